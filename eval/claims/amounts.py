@@ -8,6 +8,9 @@ from typing import Any
 
 from eval.claims.model import Finding, Part
 
+#: Words for the counts that a rule gives: of the share, for the things counted, and as a verb.
+_COUNTED = {"diverged": ("diverging", "seeds", "diverge"), "varying": ("varying", "blocks", "vary with noise")}
+
 
 def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
     """The effect behind a finding with the interval that its rule uses.
@@ -29,10 +32,11 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
         if isinstance(value, (int, float)) and math.isfinite(value):
             text = f"{what} {_shown(value, _interval(numbers, value), signed=key != 'ratio')}"
             return {"what": what, "value": value, "signed": key != "ratio", "text": text}
-    if "diverged" in numbers:
-        what, value = "diverging share of seeds", numbers["diverged"] / numbers["seeds"]
-        text = f"{numbers['diverged']} of {numbers['seeds']} seeds diverge"
-        return {"what": what, "value": value, "signed": False, "text": text}
+    for key, (kind, among, verb) in _COUNTED.items():
+        if key in numbers:
+            what, value = f"{kind} share of {among}", numbers[key] / numbers[among]
+            text = f"{numbers[key]} of {numbers[among]} {among} {verb}"
+            return {"what": what, "value": value, "signed": False, "text": text}
     return None
 
 

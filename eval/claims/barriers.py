@@ -10,7 +10,7 @@ from eval.claims.model import Finding, Part
 from eval.claims.numbers import numbers_of, operand_a, operand_b, ordered, show, within
 from eval.claims.seeds import by_teacher, seeds_of
 from eval.effects.contrast import difference, mean_interval
-from eval.results.barriers import LOSSES
+from eval.results.barriers import LOSSES, barrier
 from eval.results.summary import Estimate
 from sida.errors import UserError
 
@@ -52,7 +52,7 @@ def _larger(part: Part, names: Sequence[str], evidence: Evidence, where: str) ->
 
 
 def _blocks(part: Part, names: Sequence[str], evidence: Evidence) -> dict[str, list[float]]:
-    return by_teacher(names, lambda name: evidence.barrier(name, part.metric), evidence)
+    return by_teacher(names, lambda name: barrier(evidence.curves("barriers", name)[part.metric]), evidence)
 
 
 def _pooled(blocks: dict[str, list[float]]) -> Estimate:

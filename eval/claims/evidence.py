@@ -10,10 +10,10 @@ from typing import Any
 
 from eval.claims.model import Operand, Part
 from eval.results.agreement import PUBLISHED_TRIALS
-from eval.results.barriers import barrier, read_barrier
 from eval.results.published import Published, published_number
 from eval.results.selection import matching
 from eval.results.sheet import Run
+from eval.results.studies import STUDIES, read_curves
 from eval.results.summary import Estimate, Measurements, reference_mismatch
 from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
 from sida.analytic.numbers import read_analytic
@@ -195,17 +195,18 @@ class Evidence:
         value: float | None = numbers[name]
         return value
 
-    def barrier(self, run: str, loss: str) -> float:
-        """The barrier of a loss between the weights of a run and its teacher.
+    def curves(self, study: str, run: str) -> Mapping[str, list[float]]:
+        """Columns of a row's file in a study of weights.
 
         Raises:
             NotMeasuredError: It was not computed.
             UserError: A faulty file.
         """
-        path = self.students.parent / "barriers" / f"{run}.json" if self.students else None
+        path = self.students.parent / study / f"{run}.json" if self.students else None
         if path is None or not path.is_file():
-            raise NotMeasuredError(f"no barrier of run '{run}' (sida-eval barrier)")
-        return barrier(read_barrier(path)["curves"][loss])
+            raise NotMeasuredError(f"no {STUDIES[study]} of run '{run}' (sida-eval {STUDIES[study]})")
+        found: Mapping[str, list[float]] = read_curves(study, path)["curves"]
+        return found
 
     def budget(self, run: str) -> int:
         """Number of images that a run was trained on."""

@@ -68,6 +68,10 @@ RULES = {
     "BARRIER": "how far a loss lies above its chord on the straight line between the weights of teacher and student "
     "(`sida-eval barrier`): its 95 % interval over at least three training seeds of A lies in the given range; with B, "
     "it is larger for A than for B (Welch's t)",
+    "LAYERS": "how much each block of network A changes its output (`sida-eval layers`): for at least half of the "
+    "blocks the largest change over noise levels is at least the factor times the smallest, and two blocks change it "
+    "most at different levels; both by 95 % intervals over repeats, of which every other finds the levels and the rest "
+    "compare them",
     "NEAR": "A is at most the given factor times B, by the rule LT against that multiple",
     "NONE": "not decidable by these measurements; the reason is given",
 }
@@ -114,8 +118,8 @@ class Part:
         metric: Key of the metric; BARRIER: name in :data:`eval.results.barriers.LOSSES`.
         a: The generator that is claimed to be better (faster, equal to the published number).
         b: The generator or number that A is compared with; for LTQ a published number alone.
-        factor: SPEED, COST: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest
-            value; REACHES: multiple of the level.
+        factor: SPEED, COST, LAYERS: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the
+            lowest value; REACHES: multiple of the level.
         low: RATIO, FACT, ANALYTIC, BARRIER: least value; SHAPE: least R².
         high: RATIO, FACT, ANALYTIC, BARRIER: largest value; DIVERGES: multiple of B's end.
         level: SPEED, COST, REACHES: a run's measured mean or a published number; for SPEED and COST B's own minimum by
@@ -141,7 +145,7 @@ class Part:
 
     rule: Literal[
         "EQ", "LT", "LTQ", "TRAIN", "SPEED", "COST", "REACHES", "DIVERGES", "STABLE", "TREND", "SHAPE", "SPREAD",
-        "RATIO", "NEAR", "FACT", "ANALYTIC", "BARRIER", "NONE",
+        "RATIO", "NEAR", "FACT", "ANALYTIC", "BARRIER", "LAYERS", "NONE",
     ]  # fmt: skip
     metric: str = "fid"
     direction: Literal["lower", "higher"] = "lower"
@@ -190,6 +194,8 @@ class Part:
             raise ValueError("fact: rule FACT needs the name of a computed number")
         if self.rule == "BARRIER" and self.metric not in LOSSES:
             raise ValueError(f"metric: rule BARRIER needs one of {', '.join(LOSSES)}, got '{self.metric}'")
+        if self.rule == "LAYERS" and (self.a is None or self.a.run is None):
+            raise ValueError("a: rule LAYERS needs one row, as run")
         if self.rule == "ANALYTIC" and not self.number:
             raise ValueError("number: rule ANALYTIC needs the name of a number of the analytic study")
         if self.rule in ("EQ", "LTQ"):

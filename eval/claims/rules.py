@@ -10,6 +10,7 @@ from eval.claims.barriers import barriers
 from eval.claims.cost import cost
 from eval.claims.evidence import Evidence, NotMeasuredError, bound, same_budget
 from eval.claims.facts import FACTS
+from eval.claims.layers import layers
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
 from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show, within
 from eval.claims.seeds import trained
@@ -211,6 +212,7 @@ _RULES: dict[str, Callable[[Part, Evidence, str], Finding]] = {
     "FACT": fact,
     "ANALYTIC": analytic,
     "BARRIER": barriers,
+    "LAYERS": layers,
     "LT": less,
     "LTQ": quoted,
     "TRAIN": trained,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from eval.figures import style
 from eval.figures.kind import Drawing, FigureKind, Inches, Runs, check_pick
-from eval.figures.sources import BarrierCurves, Sources
+from eval.figures.sources import Curves, Sources
 from eval.results.barriers import LOSSES, chord, line_points
 from eval.results.selection import Needs
 from eval.results.sheet import Run
+from sida.errors import UserError
 from sida.files.content_hash import csv_text
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class MethodCurves:
 
     label: str
     method: str
-    curves: Mapping[str, BarrierCurves]
+    curves: Mapping[str, Curves]
     alpha: None = None
 
 
@@ -49,6 +50,7 @@ class BarriersFigure(FigureKind):
         each: Conditions on the sample sheet; rows of one label are training seeds of one curve.
     """
 
+    study: ClassVar[str] = "barriers"
     each: Mapping[str, Any]
     height: Inches = 2.9
 
@@ -56,16 +58,18 @@ class BarriersFigure(FigureKind):
         check_pick(self, ("each",), "give conditions")
 
     def needs(self, runs: Runs) -> Needs:
-        """Needs the networks of the rows and their barriers."""
-        return Needs([], [run.run for run in self.pick(self.each, runs)], barriers=True)
+        """Needs the networks of the rows and their study."""
+        return Needs([], [run.run for run in self.pick(self.each, runs)], studies=[self.study])
 
     def check(self, sources: Sources) -> None:
-        """Refuses rows whose barriers the preset does not compute."""
+        """Refuses rows whose study the preset does not compute."""
         self._curves(sources)
 
     def build(self, sources: Sources) -> Drawing:
         """Draws two panels: denoising loss and FD in one step."""
         rows, there = self.pick(self.each, sources.runs), self._curves(sources)
+        if len({len(values) for curves in there.values() for values in curves.values()}) > 1:
+            raise UserError(f"{self.source}: each: barriers of unequally many points; make them with the same settings")
         by_label: dict[str, list[Run]] = {}
         for run in rows:
             if run.run in there:
@@ -76,8 +80,8 @@ class BarriersFigure(FigureKind):
         absent = dict.fromkeys(run.label for run in rows if run.run not in there)
         return Drawing(_draw(self, groups), _csv(groups), list(absent))
 
-    def _curves(self, sources: Sources) -> dict[str, BarrierCurves]:
-        return sources.barriers([run.run for run in self.pick(self.each, sources.runs)], f"{self.source}: each")
+    def _curves(self, sources: Sources) -> dict[str, Curves]:
+        return sources.curves(self.study, [r.run for r in self.pick(self.each, sources.runs)], f"{self.source}: each")
 
 
 def _draw(layout: BarriersFigure, groups: list[MethodCurves]) -> Figure:

@@ -7,6 +7,7 @@ from pathlib import Path
 from eval.figures.analytic import AnalyticFigure
 from eval.figures.barriers import BarriersFigure
 from eval.figures.kind import Drawing, FigureKind, Runs
+from eval.figures.layers import LayersFigure
 from eval.figures.layout import CurvesLayout, SamplesLayout
 from eval.figures.points_layout import PointsLayout
 from eval.figures.sources import Sources
@@ -103,6 +104,7 @@ FIGURE_KINDS: dict[str, type[FigureKind]] = {
     "points": PointsFigure,
     "analytic": AnalyticFigure,
     "barriers": BarriersFigure,
+    "layers": LayersFigure,
 }
 
 

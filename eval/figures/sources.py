@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.results.barriers import read_barrier
 from eval.results.published import Published
 from eval.results.sheet import Run
+from eval.results.studies import read_curves
 from eval.results.summary import Measurements
 from eval.results.training_logs import (
     Point,
@@ -24,8 +24,8 @@ from eval.results.training_logs import (
 from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
 
-#: Losses on the line between the weights of two networks, by name (:mod:`eval.results.barriers`).
-BarrierCurves = Mapping[str, Sequence[float]]
+#: Columns of a study's file by name (:mod:`eval.results.studies`).
+Curves = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sources:
         measurements: All measurements.
         runs: Sample sheet by run id.
         published: Published numbers by id.
-        results: Results of the preset, with ``students/<run>/``, ``barriers/<run>.json`` and ``analytic.json``.
+        results: Results of the preset, with ``students/<run>/``, ``<study>/<run>.json`` and ``analytic.json``.
         logs: Official metric logs by run id; they take precedence over the logs in ``results``.
         settings: Settings by row from the figure's spec: seed, settings by their names in layouts
             (``recipe.lambda_d``), and the first teacher that differs from the row's teacher in the seed only.
@@ -121,21 +121,19 @@ class Sources:
         """
         return read_analytic(self.results / "analytic.json")
 
-    def barriers(self, runs: Sequence[str], where: str) -> dict[str, BarrierCurves]:
-        """Loss curves of rows whose barrier was computed (``sida-eval barrier``).
+    def curves(self, study: str, runs: Sequence[str], where: str) -> dict[str, Curves]:
+        """Columns of the rows whose file of a study of weights was computed.
 
         Args:
+            study: Key in :data:`~eval.results.studies.STUDIES`.
             runs: Rows of the sheet.
             where: Place in the layout that names them, for messages.
 
         Raises:
-            UserError: A faulty file, or curves of unequally many points.
+            UserError: A faulty file.
         """
-        folder = self.results / "barriers"
-        found = {run: read_barrier(path)["curves"] for run in runs if (path := folder / f"{run}.json").is_file()}
-        if len({len(values) for curves in found.values() for values in curves.values()}) > 1:
-            raise UserError(f"{folder}: barriers of unequally many points; make them again with the same settings")
-        return found
+        folder = self.results / study
+        return {run: read_curves(study, path)["curves"] for run in runs if (path := folder / f"{run}.json").is_file()}
 
     def _evaluations(self, run: str) -> Path:
         return self.results / "students" / run / "evaluations.jsonl"

@@ -18,7 +18,8 @@ import torch
 
 from eval.measuring.measure import threads
 from eval.measuring.protocol import load_protocol
-from eval.results.barriers import BARRIER_FORMAT, LOSSES, barrier, line_points
+from eval.results.barriers import LOSSES, barrier, line_points
+from eval.results.studies import format_of
 from sida.config.mapping import Settings, from_mapping
 from sida.config.plugins import MONITOR
 from sida.config.ranges import Count, Natural, Range
@@ -94,7 +95,7 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
                 curves[name].append(value)
             progress.update(number + 1)
         record = {
-            "format": BARRIER_FORMAT,
+            "format": format_of("barriers"),
             "run": settings.run,
             "method": settings.method,
             "points": line_points(settings.points),

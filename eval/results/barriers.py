@@ -11,17 +11,13 @@ use the mean of both ends instead of the chord: their ends are equally good, a t
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from eval.results.selection import SELECTABLE
+from eval.results.selection import StudiedRows
 from sida.config.ranges import Count, Range
-from sida.errors import UserError, suggestion
-from sida.files.atomic import read_hashed_json
 
-BARRIER_FORMAT = "sida-barrier/1"
 #: Losses that are computed on the line, with their descriptions.
 LOSSES = {
     "denoising": "the teacher's denoising loss",
@@ -29,28 +25,19 @@ LOSSES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BarrierSettings:
+@dataclass(frozen=True, kw_only=True)
+class BarrierSettings(StudiedRows):
     """Settings of barriers: the students, and the points on the line between the weights of teacher and student.
 
     Attributes:
-        where: Conditions on the sample sheet; each matching row must be trained here.
         points: Number of equally spaced points on the line, including both ends.
         num_samples: Number of images for the Fréchet distance at each point.
         passes: Number of noise levels, each with noise, for each data image in the denoising loss; equal at all points.
     """
 
-    where: dict[str, Any]
     points: Annotated[int, Range(least=3, most=1001)] = 11
     num_samples: Annotated[int, Range(least=2)] = 2500
     passes: Count = 2
-
-    def __post_init__(self) -> None:
-        if not self.where:
-            raise ValueError("where: must name conditions on the sheet, such as {recipe: [sid, sida]}")
-        for key in self.where:
-            if key not in SELECTABLE:
-                raise ValueError(f"where: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
 
 def line_points(count: int) -> list[float]:
@@ -66,26 +53,3 @@ def chord(values: Sequence[float]) -> list[float]:
 def barrier(values: Sequence[float]) -> float:
     """Barrier of a loss from its values at three or more equally spaced points; negative below the chord."""
     return max(value - level for value, level in list(zip(values, chord(values)))[1:-1])
-
-
-def read_barrier(path: str | Path) -> dict[str, Any]:
-    """Reads a file of ``sida-eval barrier``: ``run``, and ``curves`` by the names of :data:`LOSSES`.
-
-    Raises:
-        UserError: The file is missing, damaged or of another kind.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; make it with `sida-eval barrier --spec SPEC --out {path}`")
-    found = read_hashed_json(path, "make it again with `sida-eval barrier`")
-    if found.get("format") != BARRIER_FORMAT or not _is_complete(found.get("curves")):
-        raise UserError(f"{path}: is not written by `sida-eval barrier` (format {BARRIER_FORMAT}); make it again")
-    return found
-
-
-def _is_complete(curves: Any) -> bool:
-    if not isinstance(curves, Mapping) or set(curves) != set(LOSSES):
-        return False
-    lengths = {len(values) if isinstance(values, list) else 0 for values in curves.values()}
-    numbers = [isinstance(value, (int, float)) for values in curves.values() for value in values]
-    return len(lengths) == 1 and min(lengths) >= 3 and all(numbers)

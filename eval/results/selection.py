@@ -28,7 +28,7 @@ class Needs:
         measured: Rows whose measurements are shown.
         networks: Rows whose network or training log is read.
         analytic: Whether the analytic study is shown.
-        barriers: Whether the barriers of these networks are shown.
+        studies: Studies of these networks that are shown, by their keys in :data:`eval.results.studies.STUDIES`.
         sampled: Whether images of these networks are drawn.
         settings: Settings that are shown, by row; None if no settings are shown.
     """
@@ -36,9 +36,27 @@ class Needs:
     measured: Collection[str]
     networks: Collection[str]
     analytic: bool = False
-    barriers: bool = False
+    studies: Collection[str] = ()
     sampled: bool = False
     settings: Mapping[str, Collection[str]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudiedRows:
+    """Settings that all studies of weights have.
+
+    Attributes:
+        where: Conditions on the sample sheet; each matching row must be trained here.
+    """
+
+    where: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not self.where:
+            raise ValueError("where: must name conditions on the sheet, such as {recipe: [sid, sida]}")
+        for key in self.where:
+            if key not in SELECTABLE:
+                raise ValueError(f"where: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
 
 def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False) -> dict[str, Any]:

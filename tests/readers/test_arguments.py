@@ -36,6 +36,7 @@ WRITING = {
     "sida new": ["--data", "."],
     "sida-eval measure": ["--spec", "{}", "--out"],
     "sida-eval barrier": ["--spec", "{}", "--out"],
+    "sida-eval layers": ["--spec", "{}", "--out"],
     "sida-eval merge": ["x", "--spec", "{}", "--trial", "0", "--out"],
     "sida-eval collect": [".", "--out"],
     "sida-eval score": ["--images", ".", "--protocol", "digits", "--out"],

@@ -38,6 +38,7 @@ def as_text(spec):
 MEASURE = {"run": "a", "method": "m", "sampler": {"kind": "python", "callable": "a:b"}, "protocol": "digits"}
 MEASURE["device"] = "cuda:1"
 BARRIER = {"run": "a", "teacher": "t", "student": "s", "dataset": {}, "protocol": "digits", "device": "cuda:1"}
+LAYERS = {"run": "a", "network": "t", "dataset": {}, "device": "cuda:1"}
 COMMANDS = {
     "sample": (sida, "sample --network net.safetensors --out samples --device cuda:1"),
     "sample beside another": (sida, "sample --network net.safetensors --out samples --device cuda"),
@@ -45,6 +46,7 @@ COMMANDS = {
     "features": (measuring, "features --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
     "measure": (measuring, f"measure --spec {as_text(MEASURE)} --trials 0 --out measured"),
     "barrier": (measuring, f"barrier --spec {as_text(BARRIER)} --out barrier.json"),
+    "layers": (measuring, f"layers --spec {as_text(LAYERS)} --out layers.json"),
 }
 
 

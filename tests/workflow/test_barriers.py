@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from eval.results.barriers import BARRIER_FORMAT, read_barrier
+from eval.results.studies import format_of, read_curves
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, write_hashed_json, write_json
@@ -38,17 +38,17 @@ def changed(preset, **keys):
 
 def test_each_row_is_compared_with_its_teacher(preset):
     names = ("instance", "gdd", "gdd-i", "sid", "sida")
-    assert set(preset.barrier_rows) == {f"line-{name}{seed}" for name in names for seed in ("", "-s1", "-s2")}
-    spec = preset.specs.barrier("line-gdd-s1")
+    assert set(preset.studied("barriers")) == {f"line-{name}{seed}" for name in names for seed in ("", "-s1", "-s2")}
+    spec = preset.specs.study("barriers", "line-gdd-s1")
     assert spec["student"] == "results/miniature/students/line-gdd-s1/network.safetensors"
     assert spec["teacher"] == "results/miniature/teachers/t30/network.safetensors"
     assert {"where", "trials"}.isdisjoint(spec)
     targets = Targets(preset, paper=False)
     assert {spec["student"], spec["teacher"]} <= set(targets.compared("line-gdd-s1"))
     assert "barriers/line-gdd-s1.json" in targets.short()
-    assert targets.shown("figures", "mini-barrier")["barriers"] == targets.barriers(preset.barrier_rows)
-    assert len(targets.answered("barrier")["barriers"]) == 15
-    assert targets.answered("gdd")["barriers"] == []
+    assert targets.shown("figures", "mini-barrier")["studies"] == targets.studies(preset.studied("barriers"))
+    assert len(targets.answered("barrier")["studies"]) == 15
+    assert targets.answered("gdd")["studies"] == []
 
 
 def test_a_plan_has_a_job_for_each(preset):
@@ -86,7 +86,9 @@ def test_a_barrier_between_other_networks_is_found(tmp_path):
     asked = {role: f"results/x/{path.relative_to(tmp_path)}" for role, path in files.items()}
     write_json(tmp_path / "specs/barriers/s.json", asked)
     digests = {"teacher_sha256": sha256_file(files["teacher"]), "network_sha256": sha256_file(files["student"])}
-    write_hashed_json(tmp_path / "barriers/s.json", {"format": BARRIER_FORMAT, "run": "s", "curves": CURVES, **digests})
+    write_hashed_json(
+        tmp_path / "barriers/s.json", {"format": format_of("barriers"), "run": "s", "curves": CURVES, **digests}
+    )
     report = verify(tmp_path)
     assert (report.faults, report.counts["parents that are here"]) == ([], 2)
     write_tensors(files["student"], {"w": torch.tensor([0.0])}, {"name": "student"})
@@ -99,10 +101,12 @@ def test_stored_curves_come_back(tmp_path):
     results.mkdir()
     unpacked.mkdir()
     write_csv(results / "measurements.csv", measurement_lines(1, 10, {"b": (1, {"fd": 5.0})}))
-    write_hashed_json(results / "barriers/b.json", {"format": BARRIER_FORMAT, "run": "b", "curves": CURVES, "more": 1})
+    write_hashed_json(
+        results / "barriers/b.json", {"format": format_of("barriers"), "run": "b", "curves": CURVES, "more": 1}
+    )
     store(results, stored, {}, {})
     unpack(stored, unpacked)
-    found = read_barrier(unpacked / "barriers/b.json")["curves"]
+    found = read_curves("barriers", unpacked / "barriers/b.json")["curves"]
     assert found == {"fd": [9.123457, 5.0, 1.0], "denoising": [0.1, 0.2, 0.3]}
     # A study without any has no such file, and loses an old one.
     (results / "barriers/b.json").unlink()

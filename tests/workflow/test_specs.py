@@ -166,7 +166,7 @@ def test_tables_and_figures_get_their_rows_and_are_the_same(preset, made_up, tmp
             assert first == second
         elif needs.analytic:
             continue
-        elif needs.measured or needs.barriers or name == "mini-figure1":
+        elif needs.measured or needs.studies or name == "mini-figure1":
             for runs, out in ((sheet, "sheet"), (own, "own")):
                 build_figure(
                     layout, runs, made_up, tmp_path / out / f"{name}.pdf", measurements=measured, spec=str(own)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from eval.results.barriers import read_barrier
 from eval.results.measurements import read_measurement
+from eval.results.studies import STUDIES, read_curves
 from sida.files.atomic import read_hashed_json, sha256_json
 from sida.files.tensors import read_record
 from workflow.archive.files import Report
@@ -29,7 +29,7 @@ class Parents:
         self.known = {digest for name, digest in hashes.items() if name.endswith(".safetensors")}
 
     def check(self) -> None:
-        """Compares the parents of every student, trial and barrier."""
+        """Compares the parents of every student, trial and study of weights."""
         for name in self.hashes:
             parts = PurePosixPath(name).parts
             if parts[0] in ("students", "teachers") and parts[2:] == (_NETWORK,):
@@ -38,14 +38,14 @@ class Parents:
             if parts[0] == "measurements" and len(parts) == 3 and name.endswith(".json"):
                 with self.report.checking(name):
                     self._trial(name, f"specs/measurements/{parts[1]}.json")
-
-            if parts[0] == "barriers" and len(parts) == 2 and name.endswith(".json"):
+            if parts[0] in STUDIES and len(parts) == 2 and name.endswith(".json"):
                 with self.report.checking(name):
-                    self._barrier(name, f"specs/barriers/{parts[1]}")
+                    self._study(name, parts[0], f"specs/{name}")
 
-    def _barrier(self, name: str, spec: str) -> None:
-        record = read_barrier(self.report.folder / name)
-        for role, key in (("teacher", "teacher_sha256"), ("student", "network_sha256")):
+    def _study(self, name: str, study: str, spec: str) -> None:
+        record = read_curves(study, self.report.folder / name)
+        roles = {"teacher": "teacher_sha256", "student" if study == "barriers" else "network": "network_sha256"}
+        for role, key in roles.items():
             if record.get(key) is not None:
                 self._compare(name, role, record[key], self._asked(spec, role))
 

@@ -12,6 +12,7 @@ from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.barriers import BarrierSettings
 from eval.results.exchange import ExchangedMetric
+from eval.results.layers import LayerSettings
 from eval.results.sheet import Run
 from sida.config.analytic import AnalyticSettings
 from sida.config.augmentation import AugmentConfig, AugmentFlags
@@ -52,6 +53,7 @@ SETTINGS: dict[str, type] = {
     "evaluation": RecipeEvaluation,
     "analytic": AnalyticSettings,
     "barriers": BarrierSettings,
+    "layers": LayerSettings,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
     "dataset": DatasetEntry,

@@ -6,7 +6,7 @@ figures and claims.
 - ``measurements.csv``: a line for each run and trial, a column for each metric.
 - ``evaluations.csv``, ``training.csv``: evaluations during training; speed, memory and size of weights by log record.
 - ``study.json``: columns that are equal for many lines (protocol, device, code, digests, seeds), and the preset.
-- ``analytic.json``, ``barriers.json``: if the preset has them.
+- ``analytic.json``, ``barriers.json``, ``layers.json``: if the preset has them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results import barriers
 from eval.results.measurements import collect, long_rows
+from eval.results.studies import STUDIES, format_of, read_curves
 from eval.results.summary import MEASUREMENT_COLUMNS
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, write_hashed_json, write_json, write_text
@@ -31,7 +31,7 @@ from sida.files.content_hash import HASH_KEY
 
 STUDY_FORMAT = "sida-study/1"
 STORED_FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
-ANALYTIC, BARRIERS = "analytic.json", "barriers.json"
+ANALYTIC = "analytic.json"
 _PLACE = ("run", "trial", "metric", "value")
 #: Columns that may determine another column of the measurements, in the order of attempts.
 _BY: dict[str, Callable[[Mapping[str, str]], str]] = {
@@ -84,21 +84,22 @@ def store(
         shutil.copyfile(results / ANALYTIC, out / ANALYTIC)
     elif not add:
         (out / ANALYTIC).unlink(missing_ok=True)
-    (out / BARRIERS).unlink(missing_ok=True)
-    if found.barriers:
-        lines = (f" {json.dumps(run)}: {json.dumps(curves)}" for run, curves in sorted(found.barriers.items()))
-        write_text(out / BARRIERS, "{\n" + ",\n".join(lines) + "\n}\n")
+    for study in STUDIES:
+        (out / f"{study}.json").unlink(missing_ok=True)
+        by_run = {path.partition("/")[2]: found.curves[path] for path in sorted(found.curves) if path.startswith(study)}
+        if lines := [f" {json.dumps(run)}: {json.dumps(curves)}" for run, curves in by_run.items()]:
+            write_text(out / f"{study}.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyRows:
-    """Rows of a study: measurements, evaluations, training records, barriers, and the training time of teachers."""
+    """Rows of a study: measurements, evaluations, training records, curves by ``<study>/<run>``, time of teachers."""
 
     rows: Sequence[dict[str, str]] = ()
     evaluations: Sequence[dict[str, str]] = ()
     ticks: Sequence[dict[str, str]] = ()
     teachers: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    barriers: Mapping[str, Mapping[str, Sequence[float]]] = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def runs(self) -> set[str]:
@@ -124,13 +125,8 @@ class StudyRows:
             log.parent.name: sum(float(record.get("seconds", 0)) for record in read_jsonl(log))
             for log in sorted((results / "teachers").glob("*/train.jsonl"))
         }
-        curves = {
-            path.stem: {
-                name: [float(f"{value:.7g}") for value in values]
-                for name, values in barriers.read_barrier(path)["curves"].items()
-            }
-            for path in sorted((results / "barriers").glob("*.json"))
-        }
+        files = [(study, path) for study in STUDIES for path in (results / study).glob("*.json")]
+        curves = {f"{study}/{path.stem}": _rounded(read_curves(study, path)["curves"]) for study, path in files}
         return cls(rows, lines("evaluations.jsonl", _evaluation), lines("train.jsonl", _tick), seconds, curves)
 
     @classmethod
@@ -147,7 +143,7 @@ class StudyRows:
         def lines(name: str) -> list[dict[str, str]]:
             return [{k: v for k, v in line.items() if v} for line in stored_lines(folder / name) if line["run"] in kept]
 
-        curves = {run: curves for run, curves in _stored_barriers(folder).items() if run in kept}
+        curves = {path: found for path, found in _stored_curves(folder).items() if path.partition("/")[2] in kept}
         return cls(rows, lines("evaluations.csv"), lines("training.csv"), study.get("seconds_of_teachers", {}), curves)
 
     def joined(self, earlier: StudyRows) -> StudyRows:
@@ -156,7 +152,7 @@ class StudyRows:
         def more(name: str) -> list[dict[str, str]]:
             return [*getattr(self, name), *(row for row in getattr(earlier, name) if row["run"] not in self.runs)]
 
-        teachers, curves = {**earlier.teachers, **self.teachers}, {**earlier.barriers, **self.barriers}
+        teachers, curves = {**earlier.teachers, **self.teachers}, {**earlier.curves, **self.curves}
         return StudyRows(more("rows"), more("evaluations"), more("ticks"), teachers, curves)
 
 
@@ -181,7 +177,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
 
     Args:
         folder: The stored study.
-        out: Folder for ``measurements.csv``, ``students/<run>/{evaluations,train}.jsonl``, ``barriers/<run>.json`` and
+        out: Folder for ``measurements.csv``, ``students/<run>/{evaluations,train}.jsonl``, ``<study>/<run>.json`` and
             ``analytic.json``.
 
     Raises:
@@ -191,9 +187,9 @@ def unpack(folder: str | Path, out: str | Path) -> None:
     shared = read_study(folder)["measurements"]
     if (folder / ANALYTIC).is_file():
         shutil.copyfile(folder / ANALYTIC, out / ANALYTIC)
-    for run, curves in _stored_barriers(folder).items():
-        record = {"format": barriers.BARRIER_FORMAT, "run": run, "curves": curves}
-        write_hashed_json(out / "barriers" / f"{run}.json", record)
+    for path, curves in _stored_curves(folder).items():
+        study, _, run = path.partition("/")
+        write_hashed_json(out / f"{path}.json", {"format": format_of(study), "run": run, "curves": curves})
     rows: list[dict[str, str]] = []
     for record in stored_lines(folder / "measurements.csv"):
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):
@@ -223,10 +219,14 @@ def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
     return text.getvalue()
 
 
-def _stored_barriers(folder: Path) -> dict[str, Any]:
-    path = folder / BARRIERS
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+def _rounded(curves: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    return {name: [float(f"{value:.7g}") for value in values] for name, values in curves.items()}
+
+
+def _stored_curves(folder: Path) -> dict[str, Any]:
+    stored = {study: folder / f"{study}.json" for study in STUDIES}
+    read = {study: json.loads(path.read_text(encoding="utf-8")) for study, path in stored.items() if path.is_file()}
+    return {f"{study}/{run}": curves for study, by_run in read.items() for run, curves in by_run.items()}
 
 
 def _evaluation(record: Mapping[str, Any]) -> dict[str, str]:

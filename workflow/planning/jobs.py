@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from eval.results.studies import STUDIES
 from sida.config.families import SD_VAE
 from sida.errors import UserError, suggestion
 from workflow.planning.costs import Costs, Job
@@ -17,7 +18,7 @@ from workflow.preset.spec_files import SpecFiles
 from workflow.preset.targets import Targets
 
 #: Folders of results whose jobs have a spec with the name of the product.
-_STAGES = {"teachers", "students", "measurements", "barriers", "tables", "figures"}
+_STAGES = {"teachers", "students", "measurements", *STUDIES, "tables", "figures"}
 
 
 class Jobs:
@@ -114,7 +115,7 @@ class Jobs:
             return self.costs.student(name), _flat(self.targets.training(name).values())
         if folder == "measurements":
             return self.costs.measurement(name), self.targets.generator(name)
-        if folder == "barriers":
+        if folder in STUDIES:
             return Job("build", f"{folder}/{name}"), self.targets.compared(name.removesuffix(".json"))
         if folder == "ticks":
             return self._ticks(inside)
@@ -137,7 +138,7 @@ class Jobs:
             return self.targets.trials(self.targets.rows)
         needs = self.targets.needs(folder, name.rsplit(".", 1)[0])
         studied = self.targets.analytic if needs.analytic else []
-        studied = [*studied, *(self.targets.barriers(needs.networks) if needs.barriers else [])]
+        studied = [*studied, *self.targets.studies(needs.networks, needs.studies)]
         return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks), *studied]
 
     def _archive_needs(self, path: str) -> list[str]:

@@ -19,10 +19,11 @@ from eval.claims.rules import decide_part
 from eval.claims.verdicts import claim_rows, main_scope
 from eval.features import extractor_assets, without_classes
 from eval.figures.kinds import load_figure_layout
-from eval.figures.sources import BarrierCurves, Sources
+from eval.figures.sources import Curves, Sources
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.published import Published, load_published
 from eval.results.sheet import Run
+from eval.results.studies import STUDIES
 from eval.results.summary import Measurement, Measurements
 from eval.results.training_logs import Point
 from eval.tables.build import build_table
@@ -61,9 +62,10 @@ def check_preset(preset: Preset) -> None:
     for run in preset.runs.values():
         _check_row(preset, run, preset.protocol(run), registry)
     check_trainings(preset)
-    for name in preset.barrier_rows:
-        if not preset.runs[name].trained_here:
-            raise UserError(f"{preset.source}: barriers.where: matches run '{name}', which is not trained here")
+    for study, name in ((kind, name) for kind in STUDIES for name in preset.studied(kind)):
+        row = preset.runs[name]
+        if not row.trained_here and not (study == "layers" and row.method == "teacher"):
+            raise UserError(f"{preset.source}: {study}.where: matches run '{name}', which is not trained here")
     published = load_published()
     measurements = Measurements(list(_placeholders(preset)), preset.sheet)
     for name in preset.config["tables"]:
@@ -185,13 +187,13 @@ def _check_figure(preset: Preset, path: Path, measured: Measurements, published:
     layout.check(_Placeholders(measured, preset.runs, published, Path(), settings=settings, preset=preset))
 
 
-def _check_barriers(preset: Preset, runs: Sequence[str], where: str) -> None:
-    """Requires that the preset computes the barriers of rows of a figure or claim."""
+def _check_studied(preset: Preset, study: str, runs: Sequence[str], where: str) -> None:
+    """Requires that a study of the preset names the rows of a figure or claim."""
     if not runs:
         raise UserError(f"{where}: no row of {preset.sheet} matches; correct the conditions")
-    if missing := [run for run in runs if run not in preset.barrier_rows]:
+    if missing := [run for run in runs if run not in preset.studied(study)]:
         raise UserError(
-            f"{where}: run '{missing[0]}' is none of those that 'barriers' of {preset.source} names; add it there"
+            f"{where}: run '{missing[0]}' is none of those that '{study}' of {preset.source} names; add it there"
         )
 
 
@@ -205,8 +207,8 @@ def _check_claims(preset: Preset, evidence: Evidence) -> None:
             where = f"{path}: {claim.id}.parts[{number}]"
             if claim.scope == scope and part.rule != "FACT":
                 decide_part(part, evidence, where)
-            if claim.scope == scope and part.rule == "BARRIER":
-                _check_barriers(preset, claim_rows([replace(claim, parts=(part,))], preset.runs), where)
+            for study in (name for name, verb in STUDIES.items() if claim.scope == scope and part.rule == verb.upper()):
+                _check_studied(preset, study, claim_rows([replace(claim, parts=(part,))], preset.runs), where)
 
 
 @dataclass(frozen=True)
@@ -257,8 +259,8 @@ class _Placeholders(Sources):
             )
         return {}
 
-    def barriers(self, runs: Sequence[str], where: str) -> dict[str, BarrierCurves]:
-        _check_barriers(self.preset, runs, where)
+    def curves(self, study: str, runs: Sequence[str], where: str) -> dict[str, Curves]:
+        _check_studied(self.preset, study, runs, where)
         return {}
 
 

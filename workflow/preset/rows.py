@@ -250,10 +250,9 @@ class Rows:
         total = self.protocol(self.runs[name]).num_samples
         return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
 
-    @functools.cached_property
-    def barrier_rows(self) -> list[str]:
-        """Rows whose barriers are computed, in the sheet's order."""
-        settings = self.config["barriers"]
+    def studied(self, study: str) -> list[str]:
+        """Rows that a study of weights names, in the sheet's order."""
+        settings = self.config[study]
         return [] if settings is None else [run.run for run in matching(self.runs, settings["where"])]
 
     @functools.cached_property

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from eval.results.barriers import BarrierSettings
+from eval.results.layers import LayerSettings
 from sida.config.analytic import AnalyticSettings
 from sida.config.datasets import DatasetEntry
 from sida.config.ranges import CheckedAs, Count, Device, Name, Natural, Pattern
@@ -59,6 +60,7 @@ class PresetSettings:
         figures: Layouts of ``config/figures`` to build.
         analytic: Settings of the analytic study of α (``{}``: the defaults); null for no study.
         barriers: Students whose loss barriers are computed, and number of points; null for none.
+        layers: Networks whose blocks are studied by noise level; null for none.
         rates: Whether to compare speed and memory of the trainings with the plan, time the device, and keep the
             device's rates for ``sida plan``.
         table_mode: ``paper``: published numbers as printed; ``audit``: published and measured numbers; ``measured``:
@@ -90,6 +92,7 @@ class PresetSettings:
     figures: tuple[str, ...] = ()
     analytic: Annotated[dict[str, Any], CheckedAs(AnalyticSettings)] | None = None
     barriers: Annotated[dict[str, Any], CheckedAs(BarrierSettings)] | None = None
+    layers: Annotated[dict[str, Any], CheckedAs(LayerSettings)] | None = None
     rates: bool = False
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False

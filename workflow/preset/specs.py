@@ -13,6 +13,7 @@ from eval.figures.kinds import load_figure_layout
 from eval.measuring.protocol import Protocol
 from eval.report.needs import find_needs
 from eval.results.selection import Needs, read_extended
+from eval.results.studies import STUDIES
 from sida.config.evaluation import EvaluationPoints
 from sida.config.plugins import MONITOR
 from sida.errors import UserError
@@ -143,20 +144,15 @@ class Specs:
             raise UserError(f"{self.rows.source}: teachers.{name}: has no network to time a training with; add it")
         return network
 
-    def barrier(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval barrier``: the student, its teacher, and the points between them."""
+    def study(self, study: str, name: str) -> dict[str, Any]:
+        """Spec of a study of weights (``sida-eval barrier`` or ``layers``): the row's network and the settings."""
         run = self.rows.runs[name]
-        settings = {key: value for key, value in self.config["barriers"].items() if key != "where"}
-        return {
-            "run": name,
-            "method": run.method,
-            "teacher": self.paths.teacher(str(run.teacher)),
-            "student": self.paths.network(run),
-            "dataset": self.rows.dataset_of(run),
-            "protocol": _watched(self.rows.protocol(run)).content(),
-            **settings,
-            **self._common(),
-        }
+        settings = {key: value for key, value in self.config[study].items() if key != "where"}
+        spec = {"run": name, "method": run.method, "dataset": self.rows.dataset_of(run), **settings, **self._common()}
+        if study == "layers":
+            return spec | {"network": self.paths.network(run)}
+        teacher, protocol = self.paths.teacher(str(run.teacher)), _watched(self.rows.protocol(run)).content()
+        return spec | {"teacher": teacher, "student": self.paths.network(run), "protocol": protocol}
 
     def sample(self, name: str, trial: int | str) -> dict[str, Any]:
         """Spec of ``sida sample`` for the images of a row's trial."""
@@ -206,8 +202,12 @@ class Specs:
         compared = claim_rows(claims, self.rows.measurable)
         measured = {*compared, *(run for need in needs for run in need.measured)}
         networks = {*compared, *(run for need in needs for run in need.networks)}
+        rules = {part.rule for claim in claims for part in claim.parts}
+        shown = {study for need in needs for study in need.studies}
         return Needs(
-            [run for run in self.rows.runs if run in measured], [run for run in self.rows.runs if run in networks]
+            [run for run in self.rows.runs if run in measured],
+            [run for run in self.rows.runs if run in networks],
+            studies=[name for name, verb in STUDIES.items() if verb.upper() in rules or name in shown],
         )
 
     def experiment(self, name: str) -> dict[str, Any]:

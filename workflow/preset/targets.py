@@ -13,6 +13,7 @@ from eval.features import extractor_assets
 from eval.report.needs import find_needs
 from eval.results.selection import Needs, read_extended
 from eval.results.sheet import Run
+from eval.results.studies import STUDIES
 from sida.assets.registry import is_address, is_counted, load_registry
 from sida.config.families import SD_VAE
 from sida.errors import UserError
@@ -68,16 +69,17 @@ class Targets:
         """Rates of the device in the trainings, where the preset asks for them."""
         return [f"{self.results}/rates.json"] if self.preset.config["rates"] else []
 
-    def barriers(self, runs: Iterable[str]) -> list[str]:
-        """Files of barriers of rows, as far as the preset computes them."""
+    def studies(self, runs: Iterable[str], studies: Iterable[str] = STUDIES) -> list[str]:
+        """Files of studies of weights for rows, as far as the preset computes them."""
         wanted = set(runs)
-        return [f"{self.results}/barriers/{run}.json" for run in self.preset.barrier_rows if run in wanted]
+        named = ((study, run) for study in studies for run in self.preset.studied(study))
+        return [f"{self.results}/{study}/{run}.json" for study, run in named if run in wanted]
 
     def tables_and_figures(self) -> list[str]:
         """Tables, figures and claims, and the numbers behind them."""
         config = self.preset.config
         claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if config["claims"] else []
-        computed = [*self.measurements, *self.analytic, *self.barriers(self.rows), *self.rates]
+        computed = [*self.measurements, *self.analytic, *self.studies(self.rows), *self.rates]
         return [*computed, *self._files(config["tables"], config["figures"]), *claims]
 
     def _files(self, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
@@ -199,8 +201,9 @@ class Targets:
         }
 
     def compared(self, run: str) -> list[str]:
-        """Inputs of a row's barrier: both networks, and the inputs of its protocol."""
-        return [*self.generator(run), self.preset.paths.teacher(str(self.preset.runs[run].teacher))]
+        """Inputs of a row's study of weights: both networks, and the inputs of its protocol."""
+        teacher = self.preset.paths.teacher(str(self.preset.runs[run].teacher))
+        return list(dict.fromkeys([*self.generator(run), teacher]))
 
     def generator(self, run: str) -> list[str]:
         """Inputs of a row's measurement: its network and guide, and the inputs of its protocol."""
@@ -271,7 +274,7 @@ class Targets:
         wanted = needs.measured or (kind == "tables" and self.preset.config["table_mode"] == "measured")
         collected = {"measurements": f"{self.results}/collected/{kind}/{name}.csv"} if wanted else {}
         studied = {"analytic": self.analytic} if needs.analytic else {}
-        studied |= {"barriers": self.barriers(needs.networks)} if needs.barriers else {}
+        studied |= {"studies": self.studies(needs.networks, needs.studies)} if needs.studies else {}
         return {"networks": self.networks(needs.networks), **collected, **studied}
 
     def answered(self, name: str) -> dict[str, str | list[str]]:
@@ -279,7 +282,7 @@ class Targets:
         experiment, needs = self.preset.experiments[name], self.needs("experiments", name)
         shown = self._files(experiment.tables, experiment.figures)
         collected = {"measurements": f"{self.results}/collected/experiments/{name}.csv"} if needs.measured else {}
-        computed = {"analytic": self.analytic, "barriers": self.barriers(needs.networks)}
+        computed = {"analytic": self.analytic, "studies": self.studies(needs.networks, needs.studies)}
         return {"shown": shown, "networks": self.networks(needs.networks), **computed, **collected}
 
     def caption(self, kind: str, name: str) -> str:

@@ -13,6 +13,7 @@ from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.pdflatex import missing_latex
+from eval.results.studies import STUDIES
 from sida.assets.reach import check_reachable
 from sida.config.families import SD_VAE
 from sida.errors import UserError

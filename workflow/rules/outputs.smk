@@ -104,7 +104,7 @@ rule claims:
         runs=PRESET.sheet,
         networks=TARGETS.networks(TARGETS.rows),
         analytic=TARGETS.analytic,
-        barriers=TARGETS.barriers(TARGETS.rows),
+        studies=TARGETS.studies(TARGETS.rows),
     output:
         md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",

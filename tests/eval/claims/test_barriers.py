@@ -9,7 +9,7 @@ import pytest
 from eval.claims import Claim, Operand, Part, decide
 from eval.claims.amounts import amount
 from eval.figures.build import build_figure
-from eval.results.barriers import BARRIER_FORMAT
+from eval.results.studies import format_of
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
 from tests.eval.claims.test_rules import evidence, lines
@@ -27,7 +27,7 @@ def made(folder, **barriers):
     for recipe, heights in barriers.items():
         for seed, height in enumerate(heights):
             if height is not None:
-                record = {"format": BARRIER_FORMAT, "curves": {"fd": hill(height), "denoising": FLAT}}
+                record = {"format": format_of("barriers"), "curves": {"fd": hill(height), "denoising": FLAT}}
                 write_hashed_json(folder / "barriers" / f"{recipe}-{seed}.json", record)
     rows = [lines(f"{recipe}-{seed}", [4.0, 4.1]) for recipe, found in barriers.items() for seed in range(len(found))]
     return evidence(*rows, students=folder / "students")
@@ -85,7 +85,7 @@ def test_a_damaged_file_is_no_evidence(tmp_path):
     path = tmp_path / "barriers/a-1.json"
     path.write_text(path.read_text().replace("6.1", "9.1"))
     with pytest.raises(UserError, match=r"a-1\.json"):
-        found.barrier("a-1", "fd")
+        found.curves("barriers", "a-1")
 
 
 def test_a_loss_that_is_not_on_the_line_is_one_line():
@@ -115,7 +115,7 @@ def test_figure_shows_a_curve_for_each_method_and_says_what_is_missing(tmp_path)
 def test_figure_of_curves_of_other_lengths_is_one_line(tmp_path):
     made(tmp_path, a=[1.0, 1.1, 0.9])
     longer = {"fd": [1.0] * 5, "denoising": [1.0] * 5}
-    write_hashed_json(tmp_path / "barriers/a-1.json", {"format": BARRIER_FORMAT, "curves": longer})
+    write_hashed_json(tmp_path / "barriers/a-1.json", {"format": format_of("barriers"), "curves": longer})
     (tmp_path / "runs.tsv").write_text(
         "run\tlabel\tmethod\tteacher\trecipe\tsampler\n"
         + "".join(f"a-{seed}\ta\tsid\tt\ta\tone-step\n" for seed in range(3))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.results.barriers import barrier, line_points, read_barrier
+from eval.results.barriers import barrier, line_points
+from eval.results.studies import read_curves
 from sida.losses import EDMLoss
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
@@ -43,7 +44,7 @@ def run(spec, out):
 
 def test_curves_are_the_losses_of_weights_on_the_line(tmp_path, spec, capsys):
     assert run(spec, tmp_path / "x.json") == 0
-    found = read_barrier(tmp_path / "x.json")
+    found = read_curves("barriers", tmp_path / "x.json")
     assert found["points"] == [0.0, 0.5, 1.0]
     assert "barriers denoising" in capsys.readouterr().out
     # A network in the middle, made by hand, has at its own end what the line has in its middle.
@@ -54,7 +55,7 @@ def test_curves_are_the_losses_of_weights_on_the_line(tmp_path, spec, capsys):
         save_network(net, tmp_path / f"middle-{name}.safetensors", SAMPLER)
     middle = {name: str(tmp_path / f"middle-{name}.safetensors") for name in ("teacher", "student")}
     assert run({**spec, **middle}, tmp_path / "y.json") == 0
-    again = read_barrier(tmp_path / "y.json")
+    again = read_curves("barriers", tmp_path / "y.json")
     for name in ("denoising", "fd"):
         assert again["curves"][name] == pytest.approx([found["curves"][name][1]] * 3, rel=1e-5)
         assert again["barriers"][name] == pytest.approx(0, abs=1e-3 * found["curves"][name][1])
@@ -72,14 +73,16 @@ def test_denoising_is_the_loss_of_training(tmp_path, spec):
     images, labels = data.images(indices).float() / 127.5 - 1, data.labels(indices)
     with torch.no_grad():
         drawn = [float(EDMLoss()(net, images, labels).mean()) for _ in range(20)]
-    value = read_barrier(tmp_path / "x.json")["curves"]["denoising"][0]
+    value = read_curves("barriers", tmp_path / "x.json")["curves"]["denoising"][0]
     assert min(drawn) * 0.9 < value < max(drawn) * 1.1
 
 
 def test_a_line_is_the_same_again(tmp_path, spec):
     for name in ("x", "y"):
         run(spec, tmp_path / f"{name}.json")
-    assert read_barrier(tmp_path / "x.json")["curves"] == read_barrier(tmp_path / "y.json")["curves"]
+    assert (
+        read_curves("barriers", tmp_path / "x.json")["curves"] == read_curves("barriers", tmp_path / "y.json")["curves"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_faulty_file_is_one_line(tmp_path, text, message):
 
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        read_barrier(tmp_path / "x.json")
+        read_curves("barriers", tmp_path / "x.json")
     assert "\n" not in str(caught.value)
 
 

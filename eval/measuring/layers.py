@@ -1,0 +1,123 @@
+"""Computes the profiles of a network's blocks over noise levels (:mod:`eval.results.layers`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eval.measuring.measure import threads
+from eval.results.layers import SIGMA, ProfileSize
+from eval.results.studies import format_of
+from sida.config.mapping import Settings, from_mapping
+from sida.config.ranges import Natural
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.files.atomic import sha256_file, write_hashed_json
+from sida.networks.blocks import UNetBlock
+from sida.networks.checkpoint import load_network
+from sida.networks.edm2_unet import EDM2Block
+from sida.networks.unet import UNet
+from sida.progress import Progress
+from sida.runtime import provenance
+from sida.runtime.devices import take_device, tf32
+from sida.runtime.randomness import generator
+
+#: Last layers of a block's residual branches (convolutions, attention) in the blocks of both families.
+_ENDS = ("conv1", "proj", "conv_res1", "attn_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersSpec(Settings, ProfileSize):
+    """Settings of a profile: a network, its row and data."""
+
+    run: str
+    method: str = ""
+    network: str
+    dataset: dict[str, Any]
+    threads: Natural = 0
+    device: str = "cpu"
+
+
+def measure_layers(spec: Mapping[str, Any], out: str | os.PathLike[str], where: str = "--spec") -> dict[str, Any]:
+    """Computes the changes by block, noise level and repeat, and writes them; returns the record.
+
+    Args:
+        spec: See :class:`LayersSpec`.
+        out: The ``.json`` to write.
+        where: Place named in errors.
+
+    Raises:
+        UserError: Bad spec, a missing file, data that are no pixels, or a network without residual blocks.
+    """
+    settings = from_mapping(LayersSpec, spec, where)
+    take_device(settings.device, where)
+    with threads(settings.threads), tf32(False), torch.no_grad():
+        curves = _profiles(settings, where)
+        about = {"run": settings.run, "method": settings.method, "network_sha256": sha256_file(settings.network)}
+        environment = {**provenance.environment(settings.device), "code": provenance.source_digest()}
+        record = {"format": format_of("layers"), **about, "curves": curves, "environment": environment}
+    write_hashed_json(out, record)
+    return record
+
+
+def _profiles(spec: LayersSpec, where: str) -> dict[str, list[float]]:
+    net, metadata = load_network(spec.network, spec.device)
+    data = load_dataset(spec.dataset, f"{where}.dataset")
+    modules = [(name, module) for name, module in net.named_modules() if isinstance(module, (UNetBlock, EDM2Block))]
+    # Files sort their keys, so that names begin with the place in the network.
+    blocks = {f"{place:02d} {name.partition('.')[2]}": block for place, (name, block) in enumerate(modules, 1)}
+    if not blocks or not data.is_pixels:
+        raise UserError(f"{where}: needs a U-Net with residual blocks as network, and pixels as dataset")
+    # Generators of one step see no data.
+    init_sigma = (metadata.get("sampler") or {}).get("init_sigma")
+    low, high = (float(getattr(net, name)) for name in ("sigma_min", "sigma_max"))
+    levels = np.geomspace(max(low, spec.sigma_min), min(high, spec.sigma_max), spec.levels)
+    curves: dict[str, list[float]] = {name: [] for name in (SIGMA, *blocks)}
+    progress = Progress(f"layers {spec.run}", spec.repeats, "repeats")
+    for repeat in range(spec.repeats):
+        source = generator(0, "layers", repeat)
+        indices = torch.randint(len(data), (spec.num_images,), generator=source).numpy()
+        images, labels = data.images(indices).float() / 127.5 - 1, data.labels(indices).to(spec.device)
+        noise = torch.randn(images.shape, generator=source)
+        for sigma in [float(f"{level:.4g}") for level in levels] if init_sigma is None else [init_sigma]:
+            noisy = (sigma * noise + (images if init_sigma is None else 0)).to(spec.device)
+            whole = raw_output(net, noisy, sigma, labels)
+            curves[SIGMA].append(sigma)
+            for name, block in blocks.items():
+                with skipped(block):
+                    change = raw_output(net, noisy, sigma, labels) - whole
+                curves[name].append(float(change.square().sum() / whole.square().sum()))
+        progress.update(repeat + 1)
+    return curves
+
+
+def raw_output(net: nn.Module, noisy: Tensor, sigma: float, labels: Tensor) -> Tensor:
+    """Raw output F of a network's U-Net, float64 ``(N, C, H, W)``, before c_skip and c_out."""
+    found: list[Tensor] = []
+    (unet,) = (module for module in net.modules() if isinstance(module, UNet))
+    with _hooked([unet], lambda module, given, output: found.append(output.double())):
+        net(noisy, sigma, labels)
+    return found[0]
+
+
+def skipped(block: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Context in which a block's residual branches are zero."""
+    ends = [layer for name in _ENDS if (layer := getattr(block, name, None)) is not None]
+    return _hooked(ends, lambda layer, given, output: torch.zeros_like(output))
+
+
+@contextlib.contextmanager
+def _hooked(modules: list[nn.Module], hook: Any) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

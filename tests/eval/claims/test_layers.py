@@ -1,0 +1,109 @@
+"""Rule LAYERS: blocks that work at different noise levels; and the figure of their profiles."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from eval.claims import Claim, Operand, Part, decide
+from eval.claims.amounts import amount
+from eval.figures.build import build_figure
+from sida.errors import UserError
+from sida.files.atomic import write_hashed_json
+from tests.eval.claims.test_rules import evidence, lines
+
+LEVELS = (0.02, 0.4, 8.0)
+LOW, HIGH, FLAT = (4.0, 2.0, 1.0), (1.0, 2.0, 4.0), (1.0, 1.1, 1.2)
+
+
+def made(folder, *blocks, scatter=0.02, run="t", sigmas=LEVELS):
+    """Evidence of a network whose blocks change the output by these means at the three levels, over eight repeats."""
+    turns = [1 + scatter * (repeat % 4 - 1.5) for repeat in range(8)]
+    curves = {"sigma": [sigma for _ in turns for sigma in sigmas]}
+    for number, means in enumerate(blocks):
+        # Blocks and levels scatter in different directions.
+        curves[f"block{number}"] = [
+            mean * turns[(repeat + number + 2 * place) % 8] for repeat in range(8) for place, mean in enumerate(means)
+        ]
+    write_hashed_json(folder / f"layers/{run}.json", {"format": "sida-layers/1", "run": run, "curves": curves})
+    return evidence(lines(run, [4.0, 4.1]), students=folder / "students")
+
+
+def verdict(found, factor=2.0, run="t"):
+    part = Part(rule="LAYERS", factor=factor, a=Operand(run=run))
+    (decided,) = decide([Claim("X", "x", "test", (part,))], found)
+    return decided
+
+
+@pytest.mark.parametrize(
+    ("blocks", "scatter", "expected"),
+    [
+        ((LOW, HIGH), 0.02, "supported"),
+        ((LOW, HIGH, FLAT, FLAT), 0.02, "supported"),
+        # Fewer than half of the blocks vary.
+        ((LOW, HIGH, FLAT, FLAT, FLAT), 0.02, "contradicted"),
+        # Blocks vary, but all work at one level: the profiles do not tell layers apart.
+        ((LOW, LOW), 0.02, "contradicted"),
+        # Scatter hides the differences.
+        ((LOW, HIGH), 0.9, "not decided here"),
+        # A block that does nothing does not vary.
+        (((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), LOW), 0.02, "contradicted"),
+    ],
+)
+def test_layers_work_at_different_levels_beyond_their_sampling_error(tmp_path, blocks, scatter, expected):
+    assert verdict(made(tmp_path, *blocks, scatter=scatter)).outcome == expected
+
+
+def test_the_verdict_names_counts_and_levels(tmp_path):
+    found = verdict(made(tmp_path, LOW, HIGH, FLAT))
+    (finding,) = found.findings
+    assert "2 of 3 blocks" in finding.evidence
+    assert "0.02: block0; 8: block1, block2" in finding.evidence
+    assert amount(found.claim.parts[0], finding)["text"] == "2 of 3 blocks vary with noise"
+
+
+def test_levels_are_chosen_by_other_repeats_than_those_that_compare_them(tmp_path):
+    """Noise without a difference between levels: the largest of the first repeats is not the largest of the others."""
+    found = made(tmp_path, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), scatter=0.3)
+    assert verdict(found, factor=1.0).outcome != "supported"
+
+
+def test_a_file_with_too_few_repeats_is_one_line(tmp_path):
+    found = made(tmp_path, LOW, HIGH)
+    curves = {"sigma": [*LEVELS], "a": [1.0, 2.0, 3.0], "b": [3.0, 2.0, 1.0]}
+    write_hashed_json(tmp_path / "layers/t.json", {"format": "sida-layers/1", "run": "t", "curves": curves})
+    with pytest.raises(UserError) as caught:
+        verdict(found)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_without_a_file_are_not_decided(tmp_path):
+    found = verdict(made(tmp_path, LOW, HIGH), run="other")
+    assert found.outcome == "not decided here"
+    assert "no layers of run 'other' (sida-eval layers)" in found.findings[0].evidence
+
+
+def test_a_claim_about_several_rows_is_one_line():
+    with pytest.raises(ValueError, match="a: rule LAYERS needs one row, as run"):
+        Part(rule="LAYERS", a=Operand(where={"method": "teacher"}))
+
+
+def test_figure_shows_a_panel_for_each_network_and_says_what_is_missing(tmp_path):
+    made(tmp_path, LOW, HIGH, run="teacher-a")
+    # A student's only noise level.
+    made(tmp_path, LOW[:1], HIGH[:1], run="a-sid", sigmas=(2.5,))
+    sheet, layout = tmp_path / "runs.tsv", tmp_path / "f.yaml"
+    sheet.write_text(
+        "run\tlabel\tmethod\tteacher\tsampler\nteacher-a\tA\tteacher\ta\theun-18\nteacher-b\tB\tteacher\tb\theun-18\n"
+        "a-sid\tS\tsid\ta\tone-step\n"
+    )
+    layout.write_text("{kind: layers, title: Layers, each: {method: [teacher, sid]}}")
+    paths, said = build_figure(layout, sheet, tmp_path, tmp_path / "f.pdf")
+    assert {path.suffix for path in paths} == {".pdf", ".png", ".csv"}
+    assert said == ["not shown, no data yet: B"]
+    with open(tmp_path / "f.csv", newline="") as stream:
+        shown = list(csv.DictReader(stream))
+    assert len(shown) == 2 * 3 + 2
+    assert (shown[0]["block"], shown[0]["sigma"]) == ("block0", "0.02")
+    assert float(shown[0]["low"]) < 4.0 < float(shown[0]["high"])
