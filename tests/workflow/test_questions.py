@@ -41,7 +41,8 @@ def test_each_control_changes_one_setting(preset, teacher):
 def test_rows_are_shown_and_claims_compare_three_seeds(preset):
     assert unshown_rows(Targets(preset, False)) == []
     for claim in load_claims(preset.config["claims"]):
-        for operand in (one for part in claim.parts for one in (part.a, part.b)):
+        # Rule LAYERS compares noise levels within one network.
+        for operand in (one for part in claim.parts if part.rule != "LAYERS" for one in (part.a, part.b)):
             seeds = collections.defaultdict(set)
             for run in matching(preset.runs, operand.where):
                 seeds[run.teacher].add(run.seed)
@@ -58,3 +59,14 @@ def test_the_question_of_gamma_takes_less_than_three_core_hours_by_plan(preset):
     }
     assert 2 < hours["gamma"] < 3
     assert 1 < hours["discriminator"] < 2.5
+
+
+def test_the_question_of_layers_has_its_networks_and_no_other_question_needs_profiles(preset):
+    targets = Targets(preset, False)
+    files = [f"results/questions/layers/{run}.json" for run in ("teacher-t30", "teacher-t100", "t30-sid", "t30-sida")]
+    assert targets.answered("layers")["studies"] == targets.shown("figures", "questions-layers")["studies"] == files
+    assert targets.answered("gamma")["studies"] == targets.answered("discriminator")["studies"] == []
+    assert (
+        preset.specs.study("layers", "teacher-t100")["network"] == "results/questions/teachers/t100/network.safetensors"
+    )
+    assert preset.specs.study("layers", "t30-sida")["network"].endswith("/students/t30-sida/network.safetensors")
