@@ -88,7 +88,7 @@ def consistency_trainer(
 
 def make_ect(parts: Parts) -> StudentTrainer:
     """Returns the trainer of a configuration."""
-    loss = parts.method.loss(parts)
+    loss: Any = parts.method.loss(parts)
 
     def begin(nimg: int) -> None:
         loss.stage = stage_at(nimg, parts.config.batch_size, parts.options.stage_kimg)
