@@ -57,17 +57,9 @@ def _draw(axes: Axes, found: dict[str, dict[float, Interval]]) -> None:
 
     for number, (block, levels) in enumerate(found.items()):
         colour = matplotlib.colormaps["viridis"](0.92 * number / max(1, len(found) - 1))
-        changes, dashes = levels.values(), "--" if " dec." in block else "-"
-        errors = [change.half_width for change in changes]
-        axes.errorbar(
-            [*levels],
-            [change.value for change in changes],
-            errors,
-            color=colour,
-            linestyle=dashes,
-            marker="o",
-            label=block,
-        )
+        dashes = "--" if " dec." in block else "-"
+        values, errors = zip(*((change.value, change.half_width) for change in levels.values()))
+        axes.errorbar([*levels], values, errors, color=colour, linestyle=dashes, marker="o", label=block)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set(xlabel="noise level σ", ylabel="relative change of F")
