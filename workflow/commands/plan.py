@@ -122,7 +122,7 @@ def preset_file(preset: str) -> Path:
 
 def preset_files(presets: str) -> list[Path]:
     """Files of presets, by their names or paths with spaces between them."""
-    return [preset_file(name) for name in presets.split()]
+    return [preset_file(name) for name in presets.split() or [presets]]
 
 
 def _lines(path: Path) -> list[str]:
