@@ -42,8 +42,8 @@ def outcome(workspace: Workspace) -> dict[str, Any]:
     """
     results = workspace.folder / "results/small"
     day = r"20\d\d-\d\d-\d\d(T[\d:]+Z)?"
-    # Trials of one second have one date between them.
-    date = re.compile(f"{day}( {day})*")
+    # Trials of one second or day have one date between them.
+    date = re.compile(f"{day}( (to )?{day})*")
     found = {path.name: date.sub("", path.read_text()) for path in sorted((results / "tables").glob("main.*"))}
     found["main.csv"] = re.sub(r",[0-9a-f]{16}$", "", found["main.csv"], flags=re.MULTILINE)
     found["main.json"] = re.sub(r'"content_sha256": "[0-9a-f]{64}"', "", found["main.json"])
