@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         args.pages,
         check=args.check,
         results=args.store,
-        config=" ".join(map(str, preset_files(args.preset or ""))) or None,
+        config=" ".join(map(str, preset_files(args.preset))) if args.preset else None,
         page=args.page,
         title=args.title,
         add=args.add,
