@@ -10,29 +10,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 
-from eval.measuring.measure import threads
 from eval.measuring.protocol import load_protocol
+from eval.measuring.weight_study import StudySpec, write_study
 from eval.results.barriers import LOSSES, barrier, line_points
-from eval.results.studies import format_of
-from sida.config.mapping import Settings, from_mapping
+from sida.config.mapping import from_mapping
 from sida.config.plugins import MONITOR
-from sida.config.ranges import Count, Natural, Range
+from sida.config.ranges import Count, Range
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
-from sida.files.atomic import sha256_file, write_hashed_json
+from sida.files.atomic import sha256_file
 from sida.losses import EDMLoss
 from sida.methods.registry import SID
 from sida.networks import family_of
 from sida.networks.checkpoint import load_network
 from sida.progress import Progress
-from sida.runtime import provenance
-from sida.runtime.devices import take_device, tf32
 from sida.runtime.randomness import generator
 from sida.training.evaluation import Evaluation
 
@@ -41,34 +37,24 @@ BATCH = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class BarrierSpec(Settings):
+class BarrierSpec(StudySpec):
     """Settings of a barrier measurement: a student, its teacher, and the points between them.
 
     Attributes:
-        run: Id of the student's row.
-        method: Method of the student.
         teacher: File of the teacher's network.
         student: File of the student's network.
-        dataset: Data set of both.
         protocol: Name, path or content of the protocol, whose Fréchet distance ``fd`` is measured.
         points: Number of points on the line, including both ends.
         num_samples: Images of the Fréchet distance at each point.
         passes: Times that each image of the data is denoised.
-        threads: CPU threads; 0 keeps torch's choice.
-        device: Torch device.
     """
 
-    run: str
-    method: str = ""
     teacher: str
     student: str
-    dataset: dict[str, Any]
     protocol: Any
     points: Annotated[int, Range(least=3, most=1001)] = 11
     num_samples: Annotated[int, Range(least=2)] = 2500
     passes: Count = 2
-    threads: Natural = 0
-    device: str = "cpu"
 
 
 def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where: str = "--spec") -> dict[str, Any]:
@@ -83,10 +69,8 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
         UserError: Bad spec, files that are missing, or two networks that are not teacher and student.
     """
     settings = from_mapping(BarrierSpec, spec, where)
-    if Path(out).suffix != ".json":
-        raise UserError(f"--out {out}: must end in .json")
-    take_device(settings.device, where)
-    with threads(settings.threads), tf32(False), torch.no_grad():
+
+    def compute() -> dict[str, Any]:
         line = WeightLine(settings, where)
         progress = Progress(f"barrier {settings.run}", settings.points, "points")
         curves: dict[str, list[float]] = {name: [] for name in LOSSES}
@@ -94,10 +78,7 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
             for name, value in line.losses(t).items():
                 curves[name].append(value)
             progress.update(number + 1)
-        record = {
-            "format": format_of("barriers"),
-            "run": settings.run,
-            "method": settings.method,
+        return {
             "points": line_points(settings.points),
             "curves": curves,
             "barriers": {name: barrier(values) for name, values in curves.items()},
@@ -106,11 +87,9 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
             "dataset_sha256": line.dataset.sha256,
             "protocol": line.protocol.record(),
             "teacher_sha256": sha256_file(settings.teacher),
-            "network_sha256": sha256_file(settings.student),
-            "environment": {**provenance.environment(settings.device), "code": provenance.source_digest()},
         }
-    write_hashed_json(out, record)
-    return record
+
+    return write_study("barriers", settings, settings.student, compute, out, where)
 
 
 class WeightLine:

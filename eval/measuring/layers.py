@@ -12,21 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eval.measuring.measure import threads
+from eval.measuring.weight_study import StudySpec, write_study
 from eval.results.layers import SIGMA, ProfileSize
-from eval.results.studies import format_of
-from sida.config.mapping import Settings, from_mapping
-from sida.config.ranges import Natural
+from sida.config.mapping import from_mapping
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.files.atomic import sha256_file, write_hashed_json
 from sida.networks.blocks import UNetBlock
 from sida.networks.checkpoint import load_network
 from sida.networks.edm2_unet import EDM2Block
 from sida.networks.unet import UNet
 from sida.progress import Progress
-from sida.runtime import provenance
-from sida.runtime.devices import take_device, tf32
 from sida.runtime.randomness import generator
 
 #: Last layers of a block's residual branches (convolutions, attention) in the blocks of both families.
@@ -34,15 +29,10 @@ _ENDS = ("conv1", "proj", "conv_res1", "attn_proj")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayersSpec(Settings, ProfileSize):
-    """Settings of a profile: a network, its row and data."""
+class LayersSpec(StudySpec, ProfileSize):
+    """Settings of a profile: a row's network, noise levels and images."""
 
-    run: str
-    method: str = ""
     network: str
-    dataset: dict[str, Any]
-    threads: Natural = 0
-    device: str = "cpu"
 
 
 def measure_layers(spec: Mapping[str, Any], out: str | os.PathLike[str], where: str = "--spec") -> dict[str, Any]:
@@ -57,14 +47,11 @@ def measure_layers(spec: Mapping[str, Any], out: str | os.PathLike[str], where: 
         UserError: Bad spec, a missing file, data that are no pixels, or a network without residual blocks.
     """
     settings = from_mapping(LayersSpec, spec, where)
-    take_device(settings.device, where)
-    with threads(settings.threads), tf32(False), torch.no_grad():
-        curves = _profiles(settings, where)
-        about = {"run": settings.run, "method": settings.method, "network_sha256": sha256_file(settings.network)}
-        environment = {**provenance.environment(settings.device), "code": provenance.source_digest()}
-        record = {"format": format_of("layers"), **about, "curves": curves, "environment": environment}
-    write_hashed_json(out, record)
-    return record
+
+    def compute() -> dict[str, Any]:
+        return {"curves": _profiles(settings, where)}
+
+    return write_study("layers", settings, settings.network, compute, out, where)
 
 
 def _profiles(spec: LayersSpec, where: str) -> dict[str, list[float]]:
