@@ -3,8 +3,8 @@
 Analysis of variance with expected mean squares for unbalanced nested groups (S. R. Searle, G. Casella and C. E.
 McCulloch, Variance Components, 1992, chapter 3): ``value = μ + teacher + seed + trial``. Intervals of the components
 are those of J. S. Williams (Biometrika 49, 1962), whose ends are chi-square and F quantiles; for balanced groups they
-cover at least 1 − 2α and close to 1 − α. For trials
-with equal latents and classes for all generators see :func:`shared_trials`.
+cover at least 1 − 2α and close to 1 − α. For trials with equal latents and classes for all generators see
+:func:`shared_trials`.
 """
 
 from __future__ import annotations

@@ -72,10 +72,8 @@ class FakeScoreWithHeads(nn.Module):
         # Not a submodule: φ is not trained and not part of a state.
         self._source = (score if teacher is None else teacher,)
         device = next(score.parameters()).device
-        shapes = _map_shapes(score)
-        self.heads = nn.ModuleList(FeatureHead(*one) for one in (shapes if every_resolution else shapes[-1:])).to(
-            device
-        )
+        shapes = _map_shapes(score) if every_resolution else _map_shapes(score)[-1:]
+        self.heads = nn.ModuleList(FeatureHead(*one) for one in shapes).to(device)
         if bins:
             self.register_buffer("ratios", torch.ones(bins, device=device))
 

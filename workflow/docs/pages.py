@@ -129,7 +129,7 @@ def write_docs(
 
 def _keep(results: str | Path, config: str | None, page: str | None, title: str | None, add: bool, root: Path) -> Path:
     """Stores the text files of results beside the page; returns the page."""
-    if not (config and config.strip()) or not page:
+    if not config or not page:
         raise UserError(
             "--store needs --config (the preset) and --page (docs/reference/NAME.md, with its data in docs/NAME/data)"
         )

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from eval.results.measurements import collect, long_rows
 from eval.results.studies import STUDIES, format_of, read_curves
@@ -86,8 +86,8 @@ def store(
         (out / ANALYTIC).unlink(missing_ok=True)
     for study in STUDIES:
         (out / f"{study}.json").unlink(missing_ok=True)
-        by_run = {path.partition("/")[2]: found.curves[path] for path in sorted(found.curves) if path.startswith(study)}
-        if lines := [f" {json.dumps(run)}: {json.dumps(curves)}" for run, curves in by_run.items()]:
+        paths = [path for path in sorted(found.curves) if path.startswith(f"{study}/")]
+        if lines := [f' "{path.partition("/")[2]}": {json.dumps(found.curves[path])}' for path in paths]:
             write_text(out / f"{study}.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
@@ -110,9 +110,8 @@ class StudyRows:
     def of_results(cls, results: Path) -> StudyRows:
         """The measured rows of a results folder."""
         rows = [{k: "" if v is None else str(v) for k, v in row.items() if k != HASH_KEY} for row in _long(results)]
-        first: dict[str, str] = {}
-        for row in rows:
-            first[row["run"]] = min(first.get(row["run"], row["date"]), row["date"])
+        latest_first = sorted(rows, key=lambda row: row["date"], reverse=True)
+        first = {row["run"]: row["date"] for row in latest_first}
         for row in rows:
             # Minutes suffice to check that a prediction was written before the measurement.
             row["date"] = re.sub(r"^(.{16}).+", r"\1Z", first[row["run"]])
@@ -249,9 +248,7 @@ def _tick(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _short(value: float | str | None) -> str:
     """A cell of a stored log; null becomes ``nan``."""
-    if value is None:
-        return "nan"
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
+    return "nan" if value is None else f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
 def _logged(line: Mapping[str, str]) -> dict[str, Any]:
@@ -268,10 +265,9 @@ def _logged(line: Mapping[str, str]) -> dict[str, Any]:
 
 def _value(word: str) -> int | float | str | None:
     try:
-        found: int | float | None = json.loads("null" if word == "nan" else word)
+        return cast(int | float | None, json.loads("null" if word == "nan" else word))
     except ValueError:
         return word
-    return found
 
 
 def _long(results: Path) -> Sequence[Mapping[str, Any]]:

@@ -34,7 +34,7 @@ def in_words(findings: Sequence[Mapping[str, Any]]) -> str:
         interval, named = [numbers["low"], numbers["high"]], ", 95 % interval "
     elif "bound" in numbers:
         interval, named = [values[0] - numbers["bound"], values[0] + numbers["bound"]], ", with noise "
-    if what.startswith("diverging"):
+    if " share of " in what:
         return str(findings[0]["effect"]["text"]) + named
     decimals = decimals_of((interval or values)[-1] - (interval or values)[0])
     subject = " ".join(_NAMES.get(part, part) for part in what.split())
