@@ -73,7 +73,7 @@ def section(path: Path, anchor: str) -> str:
 
 
 def test_questions_of_a_newcomer_are_answered_where_the_page_says():
-    questions = ROOT / "docs" / "questions.md"
+    questions = ROOT / "docs" / "faq.md"
     rows = re.findall(r"^\| (.+\?) \| “(.+)” \| \[.*\]\((.+)#(.+)\) \|$", questions.read_text(), flags=re.M)
     assert len(rows) == 25
     for question, phrase, name, anchor in rows:
