@@ -20,6 +20,7 @@ from tests.eval.synthetic_output import write_csv
 from tests.workflow.test_docs_links import DOCS
 from tests.workflow.test_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
+from workflow.docs.carried import paper_claims
 from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers
 from workflow.docs.pages import MARKER, filled
@@ -177,6 +178,20 @@ def test_numbers_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
         numbers.effect("fd", first, "recipe=nothing")
     with pytest.raises(UserError, match="no column 'recip'"):
         numbers.effect("fd", first, "recip=sid")
+
+
+def test_every_claim_of_the_papers_has_its_counterparts_or_a_reason(stored, tmp_path):
+    table = paper_claims(ROOT, {"miniature": Study(stored, ROOT, tmp_path)})
+    rows = dict(re.findall(r"^\| (C-\d+): .* \| (.*) \|$", table, flags=re.MULTILINE))
+    papers = [claim for claim in load_claims(ROOT / "config/claims.yaml") if claim.scope == "paper"]
+    assert list(rows) == [claim.id for claim in papers]
+    mirrored = [claim for claim in load_claims(ROOT / "config/claims-miniature.yaml") if "C-27" in claim.counterpart]
+    assert [rows["C-27"].count(f"[{claim.id}](reference/miniature.md#") for claim in mirrored] == [1] * len(mirrored)
+    assert re.search(r"\*\*(yes|no|not decided)\*\*: ", rows["C-27"])
+    assert rows["C-50"] == rows["C-53"] == "Counted, not measured."
+    assert "printed numbers" in rows["C-01"]
+    assert "rows" in rows["C-58"]
+    assert next(claim.reason for claim in papers if claim.id == "C-75") == rows["C-75"]
 
 
 def test_the_lowest_of_equally_good_evaluations_lies_below_fresh_trials(stored, tmp_path):

@@ -6,6 +6,7 @@ studies (:class:`workflow.docs.numbers.StudyNumbers`) and the functions of :mod:
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from sida.config.resources import ROOT
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_text
+from workflow.docs.carried import paper_claims
 from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers
 from workflow.docs.settings import schemas
@@ -41,7 +43,8 @@ def filled(text: str, studies: Mapping[str, Study], root: Path, where: str) -> s
     Raises:
         UserError: A faulty expression, an unknown name, run, metric or claim.
     """
-    names = functions(root) | {name: StudyNumbers(study) for name, study in studies.items()}
+    names: dict[str, Any] = {"paper_claims": functools.partial(paper_claims, root, studies), **functions(root)}
+    names |= {name: StudyNumbers(study) for name, study in studies.items()}
 
     def value(found: re.Match[str]) -> str:
         words, line = found["words"], text.count("\n", 0, found.start()) + 1
