@@ -275,8 +275,7 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     if isinstance(source, Protocol):
         return source
     if isinstance(source, Mapping):
-        where = f"protocol '{source.get('name', '?')}'"
-        mapping: Mapping[str, Any] = source
+        where, mapping = f"protocol '{source.get('name', '?')}'", source
     elif not isinstance(source, (str, Path)):
         raise UserError(f"protocol: must be a name, a file or a mapping, got {source!r:.40}")
     else:
