@@ -139,6 +139,10 @@ def test_effects_in_words():
     assert in_words([found("is", 0.7, low=-0.1, high=1.5)]).endswith(
         " 0.70 higher, 95 % interval 0.10 lower to 1.50 higher"
     )
+    shares = [found("diverging share of seeds", value / 3) for value in (3, 1, 3)]
+    for one, count in zip(shares, (3, 1, 3)):
+        one["effect"]["text"] = f"{count} of 3 diverge"
+    assert in_words(shares) == "3 of 3 diverge and 1 of 3 diverge (3 comparisons)"
     assert in_words([found("ratio of images", 1.2, low=1, high=1.5)]).startswith("ratio of images 1.20, 95 %")
     assert in_words([found("recall", 0.2), found("recall", -0.1)]) == "recall 0.10 lower to 0.20 higher (2 comparisons)"
 

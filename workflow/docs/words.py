@@ -35,7 +35,7 @@ def in_words(findings: Sequence[Mapping[str, Any]]) -> str:
     elif "bound" in numbers:
         interval, named = [values[0] - numbers["bound"], values[0] + numbers["bound"]], ", with noise "
     if " share of " in what:
-        return str(findings[0]["effect"]["text"]) + named
+        return " and ".join(dict.fromkeys(str(one["effect"]["text"]) for one in findings)) + named
     decimals = decimals_of((interval or values)[-1] - (interval or values)[0])
     subject = " ".join(_NAMES.get(part, part) for part in what.split())
     if signed and what in (*_NAMES, *HIGHER_IS_BETTER):
