@@ -20,10 +20,11 @@ def paper_claims(root: Path, studies: Mapping[str, Study]) -> str:
     """
     found: dict[str, list[str]] = {}
     for name, study in studies.items():
+        numbers = StudyNumbers(study)
         places = {claim: f"#{one.experiment.id}" for one in study.answers for claim in one.experiment.claims}
         for claim in study.claims:
             link = f"[{claim.id}](reference/{name}.md{places.get(claim.id, '')})"
-            line = f"{link} **{StudyNumbers(study).word(claim.id)}**: {markdown(claim.statement)}"
+            line = f"{link} **{numbers.word(claim.id)}**: {markdown(claim.statement)}"
             for theirs in filter(None, claim.counterpart.split(", ")):
                 found.setdefault(theirs, []).append(line)
     rows = ["| claim of the papers | in the stored studies |", "|---|---|"]
