@@ -9,6 +9,7 @@ from eval.claims.model import Claim, load_claims
 from eval.tables.text import markdown
 from workflow.docs.numbers import StudyNumbers
 from workflow.docs.study import Study
+from workflow.docs.words import block
 
 
 def paper_claims(root: Path, studies: Mapping[str, Study]) -> str:
@@ -32,7 +33,7 @@ def paper_claims(root: Path, studies: Mapping[str, Study]) -> str:
         if claim.scope == "paper":
             answers = "<br>".join(found.get(claim.id, ())) or _why_none(claim)
             rows.append(f"| {claim.id}: {markdown(claim.statement)} | {answers} |")
-    return "\n\n" + "\n".join(rows) + "\n\n"
+    return block(rows)
 
 
 def _why_none(claim: Claim) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sida.errors import UserError
 from sida.files.text_files import read_csv
 from workflow.docs.settings import kinds, settings
+from workflow.docs.words import block
 
 if TYPE_CHECKING:
     from eval.results.sheet import Run
@@ -136,7 +137,7 @@ def hours(root: Path, preset: str) -> str:
     lines = [f"| teacher | {' | '.join(columns.values())} | memory of a GPU |", "|---" * (len(columns) + 2) + "|"]
     for name, row in cells.items():
         lines.append(f"| {name} | {' | '.join(row.get(key, '') for key in columns)} | {memory[name]:.0f} GB |")
-    return "\n\n" + "\n".join(lines) + "\n\n"
+    return block(lines)
 
 
 def measuring(root: Path, preset: str, part: str = "") -> str:
@@ -160,7 +161,7 @@ def measuring(root: Path, preset: str, part: str = "") -> str:
     for name, some in spent.items():
         cells = [f"{len(one)} | {sum(one):,.1f}" if one else " | " for one in some.values()]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    return "\n\n" + "\n".join(lines) + "\n\n"
+    return block(lines)
 
 
 def tuning(root: Path, study: str) -> str:
@@ -170,7 +171,7 @@ def tuning(root: Path, study: str) -> str:
         text = f"{row['settings']}: {row['fd']}"
         cells.setdefault(row["method"], []).append(f"**{text}**" if row["kept"] else text)
     lines = ["| method | settings and lowest FD; bold: the ones that are compared |", "|---|---|"]
-    return "\n\n" + "\n".join([*lines, *(f"| {name} | {'; '.join(some)} |" for name, some in cells.items())]) + "\n\n"
+    return block([*lines, *(f"| {name} | {'; '.join(some)} |" for name, some in cells.items())])
 
 
 def fuzzed(root: Path) -> str:
@@ -180,7 +181,7 @@ def fuzzed(root: Path) -> str:
     for name, count in found.items():
         numbers = [f"{count[key]:,}" for key in ("cases", "accepted", "refused")]
         rows.append([name, *numbers, f"{count['longest']:.1f} s", f"{count['peak_mb']:.0f} MB", count["date"]])
-    return "\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n\n"
+    return block(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _plan(root: Path, preset: str) -> Jobs:

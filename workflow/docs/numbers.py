@@ -20,7 +20,7 @@ from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
 from workflow.docs.stored import stored_lines
 from workflow.docs.study import Study
-from workflow.docs.words import in_words
+from workflow.docs.words import block, in_words
 
 #: Decimals, factor and unit of a metric, or of a quantity of a training log, in running text.
 _FORMS = {
@@ -182,7 +182,7 @@ class StudyNumbers:
                 std, low, high = (f"{number * factor:.2g}" for number in (one.std, one.low, one.high))
                 cells = f"{std}{unit} ({low} to {high}) | {one.df:.0f}"
             lines.append(f"| {title} | {cells} |")
-        return _block("\n".join(lines))
+        return block(lines)
 
     def trial_shares(self, metric: str, *groups: str) -> str:
         """Table of the part of trials in a difference of two methods with three training seeds each."""
@@ -192,7 +192,7 @@ class StudyNumbers:
             seeds, noise = found.variances(trials, _SEEDS)
             longer = f"{100 * (math.sqrt(1 + noise / seeds) - 1):.0f} % longer" if seeds else "not known"
             lines.append(f"| {trials} | {100 * noise / (seeds + noise or 1):.0f} % | {longer} |")
-        return _block("\n".join(lines))
+        return block(lines)
 
     def trials_needed(self, metric: str, *groups: str) -> str:
         """Least number of trials for which endless ones shorten the standard error by less than about 5 %."""
@@ -255,9 +255,4 @@ def _text(metric: str, estimate: Estimate) -> str:
 
 
 def _markdown(table: Table) -> str:
-    return _block("\n".join(line for line in to_markdown(table).splitlines() if line.startswith("|")))
-
-
-def _block(text: str) -> str:
-    """Text for markers on separate lines."""
-    return f"\n\n{text}\n\n"
+    return block(line for line in to_markdown(table).splitlines() if line.startswith("|"))

@@ -30,6 +30,7 @@ from sida.methods.recipe import Recipe
 from sida.methods.sida_discriminator import SiDAOptions
 from sida.training.config import NetworkConfig, TeacherTraining
 from workflow.docs.schema import descriptions, json_schema, settings_table
+from workflow.docs.words import block
 from workflow.planning.site import Site
 from workflow.preset.settings import PresetSettings, TeacherEntry
 
@@ -85,7 +86,7 @@ def kinds() -> str:
         what = str(cls.__doc__).partition("\n")[0].rstrip(".")
         needs = ("yes" if flag else "" for flag in (cls.real is not None, cls.generated == "features"))
         lines.append(f"| `{name}` | {' | '.join([what, *needs, cls.better, ' '.join(own)])} |")
-    return "\n\n" + "\n".join(lines) + "\n\n"
+    return block(lines)
 
 
 def _default(field: dataclasses.Field[object]) -> object:

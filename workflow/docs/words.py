@@ -1,8 +1,8 @@
-"""Effects of claims in words."""
+"""Text of markers: effects of claims in words, and blocks of lines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eval.claims.amounts import decimals_of
@@ -20,6 +20,11 @@ _NAMES = {
     "memory_mb": "memory",
     "seconds_per_kimg": "seconds per image",
 }
+
+
+def block(lines: Iterable[str]) -> str:
+    """Lines of a marker, such as a table, apart from the text around them."""
+    return "\n\n" + "\n".join(lines) + "\n\n"
 
 
 def in_words(findings: Sequence[Mapping[str, Any]]) -> str:
