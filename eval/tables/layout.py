@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.results.selection import SELECTABLE, matching, read_extended
+from eval.results.selection import SELECTABLE, matching, read_extended, seeds_of
 from eval.results.sheet import Run
 from sida.config.mapping import from_mapping
 from sida.config.ranges import Range
@@ -92,6 +92,7 @@ class RowSpec:
         run: Id of a run; ``{column}`` stands for the column's key.
         pool: Further runs with other training seeds. Cells then show the mean of the runs' means and, after ±, the
             sample standard deviation of these means instead of that over trials.
+        pool_seeds: Pools all runs that differ from ``run`` in the training seed only.
         where: Conditions on the sample sheet that pick one run, e.g. ``{method: sid, alpha: 1.2}``.
         each: Conditions that give one row per matching run, in the sheet's order.
         optional: Whether ``each`` may match no run.
@@ -112,6 +113,7 @@ class RowSpec:
 
     run: str | None = None
     pool: tuple[str, ...] = ()
+    pool_seeds: bool = False
     where: Mapping[str, Any] | None = None
     each: Mapping[str, Any] | None = None
     published: str | None = None
@@ -136,7 +138,9 @@ class RowSpec:
                     raise ValueError(f"{name}: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
         if self.published is not None and self.each is not None:
             raise ValueError("published: cannot be combined with each; one published row belongs to one run")
-        if self.pool and (self.run is None or self.published is not None):
+        if self.pool_seeds and self.pool:
+            raise ValueError("pool_seeds: cannot stand beside pool, which lists the runs; use one of them")
+        if (self.pool or self.pool_seeds) and (self.run is None or self.published is not None):
             raise ValueError("pool: needs run, and cannot stand beside published: its ± is over training seeds")
         if len({self.run, *self.pool}) != 1 + len(self.pool):
             raise ValueError("pool: names a run twice; list each further run once")
@@ -228,7 +232,7 @@ def read_layout(path: str | Path) -> dict[str, Any]:
 
 
 def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowSpec]]:
-    """Resolves ``each`` and ``where`` of the rows against the sample sheet; returns rows with their keys in the layout.
+    """Resolves ``each``, ``where`` and ``pool_seeds`` of the rows by the sheet; returns rows with their keys.
 
     A row whose ``where`` matches no run keeps ``run = None`` and is 'not measured'. For ``each`` no match is an error
     unless the row is ``optional``, because the row would vanish silently.
@@ -255,5 +259,8 @@ def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowS
                 raise UserError(f"{where}.where: matches {len(found)} runs ({names}); add a condition that picks one")
             rows.append((f"{where}.where", dataclasses.replace(row, run=found[0].run if found else None)))
         else:
+            if row.pool_seeds and row.run and row.run in runs:
+                others = tuple(run for run in seeds_of(runs, row.run) if run != row.run)
+                row = dataclasses.replace(row, pool=others, pool_seeds=False)
             rows.append((f"{where}.run", row))
     return rows

@@ -19,8 +19,7 @@ from eval.report.answers import Answer, answers_of
 from eval.report.needs import find_needs
 from eval.report.page import page_text, reduced
 from eval.results.published import load_published
-from eval.results.selection import matching, parse_condition
-from eval.results.sheet import Run
+from eval.results.selection import matching, parse_condition, seeds_of
 from eval.results.summary import load_measurements
 from eval.tables import Table, make_table, write_table
 from sida.errors import UserError, suggestion
@@ -112,7 +111,7 @@ class Study:
         for name in text.split(","):
             if name not in runs:
                 raise UserError(f"no run '{name}' in {self.preset.sheet}{suggestion(name, runs)}")
-            alike |= dict.fromkeys(row.run for row in runs.values() if _settings(row) == _settings(runs[name]))
+            alike |= dict.fromkeys(seeds_of(runs, name))
         return list(alike)
 
     def make_table(self, name: str) -> Table:
@@ -177,11 +176,6 @@ class Study:
                 path.unlink()
         for name, path in sorted(drawn.items()):
             reduced(path, pictures / f"{name}.png")
-
-
-def _settings(row: Run) -> tuple[object, ...]:
-    """Columns of a row except name and training seed."""
-    return (row.method, row.teacher, row.recipe, row.alpha, row.sampler, row.dataset, row.label, row.family)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Tables of measurements: content, bold rule, all file forms, and faults."""
 
 import csv
+import dataclasses
 import html.parser
 import io
 import shutil
@@ -316,6 +317,22 @@ def test_pooled_rows_show_the_mean_and_spread_of_the_seeds_means(tmp_path, measu
     assert len(record["network_sha256"].split()) == 3
 
 
+def test_the_other_seeds_of_a_row_are_pooled_without_a_list(tmp_path, measured, runs):
+    other = dataclasses.replace(runs["sid-a1.2"], run="sida-a1.0", seed=1)
+    seeds = {**runs, other.run: other}
+    rows = [
+        {"label": "pooled", "run": "sid-a1.2", "pool_seeds": True},
+        {"label": "one", "run": "data", "pool_seeds": True},
+    ]
+    table = build_table(layout_with(tmp_path, **(POOLED | {"rows": rows})), measured, seeds)
+    means = [measured.estimate(run, "fd").mean for run in ("sid-a1.2", "sida-a1.0")]
+    assert [row.cells[2].text for row in table.rows] == [
+        f"{statistics.fmean(means):.4f}",
+        f"{measured.estimate('data', 'fd').mean:.4f}",
+    ]
+    assert table.rows[0].cells[1].text == "2"
+
+
 def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
     """In the note below the table in every form and in its data."""
     lines = list(measurement_lines())
@@ -345,6 +362,7 @@ def test_rows_of_one_run_say_nothing_of_seeds(table):
         ({"run": "sid-a1.2", "pool": ["sid-a1.2"]}, "pool: names a run twice"),
         ({"label": "x", "pool": ["sid-a1.2"]}, "pool: needs run"),
         ({"run": "sid-a1.2", "pool": ["sid-a1.0"], "published": "x"}, "cannot stand beside published"),
+        ({"run": "sid-a1.2", "pool": ["sid-a1.0"], "pool_seeds": True}, "pool_seeds: cannot stand beside pool"),
     ],
 )
 def test_a_wrong_pool_is_one_line(tmp_path, measured, runs, row, line):
