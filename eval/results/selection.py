@@ -131,7 +131,7 @@ def parse_condition(column: str, text: str) -> float | int | str:
         raise UserError(f"{column} must be a number, got '{text}'") from None
 
 
-def seeds_of(runs: Mapping[str, Run], name: str) -> list[str]:
+def with_other_seeds(runs: Mapping[str, Run], name: str) -> list[str]:
     """Names of a run and the runs that differ from it in the training seed only (and in the seed of their start)."""
     return [row.run for row in runs.values() if _settings(row) == _settings(runs[name])]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.results.selection import SELECTABLE, matching, read_extended, seeds_of
+from eval.results.selection import SELECTABLE, matching, read_extended, with_other_seeds
 from eval.results.sheet import Run
 from sida.config.mapping import from_mapping
 from sida.config.ranges import Range
@@ -260,7 +260,7 @@ def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowS
             rows.append((f"{where}.where", dataclasses.replace(row, run=found[0].run if found else None)))
         else:
             if row.pool_seeds and row.run and row.run in runs:
-                others = tuple(run for run in seeds_of(runs, row.run) if run != row.run)
+                others = tuple(run for run in with_other_seeds(runs, row.run) if run != row.run)
                 row = dataclasses.replace(row, pool=others, pool_seeds=False)
             rows.append((f"{where}.run", row))
     return rows

@@ -19,7 +19,9 @@ from sida.methods import DistillConfig, distill
 from sida.training import TeacherConfig, train_teacher
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.workspace import Workspace
+from workflow.cli import sida_main as main
 from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
 
 METRICS = {"fd": 4.0, "fd_own": 2.0, "fd_pixel": 0.4, "is": 9.0, "precision": 0.8, "recall": 0.7, "accuracy": 0.97}
 
@@ -27,6 +29,29 @@ METRICS = {"fd": 4.0, "fd_own": 2.0, "fd_pixel": 0.4, "is": 9.0, "precision": 0.
 @pytest.fixture(scope="module")
 def preset():
     return Preset.load(ROOT / "config/miniature.yaml")
+
+
+def test_an_afternoon_has_rows_of_the_miniature_and_takes_five_core_hours(preset, capsys):
+    files = [ROOT / "config" / name for name in ("miniature.yaml", "afternoon.yaml")]
+    short = Preset.load(*files)
+    check_preset(short)
+    assert all(vars(run) == vars(preset.runs[name]) for name, run in short.runs.items())
+    # Each table and figure of the paper has its counterpart.
+    for kind, numbers in (("tables", 8), ("figures", 10)):
+        assert [name.rpartition("-")[2] for name in short.config[kind]] == [
+            f"{kind[:-1]}{k}" for k in range(1, numbers + 1)
+        ]
+    assert {run.alpha for run in short.runs.values() if run.recipe == "alpha-sida"} == {
+        -0.25,
+        0,
+        0.5,
+        0.75,
+        1,
+        1.2,
+        1.5,
+    }
+    assert main(["plan", "--preset", "miniature config/afternoon.yaml", "--fresh", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["gpu_hours"] <= 5
 
 
 def layouts(preset):

@@ -11,13 +11,12 @@ import yaml
 
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from tests.workflow.workspace import Workspace
+from tests.workflow.workspace import PRESETS, Workspace
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset, unshown_remark, unshown_rows
 from workflow.preset.targets import Targets
 
 TINY = ROOT / "tests/workflow/tiny.yaml"
-PRESETS = [path for path in sorted((ROOT / "config").glob("*.yaml")) if "\nruns: " in path.read_text()]
 
 
 @pytest.mark.parametrize("path", [*PRESETS, ROOT / "docs/examples/my-digits.yaml"], ids=lambda path: path.stem)

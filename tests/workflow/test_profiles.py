@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sida.config.resources import ROOT
-from tests.workflow.workspace import forked_snakemake
+from tests.workflow.workspace import PRESETS, forked_snakemake
 
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
-PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if "\nruns:" in path.read_text())
 SITE = "gpu: H100\ngpus_per_node: 4\npartition: main\ngpu_partition: cards\naccount: ours\n"
 
 
@@ -35,7 +34,7 @@ def quick(profile, preset):
     ("profile", "preset"),
     [
         pytest.param(profile, preset, marks=[] if quick(profile, preset) else pytest.mark.slow)
-        for preset in PRESETS
+        for preset in (path.stem for path in PRESETS)
         for profile in PROFILES
     ],
 )

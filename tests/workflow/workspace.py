@@ -20,6 +20,12 @@ import yaml
 from sida.config.resources import ROOT
 from tests.signals import heed_interrupts
 
+#: Shipped presets that need no other file before them.
+PRESETS = [
+    path
+    for path in sorted((ROOT / "config").glob("*.yaml"))
+    if all(f"\n{key}: " in path.read_text() for key in ("runs", "protocol"))
+]
 SHARED = ["Snakefile", "workflow", "profiles", "config", "sida", "eval", "tests", "environment.yml", "pyproject.toml"]
 
 

@@ -19,7 +19,7 @@ from eval.report.answers import Answer, answers_of
 from eval.report.needs import find_needs
 from eval.report.page import page_text, reduced
 from eval.results.published import load_published
-from eval.results.selection import matching, parse_condition, seeds_of
+from eval.results.selection import matching, parse_condition, with_other_seeds
 from eval.results.summary import load_measurements
 from eval.tables import Table, make_table, write_table
 from sida.errors import UserError, suggestion
@@ -111,7 +111,7 @@ class Study:
         for name in text.split(","):
             if name not in runs:
                 raise UserError(f"no run '{name}' in {self.preset.sheet}{suggestion(name, runs)}")
-            alike |= dict.fromkeys(seeds_of(runs, name))
+            alike |= dict.fromkeys(with_other_seeds(runs, name))
         return list(alike)
 
     def make_table(self, name: str) -> Table:
