@@ -45,7 +45,7 @@ def test_rows_are_shown_and_claims_compare_three_seeds(preset):
     assert unshown_rows(Targets(preset, False)) == []
     for claim in load_claims(preset.config["claims"]):
         # Rule LAYERS compares noise levels within one network.
-        for operand in (one for part in claim.parts if part.rule != "LAYERS" for one in (part.a, part.b)):
+        for operand in (one for part in claim.parts if part.rule != "LAYERS" for one in (part.a, part.b) if one):
             seeds = collections.defaultdict(set)
             for run in matching(preset.runs, operand.where):
                 seeds[run.teacher].add(run.seed)
