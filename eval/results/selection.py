@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,11 +134,11 @@ def parse_condition(column: str, text: str) -> float | int | str:
 
 def with_other_seeds(runs: Mapping[str, Run], name: str) -> list[str]:
     """Names of a run and the runs that differ from it in the training seed only (and in the seed of their start)."""
-    return [row.run for row in runs.values() if _settings(row) == _settings(runs[name])]
+    return [row.run for row in runs.values() if _without_seed(row) == _without_seed(runs[name])]
 
 
-def _settings(row: Run) -> tuple[object, ...]:
-    return (row.method, row.teacher, row.recipe, row.alpha, row.sampler, row.dataset, row.label, row.family)
+def _without_seed(row: Run) -> Run:
+    return dataclasses.replace(row, run="", seed=None, init=None, notes="")
 
 
 def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:

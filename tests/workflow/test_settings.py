@@ -19,6 +19,7 @@ from sida.config.ranges import CheckedAs, Count, Fraction, OneOf, Positive
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig
+from tests.workflow.workspace import PRESETS
 from workflow.docs.schema import descriptions, json_schema
 from workflow.docs.settings import SETTINGS, schemas, settings
 from workflow.preset.settings import PresetSettings
@@ -158,10 +159,8 @@ def test_schemas_accept_what_is_shipped_and_refuse_what_the_classes_refuse(folde
     name = "protocol" if folder == "protocols" else "preset"
     shipped = (ROOT / "workflow" / "schemas" / f"{name}.schema.json").read_text()
     validator = jsonschema.Draft202012Validator(json.loads(shipped))
-    documents = {path: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "config" / folder).glob("*.yaml"))}
-    documents = {
-        path: doc for path, doc in documents.items() if folder != "." or {"preset", "runs", "protocol"} <= doc.keys()
-    }
+    paths = PRESETS if folder == "." else sorted((ROOT / "config" / folder).glob("*.yaml"))
+    documents = {path: yaml.safe_load(path.read_text()) for path in paths}
     assert len(documents) >= 4
     for path, document in documents.items():
         assert not list(validator.iter_errors(document)), path
