@@ -36,8 +36,10 @@ def test_each_control_changes_what_it_asks_about(preset, teacher):
         asked = {"sida-separate": {"options", "fake_score_lr"}, "sida-separate-5e-4": {"options"}}.get(
             run.recipe.replace("teacher", "separate"), {"gamma"}
         )
+        if run.recipe.startswith("spread"):
+            asked = {"alpha"} if run.alpha != 1 else set()
         assert changed(preset, run.run, base) == (set() if run.run == base else asked)
-    assert len(rows) == (10 if teacher == "t30" else 8)
+    assert len(rows) == (16 if teacher == "t30" else 8)
     assert {preset.specs.student(run.run)["total_kimg"] for run in rows} == {24}
 
 
