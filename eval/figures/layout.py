@@ -19,7 +19,8 @@ class SeriesSpec:
 
     Attributes:
         each: Conditions on the sample sheet; one curve per matching run.
-        pool_seeds: Whether runs that differ only in their seed become one curve with a band over seeds.
+        pool_seeds: Whether the matching runs with one label become one curve with a band over them: other training
+            seeds, and other teachers where no label names them. A table pools training seeds only.
         label: Name in the legend (default: that of the sheet); ``{alpha}`` stands for the run's α.
         optional: Whether no match is allowed; the series is then reported as missing.
     """
