@@ -26,7 +26,9 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
     numbers = finding.numbers
     compared = part.quantity or ("images" if part.rule in ("SPEED", "COST") else part.metric)
     metric = f"barrier of {part.metric}" if part.rule == "BARRIER" else part.metric
-    named = {"gain": metric, "ratio": f"ratio of {compared}", "slope": f"slope of {part.metric}"}
+    # Runs that never reach a level leave a bound: "ratio of images at most".
+    ratio = f"ratio of {compared} {numbers.get('censored', '')}".rstrip()
+    named = {"gain": metric, "ratio": ratio, "slope": f"slope of {part.metric}"}
     for key, what in named.items():
         value = numbers.get(key)
         if isinstance(value, (int, float)) and math.isfinite(value):

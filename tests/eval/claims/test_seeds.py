@@ -8,6 +8,7 @@ import json
 import pytest
 
 from eval.claims import Claim, Evidence, Operand, Part, decide
+from eval.claims.amounts import amount
 from eval.claims.cost import cost_table
 from eval.claims.power import plans, power_table
 from eval.effects.power import Scatter, detectable, seeds_needed
@@ -128,6 +129,12 @@ def test_runs_that_never_reach_the_level_are_counted(tmp_path):
     lost = finding(found, rule="COST", factor=3.0, level=level, a=TRAIN["b"], b=TRAIN["a"])
     assert "(1 of 3 of A never)" in lost.evidence
     assert lost.outcome == "contradicted"
+    # An effect that is a bound says so.
+    cost_part = Part(**TRAIN | {"rule": "COST"})
+    assert [amount(cost_part, one)["what"] for one in (wins, lost)] == [
+        "ratio of images at least",
+        "ratio of images at most",
+    ]
     assert finding(found, rule="COST", factor=0.1, level=level, a=TRAIN["b"], b=TRAIN["a"]).outcome == (
         "not decided here"  # what is at most so much may be less
     )
