@@ -10,6 +10,8 @@ from eval.claims.model import Finding, Part
 
 #: Words for the counts that a rule gives: of the share, for the things counted, and as a verb.
 _COUNTED = {"diverged": ("diverging", "seeds", "diverge"), "varying": ("varying", "blocks", "vary with noise")}
+#: What a rule's gain is about, where it is no difference of the metric itself.
+_GAINS = {"BARRIER": "barrier of ", "SPREAD": "margin of the relative spread of "}
 
 
 def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
@@ -25,7 +27,7 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
     """
     numbers = finding.numbers
     compared = part.quantity or ("images" if part.rule in ("SPEED", "COST") else part.metric)
-    metric = f"barrier of {part.metric}" if part.rule == "BARRIER" else part.metric
+    metric = _GAINS.get(part.rule, "") + part.metric
     # Runs that never reach a level leave a bound: "ratio of images at most".
     ratio = f"ratio of {compared} {numbers.get('censored', '')}".rstrip()
     named = {"gain": metric, "ratio": ratio, "slope": f"slope of {part.metric}"}

@@ -29,6 +29,7 @@ def text(rule, numbers, **part):
         ("COST", {"ratio": 1.23, "low": 1.01, "high": 1.49}, {}, "ratio of images 1.23 [1.01, 1.49]"),
         ("COST", {"ratio": 1.23}, {"quantity": "seconds"}, "ratio of seconds 1.23"),
         ("TREND", {"slope": 0.11, "bound": 0.3, "seeds": 3}, {}, "slope of fd +0.11 [−0.19, +0.41]"),
+        ("SPREAD", {"gain": -0.01, "bound": 0.07}, {}, "margin of the relative spread of fd −0.010 [−0.080, +0.060]"),
         ("DIVERGES", {"diverged": 2, "seeds": 3}, {}, "2 of 3 seeds diverge"),
         ("LT", {"gain": 0.5, "bound": 0.0}, {}, "fd +0.50 [+0.50, +0.50]"),
         ("LT", {}, {}, None),
