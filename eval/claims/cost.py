@@ -85,10 +85,8 @@ def cost(part: Part, evidence: Evidence, where: str) -> Finding:
     )
     numbers: dict[str, object] = {
         "ratios": list(found.ratio.ratios), "ratio": found.ratio.mean, "never_a": found.ratio.never_a,
-        "never_b": found.ratio.never_b, "pairs": len(found.pairs), "factor": part.factor,
+        "never_b": found.ratio.never_b, "pairs": len(found.pairs), "factor": part.factor, "censored": found.ratio.bound,
     }  # fmt: skip
-    if found.ratio.bound:
-        numbers["censored"] = found.ratio.bound
     if found.ratio.ratio:
         numbers |= {"low": found.ratio.ratio.low, "high": found.ratio.ratio.high}
     return Finding(_outcome(found.ratio, part.factor), text, numbers)

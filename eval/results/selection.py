@@ -134,7 +134,8 @@ def parse_condition(column: str, text: str) -> float | int | str:
 
 def with_other_seeds(runs: Mapping[str, Run], name: str) -> list[str]:
     """Names of a run and the runs that differ from it in the training seed only (and in the seed of their start)."""
-    return [row.run for row in runs.values() if _without_seed(row) == _without_seed(runs[name])]
+    settings = _without_seed(runs[name])
+    return [row.run for row in runs.values() if _without_seed(row) == settings]
 
 
 def _without_seed(row: Run) -> Run:
