@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.results.identity import Identity
 from sida.config.resources import PUBLISHED
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_csv
@@ -63,6 +64,12 @@ class Published:
     def value(self) -> float:
         """The number."""
         return float(self.text.replace(",", ""))
+
+    @property
+    def identity(self) -> Identity:
+        """Identity of the number; a number that the paper quotes has the unknown one of another paper."""
+        settings = PROTOCOLS.get(self.protocol, "")
+        return Identity(protocol=self.protocol, settings=settings, n=50_000, quoted=not self.protocol)
 
     @property
     def half_unit(self) -> float:

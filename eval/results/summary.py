@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from eval.results.identity import Identity
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_csv, read_text
 
@@ -40,6 +41,18 @@ class Measurement:
     code_version: str
     date: str
     origin: str = field(default="", kw_only=True)  # the group that measured it; empty for this suite
+
+    @property
+    def identity(self) -> Identity:
+        """Identity of the value; equal for all trials of a run and metric."""
+        return Identity(
+            protocol=self.protocol,
+            settings=self.protocol_sha256,
+            n=self.n,
+            seed0=None if self.seed_first is None else self.seed_first - self.trial * self.n,
+            reference=self.reference_sha256,
+            extractor=self.extractor_sha256,
+        )
 
 
 #: Columns of the measurements of this suite; ``origin`` follows where numbers of other groups are among them.
@@ -173,6 +186,15 @@ class Measurements:
         """The lines of a metric of a run, by trial (empty when not measured)."""
         trials = self._values.get((run, metric), {})
         return [trials[trial] for trial in sorted(trials)]
+
+    def identity(self, run: str, metric: str) -> Identity:
+        """Identity of a metric of a measured run, equal for its trials.
+
+        Raises:
+            UserError: The run or metric was not measured.
+        """
+        self.estimate(run, metric)
+        return self.lines(run, metric)[0].identity
 
     def estimate(self, run: str, metric: str, where: str = "") -> Estimate:
         """Mean ± sample std over the trials of a metric.
