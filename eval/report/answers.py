@@ -60,7 +60,8 @@ class Answer:
         experiment: The experiment.
         claims: Claims of the experiment; the first is the claim that the experiment was made for.
         measured: First and last time of the measurements behind the claims; None without measurements.
-        early: A row that was measured before the prediction was written; None if there is none.
+        early: A row of a claim whose measurements all are older than the prediction; None if there is none. A claim
+            that compares a later row with older ones was open until the later row was measured.
     """
 
     experiment: Experiment
@@ -97,7 +98,7 @@ class Answer:
         """
         if self.early is not None and self.measured is not None and not self.experiment.stored:
             raise UserError(
-                f"experiment '{self.experiment.id}': row '{self.early}' was measured {self.measured[0]}, before its "
+                f"experiment '{self.experiment.id}': row '{self.early}' and all rows beside it were measured before the "
                 f"prediction was written ({self.experiment.written}); measure it again"
             )
 
@@ -126,7 +127,7 @@ def answers_of(experiments: Iterable[Experiment], verdicts: str | Path, measurem
 def _answer(
     experiment: Experiment, records: Mapping[str, Any], times: Mapping[str, Sequence[str]], source: str
 ) -> Answer:
-    claims, rows = [], dict[str, None]()
+    claims, rows, early = [], dict[str, None](), None
     for name, predicted in experiment.predicted.items():
         if name not in records:
             raise UserError(
@@ -142,9 +143,10 @@ def _answer(
         statement, verdict, lines = record["statement"], record["verdict"], record["evidence"]
         waits = verdict == UNDECIDED and bool(unmeasured)
         claims.append(Decided(name, statement, EXPECTED[predicted], verdict, together(amounts), lines, waits))
+        last = max((row for row in record["rows"] if row in times), key=lambda row: min(times[row]), default=None)
+        if last is not None and not unmeasured and not experiment.foreseen(min(times[last])):
+            early = early or last
     first = {row: min(times[row]) for row in rows if row in times}
-    earliest = min(first, key=lambda row: first[row], default=None)
-    early = earliest if earliest is not None and not experiment.foreseen(first[earliest]) else None
     measured = (min(first.values()), max(max(times[row]) for row in first)) if first else None
     return Answer(experiment, claims, measured, early)
 
@@ -178,7 +180,7 @@ def answer_block(answer: Answer, picture: str = "", page: str = "", cost: str = 
     parts = [
         f"**Question.** {markdown(experiment.question.strip())}",
         f"**Predicted** ({experiment.written}). {markdown(experiment.prediction.strip())}",
-        f"**Came out** ({when}): {answer.summary}." + (f" {_EARLY}" if answer.early else ""),
+        f"**Came out** ({when}): {answer.summary}." + (f" {_EARLY}" if answer.early or experiment.stored else ""),
         "\n".join(["| claim | predicted | came out | effect |", "|---|---|---|---|", *map(_claim, answer.claims)]),
     ]
     if evidence:

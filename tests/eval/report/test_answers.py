@@ -57,9 +57,11 @@ experiments:
 def made(tmp_path):
     """Decides the claims from measurements of a time; returns the answers."""
 
-    def made(date="2030-01-01T12:00:30Z", without=()):
+    def made(date="2030-01-01T12:00:30Z", without=(), later=()):
         truth = {run: values for run, values in TRUTH.items() if run not in without}
-        write_csv(tmp_path / "measurements.csv", measurement_lines(5, 100, truth, date))
+        lines = [*measurement_lines(5, 100, truth, date)]
+        lines = [line | ({"date": "2030-01-02T00:00:00Z"} if line["run"] in later else {}) for line in lines]
+        write_csv(tmp_path / "measurements.csv", lines)
         for name, text in (("runs.tsv", RUNS), ("claims.yaml", CLAIMS), ("experiments.yaml", EXPERIMENTS)):
             (tmp_path / name).write_text(text)
         inputs = ["--measurements", str(tmp_path / "measurements.csv"), "--runs", str(tmp_path / "runs.tsv")]
@@ -97,7 +99,7 @@ def test_answers_are_the_verdicts_beside_the_predictions(made):
 @pytest.mark.parametrize("date", ["2030-01-01T11:59:59Z", "2029-12-31"])
 def test_an_answer_that_was_there_before_its_prediction_is_refused(made, date):
     advantage, other = made(date)
-    with pytest.raises(UserError, match=r"experiment 'advantage': row '\w+' was measured 20.*, before its prediction"):
+    with pytest.raises(UserError, match=r"experiment 'advantage': row '\w+' .* before the prediction was written"):
         advantage.require_foreseen()
     assert "no test of it" in answer_block(advantage)
     other.require_foreseen()  # nothing was measured for it
@@ -105,6 +107,16 @@ def test_an_answer_that_was_there_before_its_prediction_is_refused(made, date):
     asked.require_foreseen()
     assert "no test of it" in answer_block(asked)
     assert "as predicted" not in asked.summary
+
+
+def test_a_comparison_is_open_until_its_last_row_is_measured(made):
+    advantage, _ = made("2029-12-31", later=["sid"])
+    advantage.require_foreseen()
+    only_one, _ = made("2029-12-31", later=["sida"])
+    with pytest.raises(UserError, match="row '(teacher|sid)'"):
+        only_one.require_foreseen()
+    advantage, _ = made("2029-12-31", without=["sid"])
+    advantage.require_foreseen()
 
 
 def test_one_screen_of_answers(made):
