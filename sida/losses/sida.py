@@ -88,7 +88,21 @@ class SiDALoss(SiDLoss):
             (logits,) = keep(mask, logits)
         (sid,), error = keep(mask, per_element), keep_divisor(mask, error)
         adversarial = zero_dropped(mask, adversarial_loss(logits, self.pool) / error)
-        return Terms({"sid": sid, "adversarial": adversarial}, dropped_count(mask))
+        further = self.further_terms(sid, adversarial, logits, mask)
+        return Terms({"sid": sid, "adversarial": adversarial} | further, dropped_count(mask))
+
+    def further_terms(
+        self, sid: torch.Tensor, adversarial: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """Terms of the generator in addition to ``sid`` and ``adversarial``, for losses derived from this one; none.
+
+        Args:
+            sid: The SiD term ``(N', C, H, W)``.
+            adversarial: The adversarial term ``(N', 1, 1, 1)``.
+            logits: ``(N, 1, h, w)``, of all samples.
+            mask: Mask of the samples that the terms kept, see :func:`~sida.losses.terms.keep`.
+        """
+        return {}
 
     def fake_score_loss(
         self,

@@ -18,6 +18,7 @@ from sida.methods.ect import ECT
 from sida.methods.f_distill import F_DISTILL
 from sida.methods.method import Method, Passes
 from sida.methods.sida_discriminator import JOINT, SiDAOptions, make_fake_score
+from sida.methods.uni_instruct import UNI_INSTRUCT_SETTINGS, UniInstructOptions, make_uni_instruct
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
@@ -120,6 +121,18 @@ SIDA = Method(
 SID2A = dataclasses.replace(
     SIDA, name="sid2a", title="SiD2A", about="the same from a distilled generator (--init)", start="generator"
 )
+UNI_INSTRUCT = dataclasses.replace(
+    SIDA,
+    name="uni-instruct",
+    title="Uni-Instruct",
+    about="SiDA, its SiD term weighted by a density ratio for an f-divergence",
+    start="either",
+    fake_score=None,
+    options=UniInstructOptions,
+    trainer=make_uni_instruct,
+    reads=UNI_INSTRUCT_SETTINGS,
+    defaults={"edm": SIDA_DEFAULTS["edm"]},
+)
 
 
 def _gdd_loss(parts: Parts) -> Any:
@@ -182,7 +195,7 @@ METHODS = {
     method.name: method
     for method in (
         *(SID, SIDA, SID2A, GDD, GDD_I, INSTANCE),
-        *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, ECT, CD),
+        *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD),
     )
 }
 

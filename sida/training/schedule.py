@@ -25,7 +25,9 @@ class Phase:
 
     def weight(self, term: str) -> float:
         """Returns the schedule's weight of a term; 1 for a term without phases."""
-        return {"sid": self.sid_weight, "adversarial": self.adversarial_weight}.get(term, 1.0)
+        if term == "sid":
+            return self.sid_weight
+        return self.adversarial_weight if term in ("adversarial", "weighted_sid") else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Schedule:
         warmup_kimg: Thousands of images for which only the fake score is trained; 0 means no such phase.
         adversarial_kimg: Start of the phase with half the SiD term and half the adversarial term; before it the SiD
             term has its full weight. 0 means from the first image, None never (SiD).
+        sid_share: Weight of the SiD term in that phase; the terms that join have the rest of 1.
         total_kimg: Length of the run; only used by the decay of the learning rate.
         lr_decay_start: Fraction of the run after which the rate falls linearly; 1 keeps it constant.
         lr_final: Factor on the learning rate at the end of the run.
@@ -46,6 +49,7 @@ class Schedule:
 
     warmup_kimg: float = 100
     adversarial_kimg: float | None = 200
+    sid_share: float = 0.5
     total_kimg: float | None = None
     lr_decay_start: float = 1.0
     lr_final: float = 1.0
@@ -56,8 +60,8 @@ class Schedule:
         adversarial = self.adversarial_kimg is not None and _past(nimg, self.adversarial_kimg)
         return Phase(
             update_generator=_past(nimg, self.warmup_kimg),
-            sid_weight=0.5 if adversarial else 1.0,
-            adversarial_weight=0.5 if adversarial else 0.0,
+            sid_weight=self.sid_share if adversarial else 1.0,
+            adversarial_weight=1 - self.sid_share if adversarial else 0.0,
             lr_factor=self._lr_factor(nimg),
         )
 

