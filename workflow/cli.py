@@ -8,7 +8,7 @@ import eval.commands
 import sida.cli.commands
 from sida.cli.main import ABOUT, run_command_line, verbs_of
 
-_OURS = ("completion", "crate", "doctor", "export", "new", "plan", "presets", "rates", "verify")
+_OURS = ("completion", "crate", "doctor", "export", "new", "plan", "presets", "rates", "run", "verify")
 _OURS_IN_EVAL = ("completion", "docs", "power", "table")
 #: Modules of all verbs, by program.
 VERBS = {

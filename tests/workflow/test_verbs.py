@@ -10,7 +10,6 @@ from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
 from workflow.cli import VERBS, eval_main, sida_main
 from workflow.commands.plan import preset_names
-from workflow.commands.presets import list_presets
 
 
 @pytest.mark.parametrize(("program", "main"), [("sida", sida_main), ("sida-eval", eval_main)])
@@ -20,15 +19,16 @@ def test_both_programs_say_their_version(program, main, capsys):
 
 
 def test_presets_are_listed_with_content_cost_and_whether_the_device_is_here(capsys):
-    rows = {row["preset"]: row for row in list_presets()}
+    assert sida_main(["presets", "--json"]) == 0
+    rows = {row["preset"]: row for row in json.loads(capsys.readouterr().out)}
     assert set(rows) == set(preset_names()) >= {"demo", "gpu", "miniature", "paper", "published", "released", "sid2a"}
-    assert rows["demo"]["runs_here"].startswith("yes")
+    assert "runs on the CPU" in rows["demo"]["runs_here"]
     assert "minutes" in rows["demo"]["about"]
+    assert rows["demo"]["cost"].startswith("15 jobs, 0.6 hours on one core")
+    assert "days on one H200" in rows["paper"]["cost"]
     for row in rows.values():
         assert row["about"], f"{row['file']}: a comment at its top says what it is and costs"
         assert "snakemake --" not in row["about"] or "`" in row["about"]
-    assert sida_main(["presets", "--json"]) == 0
-    assert {row["preset"] for row in json.loads(capsys.readouterr().out)} == set(rows)
 
 
 @pytest.mark.parametrize("name", ["published", "config/published.yaml"])

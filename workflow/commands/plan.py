@@ -106,7 +106,7 @@ def preset_names() -> list[str]:
 
 
 def preset_file(preset: str) -> Path:
-    """The file of a preset, by its name or path.
+    """The file of a preset, by its name, its path or the folder of its ``preset.yaml``.
 
     Raises:
         UserError: There is no such preset.
@@ -115,6 +115,8 @@ def preset_file(preset: str) -> Path:
     from sida.errors import UserError, suggestion
 
     presets = preset_names()
+    if preset not in presets and Path(preset).is_dir():
+        preset = f"{preset}/preset.yaml"
     if preset not in presets and not Path(preset).suffix:
         raise UserError(f"--preset: no preset '{preset}'{suggestion(preset, presets)}")
     return find("", preset, where="--preset")

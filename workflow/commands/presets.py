@@ -7,12 +7,13 @@ import itertools
 import json
 import re
 import textwrap
+from collections.abc import Iterator
 
-HELP = "List the presets: content and cost of each in a sentence, and whether this machine has the device for it."
+HELP = "List the presets that `sida run` can run: cost and content of each, and whether this machine has its device."
 EXAMPLES = """examples:
   sida presets
   sida presets --json
-  sida plan --preset gpu       (hours, downloads, disk and memory of one of them, computed)
+  sida plan --preset gpu       (hours, downloads, disk and memory of one of them)
   sida doctor --preset gpu     (all its requirements, compared with this machine)
 """
 
@@ -26,33 +27,48 @@ def run(args: argparse.Namespace) -> int:
     """Prints the list."""
     from sida.cli import terminal
 
-    found = list_presets()
     if args.json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(json.dumps(list(list_presets()), indent=1, ensure_ascii=False))
         return 0
-    for preset in found:
-        print(f"{preset['preset']:<12} {preset['runs_here']}")
-        print(textwrap.fill(preset["about"], terminal.width(), initial_indent="  ", subsequent_indent="  "))
-    print("cost in detail: sida plan --preset NAME; all requirements: sida doctor --preset NAME")
+    for preset in list_presets():
+        print(f"{preset['preset']:<12} {preset['cost']}; {preset['runs_here']}")
+        about = textwrap.fill(preset["about"], terminal.width(), initial_indent="  ", subsequent_indent="  ")
+        print(about, flush=True)
+    print("run one: sida run NAME; cost in detail: sida plan --preset NAME; requirements: sida doctor --preset NAME")
     return 0
 
 
-def list_presets() -> list[dict[str, str]]:
-    """Presets as ``preset``, ``file``, ``title``, ``about`` (the comment at the top of its file) and ``runs_here``."""
+def list_presets() -> Iterator[dict[str, str]]:
+    """Presets as ``preset, file, title, about`` (the comment at the top of the file), ``cost, runs_here``."""
     import torch
 
     from sida.config.mapping import load_yaml
     from sida.config.resources import CHECKOUT, find
     from workflow.commands.plan import preset_names
 
-    gpu = "yes: on the GPU" if torch.cuda.is_available() else "no: needs a GPU (plans and dry runs work)"
-    rows = []
+    gpu = "runs on the GPU here" if torch.cuda.is_available() else "needs a GPU (plans and dry runs work here)"
     for name in preset_names():
         path = find("", name)
         settings = load_yaml(path)
         lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
         about = " ".join(line.removeprefix("# ") for line in lines)
-        here = "yes: on the CPU" if settings.get("device", "cpu") == "cpu" else gpu
+        here = "runs on the CPU here" if settings.get("device", "cpu") == "cpu" else gpu
+        here = here if CHECKOUT else "runs from a checkout"
         facts = {"preset": name, "file": str(path), "title": str(settings.get("title", "")), "about": about}
-        rows.append({**facts, "runs_here": here if CHECKOUT else "no: the workflow runs from a checkout"})
-    return rows
+        yield {**facts, "cost": _cost(name), "runs_here": here}
+
+
+def _cost(name: str) -> str:
+    """Jobs and hours of a whole preset, on one core or one card."""
+    from sida.errors import UserError
+    from workflow.commands.plan import make_jobs
+    from workflow.planning.plan import make_plan, span
+
+    try:
+        plan = make_plan(make_jobs(name, None, 1, fresh=True), [], 1)
+    except UserError as error:
+        return f"no plan ({error})"
+    totals = plan["totals"]
+    on = "core" if plan["gpu"] == "CPU" else plan["gpu"]
+    more = f", {totals['download_gb']:,.0f} GB of downloads" if totals["download_gb"] else ""
+    return f"{totals['jobs']} jobs, {span(totals['wall_hours'])} on one {on}{more}"

@@ -114,11 +114,10 @@ def show_plan(plan: Mapping[str, Any]) -> str:
         ).rstrip()
         for row in rows
     ]
-    wall, unit = (totals["wall_hours"] / 24, "days") if totals["wall_hours"] > 48 else (totals["wall_hours"], "hours")
     rates = ", ".join(f"{rate:.3g} TFLOP/s in {name}" for name, rate in plan["tflops"].items() if rate)
     lines += [
         "",
-        f"on {plan['gpus']} × {plan['gpu']}: {wall:,.1f} {unit}, {totals['kwh']:,.0f} kWh",
+        f"on {plan['gpus']} × {plan['gpu']}: {span(totals['wall_hours'])}, {totals['kwh']:,.0f} kWh",
         f"rates: {rates} ({plan['rates_from']})",
         *plan["assumptions"],
     ]
@@ -131,6 +130,11 @@ def show_plan(plan: Mapping[str, Any]) -> str:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")
     return "\n".join(lines)
+
+
+def span(hours: float) -> str:
+    """Formats hours as ``0.3 hours`` or ``12.5 days``."""
+    return f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:,.1f} hours"
 
 
 def _row(title: str, jobs: Sequence[Mapping[str, Any]], score: str) -> tuple[str, ...]:

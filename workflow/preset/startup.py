@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import itertools
 import os
+import secrets
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sida.config.mapping import load_spec, load_yaml
-from sida.config.plugins import check_code_path
-from sida.config.resources import ROOT
+from sida.config.plugins import ALLOW, check_code_path
+from sida.config.resources import CHECKOUT, ROOT
 from sida.errors import UserError, suggestion
+from sida.files.ordinary_file import read_ordinary
 from sida.progress import say
 
 #: Largest difference in seconds between clocks of machines with a common disk.
@@ -34,11 +37,12 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def check_profile(arguments: Sequence[str]) -> None:
+def check_profile(arguments: Sequence[str], option: str = "--workflow-profile") -> None:
     """Refuses a profile of the current folder without permission: a profile contains commands that start jobs.
 
     Args:
         arguments: Arguments of the user; a profile that they name, or ``none``, is the user's choice.
+        option: Option that names a profile, for errors.
 
     Raises:
         UserError: There is such a profile.
@@ -48,8 +52,51 @@ def check_profile(arguments: Sequence[str]) -> None:
     ours = (ROOT / "profiles/default").resolve()
     if path is None or path.resolve() == ours or any(word.startswith("--workflow-p") for word in arguments):
         return
-    remedy = f"type --workflow-profile {path}, else --workflow-profile {ours if ours.is_dir() else 'none'}"
+    remedy = f"type {option} {path}, else {option} {ours if ours.is_dir() else 'none'}"
     check_code_path(path, "a profile of Snakemake, which says what it runs", remedy)
+
+
+def check_records(folder: Path) -> None:
+    """Refuses ``.snakemake`` without permission, unless this user's `sida run` made it in this folder.
+
+    Snakemake imports modules below it as it starts, and builds objects from its records. A mark in it proves who made
+    it: only this user has the key behind the mark.
+
+    Raises:
+        UserError: The records are of other origin.
+    """
+    if CHECKOUT and folder.samefile(ROOT):
+        # The checkout's own records are as trusted as its code.
+        return
+    records = folder / ".snakemake"
+    mark, ours = records / "owner", _mark(records)
+    if os.path.lexists(records):
+        with contextlib.suppress(UserError):
+            if ours and hmac.compare_digest(read_ordinary(mark, "", 1 << 10, "", ""), ours):
+                return
+        kind = "a folder of Snakemake's records that `sida run` did not make here, and Snakemake runs code in it"
+        check_code_path(records, kind, f"set {ALLOW}={records.resolve()}, else remove the folder")
+    records.mkdir(exist_ok=True)
+    if ours:
+        mark.unlink(missing_ok=True)
+        mark.write_bytes(ours)
+
+
+def _mark(records: Path) -> bytes | None:
+    """The mark that only this user can make for a folder; None where this user has no home to keep a key."""
+    key = Path(os.path.expanduser("~"), ".config/sida/owner.key")
+    try:
+        key.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), open(key, "xb", opener=_private) as stream:
+            stream.write(secrets.token_bytes(32))
+        secret = read_ordinary(key, str(key), 1 << 10, "remove it", "remove it")
+    except (OSError, UserError):
+        return None
+    return hmac.new(secret, os.fsencode(records.resolve()), "sha256").hexdigest().encode() if secret else None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def check_command() -> None:

@@ -1,0 +1,150 @@
+"""Tests of `sida run`: which files it reads before Snakemake, what it starts, what it lets through."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sida.config.plugins import ALLOW
+from sida.config.resources import ROOT
+from workflow.cli import sida_main
+
+PUBLISHED = str(ROOT / "config/published.yaml")
+PLANT = "import pathlib; pathlib.Path('was-here').touch()"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder and a home of this test."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(ALLOW, "")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Words of the Snakemakes that `sida run` becomes: the same process, so signals and the status are theirs."""
+    found: list[list[str]] = []
+
+    def execve(program, words, environment):
+        assert program == sys.executable
+        assert environment["PYTHONSAFEPATH"] == "1"
+        found.append(words[words.index("snakemake") + 1 :])
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "execve", execve)
+    return found
+
+
+def start(*words: str) -> int:
+    try:
+        return sida_main(["run", *words])
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_words_go_through_and_the_plan_is_two_lines(folder, started, capsys):
+    target = "tables/table8.tex"
+    assert start("published", "--cores", "3", target, "-n", "--", "--forcerun", "table", "--config", "seed=3") == 0
+    words = started[0]
+    after = words[words.index("--") + 1 :]
+    assert after == [f"results/published/{target}"]
+    assert words[words.index("--configfile") + 1] == PUBLISHED
+    assert words[words.index("--cores") + 1] == "3"
+    assert "--dry-run" in words
+    assert words[-6:-2] == ["--forcerun", "table", "--config", "seed=3"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["jobs", "time"]
+    assert lines[0].split()[1] == "1"
+
+
+def test_a_folder_a_file_and_a_name_are_the_same(folder, started):
+    shutil.copytree(ROOT / "config/runs", folder / "study/config/runs")
+    shutil.copy(PUBLISHED, folder / "study/preset.yaml")
+    for name in ("study", "study/", "study/preset.yaml"):
+        assert start(name, "-n") == 0
+    assert {words[words.index("--configfile") + 1] for words in started} == {"study/preset.yaml"}
+
+
+def test_a_profile_is_one_of_ours_or_a_folder(folder, started, capsys):
+    (folder / "mine").mkdir()
+    assert start("published", "--profile", "slurm") == start("published", "--profile", "mine") == 0
+    chosen = [words[words.index("--workflow-profile") + 1] for words in started]
+    assert chosen == [str(ROOT / "profiles/slurm"), "mine"]
+    assert start("published", "--profile", "slrum") == 1
+    assert "slurm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["profiles/default", "default"])
+def test_a_strangers_profile_is_named(folder, started, capsys, place):
+    (folder / place).mkdir(parents=True)
+    definitions = f"__use_yte__: true\n__definitions__:\n  - {PLANT!r}\ncores: 1\n"
+    (folder / place / "config.yaml").write_text(definitions)
+    assert start("published", "-n") == 1
+    assert not started
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{place}: " in said
+    assert f"--profile {place}" in said
+    assert start("published", "-n", "--profile", place) == 0
+
+
+@pytest.mark.parametrize("form", ["__use_yte__: true", '"\\x5f_use_yte__": true', '{"__use_yte__": true}'])
+def test_a_preset_is_no_program(folder, form):
+    text = Path(PUBLISHED).read_text()
+    definitions = f"__definitions__:\n  - {PLANT!r}\n"
+    (folder / "preset.yaml").write_text(form if form[0] == "{" else f"{form}\n{definitions}{text}")
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "workflow", "run", "preset.yaml", "-n"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "preset.yaml: " in ended.stderr
+    assert "__use_yte__" in ended.stderr
+    assert not (folder / "was-here").exists()
+
+
+def test_records_of_someone_else_need_a_permission(folder, started, capsys, monkeypatch):
+    plugin = folder / ".snakemake/pip-deployments/snakemake_executor_plugin_x/__init__.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text(PLANT)
+    assert start("published", "-n") == 1
+    assert not started
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert ".snakemake: " in said
+    assert f"{ALLOW}=" in said
+    monkeypatch.setenv(ALLOW, str(folder / ".snakemake"))
+    assert start("published", "-n") == 0
+    # Permission was given for these records: there is no second question.
+    monkeypatch.setenv(ALLOW, "")
+    assert start("published", "-n") == 0
+    # The mark is of one folder and one user.
+    (folder.parent / "there").mkdir()
+    shutil.copytree(folder / ".snakemake", folder.parent / "there/.snakemake")
+    monkeypatch.chdir(folder.parent / "there")
+    assert start("published", "-n") == 1
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder.parent / "there"))
+    assert start("published", "-n") == 1
+
+
+def test_the_status_is_snakemakes(folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "workflow", "run", PUBLISHED]
+    bad = subprocess.run([*command, "-n", "--", "--no-such-option"], env=environment, capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert "--no-such-option" in bad.stderr
+    # Its own records are no question, and a product is made.
+    made = subprocess.run([*command, "tables/table8.tex", "--cores", "1"], env=environment, capture_output=True)
+    assert made.returncode == 0
+    assert (folder / "results/published/tables/table8.tex").is_file()

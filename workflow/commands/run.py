@@ -1,0 +1,119 @@
+"""``sida run``: checks a study's files, shows the plan, and starts Snakemake with the right files."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sida.cli.arguments import whole
+
+HELP = "Run a preset or a study: check its files, show the plan, start Snakemake."
+EXAMPLES = """examples:
+  sida run demo --cores 2
+  sida run demo tables/main.tex                     (one product; a row of the sheet is a target, too)
+  sida run flowers/ -n                              (a folder of `sida new`; -n shows the jobs and runs none)
+  sida run paper tables/table1.tex --profile slurm
+  sida run demo --cores 2 -- --forcerun collect     (all words after -- are Snakemake's)
+
+Results are written below the current folder, in results/<preset>/. The exit status is Snakemake's.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("preset", metavar="NAME|FILE|FOLDER", help="preset, its file, or a folder with preset.yaml")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="product or row; none: the whole preset")
+    parser.add_argument("--cores", metavar="N", help="number of cores, or `all` (default: the profile's)")
+    parser.add_argument(
+        "--profile",
+        metavar="NAME|FOLDER",
+        help="where jobs run: a folder of profiles, or its name there (docs/cluster.md)",
+    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help="show the jobs and run none")
+    parser.set_defaults(passed=[])
+    # Targets may follow options, and words after -- are no arguments of this command; argparse knows neither.
+    parser.parse_known_args = functools.partial(_parse, parser.parse_known_args)  # type: ignore
+
+
+def _parse(parse: Any, words: Sequence[str], namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+    end = words.index("--") if "--" in words else len(words)
+    found, rest = parse(words[:end], namespace)
+    found.targets += [word for word in rest if word[0] != "-"]
+    found.passed = list(words[end + 1 :])
+    return found, [word for word in rest if word[0] == "-"]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
+    from sida.config.resources import CHECKOUT, ROOT
+    from sida.errors import UserError
+    from workflow.commands.plan import make_jobs, preset_files
+    from workflow.planning.plan import make_plan
+    from workflow.preset.startup import check_folder, check_profile, check_records
+
+    if not CHECKOUT:
+        raise UserError("sida run: the workflow runs from a checkout; clone the repository and run `make setup` there")
+    if args.cores and args.cores != "all":
+        whole("--cores", 1, 10**6)(args.cores)
+    profile = _profile(args.profile)
+    # Snakemake runs code of its settings and records as it starts: they are read first, as data.
+    check_folder(Path.cwd())
+    if profile is None:
+        check_profile(args.passed, "--profile")
+        profile = ROOT / "profiles/default"
+    check_records(Path.cwd())
+    files = preset_files(args.preset)
+    jobs = make_jobs(args.preset, None, 1)
+    targets = [path for target in args.targets for path in jobs.paths(target)]
+    cores = _cores(args.cores)
+    at_once = max(1, cores // jobs.preset.config["threads"]) if jobs.preset.config["device"] == "cpu" else 1
+    print("\n".join(_summary(make_plan(jobs, targets, at_once), jobs.preset.results, cores)), flush=True)
+    words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile)]
+    words += ["--configfile", *map(str, files)]
+    words += ["--cores", args.cores] if args.cores else []
+    words += ["--dry-run"] if args.dry_run else []
+    # Snakemake's own targets may follow a second --.
+    words += [*args.passed, *([] if "--" in args.passed else ["--"]), *targets]
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "snakemake", *words], {**os.environ, "PYTHONSAFEPATH": "1"})
+
+
+def _profile(name: str | None) -> Path | None:
+    """The folder of a profile that the user names, or None."""
+    from sida.config.resources import ROOT
+    from sida.errors import UserError, suggestion
+
+    if name is None:
+        return None
+    ours = {path.parent.name: path.parent for path in (ROOT / "profiles").glob("*/config.yaml")}
+    place = Path(os.path.expanduser(name))
+    if not place.is_dir() and name not in ours:
+        raise UserError(f"--profile {name}: no such folder and no such profile{suggestion(name, ours)}")
+    return ours.get(name, place)
+
+
+def _cores(asked: str | None) -> int:
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return here if asked in (None, "all") else int(str(asked))
+
+
+def _summary(plan: Mapping[str, Any], results: str, cores: int) -> list[str]:
+    """Two lines: jobs of each kind, and time."""
+    from workflow.planning.plan import KINDS, span
+
+    counts = Counter(job["kind"] for job in plan["jobs"])
+    if not counts:
+        return [f"jobs  none: {results} is complete for these targets", "time  seconds"]
+    named = ", ".join(f"{counts[kind]} {title}" for kind, title in KINDS.items() if counts[kind])
+    totals = plan["totals"]
+    on = f"{cores} CPU cores" if plan["gpu"] == "CPU" else f"{plan['gpus']} × {plan['gpu']}"
+    more = f"; {totals['download_gb']:,.1f} GB of downloads" if totals["download_gb"] else ""
+    return [
+        f"jobs  {sum(counts.values()):,} for {results}: {named}",
+        f"time  about {span(totals['wall_hours'])} on {on}{more}; in detail: sida plan",
+    ]
