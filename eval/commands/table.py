@@ -11,18 +11,22 @@ EXAMPLES = """examples:
   sida-eval table --layout table1 --mode paper --out table1.tex                         (as printed)
   sida-eval table --layout config/tables/table1.yaml --mode audit --measurements results/released/measurements.csv \\
       --runs config/runs/released.tsv --out table1.tex                                  (published | measured | Δ)
-  sida-eval table --layout table1 --add score.json --out table1.tex                     (adds a row for your images)
+  sida-eval table table1 --add score.json --out table1.tex                              (adds a row for your images)
+  sida-eval table table1 --add score.json --plain --bib refs.bib      (prints that row alone, for booktabs and \\cite)
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument(
-        "--layout", required=True, metavar="YAML", help="layout of the table: a file, or a name in config/tables"
-    )
+    parser.add_argument("table", nargs="?", metavar="TABLE", help="layout of the table: a name, or a file")
+    parser.add_argument("--layout", metavar="TABLE", help="the same")
     parser.add_argument("--measurements", metavar="CSV", help="measurements.csv (not needed in mode paper)")
     parser.add_argument("--runs", metavar="TSV", help="sample sheet, or a spec with rows (not needed in mode paper)")
-    parser.add_argument("--out", required=True, metavar="FILE.tex", help="written with .csv, .md and .html beside it")
+    parser.add_argument(
+        "--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)"
+    )
+    parser.add_argument("--plain", action="store_true", help="LaTeX for booktabs alone: $4.73 \\pm 0.16$, no siunitx")
+    parser.add_argument("--bib", metavar="FILE.bib", help="cite by keys in labels, and write their BibTeX entries")
     parser.add_argument("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
     parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
     parser.add_argument("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
@@ -40,25 +44,45 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Builds and writes the table."""
+    """Builds the table; writes or prints it."""
+    import functools
+
     from eval.commands._options import check_output, parse_scope
+    from eval.results.references import bibliography
     from eval.tables import make_table, table_paths, write_table
+    from eval.tables.latex import cited_keys, latex_of
+    from eval.tables.scores import score_rows
     from sida.config.mapping import load_spec
     from sida.config.resources import find
+    from sida.errors import UserError
+    from sida.files.atomic import write_text
 
-    for path in table_paths(args.out):
+    layout = args.table or args.layout
+    if not layout or (args.table and args.layout):
+        raise UserError("table: name one layout, e.g. sida-eval table table1")
+    for path in table_paths(args.out) if args.out else ():
         check_output(str(path), "--out")
+    check_output(args.bib, "--bib")
     table = make_table(
-        args.layout,
+        layout,
         args.measurements,
         find("runs", args.runs, where="--runs") if args.runs else None,
-        mode=args.mode,
+        # A row that is printed alone needs no measurements of the others.
+        mode=args.mode or ("audit" if args.add and not args.out else None),
         published=args.published,
         scope=parse_scope(args.scope),
         spec=load_spec(args.spec) if args.spec else None,
         results=args.results,
         scores=args.add,
     )
-    paths = write_table(table, args.out)
-    print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
+    latex = functools.partial(latex_of, plain=args.plain, cite=bool(args.bib))
+    if args.bib:
+        write_text(args.bib, bibliography(cited_keys(table)))
+    if args.out:
+        paths = write_table(table, args.out, latex)
+        print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
+    elif args.add:
+        print(score_rows(layout, args.add, plain=args.plain, cite=bool(args.bib)))
+    else:
+        print(latex(table), end="")
     return 0

@@ -17,10 +17,10 @@ _CITATION = re.compile(r" *\(([A-Z][^()]*, (?:19|20)\d\d[a-z]?)\)")
 
 @dataclass(frozen=True)
 class Reference:
-    """An entry of the bibliography.
+    r"""An entry of the bibliography.
 
     Attributes:
-        key: Key for ``\\cite``.
+        key: Key for ``\cite``.
         bibtex: The entry without this suite's fields.
         names: Methods or metrics that the entry is about.
         cited: Citations in labels, e.g. ``Karras et al., 2022``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,19 @@ def table_paths(out: str | Path) -> list[Path]:
     return [out.with_suffix(suffix) for suffix in RENDERERS]
 
 
-def write_table(table: Table, out: str | Path) -> list[Path]:
+def write_table(table: Table, out: str | Path, latex: Callable[[Table], str] = to_latex) -> list[Path]:
     """Writes all files of a table (``.tex``, ``.csv``, ``.md``, ``.html``, ``.json``); returns their paths.
+
+    Args:
+        table: The table.
+        out: One of the files.
+        latex: Renders the ``.tex``.
 
     Raises:
         UserError: ``out`` has another suffix.
     """
-    texts = {path: RENDERERS[path.suffix](table) for path in table_paths(out)}
+    renderers = RENDERERS | {".tex": latex}
+    texts = {path: renderers[path.suffix](table) for path in table_paths(out)}
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)

@@ -11,11 +11,13 @@ siunitx would pad) is set in braces, so that siunitx centres it and changes no d
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.results.references import cited_label
 from eval.tables.latex_text import CHECK_MARK, breakable, escape
 from eval.tables.model import Cell, Column, Table
 from eval.tables.templates import template
@@ -94,8 +96,8 @@ def number_cell(cell: Cell) -> str:
     return r"\sidabold " * cell.bold + text + mark
 
 
-def to_latex(table: Table) -> str:
-    """The complete ``.tex`` file."""
+def to_latex(table: Table, cite: bool = False) -> str:
+    r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` in the place of citations in labels."""
     shape = "".join(_shape(table, place) for place in range(len(table.columns)))
     # Compiled alone the table has its own number; by \\input the document counts.
     number = rf"\renewcommand{{\thetable}}{{{escape(str(table.number))}}}" if table.number else ""
@@ -110,7 +112,7 @@ def to_latex(table: Table) -> str:
         hangs=HANGS in shape,
         groups=_groups(table) if table.grouped else [],
         heads=[_heading(column) for column in table.columns],
-        cell_of=row_cell,
+        cell_of=functools.partial(row_cell, cite=cite),
         notes=[breakable(note) for note in table.notes],
     )
     return text + "\n"
@@ -147,14 +149,67 @@ def _groups(table: Table) -> list[str]:
     return [" & ".join(cells) + r" \\", "".join(rules)]
 
 
-def row_cell(cell: Cell, column: Column) -> str:
-    """Cell of a row in the form of its column."""
-    if column.number and cell.columns == 1:
+def row_cell(cell: Cell, column: Column, plain: bool = False, cite: bool = False) -> str:
+    r"""Cell of a row in the form of its column.
+
+    Args:
+        cell: The cell.
+        column: Its column.
+        plain: Numbers as mathematics, ``$4.73 \pm 0.16$``, in the place of siunitx's.
+        cite: ``\cite`` with a key of the bibliography in the place of the citation in a label.
+    """
+    if column.number and cell.columns == 1 and not plain:
         return number_cell(cell)
-    text = "--" if cell.kind == "dash" else escape(cell.plain if cell.kind == "missing" else cell.text)
+    if plain and (number := _mathematics(cell)):
+        return number
+    text, entry = cited_label(cell.text) if cite and column.name else (cell.text, None)
+    text = "--" if cell.kind == "dash" else escape(cell.plain if cell.kind == "missing" else text)
+    text += rf"~\cite{{{entry.key}}}" if entry else ""
     if cell.kind == "missing":
         text = rf"{{\itshape {text}}}"
     if cell.bold:
         text = rf"\textbf{{{text}}}"
     text += _MARKS[cell.agreement]
     return rf"\multicolumn{{{cell.columns}}}{{c}}{{{text}}}" if cell.columns > 1 or cell.kind == "dash" else text
+
+
+def _mathematics(cell: Cell) -> str | None:
+    """A number, with its spread, between dollars; None for other cells."""
+    if cell.kind == "missing" or not _number(cell):
+        return None
+    text = cell.text.replace("−", "-") + (rf" \pm {cell.spread}" if cell.spread else "")
+    text = rf"\mathbf{{{text}}}" if cell.bold else text
+    return f"${text}${_MARKS[cell.agreement]}"
+
+
+def latex_of(table: Table, plain: bool = False, cite: bool = False) -> str:
+    """The ``.tex`` file for booktabs with siunitx, or for booktabs alone (``plain``)."""
+    return _plain_latex(table, cite) if plain else to_latex(table, cite)
+
+
+def _plain_latex(table: Table, cite: bool) -> str:
+    shape = "".join("c" if column.number else "l" for column in table.columns)
+    lines = [
+        rf"% {table.name}: needs \usepackage{{booktabs}} and no other package.",
+        r"\begin{table}[htbp]",
+        r"\centering",
+    ]
+    if caption := table.caption or table.title:
+        lines.append(rf"\caption{{{escape(caption)}}}\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', table.name)}}}")
+    lines += [r"\small", rf"\begin{{tabular}}{{@{{}}{shape}@{{}}}}", r"\toprule"]
+    lines += _groups(table) if table.grouped else []
+    lines += [" & ".join(escape(column.title) for column in table.columns) + r" \\", r"\midrule"]
+    for row in table.rows:
+        cells = [row_cell(cell, column, plain=True, cite=cite) for column, cell in table.placed(row)]
+        lines += [r"\midrule"] * row.rule + [" & ".join(cells) + r" \\"]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if table.notes:
+        notes = r"\par ".join(breakable(note) for note in table.notes)
+        lines += ["", rf"\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {notes}\end{{minipage}}"]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def cited_keys(table: Table) -> list[str]:
+    """Keys of the bibliography that the labels of a table stand for."""
+    labels = [cell.text for row in table.rows for column, cell in table.placed(row) if column.name]
+    return [entry.key for _, entry in map(cited_label, labels) if entry]

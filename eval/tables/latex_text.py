@@ -26,9 +26,12 @@ _SPECIAL = {
     "✓": CHECK_MARK,
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "–": "--", "—": "---", "\u00a0": "~",
+    "‘": "`", "’": "'", "“": "``", "”": "''",
 }  # fmt: skip
 #: Line ends (which also end comments), and characters that are invalid in TeX.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+#: Straight quotes that open: at the start, or after a space, bracket, dash or another quote.
+_OPENING = re.compile(r"(?<![^\s(\[{–—=/'\"])(['\"])(?=\S)")
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _WORDS = re.compile(rf"([{''.join(_GREEK)}])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b")
 _HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,}\b")
@@ -40,7 +43,7 @@ def escape(text: str) -> str:
     Nothing in the result is a command, neither by its characters nor by line ends nor by the text before it (``\\``
     takes a following bracket or star as its argument).
     """
-    text = _UNSEEN.sub(" ", text)
+    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", _UNSEEN.sub(" ", text)).replace('"', "”")
     out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
     position = 0
     for match in _WORDS.finditer(text):

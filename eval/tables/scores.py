@@ -51,10 +51,38 @@ def row_columns(protocol: Protocol, table: str | None = None) -> tuple[ColumnSpe
     return columns
 
 
-def latex_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
+def latex_row(score: Score, columns: Sequence[ColumnSpec], plain: bool = False) -> str:
     """A row of a table's LaTeX with these columns, decimals and units, under a comment that names them."""
-    cells = [row_cell(cell, heading(column)) for cell, column in zip(row_cells(score, columns), columns)]
-    return f"% {' & '.join(escape(column.head) for column in columns)}\n{' & '.join(cells)} \\\\"
+    return "\n".join([_heads(columns), _latex(row_cells(score, columns), columns, plain)])
+
+
+def _heads(columns: Sequence[ColumnSpec]) -> str:
+    return f"% {' & '.join(escape(column.head) for column in columns)}"
+
+
+def _latex(cells: Sequence[Cell], columns: Sequence[ColumnSpec], plain: bool, cite: bool = False) -> str:
+    placed = zip(cells, map(heading, columns))
+    return f"{' & '.join(row_cell(cell, column, plain, cite) for cell, column in placed)} \\\\"
+
+
+def score_rows(table: str, paths: Sequence[str | Path], plain: bool = False, cite: bool = False) -> str:
+    r"""LaTeX rows of files of ``sida-eval score --out`` with the columns of a table, under a comment that names them.
+
+    Args:
+        table: Layout of the table, a name or a file.
+        paths: The files.
+        plain: Numbers as mathematics in the place of siunitx's.
+        cite: ``\cite`` with a key in the place of a label's citation.
+    """
+    columns = load_layout(find("tables", table, where="--layout")).columns
+    lines = [_heads(columns)]
+    for path in paths:
+        measured, first = read_score(path), read_hashed_json(Path(path))["measurements"][0]
+        run = measured.rows[0].run
+        texts = {"label": run, "family": first.get("family"), "nfe": measured.rows[0].nfe}
+        values = {row.metric: measured.estimate(run, row.metric) for row in measured.rows}
+        lines.append(_latex(_row_cells(texts, values, columns), columns, plain, cite))
+    return "\n".join(lines)
 
 
 def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
@@ -65,14 +93,21 @@ def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
 
 def row_cells(score: Score, columns: Sequence[ColumnSpec]) -> tuple[Cell, ...]:
     """Cells of the row, one for each column."""
-    texts = {"label": score.name, "family": score.family, "nfe": str(score.nfe or "")}
+    texts = {"label": score.name, "family": score.family, "nfe": score.nfe}
+    values = {column.metric: _estimate(score, column.metric) for column in columns if column.metric}
+    return _row_cells(texts, values, columns)
+
+
+def _row_cells(
+    texts: Mapping[str, object], values: Mapping[str, Estimate | None], columns: Sequence[ColumnSpec]
+) -> tuple[Cell, ...]:
     cells = []
     for column in columns:
         if column.metric is None:
-            text = texts.get(str(column.field), "")
+            text = str(texts.get(str(column.field)) or "")
             cells.append(Cell(text) if text else Cell(kind="blank"))
         else:
-            cells.append(measured_cell(column, CellSource(column.metric, estimate=_estimate(score, column.metric))))
+            cells.append(measured_cell(column, CellSource(column.metric, estimate=values.get(column.metric))))
     return tuple(cells)
 
 

@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
 
         given = args.preset if args.preset.lstrip().startswith("{") else str(preset_file(args.preset))
         preset = Preset(load_spec(given, "--preset"), "--preset")
-        args.spec = json.dumps(preset.specs.table(args.layout))
+        args.spec = json.dumps(preset.specs.table(args.table or args.layout))
     return table.run(args)

@@ -13,7 +13,7 @@ from eval.report.pdflatex import missing_latex
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout, to_latex, write_table
-from eval.tables.latex import escape, number_cell, number_column
+from eval.tables.latex import cited_keys, escape, latex_of, number_cell, number_column
 from eval.tables.model import Cell
 from tests.eval.synthetic_output import write_preset
 
@@ -43,6 +43,7 @@ def table(tmp_path_factory):
             "ω_max, Ω₁, ε, ο, Α_a",
             r"$\omega_{\mathrm{max}}$, $\Omega_{1}$, $\varepsilon$, $o$, $\mathrm{A}_{\mathrm{a}}$",
         ),
+        ("'a', the \"best\" EDM's", "`a', the ``best'' EDM's"),
         ("+∞ ≈ n ≠ 0", r"+$\infty$ $\approx$ n $\ne$ 0"),
     ],
 )
@@ -152,6 +153,28 @@ def test_every_greek_letter_compiles_alone_and_with_an_index(tmp_path):
     body = rf"\documentclass{{article}}\begin{{document}}{escape(text)}\end{{document}}"
     (tmp_path / "greek.tex").write_text(body.replace(" ", "\n"))
     assert "Output written on greek.pdf (1 page" in pdflatex(tmp_path, "greek.tex")
+
+
+@needs_latex
+def test_a_plain_table_needs_booktabs_alone_and_cites_by_key(tmp_path):
+    from eval.results.references import bibliography
+    from eval.tables import make_table
+
+    table = make_table("table1", mode="paper")
+    (tmp_path / "t.tex").write_text(latex_of(table, plain=True, cite=True))
+    (tmp_path / "refs.bib").write_text(bibliography(cited_keys(table)))
+    host = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{t}\bibliographystyle{plain}"
+    (tmp_path / "host.tex").write_text(host + r"\bibliography{refs}\end{document}")
+    latex = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "host.tex"]
+    for command in (latex, ["bibtex", "host"], latex, latex):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
+        assert done.returncode == 0, done.stdout[-2000:]
+    assert "undefined" not in done.stdout
+    text = subprocess.run(
+        ["pdftotext", "-layout", "host.pdf", "-"], cwd=tmp_path, capture_output=True, text=True
+    ).stdout
+    assert re.search(r"SiDA, α=1\.0 \[\d+\]\s+1\s+1\.516 ± 0\.010\s+10\.323 ± 0\.048", text)
+    assert "Rapidly surpassing the teacher" in " ".join(text.split())
 
 
 @needs_latex

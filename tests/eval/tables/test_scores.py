@@ -49,6 +49,15 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
     assert found["Mine", "fd"]["protocol"] == found["Theirs", "fd"]["protocol"] == "digits-n40"
 
 
+def test_a_plain_row_is_printed_with_plus_minus_and_keys(folder, tmp_path, capsys):
+    assert main(["table", "main", "--add", str(folder / "Mine.json"), "--plain", "--bib", str(tmp_path / "r.bib")]) == 0
+    comment, row = capsys.readouterr().out.splitlines()
+    assert comment.startswith("% Family & Model & NFE & FD")
+    summary = json.loads((folder / "Mine.json").read_text())["summary"]["fd"]
+    assert f"${summary['mean']:.2f} \\pm {summary['std']:.2f}$" in row
+    assert (tmp_path / "r.bib").is_file()
+
+
 def test_a_score_stands_beside_published_rows_without_any_sheet(folder, tmp_path):
     layout = tmp_path / "mine.yaml"
     layout.write_text("extends: table1.yaml\nmetrics: {fid: fd}\n")
