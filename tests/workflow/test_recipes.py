@@ -73,12 +73,14 @@ def number(pick: Callable) -> Callable:
 
 def budget(case, name):
     """The released file's length, else the script's: its number behind the row's α where there are several."""
-    _, released = case.reference["budget of the released file (Mimg)"]
-    by_alpha = dict(re.findall(r"a([\d.]+): ([\d.]+)", released))
-    if by_alpha:
-        released = by_alpha.get(f"{case.row.alpha:.1f}", "")
+
+    def of_alpha(text):
+        by_alpha = dict(re.findall(r"a([\d.]+): ([\d.]+)", text))
+        return by_alpha.get(f"{case.row.alpha:.1f}", "") if by_alpha else text
+
+    released = of_alpha(case.reference["budget of the released file (Mimg)"][1])
     if not released or DOUBTFUL in released:
-        released = re.match(r"\d+", case.reference["duration (Mimg)"][1])[0]
+        released = re.match(r"\d+", of_alpha(case.reference["duration (Mimg)"][1]))[0]
     return case.config.total_kimg, 1000 * float(released)
 
 
