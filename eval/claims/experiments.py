@@ -34,7 +34,8 @@ class Experiment:
         prediction: The expected answer, and the reason.
         predicted: The expected verdict of each claim: ``supported``, ``contradicted`` or ``undecided``; the first
             claim is the one that the experiment was made for.
-        written: Day or time of the prediction (UTC, ``2026-11-21T02:40Z``). A claim needs a row that was measured later.
+        written: Day or time of the prediction (UTC, ``2026-11-21T02:40Z``). A claim needs a row that was
+            measured later.
         stored: Whether the question was asked of measurements that existed: earlier measurements count, and pages say
             that they test no prediction.
         tables: Tables of the preset that show the answer.

@@ -98,8 +98,8 @@ class Answer:
         """
         if self.early is not None and self.measured is not None and not self.experiment.stored:
             raise UserError(
-                f"experiment '{self.experiment.id}': row '{self.early}' and all rows beside it were measured before the "
-                f"prediction was written ({self.experiment.written}); measure it again"
+                f"experiment '{self.experiment.id}': row '{self.early}' and all rows beside it were measured before "
+                f"the prediction was written ({self.experiment.written}); measure it again"
             )
 
 

@@ -113,7 +113,7 @@ def test_a_comparison_is_open_until_its_last_row_is_measured(made):
     advantage, _ = made("2029-12-31", later=["sid"])
     advantage.require_foreseen()
     only_one, _ = made("2029-12-31", later=["sida"])
-    with pytest.raises(UserError, match="row '(teacher|sid)'"):
+    with pytest.raises(UserError, match=r"row '(teacher|sid)'"):
         only_one.require_foreseen()
     advantage, _ = made("2029-12-31", without=["sid"])
     advantage.require_foreseen()
