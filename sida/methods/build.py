@@ -151,7 +151,7 @@ def make_score_distiller(
         parts.method.loss(parts) if loss is None else loss,
         parts.schedule(),
         settings if graphs else dataclasses.replace(settings, cuda_graphs=False),
-        augment=parts.augment(),
+        augment=parts.augment() if "augment" in parts.method.settings else None,
         psi_steps=parts.method.psi_steps if psi_steps is None else psi_steps,
         others=others,
     )

@@ -49,6 +49,11 @@ class DMD2Options(DMDOptions):
     r1_alpha: Positive = 0.1
     error_eps: NotNegative = 0.0
 
+    @property
+    def unread(self) -> frozenset[str]:
+        """Settings that a method with these options does not read."""
+        return frozenset() if self.weighted else frozenset({"gamma"})
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.own_draws and self.same_noise:
@@ -99,7 +104,7 @@ DMD2 = Method(
     psi_steps=5,
     options=DMD2Options,
     trainer=make_dmd2,
-    reads=(MATCHING_SETTINGS | {"real_source"}) - {"fake_score_weight_norm"},
+    reads=(MATCHING_SETTINGS | {"real_source"}) - {"augment", "fake_score_weight_norm"},
     passes=Passes(generator=5, generator_encoder=2, fake_score_encoder=6),
     defaults=MATCHING_DEFAULTS,
 )

@@ -58,9 +58,11 @@ class Method:
         fake_score: Makes the fake score from the parts; None copies the teacher.
         psi_steps: Steps of the fake score per step of the generator.
         passes: Work of these steps, for plans.
-        options: Dataclass of settings that only this method has (``options`` of a recipe), or None. If it has a method
-            ``assets(resolution)``, a workflow downloads these assets before it trains; a method ``recorded(given)``
-            returns the options as they enter a run's digest; ``passes`` replaces those of the method in plans.
+        options: Dataclass of settings that only this method has (``options`` of a recipe), or None; no name may be that
+            of a recipe's setting. If it has a method ``assets(resolution)``, a workflow downloads these assets before
+            it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``passes``
+            replaces those of the method in plans; ``unread`` names settings that the method does not read with these
+            options.
         trainer: Makes the trainer: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
         reads: Settings that this method reads, of those that only some methods read
@@ -81,6 +83,17 @@ class Method:
     options: type | None = None
     trainer: Callable[[Any], StudentTrainer] | None = None
     reads: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.options is None:
+            return
+        settings = {field.name for field in dataclasses.fields(StudentConfig)}
+        # A loss takes both by their names, so that one of two equal names would silently win.
+        if equal := sorted(settings & {field.name for field in dataclasses.fields(self.options)}):
+            raise UserError(
+                f"method '{self.name}': options: {', '.join(equal)}: is a setting of every recipe; rename the option, "
+                "or read the setting (reads)"
+            )
 
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
         """Returns the default settings of a family, or else of the family that it resembles.
@@ -128,13 +141,21 @@ class Method:
         Raises:
             ValueError: ``key: fault``.
         """
+        try:
+            options = self.read_options(config.options, "options")
+        except UserError as error:
+            raise ValueError(str(error)) from None
         if self.start == "generator" and config.init is None:
             raise ValueError(f"init: {self.name} starts from a distilled generator; give its network file")
         if self.start == "teacher" and config.init is not None:
             others = "sid2a (or sid: a restart)"
             raise ValueError(f"init: '{self.name}' starts from the teacher; remove it, or choose {others}")
         defaults = {field.name: field.default for field in dataclasses.fields(config)}
-        found = sorted(name for name in self.unread if getattr(config, name) != defaults[name])
+        of_options = frozenset() if options is None else getattr(options, "unread", frozenset())
+        found = sorted(name for name in self.unread | of_options if getattr(config, name) != defaults[name])
         if found:
             pronoun = "it" if len(found) == 1 else "them"
-            raise ValueError(f"{found[0]}: method '{self.name}' does not read {', '.join(found)}; remove {pronoun}")
+            these = " with these options" if of_options.intersection(found) else ""
+            raise ValueError(
+                f"{found[0]}: method '{self.name}' does not read {', '.join(found)}{these}; remove {pronoun}"
+            )

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from sida.errors import UserError
 from sida.methods import METHODS, SID
 from sida.methods.build import Parts, make_score_distiller
 from sida.methods.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig, StudentConfig
@@ -57,12 +58,32 @@ def test_settings_of_methods_are_settings_with_a_default():
         ("gdd", {"gamma": "snr", "t_max": 500}, "gamma, t_max"),
         ("gdd-i", {"sigma_data": 1.0}, "sigma_data"),
         ("instance", {"alpha": 1.2, "augment": {"p": 0.1}}, "alpha, augment"),
+        ("dmd2", {"augment": {"p": 0.1}}, "augment"),
+        ("f-distill", {"augment": {"p": 0.1}}, "augment"),
     ],
 )
 def test_a_setting_that_a_method_does_not_read_is_refused(method, settings, unread):
     message = f"^{unread.split(',')[0]}: method '{method}' does not read {unread}; remove (it|them)$"
     with pytest.raises(ValueError, match=message):
         config_of(method, **settings)
+
+
+def test_a_setting_that_options_leave_unread_is_refused():
+    for method, options in {"f-distill": {}, "dmd2": {"weighted": False}}.items():
+        with pytest.raises(ValueError, match=f"^gamma: method '{method}' does not read gamma with these options"):
+            config_of(method, gamma="snr", options=options)
+    config_of("dmd2", gamma="snr")
+    config_of("f-distill", gamma="snr", options={"weighted": True})
+
+
+def test_an_option_named_like_a_setting_is_refused_where_the_method_is_defined():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Options:
+        lr: float = 0.0
+        depth: int = 1
+
+    with pytest.raises(UserError, match="^method 'own': options: lr: .*; rename"):
+        dataclasses.replace(SID, name="own", options=Options)
 
 
 def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
