@@ -11,6 +11,7 @@ from eval.tables.layout import load_layout
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.files.text_files import read_csv
+from sida.methods import METHODS
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from workflow.planning.steps import student_cost
 from workflow.preset import Preset
@@ -53,6 +54,23 @@ def test_every_value_is_stated(paper, run):
         assert config.ema_half_life_kimg * 1000 == pytest.approx(batch * math.log(0.5) / math.log(beta), rel=2e-3)
     assert student_cost(config, network).operations > 0
     assert paper.config["samplers"][paper.runs[run].sampler]["init_sigma"] == init_sigma
+
+
+#: Images of a GPU in the source, where the loss depends on them: f-distill averages ratios over them.
+MICRO_BATCHES = {"cifar10-cond-f-distill": 256, "imagenet64-f-distill": 32}
+
+
+def test_micro_batches_are_those_of_the_source_where_the_loss_depends_on_them(paper):
+    averaged = {run for run, stated in STATED.items() if stated[0] == "f-distill"}
+    assert averaged == set(MICRO_BATCHES)
+    assert {run: resolved(paper, run)[0].batch_gpu for run in averaged} == MICRO_BATCHES
+
+
+def test_the_warm_up_of_dmd2_is_that_of_seven_gpus(paper):
+    config, _ = resolved(paper, "imagenet64-dmd2")
+    iterations, per_step = 500 / 7, config.batch_size
+    steps = iterations / METHODS["dmd2"].psi_steps
+    assert config.options["lr_rampup_kimg"] * 1000 == pytest.approx(steps * per_step, rel=0.01)
 
 
 def test_costs_are_those_of_the_methods_passes(paper):
