@@ -151,7 +151,7 @@ class Method:
             others = "sid2a (or sid: a restart)"
             raise ValueError(f"init: '{self.name}' starts from the teacher; remove it, or choose {others}")
         defaults = {field.name: field.default for field in dataclasses.fields(config)}
-        of_options = frozenset() if options is None else getattr(options, "unread", frozenset())
+        of_options: frozenset[str] = getattr(options, "unread", frozenset())
         found = sorted(name for name in self.unread | of_options if getattr(config, name) != defaults[name])
         if found:
             pronoun = "it" if len(found) == 1 else "them"

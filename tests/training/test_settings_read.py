@@ -82,7 +82,7 @@ def test_an_option_named_like_a_setting_is_refused_where_the_method_is_defined()
         lr: float = 0.0
         depth: int = 1
 
-    with pytest.raises(UserError, match="^method 'own': options: lr: .*; rename"):
+    with pytest.raises(UserError, match=r"^method 'own': options: lr: .*; rename"):
         dataclasses.replace(SID, name="own", options=Options)
 
 
