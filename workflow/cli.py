@@ -10,10 +10,11 @@ from sida.cli.main import ABOUT, run_command_line, verbs_of
 
 _OURS = ("completion", "crate", "doctor", "export", "new", "plan", "presets", "rates", "run", "verify")
 _OURS_IN_EVAL = ("completion", "docs", "power", "table")
-#: Modules of all verbs, by program.
+_MEASURING = verbs_of(eval.commands) | {verb: f"workflow.commands.{verb}" for verb in _OURS_IN_EVAL}
+#: Modules of all verbs, by program; ``sida`` has those of ``sida-eval``, too.
 VERBS = {
-    "sida": verbs_of(sida.cli.commands) | {verb: f"workflow.commands.{verb}" for verb in _OURS},
-    "sida-eval": verbs_of(eval.commands) | {verb: f"workflow.commands.{verb}" for verb in _OURS_IN_EVAL},
+    "sida": _MEASURING | verbs_of(sida.cli.commands) | {verb: f"workflow.commands.{verb}" for verb in _OURS},
+    "sida-eval": _MEASURING,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -33,10 +34,10 @@ def source_digest() -> str:
 
 @functools.cache
 def code_version() -> str:
-    """``<package version>+<git commit or 'nogit'>[.dirty]``."""
+    """``<package version>+<git commit or 'nogit'>[.dirty]``; an installed wheel has the commit in its version."""
     # An installed package may lie in another project's repository.
     if not (_ROOT / ".git").exists():
-        return f"{sida.__version__}+nogit.{source_digest()}"
+        return _installed_version() or f"{sida.__version__}+nogit.{source_digest()}"
     try:
         commit = subprocess.run(
             ["git", "-C", str(_ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
@@ -50,6 +51,15 @@ def code_version() -> str:
     except (OSError, subprocess.CalledProcessError):
         return f"{sida.__version__}+nogit.{source_digest()}"
     return f"{sida.__version__}+{commit}" + (f".dirty.{source_digest()}" if status.strip() else "")
+
+
+def _installed_version() -> str | None:
+    """Version of the installed wheel if it names a commit and the wheel's files are those that run."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        package = importlib.metadata.distribution("sida-repro")
+        if "+" in package.version and package.locate_file("sida") == _ROOT / "sida":
+            return package.version
+    return None
 
 
 def now() -> str:

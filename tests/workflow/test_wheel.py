@@ -67,9 +67,9 @@ def test_the_wheel_runs_without_the_checkout(installed):
     result = installed.run("python", "-c", "import sida, eval; print(sida.__file__, eval.__file__)")
     assert result.stdout.count(str(installed.site)) == 2, result.stdout + result.stderr
     assert all((installed.site / package / "py.typed").exists() for package in ("sida", "eval", "workflow"))
-    assert (
-        "nogit" in installed.run("python", "-c", "from sida.runtime.provenance import *; print(code_version())").stdout
-    )
+    version = installed.run("sida", "--version").stdout
+    assert re.fullmatch(r"sida \d+\.\d+\.\d+\+[0-9a-f]{12}(\.dirty)?\n", version), version
+    assert "@article{zhou2024sida," in installed.run("sida", "cite").stdout
 
 
 def test_images_are_scored_from_any_directory(installed):
@@ -77,7 +77,7 @@ def test_images_are_scored_from_any_directory(installed):
 
     digits = load_dataset({"name": "digits", "kind": "digits"})
     np.savez(installed.here / "mine.npz", arr_0=digits.images(range(0, 1797, 3)).numpy())
-    result = installed.run("sida-eval", "score", "--images", "mine.npz", "--protocol", "digits", "--num-samples", "300")
+    result = installed.run("sida", "score", "--images", "mine.npz", "--protocol", "digits", "--num-samples", "300")
     assert result.returncode == 0, result.stderr
     assert re.search(r"FD ↓ +\d", result.stdout)
     assert "images, protocol 'cifar10' takes 50,000" in refusal(installed, "--protocol", "cifar10")
