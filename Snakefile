@@ -1,9 +1,9 @@
 # sida-repro: teacher -> SiD -> SiDA / SiD2A -> samples -> measurements -> tables, figures, claims, report.
 #
-#   snakemake --cores 2                                  the demo: real training on 8x8 digits, minutes
-#   snakemake --cores N --configfile config/X.yaml       another preset
-#   snakemake --cores 2 tables/main.tex                  any single table, figure, run or measurement of the preset,
-#                                                        by its path (results/demo/tables/main.tex) or the end of it
+#   snakemake --cores 2                                      the demo: real training on 8x8 digits, minutes
+#   snakemake --cores N --configfile studies/X/preset.yaml   another preset
+#   snakemake --cores 2 tables/main.tex                      any single table, figure, run or measurement of the preset,
+#                                                            by its path (results/demo/tables/main.tex) or the end of it
 #   snakemake -s CHECKOUT/Snakefile --configfile STUDY/preset.yaml     from anywhere: results/ lies where it is started
 
 import os
@@ -16,11 +16,11 @@ min_version("9.16.3")
 # Without this guard the demo's keys would leak into every preset given with --configfile. --config changes the demo.
 if not workflow.configfiles:
     if not os.path.samefile(workflow.basedir, "."):
-        demo = f"{workflow.basedir}/config/demo.yaml"
+        demo = f"{workflow.basedir}/studies/demo/preset.yaml"
         print(f"error: --configfile: no preset is named; give --configfile FILE, for the demo {demo}", file=sys.stderr)
         sys.exit(1)
 
-    configfile: os.path.relpath(f"{workflow.basedir}/config/demo.yaml")
+    configfile: os.path.relpath(f"{workflow.basedir}/studies/demo/preset.yaml")
 
 
 include: "workflow/rules/common.smk"

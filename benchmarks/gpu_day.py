@@ -89,7 +89,7 @@ PARTS: dict[str, Part] = {
     "departure": Part("bfloat16 and float16 beside float32, 300 steps", _departure),
     "sampling": Part("97 % of the fused network alone, DINOv2's variants, a row of 10 × 50,000", _sampling),
     "training": Part("the loop at least 97 % of the bare step; guided; a state; two processes", _training),
-    "preset": Part("from nothing to its page in 25 minutes", [*PRESET, "config/gpu.yaml"]),
+    "preset": Part("from nothing to its page in 25 minutes", [*PRESET, "studies/gpu/preset.yaml"]),
 }
 
 
@@ -132,7 +132,7 @@ def run(name: str, out: Path, seconds: float, rehearse: bool) -> bool:
     words = part.work if isinstance(part.work, list) else [
         sys.executable, "-m", "benchmarks", "gpu_day", "--child", "--parts", name, "--out", str(measured)]  # fmt: skip
     if rehearse:
-        words = [*words, *{"tests": ["--collect-only"], "preset": ["config/gpu-small.yaml", "-n"]}.get(name, [])]
+        words = [*words, *{"tests": ["--collect-only"], "preset": ["studies/gpu/gpu-small.yaml", "-n"]}.get(name, [])]
     scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     more = {"SIDA_REHEARSAL": "1", "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"} if rehearse else {}
     start, begin = time.monotonic(), out / f"{name}.log"

@@ -27,7 +27,7 @@ def plan(*arguments: str) -> dict[str, float]:
     """Jobs, seconds and peak megabytes of a dry run of ``released``."""
     root = Path(__file__).resolve().parent.parent
     command = [str(Path(sys.executable).parent / "snakemake"), "-s", str(root / "Snakefile"), "-n", "--cores", "2"]
-    command += ["--configfile", str(root / "config/released.yaml"), "--quiet", "rules", "--config"]
+    command += ["--configfile", str(root / "studies/papers/released.yaml"), "--quiet", "rules", "--config"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

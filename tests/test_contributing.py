@@ -15,7 +15,7 @@ import pytest
 
 from sida.config.resources import ROOT
 
-COPIED = ("sida", "eval", "workflow", "config", "docs/examples", "results/published")
+COPIED = ("sida", "eval", "workflow", "config", "studies", "docs/examples", "results/published")
 
 
 class Addition(NamedTuple):

@@ -1,4 +1,4 @@
-"""Claims as data (``config/claims.yaml``): a statement, its source and the rules that decide it."""
+"""Claims as data (``studies/papers/claims.yaml``): a statement, its source and the rules that decide it."""
 
 from __future__ import annotations
 

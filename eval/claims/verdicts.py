@@ -71,7 +71,7 @@ def decide_claims(
     """Writes ``.md``, ``.json`` and ``.html``; returns their paths and a summary of the verdicts.
 
     Args:
-        claims: Claims and rules (``config/claims.yaml``).
+        claims: Claims and rules (``studies/papers/claims.yaml``).
         out: The ``.md`` file; the other files are written beside it.
         measurements: ``measurements.csv``; None decides by the published numbers alone.
         runs: Sample sheet.

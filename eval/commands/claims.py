@@ -6,15 +6,15 @@ import argparse
 
 HELP = "Decide claims by rule: supported, contradicted or not decided here, with the evidence."
 EXAMPLES = """examples:
-  sida-eval claims --claims config/claims.yaml --scope digits --measurements results/demo/measurements.csv \\
-      --runs config/runs/demo.tsv --results results/demo --out results/demo/claims.md
-  sida-eval claims --claims config/claims.yaml --scope paper --out claims.md      (by the published numbers alone)
+  sida-eval claims --claims studies/demo/claims.yaml --measurements results/demo/measurements.csv \\
+      --runs studies/demo/runs.tsv --results results/demo --out results/demo/claims.md
+  sida-eval claims --claims studies/papers/claims.yaml --out claims.md      (by the published numbers alone)
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--claims", required=True, metavar="YAML", help="claims and rules (config/claims.yaml)")
+    parser.add_argument("--claims", required=True, metavar="YAML", help="claims and rules (studies/papers/claims.yaml)")
     parser.add_argument("--measurements", metavar="CSV", help="measurements.csv")
     parser.add_argument("--runs", metavar="TSV", help="sample sheet")
     parser.add_argument("--results", metavar="DIR", help="results of the preset (holds students/<run>/ with the logs)")

@@ -7,10 +7,11 @@ import argparse
 HELP = "Answer one experiment: decide its claims and write a page with question, prediction, answer, table and figure."
 EXAMPLES = """examples:
   sida-eval experiment --spec results/miniature/specs/experiments/teachers.json \\
-      --claims config/claims-miniature.yaml --measurements results/miniature/collected/experiments/teachers.csv \\
+      --claims studies/miniature/claims.yaml --measurements results/miniature/collected/experiments/teachers.csv \\
       --results results/miniature --out results/miniature/experiments/teachers.html
 
-The workflow writes spec and measurements: snakemake --configfile config/miniature.yaml -- experiments/teachers.html
+The workflow writes spec and measurements:
+  snakemake --configfile studies/miniature/preset.yaml -- experiments/teachers.html
 """
 
 

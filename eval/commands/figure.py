@@ -7,10 +7,10 @@ import argparse
 HELP = "Build a figure: vector .pdf with embedded fonts, .png and the data as .csv."
 EXAMPLES = """examples:
   sida-eval figure --layout config/figures/convergence.yaml --measurements results/demo/measurements.csv \\
-      --runs config/runs/demo.tsv --results results/demo --out results/demo/figures/convergence.pdf
-  sida-eval figure --layout config/figures/samples.yaml --runs config/runs/demo.tsv --results results/demo \\
+      --runs studies/demo/runs.tsv --results results/demo --out results/demo/figures/convergence.pdf
+  sida-eval figure --layout config/figures/samples.yaml --runs studies/demo/runs.tsv --results results/demo \\
       --spec generators.json --out results/demo/figures/samples.pdf
-  sida-eval figure --layout config/figures/figure3.yaml --runs config/runs/released.tsv --results results/released \\
+  sida-eval figure --layout figure3 --runs studies/papers/runs/released.tsv --results results/released \\
       --log cifar10-uncond-sid-a1.2=metric-fid50k_full-alpha-1.200000.jsonl --out figure3.pdf
 
 --spec is a JSON object: {"generators": [...]} has the specs of `sida-eval measure` for grids of samples,

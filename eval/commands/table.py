@@ -7,10 +7,10 @@ import argparse
 HELP = "Build a table: .tex (booktabs, siunitx), .csv, .md and .html."
 EXAMPLES = """examples:
   sida-eval table --layout config/tables/main.yaml --measurements results/demo/measurements.csv \\
-      --runs config/runs/demo.tsv --out results/demo/tables/main.tex
+      --runs studies/demo/runs.tsv --out results/demo/tables/main.tex
   sida-eval table --layout table1 --mode paper --out table1.tex                         (as printed)
-  sida-eval table --layout config/tables/table1.yaml --mode audit --measurements results/released/measurements.csv \\
-      --runs config/runs/released.tsv --out table1.tex                                  (published | measured | Δ)
+  sida-eval table --layout table1 --mode audit --measurements results/released/measurements.csv \\
+      --runs studies/papers/runs/released.tsv --out table1.tex                          (published | measured | Δ)
   sida-eval table table1 --add score.json --out table1.tex                              (adds a row for your images)
   sida-eval table table1 --add score.json --plain --bib refs.bib      (prints that row alone, for booktabs and \\cite)
 """

@@ -84,8 +84,8 @@ def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False)
             f"{path}: extends: must be the name of a file beside this one{'' if beside else ' or in config'}"
         )
     neighbour = path.parent / base
-    if path.parent.name in ("tables", "figures") and (neighbour == path or not neighbour.is_file()):
-        neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
+    if path.parent.name in ("tables", "figures", "protocols") and (neighbour == path or not neighbour.is_file()):
+        neighbour = find(path.parent.name, Path(base).stem, [path.parent.parent], f"{path}: extends")
     return read_extended(neighbour, (*seen, path), beside) | mapping
 
 

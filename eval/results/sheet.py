@@ -39,7 +39,7 @@ class Run:
         teacher: Id in the preset's teachers.
         init: Run whose generator SiD2A (or a restarted SiD) starts from.
         alpha: α of the SiD loss.
-        recipe: Name in the preset's recipes, or ``FILE/NAME`` of ``config/recipes``.
+        recipe: Name in the preset's recipes, or ``FILE/NAME`` of ``recipes/``.
         seed: Own seed (default the preset's).
         checkpoint: Asset id, path or address (``https://``, ``hf://``) of a network; for external without a sampler,
             ``module:function`` or stored images.

@@ -11,7 +11,7 @@ averaged over levels with 1/E|x − f_φ|, and ψ's by
     ∂/∂μ = 2w (1 − b)² (μ − m)
     ∂/∂ρ = 4w b (1 − b)/ρ Σ [b σ² − (1 − b)(r² + (m − μ)²)].
 
-All are sums over axes, so the formulas hold in any number of dimensions. Derivation: docs/alpha.md.
+All are sums over axes, so the formulas hold in any number of dimensions. Derivation: studies/alpha/README.md.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
             other.
         mapping: Values by field name (a field named like a Python keyword ends with ``_``). Integers are accepted for
             floats, lists for tuples.
-        where: Place named in errors, e.g. ``"config/demo.yaml: teachers.digits-30k"``; a colon follows a file name.
+        where: Place named in errors, e.g. ``"preset.yaml: teachers.digits-30k"``; a colon follows a file name.
 
     Raises:
         UserError: Unknown or missing key, wrong type, or a value out of range.
@@ -115,7 +115,7 @@ def _parts(hint: Any) -> set[Any]:
 
 
 def _inside(where: str, key: str) -> str:
-    """The place of a key: ``config/demo.yaml: seed`` in a file, ``--spec.seed`` elsewhere."""
+    """The place of a key: ``studies/demo/preset.yaml: seed`` in a file, ``--spec.seed`` elsewhere."""
     return f"{where} {key}" if where.endswith(":") else f"{where}.{key}"
 
 

@@ -1,7 +1,8 @@
 """Lookup of data files by name: protocols, layouts, sample sheets, label counts, the registry.
 
 A name such as ``cifar10`` of the kind ``protocols`` is looked for in the preset's folder, then in ``config/`` of the
-current folder, then in ``config/`` of the checkout that this package runs from (a wheel contains a copy of it).
+current folder, then in ``config/`` of the checkout that this package runs from (a wheel contains a copy of it); a name
+of a command line, which has no preset, also in the checkout's studies.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
     is_name = len(path.parts) <= 1
     # A name may have a dot, as in 'cifar10-v1.2'.
     named = [place / kind / f"{name}{suffix}" for place in search_folders(own)] if is_name else []
+    if kind == "runs" and is_name:
+        named += [place / name / "runs.tsv" for place in (Path("studies"), ROOT / "studies")]
     given = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
     found = next((file for file in (*named, *given) if os.path.isfile(file)), None)
     if found is None and is_name and path.suffix not in _SUFFIXES:
@@ -87,8 +90,10 @@ def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
 
 
 def search_folders(own: Iterable[Path] = ()) -> list[Path]:
-    """Folders in which names are looked for, in order."""
-    return list(dict.fromkeys([*own, Path("config"), ROOT / "config"]))
+    """Folders in which names are looked for, in order: without a preset, also those of the checkout's studies."""
+    own, shared = list(own), [Path("config"), ROOT / "config"]
+    studies = [] if own else sorted(path for path in (ROOT / "studies").glob("*") if path.is_dir())
+    return list(dict.fromkeys([*own, *shared, *studies]))
 
 
 def how_to_install(*packages: str, target: str = "setup") -> str:

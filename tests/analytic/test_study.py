@@ -19,7 +19,7 @@ from sida.errors import UserError
 
 SMALL = {"levels": 6, "mixture_levels": 4, "mixture_points": 16, "mixture_steps": 40, "steps": 300}
 SMALL |= {"starts": [0.3, 3.0], "ratios": [0.05, 1.0], "step": 0.05}
-FIGURE = ROOT / "config/figures/mini-analytic.yaml"
+FIGURE = ROOT / "studies/miniature/figures/mini-analytic.yaml"
 
 
 # One worker computes the study, which takes ten seconds.
@@ -81,7 +81,7 @@ def test_training_on_the_mixture_comes_near_and_alpha_changes_its_speed():
 
 
 def test_the_figure_is_drawn_from_the_file_alone(results, tmp_path):
-    paths, remarks = build_figure(FIGURE, ROOT / "config/runs/miniature.tsv", results, tmp_path / "a.pdf")
+    paths, remarks = build_figure(FIGURE, ROOT / "studies/miniature/runs.tsv", results, tmp_path / "a.pdf")
     assert [path.suffix for path in paths] == [".pdf", ".png", ".csv"]
     assert not remarks
     lines = paths[2].read_text().splitlines()
@@ -91,10 +91,10 @@ def test_the_figure_is_drawn_from_the_file_alone(results, tmp_path):
 
 def test_a_figure_without_its_study_says_how_to_make_it(tmp_path):
     with pytest.raises(UserError, match="sida analytic --out"):
-        build_figure(FIGURE, ROOT / "config/runs/miniature.tsv", tmp_path, tmp_path / "a.pdf")
+        build_figure(FIGURE, ROOT / "studies/miniature/runs.tsv", tmp_path, tmp_path / "a.pdf")
     (tmp_path / "analytic.json").write_text("{}")
     with pytest.raises(UserError, match="was not written by"):
-        build_figure(FIGURE, ROOT / "config/runs/miniature.tsv", tmp_path, tmp_path / "a.pdf")
+        build_figure(FIGURE, ROOT / "studies/miniature/runs.tsv", tmp_path, tmp_path / "a.pdf")
 
 
 def decided(folder, part: str):

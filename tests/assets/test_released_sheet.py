@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def runs():
-    return {run.run: run for run in read_runs(ROOT / "config/runs/released.tsv")}
+    return {run.run: run for run in read_runs(ROOT / "studies/papers/runs/released.tsv")}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_every_released_network_is_measured(runs):
 
 def test_the_tables_find_all_their_rows(runs):
     wanted = set()
-    for path in (ROOT / "config/tables").glob("table[1-7].yaml"):
+    for path in (ROOT / "studies/papers/tables").glob("table[1-7].yaml"):
         layout = yaml.safe_load(path.read_text())
         keys = [column["key"] for column in layout["columns"] if "key" in column] or [""]
         for row in layout["rows"]:
@@ -56,7 +56,9 @@ def test_the_tables_find_all_their_rows(runs):
     assert len(wanted) > 70
     assert wanted <= set(runs)
     # GDD's abstract has two numbers that no table of the paper quotes, and other distillers have tables of their own.
-    beside = [yaml.safe_load((ROOT / f"config/tables/{name}.yaml").read_text()) for name in ("gdd", "rivals-released")]
+    beside = [
+        yaml.safe_load((ROOT / f"studies/papers/tables/{name}.yaml").read_text()) for name in ("gdd", "rivals-released")
+    ]
     assert set(runs) - wanted <= {row["run"] for layout in beside for row in layout["rows"]}
 
 

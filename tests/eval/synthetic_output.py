@@ -179,7 +179,7 @@ def write_released(folder, share=0.8):
     from eval.tables.lines import resolve
 
     noise = random.Random(2)
-    layouts = sorted((_Path(__file__).parents[2] / "config" / "tables").glob("table[1-7]*.yaml"))
+    layouts = sorted((_Path(__file__).parents[2] / "studies/papers/tables").glob("table[1-7]*.yaml"))
     truth = {}
     for path in layouts:
         for line in resolve(load_layout(path), Measurements([]), {}, load_published(), "audit"):

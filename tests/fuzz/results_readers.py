@@ -51,7 +51,7 @@ def shown() -> Files:
         write_csv(folder / "measurements.csv", measurement_lines(trials=2))
         made = ["--measurements", folder / "measurements.csv", "--runs", folder / "runs.tsv"]
         command("sida-eval", "table", "--layout", "main", *made, "--out", folder / "tables/main.tex")
-        first = "- id:".join((ROOT / "config/claims.yaml").read_text().split("- id:")[:7]).rstrip(" ")
+        first = "- id:".join((ROOT / "studies/papers/claims.yaml").read_text().split("- id:")[:7]).rstrip(" ")
         (folder / "claims.yaml").write_text(first)
         made += ["--claims", folder / "claims.yaml", "--scope", "digits", "--results", folder]
         command("sida-eval", "claims", *made, "--out", folder / "claims.md")

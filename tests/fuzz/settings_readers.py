@@ -115,7 +115,7 @@ def read_layouts(path: Path, folder: Path) -> None:
 
 def write_claims(folder: Path) -> None:
     """The first claims of the paper's."""
-    text = (CONFIG / "claims.yaml").read_text()
+    text = (ROOT / "studies/papers/claims.yaml").read_text()
     (folder / "claims.yaml").write_text("- id:".join(text.split("- id:")[:7]).rstrip(" "))
 
 

@@ -182,8 +182,8 @@ def test_the_page_has_the_limits_of_the_code():
         for size in (MOST_BLOCKS, MOST_PLAIN, FREE_BYTES, MOST_TEXT_BYTES, MAX_MEMBER_BYTES, MAX_TEXT)
     ]
     assert [limit for limit in (*(f"{limit:,}" for limit in limits), *sizes) if limit not in page] == []
-    text = (ROOT / "config/claims.yaml").read_text()
-    assert "less than 100,000 characters, 10,000 values: `config/claims.yaml`" in page
+    text = (ROOT / "studies/papers/claims.yaml").read_text()
+    assert "less than 100,000 characters, 10,000 values: `studies/papers/claims.yaml`" in page
     assert len(text) < 100_000
     values = sum(not isinstance(event, yaml.CollectionEndEvent) for event in yaml.parse(text, yaml.CSafeLoader))
     assert values < 10_000

@@ -19,6 +19,7 @@ from sida.files.atomic import read_jsonl
 from sida.networks.checkpoint import read_metadata
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
+from workflow.preset.files import find_preset
 from workflow.preset.targets import Targets
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -143,11 +144,11 @@ def printed(begin: str) -> str:
 
 
 def test_the_line_for_another_preset_works_as_printed(workspace):
-    sheet = (workspace.folder / "config/runs/demo.tsv").read_bytes()
+    sheet = (workspace.folder / "studies/demo/runs.tsv").read_bytes()
     for begin in ("cp config/runs", "printf 'noisy"):
         subprocess.run(printed(begin), shell=True, check=True, cwd=workspace.folder)
     command = printed("SIDA_ALLOW_CODE=docs.examples snakemake --cores 2 --config runs=")
-    assert (workspace.folder / "config/runs/demo.tsv").read_bytes() == sheet
+    assert (workspace.folder / "studies/demo/runs.tsv").read_bytes() == sheet
     word, _, call = command.partition(" snakemake ")
     bare = {key: value for key, value in workspace.environment().items() if key != "SIDA_ALLOW_CODE"}
     status = subprocess.run(
@@ -247,7 +248,7 @@ def test_fault_in_an_external_row_is_one_line(tmp_path, cells, message):
 
 
 def test_rows_ask_for_the_downloads_that_measuring_needs():
-    preset = Preset.load(ROOT / "config" / "released.yaml")
+    preset = Preset.load(find_preset("released"))
     assert Targets(preset, False).assets_of("cifar10-uncond-sida-a1") == ["fid-ref-cifar10", "inception"]
     latent = Targets(preset, False).assets_of("edm2-xs-sida")
     needed = {"fid-ref-img512", "inception", "dinov2-vitl14", "dinov2-code", "sd-vae-ft-mse", "sd-vae-ft-mse-config"}

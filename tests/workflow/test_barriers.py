@@ -27,13 +27,13 @@ CURVES = {"fd": [9.123456789, 5.0, 1.0], "denoising": [0.1, 0.2, 0.3]}
 
 @pytest.fixture(scope="module")
 def preset():
-    return Preset.load(ROOT / "config/miniature.yaml")
+    return Preset.load(ROOT / "studies/miniature/preset.yaml")
 
 
 def changed(preset, **keys):
     config = copy.deepcopy(preset.config)
     config.update(keys)
-    return Preset(config, "config/miniature.yaml")
+    return Preset(config, "studies/miniature/preset.yaml")
 
 
 def test_each_row_is_compared_with_its_teacher(preset):
@@ -65,7 +65,7 @@ def test_a_plan_has_a_job_for_each(preset):
         ({"where": {"recipy": "sid"}}, "the sample sheet has no column 'recipy'"),
         ({"where": {"recipe": "sid"}, "points": 1}, "points: must be between 3 and 1001"),
         ({"where": {"run": "teacher-t30"}}, "matches run 'teacher-t30', which is not trained here"),
-        (None, "is none of those that 'barriers' of config/miniature.yaml names"),
+        (None, "is none of those that 'barriers' of studies/miniature/preset.yaml names"),
     ],
 )
 def test_fault_is_one_line_before_anything_runs(preset, barriers, message):

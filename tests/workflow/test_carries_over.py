@@ -10,21 +10,22 @@ from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.methods import DistillConfig
 from workflow.preset import Preset
+from workflow.preset.files import find_preset
 from workflow.preset.rehearsal import unshown_rows
 from workflow.preset.targets import Targets
 
 
 @pytest.fixture(scope="module")
 def miniature():
-    return Preset.load(ROOT / "config/miniature.yaml")
+    return Preset.load(ROOT / "studies/miniature/preset.yaml")
 
 
 @pytest.fixture(scope="module", params=["letters", "adm"])
 def preset(request):
-    return Preset.load(ROOT / f"config/{request.param}.yaml")
+    return Preset.load(find_preset(request.param))
 
 
-#: Settings that trials may change (config/experiments-letters.yaml); GDD's options name the official discriminator.
+#: Settings that trials may change (studies/letters/questions.yaml); GDD's options name the official discriminator.
 TUNED = {"lr", "fake_score_lr", "lambda_adv", "lambda_d", "batch_size", "options"}
 
 
@@ -46,7 +47,7 @@ def test_settings_are_the_miniatures_or_tuned(preset, miniature):
 
 
 def test_claims_have_the_miniatures_rules_and_three_seeds(preset, miniature):
-    there = {claim.id: claim for claim in load_claims(ROOT / "config/claims-miniature.yaml")}
+    there = {claim.id: claim for claim in load_claims(ROOT / "studies/miniature/claims.yaml")}
     claims = load_claims(preset.config["claims"])
     assert [claim.id[2:] for claim in claims] == ["04", "26", "07", "55", "70", "G7"]
     assert unshown_rows(Targets(preset, False)) == []

@@ -1,4 +1,4 @@
-"""FID (clean) and KID beside Tables 1, 2, 5 and 6: config/clean.yaml behind config/released.yaml."""
+"""FID (clean) and KID beside Tables 1, 2, 5 and 6: studies/papers/clean.yaml behind studies/papers/released.yaml."""
 
 import pytest
 import yaml
@@ -16,7 +16,7 @@ TABLES = {"clean-table1": "cifar10", "clean-table2": "cifar10", "clean-table5": 
 
 
 def content(name):
-    return yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    return yaml.safe_load((ROOT / f"studies/papers/{name}.yaml").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.workflow.workspace import Workspace, forked_snakemake
     ids=["no name", "double key"],
 )
 def test_a_fault_is_one_line_and_never_the_demo(tmp_path, change, message):
-    (tmp_path / "mine.yaml").write_text(change((ROOT / "config/published.yaml").read_text()))
+    (tmp_path / "mine.yaml").write_text(change((ROOT / "studies/papers/published.yaml").read_text()))
     words = ["-s", str(ROOT / "Snakefile"), "--cores", "1", "-n", "--configfile", "mine.yaml"]
     status, said = forked_snakemake(tmp_path, *words)
     assert status == 1
@@ -34,7 +34,7 @@ def test_the_demo_runs_beside_itself_under_another_name(tmp_path):
 def test_settings_of_the_command_line_reach_report_page_and_manifest(tmp_path):
     """Their commands start the workflow again; without the settings they would be about other results."""
     workspace = Workspace(tmp_path)
-    preset = yaml.safe_load((ROOT / "config/published.yaml").read_text())
+    preset = yaml.safe_load((ROOT / "studies/papers/published.yaml").read_text())
     small = {"tables": ["table8"], "figures": [], "claims": None, "experiments": None, "paper": False}
     (tmp_path / "few.yaml").write_text(yaml.safe_dump({**preset, **small}))
     changes = ["preset=other", "title=Two words"]

@@ -140,7 +140,7 @@ def test_snakemake_calls_exist(path):
             for option in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", call):
                 assert option in snakemake_options(), f"{path.name}: snakemake has no option {option}"
             for name in re.findall(r"--(?:configfile|workflow-profile) +(\S+)", call):
-                assert (ROOT / name).exists() or name in ("config/X.yaml", "preset.yaml"), (
+                assert (ROOT / name).exists() or name in ("studies/X/preset.yaml", "preset.yaml"), (
                     f"{path.name}: no such file: {name}"
                 )
 
@@ -194,5 +194,5 @@ def test_pages_of_the_site_have_the_notebook_and_the_files_that_they_link(tmp_pa
     assert "```python\nimport matplotlib" in tour
     assert tour.count("data:image/png;base64,") == 2
     assert "(tour.md)" in (tmp_path / "pages/docs/python.md").read_text()
-    assert (tmp_path / "pages/config/demo.yaml").is_file()
+    assert (tmp_path / "pages/studies/demo/preset.yaml").is_file()
     assert "[sida.sampling](sida/sampling.md): From seeds to images" in (tmp_path / "pages/api/README.md").read_text()

@@ -30,7 +30,7 @@ from workflow.docs.words import in_words
 from workflow.preset import Preset
 from workflow.preset.spec_files import row_digest
 
-ABOUT = {"preset": "config/miniature.yaml", "title": "A study"}
+ABOUT = {"preset": "studies/miniature/preset.yaml", "title": "A study"}
 PAGES = [ROOT / "README.md", *DOCS]
 
 
@@ -57,7 +57,7 @@ def test_a_stored_study_gives_back_measurements_curves_and_logs(made_up, stored,
         assert other["is"] == pytest.approx(one["is"], rel=1e-6)
     ticks = [read_jsonl(folder / "students/t30-sida/train.jsonl") for folder in (made_up, tmp_path)]
     assert ticks[0] == ticks[1]
-    claims = load_claims(ROOT / "config/claims-miniature.yaml")
+    claims = load_claims(ROOT / "studies/miniature/claims.yaml")
     verdicts = [
         {v.claim.id: v.outcome for v in decide(claims, Evidence(m, preset.runs, load_published(), f / "students"))}
         for m, f in ((before, made_up), (after, tmp_path))
@@ -102,7 +102,7 @@ def test_a_rows_digest_sees_its_teacher_and_what_it_starts_from(preset):  # noqa
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] = value
-        other = Preset(config, "config/miniature.yaml")
+        other = Preset(config, "studies/miniature/preset.yaml")
         return {run for run in preset.runs if row_digest(other, run) != row_digest(preset, run)}
 
     assert digests("recipes", "restart", "total_kimg", value=21) == {"t30-restart", "t30-restart-s1", "t30-restart-s2"}
@@ -187,9 +187,9 @@ def test_numbers_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
 def test_every_claim_of_the_papers_has_its_counterparts_or_a_reason(stored, tmp_path):
     table = paper_claims(ROOT, {"miniature": Study(stored, ROOT, tmp_path)})
     rows = dict(re.findall(r"^\| (C-\d+): .* \| (.*) \|$", table, flags=re.MULTILINE))
-    papers = [claim for claim in load_claims(ROOT / "config/claims.yaml") if claim.scope == "paper"]
+    papers = [claim for claim in load_claims(ROOT / "studies/papers/claims.yaml") if claim.scope == "paper"]
     assert list(rows) == [claim.id for claim in papers]
-    mirrored = [claim for claim in load_claims(ROOT / "config/claims-miniature.yaml") if "C-27" in claim.counterpart]
+    mirrored = [claim for claim in load_claims(ROOT / "studies/miniature/claims.yaml") if "C-27" in claim.counterpart]
     assert [rows["C-27"].count(f"[{claim.id}](reference/miniature.md#") for claim in mirrored] == [1] * len(mirrored)
     assert re.search(r"\*\*(yes|no|not decided)\*\*: ", rows["C-27"])
     assert rows["C-50"] == rows["C-53"] == "Counted, not measured."
@@ -263,7 +263,7 @@ def test_the_command_fills_markers_and_check_changes_nothing(tmp_path, capsys):
     assert "line 1 differs" in capsys.readouterr().out
     assert "-->3<!" in page.read_text()
     assert main(["docs", str(page)]) == 0
-    rows = len((ROOT / "config/runs/demo.tsv").read_text().splitlines()) - 1
+    rows = len((ROOT / "studies/demo/runs.tsv").read_text().splitlines()) - 1
     assert page.read_text() == f"The demo has <!--= measured('demo') -->{rows}<!--/--> rows.\n"
     assert main(["docs", "--check", str(page)]) == 0
 

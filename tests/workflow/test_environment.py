@@ -95,7 +95,7 @@ def test_jobs_of_a_conda_environment_find_the_package_by_themselves(tmp_path, mo
         (place / name).chmod(0o755)
     (place / "activate").write_text(f'export PATH="{place}:$PATH"\n')
     monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
-    words = ["--configfile", "config/published.yaml", "--sdm", "conda", "--", "tables/table8.tex"]
+    words = ["--configfile", "studies/papers/published.yaml", "--sdm", "conda", "--", "tables/table8.tex"]
     result = workspace.snakemake(*words)
     assert result.returncode == 0, result.stderr[-2000:]
     assert all(str(tmp_path) in line.split(os.pathsep) for line in (tmp_path / "seen").read_text().splitlines())

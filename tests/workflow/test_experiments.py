@@ -107,8 +107,8 @@ def test_a_missing_file_of_experiments_is_one_line(tmp_path):
 
 
 def test_presets_need_no_experiments():
-    assert Preset.load(ROOT / "config/demo.yaml").experiments == {}
-    assert Preset.load(ROOT / "config/miniature.yaml").experiments
+    assert Preset.load(ROOT / "studies/demo/preset.yaml").experiments == {}
+    assert Preset.load(ROOT / "studies/miniature/preset.yaml").experiments
 
 
 @pytest.fixture
@@ -173,11 +173,11 @@ def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored):
     assert stored("2030-01-01T11:59:59Z", written="2030-01-01").answers
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("experiments-*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*/questions.yaml")), ids=lambda path: path.parent.name)
 def test_targets_at_the_paper_s_scale_exist(path):
     assumptions = load_assumptions()
     jobs = Jobs(
-        Costs(Preset.load(ROOT / "config/paper.yaml"), assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+        Costs(Preset.load(ROOT / "studies/papers/paper.yaml"), assumptions.gpu("H200"), "H200", assumptions, fresh=True)
     )
     for experiment in load_experiments(path):
         for target in experiment.plan:

@@ -70,9 +70,9 @@ def test_products_of_the_future_are_made_again_once_and_changes_count(tmp_path):
     workspace = Workspace(tmp_path)
     (tmp_path / "mine/tables").mkdir(parents=True)
     changes = {"preset": "mine", "tables": ["table8"], "figures": [], "claims": None, "paper": False}
-    config = workspace.config("config/published.yaml", "mine/preset.yaml", **changes)
+    config = workspace.config("studies/papers/published.yaml", "mine/preset.yaml", **changes)
     layout = tmp_path / "mine/tables/table8.yaml"
-    layout.write_text((tmp_path / "config/tables/table8.yaml").read_text())
+    layout.write_text((tmp_path / "studies/papers/tables/table8.yaml").read_text())
     target = ("--max-checksum-file-size", "0", "--configfile", config, "--", "index.html")
 
     def run(*options):

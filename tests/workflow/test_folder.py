@@ -18,6 +18,8 @@ from tests.workflow.workspace import forked_snakemake
 from workflow.preset.lock import PresetLock
 from workflow.preset.startup import check_folder, closed_results
 
+DEMO = ROOT / "studies/demo/preset.yaml"
+
 
 def test_snakemake_needs_a_folder_it_can_write(tmp_path, monkeypatch):
     check_folder(tmp_path)
@@ -51,14 +53,14 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        ([], f"error: --configfile: no preset is named; give --configfile FILE, for the demo {ROOT}/config/demo.yaml"),
+        ([], f"error: --configfile: no preset is named; give --configfile FILE, for the demo {DEMO}"),
         (
-            ["--configfile", f"{ROOT}/config/dmo.yaml"],
-            f"dmo.yaml: no such file (did you mean '{ROOT}/config/demo.yaml'?)",
+            ["--configfile", f"{ROOT}/config/demo.yaml"],
+            f"presets moved to studies/; name {DEMO}",
         ),
         (
-            ["--configfile", f"{ROOT}/config/demo.yaml", "--", "tables/mian.tex"],
-            "error: tables/mian.tex: no target of .*demo.yaml (did you mean 'tables/main.tex'?)",
+            ["--configfile", str(DEMO), "--", "tables/mian.tex"],
+            "error: tables/mian.tex: no target of .*demo/preset.yaml (did you mean 'tables/main.tex'?)",
         ),
     ],
     ids=["no preset", "preset", "target"],
@@ -77,7 +79,7 @@ def test_a_read_only_disk_ends_a_run_with_that_line(tmp_path):
     snakemake = Path(sys.executable).parent / "snakemake"
     script = (
         f"mount -t tmpfs none {tmp_path} && mount -o remount,ro {tmp_path} && cd {tmp_path} && "
-        f"{snakemake} -s {ROOT}/Snakefile --cores 1 --configfile {ROOT}/config/demo.yaml -- tables/main.tex"
+        f"{snakemake} -s {ROOT}/Snakefile --cores 1 --configfile {DEMO} -- tables/main.tex"
     )
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=300)
     if "mount" in done.stderr:

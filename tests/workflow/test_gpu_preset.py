@@ -15,17 +15,13 @@ from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
+from workflow.preset.files import find_preset
 from workflow.preset.rehearsal import check_preset, unshown_rows
 from workflow.preset.targets import Targets
 
 
 def load(*names):
-    from snakemake.utils import update_config
-
-    merged = {}
-    for name in names:
-        update_config(merged, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()))
-    return Preset(merged, f"{names[-1]}.yaml")
+    return Preset.load(find_preset(names[-1]))
 
 
 @pytest.mark.parametrize("names", [("gpu",), ("gpu", "gpu-small"), ("first-look",)])
@@ -36,9 +32,8 @@ def test_the_presets_pass_their_checks_and_show_all_they_measure(names):
 
 
 def test_further_files_win_as_for_the_workflow():
-    files = [ROOT / "config" / name for name in ("gpu.yaml", "gpu-small.yaml")]
-    assert Preset.load(*files).config == load("gpu", "gpu-small").config
-    assert Preset.load(files[0]).config == load("gpu").config
+    base, variant = find_preset("gpu"), find_preset("gpu-small")
+    assert Preset.load(base, variant).config == Preset.load(variant).config != Preset.load(base).config
 
 
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
@@ -74,13 +69,13 @@ def test_the_small_form_has_its_own_results_data_and_no_gpu():
 def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(tmp_path):
     """A tenth of its images: the path, not its numbers."""
     space = Workspace(tmp_path)
-    protocol = yaml.safe_load((ROOT / "config/protocols/glyphs16.yaml").read_text())
+    protocol = yaml.safe_load((ROOT / "studies/gpu/protocols/glyphs16.yaml").read_text())
     (tmp_path / "few.yaml").write_text(yaml.safe_dump({**protocol, "num_samples": 300}))
     recipe = {"total_kimg": 0.8, "evaluation": {"every_kimg": 0.4, "num_samples": 300}}
     changes = {"teachers": {"letters": {"training": {"total_kimg": 2.4}}}, "protocol": "few.yaml"}
     changes["recipes"] = dict.fromkeys(("sid", "sida", "sid2a"), recipe)
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(changes))
-    files = ["--configfile", "config/gpu.yaml", "config/gpu-small.yaml", "short.yaml"]
+    files = ["--configfile", "studies/gpu/preset.yaml", "studies/gpu/gpu-small.yaml", "short.yaml"]
     results = tmp_path / "results" / "gpu-small"
     first = space.start(*files)
     deadline = time.monotonic() + 1200
@@ -93,4 +88,4 @@ def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(tmp_path):
     assert all(run.run in (results / "measurements.csv").read_text() for run in load("gpu").runs.values())
     assert "SiD2A" in table
     verdicts = json.loads((results / "claims.json").read_text())
-    assert len(verdicts["claims"]) == len(load_claims(ROOT / "config/claims-gpu.yaml"))
+    assert len(verdicts["claims"]) == len(load_claims(ROOT / "studies/gpu/claims.yaml"))

@@ -168,7 +168,7 @@ def test_the_profile_gives_jobs_of_the_workflow_their_devices(tmp_path, monkeypa
     monkeypatch.setenv("SIDA_GPU_LOCKS", str(tmp_path / "locks"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     words = ["--workflow-profile", "profiles/workstation", "--resources", "gpu=2", "--config", "gpus=1"]
-    words += ["--configfile", "config/published.yaml", "--", "figures/figure5.pdf"]
+    words += ["--configfile", "studies/papers/published.yaml", "--", "figures/figure5.pdf"]
     done = workspace.snakemake(*words, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert {path.name for path in (tmp_path / "locks").iterdir()} == {"line.lock", "gpu-0.lock"}

@@ -1,4 +1,4 @@
-"""FID and FD-DINOv2 of the same images: rows of `paper` and of `released` with config/leakage.yaml (C-41, C-76)."""
+"""FID and FD-DINOv2 of the same images: rows of the presets `paper` and `leakage` (C-41, C-76)."""
 
 import pytest
 
@@ -13,12 +13,12 @@ from workflow.preset.targets import Targets
 
 @pytest.fixture(scope="module")
 def paper():
-    return Preset.load(ROOT / "config/paper.yaml")
+    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 @pytest.fixture(scope="module")
 def released():
-    return Preset.load(ROOT / "config/released.yaml", ROOT / "config/leakage.yaml")
+    return Preset.load(ROOT / "studies/papers/leakage.yaml")
 
 
 def test_both_presets_pass_their_checks_and_share_the_papers_rows(paper, released):
@@ -34,7 +34,7 @@ def test_both_presets_pass_their_checks_and_share_the_papers_rows(paper, release
 
 
 def test_the_claims_of_leakage_name_rows_with_the_second_feature_space(paper):
-    decided = [claim for claim in load_claims(ROOT / "config/claims.yaml") if claim.id in ("C-41", "C-76")]
+    decided = [claim for claim in load_claims(ROOT / "studies/papers/claims.yaml") if claim.id in ("C-41", "C-76")]
     parts = [part for claim in decided for part in claim.parts]
     assert len(decided) == 2
     assert len(parts) == 14

@@ -163,7 +163,7 @@ def test_a_second_workflow_ends_before_any_job(tmp_path):
     results = tmp_path / "results/published"
     held = taken(results)
     before = contents(results)
-    target = ("--configfile", "config/published.yaml", "--", "tables/table8.tex")
+    target = ("--configfile", "studies/papers/published.yaml", "--", "tables/table8.tex")
     refused = workspace.snakemake(*target)
     assert refused.returncode == 1
     (line,) = [line for line in (refused.stdout + refused.stderr).splitlines() if "error" in line.lower()]
@@ -192,7 +192,7 @@ def test_of_two_workflows_one_works_and_one_says_so(tmp_path):
     with held_up(first):
         for question in ("--summary", "-n", "--list-rules"):
             assert workspace.snakemake(question, *target).returncode == 0, question
-        beside = workspace.snakemake("--configfile", "config/published.yaml", "--", "tables/table8.tex")
+        beside = workspace.snakemake("--configfile", "studies/papers/published.yaml", "--", "tables/table8.tex")
         assert beside.returncode == 0, beside.stderr
         second = workspace.snakemake(*target)
         assert second.returncode == 1

@@ -28,12 +28,12 @@ METRICS = {"fd": 4.0, "fd_own": 2.0, "fd_pixel": 0.4, "is": 9.0, "precision": 0.
 
 @pytest.fixture(scope="module")
 def preset():
-    return Preset.load(ROOT / "config/miniature.yaml")
+    return Preset.load(ROOT / "studies/miniature/preset.yaml")
 
 
 @pytest.fixture(scope="module")
 def short():
-    return Preset.load(ROOT / "config/miniature.yaml", ROOT / "config/afternoon.yaml")
+    return Preset.load(ROOT / "studies/miniature/afternoon.yaml")
 
 
 def test_an_afternoon_has_rows_of_the_miniature_and_takes_five_core_hours(preset, short, capsys):
@@ -46,7 +46,7 @@ def test_an_afternoon_has_rows_of_the_miniature_and_takes_five_core_hours(preset
         ]
     alphas = [run.alpha for run in short.runs.values() if run.recipe == "alpha-sida"]
     assert alphas == [-0.25, 0, 0.5, 0.75, 1, 1.2, 1.5]
-    assert main(["plan", "--preset", "miniature config/afternoon.yaml", "--fresh", "--json"]) == 0
+    assert main(["plan", "--preset", "miniature studies/miniature/afternoon.yaml", "--fresh", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["totals"]["gpu_hours"] <= 5
 
 
@@ -64,7 +64,7 @@ def test_all_specs_are_valid(preset):
 def test_every_row_is_shown_and_no_experiment_needs_all(preset):
     shown = set()
     for kind, name in layouts(preset):
-        needs = find_needs(ROOT / f"config/{kind}/{name}.yaml", preset.runs)
+        needs = find_needs(ROOT / f"studies/miniature/{kind}/{name}.yaml", preset.runs)
         needed = {*needs.networks, *needs.measured}
         # The analytic study has no rows at all.
         assert needs.analytic or 0 < len(needed) < len(preset.runs) / 2, name
@@ -74,7 +74,7 @@ def test_every_row_is_shown_and_no_experiment_needs_all(preset):
 
 
 def test_claims_name_rows_and_three_seeds_where_training_is_compared(preset):
-    claims = load_claims(ROOT / "config/claims-miniature.yaml")
+    claims = load_claims(ROOT / "studies/miniature/claims.yaml")
     assert {claim.scope for claim in claims} == {"digits"}
     for claim in claims:
         for part in claim.parts:
@@ -151,7 +151,7 @@ def test_bad_stand_in_for_the_data_is_one_line(preset, source, message):
     changed = json.loads(json.dumps(preset.config))
     changed["recipes"]["no-data"]["real_source"] = source
     with pytest.raises(UserError, match=message):
-        Preset(changed, "config/miniature.yaml")
+        Preset(changed, "studies/miniature/preset.yaml")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,9 @@ def test_bad_stand_in_for_the_data_is_one_line(preset, source, message):
     ],
 )
 def test_an_experiment_alone_runs_only_its_own_rows(tmp_path, target, jobs):
-    result = Workspace(tmp_path).snakemake("-n", f"results/miniature/{target}", "--configfile", "config/miniature.yaml")
+    result = Workspace(tmp_path).snakemake(
+        "-n", f"results/miniature/{target}", "--configfile", "studies/miniature/preset.yaml"
+    )
     assert result.returncode == 0, result.stderr
     found = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, flags=re.MULTILINE))
     measuring = [int(found.pop(rule)) for rule in list(found) if rule.startswith("measure")]
@@ -219,7 +221,7 @@ def test_every_curve_can_be_drawn(which, made_up, tmp_path, request):
 
     preset = request.getfixturevalue(which)
     for name in (name for kind, name in layouts(preset) if kind == "figures"):
-        layout = ROOT / f"config/figures/{name}.yaml"
+        layout = ROOT / f"studies/miniature/figures/{name}.yaml"
         if find_needs(layout, preset.runs).measured or name == "mini-figure1":
             words = ["figure", "--layout", str(layout), *measured_options(preset, made_up)]
             words += ["--spec", json.dumps(preset.specs.figure(name)), "--out", str(tmp_path / f"{name}.pdf")]
@@ -234,7 +236,14 @@ def test_every_table_and_the_claims_can_be_built(which, made_up, tmp_path, reque
     preset = request.getfixturevalue(which)
     common = measured_options(preset, made_up)
     for name in (name for kind, name in layouts(preset) if kind == "tables"):
-        words = ["table", "--layout", str(ROOT / f"config/tables/{name}.yaml"), *common, "--mode", "measured"]
+        words = [
+            "table",
+            "--layout",
+            str(ROOT / f"studies/miniature/tables/{name}.yaml"),
+            *common,
+            "--mode",
+            "measured",
+        ]
         words += ["--config", json.dumps(preset.config), "--out", str(tmp_path / f"{name}.tex")]
         assert main(words) == 0
         text = (tmp_path / f"{name}.md").read_text()

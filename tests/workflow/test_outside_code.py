@@ -27,6 +27,7 @@ from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.cli import eval_main, sida_main
 from workflow.planning.site import load_site
 from workflow.preset import Preset
+from workflow.preset.files import find_preset
 from workflow.preset.startup import check_profile
 
 EVIL = "import pathlib\npathlib.Path('was-here').touch()\n\n\ndef sample(seeds):\n    raise SystemExit\n"
@@ -265,7 +266,7 @@ def test_shipped_presets_name_no_code_from_outside(monkeypatch):
     from workflow.preset.outside_code import outside_code_of
 
     for name in ("demo", "miniature", "published", "released", "sid2a", "paper"):
-        assert outside_code_of(ROOT / "config" / f"{name}.yaml") == []
+        assert outside_code_of(find_preset(name)) == []
 
 
 def test_the_workflow_refuses_before_any_job(tmp_path, monkeypatch):
@@ -291,7 +292,7 @@ def test_a_profile_of_the_folder_runs_nothing_without_permission(tmp_path, monke
     submit = "sh -c 'touch was-here; exit 1'"
     profile = {"executor": "cluster-generic", "cluster-generic-submit-cmd": submit, "jobs": 1, "nolock": True}
     (tmp_path / place / "config.yaml").write_text(yaml.safe_dump(profile))
-    words = ["-s", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/published.yaml")]
+    words = ["-s", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "studies/papers/published.yaml")]
     words += ["--", "results/published/tables/table1.tex"]
     status, said = forked_snakemake(tmp_path, *words, environment={ALLOW: ""})
     assert status != 0
@@ -334,7 +335,7 @@ def test_jobs_import_nothing_by_chance_from_the_folder_they_are_started_in(tmp_p
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "__init__.py").write_text(EVIL)
     command = [Path(sys.executable).parent / "snakemake", "-s", ROOT / "Snakefile", "--cores", "1", "--configfile"]
-    command += [ROOT / "config" / "published.yaml", "--", "results/published/tables/table1.tex"]
+    command += [find_preset("published"), "--", "results/published/tables/table1.tex"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), ALLOW: ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -24,23 +24,23 @@ def planned(workspace, *arguments):
 
 def test_the_paper_as_a_whole_and_one_table(tmp_path):
     workspace = Workspace(tmp_path)
-    jobs = planned(workspace, "--configfile", "config/paper.yaml")
-    preset = Preset.load(ROOT / "config/paper.yaml")
+    jobs = planned(workspace, "--configfile", "studies/papers/paper.yaml")
+    preset = Preset.load(ROOT / "studies/papers/paper.yaml")
     assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) > 50
     assert jobs["measure_0_9"] == len(preset.runs)
     assert (jobs["prepare_data"], jobs["encode_data"]) == (5, 1)
     assert (jobs["table"], jobs["figure"]) == (len(preset.config["tables"]), len(preset.config["figures"]))
     trained = ("--config", "train_teachers=True")
-    jobs = planned(workspace, "--configfile", "config/paper.yaml", *trained, "--", "tables/table8.tex")
+    jobs = planned(workspace, "--configfile", "studies/papers/paper.yaml", *trained, "--", "tables/table8.tex")
     assert (jobs["train_teacher"], jobs.get("import_checkpoint", 0)) == (4, 0)
-    jobs = planned(workspace, "--configfile", "config/paper.yaml", "--", "tables/table8.tex")
+    jobs = planned(workspace, "--configfile", "studies/papers/paper.yaml", "--", "tables/table8.tex")
     assert jobs["distill"] + jobs["distill_parent"] == 8
     assert (jobs["prepare_data"], jobs["import_checkpoint"], jobs["table"]) == (4, 4, 1)
 
 
 def test_every_table_and_figure_names_its_rows():
     """What each is made from; a dry run of each takes seconds, which one test of all would make minutes."""
-    preset = Preset.load(ROOT / "config/paper.yaml")
+    preset = Preset.load(ROOT / "studies/papers/paper.yaml")
     targets = Targets(preset, False)
     for kind in ("tables", "figures"):
         for name in preset.config[kind]:
@@ -104,7 +104,7 @@ def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures
 
 
 def test_each_training_takes_as_many_gpus_as_can_share_its_rounds():
-    preset = Preset.load(ROOT / "config/paper.yaml")
+    preset = Preset.load(ROOT / "studies/papers/paper.yaml")
     taken = {}
     for run in preset.students():
         spec = preset.specs.student(run.run)

@@ -42,7 +42,7 @@ TABLE8 = (
 
 @pytest.fixture(scope="module")
 def paper():
-    return Preset.load(ROOT / "config/paper.yaml")
+    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 def jobs_of(preset, gpu="H200", gpus=8, **more):
@@ -114,7 +114,7 @@ def test_jobs_are_those_of_the_workflow(paper, tmp_path, monkeypatch):
     found = jobs_of(paper).behind(["tables/table1.tex", "figures/figure5.pdf"])
     count = lambda kind: sum(job.kind == kind for job in found.values())
     done = workspace.snakemake(
-        "-n", "--configfile", "config/paper.yaml", "--", "tables/table1.tex", "figures/figure5.pdf"
+        "-n", "--configfile", "studies/papers/paper.yaml", "--", "tables/table1.tex", "figures/figure5.pdf"
     )
     planned = {k: int(n) for k, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
     assert count("fetch") == planned["fetch"] > 5
@@ -172,7 +172,7 @@ def test_the_command_prints_a_table_and_json(capsys):
 
 
 def test_files_on_top_of_a_preset_are_planned_with_it(capsys):
-    assert main(["plan", "--preset", "gpu config/gpu-small.yaml", "--json", "tables/gpu.tex"]) == 0
+    assert main(["plan", "--preset", "gpu studies/gpu/gpu-small.yaml", "--json", "tables/gpu.tex"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["gpu"] == "CPU"
     assert main(["plan", "--preset", "gpu config/gpu-smal.yaml"]) == 1

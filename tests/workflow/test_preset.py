@@ -12,11 +12,12 @@ from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from sida.config.resources import ROOT
 from sida.errors import UserError
+from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
 from workflow.preset.rows import nfe
 from workflow.preset.targets import Targets
 
-DEMO = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+DEMO = settings_of("demo")
 
 
 def changed(path: str, value) -> dict:
@@ -62,15 +63,15 @@ def changed(path: str, value) -> dict:
 )
 def test_fault_in_config_is_one_line(path, value, message):
     with pytest.raises(UserError, match=message) as caught:
-        Preset(changed(path, value), "config/demo.yaml")
+        Preset(changed(path, value), "studies/demo/preset.yaml")
     assert "\n" not in str(caught.value)
-    assert "config/demo.yaml" in str(caught.value) or ".tsv" in str(caught.value)
+    assert "studies/demo/preset.yaml" in str(caught.value) or ".tsv" in str(caught.value)
 
 
 def test_missing_key_is_named():
     document = {key: value for key, value in DEMO.items() if key != "protocol"}
     with pytest.raises(UserError, match="key 'protocol' is missing"):
-        Preset(document, "config/demo.yaml")
+        Preset(document, "studies/demo/preset.yaml")
 
 
 @pytest.mark.parametrize(
@@ -98,12 +99,12 @@ def test_missing_key_is_named():
     ],
 )
 def test_fault_in_sheet_is_one_line(tmp_path, old, new, message):
-    text = (ROOT / "config" / "runs" / "demo.tsv").read_text()
+    text = (ROOT / "studies/demo/runs.tsv").read_text()
     assert old in text
     sheet = tmp_path / "demo.tsv"
     sheet.write_text(text.replace(old, new))
     with pytest.raises(UserError, match=message) as caught:
-        Preset(changed("runs", str(sheet)), "config/demo.yaml")
+        Preset(changed("runs", str(sheet)), "studies/demo/preset.yaml")
     assert "\n" not in str(caught.value)
 
 
@@ -135,7 +136,7 @@ def test_comments_and_blank_lines_keep_line_numbers(tmp_path):
 def test_specs_carry_everything_and_are_plain_json():
     import json
 
-    preset = Preset(DEMO, "config/demo.yaml")
+    preset = Preset(DEMO, "studies/demo/preset.yaml")
     teacher, student = preset.specs.teacher("digits-short"), preset.specs.student("sid2a-a1.0")
     measure = preset.specs.measurement("teacher-nfe35")
     for spec in (teacher, student, measure):
@@ -149,13 +150,13 @@ def test_specs_carry_everything_and_are_plain_json():
 
 
 def test_many_steps_are_measured_in_parts():
-    preset = Preset(DEMO, "config/demo.yaml")
+    preset = Preset(DEMO, "studies/demo/preset.yaml")
     one_step = ["data", "sid-a1.0", "sida-a1.0", "sid2a-a1.0"]
     slow = [(first, first + 1, ["teacher-nfe35"]) for first in range(0, 10, 2)]
     assert Targets(preset, False).measure_jobs() == [(0, 9, one_step), *slow]
-    uneven = Targets(Preset(changed("trials_per_job", 4), "config/demo.yaml"), False).measure_jobs()
+    uneven = Targets(Preset(changed("trials_per_job", 4), "studies/demo/preset.yaml"), False).measure_jobs()
     assert [job[:2] for job in uneven] == [(0, 9), (0, 3), (4, 7), (8, 9)]
-    whole = Targets(Preset(changed("trials_per_job", None), "config/demo.yaml"), False).measure_jobs()
+    whole = Targets(Preset(changed("trials_per_job", None), "studies/demo/preset.yaml"), False).measure_jobs()
     assert whole == [(0, 9, list(preset.runs))]
 
 
@@ -167,14 +168,14 @@ def test_network_evaluations_are_counted():
 
 
 def test_images_of_a_trial_are_those_it_measures():
-    preset = Preset(DEMO, "config/demo.yaml")
+    preset = Preset(DEMO, "studies/demo/preset.yaml")
     assert preset.sampled == list(preset.runs)
     spec, measured = preset.specs.sample("teacher-nfe35", 2), preset.specs.measurement("teacher-nfe35")
     assert (spec["seeds"], spec["class_labels"]) == ("5000-7499", "empirical")
     assert {key: spec[key] for key in ("network", "sampler", "dataset")} == {
         key: measured[key] for key in ("network", "sampler", "dataset")
     }
-    released = Preset.load(ROOT / "config/released.yaml")
+    released = Preset.load(ROOT / "studies/papers/released.yaml")
     # Latent networks need a decoder, and networks without classes no data.
     assert not any("edm2" in str(released.paths.network(released.runs[run])) for run in released.sampled)
     unconditional = next(run for run in released.sampled if "afhq" in run)
@@ -185,7 +186,7 @@ def test_images_of_a_trial_are_those_it_measures():
 
 
 def test_no_released_row_needs_an_archive_for_its_classes():
-    released = Preset.load(ROOT / "config/released.yaml")
+    released = Preset.load(ROOT / "studies/papers/released.yaml")
     for run in released.runs.values():
         protocol = load_protocol(ROOT / released.protocol_of(run))
         assert not any(source.kind == "dataset" for source in protocol.sources.values())
@@ -201,10 +202,12 @@ def test_no_released_row_needs_an_archive_for_its_classes():
 def test_class_counts_that_are_missing_are_told_before_the_first_job(tmp_path):
     protocol = yaml.safe_load((ROOT / "config/protocols/imagenet64.yaml").read_text()) | {"labels": "absent.json"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(protocol))
-    sheet = (ROOT / "config/runs/released.tsv").read_text()
+    sheet = (ROOT / "studies/papers/runs/released.tsv").read_text()
     sheet = sheet.replace("config/protocols/imagenet64.yaml", str(tmp_path / "mine.yaml"))
     (tmp_path / "sheet.tsv").write_text(sheet)
-    settings = yaml.safe_load((ROOT / "config/released.yaml").read_text()) | {"runs": str(tmp_path / "sheet.tsv")}
+    settings = yaml.safe_load((ROOT / "studies/papers/released.yaml").read_text()) | {
+        "runs": str(tmp_path / "sheet.tsv")
+    }
     message = r"run 'imagenet64-sid-a1': no class counts 'absent.json' .*sida data labels SOURCE --out absent.json"
     with pytest.raises(UserError, match=message):
         Preset(settings)

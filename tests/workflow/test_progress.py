@@ -12,6 +12,7 @@ from sida.config.resources import ROOT
 from workflow.planning.progress import START_SECONDS, Bars, RunProgress
 from workflow.planning.watch import planned_seconds
 from workflow.preset import Preset
+from workflow.preset.files import find_preset
 
 
 class Clock:
@@ -111,7 +112,7 @@ def test_bars_take_the_last_lines_and_give_them_back():
 
 
 def test_weights_are_the_costs_of_the_plan():
-    preset = Preset.load(ROOT / "config" / "demo.yaml")
+    preset = Preset.load(find_preset("demo"))
     outputs = {
         "student": ["students/sid-a1.0/network.safetensors"],
         "half": ["students/sid2a-a1.0/network.safetensors"],

@@ -9,7 +9,7 @@ import pytest
 from eval.results.published import load_published
 from tests.workflow.workspace import Workspace
 
-PRESET = ("--configfile", "config/published.yaml")
+PRESET = ("--configfile", "studies/papers/published.yaml")
 
 
 @pytest.fixture(scope="module")

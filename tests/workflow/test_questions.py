@@ -19,7 +19,7 @@ from workflow.preset.targets import Targets
 
 @pytest.fixture(scope="module")
 def preset():
-    return Preset.load(ROOT / "config/questions.yaml")
+    return Preset.load(ROOT / "studies/questions/preset.yaml")
 
 
 def changed(preset, run, base):

@@ -7,11 +7,10 @@ import json
 import re
 
 import pytest
-import yaml
-from snakemake.utils import update_config
 
 from sida.config.resources import ROOT
 from sida.files.atomic import write_hashed_json
+from tests.workflow.workspace import settings_of
 from workflow.cli import sida_main
 from workflow.planning.observed import FORMAT, card_of
 from workflow.planning.rates import load_assumptions
@@ -20,10 +19,7 @@ from workflow.planning.rates import load_assumptions
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A working folder with the small form of the preset `gpu`, as the workflow's jobs have it."""
-    merged = {}
-    for name in ("gpu", "gpu-small"):
-        update_config(merged, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")))
-    (tmp_path / "preset.json").write_text(json.dumps(merged))
+    (tmp_path / "preset.json").write_text(json.dumps(settings_of("gpu-small")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("workflow.planning.observed.SECONDS", 0.01)
     return tmp_path
@@ -79,7 +75,7 @@ def write_rates(folder, **changes):
 )
 def test_the_plan_takes_the_rates_of_the_card_they_are_of(folder, capsys, arguments, card, rate):
     write_rates(folder)
-    command = ["plan", "--preset", str(ROOT / "config/gpu.yaml"), "--fresh", "--json", *arguments, "sid-a1.0"]
+    command = ["plan", "--preset", str(ROOT / "studies/gpu/preset.yaml"), "--fresh", "--json", *arguments, "sid-a1.0"]
     assert sida_main(command) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["gpu"], plan["tflops"]["float16"]) == (card, rate)
@@ -87,7 +83,7 @@ def test_the_plan_takes_the_rates_of_the_card_they_are_of(folder, capsys, argume
 
 def test_rates_of_an_unknown_card_or_of_another_file_are_not_taken(folder, capsys):
     write_rates(folder, device="NVIDIA GeForce RTX 9090", card=None)
-    command = ["plan", "--preset", str(ROOT / "config/gpu.yaml"), "--fresh", "--json", "sid-a1.0"]
+    command = ["plan", "--preset", str(ROOT / "studies/gpu/preset.yaml"), "--fresh", "--json", "sid-a1.0"]
     assert sida_main(command) == 0
     assert json.loads(capsys.readouterr().out)["gpu"] == "H200"
     path = folder / "results/gpu/rates.json"

@@ -44,7 +44,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def paper():
-    return Preset.load(ROOT / "config/paper.yaml")
+    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_both_values_of_alpha_are_rows(paper):
 
 
 def test_a_wrong_name_of_a_recipe_is_one_line(tmp_path):
-    sheet = (ROOT / "config/runs/paper.tsv").read_text()
+    sheet = (ROOT / "studies/papers/runs/paper.tsv").read_text()
     for wrong, message in (
         ("imagenet65/sida", "recipe: no file of recipes 'imagenet65'.*did you mean 'imagenet64'"),
         ("imagenet64/sidaa", "recipe: no 'sidaa' in .*imagenet64.yaml.*did you mean 'sida'"),
@@ -230,17 +230,27 @@ def test_a_wrong_name_of_a_recipe_is_one_line(tmp_path):
         from sida.config.mapping import load_yaml
 
         with pytest.raises(UserError, match=message):
-            Preset({**load_yaml(ROOT / "config/paper.yaml"), "runs": str(path)}, "paper.yaml", [ROOT / "config"])
+            Preset(
+                {**load_yaml(ROOT / "studies/papers/paper.yaml"), "runs": str(path)},
+                "paper.yaml",
+                [ROOT / "studies/papers"],
+            )
 
 
 def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/imagenet64.yaml").write_text("sida: {total_kimg: 1, batch_size: 8, lr: 1}\n")
-    text = (ROOT / "config/runs/paper.tsv").read_text().splitlines()
+    text = (ROOT / "studies/papers/runs/paper.tsv").read_text().splitlines()
     keep = [line for line in text if line.startswith("run\t") or "\timagenet64/sida\t" in line]
     (tmp_path / "own.tsv").write_text("\n".join(keep) + "\n")
     from sida.config.mapping import load_yaml
 
-    config = {**load_yaml(ROOT / "config/paper.yaml"), "runs": "own.tsv", "tables": [], "figures": [], "claims": None}
+    config = {
+        **load_yaml(ROOT / "studies/papers/paper.yaml"),
+        "runs": "own.tsv",
+        "tables": [],
+        "figures": [],
+        "claims": None,
+    }
     preset = Preset(config, "own.yaml", [tmp_path])
     assert preset.specs.student("imagenet64-sida-a1")["total_kimg"] == 1

@@ -28,7 +28,7 @@ ABSTRACT = {"cifar10-uncond-gdd-i": 1.54, "afhq64-gdd": 1.23, "ffhq64-gdd-i": 0.
 
 @pytest.fixture(scope="module")
 def paper():
-    return Preset.load(ROOT / "config/paper.yaml")
+    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +78,13 @@ def test_every_value_is_its_codes(paper, reference):
 
 
 def test_abstracts_numbers_stand_beside_the_runs():
-    layout = load_layout(ROOT / "config/tables/gdd.yaml")
+    layout = load_layout(ROOT / "studies/papers/tables/gdd.yaml")
     published = {row.run: row.published for row in layout.rows if row.published}
     numbers = load_published()
     values = {run: numbers[name.replace("{metric}", "fid")].value for run, name in published.items()}
     assert values == ABSTRACT
     for number, dataset in (("1", "cifar10-uncond"), ("2", "cifar10-cond"), ("3", "imagenet64")):
-        text = (ROOT / f"config/tables/table{number}.yaml").read_text()
+        text = (ROOT / f"studies/papers/tables/table{number}.yaml").read_text()
         assert f'published: "table{number}-gdd-i-{{metric}}", run: "{{set}}-gdd-i"' in text
         assert f"vars: {{set: {dataset}}}" in text
 
@@ -101,7 +101,7 @@ def test_training_waits_for_the_downloads_of_its_discriminator(paper):
 
 
 def test_miniature_has_three_seeds_of_each():
-    preset = Preset.load(ROOT / "config/miniature.yaml")
+    preset = Preset.load(ROOT / "studies/miniature/preset.yaml")
     by_recipe: dict[tuple, set] = {}
     for run in preset.students():
         if run.method in ("gdd", "gdd-i") and run.teacher == "t30":

@@ -32,7 +32,7 @@ STATED = {
 
 @pytest.fixture(scope="module")
 def paper():
-    return Preset.load(ROOT / "config/paper.yaml")
+    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 def resolved(paper, run):
@@ -85,7 +85,7 @@ def test_costs_are_those_of_the_methods_passes(paper):
 
 
 def test_each_rival_has_six_trials_and_the_lowest_is_compared():
-    trials = [row for _, row in read_csv(ROOT / "docs/rivals/tuning.csv")[1]]
+    trials = [row for _, row in read_csv(ROOT / "studies/rivals/tuning.csv")[1]]
     for method in {row["method"] for row in trials}:
         own = [row for row in trials if row["method"] == method]
         assert len(own) == 6, method
@@ -93,7 +93,7 @@ def test_each_rival_has_six_trials_and_the_lowest_is_compared():
 
 
 def test_quoted_numbers_stand_beside_the_runs():
-    layout = load_layout(ROOT / "config/tables/rivals.yaml")
+    layout = load_layout(ROOT / "studies/papers/tables/rivals.yaml")
     numbers = load_published()
     quoted = {row.run: numbers[row.published.replace("{metric}", "fid")].value for row in layout.rows if row.published}
     assert {run: value for run, value in quoted.items() if "sida" not in run} == {

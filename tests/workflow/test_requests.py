@@ -19,7 +19,7 @@ SIDA = SimpleNamespace(run="cifar10-uncond-sida-ablation-a1.0")
 
 @functools.cache
 def paper():
-    return Preset.load(ROOT / "config/paper.yaml")
+    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 def asked(kind, wildcards, attempt=1, preset=None, trials=None, **site):
@@ -58,7 +58,7 @@ def test_nothing_is_planned_without_a_training_on_a_gpu(monkeypatch):
     monkeypatch.setattr("workflow.planning.requests.driver_memory", lambda: 1.0)
     monkeypatch.setattr(Requests, "_planned", lambda *args: pytest.fail("planned"))
     assert Requests(paper(), None).too_large([to_run("fetch"), to_run("measure_0_9", run="edm2-xs-sid")]) == ""
-    demo = Preset.load(ROOT / "config/demo.yaml")
+    demo = Preset.load(ROOT / "studies/demo/preset.yaml")
     assert Requests(demo, None).too_large([to_run("distill", run="sid-a1.0")]) == ""
 
 

@@ -33,7 +33,7 @@ def test_the_preset_s_own_folder_comes_before_the_current_one_and_the_checkout(t
     mine = put(own / "protocols/cifar10.yaml")
     assert find("protocols", "cifar10", [own]) == mine
     assert find("protocols", "protocols/cifar10.yaml", [own]) == mine
-    assert find("runs", "config/runs/demo.tsv") == ROOT / "config/runs/demo.tsv"
+    assert find("runs", "studies/demo/runs.tsv") == ROOT / "studies/demo/runs.tsv"
     put(own / "tables/other.yaml")
     assert {"main", "other"} <= set(names("tables", [own]))
 
@@ -54,11 +54,11 @@ def test_a_layout_of_one_s_own_may_extend_the_one_of_the_same_name(tmp_path):
 def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypatch):
     study, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    document = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    document = yaml.safe_load((ROOT / "studies/demo/preset.yaml").read_text())
     document |= {"runs": "runs.tsv", "dataset": "mine", "protocol": "mine", "tables": ["mine"]}
     document["datasets"] = {"mine": {"kind": "zip", "path": "data/mine.zip", "resolution": 8, "label_dim": 10}}
     preset_file = put(study / "preset.yaml", yaml.safe_dump(document))
-    shutil.copy(ROOT / "config/runs/demo.tsv", study / "runs.tsv")
+    shutil.copy(ROOT / "studies/demo/runs.tsv", study / "runs.tsv")
     put(study / "protocols/mine.yaml", (ROOT / "config/protocols/digits.yaml").read_text())
     put(study / "tables/mine.yaml", "extends: main.yaml\n")
     put(study / "data/mine.zip", "")
@@ -90,7 +90,7 @@ def test_a_name_may_have_a_dot(tmp_path):
 
 
 def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
-    document = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    document = yaml.safe_load((ROOT / "studies/demo/preset.yaml").read_text())
     put(tmp_path / "lay/mine.yaml", "extends: ../../config/tables/main.yaml\n")
     preset = Preset({**document, "tables": ["lay/mine.yaml"]}, "demo.yaml", [tmp_path])
     assert f"{preset.results}/tables/mine.tex" in Targets(preset, False).tables_and_figures()

@@ -169,7 +169,7 @@ def test_schemas_accept_what_is_shipped_and_refuse_what_the_classes_refuse(folde
 
 
 def test_inner_keys_are_checked_by_schema_and_class():
-    document = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    document = yaml.safe_load((ROOT / "studies/demo/preset.yaml").read_text())
     validator = jsonschema.Draft202012Validator(json_schema(PresetSettings))
     for keys, value in [(("recipes", "sid", "lr"), 0), (("recipes", "sid", "t_max"), 1001), (("teachers", "a b"), {})]:
         changed = copy.deepcopy(document)

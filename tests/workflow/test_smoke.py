@@ -42,7 +42,7 @@ QUICK = {"cifar10-uncond-sida-a1", "imagenet64-sid2a-a1.2", "ffhq64-sid-a1.2", "
 
 @functools.cache
 def paper():
-    return Preset.load(ROOT / "config/paper.yaml")
+    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 ROWS = [run for run in paper().students() if run.method in ("sid", "sida", "sid2a")]

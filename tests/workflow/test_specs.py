@@ -25,11 +25,12 @@ from sida.methods.identity import student_digest
 from sida.training import TeacherConfig
 from sida.training.identity import teacher_digest
 from tests.workflow.test_miniature import layouts, made_up, preset  # noqa: F401
-from tests.workflow.workspace import Workspace
+from tests.workflow.workspace import Workspace, settings_of
 from workflow.preset import Preset
+from workflow.preset.files import find_preset
 from workflow.preset.spec_files import SpecFiles
 
-DEMO = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+DEMO = settings_of("demo")
 PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
 
 
@@ -94,7 +95,7 @@ def test_what_changes_no_result_is_no_reason_to_train_again(tmp_path):
 
 @pytest.mark.parametrize("name", ["demo", "miniature", "released"])
 def test_a_protocol_by_content_is_the_same_protocol(name):
-    shipped = Preset.load(ROOT / f"config/{name}.yaml")
+    shipped = Preset.load(find_preset(name))
     for path in {shipped.protocol_of(run) for run in shipped.runs.values()}:
         protocol = load_protocol(path)
         content = json.loads(json.dumps(protocol.content()))
@@ -125,8 +126,8 @@ def test_digests_of_recorded_runs_stay():
 
 def test_the_workflow_starts_without_torch():
     code = "from workflow.preset import Preset; from workflow.preset.rehearsal import check_preset; import sys; "
-    code += "from workflow.preset import spec_files, targets; p = Preset.load('config/demo.yaml'); check_preset(p); "
-    code += "p.specs.student('sida-a1.0'), p.specs.figure('samples'); print('torch' in sys.modules)"
+    code += "from workflow.preset import spec_files, targets; p = Preset.load('studies/demo/preset.yaml'); "
+    code += "check_preset(p); p.specs.student('sida-a1.0'), p.specs.figure('samples'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -157,10 +158,10 @@ def test_tables_and_figures_get_their_rows_and_are_the_same(preset, made_up, tmp
         spec = preset.specs.table(name) if kind == "tables" else preset.specs.figure(name)
         own = tmp_path / f"{name}.json"
         own.write_text(json.dumps(spec))
-        needs = find_needs(ROOT / f"config/{kind}/{name}.yaml", preset.runs)
+        needs = find_needs(ROOT / f"studies/papers/{kind}/{name}.yaml", preset.runs)
         # The analytic study has no rows.
         assert needs.analytic or 0 < len(read_runs(own)) < len(preset.runs) / 2
-        layout, sheet = ROOT / f"config/{kind}/{name}.yaml", ROOT / preset.sheet
+        layout, sheet = ROOT / f"studies/papers/{kind}/{name}.yaml", ROOT / preset.sheet
         if kind == "tables":
             first, second = (make_table(layout, measured, runs, spec=spec, results=made_up) for runs in (sheet, own))
             assert first == second

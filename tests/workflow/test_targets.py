@@ -6,18 +6,18 @@ import re
 import shutil
 
 import pytest
-import yaml
 
 from sida.config.resources import ROOT
+from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
 from workflow.preset.targets import Targets, any_of, source_of
 
-DEMO = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+DEMO = settings_of("demo")
 
 
 @pytest.fixture(scope="module")
 def demo():
-    return Targets(Preset.load(ROOT / "config/demo.yaml"), paper=False)
+    return Targets(Preset.load(ROOT / "studies/demo/preset.yaml"), paper=False)
 
 
 def test_products_of_the_demo(demo):
@@ -53,13 +53,13 @@ def test_what_tables_and_figures_need(demo):
 
 
 def test_downloads_come_first():
-    released = Targets(Preset.load(ROOT / "config/released.yaml"), paper=False)
+    released = Targets(Preset.load(ROOT / "studies/papers/released.yaml"), paper=False)
     run = released.preset.runs["cifar10-uncond-sida-a1"]
     imported, *assets = released.generator(run.run)
     assert imported == released.preset.paths.network(run)
     assert assets == [f"results/released/assets/{name}.json" for name in ("fid-ref-cifar10", "inception")]
     assert released.checkpoint(run.checkpoint) == [f"results/released/assets/{run.checkpoint}.json"]
-    published = Targets(Preset.load(ROOT / "config/published.yaml"), paper=False)
+    published = Targets(Preset.load(ROOT / "studies/papers/published.yaml"), paper=False)
     assert published.measurements == []
 
 
@@ -72,7 +72,7 @@ def test_trials_are_cut_into_shards():
 def test_code_of_one_s_own_is_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "docs/examples", tmp_path / "mine")
-    sheet = (ROOT / "config/runs/demo.tsv").read_text()
+    sheet = (ROOT / "studies/demo/runs.tsv").read_text()
     own = "\tmine.matching:METHOD\tdigits-short\t\t\tsid\t"
     sheet = sheet.replace("\tsida\tdigits-short\t\t1.0\tsida\t", own)
     (tmp_path / "own.tsv").write_text(sheet)

@@ -36,7 +36,7 @@ claims:
 def preset(tmp_path):
     """The tests' tiny workflow with a Table 8."""
     columns = "columns: [{head: digits, key: cifar-10, sid: sid-a1.0, sida: sida-a1.0}]\n"
-    write_text(tmp_path / "tables/t8.yaml", f"extends: {ROOT}/config/tables/table8.yaml\n{columns}")
+    write_text(tmp_path / "tables/t8.yaml", f"extends: {ROOT}/studies/papers/tables/table8.yaml\n{columns}")
     config = load_yaml(ROOT / "tests/workflow/tiny.yaml") | {"tables": ["main", "t8"]}
     return Preset(config, "tiny.yaml", [tmp_path, ROOT / "tests/workflow", ROOT])
 
@@ -69,7 +69,7 @@ def test_the_first_records_fill_the_table_and_decide_claims_marked_as_such(prese
 
 
 def test_a_target_of_the_paper_times_its_eight_recipes_without_data_and_downloads():
-    paper = Preset.load(ROOT / "config/paper.yaml")
+    paper = Preset.load(ROOT / "studies/papers/paper.yaml")
     targets, assumptions = Targets(paper, False), load_assumptions()
     assert {"ticks/table8.md", "ticks/claims.md"} <= set(targets.short())
     assert len(paper.specs.timed["table8"]) == 8

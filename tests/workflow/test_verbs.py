@@ -9,7 +9,7 @@ import pytest
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
 from workflow.cli import VERBS, eval_main, sida_main
-from workflow.commands.plan import preset_names
+from workflow.preset.files import presets
 
 
 @pytest.mark.parametrize(("program", "main"), [("sida", sida_main), ("sida-eval", eval_main)])
@@ -21,7 +21,7 @@ def test_both_programs_say_their_version(program, main, capsys):
 def test_presets_are_listed_with_content_cost_and_whether_the_device_is_here(capsys):
     assert sida_main(["presets", "--json"]) == 0
     rows = {row["preset"]: row for row in json.loads(capsys.readouterr().out)}
-    assert set(rows) == set(preset_names()) >= {"demo", "gpu", "miniature", "paper", "published", "released", "sid2a"}
+    assert set(rows) == set(presets()) >= {"demo", "gpu", "miniature", "paper", "published", "released", "sid2a"}
     assert "runs on the CPU" in rows["demo"]["runs_here"]
     assert "minutes" in rows["demo"]["about"]
     assert rows["demo"]["cost"].startswith("15 jobs, 0.6 hours on one core")
@@ -31,7 +31,7 @@ def test_presets_are_listed_with_content_cost_and_whether_the_device_is_here(cap
         assert "snakemake --" not in row["about"] or "`" in row["about"]
 
 
-@pytest.mark.parametrize("name", ["published", "config/published.yaml"])
+@pytest.mark.parametrize("name", ["published", "studies/papers/published.yaml"])
 def test_a_preset_is_named_by_name_or_file_in_every_verb(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     table = ["table", "--layout", "table1", "--mode", "paper", "--preset", name, "--out", str(tmp_path / "t.tex")]
@@ -46,14 +46,14 @@ def test_a_preset_is_named_by_name_or_file_in_every_verb(name, capsys, tmp_path,
         (sida_main, ["plan", "--preset", "publishd"]),
         (sida_main, ["doctor", "--preset", "publishd"]),
         (eval_main, ["table", "--layout", "table1", "--preset", "publishd", "--out", str(tmp_path / "u.tex")]),
-        (eval_main, ["power", "--store", "docs/demo/data", "--preset", "publishd"]),
+        (eval_main, ["power", "--store", "studies/demo/stored", "--preset", "publishd"]),
         (eval_main, ["docs", "--check", "--preset", "publishd"]),
     ):
         assert main(words) == 1
         assert "no preset 'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
 
 
-@pytest.mark.parametrize("sheet", ["demo", "config/runs/demo.tsv"])
+@pytest.mark.parametrize("sheet", ["demo", "studies/demo/runs.tsv"])
 def test_a_table_outside_the_checkout_takes_its_sheet_from_there(sheet, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     measured = str(write_preset(tmp_path / "results/demo") / "measurements.csv")

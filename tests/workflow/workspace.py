@@ -17,16 +17,33 @@ from typing import Any
 
 import yaml
 
-from sida.config.resources import ROOT
+from sida.config.resources import ROOT, find
 from tests.signals import heed_interrupts
+from workflow.preset.files import find_preset, presets, read_preset
 
-#: Shipped presets that need no other file before them.
-PRESETS = [
-    path
-    for path in sorted((ROOT / "config").glob("*.yaml"))
-    if all(f"\n{key}: " in path.read_text() for key in ("runs", "protocol"))
+#: Shipped presets that change no other.
+PRESETS = [path for path in presets().values() if "\nbase: " not in path.read_text()]
+SHARED = [
+    "Snakefile",
+    "workflow",
+    "profiles",
+    "config",
+    "studies",
+    "sida",
+    "eval",
+    "tests",
+    "environment.yml",
+    "pyproject.toml",
 ]
-SHARED = ["Snakefile", "workflow", "profiles", "config", "sida", "eval", "tests", "environment.yml", "pyproject.toml"]
+
+
+def settings_of(name: str | Path) -> dict[str, Any]:
+    """Settings of a shipped preset with its files by path, for a preset in another folder."""
+    config, _, own = read_preset([find_preset(name)])
+    for key, kind in (("runs", "runs"), ("claims", ""), ("experiments", ""), ("protocol", "protocols")):
+        if config.get(key):
+            config[key] = str(find(kind, config[key], own))
+    return config
 
 
 class Workspace:
@@ -45,7 +62,9 @@ class Workspace:
 
     def config(self, base: str = "tests/workflow/tiny.yaml", name: str = "changed.yaml", **changes) -> str:
         """Writes a changed copy of a preset; ``a__b=value`` sets ``a.b``, the value ``...`` removes the key."""
-        document = yaml.safe_load((ROOT / base).read_text())
+        document = (
+            settings_of(ROOT / base) if base.startswith("studies/") else yaml.safe_load((ROOT / base).read_text())
+        )
         for path, value in changes.items():
             node, keys = document, path.split("__")
             for key in keys[:-1]:

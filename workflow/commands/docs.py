@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from workflow.commands.plan import preset_argument, preset_files
+from workflow.commands.plan import preset_argument
 
 HELP = "Recompute every number of the documentation: pages of stored results, and numbers between markers."
 EXAMPLES = """examples:
   sida-eval docs                      write the pages of all stored studies and all numbers between markers
   sida-eval docs --check              change nothing; name stale pages
-  sida-eval docs --store results/miniature --preset miniature --page docs/reference/miniature.md
-                                      first store the results of a run beside the page (docs/miniature/data)
+  sida-eval docs --store results/miniature --preset miniature --page studies/miniature/README.md
+                                      first store the results of a run beside the page (studies/miniature/stored)
 
 Markers look like <!--= miniature.seeds("fd", "t30-sida") -->5.43 ± 0.15<!--/-->; they are invisible in rendered pages.
 """
@@ -20,7 +20,7 @@ Markers look like <!--= miniature.seeds("fd", "t30-sida") -->5.43 ± 0.15<!--/--
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument(
-        "pages", nargs="*", metavar="PAGE.md", help="pages (default: README.md, docs/*.md and docs/reference/*.md)"
+        "pages", nargs="*", metavar="PAGE.md", help="pages (default: README.md, and all of docs and studies)"
     )
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where something is stale")
     parser.add_argument("--store", metavar="DIR", help="first store these results of a preset beside its page")
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         args.pages,
         check=args.check,
         results=args.store,
-        config=" ".join(map(str, preset_files(args.preset))) if args.preset else None,
+        config=args.preset,
         page=args.page,
         title=args.title,
         add=args.add,

@@ -9,7 +9,7 @@ from workflow.commands.plan import preset_argument
 HELP = "Report the requirements of a preset that are missing on this machine, and the command that fixes each."
 EXAMPLES = """examples:
   sida doctor --preset paper tables/table1.tex
-  sida doctor --preset config/released.yaml
+  sida doctor --preset studies/papers/released.yaml
   sida doctor --preset demo --json
 
 Checks custom code that the preset names (it is not run before you allow it), GPU memory, disk, packages, data, assets,
@@ -30,10 +30,11 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
-    from workflow.commands.plan import make_jobs, preset_file
+    from workflow.commands.plan import make_jobs
     from workflow.planning.doctor import Check, examine, examine_code
+    from workflow.preset.files import find_preset
 
-    findings = examine_code(preset_file(args.preset))
+    findings = examine_code(find_preset(args.preset))
     if any(finding.verdict == "missing" for finding in findings):
         findings.append(Check("preset", "note", "not checked: it cannot be read without its code"))
     else:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 HELP = "Plan the cost of targets: jobs, downloads, disk, GPU memory, GPU hours, energy, wall time."
 EXAMPLES = """examples:
-  sida plan tables/table1.tex                         (of config/paper.yaml; on one H200)
+  sida plan tables/table1.tex                         (of studies/papers/paper.yaml; on one H200)
   sida plan --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
   sida plan edm2-xs-sida                              (a row of the sheet: trained and measured)
-  sida plan --preset config/demo.yaml --json
+  sida plan --preset studies/demo/preset.yaml --json
   sida plan --measure cifar10-uncond-sida-a1          (its rate from a few steps on this machine)
 
 Operations are counted on the networks of the preset; nothing is downloaded or trained (except the steps of --measure).
@@ -98,34 +98,8 @@ def preset_argument(parser: argparse.ArgumentParser, about: str, **settings: Any
     parser.add_argument("--preset", "--config", dest="preset", metavar="NAME|FILE", help=about, **settings)
 
 
-def preset_names() -> list[str]:
-    """Names of presets in ``config`` here and in the checkout; other files of these folders are no presets."""
-    from sida.config.resources import find, names
-
-    return [name for name in names("") if any(line.startswith("runs:") for line in _lines(find("", name)))]
-
-
-def preset_file(preset: str) -> Path:
-    """The file of a preset, by its name, its path or the folder of its ``preset.yaml``.
-
-    Raises:
-        UserError: There is no such preset.
-    """
-    from sida.config.resources import find
-    from sida.errors import UserError, suggestion
-
-    presets = preset_names()
-    if preset not in presets and Path(preset).is_dir():
-        preset = f"{preset}/preset.yaml"
-    if preset not in presets and not Path(preset).suffix:
-        raise UserError(f"--preset: no preset '{preset}'{suggestion(preset, presets)}")
-    return find("", preset, where="--preset")
-
-
 def preset_files(presets: str) -> list[Path]:
     """Files of presets, by their names or paths with spaces between them."""
-    return [preset_file(name) for name in presets.split() or [presets]]
+    from workflow.preset.files import find_preset
 
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()
+    return [find_preset(name) for name in presets.split() or [presets]]

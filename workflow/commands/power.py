@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sida.cli.arguments import number, whole
-from workflow.commands.plan import preset_argument, preset_file
+from workflow.commands.plan import preset_argument
 
 if TYPE_CHECKING:
     from eval.claims.power import PowerPlan
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 HELP = "Compute the training seeds that claims about training need, from measured variances or given numbers."
 EXAMPLES = """examples:
   sida-eval power --store results/miniature --smallest 5%
-  sida-eval power --store docs/demo/data
+  sida-eval power --store studies/demo/stored
   sida-eval power --effect 0.1 --std 0.04 --seeds 3
   sida-eval power --effect 0.1 --std 0.04 0.06 --seeds 3 --teachers 2 --teacher-std 0.05
 """
@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--store", metavar="DIR", help="results of a preset, or a stored study (docs/NAME/data)")
+    parser.add_argument("--store", metavar="DIR", help="results of a preset, or a stored study (studies/NAME/stored)")
     preset_argument(parser, "with results: the preset (default: that of the folder's name)")
     parser.add_argument("--claims", metavar="YAML", help="claims (default: those of the preset)")
     parser.add_argument("--smallest", metavar="NUMBER", help="smallest difference of interest, e.g. 0.2 or 5%%")
@@ -102,25 +102,22 @@ def _measured(args: argparse.Namespace) -> list[PowerPlan]:
     from eval.claims.verdicts import main_scope
     from eval.results.published import load_published
     from eval.results.summary import load_measurements
-    from sida.config.resources import ROOT
     from sida.errors import UserError
     from workflow.docs.stored import read_study, unpack
     from workflow.preset import Preset
+    from workflow.preset.files import find_preset
 
     store = Path(args.store)
     with tempfile.TemporaryDirectory() as temporary:
-        folder, config = store, args.preset or f"config/{store.resolve().name}.yaml"
+        folder, name = store, args.preset or store.resolve().name
         if (store / "study.json").is_file():
-            folder, config = Path(temporary), args.preset or read_study(store)["preset"]
+            folder, name = Path(temporary), args.preset or read_study(store)["preset"]
             unpack(store, folder)
-        config = str(preset_file(config)) if args.preset else config
-        path = Path(config) if Path(config).is_file() else ROOT / config
-        if not path.is_file():
-            raise UserError(f"--store {store}: no preset {config} of this name; give it by --preset")
+        path = find_preset(name, "--preset" if args.preset else f"--store {store}: give its preset by --preset")
         preset = Preset.load(path)
         claims = args.claims or preset.config["claims"]
         if not claims:
-            raise UserError(f"{config} has no claims; give them by --claims")
+            raise UserError(f"{path} has no claims; give them by --claims")
         measured = load_measurements(folder / "measurements.csv")
         evidence = Evidence(measured, preset.runs, load_published(), folder / "students")
         known = load_claims(claims)

@@ -42,14 +42,12 @@ def list_presets() -> Iterator[dict[str, str]]:
     """Presets as ``preset, file, title, about`` (the comment at the top of the file), ``cost, runs_here``."""
     import torch
 
-    from sida.config.mapping import load_yaml
-    from sida.config.resources import CHECKOUT, find
-    from workflow.commands.plan import preset_names
+    from sida.config.resources import CHECKOUT
+    from workflow.preset.files import presets, read_preset
 
     gpu = "runs on the GPU here" if torch.cuda.is_available() else "needs a GPU (plans and dry runs work here)"
-    for name in preset_names():
-        path = find("", name)
-        settings = load_yaml(path)
+    for name, path in presets().items():
+        settings = read_preset([path])[0]
         lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
         about = " ".join(line.removeprefix("# ") for line in lines)
         here = "runs on the CPU here" if settings.get("device", "cpu") == "cpu" else gpu

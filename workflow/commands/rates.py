@@ -8,7 +8,7 @@ from pathlib import Path
 HELP = "Compare the rates and memory of a preset's trainings on this machine with the plan's."
 EXAMPLES = """examples:
   sida rates                                    (of results/gpu, for `sida plan`)
-  sida rates --preset config/gpu.yaml --gpu H100
+  sida rates --preset studies/gpu/preset.yaml --gpu H100
 
 Reads the training logs, times a matrix product and the feature networks on the preset's device, and writes rates.json
 and tables/rates.* into the preset's results. The preset `gpu` does so itself; `sida plan` takes its rates.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from eval.commands import table
-from workflow.commands.plan import preset_argument, preset_file
+from workflow.commands.plan import preset_argument
 
 HELP, EXAMPLES = table.HELP, table.EXAMPLES
 
@@ -23,8 +23,11 @@ def run(args: argparse.Namespace) -> int:
 
         from sida.config.mapping import load_spec
         from workflow.preset import Preset
+        from workflow.preset.files import find_preset
 
-        given = args.preset if args.preset.lstrip().startswith("{") else str(preset_file(args.preset))
-        preset = Preset(load_spec(given, "--preset"), "--preset")
+        is_json = args.preset.lstrip().startswith("{")
+        preset = (
+            Preset(load_spec(args.preset, "--preset"), "--preset") if is_json else Preset.load(find_preset(args.preset))
+        )
         args.spec = json.dumps(preset.specs.table(args.table or args.layout))
     return table.run(args)

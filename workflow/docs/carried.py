@@ -20,16 +20,17 @@ def paper_claims(root: Path, studies: Mapping[str, Study]) -> str:
         studies: Stored studies by name.
     """
     found: dict[str, list[str]] = {}
-    for name, study in studies.items():
+    for study in studies.values():
         numbers = StudyNumbers(study)
+        home = study.folder.parent.relative_to(root / "studies")
         places = {claim: f"#{one.experiment.id}" for one in study.answers for claim in one.experiment.claims}
         for claim in study.claims:
-            link = f"[{claim.id}](reference/{name}.md{places.get(claim.id, '')})"
+            link = f"[{claim.id}]({home}/README.md{places.get(claim.id, '')})"
             line = f"{link} **{numbers.word(claim.id)}**: {markdown(claim.statement)}"
             for theirs in filter(None, claim.counterpart.split(", ")):
                 found.setdefault(theirs, []).append(line)
     rows = ["| claim of the papers | in the stored studies |", "|---|---|"]
-    for claim in load_claims(root / "config/claims.yaml"):
+    for claim in load_claims(root / "studies/papers/claims.yaml"):
         if claim.scope == "paper":
             answers = "<br>".join(found.get(claim.id, ())) or _why_none(claim)
             rows.append(f"| {claim.id}: {markdown(claim.statement)} | {answers} |")

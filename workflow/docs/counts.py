@@ -16,6 +16,7 @@ from sida.errors import UserError
 from sida.files.text_files import read_csv
 from workflow.docs.settings import kinds, settings
 from workflow.docs.words import block
+from workflow.preset.files import find_preset
 
 if TYPE_CHECKING:
     from eval.results.sheet import Run
@@ -44,7 +45,7 @@ def jobs(
         without: Method whose rows are left out.
         settings: Changed keys of the preset.
     """
-    plan = _dry_run(root, f"config/{preset}.yaml", targets, without, tuple(settings.items()))
+    plan = _dry_run(root, str(find_preset(preset)), targets, without, tuple(settings.items()))
     if rule not in plan:
         raise UserError(f"the dry run of {preset} has no jobs of '{rule}'")
     return f"{plan[rule]:,}"
@@ -83,7 +84,7 @@ def measured(root: Path, preset: str, *tables: str) -> str:
     from eval.report.needs import find_needs
     from workflow.preset import Preset
 
-    loaded = Preset.load(root / f"config/{preset}.yaml")
+    loaded = Preset.load(find_preset(preset))
     if not tables:
         return str(len(loaded.measurable))
     return str(
@@ -165,9 +166,9 @@ def measuring(root: Path, preset: str, part: str = "") -> str:
 
 
 def tuning(root: Path, study: str) -> str:
-    """Table of the trials that chose a study's settings (``docs/STUDY/tuning.csv``), with one row for each method."""
+    """Table of the trials that chose a study's settings (``studies/STUDY/tuning.csv``), with a row for each method."""
     cells: dict[str, list[str]] = {}
-    for _, row in read_csv(root / "docs" / study / "tuning.csv")[1]:
+    for _, row in read_csv(root / "studies" / study / "tuning.csv")[1]:
         text = f"{row['settings']}: {row['fd']}"
         cells.setdefault(row["method"], []).append(f"**{text}**" if row["kept"] else text)
     lines = ["| method | settings and lowest FD; bold: the ones that are compared |", "|---|---|"]
@@ -191,7 +192,7 @@ def _plan(root: Path, preset: str) -> Jobs:
     from workflow.preset import Preset
 
     assumptions = load_assumptions()
-    loaded = Preset.load(root / f"config/{preset}.yaml")
+    loaded = Preset.load(find_preset(preset))
     return Jobs(Costs(loaded, assumptions.gpu(CARD), CARD, assumptions, fresh=True))
 
 

@@ -25,6 +25,7 @@ from workflow.docs.settings import schemas
 from workflow.docs.stored import store
 from workflow.docs.study import Study, opened
 from workflow.preset import Preset
+from workflow.preset.files import find_preset
 from workflow.preset.spec_files import row_digest
 
 MARKER = re.compile(r"<!--= (?P<words>.*?) -->(?P<text>.*?)<!--/-->", re.DOTALL)
@@ -85,11 +86,11 @@ def write_docs(
     """Writes stale pages and schemas, or only names them; returns one line for each.
 
     Args:
-        pages: Pages; by default ``README.md``, ``docs/*.md`` and ``docs/reference/*.md``.
+        pages: Pages; by default ``README.md`` and all of ``docs`` and ``studies``.
         check: Whether to change nothing.
         results: Results of a preset to store first.
         config: With ``results``: the preset's configuration; several files with spaces between them.
-        page: With ``results``: the preset's page, ``docs/reference/NAME.md``.
+        page: With ``results``: the preset's page, ``README.md`` of a folder below ``studies``.
         title: With ``results``: headline of the page; by default the preset's title.
         add: With ``results``: whether stored rows that are missing in these results stay, if their settings are
             unchanged.
@@ -101,24 +102,24 @@ def write_docs(
     if results and check:
         raise UserError("--store and --check exclude each other")
     kept = _keep(results, config, page, title, add, root) if results else None
-    docs, reference = root / "docs", root / "docs" / "reference"
-    everything = [root / "README.md", *sorted(docs.glob("*.md")), *sorted(reference.glob("*.md"))]
-    wanted = [Path(page).resolve() for page in pages] or [*everything, *([kept] if kept else [])]
-    data = sorted(docs.glob("*/data"))
+    data = sorted(path.parent for path in (root / "studies").rglob("stored/study.json"))
+    # Pages of stored studies, which are written as a whole.
+    written = {folder.parent / "README.md": folder.parent.name for folder in data}
+    everything = [root / "README.md", *sorted((root / "docs").rglob("*.md")), *sorted((root / "studies").rglob("*.md"))]
+    wanted = [Path(page).resolve() for page in pages] or [*everything, *written]
     for path in wanted:
-        stored = path.parent == reference and docs / path.stem / "data" in data
-        if path.suffix != ".md" or not (stored or path.is_file()):
+        if path.suffix != ".md" or not (path in written or path.is_file()):
             raise UserError(f"{path}: no such page (*.md)")
     # The schemas of a repository are written with its pages.
     texts = schemas(root) if (root / "workflow").is_dir() else {}
     with opened(root, data) as studies:
         if results and kept:
-            studies[kept.stem].draw(Path(results), docs / kept.stem)
+            studies[kept.parent.name].draw(Path(results), kept.parent)
         for path in dict.fromkeys(wanted):
-            about = studies.get(path.stem) if path.parent == reference else None
+            about = studies[written[path]] if path in written else None
             old = path.read_text(encoding="utf-8") if path.is_file() else ""
             name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-            texts[path] = about.page(f"../{path.stem}") if about else filled(old, studies, root, name)
+            texts[path] = about.page(".") if about else filled(old, studies, root, name)
     changed = []
     for path, new in texts.items():
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -134,15 +135,15 @@ def _keep(results: str | Path, config: str | None, page: str | None, title: str 
     """Stores the text files of results beside the page; returns the page."""
     if not config or not page:
         raise UserError(
-            "--store needs --config (the preset) and --page (docs/reference/NAME.md, with its data in docs/NAME/data)"
+            "--store needs --preset and --page (studies/NAME/README.md, with its data in studies/NAME/stored)"
         )
     path = root / page
-    if path.suffix != ".md" or path.parent != root / "docs" / "reference":
-        raise UserError(f"--page {page}: must be docs/reference/NAME.md")
-    preset = Preset.load(*(root / file for file in config.split()))
+    if path.name != "README.md" or not path.is_relative_to(root / "studies"):
+        raise UserError(f"--page {page}: must be README.md of a folder below studies")
+    preset = Preset.load(*map(find_preset, config.split()))
     asked = {run: row_digest(preset, run) for run in preset.runs}
     about = {"preset": config, "title": title or preset.config["title"]}
-    store(results, root / "docs" / path.stem / "data", about, asked, add)
+    store(results, path.parent / "stored", about, asked, add)
     return path
 
 

@@ -31,8 +31,8 @@ def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
         The pages.
     """
     shutil.rmtree(out, ignore_errors=True)
-    pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), root / "config" / "README.md"]
-    pages += [*(root / "docs").rglob("*.ipynb"), root / "tests" / "golden" / "README.md"]
+    pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "studies").rglob("*.md")]
+    pages += [*(root / "docs").rglob("*.ipynb"), root / "config" / "README.md", root / "tests" / "golden" / "README.md"]
     for page in pages:
         text = page.read_text(encoding="utf-8")
         text = _with_links(_notebook(text) if page.suffix == ".ipynb" else text, page, root, out)

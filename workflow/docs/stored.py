@@ -1,6 +1,6 @@
 """Stores results of a preset as small text files for a repository, sufficient to recompute every number.
 
-A stored study (``docs/NAME/data``) has these files; :func:`unpack` converts them into the input files of tables,
+A stored study (``studies/NAME/stored``) has these files; :func:`unpack` converts them into the input files of tables,
 figures and claims.
 
 - ``measurements.csv``: a line for each run and trial, a column for each metric.
@@ -55,7 +55,7 @@ def store(
     Args:
         results: Folder of a preset: ``measurements.csv`` (or trials below ``measurements/``) and training logs.
         out: Folder to write.
-        about: Further facts for ``study.json``: ``preset`` (its configuration file) and ``title``.
+        about: Further facts for ``study.json``: ``preset`` (its name or file) and ``title``.
         asked: Digest of each row's settings (:func:`workflow.preset.spec_files.row_digest`).
         add: Whether rows of ``out`` that are missing in these results stay, if their digest is unchanged.
 

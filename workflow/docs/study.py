@@ -28,13 +28,14 @@ from workflow.docs.counts import planned
 from workflow.docs.stored import read_study, unpack
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
+from workflow.preset.files import find_preset
 
 
 class Study:
     """A stored study (:mod:`workflow.docs.stored`).
 
     Args:
-        folder: Folder of the study, ``docs/NAME/data``.
+        folder: Folder of the study, ``studies/NAME/stored``.
         root: The repository with presets, sheets and claims.
         unpacked: Folder for the unpacked files.
     """
@@ -42,7 +43,7 @@ class Study:
     def __init__(self, folder: Path, root: Path, unpacked: Path) -> None:
         self.folder, self.root, self.unpacked = folder, root, unpacked
         self.facts: dict[str, Any] = read_study(folder)
-        self.preset = Preset.load(*(root / file for file in self.facts["preset"].split()))
+        self.preset = Preset.load(*map(find_preset, self.facts["preset"].split()))
         unpack(folder, unpacked)
         self.measured = load_measurements(unpacked / "measurements.csv")
 

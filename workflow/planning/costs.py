@@ -232,7 +232,7 @@ class Costs:
 
 @functools.cache
 def _published_teachers() -> dict[str, dict[str, Any]]:
-    teachers: dict[str, dict[str, Any]] = load_yaml(ROOT / "config/paper.yaml")["teachers"]
+    teachers: dict[str, dict[str, Any]] = load_yaml(ROOT / "studies/papers/paper.yaml")["teachers"]
     return teachers
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sida.config.datasets import MadeFrom
-from sida.config.mapping import load_yaml
 from workflow.preset.archives import find_archives
 from workflow.preset.checks import check_references
+from workflow.preset.files import read_preset
 from workflow.preset.paths import Paths
 from workflow.preset.rows import Rows
 from workflow.preset.specs import Specs
@@ -24,7 +24,7 @@ class Preset(Rows):
     """A validated preset: its rows, with ``paths`` of networks and ``specs`` of jobs.
 
     Args:
-        config: Settings as loaded from ``config/<preset>.yaml`` (Snakemake's overrides included).
+        config: Settings as :func:`~workflow.preset.files.read_preset` reads them (Snakemake's overrides included).
         source: File named in errors.
         own: Folders of the preset, which are searched first for files, data sets, checkpoints, protocols and layouts
             that the preset or its sheet names (:mod:`sida.config.resources`).
@@ -42,8 +42,7 @@ class Preset(Rows):
     @classmethod
     def load(cls, *paths: str | Path) -> Preset:
         """Loads a preset file; keys of further files win, as with Snakemake's ``--configfile``."""
-        config = functools.reduce(_merged, map(load_yaml, paths))
-        return cls(config, ", ".join(map(str, paths)), [Path(path).parent for path in reversed(paths)])
+        return cls(*read_preset(paths))
 
     @functools.cached_property
     def archives(self) -> dict[str, str]:
@@ -55,13 +54,3 @@ class Preset(Rows):
         found = self.origin(self.archives[path], self.source)
         assert found is not None  # archives have one
         return found
-
-
-def _merged(config: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with those of a later file, mapping by mapping."""
-    both = {key: _merged(config[key], value) for key, value in later.items() if _mappings(config.get(key), value)}
-    return {**config, **later, **both}
-
-
-def _mappings(*values: Any) -> bool:
-    return all(isinstance(value, Mapping) for value in values)

@@ -15,6 +15,7 @@ from sida.config.plugins import ALLOW, allowed, is_registered, refusal, source_f
 from sida.config.ranges import names_object
 from sida.config.resources import find
 from sida.errors import UserError
+from workflow.preset.files import read_preset
 
 #: Keys of presets, recipes, protocols and data sets, and columns of sheets, with values ``module:object``.
 _KEYS = {"callable", "class", "extractor", "kind", "method", "monitor"}
@@ -79,7 +80,7 @@ def allowing(codes: Sequence[OutsideCode]) -> str:
 
 def outside_code_of(preset: Path) -> list[OutsideCode]:
     """Finds names of outside code from a preset's file; see :func:`outside_code`."""
-    return outside_code(load_yaml(preset), str(preset), [preset.parent])
+    return outside_code(*read_preset([preset]))
 
 
 def _named(config: Mapping[str, Any], source: str, own: list[Path]) -> Iterator[tuple[str, str]]:

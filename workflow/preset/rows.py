@@ -72,7 +72,7 @@ class Rows:
                 dataset["path"] = there(dataset["path"], self.own)
 
     def _find_recipes(self) -> None:
-        """Adds the recipes of ``config/recipes`` that the sheet names (``imagenet64/sida``) to the preset's own."""
+        """Adds the recipes of files in ``recipes/`` that the sheet names (``imagenet64/sida``) to the preset's own."""
         files: dict[str, dict[str, Any]] = {}
         for run in self.runs.values():
             file, slash, name = (run.recipe or "").partition("/")

@@ -1,4 +1,4 @@
-"""The keys of a preset file (``config/*.yaml``): types, ranges, defaults and descriptions."""
+"""The keys of a preset file (``studies/<name>/preset.yaml``): types, ranges, defaults and descriptions."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class PresetSettings:
     """Keys of a preset file.
 
     Attributes:
+        base: File beside this one with the keys that this file does not set, for a variant of a preset.
         preset: Name of the preset; results go to ``results/<preset>/``.
         title: Headline of the report.
         seed: Base seed, from which all random numbers of the run derive.
@@ -74,10 +75,11 @@ class PresetSettings:
         trials_per_job: Trials that one job measures for samplers of many steps, so that cores share them; null: all.
         samplers: Samplers by name; the sheet names one per row.
         teachers: Diffusion teachers by id, trained here or imported from a checkpoint.
-        recipes: Distillation settings by name, in addition to those of ``config/recipes``; the sheet adds method,
+        recipes: Distillation settings by name, in addition to those of files in ``recipes/``; the sheet adds method,
             teacher, alpha and seed.
     """
 
+    base: str | None = None
     preset: Annotated[str, Pattern("[a-z][a-z0-9-]*", "of a-z, 0-9 and '-', first a letter")]
     title: str = ""
     seed: Natural = 0

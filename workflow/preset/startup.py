@@ -14,9 +14,10 @@ from pathlib import Path
 from sida.config.mapping import load_spec, load_yaml
 from sida.config.plugins import ALLOW, check_code_path
 from sida.config.resources import CHECKOUT, ROOT
-from sida.errors import UserError, suggestion
+from sida.errors import UserError
 from sida.files.ordinary_file import read_ordinary
 from sida.progress import say
+from workflow.preset.files import find_preset
 
 #: Largest difference in seconds between clocks of machines with a common disk.
 SLACK = 60.0
@@ -106,8 +107,11 @@ def check_command() -> None:
     for start in starts:
         for word in itertools.takewhile(lambda word: not word.startswith("-"), words[start + 1 :]):
             if not Path(word).is_file():
-                presets = [str(path) for path in Path(word).parent.glob("*.yaml")]
-                print(f"error: --configfile {word}: no such file{suggestion(word, presets)}", file=sys.stderr)
+                try:
+                    fault = f"--configfile {word}: no such file; this preset is {find_preset(word, '--configfile')}"
+                except UserError as error:
+                    fault = str(error)
+                print(f"error: {fault}", file=sys.stderr)
                 sys.exit(1)
 
 

@@ -1,6 +1,6 @@
 """Makes a new study: a folder outside the repository with a preset, its sheet, protocol, layouts and data.
 
-The files are made from templates in ``config/study``, whose variables ``$name`` depend on the data. Sizes and rates
+The files are made from templates in ``config/new``, whose variables ``$name`` depend on the data. Sizes and rates
 come from :mod:`workflow.preset.study_sizes`.
 """
 
@@ -68,7 +68,7 @@ def new_study(config: StudyConfig) -> list[str]:
     with atomic_folder(study) as part:
         values = {"name": name, **_data_values(config, part, study)}
         for file in STUDY_FILES:
-            text = string.Template(find("", f"config/study/{file}").read_text(encoding="utf-8")).substitute(values)
+            text = string.Template(find("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
             (part / file).parent.mkdir(exist_ok=True)
             (part / file).write_text(text, encoding="utf-8")
     return [

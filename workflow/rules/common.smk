@@ -23,6 +23,7 @@ from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
 from workflow.planning.watch import watch
 from workflow.preset import Preset
+from workflow.preset.files import read_preset
 from workflow.preset.lock import PresetLock
 from workflow.preset.missing_files import ask_for_missing, forget_failed, suggest_targets
 from workflow.preset.rehearsal import check_preset, unshown_remark
@@ -57,7 +58,8 @@ try:
     CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
     check_files(CONFIGFILES)
     # The last file takes precedence, as in Snakemake.
-    PRESET = Preset(config, ", ".join(CONFIGFILES) or "config", [Path(f).parent for f in reversed(CONFIGFILES)])
+    SETTINGS, SOURCE, FOLDERS = read_preset(CONFIGFILES, config)
+    PRESET = Preset(SETTINGS, SOURCE, FOLDERS)
     check_preset(PRESET)
     # Profiles of schedulers have a time limit for jobs; each job then requests its planned time.
     SITE = load_site(PRESET.own) if "runtime" in (workflow.resource_settings.default_resources or {}) else None
@@ -75,8 +77,8 @@ def watch_run():
     """Starts to watch all jobs of this run that compute."""
     jobs = [job for job in workflow.dag.needrun_jobs() if job.shellcmd]
     outputs = {str(job.jobid): [str(path) for path in job.output] for job in jobs}
-    folders = [str(Path(f).parent) for f in reversed(CONFIGFILES)]
-    return watch({"config": config, "source": PRESET.source, "folders": folders, "outputs": outputs})
+    folders = [str(folder) for folder in FOLDERS]
+    return watch({"config": SETTINGS, "source": SOURCE, "folders": folders, "outputs": outputs})
 
 
 def record_event(record):

@@ -9,7 +9,7 @@ EXAMPLES = """examples:
   sida analytic --out analytic.json
   sida analytic --set mixture_steps=50 --set 'alphas=[0.5, 1.0]' --out analytic.json
 
-Takes half a minute on one core. docs/alpha.md explains the numbers.
+Takes half a minute on one core. studies/alpha/README.md explains the numbers.
 """
 
 

@@ -20,9 +20,10 @@ from eval.results.summary import Measurement, Measurements, load_measurements
 from sida.errors import UserError
 from tests.eval.synthetic_output import write_preset
 from workflow.preset import Preset
+from workflow.preset.files import find_preset
 
 ROOT = Path(__file__).parents[3]
-CLAIMS = ROOT / "config" / "claims.yaml"
+CLAIMS = ROOT / "studies/papers/claims.yaml"
 PUBLISHED = load_published()
 
 
@@ -509,18 +510,18 @@ def test_removing_a_run_turns_its_claims_undecided_and_never_into_a_verdict(tmp_
 
 
 def test_runs_that_claims_name_are_in_the_sheet_of_the_released_checkpoints(claims):
-    sheet = set(Preset.load(*(ROOT / "config" / f"{name}.yaml" for name in ("released", "leakage"))).runs)
+    sheet = set(Preset.load(ROOT / "studies/papers/leakage.yaml").runs)
     named = {o.run for c in claims for p in c.parts for o in (p.a, p.b, p.level) if o is not None and o.run}
     assert named <= sheet
 
 
 @pytest.mark.parametrize(
-    ("preset", "file", "scope"),
-    [("paper", "claims", "paper"), ("miniature", "claims-miniature", "digits"), ("demo", "claims", "digits")],
+    ("preset", "study", "scope"),
+    [("paper", "papers", "paper"), ("miniature", "miniature", "digits"), ("demo", "demo", "digits")],
 )
-def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset, file, scope):
-    chosen = [claim for claim in load_claims(ROOT / f"config/{file}.yaml") if claim.scope == scope]
-    whole = Preset.load(ROOT / f"config/{preset}.yaml")
+def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset, study, scope):
+    chosen = [claim for claim in load_claims(ROOT / f"studies/{study}/claims.yaml") if claim.scope == scope]
+    whole = Preset.load(find_preset(preset))
     parts = [(claim, part) for claim in chosen for part in claim.parts]
     checked = 0
     for claim, part in parts:
@@ -629,8 +630,7 @@ def test_repeated_parts_replace_names_everywhere(tmp_path):
 
 
 def test_claims_that_other_claims_name_exist():
-    names = ("claims.yaml", "claims-miniature.yaml", "claims-questions.yaml")
-    texts = [(ROOT / "config" / name).read_text() for name in names]
+    texts = [path.read_text() for path in ROOT.glob("studies/*/*claims.yaml")]
     known = {found for text in texts for found in re.findall(r"^  - id: (\S+)$", text, re.M)}
     assert len(known) > 100
     assert {found for text in texts for found in re.findall(r"\b[A-Z]-\d\d\b", text)} <= known

@@ -18,7 +18,7 @@ from tests.eval.measuring.test_measure import data_spec, small_protocol
 from tests.training.toy import NETWORK
 
 SPEC = json.dumps(data_spec(protocol=small_protocol(num_samples=40, trials=1)))
-PUBLISHED = ["table", "--layout", "config/tables/table8.yaml", "--mode", "paper"]
+PUBLISHED = ["table", "--layout", "studies/papers/tables/table8.yaml", "--mode", "paper"]
 
 
 def writers(network, measured):

@@ -21,7 +21,7 @@ from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset, write_released
 
 ROOT = Path(__file__).parents[3]
-CLAIMS = str(ROOT / "config" / "claims.yaml")
+CLAIMS = str(ROOT / "studies/demo/claims.yaml")
 MAIN = ROOT / "config" / "tables" / "main.yaml"
 
 
@@ -365,9 +365,14 @@ def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monke
 def test_no_two_tables_and_no_two_figures_of_the_paper_have_one_number(preset, tmp_path, monkeypatch, mode):
     folder = tmp_path / "p"
     shutil.copytree(preset, folder)
-    inputs = ["--measurements", str(write_released(tmp_path / "m")), "--runs", str(ROOT / "config/runs/released.tsv")]
-    layouts = [*sorted((ROOT / "config" / "tables").glob("table[1-7]*.yaml")), tmp_path / "twice.yaml"]
-    layouts[-1].write_text(f"extends: {ROOT / 'config' / 'tables' / 'table4.yaml'}\n")
+    inputs = [
+        "--measurements",
+        str(write_released(tmp_path / "m")),
+        "--runs",
+        str(ROOT / "studies/papers/runs/released.tsv"),
+    ]
+    layouts = [*sorted((ROOT / "studies/papers/tables").glob("table[1-7]*.yaml")), tmp_path / "twice.yaml"]
+    layouts[-1].write_text(f"extends: {ROOT / 'studies/papers/tables/table4.yaml'}\n")
     for layout in layouts:
         out = folder / "tables" / f"{layout.stem}.tex"
         assert main(["table", "--layout", str(layout), *inputs, "--mode", mode, "--out", str(out)]) == 0

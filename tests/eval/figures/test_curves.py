@@ -366,7 +366,7 @@ def test_figures_write_sid2a_as_tables_do(tmp_path):
 
 def test_figure_4_names_two_methods(preset, tmp_path):
     names = [f"edm2-{size}-{method}" for size in ("xs", "s", "m", "l", "xl", "xxl") for method in ("sid", "sida")]
-    sheet = (ROOT / "config/runs/released.tsv").read_text()
+    sheet = (ROOT / "studies/papers/runs/released.tsv").read_text()
     (tmp_path / "released.tsv").write_text(sheet)
     log = (preset / "students/sid-a1.2/evaluations.jsonl").read_text().replace('"fd', '"fid')
     for name in names:

@@ -25,7 +25,7 @@ def build(folder, layouts, inputs, mode=()):
         path = ROOT / "config" / "tables" / f"{layout}.yaml"
         out = str(folder / "tables" / f"{layout}.tex")
         assert main(["table", "--layout", str(path), *inputs, *mode, "--out", out]) == 0
-    claims = ["claims", "--claims", str(ROOT / "config" / "claims.yaml"), *inputs, "--results", str(folder)]
+    claims = ["claims", "--claims", str(ROOT / "studies/demo/claims.yaml"), *inputs, "--results", str(folder)]
     assert main([*claims, "--out", str(folder / "claims.md")]) == 0
 
 
@@ -46,7 +46,7 @@ def preset(tmp_path_factory):
 def released(tmp_path_factory):
     """A preset like `released`: published beside measured."""
     folder = tmp_path_factory.mktemp("p") / "released"
-    inputs = ["--measurements", str(write_released(folder)), "--runs", str(ROOT / "config/runs/released.tsv")]
+    inputs = ["--measurements", str(write_released(folder)), "--runs", str(ROOT / "studies/papers/runs/released.tsv")]
     build(folder, ["table1", "table4"], inputs, ["--mode", "audit"])
     write_index(folder, folder / "index.html")
     return folder

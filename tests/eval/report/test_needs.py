@@ -7,13 +7,14 @@ import pytest
 from eval.report.needs import find_needs
 from sida.config.resources import ROOT
 from workflow.preset import Preset
+from workflow.preset.files import find_preset
 
-CONFIG = ROOT / "config"
+CONFIG, PAPERS = ROOT / "config", ROOT / "studies/papers"
 
 
 @pytest.fixture(scope="module")
 def demo():
-    return Preset.load(CONFIG / "demo.yaml").runs
+    return Preset.load(find_preset("demo")).runs
 
 
 def test_curves_read_logs_and_measure_what_they_mark(demo):
@@ -35,17 +36,17 @@ def test_table_measures_its_rows(demo):
 
 
 def test_rows_of_other_sheets_are_left_out(demo):
-    assert find_needs(CONFIG / "tables/table1.yaml", demo).measured == []
+    assert find_needs(PAPERS / "tables/table1.yaml", demo).measured == []
 
 
 def test_columns_and_variables_are_filled_in():
-    runs = Preset.load(CONFIG / "released.yaml").runs
-    assert "edm2-xs-sid" in find_needs(CONFIG / "tables/table4.yaml", runs).measured
-    assert "cifar10-uncond-sida-a1" in find_needs(CONFIG / "tables/table1.yaml", runs).measured
+    runs = Preset.load(find_preset("released")).runs
+    assert "edm2-xs-sid" in find_needs(PAPERS / "tables/table4.yaml", runs).measured
+    assert "cifar10-uncond-sida-a1" in find_needs(PAPERS / "tables/table1.yaml", runs).measured
 
 
 def test_hyperparameters_read_logs_only():
-    needs = find_needs(CONFIG / "tables/mini-table8.yaml", Preset.load(CONFIG / "miniature.yaml").runs)
+    needs = find_needs(ROOT / "studies/miniature/tables/mini-table8.yaml", Preset.load(find_preset("miniature")).runs)
     assert needs.measured == []
     assert {"t30-sid", "t30-sida"} <= set(needs.networks)
 
@@ -58,5 +59,5 @@ def test_faulty_layout_needs_every_row_and_leaves_the_message_to_the_builder(dem
 
 
 def test_pooled_rows_need_every_seed():
-    needs = find_needs(CONFIG / "tables/mini-teachers.yaml", Preset.load(CONFIG / "miniature.yaml").runs)
+    needs = find_needs(ROOT / "studies/miniature/tables/mini-teachers.yaml", Preset.load(find_preset("miniature")).runs)
     assert {"t10-sida", "t10b-sida"} <= set(needs.measured)

@@ -22,6 +22,7 @@ from tests.eval.synthetic_output import measurement_lines, write_csv, write_rele
 from workflow.preset import Preset
 
 ROOT = Path(__file__).parents[3]
+PAPERS = ROOT / "studies/papers"
 TABLES = ["table1", "table2", "table3", "table4", "table5", "table6", "table7"]
 SIZES = ["XS (125M)", "S (280M)", "M (498M)", "L (777M)", "XL (1.1B)", "XXL (1.5B)"]
 SETS = ["CIFAR-10 32×32", "ImageNet 64×64", "FFHQ 64×64", "AFHQ-v2 64×64"]
@@ -30,7 +31,7 @@ EMPTY = Measurements([], "none")
 
 
 def paper(name, mode="paper", measured=EMPTY, runs=None):
-    path = ROOT / "config" / "tables" / f"{name}.yaml"
+    path = PAPERS / "tables" / f"{name}.yaml"
     if name == "table8":
         mapping = read_layout(path)
         mapping.pop("kind")
@@ -235,7 +236,7 @@ def test_a_teacher_is_held_against_its_paper_by_its_lowest_of_three(tmp_path):
 
 @pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
 def test_measured_mode_shows_every_generator_and_says_which_cannot_be_measured(released, name):
-    preset = Preset.load(ROOT / "config" / "released.yaml")
+    preset = Preset.load(PAPERS / "released.yaml")
     kept = [row for row in released.rows if row.run not in preset.left_out]
     measured = Measurements(kept, "measurements.csv")
     table = paper(name, "measured", measured, preset.runs)
@@ -251,13 +252,13 @@ def test_measured_mode_shows_every_generator_and_says_which_cannot_be_measured(r
 
 
 def test_nothing_measured_at_all_is_a_table_that_says_so():
-    preset = Preset.load(ROOT / "config" / "released.yaml")
+    preset = Preset.load(PAPERS / "released.yaml")
     table = paper("table6", "measured", EMPTY, preset.runs)
     assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}
 
 
 def test_our_numbers_stand_under_our_labels_beside_version_4(released):
-    preset = Preset.load(ROOT / "config" / "released.yaml")
+    preset = Preset.load(PAPERS / "released.yaml")
     table = paper("table4-v4", "measured", released, preset.runs)
     assert [row.cells[0].text for row in table.rows] == ["EDM2", "EDM2", "SiD", "SiDA", "SiD2A"]
     assert {r["run"] for r in records(table) if r["model"] == "SiD2A"} == {
@@ -273,8 +274,8 @@ def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints(nam
     from eval.results.sheet import read_runs
     from eval.tables.lines import resolve
 
-    sheet = {run.run for run in read_runs(ROOT / "config" / "runs" / "released.tsv")}
-    layout = load_layout(ROOT / "config" / "tables" / f"{name}.yaml")
+    sheet = {run.run for run in read_runs(PAPERS / "runs/released.tsv")}
+    layout = load_layout(PAPERS / "tables" / f"{name}.yaml")
     lines = resolve(layout, EMPTY, {}, PUBLISHED, "audit")
     named = {source.run for line in lines for source in line.sources.values() if source.run}
     assert named
@@ -282,7 +283,7 @@ def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints(nam
 
 
 def test_unknown_published_id_names_layout_and_key(tmp_path):
-    text = (ROOT / "config" / "tables" / "table6.yaml").read_text().replace("table6-sida", "table6-sidda")
+    text = (PAPERS / "tables/table6.yaml").read_text().replace("table6-sida", "table6-sidda")
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(
         UserError, match=r"t\.yaml: rows\[3\]\.published: no published number 'table6-sidda.*did you mean 'table6-sida"
@@ -331,7 +332,7 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     from sida.config.mapping import from_mapping
     from sida.methods.resolve import DistillConfig
 
-    preset = Preset.load(ROOT / "config" / "demo.yaml")
+    preset = Preset.load(ROOT / "studies/demo/preset.yaml")
     preset.own.append(tmp_path)
     layout = tmp_path / "tables" / "t8.yaml"
     layout.parent.mkdir()
@@ -362,7 +363,7 @@ def test_time_and_memory_leave_out_the_first_record():
 
 
 def test_a_line_without_published_numbers_has_ours_alone():
-    path = ROOT / "config/tables/mini-table8.yaml"
+    path = ROOT / "studies/miniature/tables/mini-table8.yaml"
     mapping = read_layout(path)
     mapping.pop("kind")
     table = build_hyperparameters(load_hyper_layout(mapping, path), PUBLISHED, None, None, "audit")
