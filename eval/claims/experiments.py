@@ -1,4 +1,4 @@
-"""Experiments as data (``config/experiments-*.yaml``): questions with predictions written before the measurement.
+"""Experiments as data (``studies/*/questions.yaml``): questions with predictions written before the measurement.
 
 An experiment names claims, and rules decide their verdicts. Predictions stand with the experiment and not with the
 claims, so that no rule depends on the expected answer.

@@ -85,7 +85,7 @@ def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False)
         )
     neighbour = path.parent / base
     if path.parent.name in ("tables", "figures", "protocols") and (neighbour == path or not neighbour.is_file()):
-        neighbour = find(path.parent.name, Path(base).stem, [path.parent.parent], f"{path}: extends")
+        neighbour = find(path.parent.name, Path(base).stem, [Path("config")], f"{path}: extends")
     return read_extended(neighbour, (*seen, path), beside) | mapping
 
 

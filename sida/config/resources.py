@@ -86,7 +86,10 @@ def there(path: str, own: Iterable[Path] = ()) -> str:
 def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
     """All names of a kind for :func:`find`, sorted."""
     suffix = _KINDS[kind][1]
-    return sorted({path.stem for place in search_folders(own) for path in (place / kind).glob(f"*{suffix}")})
+    found = {path.stem for place in search_folders(own) for path in (place / kind).glob(f"*{suffix}")}
+    if kind == "runs":
+        found |= {path.parent.name for path in (ROOT / "studies").glob("*/runs.tsv")}
+    return sorted(found)
 
 
 def search_folders(own: Iterable[Path] = ()) -> list[Path]:

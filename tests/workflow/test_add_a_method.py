@@ -145,7 +145,7 @@ def printed(begin: str) -> str:
 
 def test_the_line_for_another_preset_works_as_printed(workspace):
     sheet = (workspace.folder / "studies/demo/runs.tsv").read_bytes()
-    for begin in ("cp config/runs", "printf 'noisy"):
+    for begin in ("cp studies/demo/runs", "printf 'noisy"):
         subprocess.run(printed(begin), shell=True, check=True, cwd=workspace.folder)
     command = printed("SIDA_ALLOW_CODE=docs.examples snakemake --cores 2 --config runs=")
     assert (workspace.folder / "studies/demo/runs.tsv").read_bytes() == sheet

@@ -175,8 +175,8 @@ def test_files_on_top_of_a_preset_are_planned_with_it(capsys):
     assert main(["plan", "--preset", "gpu studies/gpu/gpu-small.yaml", "--json", "tables/gpu.tex"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["gpu"] == "CPU"
-    assert main(["plan", "--preset", "gpu config/gpu-smal.yaml"]) == 1
-    assert "config/gpu-smal.yaml" in capsys.readouterr().err
+    assert main(["plan", "--preset", "gpu studies/gpu/gpu-smal.yaml"]) == 1
+    assert "studies/gpu/gpu-smal.yaml" in capsys.readouterr().err
 
 
 def test_tables_without_published_numbers_promise_none(capsys):

@@ -41,7 +41,7 @@ def test_a_stored_study_says_what_it_cannot_plan(capsys):
         ("power --store x --effect 1 --std 1", "either --store .* or --effect"),
         ("power --effect 1", "needs --std"),
         ("power --effect 1 --std 1 --seeds 1", "1 training seeds have no interval"),
-        ("power --store nowhere", "no preset config/nowhere.yaml"),
+        ("power --store nowhere", "no preset 'nowhere'"),
     ],
 )
 def test_faults_are_one_line(words, message, capsys):

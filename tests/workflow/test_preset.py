@@ -41,13 +41,13 @@ def changed(path: str, value) -> dict:
         ("seed", True, r"seed: must be an integer, got true"),
         ("preset", "De mo", r"preset: "),
         ("dataset", "digit", r"no data set 'digit'.*did you mean 'digits'"),
-        ("protocol", "config/protocols/none.yaml", r"demo.yaml: protocol: no such file 'config/protocols/none.yaml'"),
+        ("protocol", "none.yaml", r"demo/preset.yaml: protocol: no such file 'none.yaml'"),
         ("tables", ["mian"], r"tables: no layout of a table 'mian' \(did you mean 'main'\?\)"),
         ("figures", ["sample"], r"figures: no layout of a figure 'sample' \(did you mean 'samples'\?\)"),
         ("teachers", {}, r"run 'teacher-nfe35': no teacher 'digits-short'"),
         ("samplers/one-step", {"kind": "one-step"}, r"samplers.one-step.kind: must be one of one_step, heun, data"),
         ("table_mode", "audt", r"table_mode: must be one of"),
-        ("runs", "config/runs/none.tsv", r"runs: no such file 'config/runs/none.tsv'; give a sample sheet"),
+        ("runs", "none.tsv", r"runs: no such file 'none.tsv'; give a sample sheet"),
         ("teachers/digits-short", {"checkpoint": "x", "training": {}, "network": {}}, r"teachers.digits-short"),
         (
             "datasets",
@@ -205,9 +205,7 @@ def test_class_counts_that_are_missing_are_told_before_the_first_job(tmp_path):
     sheet = (ROOT / "studies/papers/runs/released.tsv").read_text()
     sheet = sheet.replace("config/protocols/imagenet64.yaml", str(tmp_path / "mine.yaml"))
     (tmp_path / "sheet.tsv").write_text(sheet)
-    settings = yaml.safe_load((ROOT / "studies/papers/released.yaml").read_text()) | {
-        "runs": str(tmp_path / "sheet.tsv")
-    }
+    settings = settings_of("released") | {"runs": str(tmp_path / "sheet.tsv")}
     message = r"run 'imagenet64-sid-a1': no class counts 'absent.json' .*sida data labels SOURCE --out absent.json"
     with pytest.raises(UserError, match=message):
-        Preset(settings)
+        Preset(settings, own=[ROOT / "studies/papers"])

@@ -12,6 +12,7 @@ from eval.measuring.protocol import load_protocol
 from eval.tables import load_layout
 from sida.config.resources import ROOT, base_name, find, names
 from sida.errors import UserError
+from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
 from workflow.preset.targets import Targets
 
@@ -54,7 +55,7 @@ def test_a_layout_of_one_s_own_may_extend_the_one_of_the_same_name(tmp_path):
 def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypatch):
     study, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    document = yaml.safe_load((ROOT / "studies/demo/preset.yaml").read_text())
+    document = settings_of("demo")
     document |= {"runs": "runs.tsv", "dataset": "mine", "protocol": "mine", "tables": ["mine"]}
     document["datasets"] = {"mine": {"kind": "zip", "path": "data/mine.zip", "resolution": 8, "label_dim": 10}}
     preset_file = put(study / "preset.yaml", yaml.safe_dump(document))
@@ -90,7 +91,7 @@ def test_a_name_may_have_a_dot(tmp_path):
 
 
 def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
-    document = yaml.safe_load((ROOT / "studies/demo/preset.yaml").read_text())
+    document = settings_of("demo")
     put(tmp_path / "lay/mine.yaml", "extends: ../../config/tables/main.yaml\n")
     preset = Preset({**document, "tables": ["lay/mine.yaml"]}, "demo.yaml", [tmp_path])
     assert f"{preset.results}/tables/mine.tex" in Targets(preset, False).tables_and_figures()

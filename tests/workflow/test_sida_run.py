@@ -14,7 +14,7 @@ from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
 from workflow.cli import sida_main
 
-PUBLISHED = str(ROOT / "config/published.yaml")
+PUBLISHED = str(ROOT / "studies/papers/published.yaml")
 PLANT = "import pathlib; pathlib.Path('was-here').touch()"
 
 
@@ -67,8 +67,8 @@ def test_words_go_through_and_the_plan_is_two_lines(folder, started, capsys):
 
 
 def test_a_folder_a_file_and_a_name_are_the_same(folder, started):
-    shutil.copytree(ROOT / "config/runs", folder / "study/config/runs")
-    shutil.copy(PUBLISHED, folder / "study/preset.yaml")
+    shutil.copytree(ROOT / "studies/papers", folder / "study")
+    (folder / "study/published.yaml").rename(folder / "study/preset.yaml")
     for name in ("study", "study/", "study/preset.yaml"):
         assert start(name, "-n") == 0
     assert {words[words.index("--configfile") + 1] for words in started} == {"study/preset.yaml"}

@@ -158,10 +158,10 @@ def test_tables_and_figures_get_their_rows_and_are_the_same(preset, made_up, tmp
         spec = preset.specs.table(name) if kind == "tables" else preset.specs.figure(name)
         own = tmp_path / f"{name}.json"
         own.write_text(json.dumps(spec))
-        needs = find_needs(ROOT / f"studies/papers/{kind}/{name}.yaml", preset.runs)
+        needs = find_needs(preset.layout(kind, name), preset.runs)
         # The analytic study has no rows.
         assert needs.analytic or 0 < len(read_runs(own)) < len(preset.runs) / 2
-        layout, sheet = ROOT / f"studies/papers/{kind}/{name}.yaml", ROOT / preset.sheet
+        layout, sheet = preset.layout(kind, name), ROOT / preset.sheet
         if kind == "tables":
             first, second = (make_table(layout, measured, runs, spec=spec, results=made_up) for runs in (sheet, own))
             assert first == second

@@ -101,6 +101,8 @@ def write_docs(
     """
     if results and check:
         raise UserError("--store and --check exclude each other")
+    for name in (config or "").split():
+        find_preset(name)
     kept = _keep(results, config, page, title, add, root) if results else None
     data = sorted(path.parent for path in (root / "studies").rglob("stored/study.json"))
     # Pages of stored studies, which are written as a whole.

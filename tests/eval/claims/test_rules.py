@@ -453,6 +453,11 @@ def claims():
     return load_claims(CLAIMS)
 
 
+@pytest.fixture(scope="module")
+def of_demo():
+    return load_claims(ROOT / "studies/demo/claims.yaml")
+
+
 def test_all_claims_of_the_papers_are_there_once(claims):
     ids = [claim.id for claim in claims]
     assert [name for name in ids if name.startswith("C-")] == [f"C-{n:02d}" for n in range(1, 77)]
@@ -474,12 +479,11 @@ def test_the_papers_numbers_give_the_known_verdicts(claims):
     assert verdicts["C-01"] == "not decided here"  # a published number does not reproduce itself
 
 
-def test_demo_claims_are_decided_on_the_demo_and_say_what_they_speak_about(tmp_path, claims):
+def test_demo_claims_are_decided_on_the_demo_and_say_what_they_speak_about(tmp_path, of_demo):
     preset = write_preset(tmp_path / "p")
     runs = {run.run: run for run in read_runs(preset / "runs.tsv")}
     found = Evidence(load_measurements(preset / "measurements.csv"), runs, PUBLISHED, preset / "students")
-    digits = [claim for claim in claims if claim.scope == "digits"]
-    verdicts = decide(digits, found)
+    verdicts = decide(of_demo, found)
     outcomes = {v.claim.id: v.outcome for v in verdicts}
     assert outcomes["D-01"] == outcomes["D-06"] == outcomes["D-09"] == "supported"
     assert outcomes["D-05"] == "contradicted"
