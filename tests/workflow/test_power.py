@@ -26,10 +26,10 @@ def test_numbers_as_json(capsys):
 
 
 def test_a_stored_study_says_what_it_cannot_plan(capsys):
-    assert main(["power", "--store", str(ROOT / "docs" / "demo" / "data")]) == 0
+    assert main(["power", "--store", str(ROOT / "studies/demo/stored")]) == 0
     out = capsys.readouterr().out
     assert "D-10: one training seed" in out
-    assert main(["power", "--store", str(ROOT / "docs" / "demo" / "data"), "--json"]) == 0
+    assert main(["power", "--store", str(ROOT / "studies/demo/stored"), "--json"]) == 0
     (plan,) = json.loads(capsys.readouterr().out)
     assert (plan["claim"], plan["difference"]) == ("D-10", None)
 

@@ -23,9 +23,8 @@ from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers
 from workflow.docs.settings import schemas
 from workflow.docs.stored import store
-from workflow.docs.study import Study, opened
+from workflow.docs.study import Study, opened, preset_files
 from workflow.preset import Preset
-from workflow.preset.files import find_preset
 from workflow.preset.spec_files import row_digest
 
 MARKER = re.compile(r"<!--= (?P<words>.*?) -->(?P<text>.*?)<!--/-->", re.DOTALL)
@@ -101,8 +100,7 @@ def write_docs(
     """
     if results and check:
         raise UserError("--store and --check exclude each other")
-    for name in (config or "").split():
-        find_preset(name)
+    preset_files(config or "", root)  # faults of an option are told first
     kept = _keep(results, config, page, title, add, root) if results else None
     data = sorted(path.parent for path in (root / "studies").rglob("stored/study.json"))
     # Pages of stored studies, which are written as a whole.
@@ -142,7 +140,7 @@ def _keep(results: str | Path, config: str | None, page: str | None, title: str 
     path = root / page
     if path.name != "README.md" or not path.is_relative_to(root / "studies"):
         raise UserError(f"--page {page}: must be README.md of a folder below studies")
-    preset = Preset.load(*map(find_preset, config.split()))
+    preset = Preset.load(*preset_files(config, root))
     asked = {run: row_digest(preset, run) for run in preset.runs}
     about = {"preset": config, "title": title or preset.config["title"]}
     store(results, path.parent / "stored", about, asked, add)

@@ -43,7 +43,7 @@ class Study:
     def __init__(self, folder: Path, root: Path, unpacked: Path) -> None:
         self.folder, self.root, self.unpacked = folder, root, unpacked
         self.facts: dict[str, Any] = read_study(folder)
-        self.preset = Preset.load(*map(find_preset, self.facts["preset"].split()))
+        self.preset = Preset.load(*preset_files(self.facts["preset"], root))
         unpack(folder, unpacked)
         self.measured = load_measurements(unpacked / "measurements.csv")
 
@@ -177,6 +177,11 @@ class Study:
                 path.unlink()
         for name, path in sorted(drawn.items()):
             reduced(path, pictures / f"{name}.png")
+
+
+def preset_files(named: str, root: Path) -> list[Path]:
+    """Files of presets, by names or by paths below ``root``, with spaces between them."""
+    return [root / one if (root / one).is_file() else find_preset(one) for one in named.split()]
 
 
 @contextlib.contextmanager
