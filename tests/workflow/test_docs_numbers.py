@@ -190,7 +190,7 @@ def test_every_claim_of_the_papers_has_its_counterparts_or_a_reason(stored, tmp_
     papers = [claim for claim in load_claims(ROOT / "studies/papers/claims.yaml") if claim.scope == "paper"]
     assert list(rows) == [claim.id for claim in papers]
     mirrored = [claim for claim in load_claims(ROOT / "studies/miniature/claims.yaml") if "C-27" in claim.counterpart]
-    assert [rows["C-27"].count(f"[{claim.id}](reference/miniature.md#") for claim in mirrored] == [1] * len(mirrored)
+    assert [rows["C-27"].count(f"[{claim.id}](miniature/README.md#") for claim in mirrored] == [1] * len(mirrored)
     assert re.search(r"\*\*(yes|no|not decided)\*\*: ", rows["C-27"])
     assert rows["C-50"] == rows["C-53"] == "Counted, not measured."
     assert "printed numbers" in rows["C-01"]
