@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from sida.assets.content import is_page, packing, wrong_content
 from sida.assets.part import PartialDownload, validator
+from sida.assets.transport import BrokenError, HopelessError, new_session, open_url
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.progress import Progress, say
@@ -41,6 +42,9 @@ class Transfer:
         backoff: Seconds before the second attempt; doubled each time, at most ``max_backoff``.
         max_backoff: Longest pause in seconds.
         timeout: Seconds without any byte after which a connection counts as broken.
+        window: Seconds in each of which a connection must bring at least ``least`` bytes; so a file takes at most
+            ``size / least`` windows.
+        least: See ``window``.
         quiet: Whether to print no progress.
         largest: Limit in bytes of a file whose size is not registered; None: $SIDA_MAX_DOWNLOAD gigabytes, or 64.
         stop: Event with which another thread ends the download; received bytes are kept.
@@ -51,6 +55,8 @@ class Transfer:
     backoff: float = 1.0
     max_backoff: float = 30.0
     timeout: float = 30.0
+    window: float = 60.0
+    least: int = 1 << 20
     quiet: bool = False
     largest: int | None = None
     stop: threading.Event = dataclasses.field(default_factory=threading.Event, compare=False)
@@ -79,18 +85,6 @@ class StoppedError(Exception):
     """All downloads were asked to end."""
 
 
-class BrokenError(Exception):
-    """The attempt failed, but another one may succeed; ``wait`` is the pause that the server asked for."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-class HopelessError(Exception):
-    """The URL does not give the file; a mirror may."""
-
-
 def download(asset: Asset, part: PartialDownload, sha256: str, transfer: Transfer) -> tuple[str, str]:
     """Downloads an asset into ``part``, which may hold its beginning from an earlier try.
 
@@ -107,11 +101,8 @@ def download(asset: Asset, part: PartialDownload, sha256: str, transfer: Transfe
         UserError: No URL gave the file; the message has the reasons, and received bytes are kept for the next try.
         StoppedError: ``transfer.stop`` was set.
     """
-    import requests
-
     reasons = []
-    with requests.Session() as session:
-        session.headers["Accept-Encoding"] = "identity"
+    with new_session(transfer.window, transfer.least) as session:
         for url in asset.urls:
             try:
                 return _from_url(session, asset, url, part, sha256, transfer), url
@@ -144,9 +135,9 @@ def _from_url(session: Session, asset: Asset, url: str, part: PartialDownload, s
             spoilt = True
             raise BrokenError(f"{fault}; starting over")
         except BrokenError as error:
-            after = part.size
-            idle = 0 if after > before else idle + 1
-            pause = transfer.backoff if after > before else pause
+            better = part.size > before and not error.slow
+            idle = 0 if better else idle + 1
+            pause = transfer.backoff if better else pause
             if idle >= transfer.attempts:
                 raise HopelessError(f"{error} ({idle} attempts)") from None
             wait = max(pause * random.uniform(0.75, 1.25), min(error.wait, 2 * transfer.max_backoff))
@@ -166,7 +157,7 @@ def _attempt(session: Session, asset: Asset, url: str, part: PartialDownload, kn
         return
     done, headers = part.resume(url, known)
     try:
-        with session.get(url, headers=headers, stream=True, timeout=transfer.timeout) as response:
+        with open_url(session, url, headers, transfer.timeout) as response:
             start, total = _accepted(response, done, part, asset, known, transfer)
             with open(part.path, "r+b" if part.path.exists() else "wb") as stream:
                 stream.seek(start)

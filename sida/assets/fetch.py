@@ -83,6 +83,7 @@ def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> Non
         raise UserError(by_hand(asset, target))
     target.parent.mkdir(parents=True, exist_ok=True)
     part = PartialDownload(target.with_name(target.name + ".part"))
+    part.remove_others()
     recorded = read_records(folder).get(asset.target, {}).get("sha256", "")
     with download_slot(folder, slots, transfer.pause):
         found, url = download(asset, part, asset.sha256 or recorded, transfer)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ class PartialDownload:
 
     def __init__(self, path: Path) -> None:
         self.path, self._note = path, path.with_name(path.name + ".json")
+
+    def remove_others(self) -> None:
+        """Removes links, pipes and devices that stand in the place of the unfinished download and its note."""
+        for path in (self.path, self._note):
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+                path.unlink()
 
     @property
     def target(self) -> str:

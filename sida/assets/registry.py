@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import ipaddress
 import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from sida.config.plugins import check_code_path
 from sida.config.resources import ROOT, find
@@ -160,13 +163,11 @@ def asset_at(address: str) -> Asset:
     hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?/([\w.+-]+(?:/[\w.+-]+)*)", place, re.ASCII)
     url = place
     if place.startswith("hf://"):
-        if not hub or {".", ".."} & set(hub[3].split("/")):
+        if not hub or {".", ".."} & set(re.split("[/@]", place)):
             raise UserError(f"'{address}': must be hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY@REVISION/FILE")
         url = f"{os.environ.get('HF_ENDPOINT') or _HUB}/{hub[1]}/resolve/{hub[2] or 'main'}/{hub[3]}"
-    if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+/[!-~]+", url) or "#" in url:
-        raise UserError(
-            f"'{address}': must be https://HOST/PATH without user name, spaces and '#' (but #sha256=DIGITS)"
-        )
+    if fault := address_fault(url):
+        raise UserError(f"'{address}': {fault}")
     if "#" in address and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise UserError(f"'{address}': sha256 must be 64 lower-case hexadecimal digits")
     if place.startswith("http://") and not sha256:
@@ -174,6 +175,21 @@ def asset_at(address: str) -> Asset:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(url.partition("?")[0]).name).lstrip(".")[-80:] or "file"
     target = f"addresses/{hashlib.sha256(url.encode()).hexdigest()[:16]}/{name}"
     return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url)
+
+
+def address_fault(url: str) -> str | None:
+    """Reason why a URL can never be asked for, as words that follow it; None for a good one."""
+    if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+/[!-~]+", url) or "#" in url:
+        return "must be https://HOST/PATH without user name, spaces and '#' (but #sha256=DIGITS)"
+    with contextlib.suppress(ValueError):
+        host, port = urlsplit(url).hostname or "", urlsplit(url).port
+        if ":" in host or re.fullmatch("[0-9.]+", host):
+            ipaddress.ip_address(host)
+        elif not all(re.fullmatch(r"(?!-)[a-z0-9-]{1,63}(?<!-)", part) for part in host.split(".")):
+            raise ValueError
+        if port != 0 and len(host) < 254:
+            return None
+    return "has no valid host or port; correct it"
 
 
 def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
@@ -207,8 +223,8 @@ def _asset(row: dict[str, str], where: str) -> Asset:
         raise UserError(f"{where}: sha256 must be 64 lower-case hexadecimal digits or empty")
     mirrors = tuple(row["mirrors"].split())
     for url in (*mirrors, *filter(None, [row["url"]])):
-        if not url.startswith(("https://", "http://")):
-            raise UserError(f"{where}: '{url}' must begin with https:// or http://")
+        if fault := address_fault(url):
+            raise UserError(f"{where}: '{url}' {fault}")
     size = int(row["size"]) if row["size"] else None
     texts = {name: row[name] for name in ("id", "url", "sha256", "target", "license", "source", "note")}
     return Asset(**texts, kind=kind, network=network, mirrors=mirrors, size=size)

@@ -1,0 +1,192 @@
+"""Servers that crawl, never end, or lead elsewhere: each download ends in one line, in time, with few bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import threading
+import time
+
+import pytest
+import requests
+
+from sida.assets import Asset, Transfer, fetch
+from sida.assets.registry import asset_at, load_registry
+from sida.assets.transport import HopelessError, open_url
+from sida.errors import UserError
+
+WINDOW = 0.3
+HASTY = Transfer(attempts=2, backoff=0.0, timeout=WINDOW, window=WINDOW, least=1 << 16, quiet=True)
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+    "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"a: b\r\n" * 1000),
+    "the body of a redirect": (
+        b"HTTP/1.1 302 Found\r\nLocation: /f\r\nTransfer-Encoding: chunked\r\n\r\n", b"400\r\n" + b"x" * 1024 + b"\r\n"
+    ),
+}  # fmt: skip
+SLOW = {
+    "headers": (OK, b"a"),
+    "the body": (OK + b"Content-Length: 1000000\r\n\r\n", b"x" * 64),
+    "chunk extensions": (CHUNKED, b"1;" + b"x" * 30 + b"\r\nx\r\n"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"a: b\r\n"),
+}
+
+
+@contextlib.contextmanager
+def raw_server(first: bytes, then: bytes, pause: float):
+    """Answers up to 20 connections, each for up to 5 s: ``first``, and ``then`` again and again."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    sent: list[int] = []
+    ended = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.settimeout(1)
+            connection.recv(1 << 16)
+            connection.sendall(first)
+            until = time.monotonic() + 5
+            while time.monotonic() < until and not ended.wait(pause):
+                connection.sendall(then)
+                sent.append(len(then))
+
+    def listen() -> None:
+        for _ in range(20):
+            with contextlib.suppress(OSError):
+                threading.Thread(target=answer, args=[listener.accept()[0]], daemon=True).start()
+            if ended.is_set():
+                return
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/f", sent
+    finally:
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(2)
+
+
+def one(url: str, **options) -> dict[str, Asset]:
+    return {"net": Asset(id="net", kind="network", url=url, target="some/net.pkl", **options)}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_an_answer_without_end_ends(tmp_path, what):
+    began = time.monotonic()
+    with (
+        raw_server(*ENDLESS[what], 0.0) as (url, sent),
+        pytest.raises(UserError, match=r"headers without end|redirects"),
+    ):
+        fetch("net", registry=one(url), cache=tmp_path, transfer=HASTY)
+    assert time.monotonic() - began < 4
+    assert sum(sent) < 100 << 20
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_a_server_that_crawls_is_left(tmp_path, what):
+    began = time.monotonic()
+    with (
+        raw_server(*SLOW[what], WINDOW / 10) as (url, _),
+        pytest.raises(UserError, match=r"less than .* \(2 attempts\)"),
+    ):
+        fetch("net", registry=one(url), cache=tmp_path, transfer=HASTY)
+    assert time.monotonic() - began < 4
+
+
+def test_credentials_of_no_host_go_nowhere(site, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    seen = []
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", lambda self, it, **_: seen.append(it.headers) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fetch("net", registry=one(site.add("f", b"x")), cache=tmp_path, transfer=HASTY)
+    assert "Authorization" not in seen[0]
+
+
+class Answers:
+    """A session that gives redirects, and keeps what it was asked."""
+
+    def __init__(self, *locations: str) -> None:
+        self.locations, self.asked = list(locations), []
+
+    def get(self, url, auth, **_):
+        self.asked.append((url, auth if isinstance(auth, tuple) else None))
+        answer = requests.Response()
+        answer.raw = io.BytesIO()
+        answer.status_code = 302 if self.locations else 200
+        if self.locations:
+            answer.headers["Location"] = self.locations.pop(0)
+        return answer
+
+
+def test_credentials_go_to_the_host_of_the_address_over_https(tmp_path, monkeypatch):
+    entries = "machine a.org login me password secret\nmachine b.org login me password other\n"
+    (tmp_path / "netrc").write_text(f"{entries}default login x password y\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    answers = Answers("https://b.org/g", "https://a.org:8443/h", "https://c.org/i", "https://a.org/j")
+    assert open_url(answers, "https://a.org/f", {}, 1).status_code == 200
+    mine = ("me", "secret")
+    assert [auth for _, auth in answers.asked] == [mine, None, None, None, mine]
+    answers = Answers("http://a.org/g")
+    open_url(answers, "http://a.org/f", {}, 1)
+    assert [auth for _, auth in answers.asked] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("locations", "fault"),
+    [
+        (["http://a.org/f"], "from https to http"),
+        (["/g", "//b.org/g", "http://127.0.0.1/g"], "from https to http"),
+        (["https://a.org:99999/g"], "no valid host or port"),
+        (["file:///etc/passwd"], "must be https"),
+        (["https://a..b/g"], "no valid host"),
+        (["/g"] * 30, "redirects"),
+    ],
+)
+def test_a_redirect_keeps_https_and_leads_to_an_address(locations, fault):
+    with pytest.raises(HopelessError, match=fault):
+        open_url(Answers(*locations), "https://a.org/f", {}, 1)
+
+
+ADDRESSES = [
+    "https://host:99999/x", "https://host:0/x", "https://host:a/x", "https://[::1/x", "https://[1:2/x", "https://]/x",
+    "https://a..b/x", "https://-a/x", "https://.../x", "https://300.1.1.1/x", f"https://{'a' * 64}/x", "https://:80/x",
+    "hf://a/..@../evil/net.pkl", "hf://../b/net.pkl", "hf://a/b@../net.pkl", "hf://a/./net.pkl",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_that_can_never_work_is_refused_before_it_is_asked(tmp_path, address):
+    with pytest.raises(UserError) as caught:
+        asset_at(address)
+    assert str(caught.value).startswith(f"'{address}'")
+    if address.startswith("https"):
+        row = ["net", "network", address, "", "", "", "net.pkl", "", "", ""]
+        columns = ["id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note"]
+        (tmp_path / "assets.tsv").write_text("\n".join(map("\t".join, (columns, row))))
+        with pytest.raises(UserError, match=r"assets.tsv:2: "):
+            load_registry(tmp_path / "assets.tsv")
+
+
+@pytest.mark.parametrize(
+    "address", ["https://a.b-c.org:8443/x", "https://[::1]:80/x", "https://10.0.0.1/x", "https://h/x"]
+)
+def test_good_addresses_are_taken(address):
+    assert asset_at(address).url == address
+
+
+def test_a_part_that_is_a_link_is_not_followed(site, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"precious")
+    for name in ("net.pkl.part", "net.pkl.part.json"):
+        (tmp_path / "cache/some").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache/some" / name).symlink_to(mine)
+    path = fetch("net", registry=one(site.add("f", b"x" * 1000)), cache=tmp_path / "cache", transfer=HASTY)
+    assert path.read_bytes() == b"x" * 1000
+    assert not path.is_symlink()
+    assert mine.read_bytes() == b"precious"
