@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from sida.assets import checked, fetch, load_registry
+from sida.assets import check_pinned_code, checked, fetch, load_registry
 from sida.config.plugins import check_code_path
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
@@ -39,6 +39,8 @@ def load_hub_model(repository: str, model: str, weights: str | Path) -> tuple[to
         raise UserError(f"{repository}: no such folder; give a copy of the repository, a folder with hubconf.py")
     if repository not in registry:
         check_code_path(repository, "a folder whose hubconf.py is run")
+    else:
+        check_pinned_code(registry[repository])
     path = given or fetch(str(weights))
     if not own and not path.is_file():
         raise UserError(f"{path}: no such file of weights; leave the option out to take the registered ones")

@@ -2,7 +2,7 @@
 
 from sida.assets.cache import cache_dir
 from sida.assets.download import Transfer
-from sida.assets.fetch import checked, fetch, forget, verify_asset
+from sida.assets.fetch import check_pinned_code, checked, fetch, forget, verify_asset
 from sida.assets.many import fetch_many
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 
@@ -10,6 +10,7 @@ __all__ = [
     "Asset",
     "Transfer",
     "cache_dir",
+    "check_pinned_code",
     "checked",
     "fetch",
     "fetch_many",

@@ -26,9 +26,9 @@ class ReadOnlyCacheError(UserError):
 def cache_dir() -> Path:
     """Cache folder: ``$SIDA_CACHE``, else ``sida`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
     if os.environ.get("SIDA_CACHE"):
-        return Path(os.environ["SIDA_CACHE"]).expanduser()
+        return Path(os.path.expanduser(os.environ["SIDA_CACHE"]))
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "sida"
+    return Path(os.path.expanduser(base)) / "sida"
 
 
 @contextlib.contextmanager

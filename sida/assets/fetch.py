@@ -22,6 +22,7 @@ from sida.assets.content import wrong_content
 from sida.assets.download import Transfer, download
 from sida.assets.part import PartialDownload
 from sida.assets.registry import Asset, find_asset, load_registry
+from sida.config.plugins import check_code_path
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.progress import say
@@ -90,6 +91,17 @@ def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> Non
     transfer.pause(0)
     part.finish(target)
     _record(asset, folder, found, url)
+
+
+def check_pinned_code(asset: Asset) -> None:
+    """Refuses an archive of code that the registry has no hash of, without the user's permission.
+
+    Raises:
+        UserError: There is no permission.
+    """
+    if asset.kind == "code" and not asset.sha256:
+        kind = f"where the code of {asset.url or asset.source} goes, which has no registered sha256"
+        check_code_path(cache_dir() / asset.target, kind)
 
 
 def verify_asset(
@@ -163,7 +175,7 @@ def checked(path: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: The hash differs.
     """
-    path, cache = Path(path).expanduser(), cache_dir().resolve()
+    path, cache = Path(os.path.expanduser(path)), cache_dir().resolve()
     if path.is_file() and path.resolve().is_relative_to(cache):
         target = path.resolve().relative_to(cache).as_posix()
         for asset in [asset for asset in load_registry().values() if asset.target == target][:1]:

@@ -78,7 +78,11 @@ def check_output_path(path: str, option: str) -> None:
     """
     if not path.strip() or "\0" in path:
         raise UserError(f"{option} '{path}': is not a path; give a file or folder to write")
-    place = Path(path).expanduser().absolute()
+    if path[0] == "~" and os.path.expanduser(path) == path:
+        raise UserError(
+            f"{option} {path}: nothing can be written there, since there is no such user; choose another place"
+        )
+    place = Path(os.path.expanduser(path)).absolute()
     try:
         parent = next(folder for folder in (place, *place.parents) if _there(folder))
         if parent == place and not place.is_dir():

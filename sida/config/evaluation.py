@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any
 
-from sida.config.ranges import Count, Fraction, ObjectName, Positive, Range
+from sida.config.mapping import from_mapping
+from sida.config.plugins import MONITOR
+from sida.config.ranges import Count, Device, Fraction, Natural, ObjectName, Positive, Range
+from sida.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,29 @@ class EvaluationSettings(EvaluationPoints):
 
     monitor: ObjectName
     kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.monitor == MONITOR:
+            try:
+                from_mapping(MonitorArguments, self.kwargs, "kwargs")
+            except UserError as error:
+                raise ValueError(str(error)) from None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MonitorArguments:
+    """Types of the arguments of :func:`eval.measuring.monitor.make_monitor`, where a file gives them."""
+
+    dataset: dict[str, Any]
+    protocol: str | dict[str, Any] = "digits"
+    num_samples: Annotated[int, Range(least=2)] | None = None
+    trials: Count = 1
+    seed0: Natural = 0
+    batch_size: Count | None = None
+    device: Device = "cpu"
+    threads: Natural = 0
+    references: dict[str, str] | None = None
+    extractors: dict[str, dict[str, Any]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
         UserError: No such name (the message suggests the closest one), or no such file.
     """
     noun, suffix = _KINDS[kind]
-    path, own = Path(name).expanduser(), list(own)
+    path, own = Path(os.path.expanduser(name)), list(own)
     prefix = f"{where}: " if where else ""
     is_name = len(path.parts) <= 1
     # A name may have a dot, as in 'cifar10-v1.2'.
@@ -79,7 +79,7 @@ def base_name(name: str | Path) -> str:
 
 def there(path: str, own: Iterable[Path] = ()) -> str:
     """A data path below a folder of the preset, the current folder or the checkout; unchanged if it exists nowhere."""
-    found = ((base / Path(path).expanduser()) for base in (*own, Path(), ROOT))
+    found = ((base / Path(os.path.expanduser(path))) for base in (*own, Path(), ROOT))
     return str(next((place for place in found if place.exists()), path))
 
 

@@ -73,7 +73,7 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
         if size != (spec.get(key) or size):
             raise UserError(f"{where}: '{labels.name}' has {key} {size:,}, the data set {spec[key]:,}; get it again")
     path = spec.get("path")
-    if (path is not None and not Path(path).expanduser().exists()) or spec.get("label_dim") == 0:
+    if (path is not None and not Path(os.path.expanduser(path)).exists()) or spec.get("label_dim") == 0:
         return
     dataset = load_dataset({**spec, "max_size": None, "xflip": False, "cache": False}, where)
     found = collections.Counter(dataset.class_indices.tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def open_stored(config: DatasetConfig, **views: Any) -> Dataset:
     Raises:
         ValueError: The path is a folder for kind ``zip``, or a file for kind ``folder``.
     """
-    path = Path(str(config.path)).expanduser()
+    path = Path(os.path.expanduser(str(config.path)))
     if path.exists() and path.is_dir() != (config.kind == "folder"):
         raise ValueError(f"kind: {path} is a {'folder' if path.is_dir() else 'file'}, not a {config.kind}")
     return open_archive(str(path), cache=config.cache, **views)

@@ -12,6 +12,7 @@ together equal a call of the monitor. Any other monitor is called by rank 0 alon
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from sida.config.plugins import code_sha256, is_ours, load_object
 from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
+from sida.errors import UserError
 from sida.files.atomic import by_content
 from sida.sampling import Drawer
 from sida.training.interruption import Interruption, StopRequest
@@ -152,4 +154,8 @@ def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], 
     kwargs = {k: v for k, v in evaluation.get("kwargs", {}).items() if k != "dataset" or v != dataset}
     facts: Callable[..., Any] | None = getattr(module, "monitor_facts", None)
     points = {key: value for key, value in evaluation.items() if value is not None}
+    try:
+        inspect.signature(factory).bind(**evaluation.get("kwargs", {}))
+    except TypeError as error:
+        raise UserError(f"{where}.kwargs: {evaluation['monitor']} does not accept them ({error})") from None
     return {**points, **source, "monitor": name, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}

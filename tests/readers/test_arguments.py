@@ -70,7 +70,7 @@ def test_a_place_where_nothing_can_be_written_is_told_first(command, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
     os.symlink("circle", "circle")
-    for place in ("", " ", "/proc/x/y.json", "file/y", "a\0b", "x" * 300, "circle/y"):
+    for place in ("", " ", "/proc/x/y.json", "file/y", "a\0b", "x" * 300, "circle/y", "~nosuchuser/y"):
         status, error = called(capsys, command, *WRITING[command], place)
         assert status == 1
         assert error.count("\n") == 1

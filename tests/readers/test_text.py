@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 
 import pytest
+import yaml
 
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from sida.cli.commands._spec import read_spec
 from sida.config.mapping import from_mapping, load_spec, load_yaml
+from sida.config.plugins import MONITOR
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.training.config import TeacherConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
+from workflow.cli import sida_main
 
 SHEET = "run\tlabel\tmethod\na\tÄ first\tsid\nb\tsecond\tsida\n"
 
@@ -208,3 +214,41 @@ def test_rows_of_a_spec_that_are_no_list(tmp_path):
 def test_a_trial_beyond_all_others_is_a_gap_not_a_list_of_gaps(tmp_path):
     rows = [{**row, "trial": 10**15 if row["trial"] else 0} for row in measurement_lines(trials=2)]
     assert "trial" in refused(load_measurements, write_csv(tmp_path / "m.csv", rows))
+
+
+def test_a_home_of_nobody_is_a_missing_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "config/published.yaml").read_text()
+    (tmp_path / "preset.yaml").write_text(re.sub("^runs:.*", "runs: '~nosuchuser/x.tsv'", text, flags=re.MULTILINE))
+    words = (
+        ["info", "~nosuchuser/x"],
+        ["plan", "--preset", "~nosuchuser/x.yaml"],
+        ["data", "check", "~nosuchuser/x.zip"],
+    )
+    for call in (*words, ["plan", "--preset", "preset.yaml"]):
+        assert sida_main(call) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "no such file" in error
+        assert "~nosuchuser/x" in error
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "fault"),
+    [
+        ({"trials": "x"}, "evaluation.kwargs.trials"), ({"num_samples": 1}, "num_samples"),
+        ({"threads": -1}, "threads"),
+        ({"extractors": [1]}, "extractors"), ({"device": "tpu"}, "device"), ({"trails": 2}, "'trails'.*trials"),
+        ({"dataset": "digits"}, "dataset"), ({"references": {"a": 1}}, "references"), ({"seed0": 1.5}, "seed0"),
+    ],
+)  # fmt: skip
+def test_arguments_of_the_monitor_have_types(tmp_path, capsys, kwargs, fault):
+    spec = yaml.safe_load((ROOT / "docs/examples/tiny-student.yaml").read_text())
+    kwargs = {"dataset": {"name": "digits", "kind": "digits"}, **kwargs}
+    spec |= {"teacher": "x", "evaluation": {"every_kimg": 0.1, "monitor": MONITOR, "kwargs": kwargs}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    assert sida_main(["distill", "--spec", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(fault, error), error
+    assert not (tmp_path / "out").exists()

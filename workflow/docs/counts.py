@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sida.assets import load_registry
 from sida.errors import UserError
 from sida.files.text_files import read_csv
 from workflow.docs.settings import kinds, settings
@@ -27,7 +28,8 @@ CARD = "H200"
 
 def functions(root: Path) -> dict[str, Callable[..., str]]:
     """Functions by their names in markers."""
-    of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings, tuning, fuzzed)
+    of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings, tuning)
+    of_root += (fuzzed, unpinned)
     found: dict[str, Callable[..., str]] = {"published": published, "settings": settings, "kinds": kinds}
     return found | {function.__name__: functools.partial(function, root) for function in of_root}
 
@@ -183,6 +185,12 @@ def fuzzed(root: Path) -> str:
         numbers = [f"{count[key]:,}" for key in ("cases", "accepted", "refused")]
         rows.append([name, *numbers, f"{count['longest']:.1f} s", f"{count['peak_mb']:.0f} MB", count["date"]])
     return block(f"| {' | '.join(row)} |" for row in rows)
+
+
+def unpinned(root: Path) -> str:
+    """Number of assets without a registered hash, as ``108 of 112``."""
+    assets = load_registry(root / "config/assets.tsv").values()
+    return f"{sum(not asset.sha256 for asset in assets)} of {len(assets)}"
 
 
 def _plan(root: Path, preset: str) -> Jobs:

@@ -14,6 +14,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.pdflatex import missing_latex
 from eval.results.studies import STUDIES
+from sida.assets import check_pinned_code, find_asset, load_registry
 from sida.assets.reach import check_reachable
 from sida.config.families import SD_VAE
 from sida.errors import UserError
@@ -177,6 +178,8 @@ def begin():
     """
     jobs = list(workflow.dag.needrun_jobs())
     try:
+        for asset in {job.wildcards.asset for job in workflow.dag.jobs if job.rule.name == "fetch"}:
+            check_pinned_code(find_asset(load_registry(), asset))
         check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
         LOCK.take()
         fix_times(RESULTS, LOCK.path)

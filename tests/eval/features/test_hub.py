@@ -17,6 +17,7 @@ from sida.cli.main import main
 from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
 from sida.errors import UserError
+from sida.files.atomic import sha256_file
 from tests.eval.metric_networks import HUBCONF, pictures
 
 WEIGHTS, CODE = EXTRACTORS["dinov2"].assets
@@ -29,7 +30,7 @@ def dinov2_vitl14(pretrained=True):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A registry and a cache without network; the user has allowed no code."""
+    """A registry and a cache without network; the user has allowed the code of this archive alone."""
     rows = [{"id": CODE, "kind": "code", "target": "repo/abc.zip"}]
     rows += [{"id": WEIGHTS, "kind": "extractor", "target": "w.pth"}]
     lines = ["\t".join(ASSET_COLUMNS), *("\t".join(row.get(name, "") for name in ASSET_COLUMNS) for row in rows)]
@@ -37,7 +38,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIDA_OFFLINE", "1")
-    monkeypatch.setenv(ALLOW, "")
+    monkeypatch.setenv(ALLOW, str(tmp_path / "cache/repo/abc.zip"))
     (tmp_path / "cache" / "repo").mkdir(parents=True)
     return tmp_path / "cache"
 
@@ -79,6 +80,21 @@ def test_the_registered_archive_works_offline_and_is_in_the_digest(cache):
     other = get_extractor("dinov2")
     assert other.sha256 != extractor.sha256
     assert torch.equal(other(pictures(2)), extractor(pictures(2)))
+
+
+def test_an_archive_without_a_registered_hash_needs_a_permission(cache, monkeypatch):
+    put(cache, {"hubconf.py": f"open({str(cache / 'was-here')!r}, 'w')\n{HUBCONF}"}, conv())
+    monkeypatch.setenv(ALLOW, "")
+    with pytest.raises(UserError, match=rf"abc.zip: .* sha256, .* {ALLOW}=/.*abc.zip$"):
+        get_extractor("dinov2")
+    assert not (cache / "was-here").exists()
+    # With a hash in the registry it is this code and no other.
+    registry = cache.parent / "assets.tsv"
+    digest = sha256_file(cache / "repo/abc.zip")
+    lines = [line.split("\t") for line in registry.read_text().splitlines()]
+    lines[1][ASSET_COLUMNS.index("sha256")] = digest
+    registry.write_text("\n".join(map("\t".join, lines)) + "\n")
+    get_extractor("dinov2")
 
 
 def test_an_archive_with_other_content_is_refused(cache):
