@@ -48,7 +48,7 @@ def new_session(window: float, least: int) -> Session:
     class Answer(http.client.HTTPResponse):
         def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
             super().__init__(sock, *args, **options)
-            self._pace = _Pace(self.fp.detach(), window, least)  # type: ignore[attr-defined]
+            self._pace = _Pace(self.fp.detach(), window, least)
             self.fp = io.BufferedReader(self._pace)
 
         def read1(self, n: int = -1) -> bytes:
