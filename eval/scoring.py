@@ -13,6 +13,8 @@ from eval.measuring.protocol import Protocol
 from eval.measuring.score import Score, Scored, score_images
 from eval.results.measurements import long_rows
 from eval.tables.scores import latex_row, markdown_row, row_columns
+from sida.sampling.generator import LoadedGenerator
+from sida.sampling.job import open_device
 
 if TYPE_CHECKING:
     import pandas
@@ -56,7 +58,15 @@ def score(
     trials: int | None = None,
     num_samples: int | None = None,
     name: str | None = None,
-    **settings: Any,
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+    family: str = "",
+    nfe: int | None = None,
+    dataset: Mapping[str, Any] | None = None,
+    references: Mapping[str, str | Path] | None = None,
+    extractors: Mapping[str, Mapping[str, Any]] | None = None,
+    allow_duplicates: bool = False,
 ) -> ScoreRow:
     """Measures images under a protocol, as ``sida-eval score`` does.
 
@@ -69,11 +79,28 @@ def score(
         trials: Number of trials; by default the protocol's, or as many as the images suffice for.
         num_samples: Images per trial; another number than the protocol's is not comparable with it.
         name: Label of the row.
-        **settings: As of :func:`eval.measuring.score.score_images` (``device``, ``family``, ``nfe``, ``dataset``, ...).
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if there is one.
+        batch_size: Images per batch; None chooses.
+        family: Group of the row in tables.
+        nfe: Network evaluations per image, for tables.
+        dataset: Data set for references that are made here.
+        references: Local files by reference key; others are fetched.
+        extractors: Options by feature network, e.g. ``{"inception": {"path": ...}}``.
+        allow_duplicates: Accept equal images.
 
     Raises:
         UserError: Images that cannot be measured under this protocol.
     """
+    settings: dict[str, Any] = {
+        "device": None if device is None and isinstance(images, LoadedGenerator) else open_device(device),
+        "batch_size": batch_size,
+        "family": family,
+        "nfe": nfe,
+        "dataset": dataset,
+        "references": references,
+        "extractors": extractors,
+        "allow_duplicates": allow_duplicates,
+    }
     if isinstance(images, np.ndarray):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "images.npy"

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+from eval.scoring import score as score
 from sida.methods import distill as distill
 from sida.sampling.generator import LoadedGenerator as LoadedGenerator
 from sida.sampling.generator import load as load

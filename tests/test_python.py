@@ -67,7 +67,12 @@ def test_images_are_those_of_the_command(network, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "fault"),
-    [({"count": 0}, "at least one image"), ({"count": 2, "seed": -1}, "negative seed"), ({"count": [-3]}, "negative")],
+    [
+        ({"count": "64"}, "'64'"),
+        ({"count": 0}, "at least one image"),
+        ({"count": 2, "seed": -1}, "negative seed"),
+        ({"count": [-3]}, "negative"),
+    ],
 )
 def test_a_wrong_number_of_images_is_one_line(network, arguments, fault):
     with pytest.raises(UserError, match=fault):
@@ -75,7 +80,7 @@ def test_a_wrong_number_of_images_is_one_line(network, arguments, fault):
 
 
 def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_a_file(network, tmp_path, capsys):
-    generator = sida.load(network, device="cpu")
+    generator = sida.load(network.parent, device="cpu")
     settings = {"num_samples": 200, "trials": 2, "name": "x"}
     scores = [
         eval.score(generator, "digits", **settings),
@@ -85,13 +90,25 @@ def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_
     # Images of functions and files have no classes here, so one metric is missing there.
     assert scores[0].frame().index[0] == "fd"
     assert scores[1].frame().equals(scores[2].frame())
-    command = ["score", "--network", str(network), "--protocol", "digits", "--num-samples", "200", "--trials", "2"]
+    command = ["score", str(network.parent), "--like", "main", "--num-samples", "200", "--trials", "2"]
     assert measure_main([*command, "--name", "x"]) == 0
     printed = capsys.readouterr().out
     assert str(scores[0]) in printed
-    assert scores[0].latex() in printed
+    assert f"One Step & x & {scores[0].latex().split(' & x & ')[1]}" in printed
     assert "| x |" in scores[0].markdown().replace("  ", " ")
     assert list(scores[0].trials().columns[:5]) == ["run", "method", "trial", "metric", "value"]
+
+
+def test_faults_of_a_python_call_are_one_line(network, tmp_path):
+    with pytest.raises(UserError, match="--trials: must be at least 1"):
+        sida.score(sida.load(network), "digits", trials=0)
+    with pytest.raises(TypeError, match="devise"):
+        sida.score(sida.load(network), "digits", devise="cpu")
+    for call in (sida.distill, sida.train_teacher):
+        with pytest.raises(UserError, match=r"spec\.yaml"):
+            call(str(tmp_path / "spec.yaml"))
+    with pytest.raises(UserError, match=r"network\.safetensors"):
+        sida.load(tmp_path)
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):

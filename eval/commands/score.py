@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from sida.cli.arguments import whole
 
 HELP = "Score the images of any generator under a protocol: files, a network, or a Python function."
 EXAMPLES = """examples:
-  sida-eval score --images my_samples/ --protocol cifar10
-  sida-eval score --images samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
-  sida-eval score --images samples.npz --protocol cifar10 --nfe 1 --table table1 --latex row.tex   (a row of Table 1)
-  sida-eval score --images digits.zip --protocol digits --num-samples 1000
-  sida-eval score --network cifar10-uncond-sida-a1 --protocol cifar10 --device cuda     (an id of `sida assets list`)
-  sida-eval score --network teacher.safetensors --sampler heun:18 --protocol digits --trials 1
-  sida-eval score --function mine:sample --protocol cifar10        (`sample(seeds)` of mine.py gives uint8 images)
+  sida score mine:sample --like table1 --out row.json   (`sample(seeds)` of mine.py gives uint8 images)
+  sida score my_samples/ --protocol cifar10
+  sida score samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
+  sida score digits.zip --protocol digits --num-samples 1000
+  sida score cifar10-uncond-sida-a1 --like table1                  (an id of `sida assets list`)
+  sida score results/demo/students/sida-a1.0 --like main           (the folder of a run or of `sida export`)
+  sida score teacher.safetensors --sampler heun:18 --protocol digits --trials 1
+  sida table table1 --add row.json --plain --bib refs.bib          (then prints the row for a paper)
 Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
 result; a smaller set is measured, and the result says so. --reference edm=FILE uses a local file instead of
 fetching the published reference.
@@ -24,13 +26,20 @@ fetching the published reference.
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument(
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="images, network (file, folder of a run, id or address), or module:function",
+    )
     scored.add_argument("--images", metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
     scored.add_argument(
         "--network", metavar="NET", help="network file (.safetensors), published .pkl, asset id, or address"
     )
     scored.add_argument("--function", metavar="MODULE:NAME", help="Python function of a list of seeds")
     parser.add_argument("--sampler", metavar="TEXT", help="of --network, as for sida sample (default: one_step)")
-    parser.add_argument("--protocol", required=True, metavar="NAME", help="name or YAML file of a protocol")
+    parser.add_argument("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
+    parser.add_argument("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
     parser.add_argument(
         "--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)"
     )
@@ -38,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--num-samples", type=whole("--num-samples", 2), metavar="N", help="another n: the result is not comparable"
     )
     parser.add_argument("--name", help="label of the row (default: name of the path)")
-    parser.add_argument("--family", default="", help="group of the row in tables, e.g. 'One Step'")
+    parser.add_argument("--family", help="group of the row in tables (default: One Step with --like, else none)")
     parser.add_argument("--nfe", type=whole("--nfe", 1), metavar="N", help="network evaluations per image, for tables")
     parser.add_argument("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     parser.add_argument("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
@@ -46,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE", help="e.g. inception.path=FILE"
     )
     parser.add_argument("--allow-duplicates", action="store_true", help="accept equal images")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
     parser.add_argument("--batch-size", type=whole("--batch-size", 1), metavar="B", help="images per batch")
     parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
     parser.add_argument(
@@ -67,26 +76,40 @@ def run(args: argparse.Namespace) -> int:
 
     from eval.commands._options import check_output, extractor_options, pairs
     from eval.measuring.protocol import load_protocol
-    from eval.measuring.score import NetworkFile, score_images
+    from eval.measuring.score import NetworkFile, names_network, score_images
     from eval.results.exchange import exchanged
-    from eval.tables.scores import latex_row, row_columns
+    from eval.tables.scores import latex_row, row_columns, table_protocol
     from sida.config.mapping import load_spec
+    from sida.config.ranges import names_object
     from sida.config.samplers import read_sampler
     from sida.errors import UserError
     from sida.files.atomic import write_hashed_json, write_text
+    from sida.sampling.job import open_device
     from sida.sampling.networks import network_file
 
     check_output(args.out, "--out")
     check_output(args.latex, "--latex")
-    if args.sampler and not args.network:
-        raise UserError("--sampler: is for --network; leave it out")
-    columns = row_columns(load_protocol(args.protocol), args.table)
-    images = args.images or args.function
-    if args.network:
-        images = NetworkFile(str(network_file(args.network)), read_sampler(args.sampler or "one_step", "--sampler"))
+    network = args.network or (args.source if args.source and names_network(args.source) else None)
+    function = args.function or (args.source if args.source and _is_dotted(args.source) and not network else None)
+    if function and not names_object(function):
+        raise UserError(f"{function}: a function is named with a colon, module:function, such as mine:sample")
+    if args.sampler and not network:
+        raise UserError("--sampler: is for networks; leave it out")
+    if not (args.protocol or args.like):
+        raise UserError("score: name a table (--like table1) or a protocol (--protocol cifar10)")
+    table = args.table or args.like
+    protocol = args.protocol or table_protocol(args.like)
+    columns = row_columns(load_protocol(protocol), table)
+    images = args.source or args.images or args.function
+    nfe, family = args.nfe, args.family
+    if network:
+        images = NetworkFile(str(network_file(network)), read_sampler(args.sampler or "one_step", "--sampler"))
+        nfe = nfe or images.sampler.nfe
+    if args.like and family is None and (nfe or 1) == 1:
+        family, nfe = "One Step", 1
     score = score_images(
         images,
-        args.protocol,
+        protocol,
         trials=args.trials,
         num_samples=args.num_samples,
         name=args.name,
@@ -94,10 +117,10 @@ def run(args: argparse.Namespace) -> int:
         dataset=load_spec(args.dataset, "--dataset") if args.dataset else None,
         references=pairs(args.reference, "--reference"),
         extractors=extractor_options(args.extractor_option),
-        device=args.device,
+        device=open_device(args.device),
         batch_size=args.batch_size,
-        family=args.family,
-        nfe=args.nfe,
+        family=family or "",
+        nfe=nfe,
     )
     # Files first: an error while printing must not lose the measurement.
     if args.out:
@@ -110,3 +133,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print("\n".join([*score.lines(), row, *filter(None, (args.out, args.latex))]))
     return 0
+
+
+def _is_dotted(source: str) -> bool:
+    """Whether a text that names no file looks like a function of a module, such as ``mine.sample``."""
+    packed = source.endswith((".npz", ".npy", ".zip", ".tar", ".gz"))
+    return "." in source and source.replace(".", "_").isidentifier() and not packed and not os.path.exists(source)

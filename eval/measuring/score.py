@@ -134,6 +134,20 @@ class NetworkFile(NamedTuple):
     vae: str | None = None
 
 
+#: Ends of the names of files that hold a network.
+_NETWORKS = (".safetensors", ".pkl", ".pt", ".pth")
+
+
+def names_network(source: str) -> bool:
+    """Whether a text names a network: a file, the folder of a run or of ``sida export``, an id or an address."""
+    from sida.assets import is_address, load_registry
+
+    path = Path(source)
+    if path.is_dir():
+        return (path / "network.safetensors").is_file() or (path / "generator" / "network.safetensors").is_file()
+    return is_address(source) or path.suffix in _NETWORKS or (not path.exists() and source in load_registry())
+
+
 #: Images to score: files, a function (or its name, ``module:function``), a network file, a loaded generator.
 Scored = str | Path | Callable[..., Any] | NetworkFile | LoadedGenerator
 
@@ -169,6 +183,8 @@ def score_images(
         fault = f"protocol '{chosen.name}' uses no feature network '{unknown}'{suggestion(unknown, used)}"
         raise UserError(f"--extractor-option: {fault}")
     label, fields = _origin(images, allow_duplicates)
+    if trials is not None and trials < 1:
+        raise UserError(f"--trials: must be at least 1, got {trials}")
     files = ImageFiles(str(images), chosen) if fields["sampler"]["kind"] == "images" else None
     count = _trials(files, trials, str(images)) if files else trials or chosen.trials
     if count > chosen.trials:
@@ -238,8 +254,6 @@ def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
         UserError: Too few images.
     """
     n, present = images.protocol.num_samples, images.store.count
-    if wanted is not None and wanted < 1:
-        raise UserError(f"--trials: must be at least 1, got {wanted}")
     if images.trials < (wanted or 1):
         count = wanted or 1
         takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"

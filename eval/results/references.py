@@ -16,7 +16,7 @@ _CITATION = re.compile(r" *\(([A-Z][^()]*, (?:19|20)\d\d[a-z]?)\)")
 
 
 @dataclass(frozen=True)
-class Reference:
+class BibEntry:
     r"""An entry of the bibliography.
 
     Attributes:
@@ -33,19 +33,19 @@ class Reference:
 
 
 @functools.cache
-def references() -> dict[str, Reference]:
+def references() -> dict[str, BibEntry]:
     """All entries by key."""
     text = (PUBLISHED / "references.bib").read_text(encoding="utf-8")
     entries = {}
     for match in _ENTRY.finditer(text):
         own = {name: tuple(value.split("; ")) for name, value in _OWN.findall(match[0])}
-        entries[match[1]] = Reference(
+        entries[match[1]] = BibEntry(
             match[1], _OWN.sub("", match[0]).rstrip(), own.get("names", ()), own.get("cited", ())
         )
     return entries
 
 
-def cited_label(label: str) -> tuple[str, Reference | None]:
+def cited_label(label: str) -> tuple[str, BibEntry | None]:
     """The label of a row without its citation, and the entry that the citation or the method's name stands for.
 
     Args:

@@ -174,6 +174,7 @@ class TableLayout:
         trials: Required number of trials of every cell.
         notes: Lines printed below.
         published_notes: Further lines about the published numbers, printed in modes that show these.
+        protocol: Protocol of a score for this table (``sida score --like``); by default that of its published numbers.
     """
 
     columns: tuple[ColumnSpec, ...]
@@ -191,6 +192,7 @@ class TableLayout:
     trials: int | None = None
     notes: tuple[str, ...] = ()
     published_notes: tuple[str, ...] = ()
+    protocol: str = ""
     source: str = ""
 
     def __post_init__(self) -> None:

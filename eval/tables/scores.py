@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.results.measurements import read_score
+from eval.results.published import load_published
 from eval.results.sheet import Run, check_cells
 from eval.results.summary import Estimate, Measurements
 from eval.tables.cells import heading, measured_cell
 from eval.tables.latex import row_cell
 from eval.tables.latex_text import escape
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
-from eval.tables.lines import CellSource
+from eval.tables.lines import CellSource, resolve
 from eval.tables.model import Cell, Row, Table
 from eval.tables.text import to_markdown
 from sida.config.resources import find
@@ -49,6 +50,24 @@ def row_columns(protocol: Protocol, table: str | None = None) -> tuple[ColumnSpe
             f"({', '.join(sorted(known))}); name another layout"
         )
     return columns
+
+
+def table_protocol(table: str) -> str:
+    """Name of the protocol of a table's numbers, for a score that is to stand in it.
+
+    Raises:
+        UserError: No such layout, or one whose numbers have no protocol, or several.
+    """
+    layout = load_layout(find("tables", table, where="--like"))
+    if layout.protocol:
+        return layout.protocol
+    lines = resolve(layout, Measurements([]), {}, load_published(), "paper")
+    printed = [source.published for line in lines for source in line.sources.values() if source.published]
+    names = {number.protocol for number in printed if number.protocol}
+    if len(names) != 1:
+        several = f"several protocols ({', '.join(sorted(names))})" if names else "no protocol of this suite"
+        raise UserError(f"--like {table}: its numbers have {several}; name a --protocol, and the table with --table")
+    return names.pop()
 
 
 def latex_row(score: Score, columns: Sequence[ColumnSpec], plain: bool = False) -> str:

@@ -43,7 +43,7 @@ from sida.training.trackers import check_loggers
 
 
 def distill(
-    config: DistillConfig | Mapping[str, Any],
+    config: DistillConfig | Mapping[str, Any] | str | os.PathLike[str],
     outdir: str | os.PathLike[str] | None = None,
     *,
     where: str = "student",
@@ -52,7 +52,7 @@ def distill(
     """Distils a student, resumes an unfinished run, or writes the results of a finished run again.
 
     Args:
-        config: Settings, or a mapping of them, which may have the folder under ``outdir``.
+        config: Settings; or a mapping of them, or a YAML or JSON file, which may have the folder under ``outdir``.
         outdir: Folder of the run; None takes the mapping's, or else ``results/local/students/<name>``. The run writes
             ``network.safetensors`` (the averaged generator with the lowest Fréchet distance, or the last without
             evaluations), ``train.jsonl``, ``evaluations.jsonl``, ``snapshots/`` and ``state/``.

@@ -74,8 +74,11 @@ class LoadedGenerator:
             uint8 ``(N, C, H, W)``, in the order of the seeds.
 
         Raises:
-            UserError: No image asked for, a negative seed, a class that the network does not have, or a broken network.
+            UserError: A text as number, no image asked for, a negative seed, a class that the network does not have,
+                or a broken network.
         """
+        if isinstance(count, (str, bytes)):
+            raise UserError(f"sample: takes a number of images or a list of seeds, got the text {count!r}")
         seeds = range(seed, seed + int(count)) if isinstance(count, (int, np.integer)) else [int(one) for one in count]
         if not seeds or min(seeds) < 0:
             raise UserError(f"sample: takes at least one image and no negative seed, got {count} from seed {seed}")
@@ -98,8 +101,8 @@ def load(
     >>> images = g.sample(64, seed=0)
 
     Args:
-        source: Network file, published pickle, id of ``sida assets list``, or address (``https://``, ``hf://``). The
-            file of an id or address is fetched and checked at first use.
+        source: Network file, folder of a run or of ``sida export``, published pickle, id of ``sida assets list``, or
+            address (``https://``, ``hf://``). The file of an id or address is fetched and checked at first use.
         sampler: ``one_step``, or ``heun:18`` for a teacher; settings as of ``sida sample --sampler``.
         guide: Guiding network of a sampler with guidance; named like ``source``.
         vae: Folder of the decoder of latent networks; None takes the registered one.

@@ -25,8 +25,8 @@ def network_file(source: str) -> Path:
     """Returns the path of a safetensors file for ``source``.
 
     Args:
-        source: A ``.safetensors`` file; a published ``.pkl``; or an id of ``config/assets.tsv`` or an address
-            (:func:`sida.assets.registry.asset_at`), which is downloaded.
+        source: A ``.safetensors`` file; the folder of a run or of ``sida export``; a published ``.pkl``; or an id of
+            ``config/assets.tsv`` or an address (:func:`sida.assets.registry.asset_at`), which is downloaded.
             Pickles are converted (never executed) once and cached under the digest of their bytes and the registry's
             network class, because the same bytes may be a network of EDM's or GDD's class.
 
@@ -41,6 +41,12 @@ def network_file(source: str) -> Path:
     from sida.networks.checkpoint import import_official, import_state_dict
 
     path, url, network_class, architecture = checked(source), None, None, None
+    if path.is_dir():
+        files = [path / name for name in ("network.safetensors", "generator/network.safetensors")]
+        found = next((file for file in files if file.is_file()), None)
+        if found is None:
+            raise UserError(f"{source}: is a folder without network.safetensors; name the network's file")
+        return found
     if is_address(source) or not path.exists():
         registry = load_registry()
         if not is_address(source) and (path.suffix or "/" in source or source not in registry):

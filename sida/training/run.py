@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
-from sida.config.mapping import from_mapping
+from sida.config.mapping import from_mapping, load_spec
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import sweep_temporaries
@@ -35,13 +35,17 @@ LOCAL_RESULTS = Path("results") / "local"
 
 
 def read_config(
-    cls: type[AnyConfig], config: AnyConfig | Mapping[str, Any], outdir: str | os.PathLike[str] | None, where: str
+    cls: type[AnyConfig],
+    config: AnyConfig | Mapping[str, Any] | str | os.PathLike[str],
+    outdir: str | os.PathLike[str] | None,
+    where: str,
 ) -> tuple[AnyConfig, str | os.PathLike[str] | None]:
     """Reads the settings and folder of a run from the arguments of a Python call.
 
     Args:
         cls: Class of the settings.
-        config: Settings, or a mapping of them; a mapping may have ``outdir``, which does not decide the result.
+        config: Settings; or a mapping of them, or a YAML or JSON file with one, which may have ``outdir``: that key
+            does not decide the result.
         outdir: Folder; takes precedence over the key.
         where: Place named in errors.
 
@@ -53,6 +57,8 @@ def read_config(
     """
     if isinstance(config, cls):
         return config, outdir
+    if isinstance(config, (str, os.PathLike)):
+        config = load_spec(os.fspath(config), where)
     assert isinstance(config, Mapping)
     named = config.get("outdir")
     if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):

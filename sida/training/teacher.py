@@ -140,7 +140,7 @@ class TeacherTrainer:
 
 
 def train_teacher(
-    config: TeacherConfig | Mapping[str, Any],
+    config: TeacherConfig | Mapping[str, Any] | str | os.PathLike[str],
     outdir: str | os.PathLike[str] | None = None,
     *,
     where: str = "teacher",

@@ -8,7 +8,9 @@ import pytest
 
 from eval.commands import main
 from eval.results.measurements import write_csv
+from eval.tables.scores import table_protocol
 from sida.config.mapping import load_spec
+from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
 
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
@@ -47,6 +49,26 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
     summary = json.loads((folder / "Mine.json").read_text())["summary"]
     assert float(found["Mine", "fd"]["measured"]) == pytest.approx(summary["fd"]["mean"])
     assert found["Mine", "fd"]["protocol"] == found["Theirs", "fd"]["protocol"] == "digits-n40"
+
+
+def test_a_table_gives_a_score_its_protocol():
+    assert table_protocol("table1") == table_protocol("table2") == "cifar10"
+    assert table_protocol("main") == "digits"
+    with pytest.raises(UserError, match="table8"):
+        table_protocol("table8")
+
+
+def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folder, capsys):
+    for arguments, told in (
+        (["x.npz"], "--like"),
+        (["--function", "mine.sample", "--like", "main"], "mine:sample"),
+        (["mine.sample", "--like", "main"], "mine:sample"),
+    ):
+        capsys.readouterr()
+        assert main(["score", *arguments]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert told in error
 
 
 def test_a_plain_row_is_printed_with_plus_minus_and_keys(folder, tmp_path, capsys):
