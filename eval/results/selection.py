@@ -63,7 +63,7 @@ class StudiedRows:
 def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False) -> dict[str, Any]:
     """Reads a YAML mapping; the file that ``extends`` names gives the keys that the mapping does not set.
 
-    That file is in the same folder or, for a layout in a preset's folder, in ``config`` (also with the same name).
+    That file is in the same folder, or has the name of a file of ``config`` or of a study of the checkout.
 
     Args:
         path: The file.
@@ -85,7 +85,7 @@ def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False)
         )
     neighbour = path.parent / base
     if path.parent.name in ("tables", "figures", "protocols") and (neighbour == path or not neighbour.is_file()):
-        neighbour = find(path.parent.name, Path(base).stem, [Path("config")], f"{path}: extends")
+        neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
     return read_extended(neighbour, (*seen, path), beside) | mapping
 
 
