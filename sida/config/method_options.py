@@ -45,9 +45,6 @@ class GDDOptions(Settings):
             starts at ``augment.p`` of the recipe and follows the target; null is off.
         ada_interval: Iterations between two changes of the probability.
         ada_kimg: Thousands of images in which p can change by 1 at most.
-        former: True takes the discriminator of the stored miniature (20 rows, made before 2026-11-22): its class
-            projection has PyTorch's default initialisation and no gain, and the generator's step does not update its
-            spectral norms.
     """
 
     backbones: tuple[BackboneName, ...] | None = None
@@ -60,7 +57,6 @@ class GDDOptions(Settings):
     ada_target: Sign | None = None
     ada_interval: Count = 4
     ada_kimg: Positive = 500.0
-    former: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,10 +65,8 @@ class GDDOptions(Settings):
 
     @staticmethod
     def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
-        """Options as they enter a run's digest, such that runs with the former discriminator keep their digests."""
-        return {name: value for name, value in given.items() if name != "former"} | (
-            {} if given.get("former") else {"former": False}
-        )
+        """Options as they enter a run's digest; without the key it is that of the discriminator before 2026-11-22."""
+        return {**given, "former": False}
 
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training on images of a size."""

@@ -43,15 +43,12 @@ class Head(nn.Module):
         end: Nominal size of the map from which the logits are computed.
         widths: Channels of further maps by nominal size.
         label_dim: Number of classes; 0 is unconditional.
-        former: Whether the class projection is that of ``GDDOptions.former``.
 
     Source: StyleGAN-XL (arXiv:2202.00273), section 3.1; Zyriix/GDD:pg_modules/discriminator.py, whose class embeddings
     start from ImageNet's; here they start at random.
     """
 
-    def __init__(
-        self, channels: int, size: int, end: int, widths: Mapping[int, int], label_dim: int, former: bool = False
-    ) -> None:
+    def __init__(self, channels: int, size: int, end: int, widths: Mapping[int, int], label_dim: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         while size > end:
@@ -69,8 +66,7 @@ class Head(nn.Module):
         if label_dim:
             self.embedding = nn.Linear(label_dim, EMBEDDING, bias=False)
             nn.init.normal_(self.embedding.weight)
-            plain = lambda: nn.Sequential(nn.Linear(EMBEDDING, COMPARED), nn.LeakyReLU(0.2))
-            self.projection = plain() if former else ClassProjection(EMBEDDING, COMPARED)
+            self.projection = ClassProjection(EMBEDDING, COMPARED)
 
     def forward(self, x: Tensor, class_labels: Tensor | None) -> Tensor:
         """Logits ``(N, patches)`` of a map ``(N, C, h, w)``; ``class_labels`` one-hot ``(N, label_dim)``."""

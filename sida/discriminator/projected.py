@@ -25,7 +25,6 @@ class ProjectedDiscriminator(nn.Module):
         label_dim: Number of classes; 0 is unconditional.
         diffaug: Whether to augment the images differentiably, with separate draws for each backbone.
         augment: Adaptive augmentation, stored here because its probability is part of a run's state; callers apply it.
-        former: Whether the class projection is that of ``GDDOptions.former``.
 
     Draws for the frozen mixing, the heads and the augmentation come from torch's global generator.
 
@@ -38,7 +37,6 @@ class ProjectedDiscriminator(nn.Module):
         label_dim: int = 0,
         diffaug: bool = False,
         augment: AdaptiveAugment | None = None,
-        former: bool = False,
     ) -> None:
         super().__init__()
         self.diffaug, self.augment = diffaug, augment
@@ -49,7 +47,7 @@ class ProjectedDiscriminator(nn.Module):
         for net, mixing in zip(backbones, mixings):
             end = min(8, net.sizes[-1])
             maps = zip(mixing.channels, net.sizes)
-            self.heads.append(nn.ModuleList(Head(c, size, end, net.widths, label_dim, former) for c, size in maps))
+            self.heads.append(nn.ModuleList(Head(c, size, end, net.widths, label_dim) for c, size in maps))
 
     def forward(self, images: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
         """Computes logits.

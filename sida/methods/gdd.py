@@ -49,7 +49,7 @@ def make_gdd(parts: Parts) -> StudentTrainer:
     ratio, beta2 = lazy_regularisation(options.r1_interval, config.betas[1])
     discriminator = OptimizedNetwork(
         make_discriminator(parts), ratio * (config.fake_score_lr or config.lr), (config.betas[0], beta2), config.eps,
-        always_training=not options.former,
+        always_training=True,
     )  # fmt: skip
     betas = config.generator_betas or config.betas
     theta = OptimizedNetwork(generator, config.lr, betas, config.eps, compile=config.compile)
@@ -68,7 +68,7 @@ def make_discriminator(parts: Parts) -> ProjectedDiscriminator:
             make_backbone(name, options.weights, teacher.img_channels, teacher.img_resolution, f"{parts.where}.options")
             for name in names
         ]
-        net = ProjectedDiscriminator(backbones, teacher.label_dim, options.diffaug, _augment(parts), options.former)
+        net = ProjectedDiscriminator(backbones, teacher.label_dim, options.diffaug, _augment(parts))
     return net.to(parts.device)
 
 
