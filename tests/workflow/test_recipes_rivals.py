@@ -13,6 +13,7 @@ from sida.config.resources import ROOT
 from sida.files.text_files import read_csv
 from sida.methods import METHODS
 from sida.methods.resolve import DistillConfig, resolve_recipe
+from workflow.planning.rates import load_assumptions
 from workflow.planning.steps import student_cost
 from workflow.preset import Preset
 
@@ -64,6 +65,9 @@ def test_micro_batches_are_those_of_the_source_where_the_loss_depends_on_them(pa
     averaged = {run for run, stated in STATED.items() if stated[0] == "f-distill"}
     assert averaged == set(MICRO_BATCHES)
     assert {run: resolved(paper, run)[0].batch_gpu for run in averaged} == MICRO_BATCHES
+    # Such a micro-batch cannot be cut for memory, so it has to fit the card of the plan.
+    card = load_assumptions().gpu("H200").memory_gb
+    assert all(student_cost(*resolved(paper, run)).memory / 1e9 < card for run in averaged)
 
 
 def test_the_warm_up_of_dmd2_is_that_of_seven_gpus(paper):
