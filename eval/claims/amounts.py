@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.claims.model import Finding, Part
+from eval.claims.numbers import p_text
 
 #: Words for the counts that a rule gives: of the share, for the things counted, and as a verb.
 _COUNTED = {"diverged": ("diverging", "seeds", "diverge"), "varying": ("varying", "blocks", "vary with noise")}
@@ -30,18 +31,40 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
     metric = _GAINS.get(part.rule, "") + part.metric
     # Runs that never reach a level leave a bound: "ratio of images at most".
     ratio = f"ratio of {compared} {numbers.get('censored', '')}".rstrip()
-    named = {"gain": metric, "ratio": ratio, "slope": f"slope of {part.metric}"}
+    named = {
+        "gain": metric,
+        "ratio": ratio,
+        "slope": f"slope of {part.metric}",
+        "rise": f"end over lowest {part.metric}",
+    }
+    named |= {"fit": f"R² of {part.metric}", "ahead": f"lead in R² of {part.metric}"}
     for key, what in named.items():
         value = numbers.get(key)
         if isinstance(value, (int, float)) and math.isfinite(value):
-            text = f"{what} {_shown(value, _interval(numbers, value), signed=key != 'ratio')}"
-            return {"what": what, "value": value, "signed": key != "ratio", "text": text}
+            signed = key not in ("ratio", "rise", "fit")
+            text = f"{what} {_shown(value, _interval(numbers, value), signed)}"
+            text += f", {p_text(numbers['p'])}" if "p" in numbers else ""
+            if each := numbers.get("by_teacher"):
+                decimals = decimals_of(max(one["high"] - one["low"] for one in each.values()))
+                listed = (f"{name} {_number(one['value'], decimals, signed)}" for name, one in each.items())
+                text += f" ({', '.join(listed)})"
+            return {"what": what, "value": value, "signed": signed, "text": text}
     for key, (kind, among, verb) in _COUNTED.items():
         if key in numbers:
             what, value = f"{kind} share of {among}", numbers[key] / numbers[among]
             text = f"{numbers[key]} of {numbers[among]} {among} {verb}"
             return {"what": what, "value": value, "signed": False, "text": text}
     return None
+
+
+def deciding(findings: Sequence[Mapping[str, Any]], verdict: str) -> list[Mapping[str, Any]]:
+    """Records of the findings that make a verdict: those with the same outcome; of a supported claim all of them.
+
+    Args:
+        findings: Records with ``verdict`` and ``effect``.
+        verdict: Verdict on the claim.
+    """
+    return [one for one in findings if verdict in ("supported", one["verdict"])] or list(findings)
 
 
 def together(amounts: Sequence[Mapping[str, Any] | None]) -> str:

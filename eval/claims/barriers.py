@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from eval.claims.evidence import Evidence, NotMeasuredError
 from eval.claims.model import Finding, Part
-from eval.claims.numbers import numbers_of, operand_a, operand_b, ordered, show, within
+from eval.claims.numbers import decide_gain, decide_range, operand_a, operand_b, show, sides_of
 from eval.claims.seeds import by_teacher, seeds_of
 from eval.effects.contrast import difference, mean_interval
 from eval.results.barriers import LOSSES, barrier
@@ -30,25 +30,22 @@ def _in_range(part: Part, names: Sequence[str], evidence: Evidence) -> Finding:
     found = mean_interval(blocks)
     claimed = f"above {part.low:g}" if part.high == math.inf else f"{part.low:g} to {part.high:g}"
     claimed = f"at most {part.high:g}" if part.low == -math.inf else claimed
-    text = (
-        f"barrier of {LOSSES[part.metric]} {_shown(blocks, names, evidence)}; 95 % interval {found.low:.3g} to "
-        f"{found.high:.3g}, claimed {claimed}"
-    )
-    numbers = {"gain": found.value, "low": found.low, "high": found.high, "df": found.df}
-    return Finding(within(found.low, found.high, part), text, numbers)
+    decided = decide_range(found, part.low, part.high)
+    text = f"barrier of {LOSSES[part.metric]} {_shown(blocks, names, evidence)}; {decided.text}, claimed {claimed}"
+    return Finding(decided.outcome, text, {"gain": found.value} | decided.numbers)
 
 
 def _larger(part: Part, names: Sequence[str], evidence: Evidence, where: str) -> Finding:
     others = seeds_of(operand_b(part), part, evidence, f"{where}.b")
     blocks, blocks_b = _blocks(part, names, evidence), _blocks(part, others, evidence)
     effect = difference(blocks, blocks_b)
+    decided = decide_gain(effect)
     text = (
         f"barrier of {LOSSES[part.metric]} {_shown(blocks, names, evidence)} against "
-        f"{_shown(blocks_b, others, evidence)}; larger by {effect.value:.3g}, 95 % interval {effect.low:.3g} to "
-        f"{effect.high:.3g}"
+        f"{_shown(blocks_b, others, evidence)}; larger by {effect.value:.3g}, {decided.text}"
     )
-    numbers = numbers_of(_pooled(blocks), _pooled(blocks_b), effect.value, effect.half_width)
-    return Finding(ordered(effect.value, effect.half_width), text, numbers | {"low": effect.low, "high": effect.high})
+    numbers = sides_of(_pooled(blocks), _pooled(blocks_b)) | {"gain": effect.value}
+    return Finding(decided.outcome, text, numbers | decided.numbers)
 
 
 def _blocks(part: Part, names: Sequence[str], evidence: Evidence) -> dict[str, list[float]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from eval.claims.evidence import Evidence, NotMeasuredError
 from eval.claims.model import UNDECIDED, Claim, Finding, Operand, Outcome, Part
-from eval.claims.numbers import operand_a, operand_b
+from eval.claims.numbers import Decision, decide_range, operand_a, operand_b
 from eval.claims.seeds import seeds_of
 from eval.claims.training import level_of
 from eval.effects.level import Cost, Speedup, crossing, seconds_until, speedup
@@ -83,13 +83,14 @@ def cost(part: Part, evidence: Evidence, where: str) -> Finding:
         f"{unit} until {part.metric} {' to '.join(span)} ({found.meaning}; {part.crossing}): {names[0]} {spent[0]}; "
         f"{names[1]} {spent[1]}; {ratio_text(found.ratio)}, claimed at least {part.factor:g}"
     )
+    outcome, decided = _outcome(found.ratio, part.factor)
+    if decided is not None:
+        text += f"; {decided.text}"
     numbers: dict[str, object] = {
         "ratios": list(found.ratio.ratios), "ratio": found.ratio.mean, "never_a": found.ratio.never_a,
         "never_b": found.ratio.never_b, "pairs": len(found.pairs), "factor": part.factor, "censored": found.ratio.bound,
     }  # fmt: skip
-    if found.ratio.ratio:
-        numbers |= {"low": found.ratio.ratio.low, "high": found.ratio.ratio.high}
-    return Finding(_outcome(found.ratio, part.factor), text, numbers)
+    return Finding(outcome, text, numbers | (decided.numbers if decided else {}))
 
 
 def cost_table(claims: Sequence[Claim], evidence: Evidence) -> Table:
@@ -141,16 +142,20 @@ def ratio_text(found: Speedup) -> str:
     return text + f" of {pairs} pairs" + (f" ({', '.join(never)})" if never else "")
 
 
-def _outcome(found: Speedup, factor: float) -> Outcome:
+def _outcome(found: Speedup, factor: float) -> tuple[Outcome, Decision | None]:
     """Decides by the interval; censored runs decide only in the direction of their bound, if each pair confirms it."""
-    if found.ratio is None:
-        return UNDECIDED
+    if found.logarithm is None:
+        return UNDECIDED, None
+    decided = decide_range(found.logarithm, math.log(factor), shown=math.exp)
+    if not found.bound:
+        return decided.outcome, decided
     every = [ratio for ratio in found.ratios if ratio is not None]
-    if found.bound in ("", "at least") and found.ratio.low >= factor:
-        return "supported" if not found.bound or min(every) >= factor else UNDECIDED
-    if found.bound in ("", "at most") and found.ratio.high < factor:
-        return "contradicted" if not found.bound or max(every) < factor else UNDECIDED
-    return UNDECIDED
+    confirmed = (
+        min(every) >= factor and found.bound == "at least"
+        if decided.outcome == "supported"
+        else max(every) < factor and found.bound == "at most"
+    )
+    return decided.outcome if confirmed else UNDECIDED, decided
 
 
 def _level(run_b: str, teacher: str, part: Part, evidence: Evidence, where: str) -> tuple[float, str]:

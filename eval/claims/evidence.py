@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.claims.model import Operand, Part
+from eval.claims.model import Operand, Part, Repeats
 from eval.results.agreement import PUBLISHED_TRIALS
+from eval.results.identity import Identity, comparable
 from eval.results.published import Published, published_number
 from eval.results.selection import matching
 from eval.results.sheet import Run
 from eval.results.studies import STUDIES, read_curves
-from eval.results.summary import Estimate, Measurements, reference_mismatch
+from eval.results.summary import Estimate, Measurements
 from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
 from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
@@ -31,6 +32,7 @@ class Evidence:
     Attributes:
         by_published: Decide from the published numbers themselves instead of measurements.
         students: Folder with the training logs of each run.
+        repeats: Scatter of repeated rows; None: not known, or none.
     """
 
     measurements: Measurements
@@ -38,6 +40,7 @@ class Evidence:
     published: Mapping[str, Published]
     students: Path | None = None
     by_published: bool = False
+    repeats: Repeats | None = None
 
     def logged(self, operand: Operand) -> list[str]:
         """Ids of the runs that an operand names and that have a training log, measured or not.
@@ -76,18 +79,37 @@ class Evidence:
             raise NotMeasuredError(f"no measurement of {operand}")
         return measured
 
-    def require_same_reference(self, part: Part) -> None:
-        """Refuses to compare values that were measured against different files under one protocol.
+    def identities(self, part: Part, where: str) -> dict[str, Identity]:
+        """Identities of the values that a part compares, by operand: of a metric of A, B and the level.
 
         Raises:
-            NotMeasuredError: The references, or the weights of a feature network, differ between the two sides.
+            NotMeasuredError: Values that may not be compared, unless the part declares a pair of A and B (``across``).
         """
-        if self.by_published:
-            return
-        sides = [operand for operand in (part.a, part.b) if operand is not None and (operand.run or operand.where)]
-        names = [name for operand in sides for name in self._named(operand)]
-        if found := reference_mismatch(row for name in names for row in self.measurements.lines(name, part.metric)):
-            raise NotMeasuredError(f"runs '{found[0].run}' and '{found[1].run}' are not comparable: {found[2]}")
+        found: dict[str, tuple[str, Identity]] = {}
+        first: tuple[str, Identity] | None = None
+        for key, operand in (("a", part.a), ("b", part.b), ("level", part.level)):
+            for name, one in self._identities(operand, part, f"{where}.{key}") if operand is not None else ():
+                other = found.setdefault(key, (name, one)) if part.across else first
+                first = first or (name, one)
+                found.setdefault(key, (name, one))
+                if other is not None and other[1] is not one and (reason := comparable(other[1], one)):
+                    raise NotMeasuredError(f"not compared: {other[0]} and {name}: {reason}")
+        return {key: one for key, (_, one) in found.items()}
+
+    def _identities(self, operand: Operand, part: Part, where: str) -> list[tuple[str, Identity]]:
+        if operand.value is not None or part.quantity is not None:
+            return []
+        if operand.published is not None and (self.by_published or not (operand.run or operand.where)):
+            number = self.quoted(operand, where)
+            return [(f"{number.row_label}, published", number.identity)]
+        names = [] if self.by_published else self._named(operand)
+        measured = [name for name in names if self.measurements.has(name, part.metric)]
+        found = [(f"run '{name}'", self.measurements.identity(name, part.metric)) for name in measured]
+        if not part.across or operand.published is None or not found:
+            return found
+        # A pair that is declared is one of printed numbers; each side must be measured like its own.
+        number = self.quoted(operand, where)
+        return found if number.identity.quoted else [(f"{number.row_label}, published", number.identity), *found]
 
     def estimate(self, operand: Operand, metric: str, where: str) -> tuple[str, Estimate]:
         """Name and mean ± std of one generator; for an operand with a published number alone, the printed number.
@@ -126,6 +148,13 @@ class Evidence:
         if not self.measurements.has(run, metric):
             raise NotMeasuredError(f"metric '{metric}' of run '{run}' was not measured")
         return self.measurements.estimate(run, metric).mean
+
+    def noise_of_one(self, run: str, metric: str) -> float:
+        """Relative standard deviation of one evaluation of a run, by its trials; 0 if the run has none."""
+        if not self.measurements.has(run, metric):
+            return 0.0
+        found = self.measurements.estimate(run, metric)
+        return abs((found.std or 0.0) / found.mean) if found.mean else 0.0
 
     def images(self, operand: Operand, metric: str, where: str) -> int:
         """Images per trial of a measured operand."""
@@ -211,6 +240,27 @@ class Evidence:
     def budget(self, run: str) -> int:
         """Number of images that a run was trained on."""
         return int(self.ticks(run)[-1]["nimg"])
+
+    def repeat_std(self, run: str | None, metric: str) -> float:
+        """Relative standard deviation of a metric if a row of this sheet were trained again elsewhere."""
+        row = self.runs.get(run or "")
+        if self.repeats is None or self.by_published or row is None or row.method in ("data", "external"):
+            return 0.0
+        return self.repeats.std.get(metric, 0.0)
+
+    def noise(self, operand: Operand, metric: str, estimate: Estimate, where: str) -> list[tuple[float, float]]:
+        """Variances of a generator's mean with their degrees of freedom: evaluation trials, and a repeated training.
+
+        Raises:
+            NotMeasuredError: The mean is of a single trial, so its noise is unknown.
+        """
+        if estimate.std is None:
+            raise NotMeasuredError("a single trial says nothing about the noise; measure at least two")
+        parts = [(estimate.std**2 / estimate.trials, max(1.0, estimate.trials - 1))]
+        if self.repeats is not None and not self.by_published and (operand.run or operand.where):
+            again = self.repeat_std(self.runs_of(operand, where)[0], metric) * estimate.mean
+            parts.append((again**2, float(self.repeats.rows)))
+        return parts
 
 
 def same_budget(images: Iterable[int]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -11,57 +12,66 @@ from typing import Annotated, Any, Literal
 from eval.results.barriers import LOSSES
 from eval.results.selection import SELECTABLE, listed_entries
 from sida.analytic.numbers import NUMBERS
-from sida.config.mapping import from_mapping
-from sida.config.ranges import OneOf
+from sida.config.mapping import from_mapping, load_yaml
+from sida.config.ranges import OneOf, Range
 from sida.errors import UserError, suggestion
 
-Outcome = Literal["supported", "contradicted", "not decided here"]
+Outcome = Literal["supported", "contradicted", "depends on the teacher", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
+DEPENDS: Outcome = "depends on the teacher"
 #: Sign of each verdict, in the order in which verdicts are counted.
-SIGNS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", UNDECIDED: "–"}
+SIGNS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", DEPENDS: "≠", UNDECIDED: "–"}
 
 
 def verdict_counts(outcomes: Iterable[str]) -> str:
     """Counts of verdicts as text: ``17 supported, 9 contradicted, 12 not decided here``."""
     found = list(outcomes)
-    return ", ".join(f"{found.count(outcome)} {outcome}" for outcome in SIGNS)
+    return ", ".join(f"{found.count(one)} {one}" for one in SIGNS if one != DEPENDS or one in found)
 
 
 #: Name of a number of the analytic study, or an empty string.
 _Number = Annotated[str, OneOf(lambda: ("", *NUMBERS))]
 
+_BLOCKS = "with several teachers within each teacher, averaged over them"
 RULES = {
     "EQ": "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of "
     "p; 2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than "
     "printed, and not reproduced either way: a leak or a wrong reference makes numbers better",
-    "LT": "A is better than B: the difference of the means exceeds 2.6 standard errors of the difference over the "
-    "evaluation trials; speaks about these generators, not about training",
-    "LTQ": "A is better than a quoted number b: m ± 2.6 standard errors lies beyond b, allowing for b's rounding",
+    "LT": "A is better than B: the 99 % interval of the difference of the means (Welch's t over evaluation trials) "
+    "excludes 0; for generators trained here the interval also holds the scatter of a row that is trained again on "
+    "another kind of processor, if the file of claims states it; speaks about these generators, not about training",
+    "LTQ": "A is better than a quoted number b: the interval of rule LT around m lies beyond b, allowing for b's "
+    "rounding",
     "TRAIN": "A trains to better values than B: the 95 % interval of the difference over at least three training seeds "
-    "excludes 0 (Welch's t; with several teachers the difference within each teacher, averaged over them); of the kept "
-    "generators, or of the start or end of the curves where it says so",
+    f"excludes 0 (Welch's t, {_BLOCKS}); of the kept generators, or of the start or end of the curves where it says so",
     "SPEED": "images until the running minimum first falls to a level: the ratio B/A must reach the factor, also when "
-    "evaluation noise (2.6 standard errors) and the evaluation interval count against it",
+    "evaluation noise and the scatter of a repeated training (2.6 standard errors) and the evaluation interval count "
+    "against it",
     "COST": "what A spends (images, or seconds of training without evaluations) until its curve first falls to a "
     "level, against B: the 95 % interval of the geometric mean of the ratios B/A over at least three pairs of equal "
-    "training seeds lies at or above the factor, or below it; a run that never reaches the level counts as a bound, "
-    "which decides in its own direction alone and where every pair says so",
+    f"training seeds ({_BLOCKS}) lies at or above the factor, or below it; a run that never reaches the level counts "
+    "as a bound, which decides in its own direction alone and where every pair says so",
     "REACHES": "within the stated number of images the running minimum falls to the factor times a level, also when "
-    "evaluation noise (2.6 standard errors) counts against it; contradicted where it does not with noise in its favour",
+    "evaluation noise and the scatter of a repeated training (2.6 standard errors) count against it; contradicted "
+    "where it does not with both in its favour",
     "DIVERGES": "at the end of its curve of evaluations a run lies above the factor times its own lowest value (or "
-    "above the stated multiple of B's end), or is not finite, for at least two thirds of three or more training seeds",
+    "above the stated multiple of B's end): the 95 % interval of the geometric mean of the ratio over three or more "
+    "training seeds lies above the factor, also after the lowest of several noisy evaluations is raised to what their "
+    "noise takes from it; contradicted where the interval lies below the factor; a value that is not finite is above "
+    "every factor",
     "STABLE": "over the whole curve of each of three or more training seeds no evaluation lies above the factor times "
-    "the lowest before it, and the curve lies below its start at its end (or from the stated number of images on), by "
-    "more than two standard errors over seeds",
-    "TREND": "a metric rises (or falls) with a column of the sheet: the mean of the least-squares slopes of three or "
-    "more training seeds exceeds two standard errors",
+    "the lowest before it, the 95 % interval of the largest such ratio (geometric mean over seeds) lies below the "
+    "factor, and the curve lies below its start at its end (or from the stated number of images on) by a 95 % interval",
+    "TREND": "a metric rises (or falls) with a column of the sheet: the 95 % interval of the least-squares slopes of "
+    f"three or more training seeds ({_BLOCKS}) excludes 0",
     "SHAPE": "a curve falls, from its first evaluation of a trained network to its lowest, as a straight line of its "
-    "logarithm against images (exponential) or against their logarithm (power): R² reaches the least value and exceeds "
-    "that of the other form, for at least two thirds of the training seeds",
+    "logarithm against images (exponential) or against their logarithm (power): by 95 % intervals over the training "
+    f"seeds ({_BLOCKS}) R² reaches the least value and exceeds that of the other form",
     "SPREAD": "the relative spread (largest − smallest, by the mean) over a column's values is at most the factor "
-    "times B's, beyond two standard errors over seeds",
-    "RATIO": "the ratio of A to B, ± 2.6 standard errors (over trials, over training seeds or over the records of a "
-    "log), lies in the given range as a whole; contradicted where it lies outside as a whole",
+    "times B's, by a 95 % interval over training seeds",
+    "RATIO": "the interval of the ratio of A to B lies in the given range as a whole: 95 % over training seeds "
+    f"({_BLOCKS}), 99 % over the records of a log, or over evaluation trials with the scatter of rule LT; contradicted "
+    "where it lies outside as a whole",
     "FACT": "a computed number lies in the given range",
     "ANALYTIC": "a number of the analytic study (`sida analytic`: Gaussians and a mixture, no training) lies in the "
     "given range; with `than` its ratio to another of them does",
@@ -71,10 +81,15 @@ RULES = {
     "LAYERS": "how much each block of network A changes its output (`sida-eval layers`): for at least half of the "
     "blocks the largest change over noise levels is at least the factor times the smallest, and two blocks change it "
     "most at different levels; both by 95 % intervals over repeats, of which every other finds the levels and the rest "
-    "compare them",
+    "compare them; not shown where the same network before any training does so, too",
     "NEAR": "A is at most the given factor times B, by the rule LT against that multiple",
     "NONE": "not decidable by these measurements; the reason is given",
 }
+#: Sentence for pages with comparisons of several teachers.
+DEPENDS_NOTE = (
+    "Where an F test finds that teachers differ by more than their training seeds do (p below 0.05), each teacher "
+    "decides for itself; if the teachers disagree, the verdict is “depends on the teacher”."
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +153,8 @@ class Part:
         than: ANALYTIC: name of the number by which ``number`` is divided.
         fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
+        across: Why A and B may be compared although their values are of other identities (protocol, images, reference);
+            the evidence then names both. Without it such values are not compared.
         equal_budget: LT, TRAIN: A and B must have been trained on equally many images (to one percent: the last batch).
         seeds: TRAIN, BARRIER, COST, DIVERGES, STABLE, TREND, SPREAD, SHAPE, RATIO (of conditions): least number of
             training seeds.
@@ -177,6 +194,7 @@ class Part:
     number: _Number = ""
     than: _Number = ""
     slack: float = 0.0
+    across: str = ""
     equal_budget: bool = False
     seeds: int = 3
     label: str = ""
@@ -205,6 +223,19 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """Scatter of rows that were trained again, with equal settings, on another kind of processor or by other code.
+
+    Attributes:
+        std: Relative standard deviation of one such row, by metric; a metric that is not listed has none.
+        rows: Number of repeated rows behind it.
+    """
+
+    std: Mapping[str, float]
+    rows: Annotated[int, Range(least=2)]
+
+
+@dataclass(frozen=True)
 class Claim:
     """A falsifiable statement.
 
@@ -217,7 +248,10 @@ class Claim:
         combine: ``all`` parts must hold, or ``any`` of them.
         ties: Number of ``all`` parts that may be undecided although measured.
         reason: Reason why a claim without a rule is not decided.
-        counterpart: Claim of the paper that corresponds to a claim about digits.
+        counterpart: Claims of the papers that a claim about digits is the counterpart of, with commas between them.
+        opposite: The same where the claim states the opposite, such that its support speaks against theirs.
+        related: Claims of the papers about the same matter that ask another question.
+        repeats: Scatter of repeated rows of the scope (key ``repeats`` of the file).
     """
 
     id: str
@@ -230,7 +264,10 @@ class Claim:
     reason: str = ""
     cost: str = ""
     counterpart: str = ""
+    opposite: str = ""
+    related: str = ""
     note: str = ""
+    repeats: Repeats | None = None
 
     def __post_init__(self) -> None:
         if not self.parts and not self.reason:
@@ -248,24 +285,37 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a claim, the findings of its parts, and the measured and unmeasured rows that it names."""
+    """The outcome of a claim, the findings of its parts, and the measured and unmeasured rows that it names.
+
+    Attributes:
+        chance: Whether the verdict could be one of the false discoveries among the comparisons that were decided with
+            it: it would not stand if only findings counted that survive the correction of Benjamini and Hochberg.
+    """
 
     claim: Claim
     outcome: Outcome
     findings: tuple[Finding, ...]
     rows: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
+    chance: bool = False
 
 
 def load_claims(path: str | Path) -> list[Claim]:
     """Reads ``claims.yaml``: a list under ``claims``; ``for: {name: [values]}`` repeats a part, ``{name}`` is replaced.
 
+    The key ``repeats`` of the file gives the scatter of repeated rows by scope.
+
     Raises:
         UserError: Missing file, unknown key, wrong type or an id used twice (file, claim and key are named).
     """
+    given = load_yaml(path).get("repeats", {})
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: repeats: must map scopes to std (by metric) and rows")
+    repeats = {scope: from_mapping(Repeats, entry, f"{path}: repeats.{scope}") for scope, entry in given.items()}
     claims: list[Claim] = []
     for where, entry in listed_entries(path, "claim", "id, statement, scope and parts"):
-        claims.append(from_mapping(Claim, {**entry, "parts": _repeated(entry.get("parts", []), where)}, where))
+        claim = from_mapping(Claim, {**entry, "parts": _repeated(entry.get("parts", []), where)}, where)
+        claims.append(dataclasses.replace(claim, repeats=repeats.get(claim.scope)))
     return claims
 
 

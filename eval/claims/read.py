@@ -21,7 +21,7 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
     record = read_hashed_json(path)
     try:
         known = isinstance(record.get("preamble", ""), str) and isinstance(record["claims"], list)
-        known = known and all(map(_is_claim, record["claims"]))
+        known = known and isinstance(record.get("comparisons", ""), str) and all(map(_is_claim, record["claims"]))
     except KeyError as error:
         raise UserError(f"{path}: no key {error}; {_AGAIN}") from None
     except (TypeError, AttributeError):
@@ -34,7 +34,13 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _is_claim(claim: Any) -> bool:
     texts = [claim[key] for key in ("id", "statement", "source", "counterpart", "note")]
     lists = [claim.get(key, []) for key in ("rows", "unmeasured")]
-    return _are_texts(texts) and all(map(_are_texts, lists)) and _is_decided(claim) and _is_printed(claim)
+    return (
+        isinstance(claim.get("chance", False), bool)
+        and _are_texts(texts)
+        and all(map(_are_texts, lists))
+        and _is_decided(claim)
+        and _is_printed(claim)
+    )
 
 
 def _is_printed(claim: Any) -> bool:

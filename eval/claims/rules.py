@@ -2,78 +2,91 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from eval.claims.barriers import barriers
 from eval.claims.cost import cost
-from eval.claims.evidence import Evidence, NotMeasuredError, bound, same_budget
+from eval.claims.evidence import Evidence, NotMeasuredError, same_budget
 from eval.claims.facts import FACTS
 from eval.claims.layers import layers
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
-from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show, within
-from eval.claims.seeds import trained
+from eval.claims.numbers import TRIALS, decide_gain, decide_range, operand_a, operand_b, show, sides_of
+from eval.claims.seeds import by_teacher, trained
 from eval.claims.training import diverges, reaches, shape, speed, spread, stable, trend
+from eval.effects.contrast import CONFIDENCE, Interval, difference, interval_of, mean_interval
 from eval.results.agreement import agreement_of
 from eval.results.summary import Estimate
 from sida.analytic.numbers import NUMBERS
+from sida.errors import UserError
 
 MEDIAN = 1.2533
+#: Words for the operands of a part.
+_SIDES = {"a": "A", "b": "B", "level": "the level"}
 
 
 def decide_part(part: Part, evidence: Evidence, where: str) -> Finding:
     """Applies the rule of a part; without a measurement the outcome is 'not decided here' with the reason."""
     try:
-        evidence.require_same_reference(part)
-        return _RULES[part.rule](part, evidence, where)
+        # Rule EQ compares with the published number of its operand by itself.
+        compared = evidence.identities(part, where) if part.rule not in ("EQ", "NONE") else {}
+        finding = _RULES[part.rule](part, evidence, where)
     except NotMeasuredError as reason:
         return Finding(UNDECIDED, f"{reason}")
     except ZeroDivisionError:
         return Finding(UNDECIDED, "there is no ratio to a value of 0")
+    if not part.across:
+        return finding
+    named = "; ".join(f"{_SIDES[key]} under {identity}" for key, identity in compared.items())
+    return dataclasses.replace(finding, evidence=f"{finding.evidence}; {named} ({part.across})")
 
 
 def less(part: Part, evidence: Evidence, where: str) -> Finding:
-    """LT: A is better than B beyond the evaluation noise."""
+    """LT: A is better than B beyond the evaluation noise and the scatter of a repeated training."""
     (name_a, a), (name_b, b) = _both(part, evidence, where)
     if part.equal_budget and not evidence.by_published:
         budgets = [evidence.budget(evidence.runs_of(o, where)[0]) for o in (operand_a(part), operand_b(part))]
         if not same_budget(budgets):
             raise NotMeasuredError(f"budgets differ: {budgets[0]:,} and {budgets[1]:,} training images")
     gain = (b.mean - a.mean) if part.direction == "lower" else (a.mean - b.mean)
-    limit = bound(a, b, Z)
+    found = decide_gain(interval_of(gain, _noise(part, a, b, evidence, where), TRIALS))
     text = (
         f"{part.metric} {show(a)} ({name_a}; {a.trials} trials) against {show(b)} ({name_b}; {b.trials} trials); "
-        f"gain {gain:.3g}, noise bound {limit:.2g}"
+        f"gain {gain:.3g}, {found.text}"
     )
-    return Finding(ordered(gain, limit), text, numbers_of(a, b, gain, limit))
+    return Finding(found.outcome, text, sides_of(a, b) | {"gain": gain} | found.numbers)
 
 
 def near(part: Part, evidence: Evidence, where: str) -> Finding:
     """NEAR: A is at most ``factor`` times B."""
     (name_a, a), (name_b, b) = _both(part, evidence, where)
-    scaled = _scaled(b, part.factor)
-    gain, limit = scaled.mean - a.mean, bound(a, scaled, Z)
+    gain = part.factor * b.mean - a.mean
+    found = decide_gain(interval_of(gain, _noise(part, a, b, evidence, where, part.factor), TRIALS))
     text = (
         f"{part.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); ratio {a.mean / b.mean:.3f}, "
-        f"allowed {part.factor:g}"
+        f"allowed {part.factor:g}; gain {gain:.3g}, {found.text}"
     )
-    return Finding(ordered(gain, limit), text, numbers_of(a, b, gain, limit))
+    return Finding(found.outcome, text, sides_of(a, b) | {"gain": gain} | found.numbers)
 
 
 def quoted(part: Part, evidence: Evidence, where: str) -> Finding:
     """LTQ: A is better than a number that others published."""
     name, a = evidence.estimate(operand_a(part), part.metric, f"{where}.a")
     number = evidence.quoted(operand_b(part), f"{where}.b")
-    if a.std is None:
-        raise NotMeasuredError("a single trial says nothing about the noise; measure at least two")
     gain = (number.value - a.mean) if part.direction == "lower" else (a.mean - number.value)
-    limit = Z * a.std / math.sqrt(a.trials) + number.half_unit + part.slack
+    noise = evidence.noise(operand_a(part), part.metric, a, f"{where}.a")
+    # Rounding and the choice of the lowest may each have moved the number by as much as they can.
+    allowed = number.half_unit + part.slack
+    sure = math.copysign(max(0.0, abs(gain) - allowed), gain)
+    found = decide_gain(interval_of(sure, noise, TRIALS))
     text = (
         f"{part.metric} {show(a)} ({name}; {a.trials} trials) against {number.text} ({number.row_label}, published); "
-        f"gain {gain:.3g}, bound {limit:.2g}"
+        f"gain {gain:.3g}, after {allowed:.2g} for rounding {found.text}"
     )
-    return Finding(ordered(gain, limit), text, {"a": a.mean, "b": number.value, "gain": gain, "bound": limit})
+    return Finding(found.outcome, text, {"a": a.mean, "b": number.value, "gain": gain} | found.numbers)
 
 
 def equal(part: Part, evidence: Evidence, where: str) -> Finding:
@@ -101,47 +114,87 @@ def ratio(part: Part, evidence: Evidence, where: str) -> Finding:
     name_a, a = _side(operand_a(part), part, evidence, f"{where}.a")
     name_b, b = _side(operand_b(part), part, evidence, f"{where}.b")
     value = a.mean / b.mean
-    # To first order in the errors of both sides; A itself may be 0.
-    limit = bound(_scaled(a, 1 / b.mean), _scaled(b, value / b.mean), Z)
+    try:
+        found = decide_range(_ratio(a, b, value), part.low, part.high)
+    except UserError as reason:
+        raise NotMeasuredError(f"{reason}") from None
     what = "" if part.a is not None and part.a.value is not None else part.quantity or part.metric
     claimed = f"{part.low:g} to {part.high:g}" if part.low else f"at most {part.high:g}"
     claimed = claimed if math.isfinite(part.high) else f"at least {part.low:g}"
     text = (
-        f"{what} {show(a)} ({name_a}) against {show(b)} ({name_b}); ratio {value:.3f} ± {limit:.2g}, claimed {claimed}"
+        f"{what} {show(a.estimate)} ({name_a}) against {show(b.estimate)} ({name_b}); ratio {value:.3f}, "
+        f"{found.text}, claimed {claimed}"
     )
-    return Finding(
-        within(value - limit, value + limit, part),
-        text.strip(),
-        {"a": a.mean, "b": b.mean, "ratio": value, "bound": limit},
-    )
+    return Finding(found.outcome, text.strip(), {"a": a.mean, "b": b.mean, "ratio": value} | found.numbers)
 
 
-def _side(operand: Operand, part: Part, evidence: Evidence, where: str) -> tuple[str, Estimate]:
-    """Name and value of one side of a ratio: a stated number, one run over trials, or several runs over seeds."""
+@dataclass(frozen=True)
+class _Side:
+    """A side of a ratio: its mean, and its scatter by teacher over training seeds, or as variances with their df."""
+
+    estimate: Estimate
+    blocks: Mapping[str, Sequence[float]] | None = None
+    noise: Sequence[tuple[float, float]] = ()
+
+    @property
+    def mean(self) -> float:
+        """Mean of the teachers' means."""
+        return statistics.fmean(map(statistics.fmean, self.blocks.values())) if self.blocks else self.estimate.mean
+
+    def variances(self, factor: float) -> list[tuple[float, float]]:
+        """Variances of ``factor`` times the mean, with their degrees of freedom."""
+        noise = self.noise
+        if self.blocks:
+            found = mean_interval(self.blocks)
+            noise = [(found.standard_error**2, found.df)]
+        return [(factor**2 * variance, df) for variance, df in noise]
+
+
+def _ratio(a: _Side, b: _Side, value: float) -> Interval:
+    """A ratio's interval, to first order in the errors of both sides; A itself may be 0."""
+    if a.blocks and b.blocks:
+        scaled = {teacher: [value * one for one in values] for teacher, values in b.blocks.items()}
+        return difference(a.blocks, scaled).moved(1 / b.mean, value)
+    confidence = CONFIDENCE if a.blocks or b.blocks else TRIALS
+    return interval_of(value, a.variances(1 / b.mean) + b.variances(value / b.mean), confidence)
+
+
+def _side(operand: Operand, part: Part, evidence: Evidence, where: str) -> tuple[str, _Side]:
+    """Name and scatter of a ratio's side: a stated number, one run over trials or ticks, or several runs over seeds."""
     if operand.value is not None:
-        return operand.label, Estimate(operand.value, 0.0, 1)
+        return operand.label, _Side(Estimate(operand.value, 0.0, 1), noise=[(0.0, 1)])
     quoted = operand.published is not None and (evidence.by_published or operand.run is None)
     if quoted and part.quantity == "nfe":
         number = evidence.quoted(operand, where)
-        return f"{number.row_label}, published", Estimate(float(number.nfe), 0.0, 1)
-    if quoted or evidence.by_published:
-        return evidence.estimate(operand, part.metric, where)
+        return f"{number.row_label}, published", _Side(Estimate(float(number.nfe), 0.0, 1), noise=[(0.0, 1)])
     logged = part.quantity is not None and part.quantity != "nfe"
-    names = evidence.logged(operand) if logged else evidence.runs_of(operand, where)
+    names = [] if quoted or evidence.by_published else evidence.logged(operand) if logged else None
+    names = evidence.runs_of(operand, where) if names is None else names
+    if (part.quantity is None and len(names) < 2) or not names:
+        name, found = evidence.estimate(operand, part.metric, where)
+        return name, _Side(found, noise=evidence.noise(operand, part.metric, found, where))
     if operand.where is not None and len(names) < part.seeds:
         raise NotMeasuredError(f"{len(names)} training seeds of {operand}; this ratio needs {part.seeds}")
+    values = {}
     if part.quantity is not None:
         evidence.require_gpus(names, part.gpus)
-        found = [_quantity(evidence, name, part.quantity) for name in names]
-        pooled = Estimate.of([estimate.mean for estimate in found]) if len(names) > 1 else found[0]
-    elif len(names) > 1:
-        pooled = Estimate.of([evidence.value(operand, name, part.metric) for name in names])
-    else:
-        return evidence.estimate(operand, part.metric, where)
+    for name in names:
+        values[name] = (
+            _quantity(evidence, name, part.quantity)
+            if part.quantity is not None
+            else Estimate(evidence.value(operand, name, part.metric), None, 1)
+        )
     # A training whose generator is not measured has only the beginning of a log.
     ticks = logged and names[0] not in evidence.measurements.runs
     begun = f"; from {max(1, len(evidence.ticks(names[0])) - 1)} ticks" if ticks else ""
-    return evidence.label(names[0]) + begun + (f"; {len(names)} training seeds" if len(names) > 1 else ""), pooled
+    if len(names) == 1:
+        found = values[names[0]]
+        if found.std is None:
+            raise NotMeasuredError("a single record says nothing about the noise")
+        return evidence.label(names[0]) + begun, _Side(found, noise=[(found.std**2 / found.trials, found.trials - 1)])
+    pooled = Estimate.of([found.mean for found in values.values()])
+    blocks = by_teacher(names, lambda name: values[name].mean, evidence)
+    return f"{evidence.label(names[0])}{begun}; {len(names)} training seeds", _Side(pooled, blocks)
 
 
 def _both(part: Part, evidence: Evidence, where: str) -> tuple[tuple[str, Estimate], tuple[str, Estimate]]:
@@ -150,9 +203,15 @@ def _both(part: Part, evidence: Evidence, where: str) -> tuple[tuple[str, Estima
     return first, evidence.estimate(operand_b(part), part.metric, f"{where}.b")
 
 
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    std = None if estimate.std is None else abs(factor) * estimate.std
-    return Estimate(factor * estimate.mean, std, estimate.trials)
+def _noise(
+    part: Part, a: Estimate, b: Estimate, evidence: Evidence, where: str, factor: float = 1.0
+) -> list[tuple[float, float]]:
+    """Variances of A and of ``factor`` times B, with their degrees of freedom."""
+    scaled = evidence.noise(operand_b(part), part.metric, b, f"{where}.b")
+    return [
+        *evidence.noise(operand_a(part), part.metric, a, f"{where}.a"),
+        *((factor**2 * variance, df) for variance, df in scaled),
+    ]
 
 
 def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:

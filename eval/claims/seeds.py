@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from eval.claims.evidence import Evidence, NotMeasuredError, same_budget
 from eval.claims.model import Finding, Operand, Part
-from eval.claims.numbers import numbers_of, operand_a, operand_b, ordered, show
-from eval.effects.contrast import Effect, difference
+from eval.claims.numbers import decide_gain, operand_a, operand_b, show, sides_of
+from eval.effects.contrast import Effect, Estimated, difference, mean_interval
 from eval.results.summary import Estimate
 from sida.errors import UserError
 
@@ -41,6 +41,18 @@ def by_teacher(names: Sequence[str], value: Callable[[str], float], evidence: Ev
     return blocks
 
 
+def interval_over(names: Sequence[str], value: Callable[[str], float], evidence: Evidence) -> Estimated:
+    """Mean of a number over runs with its interval, within teachers.
+
+    Raises:
+        NotMeasuredError: Too few training seeds of every teacher.
+    """
+    try:
+        return mean_interval(by_teacher(names, value, evidence))
+    except UserError as reason:
+        raise NotMeasuredError(f"{reason}") from None
+
+
 def blocks_of(operand: Operand, names: Sequence[str], metric: str, evidence: Evidence) -> dict[str, list[float]]:
     """Values of a metric for the runs of an operand, grouped by teacher."""
     return by_teacher(names, lambda name: evidence.value(operand, name, metric), evidence)
@@ -70,20 +82,12 @@ def trained(part: Part, evidence: Evidence, where: str) -> Finding:
         over_seeds(operand, names, part, evidence)
         for operand, names in ((operand_a(part), names_a), (operand_b(part), names_b))
     )
-    sign = -1 if part.direction == "lower" else 1
-    low, high = sorted((sign * effect.low, sign * effect.high))
-    gain, limit = sign * effect.value, effect.half_width
-    text = (
-        f"{part.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); gain {gain:.3g}, 95 % interval {low:.3g} "
-        f"to {high:.3g}"
-    )
+    effect = effect.moved(-1 if part.direction == "lower" else 1)
+    found = decide_gain(effect)
+    text = f"{part.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); gain {effect.value:.3g}, {found.text}"
     if effect.std:
         text += f"; {abs(effect.standardised):.1f} standard deviations over seeds"
-    if len(effect.blocks) > 1:
-        listed = ", ".join(f"{sign * value:.3g} ({teacher})" for teacher, value in effect.blocks.items())
-        text += f"; by teacher {listed}"
-    numbers = numbers_of(a, b, gain, limit) | {
-        "low": low, "high": high, "df": effect.df, "std": effect.std, "std_df": effect.std_df,
-        "teachers": len(effect.blocks),
+    numbers = sides_of(a, b) | {"gain": effect.value} | found.numbers | {
+        "std": effect.std, "std_df": effect.std_df, "teachers": len(effect.blocks),
     }  # fmt: skip
-    return Finding(ordered(gain, limit), text, numbers)
+    return Finding(found.outcome, text, numbers)

@@ -4,71 +4,100 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from eval.claims.evidence import Evidence, NotMeasuredError
+from eval.claims.facts import expected_lowest
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
-from eval.claims.numbers import Z, of_most, operand_a, operand_b, ordered, show
-from eval.claims.seeds import over_seeds, seeds_of
+from eval.claims.numbers import Z, decide_gain, decide_range, of_each, operand_a, operand_b, show
+from eval.claims.seeds import by_teacher, interval_over, seeds_of
+from eval.effects.contrast import difference, interval_of, pooled_std
 from eval.results.summary import Estimate
 from eval.results.training_logs import Point, first_at_or_below
-
-Z_TRAIN = 2.0
+from sida.errors import UserError
 
 
 def diverges(part: Part, evidence: Evidence, where: str) -> Finding:
     """DIVERGES: at the end of its curve a run lies far above the lowest value it had reached."""
     names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
-    limit, against = math.inf, ""
-    if part.b is not None:
-        _, others = over_seeds(part.b, seeds_of(part.b, part, evidence, f"{where}.b"), part, evidence)
-        limit = part.high * others.mean
-        against = f", or above {part.high:g} × {others.mean:.4g}"
     curves = {name: _values(evidence, name, part.metric) for name in names}
-    gone = [
-        name
-        for name, values in curves.items()
-        if not math.isfinite(values[-1]) or values[-1] > min(part.factor * min(values), limit)
-    ]
+    rises = {name: values[-1] / min(values) for name, values in curves.items()}
+    gone = sum(not math.isfinite(rise) or rise > part.factor for rise in rises.values())
     listed = "; ".join(f"lowest {min(values):.4g}, end {values[-1]:.4g}" for values in curves.values())
     text = (
-        f"{part.metric} of {evidence.label(names[0])}: {len(gone)} of {len(names)} seeds end above {part.factor:g} × "
-        f"their lowest value{against} ({listed})"
+        f"{part.metric} of {evidence.label(names[0])}: {gone} of {len(names)} seeds end above {part.factor:g} × their "
+        f"lowest value ({listed})"
     )
-    return Finding(of_most(len(gone), len(names)), text, {"diverged": len(gone), "seeds": len(names)})
+    numbers: dict[str, Any] = {"diverged": gone, "seeds": len(names)}
+    if not all(map(math.isfinite, rises.values())):
+        lost = not any(map(math.isfinite, rises.values()))
+        return Finding("supported" if lost else UNDECIDED, text, numbers)
+    rise = interval_over(names, lambda name: math.log(rises[name]), evidence)
+    # The lowest of noisy evaluations lies below the curve.
+    sure = interval_over(names, lambda name: math.log(rises[name] / _raised(curves, name, part, evidence)), evidence)
+    found, least = (decide_range(one, math.log(part.factor), shown=math.exp) for one in (rise, sure))
+    outcome = UNDECIDED if found.outcome == "supported" != least.outcome else found.outcome
+    text += f"; ratio {math.exp(rise.value):.3g}, {found.text}, with the noise of the lowest "
+    text += f"{math.exp(sure.value):.3g}, claimed above {part.factor:g}"
+    numbers |= {"rise": math.exp(rise.value)} | found.numbers
+    if part.b is None:
+        return Finding(outcome, text, numbers)
+    others = seeds_of(part.b, part, evidence, f"{where}.b")
+    ends = {name: _values(evidence, name, part.metric)[-1] for name in others}
+    try:
+        above = difference(
+            by_teacher(names, lambda name: math.log(curves[name][-1]), evidence),
+            by_teacher(others, lambda name: math.log(ends[name]), evidence),
+        )
+    except UserError as reason:
+        raise NotMeasuredError(f"{reason}") from None
+    second = decide_range(above, math.log(part.high), shown=math.exp)
+    text += f"; or {math.exp(above.value):.3g} times the end of {evidence.label(others[0])}, {second.text}, claimed "
+    both = [outcome, second.outcome]
+    outcome = "supported" if "supported" in both else outcome if both[0] == both[1] else UNDECIDED
+    return Finding(outcome, f"{text}above {part.high:g}", numbers)
 
 
 def stable(part: Part, evidence: Evidence, where: str) -> Finding:
     """STABLE: no evaluation lies far above the lowest so far, and the curve falls below its start and stays there."""
     names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
     curves = {name: evidence.curve(name, part.metric, finite=False) for name in names}
-    rises = [_rise([point.value for point in points]) for points in curves.values()]
-    steady = max(rises) <= part.factor
+    values = {name: [point.value for point in points] for name, points in curves.items()}
+    rises = {name: _rise(found) for name, found in values.items()}
     text = (
-        f"{part.metric} of {evidence.label(names[0])}; {len(names)} training seeds: rises to at most {max(rises):.2f} "
-        f"× the lowest value so far (allowed {part.factor:g})"
+        f"{part.metric} of {evidence.label(names[0])}; {len(names)} training seeds: rises to at most "
+        f"{max(rises.values()):.2f} × the lowest value so far (allowed {part.factor:g})"
     )
-    numbers = {"rise": max(rises), "seeds": len(names)}
-    if not steady:
+    numbers: dict[str, Any] = {"rise": max(rises.values()), "seeds": len(names)}
+    if any(rise / _raised(values, name, part, evidence) > part.factor for name, rise in rises.items()):
         return Finding("contradicted", text, numbers)
+    risen = interval_over(names, lambda name: math.log(rises[name]), evidence)
+    steady = decide_range(risen, -math.inf, math.log(part.factor), shown=math.exp)
     late = sorted(set.intersection(*({p.nimg for p in points[1:]} for points in curves.values())))
     late = [nimg for nimg in late if nimg >= part.images] if part.images else late[-1:]
     if not late:
         raise NotMeasuredError(f"no evaluation that all seeds share from {part.images:,} images on")
-    gains = []
-    for nimg in late:
-        falls = [points[0].value - next(p.value for p in points if p.nimg == nimg) for points in curves.values()]
-        gain = Estimate.of(falls)
-        gains.append((gain.mean, Z_TRAIN * (gain.standard_error or 0.0)))
-    gain_mean, limit = min(gains, key=lambda pair: pair[0] - pair[1])
+    gains = [interval_over(names, lambda name: _fall(curves[name], nimg), evidence) for nimg in late]  # noqa: B023
+    gain = min(gains, key=lambda one: one.low)
+    found = decide_gain(gain)
     when = f"from {part.images:,} images on at least" if part.images else "at the end"
-    text += f"; below its start {when} by {gain_mean:.3g}, bound {limit:.2g}"
-    return Finding(ordered(gain_mean, limit), text, numbers | {"gain": gain_mean, "bound": limit})
+    text += f"; below its start {when} by {gain.value:.3g}, {found.text}"
+    return Finding(of_each([steady.outcome, found.outcome]), text, numbers | {"gain": gain.value} | found.numbers)
 
 
 def _values(evidence: Evidence, run: str, metric: str) -> list[float]:
     return [point.value for point in evidence.curve(run, metric, finite=False)]
+
+
+def _fall(points: Sequence[Point], nimg: int) -> float:
+    return points[0].value - next(point.value for point in points if point.nimg == nimg)
+
+
+def _raised(curves: Mapping[str, Sequence[float]], run: str, part: Part, evidence: Evidence) -> float:
+    """Factor by which noise may put the lowest of a curve's evaluations below the curve: that of equal values."""
+    return 1 - expected_lowest(len(curves[run])) * evidence.noise_of_one(run, part.metric)
 
 
 def _rise(values: Sequence[float]) -> float:
@@ -83,31 +112,34 @@ def _rise(values: Sequence[float]) -> float:
 def trend(part: Part, evidence: Evidence, where: str) -> Finding:
     """TREND: a metric rises (or falls) with a column of the sheet, by least squares for each training seed."""
     names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
-    by_seed: dict[int, dict[float, float]] = {}
+    by_seed: dict[tuple[str, int], dict[float, str]] = {}
     for name in names:
         run = evidence.runs[name]
-        place = getattr(run, part.column)
-        by_seed.setdefault(run.seed or 0, {})[float(place)] = evidence.value(operand_a(part), name, part.metric)
-    common = sorted(set.intersection(*(set(values) for values in by_seed.values())))
+        place = (evidence.teacher(name), run.seed or 0)
+        by_seed.setdefault(place, {})[float(getattr(run, part.column))] = name
+    common = sorted(set.intersection(*(set(found) for found in by_seed.values())))
     if len(by_seed) < part.seeds or len(common) < 3:
         raise NotMeasuredError(f"{len(by_seed)} seeds with {len(common)} common values of {part.column}")
-    slopes = Estimate.of(
-        [statistics.linear_regression(common, [values[x] for x in common]).slope for values in by_seed.values()]
-    )
-    gain, limit = slopes.mean, Z_TRAIN * (slopes.standard_error or 0.0)
-    gain = gain if part.direction == "higher" else -gain
+    slopes = {}
+    for runs in by_seed.values():
+        values = [evidence.value(operand_a(part), runs[x], part.metric) for x in common]
+        slopes[runs[common[0]]] = statistics.linear_regression(common, values).slope
+    slope = interval_over(list(slopes), slopes.__getitem__, evidence)
+    found = decide_gain(slope.moved(1 if part.direction == "higher" else -1))
+    plain = decide_gain(slope)
     text = (
         f"{part.metric} of {evidence.label(names[0]).partition(',')[0]} over {part.column} {common[0]:g} to "
-        f"{common[-1]:g}: slope {show(slopes)} over {len(by_seed)} training seeds, bound {limit:.2g}"
+        f"{common[-1]:g}: slope {show(Estimate.of(list(slopes.values())))} over {len(by_seed)} training seeds, "
+        f"{plain.text}"
     )
-    return Finding(ordered(gain, limit), text, {"slope": slopes.mean, "bound": limit, "seeds": len(by_seed)})
+    return Finding(found.outcome, text, {"slope": slope.value, "seeds": len(by_seed)} | plain.numbers)
 
 
 def shape(part: Part, evidence: Evidence, where: str) -> Finding:
     """SHAPE: until its lowest value a curve is a straight line of ln metric against images, or against ln images."""
     names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
     other = "power" if part.form == "exponential" else "exponential"
-    fits = []
+    fits: dict[str, dict[str, float]] = {}
     for name in names:
         points = [point for point in evidence.curve(name, part.metric) if point.nimg > 0 and point.value > 0]
         lowest = min(range(len(points)), key=lambda i: points[i].value, default=0)
@@ -116,20 +148,25 @@ def shape(part: Part, evidence: Evidence, where: str) -> Finding:
             raise NotMeasuredError(f"{evidence.label(name)}: fewer than four evaluations until the lowest")
         heights = [math.log(point.value) for point in falling]
         places = {"exponential": [float(p.nimg) for p in falling], "power": [math.log(p.nimg) for p in falling]}
-        fits.append({form: statistics.correlation(x, heights) ** 2 for form, x in places.items()})
-    holds = [fit[part.form] >= part.low and fit[part.form] > fit[other] for fit in fits]
-    means = {form: statistics.fmean(fit[form] for fit in fits) for form in fits[0]}
-    listed = "; ".join(f"{fit['exponential']:.3f}, {fit['power']:.3f}" for fit in fits)
+        fits[name] = {form: statistics.correlation(x, heights) ** 2 for form, x in places.items()}
+    straight = interval_over(names, lambda name: fits[name][part.form], evidence)
+    ahead = interval_over(names, lambda name: fits[name][part.form] - fits[name][other], evidence)
+    reached, better = decide_range(straight, part.low), decide_gain(ahead)
+    outcome = of_each([reached.outcome, better.outcome])
+    listed = "; ".join(f"{fit['exponential']:.3f}, {fit['power']:.3f}" for fit in fits.values())
     text = (
-        f"{part.metric} of {evidence.label(names[0])}: {sum(holds)} of {len(names)} seeds fall as claimed "
-        f"({part.form}, R² at least {part.low:g}); R² of exponential, power: {listed}"
+        f"{part.metric} of {evidence.label(names[0])} ({part.form}): R² {straight.value:.3f}, {reached.text}, claimed "
+        f"at least {part.low:g}; above the other form's by {ahead.value:.3g}, {better.text}; R² of exponential and "
+        f"power by seed: {listed}"
     )
-    return Finding(of_most(sum(holds), len(names)), text, {"holds": sum(holds), "seeds": len(names), **means})
+    decisive = better if better.outcome == outcome != reached.outcome else reached
+    numbers = {"fit": straight.value} if decisive is reached else {"ahead": ahead.value}
+    return Finding(outcome, text, numbers | decisive.numbers | {"seeds": len(names)})
 
 
 def spread(part: Part, evidence: Evidence, where: str) -> Finding:
     """SPREAD: (largest − smallest) / mean over a column's values is at most ``factor`` times B's."""
-    sides = []
+    sides: list[tuple[float, float, int]] = []
     for operand, key in ((operand_a(part), "a"), (operand_b(part), "b")):
         groups: dict[float, list[float]] = {}
         for name in seeds_of(operand, part, evidence, f"{where}.{key}"):
@@ -137,17 +174,19 @@ def spread(part: Part, evidence: Evidence, where: str) -> Finding:
             groups.setdefault(place, []).append(evidence.value(operand, name, part.metric))
         if len(groups) < 2 or min(map(len, groups.values())) < part.seeds:
             raise NotMeasuredError(f"fewer than {part.seeds} training seeds for each {part.column} of {operand}")
-        means = sorted((Estimate.of(values) for values in groups.values()), key=lambda e: e.mean)
-        middle = statistics.fmean(e.mean for e in means)
-        error = math.hypot(means[0].standard_error or 0.0, means[-1].standard_error or 0.0)
-        sides.append(((means[-1].mean - means[0].mean) / middle, error / middle))
-    (a, error_a), (b, error_b) = sides
-    gain, limit = part.factor * b - a, Z_TRAIN * math.hypot(error_a, part.factor * error_b)
+        cells = sorted(groups.values(), key=statistics.fmean)
+        middle = statistics.fmean(map(statistics.fmean, cells))
+        std, df = pooled_std(cells)
+        width = statistics.fmean(cells[-1]) - statistics.fmean(cells[0])
+        sides.append((width / middle, (std / middle) ** 2 * (1 / len(cells[0]) + 1 / len(cells[-1])), df))
+    (a, noise_a, df_a), (b, noise_b, df_b) = sides
+    gain = interval_of(part.factor * b - a, [(noise_a, df_a), (part.factor**2 * noise_b, df_b)])
+    found = decide_gain(gain)
     text = (
         f"relative spread of {part.metric} over {part.column}: {a:.3f} against {b:.3f}, claimed at most "
-        f"{part.factor:g} times; margin {gain:.3g}, bound {limit:.2g}"
+        f"{part.factor:g} times; margin {gain.value:.3g}, {found.text}"
     )
-    return Finding(ordered(gain, limit), text, {"a": a, "b": b, "gain": gain, "bound": limit})
+    return Finding(found.outcome, text, {"a": a, "b": b, "gain": gain.value} | found.numbers)
 
 
 def speed(part: Part, evidence: Evidence, where: str) -> Finding:
@@ -162,6 +201,7 @@ def speed(part: Part, evidence: Evidence, where: str) -> Finding:
         level, error, meaning = best_b.value, _error(best_b), "its lowest value"
     else:
         level, error, meaning = level_of(part.level, part.metric, curve_a + curve_b, evidence, where)
+    error = math.hypot(error, level * _scatter([(run_a, curve_a), (run_b, curve_b)], part, evidence))
     slow = first_at_or_below(curve_b, level)
     if slow is None:
         raise NotMeasuredError(f"{evidence.label(run_b)} never reaches {level:.4g} ({meaning})")
@@ -193,6 +233,8 @@ def reaches(part: Part, evidence: Evidence, where: str) -> Finding:
     curve = evidence.curve(name, part.metric)
     level, error, meaning = level_of(part.level, part.metric, curve, evidence, where)
     level, error = part.factor * level, part.factor * error
+    runs = [(name, curve), (part.level.run or "", ())]
+    error = math.hypot(error, level * _scatter(runs, part, evidence))
     crossed = first_at_or_below(curve, level)
     late = first_at_or_below(curve, level - Z * error, shift=Z)
     early = first_at_or_below(curve, level + Z * error, shift=-Z)
@@ -228,6 +270,16 @@ def level_of(
         listed = ", ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
         raise NotMeasuredError(f"curves use {listed} images per evaluation, the level {measured_n:,}")
     return estimate.mean, estimate.standard_error or 0.0, name
+
+
+def _scatter(runs: Sequence[tuple[str, Sequence[Point]]], part: Part, evidence: Evidence) -> float:
+    """Relative scatter of runs: of a repeated training, and of evaluations whose own noise the curve does not have."""
+    found = []
+    for name, curve in runs:
+        found.append(evidence.repeat_std(name, part.metric))
+        if curve and curve[-1].std is None:
+            found.append(evidence.noise_of_one(name, part.metric))
+    return math.hypot(*found)
 
 
 def _error(point: Point) -> float:

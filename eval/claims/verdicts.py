@@ -8,9 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.evidence import Evidence
-from eval.claims.model import UNDECIDED, Claim, Finding, Operand, Outcome, Verdict, load_claims, verdict_counts
+from eval.claims.model import (
+    DEPENDS,
+    UNDECIDED,
+    Claim,
+    Finding,
+    Operand,
+    Outcome,
+    Verdict,
+    load_claims,
+    verdict_counts,
+)
 from eval.claims.rules import decide_part
 from eval.claims.write import write_verdicts
+from eval.effects.contrast import survivors
 from eval.results.published import load_published
 from eval.results.selection import matching
 from eval.results.sheet import Run, read_runs
@@ -31,14 +42,35 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
     """
     verdicts = []
     for claim in claims:
+        known = dataclasses.replace(evidence, repeats=claim.repeats)
         findings = tuple(
-            decide_part(part, evidence, f"{source}: {claim.id}.parts[{number}]")
-            for number, part in enumerate(claim.parts)
+            decide_part(part, known, f"{source}: {claim.id}.parts[{number}]") for number, part in enumerate(claim.parts)
         ) or (Finding(UNDECIDED, claim.reason),)
         named, measured = claim_rows([claim], evidence.runs), evidence.measurements.runs
         rows, missing = (tuple(row for row in named if (row in measured) == there) for there in (True, False))
         verdicts.append(Verdict(claim, combined(findings, claim.combine, claim.ties), findings, rows, missing))
-    return verdicts
+    return _corrected(verdicts)
+
+
+def _corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Verdicts with ``chance``, and findings with the number ``survives``, by all comparisons that have a p value."""
+    tests = [finding for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
+    kept = {id(test): stands for test, stands in zip(tests, survivors([test.numbers["p"] for test in tests]))}
+
+    def marked(finding: Finding) -> Finding:
+        known = {"survives": kept[id(finding)]} if id(finding) in kept else {}
+        return dataclasses.replace(finding, numbers=finding.numbers | known)
+
+    def without_chance(finding: Finding) -> Finding:
+        chance = finding.outcome != UNDECIDED and not kept.get(id(finding), True)
+        return dataclasses.replace(finding, outcome=UNDECIDED) if chance else finding
+
+    result = []
+    for verdict in verdicts:
+        sure = combined([*map(without_chance, verdict.findings)], verdict.claim.combine, verdict.claim.ties)
+        findings = tuple(map(marked, verdict.findings))
+        result.append(dataclasses.replace(verdict, findings=findings, chance=sure != verdict.outcome))
+    return result
 
 
 def combined(findings: Sequence[Finding], combine: str, ties: int = 0) -> Outcome:
@@ -48,11 +80,11 @@ def combined(findings: Sequence[Finding], combine: str, ties: int = 0) -> Outcom
     """
     outcomes = [finding.outcome for finding in findings]
     if combine == "any":
-        if "supported" in outcomes:
-            return "supported"
+        if "supported" in outcomes or DEPENDS in outcomes:
+            return "supported" if "supported" in outcomes else DEPENDS
         return "contradicted" if set(outcomes) == {"contradicted"} else UNDECIDED
-    if "contradicted" in outcomes:
-        return "contradicted"
+    if "contradicted" in outcomes or DEPENDS in outcomes:
+        return "contradicted" if "contradicted" in outcomes else DEPENDS
     undecided = [finding for finding in findings if finding.outcome == UNDECIDED]
     tolerated = len(undecided) <= ties and all(finding.numbers for finding in undecided)
     return "supported" if tolerated and "supported" in outcomes else UNDECIDED

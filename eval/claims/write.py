@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.amounts import amount
-from eval.claims.model import RULES, SIGNS, Finding, Verdict, verdict_counts
+from eval.claims.model import DEPENDS_NOTE, RULES, SIGNS, Finding, Verdict, verdict_counts
 from eval.tables.html import to_html
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.text import markdown
@@ -15,6 +15,8 @@ from sida.errors import UserError
 from sida.files.atomic import write_hashed_json, write_text
 
 VERDICT_MARKS = {outcome: f"{sign} {outcome}" for outcome, sign in SIGNS.items()}
+#: Mark of a verdict that does not survive the correction for many comparisons.
+CHANCE = "†"
 _EXPLANATION = (
     "Every verdict is computed by a rule from measurements with their uncertainty. Rules over evaluation trials (LT, "
     "LTQ, EQ) speak about these generators; statements about training need several training seeds (TRAIN, DIVERGES, "
@@ -48,7 +50,27 @@ def write_verdicts(
 
 def verdicts_record(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str = "") -> dict[str, Any]:
     """Verdicts as JSON values, with their evidence, the effect of each comparison, and the rows that they name."""
-    return {"preamble": preamble, "claims": [_json(verdict, printed) for verdict in verdicts]}
+    record = {"preamble": preamble, "comparisons": comparisons(verdicts)}
+    return record | {"claims": [_json(verdict, printed) for verdict in verdicts]}
+
+
+def comparisons(verdicts: Sequence[Verdict]) -> str:
+    """Sentences with the number of comparisons that have a p value, and the number that many comparisons leave."""
+    tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
+    if not tests:
+        return ""
+    below, kept = (sum(found) for found in zip(*((test["p"] < 0.05, test["survives"]) for test in tests)))
+    chance = sum(verdict.chance for verdict in verdicts)
+    return (
+        f"{len(tests)} comparisons have a p value (two-sided, of the nearest value that would turn the verdict): "
+        f"{below} are below 0.05, and {kept} survive the correction of Benjamini and Hochberg over all of them (at "
+        f"most 5 % of these by chance). {CHANCE} marks verdicts that need one that does not: {chance}."
+    )
+
+
+def marked(verdict: str, chance: bool) -> str:
+    """A verdict with its sign, and with a mark if it does not survive many comparisons."""
+    return VERDICT_MARKS[verdict] + (f" {CHANCE}" if chance else "")  # type: ignore[index]
 
 
 def verdicts_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> Table:
@@ -57,24 +79,30 @@ def verdicts_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], pre
     rows = []
     for number, verdict in enumerate(verdicts):
         claim = verdict.claim
-        cells = [Cell(claim.id), Cell(claim.statement), Cell(VERDICT_MARKS[verdict.outcome], bold=True)]
+        cells = [Cell(claim.id), Cell(claim.statement), Cell(marked(verdict.outcome, verdict.chance), bold=True)]
         if printed:
             cells.append(Cell(VERDICT_MARKS[printed[claim.id].outcome]))
         for i, line in enumerate(_evidence(verdict) or [""]):
             shown = cells if i == 0 else [Cell(kind="blank")] * len(cells)
             rows.append(Row((*shown, Cell(line)), rule=i == 0 and number > 0))
     columns = tuple(Column(head) for head in heads)
-    return Table("claims", "Claims", preamble, "measured", columns, tuple(rows), (_EXPLANATION,))
+    notes = (_EXPLANATION, *filter(None, (comparisons(verdicts), _depends(verdicts))))
+    return Table("claims", "Claims", preamble, "measured", columns, tuple(rows), notes)
+
+
+def _depends(verdicts: Sequence[Verdict]) -> str:
+    return DEPENDS_NOTE if any("teachers_p" in f.numbers for one in verdicts for f in one.findings) else ""
 
 
 def verdicts_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> str:
     """Markdown page: a summary table, each claim with its evidence, and the rules that were used."""
     counts = verdict_counts(v.outcome for v in verdicts)
     lines = ["# Claims", "", *([preamble, ""] if preamble else []), f"{counts}.", "", _EXPLANATION, ""]
+    lines += [line for note in (comparisons(verdicts), _depends(verdicts)) if note for line in (note, "")]
     head = ["claim", "statement", "verdict"] + (["by the published numbers"] if printed else [])
     lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for verdict in verdicts:
-        cells = [verdict.claim.id, verdict.claim.statement, VERDICT_MARKS[verdict.outcome]]
+        cells = [verdict.claim.id, verdict.claim.statement, marked(verdict.outcome, verdict.chance)]
         if printed:
             cells.append(VERDICT_MARKS[printed[verdict.claim.id].outcome] if verdict.claim.id in printed else "")
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
@@ -89,8 +117,9 @@ def verdicts_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], 
 def _section(verdict: Verdict, printed: Verdict | None) -> list[str]:
     claim = verdict.claim
     origin = [f"source: {claim.source}"] if claim.source else []
-    origin += [f"mirrors {claim.counterpart}"] if claim.counterpart else []
-    lines = [f"### {claim.id}: {VERDICT_MARKS[verdict.outcome]}", ""]
+    for word, theirs in (("mirrors", claim.counterpart), ("opposite of", claim.opposite), ("beside", claim.related)):
+        origin += [f"{word} {theirs}"] if theirs else []
+    lines = [f"### {claim.id}: {marked(verdict.outcome, verdict.chance)}", ""]
     lines += [claim.statement + (f" ({'; '.join(origin)})" if origin else ""), ""]
     lines += _bullets(verdict)
     if printed is not None and any(finding.numbers for finding in printed.findings):
@@ -130,6 +159,7 @@ def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
         "counterpart": claim.counterpart,
         "note": claim.note,
         "verdict": verdict.outcome,
+        "chance": verdict.chance,
         "evidence": _evidence(verdict),
         "findings": _findings(verdict),
         "rows": list(verdict.rows),

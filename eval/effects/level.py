@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.effects.contrast import CONFIDENCE, Interval, mean_interval
+from eval.effects.contrast import CONFIDENCE, Estimated, Interval, mean_interval
 from sida.errors import UserError
 
 #: Where a curve reaches a level: on the straight line between two evaluations, or at the first evaluation below it.
@@ -75,19 +75,28 @@ class Speedup:
     """Ratio of the costs B/A: the geometric mean over pairs of training seeds.
 
     Attributes:
-        ratio: Geometric mean with its interval (Student's t of the logarithms within teachers); None for a single pair
-            or if no ratio is known.
+        logarithm: Mean of the logarithms within teachers with its interval (Student's t); None for a single pair or if
+            no ratio is known.
         ratios: Ratio of each pair; a bound if one side is censored, None if both are.
         never_a: Number of runs of A that never reach the level.
         never_b: Number of runs of B that never reach the level.
         mean: The geometric mean without an interval, also of a single pair.
     """
 
-    ratio: Interval | None
+    logarithm: Estimated | None
     ratios: tuple[float | None, ...]
     never_a: int
     never_b: int
     mean: float | None
+
+    @property
+    def ratio(self) -> Interval | None:
+        """The geometric mean with its interval."""
+        found = self.logarithm
+        if found is None or self.mean is None:
+            return None
+        ends = (math.exp(found.low), math.exp(found.high))
+        return Interval(self.mean, found.standard_error, found.df, *ends, found.confidence)
 
     @property
     def bound(self) -> Literal["", "at least", "at most", "unknown"]:
@@ -120,7 +129,4 @@ def speedup(pairs: Mapping[str, Sequence[tuple[Cost, Cost]]], confidence: float 
     mean = math.exp(math.fsum(math.fsum(values) / len(values) for values in logs.values()) / len(logs))
     if min(map(len, logs.values())) < 2:
         return Speedup(None, tuple(known), never_a, never_b, mean)
-    found = mean_interval(logs, confidence)
-    ends = (math.exp(found.low), math.exp(found.high))
-    ratio = Interval(mean, found.standard_error, found.df, *ends, confidence)
-    return Speedup(ratio, tuple(known), never_a, never_b, mean)
+    return Speedup(mean_interval(logs, confidence), tuple(known), never_a, never_b, mean)

@@ -196,7 +196,12 @@ def of_difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Compo
     teachers = len(effect.blocks)
     # Variance of one block's difference due to seeds: that of the mean over blocks, times their number.
     noise = _Square(teachers * effect.standard_error**2, effect.df)
-    return _component(_Square(statistics.variance(effect.blocks.values()), teachers - 1), noise, 1.0, confidence)
+    return _component(
+        _Square(statistics.variance(block.value for block in effect.blocks.values()), teachers - 1),
+        noise,
+        1.0,
+        confidence,
+    )
 
 
 def _squares(groups: Sequence[Nested]) -> tuple[_Square | None, _Square | None, _Square | None]:

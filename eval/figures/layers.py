@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from eval.effects.contrast import Interval, mean_interval
+from eval.effects.contrast import Estimated, mean_interval
 from eval.figures import style
 from eval.figures.barriers import BarriersFigure
 from eval.figures.kind import Drawing, Inches
@@ -52,7 +52,7 @@ class LayersFigure(BarriersFigure):
         return Drawing(figure, csv_text(_COLUMNS, lines), [run.label for run in rows if run not in shown])
 
 
-def _draw(axes: Axes, found: dict[str, dict[float, Interval]]) -> None:
+def _draw(axes: Axes, found: dict[str, dict[float, Estimated]]) -> None:
     import matplotlib
 
     for number, (block, levels) in enumerate(found.items()):

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.claims.amounts import together
+from eval.claims.amounts import deciding, together
 from eval.claims.experiments import EXPECTED, Experiment
 from eval.claims.model import SIGNS, UNDECIDED, Outcome, verdict_counts
 from eval.claims.read import read_verdicts
+from eval.claims.write import marked
 from eval.results.summary import Measurements
 from eval.tables.text import markdown
 from sida.errors import UserError, suggestion
@@ -31,6 +32,7 @@ class Decided:
         effect: Size of the difference with its interval; empty without a measurement.
         evidence: One line per comparison.
         waits: Whether the claim is undecided and some of its rows are not measured yet.
+        chance: Whether the verdict does not survive the correction for many comparisons.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Decided:
     effect: str
     evidence: Sequence[str]
     waits: bool = False
+    chance: bool = False
 
     @property
     def as_predicted(self) -> bool:
@@ -135,14 +138,16 @@ def _answer(
             )
         record = records[name]
         try:
-            amounts = [finding["effect"] for finding in record["findings"]]
+            chosen = deciding(record["findings"], record["verdict"])
+            amounts = [finding["effect"] if finding in chosen else None for finding in record["findings"]]
             rows |= dict.fromkeys(record["rows"])
             unmeasured = record["unmeasured"]
         except KeyError as error:
             raise UserError(f"{source}: no key {error}; decide the claims again (sida-eval claims)") from None
         statement, verdict, lines = record["statement"], record["verdict"], record["evidence"]
         waits = verdict == UNDECIDED and bool(unmeasured)
-        claims.append(Decided(name, statement, EXPECTED[predicted], verdict, together(amounts), lines, waits))
+        chance = record.get("chance", False)
+        claims.append(Decided(name, statement, EXPECTED[predicted], verdict, together(amounts), lines, waits, chance))
         last = max((row for row in record["rows"] if row in times), key=lambda row: min(times[row]), default=None)
         if last is not None and not unmeasured and not experiment.foreseen(min(times[last])):
             early = early or last
@@ -222,7 +227,7 @@ def _claim(claim: Decided) -> str:
 
 
 def _verdict(claim: Decided) -> str:
-    verdict = "… not measured yet" if claim.waits else f"{SIGNS[claim.verdict]} {claim.verdict}"
+    verdict = "… not measured yet" if claim.waits else marked(claim.verdict, claim.chance)
     return f"**{verdict}**" if claim.unexpected else verdict
 
 

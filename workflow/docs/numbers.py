@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from eval.claims.amounts import deciding
 from eval.claims.cost import cost_table
-from eval.claims.model import SIGNS
+from eval.claims.model import DEPENDS, SIGNS
 from eval.claims.power import plans, power_table
+from eval.claims.write import CHANCE
 from eval.effects.contrast import Interval, difference, mean_interval
 from eval.effects.variance import SharedTrials, shared_trials
 from eval.results.summary import Estimate, measured_days
@@ -89,18 +91,24 @@ class StudyNumbers:
     def verdicts(self) -> str:
         """Counts of verdicts: ``17 ✓, 9 ✗, 12 –``."""
         outcomes = [claim["verdict"] for claim in self._study.decided.values()]
-        return ", ".join(f"{outcomes.count(word)} {mark}" for word, mark in SIGNS.items())
+        shown = [word for word in SIGNS if word != DEPENDS or word in outcomes]
+        return ", ".join(f"{outcomes.count(word)} {SIGNS[word]}" for word in shown)
 
     def word(self, claim: str) -> str:
-        """A claim's verdict as an answer: ``yes``, ``no`` or ``not decided``."""
-        return {"supported": "yes", "contradicted": "no"}.get(self._decided(claim)["verdict"], "not decided")
+        """A claim's verdict as an answer: ``yes``, ``no``, ``depends on the teacher`` or ``not decided``."""
+        words = {"supported": "yes", "contradicted": "no", DEPENDS: DEPENDS}
+        return words.get(self._decided(claim)["verdict"], "not decided")
 
     def answer(self, claim: str) -> str:
-        """A claim's verdict with the effect behind it; several comparisons give the range of their effects."""
-        found = [finding for finding in self._decided(claim)["findings"] if finding["effect"]]
+        """A claim's verdict with the effect that decides; several comparisons give the range of their effects.
+
+        A dagger marks verdicts that do not survive the correction for many comparisons.
+        """
+        decided = self._decided(claim)
+        found = [one for one in deciding(decided["findings"], decided["verdict"]) if one["effect"]]
         first = [finding for finding in found if finding["effect"]["what"] == found[0]["effect"]["what"]]
-        word = self.word(claim).capitalize()
-        return f"{word}: {in_words(first)}" if first else word
+        word = self.word(claim).capitalize() + (f" {CHANCE}" if decided["chance"] else "")
+        return f"{word}: {in_words(first, len(decided['findings']))}" if first else word
 
     def trials(self, metric: str, run: str) -> str:
         """Mean ± standard deviation of one generator over its trials."""

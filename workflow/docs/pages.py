@@ -21,6 +21,7 @@ from sida.files.atomic import write_text
 from workflow.docs.carried import paper_claims
 from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers
+from workflow.docs.repeated import repeated_table
 from workflow.docs.settings import schemas
 from workflow.docs.stored import store
 from workflow.docs.study import Study, opened, preset_files
@@ -44,6 +45,7 @@ def filled(text: str, studies: Mapping[str, Study], root: Path, where: str) -> s
         UserError: A faulty expression, an unknown name, run, metric or claim.
     """
     names: dict[str, Any] = {"paper_claims": functools.partial(paper_claims, root, studies), **functions(root)}
+    names["repeated_rows"] = lambda first, second: repeated_table(studies[first], studies[second], (first, second))
     names |= {name: StudyNumbers(study) for name, study in studies.items()}
 
     def value(found: re.Match[str]) -> str:

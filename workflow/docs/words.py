@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eval.claims.amounts import decimals_of
+from eval.claims.model import DEPENDS
+from eval.claims.numbers import p_text
 from eval.results.agreement import HIGHER_IS_BETTER
 
 #: Names of metrics in answers.
@@ -27,27 +29,57 @@ def block(lines: Iterable[str]) -> str:
     return "\n\n" + "\n".join(lines) + "\n\n"
 
 
-def in_words(findings: Sequence[Mapping[str, Any]]) -> str:
-    """Effects of comparisons by one quantity in words: ``FD 0.87 higher, 95 % interval 0.56 to 1.18``."""
+def in_words(findings: Sequence[Mapping[str, Any]], comparisons: int = 0) -> str:
+    """Effects of comparisons by one quantity in words: ``FD 0.87 higher, 95 % interval 0.56 to 1.18, p 0.002``.
+
+    Args:
+        findings: Records of findings; several give a range.
+        comparisons: Number of comparisons of the claim, if it has more than these.
+    """
     what, signed = (findings[0]["effect"][key] for key in ("what", "signed"))
     values = sorted(finding["effect"]["value"] for finding in findings)
     numbers = findings[0]["numbers"]
-    interval, named = [], ""
-    if len(findings) > 1:
-        named = f" ({len(findings)} comparisons)"
-    elif "low" in numbers:
-        interval, named = [numbers["low"], numbers["high"]], ", 95 % interval "
-    elif "bound" in numbers:
-        interval, named = [values[0] - numbers["bound"], values[0] + numbers["bound"]], ", with noise "
-    if " share of " in what:
-        return " and ".join(dict.fromkeys(str(one["effect"]["text"]) for one in findings)) + named
-    decimals = decimals_of((interval or values)[-1] - (interval or values)[0])
     subject = " ".join(_NAMES.get(part, part) for part in what.split())
-    if signed and what in (*_NAMES, *HIGHER_IS_BETTER):
-        up = what in HIGHER_IS_BETTER
-        text = f"{subject} {_directed(values, decimals, up)}{named}"
-        return text + (_directed(interval, decimals, up, values[0]) if interval else "")
-    return f"{subject} {_span(values, decimals)}{named}" + (_span(interval, decimals) if interval else "")
+    up = what in HIGHER_IS_BETTER if signed and what in (*_NAMES, *HIGHER_IS_BETTER) else None
+    if " share of " in what:
+        text = " and ".join(dict.fromkeys(str(one["effect"]["text"]) for one in findings))
+        return text + _counted(len(findings), comparisons)
+    if len(findings) > 1:
+        return f"{subject} {_worded(values, up)}{_counted(len(findings), comparisons)}"
+    each = numbers.get("by_teacher", {})
+    if findings[0]["verdict"] == DEPENDS:
+        listed = [f"{_with_interval(one['value'], one, up)} ({name})" for name, one in each.items()]
+        return f"{subject} {'; '.join(listed)}{_counted(1, comparisons)}"
+    text = f"{subject} {_with_interval(values[0], numbers, up)}"
+    text += f", {p_text(numbers['p'])}" if "p" in numbers else ""
+    if each:
+        text += "; " + ", ".join(f"{name} {_worded([one['value']], up, one)}" for name, one in each.items())
+    return text + _counted(1, comparisons)
+
+
+def _counted(shown: int, comparisons: int) -> str:
+    """Number of comparisons in brackets; empty for the only one."""
+    if comparisons > shown:
+        return f" ({shown} of {comparisons} comparisons)"
+    return f" ({shown} comparisons)" if shown > 1 else ""
+
+
+def _with_interval(value: float, numbers: Mapping[str, Any], up: bool | None) -> str:
+    """A value with its interval, if it has one."""
+    if "low" not in numbers:
+        return _worded([value], up)
+    ends = [numbers["low"], numbers["high"]]
+    decimals = decimals_of(ends[1] - ends[0])
+    shown = _span(ends, decimals) if up is None else _directed(ends, decimals, up, value)
+    coverage = f"{100 * numbers.get('confidence', 0.95):.0f} % interval"
+    return f"{_worded([value], up, numbers)}, {coverage} {shown}"
+
+
+def _worded(values: Sequence[float], up: bool | None, interval: Mapping[str, Any] | None = None) -> str:
+    """One value, or the ends of a range, with as many digits as an interval or the range needs."""
+    width = interval["high"] - interval["low"] if interval and "low" in interval else values[-1] - values[0]
+    decimals = decimals_of(width)
+    return _span(values, decimals) if up is None else _directed(values, decimals, up)
 
 
 def _directed(values: Sequence[float], decimals: int, up: bool, said: float | None = None) -> str:

@@ -11,6 +11,7 @@ from eval.claims import Claim, Evidence, Operand, Part, decide
 from eval.claims.amounts import amount
 from eval.claims.cost import cost_table
 from eval.claims.power import plans, power_table
+from eval.claims.write import comparisons
 from eval.effects.power import Scatter, detectable, seeds_needed
 from eval.results.sheet import Run
 from eval.results.summary import Measurements
@@ -49,7 +50,7 @@ def test_the_interval_decides_and_not_two_standard_errors():
     assert found.numbers["df"] == pytest.approx(4)
     far = finding(seeds_evidence(a_t=[0.5, 1.0, 1.5], b_t=[1.7, 2.2, 2.7]))
     assert far.outcome == "supported"
-    assert "gain 1.2, 95 % interval 0.0665 to 2.33; 2.4 standard deviations over seeds" in far.evidence
+    assert "gain 1.2, 95 % interval 0.0665 to 2.33 (p 0.042); 2.4 standard deviations over seeds" in far.evidence
     assert finding(seeds_evidence(b_t=[0.5, 1.0, 1.5], a_t=[1.7, 2.2, 2.7])).outcome == "contradicted"
     assert finding(seeds_evidence(b_t=[0.5, 1.0, 1.5], a_t=[1.7, 2.2, 2.7]), direction="higher").outcome == "supported"
 
@@ -59,7 +60,35 @@ def test_seeds_are_compared_within_teachers():
     found = finding(two)
     assert found.outcome == "supported"
     assert found.numbers["teachers"] == 2
-    assert found.evidence.endswith("; by teacher 0.5 (t), 0.7 (u)")
+    assert {name: one["value"] for name, one in found.numbers["by_teacher"].items()} == pytest.approx(
+        {"t": 0.5, "u": 0.7}
+    )
+    assert found.numbers["teachers_p"] == pytest.approx(0.41, abs=0.01)
+
+
+def test_teachers_that_disagree_are_not_averaged():
+    # Clearly better from one teacher, worse from the other: the mean would be "supported".
+    against = seeds_evidence(a_t=[1.0, 1.1, 0.9], a_u=[3.5, 3.6, 3.4], b_t=[3.0, 3.1, 2.9], b_u=[3.1, 3.2, 3.0])
+    found = finding(against)
+    assert found.outcome == "depends on the teacher"
+    assert found.numbers["low"] > 0
+    assert "F test" in found.evidence
+    # Teachers that differ in the size alone do not change the answer.
+    sizes = seeds_evidence(a_t=[1.0, 1.1, 0.9], a_u=[3.0, 3.1, 2.9], b_t=[3.0, 3.1, 2.9], b_u=[4.0, 4.1, 3.9])
+    assert finding(sizes).outcome == "supported"
+
+
+def test_many_comparisons_are_counted_and_verdicts_that_need_one_by_chance_are_marked():
+    rows = {f"a_t{i}": [1.0, 1.2, 0.8] for i in range(20)} | {f"b_t{i}": [1.01, 1.21, 0.81] for i in range(20)}
+    rows |= {"a_near": [0.5, 1.0, 1.5], "b_near": [1.7, 2.2, 2.7], "a_far": [1.0, 1.1, 0.9], "b_far": [9.0, 9.1, 8.9]}
+    teachers = [*(f"t{i}" for i in range(20)), "near", "far"]
+    parts = [Part(**{**TRAIN, **{k: Operand(where={"recipe": k, "teacher": t}) for k in "ab"}}) for t in teachers]
+    verdicts = decide([Claim(t, "x", "test", (p,)) for t, p in zip(teachers, parts)], seeds_evidence(**rows))
+    assert {v.claim.id: v.chance for v in verdicts if v.outcome == "supported"} == {"near": True, "far": False}
+    assert comparisons(verdicts).startswith("22 comparisons")
+    # By itself the near one stands.
+    (alone,) = decide([verdicts[20].claim], seeds_evidence(**rows))
+    assert not alone.chance
 
 
 def test_a_teacher_of_one_side_alone_is_not_compared():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.effects.contrast import difference, mean_interval, pooled_std
+from eval.effects.contrast import difference, mean_interval, pooled_std, survivors
 from sida.errors import UserError
 
 values = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=6)
@@ -36,7 +36,7 @@ def test_two_teachers_are_compared_within_each_and_averaged():
     a = {"t": [1.0, 1.2, 0.8], "u": [3.0, 3.2, 2.8]}
     b = {"t": [1.5, 1.7, 1.3], "u": [3.7, 3.9, 3.5]}
     effect = difference(a, b)
-    assert effect.blocks == pytest.approx({"t": -0.5, "u": -0.7})
+    assert {name: one.value for name, one in effect.blocks.items()} == pytest.approx({"t": -0.5, "u": -0.7})
     assert effect.value == pytest.approx(-0.6)
     # By hand: variance 0.04 in each of four cells of three seeds, each with weight 1/2; eight degrees of freedom.
     assert effect.standard_error == pytest.approx(math.sqrt(4 * 0.25 * 0.04 / 3))
@@ -108,3 +108,30 @@ def test_a_scatter_needs_two_seeds():
     assert pooled_std([[1.0], [1.0, 3.0]]) == (pytest.approx(math.sqrt(2)), 1)
     with pytest.raises(UserError, match="train another seed"):
         pooled_std([[1.0], [2.0]])
+
+
+def test_blocks_are_equal_by_the_f_test_of_the_interaction():
+    """Against the two-way analysis of variance, whose cells have equal numbers of seeds."""
+    from scipy import stats
+
+    a = {"t": [1.0, 1.2, 0.8], "u": [3.0, 3.3, 2.9]}
+    b = {"t": [1.5, 1.7, 1.2], "u": [4.4, 4.6, 4.2]}
+    cells = [a["t"], a["u"], b["t"], b["u"]]
+    means = [statistics.fmean(cell) for cell in cells]
+    interaction = 3 * (means[0] - means[1] - means[2] + means[3]) ** 2 / 4
+    within = statistics.fmean(statistics.variance(cell) for cell in cells)
+    found = difference(a, b)
+    assert found.blocks_p == pytest.approx(stats.f.sf(interaction / within, 1, found.df))
+    assert found.blocks_differ
+    assert difference({"t": [1.0, 2.0]}, {"t": [2.0, 3.0]}).blocks_p is None
+
+
+def test_p_values_and_their_correction_agree_with_scipy():
+    from scipy import stats
+
+    a, b = [5.4, 5.3, 5.6], [5.9, 5.95, 5.5]
+    assert difference({"": a}, {"": b}).p_value() == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    several = [0.001, 0.008, 0.039, 0.041, 0.042, 0.06, 0.074, 0.205]
+    adjusted = stats.false_discovery_control(several)
+    assert survivors(several) == [p <= 0.05 for p in adjusted]
+    assert survivors([]) == []

@@ -89,7 +89,7 @@ def test_answers_are_the_verdicts_beside_the_predictions(made):
         ("T-2", "supported", "contradicted"),
     ]
     assert advantage.summary == "1 of 2 claims as predicted"
-    assert re.fullmatch(r"T-1: fd \+[12]\.\d\d? \[\+\d\.\d+, \+\d\.\d+\]", advantage.effect)
+    assert re.fullmatch(r"T-1: fd \+[12]\.\d\d? \[\+\d\.\d+, \+\d\.\d+\], p < 0.0001", advantage.effect)
     assert advantage.days == "2030-01-01"
     assert (other.summary, other.effect, other.days) == ("1 of 1 claim as predicted", "–", "")
     for answer in (advantage, other):
