@@ -16,6 +16,7 @@ _HIGH = 2.0**12  # one unit of hi is 2^-12
 _LOW = 2.0**64  # one unit of lo is 2^-64
 _SHIFT = 52  # units of lo in one unit of hi, as a power of two
 _LIMIT = 2.0**50  # largest magnitude of a term or a sum; hi then stays below 2^62
+_PIECE = 1 << 16  # terms at a time
 _ROWS = 1000  # lo of this many terms still fits: 1000 · 2^52 < 2^62
 
 
@@ -31,37 +32,52 @@ class ExactSum:
         self.high = torch.zeros(shape, dtype=torch.int64, device=device)
         self.low = torch.zeros(shape, dtype=torch.int64, device=device)
 
-    def add(self, terms: torch.Tensor) -> None:
-        """Adds one float array of the sum's shape."""
-        self.add_rows(terms[None])
-
-    def add_rows(self, terms: torch.Tensor) -> None:
-        """Adds many float arrays ``(N, *shape)``, each as a separate term.
+    def add(self, terms: torch.Tensor, index: torch.Tensor | None = None) -> None:
+        """Adds one float array of the sum's shape, or its elements at a flat index.
 
         Raises:
             UserError: A term or the sum is not finite or exceeds 2^50.
         """
-        for chunk in terms.to(self.high.device, torch.float64).split(_ROWS):
-            if not bool((chunk.abs() < _LIMIT).all()):
-                raise UserError("features: not finite or above 1e15; check the images and the feature network")
-            high = torch.floor(chunk * _HIGH)
-            # Exact: the remainder consists of low bits of the term itself.
-            low = (chunk - high / _HIGH) * _LOW
-            self._accumulate(high.to(torch.int64).sum(0), low.round().to(torch.int64).sum(0))
+        terms, high, low = terms.to(self.high.device, torch.float64).flatten(), self.high.view(-1), self.low.view(-1)
+        # In pieces that stay in the processor's cache: each of these operations would else read memory.
+        for first in range(0, len(high), _PIECE):
+            piece = slice(first, first + _PIECE)
+            parts = _split(terms[piece] if index is None else terms[index[piece]])
+            _accumulate(high[piece], low[piece], *parts)
+
+    def add_rows(self, terms: torch.Tensor) -> None:
+        """Adds many float arrays ``(N, *shape)``, each as a separate term; errors are those of :meth:`add`."""
+        rows = max(1, min(_ROWS, _PIECE // max(1, self.high.numel())))
+        for chunk in terms.to(self.high.device, torch.float64).split(rows):
+            high, low = _split(chunk)
+            _accumulate(self.high, self.low, high.sum(0), low.sum(0))
 
     def merge(self, other: ExactSum) -> None:
         """Adds another sum."""
-        self._accumulate(other.high.to(self.high.device), other.low.to(self.low.device))
+        _accumulate(self.high, self.low, other.high.to(self.high.device), other.low.to(self.low.device))
 
     def value(self) -> torch.Tensor:
         """The sums as float64."""
         return self.high.to(torch.float64) / _HIGH + self.low.to(torch.float64) / _LOW
 
-    def _accumulate(self, high: torch.Tensor, low: torch.Tensor) -> None:
-        self.high += high
-        self.low += low
-        # Carry: equal sums have only one representation (0 <= low < 2^52).
-        self.high += self.low >> _SHIFT
-        self.low &= (1 << _SHIFT) - 1
-        if bool((self.high.abs() >= int(_LIMIT * _HIGH)).any()):
-            raise UserError("features: their sum exceeds 1e15; check the images and the feature network")
+
+def _split(terms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fixed-point parts (hi, lo) of new float64 terms, int64; checked for finiteness and size."""
+    least, most = terms.aminmax()
+    if not bool((least > -_LIMIT) & (most < _LIMIT)):
+        raise UserError("features: not finite or above 1e15; check the images and the feature network")
+    high = torch.floor(terms * _HIGH)
+    # Exact: the remainder consists of low bits of the term itself.
+    low = torch.sub(terms, high, alpha=1 / _HIGH).mul_(_LOW).round_()
+    return high.to(torch.int64), low.to(torch.int64)
+
+
+def _accumulate(sum_high: torch.Tensor, sum_low: torch.Tensor, high: torch.Tensor, low: torch.Tensor) -> None:
+    sum_low += low
+    # Carry: equal sums have only one representation (0 <= low < 2^52).
+    sum_high += high
+    sum_high += sum_low >> _SHIFT
+    sum_low &= (1 << _SHIFT) - 1
+    least, most = sum_high.aminmax()
+    if max(-int(least), int(most)) >= int(_LIMIT * _HIGH):
+        raise UserError("features: their sum exceeds 1e15; check the images and the feature network")

@@ -1,8 +1,9 @@
 """Streaming count, mean and covariance of features in float64; shards merge in any order to identical bits.
 
-Features are collected into blocks of a fixed number of rows; each block adds Σx and Σxxᵀ to order-independent sums
-(:mod:`eval.exact_sum`). So the result depends neither on batch sizes nor on the order of shards, and, if shard
-boundaries are multiples of the block, not on the number of shards. Memory does not grow with the number of images.
+Features are collected into blocks of a fixed number of rows, 1024, or 4096 from 1024 features on; each block adds Σx
+and Σxxᵀ to order-independent sums (:mod:`eval.exact_sum`). So the result depends neither on batch sizes nor on the
+order of shards, and, if shard boundaries are multiples of the block, not on the number of shards. Memory does not grow
+with the number of images.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg.blas import dsyrk
 
 from eval.exact_sum import ExactSum
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors, write_tensors
 
 BLOCK = 1024
+# From this number of features on, sums of 4 blocks are one term: exact sums would cost more than the products.
+_WIDE, _BLOCKS = 1024, 4
+_PANEL = 256
 _FORMAT = "sida-feature-statistics/1"
 
 
@@ -43,19 +48,24 @@ class FeatureStatistics:
         self.ddof = ddof
         self.device = torch.device(device)
         self._closed_count = 0
-        self._open: list[torch.Tensor] = []
-        self._open_count = 0
+        self._open_count = 0  # rows of the open block
+        self._rows: torch.Tensor | None = None  # the open block
+        self._wide_count = 0  # rows in the sums of wide features
+        self._wide: tuple[torch.Tensor, torch.Tensor] | None = None  # Σx and Σxxᵀ of wide features, upper half
         self._sums: tuple[ExactSum, ExactSum] | None = None  # Σx, upper triangle of Σxxᵀ
 
     @property
     def count(self) -> int:
         """Number of feature vectors."""
-        return self._closed_count + self._open_count
+        return self._closed_count + self._wide_count + self._open_count
 
     @property
     def mean(self) -> np.ndarray:
         """Mean, float64 (C,)."""
-        return self._moments()[0]
+        if not self.count:
+            raise UserError("feature statistics: no features yet; update with some first")
+        self._close()
+        return self._ensure_sums()[0].value().cpu().numpy() / self.count
 
     @property
     def cov(self) -> np.ndarray:
@@ -70,8 +80,18 @@ class FeatureStatistics:
         """
         if self.count <= ddof:
             raise UserError(f"feature statistics: {self.count} images are too few for a covariance (ddof {ddof})")
-        mean, outer = self._moments()
-        return (outer - self.count * np.outer(mean, mean)) / (self.count - ddof)
+        mean, triangle = self.mean, self._ensure_sums()[1].value().cpu().numpy()
+        result, place = np.empty((len(mean), len(mean))), 0
+        for row, value in enumerate(mean):
+            outer = triangle[place : place + len(mean) - row]
+            result[row, row:] = (outer - self.count * (value * mean[row:])) / (self.count - ddof)
+            place += len(outer)
+        for first in range(0, len(mean), _PANEL):
+            last = first + _PANEL
+            square = result[first:last, first:last]
+            square[:] = np.triu(square) + np.triu(square, 1).T
+            result[last:, first:last] = result[first:last, last:].T
+        return result
 
     def update(self, features: torch.Tensor | np.ndarray) -> FeatureStatistics:
         """Adds feature vectors (N, C) of any float type; returns itself.
@@ -83,14 +103,17 @@ class FeatureStatistics:
         if rows.ndim != 2:
             raise UserError(f"feature statistics: features must have shape (N, C), got {tuple(rows.shape)}")
         self._check_width(rows.shape[1])
-        rows = rows.detach().to(self.device)
+        if self._rows is None:
+            self._rows = torch.empty(BLOCK, rows.shape[1], dtype=torch.float64, device=self.device)
+        rows = rows.detach()
         while len(rows):
             take = rows[: BLOCK - self._open_count]
             rows = rows[len(take) :]
-            # A copy, because the caller may reuse its buffer before the block is full.
-            self._open.append(take.clone() if len(take) < BLOCK else take)
+            self._rows[self._open_count :][: len(take)] = take
             self._open_count += len(take)
             if self._open_count == BLOCK:
+                self._multiply()
+            if self._wide_count == _BLOCKS * BLOCK:
                 self._close()
         return self
 
@@ -170,26 +193,38 @@ class FeatureStatistics:
 
     def _close(self) -> None:
         """Moves the open block into the sums."""
-        if not self._open_count:
-            return
-        vector, triangle = self._ensure_sums()
-        rows = torch.cat(self._open).to(torch.float64)
-        vector.add_rows(rows)
-        triangle.add((rows.T @ rows).flatten()[_triangle(rows.shape[1], str(self.device))])
-        self._closed_count += len(rows)
-        self._open, self._open_count = [], 0
+        self._multiply()
+        if self._wide is not None and self._wide_count:
+            total, products = self._wide
+            self._add(total[None], products)
+            self._closed_count += self._wide_count
+            self._wide_count = 0
 
-    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and Σxxᵀ; closes the open block."""
-        if not self.count:
-            raise UserError("feature statistics: no features yet; update with some first")
-        self._close()
+    def _multiply(self) -> None:
+        """Multiplies the rows of the open block; adds products of wide features in float64, of others exactly."""
+        if self._rows is None or not self._open_count:
+            return
+        rows, width = self._rows[: self._open_count], self._rows.shape[1]
+        if width < _WIDE:
+            self._add(rows, rows.T @ rows)
+            self._closed_count += len(rows)
+        else:
+            if self._wide is None:
+                self._wide = (rows.new_zeros(width), rows.new_zeros(width, width))
+            total, products = self._wide
+            kept = float(self._wide_count > 0)  # 0 replaces the sums of the term before
+            total.addmv_(rows.T, rows.new_ones(len(rows)), beta=kept)
+            if rows.is_cuda:
+                products.addmm_(rows.T, rows, beta=kept)
+            else:  # half of the products: BLAS sees the transpose, in which the upper half is the lower one
+                dsyrk(1.0, rows.numpy().T, beta=kept, c=products.numpy().T, lower=1, overwrite_c=1)
+            self._wide_count += len(rows)
+        self._open_count = 0
+
+    def _add(self, rows: torch.Tensor, products: torch.Tensor) -> None:
         vector, triangle = self._ensure_sums()
-        width = len(vector.high)
-        outer = np.zeros((width, width))
-        outer[np.triu_indices(width)] = triangle.value().cpu().numpy()
-        outer += np.triu(outer, 1).T
-        return vector.value().cpu().numpy() / self.count, outer
+        vector.add_rows(rows)
+        triangle.add(products, _triangle(len(products), str(self.device)))
 
 
 @functools.lru_cache(maxsize=4)
