@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eval.measuring.metric import Direction, Metric, MetricValue, Sides
 from sida.config.plugins import load_class
-from sida.config.ranges import Count, Variants, names_object
+from sida.config.ranges import Count, Range, Variants, names_object
 from sida.errors import UserError
 
 if TYPE_CHECKING:
@@ -166,7 +166,15 @@ class Recall(_Neighbours):
 
 @dataclass(kw_only=True)
 class Kernel(Metric):
-    """Kernel distance (KID)."""
+    """Kernel distance (KID).
+
+    Attributes:
+        subsets: Number of subsets to average over.
+        subset_size: Most images of a subset.
+    """
+
+    subsets: Count = 100
+    subset_size: Annotated[int, Range(least=2)] = 1000
 
     generated = real = "features"
 
@@ -174,7 +182,8 @@ class Kernel(Metric):
         """The mean distance over subsets."""
         from eval.kernel_distance import kernel_distance
 
-        return kernel_distance(sides.real_features, sides.features, seed=sides.seed), {}
+        sets = sides.real_features, sides.features
+        return kernel_distance(*sets, self.subsets, self.subset_size, sides.seed), {}
 
 
 @dataclass(kw_only=True)
