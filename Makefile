@@ -17,7 +17,7 @@ QUICK := tests/losses tests/networks tests/kernels tests/sampling tests/unpickle
   tests/eval/test_scores.py tests/eval/test_statistics.py tests/training/test_distiller.py \
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_published.py
 
-.PHONY: help setup demo test test-all test-slurm test-versions extras docs publish tour audit lint format bench lock clean
+.PHONY: help setup demo test test-all test-slurm test-versions extras docs publish tour peers audit lint format bench lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ test-versions: $(STAMP) ## a quick part of the tests with the oldest supported v
 extras: $(STAMP) ## also the packages of optional extras: site, notebooks, trackers, completion
 	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/extras.lock
 
+peers: $(STAMP) ## also the other tools that `python -m benchmarks peers` compares with
+	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/peers.lock
+
 docs: extras ## build the site from docs/ and the docstrings into site/ (strictly: a broken link is an error)
 	@$(BIN)/python -m workflow.docs.site build/pages
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
@@ -86,6 +89,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url -
 lock: $(STAMP) ## resolve requirements/*.in again into their .lock (needs the network; UPGRADE=--upgrade takes newer versions)
 	@$(COMPILE) --universal $(UPGRADE) requirements/main.in -o requirements/main.lock
 	@$(COMPILE) --universal $(UPGRADE) requirements/extras.in -o requirements/extras.lock
+	@$(COMPILE) --universal $(UPGRADE) requirements/peers.in -o requirements/peers.lock
 	@$(COMPILE) --universal $(UPGRADE) requirements/uv.in -o requirements/uv.lock
 	@$(COMPILE) --universal $(UPGRADE) requirements/audit.in -o requirements/audit.lock
 	@$(COMPILE) --python-platform x86_64-manylinux_2_28 $(UPGRADE) requirements/oldest.in -o requirements/oldest.lock

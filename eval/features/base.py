@@ -23,6 +23,7 @@ class Extractor(abc.ABC):
         num_classes: Width of the logits; 0 for a network without classes.
         tf32: Whether the extractor computes in TF32 even if the protocol forbids TF32. TF32 is a switch of the whole
             process, so no other computation may run at the same time.
+        at_once: Images of one pass on a processor, which bounds its memory; None takes whole batches.
         device: Torch device of the features.
     """
 
@@ -32,6 +33,7 @@ class Extractor(abc.ABC):
     num_features: int
     num_classes: int = 0
     tf32: ClassVar[bool] = False
+    at_once: ClassVar[int | None] = None
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         import torch
@@ -57,7 +59,12 @@ class Extractor(abc.ABC):
         import torch
 
         with torch.inference_mode():
-            return self._forward(self._checked(images), logits)
+            checked = self._checked(images)
+            if self.at_once is None or self.device.type != "cpu" or len(checked) <= self.at_once:
+                return self._forward(checked, logits)
+            parts = [self._forward(part, logits) for part in checked.split(self.at_once)]
+            features, classes = zip(*parts)
+            return torch.cat(features), None if classes[0] is None else torch.cat(classes)
 
     @abc.abstractmethod
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:

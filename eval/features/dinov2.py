@@ -40,6 +40,7 @@ class DinoV2Extractor(Extractor):
 
     name = "dinov2"
     resize = "torch bicubic, antialiased, float"
+    at_once = 16
     #: Precision of the computation, if it changes the features.
     precision: str | None = None
 

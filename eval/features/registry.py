@@ -41,6 +41,7 @@ EXTRACTORS = {
     "pixels": Ours("pixels", "PixelExtractor"),
     "inception": Ours("inception", "InceptionExtractor", ("inception",), classes=True),
     "inception_clean": Ours("inception", "InceptionCleanExtractor", ("inception",)),
+    "inception_cpu": Ours("inception", "InceptionCPUExtractor", ("inception",), classes=True),
     "inception_tf32": Ours("inception", "InceptionTF32Extractor", ("inception",), classes=True),
     "dinov2": Ours("dinov2", "DinoV2Extractor", _DINOV2),
     "dinov2_pil": Ours("dinov2", "DinoV2PillowExtractor", _DINOV2),

@@ -1,7 +1,8 @@
 """The pass of a measurement: batches of images go through all extractors into the sums of a trial.
 
 On a GPU the source runs ahead in a thread and on a separate stream, so that decoding, drawing latents on the CPU and
-sampling overlap with feature extraction. On a CPU this gives no speed, and no thread is started.
+sampling overlap with feature extraction. On a CPU a thread reads image files ahead; networks draw without one, since
+sampling and feature extraction share the cores.
 """
 
 from __future__ import annotations

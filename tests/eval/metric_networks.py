@@ -43,6 +43,39 @@ class OddInception(TinyInception):
         return torch.softmax(3 * self.output(features), 1)
 
 
+class Normed(nn.Module):
+    """A convolution, batch normalisation and ReLU; ``reused`` adds the convolution again, which no folding allows."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, reused: bool) -> None:
+        super().__init__()
+        self.convolution, self.reused = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), reused
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3)
+        for tensor in (self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias):
+            tensor.data = 0.2 + torch.rand(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.convolution(x)
+        result = torch.relu(self.norm(made))
+        return result + made if self.reused else result
+
+
+class NormedInception(TinyInception):
+    """With batch normalisation, like the published file."""
+
+    reused = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [Normed(3, 8, 2, self.reused), nn.MaxPool2d(2), Normed(8, 12, 1, self.reused)]
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class ReusedInception(NormedInception):
+    """Uses the output of a convolution twice."""
+
+    reused = True
+
+
 def write_inception(path: Path, kind: type[TinyInception] = TinyInception, seed: int = 0) -> Path:
     """A TorchScript file of the published call signature, a few kilobytes."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

@@ -22,7 +22,16 @@ from sida.assets import load_registry
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
-from tests.eval.metric_networks import OddInception, TinyInception, load_script, pictures, write_hub, write_inception
+from tests.eval.metric_networks import (
+    NormedInception,
+    OddInception,
+    ReusedInception,
+    TinyInception,
+    load_script,
+    pictures,
+    write_hub,
+    write_inception,
+)
 from tests.golden.vectors import relative_error
 
 
@@ -42,7 +51,7 @@ def hub(tmp_path_factory):
 
 
 def test_names():
-    variants = ["dinov2_fp16", "dinov2_pil", "dinov2_tf32", "inception_clean", "inception_tf32"]
+    variants = ["inception_cpu", "dinov2_fp16", "dinov2_pil", "dinov2_tf32", "inception_clean", "inception_tf32"]
     assert {"digits", "digits_backbone", "dinov2", "glyphs", "inception", "pixels", *variants} <= {*extractor_names()}
     with pytest.raises(UserError, match="did you mean 'inception'"):
         get_extractor("inceptoin")
@@ -172,6 +181,10 @@ def test_clean_variant_resizes_outside_and_has_another_digest(tmp_path):
 
 def test_clean_resize_is_pillows_bicubic_filter_in_float():
     images = pictures(2, size=40)
+    from cleanfid.resize import make_resizer
+
+    resize = make_resizer("PIL", False, "bicubic", (299, 299))
+    assert np.array_equal(resize(images[0].permute(1, 2, 0).numpy()), resize_clean(images, 299)[0].permute(1, 2, 0))
     for image, resized in zip(images, resize_clean(images, 299)):
         for channel, found in zip(image, resized):
             exact = Image.fromarray(channel.float().numpy()).resize((299, 299), Image.Resampling.BICUBIC)
@@ -288,6 +301,27 @@ def test_faster_variants_have_names_and_digests_of_their_own(script, hub, monkey
     assert relative_error(seen["inception_tf32"][1], seen["inception"][1]) < 1e-5
     assert torch.equal(seen["dinov2_tf32"][1], seen["dinov2"][1])
     assert 1e-6 < relative_error(seen["dinov2_fp16"][1], seen["dinov2"][1]) < 1e-2
+
+
+@pytest.mark.parametrize("count", [1, 17, 40])
+def test_inception_on_a_processor_folds_what_follows_a_convolution(tmp_path, count):
+    path = write_inception(tmp_path / "inception.pt", NormedInception)
+    plain, folded = (get_extractor(name, path=path) for name in ("inception", "inception_cpu"))
+    images = pictures(count)
+    expected, logits = plain.features_and_logits(images)
+    features, found = folded.features_and_logits(images)
+    assert features.shape == expected.shape
+    assert relative_error(features, expected) < 1e-6
+    assert relative_error(found, logits) < 1e-6
+    # 16 images at a time, so that memory does not grow with the batch.
+    assert torch.equal(features[:16], folded(images[:16]))
+
+
+def test_inception_whose_convolutions_cannot_be_folded_is_refused(tmp_path):
+    path = write_inception(tmp_path / "inception.pt", ReusedInception)
+    get_extractor("inception", path=path)
+    with pytest.raises(UserError, match="use 'inception'"):
+        get_extractor("inception_cpu", path=path)
 
 
 def _tf32():
