@@ -10,11 +10,13 @@ import io
 import re
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sida.errors import UserError
+from sida.files.archives import Files, open_files
 
 #: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
 #: must be one of these.
@@ -43,6 +45,17 @@ _FAULTS = (
     RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
+
+
+def source_files(path: str | Path) -> Files:
+    """Opens a folder or archive of pictures.
+
+    Raises:
+        UserError: No such file, a damaged archive, or one picture alone.
+    """
+    if Path(path).suffix.lower() in PICTURES and Path(path).is_file():
+        raise UserError(f"{path}: is one picture; name the folder or archive that holds all of them")
+    return open_files(path)
 
 
 def open_picture(content: bytes, where: str, whole: bool = False) -> Any:

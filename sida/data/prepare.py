@@ -23,10 +23,10 @@ from sida.config.rendered import RENDERED
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
 from sida.data.glyphs import rendered_images
-from sida.data.pictures import PICTURES, encode_png, open_picture
+from sida.data.pictures import PICTURES, encode_png, open_picture, source_files
 from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
-from sida.files.archives import Files, open_files
+from sida.files.archives import Files
 from sida.files.atomic import atomic_path, zip_member
 from sida.progress import Progress
 
@@ -154,7 +154,7 @@ def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, A
     path = Path(config.source)
     if path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name and path.suffix != ".tar":
         return _cifar_jobs(config)
-    files = open_files(config.source)
+    files = source_files(config.source)
     members = with_suffix(files, PICTURES)
     if len(members) == 0:
         raise UserError(f"{config.source}: holds no pictures; is it the right folder?")

@@ -18,7 +18,7 @@ from sida.networks import official_architecture as architecture
 from sida.networks.file import FOREIGN_WEIGHTS, NETWORK_FORMAT, build_on_meta, check_names_and_shapes
 from sida.unpickle.inert import printable
 from sida.unpickle.pickles import open_pickle
-from sida.unpickle.records import PersistentObject, Tensor
+from sida.unpickle.records import PersistentObject, PlainObject, Tensor
 from sida.unpickle.values import float32_pieces, stored_type
 
 
@@ -105,6 +105,11 @@ def find_network(value: Any, key: str, where: str) -> PersistentObject:
         value = value[key]
     if isinstance(value, PersistentObject):
         return value
+    if isinstance(value, PlainObject):
+        raise UserError(
+            f"{where}: holds an object of class '{printable(value.class_name)}', whose code is not in the file; save "
+            f"its weights alone (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}"
+        )
     kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
     raise UserError(
         f"{where}: '{key}' is {kind}, not a network that records its class; give the published .pkl (--key), "

@@ -507,3 +507,10 @@ def test_a_source_may_be_an_asset(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "prepare", "--source", "faces", "--out", "f.zip", "--labels", "none", "--expect", "2"]) == 0
     assert "2 images 8×8, no labels" in capsys.readouterr().out
+
+
+def test_one_picture_is_no_data_set(tmp_path, capsys):
+    save(tmp_path / "one.png", picture(8, 8))
+    assert main(["data", "prepare", "--source", str(tmp_path / "one.png"), "--out", str(tmp_path / "o.zip")]) == 1
+    assert "one.png: is one picture" in capsys.readouterr().err
+    assert not (tmp_path / "o.zip").exists()

@@ -474,3 +474,9 @@ def test_a_missing_file_is_one_line(capsys, command):
     error = capsys.readouterr().err
     assert error.startswith("error: missing.pkl: no such file")
     assert error.count("\n") == 1
+
+
+def test_a_pickled_module_names_its_class_and_the_remedy(tmp_path):
+    torch.save(torch.nn.Linear(3, 3), tmp_path / "net.pt")
+    with pytest.raises(UserError, match=r"net\.pt: .*torch\.nn\.modules\.linear\.Linear.*state_dict"):
+        import_official(tmp_path / "net.pt", tmp_path / "out.safetensors")

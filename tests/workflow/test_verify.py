@@ -319,3 +319,10 @@ def test_small_files_that_ask_for_much_are_a_line_each(name, content, told, tmp_
     assert peak_memory() - before < 128
     assert {fault.split(": ")[0] for fault in report.faults} == {name}
     assert all(told in fault and "\n" not in fault for fault in report.faults)
+
+
+def test_a_folder_of_results_folders_is_refused(folder, capsys):
+    assert sida_main(["verify", str(folder.parent)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"sida verify {folder}" in error
