@@ -14,9 +14,11 @@ from typing import Any
 from eval.claims.read import read_verdicts
 from eval.claims.write import VERDICT_MARKS
 from eval.report.pdflatex import compile_latex, missing_latex
+from eval.results.references import bibliography_items
 from eval.results.summary import Measurements, load_measurements
 from eval.results.training_logs import read_log
 from eval.tables.files import load_table
+from eval.tables.latex import cited_keys
 from eval.tables.latex_text import breakable, escape
 from sida.config.resources import find, names
 from sida.errors import UserError
@@ -74,9 +76,12 @@ def paper_source(
     path = folder / "measurements.csv"
     measurements = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
     parts = [_PREAMBLE.replace("TITLE", escape(title or f"Results of the preset {folder.name}"))]
+    cited: list[str] = []
     if tables:
         parts.append(r"\section{Tables}")
-        given = [load_table(table.with_suffix(".json")).number for table in tables]
+        loaded = [load_table(table.with_suffix(".json")) for table in tables]
+        given = [table.number for table in loaded]
+        cited = [key for table in loaded if table.cite for key in cited_keys(table)]
         for table, number in zip(tables, _numbers([escape(str(number)) if number else None for number in given])):
             parts.append(rf"\renewcommand{{\thetable}}{{{number}}}" + "\n" + rf"\input{{tables/{table.name}}}")
     if figures:
@@ -85,6 +90,7 @@ def paper_source(
         numbers = _numbers([str(int(match[1])) if match else None for match in stems])
         parts += [_figure(figure, number, own) for figure, number in zip(figures, numbers)]
     parts += _claims(folder / "claims.json", bool(measurements.rows))
+    parts.append(bibliography_items(cited))
     parts += [r"\clearpage", r"\appendix", r"\section{Provenance}", _provenance(folder, measurements)]
     return "\n\n".join([*parts, r"\end{document}"]) + "\n"
 

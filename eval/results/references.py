@@ -11,6 +11,7 @@ from sida.config.resources import PUBLISHED
 from sida.errors import UserError
 
 _ENTRY = re.compile(r"^@\w+\{([\w-]+),(.*?)\}\n(?=\n|@|\Z)", re.MULTILINE | re.DOTALL)
+_FIELD = re.compile(r"\b(\w+) = \{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _OWN = re.compile(r"\s*\b(names|cited) = \{([^}]*)\},")
 _CITATION = re.compile(r" *\(([A-Z][^()]*, (?:19|20)\d\d[a-z]?)\)")
 
@@ -58,6 +59,18 @@ def cited_label(label: str) -> tuple[str, BibEntry | None]:
     # Longest name first: 'GDD-I' is not 'GDD'.
     names = sorted(((name, entry) for entry in references().values() for name in entry.names), key=lambda n: -len(n[0]))
     return label, next((entry for name, entry in names if re.match(rf"{re.escape(name)}(?![\w-])", label)), None)
+
+
+def bibliography_items(keys: Iterable[str]) -> str:
+    """LaTeX of a list of references (``thebibliography``) in the order of the file; empty without keys."""
+    wanted, items = set(keys), []
+    for key, entry in references().items():
+        if key in wanted:
+            field = dict(_FIELD.findall(entry.bibtex))
+            where = field.get("journal") or field.get("howpublished", "")
+            authors = field["author"].replace(" and ", "; ")
+            items.append(rf"\bibitem{{{key}}} {authors}. {field['title']}. {where}, {field['year']}.")
+    return "\n".join([r"\begin{thebibliography}{99}", *items, r"\end{thebibliography}", ""]) if items else ""
 
 
 def bibliography(keys: Iterable[str]) -> str:

@@ -77,6 +77,7 @@ def build_table(
             *(AUDIT_LEGEND if mode == "audit" else ()),
         ),
         number=layout.number,
+        cite=layout.cite,
         records=(*printed_heads, *table_records(layout, lines, measurements, mode)),
     )
 

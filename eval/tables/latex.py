@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.results.references import cited_label
+from eval.results.references import bibliography_items, cited_label
 from eval.tables.latex_text import CHECK_MARK, breakable, escape
 from eval.tables.model import Cell, Column, Table
 from eval.tables.templates import template
@@ -99,6 +99,7 @@ def number_cell(cell: Cell) -> str:
 def to_latex(table: Table, cite: bool = False) -> str:
     r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` in the place of citations in labels."""
     shape = "".join(_shape(table, place) for place in range(len(table.columns)))
+    cite = cite or table.cite
     # Compiled alone the table has its own number; by \\input the document counts.
     number = rf"\renewcommand{{\thetable}}{{{escape(str(table.number))}}}" if table.number else ""
     text = template(_FOLDER / "latex.tex").render(
@@ -113,6 +114,7 @@ def to_latex(table: Table, cite: bool = False) -> str:
         groups=_groups(table) if table.grouped else [],
         heads=[_heading(column) for column in table.columns],
         cell_of=functools.partial(row_cell, cite=cite),
+        references=bibliography_items(cited_keys(table)) if cite else "",
         notes=[breakable(note) for note in table.notes],
     )
     return text + "\n"

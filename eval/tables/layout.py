@@ -16,7 +16,7 @@ from sida.errors import UserError, suggestion
 
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]
-TEXT_FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds")
+TEXT_FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds", "data", "network")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class RowSpec:
         measured_label: Name in measured mode, for rows whose label is that of published numbers.
         nfe: Printed number of function evaluations (default the measured one).
         cfg: Whether guidance is used, for tables with such a column.
+        data: Whether real images are used, for tables with such a column.
+        network: Where the released network is, for tables with such a column.
         rule: Whether a line is drawn above the row, even within a family.
         continues: Whether the row continues the row above; its label is not printed again.
         blank: Columns (by id) whose cell is blank in the paper.
@@ -122,6 +124,8 @@ class RowSpec:
     measured_label: str | None = None
     nfe: str | None = None
     cfg: str | None = None
+    data: str | None = None
+    network: str | None = None
     rule: bool = False
     continues: bool = False
     blank: tuple[str, ...] = ()
@@ -158,7 +162,7 @@ class BoldSpec:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """A table's layout.
+    r"""A table's layout.
 
     Attributes:
         columns: From left to right.
@@ -175,6 +179,7 @@ class TableLayout:
         notes: Lines printed below.
         published_notes: Further lines about the published numbers, printed in modes that show these.
         protocol: Protocol of a score for this table (``sida score --like``); by default that of its published numbers.
+        cite: Whether the LaTeX has ``\cite`` in labels; compiled alone it has the references.
     """
 
     columns: tuple[ColumnSpec, ...]
@@ -193,6 +198,7 @@ class TableLayout:
     notes: tuple[str, ...] = ()
     published_notes: tuple[str, ...] = ()
     protocol: str = ""
+    cite: bool = False
     source: str = ""
 
     def __post_init__(self) -> None:

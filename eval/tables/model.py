@@ -74,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table."""
+    r"""A finished table; with ``cite`` its LaTeX has ``\cite`` in labels."""
 
     name: str
     title: str
@@ -85,6 +85,7 @@ class Table:
     notes: tuple[str, ...] = ()
     number: int | str | None = None
     records: tuple[Mapping[str, Any], ...] = ()
+    cite: bool = False
 
     @property
     def grouped(self) -> bool:

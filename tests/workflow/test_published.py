@@ -21,7 +21,7 @@ def test_the_plan_builds_tables_and_figures_and_nothing_else(workspace):
     result = workspace.snakemake("-n", *PRESET)
     assert result.returncode == 0, result.stderr[-2000:]
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE))
-    assert (jobs["table"], jobs["figure"], jobs["claims"]) == ("9", "3", "1")
+    assert (jobs["table"], jobs["figure"], jobs["claims"]) == ("15", "3", "1")
     assert not {"fetch", "import_checkpoint", "train_teacher", "distill", "measure", "collect"} & set(jobs)
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from eval.results.published import load_published
 from eval.results.references import bibliography, cited_label, references
+from eval.tables import to_latex
+from eval.tables.files import make_table
 from sida.errors import UserError
 
 
@@ -46,3 +48,21 @@ def test_entries_are_whole_and_citations_unique():
 def test_an_unknown_key_is_refused():
     with pytest.raises(UserError, match="nobody2024"):
         bibliography(["nobody2024"])
+
+
+def test_printed_numbers_have_a_source_an_entry_and_no_protocol_to_compare_by():
+    printed = [p for p in load_published().values() if p.id.startswith("printed-")]
+    assert printed
+    for number in printed:
+        assert number.notes, number.id
+        assert number.value > 0
+        # EDM2's own presets have a protocol of this suite; the evaluations of all others are their own.
+        assert number.identity.quoted == (number.method != "EDM2"), number.id
+        assert cited_label(number.row_label)[1] is not None, number.id
+
+
+def test_a_table_with_cite_compiles_alone_with_its_references():
+    tex = to_latex(make_table("printed-imagenet256", mode="paper"))
+    assert r"IMM~\cite{zhou2025imm}" in tex
+    assert tex.index(r"\bibitem{zhou2025imm}") < tex.index(r"\begin{table}")
+    assert tex.count(r"\bibitem") == 3
