@@ -89,7 +89,8 @@ class Protocol(Settings):
         trials: Number of trials; trial t uses the seeds ``seed0 + t·n … seed0 + (t + 1)·n − 1``.
         seed0: First seed of trial 0.
         label_dist: Distribution of the classes of generated images: ``empirical`` (frequencies of the data, as in the
-            published FID code) or ``uniform`` (as in the generation scripts; ledger, 63).
+            published FID code), ``uniform`` (as in the generation scripts; ledger, 63) or ``balanced`` (the classes in
+            turn: each equally often).
         labels: Frequencies for ``empirical``: a data set of ``config/labels``, a ``.json`` file (``sida data labels``)
             or its content, or an asset that lists the class of each image. The counts, or the name of the asset,
             are part of the digest. None reads the classes of the data set itself.
@@ -120,7 +121,7 @@ class Protocol(Settings):
     resolution: Count | None = None
     channels: Count | None = None
     seed0: Natural = 0
-    label_dist: Literal["empirical", "uniform"] = "empirical"
+    label_dist: Literal["empirical", "uniform", "balanced"] = "empirical"
     labels: str | Annotated[dict[str, Any], CheckedAs(LabelCounts)] | None = None
     quantisation: Literal["truncate", "truncate_unit"] = "truncate"
     cov_ddof: Ddof = 0

@@ -32,6 +32,8 @@ _CLASSES = {
     # mingyuanzhou/SiD@sida:sida_training_edm2/sida_networks_edm2.py; SiD's, SiDA's and SiD2A's students are generators
     "EDM_2_Precond_EncoderDecoder": "EDM2Precond",
     "EDM_2_Precond_Generator": "EDM2Precond",
+    # locuslab/ect:training/networks.py
+    "ECMPrecond": "ECTPrecond",
     # Zyriix/GDD:training/networks.py
     "GDDPrecond": "GDDPrecond",
 }

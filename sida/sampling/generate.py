@@ -67,9 +67,9 @@ def generate(
         seeds: Image seeds (modulo 2^32). Each seeds a CPU generator, which draws latents, the class, and fresh noise.
         sampler: See :func:`sida.sampling.read_sampler`.
         batch_size: Images per network call; influences the bytes (see above).
-        class_labels: ``uniform`` over the classes, ``empirical`` (a random item of ``dataset``), counts of a data set
-            (a random item of a data set sorted by class), a class, or one class per seed. Networks without classes
-            accept any rule, but no class.
+        class_labels: ``uniform`` over the classes, ``balanced`` (the seed modulo their number), ``empirical`` (a random
+            item of ``dataset``), counts of a data set (a random item of a data set sorted by class), a class, or one
+            class per seed. Networks without classes accept any rule, but no class.
         dataset: Source of ``empirical`` labels and of the ``data`` sampler.
         gnet: Guiding network.
         decode: Decoder of latents ``(N, C, H, W)`` to uint8 images; pixels are quantised directly.

@@ -47,8 +47,8 @@ class SampleConfig(Settings):
         png: PNG files instead of shards in a folder.
         sampler: Text or mapping, see :func:`sida.sampling.read_sampler`.
         batch_size: Images per network call.
-        class_labels: ``uniform``, ``empirical``, class counts (a ``.json`` file of ``sida data labels``, or its
-            content), or a class.
+        class_labels: ``uniform``, ``balanced``, ``empirical``, class counts (a ``.json`` file of ``sida data
+            labels``, or its content), or a class.
         dataset: Spec, or a name in ``config/datasets.yaml``.
         gnet: Guiding network.
         vae: Folder of the decoder of latent networks; null takes the registered one.

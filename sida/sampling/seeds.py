@@ -23,6 +23,7 @@ class SeedStreams:
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
+        self.seeds = torch.tensor([int(seed) for seed in seeds], dtype=torch.int64)
         self._generators = [torch.Generator(device="cpu").manual_seed(int(seed) % (1 << 32)) for seed in seeds]
 
     def __len__(self) -> int:
@@ -71,14 +72,21 @@ def class_rule_of(
         dataset: Source of ``empirical`` labels.
         count: Number of seeds.
     """
-    if isinstance(wanted, str) and wanted not in ("uniform", "empirical"):
-        raise UserError(f"class labels: must be uniform, empirical or a class, got '{wanted}'")
+    if isinstance(wanted, str) and wanted not in ("uniform", "empirical", "balanced"):
+        raise UserError(f"class labels: must be uniform, balanced, empirical or a class, got '{wanted}'")
     if label_dim == 0:
         if not isinstance(wanted, (str, LabelCounts)):
             raise UserError("class labels: the network has no classes; leave the class out")
         return lambda streams, start: torch.full((len(streams),), NO_CLASS)
     if wanted == "uniform":
         return lambda streams, start: streams.randint(label_dim)
+    if wanted == "balanced":
+
+        def in_turn(streams: SeedStreams, start: int) -> torch.Tensor:
+            streams.randint(label_dim)  # Unused, as for given classes below.
+            return streams.seeds % label_dim
+
+        return in_turn
     if isinstance(wanted, LabelCounts):
         if len(wanted.counts) != label_dim:
             raise UserError(

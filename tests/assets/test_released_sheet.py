@@ -56,15 +56,14 @@ def test_the_tables_find_all_their_rows(runs):
     assert len(wanted) > 70
     assert wanted <= set(runs)
     # GDD's abstract has two numbers that no table of the paper quotes, and other distillers have tables of their own.
-    beside = [
-        yaml.safe_load((ROOT / f"studies/papers/tables/{name}.yaml").read_text()) for name in ("gdd", "rivals-released")
-    ]
+    others = ("gdd", "rivals-released", "teachers")
+    beside = [yaml.safe_load((ROOT / f"studies/papers/tables/{name}.yaml").read_text()) for name in others]
     assert set(runs) - wanted <= {row["run"] for layout in beside for row in layout["rows"]}
 
 
 def test_alpha_agrees_with_the_id_and_the_label(runs):
     for run in runs.values():
-        if run.method in ("teacher", "dmd2") or run.method.startswith("gdd"):
+        if run.method in ("teacher", "dmd2", "ect") or run.method.startswith("gdd"):
             assert run.alpha is None
         elif run.run.startswith("edm2"):
             assert run.alpha == 1.0
@@ -76,7 +75,7 @@ def test_alpha_agrees_with_the_id_and_the_label(runs):
 def test_guided_teachers_use_the_guide_of_their_own_ema_length(runs):
     registry = load_registry(ROOT / "config/assets.tsv")
     for run in runs.values():
-        if run.guide:
+        if run.guide and not registry[run.guide].note.startswith("guide, less trained"):
             length = registry[run.checkpoint].url.rsplit("-", 1)[1]
             assert registry[run.guide].url.endswith(f"-uncond-2147483-{length}")
 
@@ -89,3 +88,23 @@ def test_data_sets_are_valid_specs(datasets):
         "imagenet64", "ffhq64", "afhqv2",
         "imagenet512", "imagenet512-latents"
     }  # fmt: skip
+
+
+def test_autoguided_teachers_have_a_less_trained_guide_and_the_strength_of_edm2(runs):
+    """Network, guide and strength of NVlabs/edm2:generate_images.py."""
+    registry = load_registry(ROOT / "config/assets.tsv")
+    stated = {
+        "teacher-edm2-img64-s-autog": ("img64-s-1073741-0.045", "img64-xs-0134217-0.110", 1.7),
+        "teacher-edm2-img64-s-autog-dino": ("img64-s-1073741-0.105", "img64-xs-0134217-0.175", 2.2),
+        "teacher-edm2-s-autog": ("img512-s-2147483-0.070", "img512-xs-0134217-0.125", 2.1),
+        "teacher-edm2-s-autog-dino": ("img512-s-2147483-0.120", "img512-xs-0134217-0.165", 2.45),
+        "teacher-edm2-xxl-autog": ("img512-xxl-0939524-0.075", "img512-m-0268435-0.155", 2.05),
+        "teacher-edm2-xxl-autog-dino": ("img512-xxl-0939524-0.130", "img512-m-0268435-0.205", 2.3),
+        "teacher-edm2-s-uncond-autog": ("img512-s-uncond-2147483-0.070", "img512-xs-uncond-0134217-0.110", 2.85),
+        "teacher-edm2-s-uncond-autog-dino": ("img512-s-uncond-2147483-0.090", "img512-xs-uncond-0134217-0.125", 2.9),
+    }
+    for run, (network, guide, strength) in stated.items():
+        row = runs[run]
+        assert registry[row.checkpoint].url.endswith(f"/edm2-{network}.pkl")
+        assert registry[row.guide].url.endswith(f"/edm2-{guide}.pkl")
+        assert row.sampler == f"heun-32-guidance-{strength:g}"

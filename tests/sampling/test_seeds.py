@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.sampling import SeedStreams, latents_for_seeds, to_uint8
+from sida.sampling.seeds import class_rule_of
 
 
 def test_streams_match_the_official_ones(golden):
@@ -36,3 +37,10 @@ def test_quantisation_follows_the_official_table(golden):
 
 def test_not_a_number_becomes_black():
     assert to_uint8(torch.tensor([float("nan"), float("inf"), -float("inf")])).tolist() == [0, 255, 0]
+
+
+def test_balanced_classes_come_in_turn_and_leave_the_other_draws_as_they_are():
+    streams = {rule: SeedStreams(range(3, 11)) for rule in ("balanced", "uniform")}
+    drawn = {rule: class_rule_of(4, rule, None, 8)(streams[rule], 0) for rule in streams}
+    assert drawn["balanced"].tolist() == [3, 0, 1, 2, 3, 0, 1, 2]
+    assert torch.equal(*(streams[rule].randn((2,)) for rule in streams))

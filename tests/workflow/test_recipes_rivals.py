@@ -30,6 +30,16 @@ STATED = {
     "imagenet64-f-distill": ("f-distill", 120_000, 512, 2e-6, 0.9, 80.0, 0.0, 0.9999**5),
 }
 
+#: Uni-Instruct: entry of its script by thousands of images, images of a micro-batch, rate, divergence and ratio, λ_adv.
+UNI_INSTRUCT = {
+    "cifar10-uncond-uni-instruct": (300_000, 256, 128, 1e-5, "forward-kl", "released", 0.0),
+    "cifar10-cond-uni-instruct": (300_000, 256, 32, 1e-5, "jensen-shannon", "logits", 0.01),
+    "imagenet64-uni-instruct": (300_000, 8192, 8, 4e-6, "chi-square", "logits", 0.01),
+    "cifar10-uncond-uni-instruct-sid": (100_000, 256, 128, 1e-5, "forward-kl", "released", 0.01),
+    "cifar10-cond-uni-instruct-sid": (300_000, 256, 64, 1e-5, "forward-kl", "released", 0.01),
+    "imagenet64-uni-instruct-sid": (300_000, 8192, 8, 4e-6, "forward-kl", "released", 0.01),
+}
+
 
 @pytest.fixture(scope="module")
 def paper():
@@ -77,6 +87,17 @@ def test_the_warm_up_of_dmd2_is_that_of_seven_gpus(paper):
     assert config.options["lr_rampup_kimg"] * 1000 == pytest.approx(steps * per_step, rel=0.01)
 
 
+@pytest.mark.parametrize("run", UNI_INSTRUCT)
+def test_uni_instruct_has_the_values_of_its_script_and_the_defaults_of_sida(paper, run):
+    kimg, batch, micro, lr, divergence, ratio, weight = UNI_INSTRUCT[run]
+    config, _ = resolved(paper, run)
+    assert (config.total_kimg, config.batch_size, config.batch_gpu, config.lr) == (kimg, batch, micro, lr)
+    assert (config.options["divergence"], config.options.get("ratio", "released")) == (divergence, ratio)
+    assert (config.lambda_adv, config.lambda_sid, config.lambda_d) == (weight, 100, 1)
+    assert (config.warmup_kimg, config.adversarial_kimg, config.grad_clip_value, config.t_max) == (100, 200, 1, 800)
+    assert (config.init is not None) == run.endswith("-sid")
+
+
 def test_costs_are_those_of_the_methods_passes(paper):
     """In forward passes of the teacher's network for an image of the generator: docs/methods.md."""
     cost = {run: student_cost(*resolved(paper, run)).operations for run in STATED}
@@ -104,5 +125,8 @@ def test_quoted_numbers_stand_beside_the_runs():
         "cifar10-uncond-diff-instruct": 4.53,
         "cifar10-cond-dmd": 5.58,
         "imagenet64-dmd2": 1.51,
+        "cifar10-uncond-uni-instruct-sid": 1.48,
+        "cifar10-cond-uni-instruct-sid": 1.38,
+        "imagenet64-uni-instruct-sid": 1.02,
     }
-    assert {row.run for row in layout.rows} >= set(STATED)
+    assert {row.run for row in layout.rows} >= {*STATED, *UNI_INSTRUCT}

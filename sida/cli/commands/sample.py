@@ -44,7 +44,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-labels",
         metavar="RULE",
-        help="uniform (default), empirical (as in --dataset), counts (a file of config/labels, an asset) or a class",
+        help="uniform (default), balanced (in turn), empirical (as in --dataset), counts (a file of config/labels, an "
+        "asset) or a class",
     )
     parser.add_argument("--dataset", help="name in config/datasets.yaml, or a spec (JSON text or file)")
     parser.add_argument("--gnet", metavar="FILE", help="guiding network")
