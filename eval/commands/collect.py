@@ -19,6 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add", nargs="*", default=[], metavar="FILE", help="numbers of other groups, marked by their origin"
     )
+    parser.add_argument(
+        "--stored", nargs="+", default=[], metavar=("DIR", "RUN"), help="take runs from stored results instead"
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="CSV file to write")
 
 
@@ -26,12 +29,17 @@ def run(args: argparse.Namespace) -> int:
     """Collects the measurements and prints their number."""
     from eval.results.exchange import read_exchanged
     from eval.results.measurements import collect, write_csv
+    from eval.results.stored import taken
 
-    records = collect(args.folder, args.runs)
+    stored = taken(*args.stored) if args.stored else []
+    here = None if args.runs is None else [run for run in args.runs if run not in args.stored[1:]]
+    records = collect(args.folder, here)
     others = [row for path in args.add for row in read_exchanged(path)]
-    rows = write_csv(args.out, records, others)
+    rows = write_csv(args.out, records, [*stored, *others])
     runs = len({record["run"] for record in records})
-    print(f"{args.out}: {rows - len(others)} values of {len(records)} trials of {runs} generators")
+    print(f"{args.out}: {rows - len(others) - len(stored)} values of {len(records)} trials of {runs} generators")
+    if stored:
+        print(f"  and {len(stored)} values of {len(args.stored) - 1} generators, stored in {args.stored[0]}")
     for origin in dict.fromkeys(row["origin"] for row in others):
         print(f"  and {sum(row['origin'] == origin for row in others)} values measured by {origin}")
     return 0

@@ -11,7 +11,7 @@ from eval.figures.kinds import load_figure_layout
 from eval.figures.sources import Sources
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
-from eval.results.summary import Measurements, load_measurements
+from eval.results.summary import Measurements, load_measurements, measurements_file
 from sida.config.mapping import load_spec
 from sida.config.resources import find
 from sida.errors import UserError, suggestion
@@ -56,7 +56,7 @@ def build_figure(
     for name in logs or {}:
         if name not in sheet:
             raise UserError(f"--log {name}: give RUN=FILE with a run of the sample sheet{suggestion(name, sheet)}")
-    there = measurements is not None and Path(measurements).is_file()
+    there = measurements is not None and measurements_file(measurements).is_file()
     measured = load_measurements(measurements) if there and measurements else Measurements([], "no measurements")
     official = {name: Path(path) for name, path in (logs or {}).items()}
     given = load_spec(spec) if spec else None

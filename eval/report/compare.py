@@ -117,7 +117,7 @@ def _load(path: str | Path) -> tuple[Measurements, Path]:
     if path.suffix == ".json":
         return read_score(path), path.parent
     if path.is_dir():
-        return load_measurements(path / "measurements.csv"), path
+        return load_measurements(path), path
     return load_measurements(path), path.parent
 
 

@@ -15,7 +15,7 @@ from eval.claims.read import read_verdicts
 from eval.claims.write import VERDICT_MARKS
 from eval.report.pdflatex import compile_latex, missing_latex
 from eval.results.references import bibliography_items
-from eval.results.summary import Measurements, load_measurements
+from eval.results.summary import Measurements, load_measurements, measurements_file
 from eval.results.training_logs import read_log
 from eval.tables.files import load_table
 from eval.tables.latex import cited_keys
@@ -73,7 +73,7 @@ def paper_source(
     folder: Path, tables: list[Path], figures: list[Path], title: str, own: str | Path | None = None
 ) -> str:
     """The LaTeX of the whole document; paths are relative to ``folder``."""
-    path = folder / "measurements.csv"
+    path = measurements_file(folder)
     measurements = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
     parts = [_PREAMBLE.replace("TITLE", escape(title or f"Results of the preset {folder.name}"))]
     cited: list[str] = []

@@ -48,7 +48,7 @@ def load(folder: str | Path) -> Frames:
     import pandas
 
     folder = Path(folder)
-    rows = load_measurements(folder / "measurements.csv").rows
+    rows = load_measurements(folder).rows
     records = [
         {"run": path.parent.name, "log": log, **record}
         for name, log in _LOGS.items()

@@ -228,14 +228,25 @@ class Measurements:
         return next((row.nfe for row in self._runs.get(run, ())), None)
 
 
+def measurements_file(path: str | Path) -> Path:
+    """File with the measurements of a results folder, or the file itself; its ``.gz`` if only that is there."""
+    path = Path(path)
+    path = path / "measurements.csv" if path.is_dir() else path
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() and not path.is_file() else path
+
+
 def load_measurements(path: str | Path) -> Measurements:
-    """Reads ``measurements.csv``.
+    """Reads ``measurements.csv``, also compressed (``.gz``).
+
+    Args:
+        path: The file, or its folder.
 
     Raises:
         UserError: Missing file or column, a damaged row, a cell of the wrong type, NaN or infinity (file and line are
             named), duplicates or missing trials.
     """
-    path = Path(path)
+    path = measurements_file(path)
     if not path.is_file():
         raise UserError(f"{path}: no such measurements; run `sida-eval measure` or the workflow first")
     return measurements_of(read_text(path, newline=""), str(path))

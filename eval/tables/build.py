@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eval.results.published import Published
 from eval.results.sheet import Run
+from eval.results.stored import FROM_STORED
 from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_same_reference
 from eval.tables.cells import (
     AUDIT_LEGEND,
@@ -181,12 +182,15 @@ def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> lis
 
 
 def _of_others(measured: Sequence[Measurement]) -> list[str]:
-    """Notes on the rows that other groups measured."""
+    """Notes on the rows that other groups measured, or that were taken from stored results."""
     runs: dict[str, list[str]] = {}
     for row in measured:
         if row.origin and row.run not in runs.setdefault(row.origin, []):
             runs[row.origin].append(row.run)
-    return [f"Measured by {origin}, not by this suite: {', '.join(names)}." for origin, names in runs.items()]
+    stored = [origin for origin in runs if origin.startswith(FROM_STORED)]
+    here = ", ".join(dict.fromkeys(row.run for row in measured if not row.origin)) or "none"
+    notes = [f"Taken from {origin}: {len(runs.pop(origin))} rows. Measured here: {here}." for origin in stored]
+    return notes + [f"Measured by {origin}, not by this suite: {', '.join(names)}." for origin, names in runs.items()]
 
 
 def _trials(number: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
-from eval.results.summary import Measurements, load_measurements
+from eval.results.summary import Measurements, load_measurements, measurements_file
 from eval.tables.build import build_table
 from eval.tables.html import to_html
 from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout
@@ -68,7 +68,7 @@ def make_table(
     mapping = read_layout(path)
     numbers = load_published(published)
     if mapping.pop("kind", "results") == "hyperparameters":
-        logs = results or (Path(measurements).parent if measurements else None)
+        logs = results or (measurements_file(measurements).parent if measurements else None)
         return build_hyperparameters(load_hyper_layout(mapping, path), numbers, spec, logs, mode)
     rows = load_layout(path)
     rows = dataclasses.replace(rows, scope={**rows.scope, **(scope or {})})

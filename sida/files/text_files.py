@@ -9,16 +9,18 @@ from __future__ import annotations
 import codecs
 import csv
 import datetime
+import gzip
 import io
 import json
 import math
 import os
 import re
+import zlib
 from collections.abc import Hashable, Iterable
 from typing import Any
 
 from sida.errors import UserError
-from sida.files.content_hash import checked_rows
+from sida.files.content_hash import DamagedError, checked_rows
 from sida.files.ordinary_file import read_ordinary
 
 #: Limit of a text file in bytes; the largest files (measurements of the paper) have a few million.
@@ -49,7 +51,7 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
     """Reads a UTF-8 file, without a byte order mark.
 
     Args:
-        path: A regular file.
+        path: A regular file; one that ends in ``.gz`` is decompressed.
         newline: ``""`` keeps line ends, for :mod:`csv`; by default they become line feeds.
 
     Raises:
@@ -57,8 +59,27 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
             control characters.
     """
     content = read_ordinary(path, str(path), MOST_TEXT_BYTES, "give the path of a text file", "is it the right file?")
+    if os.fspath(path).endswith(".gz"):
+        content = _decompressed(content, str(path))
     text = _decoded(content, str(path))
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def gzip_bytes(text: str) -> bytes:
+    """A text compressed for a file ``.gz``; equal texts give equal bytes."""
+    return gzip.compress(text.encode(), 9, mtime=0)
+
+
+def _decompressed(content: bytes, where: str) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+            # A small file can hold a huge text.
+            text = stream.read(MOST_TEXT_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamagedError(where, reason=f"not a whole gzip file ({error})") from None
+    if len(text) > MOST_TEXT_BYTES:
+        raise UserError(f"{where}: holds more than {MOST_TEXT_BYTES >> 20} MiB; is it the right file?")
+    return text
 
 
 def _decoded(content: bytes, where: str) -> str:

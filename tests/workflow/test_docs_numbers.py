@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import random
 import re
 import shutil
@@ -11,7 +12,9 @@ import pytest
 
 from eval.claims import Evidence, decide, load_claims
 from eval.effects.contrast import difference
+from eval.results import load
 from eval.results.published import load_published
+from eval.results.stored import store, stored_rows
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
 from sida.errors import UserError
@@ -19,12 +22,12 @@ from sida.files.atomic import read_jsonl
 from tests.eval.synthetic_output import write_csv
 from tests.workflow.test_docs_links import DOCS
 from tests.workflow.test_miniature import made_up, preset  # noqa: F401
+from workflow.archive.verify import verify
 from workflow.cli import eval_main as main
 from workflow.docs.carried import paper_claims
 from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers
 from workflow.docs.pages import MARKER, filled
-from workflow.docs.stored import STORED_FILES, store, stored_lines, unpack
 from workflow.docs.study import Study, opened
 from workflow.docs.words import in_words
 from workflow.preset import Preset
@@ -41,37 +44,44 @@ def stored(made_up, tmp_path_factory):  # noqa: F811
     return folder
 
 
-def test_a_stored_study_gives_back_measurements_curves_and_logs(made_up, stored, preset, tmp_path):  # noqa: F811
-    assert sorted(path.name for path in stored.iterdir()) == sorted(STORED_FILES)
-    unpack(stored, tmp_path)
-    before, after = (load_measurements(folder / "measurements.csv") for folder in (made_up, tmp_path))
-    assert len(before.rows) == len(after.rows)
-    for one in before.rows:
-        (other,) = [r for r in after.lines(one.run, one.metric) if r.trial == one.trial]
-        assert other.value == pytest.approx(one.value, rel=1e-6)
-        assert (other.n, other.nfe, other.seed_first, other.protocol) == (one.n, one.nfe, one.seed_first, one.protocol)
-    logs = [read_jsonl(folder / "students/t30-sida/evaluations.jsonl") for folder in (made_up, tmp_path)]
-    for one, other in zip(*logs, strict=True):
-        assert other.keys() == one.keys()
-        assert (other["selection"], other["fd_pixel"]) == ("fd", None)
-        assert other["is"] == pytest.approx(one["is"], rel=1e-6)
-    ticks = [read_jsonl(folder / "students/t30-sida/train.jsonl") for folder in (made_up, tmp_path)]
-    assert ticks[0] == ticks[1]
+def test_stored_results_are_read_like_results(made_up, stored, preset):  # noqa: F811
+    before, after = (load_measurements(folder) for folder in (made_up, stored))
+    key = operator.attrgetter("run", "trial", "metric", "value", "n", "seed_first", "protocol_sha256")
+    assert sorted(map(key, before.rows)) == sorted(map(key, after.rows))
+    logs = [folder / "students/t30-sida/evaluations.jsonl" for folder in (made_up, stored)]
+    assert read_jsonl(logs[0]) == read_jsonl(logs[1])
     claims = load_claims(ROOT / "studies/miniature/claims.yaml")
     verdicts = [
         {v.claim.id: v.outcome for v in decide(claims, Evidence(m, preset.runs, load_published(), f / "students"))}
-        for m, f in ((before, made_up), (after, tmp_path))
+        for m, f in ((before, made_up), (after, stored))
     ]
     assert verdicts[0] == verdicts[1]
-    # Small enough for a repository.
-    assert sum(path.stat().st_size for path in stored.iterdir()) < 500_000
+    frames = load(stored)
+    assert set(frames.measurements.run) == set(before.runs)
+    assert {"fd", "weight_rms.fake_score"} <= set(frames.curves.quantity)
+    report = verify(stored)
+    assert not report.faults
+    assert report.counts["rows whose trials are not stored"] == len(before.rows)
+    assert (stored / "measurements.csv.gz").stat().st_size < 500_000
+
+
+def test_damage_in_stored_measurements_is_found(stored, tmp_path):
+    folder = tmp_path / "stored"
+    shutil.copytree(stored, folder)
+    packed = folder / "measurements.csv.gz"
+    content = bytearray(packed.read_bytes())
+    content[len(content) // 2] ^= 1
+    packed.write_bytes(content)
+    assert any("measurements.csv.gz" in fault for fault in verify(folder).faults)
+    with pytest.raises(UserError, match=r"measurements\.csv\.gz.*damaged"):
+        load(folder)
 
 
 def test_rows_stay_stored_while_the_preset_asks_for_the_same(made_up, preset, tmp_path):  # noqa: F811
     """A study that was run in two halves, on two machines, of which the second has none of the first's files."""
     asked = {run: row_digest(preset, run) for run in preset.runs}
     first = ["t30-sid", "t30-sida", "teacher-t30"]
-    measured = [line for line in stored_lines(made_up / "measurements.csv") if line["run"] in first]
+    measured = [line for line in stored_rows(made_up) if line["run"] in first]
     half, other = tmp_path / "half", tmp_path / "other"
     other.mkdir()
     for run in first[:2]:
@@ -82,17 +92,16 @@ def test_rows_stay_stored_while_the_preset_asks_for_the_same(made_up, preset, tm
     changed = asked | {"teacher-t30": "another"}
 
     store(other, tmp_path / "data", ABOUT, changed, add=True)
-    unpack(tmp_path / "data", tmp_path / "all")
-    after = load_measurements(tmp_path / "all" / "measurements.csv")
+    after = load_measurements(tmp_path / "data")
     assert set(after.runs) == {"t30-sid", "t30-sida"}  # what is asked for otherwise now is gone
     assert {line.value for line in after.lines("t30-sid", "fd")} == {1.5}  # what was measured again is new
     before = load_measurements(made_up / "measurements.csv").estimate("t30-sida", "fd")
     assert after.estimate("t30-sida", "fd").mean == pytest.approx(before.mean, rel=1e-6)
-    logs = [folder / "students/t30-sida/train.jsonl" for folder in (made_up, tmp_path / "all")]
+    logs = [folder / "students/t30-sida/train.jsonl" for folder in (made_up, tmp_path / "data")]
     assert read_jsonl(logs[0]) == read_jsonl(logs[1])
 
     store(other, tmp_path / "data", ABOUT, changed)
-    assert {line["run"] for line in stored_lines(tmp_path / "data" / "measurements.csv")} == {"t30-sid"}
+    assert {line["run"] for line in stored_rows(tmp_path / "data")} == {"t30-sid"}
 
 
 def test_a_rows_digest_sees_its_teacher_and_what_it_starts_from(preset):  # noqa: F811
@@ -200,8 +209,9 @@ def test_every_claim_of_the_papers_has_its_counterparts_or_a_reason(stored, tmp_
 
 def test_the_lowest_of_equally_good_evaluations_lies_below_fresh_trials(stored, tmp_path):
     """Ten evaluations of a true FD that does not change, each with noise: the lowest is too low by 1.54 of its std."""
-    study, noise = Study(stored, ROOT, tmp_path), random.Random(4)
-    for log in tmp_path.glob("students/*/evaluations.jsonl"):
+    shutil.copytree(stored, tmp_path / "data")
+    study, noise = Study(tmp_path / "data", ROOT, tmp_path), random.Random(4)
+    for log in study.folder.glob("students/*/evaluations.jsonl"):
         fd = study.measured.estimate(log.parent.name, "fd").mean
         values = [fd + 9, *(noise.gauss(fd, 0.2) for _ in range(10))]
         log.write_text("".join(json.dumps({"nimg": i, "fd": value}) + "\n" for i, value in enumerate(values)))
@@ -222,8 +232,8 @@ def _interval(text):
 @pytest.mark.slow
 def test_every_marker_of_the_findings_can_be_computed(stored, tmp_path):
     """By made-up results of the same rows: the page's markers name runs, metrics and claims that exist."""
-    page = (ROOT / "docs" / "findings.md").read_text()
-    with opened(ROOT, sorted((ROOT / "docs").glob("*/data"))) as studies:
+    page = (ROOT / "studies" / "README.md").read_text()
+    with opened(ROOT, [path.parent for path in sorted((ROOT / "studies").rglob("stored/stored.json"))]) as studies:
         studies["miniature"] = Study(stored, ROOT, tmp_path)
         once = filled(page, studies, ROOT, "findings.md")
         assert once != page
@@ -242,7 +252,7 @@ def test_every_marker_of_the_findings_can_be_computed(stored, tmp_path):
         ('miniature.seeds("fd")', "page:2: "),
         ("miniature seeds fd", "page:2: .*expression"),
         ("miniature._study", "page:2: "),
-        ('miniature.logged("weight_rms.student", "t30-sida")', "no 'weight_rms.student' of run 't30-sida' is stored"),
+        ('miniature.logged("weight_rms.student", "t30-sida")', "no record has a 'weight_rms.student'"),
     ],
 )
 def test_faulty_markers_name_page_and_line(stored, tmp_path, words, message):
@@ -275,7 +285,7 @@ def test_a_page_that_is_missing_is_refused_before_any_work(tmp_path, monkeypatch
 
 
 def test_the_page_of_a_study_is_made_from_its_stored_files(stored, tmp_path):
-    shutil.copy(ROOT / "docs" / "miniature" / "mini-figure1.png", stored.parent)
+    shutil.copy(ROOT / "studies" / "miniature" / "mini-figure1.png", stored.parent)
     (tmp_path / "unpacked").mkdir()
     text = Study(stored, ROOT, tmp_path / "unpacked").page("../miniature")
     assert text.startswith("# A study\n")
@@ -302,7 +312,7 @@ def test_every_number_between_markers_is_as_computed(path, capsys):
 
 def test_no_result_is_typed_into_the_findings():
     """Outside of markers the page has no decimals but values of α, no spreads, shares and verdicts."""
-    text = MARKER.sub("", (ROOT / "docs" / "findings.md").read_text())
+    text = MARKER.sub("", (ROOT / "studies" / "README.md").read_text())
     found = re.findall(r"\d+\.\d+|±|\d ?%|[✓✗–] [MD]-\d+", text)
     assert set(found) <= {"1.0", "1.2", "1.5", "0.25", "5 %"}  # values of α, and 95 % intervals
-    assert len(MARKER.findall((ROOT / "docs" / "findings.md").read_text())) > 20
+    assert len(MARKER.findall((ROOT / "studies" / "README.md").read_text())) > 20

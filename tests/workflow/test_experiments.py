@@ -9,11 +9,11 @@ import yaml
 
 from eval.claims.experiments import load_experiments
 from eval.report.answers import answer_block
+from eval.results.stored import store
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.test_preset_check import study
-from workflow.docs.stored import store
 from workflow.docs.study import Study
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
@@ -117,17 +117,17 @@ def small(tmp_path):
     return asked(tmp_path, ADVERSARIAL, claims={"claims": CLAIMS["claims"][:1]})
 
 
-def test_the_page_of_an_experiment_is_a_target_that_needs_its_rows_alone(small):
+def test_the_answer_to_an_experiment_is_a_target_that_needs_its_rows_alone(small):
     targets = Targets(small, paper=False)
-    assert targets.experiments() == ["results/tiny/experiments/adversarial.html"]
-    assert "experiments/adversarial.html" in targets.short()
+    assert targets.experiments() == ["results/tiny/experiments/adversarial.json"]
+    assert "experiments/adversarial.json" in targets.short()
     inputs = targets.answered("adversarial")
     assert inputs["shown"] == [f"results/tiny/figures/curve.{end}" for end in ("pdf", "png", "csv")]
     assert inputs["networks"] == targets.networks(["sid-a1.0", "sida-a1.0"])
     assert inputs["measurements"] == "results/tiny/collected/experiments/adversarial.csv"
     assumptions = load_assumptions()
     found = Jobs(Costs(small, assumptions.gpu("CPU"), "CPU", assumptions, fresh=True)).behind(
-        ["experiments/adversarial.html"]
+        ["experiments/adversarial.json"]
     )
     assert sorted((job.kind, job.name) for job in found.values() if job.kind != "build") == [
         ("measure", "sid-a1.0"),

@@ -23,10 +23,11 @@ def committed(root: Path, path: str) -> dict[str, str]:
     """When each claim got the prediction that it has now, to the minute in UTC; prose may change later."""
     since: dict[str, str] = {}
     before: dict[str, str] = {}
-    for line in git(root, "log", "--reverse", "--format=%H %aI", "--", path).splitlines():
-        commit, when = line.split()
+    # The file's name at each commit stands behind it; with --reverse, git forgets names from before a move.
+    words = git(root, "log", "--follow", "--name-only", "--format=%H %aI", "--", path).split()
+    for commit, when, name in reversed([*zip(words[::3], words[1::3], words[2::3], strict=True)]):
         time = datetime.datetime.fromisoformat(when).astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ")
-        listed = (yaml.safe_load(git(root, "show", f"{commit}:{path}") or "{}") or {}).get("experiments", [])
+        listed = (yaml.safe_load(git(root, "show", f"{commit}:{name}") or "{}") or {}).get("experiments", [])
         now = {claim: verdict for entry in listed for claim, verdict in entry["predicted"].items()}
         since = {claim: since[claim] if before.get(claim) == now[claim] else time for claim in now}
         before = now
@@ -51,7 +52,7 @@ def test_a_changed_prediction_counts_from_its_change(tmp_path):
     }
 
 
-STORED = [path for path in sorted((ROOT / "docs").glob("*/data")) if (path / "study.json").is_file()]
+STORED = [path.parent for path in sorted((ROOT / "studies").rglob("stored/stored.json"))]
 
 
 @pytest.mark.parametrize("folder", STORED, ids=lambda path: path.parent.name)

@@ -131,6 +131,8 @@ def check_own_hash(path: Path, name: str) -> bool:
         if not (intact_png(path) if suffix == ".png" else intact_zip(path)):
             raise UserError(f"{path}: damaged: its checksums or sizes do not agree; delete it and sample again")
         return True
+    if name.endswith(".csv.gz"):
+        suffix = ".csv"
     if suffix not in (".json", ".jsonl", ".csv") or _NO_HASH.fullmatch(name):
         return False
     if path.stat().st_size > MOST_BYTES:

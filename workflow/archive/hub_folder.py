@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from eval.results.summary import Measurements, load_measurements
+from eval.results.summary import Measurements, load_measurements, measurements_file
 from eval.tables.text import markdown, terminal_text
 from sida.config.mapping import load_spec
 from sida.errors import UserError
@@ -72,7 +72,7 @@ def _fill(folder: Path, network: Path, name: str, facts: Mapping[str, Any], lice
         save_grid(folder / "samples.png", images, _PICTURE, scale=max(1, 32 // images.shape[-1]))
     # Results of its preset: results/demo of results/demo/students/x/network.safetensors.
     results = (network.resolve().parents[2:3] or [network.parent])[0]
-    spec, table = results / "specs" / "students" / f"{name}.json", results / "measurements.csv"
+    spec, table = results / "specs" / "students" / f"{name}.json", measurements_file(results)
     if spec.is_file():
         text = json.dumps(load_spec(str(spec)), indent=1, sort_keys=True)
         write_text(folder / "recipe.json", text + "\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.measurements import long_rows, read_measurement
+from eval.results.stored import STORED
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, Measurements, load_measurements, reference_mismatch
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
@@ -17,7 +18,7 @@ from sida.progress import Progress
 from workflow.archive.files import UNLISTED, Report, check_manifest, check_own_hash, list_files
 from workflow.archive.parents import Parents
 
-_MEASUREMENTS = "measurements.csv"
+_MEASUREMENTS = ("measurements.csv", "measurements.csv.gz")
 
 
 def verify(folder: str | Path) -> Report:
@@ -80,14 +81,16 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
                 for row in _as_read(long_rows([record])):
                     trials[_key(row)] = row
     for name in names:
-        if name == _MEASUREMENTS or (name.startswith("collected/") and name.endswith(".csv")):
+        if name in _MEASUREMENTS or (name.startswith("collected/") and name.endswith(".csv")):
             with report.checking(name):
                 _check_collected(report, name, trials)
-    if _MEASUREMENTS in names:
-        with report.checking(_MEASUREMENTS):
-            measured = load_measurements(report.folder / _MEASUREMENTS)
+    for collected in _MEASUREMENTS:
+        if collected not in names:
+            continue
+        with report.checking(collected):
+            measured = load_measurements(report.folder / collected)
             if found := reference_mismatch(measured.rows):
-                report.fault(_MEASUREMENTS, f"runs '{found[0].run}' and '{found[1].run}' have another {found[2]}")
+                report.fault(collected, f"runs '{found[0].run}' and '{found[1].run}' have another {found[2]}")
             for name in names:
                 if name.startswith("tables/") and name.endswith(".csv"):
                     with report.checking(name):
@@ -114,12 +117,14 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
     seen = set()
     for line, row in rows:
         if row.get("origin"):
-            report.counts["rows of other groups, which have no trials here"] += 1
+            report.counts["rows that are stored or of other groups, which have no trials here"] += 1
             continue
         key = _key(row)
         seen.add(key)
         label = f"{key[2]} of trial {key[1]} of '{key[0]}'"
-        if key not in trials:
+        if key not in trials and (report.folder / STORED).is_file():
+            report.counts["rows whose trials are not stored"] += 1
+        elif key not in trials:
             report.fault(name, f"line {line}: no trial holds {label}")
         elif different := [c for c in MEASUREMENT_COLUMNS if c in columns and (row[c] or "") != trials[key][c]]:
             report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")

@@ -94,32 +94,28 @@ def _numbers(args: argparse.Namespace) -> str:
 
 
 def _measured(args: argparse.Namespace) -> list[PowerPlan]:
-    import tempfile
     from pathlib import Path
 
     from eval.claims import Evidence, load_claims
     from eval.claims.power import plans
     from eval.claims.verdicts import main_scope
     from eval.results.published import load_published
+    from eval.results.stored import STORED, read_stored
     from eval.results.summary import load_measurements
     from sida.errors import UserError
-    from workflow.docs.stored import read_study, unpack
     from workflow.preset import Preset
     from workflow.preset.files import find_preset
 
     store = Path(args.store)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, name = store, args.preset or store.resolve().name
-        if (store / "study.json").is_file():
-            folder, name = Path(temporary), args.preset or read_study(store)["preset"]
-            unpack(store, folder)
-        path = find_preset(name, "--preset" if args.preset else f"--store {store}: give its preset by --preset")
-        preset = Preset.load(path)
-        claims = args.claims or preset.config["claims"]
-        if not claims:
-            raise UserError(f"{path} has no claims; give them by --claims")
-        measured = load_measurements(folder / "measurements.csv")
-        evidence = Evidence(measured, preset.runs, load_published(), folder / "students")
-        known = load_claims(claims)
-        scope = main_scope(known, evidence)
-        return plans([claim for claim in known if claim.scope == scope], evidence, args.smallest, str(claims))
+    name = args.preset or store.resolve().name
+    if (store / STORED).is_file():
+        name = args.preset or read_stored(store)["preset"]
+    path = find_preset(name, "--preset" if args.preset else f"--store {store}: give its preset by --preset")
+    preset = Preset.load(path)
+    claims = args.claims or preset.config["claims"]
+    if not claims:
+        raise UserError(f"{path} has no claims; give them by --claims")
+    evidence = Evidence(load_measurements(store), preset.runs, load_published(), store / "students")
+    known = load_claims(claims)
+    scope = main_scope(known, evidence)
+    return plans([claim for claim in known if claim.scope == scope], evidence, args.smallest, str(claims))

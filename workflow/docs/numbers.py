@@ -15,12 +15,11 @@ from eval.claims.write import CHANCE
 from eval.effects.contrast import Interval, difference, mean_interval
 from eval.effects.variance import SharedTrials, shared_trials
 from eval.results.summary import Estimate, measured_days
-from eval.results.training_logs import read_evaluations
+from eval.results.training_logs import read_evaluations, read_ticks
 from eval.tables import Table, to_markdown
 from eval.tables.effects import effect_text
 from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
-from workflow.docs.stored import stored_lines
 from workflow.docs.study import Study
 from workflow.docs.words import block, in_words
 
@@ -54,7 +53,6 @@ class StudyNumbers:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._training = stored_lines(study.folder / "training.csv")
 
     @property
     def generators(self) -> int:
@@ -64,7 +62,7 @@ class StudyNumbers:
     @property
     def trained(self) -> int:
         """Number of students that are trained."""
-        return len({line["run"] for line in self._training})
+        return len([*self._study.folder.glob("students/*/train.jsonl")])
 
     @property
     def teachers(self) -> int:
@@ -148,11 +146,8 @@ class StudyNumbers:
 
     def logged(self, quantity: str, run: str) -> str:
         """A quantity at the end of the training logs, such as ``weight_rms.generator``, over seeds."""
-        names = self._study.group(run)
-        last = {line["run"]: line.get(quantity, "") for line in self._training if line["run"] in names}
-        if not last or "" in last.values():
-            raise UserError(f"no '{quantity}' of run '{run}' is stored")
-        return _text(quantity, Estimate.of([float(value) for value in last.values()]))
+        logs = [self._study.folder / "students" / name / "train.jsonl" for name in self._study.group(run)]
+        return _text(quantity, Estimate.of([read_ticks(log, quantity)[-1].value for log in logs]))
 
     def setting(self, run: str, key: str) -> str:
         """A setting of a run's training, such as ``lambda_adv``."""
@@ -166,7 +161,7 @@ class StudyNumbers:
         """A number of the analytic study in a Python format; ``–`` if it is not stored or does not exist."""
         if name not in NUMBERS:
             raise UserError(f"no number '{name}' of the analytic study{suggestion(name, NUMBERS)}")
-        path = self._study.unpacked / "analytic.json"
+        path = self._study.folder / "analytic.json"
         value = read_analytic(path)["numbers"].get(name) if path.is_file() else None
         return "–" if value is None else format(value, form).replace("-", "−")
 
@@ -227,12 +222,12 @@ class StudyNumbers:
         return self._study.decided[claim]
 
     def _curves(self, metric: str, run: str, chosen: Callable[[list[float]], float]) -> str:
-        logs = [self._study.unpacked / "students" / name / "evaluations.jsonl" for name in self._study.group(run)]
+        logs = [self._study.folder / "students" / name / "evaluations.jsonl" for name in self._study.group(run)]
         return _text(metric, Estimate.of([chosen([p.value for p in read_evaluations(log, metric)]) for log in logs]))
 
     def _above_lowest(self, metric: str) -> Iterator[tuple[str, float, bool]]:
         """Runs, their trials minus their lowest evaluation, and whether a later evaluation follows."""
-        for log in sorted(self._study.unpacked.glob("students/*/evaluations.jsonl")):
+        for log in sorted(self._study.folder.glob("students/*/evaluations.jsonl")):
             run, points = log.parent.name, read_evaluations(log, metric)
             lowest = min(points, key=lambda point: point.value)
             if lowest.nimg > 0 and self._study.measured.has(run, metric):

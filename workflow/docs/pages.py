@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
+from eval.results.stored import STORED, store
 from sida.config.resources import ROOT
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_text
@@ -23,7 +24,6 @@ from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers
 from workflow.docs.repeated import repeated_table
 from workflow.docs.settings import schemas
-from workflow.docs.stored import store
 from workflow.docs.study import Study, opened, preset_files
 from workflow.preset import Preset
 from workflow.preset.spec_files import row_digest
@@ -104,7 +104,7 @@ def write_docs(
         raise UserError("--store and --check exclude each other")
     preset_files(config or "", root)  # faults of an option are told first
     kept = _keep(results, config, page, title, add, root) if results else None
-    data = sorted(path.parent for path in (root / "studies").rglob("stored/study.json"))
+    data = sorted(path.parent for path in (root / "studies").rglob(f"stored/{STORED}"))
     # Pages of stored studies, which are written as a whole.
     written = {folder.parent / "README.md": folder.parent.name for folder in data}
     everything = [root / "README.md", *sorted((root / "docs").rglob("*.md")), *sorted((root / "studies").rglob("*.md"))]
@@ -122,6 +122,8 @@ def write_docs(
             old = path.read_text(encoding="utf-8") if path.is_file() else ""
             name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
             texts[path] = about.page(".") if about else filled(old, studies, root, name)
+            if about:
+                texts |= {about.folder / file: text for file, text in about.products().items()}
     changed = []
     for path, new in texts.items():
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -145,7 +147,7 @@ def _keep(results: str | Path, config: str | None, page: str | None, title: str 
     preset = Preset.load(*preset_files(config, root))
     asked = {run: row_digest(preset, run) for run in preset.runs}
     about = {"preset": config, "title": title or preset.config["title"]}
-    store(results, path.parent / "stored", about, asked, add)
+    store(results, path.parent / "stored", about, asked, add=add)
     return path
 
 

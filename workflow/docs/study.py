@@ -1,4 +1,4 @@
-"""A stored study: builds its claims, tables, figures and page from the stored results."""
+"""Stored results of a study: builds their claims, tables, figures and page."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from eval.report.needs import find_needs
 from eval.report.page import page_text, reduced
 from eval.results.published import load_published
 from eval.results.selection import matching, parse_condition, with_other_seeds
-from eval.results.summary import load_measurements
+from eval.results.stored import read_stored
+from eval.results.summary import load_measurements, measurements_file
 from eval.tables import Table, make_table, write_table
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json, write_text
 from workflow.docs.counts import planned
-from workflow.docs.stored import read_study, unpack
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
 from workflow.preset.files import find_preset
 
 
 class Study:
-    """A stored study (:mod:`workflow.docs.stored`).
+    """Stored results of a study (:mod:`eval.results.stored`).
 
     Args:
-        folder: Folder of the study, ``studies/NAME/stored``.
+        folder: Folder of the stored results, ``studies/NAME/stored``.
         root: The repository with presets, sheets and claims.
-        unpacked: Folder for the unpacked files.
+        work: Folder for the tables, figures and verdicts.
     """
 
-    def __init__(self, folder: Path, root: Path, unpacked: Path) -> None:
-        self.folder, self.root, self.unpacked = folder, root, unpacked
-        self.facts: dict[str, Any] = read_study(folder)
+    def __init__(self, folder: Path, root: Path, work: Path) -> None:
+        self.folder, self.root, self.work = folder, root, work
+        self.facts: dict[str, Any] = read_stored(folder)
         self.preset = Preset.load(*preset_files(self.facts["preset"], root))
-        unpack(folder, unpacked)
-        self.measured = load_measurements(unpacked / "measurements.csv")
+        self.measured = load_measurements(folder)
+        file = measurements_file(folder)
+        (work / file.name).symlink_to(file.resolve())
 
     @cached_property
     def decided(self) -> dict[str, dict[str, Any]]:
@@ -68,7 +69,7 @@ class Study:
     @cached_property
     def evidence(self) -> Evidence:
         """Measurements, runs, published numbers and logs that decide claims about this study."""
-        return Evidence(self.measured, self.preset.runs, load_published(), self.unpacked / "students")
+        return Evidence(self.measured, self.preset.runs, load_published(), self.folder / "students")
 
     @cached_property
     def answers(self) -> list[Answer]:
@@ -89,12 +90,10 @@ class Study:
     @cached_property
     def verdicts_file(self) -> Path:
         """File of the verdicts (JSON), decided from the stored results; their page is beside it."""
-        claims, out = self.preset.config["claims"], self.unpacked / "claims.md"
+        claims, out = self.preset.config["claims"], self.work / "claims.md"
         if not claims:
             raise UserError(f"{self.facts['preset']} has no claims")
-        decide_claims(
-            claims, out, measurements=self.unpacked / "measurements.csv", runs=self.preset.sheet, results=self.unpacked
-        )
+        decide_claims(claims, out, measurements=self.folder, runs=self.preset.sheet, results=self.folder)
         return out.with_suffix(".json")
 
     def group(self, text: str) -> list[str]:
@@ -116,16 +115,16 @@ class Study:
         return list(alike)
 
     def make_table(self, name: str) -> Table:
-        """Builds a table of the preset; writes its files into the unpacked folder."""
+        """Builds a table of the preset, with its files."""
         spec = self.preset.specs.table(name)
         file = self._written("tables", name, json.dumps(spec))
-        layout, measured = self.preset.layout("tables", name), self.unpacked / "measurements.csv"
-        table = make_table(layout, measured, file, mode="measured", spec=spec, results=self.unpacked)
-        write_table(table, self.unpacked / "tables" / f"{name}.tex")
+        layout = self.preset.layout("tables", name)
+        table = make_table(layout, self.folder, file, mode="measured", spec=spec, results=self.folder)
+        write_table(table, self.work / "tables" / f"{name}.tex")
         return table
 
     def _written(self, kind: str, name: str, spec: str) -> Path:
-        path = self.unpacked / "specs" / kind / f"{name}.json"
+        path = self.work / "specs" / kind / f"{name}.json"
         write_text(path, spec)
         return path
 
@@ -150,28 +149,40 @@ class Study:
         there = [path for path in files if path.is_file()]
         plans = {answer.experiment.id: answer.experiment.plan for answer in self.answers if answer.experiment.plan}
         costs = {name: f"{planned(self.root, 'paper', p, 'gpu_hours')} hours of an H200" for name, p in plans.items()}
-        text = page_text(self.unpacked, there, link, self.facts["title"], answers=self.answers, costs=costs)
+        text = page_text(
+            self.work,
+            there,
+            link,
+            self.facts["title"],
+            answers=self.answers,
+            costs=costs,
+            evidence=f"{self.folder.name}/claims.md",
+        )
         waiting = [f"Table {name}" for name in tables if name not in shown]
         waiting += [f"Figure {path.stem}" for path in files if path not in there]
         heading = "\n## Not measured yet\n" if waiting else ""
         return text + heading + "".join(f"\n### {name}\n\nNot all of its rows are measured.\n" for name in waiting)
+
+    def products(self) -> dict[str, str]:
+        """Verdicts by their path in the results; empty without claims."""
+        made = [self.verdicts_file, self.verdicts_file.with_suffix(".md")] if self.preset.config["claims"] else []
+        return {path.name: path.read_text(encoding="utf-8") for path in made}
 
     def draw(self, results: Path, pictures: Path) -> None:
         """Draws the study's figures, except those with rows that are not measured yet.
 
         Grids of samples need the networks in ``results``; without them the earlier picture stays.
         """
-        measured = self.unpacked / "measurements.csv"
         for name in self.preset.config["figures"]:
             if not self._rows("figures", name) <= set(self.measured.runs):
                 continue
             spec = json.dumps(self.preset.specs.figure(name)).replace(self.preset.results, str(results))
             networks = [generator.get("network") for generator in json.loads(spec)["generators"]]
             if all(network is None or Path(network).is_file() for network in networks):
-                layout, out = self.preset.layout("figures", name), self.unpacked / "figures" / f"{name}.pdf"
+                layout, out = self.preset.layout("figures", name), self.work / "figures" / f"{name}.pdf"
                 file = self._written("figures", name, spec)
-                build_figure(layout, file, self.unpacked, out, measurements=measured, spec=spec)
-        drawn = {path.stem: path for path in (self.unpacked / "figures").glob("*.png")}
+                build_figure(layout, file, self.folder, out, measurements=self.folder, spec=spec)
+        drawn = {path.stem: path for path in (self.work / "figures").glob("*.png")}
         for path in pictures.glob("*.png"):
             if path.stem in drawn or path.stem not in self.preset.config["figures"]:
                 path.unlink()
@@ -186,7 +197,7 @@ def preset_files(named: str, root: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def opened(root: Path, folders: Sequence[Path]) -> Iterator[dict[str, Study]]:
-    """Context with stored studies by name of the preset; leaving it removes their unpacked files."""
+    """Context with stored studies by name of the preset; leaving it removes the files that they made."""
     with tempfile.TemporaryDirectory() as temporary:
         studies = {}
         for folder in folders:

@@ -1,0 +1,174 @@
+"""Stored results: a results folder without the parts that a run makes again, small enough for a repository.
+
+``studies/NAME/stored`` has these files of ``results/NAME``, and every reader of results reads it:
+
+- ``measurements.csv``, compressed (``.gz``) if large; the trials themselves are left out.
+- ``students/<run>/evaluations.jsonl`` and ``train.jsonl``, ``teachers/<name>/train.jsonl``.
+- Files of analyses; on request the networks.
+- ``stored.json``: the preset, the digest of each row's settings, and the time of all trainings.
+- ``claims.json`` and ``claims.md``, which ``sida-eval docs`` decides from the others.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.results.measurements import collect, long_rows
+from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements, measurements_file
+from sida.errors import UserError
+from sida.files.atomic import atomic_folder, atomic_path, read_hashed_json, read_jsonl, write_hashed_json, write_text
+from sida.files.content_hash import csv_text
+from sida.files.text_files import gzip_bytes, read_csv
+
+STORED = "stored.json"
+#: Beginning of the origin of rows that were taken from stored results.
+FROM_STORED = "stored results "
+STORED_FORMAT = "sida-stored/1"
+#: Size of ``measurements.csv`` in bytes from which it is compressed.
+LARGE = 200_000
+_BY_ROW = (
+    "students/*/evaluations.jsonl",
+    "students/*/train.jsonl",
+    "barriers/*.json",
+    "layers/*.json",
+    "analyses/*/*.json",
+)
+_SHARED = ("analytic.json", "analyses/*.json", "teachers/*/train.jsonl")
+_NETWORKS = ("students/*/network.safetensors", "teachers/*/network.safetensors")
+
+
+def read_stored(folder: str | Path) -> dict[str, Any]:
+    """Reads ``stored.json``.
+
+    Raises:
+        UserError: The file is missing or damaged, or the format is another.
+    """
+    path = Path(folder) / STORED
+    if not path.is_file():
+        raise UserError(f"{path}: is missing; name a folder of stored results, such as studies/demo/stored")
+    facts = read_hashed_json(path, "take it from the repository again, or store the results again")
+    if facts.get("format") != STORED_FORMAT:
+        raise UserError(
+            f"{path}: format must be '{STORED_FORMAT}', is {facts.get('format')!r}; store the results again"
+        )
+    return facts
+
+
+def unchanged_rows(folder: str | Path, asked: Mapping[str, str]) -> list[str]:
+    """Stored rows whose settings have the digests that are asked for.
+
+    Args:
+        folder: Stored results.
+        asked: Digest of each row's settings (:func:`workflow.preset.spec_files.row_digest`).
+    """
+    return [run for run, digest in read_stored(folder)["rows"].items() if asked.get(run) == digest]
+
+
+def files_of(folder: Path, runs: set[str], networks: bool = True) -> Iterator[Path]:
+    """Paths in a results folder that belong to rows or to all of them: logs, analyses and (if asked for) networks."""
+    for pattern in (*_BY_ROW, *(_NETWORKS if networks else ()), *_SHARED):
+        for path in sorted(folder.glob(pattern)):
+            row = path.parent.name if path.parent.parent.name == "students" else path.stem
+            if row in runs or pattern in _SHARED or path.parent.parent.name == "teachers":
+                yield path.relative_to(folder)
+
+
+def store(
+    results: str | Path,
+    out: str | Path,
+    about: Mapping[str, Any],
+    asked: Mapping[str, str],
+    *,
+    add: bool = False,
+    networks: bool = False,
+) -> None:
+    """Stores results.
+
+    Args:
+        results: Folder of a preset: ``measurements.csv`` (or trials below ``measurements/``) and training logs.
+        out: Folder to write, replaced as a whole.
+        about: Further facts for ``stored.json``: ``preset`` (its configuration file) and ``title``.
+        asked: Digest of each row's settings.
+        add: Whether rows of ``out`` that are missing in these results stay, if their digest is unchanged.
+        networks: Whether networks are stored as well.
+
+    Raises:
+        UserError: The results have no measurements.
+    """
+    results, out = Path(results), Path(out)
+    rows = _measured(results)
+    here = {row["run"] for row in rows}
+    kept = set(unchanged_rows(out, asked)) - here if add and (out / STORED).is_file() else set()
+    sources = [(out, kept), (results, here)] if kept else [(results, here)]
+    if kept:
+        rows += [row for row in stored_rows(out) if row["run"] in kept]
+    with atomic_folder(out.with_name(f".{out.name}.new")) as part:
+        for folder, runs in sources:
+            for path in files_of(folder, runs, networks or folder == out):
+                (part / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / path, part / path)
+        teachers = dict(read_stored(out)["teachers"]) if kept else {}
+        teachers |= {log.parent.name: round(_seconds(log)) for log in sorted(part.glob("teachers/*/train.jsonl"))}
+        trained = sum(map(_seconds, part.glob("students/*/train.jsonl")))
+        facts = {"format": STORED_FORMAT, **about, "rows": {run: asked[run] for run in asked if run in here | kept}}
+        facts |= {"teachers": teachers, "seconds_of_training": round(trained + sum(teachers.values()))}
+        write_stored(part, facts, rows)
+    shutil.rmtree(out, ignore_errors=True)
+    out.with_name(f".{out.name}.new").rename(out)
+
+
+def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, str]]) -> None:
+    """Writes ``stored.json`` and ``measurements.csv`` (compressed if large)."""
+    columns = (*MEASUREMENT_COLUMNS, "origin") if any(row.get("origin") for row in rows) else MEASUREMENT_COLUMNS
+    text = csv_text(columns, [{name: row.get(name) for name in columns} for row in rows])
+    if len(text) >= LARGE:
+        with atomic_path(folder / "measurements.csv.gz") as path:
+            path.write_bytes(gzip_bytes(text))
+    else:
+        write_text(folder / "measurements.csv", text)
+    write_hashed_json(folder / STORED, facts)
+
+
+def stored_rows(folder: str | Path) -> list[dict[str, str]]:
+    """Rows of the measurements of a results folder, as texts by column."""
+    return [row for _, row in read_csv(measurements_file(folder))[1]]
+
+
+def taken(folder: str | Path, *runs: str) -> list[dict[str, str]]:
+    """Rows of stored measurements for another results folder; their origin is :data:`FROM_STORED` and the folder.
+
+    Raises:
+        UserError: A run is not stored.
+    """
+    load_measurements(folder)
+    rows = [row | {"origin": f"{FROM_STORED}{folder}"} for row in stored_rows(folder) if row["run"] in runs]
+    if missing := set(runs) - {row["run"] for row in rows}:
+        raise UserError(f"{measurements_file(folder)}: run '{min(missing)}' is not stored; measure it")
+    return rows
+
+
+def _measured(results: Path) -> list[dict[str, str]]:
+    """Rows of the measurements, each with the latest time of its run."""
+    if measurements_file(results).is_file():
+        load_measurements(results)
+        found = stored_rows(results)
+    else:
+        found = [
+            {key: "" if value is None else str(value) for key, value in row.items()}
+            for row in long_rows(collect(results / "measurements"))
+        ]
+    if not found:
+        raise UserError(f"{results}: holds no measurements; measure first")
+    latest: dict[str, str] = {}
+    for row in found:
+        latest[row["run"]] = max(row["date"], latest.get(row["run"], ""))
+    # Minutes suffice to check that a prediction was written before the measurement.
+    return [row | {"date": re.sub(r"^(.{16}).+", r"\1Z", latest[row["run"]])} for row in found]
+
+
+def _seconds(log: Path) -> float:
+    return sum(float(record.get("seconds") or 0) for record in read_jsonl(log))
