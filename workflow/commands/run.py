@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   sida run demo tables/main.tex                     (one product; a row of the sheet is a target, too)
   sida run flowers/ -n                              (a folder of `sida new`; -n shows the jobs and runs none)
   sida run paper tables/table1.tex --profile slurm
+  sida run rivals --extend my.tsv                   (stored rows are taken, the rows of my.tsv run)
   sida run demo --cores 2 -- --forcerun collect     (all words after -- are Snakemake's)
 
 Results are written below the current folder, in results/<preset>/. The exit status is Snakemake's.
@@ -34,6 +35,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--profile",
         metavar="NAME|FOLDER",
         help="where jobs run: a folder of profiles, or its name there (docs/cluster.md)",
+    )
+    parser.add_argument(
+        "--extend",
+        nargs="?",
+        const="",
+        metavar="TSV",
+        help="take unchanged rows from the study's stored results, and run those of a sheet and the changed ones",
     )
     parser.add_argument("-n", "--dry-run", action="store_true", help="show the jobs and run none")
     parser.set_defaults(passed=[])
@@ -69,7 +77,13 @@ def run(args: argparse.Namespace) -> int:
         profile = ROOT / "profiles/default"
     check_records(Path.cwd())
     files = preset_files(args.preset)
-    jobs = make_jobs(args.preset, None, 1)
+    if args.extend is not None:
+        from workflow.preset.extension import stored_results, write_extension
+
+        path, rows = write_extension(files, args.extend, stored := stored_results(files), take=not args.dry_run)
+        print(f"rows  run here: {', '.join(rows) or 'none'}; all others from {stored}", flush=True)
+        files = [*files, path]
+    jobs = make_jobs(" ".join(map(str, files)), None, 1)
     targets = [path for target in args.targets for path in jobs.paths(target)]
     cores = _cores(args.cores)
     at_once = max(1, cores // jobs.preset.config["threads"]) if jobs.preset.config["device"] == "cpu" else 1

@@ -37,6 +37,8 @@ class Rows:
         self.name: str = self.config["preset"]
         self._layouts = {kind: named_layouts(self.config[kind], f"{source}: {kind}") for kind in ("tables", "figures")}
         self.config |= {kind: list(layouts) for kind, layouts in self._layouts.items()}
+        if self.config["stored"]:
+            self.own.append(Path(self.config["stored"]["beside"]))
         self._find_files()
         self.sheet: str = self.config["runs"]
         self.own.append(Path(self.sheet).parent)

@@ -57,6 +57,8 @@ class PresetSettings:
             both, the second time as ``<run>.<protocol>``.
         claims: Claims to decide (YAML); null for none.
         experiments: Questions with dated predictions, decided by the claims (YAML); null for none.
+        stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it: ``folder``, the
+            ``preset`` that they are results of, and ``beside``, the folder of the sheet with further rows.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
         analytic: Settings of the analytic study of α (``{}``: the defaults); null for no study.
@@ -90,6 +92,7 @@ class PresetSettings:
     also: dict[Name, str] = dataclasses.field(default_factory=dict)
     claims: str | None = None
     experiments: str | None = None
+    stored: dict[Name, str] | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     analytic: Annotated[dict[str, Any], CheckedAs(AnalyticSettings)] | None = None

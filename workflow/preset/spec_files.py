@@ -113,21 +113,24 @@ def _deciding(stage: str, spec: Any) -> Any:
     return spec
 
 
-def row_digest(preset: Preset, run: str) -> str:
+def row_digest(preset: Preset, run: str, results: str = "") -> str:
     """SHA-256 of everything that decides a row's numbers: measurement, training, teacher and parent rows.
 
     Args:
         preset: The preset.
         run: A row of its sheet.
+        results: Folder of results whose networks the digest names; by default the preset's.
     """
+    results = results or preset.results
     row = preset.runs[run]
     asked: dict[str, Any] = {"measure": preset.specs.measurement(run)}
     if row.trained_here:
         asked["student"] = preset.specs.student(run)
-        asked["parents"] = {parent: row_digest(preset, parent) for parent in preset.parents(row)}
+        asked["parents"] = {parent: row_digest(preset, parent, results) for parent in preset.parents(row)}
     if row.teacher in preset.trained_teachers():
         asked["teacher"] = preset.specs.teacher(str(row.teacher))
-    return sha256_json(asked)
+    here, there = (json.dumps(f"{folder}/")[:-1] for folder in (preset.results, results))
+    return sha256_json(json.loads(json.dumps(asked).replace(here, there)))
 
 
 def with_pictures(digest: str, checkpoint: str | None) -> str:

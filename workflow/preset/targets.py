@@ -11,14 +11,14 @@ from typing import Any
 
 from eval.features import extractor_assets
 from eval.report.needs import find_needs
-from eval.results.selection import Needs, read_extended
+from eval.results.selection import Needs
 from eval.results.sheet import Run
 from eval.results.studies import STUDIES
 from sida.assets.registry import is_address, is_counted, load_registry
 from sida.config.families import SD_VAE
-from sida.errors import UserError
 from workflow.preset import Preset
 from workflow.preset.archives import training_data
+from workflow.preset.extension import taken_rows
 from workflow.preset.rows import nfe
 
 
@@ -49,6 +49,8 @@ class Targets:
     def __init__(self, preset: Preset, paper: bool) -> None:
         self.preset, self.results, self.paper = preset, preset.results, paper
         self.rows = list(preset.measurable)
+        #: Rows whose numbers and logs are taken from stored results: no job makes them.
+        self.taken = taken_rows(preset)
         #: Rows that others start from.
         self.parents = {parent for run in preset.students() for parent in preset.parents(run)}
 
@@ -71,7 +73,7 @@ class Targets:
 
     def studies(self, runs: Iterable[str], studies: Iterable[str] = STUDIES) -> list[str]:
         """Files of studies of weights for rows, as far as the preset computes them."""
-        wanted = set(runs)
+        wanted = set(runs) - self.taken
         named = ((study, run) for study in studies for run in self.preset.studied(study))
         return [f"{self.results}/{study}/{run}.json" for study, run in named if run in wanted]
 
@@ -80,7 +82,23 @@ class Targets:
         config = self.preset.config
         claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if config["claims"] else []
         computed = [*self.measurements, *self.analytic, *self.studies(self.rows), *self.rates]
-        return [*computed, *self._files(config["tables"], config["figures"]), *claims]
+        return [*computed, *self._files(config["tables"], self.figures), *claims]
+
+    @functools.cached_property
+    def figures(self) -> list[str]:
+        """Figures that can be drawn: not those of images of stored rows whose networks are not stored."""
+        return [name for name in self.preset.config["figures"] if not self.undrawn(name)]
+
+    def undrawn(self, figure: str) -> list[str]:
+        """Rows that a figure draws images of, but whose networks are not stored."""
+        needs = self.needs("figures", figure)
+        rows = [self.preset.runs[run] for run in needs.networks if needs.sampled and run in self.taken]
+        return [row.run for row in rows if not os.path.exists(self.preset.paths.network(row) or row.run)]
+
+    def stored_option(self, runs: Iterable[str]) -> list[str]:
+        """Option of ``sida-eval collect`` for the rows that are taken from stored results."""
+        taken = [run for run in runs if run in self.taken]
+        return ["--stored", self.preset.config["stored"]["folder"], *taken] if taken else []
 
     def _files(self, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
         """All formats of tables and figures."""
@@ -97,8 +115,8 @@ class Targets:
         return [*self.tables_and_figures(), *self.paper_files(), f"{self.results}/index.html"]
 
     def experiments(self) -> list[str]:
-        """Pages of single experiments."""
-        return [f"{self.results}/experiments/{name}.html" for name in self.preset.experiments]
+        """Answers to single experiments."""
+        return [f"{self.results}/experiments/{name}.json" for name in self.preset.experiments]
 
     def ticks(self, runs: Iterable[str]) -> list[str]:
         """Networks of the rows' timing runs, beside their first log records."""
@@ -115,7 +133,7 @@ class Targets:
     def short(self) -> list[str]:
         """Paths below the preset's folder that are targets without the folder's name."""
         teachers = [self.preset.paths.teacher(name) for name in self.preset.config["teachers"]]
-        single = [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "report.html", "manifest.json")]
+        single = [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "manifest.json")]
         paths = [
             *self.tables_and_figures(),
             *self.experiments(),
@@ -129,8 +147,8 @@ class Targets:
         return list(dict.fromkeys(os.path.relpath(path, self.results) for path in inside))
 
     def trials(self, runs: Iterable[str]) -> list[str]:
-        """Measurements of rows."""
-        pairs = itertools.product(runs, range(self.preset.trials))
+        """Measurements of rows, except those that are taken from stored results."""
+        pairs = itertools.product((run for run in runs if run not in self.taken), range(self.preset.trials))
         return [f"{self.results}/measurements/{run}/trial-{trial}.json" for run, trial in pairs]
 
     def shards(self, run: str, trial: str) -> list[str]:
@@ -139,8 +157,11 @@ class Targets:
         return [f"{folder}/shard-{begin}-{end}.safetensors" for begin, end in self.preset.shards(run)]
 
     def networks(self, runs: Iterable[str]) -> list[str]:
-        """Networks and guides that rows are sampled from; training logs are beside the networks of students."""
-        rows = [self.preset.runs[run] for run in runs]
+        """Networks and guides that rows are sampled from; training logs are beside the networks of students.
+
+        Rows that are taken from stored results have no job.
+        """
+        rows = [self.preset.runs[run] for run in runs if run not in self.taken]
         paths = [
             path for row in rows for path in (self.preset.paths.network(row), self.preset.paths.sampler_guide(row))
         ]
@@ -278,17 +299,9 @@ class Targets:
         return {"networks": self.networks(needs.networks), **collected, **studied}
 
     def answered(self, name: str) -> dict[str, str | list[str]]:
-        """Inputs of an experiment's page: its tables and figures, and the inputs of its claims."""
+        """Inputs of an experiment's answer: its tables and figures, and the inputs of its claims."""
         experiment, needs = self.preset.experiments[name], self.needs("experiments", name)
         shown = self._files(experiment.tables, experiment.figures)
         collected = {"measurements": f"{self.results}/collected/experiments/{name}.csv"} if needs.measured else {}
         computed = {"analytic": self.analytic, "studies": self.studies(needs.networks, needs.studies)}
         return {"shown": shown, "networks": self.networks(needs.networks), **computed, **collected}
-
-    def caption(self, kind: str, name: str) -> str:
-        """Title and caption of a layout, for the report; faults are left to the layout's builder."""
-        try:
-            layout = read_extended(self.preset.layout(kind, name))
-        except UserError:
-            return ""
-        return " ".join(f"{layout.get('title', '').rstrip('.')}. {layout.get('caption') or ''}".split())

@@ -95,10 +95,11 @@ rule collect:
     params:
         folder=lambda wildcards, output: os.path.join(os.path.dirname(output[0]), "measurements"),
         runs=TARGETS.rows,
+        stored=TARGETS.stored_option(TARGETS.rows),
     message:
         "measurements: collecting"
     shell:
-        "python -m eval collect {params.folder:q} --runs {params.runs:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m eval collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 # Measurements of one table, figure or experiment, so that it can be made without the others.
@@ -116,7 +117,8 @@ rule collect_part:
     params:
         folder=f"{RESULTS}/measurements",
         runs=lambda wildcards: TARGETS.needs(wildcards.kind, wildcards.name).measured,
+        stored=lambda wildcards: TARGETS.stored_option(TARGETS.needs(wildcards.kind, wildcards.name).measured),
     message:
         "{wildcards.name}: collecting its measurements"
     shell:
-        "python -m eval collect {params.folder:q} --runs {params.runs:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m eval collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"

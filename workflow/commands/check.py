@@ -1,0 +1,186 @@
+"""``sida check``: measures one printed number again and compares it with the stored one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+HELP = "Measure a row of stored results again, and say whether its numbers agree."
+EXAMPLES = """examples:
+  sida check studies/demo sida-a1.0
+  sida check demo sida-a1.0 --trials 0              (one trial of ten)
+  sida check demo data --json
+
+The stored network draws the images of the stored trials again, with their seeds. On the same kind of processor all
+digits agree; another one rounds otherwise, and the command says by how much. Exit status 1 if a printed number differs.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("study", metavar="STUDY", help="name or folder of a study with stored results, or that folder")
+    parser.add_argument("row", metavar="ROW", help="row of its sheet")
+    parser.add_argument("--trials", default="all", metavar="RANGE", help="trials, such as 0 or 0-4 (default: all)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, compares and prints."""
+    import json
+    import tempfile
+    import time
+
+    from eval.commands._options import parse_trials
+    from eval.measuring.measure import measure
+    from eval.measuring.protocol import load_protocol
+    from sida.runtime.provenance import environment
+
+    folder = stored_folder(args.study)
+    spec, stored = _spec(folder, args.row)
+    known = sorted({int(row["trial"]) for row in stored})
+    trials = known if args.trials == "all" else parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as out:
+        records = measure(spec, out, trials)
+    seconds = time.monotonic() - started
+    shown = _shown(folder)
+    # Values of earlier versions are stored with seven digits.
+    digits = 17 if any(len(row["value"]) > 12 for row in stored) else 7
+    found = [
+        agreement(
+            metric, _values(stored, metric, trials), _measured(records, metric), digits, *shown.get(metric, (4, 1))
+        )
+        for metric in dict.fromkeys(row["metric"] for row in stored)
+    ]
+    devices = {"stored": stored[0]["device"], "here": environment(spec["device"])["device"]}
+    agree = all(one["as_printed"] for one in found)
+    if args.json:
+        print(json.dumps({"row": args.row, "trials": trials, "metrics": found, "device": devices}, indent=1))
+        return 0 if agree else 1
+    images = f"{len(trials)} × {int(stored[0]['n']):,} images"
+    print(f"{folder}: row {args.row}, {images}, measured again in {seconds:.1f} s")
+    print(f"stored on {devices['stored']}, code {stored[0]['code_version']}; here on {devices['here']}")
+    print("\n".join(_lines(found)))
+    return 0 if agree else 1
+
+
+def stored_folder(study: str) -> Path:
+    """The folder of stored results of a study, by its name, its folder, or itself.
+
+    Raises:
+        UserError: There is none.
+    """
+    from eval.results.stored import STORED
+    from sida.config.resources import ROOT
+    from sida.errors import UserError, suggestion
+
+    given = Path(study)
+    ours = {path.parent.parent.name: path.parent for path in (ROOT / "studies").rglob(f"stored/{STORED}")}
+    places = [given, given / "stored", *([ours[study]] if study in ours else [])]
+    found = next((place for place in places if (place / STORED).is_file()), None)
+    if found is None:
+        raise UserError(f"{study}: no study with stored results{suggestion(study, ours)}; name its folder")
+    return found
+
+
+def agreement(
+    metric: str, stored: dict[int, str], here: dict[int, float], digits: int = 17, decimals: int = 4, scale: float = 1
+) -> dict[str, Any]:
+    """Agreement of a metric's trials with the stored ones.
+
+    Args:
+        metric: Key of the metric.
+        stored: Stored text of each trial.
+        here: Value of each trial that was measured here.
+        digits: Significant digits of the stored texts.
+        decimals: Printed decimals.
+        scale: Factor of printed values, such as 100 for per cent.
+
+    Returns:
+        ``printed`` and ``here`` as text (mean ± sample standard deviation), ``same`` (all digits of all trials),
+        ``as_printed``, ``difference`` (largest of a trial), and ``share``: that of the standard deviation over trials.
+    """
+    from eval.results.summary import Estimate
+
+    before, after = (Estimate.of([float(side[trial]) for trial in here]) for side in (stored, here))
+    texts = [
+        f"{one.mean * scale:.{decimals}f}" + (f" ± {one.std * scale:.{decimals}f}" if one.std is not None else "")
+        for one in (before, after)
+    ]
+    largest = max(abs(float(stored[trial]) - value) for trial, value in here.items())
+    same = all(float(f"{value:.{digits}g}") == float(stored[trial]) for trial, value in here.items())
+    return {
+        "metric": metric,
+        "printed": texts[0],
+        "here": texts[1],
+        "same": same,
+        "as_printed": same or texts[0] == texts[1],
+        "difference": 0.0 if same else largest,
+        "share": None if same or not before.std else largest / before.std,
+    }
+
+
+def _lines(found: list[dict[str, Any]]) -> list[str]:
+    lines = [f"{'metric':<16}{'printed':<20}{'measured here':<20}agreement"]
+    for one in found:
+        share = "" if one["share"] is None else f", {one['share']:.1g} standard deviations over trials"
+        words = "to the last digit" if one["same"] else f"a trial differs by up to {one['difference']:.2g}{share}"
+        lines.append(f"{one['metric']:<16}{one['printed']:<20}{one['here']:<20}{words}")
+    same, printed = (sum(one[key] for one in found) for key in ("same", "as_printed"))
+    return [*lines, f"{same} of {len(found)} numbers agree to the last digit, {printed} as printed"]
+
+
+def _spec(folder: Path, row: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Spec of the row's measurement with its stored network, and the stored lines of its measurements."""
+    from eval.results.stored import read_stored, stored_rows, unchanged_rows
+    from sida.errors import UserError, suggestion
+    from sida.files.atomic import sha256_file
+    from workflow.preset import Preset
+    from workflow.preset.files import find_preset
+    from workflow.preset.spec_files import row_digest
+
+    facts, rows = read_stored(folder), stored_rows(folder)
+    preset = Preset.load(*map(find_preset, facts["preset"].split()))
+    known = list(dict.fromkeys(line["run"] for line in rows))
+    if row not in known or row not in preset.runs:
+        raise UserError(f"{folder}: no row '{row}'{suggestion(row, known)}; the rows are in {preset.sheet}")
+    if facts["rows"].get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
+        raise UserError(f"{folder}: row '{row}' was stored with other settings than {preset.source} has now; run it")
+    spec = preset.specs.measurement(row)
+    lines = [line for line in rows if line["run"] == row]
+    for key in ("network", "guide"):
+        path = spec[key]
+        if path is None or not path.startswith(f"{preset.results}/"):
+            continue
+        spec[key] = str(folder / Path(path).relative_to(preset.results))
+        if not Path(spec[key]).is_file():
+            again = f"`sida run {preset.name} {row}` trains and measures it again"
+            raise UserError(f"{spec[key]}: the network of row '{row}' is not stored; {again}")
+    if spec["network"] and sha256_file(spec["network"]) != lines[0]["network_sha256"]:
+        raise UserError(f"{spec['network']}: is not the network that row '{row}' was measured of; take both again")
+    return spec, lines
+
+
+def _shown(folder: Path) -> dict[str, tuple[int, float]]:
+    """Printed decimals and factor of each metric, by the study's first table that has it."""
+    from eval.results.selection import read_extended
+    from eval.results.stored import read_stored
+    from workflow.preset import Preset
+    from workflow.preset.files import find_preset
+
+    preset = Preset.load(*map(find_preset, read_stored(folder)["preset"].split()))
+    found: dict[str, tuple[int, float]] = {}
+    for name in preset.config["tables"]:
+        for column in read_extended(preset.layout("tables", name)).get("columns", []):
+            if "metric" in column and "decimals" in column:
+                found.setdefault(column["metric"], (column["decimals"], column.get("scale", 1)))
+    return found
+
+
+def _values(rows: list[dict[str, str]], metric: str, trials: list[int]) -> dict[int, str]:
+    return {int(row["trial"]): row["value"] for row in rows if row["metric"] == metric and int(row["trial"]) in trials}
+
+
+def _measured(records: list[dict[str, Any]], metric: str) -> dict[int, float]:
+    return {record["trial"]: record["metrics"][metric] for record in records}

@@ -1,0 +1,125 @@
+"""Extends a study that has stored results: its rows are taken from there, and only further or changed rows run."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eval.results.selection import read_extended, with_other_seeds
+from eval.results.sheet import Run, read_runs
+from eval.results.stored import STORED, files_of, read_stored, unchanged_rows
+from sida.errors import UserError
+from sida.files.atomic import atomic_path, write_json, write_text
+from workflow.preset import Preset
+from workflow.preset.spec_files import row_digest
+
+
+@functools.cache
+def taken_rows(preset: Preset) -> frozenset[str]:
+    """Rows that are taken from stored results: those whose settings have the stored digest."""
+    stored = preset.config["stored"]
+    if stored is None:
+        return frozenset()
+    known = read_stored(stored["folder"])["rows"]
+    asked = {run: row_digest(preset, run, f"results/{stored['preset']}") for run in known if run in preset.runs}
+    return frozenset(unchanged_rows(stored["folder"], asked))
+
+
+def stored_results(files: Sequence[Path]) -> Path:
+    """Folder of a study's stored results: ``stored`` beside its preset, or in the folder named like its second one."""
+    last = files[-1]
+    return last.parent / "stored" if last.stem == "preset" else last.parent / last.stem / "stored"
+
+
+def write_extension(
+    files: Sequence[Path], sheet: str | None, stored: Path, take: bool = True
+) -> tuple[Path, list[str]]:
+    """Writes a preset on top of a study's, which takes stored rows and adds those of a sheet.
+
+    Args:
+        files: Files of the study's preset.
+        sheet: Sample sheet (TSV) with further rows; None extends by the rows of the study that are not stored.
+        stored: The study's stored results.
+        take: Whether the stored files of taken rows are copied to the results now.
+
+    Returns:
+        The file of the preset, to be given after the study's; and the rows that are not taken.
+
+    Raises:
+        UserError: Nothing is stored, or a row of the sheet has the name of one of the study.
+    """
+    if not (stored / STORED).is_file():
+        raise UserError(f"--extend: {stored / STORED} is missing; a study is extended from its stored results")
+    base = Preset.load(*files)
+    added = read_runs(sheet) if sheet else []
+    for run in added:
+        if run.run in base.runs:
+            raise UserError(f"--extend {sheet}: run '{run.run}' is a row of {base.sheet}; give it another id")
+    beside = Path(sheet).parent if sheet else Path()
+    name = f"{base.name}-{_plain(Path(sheet).stem) if sheet else 'extended'}"
+    folder = Path("results") / name / "extension"
+    own = {"folder": os.fspath(stored), "preset": base.name, "beside": os.fspath(beside)}
+    rows = [*read_runs(base.sheet), *added]
+    sheet_rows = [{key: value for key, value in vars(row).items() if value not in (None, "")} for row in rows]
+    write_json(folder / "runs.json", {"runs": sheet_rows})
+    if added and (table := _grown_table(base, added)):
+        # A layout beside the preset takes precedence over the study's of the same name.
+        write_text(folder / "tables" / f"{table[0]}.yaml", _yaml(table[1]))
+    path = folder / "preset.yaml"
+    write_text(path, _yaml({"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}))
+    preset = Preset.load(*files, path)
+    taken = taken_rows(preset)
+    if take:
+        _take(stored, Path(preset.results), taken)
+    return path, [run for run in preset.runs if run not in taken]
+
+
+def _yaml(value: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c == "-") else "-" for c in name.lower()).strip("-") or "mine"
+
+
+def _grown_table(base: Preset, added: Sequence[Run]) -> tuple[str, dict[str, Any]] | None:
+    """Name and layout of the study's first table that names a row with the teacher of an added one, with these rows."""
+    for name in base.config["tables"]:
+        path = base.layout("tables", name)
+        layout = read_extended(path)
+        shown = [row for row in layout.get("rows", []) if row.get("run") in base.runs]
+        like = {base.runs[row["run"]].teacher: row for row in shown if base.runs[row["run"]].trained_here}
+        wanted = [run for run in added if run.teacher in like]
+        if not wanted:
+            continue
+        sheet = {run.run: run for run in added}
+        first = dict.fromkeys(with_other_seeds(sheet, run.run)[0] for run in wanted)
+        for run in (sheet[one] for one in first):
+            model = like[run.teacher]
+            place = layout["rows"].index(model) + 1
+            row = {**model, "run": run.run, "label": run.label or run.run}
+            # One training seed has no interval.
+            compared = any(column.get("effect") for column in layout["columns"])
+            alone = {"against": "-"} if compared and len(with_other_seeds(sheet, run.run)) < 2 else {}
+            layout["rows"].insert(place, row | alone)
+        return name, {key: value for key, value in layout.items() if key != "extends"}
+    return None
+
+
+def _take(stored: Path, results: Path, rows: frozenset[str]) -> None:
+    """Copies logs, analyses and networks of rows into a results folder, if they are not there.
+
+    Teachers come first, so that networks that start from others are newer than these.
+    """
+    paths = sorted(files_of(stored, set(rows)), key=lambda path: (path.parts[0] != "teachers", path))
+    for path in paths:
+        if not (results / path).exists():
+            (results / path).parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(results / path) as part:
+                shutil.copyfile(stored / path, part)
