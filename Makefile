@@ -17,7 +17,7 @@ QUICK := tests/losses tests/networks tests/kernels tests/sampling tests/unpickle
   tests/eval/test_scores.py tests/eval/test_statistics.py tests/training/test_distiller.py \
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_published.py
 
-.PHONY: help setup demo test test-all test-slurm test-versions extras docs publish tour peers audit lint format bench lock clean
+.PHONY: help setup demo test test-all test-slurm test-versions extras docs publish peers audit lint format bench lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,9 +65,6 @@ docs: extras ## build the site from docs/ and the docstrings into site/ (strictl
 
 publish: docs ## push the site to the branch gh-pages (the workflow file docs.yml does it)
 	@$(BIN)/ghp-import --no-jekyll --push --force site
-
-tour: extras ## run the notebook docs/tour.ipynb again, minutes on two cores
-	@$(BIN)/python -m workflow.docs.tour
 
 audit: $(STAMP) ## known vulnerabilities of the locked packages (needs the network)
 	@.ci/audit

@@ -26,9 +26,6 @@ if not workflow.configfiles:
 include: "workflow/rules/common.smk"
 
 
-report: "workflow/report/workflow.rst"
-
-
 include: "workflow/rules/assets.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/teacher.smk"
@@ -57,7 +54,6 @@ localrules:
     experiment,
     index,
     manifest,
-    html_report,
 
 
 rule all:
@@ -65,7 +61,6 @@ rule all:
     input:
         TARGETS.products(),
         f"{RESULTS}/manifest.json",
-        f"{RESULTS}/report.html",
 
 
 # Not called by dry runs, nor by the Snakemakes that Snakemake starts for its jobs. One workflow at a time works in a

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -22,7 +21,6 @@ from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from tests.eval.synthetic_output import write_preset
-from workflow.docs.tour import NOTEBOOK, SOURCE, notebook, run
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 8}
 UNET |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
@@ -123,22 +121,3 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert {"mean", "std"} <= set(names["table"].columns)
     assert not names["curve"].empty
     assert "FD ↓" in capsys.readouterr().out
-
-
-def test_the_notebook_has_the_cells_of_its_source_and_their_output():
-    book = json.loads(NOTEBOOK.read_text())
-    source = notebook(SOURCE.read_text())
-    assert [(cell["cell_type"], "".join(cell["source"])) for cell in book["cells"]] == [
-        (cell["cell_type"], cell["source"]) for cell in source["cells"]
-    ]
-    outputs = [output for cell in book["cells"] for output in cell.get("outputs", [])]
-    assert not [output for output in outputs if output["output_type"] == "error"]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
-    assert "/tmp" not in json.dumps([output.get("text", "") for output in outputs])
-
-
-@pytest.mark.slow
-def test_the_cells_of_the_notebook_run(tmp_path):
-    pytest.importorskip("nbclient", reason="the packages of notebooks are not installed: make extras")
-    run(tmp_path / "tour.ipynb")
-    assert len(json.loads((tmp_path / "tour.ipynb").read_text())["cells"]) > 5

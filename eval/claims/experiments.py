@@ -28,7 +28,7 @@ class Experiment:
     """A question of a preset, its prediction, and the claims, tables and figures that answer it.
 
     Attributes:
-        id: Names the target ``experiments/<id>.html`` and places in pages.
+        id: Names the target ``experiments/<id>.json`` and places in pages.
         title: A few words.
         question: One sentence.
         prediction: The expected answer, and the reason.

@@ -1,17 +1,16 @@
-"""``sida-eval experiment``: the page of one experiment, with its prediction and answer."""
+"""``sida-eval experiment``: the answer to one question, decided from its own rows."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "Answer one experiment: decide its claims and write a page with question, prediction, answer, table and figure."
+HELP = "Answer one question: decide its claims, print the answer and write the verdicts."
 EXAMPLES = """examples:
   sida-eval experiment --spec results/miniature/specs/experiments/teachers.json \\
       --claims studies/miniature/claims.yaml --measurements results/miniature/collected/experiments/teachers.csv \\
-      --results results/miniature --out results/miniature/experiments/teachers.html
+      --results results/miniature --out results/miniature/experiments/teachers.json
 
-The workflow writes spec and measurements:
-  snakemake --configfile studies/miniature/preset.yaml -- experiments/teachers.html
+The workflow writes spec and measurements: sida run miniature experiments/teachers.json
 """
 
 
@@ -23,23 +22,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--claims", required=True, metavar="YAML", help="claims and rules")
     parser.add_argument("--measurements", metavar="CSV", help="measurements of these rows")
     parser.add_argument("--results", required=True, metavar="DIR", help="results of the preset")
-    parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has custom layouts (DIR/figures)")
-    parser.add_argument("--again", default="", metavar="COMMAND", help="command that makes the page again")
-    parser.add_argument("--out", required=True, metavar="FILE.html", help="written with .md and .json beside it")
+    parser.add_argument("--out", required=True, metavar="FILE.json", help="verdicts, as in claims.json")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Decides the claims of the experiment and writes its page."""
-    from eval.report.experiment import write_experiment
+    """Decides the claims of the experiment, writes the verdicts and prints the answer."""
+    from pathlib import Path
 
-    paths, answer = write_experiment(
-        args.spec,
-        args.claims,
-        args.results,
-        args.out,
-        measurements=args.measurements,
-        own=args.own,
-        again=args.again,
-    )
-    print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])}): {answer}")
+    from eval.claims.evidence import Evidence
+    from eval.claims.experiments import Experiment
+    from eval.claims.model import load_claims
+    from eval.claims.verdicts import decide
+    from eval.claims.write import verdicts_record
+    from eval.report.answers import answer_block, answers_of
+    from eval.results.published import load_published
+    from eval.results.sheet import read_runs
+    from eval.results.summary import Measurements, load_measurements
+    from sida.config.mapping import from_mapping, load_spec
+    from sida.errors import UserError
+    from sida.files.atomic import write_hashed_json
+
+    if Path(args.out).suffix != ".json":
+        raise UserError(f"--out {args.out}: must end in .json")
+    experiment = from_mapping(Experiment, load_spec(args.spec).get("experiment", {}), f"{args.spec}: experiment")
+    known = {claim.id: claim for claim in load_claims(args.claims)}
+    if missing := [name for name in experiment.claims if name not in known]:
+        raise UserError(f"{args.claims}: has no claim {', '.join(missing)}, which experiment '{experiment.id}' names")
+    measured = load_measurements(args.measurements) if args.measurements else Measurements([], "no measurements")
+    sheet = {run.run: run for run in read_runs(args.spec)}
+    evidence = Evidence(measured, sheet, load_published(), Path(args.results) / "students")
+    verdicts = decide([known[name] for name in experiment.claims], evidence, str(args.claims))
+    write_hashed_json(args.out, verdicts_record(verdicts, {}))
+    (answer,) = answers_of([experiment], Path(args.out), measured)
+    print(f"{answer_block(answer, evidence=True)}\n{args.out}: {answer.summary}")
     return 0

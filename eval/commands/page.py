@@ -1,23 +1,19 @@
-"""``sida-eval page``: all tables, figures and verdicts of a preset on one page, HTML or Markdown."""
+"""``sida-eval page``: all tables, figures and verdicts of a preset on one HTML page."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "Collect all tables, figures and verdicts of a preset on one page: HTML that stands alone, or Markdown."
+HELP = "Collect all tables, figures and verdicts of a preset on one HTML page that stands alone."
 EXAMPLES = """examples:
   sida-eval page results/demo --out results/demo/index.html
-  sida-eval page results/demo --out demo.md
-  sida-eval page results/miniature --out docs/miniature.md --title 'The paper in miniature'
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("results", metavar="DIR", help="results of a preset")
-    parser.add_argument(
-        "--out", required=True, metavar="PAGE", help="page to write: .html, or .md with its pictures in a folder beside"
-    )
+    parser.add_argument("--out", required=True, metavar="FILE.html", help="page to write")
     parser.add_argument("--title", default="", help="headline")
     parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has custom layouts (DIR/figures)")
     parser.add_argument("--experiments", metavar="YAML", help="questions to answer before everything else")
@@ -30,12 +26,10 @@ def run(args: argparse.Namespace) -> int:
 
     from eval.claims.experiments import load_experiments
     from eval.report.index import write_index
-    from eval.report.page import write_page
+    from sida.errors import UserError
 
+    if Path(args.out).suffix != ".html":
+        raise UserError(f"--out {args.out}: must end in .html")
     experiments = load_experiments(args.experiments) if args.experiments else []
-    if Path(args.out).suffix == ".html":
-        print(write_index(args.results, args.out, args.title, args.own, args.again, experiments))
-        return 0
-    page, *pictures = write_page(args.results, args.out, args.title, args.own, experiments)
-    print(f"{page} with {len(pictures)} pictures")
+    print(write_index(args.results, args.out, args.title, args.own, args.again, experiments))
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eval.claims.model import SIGNS, verdict_counts
 from eval.claims.read import read_verdicts
+from eval.results.summary import measurements_file
 from eval.tables.files import load_table
 from eval.tables.text import terminal_text, to_terminal
 from sida.errors import UserError, suggestion
@@ -63,13 +64,12 @@ def _verdicts(folder: Path, width: int) -> list[str]:
 def _paths(folder: Path, table: str) -> list[str]:
     wanted = [
         ("page", [folder / "index.html"]),
-        ("report", [folder / "report.html"]),
         ("paper", [folder / "paper.pdf"]),
         ("LaTeX", [folder / "tables" / f"{table}.tex"]),
         ("figures", sorted((folder / "figures").glob("*.pdf"))),
         ("pictures", sorted((folder / "figures").glob("*.png"))),
         ("claims", [folder / "claims.md"]),
-        ("numbers", [folder / "measurements.csv"]),
+        ("numbers", [measurements_file(folder)]),
     ]
     lines = []
     for word, paths in wanted:

@@ -1,8 +1,7 @@
-"""One Markdown page with every table, figure and verdict of a preset, for a repository, a wiki or a pull request.
+"""The page of a study in its repository: Markdown with its answers, tables, figures and verdicts.
 
 :mod:`eval.report.index` makes an HTML page of the same files. Like ``paper.pdf``, both pages only collect files of
-other steps. Pictures are copied into a folder beside the page, reduced to 256 colours, so that the page may be
-committed.
+other steps.
 """
 
 from __future__ import annotations
@@ -13,17 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from eval.claims.experiments import Experiment
 from eval.claims.model import verdict_counts
 from eval.claims.read import read_verdicts
-from eval.report.answers import Answer, answer_block, answers_of, answers_table
+from eval.report.answers import Answer, answer_block, answers_table
 from eval.report.paper import figure_caption, in_order
-from eval.results.summary import Measurements, load_measurements, measured_days
+from eval.results.summary import load_measurements, measured_days, measurements_file
 from eval.tables.files import load_table
 from eval.tables.text import markdown, to_markdown
 from sida.data.pictures import open_picture
-from sida.errors import UserError
-from sida.files.atomic import atomic_path, write_text
+from sida.files.atomic import atomic_path
 from sida.files.text_files import read_text
 
 _SIGNS = (
@@ -31,49 +28,6 @@ _SIGNS = (
     "give the interval that the claim's rule uses. Bold: other than predicted."
 )
 _HEADING = re.compile(r"^#+ ", re.MULTILINE)
-
-
-def write_page(
-    results: str | Path,
-    out: str | Path,
-    title: str = "",
-    own: str | Path | None = None,
-    experiments: Sequence[Experiment] = (),
-) -> list[Path]:
-    """Writes the page and its pictures.
-
-    Args:
-        results: Folder of a preset.
-        out: The page, ``NAME.md``; pictures go to ``NAME/`` beside it.
-        title: Headline.
-        own: Folder of the preset; layouts in its ``figures`` (titles, captions) take precedence over those of
-            ``config``.
-        experiments: Experiments, whose answers come first on the page.
-
-    Returns:
-        The page and its pictures.
-
-    Raises:
-        UserError: There are neither tables nor figures, or ``out`` does not end in ``.md``.
-    """
-    folder, out = Path(results), Path(out)
-    if out.suffix != ".md":
-        raise UserError(f"--out {out}: must end in .html, or in .md (pictures go into a folder beside it)")
-    tables, figures = in_order(folder / "tables", ".json"), in_order(folder / "figures", ".png")
-    if not tables and not figures:
-        raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
-    pictures = out.with_suffix("")
-    pictures.mkdir(parents=True, exist_ok=True)
-    copies = [reduced(figure, pictures / figure.name) for figure in figures]
-    answers = _answers(folder, experiments)
-    write_text(out, page_text(folder, copies, pictures.name, title, own, answers))
-    return [out, *copies]
-
-
-def _answers(folder: Path, experiments: Sequence[Experiment]) -> list[Answer]:
-    path = folder / "measurements.csv"
-    measured = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
-    return answers_of(experiments, folder / "claims.json", measured) if experiments else []
 
 
 def page_text(
@@ -84,6 +38,7 @@ def page_text(
     own: str | Path | None = None,
     answers: Sequence[Answer] = (),
     costs: Mapping[str, str] = MappingProxyType({}),
+    evidence: str = "",
 ) -> str:
     """The page as Markdown.
 
@@ -95,30 +50,42 @@ def page_text(
         own: Folder of the preset, see :func:`write_page`.
         answers: Answers to the experiments of the preset.
         costs: Cost of an experiment at the paper's scale, by its id.
+        evidence: Address of the verdicts with their evidence.
     """
     tables = in_order(folder / "tables", ".json")
     parts = [f"# {markdown(title) or f'Results of the preset {folder.name}'}", _origin(folder) + _verdicts(folder)]
     if answers:
         parts += ["## Questions and answers", _SIGNS, answers_table(answers)]
-        parts += [_answer(answer, pictures, link, costs.get(answer.experiment.id, "")) for answer in answers]
+        blocks = [_answer(answer, pictures, link, costs.get(answer.experiment.id, "")) for answer in answers]
+        parts += _folded("Each question with its prediction, claims and limits", blocks)
     if tables:
-        parts += [
-            "## Tables",
-            *(f"### Table {path.stem}\n\n{to_markdown(load_table(path)).strip()}" for path in tables),
-        ]
+        blocks = [f"### Table {path.stem}\n\n{to_markdown(load_table(path)).strip()}" for path in tables]
+        parts += ["## Tables", *(blocks if len(blocks) < _FEW else _folded(f"{len(blocks)} tables", blocks))]
     if pictures:
-        parts.append("## Figures")
-        parts += [_figure(picture, f"{link}/{picture.name}", own) for picture in pictures]
+        blocks = [_figure(picture, f"{link}/{picture.name}", own) for picture in pictures]
+        parts += ["## Figures", *(blocks if len(blocks) < _FEW else _folded(f"{len(blocks)} figures", blocks))]
     claims = folder / "claims.md"
     if claims.is_file():
-        parts.append(_HEADING.sub(lambda found: "#" + found.group(), read_text(claims).strip()))
+        text, _, _ = read_text(claims).strip().partition("\n## Evidence\n")
+        heading, *blocks = _HEADING.sub(lambda found: "#" + found.group(), text).strip().split("\n\n")
+        parts += [heading, *_folded("Each claim and its verdict", blocks)]
+        parts += [f"The evidence of each verdict, with the rules: [claims.md]({evidence})."] if evidence else []
     return "\n\n".join(parts) + "\n"
+
+
+#: Number of tables or figures from which a page folds them.
+_FEW = 4
+
+
+def _folded(summary: str, blocks: Sequence[str]) -> list[str]:
+    """Parts of a page that a reader opens."""
+    return [f'<details markdown="1">\n<summary>{summary}</summary>', *blocks, "</details>"]
 
 
 def _origin(folder: Path) -> str:
     """Origin of the page (a program) and of its numbers: days, devices and version of the code."""
     made = f"Written by `sida-eval` from the results of `{folder.name}`; not edited by hand."
-    path = folder / "measurements.csv"
+    path = measurements_file(folder)
     if not path.is_file():
         return made
     rows = load_measurements(path).rows

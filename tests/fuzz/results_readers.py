@@ -164,13 +164,10 @@ def read_measured(path: Path, own: Path) -> None:
 
 
 def read_shown(path: Path, own: Path) -> None:
-    """`sida-eval page`, as HTML or as Markdown."""
+    """`sida-eval page`."""
     folder = put(shown(), path, own)
-    if hashlib.sha256(path.read_bytes()).digest()[0] % 4:
-        command("sida-eval", "page", folder, "--out", own / "x.html")
-        no_command((own / "x.html").read_text())
-    else:
-        command("sida-eval", "page", folder, "--out", own / "x.md")
+    command("sida-eval", "page", folder, "--out", own / "x.html")
+    no_command((own / "x.html").read_text())
 
 
 def no_formula(path: Path) -> None:

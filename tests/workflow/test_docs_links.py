@@ -187,12 +187,8 @@ def test_ledger_is_complete_and_every_entry_says_how_to_switch():
         assert stated, f"entry {number}: no switch and no word about it"
 
 
-def test_pages_of_the_site_have_the_notebook_and_the_files_that_they_link(tmp_path):
+def test_pages_of_the_site_have_the_files_that_they_link(tmp_path):
     pages = write_pages(tmp_path / "pages")
-    assert {page.name for page in pages} >= {"README.md", "python.md", "tour.ipynb", "sampling.md"}
-    tour = (tmp_path / "pages/docs/tour.md").read_text()
-    assert "```python\nimport matplotlib" in tour
-    assert tour.count("data:image/png;base64,") == 2
-    assert "(tour.md)" in (tmp_path / "pages/docs/python.md").read_text()
+    assert {page.name for page in pages} >= {"README.md", "python.md", "sampling.md"}
     assert (tmp_path / "pages/studies/demo/preset.yaml").is_file()
     assert "[sida.sampling](sida/sampling.md): From seeds to images" in (tmp_path / "pages/api/README.md").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import pkgutil
 import re
@@ -32,11 +31,9 @@ def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
     """
     shutil.rmtree(out, ignore_errors=True)
     pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "studies").rglob("*.md")]
-    pages += [*(root / "docs").rglob("*.ipynb"), root / "config" / "README.md", root / "tests" / "golden" / "README.md"]
+    pages += [root / "config" / "README.md", root / "tests" / "golden" / "README.md"]
     for page in pages:
-        text = page.read_text(encoding="utf-8")
-        text = _with_links(_notebook(text) if page.suffix == ".ipynb" else text, page, root, out)
-        write_text((out / page.relative_to(root)).with_suffix(".md"), text)
+        write_text(out / page.relative_to(root), _with_links(page.read_text(encoding="utf-8"), page, root, out))
     return pages + _reference(out, root)
 
 
@@ -53,8 +50,6 @@ def _with_links(text: str, page: Path, root: Path, out: Path) -> str:
             if not (file / "README.md").is_file():
                 return label.strip("[]")
             return f"{label}({name.rstrip('/')}/README.md{'#' + anchor if anchor else ''})"
-        if file.suffix == ".ipynb":
-            return f"{label}({name.removesuffix('ipynb')}md)"
         copied = out / file.relative_to(root)
         if file.suffix != ".md" and file.is_file() and not copied.exists():
             copied.parent.mkdir(parents=True, exist_ok=True)
@@ -63,21 +58,6 @@ def _with_links(text: str, page: Path, root: Path, out: Path) -> str:
 
     parts = _CODE.split(text)
     return "".join(part if number % 2 else _LINK.sub(linked, part) for number, part in enumerate(parts))
-
-
-def _notebook(text: str) -> str:
-    """Cells of a notebook and their output as Markdown."""
-    parts = []
-    for cell in json.loads(text)["cells"]:
-        source = "".join(cell["source"])
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-        for output in cell.get("outputs", []):
-            data = output.get("data", {"text/plain": output.get("text", "")})
-            if "image/png" in data:
-                parts.append(f'<img alt="Output" src="data:image/png;base64,{data["image/png"].strip()}">')
-            elif printed := "".join(data["text/plain"]).strip():
-                parts.append(f"```text\n{printed}\n```")
-    return "\n\n".join(parts) + "\n"
 
 
 def _reference(out: Path, root: Path) -> list[Path]:

@@ -6,27 +6,10 @@ rule table:
         unpack(lambda wildcards: TARGETS.shown("tables", wildcards.table)),
         layout=lambda wildcards: PRESET.layout("tables", wildcards.table),
     output:
-        tex=report(
-            f"{RESULTS}/tables/{{table}}.tex",
-            category="Tables",
-            subcategory="LaTeX",
-            caption="../report/table.rst",
-            labels={"table": "{table}", "format": "LaTeX"},
-        ),
-        csv=report(
-            f"{RESULTS}/tables/{{table}}.csv",
-            category="Tables",
-            subcategory="Data",
-            caption="../report/table.rst",
-            labels={"table": "{table}", "format": "CSV"},
-        ),
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        csv=f"{RESULTS}/tables/{{table}}.csv",
         md=f"{RESULTS}/tables/{{table}}.md",
-        html=report(
-            f"{RESULTS}/tables/{{table}}.html",
-            category="Tables",
-            caption="../report/table.rst",
-            labels={"table": "{table}", "format": "page"},
-        ),
+        html=f"{RESULTS}/tables/{{table}}.html",
         json=f"{RESULTS}/tables/{{table}}.json",
     log:
         f"{RESULTS}/logs/table-{{table}}.log",
@@ -41,7 +24,6 @@ rule table:
         layout_digest=lambda wildcards: content_digest(PRESET.layout("tables", wildcards.table)),
         measurements=measurements_option,
         results=lambda wildcards: RESULTS,
-        caption=lambda wildcards: TARGETS.caption("tables", wildcards.table),
     message:
         "table {wildcards.table}: building"
     shell:
@@ -55,26 +37,9 @@ rule figure:
         unpack(lambda wildcards: TARGETS.shown("figures", wildcards.figure)),
         layout=lambda wildcards: PRESET.layout("figures", wildcards.figure),
     output:
-        pdf=report(
-            f"{RESULTS}/figures/{{figure}}.pdf",
-            category="Figures",
-            subcategory="PDF",
-            caption="../report/figure.rst",
-            labels={"figure": "{figure}", "format": "PDF"},
-        ),
-        png=report(
-            f"{RESULTS}/figures/{{figure}}.png",
-            category="Figures",
-            caption="../report/figure.rst",
-            labels={"figure": "{figure}", "format": "picture"},
-        ),
-        csv=report(
-            f"{RESULTS}/figures/{{figure}}.csv",
-            category="Figures",
-            subcategory="Data",
-            caption="../report/figure.rst",
-            labels={"figure": "{figure}", "format": "CSV"},
-        ),
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
+        png=f"{RESULTS}/figures/{{figure}}.png",
+        csv=f"{RESULTS}/figures/{{figure}}.csv",
     log:
         f"{RESULTS}/logs/figure-{{figure}}.log",
     conda:
@@ -89,7 +54,6 @@ rule figure:
         layout_digest=lambda wildcards: content_digest(PRESET.layout("figures", wildcards.figure)),
         measurements=measurements_option,
         results=lambda wildcards: RESULTS,
-        caption=lambda wildcards: TARGETS.caption("figures", wildcards.figure),
     message:
         "figure {wildcards.figure}: drawing"
     shell:
@@ -108,7 +72,7 @@ rule claims:
     output:
         md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",
-        html=report(f"{RESULTS}/claims.html", category="Claims", caption="../report/claims.rst"),
+        html=f"{RESULTS}/claims.html",
     log:
         f"{RESULTS}/logs/claims.log",
     conda:

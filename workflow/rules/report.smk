@@ -1,4 +1,4 @@
-# The index page, the HTML report and the manifest: last, because they describe all other products.
+# The index page and the manifest: last, because they describe all other products.
 
 
 rule paper:
@@ -6,7 +6,7 @@ rule paper:
         TARGETS.tables_and_figures(),
     output:
         tex=f"{RESULTS}/paper.tex",
-        pdf=report(f"{RESULTS}/paper.pdf", category="Paper", caption="../report/paper.rst"),
+        pdf=f"{RESULTS}/paper.pdf",
     log:
         f"{RESULTS}/logs/paper.log",
     conda:
@@ -53,9 +53,7 @@ rule experiment:
         unpack(lambda wildcards: TARGETS.answered(wildcards.experiment)),
         claims=PRESET.config["claims"] or [],
     output:
-        html=f"{RESULTS}/experiments/{{experiment}}.html",
-        md=f"{RESULTS}/experiments/{{experiment}}.md",
-        json=f"{RESULTS}/experiments/{{experiment}}.json",
+        f"{RESULTS}/experiments/{{experiment}}.json",
     log:
         f"{RESULTS}/logs/experiment-{{experiment}}.log",
     conda:
@@ -65,51 +63,18 @@ rule experiment:
         digest=lambda wildcards: SPECS.digest("experiments", wildcards.experiment),
         claims_digest=content_digest(PRESET.config["claims"]),
         measurements=measurements_option,
-        results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.html)),
-        own=["--own", str(PRESET.own[0])],
-        again=lambda wildcards: shlex.join(
-            [*restart_command("--cores", "2"), "--", f"experiments/{wildcards.experiment}.html"]
-        ),
+        results=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
     message:
         "experiment {wildcards.experiment}: answering"
     shell:
         "python -m eval experiment --spec {params.spec:q} --claims {input.claims:q} {params.measurements:q}"
-        " --results {params.results:q} {params.own:q} --again {params.again:q} --out {output.html:q}"
-        " 2>&1 | tee -i {log:q}"
-
-
-rule products:
-    input:
-        TARGETS.products(),
-
-
-# Snakemake writes reports from the records of finished jobs, so a second, read-only Snakemake makes the report.
-rule html_report:
-    input:
-        TARGETS.products(),
-        os.path.relpath(f"{workflow.basedir}/workflow/report/workflow.rst"),
-    output:
-        f"{RESULTS}/report.html",
-    log:
-        f"{RESULTS}/logs/report.log",
-    conda:
-        "../../environment.yml"
-    params:
-        # A temporary name with the right suffix, since Snakemake chooses the format by suffix.
-        part=f"{RESULTS}/.report-part.html",
-        again=restart_command("products", "--nolock"),
-    message:
-        "report: collecting tables, figures and claims"
-    shell:
-        "{params.again:q} --report {params.part:q} > {log:q} 2>&1"
-        " || {{ tail -n 20 {log:q} >&2; exit 1; }}; mv {params.part:q} {output:q}"
+        " --results {params.results:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 # The manifest is last: it has the hash of every other file.
 rule manifest:
     input:
         TARGETS.products(),
-        f"{RESULTS}/report.html",
     output:
         f"{RESULTS}/manifest.json",
     log:

@@ -10,13 +10,19 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.claims.experiments import Experiment
 from eval.claims.read import read_verdicts
 from eval.claims.write import VERDICT_MARKS
 from eval.report.answers import Answer
 from eval.report.page import reduced_png
 from eval.report.paper import figure_caption, in_order, training_time
-from eval.results.summary import Measurement, Measurements, image_seeds, load_measurements, measured_days
+from eval.results.summary import (
+    Measurement,
+    Measurements,
+    image_seeds,
+    load_measurements,
+    measured_days,
+    measurements_file,
+)
 from eval.tables.files import load_table
 from eval.tables.model import Table
 
@@ -72,35 +78,27 @@ class Quoted:
 
 @dataclass(frozen=True)
 class PageFiles:
-    """Files that a page shows: all files of a preset, or those of one experiment.
+    """Files that a page shows.
 
     Attributes:
-        folder: Results of the preset.
-        claims: File of the verdicts (JSON).
-        measurements: File of the measurements behind them.
-        experiment: The experiment whose tables and figures are shown; None: all.
+        folder: Results of a preset.
     """
 
     folder: Path
-    claims: Path
-    measurements: Path
-    experiment: Experiment | None = None
 
-    @classmethod
-    def of(cls, folder: Path, experiment: Experiment | None = None) -> PageFiles:
-        """The files in a results folder."""
-        if experiment is None:
-            return cls(folder, folder / "claims.json", folder / "measurements.csv")
-        name = experiment.id
-        collected = folder / "collected" / "experiments" / f"{name}.csv"
-        return cls(folder, folder / "experiments" / f"{name}.json", collected, experiment)
+    @property
+    def claims(self) -> Path:
+        """File of the verdicts."""
+        return self.folder / "claims.json"
+
+    @property
+    def measurements(self) -> Path:
+        """File of the measurements."""
+        return measurements_file(self.folder)
 
     def files(self, kind: Literal["tables", "figures"], suffix: str) -> list[Path]:
         """Existing files of tables or figures, in the order of the page."""
-        if self.experiment is None:
-            return in_order(self.folder / kind, suffix)
-        named = (self.folder / kind / f"{name}{suffix}" for name in getattr(self.experiment, kind))
-        return [path for path in named if path.is_file()]
+        return in_order(self.folder / kind, suffix)
 
 
 def load_tables(sources: PageFiles) -> dict[str, Table]:

@@ -34,7 +34,6 @@ def write_index(
     own: str | Path | None = None,
     again: str = "",
     experiments: Sequence[Experiment] = (),
-    only: Experiment | None = None,
 ) -> Path:
     """Writes one HTML page with all results of a preset; the page needs no network access and no other file.
 
@@ -45,20 +44,18 @@ def write_index(
         own: Folder of the preset; layouts in its ``figures`` (captions) take precedence over those of ``config``.
         again: Command that makes the results again; by default that of the preset of this name in ``config``.
         experiments: Experiments, whose answers come first on the page.
-        only: Experiment to which the page is limited: its tables, figures and verdicts (``experiments/<id>.json``).
 
     Raises:
         UserError: There are neither tables nor figures, or a file has another form.
     """
     folder, out = Path(results), Path(out)
-    sources = content.PageFiles.of(folder, only)
+    sources = content.PageFiles(folder)
     tables, pictures = content.load_tables(sources), content.load_pictures(sources, own)
-    asked = [only] if only else list(experiments)
-    if not tables and not pictures and not asked:
+    if not tables and not pictures and not experiments:
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
     preamble, claims = content.load_verdicts(sources.claims)
     measurements = content.measured_rows(sources.measurements)
-    answers = answers_of(asked, sources.claims, measurements) if asked else []
+    answers = answers_of(experiments, sources.claims, measurements) if experiments else []
     placed = content.placed(pictures, answers)
     decided = [(not measurements.rows and claim.published_verdict) or claim.verdict for claim in claims]
     text = template(_FOLDER / "template.html", rich=_rich, slug=_slug).render(
@@ -69,7 +66,6 @@ def write_index(
         answers=answers,
         placed=placed,
         paper_scale=paper_scale,
-        only=only,
         preamble=preamble,
         claims=claims,
         counts=content.counts(decided),
@@ -115,14 +111,14 @@ def _setup(again: str) -> list[str]:
 
 def _files(sources: content.PageFiles, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     """Further files of the results: descriptions, and names with addresses."""
-    folder, whole = sources.folder, sources.experiment is None
+    folder = sources.folder
     listed = {
         "Tables": [path for suffix in (".tex", ".csv", ".md") for path in sources.files("tables", suffix)],
         "Figures": [path for suffix in (".pdf", ".csv") for path in sources.files("figures", suffix)],
-        "Verdicts": sorted(folder.glob("claims.*")) if whole else [sources.claims, sources.claims.with_suffix(".md")],
-        "Paper": sorted(folder.glob("paper.*")) if whole else [],
+        "Verdicts": sorted(folder.glob("claims.*")),
+        "Paper": sorted(folder.glob("paper.*")),
         "Numbers": [path for path in (sources.measurements,) if path.is_file()],
-        "Run": [folder / "manifest.json", folder / "report.html"] if whole else [],
+        "Run": [folder / "manifest.json"],
     }
     return [
         (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in listed.items() if paths

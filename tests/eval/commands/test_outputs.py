@@ -15,6 +15,7 @@ from PIL import Image
 from eval.commands import main
 from eval.report.compare import compare
 from eval.report.overview import overview
+from eval.report.page import page_text, reduced
 from eval.report.paper import build_paper, in_order, paper_source
 from eval.report.pdflatex import compile_latex, missing_latex
 from sida.errors import UserError
@@ -105,10 +106,6 @@ def test_show_prints_table_verdicts_and_paths_within_the_terminal(preset, capsys
         "measurements.csv",
     ):
         assert part in text
-    assert "report" not in text  # there is none yet
-    (preset / "report.html").write_text("<html></html>")
-    assert "report.html" in overview(preset)
-    (preset / "report.html").unlink()
     with pytest.raises(UserError, match=r"no table 'man' \(did you mean 'main'"):
         overview(preset, "man")
 
@@ -248,29 +245,24 @@ def test_a_measured_number_is_held_once_against_the_version_it_belongs_to(tmp_pa
 # The page
 
 
-def test_page_holds_every_table_picture_and_verdict_and_its_links_lead_somewhere(preset, tmp_path, capsys):
-    assert main(["page", str(preset), "--out", str(tmp_path / "deep" / "all.md"), "--title", "Made up"]) == 0
-    assert capsys.readouterr().out.strip().endswith("all.md with 1 pictures")
-    text = (tmp_path / "deep" / "all.md").read_text()
+def test_the_page_of_a_study_holds_every_table_picture_and_verdict(preset, tmp_path):
+    copy = reduced(preset / "figures/convergence.png", tmp_path / "convergence.png")
+    text = page_text(preset, [copy], "pictures", "Made up")
     assert text.startswith("# Made up\n")
     assert (preset / "tables" / "main.md").read_text().strip() in text
     assert "Fréchet distance of the generator's moving average" in text
     for claim in json.loads((preset / "claims.json").read_text())["claims"]:
         assert claim["statement"] in text
-    links = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
-    assert links == ["all/convergence.png"]
-    with Image.open(tmp_path / "deep" / links[0]) as copy, Image.open(preset / "figures/convergence.png") as first:
-        assert copy.size == first.size
-        difference = np.abs(np.asarray(copy.convert("RGB"), float) - np.asarray(first.convert("RGB"), float))
+    assert re.findall(r"!\[[^]]*\]\(([^)]*)\)", text) == ["pictures/convergence.png"]
+    with Image.open(copy) as small, Image.open(preset / "figures/convergence.png") as first:
+        assert small.size == first.size
+        difference = np.abs(np.asarray(small.convert("RGB"), float) - np.asarray(first.convert("RGB"), float))
         assert difference.mean() < 1
-    before = {path: path.read_bytes() for path in (tmp_path / "deep").rglob("*.*")}
-    assert main(["page", str(preset), "--out", str(tmp_path / "deep" / "all.md"), "--title", "Made up"]) == 0
-    assert {path: path.read_bytes() for path in (tmp_path / "deep").rglob("*.*")} == before
 
 
 @pytest.mark.parametrize(
     ("results", "out", "line"),
-    [("", "x.txt", "must end in .html, or in .md"), ("none", "x.md", "no tables"), ("none", "x.html", "no tables")],
+    [("", "x.txt", "must end in .html"), ("", "x.md", "must end in .html"), ("none", "x.html", "no tables")],
 )
 def test_page_faults_are_one_line(preset, tmp_path, capsys, results, out, line):
     capsys.readouterr()

@@ -130,7 +130,7 @@ def test_its_links_lead_to_files_beside_it_or_places_within(preset):
     for link in links:
         if link.startswith("#"):
             assert f'id="{link[1:]}"' in text
-        elif link not in ("report.html", "manifest.json"):  # made after the page
+        elif link != "manifest.json":  # made after the page
             assert (preset / link).is_file(), link
 
 
@@ -235,13 +235,6 @@ def test_questions_and_answers_come_first(preset, tmp_path, written):
     assert '<a href="#figure-convergence">' in text[text.index('id="second"') :]
     for link in re.findall(r'href="#([^"]+)"', text):
         assert f'id="{link}"' in text, link
-    assert main([*command, "--out", str(folder / "page.md")]) == 0
-    page = (folder / "page.md").read_text()
-    assert page.index("## Questions and answers") < page.index("### second") < page.index("## Tables")
-    assert ("no test of it" in page) == (written > "2035")
-    places = [heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", page, re.M)]
-    for link in re.findall(r"\]\(#([^)]+)\)", page):
-        assert places.count(link) == 1, link
 
 
 def test_a_claim_whose_rows_are_not_measured_waits(preset, tmp_path):
