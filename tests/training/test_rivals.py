@@ -7,8 +7,10 @@ import functools
 
 import pytest
 import torch
+import yaml
 
 from sida.cli.main import main
+from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
@@ -215,3 +217,23 @@ def test_fault_is_one_line(tmp_path, teacher, method, change, message, capsys):
     error = capsys.readouterr().err.strip().splitlines()
     assert message in error[-1]
     assert len(error) == 1
+
+
+UNI_RECIPES = yaml.safe_load((ROOT / "studies/papers/recipes/uni-instruct.yaml").read_text())
+
+
+@pytest.mark.parametrize("entry", UNI_RECIPES)
+def test_each_entry_of_uni_instructs_script_trains_three_iterations(teacher, entry):
+    given = {key: UNI_RECIPES[entry][key] for key in ("options", "lambda_adv") if key in UNI_RECIPES[entry]}
+    spec = spec_of("uni-instruct", teacher, adversarial_kimg=0.016, batch_gpu=8)
+    trainer = trainer_of({**spec, **given, "init": teacher if entry.endswith("-sid") else None})
+    batch = (torch.zeros(8, 1, 8, 8), torch.eye(10)[torch.arange(8)])
+    trainer.batches = lambda stream, nimg, with_images: [batch, batch]
+    start = trainer.generator.flat.vector.clone()
+    for nimg in (0, 16, 32):
+        losses = trainer.iteration(nimg).losses
+        assert set(losses) == LOSSES["uni-instruct"]
+        assert all(torch.isfinite(value) for value in losses.values())
+    assert not torch.equal(trainer.generator.flat.vector, start)
+    # After 16 thousandths the phase has the weighted term in full in the place of the plain one.
+    assert [trainer.schedule.at(32).weight(name) for name in ("sid", "weighted_sid", "adversarial")] == [0, 1, 1]
