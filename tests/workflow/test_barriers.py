@@ -14,6 +14,7 @@ from sida.errors import UserError
 from sida.files.atomic import sha256_file, write_hashed_json, write_json
 from sida.files.tensors import write_tensors
 from tests.eval.synthetic_output import measurement_lines, write_csv
+from tests.workflow.workspace import Workspace
 from workflow.archive.verify import verify
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
@@ -49,6 +50,14 @@ def test_each_row_is_compared_with_its_teacher(preset):
     assert targets.shown("figures", "mini-barrier")["studies"] == targets.studies(preset.studied("barriers"))
     assert len(targets.answered("barrier")["studies"]) == 15
     assert targets.answered("gdd")["studies"] == []
+
+
+def test_each_study_of_weights_runs_its_own_command(tmp_path):
+    workspace = Workspace(tmp_path)
+    asked = ("--configfile", "studies/miniature/preset.yaml", "--", "barriers/line-gdd.json")
+    planned = workspace.snakemake("-n", "-p", "--quiet", "host", *asked)
+    assert planned.returncode == 0, planned.stderr
+    assert "eval barrier --spec results/miniature/specs/barriers/line-gdd.json" in planned.stdout
 
 
 def test_a_plan_has_a_job_for_each(preset):

@@ -27,5 +27,5 @@ for study, verb in STUDIES.items():
         message:
             f"{verb} {{wildcards.run}}: weights of teacher and student"
         shell:
-            f"python -m workflow.launch {{resources.gpu}} eval {verb} --spec {{params.spec:q}} --out {{output:q}}"
+            f"python -m workflow.launch {{resources.gpu}} eval {{rule}} --spec {{params.spec:q}} --out {{output:q}}"
             " 2>&1 | tee -i {log:q}"
