@@ -44,12 +44,13 @@ def write_extension(
 
     Args:
         files: Files of the study's preset.
-        sheet: Sample sheet (TSV) with further rows; None extends by the rows of the study that are not stored.
+        sheet: Sample sheet (TSV) with further rows, which run alone; None runs the rows of the study that are not
+            stored, or whose settings have changed.
         stored: The study's stored results.
         take: Whether the stored files of taken rows are copied to the results now.
 
     Returns:
-        The file of the preset, to be given after the study's; and the rows that are not taken.
+        The file of the preset, to be given after the study's; and the rows that run.
 
     Raises:
         UserError: Nothing is stored, or a row of the sheet has the name of one of the study.
@@ -72,12 +73,20 @@ def write_extension(
         # A layout beside the preset takes precedence over the study's of the same name.
         write_text(folder / "tables" / f"{table[0]}.yaml", _yaml(table[1]))
     path = folder / "preset.yaml"
-    write_text(path, _yaml({"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}))
+    changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}
+    write_text(path, _yaml(changes))
     preset = Preset.load(*files, path)
     taken = taken_rows(preset)
+    here = [run for run in preset.runs if run not in taken]
+    if added:
+        # Rows of the study that are not stored wait; parents of added rows run nevertheless.
+        own |= {"added": " ".join(run.run for run in added), "sheet": base.sheet}
+        own["waiting"] = " ".join(run for run in here if run in base.runs)
+        write_text(path, _yaml(changes))
+        here = [run.run for run in added]
     if take:
         _take(stored, Path(preset.results), taken)
-    return path, [run for run in preset.runs if run not in taken]
+    return path, here
 
 
 def _yaml(value: Mapping[str, Any]) -> str:

@@ -73,7 +73,7 @@ def check_preset(preset: Preset) -> None:
     for name in preset.config["figures"]:
         _check_figure(preset, preset.layout("figures", name), measurements, published)
     if preset.config["claims"]:
-        _check_claims(preset, Evidence(measurements, preset.runs, published))
+        _check_claims(preset, Evidence(measurements, preset.judged, published))
     if preset.config["experiments"]:
         check_experiments(preset)
 
@@ -208,7 +208,7 @@ def _check_claims(preset: Preset, evidence: Evidence) -> None:
             if claim.scope == scope and part.rule != "FACT":
                 decide_part(part, evidence, where)
             for study in (name for name, verb in STUDIES.items() if claim.scope == scope and part.rule == verb.upper()):
-                _check_studied(preset, study, claim_rows([replace(claim, parts=(part,))], preset.runs), where)
+                _check_studied(preset, study, claim_rows([replace(claim, parts=(part,))], preset.judged), where)
 
 
 @dataclass(frozen=True)

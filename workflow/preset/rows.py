@@ -151,8 +151,20 @@ class Rows:
 
     @property
     def measurable(self) -> dict[str, Run]:
-        """Rows that can be measured here: all but :attr:`left_out`."""
-        return {name: run for name, run in self.runs.items() if name not in self.left_out}
+        """Rows that can be measured here: all but :attr:`left_out`, and those that an extension does not run."""
+        out = {*self.left_out, *(self.config["stored"] or {}).get("waiting", "").split()}
+        return {name: run for name, run in self.runs.items() if name not in out}
+
+    @functools.cached_property
+    def judged(self) -> dict[str, Run]:
+        """Rows that claims speak about: all but those that an extension adds to a study."""
+        added = (self.config["stored"] or {}).get("added", "").split()
+        return {name: run for name, run in self.runs.items() if name not in added}
+
+    @property
+    def judged_sheet(self) -> str:
+        """Sample sheet of the rows that claims speak about."""
+        return str((self.config["stored"] or {}).get("sheet", self.sheet))
 
     @property
     def checkpoints(self) -> list[str | None]:

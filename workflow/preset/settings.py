@@ -58,7 +58,9 @@ class PresetSettings:
         claims: Claims to decide (YAML); null for none.
         experiments: Questions with dated predictions, decided by the claims (YAML); null for none.
         stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it: ``folder``, the
-            ``preset`` that they are results of, and ``beside``, the folder of the sheet with further rows.
+            ``preset`` that they are results of, ``beside``, the folder of the sheet with further rows, ``waiting``,
+            rows that are neither taken nor run, ``added`` rows, of which no claim speaks, and the ``sheet`` without
+            these.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
         analytic: Settings of the analytic study of α (``{}``: the defaults); null for no study.

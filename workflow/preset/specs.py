@@ -199,7 +199,7 @@ class Specs:
         needs = [find_needs(self.rows.layout(kind, layout), self.rows.measurable) for kind, layout in layouts]
         claims = [claim for claim in load_claims(self.config["claims"]) if claim.id in experiment.predicted]
         # Rules read measurements, and some read training logs, which are beside the networks.
-        compared = claim_rows(claims, self.rows.measurable)
+        compared = [run for run in claim_rows(claims, self.rows.judged) if run in self.rows.measurable]
         measured = {*compared, *(run for need in needs for run in need.measured)}
         networks = {*compared, *(run for need in needs for run in need.networks)}
         rules = {part.rule for claim in claims for part in claim.parts}

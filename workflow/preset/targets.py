@@ -93,7 +93,8 @@ class Targets:
         """Rows that a figure draws images of, but whose networks are not stored."""
         needs = self.needs("figures", figure)
         rows = [self.preset.runs[run] for run in needs.networks if needs.sampled and run in self.taken]
-        return [row.run for row in rows if not os.path.exists(self.preset.paths.network(row) or row.run)]
+        networks = {row.run: self.preset.paths.network(row) for row in rows}
+        return [run for run, path in networks.items() if path and not os.path.exists(path)]
 
     def stored_option(self, runs: Iterable[str]) -> list[str]:
         """Option of ``sida-eval collect`` for the rows that are taken from stored results."""

@@ -65,7 +65,7 @@ rule claims:
     input:
         claims=PRESET.config["claims"] or [],
         measurements=TARGETS.measurements,
-        runs=PRESET.sheet,
+        runs=PRESET.judged_sheet,
         networks=TARGETS.networks(TARGETS.rows),
         analytic=TARGETS.analytic,
         studies=TARGETS.studies(TARGETS.rows),

@@ -1,0 +1,164 @@
+"""A study with stored results is extended by a row, and a stored row is measured again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval.results.stored import FROM_STORED, read_stored, store, stored_rows, taken, write_stored
+from eval.results.summary import load_measurements
+from sida.config.resources import ROOT
+from sida.errors import UserError
+from workflow.cli import eval_main, sida_main
+from workflow.commands.check import agreement
+from workflow.preset import Preset
+from workflow.preset.extension import write_extension
+from workflow.preset.rehearsal import check_preset
+from workflow.preset.targets import Targets
+
+DEMO = ROOT / "studies/demo"
+STORED = DEMO / "stored"
+SHEET = "run\tfamily\tlabel\tmethod\tteacher\talpha\trecipe\tsampler\tseed\n"
+MINE = "mine\tOne Step\tMine\tsida\tdigits-short\t1.0\t{}\tone-step\t7\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def extended(sheet: Path | None, *changes: str) -> tuple[Targets, list[str]]:
+    path, rows = write_extension([DEMO / "preset.yaml"], sheet and str(sheet), STORED)
+    preset = Preset.load(DEMO / "preset.yaml", path, *changes)
+    check_preset(preset)
+    return Targets(preset, paper=False), rows
+
+
+def test_only_the_added_row_has_jobs(here):
+    (here / "more/recipes").mkdir(parents=True)
+    (here / "more/my.tsv").write_text(SHEET + MINE.format("mine/quick"))
+    recipe = yaml.safe_load((DEMO / "preset.yaml").read_text())["recipes"]["sida"] | {"total_kimg": 2}
+    (here / "more/recipes/mine.yaml").write_text(yaml.safe_dump({"quick": recipe}))
+    targets, rows = extended(here / "more/my.tsv")
+    assert rows == ["mine"]
+    results = "results/demo-my"
+    assert targets.trials(targets.rows) == [f"{results}/measurements/mine/trial-{t}.json" for t in range(10)]
+    assert targets.networks(targets.rows) == [f"{results}/students/mine/network.safetensors"]
+    # The teacher is stored, so the added row trains from it.
+    teacher = here / targets.training("mine")["teacher"]
+    assert teacher.read_bytes() == (STORED / "teachers/digits-short/network.safetensors").read_bytes()
+    assert (here / results / "students/sida-a1.0/train.jsonl").is_file()
+    assert targets.figures == ["convergence", "samples"]
+    assert set(targets.stored_option(targets.rows)[2:]) == set(read_stored(STORED)["rows"])
+
+
+def test_a_changed_row_and_its_children_run_again(here):
+    (here / "changed.yaml").write_text(yaml.safe_dump({"recipes": {"sid": {"lr": 1e-3}}}))
+    path, rows = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], None, STORED)
+    assert rows == ["sid-a1.0", "sid2a-a1.0"]
+    targets = Targets(Preset.load(DEMO / "preset.yaml", here / "changed.yaml", path), paper=False)
+    assert {path.split("/")[3] for path in targets.trials(targets.rows)} == {"sid-a1.0", "sid2a-a1.0"}
+
+
+def test_pictures_of_networks_that_are_not_stored_are_left_out(here):
+    shutil.copytree(STORED, here / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    path, _ = write_extension([DEMO / "preset.yaml"], None, here / "bare")
+    targets = Targets(Preset.load(DEMO / "preset.yaml", path), paper=False)
+    assert targets.figures == ["convergence"]
+    assert "sida-a1.0" in targets.undrawn("samples")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("sida-a1.0\tOne Step\tMine\tsida\tdigits-short\t1.0\tsida\tone-step\t7\n", "run 'sida-a1.0'"),
+        ("", "no rows|empty"),
+    ],
+)
+def test_faulty_sheets_are_one_line(here, row, message):
+    (here / "my.tsv").write_text(SHEET + row if row else "")
+    with pytest.raises(UserError, match=message):
+        write_extension([DEMO / "preset.yaml"], "my.tsv", STORED)
+    with pytest.raises(UserError, match=r"stored\.json is missing"):
+        write_extension([DEMO / "preset.yaml"], None, here)
+    assert not (here / "results").exists()
+
+
+def test_tables_name_the_taken_rows(here):
+    rows = taken(STORED, "data", "sida-a1.0") + [
+        row | {"run": "mine", "origin": ""} for row in stored_rows(STORED) if row["run"] == "sid-a1.0"
+    ]
+    write_stored(here / "all", {}, rows)
+    assert {row.origin.startswith(FROM_STORED) for row in load_measurements(here / "all").rows} == {True, False}
+    lines = [SHEET, MINE.format("sida"), "sida-a1.0\tOne Step\tSiDA\tsida\tdigits-short\t1.0\tsida\tone-step\t0\n"]
+    (here / "runs.tsv").write_text("".join(lines))
+    command = ["table", "--layout", "main", "--measurements", "all", "--runs", "runs.tsv", "--out", "t.tex"]
+    assert eval_main(command) == 0
+    assert "1 rows. Measured here: mine." in (here / "t.md").read_text()
+    with pytest.raises(UserError, match="run 'nobody'"):
+        taken(STORED, "nobody")
+
+
+def test_readers_of_results_read_stored_ones(here, capsys):
+    assert eval_main(["show", str(STORED)]) == 0
+    assert "SiDA, α = 1.0" in capsys.readouterr().out
+    assert sida_main(["verify", str(STORED), "--quiet"]) == 0
+    assert "4 parents that are here" in capsys.readouterr().out
+    assert eval_main(["compare", str(STORED), str(STORED)]) == 0
+    assert "0 of 30 differences" in capsys.readouterr().out
+
+
+def test_a_stored_number_is_measured_again(capsys):
+    # The data themselves: every processor draws the same images.
+    assert sida_main(["check", "demo", "data", "--trials", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(metric["as_printed"] for metric in found["metrics"])
+    assert {metric["metric"] for metric in found["metrics"]} >= {"fd", "is", "precision"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("dem data", "did you mean 'demo'"),
+        ("demo dat", "did you mean 'data'"),
+        ("letters t30-sid", "is not stored; `sida run letters t30-sid`"),
+    ],
+)
+def test_faults_of_check_are_one_line(words, message, capsys):
+    assert sida_main(["check", *words.split()]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_network_that_was_not_measured_is_refused(here, capsys):
+    shutil.copytree(STORED, here / "stored")
+    for name in ("sid-a1.0", "sida-a1.0"):
+        network = STORED / "students" / name / "network.safetensors"
+        other = "sida-a1.0" if name == "sid-a1.0" else "sid-a1.0"
+        shutil.copyfile(network, here / "stored/students" / other / "network.safetensors")
+    assert sida_main(["check", str(here), "sida-a1.0"]) == 1
+    assert "is not the network that row 'sida-a1.0' was measured of" in capsys.readouterr().err
+
+
+def test_agreement_tells_the_last_digit_from_the_printed_ones():
+    stored = {0: "4.712345678901234", 1: "4.812345678901234"}
+    same = agreement("fd", stored, {t: float(text) for t, text in stored.items()}, decimals=2)
+    assert (same["same"], same["as_printed"], same["printed"]) == (True, True, "4.76 ± 0.07")
+    near = agreement("fd", stored, {0: 4.712345678, 1: 4.812345678}, decimals=2)
+    assert (near["same"], near["as_printed"]) == (False, True)
+    assert near["share"] < 1e-7
+    far = agreement("fd", stored, {0: 4.9, 1: 4.8}, decimals=2)
+    assert not far["as_printed"]
+    # Seven digits were stored once.
+    assert agreement("fd", {0: "4.712346"}, {0: 4.712345678901234}, digits=7)["same"]
+
+
+def test_storing_keeps_networks_where_asked(here):
+    store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sida-a1.0": "x"})
+    assert not [*(here / "a").rglob("*.safetensors")]
+    store(STORED, here / "b", {"preset": "demo", "title": ""}, {"sida-a1.0": "x"}, networks=True)
+    assert len([*(here / "b").rglob("*.safetensors")]) == 4
