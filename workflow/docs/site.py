@@ -15,6 +15,7 @@ from sida.files.atomic import write_text
 
 #: Packages whose docstrings become the reference.
 _PACKAGES = ("sida", "eval", "workflow")
+_STYLE = "docs/images/site.css"
 _LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 _CODE = re.compile(r"(^```.*?^```|^(?: {4}|\t)[^\n]*$)", re.M | re.S)
 
@@ -34,6 +35,7 @@ def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
     pages += [root / "config" / "README.md", root / "tests" / "golden" / "README.md"]
     for page in pages:
         write_text(out / page.relative_to(root), _with_links(page.read_text(encoding="utf-8"), page, root, out))
+    shutil.copyfile(root / _STYLE, out / _STYLE)
     return pages + _reference(out, root)
 
 
@@ -71,7 +73,8 @@ def _reference(out: Path, root: Path) -> list[Path]:
             page, source = out / "api" / package / f"{room}.md", root / package / room
             source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
             about = (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-            write_text(page, f"# {package}.{room}\n\n::: {package}.{room}\n")
+            # Pages for people come first in the search.
+            write_text(page, f"---\nsearch: {{boost: 0.1}}\n---\n# {package}.{room}\n\n::: {package}.{room}\n")
             listed.append(f"- [{package}.{room}]({package}/{room}.md): {about.replace('``', '`')}")
             made.append(page)
     write_text(out / "api" / "README.md", "\n".join([*listed, ""]))
