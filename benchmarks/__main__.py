@@ -31,6 +31,7 @@ SLOW = [
     "gpu_loop",
     "demo_stages",
     "training_step_compiled",
+    "peers",
     "protocol_choices",
 ]
 

@@ -163,7 +163,8 @@ class InceptionCPUExtractor(InceptionExtractor):
             raise UserError(f"{self.path}: gives other features with folded convolutions; use 'inception'")
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
-        with getattr(self, "_folded", contextlib.nullcontext()):
+        # TorchScript's own optimisation repeats for every shape, and would see none of the replaced operations.
+        with torch.jit.optimized_execution(False), getattr(self, "_folded", contextlib.nullcontext()):
             return super()._features(images)
 
 
@@ -193,6 +194,10 @@ class _Folded(TorchDispatchMode):
         self._own = {tensor.data_ptr() for tensor in tensors}
         self._notes: dict[int, _Convolution] = {}
         self._last: tuple[torch.Tensor | None, _Convolution | None] = (None, None)  # output of the latest operation
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the import of torch's compiler takes seconds
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         aten = torch.ops.aten

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ EXTRACTORS = {
     "dinov2_tf32": Ours("dinov2", "DinoV2TF32Extractor", _DINOV2),
     "dinov2_fp16": Ours("dinov2", "DinoV2HalfExtractor", _DINOV2),
 }
+#: Variants that are faster on a processor.
+ON_PROCESSOR = {"inception": "inception_cpu"}
 
 
 def extractor_names() -> list[str]:
@@ -122,6 +124,13 @@ def make_extractors(
     return {name: get_extractor(name, device, **(options or {}).get(name, {})) for name in names}
 
 
-def extract(images: torch.Tensor, extractors: Mapping[str, Extractor]) -> dict[str, Features]:
-    """Features of uint8 images (N, C, H, W) by every extractor, one pass each."""
-    return {name: Features(*extractor.features_and_logits(images)) for name, extractor in extractors.items()}
+def extract(
+    images: torch.Tensor, extractors: Mapping[str, Extractor], classes: Collection[str] | None = None
+) -> dict[str, Features]:
+    """Features of uint8 images (N, C, H, W) by every extractor, one pass each; logits of all or of ``classes``."""
+    return {
+        name: Features(*extractor.features_and_logits(images))
+        if classes is None or name in classes
+        else Features(extractor(images), None)
+        for name, extractor in extractors.items()
+    }

@@ -215,23 +215,24 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
             finished.write(trial, records[-1])
             progress.update(done, _headline(protocol, records[-1]), force=done == total)
 
-        with _overlapped(measurer.spec.device.startswith("cuda")) as overlapped:
+        with overlapped(measurer.spec) as later:
             for trial in wanted:
                 start = time.monotonic()
                 sums = measurer.sums(trial, 0, protocol.num_samples, progress, done)
                 done += protocol.num_samples
-                overlapped(functools.partial(record, trial, sums, time.monotonic() - start, done))
+                later(functools.partial(record, trial, sums, time.monotonic() - start, done))
     finished.forget()
     return records
 
 
 @contextmanager
-def _overlapped(threaded: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Runs functions one after the other; with ``threaded`` in a thread, so that the GPU does not wait for them.
+def overlapped(spec: MeasureSpec) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Runs functions one after the other, in a thread unless the measurement has one core.
 
+    So a GPU does not wait for metrics, and the cores of a processor that a metric leaves idle measure the next trial.
     An exception is raised when the next function is submitted, or at the end.
     """
-    if not threaded:
+    if spec.device == "cpu" and (spec.threads or os.cpu_count()) == 1:
         yield lambda function: function()
         return
     with ThreadPoolExecutor(1, "metrics") as thread:
@@ -248,8 +249,8 @@ def _overlapped(threaded: bool) -> Iterator[Callable[[Callable[[], None]], None]
 
 
 def default_batch_size(protocol: Protocol, small: int) -> int:
-    """Images per batch: ``small`` for small images, fewer for large images."""
-    return small if (protocol.resolution or 64) <= 64 else 32
+    """Images per batch: ``small`` for small images, fewer for large images and those of any size."""
+    return small if protocol.resolution is not None and protocol.resolution <= 64 else 32
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import torch
 
 from eval.features.base import Extractor
 from eval.features.registry import extract
+from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol
 from eval.measuring.trial import TrialSums
 from sida.errors import UserError
@@ -56,9 +57,11 @@ def run_pass(
         progress: Called after each batch with the number of finished images.
     """
     position = first
+    # The last layer of Inception is a product of 2048 × 1008; only kinds with sums of their own look at it.
+    classes = {metric.extractor for metric in sums.metrics if type(metric).update is not Metric.update}
     with tf32(sums.protocol.allow_tf32):
         for batch in prefetch(batches, prefetched, sums.device) if prefetched else batches:
-            sums.update(extract(batch.images, extractors), batch.classes, position)
+            sums.update(extract(batch.images, extractors, classes), batch.classes, position)
             position += len(batch.images)
             if progress is not None:
                 progress(position - first)

@@ -255,7 +255,7 @@ def _extract_all(
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     done = 0
     for images in batches:
-        outputs = extract(images, used)
+        outputs = extract(images, used, ())
         for name, sums in statistics.items():
             sums.update(outputs[name].features)
         for name, parts in kept.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eval.features.registry import ON_PROCESSOR
 from eval.measuring.images import ImageFiles
-from eval.measuring.measure import Measurer, threads
+from eval.measuring.measure import Measurer, overlapped, threads
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.sources import CallableSource
@@ -159,6 +161,7 @@ def score_images(
     num_samples: int | None = None,
     name: str | None = None,
     allow_duplicates: bool = False,
+    fast: bool = False,
     **settings: Any,
 ) -> Score:
     """Measures images in files, or those that a function or network draws.
@@ -172,12 +175,20 @@ def score_images(
         num_samples: Images per trial, if not the protocol's n; the result is then not comparable.
         name: Label; by default the name of the path or function.
         allow_duplicates: Accept equal images.
+        fast: Measure with ``inception_cpu`` where the protocol names ``inception``; values of both are told apart.
         **settings: Other fields of :class:`~eval.measuring.spec.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
     """
     chosen = _with_samples(load_protocol(protocol), num_samples)
+    if fast:
+        replaced = [
+            dataclasses.replace(m, extractor=ON_PROCESSOR.get(m.extractor, m.extractor)) for m in chosen.metrics
+        ]
+        chosen = dataclasses.replace(chosen, name=f"{chosen.name}-fast", metrics=tuple(replaced))
+        given = settings.get("extractors") or {}
+        settings["extractors"] = {ON_PROCESSOR.get(name, name): options for name, options in given.items()}
     used = {metric.extractor for metric in chosen.metrics}
     for unknown in [key for key in settings.get("extractors") or {} if key not in used]:
         fault = f"protocol '{chosen.name}' uses no feature network '{unknown}'{suggestion(unknown, used)}"
@@ -203,11 +214,12 @@ def score_images(
         assert callable(images)
         measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
     progress = Progress(f"score {label}", count * chosen.num_samples, "img", interval=2)
-    records = []
-    with threads(spec.threads):
+    records: list[dict[str, Any]] = []
+    record = lambda trial, sums: records.append(measurer.record(trial, sums))
+    with threads(spec.threads), overlapped(spec) as later:
         for trial in range(count):
             sums = measurer.sums(trial, 0, chosen.num_samples, progress, trial * chosen.num_samples)
-            records.append(measurer.record(trial, sums))
+            later(functools.partial(record, trial, sums))
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
     return Score(label, chosen, records, remarks, spec.family, spec.nfe)
 

@@ -39,7 +39,7 @@ class PictureStore(ImageStore):
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         self._shape: tuple[int, ...] | None = None
         self._lossy: dict[int, str] = {}
-        self.remarks = self._order = _order_of({Path(files.name(int(i))).parent for i in self._members})
+        self.remarks = self._order = _order_of({os.path.dirname(files.name(int(i))) for i in self._members})
         labels = read_labels(files, self._members, anywhere=True)
         self.classes = labels if labels is not None and labels.ndim == 1 else None
 
@@ -77,7 +77,7 @@ class PictureStore(ImageStore):
         return np.stack(images)
 
 
-def _order_of(folders: Set[Path]) -> tuple[str, ...]:
+def _order_of(folders: Set[str]) -> tuple[str, ...]:
     if len(folders) < 2:
         return ()
     return (
@@ -114,8 +114,9 @@ def _lossy(form: str, encoded: bytes) -> str | None:
 
 def _is_picture(name: str) -> bool:
     """Whether a file is a picture by its suffix; hidden files and ``__MACOSX`` are not."""
-    parts = Path(name).parts
-    return Path(name).suffix.lower() in PICTURES and not any(p.startswith(".") or p == "__MACOSX" for p in parts)
+    if os.path.splitext(name)[1].lower() not in PICTURES:
+        return False
+    return not any(part.startswith(".") or part == "__MACOSX" for part in name.replace(os.sep, "/").split("/"))
 
 
 def _unequal(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> str:

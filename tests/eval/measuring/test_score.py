@@ -524,3 +524,16 @@ def test_spread_is_the_one_the_protocol_names(tmp_path):
     assert spreads[1, "runs"] == pytest.approx([np.std(v, ddof=1) for v in values.values()])
     assert spreads[0, "runs"] == pytest.approx([np.std(v) for v in values.values()])
     assert spreads[1, "splits"] == pytest.approx([np.std(values["fd"], ddof=1), np.mean(splits)])
+
+
+def test_the_fast_network_of_processors_is_told_apart_and_gives_nearly_the_same_values(stand_ins):
+    folder, protocol, settings = stand_ins
+    metrics = [metric for metric in protocol["metrics"] if metric["key"] in ("is", "precision", "kid")]
+    asked = protocol | {"metrics": metrics, "references": {"batch": protocol["references"]["batch"]}}
+    settings = settings | {"extractors": {"inception": settings["extractors"]["inception"]}}
+    plain, fast = (score_images(folder / "samples.zip", asked, fast=fast, **settings) for fast in (False, True))
+    for key in ("is", "precision", "kid"):
+        assert fast.values(key) == pytest.approx(plain.values(key), rel=1e-4)
+    assert fast.protocol.sha256 != plain.protocol.sha256
+    digests = [score.records[0]["extractors"] for score in (plain, fast)]
+    assert digests[0]["inception"] != digests[1]["inception_cpu"]
