@@ -68,7 +68,7 @@ def bibliography_items(keys: Iterable[str]) -> str:
         if key in wanted:
             field = dict(_FIELD.findall(entry.bibtex))
             where = field.get("journal") or field.get("howpublished", "")
-            authors = field["author"].replace(" and ", "; ")
+            authors = field["author"].replace(" and ", "; ").removesuffix(".")
             items.append(rf"\bibitem{{{key}}} {authors}. {field['title']}. {where}, {field['year']}.")
     return "\n".join([r"\begin{thebibliography}{99}", *items, r"\end{thebibliography}", ""]) if items else ""
 

@@ -19,7 +19,7 @@ Ratio = Literal["released", "logits"]
 RATIO_RANGE = (0.1, 20.0)
 
 
-def divergence_weight(ratio: torch.Tensor, divergence: Divergence) -> torch.Tensor:
+def expansion_weight(ratio: torch.Tensor, divergence: Divergence) -> torch.Tensor:
     """Weight ``w = r² f''(r)`` of the SiD term; for ``jeffreys`` the mixture 0.6 + 0.4 r of the released code.
 
     Args:
@@ -49,7 +49,7 @@ class UniInstructLoss(SiDALoss):
         logits     r = clamp(exp l) / mean, then w / mean     (ours: means over the images, as in f-distill)
 
     Attributes:
-        divergence: Name of the f-divergence, see :func:`divergence_weight`.
+        divergence: Name of the f-divergence, see :func:`expansion_weight`.
         ratio: Estimate of the density ratio.
         variance_reduction: Whether a ``released`` ratio is divided by the sum over the micro-batch.
 
@@ -75,11 +75,11 @@ class UniInstructLoss(SiDALoss):
     ) -> dict[str, torch.Tensor]:
         """See :meth:`SiDALoss.further_terms`."""
         if self.ratio == "released":
-            weight = divergence_weight(self.released_ratio(adversarial * sid[0].numel()), self.divergence)
+            weight = expansion_weight(self.released_ratio(adversarial * sid[0].numel()), self.divergence)
         else:
             (ratio,) = keep(mask, logits.detach().mean(dim=(1, 2, 3), keepdim=True))
             ratio = ratio.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).exp().clamp(*RATIO_RANGE)
-            weight = divergence_weight(ratio / mean_of_kept(mask, ratio), self.divergence)
+            weight = expansion_weight(ratio / mean_of_kept(mask, ratio), self.divergence)
             weight = weight / mean_of_kept(mask, weight)
         return {"weighted_sid": weight * sid}
 

@@ -8,7 +8,7 @@ import torch
 from sida.config.mapping import from_mapping
 from sida.errors import UserError
 from sida.losses import SiDALoss
-from sida.losses.uni_instruct import UniInstructLoss, divergence_weight
+from sida.losses.uni_instruct import UniInstructLoss, expansion_weight
 from sida.methods.uni_instruct import UniInstructOptions
 from sida.sampling import one_step
 from sida.training import Schedule
@@ -84,7 +84,7 @@ def test_weights_of_given_losses(case, losses, on):
     loss = UniInstructLoss(divergence=divergence, variance_reduction=bool(on))
     ratio = loss.released_ratio(given["gan_per_image"])
     assert relative_error(ratio, expected["density_ratio"]) < 1e-9
-    sid = divergence_weight(ratio, divergence).view(-1, 1, 1, 1).expand_as(given["sid"]) * LAMBDAS["lambda_sid"]
+    sid = expansion_weight(ratio, divergence).view(-1, 1, 1, 1).expand_as(given["sid"]) * LAMBDAS["lambda_sid"]
     assert relative_error(sid / len(ratio), expected["d_sid"]) < 1e-9
 
 
