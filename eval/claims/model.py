@@ -79,9 +79,9 @@ RULES = {
     "(`sida-eval barrier`): its 95 % interval over at least three training seeds of A lies in the given range; with B, "
     "it is larger for A than for B (Welch's t)",
     "LAYERS": "how much each block of network A changes its output (`sida-eval layers`): for at least half of the "
-    "blocks the largest change over noise levels is at least the factor times the smallest, and two blocks change it "
-    "most at different levels; both by 95 % intervals over repeats, of which every other finds the levels and the rest "
-    "compare them; not shown where the same network before any training does so, too",
+    "blocks the largest change over noise levels is at least the factor times the smallest, beyond the ratio that the "
+    "network has before any training, and two blocks change it most at different levels; both by 95 % intervals over "
+    "repeats, of which every other finds the levels and the rest compare them",
     "NEAR": "A is at most the given factor times B, by the rule LT against that multiple",
     "NONE": "not decidable by these measurements; the reason is given",
 }
@@ -251,6 +251,7 @@ class Claim:
         counterpart: Claims of the papers that a claim about digits is the counterpart of, with commas between them.
         opposite: The same where the claim states the opposite, such that its support speaks against theirs.
         related: Claims of the papers about the same matter that ask another question.
+        here: What small networks say about a claim of the papers without a counterpart, or why they cannot decide it.
         repeats: Scatter of repeated rows of the scope (key ``repeats`` of the file).
     """
 
@@ -266,6 +267,7 @@ class Claim:
     counterpart: str = ""
     opposite: str = ""
     related: str = ""
+    here: str = ""
     note: str = ""
     repeats: Repeats | None = None
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from eval.measuring.weight_study import StudySpec, write_study
-from eval.results.layers import SIGMA, ProfileSize
+from eval.results.layers import SIGMA, UNTRAINED, ProfileSize
 from sida.config.mapping import from_mapping
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.networks.blocks import UNetBlock
+from sida.networks.build import architecture, build_network
 from sida.networks.checkpoint import load_network
 from sida.networks.edm2_unet import EDM2Block
 from sida.networks.unet import UNet
@@ -56,14 +57,40 @@ def measure_layers(spec: Mapping[str, Any], out: str | os.PathLike[str], where: 
 
 def _profiles(spec: LayersSpec, where: str) -> dict[str, list[float]]:
     net, metadata = load_network(spec.network, spec.device)
+    # Generators of one step see no data.
+    init_sigma = (metadata.get("sampler") or {}).get("init_sigma")
+    curves = profile_of(net, spec, where, init_sigma)
+    if init_sigma is None:
+        fresh = profile_of(untrained(architecture(net), spec.device), spec, where)
+        curves |= {f"{UNTRAINED}{name}": changes for name, changes in fresh.items() if name != SIGMA}
+    return curves
+
+
+def untrained(config: Mapping[str, Any], device: str = "cpu") -> nn.Module:
+    """The network of a configuration before any training, with weights of seed 0, for evaluation."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_network(config).to(device).eval()
+
+
+def profile_of(net: nn.Module, spec: LayersSpec, where: str, init_sigma: float | None = None) -> dict[str, list[float]]:
+    """Changes of a network's output without each block, by noise level and repeat.
+
+    Args:
+        net: The network, in evaluation mode.
+        spec: Noise levels, images and data set.
+        where: Place named in errors.
+        init_sigma: Noise level of a generator of one step, whose profile has this level alone.
+
+    Raises:
+        UserError: Data that are no pixels, or a network without residual blocks.
+    """
     data = load_dataset(spec.dataset, f"{where}.dataset")
     modules = [(name, module) for name, module in net.named_modules() if isinstance(module, (UNetBlock, EDM2Block))]
     # Files sort their keys, so that names begin with the place in the network.
     blocks = {f"{place:02d} {name.partition('.')[2]}": block for place, (name, block) in enumerate(modules, 1)}
     if not blocks or not data.is_pixels:
         raise UserError(f"{where}: needs a U-Net with residual blocks as network, and pixels as dataset")
-    # Generators of one step see no data.
-    init_sigma = (metadata.get("sampler") or {}).get("init_sigma")
     low, high = (float(getattr(net, name)) for name in ("sigma_min", "sigma_max"))
     levels = np.geomspace(max(low, spec.sigma_min), min(high, spec.sigma_max), spec.levels)
     curves: dict[str, list[float]] = {name: [] for name in (SIGMA, *blocks)}

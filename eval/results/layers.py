@@ -7,6 +7,9 @@ Images y and noise n are equal for all blocks and noise levels. The denoiser D =
 layers: at low noise D tends to its input x, while EDM's preconditioning gives the target of F unit variance at every
 noise level.
 
+A block's profile may vary with the noise by the form of the network alone, so that files of teachers also have the
+profile of the same network before any training.
+
 A student is trained at σ_init with latents alone, so its profile is of σ_init, with y = 0.
 """
 
@@ -21,6 +24,8 @@ from sida.config.ranges import Count, Positive, Range
 
 #: Column of noise levels in the file of a profile; the other columns are the changes by block.
 SIGMA = "sigma"
+#: Start of the columns of the network before any training.
+UNTRAINED = "untrained "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +56,19 @@ class LayerSettings(ProfileSize, StudiedRows):
     """
 
 
-def profiles(curves: Mapping[str, Sequence[float]]) -> dict[str, dict[float, list[float]]]:
-    """Changes of the repeats by noise level, by block, from the columns of a file."""
-    found: dict[str, dict[float, list[float]]] = {block: {} for block in curves if block != SIGMA}
-    for block, levels in found.items():
-        for sigma, change in zip(curves[SIGMA], curves[block]):
-            levels.setdefault(sigma, []).append(change)
+def profiles(curves: Mapping[str, Sequence[float]], untrained: bool = False) -> dict[str, dict[float, list[float]]]:
+    """Changes of the repeats by noise level, by block, from the columns of a file.
+
+    Args:
+        curves: Columns of the file.
+        untrained: Whether to give those of the network before any training; empty if the file has none.
+    """
+    start = UNTRAINED if untrained else ""
+    chosen = {name: values for name, values in curves.items() if name.startswith(UNTRAINED) == untrained}
+    found: dict[str, dict[float, list[float]]] = {}
+    for name, values in chosen.items():
+        if name != SIGMA:
+            levels = found.setdefault(name.removeprefix(start), {})
+            for sigma, change in zip(curves[SIGMA], values):
+                levels.setdefault(sigma, []).append(change)
     return found

@@ -11,6 +11,10 @@ from workflow.docs.numbers import StudyNumbers
 from workflow.docs.study import Study
 from workflow.docs.words import block
 
+#: Columns of the table, with their heads.
+_COLUMNS = {"for": "for it", "against": "against it", "open": "not decided", "other": "other question, or why none"}
+_SPEAKS = {"supported": "for", "contradicted": "against"}
+
 
 def paper_claims(root: Path, studies: Mapping[str, Study]) -> str:
     """Table with one row for each claim about the papers.
@@ -19,21 +23,28 @@ def paper_claims(root: Path, studies: Mapping[str, Study]) -> str:
         root: The repository.
         studies: Stored studies by name.
     """
-    found: dict[str, list[str]] = {}
+    columns: dict[str, dict[str, list[str]]] = {}
     for study in studies.values():
         numbers = StudyNumbers(study)
-        home = study.folder.parent.relative_to(root / "studies")
+        home, base = study.folder.parent, root / "studies"
+        home = home.relative_to(base) if home.is_relative_to(base) else Path(home.name)
         places = {claim: f"#{one.experiment.id}" for one in study.answers for claim in one.experiment.claims}
         for claim in study.claims:
             link = f"[{claim.id}]({home}/README.md{places.get(claim.id, '')})"
             line = f"{link} **{numbers.word(claim.id)}**: {markdown(claim.statement)}"
-            for theirs in filter(None, claim.counterpart.split(", ")):
-                found.setdefault(theirs, []).append(line)
-    rows = ["| claim of the papers | in the stored studies |", "|---|---|"]
+            place = _SPEAKS.get(study.decided[claim.id]["verdict"], "open")
+            turned = {"for": "against", "against": "for"}.get(place, place)
+            for theirs, column in ((claim.counterpart, place), (claim.opposite, turned), (claim.related, "other")):
+                for one in filter(None, theirs.split(", ")):
+                    columns.setdefault(one, {}).setdefault(column, []).append(line)
+    rows = [f"| claim of the papers | {' | '.join(_COLUMNS.values())} |", "|---" * (1 + len(_COLUMNS)) + "|"]
     for claim in load_claims(root / "studies/papers/claims.yaml"):
         if claim.scope == "paper":
-            answers = "<br>".join(found.get(claim.id, ())) or _why_none(claim)
-            rows.append(f"| {claim.id}: {markdown(claim.statement)} | {answers} |")
+            found = columns.get(claim.id, {})
+            cells = ["<br>".join(found.get(column, ())) or "–" for column in _COLUMNS]
+            if claim.here or not found:
+                cells[-1] = "<br>".join([markdown(claim.here) or _why_none(claim), *found.get("other", ())])
+            rows.append(f"| {claim.id}: {markdown(claim.statement)} | {' | '.join(cells)} |")
     return block(rows)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from eval.claims.amounts import deciding
 from eval.claims.cost import cost_table
 from eval.claims.model import DEPENDS, SIGNS
+from eval.claims.numbers import p_text
 from eval.claims.power import plans, power_table
 from eval.claims.write import CHANCE
 from eval.effects.contrast import Interval, difference, mean_interval
@@ -20,6 +21,8 @@ from eval.tables import Table, to_markdown
 from eval.tables.effects import effect_text
 from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
+from sida.files.atomic import read_hashed_json
+from sida.files.text_files import read_csv
 from workflow.docs.study import Study
 from workflow.docs.words import block, in_words
 
@@ -91,6 +94,11 @@ class StudyNumbers:
         outcomes = [claim["verdict"] for claim in self._study.decided.values()]
         shown = [word for word in SIGNS if word != DEPENDS or word in outcomes]
         return ", ".join(f"{outcomes.count(word)} {SIGNS[word]}" for word in shown)
+
+    @property
+    def comparisons(self) -> str:
+        """Sentences with the number of comparisons that have a p value, and of those that many comparisons leave."""
+        return str(read_hashed_json(self._study.verdicts_file)["comparisons"])
 
     def word(self, claim: str) -> str:
         """A claim's verdict as an answer: ``yes``, ``no``, ``depends on the teacher`` or ``not decided``."""
@@ -173,6 +181,22 @@ class StudyNumbers:
             for nested in (self._nested(metric, first), self._nested(metric, second))
         )
         return effect_text(difference(a, b), decimals, factor) + unit
+
+    def quoted_order(self, metric: str, teacher: str) -> str:
+        """Spearman's rank correlation of a study's recipes with the FIDs of ``quoted.csv`` beside it, with its p value.
+
+        Recipes are ranked by the mean of a metric over the students of a teacher.
+        """
+        from scipy.stats import spearmanr
+
+        path = self._study.folder.parent / "quoted.csv"
+        quoted = {record["recipe"]: float(record["fid"]) for _, record in read_csv(path)[1]}
+        groups = [self._study.group(f"recipe={recipe},teacher={teacher}") for recipe in quoted]
+        means = [
+            Estimate.of([self._study.measured.estimate(run, metric).mean for run in group]).mean for group in groups
+        ]
+        found = spearmanr(means, [*quoted.values()])
+        return f"{found.statistic:.2f} ({p_text(float(found.pvalue))})".replace("-", "−")
 
     def variances(self, metric: str, *groups: str) -> str:
         """Table of the standard deviations of runs with equal trials: trials, training seeds, teachers."""

@@ -74,7 +74,7 @@ def repeated_table(first: Study, second: Study, names: tuple[str, str]) -> str:
 def _settings(study: Study, run: str) -> str | None:
     """Settings of a row's training and of its teacher without places; None if the stored row had others."""
     preset, row = study.preset, study.preset.runs[run]
-    if row.method == "data" or study.facts["asked"].get(run) != row_digest(preset, run):
+    if row.method == "data" or study.facts["rows"].get(run) != row_digest(preset, run):
         return None
     specs = [preset.specs.teacher(row.teacher)] if row.teacher else []
     specs += [preset.specs.student(run)] if row.trained_here else []

@@ -17,7 +17,7 @@ LEVELS = (0.02, 0.4, 8.0)
 LOW, HIGH, FLAT = (4.0, 2.0, 1.0), (1.0, 2.0, 4.0), (1.0, 1.1, 1.2)
 
 
-def made(folder, *blocks, scatter=0.02, run="t", sigmas=LEVELS):
+def made(folder, *blocks, scatter=0.02, run="t", sigmas=LEVELS, before=(1.0, 1.0, 1.0)):
     """Evidence of a network whose blocks change the output by these means at the three levels, over eight repeats."""
     turns = [1 + scatter * (repeat % 4 - 1.5) for repeat in range(8)]
     curves = {"sigma": [sigma for _ in turns for sigma in sigmas]}
@@ -26,6 +26,7 @@ def made(folder, *blocks, scatter=0.02, run="t", sigmas=LEVELS):
         curves[f"block{number}"] = [
             mean * turns[(repeat + number + 2 * place) % 8] for repeat in range(8) for place, mean in enumerate(means)
         ]
+        curves[f"untrained block{number}"] = [mean for _ in range(8) for mean in before[: len(sigmas)]]
     write_hashed_json(folder / f"layers/{run}.json", {"format": "sida-layers/1", "run": run, "curves": curves})
     return evidence(lines(run, [4.0, 4.1]), students=folder / "students")
 
@@ -63,6 +64,15 @@ def test_the_verdict_names_counts_and_levels(tmp_path):
     assert amount(found.claim.parts[0], finding)["text"] == "2 of 3 blocks vary with noise"
 
 
+def test_a_network_that_varies_as_much_before_its_training_shows_nothing(tmp_path):
+    assert verdict(made(tmp_path, LOW, HIGH, before=(1.0, 1.2, 1.4))).outcome == "supported"
+    assert verdict(made(tmp_path, LOW, HIGH, before=(1.0, 2.0, 4.0))).outcome == "contradicted"
+    found = made(tmp_path, LOW, HIGH)
+    curves = {"sigma": [*LEVELS] * 8, "a": [4.0, 2.0, 1.0] * 8, "b": [1.0, 2.0, 4.0] * 8}
+    write_hashed_json(tmp_path / "layers/t.json", {"format": "sida-layers/1", "run": "t", "curves": curves})
+    assert verdict(found).outcome == "not decided here"
+
+
 def test_levels_are_chosen_by_other_repeats_than_those_that_compare_them(tmp_path):
     """Noise without a difference between levels: the largest of the first repeats is not the largest of the others."""
     found = made(tmp_path, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), scatter=0.3)
@@ -72,6 +82,7 @@ def test_levels_are_chosen_by_other_repeats_than_those_that_compare_them(tmp_pat
 def test_a_file_with_too_few_repeats_is_one_line(tmp_path):
     found = made(tmp_path, LOW, HIGH)
     curves = {"sigma": [*LEVELS], "a": [1.0, 2.0, 3.0], "b": [3.0, 2.0, 1.0]}
+    curves |= {f"untrained {block}": [1.0, 1.0, 1.0] for block in "ab"}
     write_hashed_json(tmp_path / "layers/t.json", {"format": "sida-layers/1", "run": "t", "curves": curves})
     with pytest.raises(UserError) as caught:
         verdict(found)
