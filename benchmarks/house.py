@@ -33,8 +33,8 @@ FLOORS = {
         ("cli",),
     ),
     "eval": (
-        ("effects", "exact_sum", "features", "frechet", "kernel_distance", "precision_recall", "results"),
-        ("extrapolation", "inception_score", "memorisation", "statistics"),
+        ("effects", "exact_sum", "features", "frechet", "kernel_distance", "precision_recall"),
+        ("extrapolation", "inception_score", "memorisation", "results", "statistics"),
         ("measuring",),
         ("figures", "tables"),
         ("claims", "scoring"),

@@ -44,12 +44,16 @@ class ScoreRow(Score):
         return rows.assign(value=rows["value"].astype(float))
 
     def latex(self, table: str | None = None) -> str:
-        """The row in LaTeX with the columns, decimals and units of a table such as ``table1``."""
-        return latex_row(self, row_columns(self.protocol, table))
+        """The row in LaTeX with the columns, decimals and units of a table such as ``table1``.
+
+        Raises:
+            UserError: The row is not comparable with the table's published numbers.
+        """
+        return latex_row(self, row_columns(self.protocol, table, self))
 
     def markdown(self, table: str | None = None) -> str:
         """The row as a Markdown table."""
-        return markdown_row(self, row_columns(self.protocol, table))
+        return markdown_row(self, row_columns(self.protocol, table, self))
 
 
 def score(

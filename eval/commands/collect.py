@@ -27,14 +27,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collects the measurements and prints their number."""
-    from eval.results.exchange import read_exchanged
-    from eval.results.measurements import collect, write_csv
+    from eval.results.exchange import read_exchanged, require_beside
+    from eval.results.measurements import collect, long_rows, write_csv
     from eval.results.stored import taken
 
     stored = taken(*args.stored) if args.stored else []
     here = None if args.runs is None else [run for run in args.runs if run not in args.stored[1:]]
     records = collect(args.folder, here)
     others = [row for path in args.add for row in read_exchanged(path)]
+    require_beside(others, [*stored, *long_rows(records)], ", ".join(args.add))
     rows = write_csv(args.out, records, [*stored, *others])
     runs = len({record["run"] for record in records})
     print(f"{args.out}: {rows - len(others) - len(stored)} values of {len(records)} trials of {runs} generators")

@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   sida-eval compare results/released published
   sida-eval compare score.json results/demo --pair "My model=sida-a1.0"
 
-Runs that were measured under different protocols are refused; the differing field is named.
+Values that are not comparable are left out; a run without any comparable value is refused, and the field is named.
 """
 
 

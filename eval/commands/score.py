@@ -80,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from eval.commands._options import check_output, extractor_options, pairs
-    from eval.measuring.protocol import load_protocol
-    from eval.measuring.score import NetworkFile, names_network, score_images
+    from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
     from eval.results.exchange import exchanged
     from eval.tables.scores import latex_row, row_columns, table_protocol
     from sida.config.mapping import load_spec
@@ -104,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("score: name a table (--like table1) or a protocol (--protocol cifar10)")
     table = args.table or args.like
     protocol = args.protocol or table_protocol(args.like)
-    columns = row_columns(load_protocol(protocol), table)
+    row_columns(chosen_protocol(protocol, args.num_samples, args.fast), table)
     images = args.source or args.images or args.function
     nfe, family = args.nfe, args.family
     if network:
@@ -131,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     # Files first: an error while printing must not lose the measurement.
     if args.out:
         write_hashed_json(args.out, score.record())
-    row = latex_row(score, columns)
+    row = latex_row(score, row_columns(score.protocol, table, score))
     if args.latex:
         write_text(args.latex, row + "\n")
     if args.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 from collections.abc import Collection, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
+from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
 from sida.config.plugins import load_class
 from sida.config.ranges import names_object
 from sida.errors import UserError, suggestion
@@ -66,6 +68,23 @@ def extractor_assets(name: str) -> tuple[str, ...]:
     return EXTRACTORS[name].assets if name in EXTRACTORS else _class(name).assets
 
 
+def registered_digest(name: str) -> str:
+    """Digest of an extractor with its registered downloads, without loading it.
+
+    It is the registered digest of the file if this is the whole network, else the one recorded when the extractor was
+    first made here; ``asset NAME``, which is no digest, if neither is known; empty for extractors without downloads.
+    """
+    assets = EXTRACTORS[name].assets if name in EXTRACTORS else ()
+    if name in assets:
+        return registered(name)
+    return recorded(_record_of(name)) or f"asset {assets[0]}" if assets else ""
+
+
+def _record_of(name: str) -> str:
+    """Target of an extractor's own digest in ``assets.lock``."""
+    return f"extractors/{name}"
+
+
 def without_classes(name: str) -> bool:
     """Whether an extractor of this package has no class probabilities; False for custom extractors."""
     return name in EXTRACTORS and not EXTRACTORS[name].classes
@@ -121,7 +140,13 @@ def make_extractors(
     names: Sequence[str], device: str | torch.device = "cpu", options: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, Extractor]:
     """Makes each named extractor once; ``options`` maps names to keyword arguments such as ``path``."""
-    return {name: get_extractor(name, device, **(options or {}).get(name, {})) for name in names}
+    made = {name: get_extractor(name, device, **(options or {}).get(name, {})) for name in names}
+    for name, extractor in made.items():
+        if not (options or {}).get(name) and registered_digest(name).startswith("asset "):
+            # A cache that cannot be written keeps no record, and the values no verdict beside published ones.
+            with contextlib.suppress(ReadOnlyCacheError):
+                write_record(cache_dir(), _record_of(name), {"sha256": extractor.sha256, "size": 0, "url": ""})
+    return made
 
 
 def extract(

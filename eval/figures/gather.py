@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from eval.figures.kind import LineSpec, PanelsFigure
 from eval.figures.layout import CurvesLayout, PanelSpec, SeriesSpec
 from eval.figures.sources import Sources
-from eval.results.published import published_number
-from eval.results.summary import Estimate, require_same_reference
+from eval.results.identity import comparable
+from eval.results.published import Published, published_number
+from eval.results.summary import Estimate, Measurement, require_comparable
 from eval.results.training_logs import Curve, pool
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
@@ -18,7 +19,7 @@ from sida.files.content_hash import csv_text
 
 @dataclass(frozen=True)
 class ReferenceLine:
-    """A horizontal reference line: its label, value, origin, and the run whose measurement it is (None without)."""
+    """A horizontal reference line: its label, value, origin, and the run or the published number that it shows."""
 
     label: str
     value: float
@@ -27,6 +28,7 @@ class ReferenceLine:
     colour: str | None = None
     run: str | None = None
     method: str = "published"
+    published: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,25 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
         if sources.measurements.has(curve.run, spec.metric)
     }
     shown = [*finals, *(line.run for line in lines if line.run is not None)]
-    require_same_reference((row for run in shown for row in sources.measurements.lines(run, spec.metric)), where)
-    notes = _sizes(spec, curves, finals, sources)
+    rows = [row for run in shown for row in sources.measurements.lines(run, spec.metric)]
+    require_comparable(rows, where)
+    notes = (*_sizes(spec, curves, finals, sources), *identities_on(rows, lines, sources.published))
     # With an empty sheet the figure shows published numbers only, and no curve is missing.
     return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing) if sources.runs else (), notes)
+
+
+def identities_on(
+    rows: Iterable[Measurement], lines: Iterable[ReferenceLine], published: Mapping[str, Published]
+) -> tuple[str, ...]:
+    """Note that names the protocols of an axis if its measured values are not all comparable, also with its lines."""
+    named = {row.identity: row.run for row in rows}
+    if named:
+        numbers = [(line.label, published[line.published]) for line in lines if line.published]
+        named |= {number.identity: label for label, number in numbers}
+    found = list(named)
+    reasons = [reason for other in found[1:] if (reason := comparable(found[0], other))]
+    shown = "; ".join(f"{name}: {identity}" for identity, name in named.items())
+    return (f"not comparable with each other: {shown} ({reasons[0]})",) if reasons else ()
 
 
 def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate], sources: Sources) -> tuple[str, ...]:
@@ -121,7 +138,8 @@ def reference_line(
         number = published_number(sources.published, line.published, f"{where}.published")
         std = float(number.std) if number.std else None
         label = line.label or f"{number.row_label} {number.text}"
-        return ReferenceLine(label, number.value, std, f"published: {number.id}", line.colour)
+        origin = f"published: {number.id}"
+        return ReferenceLine(label, number.value, std, origin, line.colour, published=number.id)
     found = layout.line_rows(line, sources.runs)
     if line.where is None and not found:
         return None

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.effects.contrast import pooled_std
-from eval.figures.gather import ReferenceLine, reference_line
+from eval.figures.gather import ReferenceLine, identities_on, reference_line
 from eval.figures.marks import Mark, MarkSeries, Single
 from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
 from eval.figures.sources import Sources
 from eval.results.sheet import Run
-from eval.results.summary import require_same_reference
+from eval.results.summary import require_comparable
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
 
@@ -54,7 +54,7 @@ def gather_points(layout: PointsLayout, sources: Sources) -> list[Marks]:
             for n, line in enumerate(spec.lines)
         ]
         kept = tuple(line for line in lines if line is not None)
-        panel.require_same_reference([line.run for line in kept if line.run is not None], where)
+        panel.require_comparable(kept, where)
         shown = tuple(series for series in curves if series is not None and (series.marks or series.lost))
         found.append(Marks(spec, shown, kept, tuple(panel.missing), tuple(dict.fromkeys(panel.notes))))
     return found
@@ -225,12 +225,14 @@ class _Panel:
             return self.sources.end_missing(row.run, self.spec.metric)
         return "" if measured.has(row.run, self.spec.metric) else f"{self.spec.metric} was not measured"
 
-    def require_same_reference(self, lines: Sequence[str], where: str) -> None:
-        """Refuses values that were measured against different files under one protocol."""
+    def require_comparable(self, lines: Sequence[ReferenceLine], where: str) -> None:
+        """Refuses values of one protocol that are not comparable; notes values of several protocols on one axis."""
         x = self.spec.x.metric if self.spec.x is not None else ""
-        for runs, metric in (({*self._shown, *lines}, self.spec.metric), (self._places, x)):
-            rows = [row for run in sorted(runs) for row in self.sources.measurements.lines(run, metric)]
-            require_same_reference(rows, where)
+        runs = {*self._shown, *(line.run for line in lines if line.run is not None)}
+        for named, metric, levels in ((runs, self.spec.metric, lines), (self._places, x, ())):
+            rows = [row for run in sorted(named) for row in self.sources.measurements.lines(run, metric)]
+            require_comparable(rows, where)
+            self.notes += identities_on(rows, levels, self.sources.published)
 
 
 def _place(by: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.measurements import keep_current, read_measurement, trial_path, write_measurement
+from eval.results.identity import Identity
+from eval.results.measurements import missing_metrics, read_measurement, trial_path, write_measurement
 from sida.runtime import provenance
 
 
@@ -37,13 +38,16 @@ class FinishedTrials:
             write_measurement(trial_path(self._folder, trial), record)
         write_measurement(trial_path(self._out, trial), record)
 
-    def take_back(self, trial: int, spec_sha256: str, names: Mapping[str, Any]) -> bool:
-        """Restores a trial of an earlier attempt if the same code measured the same spec; returns whether it did."""
+    def take_back(
+        self, trial: int, spec_sha256: str, identities: Mapping[str, Identity], names: Mapping[str, Any]
+    ) -> bool:
+        """Restores a trial of an earlier attempt if the same code measured the same values; returns whether it did."""
         copy = trial_path(self._folder, trial)
-        if trial not in self._trials or not keep_current(copy, spec_sha256, names):
+        if trial not in self._trials or missing_metrics(copy, spec_sha256, identities, names):
             return False
         record = read_measurement(copy)
-        if record["environment"].get("code") != provenance.source_digest():
+        latest = [record["environment"], *record.get("added", {}).values()][-1]
+        if latest.get("code") != provenance.source_digest():
             return False
         write_measurement(trial_path(self._out, trial), record)
         return True

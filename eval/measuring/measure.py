@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +23,8 @@ from eval.measuring.references import Reference, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
 from eval.measuring.spec import MeasureSpec
 from eval.measuring.trial import TrialSums, compute_metrics
-from eval.results.measurements import keep_current, trial_path
+from eval.results.identity import Identity
+from eval.results.measurements import extended, missing_metrics, trial_path
 from sida.config.mapping import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError, suggestion
@@ -106,16 +107,21 @@ class Measurer:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Digest of everything that decides the numbers; a trial with the same digest is not measured again."""
-        return sha256_json(
-            {
-                "run": self.spec.run,
-                "source": self.identity,
-                "protocol": self.protocol.trial_sha256,
-                "extractors": {name: extractor.sha256 for name, extractor in self.extractors.items()},
-                "references": {key: reference.sha256 for key, reference in self.references.items()},
-            }
-        )
+        """Digest of everything that decides the images of a trial; values have identities besides."""
+        return sha256_json({"run": self.spec.run, "source": self.identity, "images": self.protocol.image_facts()})
+
+    @functools.cached_property
+    def identities(self) -> dict[str, Identity]:
+        """Identity of each metric's values; a trial's value with the same identity is not measured again."""
+        references = records_of(self.protocol.metrics, self.references)
+        return {
+            metric.key: self.protocol.identity(
+                metric.key,
+                references.get(metric.key, {}).get("sha256", ""),
+                self.extractors[metric.extractor].sha256,
+            )
+            for metric in self.protocol.metrics
+        }
 
     @property
     def batch_size(self) -> int:
@@ -124,8 +130,17 @@ class Measurer:
             return self.spec.batch_size
         return default_batch_size(self.protocol, small=250)
 
-    def sums(self, trial: int, begin: int, end: int, progress: Progress | None = None, done: int = 0) -> TrialSums:
-        """Sums over the images ``begin … end − 1`` of a trial."""
+    def sums(
+        self,
+        trial: int,
+        begin: int,
+        end: int,
+        progress: Progress | None = None,
+        done: int = 0,
+        metrics: Collection[str] | None = None,
+    ) -> TrialSums:
+        """Sums over the images ``begin … end − 1`` of a trial, for all metrics or some of them."""
+        protocol = self.protocol if metrics is None else self.protocol.part(metrics)
         first = self.protocol.seeds(trial)[0]
         seeds = range(first + begin, first + end)
         # Messages name files by path, and generators by the id of the row.
@@ -137,8 +152,8 @@ class Measurer:
         report = None if progress is None else lambda count: progress.update(done + count)
         return run_pass(
             images,
-            self.extractors,
-            TrialSums(self.protocol, self.spec.device),
+            {name: self.extractors[name] for name in protocol.extractors()},
+            TrialSums(protocol, self.spec.device),
             first=begin,
             prefetched=self._prefetched(),
             progress=report,
@@ -158,9 +173,9 @@ class Measurer:
         return {**names, "kept_at": nimg if isinstance(nimg, int) else None, "protocol": self.protocol.record()}
 
     def record(self, trial: int, sums: TrialSums, seconds: float | None = None) -> dict[str, Any]:
-        """The measurement of a whole trial."""
+        """The measurement of a whole trial, with the metrics of its sums."""
         values, details = compute_metrics(sums, self.references, self.spec.device)
-        used = records_of(self.protocol.metrics, self.references)
+        used = records_of(sums.protocol.metrics, self.references)
         record = {
             **self.names(),
             "trial": trial,
@@ -172,7 +187,7 @@ class Measurer:
             "details": details,
             "reference": next(iter(used.values()), {}),
             "metric_references": used,
-            "extractors": {name: extractor.sha256 for name, extractor in self.extractors.items()},
+            "extractors": {name: self.extractors[name].sha256 for name in sums.protocol.extractors()},
             "network_sha256": getattr(self.source, "sha256", None),
             "spec_sha256": self.digest,
             "environment": {**provenance.environment(self.spec.device), "code": provenance.source_digest()},
@@ -183,7 +198,8 @@ class Measurer:
 def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequence[int]) -> list[dict[str, Any]]:
     """Measures the trials of a generator and writes ``<out>/trial-<t>.json``.
 
-    Existing trials of the same spec are kept, and so are trials that an earlier attempt finished with the same code.
+    Existing values of the same images and settings are kept, so that a metric added to a protocol is measured alone; so
+    are trials that an earlier attempt finished with the same code.
 
     Args:
         spec: See :class:`MeasureSpec`.
@@ -203,22 +219,25 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
             raise UserError(f"--trials: protocol '{protocol.name}' has the trials 0-{protocol.trials - 1}, got {trial}")
     finished, names = FinishedTrials(out, trials), measurer.names()
     with threads(measurer.spec.threads):
-        there = lambda trial: keep_current(trial_path(out, trial), measurer.digest, names)
-        wanted = [t for t in trials if not there(t) and not finished.take_back(t, measurer.digest, names)]
+        asked = (measurer.digest, measurer.identities, names)
+        missing = {trial: missing_metrics(trial_path(out, trial), *asked) for trial in trials}
+        wanted = [trial for trial in trials if missing[trial] and not finished.take_back(trial, *asked)]
         done = (len(trials) - len(wanted)) * protocol.num_samples
         total = len(trials) * protocol.num_samples
         progress = Progress(f"measure {measurer.spec.run}", total, "img", done=done)
         records: list[dict[str, Any]] = []
 
         def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
-            records.append(measurer.record(trial, sums, seconds))
+            found = measurer.record(trial, sums, seconds)
+            whole = len(missing[trial]) == len(protocol.metrics)
+            records.append(found if whole else extended(trial_path(out, trial), found))
             finished.write(trial, records[-1])
             progress.update(done, _headline(protocol, records[-1]), force=done == total)
 
         with overlapped(measurer.spec) as later:
             for trial in wanted:
                 start = time.monotonic()
-                sums = measurer.sums(trial, 0, protocol.num_samples, progress, done)
+                sums = measurer.sums(trial, 0, protocol.num_samples, progress, done, missing[trial])
                 done += protocol.num_samples
                 later(functools.partial(record, trial, sums, time.monotonic() - start, done))
     finished.forget()

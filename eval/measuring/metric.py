@@ -1,8 +1,8 @@
-"""Base class of metric kinds: a kind declares its inputs and the content of its digest, and computes the value.
+"""Base class of metric kinds: a kind declares its inputs and settings, and computes the value.
 
 The kinds of this package are in :mod:`eval.measuring.kinds`. A protocol names a custom kind as ``module:object``
-(example: ``docs/examples/coverage.py``). The fields of a kind are settings of the protocol's metric and part of the
-digest.
+(example: ``docs/examples/coverage.py``). The fields of a kind are settings of the protocol's metric and part of
+the identity of its values.
 """
 
 from __future__ import annotations
@@ -72,10 +72,8 @@ class Metric(abc.ABC):
         return () if self.reference is None else (self.reference,)
 
     def facts(self) -> dict[str, Any]:
-        """Everything that can change the number: kind, network, reference, settings of the kind, and custom code."""
+        """Everything that can change the number: kind, network, settings of the kind, and custom code."""
         facts: dict[str, Any] = {"kind": self.kind, "extractor": self.extractor}
-        if self.real is not None:
-            facts["reference"] = self.reference
         common = {field.name for field in dataclasses.fields(Metric)}
         facts |= {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in common}
         return facts | ({"code": source_sha256(type(self))} if names_object(self.kind) else {})

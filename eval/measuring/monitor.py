@@ -90,7 +90,8 @@ def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = 
     """
     unused = _FINAL_ONLY | ({"num_samples"} if options.get("num_samples") is not None else set())
     watched = _watched(load_protocol(protocol))
-    facts = {k: v for k, v in watched.facts().items() if k not in unused} | {"selection": watched.selection_key}
+    facts = {key: value for key, value in watched.recorded_facts().items() if key not in unused}
+    facts["selection"] = watched.selection_key
     data = None if dataset is None else data_digest(load_dataset(dataset))
     fixed = {"references": found} if (found := fixed_digests(watched)) else {}
     return {**by_content(options), "protocol": facts, "dataset": data, **fixed}

@@ -1,26 +1,29 @@
-"""Protocols: everything that two measurements must have in common for their numbers to be comparable.
+"""Protocols: metrics with everything that decides their values.
 
-A protocol is data (``config/protocols/*.yaml``). Its digest covers every field that can change a number, and no other
-field (title, labels, notes). So two values are comparable exactly if their protocol digests are equal.
+A protocol is data (``config/protocols/*.yaml``). Each of its metrics has an identity
+(:class:`eval.results.identity.Identity`) with every field that can change its value, and no other field (other metrics,
+title, labels, notes). Two values are comparable if their identities are equal.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from eval.features import extractor_assets
+from eval.features.registry import registered_digest
 from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
+from eval.results.identity import Identity, identity_of
 from eval.results.selection import read_extended
-from sida.assets.cache import cache_dir
+from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
 from sida.config.label_counts import LabelCounts, find_labels, load_labels
-from sida.config.mapping import Settings, from_mapping
+from sida.config.mapping import Settings, from_mapping, load_yaml
 from sida.config.ranges import CheckedAs, Count, Natural, Range
 from sida.config.resources import find
 from sida.errors import UserError, suggestion
@@ -28,8 +31,11 @@ from sida.files.atomic import sha256_json
 
 #: Divisor N − ddof of a variance.
 Ddof = Annotated[int, Range(least=0, most=1)]
-# Labels enter by content; `selection` and `watch` concern trainings; `if_cached` is resolved when a protocol is loaded.
-_NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection", "watch", "if_cached"}
+# Labels enter by content; `cov_ddof` and `references` enter the metrics that use them; `selection` and `watch` concern
+# trainings; `if_cached` is resolved when a protocol is loaded.
+_NOT_IN_FACTS = {
+    *("name", "title", "notes", "labels", "cov_ddof", "references", "metrics", "selection", "watch", "if_cached"),
+}
 #: Fields about all trials together, the number of trials and the meaning of ±; they change no single trial.
 OF_ALL_TRIALS = {"trials", "ddof", "is_spread"}
 
@@ -70,11 +76,8 @@ class ReferenceSource(Settings):
             raise ValueError("fixed: is for a reference of kind 'dataset' that names one; give the key 'dataset'")
 
     def facts(self) -> dict[str, Any]:
-        """The fields that can change the number."""
-        if self.kind == "dataset":
-            fixed = {"dataset": self.dataset} if self.fixed else {}
-            return {"kind": self.kind, "cov_ddof": self.cov_ddof, **fixed}
-        return {"kind": self.kind, "file": self.asset or self.file, "entry": self.entry, "sha256": self.sha256}
+        """The fields that can change a number of two real moments; the digest of the real side covers the others."""
+        return {"cov_ddof": self.cov_ddof} if self.kind == "dataset" else {"entry": self.entry}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ class Protocol(Settings):
     """Settings of a measurement.
 
     Attributes:
-        name: Short name; not part of the digest.
+        name: Short name, for people.
         resolution: Height and width of images; None takes any.
         channels: 1 or 3; None takes either.
         num_samples: Number of images of one trial, n.
@@ -93,7 +96,7 @@ class Protocol(Settings):
             turn: each equally often).
         labels: Frequencies for ``empirical``: a data set of ``config/labels``, a ``.json`` file (``sida data labels``)
             or its content, or an asset that lists the class of each image. The counts, or the name of the asset,
-            are part of the digest. None reads the classes of the data set itself.
+            are part of identities. None reads the classes of the data set itself.
         quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
             clamped to 0..1, times 255, truncated (latents; ledger, 68).
         cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (ledger, 64).
@@ -107,7 +110,7 @@ class Protocol(Settings):
         selection: Key of the Fréchet distance whose lowest value determines the kept network of a training; None takes
             the first one. It changes no measured number.
         watch: Keys of the metrics that evaluations during training log; metrics that keep features are not allowed.
-            None takes all others. It changes no measured number.
+            None takes all others, and then a further metric trains the students anew. It changes no measured number.
         title: Title for people.
         notes: Sources and remarks for people.
     """
@@ -200,7 +203,7 @@ class Protocol(Settings):
 
     @property
     def labels_asset(self) -> str | None:
-        """Asset that lists classes; its content is not part of the digest, like that of references."""
+        """Asset that lists classes, if ``labels`` names one."""
         return str(self.labels) if is_counted(self.labels) else None
 
     @property
@@ -208,30 +211,61 @@ class Protocol(Settings):
         return isinstance(self.labels, dict) or (self.labels is not None and find_labels(self.labels) is not None)
 
     @functools.cached_property
-    def sha256(self) -> str:
-        """Digest of the fields that can change a number."""
-        return sha256_json(self.facts())
-
-    @functools.cached_property
     def trial_sha256(self) -> str:
         """Digest of the fields that can change a number of one trial or shard."""
         return sha256_json({key: value for key, value in self.facts().items() if key not in OF_ALL_TRIALS})
 
     def facts(self) -> dict[str, Any]:
-        """Content of the digest: plain values in canonical order."""
-        facts = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if f.name not in _NOT_IN_DIGEST | {"metrics", "references"}
-        }
+        """Plain values that can change a number: of the images, and by metric (``metrics``)."""
+        facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _NOT_IN_FACTS}
         if self.labels is not None:
             # Image files are measured without counts, so a missing file is reported only when classes are drawn.
             counts = self.label_counts if self._labels_here else None
             facts["labels"] = counts.sha256 if counts else self.labels_asset
-        used = {key for metric in self.metrics for key in metric.references}
-        facts["references"] = {key: source.facts() for key, source in self.sources.items() if key in used}
-        facts["metrics"] = {metric.key: metric.facts() for metric in self.metrics}
+        return facts | {"metrics": {metric.key: self._metric_facts(metric) for metric in self.metrics}}
+
+    def image_facts(self) -> dict[str, Any]:
+        """The facts that decide the images of a trial."""
+        return {key: value for key, value in self.facts().items() if key not in {*OF_ALL_TRIALS, "metrics"}}
+
+    def recorded_facts(self) -> dict[str, Any]:
+        """Facts in the form of the first trainings' digests: references and ``cov_ddof`` beside the metrics."""
+        facts = {key: value for key, value in self.facts().items() if key != "metrics"}
+        references = {}
+        for key in {key for metric in self.metrics for key in metric.references}:
+            source = self.sources[key]
+            file = {"file": source.asset or source.file, "entry": source.entry, "sha256": source.sha256}
+            made = {"cov_ddof": source.cov_ddof, **({"dataset": source.dataset} if source.fixed else {})}
+            references[key] = {"kind": source.kind, **(made if source.kind == "dataset" else file)}
+        metrics = {}
+        for metric in self.metrics:
+            named = {"reference": metric.reference} if metric.real is not None else {}
+            metrics[metric.key] = {**metric.facts(), **named}
+        return facts | {"cov_ddof": self.cov_ddof, "references": references, "metrics": metrics}
+
+    def _metric_facts(self, metric: Metric) -> dict[str, Any]:
+        facts = metric.facts()
+        if "moments" in (metric.generated, metric.real):
+            facts["cov_ddof"] = self.cov_ddof
+        if metric.real == "moments":
+            facts["reference"] = self.sources[str(metric.reference)].facts()
         return facts
+
+    def identity(self, key: str, reference: str | None = None, extractor: str | None = None) -> Identity:
+        """Identity of a metric's values.
+
+        Args:
+            key: Key of the metric.
+            reference: Digest of the real side; None takes the registered digest of the asset, if there is one.
+            extractor: Digest of the feature network; None takes the registered one, if there is one.
+        """
+        metric = self.metric(key)
+        if reference is None:
+            source = self.sources.get(str(metric.reference))
+            reference = (source.sha256 or registered(source.asset)) if source and source.asset else ""
+        if extractor is None:
+            extractor = registered_digest(metric.extractor)
+        return identity_of(self.record(), key, reference, extractor)
 
     def content(self) -> dict[str, Any]:
         """The protocol as a mapping for :func:`load_protocol`: counts instead of a file, no title and notes."""
@@ -243,7 +277,7 @@ class Protocol(Settings):
 
     def record(self) -> dict[str, Any]:
         """Description of the protocol in a measurement."""
-        return {"name": self.name, "sha256": self.sha256, "fields": self.facts()}
+        return {"name": self.name, "fields": self.facts()}
 
     def seeds(self, trial: int) -> tuple[int, int]:
         """First and last image seed of a trial."""
@@ -258,6 +292,18 @@ class Protocol(Settings):
         """Data sets that are references for every generator, by the setting that names them."""
         place = f"protocol '{self.name}': references"
         return {f"{place}.{key}": str(source.dataset) for key, source in self.sources.items() if source.fixed}
+
+    def part(self, keys: Collection[str], watch: tuple[str, ...] | None = None) -> Protocol:
+        """The protocol with only some of its metrics, their references, and another ``watch``."""
+        metrics = tuple(metric for metric in self.metrics if metric.key in keys)
+        used = {reference for metric in metrics for reference in metric.references}
+        return dataclasses.replace(
+            self,
+            metrics=metrics,
+            references={key: source for key, source in self.references.items() if key in used},
+            selection=self.selection if self.selection in keys else None,
+            watch=watch,
+        )
 
     def metric(self, key: str) -> Metric:
         """A metric by its key."""
@@ -282,6 +328,9 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     else:
         path = find("protocols", source)
         where, mapping = f"{path}:", read_extended(path, beside=True)
+        own = load_yaml(path)
+        if "metrics" in own and "watch" not in own:
+            mapping.pop("watch", None)  # of the other file's metrics
         if isinstance(labels := mapping.get("labels"), str):
             mapping = {**mapping, "labels": str(find_labels(labels, path) or labels)}
     protocol = from_mapping(Protocol, mapping, where)

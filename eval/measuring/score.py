@@ -18,6 +18,8 @@ from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.sources import CallableSource
 from eval.measuring.spec import MeasureSpec
+from eval.results.identity import Identity
+from eval.results.measurements import record_identity
 from eval.results.summary import Estimate
 from sida.config.datasets import dataset_spec
 from sida.config.ranges import names_object
@@ -50,6 +52,10 @@ class Score:
     def values(self, key: str) -> list[float]:
         """Values of a metric over trials; empty if it could not be measured."""
         return [record["metrics"][key] for record in self.records if key in record["metrics"]]
+
+    def identity(self, key: str) -> Identity | None:
+        """Identity of a metric's values; None if it could not be measured."""
+        return record_identity(self.records[0], key) if self.values(key) else None
 
     def spread(self, metric: Metric) -> float | None:
         """Number after ±: spread over trials (the protocol's ddof), or over the splits of an inception score."""
@@ -93,9 +99,7 @@ class Score:
         """The result as lines for people."""
         n, count = self.protocol.num_samples, len(self.records)
         trials = "1 trial" if count == 1 else f"{count} trials"
-        lines = [
-            f"{self.name}: protocol '{self.protocol.name}' ({self.protocol.sha256[:12]}), {trials} of {n:,} images"
-        ]
+        lines = [f"{self.name}: protocol '{self.protocol.name}', {trials} of {n:,} images"]
         for metric in self.protocol.metrics:
             values = self.values(metric.key)
             arrow = "↓" if metric.better == "lower" else "↑"
@@ -181,12 +185,8 @@ def score_images(
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
     """
-    chosen = _with_samples(load_protocol(protocol), num_samples)
+    chosen = chosen_protocol(protocol, num_samples, fast)
     if fast:
-        replaced = [
-            dataclasses.replace(m, extractor=ON_PROCESSOR.get(m.extractor, m.extractor)) for m in chosen.metrics
-        ]
-        chosen = dataclasses.replace(chosen, name=f"{chosen.name}-fast", metrics=tuple(replaced))
         given = settings.get("extractors") or {}
         settings["extractors"] = {ON_PROCESSOR.get(name, name): options for name, options in given.items()}
     used = {metric.extractor for metric in chosen.metrics}
@@ -224,15 +224,27 @@ def score_images(
     return Score(label, chosen, records, remarks, spec.family, spec.nfe)
 
 
-def _with_samples(protocol: Protocol, num_samples: int | None) -> Protocol:
-    """The protocol with another n, under another name."""
-    if num_samples is None or num_samples == protocol.num_samples:
-        return protocol
-    if num_samples < 2:
-        raise UserError(f"--num-samples: must be at least 2, got {num_samples}")
-    fitting = tuple(metric.for_samples(num_samples) for metric in protocol.metrics)
-    name = f"{protocol.name}-n{num_samples}"
-    return dataclasses.replace(protocol, name=name, num_samples=num_samples, metrics=fitting)
+def chosen_protocol(
+    protocol: str | Path | Mapping[str, Any] | Protocol, num_samples: int | None = None, fast: bool = False
+) -> Protocol:
+    """The protocol of a score, under another name if it has another n or feature networks for processors.
+
+    Raises:
+        UserError: An unknown or faulty protocol, or fewer than two images.
+    """
+    chosen = load_protocol(protocol)
+    if num_samples is not None and num_samples != chosen.num_samples:
+        if num_samples < 2:
+            raise UserError(f"--num-samples: must be at least 2, got {num_samples}")
+        fitting = tuple(metric.for_samples(num_samples) for metric in chosen.metrics)
+        name = f"{chosen.name}-n{num_samples}"
+        chosen = dataclasses.replace(chosen, name=name, num_samples=num_samples, metrics=fitting)
+    if fast:
+        replaced = [
+            dataclasses.replace(m, extractor=ON_PROCESSOR.get(m.extractor, m.extractor)) for m in chosen.metrics
+        ]
+        chosen = dataclasses.replace(chosen, name=f"{chosen.name}-fast", metrics=tuple(replaced))
+    return chosen
 
 
 def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:

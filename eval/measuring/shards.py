@@ -35,15 +35,24 @@ def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: i
             try:
                 header = TrialSums.load(path, protocol)[1]
                 # Another version of the code may have drawn other images.
-                if (header["spec_sha256"], header.get("code")) == (measurer.digest, source_digest()):
+                if (_origin(header), header.get("code")) == (_origin_of(measurer, trial), source_digest()):
                     return path
             except UserError as error:
                 say(f"{error} (which is done now)")
         progress = Progress(f"measure {measurer.spec.run} trial {trial} images {begin}-{end}", end - begin, "img")
         sums = measurer.sums(trial, begin, end, progress)
-    header = {"run": measurer.spec.run, "trial": trial, "spec_sha256": measurer.digest, "code": source_digest()}
-    sums.save(path, header)
+    sums.save(path, {"run": measurer.spec.run, **_origin_of(measurer, trial), "code": source_digest()})
     return path
+
+
+def _origin_of(measurer: Measurer, trial: int) -> dict[str, Any]:
+    """What decides the sums of a shard besides the settings of the metrics, which the sums check themselves."""
+    weights = {name: extractor.sha256 for name, extractor in measurer.extractors.items()}
+    return {"trial": trial, "spec_sha256": measurer.digest, "extractors": weights}
+
+
+def _origin(header: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: header.get(key) for key in ("trial", "spec_sha256", "extractors")}
 
 
 def merge_shards(
@@ -61,8 +70,8 @@ def merge_shards(
     sums = TrialSums(measurer.protocol)
     for path in shards:
         shard, header = _load(path, measurer.protocol)
-        if (header.get("trial"), header.get("spec_sha256")) != (trial, measurer.digest):
-            raise UserError(f"{path}: belongs to another trial, generator or reference; measure this shard again")
+        if _origin(header) != _origin_of(measurer, trial):
+            raise UserError(f"{path}: belongs to another trial, generator or feature network; measure this shard again")
         if header.get("code") != source_digest():
             raise UserError(
                 f"{path}: was measured by another version of the code ({header.get('code')}, here {source_digest()}); "

@@ -1,6 +1,6 @@
 """Compares two sets of measurements: means that differ by more than the evaluation noise.
 
-Numbers of different protocols are not compared; the error names the differing field.
+Values that are not comparable are not compared; a note, or an error if nothing is left, names the differing field.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from eval.claims.evidence import bound
 from eval.claims.numbers import Z, show
-from eval.results.measurements import differences, read_score
-from eval.results.published import PROTOCOLS, load_published
-from eval.results.summary import Estimate, Measurement, Measurements, load_measurements, reference_mismatch
+from eval.results.identity import comparable
+from eval.results.measurements import read_score
+from eval.results.published import load_published
+from eval.results.summary import Estimate, Measurements, load_measurements
 from eval.tables.build import build_table
 from eval.tables.layout import load_layout, read_layout
+from eval.tables.lines import LATER
 from eval.tables.model import Cell, Column, Row, Table
 from sida.config import resources
 from sida.errors import UserError, suggestion
-from sida.files.text_files import parse_json, read_text
 
 ComparisonOutcome = Literal["identical", "within noise", "lower", "higher", "single trial"]
 
@@ -42,12 +43,13 @@ class RunDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences of all common metrics, and the runs of one side only."""
+    """Differences of all common metrics, the runs of one side only, and values that are not compared, with reasons."""
 
     names: tuple[str, str]
     differences: tuple[RunDifference, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+    not_compared: tuple[str, ...] = ()
 
     @property
     def significant(self) -> list[RunDifference]:
@@ -70,7 +72,7 @@ def compare(
         pairs: Runs of the second side by runs of the first, instead of common runs.
 
     Raises:
-        UserError: No common run, an unknown run, or runs that were measured under different protocols.
+        UserError: No common run, an unknown run, or a run without a comparable value on both sides.
     """
     sides = [_load(path) for path in (first, second)]
     if pairs and runs is not None:
@@ -83,9 +85,9 @@ def compare(
         raise UserError(f"--runs: '{missing[0]}' was not measured on both sides")
     if not wanted:
         raise UserError(f"{first} and {second} have no measured run in common; name two with --pair A=B")
-    found = _differences(sides, (str(first), str(second)), {run: run for run in wanted})
+    found, apart = _differences(sides, (str(first), str(second)), {run: run for run in wanted})
     chosen = [None if runs is not None else [r for r in side.runs if r not in wanted] for side, _ in sides]
-    return Comparison((str(first), str(second)), tuple(found), tuple(chosen[0] or ()), tuple(chosen[1] or ()))
+    return Comparison((str(first), str(second)), tuple(found), tuple(chosen[0] or ()), tuple(chosen[1] or ()), apart)
 
 
 def _compare_pairs(
@@ -95,21 +97,33 @@ def _compare_pairs(
         for (measured, _), name, run in zip(sides, names, pair):
             if run not in measured.runs:
                 raise UserError(f"--pair: {name} has no run '{run}'{suggestion(run, measured.runs)}")
-    return Comparison(names, tuple(_differences(sides, names, pairs)), (), ())
+    found, apart = _differences(sides, names, pairs)
+    return Comparison(names, tuple(found), (), (), apart)
 
 
 def _differences(
     sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str], pairs: Mapping[str, str]
-) -> list[RunDifference]:
-    for pair in pairs.items():
-        _check_protocol(pair, sides, names)
+) -> tuple[list[RunDifference], tuple[str, ...]]:
+    """Differences of the comparable values of pairs of runs, and a line for each value that is not compared.
+
+    Raises:
+        UserError: A pair has common metrics, and no comparable value.
+    """
     (first, _), (second, _) = sides
-    return [
-        _difference(pair, metric, first, second)
-        for pair in pairs.items()
-        for metric in first.metrics
-        if first.has(pair[0], metric) and second.has(pair[1], metric)
-    ]
+    found: list[RunDifference] = []
+    apart: list[str] = []
+    for pair in pairs.items():
+        common = [m for m in first.metrics if first.has(pair[0], m) and second.has(pair[1], m)]
+        reasons = {m: comparable(first.identity(pair[0], m), second.identity(pair[1], m)) for m in common}
+        if common and None not in reasons.values():
+            why = "; ".join(dict.fromkeys(f"{metric}: {reason}" for metric, reason in reasons.items()))
+            raise UserError(
+                f"run '{_named(pair)}' is not comparable in {names[0]} and {names[1]} ({why}); measure one of them "
+                "again under the other's protocol, with the other's files"
+            )
+        apart += [f"{metric} of {_named(pair)} ({reason})" for metric, reason in reasons.items() if reason]
+        found += [_difference(pair, metric, first, second) for metric, reason in reasons.items() if reason is None]
+    return found, tuple(apart)
 
 
 def _load(path: str | Path) -> tuple[Measurements, Path]:
@@ -123,47 +137,6 @@ def _load(path: str | Path) -> tuple[Measurements, Path]:
 
 def _named(pair: tuple[str, str]) -> str:
     return pair[0] if pair[0] == pair[1] else f"{pair[0]} / {pair[1]}"
-
-
-def _check_protocol(pair: tuple[str, str], sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str]) -> None:
-    """Refuses runs whose protocol digests differ; names the differing field if trial files exist."""
-    lines = [measured.of_run(run) for (measured, _), run in zip(sides, pair)]
-    digests = [{row.protocol_sha256 for row in rows} for rows in lines]
-    if digests[0] == digests[1]:
-        _check_real_side(pair, [*lines[0], *lines[1]], names)
-        return
-    fields = [_trial(folder, run).get("protocol", {}).get("fields", {}) for (_, folder), run in zip(sides, pair)]
-    changed = ""
-    if fields[0] and fields[1]:
-        changed = "; ".join(differences(fields[0], fields[1]))
-    if not changed:
-        for name in ("protocol", "n", "reference_sha256", "protocol_sha256"):
-            values = [sorted({str(getattr(row, name)) for row in rows}) for rows in lines]
-            if values[0] != values[1]:
-                changed = f"{name}: {', '.join(values[0])} != {', '.join(values[1])}"
-                break
-    raise UserError(
-        f"run '{_named(pair)}' was measured under different protocols in {names[0]} and {names[1]} ({changed}); "
-        "measure one of them again under the other's protocol"
-    )
-
-
-def _check_real_side(pair: tuple[str, str], rows: Sequence[Measurement], names: tuple[str, str]) -> None:
-    """Refuses runs of one protocol whose reference files or feature networks differ (``--reference KEY=FILE``)."""
-    if found := reference_mismatch(rows):
-        raise UserError(
-            f"run '{_named(pair)}' was measured under one protocol but against other files in {names[0]} and "
-            f"{names[1]} ({found[2]}); measure one of them again with the other's files"
-        )
-
-
-def _trial(folder: Path, run: str) -> Mapping[str, Any]:
-    """Content of the first trial's file; empty if the file is missing."""
-    path = folder / "measurements" / run / "trial-0.json"
-    if not path.is_file():
-        return {}
-    record = parse_json(read_text(path), str(path))
-    return record if isinstance(record, Mapping) else {}
 
 
 def _difference(pair: tuple[str, str], metric: str, first: Measurements, second: Measurements) -> RunDifference:
@@ -203,6 +176,7 @@ def comparison_table(comparison: Comparison) -> Table:
     )
     for names, word in ((comparison.only_first, "first"), (comparison.only_second, "second")):
         notes += [f"Only in the {word}: {', '.join(names)}."] if names else []
+    notes += [f"Not compared: {'; '.join(comparison.not_compared)}."] if comparison.not_compared else []
     return Table("comparison", "Comparison", "", "measured", columns, tuple(rows), tuple(notes))
 
 
@@ -222,7 +196,7 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
     )
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
-    apart: dict[tuple[str, str], None] = {}
+    apart: dict[tuple[str, str], str] = {}
     for name in (name for name in resources.names("tables") if re.match("table[1-7]", name)):
         path = resources.find("tables", name)
         if read_layout(path).get("kind", "results") != "results":
@@ -231,8 +205,7 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
         found = [r for r in records if r["agreement"] and (r["run"], r["metric"]) not in seen]
         seen |= {(r["run"], r["metric"]) for r in found}
         both = [r for r in records if r["published"] and r["measured"]]
-        other = [r for r in both if r["protocol_sha256"] != PROTOCOLS.get(numbers[r["published_id"]].protocol)]
-        apart |= {(r["run"], r["metric"]): None for r in other}
+        apart |= {(r["run"], r["metric"]): r["not_compared"] for r in both if r["not_compared"] not in ("", LATER)}
         for i, r in enumerate(found):
             estimate = measured.estimate(r["run"], r["metric"])
             spread = f" ± {r['published_std']}" if r["published_std"] else ""
@@ -246,7 +219,7 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
             cells += [Cell(show(estimate) + lowest), Cell(f"{float(r['difference']):+.3g}".replace("-", "−"))]
             cells += [Cell(f"{float(r['tolerance']):.2g}"), Cell(r["agreement"], bold=r["agreement"] != "agrees")]
             rows.append(Row(tuple(cells), rule=i == 0 and bool(rows)))
-    others = [" ".join(key) for key in apart if key not in seen]
+    others = [f"{' '.join(key)} ({reason})" for key, reason in apart.items() if key not in seen]
     if not rows and not others:
         raise UserError(f"{results}: no measured run has a published number; compare two result folders instead")
     counts = Counter(row.cells[-1].text for row in rows)
@@ -256,5 +229,5 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
     )
     notes = [note]
     if others:
-        notes.append(f"Not compared, as measured under another protocol than published: {', '.join(others)}.")
+        notes.append(f"Not compared: {', '.join(others)}.")
     return Table("comparison", "Comparison", "", "audit", columns, tuple(rows), tuple(notes))

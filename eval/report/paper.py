@@ -182,7 +182,7 @@ def _provenance(folder: Path, measurements: Measurements) -> str:
         cells = [escape(run), str(trials), f"{rows[0].n:,}", rf"\texttt{{{network}}}" if network else "--"]
         lines.append(" & ".join([*cells, training_time(folder / "students" / run / "train.jsonl")]) + r" \\")
     facts = {
-        "Protocols": {f"{row.protocol} {row.protocol_sha256}" for row in measurements.rows},
+        "Protocols": {row.protocol for row in measurements.rows},
         "References (SHA-256)": {row.reference_sha256 for row in measurements.rows if row.reference_sha256},
         "Feature networks (SHA-256)": {row.extractor_sha256 for row in measurements.rows if row.extractor_sha256},
         "Code": {row.code_version for row in measurements.rows},

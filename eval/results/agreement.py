@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.results.published import PROTOCOLS, Published
+from eval.results.identity import comparable
+from eval.results.published import Published
 from eval.results.summary import Estimate, Measurement
 
 PUBLISHED_TRIALS = 10
@@ -63,11 +64,13 @@ def agreement_of(measured: Estimate, lines: Sequence[Measurement], published: Pu
         published: Number as printed. For teachers this is the lowest of three runs; it is compared with the lowest of
             the first three trials, which have the seeds of these runs.
     """
-    others = {row.protocol for row in lines if row.protocol_sha256 != PROTOCOLS.get(published.protocol)}
-    if others:
-        changed = " as it is here" if published.protocol in others else ""
-        printed = published.protocol or "the protocol of another paper"
-        return f"measured under {', '.join(sorted(others))}{changed}, published under {printed}"
+    apart = {row.identity: why for row in lines if (why := comparable(row.identity, published.identity))}
+    if apart:
+        why = "" if published.identity.quoted else f": {next(iter(apart.values()))}"
+        names = ", ".join(sorted({identity.protocol for identity in apart}))
+        return f"measured under {names}, published under {published.identity}{why}"
+    if measured.trials < 2:
+        return "a single trial says nothing about the noise"
     if not published.lowest_of:
         return agreement(measured, published)
     first = [row.value for row in lines if row.trial < published.lowest_of]

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from eval.results.identity import Identity, comparable
 from eval.results.measurements import long_rows
+from eval.results.summary import MEASUREMENT_COLUMNS, measurements_of
 from sida.config.mapping import Settings, from_mapping
 from sida.config.ranges import Count, Finite, Name, Pattern
 from sida.errors import UserError
+from sida.files.content_hash import csv_text
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
 
 Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
@@ -31,7 +34,9 @@ class ExchangedMetric(Settings):
         n: Images of a trial.
         nfe: Network evaluations per image.
         protocol: Name of the protocol.
-        protocol_sha256: Digest of the protocol: equal digests are comparable.
+        settings: Kind of the metric with its settings, as `sida-eval score --json` writes them.
+        classes: Distribution of the classes: `uniform`, `data` or a digest of counts.
+        resolution: Height and width of the images; empty for any.
         reference_sha256: Digest of the data side.
         extractor_sha256: Digest of the feature network.
         network_sha256: Digest of the generator's network file.
@@ -40,7 +45,7 @@ class ExchangedMetric(Settings):
         date: Day or time of the measurement, ISO 8601.
     """
 
-    format: Literal["sida-metric/1"] = "sida-metric/1"
+    format: Literal["sida-metric/2"] = "sida-metric/2"
     origin: str = ""
     run: Name
     metric: Name
@@ -48,7 +53,11 @@ class ExchangedMetric(Settings):
     n: Count
     nfe: Count | None = None
     protocol: str
-    protocol_sha256: Digest
+    settings: Annotated[
+        str, Pattern(r"[a-z_][^ ]*( [^ =]+=[^ ]*)*", "the settings that `sida-eval score --json` writes")
+    ]
+    classes: str = ""
+    resolution: str = ""
     reference_sha256: Digest = ""
     extractor_sha256: Digest = ""
     network_sha256: Digest = ""
@@ -82,7 +91,7 @@ def exchanged(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         given = {name: row[name] for name in _SHARED if row.get(name) is not None}
         # Ids name files; labels may have any characters.
         given["run"] = re.sub(r"[^A-Za-z0-9._-]+", "-", row["run"]).strip("-.") or "images"
-        metrics.setdefault(row["metric"], {"format": "sida-metric/1", **given, "values": []})
+        metrics.setdefault(row["metric"], {"format": "sida-metric/2", **given, "values": []})
         metrics[row["metric"]]["values"].append(float(row["value"]))
     return list(metrics.values())
 
@@ -90,6 +99,31 @@ def exchanged(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 _SHARED = [
     field.name for field in dataclasses.fields(ExchangedMetric) if field.name not in ("format", "origin", "values")
 ]
+
+
+def require_beside(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Refuses rows of other groups that are comparable with no value of their metric.
+
+    Args:
+        rows: Rows of :func:`read_exchanged`.
+        ours: Rows of this suite (:func:`eval.results.measurements.long_rows`).
+        path: File of the rows, named in errors.
+
+    Raises:
+        UserError: There is such a row; the message has the reason.
+    """
+    theirs, mine = (measurements_of(csv_text(MEASUREMENT_COLUMNS, found), str(path)) for found in (rows, ours))
+    known: dict[str, list[Identity]] = {}
+    for row in mine.rows:
+        known.setdefault(row.metric, []).append(row.identity)
+    for row in theirs.rows:
+        reasons = [comparable(row.identity, other) for other in dict.fromkeys(known.setdefault(row.metric, []))]
+        if reasons and None not in reasons:
+            raise UserError(
+                f"{path}: metric '{row.metric}' of run '{row.run}' is not comparable with the collected values of this "
+                f"metric ({reasons[0]}); leave it out, or measure it under their protocol"
+            )
+        known[row.metric].append(row.identity)
 
 
 def read_exchanged(path: str | Path) -> list[dict[str, Any]]:

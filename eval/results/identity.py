@@ -5,34 +5,42 @@ Tables (Δ, bold), added rows, comparisons, figures and claims ask :func:`compar
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-#: Fields that two comparable values have in common, with their names for people.
+from sida.files.atomic import sha256_json
+
+#: Fields that comparable values have in common, with their names for people.
 _COMPARED = {
     "settings": "metric",
     "n": "images per trial",
     "seed0": "first image seed",
-    "classes": "classes of the images",
+    "classes": "classes",
     "resolution": "resolution",
     "reference": "reference",
     "extractor": "feature network",
 }
+#: Fields of a protocol that change every metric's value and have no place of their own in an identity.
+_OF_IMAGES = ("quantisation", "channels", "allow_tf32")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
     """Identity of a metric's value.
 
-    The other metrics of a protocol, its name, its number of trials, and what lies in a cache are no part of it.
+    The other metrics of a protocol, its name, its number of trials, and the content of a cache are no part of it.
 
     Attributes:
         protocol: Name of the protocol, for people; not compared.
-        settings: Kind of the metric with its settings, as text.
+        settings: Kind of the metric, then its settings as ``key=value``, sorted, with one space between them.
         n: Images of a trial.
-        seed0: First image seed of trial 0, trial t then starts at ``seed0 + t·n``; None if unknown or without meaning,
-            as for images of other groups. Unknown seeds are not compared.
-        classes: Distribution of the classes: ``uniform``, ``data`` (those of the data set), or a digest of counts.
-        resolution: Height and width of the images; 0 for any.
+        seed0: First image seed of trial 0; trial t starts at ``seed0 + t·n``. None if unknown, as for published
+            numbers and other groups; unknown seeds are not compared.
+        classes: Distribution of the classes: ``uniform``, ``data`` (as in the data set), or a digest of counts.
+        resolution: Height and width of the images; empty for any.
         reference: Digest of the real side; empty for a metric without one.
         extractor: Digest of the feature network with its options; empty for a metric without one.
         quoted: Whether a paper quotes the number from another paper, whose protocol is not known here.
@@ -43,32 +51,84 @@ class Identity:
     n: int = 0
     seed0: int | None = None
     classes: str = ""
-    resolution: int = 0
+    resolution: str = ""
     reference: str = ""
     extractor: str = ""
     quoted: bool = False
 
     def __str__(self) -> str:
-        if self.quoted:
-            return "the protocol of another paper"
-        return f"protocol '{self.protocol}' ({self.n:,} images)"
+        return "the protocol of another paper" if self.quoted else f"protocol '{self.protocol}' ({self.n:,} images)"
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the compared fields."""
+        return sha256_json({name: value for name, value in dataclasses.asdict(self).items() if name != "protocol"})
 
 
 def comparable(a: Identity, b: Identity) -> str | None:
     """None if two values may be compared, else the reason why not: each differing field with both sides."""
     if a.quoted or b.quoted:
         return f"{a} against {b}"
-    found = [
-        f"{word}: {_short(mine)} != {_short(theirs)}"
-        for name, word in _COMPARED.items()
-        if (mine := getattr(a, name)) != (theirs := getattr(b, name))
-        and not (name == "seed0" and None in (mine, theirs))
-    ]
+    found = []
+    for name, word in _COMPARED.items():
+        mine, theirs = getattr(a, name), getattr(b, name)
+        if mine == theirs or (name == "seed0" and None in (mine, theirs)):
+            continue
+        if name == "settings":
+            mine, theirs = _apart(mine, theirs)
+        found.append(f"{word}: {_short(mine)} != {_short(theirs)}")
     return "; ".join(found) or None
+
+
+def identity_of(
+    protocol: Mapping[str, Any], metric: str, reference: str | None = "", extractor: str | None = ""
+) -> Identity:
+    """Identity of a metric under a protocol.
+
+    Args:
+        protocol: ``name`` and ``fields`` of a protocol, as in a measurement (``Protocol.record``).
+        metric: Key of a metric of the protocol.
+        reference: Digest of the real side.
+        extractor: Digest of the feature network.
+    """
+    fields = protocol.get("fields", {})
+    facts = dict(fields.get("metrics", {}).get(metric, {}))
+    words = _flat(facts | {name: fields.get(name) for name in _OF_IMAGES})
+    return Identity(
+        protocol=str(protocol.get("name", "")),
+        settings=" ".join([words.pop("kind", ""), *(f"{name}={value}" for name, value in sorted(words.items()))]),
+        n=fields.get("num_samples", 0),
+        seed0=fields.get("seed0"),
+        classes=fields.get("labels") or {"empirical": "data"}.get(dist := fields.get("label_dist", ""), dist),
+        resolution=str(fields.get("resolution") or ""),
+        reference=reference or "",
+        extractor=extractor or "",
+    )
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``outer.inner``, with values as text without spaces; settings that are None are left out."""
+    words: dict[str, str] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            words |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            words[prefix + name] = "_".join(text.split())
+    return words
+
+
+def _apart(mine: str, theirs: str) -> tuple[str, str]:
+    """The settings that only one side has."""
+    sides = [text.split() for text in (mine, theirs)]
+    mine, theirs = (" ".join(word for word in one if word not in other) for one, other in (sides, sides[::-1]))
+    return mine, theirs
 
 
 def _short(value: str | int | None) -> str:
     """A field for people: numbers with separators, digests by their first digits."""
     if isinstance(value, int):
         return f"{value:,}"
-    return (value[:12] if len(str(value)) == 64 else value) if value else "none"
+    if value and value.startswith("asset "):
+        return f"{value.removeprefix('asset ')} (no digest is known here; `sida assets fetch` it)"
+    return (value[:12] if len(value) == 64 else value) if value else "none"

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from eval.results.identity import Identity, comparable, identity_of
 from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
@@ -65,6 +66,8 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise UserError(f"{path}: metrics.{key}: must be a finite number; measure this trial again")
     if wrong := [place for place, good in _parts(record) if not good]:
         raise UserError(f"{path}: {wrong[0]}: not what a measurement holds there; {_AGAIN}")
+    if fault := contradiction(record):
+        raise UserError(f"{path}: {fault}; {_AGAIN}")
     # A metric without a value has the reason in its details.
     wanted = record["protocol"].get("fields", {}).get("metrics", {})
     missing = [key for key in wanted if key not in record["metrics"] and key not in record.get("details", {})]
@@ -73,13 +76,25 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
+def contradiction(record: Mapping[str, Any]) -> str | None:
+    """Reason why the fields of a measurement contradict each other (number of images, seeds, metrics), or None."""
+    fields, n, trial = record["protocol"].get("fields", {}), record["n"], record["trial"]
+    size, seed0, metrics = fields.get("num_samples", n), fields.get("seed0"), fields.get("metrics")
+    if n != size:
+        return f"n: {n} images, and its protocol takes {size}"
+    if seed0 is not None and record["seeds"] != [seed0 + trial * n, seed0 + (trial + 1) * n - 1]:
+        return f"seeds: {record['seeds']} are not those of trial {trial}, which start at {seed0 + trial * n}"
+    unknown = [key for key in record["metrics"] if metrics is not None and key not in metrics]
+    return f"metrics.{unknown[0]}: its protocol has no such metric" if unknown else None
+
+
 def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     """Yields the nested keys of a record, and whether the value of each has the expected form."""
     protocol, seeds, fields = record["protocol"], record["seeds"], record["protocol"].get("fields", {})
     metrics = fields.get("metrics", {}) if isinstance(fields, dict) else None
     references = record.get("metric_references", {})
     yield "seeds", len(seeds) == 2 and all(type(seed) is int for seed in seeds)
-    yield "protocol", isinstance(protocol.get("name"), str) and isinstance(protocol.get("sha256"), str)
+    yield "protocol", isinstance(protocol.get("name"), str)
     yield (
         "protocol.fields.metrics",
         isinstance(metrics, dict)
@@ -98,27 +113,61 @@ def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     )
     yield "extractors", all(isinstance(digest, (str, NoneType)) for digest in record["extractors"].values())
     yield "details", isinstance(record.get("details", {}), dict)
+    added = record.get("added", {})
+    yield "added", isinstance(added, dict) and all(isinstance(found, dict) for found in added.values())
     yield "source", isinstance(record.get("source", {}), dict)
 
 
-def keep_current(path: str | os.PathLike[str], spec_sha256: str, names: Mapping[str, Any]) -> bool:
-    """Whether a file is a valid measurement of the same spec, which a resumed job keeps.
+def missing_metrics(
+    path: str | os.PathLike[str], spec_sha256: str, identities: Mapping[str, Identity], names: Mapping[str, Any]
+) -> list[str]:
+    """Metrics that a file does not have; all of them if the file is no valid measurement of these images.
 
-    Updates names in the file that changed in the sheet (label, family, ...) or in the protocol's fields about all
-    trials.
+    Args:
+        path: File of a trial, which may be missing.
+        spec_sha256: Digest of what decides the images of the trial.
+        identities: Identities of the wanted metrics by key; a value with another identity is not kept.
+        names: Fields that decide no value (label, family, protocol, ...), which are updated in a file that is kept.
     """
     if not Path(path).is_file():
-        return False
+        return list(identities)
     try:
         record = read_measurement(path)
     except UserError as error:
         say(f"{error} (which is done now)")
-        return False
+        return list(identities)
     if record["spec_sha256"] != spec_sha256:
-        return False
-    if any(record.get(key) != value for key, value in names.items()):
-        write_measurement(path, {**record, **names})
-    return True
+        return list(identities)
+    known = {*record["metrics"], *record.get("details", {})}
+    missing = [key for key, wanted in identities.items() if key not in known or record_identity(record, key) != wanted]
+    if not missing and any(record.get(key) != value for key, value in names.items()):
+        write_measurement(path, _joined(record, {}, names))
+    return missing
+
+
+def extended(path: str | os.PathLike[str], record: Mapping[str, Any]) -> dict[str, Any]:
+    """A measurement with further metrics of the same images; the other values stay as they are.
+
+    Args:
+        path: The measurement.
+        record: Measurement of the further metrics, whose protocol lists all metrics.
+    """
+    earlier = read_measurement(path)
+    added = dict.fromkeys([*record["metrics"], *record["details"]], record["environment"])
+    names = {key: record.get(key) for key in ("run", "method", "label", "family", "nfe", "kept_at", "protocol")}
+    return _joined(earlier, {**record, "added": added}, names)
+
+
+def _joined(earlier: Mapping[str, Any], later: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """A measurement with the metrics of its protocol from two records, the later ones first."""
+    wanted, result = names["protocol"]["fields"]["metrics"], {**earlier, **names}
+    for part in ("metrics", "details", "metric_references", "added"):
+        both = {**earlier.get(part, {}), **later.get(part, {})}
+        result[part] = {key: both[key] for key in wanted if key in both}
+    extractors = {**earlier["extractors"], **later.get("extractors", {})}
+    result["extractors"] = {name: extractors[name] for name in {m["extractor"]: 0 for m in wanted.values()}}
+    result["reference"] = next(iter(result["metric_references"].values()), {})
+    return {key: value for key, value in result.items() if key != "added" or value}
 
 
 def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -173,20 +222,20 @@ def _set_aside(path: Path) -> str:
 
 
 def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
-    """Requires that trials of one run have equal protocol, generator, reference and (if known) version of the code."""
-    changed = []
-    if first["protocol"]["sha256"] != other["protocol"]["sha256"]:
-        fields = differences(first["protocol"].get("fields", {}), other["protocol"].get("fields", {}))
-        changed.append("protocol" + (f" ({'; '.join(fields)})" if fields else ""))
-    changed += [
-        key
-        for key in ("network_sha256", "reference", "metric_references", "extractors")
-        if first.get(key) != other.get(key)
+    """Requires that trials of one run have equal metrics, generator, identities and (if known) version of the code."""
+    metrics = [list(dict.fromkeys([*record["metrics"], *record.get("details", {})])) for record in (first, other)]
+    changed = [
+        f"{key} ({reason})"
+        for key in metrics[0]
+        if key in metrics[1] and (reason := comparable(record_identity(first, key), record_identity(other, key)))
     ]
+    changed += [f"metric '{key}'" for key in sorted({*metrics[0]} ^ {*metrics[1]})]
+    changed += ["network_sha256"] if first.get("network_sha256") != other.get("network_sha256") else []
     # Old records do not have the version.
-    codes = [record["environment"].get("code") for record in (first, other)]
-    if all(codes) and codes[0] != codes[1]:
-        changed.append(f"the version of the code that measured it ({codes[0]}, {codes[1]})")
+    for key in {**dict.fromkeys(first.get("added", {})), **dict.fromkeys(other.get("added", {})), "": None}:
+        codes = [measured_by(record, key).get("code") for record in (first, other)]
+        if all(codes) and codes[0] != codes[1]:
+            changed.append(f"the version of the code that measured {key or 'it'} ({codes[0]}, {codes[1]})")
     # The remaining difference is the source of the images: sampler, guide, data, function or files.
     if not changed and first["spec_sha256"] != other["spec_sha256"]:
         fields = differences(first.get("source", {}), other.get("source", {}), "source.")
@@ -198,13 +247,27 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
         )
 
 
+def measured_by(record: Mapping[str, Any], metric: str = "") -> Mapping[str, Any]:
+    """Environment that measured a metric: its own if the metric was added later, else that of the trial."""
+    found: Mapping[str, Any] = record.get("added", {}).get(metric, record["environment"])
+    return found
+
+
+def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
+    """Identity of a metric in a measurement."""
+    facts = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {})
+    reference = record.get("metric_references", {}).get(metric) or {}
+    extractor = record["extractors"].get(facts.get("extractor"))
+    return identity_of(record["protocol"], metric, reference.get("sha256"), extractor)
+
+
 def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row per record and metric, with the keys of :data:`eval.results.summary.MEASUREMENT_COLUMNS`."""
     rows = []
     for record in records:
         for metric, value in record["metrics"].items():
-            reference = record.get("metric_references", {}).get(metric)
-            extractor = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {}).get("extractor")
+            identity = record_identity(record, metric)
+            measured = measured_by(record, metric)
             rows.append(
                 {
                     "run": record["run"],
@@ -218,13 +281,15 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "nfe": record.get("nfe"),
                     "kept_at": record.get("kept_at"),
                     "protocol": record["protocol"]["name"],
-                    "protocol_sha256": record["protocol"]["sha256"],
-                    "reference_sha256": reference["sha256"] if reference else None,
-                    "extractor_sha256": record["extractors"].get(extractor),
+                    "settings": identity.settings,
+                    "classes": identity.classes,
+                    "resolution": identity.resolution,
+                    "reference_sha256": identity.reference or None,
+                    "extractor_sha256": identity.extractor or None,
                     "network_sha256": record.get("network_sha256"),
-                    "device": record["environment"].get("device"),
-                    "code_version": record["environment"].get("code_version"),
-                    "date": record["environment"].get("date"),
+                    "device": measured.get("device"),
+                    "code_version": measured.get("code_version"),
+                    "date": measured.get("date"),
                 }
             )
     return rows
@@ -260,17 +325,20 @@ def read_score(path: str | os.PathLike[str]) -> Measurements:
     """
     record = read_hashed_json(path, "score the images again")
     try:
+        fault = next(filter(None, map(contradiction, record["measurements"])), None)
         rows = long_rows(record["measurements"])
         text = csv_text(MEASUREMENT_COLUMNS, rows)
     except (KeyError, TypeError, ValueError, AttributeError):
-        rows = []
+        rows, fault = [], None
+    if fault:
+        raise UserError(f"{path}: {fault}; score the images again")
     if not rows:
         raise UserError(f"{path}: is no result of sida-eval score; give its --out, or a measurements.csv")
     return measurements_of(text, str(path))
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names of the fields in which two :meth:`Protocol.facts` differ, e.g. ``"num_samples: 5000 != 10000"``."""
+    """Names of the fields in which two mappings differ, e.g. ``"sampler.num_steps: 18 != 10"``."""
     found = []
     for key in sorted({*first, *second}):
         mine, theirs = first.get(key, "absent"), second.get(key, "absent")

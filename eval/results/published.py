@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.features.registry import registered_digest
 from eval.results.identity import Identity
+from sida.assets.cache import registered
 from sida.config.resources import PUBLISHED
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_csv
 
-#: Digests of the protocols of published numbers; a changed protocol has another digest and is not compared.
-PROTOCOLS = {
-    "cifar10": "a4720c4be89cd47eddc6033b1a79ea1fa878b8d608c0fb429c14894d10429941",
-    "ffhq64": "f741d5e13db8b81b75b983b829fd2091bc11c81b44fea8381bbe86c122fed71f",
-    "afhqv2": "90614bb46d0b5584e99e38856530a219652c9fce5df9fbab7ec8429fae3e76d2",
-    "imagenet64": "667491590c1bc02ccfade3143e1aef7eb2263d42202f045aa65d8641d2ac8805",
-    "imagenet512": "e56e2412daa02284cad0549d50293bc12e12f49fba1d7b897ef2e75dd7e6ae59",
-    "imagenet64-uniform": "462001ce501e697f94c05941becfd02c79b74f565e4a51ea41fda8a8786ddbb2",
-    "imagenet512-uniform": "9a9c08d31799ae1476f939cbcdeeb12fbd3a0fb1331ab048795740dd59a0844c",
+_CIFAR10 = "6d2831d0cbe1e6f6d200645a1fba84f8f1425b18ec0bc055a1bebbdadbf9ba69"
+_IMAGENET = "labels-imagenet"
+_WORDS = {"allow_tf32": "false", "channels": "3", "quantisation": "truncate"}
+
+
+def _pinned(resolution: int, classes: str, **metrics: tuple[str, str, dict[str, str]]) -> dict[str, Identity]:
+    """Identities by metric; ``metrics`` gives kind, asset of the reference, and settings that others do not have."""
+    found = {}
+    for key, (kind, reference, more) in metrics.items():
+        words = {**_WORDS, "extractor": "inception", **({"cov_ddof": "0"} if kind == "frechet" else {}), **more}
+        found[key] = Identity(
+            protocol="",
+            settings=" ".join([kind, *(f"{name}={value}" for name, value in sorted(words.items()))]),
+            n=50_000,
+            classes=classes,
+            resolution=str(resolution),
+            reference=reference,
+            extractor=words["extractor"],
+        )
+    return found
+
+
+def _imagenet64(classes: str) -> dict[str, Identity]:
+    shares = {key: (key, "ref-batch-imagenet64", {"k": "3", "dtype": "float32"}) for key in ("precision", "recall")}
+    return _pinned(64, classes, fid=("frechet", "fid-ref-imagenet64", {}), **shares)
+
+
+def _imagenet512(classes: str) -> dict[str, Identity]:
+    decoded = {"quantisation": "truncate_unit", "reference.entry": "fid"}
+    dino = {**decoded, "reference.entry": "fd_dinov2", "extractor": "dinov2"}
+    ref = "fid-ref-img512"
+    return _pinned(512, classes, fid=("frechet", ref, decoded), fd_dinov2=("frechet", ref, dino))
+
+
+#: Identities of published numbers, by protocol and metric, with names in the place of digests of reference and feature
+#: network. They stay as they are if a protocol of this suite changes; its values are then not compared with them.
+PROTOCOLS: dict[str, dict[str, Identity]] = {
+    "cifar10": _pinned(
+        32, _CIFAR10, fid=("frechet", "fid-ref-cifar10", {}), **{"is": ("inception_score", "", {"splits": "10"})}
+    ),
+    "ffhq64": _pinned(64, "data", fid=("frechet", "fid-ref-ffhq64", {})),
+    "afhqv2": _pinned(64, "data", fid=("frechet", "fid-ref-afhqv2", {})),
+    "imagenet64": _imagenet64(_IMAGENET),
+    "imagenet64-uniform": _imagenet64("uniform"),
+    "imagenet512": _imagenet512(_IMAGENET),
+    "imagenet512-uniform": _imagenet512("uniform"),
 }
 _OF_DATA = {
     "CIFAR-10 32x32": "cifar10",
@@ -67,9 +107,18 @@ class Published:
 
     @property
     def identity(self) -> Identity:
-        """Identity of the number; a number that the paper quotes has the unknown one of another paper."""
-        settings = PROTOCOLS.get(self.protocol, "")
-        return Identity(protocol=self.protocol, settings=settings, n=50_000, quoted=not self.protocol)
+        """Identity of the number, with the registered reference and feature network."""
+        pinned = PROTOCOLS.get(self.protocol, {}).get(self.metric.lower().replace("-", "_"))
+        if pinned is None:
+            return Identity(protocol="", quoted=True)
+        return dataclasses.replace(
+            pinned,
+            protocol=self.protocol,
+            # The lowest of several runs is that of the first trials' seeds; other runs have unknown seeds.
+            seed0=0 if self.lowest_of else None,
+            reference=registered(pinned.reference) if pinned.reference else "",
+            extractor=registered_digest(pinned.extractor),
+        )
 
     @property
     def half_unit(self) -> float:

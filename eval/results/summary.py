@@ -7,13 +7,15 @@ The file is long and tidy: one line per (run, trial, metric). All tables, figure
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from eval.results.identity import Identity
+from eval.results.identity import Identity, comparable
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_csv, read_text
 
@@ -33,7 +35,9 @@ class Measurement:
     nfe: int | None
     kept_at: int | None = field(default=None, kw_only=True)  # images seen by the network that its training kept
     protocol: str
-    protocol_sha256: str
+    settings: str
+    classes: str
+    resolution: str
     reference_sha256: str
     extractor_sha256: str = field(default="", kw_only=True)  # empty for a metric without a feature network
     network_sha256: str
@@ -47,9 +51,11 @@ class Measurement:
         """Identity of the value; equal for all trials of a run and metric."""
         return Identity(
             protocol=self.protocol,
-            settings=self.protocol_sha256,
+            settings=self.settings,
             n=self.n,
             seed0=None if self.seed_first is None else self.seed_first - self.trial * self.n,
+            classes=self.classes,
+            resolution=self.resolution,
             reference=self.reference_sha256,
             extractor=self.extractor_sha256,
         )
@@ -95,32 +101,27 @@ def measured_days(rows: Iterable[Measurement]) -> str:
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def reference_mismatch(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
-    """Two lines of one protocol and metric that were measured against different files, with the difference, or None.
-
-    Metrics without a feature network have no digest of it, and the digests are not compared.
-    """
-    seen: dict[tuple[str, str, str], Measurement] = {}
+def identity_mismatch(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
+    """Two lines of one protocol and metric that are not comparable, with the reason, or None."""
+    seen: dict[tuple[str, str], Measurement] = {}
     for row in rows:
-        for column, what in (("reference_sha256", "reference"), ("extractor_sha256", "feature network")):
-            if digest := getattr(row, column):
-                first = seen.setdefault((row.protocol_sha256, row.metric, column), row)
-                if getattr(first, column) != digest:
-                    return first, row, f"{what} of '{row.metric}': {getattr(first, column)[:12]} != {digest[:12]}"
+        first = seen.setdefault((row.protocol, row.metric), row)
+        if reason := comparable(first.identity, row.identity):
+            return first, row, f"{row.metric}: {reason}"
     return None
 
 
-def require_same_reference(rows: Iterable[Measurement], where: str) -> None:
-    """Refuses values that were measured against different files under one protocol.
+def require_comparable(rows: Iterable[Measurement], where: str) -> None:
+    """Refuses values that have the name of their protocol and metric in common and are not comparable.
 
     Raises:
-        UserError: References, or weights of a feature network, differ.
+        UserError: Settings, references, or weights of a feature network differ.
     """
-    if found := reference_mismatch(rows):
-        first, second, what = found
+    if found := identity_mismatch(rows):
+        first, second, why = found
         raise UserError(
-            f"{where}: runs '{first.run}' and '{second.run}' were measured under one protocol but against other files "
-            f"({what}); measure one of them again with the other's files"
+            f"{where}: runs '{first.run}' and '{second.run}' were both measured under protocol '{first.protocol}' but "
+            f"are not comparable ({why}); measure one of them again with the other's files"
         )
 
 
@@ -132,7 +133,8 @@ class Measurements:
         source: File named in errors.
 
     Raises:
-        UserError: A duplicate (run, trial, metric), or trials that are not 0, 1, 2, ... without a gap.
+        UserError: A duplicate (run, trial, metric), trials that are not 0, 1, 2, ... without a gap, or trials that
+            contradict each other (other settings, equal or overlapping seeds).
     """
 
     def __init__(self, rows: Iterable[Measurement], source: str = "measurements.csv") -> None:
@@ -157,6 +159,8 @@ class Measurements:
                     f"{source}: run '{run}', metric '{metric}': trial {missing[0]} is missing; measure it and "
                     "collect the measurements again"
                 )
+            if fault := _contradiction([trials[trial] for trial in sorted(trials)]):
+                raise UserError(f"{source}: run '{run}', metric '{metric}': {fault}; measure it again")
 
     @property
     def runs(self) -> list[str]:
@@ -236,6 +240,24 @@ def measurements_file(path: str | Path) -> Path:
     return packed if packed.is_file() and not path.is_file() else path
 
 
+def _contradiction(trials: Sequence[Measurement]) -> str | None:
+    """Reason why lines cannot be the trials of one run and metric, or None."""
+    first = trials[0]
+    for row in trials:
+        if row.seed_first is not None and row.seed_last is not None and row.seed_last - row.seed_first + 1 != row.n:
+            return f"trial {row.trial} has {row.n:,} images, and the seeds {row.seed_first} to {row.seed_last}"
+    seeds = sorted((row.seed_first, row.seed_last, row.trial) for row in trials if row.seed_first is not None)
+    for (_, last, one), (start, _, other) in itertools.pairwise(seeds):
+        if last is not None and start <= last:
+            return f"trials {one} and {other} have equal or overlapping seeds"
+    for row in trials[1:]:
+        if why := comparable(first.identity, row.identity):
+            return f"trials {first.trial} and {row.trial} are not comparable ({why})"
+    if len(trials) > 1 and first.settings.startswith("frechet") and len({row.value for row in trials}) == 1:
+        return f"all {len(trials)} trials have the value {first.value!r}, which other images cannot give"
+    return None
+
+
 def load_measurements(path: str | Path) -> Measurements:
     """Reads ``measurements.csv``, also compressed (``.gz``).
 
@@ -279,6 +301,10 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
             f"{where}: metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}; "
             "look at the run's log and measure it again"
         )
+
+    for name in ("reference_sha256", "extractor_sha256"):
+        if not re.fullmatch("[0-9a-f]*", text[name]):
+            raise UserError(f"{where}: {name}: must be a digest in hexadecimal digits, got '{text[name]}'")
 
     def whole(name: str) -> int:
         number = _number(text[name], f"{where}: {name}")

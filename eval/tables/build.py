@@ -7,14 +7,15 @@ give the origin of the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from eval.results.identity import Identity, comparable
 from eval.results.published import Published
 from eval.results.sheet import Run
 from eval.results.stored import FROM_STORED
-from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_same_reference
+from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_comparable
 from eval.tables.cells import (
     AUDIT_LEGEND,
     best_rows,
@@ -29,7 +30,7 @@ from eval.tables.cells import (
 )
 from eval.tables.effects import EFFECT_NOTE, effect_cell, with_effects
 from eval.tables.layout import Mode, TableLayout
-from eval.tables.lines import TableLine, resolve
+from eval.tables.lines import TableLine, require_added_comparable, resolve
 from eval.tables.model import Column, Row, Table
 from eval.tables.records import header_records, table_records, with_headings
 
@@ -40,6 +41,7 @@ def build_table(
     runs: Mapping[str, Run],
     published: Mapping[str, Published] | None = None,
     mode: Mode | None = None,
+    added: Collection[str] = (),
 ) -> Table:
     """Builds a table of results.
 
@@ -49,6 +51,8 @@ def build_table(
         runs: The sample sheet.
         published: Published numbers by id, for ``paper`` and ``audit``.
         mode: Overrides the layout's mode; the default of both is ``measured``.
+        added: Runs that were added to the layout's rows (``--add``); each must be comparable with a number of its
+            column.
 
     Raises:
         UserError: Unknown run, metric or published id, or a missing measurement that the layout does not allow.
@@ -58,7 +62,8 @@ def build_table(
     printed_heads = header_records(layout, published, mode)
     layout = with_headings(_with_columns(layout, measurements), published)
     lines = with_effects(layout, resolve(layout, measurements, runs, published, mode), measurements, runs, mode)
-    require_same_reference(measured_lines(lines, measurements), layout.source)
+    require_comparable(measured_lines(lines, measurements), layout.source)
+    require_added_comparable(lines, layout, added)
     if mode == "audit":
         columns, rows = (stacked if layout.audit == "rows" else side_by_side)(layout, lines)
     else:
@@ -75,6 +80,7 @@ def build_table(
             *(layout.published_notes if mode != "measured" else ()),
             *provenance_notes(lines, measurements),
             *comparison_notes(lines),
+            *identity_notes(layout, lines),
             *(AUDIT_LEGEND if mode == "audit" else ()),
         ),
         number=layout.number,
@@ -143,6 +149,27 @@ def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
     return notes
 
 
+def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+    """Notes on columns whose measured values are not all comparable with each other."""
+    notes: dict[str, list[str]] = {}
+    for column in layout.columns:
+        kinds: list[tuple[Identity, list[str]]] = []
+        for source in (line.sources[column.id] for line in lines if column.id in line.sources):
+            if source.identity is None:
+                continue
+            for identity, runs in kinds:
+                if comparable(identity, source.identity) is None:
+                    runs.append(str(source.run))
+                    break
+            else:
+                kinds.append((source.identity, [str(source.run)]))
+        if len(kinds) > 1:
+            groups = "; ".join(f"{', '.join(dict.fromkeys(runs))} ({identity})" for identity, runs in kinds)
+            reason = comparable(kinds[0][0], kinds[1][0])
+            notes.setdefault(f"{groups}. Reason: {reason}", []).append(heading(column).head or column.id)
+    return [f"Not comparable with each other in {', '.join(heads)}: {why}." for why, heads in notes.items()]
+
+
 def measured_lines(lines: Sequence[TableLine], measurements: Measurements) -> list[Measurement]:
     """Lines of ``measurements.csv`` behind the measured cells."""
     return [
@@ -198,7 +225,7 @@ def _trials(number: int) -> str:
 
 
 def _where(rows: list[Measurement]) -> str:
-    protocols = ", ".join(sorted({f"{row.protocol} ({row.protocol_sha256[:12]})" for row in rows}))
+    protocols = ", ".join(sorted({row.protocol for row in rows}))
     versions = ", ".join(sorted({row.code_version for row in rows}))
     devices = ", ".join(sorted({row.device for row in rows}))
     return f"Protocol {protocols}; code {versions}; {devices}; {measured_days(rows)}."

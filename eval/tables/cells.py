@@ -5,9 +5,11 @@ Audit mode prints both side by side, or one below the other if the columns are m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from eval.results import agreement
+from eval.results.identity import comparable
 from eval.results.summary import Estimate
 from eval.tables.layout import BoldSpec, ColumnSpec, TableLayout
 from eval.tables.lines import CellSource, TableLine
@@ -75,7 +77,9 @@ Side = Literal["published", "measured"]
 def best_rows(layout: TableLayout, lines: list[TableLine], side: Side) -> dict[str, set[int]]:
     """Row numbers of the best value by column id, separately for published and measured numbers.
 
-    Values are compared as printed, so rows that print the same best value are all bold.
+    Values are compared as printed, so rows that print the same best value are all bold. Published numbers are ranked as
+    the paper ranks them. No measured value is bold if the measured values are not comparable with each other, or if a
+    published number of a row that is not measured beats it.
     """
     best: dict[str, set[int]] = {}
     for column in layout.columns:
@@ -83,15 +87,22 @@ def best_rows(layout: TableLayout, lines: list[TableLine], side: Side) -> dict[s
             continue
         if layout.bold.columns is not None and column.id not in layout.bold.columns:
             continue
-        values = {}
-        for number, line in enumerate(lines):
-            value = _printed_value(column, line.sources[column.id], side)
-            if value is not None and _candidate(layout.bold, line):
-                values[number] = value
-        if values:
-            winner = (min if column.direction == "lower" else max)(values.values())
-            best[column.id] = {number for number, value in values.items() if value == winner}
+        shown = {n: line.sources[column.id] for n, line in enumerate(lines) if _candidate(layout.bold, line)}
+        values = {
+            n: value for n, source in shown.items() if (value := _printed_value(column, source, side)) is not None
+        }
+        if not values or (side == "measured" and not _one_identity([shown[number] for number in values])):
+            continue
+        rivals = [source.published.value for n, source in shown.items() if source.published and n not in values]
+        winner = (min if column.direction == "lower" else max)([*values.values(), *rivals])
+        best[column.id] = {number for number, value in values.items() if value == winner}
     return best
+
+
+def _one_identity(sources: Sequence[CellSource]) -> bool:
+    """Whether all measured values may be compared with each other."""
+    found = [source.identity for source in sources if source.identity is not None]
+    return all(comparable(found[0], other) is None for other in found[1:])
 
 
 def _candidate(bold: BoldSpec, line: TableLine) -> bool:

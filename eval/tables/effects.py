@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from eval.effects.contrast import Effect, difference
+from eval.results.identity import comparable
 from eval.results.sheet import Run
 from eval.results.summary import Measurements
 from eval.tables.layout import ColumnSpec, EffectSpec, TableLayout
@@ -60,6 +61,12 @@ def _with_effect(
     against = other.sources[column.id]
     if source.estimate is None or against.estimate is None:
         return dataclasses.replace(source, estimate=None)
+    assert source.identity is not None
+    assert against.identity is not None
+    if reason := comparable(source.identity, against.identity):
+        raise UserError(
+            f"{where}: '{line.label}' and '{other.label}' are not comparable: {reason}; give the row against: '{NONE}'"
+        )
     try:
         effect = difference(_blocks(source, measurements, runs), _blocks(against, measurements, runs))
     except UserError as error:

@@ -16,7 +16,7 @@ from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout
 from eval.tables.latex import to_latex
 from eval.tables.layout import Mode, load_layout, read_layout
 from eval.tables.model import Table
-from eval.tables.scores import require_one_protocol, with_scores
+from eval.tables.scores import with_scores
 from eval.tables.text import to_csv, to_markdown
 from sida.config.mapping import from_mapping
 from sida.config.resources import find
@@ -82,9 +82,7 @@ def make_table(
     if scores and mode == "paper":
         raise UserError("--add: mode paper prints published numbers alone; take --mode audit or measured")
     rows, measured, every = with_scores(rows, measured, sheet, scores)
-    table = build_table(rows, measured, every, numbers, mode)
-    require_one_protocol(table, [name for name in every if name not in sheet])
-    return table
+    return build_table(rows, measured, every, numbers, mode, [name for name in every if name not in sheet])
 
 
 def table_paths(out: str | Path) -> list[Path]:

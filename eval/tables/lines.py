@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.effects.contrast import Effect
 from eval.results.agreement import Agreement, agreement_of
+from eval.results.identity import Identity, comparable
 from eval.results.published import Published, published_number
 from eval.results.sheet import Run
 from eval.results.summary import Estimate, Measurements
 from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
 from sida.errors import UserError, suggestion
+
+#: Reason for a cell without a comparison whose released file is later than the printed number.
+LATER = "what was measured is of a later version than the published number"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class CellSource:
         compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
         effect: Columns of effects: the difference from another row.
         against: Label of the other row.
+        identity: Identity of the measured values.
     """
 
     metric: str
@@ -40,6 +45,7 @@ class CellSource:
     effect: Effect | None = None
     against: str = ""
     compared: Agreement | str | None = None
+    identity: Identity | None = None
 
     @property
     def runs(self) -> list[str]:
@@ -160,9 +166,44 @@ def _source(
     compared: Agreement | str | None = None
     if printed is not None:
         lines = [line for name in names for line in measurements.lines(name, metric)]
-        later = "what was measured is of a later version than the published number"
-        compared = later if column.id in spec.later else agreement_of(pooled, lines, printed)
-    return CellSource(metric, printed, run, pooled, empty, pool, compared=compared)
+        compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
+    identity = measurements.identity(names[0], metric)
+    for name in names[1:]:
+        if reason := comparable(identity, measurements.identity(name, metric)):
+            raise UserError(f"{where}: pools '{names[0]}' and '{name}', which are not comparable: {metric}: {reason}")
+    return CellSource(metric, printed, run, pooled, empty, pool, compared=compared, identity=identity)
+
+
+def require_added_comparable(lines: Sequence[TableLine], layout: TableLayout, added: Collection[str]) -> None:
+    """Refuses an added row whose value is comparable with no known number of its column.
+
+    Raises:
+        UserError: There is such a row; the message has the reason and the protocol to score under.
+    """
+    for column in layout.columns:
+        sources = [line.sources[column.id] for line in lines if column.id in line.sources]
+        known = [source.identity for source in sources if source.identity is not None and source.run not in added]
+        known += [source.published.identity for source in sources if source.published is not None]
+        for source in sources:
+            if source.run in added and source.identity is not None:
+                require_in_column(source.identity, known, f"--add: '{source.run}', column '{column.id}'")
+                known.append(source.identity)
+
+
+def require_in_column(identity: Identity, known: Sequence[Identity], where: str) -> None:
+    """Refuses a value that is comparable with none of a column's known values.
+
+    Raises:
+        UserError: The message has the reason, and the protocol to score under.
+    """
+    named = [other for other in known if not other.quoted]
+    reasons = [comparable(identity, other) for other in named]
+    if reasons and None not in reasons:
+        protocols = " or ".join(dict.fromkeys(f"'{other.protocol}'" for other in named))
+        raise UserError(
+            f"{where}: measured under {identity}, which is not comparable with the column's numbers "
+            f"({min(map(str, reasons), key=len)}); score the images under protocol {protocols}"
+        )
 
 
 def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:

@@ -21,10 +21,10 @@ RECORD_FIELDS = (
     "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
     "run", "measured", "measured_std", "measured_lowest", "trials", "training_seeds", "kept_at", "measured_bold",
     "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
-    "difference", "tolerance", "agreement",
+    "difference", "tolerance", "agreement", "not_compared",
     "effect", "effect_low", "effect_high", "effect_df", "effect_standardised", "effect_against",
-    "n", "seed_first", "seed_last", "protocol", "protocol_sha256", "reference_sha256", "extractor_sha256",
-    "network_sha256", "device", "code_version", "date",
+    "n", "seed_first", "seed_last", "protocol", "settings", "classes", "resolution",
+    "reference_sha256", "extractor_sha256", "network_sha256", "device", "code_version", "date",
 )  # fmt: skip
 
 
@@ -95,6 +95,8 @@ def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
         record |= {"effect_against": source.against, "effect_standardised": repr(effect.standardised)}
         numbers = {"": effect.value, "_low": effect.low, "_high": effect.high, "_df": effect.df}
         record |= {f"effect{end}": repr(number) for end, number in numbers.items()}
+    if isinstance(source.compared, str):
+        record["not_compared"] = source.compared
     if isinstance(compared := source.compared, Agreement):
         record |= {
             "measured_lowest": "" if compared.lowest is None else repr(compared.lowest),

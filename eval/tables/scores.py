@@ -15,7 +15,7 @@ from eval.tables.cells import heading, measured_cell
 from eval.tables.latex import row_cell
 from eval.tables.latex_text import escape
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
-from eval.tables.lines import CellSource, resolve
+from eval.tables.lines import CellSource, require_in_column, resolve
 from eval.tables.model import Cell, Row, Table
 from eval.tables.text import to_markdown
 from sida.config.resources import find
@@ -27,19 +27,22 @@ if TYPE_CHECKING:
     from eval.measuring.score import Score
 
 
-def row_columns(protocol: Protocol, table: str | None = None) -> tuple[ColumnSpec, ...]:
+def row_columns(protocol: Protocol, table: str | None = None, score: Score | None = None) -> tuple[ColumnSpec, ...]:
     """Columns of a row for a table: those of the table, or by default those of ``main`` or of the protocol.
 
     Args:
         protocol: Protocol of the images.
         table: Layout, a name or a file; None takes ``main`` if the protocol has its metrics, else the protocol's
             metrics.
+        score: The measured images; None checks the protocol alone, before anything is measured.
 
     Raises:
-        UserError: No such layout, or a layout without metrics of this protocol or with one number per model size.
+        UserError: No such layout, a layout without metrics of this protocol or with one number per model size, or a
+            column whose published numbers are not comparable with the row.
     """
     known = {metric.key for metric in protocol.metrics}
-    columns = load_layout(find("tables", table or "main", where="--table")).columns
+    layout = load_layout(find("tables", table or "main", where="--table"))
+    columns = layout.columns
     shown = {column.metric for column in columns if column.metric}
     if table is None and not shown <= known:
         own = [ColumnSpec(m.label or m.key, metric=m.key, decimals=m.decimals) for m in protocol.metrics]
@@ -49,6 +52,14 @@ def row_columns(protocol: Protocol, table: str | None = None) -> tuple[ColumnSpe
             f"--table {table}: has no columns for the metrics of protocol '{protocol.name}' "
             f"({', '.join(sorted(known))}); name another layout"
         )
+    lines = resolve(layout, Measurements([]), {}, load_published(), "audit")
+    for column in columns:
+        if column.metric in known:
+            printed = [line.sources[column.id].published for line in lines]
+            mine = protocol.identity(column.metric) if score is None else score.identity(column.metric)
+            numbers = [number.identity for number in printed if number is not None]
+            if mine is not None:
+                require_in_column(mine, numbers, f"--table {table or 'main'}: column '{column.id}'")
     return columns
 
 
@@ -161,23 +172,3 @@ def with_scores(
     shown = {row.run for _, row in expand(layout, runs)}
     further = tuple(RowSpec(run=name) for name in runs if name not in sheet and name not in shown)
     return dataclasses.replace(layout, rows=layout.rows + further), Measurements(rows, measured.source), runs
-
-
-def require_one_protocol(table: Table, added: Sequence[str]) -> None:
-    """Refuses an added row beside measured ones of other protocols.
-
-    Raises:
-        UserError: There is such a row; the message names both protocols.
-    """
-    protocols: dict[str, dict[str, str]] = {}
-    for record in table.records:
-        if record["run"] not in added and record["protocol_sha256"]:
-            protocols.setdefault(record["column"], {})[str(record["protocol_sha256"])] = record["protocol"]
-    for mine in table.records:
-        others = protocols.get(mine["column"], {})
-        if mine["run"] in added and others and mine["protocol_sha256"] not in others:
-            raise UserError(
-                f"--add: '{mine['run']}' was measured under protocol '{mine['protocol']}' "
-                f"({mine['protocol_sha256'][:12]}), column '{mine['column']}' of the table under "
-                f"{', '.join(sorted(map(str, others.values())))}; score the images under that one"
-            )

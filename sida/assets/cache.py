@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from sida.assets.registry import load_registry
 from sida.errors import UserError
 from sida.files.atomic import write_json
 from sida.files.locks import try_lock, wait_for_lock
@@ -87,6 +88,17 @@ def read_records(cache: Path) -> dict[str, dict[str, Any]]:
         ):
             return value
     raise UserError(f"{path}: damaged; restore it, or delete it to record all hashes anew")
+
+
+def registered(asset: str) -> str:
+    """SHA-256 of an asset: the registered one, or the one recorded at its first use; else ``asset ID``, no digest."""
+    entry = load_registry()[asset]
+    return entry.sha256 or recorded(entry.target) or f"asset {asset}"
+
+
+def recorded(target: str) -> str:
+    """SHA-256 that ``assets.lock`` has for a target; empty without one."""
+    return str(read_records(cache_dir()).get(target, {}).get("sha256", ""))
 
 
 def write_record(cache: Path, target: str, record: dict[str, Any]) -> None:

@@ -1,12 +1,17 @@
 """A made-up preset for tests of tables, figures and claims. The numbers are drawn, not measured: never results."""
 
 import csv
+import hashlib
 import json
 import random
 from pathlib import Path
 
 from eval.results.published import PROTOCOLS
 from eval.results.summary import MEASUREMENT_COLUMNS
+from sida.assets.registry import load_registry
+
+#: References of published numbers.
+ASSETS = sorted({found.reference for metrics in PROTOCOLS.values() for found in metrics.values() if found.reference})
 
 RUNS = """\
 run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tseed\tcheckpoint\tdataset\tnotes
@@ -85,6 +90,34 @@ CURVES = {
 }
 
 
+def digest_of(name):
+    """Made-up digest of a file."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def write_lock(folder):
+    """Writes a cache's records of the references and networks of published numbers; returns the folder."""
+    registry = load_registry()
+    targets = {registry[asset].target: asset for asset in ASSETS} | {"extractors/dinov2": "dinov2"}
+    lock = {target: {"sha256": digest_of(name), "size": 0, "url": ""} for target, name in targets.items()}
+    (folder / "assets.lock").write_text(json.dumps(lock))
+    return folder
+
+
+def identity_columns(run, metric, trial, n):
+    """Columns that decide comparability: those of the published number of the row's protocol, else made-up ones."""
+    pinned = PROTOCOLS.get(protocol_of(run), {}).get(metric)
+    if pinned is None:
+        found = {"settings": f"made_up metric={metric}", "classes": "data", "resolution": "8"}
+        found |= {"reference_sha256": "4ef" * 21 + "a", "extractor_sha256": "e7" * 32}
+    else:
+        found, n = {name: getattr(pinned, name) for name in ("settings", "classes", "resolution")}, pinned.n
+        weights = load_registry()["inception"].sha256 if pinned.extractor == "inception" else digest_of("dinov2")
+        reference = digest_of(pinned.reference) if pinned.reference else ""
+        found |= {"reference_sha256": reference, "extractor_sha256": weights}
+    return found | {"n": n, "seed_first": trial * n, "seed_last": (trial + 1) * n - 1}
+
+
 def protocol_of(run):
     """Protocol of a row of the released sheet; made-up rows have one of their own."""
     sets = {name: name for name in ("cifar10", "imagenet64", "ffhq64")} | {"afhq64": "afhqv2", "edm2": "imagenet512"}
@@ -106,14 +139,9 @@ def measurement_lines(trials=10, n=5000, truth=TRUTH, date="2035-01-01T00:00:00Z
                     "trial": trial,
                     "metric": metric,
                     "value": noise.gauss(value, spread),
-                    "n": n,
-                    "seed_first": trial * n,
-                    "seed_last": (trial + 1) * n - 1,
                     "nfe": "" if nfe is None else nfe,
                     "protocol": protocol_of(run),
-                    "protocol_sha256": PROTOCOLS.get(protocol_of(run), "5e" * 32),
-                    "reference_sha256": "4ef" * 21 + "a",
-                    "extractor_sha256": "e7" * 32,
+                    **identity_columns(run, metric, trial, n),
                     "network_sha256": "" if nfe is None else run.encode().hex().ljust(64, "0")[:64],
                     "device": "cpu (test)",
                     "code_version": "0.0.0+test",
@@ -193,5 +221,5 @@ def write_released(folder, share=0.8):
     kept = {run: value for run, value in truth.items() if noise.random() < share}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [line | {"value": line["value"]} for line in measurement_lines(n=50000, truth=kept)]
+    lines = [line | {"value": line["value"]} for line in measurement_lines(truth=kept)]
     return write_csv(folder / "measurements.csv", lines)

@@ -24,7 +24,7 @@ def exported(tmp_path_factory):
     network = write_network(preset / "students/sida-a1.0/network.safetensors")
     digest = sha256_file(network)
     facts = {"run": "sida-a1.0", "method": "sida", "metric": "fd", "n": 100, "nfe": 1, "protocol": "digits"}
-    facts |= {"protocol_sha256": "1" * 64, "network_sha256": digest, "date": "2026-11-22", "origin": ""}
+    facts |= {"settings": "frechet", "network_sha256": digest, "date": "2026-11-22", "origin": ""}
     others = {**facts, "run": "sid-a1.0", "network_sha256": "2" * 64}
     rows = [{**facts, "trial": trial, "value": 4.0 + trial} for trial in range(3)]
     write_csv(preset / "measurements.csv", [], [*rows, *({**others, "trial": t, "value": 9.0} for t in range(3))])

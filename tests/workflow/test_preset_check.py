@@ -40,7 +40,7 @@ def study(folder: Path, files: dict[str, object] | None = None, keep=lambda row:
 
 
 def protocol(**changes) -> dict:
-    return yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text()) | changes
+    return yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text()) | {"watch": None} | changes
 
 
 def metric(**changes) -> dict:

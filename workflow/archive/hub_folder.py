@@ -144,7 +144,7 @@ def _metrics(sha256: str, measured: Measurements) -> list[dict[str, Any]]:
     for (run, metric), row in rows.items():
         estimate = measured.estimate(run, metric)
         args: dict[str, Any] = {"std": estimate.std, "trials": estimate.trials, "images": row.n, "nfe": row.nfe}
-        args |= {"protocol": row.protocol, "protocol_sha256": row.protocol_sha256}
+        args |= {"protocol": row.protocol, "identity_sha256": row.identity.sha256}
         metrics.append({"type": metric, "name": f"{metric} ({row.protocol})", "value": estimate.mean, "args": args})
     return metrics
 
@@ -152,7 +152,7 @@ def _metrics(sha256: str, measured: Measurements) -> list[dict[str, Any]]:
 def _line(metric: Mapping[str, Any]) -> str:
     args = metric["args"]
     value = f"{metric['value']:.5g}" + (f" ± {args['std']:.4g}" if args["std"] is not None else "")
-    protocol = f"{args['protocol']} (`{args['protocol_sha256'][:12]}`)"
+    protocol = f"{args['protocol']} (`{args['identity_sha256'][:12]}`)"
     return f"| {metric['type']} | {value} | {args['trials']} | {args['images']:,} | {protocol} |\n"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
-from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, Measurements, load_measurements, reference_mismatch
+from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, Measurements, identity_mismatch, load_measurements
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.text_files import read_csv
@@ -89,8 +89,8 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
             continue
         with report.checking(collected):
             measured = load_measurements(report.folder / collected)
-            if found := reference_mismatch(measured.rows):
-                report.fault(collected, f"runs '{found[0].run}' and '{found[1].run}' have another {found[2]}")
+            if found := identity_mismatch(measured.rows):
+                report.fault(collected, f"runs '{found[0].run}' and '{found[1].run}' are not comparable: {found[2]}")
             for name in names:
                 if name.startswith("tables/") and name.endswith(".csv"):
                     with report.checking(name):

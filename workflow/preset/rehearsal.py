@@ -168,9 +168,11 @@ def _placeholders(preset: Preset) -> Iterator[Measurement]:
         for trial in range(protocol.trials):
             common = {"run": run.run, "method": run.method, "trial": trial, "n": protocol.num_samples, "nfe": run.nfe}
             common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
-            common |= {"protocol_sha256": protocol.sha256, "reference_sha256": "", "network_sha256": ""}
+            common |= {"reference_sha256": "", "network_sha256": "", "value": 1.0 + 0.01 * trial, "code_version": ""}
             for metric in protocol.metrics:
-                yield Measurement(**common, metric=metric.key, value=1.0 + 0.01 * trial, code_version="")  # type: ignore[arg-type]
+                identity = protocol.identity(metric.key)
+                facts = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
+                yield Measurement(**common, **facts, metric=metric.key)  # type: ignore[arg-type]
 
 
 def _check_table(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:

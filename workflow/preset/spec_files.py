@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eval.measuring.protocol import OF_ALL_TRIALS
+from eval.measuring.protocol import OF_ALL_TRIALS, load_protocol
 from eval.results.selection import read_extended
 from eval.results.studies import STUDIES
 from sida.errors import UserError
@@ -114,7 +114,9 @@ def _deciding(stage: str, spec: Any) -> Any:
 
 
 def row_digest(preset: Preset, run: str, results: str = "") -> str:
-    """SHA-256 of everything that decides a row's numbers: measurement, training, teacher and parent rows.
+    """SHA-256 of everything that decides a row's images: sampler, training, teacher and parent rows.
+
+    Metrics are no part of it, since each value has an identity.
 
     Args:
         preset: The preset.
@@ -123,9 +125,10 @@ def row_digest(preset: Preset, run: str, results: str = "") -> str:
     """
     results = results or preset.results
     row = preset.runs[run]
-    asked: dict[str, Any] = {"measure": preset.specs.measurement(run)}
+    images = load_protocol(preset.specs.measurement(run)["protocol"]).image_facts()
+    asked: dict[str, Any] = {"measure": {**preset.specs.measurement(run), "protocol": images}}
     if row.trained_here:
-        asked["student"] = preset.specs.student(run)
+        asked["student"] = _deciding("students", preset.specs.student(run))
         asked["parents"] = {parent: row_digest(preset, parent, results) for parent in preset.parents(row)}
     if row.teacher in preset.trained_teachers():
         asked["teacher"] = preset.specs.teacher(str(row.teacher))

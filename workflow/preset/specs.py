@@ -151,8 +151,10 @@ class Specs:
         spec = {"run": name, "method": run.method, "dataset": self.rows.dataset_of(run), **settings, **self._common()}
         if study == "layers":
             return spec | {"network": self.paths.network(run)}
-        teacher, protocol = self.paths.teacher(str(run.teacher)), _watched(self.rows.protocol(run)).content()
-        return spec | {"teacher": teacher, "student": self.paths.network(run), "protocol": protocol}
+        watched = _watched(self.rows.protocol(run))
+        protocol = watched.part(["fd"]) if any(metric.key == "fd" for metric in watched.metrics) else watched
+        ends = {"teacher": self.paths.teacher(str(run.teacher)), "student": self.paths.network(run)}
+        return spec | ends | {"protocol": protocol.content()}
 
     def sample(self, name: str, trial: int | str) -> dict[str, Any]:
         """Spec of ``sida sample`` for the images of a row's trial."""
@@ -237,4 +239,5 @@ def _drawn(network: Mapping[str, Any]) -> dict[str, Any]:
 
 def _watched(protocol: Protocol) -> Protocol:
     """The part of a protocol that evaluations during training use; other changes are no reason to train again."""
-    return dataclasses.replace(protocol, metrics=protocol.watched or protocol.metrics)
+    keys = tuple(metric.key for metric in protocol.watched)
+    return protocol.part(keys, keys) if keys else protocol

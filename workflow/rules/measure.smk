@@ -12,7 +12,8 @@ if PRESET.config["shard_size"] is None:
             input:
                 lambda wildcards: TARGETS.generator(wildcards.run),
             output:
-                expand(f"{RESULTS}/measurements/{{{{run}}}}/trial-{{trial}}.json", trial=range(first, last + 1)),
+                # Values that are still valid are kept, so that a metric added to a protocol is measured alone.
+                update(expand(f"{RESULTS}/measurements/{{{{run}}}}/trial-{{trial}}.json", trial=range(first, last + 1))),
             log:
                 f"{RESULTS}/logs/measure-{{run}}-{first}-{last}.log",
             wildcard_constraints:

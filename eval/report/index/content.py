@@ -171,7 +171,7 @@ def origin(measurements: Measurements) -> dict[str, list[str]]:
     """Protocols, references, code, devices and days of the measurements."""
     rows = measurements.rows
     facts = {
-        "Protocol": sorted({f"{row.protocol} {row.protocol_sha256[:16]}" for row in rows}),
+        "Protocol": sorted({row.protocol for row in rows}),
         "Reference": sorted({row.reference_sha256[:16] for row in rows if row.reference_sha256}),
         "Code": sorted({row.code_version for row in rows}),
         "Machine": sorted({row.device for row in rows}),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from eval.claims import Claim, Evidence, Finding, Operand, Part, combined, decide, load_claims, write_verdicts
 from eval.claims.model import Repeats
-from eval.results.published import PROTOCOLS, load_published
+from eval.results.published import load_published
 from eval.results.selection import matching
 from eval.results.sheet import Run, read_runs
 from eval.results.summary import Measurement, Measurements, load_measurements
@@ -31,15 +31,25 @@ PUBLISHED = load_published()
 def lines(run, values, metric="fd", **files):
     rest = {
         "n": 5000,
-        "seed_first": 0,
-        "seed_last": 1,
+        "seed_first": None,
+        "seed_last": None,
         "nfe": 1,
         "protocol": "p",
-        "protocol_sha256": "0",
+        "settings": f"made_up metric={metric}",
+        "classes": "data",
+        "resolution": "8",
         "reference_sha256": "0",
     }
     rest |= {"network_sha256": "0", "device": "d", "code_version": "v", "date": "2025-01-01"} | files
     return [Measurement(run, run, trial, metric, value, **rest) for trial, value in enumerate(values)]
+
+
+def under(protocol, metric):
+    """Columns of a value under the protocol of published numbers."""
+    found = next(p.identity for p in PUBLISHED.values() if (p.protocol, p.metric.lower()) == (protocol, metric))
+    columns = {name: getattr(found, name) for name in ("n", "settings", "classes", "resolution")}
+    files = {"reference_sha256": found.reference, "extractor_sha256": found.extractor}
+    return {"protocol": protocol, **columns, **files}
 
 
 def spread(mean, std, trials=10):
@@ -81,7 +91,7 @@ def test_generators_measured_against_other_files_are_not_compared(column):
 
 
 def test_a_declared_pair_is_compared_and_its_evidence_names_both_protocols():
-    student = lines("a", spread(4.0, 0.1), protocol="few", protocol_sha256="1")
+    student = lines("a", spread(4.0, 0.1), protocol="few", settings="other")
     found = evidence(student, lines("b", spread(9.0, 0.1), protocol="many"))
     part = {"rule": "LT", "metric": "fd", "a": A, "b": B}
     assert outcome(found, **part) == "not decided here"
@@ -94,7 +104,7 @@ def test_a_declared_pair_is_compared_and_its_evidence_names_both_protocols():
 def test_a_quoted_rival_is_compared_only_where_the_claim_declares_it_and_the_own_side_is_like_its_printed_number(rule):
     part = {"rule": rule, "metric": "fid", "b": Operand(published="table1-gdd-i-fid"), "high": 0.9, "factor": 0.9}
     part["a"] = Operand(run="a", published="table1-sida-a1.0-fid")
-    known = {"protocol": "cifar10", "protocol_sha256": PROTOCOLS["cifar10"], "n": 50_000, "reference_sha256": ""}
+    known = under("cifar10", "fid")
     true, other = (evidence(lines("a", spread(1.0, 0.001), "fid", **known | more)) for more in ({}, {"n": 5_000}))
     assert outcome(true, **part) == "not decided here"
     assert outcome(true, **part, across="a quoted rival") == "supported"
@@ -165,7 +175,7 @@ def test_ltq_allows_for_rounding_and_minima():
 def test_eq_is_not_decided_by_a_measurement_under_another_protocol():
     part = Part(rule="EQ", metric="fid", a=Operand(run="a", published="table3-sid2a-a1.0-ours-fid"))
     for protocol, expected in (("imagenet64-uniform", "not decided here"), ("imagenet64", "supported")):
-        rows = lines("a", spread(1.114, 0.01), "fid", protocol=protocol, protocol_sha256=PROTOCOLS[protocol])
+        rows = lines("a", spread(1.114, 0.01), "fid", **under(protocol, "fid"))
         (verdict,) = decide([Claim("X", "x", "test", (part,))], evidence(rows))
         assert verdict.outcome == expected
     assert "1.11" in verdict.findings[0].evidence
@@ -175,12 +185,12 @@ def test_eq_has_three_outcomes_and_a_number_far_better_than_printed_is_no_reprod
     for metric, printed, worse in (("fid", 1.516, 0.1), ("is", 10.323, -0.5)):
         operand = Operand(run="a", published=f"table1-sida-a1.0-{metric}")
         for mean, word in ((printed, "agrees"), (printed - worse, "better"), (printed + worse, "worse")):
-            found = evidence(lines("a", spread(mean, 0.01), metric, protocol_sha256=PROTOCOLS["cifar10"]))
+            found = evidence(lines("a", spread(mean, 0.01), metric, **under("cifar10", metric)))
             (verdict,) = decide([Claim("X", "x", "test", (Part(rule="EQ", metric=metric, a=operand),))], found)
             assert verdict.outcome == ("supported" if word == "agrees" else "contradicted")
             assert f"; {word}" in verdict.findings[0].evidence
     # A leak of the data, or a reference made from the samples.
-    found = evidence(lines("a", spread(0.2, 0.01), "fid", protocol_sha256=PROTOCOLS["cifar10"]))
+    found = evidence(lines("a", spread(0.2, 0.01), "fid", **under("cifar10", "fid")))
     part = {"rule": "EQ", "metric": "fid", "a": Operand(run="a", published="table1-sida-a1.0-fid")}
     assert outcome(found, **part) == "contradicted"
 

@@ -169,37 +169,35 @@ def test_a_score_is_compared_with_any_run_by_name(tmp_path, capsys):
     assert "other.json: is no result of sida-eval score" in capsys.readouterr().err
 
 
-def test_comparison_refuses_other_protocols_and_names_the_field(preset, tmp_path):
-    lines = list(measurement_lines(n=2000))
-    for line in lines:
-        line["protocol_sha256"] = "ab" * 32
-    write_csv(tmp_path / "measurements.csv", lines)
-    with pytest.raises(UserError, match=r"run 'data' was measured under different protocols .*n: 5000 != 2000"):
+def test_comparison_leaves_out_what_is_not_comparable_and_names_the_field(preset, tmp_path, capsys):
+    write_csv(tmp_path / "measurements.csv", measurement_lines(n=2000))
+    with pytest.raises(UserError, match=r"run 'data' is not comparable .*fd: images per trial: 5,000 != 2,000"):
         compare(preset, tmp_path)
-    for folder, steps in ((preset, 18), (tmp_path, 20)):
-        path = folder / "measurements" / "data" / "trial-0.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"protocol": {"fields": {"num_samples": 5000, "metrics": {"fd": {"k": steps}}}}}))
-    try:
-        with pytest.raises(UserError, match=r"metrics\.fd\.k: 18 != 20"):
-            compare(preset, tmp_path)
-    finally:
-        shutil.rmtree(preset / "measurements")
+    files = {"reference_sha256": "cd" * 32, "extractor_sha256": "bb" * 32, "settings": "made_up metric=other"}
+    for column, value in files.items():
+        lines = [line | ({column: value} if line["metric"] == "recall" else {}) for line in measurement_lines()]
+        write_csv(tmp_path / "measurements.csv", lines)
+        found = compare(preset, tmp_path)
+        assert {difference.metric for difference in found.differences} == {
+            "fd",
+            "fd_pixel",
+            "is",
+            "precision",
+            "accuracy",
+        }
+        assert all(text.startswith("recall of ") for text in found.not_compared)
+        assert any(value[:12] in text for text in found.not_compared) or "metric=other" in found.not_compared[0]
+    assert main(["compare", str(preset), str(tmp_path)]) == 0
+    assert "Not compared: recall of data (metric: metric=recall !=" in " ".join(capsys.readouterr().out.split())
 
 
-def test_comparison_refuses_other_references_and_networks_under_one_protocol(preset, tmp_path):
+def test_another_metric_changes_no_comparison(preset, tmp_path):
     lines = list(measurement_lines())
+    lines += [line | {"metric": "kid", "settings": "kernel"} for line in lines if line["metric"] == "fd"]
     write_csv(tmp_path / "measurements.csv", lines)
-    assert compare(preset, tmp_path).differences
-    for line in lines:
-        line["reference_sha256"] = "cd" * 32 if line["metric"] == "recall" else line["reference_sha256"]
-    write_csv(tmp_path / "measurements.csv", lines)
-    with pytest.raises(UserError, match=r"against other files .*reference of 'recall': \w+ != cdcdcdcdcdcd\); measure"):
-        compare(preset, tmp_path)
-    lines = [line | ({"extractor_sha256": "bb" * 32} if line["metric"] == "is" else {}) for line in measurement_lines()]
-    write_csv(tmp_path / "measurements.csv", lines)
-    with pytest.raises(UserError, match=r"feature network of 'is': e7e7e7e7e7e7 != bbbbbbbbbbbb"):
-        compare(preset, tmp_path)
+    found = compare(preset, tmp_path)
+    assert {difference.outcome for difference in found.differences} == {"identical"}
+    assert found.not_compared == ()
 
 
 def test_comparison_faults(preset, changed, tmp_path):
@@ -239,7 +237,7 @@ def test_a_measured_number_is_held_once_against_the_version_it_belongs_to(tmp_pa
     assert "1.465" not in text  # of version 2
     assert "fd_dinov2" not in text  # version 4 printed none
     assert "lowest of 3: " in text
-    assert "another protocol than published: imagenet64-gdd-i fid." in text
+    assert "Not compared: imagenet64-gdd-i fid (measured under imagenet64, published under" in text
 
 
 # The page
@@ -291,7 +289,7 @@ def test_paper_source_holds_every_table_figure_claim_and_digest(preset, monkeypa
     places = [text.index(f"figures/{name}.pdf") for name in ("figure2", "figure10", "convergence")]
     assert places == sorted(places)
     assert "D-01" in text
-    assert "5e5e5e5e" in text
+    assert "4ef4ef4e" in text
     assert "0.5 min" in text  # ten ticks of 2.9 s
     assert not (folder / "paper.pdf").exists()
 

@@ -96,7 +96,7 @@ def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path
     ]
     other = write_csv(tmp_path / "measurements.csv", lines)
     assert build(preset, FIGURES / "convergence.yaml", tmp_path / "f.pdf", "--measurements", str(other)) == 1
-    assert "measured under one protocol but against other files (feature network of" in capsys.readouterr().err
+    assert "are not comparable (fd: feature network: e7e7" in capsys.readouterr().err
     assert not (tmp_path / "f.pdf").exists()
 
 

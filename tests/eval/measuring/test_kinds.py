@@ -134,7 +134,7 @@ def test_shards_of_own_sums_merge_in_any_order(tmp_path):
 
 def test_settings_and_code_of_a_kind_are_in_the_digest():
     def digest(**settings):
-        return load_protocol(protocol(metric("coverage", COVERAGE, **settings))).sha256
+        return load_protocol(protocol(metric("coverage", COVERAGE, **settings))).identity("coverage")
 
     assert digest() == digest(k=5, label="Coverage", better="lower", decimals=1) != digest(k=6)
     facts = load_protocol(OWN).facts()["metrics"]

@@ -23,10 +23,11 @@ from eval.commands import main
 from eval.features import get_extractor, registry
 from eval.frechet import frechet_distance
 from eval.inception_score import inception_score
+from eval.measuring.kinds import Frechet, Precision
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.shards import measure_shard, merge_shards
 from eval.precision_recall import precision_recall
-from eval.results.measurements import collect, read_measurement, trial_path
+from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
 from sida.config.label_counts import LabelCounts, write_labels
 from sida.config.resources import find
@@ -45,7 +46,7 @@ HERE = "tests.eval.measuring.test_measure"
 
 def small_protocol(**changes) -> dict:
     content = yaml.safe_load(find("protocols", "digits").read_text())
-    return content | {"name": "small", "num_samples": 600, "trials": 3} | changes
+    return content | {"name": "small", "num_samples": 600, "trials": 3, "watch": None} | changes
 
 
 def data_spec(**changes) -> dict:
@@ -157,7 +158,6 @@ def test_every_metric_equals_its_function_on_the_same_images(tmp_path):
 def test_record_says_what_it_was_measured_with(tmp_path, network):
     (record,) = measure(network_spec(network, label="SiD", family="One Step"), tmp_path, [0])
     assert record["protocol"]["name"] == "small"
-    assert len(record["protocol"]["sha256"]) == 64
     assert record["reference"]["name"] == "digits"
     assert set(record["extractors"]) == {"digits", "pixels"}
     assert len(record["network_sha256"]) == 64
@@ -238,6 +238,33 @@ def test_trials_are_kept_when_nothing_changed_and_measured_again_otherwise(tmp_p
     assert len(measure(spec | {"sampler": {"kind": "one_step", "init_sigma": 2.0}}, out, [0])) == 1
     assert len(measure(spec | {"protocol": small_protocol(num_samples=500)}, out, [0])) == 1
     assert "measure student" in capsys.readouterr().err
+
+
+def test_a_further_metric_is_measured_alone_and_leaves_the_other_values(tmp_path, network, monkeypatch):
+    out, first = tmp_path / "m" / "student", small_protocol(num_samples=100)
+    first["metrics"] = [metric for metric in first["metrics"] if metric["key"] in ("fd", "is", "precision")]
+    spec = network_spec(network, protocol=first)
+    before = {record["trial"]: record for record in measure(spec, out, [0, 1])}
+    more = {**first, "metrics": [*first["metrics"], {"key": "fd_pixel", "kind": "frechet", "reference": "data"}]}
+    more["metrics"][-1]["extractor"] = "pixels"
+    computed = []
+    monkeypatch.setattr(Frechet, "compute", lambda self, sides: computed.append(self.key) or (2.0 + len(computed), {}))
+    monkeypatch.setattr(Precision, "compute", lambda self, sides: pytest.fail("measured again"))
+    measure(spec | {"protocol": more}, out, [0, 1])
+    assert computed == ["fd_pixel", "fd_pixel"]
+    assert measure(spec | {"protocol": more}, out, [0, 1]) == []
+    for record in collect(tmp_path / "m"):
+        earlier = before[record["trial"]]
+        assert record["metrics"] == {**earlier["metrics"], "fd_pixel": 3.0 + record["trial"]}
+        assert (record["environment"], record["spec_sha256"]) == (earlier["environment"], earlier["spec_sha256"])
+        assert set(record["added"]) == {"fd_pixel"}
+        kept = {row["metric"]: record_identity(record, row["metric"]) for row in long_rows([earlier])}
+        assert kept == {key: record_identity(earlier, key) for key in kept}
+    # A changed setting measures its own metric again, and one that is gone leaves with its value.
+    changed = {**more, "metrics": [{**m, "k": 5} if m["key"] == "precision" else m for m in more["metrics"][1:]]}
+    monkeypatch.setattr(Precision, "compute", lambda self, sides: (0.25, {}))
+    (record,) = measure(spec | {"protocol": changed}, out, [0])
+    assert record["metrics"] == {"is": before[0]["metrics"]["is"], "precision": 0.25, "fd_pixel": 3.0}
 
 
 def test_more_trials_or_another_spread_keep_the_trials_and_their_shards(tmp_path):
@@ -500,7 +527,7 @@ def write_trials(folder, trials=2, **changes):
         "method": "sid",
         "n": 10,
         "metrics": {"fd": 1.5},
-        "protocol": {"name": "p", "sha256": "a", "fields": {"num_samples": 10}},
+        "protocol": {"name": "p", "fields": {"num_samples": 10}},
         "reference": {"name": "r", "sha256": "r"},
         "extractors": {},
         "environment": {"device": "cpu"},
@@ -516,8 +543,11 @@ def write_trials(folder, trials=2, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"protocol": {"name": "p", "sha256": "b", "fields": {"num_samples": 20}}}, "num_samples: 10 != 20"),
-        ({"metric_references": {"is": {"sha256": "x"}}}, "differs from trial 0 of the same run in metric_references"),
+        ({"n": 20, "protocol": {"name": "p", "fields": {"num_samples": 20}}}, "fd .images per trial: 10 != 20"),
+        ({"protocol": {"name": "p", "fields": {"num_samples": 20}}}, "n: 10 images, and its protocol takes 20"),
+        ({"protocol": {"name": "p", "fields": {"num_samples": 10, "seed0": 5}}}, "seeds: .* not those of trial 1"),
+        ({"metrics": {"fd": 1.5, "is": 2.0}}, "differs from trial 0 of the same run in metric 'is'"),
+        ({"metric_references": {"fd": {"sha256": "x"}}}, "trial 0 of the same run in fd .reference: none != x"),
         ({"network_sha256": "other"}, "differs from trial 0 of the same run in network_sha256"),
         ({"spec_sha256": "t", "source": {"images": "b"}}, "of the same run in source.images: a != b; delete"),
         ({"spec_sha256": "t"}, "of the same run in spec_sha256; delete"),
@@ -628,7 +658,7 @@ def test_a_network_in_tf32_is_a_protocol_of_its_own_and_has_the_process_for_itse
         measurer.spec = dataclasses.replace(measurer.spec, device="cuda")
         cls = registry._class(name)
         measurer.__dict__["extractors"] = {name: object.__new__(cls)}
-        digests.add(measurer.protocol.sha256)
+        digests.add(measurer.protocol.identity("fid"))
         ahead[name] = measurer._prefetched()
     assert len(digests) == 3
     assert ahead == {"inception": 2, "inception_tf32": 0, "dinov2_fp16": 2}

@@ -10,6 +10,7 @@ import yaml
 
 from eval.commands._options import extractor_options, pairs, parse_range, parse_trials
 from eval.measuring.protocol import Protocol, load_protocol
+from eval.results.identity import Identity, comparable
 from eval.results.measurements import differences
 from sida.assets import load_registry
 from sida.config.datasets import dataset_spec
@@ -33,7 +34,6 @@ def test_all_protocols_load_and_refer_to_registered_assets():
         assert protocol.name == name
         for source in protocol.sources.values():
             assert source.asset is None or source.asset in registry
-    assert len({load_protocol(name).sha256 for name in names("protocols")}) == len(names("protocols"))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -58,61 +58,70 @@ def test_seeds_of_trials_are_consecutive_and_disjoint():
     assert protocol.seeds(3) == (15_007, 20_006)
 
 
-CHANGES = [
-    ("num_samples", 4000),
-    ("trials", 3),
-    ("seed0", 1),
-    ("label_dist", "uniform"),
-    ("cov_ddof", 1),
-    ("allow_tf32", True),
-    ("quantisation", "truncate_unit"),
-    ("is_spread", "splits"),
-    ("ddof", 0),
-    ("resolution", 16),
-]
+IDENTITY = {
+    "num_samples": (4000, "n"),
+    "seed0": (1, "seed0"),
+    "label_dist": ("uniform", "classes"),
+    "cov_ddof": (1, "settings"),
+    "allow_tf32": (True, "settings"),
+    "quantisation": ("truncate_unit", "settings"),
+    "resolution": (16, "resolution"),
+}
 
 
-@pytest.mark.parametrize(("key", "value"), CHANGES)
-def test_every_field_that_changes_a_number_changes_the_digest_and_is_named(key, value):
-    first, second = load_protocol("digits"), load_protocol({**content(), key: value})
-    assert first.sha256 != second.sha256
-    found = differences(first.facts(), second.facts())
-    assert len(found) == 1
-    assert found[0].startswith(f"{key}: ")
+def identities(protocol: dict | Protocol) -> dict[str, Identity]:
+    loaded = load_protocol(protocol)
+    return {metric.key: loaded.identity(metric.key) for metric in loaded.metrics}
 
 
-def test_changed_metric_or_reference_is_named():
+@pytest.mark.parametrize("key", IDENTITY)
+def test_every_field_that_changes_a_value_changes_its_identity_and_is_named(key):
+    value, field = IDENTITY[key]
+    first, second = identities(content()), identities({**content(), key: value})
+    for metric, identity in first.items():
+        changed = {
+            f.name for f in dataclasses.fields(identity) if getattr(identity, f.name) != getattr(second[metric], f.name)
+        }
+        # Only distances of moments have a covariance.
+        assert changed == ({field} if key != "cov_ddof" or metric in ("fd", "fd_pixel") else set())
+        assert (comparable(identity, second[metric]) is None) == (not changed)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"trials": 3}, {"is_spread": "splits"}, {"ddof": 0}, {"name": "mine", "notes": "n"}]
+)
+def test_the_rest_of_a_protocol_changes_no_identity(changes):
+    changed = content() | changes
+    changed["metrics"][0] |= {"label": "X", "decimals": 1}
+    assert identities(changed) == identities(content())
+
+
+def test_a_changed_metric_changes_its_identity_alone_and_a_further_one_none():
     changed = content()
     changed["metrics"][2]["k"] = 5
+    changed["metrics"].append(changed["metrics"][0] | {"key": "fd_glyphs", "extractor": "glyphs"})
+    found, before = identities(changed), identities(content())
+    assert {key for key in before if found[key] != before[key]} == {"precision"}
+    assert comparable(before["precision"], found["precision"]) == "metric: k=3 != k=5"
     changed["references"]["data"]["cov_ddof"] = 0
-    found = differences(load_protocol("digits").facts(), load_protocol(changed).facts())
-    assert found == ["metrics.precision.k: 3 != 5", "references.data.cov_ddof: 1 != 0"]
+    assert {key for key, one in identities(changed).items() if one != found[key]} == {"fd", "fd_pixel", "fd_glyphs"}
 
 
-def test_what_only_people_read_does_not_change_the_digest():
-    changed = content() | {"name": "mine", "title": "other", "notes": "none"}
-    changed["metrics"][0] |= {"label": "X", "decimals": 1}
-    assert load_protocol(changed).sha256 == load_protocol("digits").sha256
-    assert differences(load_protocol(changed).facts(), load_protocol("digits").facts()) == []
-
-
-def test_class_counts_enter_the_digest_by_content(tmp_path):
+def test_class_counts_enter_identities_by_content(tmp_path):
     def protocol(counts: tuple[int, ...], name: str = "mine") -> Protocol:
         write_labels(tmp_path / f"{name}.json", LabelCounts(name, sum(counts), counts))
         (tmp_path / "p.yaml").write_text(yaml.safe_dump(content() | {"labels": f"{name}.json"}))
         return load_protocol(tmp_path / "p.yaml")
 
-    first = protocol((5, 5))
-    first_sha256 = first.sha256
-    assert protocol((5, 5), "other").sha256 == first_sha256 != load_protocol("digits").sha256
-    (found,) = differences(first.facts(), protocol((5, 6)).facts())
-    assert found.startswith("labels: ")
+    first = identities(protocol((5, 5)))
+    assert identities(protocol((5, 5), "other")) == first != identities("digits")
+    assert "classes: " in str(comparable(first["is"], identities(protocol((5, 6)))["is"]))
     assert protocol((5, 6)).label_counts.counts == (5, 6)
 
 
 def test_counts_that_are_not_here_yet_are_told_when_classes_are_drawn(tmp_path):
     protocol = load_protocol(content() | {"labels": str(tmp_path / "missing.json")})
-    assert len(protocol.sha256) == 64
+    assert protocol.identity("is").resolution == "8"
     with pytest.raises(UserError, match=r"no class counts '.*missing.json'"):
         _ = protocol.label_counts
 
@@ -120,14 +129,14 @@ def test_counts_that_are_not_here_yet_are_told_when_classes_are_drawn(tmp_path):
 def test_classes_are_counted_from_the_authors_list_of_labels(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     monkeypatch.setenv("SIDA_OFFLINE", "1")
-    digest = load_protocol("imagenet64").sha256
+    identity = load_protocol("imagenet64").identity("fid")
     with pytest.raises(UserError, match="labels-imagenet"):
         _ = load_protocol("imagenet64").label_counts
     target = tmp_path / load_registry()["labels-imagenet"].target
     target.parent.mkdir(parents=True)
     target.write_text(json.dumps({"labels": [["a.png", 1], ["b.png", 0], ["c.png", 1]]}))
     protocol = load_protocol(load_protocol("imagenet64").content())
-    assert (protocol.label_counts.counts, protocol.sha256) == ((1, 2), digest)
+    assert (protocol.label_counts.counts, protocol.identity("fid")) == ((1, 2), identity)
     with pytest.raises(UserError, match="'labels-imagenet' has num_images 3, the data set 1,281,167"):
         check_labels(protocol.label_counts, dataset_spec("imagenet64", "x"), "x")
 
@@ -177,7 +186,6 @@ def test_files_and_names(tmp_path, monkeypatch):
         load_protocol("cifar11")
     with pytest.raises(UserError, match="no such file"):
         load_protocol("missing.yaml")
-    assert dataclasses.replace(load_protocol("digits"), name="x").sha256 == load_protocol("digits").sha256
 
 
 def test_ranges():
@@ -215,7 +223,9 @@ def test_metrics_of_downloads_are_added_where_these_are_in_the_cache(tmp_path, m
     assert found.watched == without.watched  # so that no training is repeated
     # A job computes what its spec says, whatever its cache has.
     target.unlink()
-    assert load_protocol(found.content()).sha256 == found.sha256 != without.sha256
+    assert load_protocol(found.content()).facts() == found.facts() != without.facts()
+    # Neither changes a value of the other metrics.
+    assert {metric.key: found.identity(metric.key) for metric in without.metrics} == identities(without)
 
 
 def test_a_protocol_extends_one_beside_it(tmp_path):
@@ -223,7 +233,10 @@ def test_a_protocol_extends_one_beside_it(tmp_path):
     (tmp_path / "look.yaml").write_text("extends: base.yaml\nname: look\nnum_samples: 100\ntrials: 1\n")
     look, base = load_protocol(tmp_path / "look.yaml"), load_protocol(tmp_path / "base.yaml")
     assert look == dataclasses.replace(base, name="look", num_samples=100, trials=1)
-    assert look.sha256 != base.sha256
+    assert comparable(look.identity("fd"), base.identity("fd")) == "images per trial: 100 != 2,500"
+    # Other metrics than those of the file that it extends are watched as they are by default.
+    (tmp_path / "look.yaml").write_text("extends: base.yaml\nmetrics: [{key: a, kind: accuracy, extractor: digits}]\n")
+    assert [metric.key for metric in load_protocol(tmp_path / "look.yaml").watched] == ["a"]
     for other, place in (("look.yaml", "circle"), ("../base.yaml", "beside this one"), ("none.yaml", "no such file")):
         (tmp_path / "look.yaml").write_text(f"extends: {other}\nname: look\n")
         with pytest.raises(UserError, match=f"yaml: .*{place}"):

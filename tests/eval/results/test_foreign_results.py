@@ -15,7 +15,7 @@ from sida.errors import UserError
 
 TRIAL = {
     "run": "a", "method": "sid", "trial": 0, "n": 4, "seeds": [0, 3], "metrics": {"fd": 1.5}, "extractors": {"x": "e7"},
-    "protocol": {"name": "p", "sha256": "5e", "fields": {"metrics": {"fd": {"extractor": "x"}}}}, "reference": {},
+    "protocol": {"name": "p", "fields": {"metrics": {"fd": {"extractor": "x"}}}}, "reference": {},
     "metric_references": {"fd": {"sha256": "4e"}}, "environment": {}, "spec_sha256": "5e",
 }  # fmt: skip
 FINDING = {"rule": "LT", "numbers": {}, "effect": {"what": "fd", "text": "fd +1", "value": 1.0}}
@@ -39,7 +39,7 @@ def changed(value, path, new):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("seeds", [0]), ("seeds", [0, "3"]), ("protocol.sha256", None), ("protocol.name", ["p"]),
+        ("seeds", [0]), ("seeds", [0, "3"]), ("protocol.name", ["p"]),
         ("protocol.fields", 3), ("protocol.fields.metrics", []), ("protocol.fields.metrics.fd", "x"),
         ("protocol.fields.metrics.fd.extractor", []), ("metric_references", "r"), ("metric_references.fd", "r"),
         ("metric_references.fd", {"name": "r"}), ("extractors.x", {}), ("details", []), ("source", "x"),

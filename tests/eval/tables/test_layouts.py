@@ -67,12 +67,16 @@ def test_rows_measured_against_other_files_are_refused(runs, tmp_path, column, w
         if (line["run"], line["metric"]) == ("sida-a1.0", "recall"):
             line[column] = "99" * 32
     measured = load_measurements(write_csv(tmp_path / "m.csv", lines))
-    with pytest.raises(UserError, match=rf"main.yaml: runs 'data' and 'sida-a1.0' .*\({what} of 'recall': .* != 9999"):
+    with pytest.raises(UserError, match=rf"main.yaml: runs 'data' and 'sida-a1.0' .*\(recall: {what}: .* != 9999"):
         build_table(load_layout(MAIN), measured, runs)
-    # Of another protocol, or another table, nothing is compared.
+    # Of another protocol, they are named, and no value of the column is the best.
     for line in lines:
-        line["protocol_sha256"] = line["run"]
-    build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines)), runs)
+        line["protocol"] = line["run"]
+    table = build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines)), runs)
+    assert any(note.startswith("Not comparable with each other in Rec.: ") and what in note for note in table.notes)
+    best = {record["column"] for record in table.records if record["measured_bold"]}
+    assert "recall" not in best
+    assert "precision" in best
 
 
 def test_an_optional_column_is_left_out_where_nothing_has_its_metric(tmp_path, measured, runs):
@@ -118,7 +122,7 @@ def test_notes_state_trials_seeds_protocol_version_device_and_date(table):
     for part in (
         "10 trials of 5,000 images",
         "seeds 0–49999",
-        "synthetic (5e5e5e5e5e5e)",
+        "Protocol synthetic",
         "0.0.0+test",
         "cpu (test)",
         "2035-01-01",

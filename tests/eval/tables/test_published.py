@@ -12,6 +12,7 @@ import pytest
 
 from eval.measuring.protocol import load_protocol
 from eval.report.pdflatex import missing_latex
+from eval.results.identity import comparable
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.summary import Measurements, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown, write_table
@@ -197,27 +198,56 @@ def test_a_released_file_of_a_later_version_stands_beside_the_number_without_a_v
     assert (four["edm2-l-sid2a"]["published"], four["edm2-l-sid2a"]["agreement"]) == ("1.413", "agrees")
 
 
-def test_protocols_of_published_numbers_are_those_of_the_configuration():
-    # A change of one of them makes it another protocol: then correct its digest, if the paper's is still meant.
-    assert {name: load_protocol(name).sha256 for name in PROTOCOLS} == PROTOCOLS
+def test_identities_of_published_numbers_are_those_of_the_configuration():
+    # A changed protocol is another one: then correct the identity, if the paper's is still meant.
+    found = {name: {key: load_protocol(name).identity(key) for key in metrics} for name, metrics in PROTOCOLS.items()}
+    for number in PUBLISHED.values():
+        key = number.metric.lower().replace("-", "_")
+        assert number.identity.quoted == (key not in found.get(number.protocol, {}))
+        if not number.identity.quoted:
+            assert comparable(number.identity, found[number.protocol][key]) is None
     assert {number.protocol for number in PUBLISHED.values()} == {*PROTOCOLS, ""}
 
 
-def test_numbers_of_two_protocols_stand_side_by_side_without_a_verdict(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"protocol": "imagenet64-uniform", "classes": "uniform"}, "classes: uniform != labels-imagenet"),
+        ({"settings": "kernel extractor=inception"}, "metric: kernel"),
+        ({"n": 5000}, "images per trial: 5,000 != 50,000"),
+        ({"resolution": "32"}, "resolution: 32 != 64"),
+        ({"reference_sha256": "4e" * 32}, "reference: 4e4e4e4e4e4e != "),
+        ({"extractor_sha256": "4e" * 32}, "feature network: 4e4e4e4e4e4e != f58cb9b6ec32"),
+    ],
+)
+def test_numbers_of_two_identities_stand_side_by_side_without_a_verdict(tmp_path, change, reason):
     truth = {"imagenet64-sid2a-a1": (1, {"fid": 1.108}), "imagenet64-gdd-i": (1, {"fid": 1.16})}
-    lines = list(measurement_lines(truth=truth))
-    uniform = {"protocol": "imagenet64-uniform", "protocol_sha256": PROTOCOLS["imagenet64-uniform"]}
-    for change, verdict in (({}, "agrees"), (uniform, ""), ({"protocol_sha256": "0" * 64}, "")):
-        changed = [line | {"value": truth[line["run"]][1]["fid"]} | change for line in lines]
-        table = paper("table3", "audit", load_measurements(write_csv(tmp_path / "m.csv", changed)))
+    for changed, verdict in (({}, "agrees"), (change, "")):
+        lines = [line | changed for line in measurement_lines(truth=truth)]
+        for line in lines:
+            line |= {"seed_first": line["trial"] * line["n"], "seed_last": (line["trial"] + 1) * line["n"] - 1}
+            line |= {"value": truth[line["run"]][1]["fid"] + 1e-4 * line["trial"]}
+        table = paper("table3", "audit", load_measurements(write_csv(tmp_path / "m.csv", lines)))
         found = {record["run"]: record for record in records(table) if record["measured"]}
         assert found["imagenet64-sid2a-a1"]["agreement"] == verdict
         assert bool(found["imagenet64-sid2a-a1"]["difference"]) == bool(verdict)
         assert found["imagenet64-gdd-i"]["agreement"] == ""
         text = to_markdown(table)
         assert ("1.108" in text, "✓ |" in text) == (True, bool(verdict))
-        assert ("Not compared: imagenet64-sid2a-a1" in text) == (not verdict)
+        assert ("Not compared: imagenet64-sid2a-a1" in text, reason in text) == (not verdict, not verdict)
         assert "published under the protocol of another paper" in text
+
+
+def test_one_trial_and_an_unknown_reference_get_no_verdict(tmp_path, monkeypatch):
+    lines = list(measurement_lines(truth={"imagenet64-sid2a-a1": (1, {"fid": 1.108})}))
+    one = load_measurements(write_csv(tmp_path / "m.csv", lines[:1]))
+    assert "single trial" in to_markdown(table := paper("table3", "audit", one))
+    assert {record["agreement"] for record in records(table)} == {""}
+    # A cache without a record of the reference cannot say that a file is the published one.
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    table = paper("table3", "audit", load_measurements(write_csv(tmp_path / "m.csv", lines)))
+    assert {record["agreement"] for record in records(table)} == {""}
+    assert "sida assets fetch" in to_markdown(table)
 
 
 def test_a_teacher_is_held_against_its_paper_by_its_lowest_of_three(tmp_path):

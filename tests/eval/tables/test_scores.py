@@ -80,17 +80,22 @@ def test_a_plain_row_is_printed_with_plus_minus_and_keys(folder, tmp_path, capsy
     assert (tmp_path / "r.bib").is_file()
 
 
-def test_a_score_stands_beside_published_rows_without_any_sheet(folder, tmp_path):
-    layout = tmp_path / "mine.yaml"
-    layout.write_text("extends: table1.yaml\nmetrics: {fid: fd}\n")
+def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path, capsys):
+    """Also if a layout gives it the key of the published metric."""
     (tmp_path / "tables").mkdir()
-    layout = layout.rename(tmp_path / "tables" / "mine.yaml")
-    assert table(folder, tmp_path / "t.tex", "Mine.json", layout=str(layout)) == 0
-    lines = (tmp_path / "t.md").read_text().splitlines()
-    assert any("| SiDA, α=1.0 | 1 | " in line for line in lines)
-    last = [line for line in lines if line.startswith("|")][-1]
-    assert last.startswith("| Two & More | Mine | 4 |  | ")
-    assert last.count("±") == 2
+    layout = tmp_path / "tables" / "mine.yaml"
+    layout.write_text("extends: table1.yaml\nmetrics: {fid: fd}\n")
+    for name in (str(layout), "table1"):
+        assert table(folder, tmp_path / "t.tex", "Mine.json", layout=name) == 1
+        error = capsys.readouterr().err
+        for words in ("--add: 'Mine'", "column '", "images per trial: 40 != 50,000", "under protocol 'cifar10'"):
+            assert words in error
+    assert not (tmp_path / "t.tex").exists()
+    images = ("score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20")
+    assert main([*images, "--table", "table1"]) == 1
+    error = capsys.readouterr().err
+    assert "--table table1: column 'is': measured under protocol 'digits-n20'" in error
+    assert "under protocol 'cifar10'" in error
 
 
 def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, capsys):
@@ -103,8 +108,8 @@ def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, capsys):
     out = tmp_path / "t.tex"
     assert table(folder, out, "small.json") == 1
     error = capsys.readouterr().err
-    assert "digits-n20" in error
-    assert "column 'fd' of the table under digits-n40" in error
+    assert "'small', column 'fd': measured under protocol 'digits-n20'" in error
+    assert "images per trial: 20 != 40" in error
     assert table(folder, out, "theirs.json") == 1
     assert "already called 'theirs'; score the images under another --name" in capsys.readouterr().err
     paper = ("table", "--layout", "table1", "--mode", "paper", "--out", str(out))
@@ -116,6 +121,6 @@ def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, capsys):
     evil = ("table", "--layout", "table1", "--out", str(out), "--add", str(tmp_path / "evil.json"))
     refused(["evil.json", "as a formula"], *evil)
     images = ("score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20")
-    refused(["--table table5", "protocol 'digits'", "name another layout"], *images, "--table", "table5")
+    refused(["--table table5", "protocol 'digits-n20'", "name another layout"], *images, "--table", "table5")
     refused(["--table", "no-such"], *images, "--table", "no-such")
     assert not out.exists()
