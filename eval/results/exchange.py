@@ -112,7 +112,8 @@ def require_beside(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str
     Raises:
         UserError: There is such a row; the message has the reason.
     """
-    theirs, mine = (measurements_of(csv_text(MEASUREMENT_COLUMNS, found), str(path)) for found in (rows, ours))
+    columns = (*MEASUREMENT_COLUMNS, "origin")
+    theirs, mine = (measurements_of(csv_text(columns, found), str(path)) for found in (rows, ours))
     known: dict[str, list[Identity]] = {}
     for row in mine.rows:
         known.setdefault(row.metric, []).append(row.identity)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from eval.commands import main
+from eval.measuring.protocol import load_protocol
 from eval.results import load
 from eval.results.exchange import read_exchanged
 from eval.results.measurements import write_csv
@@ -79,6 +80,32 @@ def test_a_wrong_line_is_one_line(printed, tmp_path, change, fault):
     path.write_text(json.dumps({**printed[0], "origin": "Group A", **change}) + "\n")
     with pytest.raises(UserError, match=rf"theirs\.jsonl:1.*{fault}"):
         read_exchanged(path)
+
+
+def test_numbers_that_are_not_comparable_are_not_collected(printed, tmp_path, capsys):
+    """An invented distance in pixels under the key of a digits distance, and one value given as ten trials."""
+    spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "digits"}
+    spec |= {"dataset": {"name": "digits", "kind": "digits"}, "threads": 1}
+    spec["protocol"] = load_protocol("digits").content() | {"num_samples": 200, "name": "digits-n200"}
+    assert main(["measure", "--spec", json.dumps(spec), "--out", str(tmp_path / "m" / "data"), "--trials", "0-1"]) == 0
+    theirs, out = tmp_path / "theirs.jsonl", tmp_path / "all.csv"
+
+    def collected(**change):
+        theirs.write_text(json.dumps({**printed[0], "origin": "Group A", **change}) + "\n")
+        return main(["collect", str(tmp_path / "m"), "--add", str(theirs), "--out", str(out)])
+
+    pixels = printed[0]["settings"].replace("=digits", "=pixels")
+    for change, words in (
+        ({"settings": pixels}, "metric: extractor=pixels != extractor=digits"),
+        ({"n": 5000}, "images per trial: 5,000 != 200"),
+        ({"reference_sha256": "ab" * 32}, "reference: abababababab != "),
+        ({"values": [1.353] * 10}, "all 10 trials have the value 1.353"),
+    ):
+        capsys.readouterr()
+        assert collected(**change) == 1
+        assert words in capsys.readouterr().err
+        assert not out.exists()
+    assert collected() == 0
 
 
 def test_no_run_has_two_origins(printed, tmp_path):

@@ -8,10 +8,13 @@ import pytest
 
 from eval.commands import main
 from eval.results.measurements import write_csv
+from eval.results.published import PROTOCOLS
 from eval.tables.scores import table_protocol
+from sida.assets.registry import load_registry
 from sida.config.mapping import load_spec
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
+from tests.eval.synthetic_output import digest_of
 
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 
@@ -96,6 +99,49 @@ def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path
     error = capsys.readouterr().err
     assert "--table table1: column 'is': measured under protocol 'digits-n20'" in error
     assert "under protocol 'cifar10'" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"extractor": "pixels"}, "metric: extractor=pixels != extractor=inception"),
+        ({"weights": "ee" * 32}, "feature network: eeeeeeeeeeee != f58cb9b6ec32"),
+        ({"reference": "ab" * 32}, "reference: abababababab != "),
+        ({"reference": "asset fid-ref-cifar10"}, "reference_sha256: must be a digest"),
+        ({"n": 5000}, "n: 5000 images, and its protocol takes 50000"),
+        ({"seeds": [0, 49999]}, "seeds: [0, 49999] are not those of trial 1"),
+        ({"seeds": [0, 49999], "seed0": None}, "trials 0 and 1 have equal or overlapping seeds"),
+        ({"step": 0}, "all 2 trials have the value 1.9"),
+    ],
+)
+def test_invented_records_find_no_place_in_table_1(folder, tmp_path, capsys, change, words):
+    pinned = PROTOCOLS["cifar10"]["fid"]
+    name, n = change.get("extractor", "inception"), 50_000
+    weights = change.get("weights", load_registry()["inception"].sha256)
+    reference = {"name": "x", "sha256": change.get("reference", digest_of(pinned.reference))}
+    fields = {"num_samples": n, "seed0": change.get("seed0", 0), "resolution": 32, "channels": 3, "allow_tf32": False}
+    fields |= {"label_dist": "empirical", "labels": pinned.classes, "quantisation": "truncate"}
+    fields |= {"metrics": {"fid": {"kind": "frechet", "extractor": name, "cov_ddof": 0}}}
+    record = load_spec(str(folder / "Mine.json"))
+    for trial in record["measurements"]:
+        number = trial["trial"]
+        trial |= {"n": change.get("n", n), "seeds": change.get("seeds", [number * n, (number + 1) * n - 1]), "nfe": 1}
+        trial |= {"metrics": {"fid": 1.9 + change.get("step", 0.001) * number}, "details": {}, "family": "One Step"}
+        trial |= {"protocol": {"name": "cifar10", "fields": fields}, "extractors": {name: weights}}
+        trial |= {"metric_references": {"fid": reference}, "reference": reference}
+    write_hashed_json(tmp_path / "mine.json", record)
+    out = tmp_path / "t.tex"
+    done = main(["table", "--layout", "table1", "--add", str(tmp_path / "mine.json"), "--out", str(out)])
+    if words is not None:
+        assert (done, out.exists()) == (1, False)
+        assert words in capsys.readouterr().err
+        return
+    # An honest row stands there, and is not the best beside published numbers that beat it.
+    assert done == 0
+    with open(out.with_suffix(".csv"), encoding="utf-8", newline="") as stream:
+        (mine,) = [row for row in csv.DictReader(stream) if row["run"] == "Mine" and row["measured"]]
+    assert mine["measured_bold"] in ("False", "")
 
 
 def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, capsys):
