@@ -32,8 +32,7 @@ include: "workflow/rules/teacher.smk"
 include: "workflow/rules/student.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/measure.smk"
-include: "workflow/rules/analytic.smk"
-include: "workflow/rules/study.smk"
+include: "workflow/rules/analyse.smk"
 include: "workflow/rules/rates.smk"
 include: "workflow/rules/outputs.smk"
 include: "workflow/rules/ticks.smk"
@@ -44,7 +43,6 @@ include: "workflow/rules/short.smk"
 # Short, or in need of the internet: run where Snakemake runs and not as jobs of a cluster.
 localrules:
     fetch,
-    analytic,
     collect,
     collect_part,
     table,

@@ -25,7 +25,7 @@ FLOORS = {
         ("errors", "kernels", "losses", "progress"),
         ("files", "runtime"),
         ("config", "unpickle"),
-        ("analytic", "assets", "networks"),
+        ("assets", "networks"),
         ("data",),
         ("discriminator", "sampling"),
         ("training",),

@@ -10,9 +10,9 @@ from eval.claims.model import Finding, Part
 from eval.claims.numbers import p_text
 
 #: Words for the counts that a rule gives: of the share, for the things counted, and as a verb.
-_COUNTED = {"diverged": ("diverging", "seeds", "diverge"), "varying": ("varying", "blocks", "vary with noise")}
+_COUNTED = {"diverged": ("diverging", "seeds", "diverge")}
 #: What a rule's gain is about, where it is no difference of the metric itself.
-_GAINS = {"BARRIER": "barrier of ", "SPREAD": "margin of the relative spread of "}
+_GAINS = {"SPREAD": "margin of the relative spread of "}
 
 
 def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
@@ -28,7 +28,7 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
     """
     numbers = finding.numbers
     compared = part.quantity or ("images" if part.rule in ("SPEED", "COST") else part.metric)
-    metric = _GAINS.get(part.rule, "") + part.metric
+    metric = part.fact.replace("_", " ") if part.rule == "FACT" else _GAINS.get(part.rule, "") + part.metric
     # Runs that never reach a level leave a bound: "ratio of images at most".
     ratio = f"ratio of {compared} {numbers.get('censored', '')}".rstrip()
     named = {

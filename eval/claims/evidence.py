@@ -10,14 +10,13 @@ from typing import Any
 
 from eval.claims.model import Operand, Part, Repeats
 from eval.results.agreement import PUBLISHED_TRIALS
+from eval.results.analyses import Fact, analysis_path, read_analysis
 from eval.results.identity import Identity, comparable
 from eval.results.published import Published, published_number
 from eval.results.selection import matching
 from eval.results.sheet import Run
-from eval.results.studies import STUDIES, read_curves
 from eval.results.summary import Estimate, Measurements
 from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
-from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
 
 
@@ -208,34 +207,20 @@ class Evidence:
             raise NotMeasuredError(f"no training log of run '{run}'")
         return records
 
-    def analytic(self, name: str) -> float | None:
-        """A number of the analytic study; None if the study's settings do not give this number.
+    def fact(self, analysis: str, name: str, run: str = "") -> tuple[Fact, str]:
+        """A fact of an analysis, of a row or of an analysis without rows, and its description.
 
         Raises:
-            NotMeasuredError: The study, or this number of it, was not computed.
+            NotMeasuredError: The analysis, or this fact of it, was not computed.
             UserError: A faulty file.
         """
-        path = self.students.parent / "analytic.json" if self.students else None
+        path = analysis_path(self.students.parent, analysis, run) if self.students else None
         if path is None or not path.is_file():
-            raise NotMeasuredError("no analytic study (sida analytic)")
-        numbers = read_analytic(path)["numbers"]
-        if name not in numbers:
-            raise NotMeasuredError(f"no number '{name}' in {path.name}; compute it again")
-        value: float | None = numbers[name]
-        return value
-
-    def curves(self, study: str, run: str) -> Mapping[str, list[float]]:
-        """Columns of a row's file in a study of weights.
-
-        Raises:
-            NotMeasuredError: It was not computed.
-            UserError: A faulty file.
-        """
-        path = self.students.parent / study / f"{run}.json" if self.students else None
-        if path is None or not path.is_file():
-            raise NotMeasuredError(f"no {STUDIES[study]} of run '{run}' (sida-eval {STUDIES[study]})")
-        found: Mapping[str, list[float]] = read_curves(study, path)["curves"]
-        return found
+            raise NotMeasuredError(f"no analysis {analysis}{f' of run {run!r}' if run else ''}")
+        found = read_analysis(path)
+        if name not in found["facts"]:
+            raise NotMeasuredError(f"no fact '{name}' in {path.name}; compute it again")
+        return found["facts"][name], str(found.get("about", {}).get(name, name))
 
     def budget(self, run: str) -> int:
         """Number of images that a run was trained on."""

@@ -9,11 +9,9 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.results.barriers import LOSSES
 from eval.results.selection import SELECTABLE, listed_entries
-from sida.analytic.numbers import NUMBERS
 from sida.config.mapping import from_mapping, load_yaml
-from sida.config.ranges import OneOf, Range
+from sida.config.ranges import Range
 from sida.errors import UserError, suggestion
 
 Outcome = Literal["supported", "contradicted", "depends on the teacher", "not decided here"]
@@ -29,10 +27,9 @@ def verdict_counts(outcomes: Iterable[str]) -> str:
     return ", ".join(f"{found.count(one)} {one}" for one in SIGNS if one != DEPENDS or one in found)
 
 
-#: Name of a number of the analytic study, or an empty string.
-_Number = Annotated[str, OneOf(lambda: ("", *NUMBERS))]
-
 _BLOCKS = "with several teachers within each teacher, averaged over them"
+#: Numbers that rule FACT computes without an analysis (:mod:`eval.claims.facts`).
+COMPUTED = ("added_parameters", "best_of_ten", "innate_cifar10", "innate_imagenet64")
 RULES = {
     "EQ": "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of "
     "p; 2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than "
@@ -72,16 +69,9 @@ RULES = {
     "RATIO": "the interval of the ratio of A to B lies in the given range as a whole: 95 % over training seeds "
     f"({_BLOCKS}), 99 % over the records of a log, or over evaluation trials with the scatter of rule LT; contradicted "
     "where it lies outside as a whole",
-    "FACT": "a computed number lies in the given range",
-    "ANALYTIC": "a number of the analytic study (`sida analytic`: Gaussians and a mixture, no training) lies in the "
-    "given range; with `than` its ratio to another of them does",
-    "BARRIER": "how far a loss lies above its chord on the straight line between the weights of teacher and student "
-    "(`sida-eval barrier`): its 95 % interval over at least three training seeds of A lies in the given range; with B, "
-    "it is larger for A than for B (Welch's t)",
-    "LAYERS": "how much each block of network A changes its output (`sida-eval layers`): for at least half of the "
-    "blocks the largest change over noise levels is at least the factor times the smallest, beyond the ratio that the "
-    "network has before any training, and two blocks change it most at different levels; both by 95 % intervals over "
-    "repeats, of which every other finds the levels and the rest compare them",
+    "FACT": "a number of an analysis, which no measurement gives, lies in the given range (with `than`: its ratio to "
+    "another does): of one row the interval that the analysis gives, of conditions the 95 % interval over at least "
+    "three training seeds; with B, it is larger for A than for B (Welch's t)",
     "NEAR": "A is at most the given factor times B, by the rule LT against that multiple",
     "NONE": "not decidable by these measurements; the reason is given",
 }
@@ -130,13 +120,13 @@ class Part:
 
     Attributes:
         rule: See :data:`RULES`.
-        metric: Key of the metric; BARRIER: name in :data:`eval.results.barriers.LOSSES`.
+        metric: Key of the metric.
         a: The generator that is claimed to be better (faster, equal to the published number).
         b: The generator or number that A is compared with; for LTQ a published number alone.
-        factor: SPEED, COST, LAYERS: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the
+        factor: SPEED, COST: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the
             lowest value; REACHES: multiple of the level.
-        low: RATIO, FACT, ANALYTIC, BARRIER: least value; SHAPE: least R².
-        high: RATIO, FACT, ANALYTIC, BARRIER: largest value; DIVERGES: multiple of B's end.
+        low: RATIO, FACT: least value; SHAPE: least R².
+        high: RATIO, FACT: largest value; DIVERGES: multiple of B's end.
         level: SPEED, COST, REACHES: a run's measured mean or a published number; for SPEED and COST B's own minimum by
             default.
         quantity: RATIO: ``img_per_s``, ``seconds_per_kimg``, ``memory_mb``, ``memory_reserved_mb`` or
@@ -149,20 +139,20 @@ class Part:
         column: TREND, SPREAD: numeric column of the sheet.
         images: STABLE: number of images from which the curve must lie below its start (default: the end of the curve).
         REACHES: largest number of images.
-        number: ANALYTIC: name in :data:`sida.analytic.numbers.NUMBERS`.
-        than: ANALYTIC: name of the number by which ``number`` is divided.
-        fact: FACT: name in :data:`eval.claims.facts.FACTS`.
+        of: FACT: name of an analysis of the preset; empty for a number in :data:`COMPUTED`.
+        fact: FACT: name of the number.
+        than: FACT: name of the number by which it is divided.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
         across: Why A and B may be compared although their values are of other identities (protocol, images, reference);
             the evidence then names both. Without it such values are not compared.
         equal_budget: LT, TRAIN: A and B must have been trained on equally many images (to one percent: the last batch).
-        seeds: TRAIN, BARRIER, COST, DIVERGES, STABLE, TREND, SPREAD, SHAPE, RATIO (of conditions): least number of
+        seeds: TRAIN, FACT, COST, DIVERGES, STABLE, TREND, SPREAD, SHAPE, RATIO (of conditions): least number of
             training seeds.
     """
 
     rule: Literal[
         "EQ", "LT", "LTQ", "TRAIN", "SPEED", "COST", "REACHES", "DIVERGES", "STABLE", "TREND", "SHAPE", "SPREAD",
-        "RATIO", "NEAR", "FACT", "ANALYTIC", "BARRIER", "LAYERS", "NONE",
+        "RATIO", "NEAR", "FACT", "NONE",
     ]  # fmt: skip
     metric: str = "fid"
     direction: Literal["lower", "higher"] = "lower"
@@ -190,9 +180,9 @@ class Part:
     form: Literal["exponential", "power"] = "exponential"
     column: str = "alpha"
     images: int = 0
-    fact: Literal["", "added_parameters", "best_of_ten", "innate_cifar10", "innate_imagenet64"] = ""
-    number: _Number = ""
-    than: _Number = ""
+    of: str = ""
+    fact: str = ""
+    than: str = ""
     slack: float = 0.0
     across: str = ""
     equal_budget: bool = False
@@ -200,7 +190,7 @@ class Part:
     label: str = ""
 
     def __post_init__(self) -> None:
-        if self.rule not in ("NONE", "FACT", "ANALYTIC") and self.a is None:
+        if self.rule not in ("NONE", "FACT") and self.a is None:
             raise ValueError(f"a: rule {self.rule} needs an operand a")
         if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "COST", "RATIO", "NEAR", "SPREAD") and self.b is None:
             raise ValueError(f"b: rule {self.rule} needs an operand b")
@@ -208,14 +198,12 @@ class Part:
             raise ValueError("level: rule REACHES needs a level and a number of images")
         if self.quantity is not None and (self.quantity in ("images", "seconds")) != (self.rule == "COST"):
             raise ValueError(f"quantity: '{self.quantity}' is none of rule {self.rule}")
-        if self.rule == "FACT" and not self.fact:
-            raise ValueError("fact: rule FACT needs the name of a computed number")
-        if self.rule == "BARRIER" and self.metric not in LOSSES:
-            raise ValueError(f"metric: rule BARRIER needs one of {', '.join(LOSSES)}, got '{self.metric}'")
-        if self.rule == "LAYERS" and (self.a is None or self.a.run is None):
-            raise ValueError("a: rule LAYERS needs one row, as run")
-        if self.rule == "ANALYTIC" and not self.number:
-            raise ValueError("number: rule ANALYTIC needs the name of a number of the analytic study")
+        if self.rule == "FACT" and not self.of and self.fact not in COMPUTED:
+            raise ValueError(
+                f"fact: must be one of {', '.join(COMPUTED)} or a fact of an analysis (of), got '{self.fact}'"
+            )
+        if self.rule == "FACT" and self.b is not None and (self.a is None or self.a.run is not None):
+            raise ValueError("a: rule FACT compares rows by conditions on both sides")
         if self.rule in ("EQ", "LTQ"):
             quoted = self.a if self.rule == "EQ" else self.b
             if quoted is None or quoted.published is None:

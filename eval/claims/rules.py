@@ -8,11 +8,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.claims.barriers import barriers
+from eval.claims.analyses import fact
 from eval.claims.cost import cost
 from eval.claims.evidence import Evidence, NotMeasuredError, same_budget
-from eval.claims.facts import FACTS
-from eval.claims.layers import layers
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
 from eval.claims.numbers import TRIALS, decide_gain, decide_range, operand_a, operand_b, show, sides_of
 from eval.claims.seeds import by_teacher, trained
@@ -20,7 +18,6 @@ from eval.claims.training import diverges, reaches, shape, speed, spread, stable
 from eval.effects.contrast import CONFIDENCE, Interval, difference, interval_of, mean_interval
 from eval.results.agreement import agreement_of
 from eval.results.summary import Estimate
-from sida.analytic.numbers import NUMBERS
 from sida.errors import UserError
 
 MEDIAN = 1.2533
@@ -31,8 +28,8 @@ _SIDES = {"a": "A", "b": "B", "level": "the level"}
 def decide_part(part: Part, evidence: Evidence, where: str) -> Finding:
     """Applies the rule of a part; without a measurement the outcome is 'not decided here' with the reason."""
     try:
-        # Rule EQ compares with the published number of its operand by itself.
-        compared = evidence.identities(part, where) if part.rule not in ("EQ", "NONE") else {}
+        # Rule EQ compares with the published number of its operand by itself, and facts are no measurements.
+        compared = evidence.identities(part, where) if part.rule not in ("EQ", "FACT", "NONE") else {}
         finding = _RULES[part.rule](part, evidence, where)
     except NotMeasuredError as reason:
         return Finding(UNDECIDED, f"{reason}")
@@ -237,29 +234,6 @@ def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
     return Estimate(statistics.median(values), spread, len(values))
 
 
-def fact(part: Part, evidence: Evidence, where: str) -> Finding:
-    """FACT: a computed number lies in the given range."""
-    value, text = FACTS[part.fact]()
-    outcome: Outcome = "supported" if part.low <= value <= part.high else "contradicted"
-    return Finding(outcome, f"{text}: {value:.4g}, claimed {part.low:g} to {part.high:g}", {"value": value})
-
-
-def analytic(part: Part, evidence: Evidence, where: str) -> Finding:
-    """ANALYTIC: a number of the analytic study, or its ratio to another, lies in the given range."""
-    texts, values = [], []
-    for name in filter(None, (part.number, part.than)):
-        value = evidence.analytic(name)
-        if value is None:
-            raise NotMeasuredError(f"the analytic study has no {NUMBERS[name]} with its settings")
-        texts.append(f"{NUMBERS[name]}: {value:.4g}")
-        values.append(value)
-    found = values[0] / values[1] if part.than else values[0]
-    outcome: Outcome = "supported" if part.low <= found <= part.high else "contradicted"
-    text = "; ".join(texts) + (f"; ratio {found:.4g}" if part.than else "")
-    claimed = f"{part.low:g} to {part.high:g}" if math.isfinite(part.high) else f"at least {part.low:g}"
-    return Finding(outcome, f"{text}, claimed {claimed}", {"value": found})
-
-
 def none(part: Part, evidence: Evidence, where: str) -> Finding:
     """NONE: no rule applies."""
     return Finding(UNDECIDED, part.label or "no rule applies")
@@ -269,9 +243,6 @@ _RULES: dict[str, Callable[[Part, Evidence, str], Finding]] = {
     "COST": cost,
     "EQ": equal,
     "FACT": fact,
-    "ANALYTIC": analytic,
-    "BARRIER": barriers,
-    "LAYERS": layers,
     "LT": less,
     "LTQ": quoted,
     "TRAIN": trained,

@@ -136,7 +136,7 @@ def decide_claims(
 
 
 def main_scope(claims: list[Claim], evidence: Evidence) -> str:
-    """Scope whose claims name most of the measured runs; ``paper`` if nothing was measured."""
+    """Scope whose claims name most of the measured runs; ``paper`` if nothing was measured and there are several."""
     counts = {claim.scope: 0 for claim in claims}
     for claim in claims:
         for part in claim.parts:
@@ -146,6 +146,8 @@ def main_scope(claims: list[Claim], evidence: Evidence) -> str:
                 named = operand.run in evidence.measurements.runs
                 found = operand.where is not None and bool(matching(evidence.runs, operand.where))
                 counts[claim.scope] += named or found
+    if len(counts) == 1:
+        return next(iter(counts))
     best = max(counts, key=lambda scope: counts[scope])
     return best if counts[best] else "paper"
 

@@ -1,18 +1,18 @@
-"""Figure kinds of this package; a new kind is a class with its layout's keys, and a line in :data:`FIGURE_KINDS`."""
+"""Figure kinds: of this package, and of a study's own file (``kind: FILE.py:CLASS``)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from eval.figures.analytic import AnalyticFigure
-from eval.figures.barriers import BarriersFigure
 from eval.figures.kind import Drawing, FigureKind, Runs
-from eval.figures.layers import LayersFigure
 from eval.figures.layout import CurvesLayout, SamplesLayout
 from eval.figures.points_layout import PointsLayout
 from eval.figures.sources import Sources
+from eval.results.analyses import names_function
 from eval.results.selection import Needs, read_extended
 from sida.config.mapping import from_mapping
+from sida.config.plugins import load_file_object
 from sida.errors import UserError
 
 
@@ -102,21 +102,35 @@ FIGURE_KINDS: dict[str, type[FigureKind]] = {
     "curves": CurvesFigure,
     "samples": SamplesFigure,
     "points": PointsFigure,
-    "analytic": AnalyticFigure,
-    "barriers": BarriersFigure,
-    "layers": LayersFigure,
 }
 
 
 def load_figure_layout(path: str | Path) -> FigureKind:
-    """Reads a figure's layout; its ``kind`` is one of :data:`FIGURE_KINDS`.
+    """Reads a figure's layout; its ``kind`` is one of :data:`FIGURE_KINDS`, or a class of the study's own.
 
     Raises:
-        UserError: Missing file, unknown kind or key, wrong type (file and key are named).
+        UserError: Missing file, unknown kind or key, wrong type (file and key are named), or code without permission.
     """
     mapping = read_extended(Path(path))
-    kind = mapping.pop("kind", None)
-    if kind not in FIGURE_KINDS:
-        raise UserError(f"{path}: kind: must be one of {', '.join(FIGURE_KINDS)}, got {kind!r}")
+    kind = _kind(mapping.pop("kind", None), Path(path))
     mapping["source"] = str(path)
-    return from_mapping(FIGURE_KINDS[kind], mapping, f"{path}:")
+    return from_mapping(kind, mapping, f"{path}:")
+
+
+def is_figure_kind(kind: Any) -> bool:
+    """Whether the ``kind`` of a layout is that of a figure, not of a table."""
+    return kind in FIGURE_KINDS or (isinstance(kind, str) and names_function(kind))
+
+
+def _kind(kind: Any, layout: Path) -> type[FigureKind]:
+    """A kind of this package, or a class of a file beside the layout or in the folder above, which is the preset's."""
+    if kind in FIGURE_KINDS:
+        return FIGURE_KINDS[kind]
+    if not is_figure_kind(kind):
+        raise UserError(f"{layout}: kind: must be one of {', '.join(FIGURE_KINDS)} or FILE.py:CLASS, got {kind!r}")
+    file, _, name = kind.rpartition(":")
+    places = [layout.parent / file, layout.parent.parent / file]
+    found = load_file_object(next((f for f in places if f.is_file()), places[-1]), name, f"{layout}: kind")
+    if not (isinstance(found, type) and issubclass(found, FigureKind)):
+        raise UserError(f"{layout}: kind: '{kind}' must be a subclass of eval.figures.kind.FigureKind")
+    return found

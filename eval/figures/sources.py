@@ -1,4 +1,4 @@
-"""Data of figures: measurements, rows of the sheet, published numbers, training logs, studies."""
+"""Data of figures: measurements, rows of the sheet, published numbers, training logs, analyses."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.results.analyses import analysis_path, read_analysis
 from eval.results.published import Published
 from eval.results.sheet import Run
-from eval.results.studies import read_curves
 from eval.results.summary import Measurements
 from eval.results.training_logs import (
     Point,
@@ -21,11 +21,7 @@ from eval.results.training_logs import (
     read_evaluations,
     read_ticks,
 )
-from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
-
-#: Columns of a study's file by name (:mod:`eval.results.studies`).
-Curves = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Sources:
         measurements: All measurements.
         runs: Sample sheet by run id.
         published: Published numbers by id.
-        results: Results of the preset, with ``students/<run>/``, ``<study>/<run>.json`` and ``analytic.json``.
+        results: Results of the preset, with ``students/<run>/`` and ``analyses/``.
         logs: Official metric logs by run id; they take precedence over the logs in ``results``.
         settings: Settings by row from the figure's spec: seed, settings by their names in layouts
             (``recipe.lambda_d``), and the first teacher that differs from the row's teacher in the seed only.
@@ -110,30 +106,19 @@ class Sources:
         ticks = read_ticks(self._train_log(run), "seconds")
         return ticks[-1].nimg / sum(tick.value for tick in ticks)
 
-    def analytic(self, where: str) -> dict[str, Any]:
-        """The analytic study of α (``sida analytic``).
+    def analyses(self, name: str, rows: Sequence[str], where: str) -> dict[str, dict[str, Any]]:
+        """Records of an analysis by row, as far as they were computed; of one without rows under the empty name.
 
         Args:
-            where: Layout that shows the study, for messages.
-
-        Raises:
-            UserError: No such study.
-        """
-        return read_analytic(self.results / "analytic.json")
-
-    def curves(self, study: str, runs: Sequence[str], where: str) -> dict[str, Curves]:
-        """Columns of the rows whose file of a study of weights was computed.
-
-        Args:
-            study: Key in :data:`~eval.results.studies.STUDIES`.
-            runs: Rows of the sheet.
+            name: Name in the preset.
+            rows: Rows of the sheet; empty for an analysis without rows.
             where: Place in the layout that names them, for messages.
 
         Raises:
-            UserError: A faulty file.
+            UserError: A faulty file, or no file of an analysis without rows.
         """
-        folder = self.results / study
-        return {run: read_curves(study, path)["curves"] for run in runs if (path := folder / f"{run}.json").is_file()}
+        paths = {run: analysis_path(self.results, name, run) for run in rows or [""]}
+        return {run: read_analysis(path) for run, path in paths.items() if not run or path.is_file()}
 
     def _evaluations(self, run: str) -> Path:
         return self.results / "students" / run / "evaluations.jsonl"

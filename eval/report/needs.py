@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.figures.kinds import FIGURE_KINDS, load_figure_layout
+from eval.figures.kinds import is_figure_kind, load_figure_layout
 from eval.results.selection import Needs, read_extended
 from eval.results.sheet import Run
 from eval.tables.hyperparameters import load_hyper_layout
@@ -26,7 +26,7 @@ def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
     """
     try:
         kind = read_extended(Path(path)).get("kind")
-        if kind in FIGURE_KINDS:
+        if is_figure_kind(kind):
             found = load_figure_layout(path).needs(runs)
         elif (mapping := read_layout(path)).pop("kind", "results") == "hyperparameters":
             found = Needs([], _hyperparameters(mapping, path))

@@ -24,7 +24,7 @@ from sida.files.atomic import atomic_path
 from sida.files.text_files import read_text
 
 _SIGNS = (
-    "A positive effect supports the claim, except ratios, slopes and barriers, which are plain values. Brackets "
+    "A positive effect supports the claim, except ratios, slopes and facts, which are plain values. Brackets "
     "give the interval that the claim's rule uses. Bold: other than predicted."
 )
 _HEADING = re.compile(r"^#+ ", re.MULTILINE)

@@ -23,41 +23,21 @@ OWN = "own"
 
 @dataclass(frozen=True)
 class Needs:
-    """Rows of the sheet and studies that a table or figure needs.
+    """Rows of the sheet and analyses that a table or figure needs.
 
     Attributes:
         measured: Rows whose measurements are shown.
         networks: Rows whose network or training log is read.
-        analytic: Whether the analytic study is shown.
-        studies: Studies of these networks that are shown, by their keys in :data:`eval.results.studies.STUDIES`.
+        analyses: Analyses that are shown, by their names in the preset, with their rows.
         sampled: Whether images of these networks are drawn.
         settings: Settings that are shown, by row; None if no settings are shown.
     """
 
     measured: Collection[str]
     networks: Collection[str]
-    analytic: bool = False
-    studies: Collection[str] = ()
+    analyses: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
     sampled: bool = False
     settings: Mapping[str, Collection[str]] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudiedRows:
-    """Settings that all studies of weights have.
-
-    Attributes:
-        where: Conditions on the sample sheet; each matching row must be trained here.
-    """
-
-    where: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        if not self.where:
-            raise ValueError("where: must name conditions on the sheet, such as {recipe: [sid, sida]}")
-        for key in self.where:
-            if key not in SELECTABLE:
-                raise ValueError(f"where: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
 
 def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False) -> dict[str, Any]:

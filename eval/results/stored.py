@@ -33,11 +33,9 @@ LARGE = 200_000
 _BY_ROW = (
     "students/*/evaluations.jsonl",
     "students/*/train.jsonl",
-    "barriers/*.json",
-    "layers/*.json",
     "analyses/*/*.json",
 )
-_SHARED = ("analytic.json", "analyses/*.json", "teachers/*/train.jsonl")
+_SHARED = ("analyses/*.json", "teachers/*/train.jsonl")
 _NETWORKS = ("students/*/network.safetensors", "teachers/*/network.safetensors")
 
 

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from sida.config.ranges import names_object
+from sida.config.resources import ROOT
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json
 
@@ -63,12 +64,18 @@ def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -
     Raises:
         UserError: The user gave no permission.
     """
-    place, entries = Path(path).resolve(), _entries()
-    if "*" not in entries and not any(place.is_relative_to(Path(e).resolve()) for e in entries if "/" in e):
+    if not allows_path(path):
+        place = Path(path).resolve()
         remedy = remedy or f"set {ALLOW}={place}"
         raise UserError(
             f"{path}: is {kind}, which is not used without permission; read it, and if you trust it, {remedy}"
         )
+
+
+def allows_path(path: str | os.PathLike[str]) -> bool:
+    """Whether the user gave permission for a file or folder, or for a folder above it."""
+    place, entries = Path(path).resolve(), _entries()
+    return "*" in entries or any(place.is_relative_to(Path(e).resolve()) for e in entries if "/" in e)
 
 
 def _entries() -> set[str]:
@@ -168,6 +175,50 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, own)}"
         raise UserError(f"{where}: cannot import '{name}': {fault}")
     return module, getattr(module, attribute)
+
+
+def load_file_object(file: Path, name: str, where: str) -> Any:
+    """Imports an object of a Python file, which may import the files beside it relatively (``from .other import x``).
+
+    The studies of the checkout are the checkout's own code; other files need the user's permission.
+
+    Args:
+        file: The file.
+        name: The object in it.
+        where: Place named in errors.
+
+    Raises:
+        UserError: No such file or object, no permission, or the file fails.
+    """
+    if not file.is_file():
+        raise UserError(f"{where}: no such file '{file}'")
+    if not is_of_checkout(file):
+        check_code_path(file, f"code from outside this package ({where})")
+    folder = file.resolve().parent
+    package = f"_sida_code_{sha256_json(str(folder))[:12]}"
+    if package not in sys.modules:
+        made = ModuleType(package)
+        made.__path__ = [str(folder)]
+        sys.modules[package] = made
+    try:
+        module = importlib.import_module(f"{package}.{file.stem}")
+    except (Exception, SystemExit) as error:
+        fault = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{where}: cannot import {file} ({fault}); fix it there") from None
+    if not hasattr(module, name):
+        own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, module.__name__)]
+        raise UserError(f"{where}: {file} has no '{name}'{suggestion(name, own)}")
+    return getattr(module, name)
+
+
+def is_of_checkout(file: Path) -> bool:
+    """Whether a file belongs to a study of this checkout, or of the package in a wheel."""
+    return file.resolve().is_relative_to((ROOT / "studies").resolve())
+
+
+def file_code_sha256(file: Path) -> str:
+    """SHA-256 of a Python file and the Python files beside it, which it may import."""
+    return sha256_json([sha256_file(path) for path in sorted(file.resolve().parent.glob("*.py"))])
 
 
 def load_class(name: str, where: str, base: type, known_as: str) -> type[Any]:

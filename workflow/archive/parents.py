@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from eval.results.analyses import read_analysis
 from eval.results.measurements import read_measurement
-from eval.results.studies import STUDIES, read_curves
 from sida.files.atomic import read_hashed_json, sha256_json
 from sida.files.tensors import read_record
 from workflow.archive.files import Report
@@ -29,7 +29,7 @@ class Parents:
         self.known = {digest for name, digest in hashes.items() if name.endswith(".safetensors")}
 
     def check(self) -> None:
-        """Compares the parents of every student, trial and study of weights."""
+        """Compares the parents of every student, trial and analysis."""
         for name in self.hashes:
             parts = PurePosixPath(name).parts
             if parts[0] in ("students", "teachers") and parts[2:] == (_NETWORK,):
@@ -38,16 +38,14 @@ class Parents:
             if parts[0] == "measurements" and len(parts) == 3 and name.endswith(".json"):
                 with self.report.checking(name):
                     self._trial(name, f"specs/measurements/{parts[1]}.json")
-            if parts[0] in STUDIES and len(parts) == 2 and name.endswith(".json"):
+            if parts[0] == "analyses" and name.endswith(".json"):
                 with self.report.checking(name):
-                    self._study(name, parts[0], f"specs/{name}")
+                    self._analysis(name, f"specs/{name}")
 
-    def _study(self, name: str, study: str, spec: str) -> None:
-        record = read_curves(study, self.report.folder / name)
-        roles = {"teacher": "teacher_sha256", "student" if study == "barriers" else "network": "network_sha256"}
-        for role, key in roles.items():
-            if record.get(key) is not None:
-                self._compare(name, role, record[key], self._asked(spec, role))
+    def _analysis(self, name: str, spec: str) -> None:
+        hashes = read_analysis(self.report.folder / name).get("inputs") or {}
+        for role in (role for role in ("network", "teacher") if role in hashes):
+            self._compare(name, role, hashes[role], self._asked(spec, role))
 
     def _network(self, name: str, spec: str) -> None:
         parents = read_record(self.report.folder / name).get("parents") or {}

@@ -15,11 +15,11 @@ from eval.claims.power import plans, power_table
 from eval.claims.write import CHANCE
 from eval.effects.contrast import Interval, difference, mean_interval
 from eval.effects.variance import SharedTrials, shared_trials
+from eval.results.analyses import analysis_path, read_analysis
 from eval.results.summary import Estimate, measured_days
 from eval.results.training_logs import read_evaluations, read_ticks
 from eval.tables import Table, to_markdown
 from eval.tables.effects import effect_text
-from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json
 from sida.files.text_files import read_csv
@@ -165,12 +165,12 @@ class StudyNumbers:
             raise UserError(f"run '{run}' has no setting '{key}'{suggestion(key, spec)}")
         return f"{spec[key]:g}" if isinstance(spec[key], float) else str(spec[key])
 
-    def analytic(self, name: str, form: str = ".3g") -> str:
-        """A number of the analytic study in a Python format; ``–`` if it is not stored or does not exist."""
-        if name not in NUMBERS:
-            raise UserError(f"no number '{name}' of the analytic study{suggestion(name, NUMBERS)}")
-        path = self._study.folder / "analytic.json"
-        value = read_analytic(path)["numbers"].get(name) if path.is_file() else None
+    def fact(self, analysis: str, name: str, form: str = ".3g") -> str:
+        """A fact of an analysis without rows in a Python format; ``–`` if the settings give no such number."""
+        facts = read_analysis(analysis_path(self._study.folder, analysis))["facts"]
+        if name not in facts:
+            raise UserError(f"no fact '{name}' of analysis '{analysis}'{suggestion(name, facts)}")
+        value = facts[name]
         return "–" if value is None else format(value, form).replace("-", "−")
 
     def effect(self, metric: str, first: str, second: str) -> str:

@@ -10,11 +10,9 @@ from eval.claims.experiments import Experiment, Experiments
 from eval.measuring.kinds import METRIC_KINDS
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.results.barriers import BarrierSettings
+from eval.results.analyses import AnalysisEntry
 from eval.results.exchange import ExchangedMetric
-from eval.results.layers import LayerSettings
 from eval.results.sheet import Run
-from sida.config.analytic import AnalyticSettings
 from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
 from sida.config.evaluation import RecipeEvaluation
@@ -54,9 +52,7 @@ SETTINGS: dict[str, type] = {
     "ect-options": ECTOptions,
     "cd-options": CDOptions,
     "evaluation": RecipeEvaluation,
-    "analytic": AnalyticSettings,
-    "barriers": BarrierSettings,
-    "layers": LayerSettings,
+    "analysis": AnalysisEntry,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
     "dataset": DatasetEntry,

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from eval.results.studies import STUDIES
 from sida.config.families import SD_VAE
 from sida.errors import UserError, suggestion
 from workflow.planning.costs import Costs, Job
@@ -18,7 +17,7 @@ from workflow.preset.spec_files import SpecFiles
 from workflow.preset.targets import Targets
 
 #: Folders of results whose jobs have a spec with the name of the product.
-_STAGES = {"teachers", "students", "measurements", *STUDIES, "tables", "figures"}
+_STAGES = {"teachers", "students", "measurements", "tables", "figures"}
 
 
 class Jobs:
@@ -115,8 +114,8 @@ class Jobs:
             return self.costs.student(name), _flat(self.targets.training(name).values())
         if folder == "measurements":
             return self.costs.measurement(name), self.targets.generator(name)
-        if folder in STUDIES:
-            return Job("build", f"{folder}/{name}"), self.targets.compared(name.removesuffix(".json"))
+        if folder == "analyses":
+            return Job("build", f"analyses/{inside}"), self.targets.analysed("".join(inside.split("/")[1:])[:-5])
         if folder == "ticks":
             return self._ticks(inside)
         return Job("build", f"{folder}/{name}".rstrip("/")), self._shown(folder, name)
@@ -130,16 +129,13 @@ class Jobs:
         return Job("build", f"ticks/{name}"), self.targets.ticks(dict.fromkeys(runs))
 
     def _shown(self, folder: str, name: str) -> list[str]:
-        if folder == "analytic.json":
-            return []
         if folder == "rates.json":
             return self.targets.networks(run.run for run in self.preset.students())
         if folder not in ("tables", "figures", "experiments"):
             return self.targets.trials(self.targets.rows)
         needs = self.targets.needs(folder, name.rsplit(".", 1)[0])
-        studied = self.targets.analytic if needs.analytic else []
-        studied = [*studied, *self.targets.studies(needs.networks, needs.studies)]
-        return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks), *studied]
+        computed = self.targets.analyses(needs.analyses)
+        return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks), *computed]
 
     def _archive_needs(self, path: str) -> list[str]:
         vae = SD_VAE.assets if self.preset.archive_origin(path).dataset else ()

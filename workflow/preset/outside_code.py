@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.results.analyses import names_function
 from eval.results.selection import read_extended
 from sida.config.mapping import load_yaml
-from sida.config.plugins import ALLOW, allowed, is_registered, refusal, source_file
+from sida.config.plugins import ALLOW, allowed, allows_path, is_of_checkout, is_registered, refusal, source_file
 from sida.config.ranges import names_object
-from sida.config.resources import find
+from sida.config.resources import find, there
 from sida.errors import UserError
 from workflow.preset.files import read_preset
 
@@ -53,7 +54,14 @@ def outside_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = (
     for name, where in _named(config, source, list(own)):
         if names_object(name) and not is_registered(name):
             found.setdefault(name, where)
-    return [OutsideCode(name, where, source_file(name), allowed(name)) for name, where in found.items()]
+    codes = [OutsideCode(name, where, source_file(name), allowed(name)) for name, where in found.items()]
+    for name, entry in (config.get("analyses") or {}).items():
+        function = str(entry.get("function")) if isinstance(entry, Mapping) else ""
+        file = Path(there(function.rpartition(":")[0], own)).resolve()
+        if names_function(function) and not is_of_checkout(file):
+            where = f"{source}: analyses.{name}.function"
+            codes.append(OutsideCode(f"{file}:{function.rpartition(':')[2]}", where, str(file), allows_path(file)))
+    return codes
 
 
 def check_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = ()) -> None:

@@ -8,7 +8,7 @@ is never measured, or a condition that matches two rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from eval.claims.rules import decide_part
 from eval.claims.verdicts import claim_rows, main_scope
 from eval.features import extractor_assets, without_classes
 from eval.figures.kinds import load_figure_layout
-from eval.figures.sources import Curves, Sources
+from eval.figures.sources import Sources
 from eval.measuring.protocol import Protocol, ReferenceSource
+from eval.results.analyses import Analysis, load_analysis
 from eval.results.published import Published, load_published
 from eval.results.sheet import Run
-from eval.results.studies import STUDIES
 from eval.results.summary import Measurement, Measurements
 from eval.results.training_logs import Point
 from eval.tables.build import build_table
@@ -62,10 +62,7 @@ def check_preset(preset: Preset) -> None:
     for run in preset.runs.values():
         _check_row(preset, run, preset.protocol(run), registry)
     check_trainings(preset)
-    for study, name in ((kind, name) for kind in STUDIES for name in preset.studied(kind)):
-        row = preset.runs[name]
-        if not row.trained_here and not (study == "layers" and row.method == "teacher"):
-            raise UserError(f"{preset.source}: {study}.where: matches run '{name}', which is not trained here")
+    analyses = {name: _check_analysis(preset, name) for name in preset.config["analyses"]}
     published = load_published()
     measurements = Measurements(list(_placeholders(preset)), preset.sheet)
     for name in preset.config["tables"]:
@@ -73,7 +70,7 @@ def check_preset(preset: Preset) -> None:
     for name in preset.config["figures"]:
         _check_figure(preset, preset.layout("figures", name), measurements, published)
     if preset.config["claims"]:
-        _check_claims(preset, Evidence(measurements, preset.judged, published))
+        _check_claims(preset, Evidence(measurements, preset.judged, published), analyses)
     if preset.config["experiments"]:
         check_experiments(preset)
 
@@ -189,17 +186,35 @@ def _check_figure(preset: Preset, path: Path, measured: Measurements, published:
     layout.check(_Placeholders(measured, preset.runs, published, Path(), settings=settings, preset=preset))
 
 
-def _check_studied(preset: Preset, study: str, runs: Sequence[str], where: str) -> None:
-    """Requires that a study of the preset names the rows of a figure or claim."""
+def _check_analysis(preset: Preset, name: str) -> Analysis:
+    """Checks an analysis of a preset: its function, options and rows."""
+    entry, where = preset.config["analyses"][name], f"{preset.source}: analyses.{name}"
+    found = load_analysis(entry["function"], f"{where}.function")
+    found.read_options(entry.get("options", {}), f"{where}.options")
+    for run in filter(None, preset.analysed(name)):
+        if not preset.runs[run].trained_here and preset.runs[run].method != "teacher":
+            raise UserError(f"{where}.rows: matches run '{run}', which is neither trained here nor a teacher")
+    return found
+
+
+def _check_analysed(preset: Preset, name: str, runs: Sequence[str], where: str) -> None:
+    """Requires that an analysis of the preset names the rows of a figure or claim."""
+    known = preset.config["analyses"]
+    if name not in known:
+        raise UserError(
+            f"{where}: no analysis '{name}' in {preset.source}{suggestion(name, known)}; add it to 'analyses'"
+        )
+    if known[name].get("rows") is None:
+        return
     if not runs:
         raise UserError(f"{where}: no row of {preset.sheet} matches; correct the conditions")
-    if missing := [run for run in runs if run not in preset.studied(study)]:
+    if missing := [run for run in runs if run not in preset.analysed(name)]:
         raise UserError(
-            f"{where}: run '{missing[0]}' is none of those that '{study}' of {preset.source} names; add it there"
+            f"{where}: run '{missing[0]}' is none of those that '{name}' of {preset.source} names; add it there"
         )
 
 
-def _check_claims(preset: Preset, evidence: Evidence) -> None:
+def _check_claims(preset: Preset, evidence: Evidence, analyses: Mapping[str, Analysis]) -> None:
     path = preset.config["claims"]
     claims = load_claims(path)
     scope = main_scope(claims, evidence)
@@ -209,8 +224,11 @@ def _check_claims(preset: Preset, evidence: Evidence) -> None:
             where = f"{path}: {claim.id}.parts[{number}]"
             if claim.scope == scope and part.rule != "FACT":
                 decide_part(part, evidence, where)
-            for study in (name for name, verb in STUDIES.items() if claim.scope == scope and part.rule == verb.upper()):
-                _check_studied(preset, study, claim_rows([replace(claim, parts=(part,))], preset.judged), where)
+            if claim.scope == scope and part.of:
+                _check_analysed(preset, part.of, claim_rows([replace(claim, parts=(part,))], preset.judged), where)
+                for fact in (fact for fact in (part.fact, part.than) if fact and fact not in analyses[part.of].facts):
+                    known = analyses[part.of].facts
+                    raise UserError(f"{where}: no fact '{fact}' of analysis '{part.of}'{suggestion(fact, known)}")
 
 
 @dataclass(frozen=True)
@@ -254,15 +272,8 @@ class _Placeholders(Sources):
             raise UserError(f"{self.preset.sheet}: run '{run}': a figure shows its curve, but {reason}")
         return (Point(1, 1.0),)
 
-    def analytic(self, where: str) -> dict[str, Any]:
-        if self.preset.config["analytic"] is None:
-            raise UserError(
-                f"{where}: shows the analytic study, but {self.preset.source} has no key 'analytic'; add analytic: {{}}"
-            )
-        return {}
-
-    def curves(self, study: str, runs: Sequence[str], where: str) -> dict[str, Curves]:
-        _check_studied(self.preset, study, runs, where)
+    def analyses(self, name: str, rows: Sequence[str], where: str) -> dict[str, dict[str, Any]]:
+        _check_analysed(self.preset, name, rows, where)
         return {}
 
 

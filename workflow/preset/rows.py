@@ -69,6 +69,10 @@ class Rows:
             teacher[given] = None
             if teacher["checkpoint"]:
                 teacher["checkpoint"] = there(teacher["checkpoint"], self.own)
+        self.config["analyses"] = {key: dict(value) for key, value in self.config["analyses"].items() if value}
+        for analysis in self.config["analyses"].values():
+            file, _, name = analysis["function"].rpartition(":")
+            analysis["function"] = f"{there(file, self.own)}:{name}"
         for dataset in self.config["datasets"].values():
             if dataset.get("path"):
                 dataset["path"] = there(dataset["path"], self.own)
@@ -264,10 +268,10 @@ class Rows:
         total = self.protocol(self.runs[name]).num_samples
         return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
 
-    def studied(self, study: str) -> list[str]:
-        """Rows that a study of weights names, in the sheet's order."""
-        settings = self.config[study]
-        return [] if settings is None else [run.run for run in matching(self.runs, settings["where"])]
+    def analysed(self, name: str) -> list[str]:
+        """Rows that an analysis names, in the sheet's order; an empty name for an analysis without rows."""
+        conditions = self.config["analyses"][name].get("rows")
+        return [""] if conditions is None else [run.run for run in matching(self.runs, conditions)]
 
     @functools.cached_property
     def experiments(self) -> dict[str, Experiment]:

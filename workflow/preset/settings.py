@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from eval.results.barriers import BarrierSettings
-from eval.results.layers import LayerSettings
-from sida.config.analytic import AnalyticSettings
+from eval.results.analyses import AnalysisEntry
 from sida.config.datasets import DatasetEntry
 from sida.config.ranges import CheckedAs, Count, Device, Name, Natural, Pattern
 from sida.config.samplers import Sampler
@@ -63,9 +61,8 @@ class PresetSettings:
             these.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
-        analytic: Settings of the analytic study of α (``{}``: the defaults); null for no study.
-        barriers: Students whose loss barriers are computed, and number of points; null for none.
-        layers: Networks whose blocks are studied by noise level; null for none.
+        analyses: Analyses by name: functions of the study that find facts and curves of rows; null removes one of
+            the base.
         rates: Whether to compare speed and memory of the trainings with the plan, time the device, and keep the
             device's rates for ``sida plan``.
         table_mode: ``paper``: published numbers as printed; ``audit``: published and measured numbers; ``measured``:
@@ -97,9 +94,9 @@ class PresetSettings:
     stored: dict[Name, str] | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
-    analytic: Annotated[dict[str, Any], CheckedAs(AnalyticSettings)] | None = None
-    barriers: Annotated[dict[str, Any], CheckedAs(BarrierSettings)] | None = None
-    layers: Annotated[dict[str, Any], CheckedAs(LayerSettings)] | None = None
+    analyses: dict[Name, Annotated[dict[str, Any], CheckedAs(AnalysisEntry)] | None] = dataclasses.field(
+        default_factory=dict
+    )
     rates: bool = False
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False

@@ -16,7 +16,6 @@ from typing import Any
 
 from eval.measuring.protocol import OF_ALL_TRIALS, load_protocol
 from eval.results.selection import read_extended
-from eval.results.studies import STUDIES
 from sida.errors import UserError
 from sida.files.atomic import sha256_json, write_text
 from sida.training.config import EXCLUDED_FROM_DIGEST
@@ -54,8 +53,7 @@ class SpecFiles:
             "experiments": preset.specs.experiment,
             "ticks": preset.specs.tick,
             "tick-teachers": preset.specs.tick_teacher,
-            **{study: functools.partial(preset.specs.study, study) for study in STUDIES},
-            "analytic": lambda _: preset.config["analytic"],
+            "analyses": preset.specs.analysis,
             "preset": lambda: preset.config,
         }
         self._texts: dict[str, str] = {}
@@ -66,7 +64,7 @@ class SpecFiles:
 
         Args:
             stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``, ``experiments``,
-                ``barriers``, ``layers``, ``ticks``, ``tick-teachers``, ``analytic``; or ``preset`` for all settings.
+                ``analyses``, ``ticks``, ``tick-teachers``; or ``preset`` for all settings.
             name: Name of the row (and trial of its samples), teacher or layout.
         """
         path = "/".join([self.folder, stage, *name]) + ".json"
@@ -100,7 +98,7 @@ class SpecFiles:
 
 def _deciding(stage: str, spec: Any) -> Any:
     """A spec without settings that cannot change the result."""
-    if stage not in ("teachers", "students", "measurements", "samples", *STUDIES):
+    if stage not in ("teachers", "students", "measurements", "samples", "analyses"):
         return spec
     if stage in ("teachers", "students"):
         spec = {key: value for key, value in spec.items() if key not in EXCLUDED_FROM_DIGEST}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from eval.claims.model import load_claims
@@ -13,9 +14,8 @@ from eval.figures.kinds import load_figure_layout
 from eval.measuring.protocol import Protocol
 from eval.report.needs import find_needs
 from eval.results.selection import Needs, read_extended
-from eval.results.studies import STUDIES
 from sida.config.evaluation import EvaluationPoints
-from sida.config.plugins import MONITOR
+from sida.config.plugins import MONITOR, file_code_sha256
 from sida.errors import UserError
 from sida.methods.registry import find_method
 from workflow.preset.archives import training_data
@@ -144,17 +144,22 @@ class Specs:
             raise UserError(f"{self.rows.source}: teachers.{name}: has no network to time a training with; add it")
         return network
 
-    def study(self, study: str, name: str) -> dict[str, Any]:
-        """Spec of a study of weights (``sida-eval barrier`` or ``layers``): the row's network and the settings."""
-        run = self.rows.runs[name]
-        settings = {key: value for key, value in self.config[study].items() if key != "where"}
-        spec = {"run": name, "method": run.method, "dataset": self.rows.dataset_of(run), **settings, **self._common()}
-        if study == "layers":
-            return spec | {"network": self.paths.network(run)}
-        watched = _watched(self.rows.protocol(run))
-        protocol = watched.part(["fd"]) if any(metric.key == "fd" for metric in watched.metrics) else watched
-        ends = {"teacher": self.paths.teacher(str(run.teacher)), "student": self.paths.network(run)}
-        return spec | ends | {"protocol": protocol.content()}
+    def analysis(self, name: str, row: str = "") -> dict[str, Any]:
+        """Spec of ``sida-eval analyse``: the function with its options, and the files of the row."""
+        entry = self.config["analyses"][name]
+        code = file_code_sha256(Path(entry["function"].rpartition(":")[0]))
+        spec = {
+            "analysis": name,
+            "function": entry["function"],
+            "code_sha256": code,
+            "options": entry.get("options", {}),
+        }
+        if not row:
+            return spec | {"threads": self.config["threads"]}
+        run = self.rows.runs[row]
+        spec |= {"run": row, "method": run.method, "dataset": self.rows.dataset_of(run), **self._common()}
+        spec |= {"network": self.paths.network(run), "teacher": self.paths.teacher(str(run.teacher))}
+        return spec | ({"protocol": _watched(self.rows.protocol(run)).content()} if entry.get("protocol") else {})
 
     def sample(self, name: str, trial: int | str) -> dict[str, Any]:
         """Spec of ``sida sample`` for the images of a row's trial."""
@@ -204,12 +209,15 @@ class Specs:
         compared = [run for run in claim_rows(claims, self.rows.judged) if run in self.rows.measurable]
         measured = {*compared, *(run for need in needs for run in need.measured)}
         networks = {*compared, *(run for need in needs for run in need.networks)}
-        rules = {part.rule for claim in claims for part in claim.parts}
-        shown = {study for need in needs for study in need.studies}
+        analyses = {name: list(rows) for need in needs for name, rows in need.analyses.items()}
+        for claim in claims:
+            for part in (part for part in claim.parts if part.of):
+                rows = claim_rows([dataclasses.replace(claim, parts=(part,))], self.rows.measurable)
+                analyses[part.of] = list(dict.fromkeys([*analyses.get(part.of, ()), *rows]))
         return Needs(
             [run for run in self.rows.runs if run in measured],
             [run for run in self.rows.runs if run in networks],
-            studies=[name for name, verb in STUDIES.items() if verb.upper() in rules or name in shown],
+            analyses=analyses,
         )
 
     def experiment(self, name: str) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from eval.features import extractor_assets
 from eval.report.needs import find_needs
+from eval.results.analyses import analysis_path
 from eval.results.selection import Needs
 from eval.results.sheet import Run
-from eval.results.studies import STUDIES
 from sida.assets.registry import is_address, is_counted, load_registry
 from sida.config.families import SD_VAE
 from workflow.preset import Preset
@@ -62,26 +62,29 @@ class Targets:
         return [f"{self.results}/measurements.csv"] if self.rows else []
 
     @property
-    def analytic(self) -> list[str]:
-        """The analytic study of α, if the preset has one."""
-        return [f"{self.results}/analytic.json"] if self.preset.config["analytic"] is not None else []
-
-    @property
     def rates(self) -> list[str]:
         """Rates of the device in the trainings, where the preset asks for them."""
         return [f"{self.results}/rates.json"] if self.preset.config["rates"] else []
 
-    def studies(self, runs: Iterable[str], studies: Iterable[str] = STUDIES) -> list[str]:
-        """Files of studies of weights for rows, as far as the preset computes them."""
-        wanted = set(runs) - self.taken
-        named = ((study, run) for study in studies for run in self.preset.studied(study))
-        return [f"{self.results}/{study}/{run}.json" for study, run in named if run in wanted]
+    def analyses(self, wanted: Mapping[str, Collection[str]] | None = None) -> list[str]:
+        """Files of analyses that the workflow computes: not those of rows that are taken from stored results.
+
+        Args:
+            wanted: Rows by name of the analysis; those without rows are always wanted. None: all measurable rows.
+        """
+        named = [(name, run) for name in self.preset.config["analyses"] for run in self.preset.analysed(name)]
+        rows = dict.fromkeys(self.preset.config["analyses"], self.rows) if wanted is None else wanted
+        return [
+            str(analysis_path(self.results, name, run))
+            for name, run in named
+            if name in rows and (not run or (run in rows[name] and run not in self.taken))
+        ]
 
     def tables_and_figures(self) -> list[str]:
         """Tables, figures and claims, and the numbers behind them."""
         config = self.preset.config
         claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if config["claims"] else []
-        computed = [*self.measurements, *self.analytic, *self.studies(self.rows), *self.rates]
+        computed = [*self.measurements, *self.analyses(), *self.rates]
         return [*computed, *self._files(config["tables"], self.figures), *claims]
 
     @functools.cached_property
@@ -222,8 +225,10 @@ class Targets:
             "measuring": self._measuring(run) if evaluated else [],
         }
 
-    def compared(self, run: str) -> list[str]:
-        """Inputs of a row's study of weights: both networks, and the inputs of its protocol."""
+    def analysed(self, run: str = "") -> list[str]:
+        """Inputs of a row's analysis: both networks, and the inputs of its protocol; none without a row."""
+        if not run:
+            return []
         teacher = self.preset.paths.teacher(str(self.preset.runs[run].teacher))
         return list(dict.fromkeys([*self.generator(run), teacher]))
 
@@ -295,14 +300,13 @@ class Targets:
         # A table of measurements needs the file even if none of its rows can be measured.
         wanted = needs.measured or (kind == "tables" and self.preset.config["table_mode"] == "measured")
         collected = {"measurements": f"{self.results}/collected/{kind}/{name}.csv"} if wanted else {}
-        studied = {"analytic": self.analytic} if needs.analytic else {}
-        studied |= {"studies": self.studies(needs.networks, needs.studies)} if needs.studies else {}
-        return {"networks": self.networks(needs.networks), **collected, **studied}
+        analysed = {"analyses": self.analyses(needs.analyses)} if needs.analyses else {}
+        return {"networks": self.networks(needs.networks), **collected, **analysed}
 
     def answered(self, name: str) -> dict[str, str | list[str]]:
         """Inputs of an experiment's answer: its tables and figures, and the inputs of its claims."""
         experiment, needs = self.preset.experiments[name], self.needs("experiments", name)
         shown = self._files(experiment.tables, experiment.figures)
         collected = {"measurements": f"{self.results}/collected/experiments/{name}.csv"} if needs.measured else {}
-        computed = {"analytic": self.analytic, "studies": self.studies(needs.networks, needs.studies)}
-        return {"shown": shown, "networks": self.networks(needs.networks), **computed, **collected}
+        computed = self.analyses(needs.analyses)
+        return {"shown": shown, "networks": self.networks(needs.networks), "analyses": computed, **collected}

@@ -13,7 +13,6 @@ from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.pdflatex import missing_latex
-from eval.results.studies import STUDIES
 from sida.assets import check_pinned_code, find_asset, load_registry
 from sida.assets.reach import check_reachable
 from sida.config.families import SD_VAE

@@ -67,8 +67,7 @@ rule claims:
         measurements=TARGETS.measurements,
         runs=PRESET.judged_sheet,
         networks=TARGETS.networks(TARGETS.rows),
-        analytic=TARGETS.analytic,
-        studies=TARGETS.studies(TARGETS.rows),
+        analyses=TARGETS.analyses(),
     output:
         md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",

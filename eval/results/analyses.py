@@ -1,0 +1,156 @@
+"""Analyses of a preset: a function of its study finds facts and curves of a row's network, or of no row.
+
+A study's file ``FILE.py`` offers an :class:`Analysis`, which the preset names (``analyses``). The workflow runs it as a
+job and keeps one file for each row; figures draw the curves, and rule FACT decides on the facts. Nothing outside the
+study's folder changes for a new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.results.selection import SELECTABLE
+from sida.config.mapping import from_mapping
+from sida.config.plugins import load_file_object
+from sida.errors import UserError, suggestion
+from sida.files.atomic import read_hashed_json
+
+FORMAT = "sida-analysis/1"
+#: A number, a value with the ends of its interval, or None if the settings give no such number.
+Fact = float | Sequence[float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisEntry:
+    """An analysis of a preset: its function, and the rows that it is computed for.
+
+    Attributes:
+        function: ``FILE.py:NAME`` in the preset's folder; the object is an :class:`eval.results.analyses.Analysis`.
+        rows: Conditions on the sample sheet: teachers, and students trained here. Null: computed once, without a row.
+        protocol: Whether the function reads the protocol of the row.
+        options: Settings of the function.
+    """
+
+    function: str
+    rows: dict[str, Any] | None = None
+    protocol: bool = False
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not names_function(self.function):
+            raise ValueError(f"function: must be FILE.py:NAME, got '{self.function}'")
+        if self.rows == {}:
+            raise ValueError("rows: must name conditions on the sheet, such as {recipe: [sid, sida]}")
+        for key in self.rows or {}:
+            if key not in SELECTABLE:
+                raise ValueError(f"rows: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Inputs of an analysis; None for an input that was not asked for, or that the row does not have.
+
+    Attributes:
+        run: Row of the sheet; empty without a row.
+        network: File of the row's network.
+        teacher: File of its teacher's network.
+        dataset: Spec of its data set.
+        protocol: Content of its protocol, reduced to the metrics that are watched in training.
+        where: Place named in errors.
+    """
+
+    run: str = ""
+    method: str = ""
+    network: str | None = None
+    teacher: str | None = None
+    dataset: dict[str, Any] | None = None
+    protocol: dict[str, Any] | None = None
+    device: str = "cpu"
+    where: str = "--spec"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Result of an analysis.
+
+    Attributes:
+        facts: Values by the names in :attr:`Analysis.facts`.
+        curves: Equally long columns of numbers by name.
+        more: Any further JSON, for a figure of the study.
+    """
+
+    facts: Mapping[str, Fact] = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    more: Any = None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An analysis that a study's file offers.
+
+    Attributes:
+        compute: The function, of the inputs and the options. It imports torch itself: presets are read without it.
+        facts: Descriptions of its facts by name.
+        options: Dataclass of its options; None for a function without options.
+    """
+
+    compute: Callable[[Inputs, Any], Found]
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    options: type[Any] | None = None
+
+    def read_options(self, given: Mapping[str, Any], where: str) -> Any:
+        """Checks options.
+
+        Raises:
+            UserError: Unknown option, or a wrong value.
+        """
+        if self.options is not None:
+            return from_mapping(self.options, given, where)
+        if given:
+            raise UserError(f"{where}: this analysis has no options; remove {', '.join(given)}")
+        return None
+
+
+def names_function(text: str) -> bool:
+    """Whether a text has the form ``FILE.py:NAME``."""
+    file, colon, name = text.rpartition(":")
+    return bool(colon) and file.endswith(".py") and name.isidentifier()
+
+
+def load_analysis(function: str, where: str) -> Analysis:
+    """Imports an analysis, ``FILE.py:NAME``.
+
+    Raises:
+        UserError: No such file or object, no permission, or no :class:`Analysis`.
+    """
+    file, _, name = function.rpartition(":")
+    found = load_file_object(Path(file), name, where)
+    if not isinstance(found, Analysis):
+        raise UserError(f"{where}: '{function}' must be an eval.results.analyses.Analysis")
+    return found
+
+
+def analysis_path(results: str | Path, name: str, run: str = "") -> Path:
+    """File of an analysis below a preset's results."""
+    return Path(results, "analyses", *filter(None, (name, run))).with_name(f"{run or name}.json")
+
+
+def read_analysis(path: str | Path) -> dict[str, Any]:
+    """Reads the file of an analysis.
+
+    Raises:
+        UserError: The file is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make it with `sida-eval analyse --spec SPEC --out {path}`")
+    found = read_hashed_json(path, "make it again with `sida-eval analyse`")
+    whole = found.get("format") == FORMAT and all(isinstance(found.get(key), Mapping) for key in ("facts", "curves"))
+    lengths = {len(v) if isinstance(v, list) else 0 for v in found["curves"].values()} if whole else set()
+    if not whole or len(lengths) > 1 or 0 in lengths:
+        raise UserError(f"{path}: is not written by `sida-eval analyse` (format {FORMAT}); make it again")
+    return found
