@@ -88,7 +88,8 @@ def _origin(folder: Path) -> str:
     path = measurements_file(folder)
     if not path.is_file():
         return made
-    rows = load_measurements(path).rows
+    if not (rows := load_measurements(path).rows):
+        return made
     facts = [
         f"{len({row.run for row in rows})} generators measured",
         measured_days(rows),

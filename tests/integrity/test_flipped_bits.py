@@ -13,11 +13,11 @@ from eval.features.pixels import PixelExtractor
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import read_own, write_own
 from eval.measuring.trial import TrialSums
+from eval.results.analyses import FORMAT, read_analysis
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import load_measurements
 from eval.results.training_logs import read_evaluations, read_ticks
 from eval.statistics import FeatureStatistics
-from sida.analytic.numbers import ANALYTIC_FORMAT, read_analytic
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl, read_jsonl, write_hashed_json
 from sida.files.content_hash import HASH_KEY
@@ -190,15 +190,16 @@ class StateTensors(StateRecord):
     suffix = ".safetensors"
 
 
-class Analytic:
+class AnalysisFile:
     def make(self, folder):
         write_hashed_json(
-            folder / "analytic.json", {"format": ANALYTIC_FORMAT, "numbers": {"lag": 0.125, "divisor_2": 7e-3}}
+            folder / "model.json",
+            {"format": FORMAT, "facts": {"lag": 0.125, "divisor_2": 7e-3}, "curves": {"t": [0.5]}},
         )
-        return folder / "analytic.json"
+        return folder / "model.json"
 
     def use(self, path):
-        return read_analytic(path)
+        return read_analysis(path)
 
 
 def samples(count):
@@ -245,7 +246,7 @@ class Png(NpzShard):
 
 KINDS = [
     Trial, Csv, Log, FinalLog, Network, NetworkHeader, Reference, Statistics, Shard, StateRecord, StateTensors,
-    Analytic, NpzShard, PngList, Png,
+    AnalysisFile, NpzShard, PngList, Png,
 ]  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from tests.eval.synthetic_output import write_csv
+from tests.studies.miniature.test_miniature import made_up, preset  # noqa: F401
 from tests.workflow.test_docs_links import DOCS
-from tests.workflow.test_miniature import made_up, preset  # noqa: F401
 from workflow.archive.verify import verify
 from workflow.cli import eval_main as main
 from workflow.docs.carried import paper_claims

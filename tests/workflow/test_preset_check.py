@@ -56,9 +56,9 @@ CURVES = {"kind": "curves", "panels": [SID]}
     ("files", "changes", "message"),
     [
         (
-            {"figures/f.yaml": {"kind": "analytic"}},
+            {"figures/f.yaml": {"kind": f"{ROOT}/studies/alpha/figure.py:AlphaFigure"}},
             {"figures": ["f"]},
-            r"f.yaml: shows the analytic study, but preset.yaml has no key 'analytic'; add analytic: \{\}",
+            r"f.yaml: no analysis 'model' in preset.yaml: analyses",
         ),
         (
             {"tables/t.yaml": {"extends": "main.yaml", "rows": [{"each": {"method": "gdd"}}]}},

@@ -8,14 +8,13 @@ import statistics
 import pytest
 import torch
 
-from eval.measuring.layers import raw_output, skipped
-from eval.results.layers import profiles
-from eval.results.studies import read_curves
+from eval.results.analyses import read_analysis
+from sida.config.resources import ROOT
 from sida.data import load_dataset
-from sida.errors import UserError
 from sida.networks.checkpoint import load_network, save_network
 from sida.runtime.randomness import generator
-from tests.eval.measuring.test_barrier import toy
+from studies.questions.layers import profiles, raw_output, skipped
+from tests.studies.miniature.test_barrier import toy
 from tests.training.toy import DATASET
 from workflow.cli import eval_main as main
 
@@ -24,8 +23,10 @@ LEVELS = [0.02, 0.4, 8.0]
 
 @pytest.fixture
 def spec(tmp_path):
-    common = {"dataset": DATASET, "sigma_max": 8, "levels": 3, "num_images": 40, "repeats": 4, "threads": 1}
-    return {"run": "x", "method": "teacher", "network": toy(tmp_path / "teacher.safetensors", 0), **common}
+    options = {"sigma_max": 8, "levels": 3, "num_images": 40, "repeats": 4}
+    common = {"analysis": "layers", "function": f"{ROOT}/studies/questions/layers.py:LAYERS", "options": options}
+    network = toy(tmp_path / "teacher.safetensors", 0)
+    return {"run": "x", "method": "teacher", "network": network, "dataset": DATASET, "threads": 1, **common}
 
 
 def changed(spec, path, change):
@@ -38,12 +39,12 @@ def changed(spec, path, change):
 
 
 def run(spec, out):
-    return main(["layers", "--spec", json.dumps(spec), "--out", str(out)])
+    return main(["analyse", "--spec", json.dumps(spec), "--out", str(out)])
 
 
 def profile(spec, out):
     assert run(spec, out) == 0
-    return profiles(read_curves("layers", out)["curves"])
+    return profiles(read_analysis(out)["curves"])
 
 
 def nought(*layers):
@@ -134,7 +135,7 @@ def test_a_profile_is_the_same_again_and_repeats_differ(tmp_path, spec):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"repeats": 3}, "--spec.repeats: must be between 4 and 1000, got 3"),
+        ({"options": {"repeats": 3}}, "--spec.options.repeats: must be between 4 and 1000, got 3"),
         ({"network": "none.safetensors"}, "none.safetensors"),
         ({"student": "x"}, "unknown key 'student'"),
     ],
@@ -145,12 +146,3 @@ def test_fault_is_one_line_and_nothing_is_written(tmp_path, spec, change, messag
     assert message in error
     assert "\n" not in error
     assert not (tmp_path / "x.json").exists()
-
-
-@pytest.mark.parametrize(
-    "curves", [{"a": [1, 1, 1, 1]}, {"sigma": [1, 1, 1, 1], "a": [1, 1, 1]}, {"sigma": [1, 1, 1], "a": [1, 1, "x"]}]
-)
-def test_faulty_columns_are_refused(tmp_path, curves):
-    (tmp_path / "x.json").write_text(json.dumps({"format": "sida-layers/1", "curves": curves}))
-    with pytest.raises(UserError, match="is not written by `sida-eval layers`"):
-        read_curves("layers", tmp_path / "x.json")

@@ -51,8 +51,8 @@ def test_each_control_changes_what_it_asks_about(preset, teacher):
 def test_rows_are_shown_and_claims_compare_three_seeds(preset):
     assert unshown_rows(Targets(preset, False)) == []
     for claim in load_claims(preset.config["claims"]):
-        # Rule LAYERS compares noise levels within one network.
-        for operand in (one for part in claim.parts if part.rule != "LAYERS" for one in (part.a, part.b) if one):
+        # The facts of layers are of one network.
+        for operand in (one for part in claim.parts if part.of != "layers" for one in (part.a, part.b) if one):
             seeds = collections.defaultdict(set)
             for run in matching(preset.runs, operand.where):
                 seeds[run.teacher].add(run.seed)
@@ -73,10 +73,14 @@ def test_the_question_of_gamma_takes_less_than_three_core_hours_by_plan(preset):
 
 def test_the_question_of_layers_has_its_networks_and_no_other_question_needs_profiles(preset):
     targets = Targets(preset, False)
-    files = [f"results/questions/layers/{run}.json" for run in ("teacher-t30", "teacher-t100", "t30-sid", "t30-sida")]
-    assert targets.answered("layers")["studies"] == targets.shown("figures", "questions-layers")["studies"] == files
-    assert targets.answered("gamma")["studies"] == targets.answered("discriminator")["studies"] == []
+    files = [
+        f"results/questions/analyses/layers/{run}.json"
+        for run in ("teacher-t30", "teacher-t100", "t30-sid", "t30-sida")
+    ]
+    assert targets.answered("layers")["analyses"] == targets.shown("figures", "questions-layers")["analyses"] == files
+    assert targets.answered("gamma")["analyses"] == targets.answered("discriminator")["analyses"] == []
     assert (
-        preset.specs.study("layers", "teacher-t100")["network"] == "results/questions/teachers/t100/network.safetensors"
+        preset.specs.analysis("layers", "teacher-t100")["network"]
+        == "results/questions/teachers/t100/network.safetensors"
     )
-    assert preset.specs.study("layers", "t30-sida")["network"].endswith("/students/t30-sida/network.safetensors")
+    assert preset.specs.analysis("layers", "t30-sida")["network"].endswith("/students/t30-sida/network.safetensors")

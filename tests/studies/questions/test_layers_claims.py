@@ -1,4 +1,4 @@
-"""Rule LAYERS: blocks that work at different noise levels; and the figure of their profiles."""
+"""Blocks that work at different noise levels: facts of profiles, and their figure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import csv
 import pytest
 
 from eval.claims import Claim, Operand, Part, decide
-from eval.claims.amounts import amount
 from eval.figures.build import build_figure
-from sida.errors import UserError
+from eval.results.analyses import FORMAT
+from sida.config.resources import ROOT
 from sida.files.atomic import write_hashed_json
+from studies.questions.layers import LAYERS, facts
 from tests.eval.claims.test_rules import evidence, lines
+
+KIND = f"{ROOT}/studies/questions/layers_figure.py:LayersFigure"
 
 LEVELS = (0.02, 0.4, 8.0)
 LOW, HIGH, FLAT = (4.0, 2.0, 1.0), (1.0, 2.0, 4.0), (1.0, 1.1, 1.2)
 
 
-def made(folder, *blocks, scatter=0.02, run="t", sigmas=LEVELS, before=(1.0, 1.0, 1.0)):
+def write(folder, run, curves, factor=2.0):
+    record = {"format": FORMAT, "run": run, "facts": facts(curves, factor), "about": LAYERS.facts, "curves": curves}
+    write_hashed_json(folder / f"analyses/layers/{run}.json", record)
+
+
+def made(folder, *blocks, scatter=0.02, run="t", sigmas=LEVELS, factor=2.0, before=(1.0, 1.0, 1.0)):
     """Evidence of a network whose blocks change the output by these means at the three levels, over eight repeats."""
     turns = [1 + scatter * (repeat % 4 - 1.5) for repeat in range(8)]
     curves = {"sigma": [sigma for _ in turns for sigma in sigmas]}
@@ -27,13 +35,14 @@ def made(folder, *blocks, scatter=0.02, run="t", sigmas=LEVELS, before=(1.0, 1.0
             mean * turns[(repeat + number + 2 * place) % 8] for repeat in range(8) for place, mean in enumerate(means)
         ]
         curves[f"untrained block{number}"] = [mean for _ in range(8) for mean in before[: len(sigmas)]]
-    write_hashed_json(folder / f"layers/{run}.json", {"format": "sida-layers/1", "run": run, "curves": curves})
+    write(folder, run, curves, factor)
     return evidence(lines(run, [4.0, 4.1]), students=folder / "students")
 
 
-def verdict(found, factor=2.0, run="t"):
-    part = Part(rule="LAYERS", factor=factor, a=Operand(run=run))
-    (decided,) = decide([Claim("X", "x", "test", (part,))], found)
+def verdict(found, run="t"):
+    lowest = {"varying_share": 0.5, "apart": 1.0}
+    parts = [Part(rule="FACT", of="layers", fact=name, low=low, a=Operand(run=run)) for name, low in lowest.items()]
+    (decided,) = decide([Claim("X", "x", "test", tuple(parts))], found)
     return decided
 
 
@@ -56,48 +65,24 @@ def test_layers_work_at_different_levels_beyond_their_sampling_error(tmp_path, b
     assert verdict(made(tmp_path, *blocks, scatter=scatter)).outcome == expected
 
 
-def test_the_verdict_names_counts_and_levels(tmp_path):
-    found = verdict(made(tmp_path, LOW, HIGH, FLAT))
-    (finding,) = found.findings
-    assert "2 of 3 blocks" in finding.evidence
-    assert "0.02: block0; 8: block1, block2" in finding.evidence
-    assert amount(found.claim.parts[0], finding)["text"] == "2 of 3 blocks vary with noise"
-
-
 def test_a_network_that_varies_as_much_before_its_training_shows_nothing(tmp_path):
     assert verdict(made(tmp_path, LOW, HIGH, before=(1.0, 1.2, 1.4))).outcome == "supported"
     assert verdict(made(tmp_path, LOW, HIGH, before=(1.0, 2.0, 4.0))).outcome == "contradicted"
     found = made(tmp_path, LOW, HIGH)
-    curves = {"sigma": [*LEVELS] * 8, "a": [4.0, 2.0, 1.0] * 8, "b": [1.0, 2.0, 4.0] * 8}
-    write_hashed_json(tmp_path / "layers/t.json", {"format": "sida-layers/1", "run": "t", "curves": curves})
+    write(tmp_path, "t", {"sigma": [*LEVELS] * 8, "a": [4.0, 2.0, 1.0] * 8, "b": [1.0, 2.0, 4.0] * 8})
     assert verdict(found).outcome == "not decided here"
 
 
 def test_levels_are_chosen_by_other_repeats_than_those_that_compare_them(tmp_path):
     """Noise without a difference between levels: the largest of the first repeats is not the largest of the others."""
-    found = made(tmp_path, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), scatter=0.3)
-    assert verdict(found, factor=1.0).outcome != "supported"
-
-
-def test_a_file_with_too_few_repeats_is_one_line(tmp_path):
-    found = made(tmp_path, LOW, HIGH)
-    curves = {"sigma": [*LEVELS], "a": [1.0, 2.0, 3.0], "b": [3.0, 2.0, 1.0]}
-    curves |= {f"untrained {block}": [1.0, 1.0, 1.0] for block in "ab"}
-    write_hashed_json(tmp_path / "layers/t.json", {"format": "sida-layers/1", "run": "t", "curves": curves})
-    with pytest.raises(UserError) as caught:
-        verdict(found)
-    assert "\n" not in str(caught.value)
+    found = made(tmp_path, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), scatter=0.3, factor=1.0)
+    assert verdict(found).outcome != "supported"
 
 
 def test_rows_without_a_file_are_not_decided(tmp_path):
     found = verdict(made(tmp_path, LOW, HIGH), run="other")
     assert found.outcome == "not decided here"
-    assert "no layers of run 'other' (sida-eval layers)" in found.findings[0].evidence
-
-
-def test_a_claim_about_several_rows_is_one_line():
-    with pytest.raises(ValueError, match="a: rule LAYERS needs one row, as run"):
-        Part(rule="LAYERS", a=Operand(where={"method": "teacher"}))
+    assert "no analysis layers of run 'other'" in found.findings[0].evidence
 
 
 def test_figure_shows_a_panel_for_each_network_and_says_what_is_missing(tmp_path):
@@ -109,7 +94,7 @@ def test_figure_shows_a_panel_for_each_network_and_says_what_is_missing(tmp_path
         "run\tlabel\tmethod\tteacher\tsampler\nteacher-a\tA\tteacher\ta\theun-18\nteacher-b\tB\tteacher\tb\theun-18\n"
         "a-sid\tS\tsid\ta\tone-step\n"
     )
-    layout.write_text("{kind: layers, title: Layers, each: {method: [teacher, sid]}}")
+    layout.write_text(f"{{kind: '{KIND}', title: Layers, each: {{method: [teacher, sid]}}}}")
     paths, said = build_figure(layout, sheet, tmp_path, tmp_path / "f.pdf")
     assert {path.suffix for path in paths} == {".pdf", ".png", ".csv"}
     assert said == ["not shown, no data yet: B"]

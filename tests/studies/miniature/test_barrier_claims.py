@@ -1,4 +1,4 @@
-"""Rule BARRIER: what lies between teachers and students, over training seeds; and the figure of the curves."""
+"""Barriers of teachers and students: rule FACT over training seeds, and the figure of the curves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import pytest
 from eval.claims import Claim, Operand, Part, decide
 from eval.claims.amounts import amount
 from eval.figures.build import build_figure
-from eval.results.studies import format_of
+from eval.results.analyses import FORMAT
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
+from studies.miniature.barrier import LINE, facts
 from tests.eval.claims.test_rules import evidence, lines
+
+KIND = f"{ROOT}/studies/miniature/barrier_figure.py:BarriersFigure"
 
 A, B = Operand(where={"recipe": "a"}), Operand(where={"recipe": "b"})
 FLAT = [1.0, 1.0, 1.0]
@@ -22,19 +26,25 @@ def hill(height):
     return [10.0, 5.0 + height, 0.0]
 
 
+def write(folder, run, curves):
+    record = {"format": FORMAT, "run": run, "facts": facts(curves), "about": LINE.facts, "curves": curves}
+    write_hashed_json(folder / "analyses/barriers" / f"{run}.json", record)
+
+
 def made(folder, **barriers):
     """Evidence of runs ``a-0`` ..., with an FD of the given barriers and a flat denoising loss."""
     for recipe, heights in barriers.items():
         for seed, height in enumerate(heights):
             if height is not None:
-                record = {"format": format_of("barriers"), "curves": {"fd": hill(height), "denoising": FLAT}}
-                write_hashed_json(folder / "barriers" / f"{recipe}-{seed}.json", record)
+                write(folder, f"{recipe}-{seed}", {"fd": hill(height), "denoising": FLAT})
     rows = [lines(f"{recipe}-{seed}", [4.0, 4.1]) for recipe, found in barriers.items() for seed in range(len(found))]
     return evidence(*rows, students=folder / "students")
 
 
 def verdict(found, **part):
-    (decided,) = decide([Claim("X", "x", "test", (Part(rule="BARRIER", **{"metric": "fd", **part}),))], found)
+    (decided,) = decide(
+        [Claim("X", "x", "test", (Part(rule="FACT", of="barriers", fact="fd_barrier", **part),))], found
+    )
     return decided
 
 
@@ -55,7 +65,7 @@ def test_a_barrier_is_above_zero_beyond_its_scatter_over_seeds(tmp_path, heights
         assert found.findings[0].numbers["gain"] == pytest.approx(1.0)
         assert "claimed above 0" in found.findings[0].evidence
         told = amount(found.claim.parts[0], found.findings[0])
-        assert told["text"].startswith("barrier of fd +1.00 [")
+        assert told["text"].startswith("fd barrier +1.00 [")
 
 
 def test_none_is_a_range_as_well(tmp_path):
@@ -77,20 +87,15 @@ def test_one_barrier_is_larger_than_another(tmp_path, less, expected):
 def test_what_was_not_computed_is_not_decided(tmp_path):
     found = verdict(made(tmp_path, a=[1.0, 1.1, None]), a=A)
     assert found.outcome == "not decided here"
-    assert "no barrier of run 'a-2'" in found.findings[0].evidence
+    assert "no analysis barriers of run 'a-2'" in found.findings[0].evidence
 
 
 def test_a_damaged_file_is_no_evidence(tmp_path):
     found = made(tmp_path, a=[1.0, 1.1, 0.9])
-    path = tmp_path / "barriers/a-1.json"
+    path = tmp_path / "analyses/barriers/a-1.json"
     path.write_text(path.read_text().replace("6.1", "9.1"))
     with pytest.raises(UserError, match=r"a-1\.json"):
-        found.curves("barriers", "a-1")
-
-
-def test_a_loss_that_is_not_on_the_line_is_one_line():
-    with pytest.raises(ValueError, match="metric: rule BARRIER needs one of denoising, fd, got 'is'"):
-        Part(rule="BARRIER", metric="is", a=A)
+        found.fact("barriers", "fd_barrier", "a-1")
 
 
 def test_figure_shows_a_curve_for_each_method_and_says_what_is_missing(tmp_path):
@@ -101,7 +106,7 @@ def test_figure_shows_a_curve_for_each_method_and_says_what_is_missing(tmp_path)
     text += [f"{run}\t{label}\tsid\tt\t{label}\tone-step\t{seed}" for run, label, seed in rows]
     sheet.write_text("\n".join(text) + "\n")
     layout = tmp_path / "f.yaml"
-    layout.write_text("{kind: barriers, title: Line, each: {method: sid}}")
+    layout.write_text(f"{{kind: '{KIND}', title: Line, each: {{method: sid}}}}")
     paths, said = build_figure(layout, sheet, tmp_path, tmp_path / "f.pdf")
     assert {path.suffix for path in paths} == {".pdf", ".png", ".csv"}
     assert said == ["not shown, no data yet: b"]
@@ -115,11 +120,11 @@ def test_figure_shows_a_curve_for_each_method_and_says_what_is_missing(tmp_path)
 def test_figure_of_curves_of_other_lengths_is_one_line(tmp_path):
     made(tmp_path, a=[1.0, 1.1, 0.9])
     longer = {"fd": [1.0] * 5, "denoising": [1.0] * 5}
-    write_hashed_json(tmp_path / "barriers/a-1.json", {"format": format_of("barriers"), "curves": longer})
+    write(tmp_path, "a-1", longer)
     (tmp_path / "runs.tsv").write_text(
         "run\tlabel\tmethod\tteacher\trecipe\tsampler\n"
         + "".join(f"a-{seed}\ta\tsid\tt\ta\tone-step\n" for seed in range(3))
     )
-    (tmp_path / "f.yaml").write_text("{kind: barriers, each: {method: sid}}")
+    (tmp_path / "f.yaml").write_text(f"{{kind: '{KIND}', each: {{method: sid}}}}")
     with pytest.raises(UserError, match="unequally many points"):
         build_figure(tmp_path / "f.yaml", tmp_path / "runs.tsv", tmp_path, tmp_path / "f.pdf")

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.analytic.identities import (
+from sida.losses import SiDLoss
+from studies.alpha.model.identities import (
     Expectation,
     divisor_error,
     error_residuals,
@@ -15,9 +16,8 @@ from sida.analytic.identities import (
     score_residual,
     wavy,
 )
-from sida.analytic.mixtures import Mixture, two_modes
-from sida.analytic.quadrature import ExactLoss, as_images
-from sida.losses import SiDLoss
+from studies.alpha.model.mixtures import Mixture, two_modes
+from studies.alpha.model.quadrature import ExactLoss, as_images
 
 widths = st.floats(0.4, 1.0)
 places = st.floats(-0.6, 0.6)

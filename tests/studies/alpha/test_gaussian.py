@@ -7,11 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.analytic.bias import fake_score_loss_slope, loss_slope, slope_errors, unbiased_alpha
-from sida.analytic.gaussian import Gaussians, State, denoising_gain, frechet, linearise, resting_alpha, restless_above
-from sida.analytic.quadrature import noise_levels
-from sida.analytic.stability import descend, ratios_map, starts_map
 from sida.losses import SiDLoss
+from studies.alpha.model.bias import fake_score_loss_slope, loss_slope, slope_errors, unbiased_alpha
+from studies.alpha.model.gaussian import (
+    Gaussians,
+    State,
+    denoising_gain,
+    frechet,
+    linearise,
+    resting_alpha,
+    restless_above,
+)
+from studies.alpha.model.quadrature import noise_levels
+from studies.alpha.model.stability import descend, ratios_map, starts_map
 
 LEVELS = noise_levels(SiDLoss(), 8)
 EVEN, UNEVEN = Gaussians(np.array([0.5, 0.5]), LEVELS), Gaussians(np.array([2.0, 0.25]), LEVELS)
