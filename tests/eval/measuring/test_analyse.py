@@ -72,7 +72,7 @@ def test_a_stranger_s_analysis_needs_permission_and_the_checkout_s_own_does_not(
     monkeypatch.setenv(ALLOW, "")
     (code,) = outside_code_of(study / "preset.yaml")
     assert (code.source, code.allowed) == (str(study / "mine.py"), False)
-    with pytest.raises(Exception, match="analyses.one.function.*which is not run"):
+    with pytest.raises(Exception, match=r"analyses.one.function.*which is not run"):
         Preset.load(study / "preset.yaml")
     spec = {"analysis": "one", "function": f"{study}/mine.py:MINE"}
     assert main(["analyse", "--spec", json.dumps(spec), "--out", str(study / "x.json")]) == 1
