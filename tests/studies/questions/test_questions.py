@@ -64,7 +64,7 @@ def test_the_question_of_gamma_takes_less_than_three_core_hours_by_plan(preset):
     assumptions = load_assumptions()
     jobs = Jobs(Costs(preset, assumptions.gpu("CPU"), "CPU", assumptions, fresh=True))
     hours = {
-        name: sum(job.gpu_hours for job in jobs.behind([f"{preset.results}/experiments/{name}.html"]).values())
+        name: sum(job.gpu_hours for job in jobs.behind([f"{preset.results}/experiments/{name}.json"]).values())
         for name in preset.experiments
     }
     assert 2 < hours["gamma"] < 3
