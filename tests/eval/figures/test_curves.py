@@ -28,7 +28,7 @@ from sida.errors import UserError
 from tests.eval.synthetic_output import CURVES, measurement_lines, write_csv, write_preset
 
 ROOT = Path(__file__).parents[3]
-FIGURES = ROOT / "config" / "figures"
+FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_the_same_data_give_the_same_bytes(convergence, preset, tmp_path):
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
 def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(preset, tmp_path, capsys, number):
-    assert build(preset, FIGURES / f"figure{number}.yaml", tmp_path / "f.pdf") == 0
+    assert build(preset, PAPERS / f"figures/figure{number}.yaml", tmp_path / "f.pdf") == 0
     assert "not shown, no data yet" in capsys.readouterr().out
     found = rows(tmp_path / "f.csv")
     lines = [float(row["value"]) for row in found if row["kind"] == "line"]
@@ -116,16 +116,16 @@ def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(pr
     assert lines == expected.get(number, lines)
     assert len(lines) == {1: 0, 2: 2, 3: 9, 4: 2 + 5 * 4, 5: 2}[number]
     assert any(row["kind"] == "missing" for row in found)
-    published = FIGURES.parent / "runs" / "published.tsv"
-    assert build(preset, FIGURES / f"figure{number}.yaml", tmp_path / "f.pdf", "--runs", str(published)) == 0
+    published = PAPERS / "runs/published.tsv"
+    assert build(preset, PAPERS / f"figures/figure{number}.yaml", tmp_path / "f.pdf", "--runs", str(published)) == 0
     assert not any(row["kind"] == "missing" for row in rows(tmp_path / "f.csv"))
 
 
 def test_every_layout_of_the_repository_loads():
-    names = sorted(path.stem for path in FIGURES.glob("*.yaml"))
-    assert {"convergence", "samples", *(f"figure{n}" for n in range(1, 11))} <= set(names)
-    for name in names:
-        layout = load_figure_layout(FIGURES / f"{name}.yaml")
+    paths = [*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")]
+    assert {"convergence", "samples", *(f"figure{n}" for n in range(1, 11))} <= {path.stem for path in paths}
+    for path in paths:
+        layout = load_figure_layout(path)
         assert 3.3 <= layout.width <= 6.8
         assert layout.caption
 
@@ -325,7 +325,11 @@ def test_no_two_entries_of_one_legend_look_alike(tmp_path):
     assert first["SiD"] != second["SiD restarted"]
 
 
-@pytest.mark.parametrize("path", sorted(FIGURES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")]),
+    ids=lambda path: path.stem,
+)
 def test_no_two_lines_of_one_legend_look_alike(path):
     layout = load_figure_layout(path)
     if getattr(layout, "legend", None) != "below":
@@ -372,7 +376,7 @@ def test_figure_4_names_two_methods(preset, tmp_path):
     for name in names:
         (tmp_path / "students" / name).mkdir(parents=True)
         (tmp_path / "students" / name / "evaluations.jsonl").write_text(log)
-    layout = load_figure_layout(FIGURES / "figure4.yaml")
+    layout = load_figure_layout(PAPERS / "figures/figure4.yaml")
     runs = {run.run: run for run in read_runs(tmp_path / "released.tsv")}
     sources = Sources(Measurements([], "none"), runs, load_published(), tmp_path)
     figure = draw_curves(layout, gather(layout, sources))

@@ -150,7 +150,7 @@ def test_each_grid_says_what_was_drawn(networks, tmp_path):
 
 
 def test_figure_8_shows_random_classes():
-    layout = load_figure_layout(FIGURES / "figure8.yaml")
+    layout = load_figure_layout(FIGURES.parents[1] / "studies/papers/figures/figure8.yaml")
     assert not layout.by_class
     assert layout.caption.count("random class") == 1
 
