@@ -29,6 +29,7 @@ from tests.eval.synthetic_output import CURVES, measurement_lines, write_csv, wr
 
 ROOT = Path(__file__).parents[3]
 FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
+LAYOUTS = sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")])
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +123,8 @@ def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(pr
 
 
 def test_every_layout_of_the_repository_loads():
-    paths = [*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")]
-    assert {"convergence", "samples", *(f"figure{n}" for n in range(1, 11))} <= {path.stem for path in paths}
-    for path in paths:
+    assert {"convergence", "samples", *(f"figure{n}" for n in range(1, 11))} <= {path.stem for path in LAYOUTS}
+    for path in LAYOUTS:
         layout = load_figure_layout(path)
         assert 3.3 <= layout.width <= 6.8
         assert layout.caption
