@@ -134,14 +134,15 @@ class WeightLine:
         self.ends = [{name: value.clone() for name, value in end.items()} for end in self.ends]
         levels = SID.settings_of(family_of(self.teacher), f"{where}.teacher")
         self.loss = EDMLoss(levels["P_mean"], levels["P_std"])
-        kwargs = {"dataset": inputs.dataset, "protocol": inputs.protocol, "num_samples": options.num_samples}
+        protocol = load_protocol(inputs.protocol)
+        if "fd" not in [metric.key for metric in protocol.watched]:
+            raise UserError(f"{where}.protocol: has no metric 'fd' that is watched; name another protocol")
+        watched = protocol.part(["fd"]).content()
+        kwargs = {"dataset": inputs.dataset, "protocol": watched, "num_samples": options.num_samples}
         self.evaluate = Evaluation(
             {"monitor": MONITOR, "kwargs": {**kwargs, "device": self.device}},
             self.dataset, sampler["init_sigma"], self.device, where,
         )  # fmt: skip
-        self.protocol = load_protocol(inputs.protocol)
-        if "fd" not in [metric.key for metric in self.protocol.watched]:
-            raise UserError(f"{where}.protocol: has no metric 'fd' that is watched; name another protocol")
 
     def losses(self, t: float) -> dict[str, float]:
         """Both losses at a point of the line, by their names in :data:`LOSSES`."""
