@@ -164,7 +164,7 @@ class InceptionCPUExtractor(InceptionExtractor):
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         # TorchScript's own optimisation repeats for every shape, and would see none of the replaced operations.
-        with torch.jit.optimized_execution(False), getattr(self, "_folded", contextlib.nullcontext()):
+        with torch.jit.optimized_execution(False), getattr(self, "_folded", contextlib.nullcontext()):  # type: ignore[attr-defined]
             return super()._features(images)
 
 
