@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +29,12 @@ class Page(NamedTuple):
 
 def to_html(table: Table) -> str:
     """A complete page, readable in light and dark mode and on narrow screens."""
-    return _template("page.html").render(page=page_of(table)) + "\n"
+    return pages(table.title or table.name, [table])
+
+
+def pages(title: str, tables: Sequence[Table]) -> str:
+    """A complete page of several tables."""
+    return _template("page.html").render(title=title, pages=[page_of(table) for table in tables]) + "\n"
 
 
 def page_of(table: Table) -> Page:

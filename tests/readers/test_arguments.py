@@ -48,6 +48,7 @@ WRITING = {
     "sida-eval claims": ["--claims", "x", "--out"],
     "sida-eval experiment": ["--spec", "x", "--claims", "x", "--results", ".", "--out"],
     "sida-eval compare": [".", ".", "--out"],
+    "sida-eval board": [".", "--out"],
     "sida-eval page": [".", "--out"],
 }
 

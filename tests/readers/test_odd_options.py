@@ -40,6 +40,7 @@ ENDS = {
     "sida sample": ".npz", "sida data prepare": ".zip", "sida data encode": ".zip", "sida average": ".safetensors",
     "sida crate": ".zip", "sida-eval features": ".safetensors", "sida-eval reference": ".safetensors",
     "sida-eval table": ".tex", "sida-eval figure": ".pdf", "sida-eval claims": ".md", "sida-eval compare": ".md",
+    "sida-eval board": ".md",
     "sida-eval page": ".html", "sida-eval experiment": ".json", "sida-eval collect": ".csv",
 }  # fmt: skip
 #: Verbs that train at once, which a second interrupts in the middle of an import.
