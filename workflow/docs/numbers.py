@@ -100,6 +100,12 @@ class StudyNumbers:
         """Sentences with the number of comparisons that have a p value, and of those that many comparisons leave."""
         return str(read_hashed_json(self._study.verdicts_file)["comparisons"])
 
+    @property
+    def predictions(self) -> str:
+        """Number of measured claims that came out as predicted: ``14 of 23``."""
+        measured = [one for answer in self._study.answers for one in answer.claims if not one.waits]
+        return f"{sum(one.as_predicted for one in measured)} of {len(measured)}"
+
     def word(self, claim: str) -> str:
         """A claim's verdict as an answer: ``yes``, ``no``, ``depends on the teacher`` or ``not decided``."""
         words = {"supported": "yes", "contradicted": "no", DEPENDS: DEPENDS}

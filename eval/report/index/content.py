@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.claims.read import read_verdicts
-from eval.claims.write import VERDICT_MARKS
+from eval.claims.write import CHANCE, VERDICT_MARKS
 from eval.report.answers import Answer
 from eval.report.page import reduced_png
 from eval.report.paper import figure_caption, in_order, training_time
@@ -124,6 +124,10 @@ def placed(pictures: Sequence[ShownPicture], answers: Sequence[Answer]) -> dict[
     return found
 
 
+#: Note on a verdict that many comparisons leave open.
+_CHANCE = f"{CHANCE} The verdict needs a comparison that does not survive the correction for many comparisons."
+
+
 def load_verdicts(path: Path) -> tuple[str, list[ShownClaim]]:
     """Introduction of the verdicts, and the verdicts; empty without decided claims.
 
@@ -133,7 +137,8 @@ def load_verdicts(path: Path) -> tuple[str, list[ShownClaim]]:
     if not path.is_file():
         return "", []
     record = read_verdicts(path)
-    return record.get("preamble", ""), [_claim(claim) for claim in record["claims"]]
+    words = (record.get("preamble", ""), record.get("comparisons", ""))
+    return " ".join(filter(None, words)), [_claim(claim) for claim in record["claims"]]
 
 
 def _claim(record: dict[str, Any]) -> ShownClaim:
@@ -147,7 +152,7 @@ def _claim(record: dict[str, Any]) -> ShownClaim:
         id=record["id"],
         statement=record["statement"],
         origin="; ".join(origin),
-        note=record["note"],
+        note=" ".join(filter(None, (record["note"], _CHANCE if record.get("chance") else ""))),
         verdict=record["verdict"],
         evidence=record["evidence"],
         published_verdict=printed["verdict"] if printed else None,
