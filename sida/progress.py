@@ -19,6 +19,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def visible(text: str) -> str:
+    """Text with escapes in place of characters without a glyph, which a terminal may obey; lines and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def say(line: str, stream: TextIO | None = None) -> None:
     """Prints a line for people, to standard error by default.
 
@@ -34,7 +39,7 @@ def say(line: str, stream: TextIO | None = None) -> None:
         # The process was started with standard error closed.
         return
     with contextlib.suppress(OSError):
-        stream.write(f"{line}\n")
+        stream.write(f"{visible(line)}\n")
         stream.flush()
 
 

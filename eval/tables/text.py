@@ -9,8 +9,10 @@ from eval.tables.model import Cell, Table
 from eval.tables.records import RECORD_FIELDS
 from sida.files.content_hash import csv_text
 
-_ENDS, _TAG, _LINK = (
-    re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+"),
+_ENDS, _ESCAPE, _TAG, _LINK = (
+    re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+"),
+    # A backslash of the text would take its meaning from a character behind it, or from an escape that is put there.
+    re.compile(r"\\(?=[!-/:-@\[-`{-~]|$)"),
     re.compile(r"<(?=[A-Za-z/!?])"),
     re.compile(r"\](?=[(:])"),
 )
@@ -37,7 +39,7 @@ def to_markdown(table: Table) -> str:
 
 def markdown(text: str) -> str:
     """Escapes text for Markdown: no HTML tags and no links remain."""
-    return _LINK.sub(r"\\]", _TAG.sub("&lt;", text))
+    return _LINK.sub(r"\\]", _TAG.sub("&lt;", _ESCAPE.sub(r"\\\\", text)))
 
 
 def terminal_text(text: str) -> str:

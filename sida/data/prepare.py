@@ -28,7 +28,7 @@ from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
 from sida.files.archives import Files
 from sida.files.atomic import atomic_path, zip_member
-from sida.progress import Progress
+from sida.progress import Progress, visible
 
 #: PNG bytes, description of the picture's mode, and whether it was cropped or scaled.
 PreparedPicture = tuple[bytes, str, bool]
@@ -144,7 +144,7 @@ def summary(facts: dict[str, Any]) -> str:
     if skipped := facts.get("skipped"):
         files = ", ".join(f"{count:,} {suffix}" for suffix, count in skipped.items())
         line += f"; other files skipped: {files}"
-    return line
+    return visible(line)
 
 
 def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:

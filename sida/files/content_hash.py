@@ -22,7 +22,7 @@ HASH_KEY = "content_sha256"
 #: Hexadecimal digits of the hash in a JSON file, and in one line or row of many.
 FULL_DIGITS, SHORT_DIGITS = 64, 16
 #: Cells that a spreadsheet program runs as a formula.
-FORMULA = re.compile(r"\s*(?:[=@]|[+-].*[(|!])")
+FORMULA = re.compile(r"\s*(?:[=@]|[+-](?:.*[(|!]|\s*[\r\n]))", re.DOTALL)
 _REASON = "its content does not have the SHA-256 that it carries"
 REMAKE = "delete it: the command that made it makes it again"
 

@@ -29,6 +29,7 @@ from sida.files.atomic import write_hashed_json
 from sida.files.content_hash import check_hash, csv_text
 from sida.files.text_files import read_csv
 from tests.readers.test_text import refused, written
+from workflow.preset.startup import escape_scripts
 
 HOSTILE = [
     r"\input{/etc/passwd}",
@@ -96,16 +97,24 @@ def tags(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["[x](javascript:alert(1))", "![x](http://x.example/t.png)", "[x]: javascript:a", "<b>"]
-)
+    "text",
+    [
+        "[x](javascript:alert(1))", "![x](http://x.example/t.png)", "[x]: javascript:a", "<b>",
+        r"[x\](javascript:alert(1))", r"![x\](http://x.example/t.png)", r"[x\\\](javascript:a)", "\\<b>", 
+        "[x\\\n](java:a)",
+    ],
+)  # fmt: skip
 def test_text_is_no_link_of_markdown(text, tmp_path):
     pages = [to_markdown(table(text)), page_text(tmp_path, [Path("x.png")], "p", title=text)]
     for page in pages:
-        assert not re.search(r"(?<!\\)\](?=[(:])", page.replace("![x](p/x.png)", ""))
+        # A bracket is escaped by an odd number of backslashes.
+        assert not re.search(r"(?<!\\)(?:\\\\)*\](?=[(:])", page.replace("![x](p/x.png)", ""))
         assert "<b" not in page
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|x", " =1"])
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|x", " =1", "-\n1+cmd|x", "-\r\n2"]
+)
 def test_no_cell_of_a_table_is_a_formula(cell, tmp_path):
     text = csv_text(("model", "family"), [{"model": cell, "family": cell}, {"model": "-0.5", "family": "+ GAN"}])
     (_, rows) = read_csv(written(tmp_path, "t.csv", text))
@@ -171,3 +180,14 @@ def test_dollars_in_a_figure_are_dollars():
     axes.set_title(r"$\frac$")
     with pytest.raises(ValueError):
         figure.savefig(io.BytesIO(), format="png")
+
+
+def test_text_of_a_preset_ends_no_script_of_the_report(monkeypatch):
+    from snakemake.report.html_reporter.data.metadata import render_metadata
+
+    text = "a </script><script>alert(1)</script> <!-- σ < 1"
+    monkeypatch.setattr(json, "dumps", json.dumps)
+    escape_scripts(["snakemake", "--report", "report.html"])
+    shown = render_metadata({"caption": text})
+    assert "<" not in shown
+    assert json.loads(shown) == {"caption": text}

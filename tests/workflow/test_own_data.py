@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from eval.results.selection import read_extended
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.networks import build_network
@@ -181,3 +182,19 @@ def test_pictures_are_summed_up_and_names_of_classes_kept(tmp_path, monkeypatch,
     preset = Preset.load("preset.yaml")
     check_preset(preset)
     assert preset.config["teachers"]["edm"]["training"]["total_kimg"] <= 50
+
+
+def test_names_of_classes_are_text(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["\x01a", "b\x7f", "c\x9b31m", "d\u202ee", "f: [*", "größe"]
+    pictures(tmp_path / "pictures", (8, 8), classes=names, each=3)
+    (tmp_path / "pictures" / "x.\x1b[31m\u202e").write_text("")
+    assert main(["new", "flowers", "--data", "pictures", "--quick"]) == 0
+    said = capsys.readouterr()
+    assert (said.out + said.err).replace("\n", "").isprintable()
+    assert "größe" in said.out
+    preset = Preset.load("flowers/preset.yaml")
+    check_preset(preset)
+    shown = read_extended(preset.layout("figures", "samples"))["class_names"]
+    assert len(set(shown)) == len(names)
+    assert "".join(shown).isprintable()

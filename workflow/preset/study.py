@@ -19,6 +19,7 @@ from sida.config.ranges import Device
 from sida.config.resources import ROOT, find
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder
+from sida.progress import visible
 from workflow.preset.study_sizes import METRICS, QUICK, SCALES
 
 STUDY_FILES = ("preset.yaml", "runs.tsv", "protocol.yaml", "tables/main.yaml", "figures/samples.yaml")
@@ -109,7 +110,7 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
         raise UserError(
             f"{config.data}: holds latents; a new study is of pictures, latents are a matter of EDM2 presets"
         )
-    names = [" ".join(name.split()) for name in facts.get("class_names", [])]
+    names = [visible(" ".join(name.split())) for name in facts.get("class_names", [])]
     return {
         "kind": kind,
         "path": json.dumps(path),
