@@ -32,6 +32,8 @@ def new_figure(width: float, height: float, pad: float = 0.04) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    # A matplotlibrc of the working folder changes no figure.
+    matplotlib.rcdefaults()
     matplotlib.rcParams.update(
         {
             "pdf.fonttype": 42,

@@ -38,7 +38,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         yield part
-        part.chmod(0o755)
+        part.chmod(0o777 & ~_UMASK)
         part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -108,3 +108,9 @@ def test_threads_that_write_leave_the_umask_alone(tmp_path, monkeypatch):
     # What this sets is what it was.
     assert original(before) == before
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~before}
+
+
+def test_a_folder_has_the_permissions_of_the_user(tmp_path):
+    code = "import os; os.umask(0o077); from sida.files.atomic import atomic_folder\nwith atomic_folder('x'): pass"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o700

@@ -100,7 +100,7 @@ def tags(text):
     "text",
     [
         "[x](javascript:alert(1))", "![x](http://x.example/t.png)", "[x]: javascript:a", "<b>",
-        r"[x\](javascript:alert(1))", r"![x\](http://x.example/t.png)", r"[x\\\](javascript:a)", "\\<b>", 
+        r"[x\](javascript:alert(1))", r"![x\](http://x.example/t.png)", r"[x\\\](javascript:a)", "\\<b>",
         "[x\\\n](java:a)",
     ],
 )  # fmt: skip

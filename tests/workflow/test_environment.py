@@ -50,6 +50,14 @@ def test_the_locks_have_the_newest_and_the_oldest_supported_versions():
         ("echo No known vulnerabilities found", 0, "audit: requirements/main.lock: No known vulnerabilities found"),
         ("echo 'torch 2.14.1 PYSEC-1'; exit 1", 1, "torch 2.14.1 PYSEC-1"),
         ("echo requests.exceptions.ConnectionError: x >&2; exit 1", 75, "cannot be reached from here"),
+        ("echo No known vulnerabilities found", 0, "audit: requirements/extras.lock: No known"),
+        # A finding is not hidden by a word in it, nor by locks that could not be asked about.
+        ("echo 'Found 1 known vulnerability: an SSLError is ignored'; exit 1", 1, "SSLError is ignored"),
+        (
+            "case $* in *main.lock) echo Found 1 known vulnerability: x;; *) echo ReadTimeout;; esac; exit 1",
+            1,
+            "not checked: requirements/extras.lock",
+        ),
     ],
 )
 def test_an_audit_that_could_ask_nobody_says_so(tmp_path, program, status, line):
