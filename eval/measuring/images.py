@@ -31,6 +31,7 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         self.store = open_images(self.path)
+        self.store.side = self.protocol.resolution
         allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
         self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
 

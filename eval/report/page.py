@@ -20,7 +20,9 @@ from eval.results.summary import load_measurements, measured_days, measurements_
 from eval.tables.files import load_table
 from eval.tables.text import markdown, to_markdown
 from sida.data.pictures import open_picture
+from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import atomic_path
+from sida.files.ordinary_file import read_ordinary
 from sida.files.text_files import read_text
 
 _SIGNS = (
@@ -130,6 +132,7 @@ def reduced_png(source: Path) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    picture = open_picture(source.read_bytes(), str(source)).convert("RGB")
+    content = read_ordinary(source, str(source), MAX_MEMBER_BYTES, "remove it", "that is no figure")
+    picture = open_picture(content, str(source)).convert("RGB")
     picture.quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()

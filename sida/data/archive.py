@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sida.data.dataset import Dataset
-from sida.data.pictures import PICTURES, open_picture
+from sida.data.pictures import MOST_SUM, PICTURES, PixelSum, open_picture
 from sida.errors import UserError
 from sida.files.archives import Files, ZipFiles, open_files
 from sida.files.npy import MAGIC, read_npy
@@ -70,6 +70,8 @@ class ImageArchive(Dataset):
             )
         labels = read_labels(self.files, self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
+        if first.dtype == np.uint8 and height * width * len(self.members) > MOST_SUM:
+            PixelSum(self.files.path, self.files.size).add(height * width * len(self.members))
         self.dtype = first.dtype
         super().__init__(
             name or PurePosixPath(self.files.path).stem, self._raw_shape, labels, max_size, random_seed, xflip
@@ -101,7 +103,7 @@ class ImageArchive(Dataset):
         return self.files.digest()
 
     def _checked(self, index: int) -> np.ndarray:
-        image = self._decode(index)
+        image = self._decode(index, (self._raw_shape[3], self._raw_shape[2]))
         if image.shape != self._raw_shape[1:] or image.dtype != self.dtype:
             where = self.files.where(int(self.members[index]))
             first = self.files.name(int(self.members[0]))
@@ -111,9 +113,9 @@ class ImageArchive(Dataset):
             )
         return image
 
-    def _decode(self, index: int) -> np.ndarray:
+    def _decode(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
         member = int(self.members[index])
-        return decode_image(self.files.read(member), self.files.where(member))
+        return decode_image(self.files.read(member), self.files.where(member), size)
 
 
 def image_members(files: Files) -> np.ndarray:
@@ -135,8 +137,13 @@ def with_suffix(files: Files, suffixes: frozenset[str]) -> np.ndarray:
     return np.flatnonzero(np.any(masks, axis=0)).astype(np.int64)
 
 
-def decode_image(content: bytes, where: str) -> np.ndarray:
+def decode_image(content: bytes, where: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decodes a picture to uint8 ``(C, H, W)`` with 1 or 3 channels, or an npy file to its array.
+
+    Args:
+        content: The encoded image.
+        where: Place named in errors.
+        size: Expected width and height; a picture of another size is not decoded, and its array has only this size.
 
     Raises:
         UserError: The data are damaged, or the picture is neither 8-bit grey nor RGB.
@@ -151,9 +158,11 @@ def decode_image(content: bytes, where: str) -> np.ndarray:
         if array.dtype != np.uint8 and not np.isfinite(array).all():
             raise UserError(f"{where}: holds NaN or infinities; encode the image again")
         return array.astype(np.float32) if array.dtype == np.float16 else array
-    picture = open_picture(content, where)
+    picture = open_picture(content, where, size=size)
     if picture.mode not in ("L", "RGB"):
         raise UserError(f"{where}: picture mode {picture.mode}; must be 8-bit grey or RGB (sida data prepare converts)")
+    if size not in (None, picture.size):
+        return np.broadcast_to(np.uint8(0), (len(picture.mode), picture.height, picture.width))
     pixels = np.asarray(picture)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

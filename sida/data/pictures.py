@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ FORMATS = {
 PICTURES = frozenset(FORMATS)
 #: Limit of pixels; the largest photograph of ImageNet has 61 million.
 MOST_PIXELS = 1 << 26
+#: Limit of the pixels of all pictures of an archive or folder: as many as four of the largest have, and some for each
+#: byte. Flat pictures of one bit have a thousand pixels in a byte, photographs have ten.
+MOST_SUM, PIXELS_PER_BYTE = 4 * MOST_PIXELS, 256
+#: Scans of a JPEG that cost what the pixels of another picture cost; more scans count as more pixels.
+_FREE_SCANS = 10
 #: Limits of scans and segments of a JPEG, and of chunks of a PNG (and one more for each KiB).
 MOST_SCANS, MOST_SEGMENTS, MOST_CHUNKS = 100, 5_000, 1_000
 #: Limit of strips or tiles of a TIFF.
@@ -58,16 +64,52 @@ def source_files(path: str | Path) -> Files:
     return open_files(path)
 
 
-def open_picture(content: bytes, where: str, whole: bool = False) -> Any:
+class PixelSum:
+    """Pixels of the pictures of an archive or folder, refused where its bytes do not explain them.
+
+    Args:
+        path: The archive or folder, named in errors.
+        size: Its bytes.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        self._path, self._left, self._lock = path, MOST_SUM + PIXELS_PER_BYTE * size, threading.Lock()
+
+    def add(self, pixels: int) -> None:
+        """Counts pixels before they are decoded.
+
+        Raises:
+            UserError: The pictures have too many.
+        """
+        with self._lock:
+            self._left -= pixels
+        if self._left < 0:
+            raise UserError(
+                f"{self._path}: its pictures have more than {MOST_SUM:,} pixels and {PIXELS_PER_BYTE} for each byte; "
+                "make them smaller, or take fewer at a time"
+            )
+
+
+def open_picture(
+    content: bytes,
+    where: str,
+    whole: bool = False,
+    load: bool = True,
+    size: tuple[int, int] | None = None,
+    total: PixelSum | None = None,
+) -> Any:
     """Decodes the first frame of a picture of one of :data:`FORMATS`.
 
     Args:
         content: The encoded picture.
         where: Place named in errors.
         whole: Whether to refuse a picture that Pillow would truncate to 8 bits per value or to one frame.
+        load: Whether to decode its pixels; else only the header is read.
+        size: Width and height of the pictures that are decoded; of others only the header is read.
+        total: Sum to which its pixels are added before they are decoded.
 
     Returns:
-        A ``PIL.Image.Image`` with its pixels loaded; ``format`` is Pillow's name of the format.
+        A ``PIL.Image.Image``; ``format`` is Pillow's name of the format.
 
     Raises:
         UserError: The picture is damaged or of another format; with ``whole``, it has more than 8 bits or one frame.
@@ -75,12 +117,20 @@ def open_picture(content: bytes, where: str, whole: bool = False) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        _check_work(content)
-        picture = Image.open(io.BytesIO(content), formats=_NAMES)
-        if picture.width * picture.height > MOST_PIXELS:
-            raise ValueError(f"{picture.width}×{picture.height} pixels are more than {MOST_PIXELS:,}")
+        scans = _check_work(content)
+        # Pillow makes room for a WebP as it opens it.
+        picture = None if content[8:12] == b"WEBP" else Image.open(io.BytesIO(content), formats=_NAMES)
+        width, height = _webp_size(content) if picture is None else picture.size
+        work = width * height * max(1, scans // _FREE_SCANS)
+        if work > MOST_PIXELS:
+            often = f" in {scans} scans" if scans > _FREE_SCANS else ""
+            raise ValueError(f"{width}×{height} pixels{often} are more than {MOST_PIXELS:,}")
+        if total is not None:
+            total.add(work)
+        picture = picture or Image.open(io.BytesIO(content), formats=_NAMES)
         lost = _lost(picture) if whole else None
-        picture.load()
+        if load and size in (None, picture.size):
+            picture.load()
     except UnidentifiedImageError:
         reason = f"its content is none of {', '.join(_NAMES)}" if content else "it is empty"
     except (*_FAULTS, Image.DecompressionBombError) as error:
@@ -107,8 +157,8 @@ def _lost(picture: Any) -> str | None:
     return "holds several frames; save each as a separate picture" if several else None
 
 
-def _check_work(content: bytes) -> None:
-    """Refuses pictures that Pillow reads slowly, regardless of their size in pixels.
+def _check_work(content: bytes) -> int:
+    """Refuses pictures that Pillow reads slowly, regardless of their size in pixels; returns the scans of a JPEG.
 
     Raises:
         ValueError: The picture has too many scans, segments, chunks, strips or bytes.
@@ -120,19 +170,20 @@ def _check_work(content: bytes) -> None:
     if (plain or packed) and len(content) > MOST_PLAIN:
         raise ValueError(f"a plain PPM or packed BMP of more than {MOST_PLAIN >> 20} MiB")
     if content[:2] == b"\xff\xd8":
-        _check_scans(content)
-    elif content[:4] == b"\x89PNG" and not few_chunks(content):
+        return _count_scans(content)
+    if content[:4] == b"\x89PNG" and not few_chunks(content):
         raise ValueError(f"more than {MOST_CHUNKS:,} chunks and one for each KiB")
-    elif content[:2] in (b"II", b"MM"):
+    if content[:2] in (b"II", b"MM"):
         _check_strips(content, "<" if content[:1] == b"I" else ">")
+    return 1
 
 
-def _check_scans(content: bytes) -> None:
+def _count_scans(content: bytes) -> int:
     place, scans = 2, 0
     for _ in range(MOST_SEGMENTS):
         found = _SEGMENT.search(content, place)
         if found is None or found[1] == b"\xd9":
-            return
+            return scans
         scans += found[1] == b"\xda"
         if scans > MOST_SCANS:
             raise ValueError(f"a JPEG of more than {MOST_SCANS} scans")
@@ -147,6 +198,15 @@ def few_chunks(png: bytes) -> bool:
         place += 12 + int.from_bytes(png[place : place + 4])
         left -= 1
     return place >= len(png)
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    kind, number = content[12:16], lambda begin, end: int.from_bytes(content[begin:end], "little")
+    if kind == b"VP8X":
+        return 1 + number(24, 27), 1 + number(27, 30)
+    if kind == b"VP8L":
+        return 1 + (number(21, 25) & 0x3FFF), 1 + (number(21, 25) >> 14 & 0x3FFF)
+    return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
 
 
 def _check_strips(content: bytes, order: str) -> None:

@@ -23,7 +23,7 @@ from sida.config.rendered import RENDERED
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
 from sida.data.glyphs import rendered_images
-from sida.data.pictures import PICTURES, encode_png, open_picture, source_files
+from sida.data.pictures import PICTURES, PixelSum, encode_png, open_picture, source_files
 from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
 from sida.files.archives import Files
@@ -125,7 +125,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
             progress.update(index + 1)
         if faults:
             more = " (reading stopped there)" if len(faults) == _MOST_FAULTS else ""
-            raise UserError("; ".join(faults) + more)
+            raise UserError("; ".join(dict.fromkeys(faults)) + more)
         has_labels = bool(labels) and all(label is not None for _, label in labels)
         archive.writestr(zip_member("dataset.json"), dataset_json(labels if has_labels else None))
     progress.update(total, force=True)
@@ -161,9 +161,11 @@ def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, A
     labels, names = picture_labels(files, members, config.labels)
     channels = config.channels or (1 if all(_is_grey(files, int(member)) for member in members) else 3)
 
+    total = PixelSum(files.path, files.size)
+
     def jobs() -> Iterator[PictureJob]:
         for place, member in enumerate(members):
-            yield _PictureJob(files, int(member), config.transform, config.resolution, channels), labels[place]
+            yield _PictureJob(files, int(member), config.transform, config.resolution, channels, total), labels[place]
 
     others = (files.name(index) for index in sorted({*range(len(files))} - {*members.tolist()}))
     skipped = collections.Counter(Path(name).suffix or name for name in others if name != "dataset.json")
@@ -173,7 +175,9 @@ def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, A
 def _is_grey(files: Files, member: int) -> bool:
     """Whether a picture is stored without colours; damage is reported later."""
     try:
-        return open_picture(files.read(member), "").mode in _GREY
+        content = files.read(member)
+        # A WebP has colours, and is slow to open.
+        return content[8:12] != b"WEBP" and open_picture(content, "", load=False).mode in _GREY
     except UserError:
         return True
 
@@ -206,10 +210,11 @@ class _PictureJob:
     transform: str
     resolution: int | None
     channels: int
+    total: PixelSum
 
     def __call__(self) -> PreparedPicture:
         where = self.files.where(self.member)
-        picture = open_picture(self.files.read(self.member), where)
+        picture = open_picture(self.files.read(self.member), where, total=self.total)
         pixels = to_square(picture, self.transform, self.resolution, self.channels, where)
         kind = _MODES.get(picture.mode, picture.mode)
         return encode_png(pixels, 0), kind, pixels.shape[1::-1] != picture.size

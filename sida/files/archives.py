@@ -82,6 +82,11 @@ class Files(abc.ABC):
     def digest(self) -> str:
         """SHA-256 that identifies the whole content."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the archive, or of all files of the folder."""
+        return os.path.getsize(self.path)
+
 
 class ZipFiles(Files):
     """Members of a zip archive (stored or deflated).
@@ -239,6 +244,12 @@ class FolderFiles(Files):
         """Content of a file."""
         path = Path(self.path) / self.name(index)
         return read_ordinary(path, self.where(index), MAX_MEMBER_BYTES, "remove it", "that is no image")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files; missing ones are named when they are read."""
+        paths = [os.path.join(self.path, self.name(index)) for index in range(len(self))]
+        return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
 
     def digest(self, members: Iterable[int] | None = None) -> str:
         """SHA-256 over names and contents, in order, of all members or of the given ones."""

@@ -96,3 +96,40 @@ def packed_tar(form: str, size: int, members: int = 1, name: str = "{:06d}.png")
         rest = bytes((size & ((1 << 20) - 1)) + -size % 512)
         parts += [pack(info.tobuf()), piece * (size >> 20), pack(rest)]
     return b"".join(parts)
+
+
+def large_jpeg(side: int, scans: int) -> bytes:
+    """A progressive JPEG of a black square whose last scan comes again and again: some hundred bytes."""
+    stream = io.BytesIO()
+    Image.new("L", (8, 8)).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    frame = data.index(b"\xff\xc2")
+    data = data[: frame + 5] + struct.pack(">HH", side, side) + data[frame + 9 :]
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+def flat_png(side: int) -> bytes:
+    """A black PNG of one bit a pixel."""
+    head, body = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0), zlib.compress(bytes((1 + side // 8) * side), 9)
+    chunks = {b"IHDR": head, b"IDAT": body, b"IEND": b""}
+    parts = (struct.pack(">I", len(v)) + k + v + struct.pack(">I", zlib.crc32(k + v)) for k, v in chunks.items())
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def flat_webp(side: int) -> bytes:
+    """A black WebP without loss, of some thirty bytes."""
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "WEBP", lossless=True)
+    data = stream.getvalue()
+    head = int.from_bytes(data[21:25], "little") & ~0xFFFFFFF | (side - 1) | (side - 1) << 14
+    return data[:21] + head.to_bytes(4, "little") + data[25:]
+
+
+def zip_of(picture: bytes, count: int, suffix: str) -> bytes:
+    """A zip archive of equal pictures in two classes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for index in range(count):
+            archive.writestr(f"{index % 2}/{index:06d}{suffix}", picture)
+    return stream.getvalue()

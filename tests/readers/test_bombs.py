@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import subprocess
+import sys
 import time
 from unittest import mock
 
@@ -47,6 +51,7 @@ from sida.sampling.intact import intact_png, intact_zip
 from sida.unpickle.inert import MAX_STEPS, MAX_TEXT
 from tests.fuzz.guards import peak_memory, reset_peak
 from tests.readers import bombs
+from workflow.cli import sida_main
 
 
 def refused(reason, function, *arguments):
@@ -191,3 +196,62 @@ def test_the_page_has_the_limits_of_the_code():
         with mock.patch.object(pictures, "MOST_SCANS", scans), contextlib.suppress(UserError):
             open_picture(bombs.jpeg(0), "x")
             assert scans == 10
+
+
+#: Pictures of some hundred bytes, and how many of them are in an archive.
+SUMS = {
+    "jpeg": (bombs.large_jpeg(8192, 80), 20),
+    "webp": (bombs.flat_webp(8192), 100),
+    "png": (bombs.flat_png(8192), 400),
+}
+CALLS = [
+    *(f"sida data prepare --source {form}.zip --out out-{form}.zip" for form in SUMS),
+    "sida new study --data png.zip",
+    "sida data check png.zip",
+    "sida data check webp.zip",
+    "sida-eval score --images png.zip --protocol digits --num-samples 400 --trials 1",
+    "sida-eval score --images webp.zip --protocol digits --num-samples 100 --trials 1",
+]
+#: A child process with the time of each call, and the memory of all of them beyond that of the imports.
+MEASURED = """
+import contextlib, io, resource, sys, time
+from workflow.cli import eval_main, sida_main
+from tests.fuzz.guards import peak_memory
+with contextlib.suppress(SystemExit): eval_main("score --images none.zip --protocol digits".split())
+before = peak_memory()
+for words in map(str.split, sys.argv[1:]):
+    begin, said = time.process_time(), io.StringIO()
+    with contextlib.redirect_stderr(said):
+        status = {"sida": sida_main, "sida-eval": eval_main}[words[0]](words[1:])
+    print(status, time.process_time() - begin, repr(said.getvalue()))
+print(peak_memory() - before)
+"""
+
+
+def test_pictures_that_are_small_each_are_bounded_in_sum(tmp_path):
+    for form, (picture, count) in SUMS.items():
+        (tmp_path / f"{form}.zip").write_bytes(bombs.zip_of(picture, count, f".{form}"))
+        assert (tmp_path / f"{form}.zip").stat().st_size < 100_000
+    before = sorted(tmp_path.iterdir())
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", MEASURED, *CALLS],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    *lines, grown = ended.stdout.splitlines()
+    assert len(lines) == len(CALLS), ended.stderr
+    for call, line in zip(CALLS, lines):
+        status, seconds, said = line.split(" ", 2)
+        assert status == "1", said
+        assert float(seconds) < 10, call
+        # Lines about progress may precede the one that ends.
+        assert said.count("error: ") == 1, said
+        assert re.search(r"pixels in 8. scans|256 for each byte|channels? of 8192×8192|mode 1", said), said
+    assert float(grown) < 1000
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_flat_and_small_pictures_are_taken(tmp_path):
+    (tmp_path / "x.zip").write_bytes(bombs.zip_of(bombs.flat_png(512), 40, ".png"))
+    assert sida_main(["data", "prepare", "--source", str(tmp_path / "x.zip"), "--out", str(tmp_path / "o.zip")]) == 0
+    assert len(ImageArchive(str(tmp_path / "o.zip"))) == 40
+    assert open_picture(bombs.flat_webp(64), "x").size == (64, 64)

@@ -24,7 +24,9 @@ from sida.data.count_labels import count_labels
 from sida.data.prepare import PrepareConfig, prepare
 from sida.files.archives import FolderFiles, open_files
 from tests.data.test_archive import members, npy, pictures, png, write_folder, write_zip
+from tests.fuzz.guards import time_limit
 from tests.readers.test_text import refused
+from workflow.cli import eval_main
 
 GENUINE = members(pictures(3), [0, 1, 2])
 
@@ -354,3 +356,17 @@ def test_tars_within_tars_without_end(tmp_path):
         data = stream.getvalue()[: 512 + len(data) + 1024]
     (tmp_path / "x.tar").write_bytes(data)
     assert "tars within each other" in refused(open_files, tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_figure_that_is_no_file_is_not_waited_for(tmp_path, capsys, kind):
+    (tmp_path / "figures").mkdir()
+    place = tmp_path / "figures" / "a.png"
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to("/dev/null")
+    for page in ("page.md", "page.html"):
+        with time_limit(30):
+            assert eval_main(["page", str(tmp_path), "--out", str(tmp_path / page)]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "a.png: is no ordinary file" in error
+        assert not (tmp_path / page).exists()

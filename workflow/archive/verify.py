@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
-from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, Measurements, identity_mismatch, load_measurements
+from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.text_files import read_csv
@@ -80,21 +82,27 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
                     report.fault(name, f"holds trial {record['trial']} of run '{record['run']}'; was it copied?")
                 for row in _as_read(long_rows([record])):
                     trials[_key(row)] = row
+    of_run: dict[str, list[tuple[str, ...]]] = {}
+    for key in sorted(trials):
+        of_run.setdefault(key[0], []).append(key)
     for name in names:
         if name in _MEASUREMENTS or (name.startswith("collected/") and name.endswith(".csv")):
             with report.checking(name):
-                _check_collected(report, name, trials)
+                _check_collected(report, name, trials, of_run)
     for collected in _MEASUREMENTS:
         if collected not in names:
             continue
         with report.checking(collected):
             measured = load_measurements(report.folder / collected)
+            runs = {*measured.runs}
             if found := identity_mismatch(measured.rows):
                 report.fault(collected, f"runs '{found[0].run}' and '{found[1].run}' are not comparable: {found[2]}")
+            # Cells and files may name one run again and again: each estimate is made once.
+            estimate = functools.cache(measured.estimate)
             for name in names:
                 if name.startswith("tables/") and name.endswith(".csv"):
                     with report.checking(name):
-                        _check_table(report, name, measured)
+                        _check_table(report, name, runs, estimate)
 
 
 def _as_read(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -111,7 +119,12 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(row.get(column)) for column in ("run", "trial", "metric"))
 
 
-def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...], Mapping[str, str]]) -> None:
+def _check_collected(
+    report: Report,
+    name: str,
+    trials: Mapping[tuple[str, ...], Mapping[str, str]],
+    of_run: Mapping[str, Sequence[tuple[str, ...]]],
+) -> None:
     """Requires that a file has exactly the rows of the trials of its runs."""
     columns, rows = read_csv(report.folder / name)
     seen = set()
@@ -130,19 +143,23 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
             report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")
         else:
             report.counts["rows equal to their trials"] += 1
-    runs = {run for run, _, _ in seen}
-    for run, trial, metric in sorted(key for key in trials.keys() - seen if key[0] in runs):
-        report.fault(name, f"{metric} of trial {trial} of '{run}' is missing; collect again")
+    counts = Counter(key[0] for key in seen if key in trials)
+    for run in sorted({key[0] for key in seen} & of_run.keys()):
+        count = counts[run]
+        if count < len(of_run[run]):
+            # Of the first rows at most as many as were seen are here: the search ends as early.
+            _, trial, metric = next(key for key in of_run[run] if key not in seen)
+            others = f" (and {len(of_run[run]) - count - 1:,} others)" if len(of_run[run]) - count > 1 else ""
+            report.fault(name, f"{metric} of trial {trial} of '{run}' is missing{others}; collect again")
 
 
-def _check_table(report: Report, name: str, measured: Measurements) -> None:
+def _check_table(report: Report, name: str, runs: Set[str], estimate: Callable[[str, str], Estimate]) -> None:
     columns, rows = read_csv(report.folder / name)
     if not {"run", "metric", "measured", "measured_std"} <= set(columns):
         return
-    runs = {*measured.runs}
     for line, row in rows:
-        if row["measured"] and runs.issuperset(str(row["run"]).split()):
-            estimates = [measured.estimate(run, str(row["metric"])) for run in str(row["run"]).split()]
+        if row["measured"] and runs >= {*str(row["run"]).split()}:
+            estimates = [estimate(run, str(row["metric"])) for run in str(row["run"]).split()]
             found = estimates[0] if len(estimates) == 1 else Estimate.of([estimate.mean for estimate in estimates])
             std = "" if found.std is None else repr(found.std)
             if (row["measured"], row["measured_std"]) != (repr(found.mean), std):

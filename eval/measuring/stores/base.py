@@ -16,12 +16,14 @@ class ImageStore(abc.ABC):
         count: Number of images.
         classes: Class of every image int64 (N,), or None.
         remarks: Remarks on the images read so far, for the report.
+        side: Height and width that a protocol asks for, or None; then other pictures are not decoded.
     """
 
     path: Path
     count: int
     classes: np.ndarray | None = None
     remarks: tuple[str, ...] = ()
+    side: int | None = None
 
     @abc.abstractmethod
     def read(self, begin: int, end: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -13,7 +14,7 @@ import numpy as np
 
 from eval.measuring.stores.base import ImageStore
 from sida.data.archive import read_labels
-from sida.data.pictures import PICTURES, open_picture
+from sida.data.pictures import MOST_SUM, PICTURES, PixelSum, open_picture
 from sida.errors import UserError
 from sida.files.archives import Files, FolderFiles
 
@@ -57,13 +58,24 @@ class PictureStore(ImageStore):
         return digest.hexdigest()
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """Decodes pictures in parallel; all must have the size and mode of the first one read."""
+        """Decodes pictures in parallel; all must have the size and mode of the first one read.
+
+        A picture of another side than the protocol's is not decoded, and no further one is read.
+        """
+        if self._shape is None:
+            asked = None if self.side is None else (self.side, self.side)
+            image, _ = decode_picture(self._files.read(int(self._members[begin])), self.name(begin), asked)
+            if asked not in (None, image.shape[:2]):
+                return image[None]
+            self._shape = image.shape
+            if image.shape[0] * image.shape[1] * self.count > MOST_SUM:
+                PixelSum(str(self.path), self._files.size).add(image.shape[0] * image.shape[1] * self.count)
         encoded = [self._files.read(int(member)) for member in self._members[begin:end]]
-        decoded = list(self._pool.map(decode_picture, encoded, map(self.name, range(begin, end))))
+        size = (self._shape[1], self._shape[0])
+        decode = functools.partial(decode_picture, size=size)
+        decoded = list(self._pool.map(decode, encoded, map(self.name, range(begin, end))))
         images = [image for image, _ in decoded]
         for position, image in enumerate(images, start=begin):
-            if self._shape is None:
-                self._shape = image.shape
             if image.shape != self._shape:
                 raise UserError(_unequal(self.name(position), image.shape, self._shape))
         # Judged by content: artefacts remain in a JPEG that is named .png.
@@ -86,15 +98,19 @@ def _order_of(folders: Set[str]) -> tuple[str, ...]:
     )
 
 
-def decode_picture(encoded: bytes, name: str) -> tuple[np.ndarray, str | None]:
+def decode_picture(encoded: bytes, name: str, size: tuple[int, int] | None = None) -> tuple[np.ndarray, str | None]:
     """Decodes a picture: uint8 (H, W, C), grey or RGB, and the name of its lossy compression or None.
+
+    Of a picture of another width and height than ``size`` the array has the shape only.
 
     Raises:
         UserError: Broken file, more than 8 bits or one frame, or an unsupported mode.
     """
-    picture = open_picture(encoded, name, whole=True)
+    picture = open_picture(encoded, name, whole=True, size=size)
     if picture.mode not in _MODES:
         raise UserError(f"{name}: has mode {picture.mode}; convert all pictures to RGB (or all to L) first")
+    if size not in (None, picture.size):
+        return np.broadcast_to(np.uint8(0), (picture.height, picture.width, _MODES[picture.mode])), None
     array = np.asarray(picture)
     return array[..., None] if array.ndim == 2 else array, _lossy(picture.format, encoded)
 
