@@ -329,19 +329,18 @@ def test_a_folder_of_results_folders_is_refused(folder, capsys):
     assert f"sida verify {folder}" in error
 
 
-def test_each_number_is_computed_once_however_often_it_is_named(folder, capsys):
+def test_each_number_is_computed_once_however_often_it_is_named(folder):
     """A long measurement, named by each of many cells, and each of many files of a part of it."""
     lines = (folder / "measurements.csv").read_text().splitlines()
     head, first = lines[0].rpartition(",")[0], lines[1].split(",")[:-1]
     trial, columns = head.split(",").index("trial"), head.split(",")
-    rows = [dict(zip(columns, [*first[:trial], str(number), *first[trial + 1 :]])) for number in range(20_000)]
+    rows = [dict(zip(columns, [*first[:trial], str(number), *first[trial + 1 :]])) for number in range(5_000)]
     for row in rows:
         row |= {"seed_first": str(40 * int(row["trial"])), "seed_last": str(40 * int(row["trial"]) + 39)}
     write_text(folder / "measurements.csv", csv_text(columns, rows))
     cell = {"table": "main", "run": "a", "metric": "fd", "measured": "1.0", "measured_std": "0.0", "trials": 2}
-    write_text(folder / "tables/main.csv", csv_text(RECORD_FIELDS, [cell] * 20_000))
+    write_text(folder / "tables/main.csv", csv_text(RECORD_FIELDS, [cell] * 5_000))
     begin = time.process_time()
-    status, said = verified(folder, capsys)
-    assert status == 1
-    assert "tables/main.csv: line 2: fd of 'a' is not what the measurements give" in said
-    assert time.process_time() - begin < 30
+    report = verify(folder)
+    assert time.process_time() - begin < 5
+    assert any("main.csv: line 2: fd of 'a' is not what the measurements give" in fault for fault in report.faults)
