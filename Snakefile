@@ -24,8 +24,6 @@ if not workflow.configfiles:
 
 
 include: "workflow/rules/common.smk"
-
-
 include: "workflow/rules/assets.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/teacher.smk"

@@ -29,7 +29,6 @@ from sida.files.atomic import write_hashed_json
 from sida.files.content_hash import check_hash, csv_text
 from sida.files.text_files import read_csv
 from tests.readers.test_text import refused, written
-from workflow.preset.startup import escape_scripts
 
 HOSTILE = [
     r"\input{/etc/passwd}",
@@ -180,14 +179,3 @@ def test_dollars_in_a_figure_are_dollars():
     axes.set_title(r"$\frac$")
     with pytest.raises(ValueError):
         figure.savefig(io.BytesIO(), format="png")
-
-
-def test_text_of_a_preset_ends_no_script_of_the_report(monkeypatch):
-    from snakemake.report.html_reporter.data.metadata import render_metadata
-
-    text = "a </script><script>alert(1)</script> <!-- σ < 1"
-    monkeypatch.setattr(json, "dumps", json.dumps)
-    escape_scripts(["snakemake", "--report", "report.html"])
-    shown = render_metadata({"caption": text})
-    assert "<" not in shown
-    assert json.loads(shown) == {"caption": text}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,11 +68,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False, measured: bool = True) -> Jobs:
+def make_jobs(
+    preset: str | Sequence[Path], gpu: str | None, gpus: int, fresh: bool = False, measured: bool = True
+) -> Jobs:
     """Jobs of a preset on a card.
 
     Args:
-        preset: Name or file of the preset; further files on top of it behind spaces.
+        preset: Name or file of the preset, with further files on top of it behind spaces; or all files.
         gpu: The card; None takes the card that `sida rates` measured here, else the default for the preset's device.
         gpus: Number of GPUs.
         fresh: Whether finished jobs count.
@@ -83,7 +87,7 @@ def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False, meas
     from workflow.preset import Preset
     from workflow.preset.rehearsal import check_preset
 
-    loaded = Preset.load(*preset_files(preset))
+    loaded = Preset.load(*(preset_files(preset) if isinstance(preset, str) else preset))
     check_preset(loaded)
     assumptions = load_assumptions([Path(loaded.source).parent])
     on_cpu = loaded.config["device"] == "cpu"
@@ -102,4 +106,7 @@ def preset_files(presets: str) -> list[Path]:
     """Files of presets, by their names or paths with spaces between them."""
     from workflow.preset.files import find_preset
 
+    if os.path.exists(presets):
+        # One path, in which there may be spaces.
+        return [find_preset(presets)]
     return [find_preset(name) for name in presets.split() or [presets]]

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         path, rows = write_extension(files, args.extend, stored := stored_results(files), take=not args.dry_run)
         print(f"rows  run here: {', '.join(rows) or 'none'}; all others from {stored}", flush=True)
         files = [*files, path]
-    jobs = make_jobs(" ".join(map(str, files)), None, 1)
+    jobs = make_jobs(files, None, 1)
     targets = [path for target in args.targets for path in jobs.paths(target)]
     cores = _cores(args.cores)
     at_once = max(1, cores // jobs.preset.config["threads"]) if jobs.preset.config["device"] == "cpu" else 1

@@ -24,7 +24,7 @@ def find_preset(name: str | Path, where: str = "--preset") -> Path:
     Raises:
         UserError: No such preset; the message suggests the closest one, or names the file that a former path became.
     """
-    path, known = Path(name).expanduser(), presets()
+    path, known = Path(os.path.expanduser(name)), presets()
     is_name = len(path.parts) == 1 and not path.suffix
     if is_name and str(name) in known:
         return known[str(name)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hmac
 import itertools
-import json
 import os
 import secrets
 import sys
@@ -99,17 +98,6 @@ def _mark(records: Path) -> bytes | None:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def escape_scripts(arguments: Sequence[str]) -> None:
-    """Makes JSON of a report safe inside ``<script>``: Snakemake puts text of presets there, which may end the element.
-
-    Args:
-        arguments: Arguments of Snakemake; only with ``--report`` anything changes.
-    """
-    if any(word.startswith("--report") for word in arguments):
-        dumps = json.dumps
-        json.dumps = lambda *values, **options: dumps(*values, **options).replace("<", "\\u003c")
 
 
 def check_command() -> None:

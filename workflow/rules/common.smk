@@ -28,7 +28,7 @@ from workflow.preset.lock import PresetLock
 from workflow.preset.missing_files import ask_for_missing, forget_failed, suggest_targets
 from workflow.preset.rehearsal import check_preset, unshown_remark
 from workflow.preset.spec_files import SpecFiles, content_digest, with_pictures
-from workflow.preset.startup import check_files, check_folder, check_profile, closed_results, escape_scripts, fix_times
+from workflow.preset.startup import check_files, check_folder, check_profile, closed_results, fix_times
 from workflow.preset.targets import Targets, any_of
 
 # Every job, also on other machines, gets the user's permission for code from outside (sida/config/plugins.py); presets
@@ -54,7 +54,6 @@ envvars:
 try:
     if not JOB:
         check_profile(sys.argv)
-        escape_scripts(sys.argv)
     check_folder(Path.cwd())
     CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
     check_files(CONFIGFILES)
