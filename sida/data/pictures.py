@@ -6,6 +6,7 @@ a list of formats only.
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import struct
@@ -118,16 +119,16 @@ def open_picture(
 
     try:
         scans = _check_work(content)
-        # Pillow makes room for a WebP as it opens it.
-        picture = None if content[8:12] == b"WEBP" else Image.open(io.BytesIO(content), formats=_NAMES)
-        width, height = _webp_size(content) if picture is None else picture.size
+        # Pillow makes room for a WebP as it opens it, so its header is read here.
+        opened = functools.cache(lambda: Image.open(io.BytesIO(content), formats=_NAMES))
+        width, height = _webp_size(content) if content[8:12] == b"WEBP" else opened().size
         work = width * height * max(1, scans // _FREE_SCANS)
         if work > MOST_PIXELS:
             often = f" in {scans} scans" if scans > _FREE_SCANS else ""
             raise ValueError(f"{width}×{height} pixels{often} are more than {MOST_PIXELS:,}")
         if total is not None:
             total.add(work)
-        picture = picture or Image.open(io.BytesIO(content), formats=_NAMES)
+        picture = opened()
         lost = _lost(picture) if whole else None
         if load and size in (None, picture.size):
             picture.load()

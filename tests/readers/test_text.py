@@ -218,7 +218,7 @@ def test_a_trial_beyond_all_others_is_a_gap_not_a_list_of_gaps(tmp_path):
 
 def test_a_home_of_nobody_is_a_missing_file(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "config/published.yaml").read_text()
+    text = (ROOT / "studies/papers/published.yaml").read_text()
     (tmp_path / "preset.yaml").write_text(re.sub("^runs:.*", "runs: '~nosuchuser/x.tsv'", text, flags=re.MULTILINE))
     words = (
         ["info", "~nosuchuser/x"],
