@@ -19,6 +19,7 @@ from typing import Any
 
 from eval.results.measurements import collect, long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements, measurements_file
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, read_hashed_json, read_jsonl, write_hashed_json, write_text
 from sida.files.content_hash import csv_text
@@ -143,7 +144,9 @@ def taken(folder: str | Path, *runs: str) -> list[dict[str, str]]:
         UserError: A run is not stored.
     """
     load_measurements(folder)
-    rows = [row | {"origin": f"{FROM_STORED}{folder}"} for row in stored_rows(folder) if row["run"] in runs]
+    path = Path(folder)
+    origin = f"{FROM_STORED}{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}"
+    rows = [row | {"origin": origin} for row in stored_rows(folder) if row["run"] in runs]
     if missing := set(runs) - {row["run"] for row in rows}:
         raise UserError(f"{measurements_file(folder)}: run '{min(missing)}' is not stored; measure it")
     return rows
