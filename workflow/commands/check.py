@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     # Values of earlier versions are stored with seven digits.
     digits = 17 if any(len(row["value"]) > 12 for row in stored) else 7
     found = [
-        agreement(
+        trial_agreement(
             metric, _values(stored, metric, trials), _measured(records, metric), digits, *shown.get(metric, (4, 1))
         )
         for metric in dict.fromkeys(row["metric"] for row in stored)
@@ -84,7 +84,7 @@ def stored_folder(study: str) -> Path:
     return found
 
 
-def agreement(
+def trial_agreement(
     metric: str, stored: dict[int, str], here: dict[int, float], digits: int = 17, decimals: int = 4, scale: float = 1
 ) -> dict[str, Any]:
     """Agreement of a metric's trials with the stored ones.
