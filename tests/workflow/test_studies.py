@@ -1,0 +1,56 @@
+"""Each study stands alone: with `config/` and no other study its presets open and pass the check before a run.
+
+So each study may be removed, and nothing that is left misses it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+import sida.config.resources as resources
+import workflow.preset.files as files
+from sida.config.resources import ROOT
+from sida.errors import UserError
+from workflow.preset import Preset
+from workflow.preset.files import find_preset, presets
+from workflow.preset.rehearsal import check_preset
+
+STUDIES = sorted({path.parent.name for path in presets().values()})
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_needs_no_other_study(study, tmp_path, monkeypatch):
+    (tmp_path / "studies").mkdir()
+    for name in ("config", "results", f"studies/{study}"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resources, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    known = presets()
+    assert known
+    for path in known.values():
+        preset = Preset.load(path)
+        # A variant shows little that its base does not.
+        if "\nbase: " not in path.read_text():
+            check_preset(preset)
+
+
+def test_no_file_of_config_is_of_a_single_study():
+    names = {path.relative_to(ROOT / "config").parts[0] for path in (ROOT / "config").rglob("*") if path.is_file()}
+    shared = {"README.md", "assets.tsv", "datasets.yaml", "plan.yaml"}
+    assert names == shared | {"figures", "labels", "networks", "new", "protocols", "tables"}
+
+
+@pytest.mark.parametrize("name", ["demo", "gpu", "miniature", "paper", "clean", "adm"])
+def test_a_former_path_names_the_new_one(name):
+    with pytest.raises(UserError) as caught:
+        find_preset(f"config/{name}.yaml")
+    assert str(presets()[name]) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_presets_that_change_each_other_are_one_line(tmp_path):
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{one}.yaml").write_text(f"base: {other}.yaml\n")
+    with pytest.raises(UserError, match=r"a\.yaml: base: goes in a circle"):
+        Preset.load(tmp_path / "a.yaml")
