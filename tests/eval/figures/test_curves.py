@@ -1,6 +1,7 @@
 """Figures: files, data, same seeds in every panel, official logs, and faults."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -17,12 +18,12 @@ from PIL import Image
 
 from eval.commands import main
 from eval.figures import load_figure_layout, style
-from eval.figures.gather import Panel, ReferenceLine, gather
+from eval.figures.gather import Panel, ReferenceLine, gather, identities_on
 from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves, short_number
 from eval.figures.sources import Sources
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
-from eval.results.summary import Estimate, Measurements
+from eval.results.summary import Estimate, Measurements, load_measurements
 from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from sida.errors import UserError
 from tests.eval.synthetic_output import CURVES, measurement_lines, write_csv, write_preset
@@ -99,6 +100,13 @@ def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path
     assert build(preset, FIGURES / "convergence.yaml", tmp_path / "f.pdf", "--measurements", str(other)) == 1
     assert "are not comparable (fd: feature network: e7e7" in capsys.readouterr().err
     assert not (tmp_path / "f.pdf").exists()
+    # Of two protocols on purpose, the axis names both.
+    rows = load_measurements(write_csv(tmp_path / "measurements.csv", measurement_lines(trials=2))).lines("data", "fd")
+    assert identities_on(rows, (), {}) == ()
+    others = [dataclasses.replace(row, run="b", protocol="other", classes="uniform") for row in rows[:1]]
+    (note,) = identities_on([rows[0], *others], (), {})
+    for words in ("protocol 'synthetic'", "protocol 'other'", "classes: data != uniform"):
+        assert words in note
 
 
 def test_the_same_data_give_the_same_bytes(convergence, preset, tmp_path):
