@@ -25,6 +25,8 @@ from eval.measuring.spec import MeasureSpec
 from eval.measuring.trial import TrialSums, compute_metrics
 from eval.results.identity import Identity
 from eval.results.measurements import extended, missing_metrics, trial_path
+from sida.assets import cache_dir, fetch_many, find_asset, load_registry
+from sida.assets.fetch import offline
 from sida.config.mapping import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError, suggestion
@@ -68,7 +70,29 @@ class Measurer:
     @functools.cached_property
     def extractors(self) -> dict[str, Extractor]:
         """Feature networks of the protocol."""
+        self._fetch()
         return make_extractors(self.protocol.extractors(), self.spec.device, self.spec.extractors)
+
+    def _fetch(self) -> None:
+        """Fetches all registered files that the spec does not replace, so that a fault names all of them at once.
+
+        Raises:
+            UserError: A download is missing; the message has the one command for all of them.
+        """
+        if self.spec.references or self.spec.extractors:
+            return
+        registry = load_registry()
+        assets = [find_asset(registry, name) for name in self.protocol.assets()]
+        missing = [asset.id for asset in assets if not (cache_dir() / asset.target).exists()]
+        if len(missing) < 2:
+            return
+        remedy = f"fetch them where there is a network: sida assets fetch {' '.join(missing)}"
+        if offline():
+            raise UserError(f"protocol '{self.protocol.name}': SIDA_OFFLINE forbids {len(missing)} downloads; {remedy}")
+        try:
+            fetch_many(missing)
+        except UserError as error:
+            raise UserError(f"protocol '{self.protocol.name}': {error}; {remedy}") from None
 
     @functools.cached_property
     def references(self) -> dict[str, Reference]:

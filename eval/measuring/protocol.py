@@ -288,6 +288,11 @@ class Protocol(Settings):
         """Names of the feature networks, in order of first use."""
         return list(dict.fromkeys(metric.extractor for metric in self.metrics))
 
+    def assets(self) -> list[str]:
+        """Registered downloads of a measurement: of the feature networks, and of the references."""
+        networks = [asset for name in self.extractors() for asset in extractor_assets(name)]
+        return list(dict.fromkeys([*networks, *(source.asset for source in self.sources.values() if source.asset)]))
+
     def fixed_datasets(self) -> dict[str, str]:
         """Data sets that are references for every generator, by the setting that names them."""
         place = f"protocol '{self.name}': references"

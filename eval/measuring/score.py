@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
+import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +20,18 @@ from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.sources import CallableSource
 from eval.measuring.spec import MeasureSpec
+from eval.measuring.trial import TrialSums
 from eval.results.identity import Identity
-from eval.results.measurements import record_identity
+from eval.results.measurements import read_measurement, record_identity, trial_path, write_measurement
 from eval.results.summary import Estimate
+from sida.assets.cache import cache_dir
 from sida.config.datasets import dataset_spec
 from sida.config.ranges import names_object
 from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
-from sida.progress import Progress
+from sida.files.atomic import sha256_json
+from sida.progress import Progress, say
+from sida.runtime import provenance
 from sida.sampling.generator import LoadedGenerator
 
 
@@ -213,15 +219,56 @@ def score_images(
     if spec.sampler["kind"] == "python" and not isinstance(images, str):
         assert callable(images)
         measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
-    progress = Progress(f"score {label}", count * chosen.num_samples, "img", interval=2)
-    records: list[dict[str, Any]] = []
-    record = lambda trial, sums: records.append(measurer.record(trial, sums))
+    # Python objects may change between two calls in a way that no digest shows.
+    kept = _KeptTrials(measurer, count) if count > 1 and not callable(images) else None
+    records = {} if kept is None else kept.read()
+    done = len(records) * chosen.num_samples
+    progress = Progress(f"score {label}", count * chosen.num_samples, "img", done=done, interval=2)
+
+    def record(trial: int, sums: TrialSums) -> None:
+        records[trial] = measurer.record(trial, sums)
+        if kept is not None:
+            kept.write(trial, records[trial])
+
     with threads(spec.threads), overlapped(spec) as later:
-        for trial in range(count):
-            sums = measurer.sums(trial, 0, chosen.num_samples, progress, trial * chosen.num_samples)
+        for trial in sorted({*range(count)} - records.keys()):
+            sums = measurer.sums(trial, 0, chosen.num_samples, progress, done)
+            done += chosen.num_samples
             later(functools.partial(record, trial, sums))
+    if kept is not None:
+        kept.forget()
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
-    return Score(label, chosen, records, remarks, spec.family, spec.nfe)
+    return Score(label, chosen, [records[trial] for trial in range(count)], remarks, spec.family, spec.nfe)
+
+
+class _KeptTrials:
+    """Finished trials of a score in the cache, until its last trial: the same command resumes after an interruption."""
+
+    def __init__(self, measurer: Measurer, count: int) -> None:
+        self._measurer, self._count = measurer, count
+        facts = {"names": measurer.names(), "source": measurer.identity, "protocol": measurer.protocol.content()}
+        key = sha256_json({**facts, "code": provenance.source_digest()})
+        self._folder = cache_dir() / "scores" / key[:32]
+
+    def read(self) -> dict[int, dict[str, Any]]:
+        """Records of the trials that an earlier call of the same command finished."""
+        found = {}
+        # The digest needs the feature networks, which a wrong image need not wait for.
+        for trial in range(self._count) if self._folder.is_dir() else ():
+            # A trial that is missing or damaged is measured again.
+            with contextlib.suppress(UserError):
+                record = read_measurement(trial_path(self._folder, trial))
+                if record["spec_sha256"] == self._measurer.digest:
+                    found[trial] = record
+        if found:
+            say(f"score: {len(found)} of {self._count} trials are finished, in {self._folder}")
+        return found
+
+    def write(self, trial: int, record: Mapping[str, Any]) -> None:
+        write_measurement(trial_path(self._folder, trial), record)
+
+    def forget(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def chosen_protocol(

@@ -21,11 +21,12 @@ from PIL import Image
 
 from eval.commands import main
 from eval.measuring.images import ImageFiles
-from eval.measuring.measure import measure
+from eval.measuring.measure import Measurer, measure
 from eval.measuring.pipeline import ImageBatch, prefetch
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import Score, score_images
 from eval.measuring.stores import open_images
+from eval.results.identity import comparable
 from eval.tables.scores import latex_row, row_columns
 from sida.errors import UserError
 from tests.eval.metric_networks import pictures, write_hub, write_inception
@@ -389,7 +390,7 @@ def test_score_command(stand_ins, tmp_path, capsys):
     assert "protocol 'tiny-n30'" in capsys.readouterr().out
     faults = {
         ("--batch-size", "0"): "--batch-size: must be at least 1",
-        ("--device", "tpu"): "'tpu' is no device",
+        ("--device", "tpu"): "got 'tpu'",
         ("--reference", "fide=x"): "knows no 'fide'",
         ("--out", str(tmp_path)): "is a folder",
         ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "is a file, not a folder",
@@ -534,6 +535,35 @@ def test_the_fast_network_of_processors_is_told_apart_and_gives_nearly_the_same_
     plain, fast = (score_images(folder / "samples.zip", asked, fast=fast, **settings) for fast in (False, True))
     for key in ("is", "precision", "kid"):
         assert fast.values(key) == pytest.approx(plain.values(key), rel=1e-4)
-    assert fast.protocol.sha256 != plain.protocol.sha256
+    assert comparable(fast.identity("is"), plain.identity("is"))
     digests = [score.records[0]["extractors"] for score in (plain, fast)]
     assert digests[0]["inception"] != digests[1]["inception_cpu"]
+
+
+def test_an_interrupted_score_resumes_with_its_finished_trials(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    path = write(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (90, 8, 8, 1), dtype=np.uint8))
+    whole = score_images(path, "digits", num_samples=30)
+    draw, drawn = Measurer.sums, []
+
+    def interrupted(self, trial, *rest):
+        drawn.append(trial)
+        if drawn == [0, 1]:
+            raise KeyboardInterrupt
+        return draw(self, trial, *rest)
+
+    monkeypatch.setattr(Measurer, "sums", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score_images(path, "digits", num_samples=30)
+    assert score_images(path, "digits", num_samples=30).summary() == whole.summary()
+    assert drawn == [0, 1, 1, 2]
+    assert "1 of 3 trials" in capsys.readouterr().err
+    assert not any((tmp_path / "cache" / "scores").iterdir())
+
+
+def test_all_missing_downloads_are_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    path = write(tmp_path / "a.npy", images(30, 32))
+    with pytest.raises(UserError, match=r"sida assets fetch inception fid-ref-cifar10$"):
+        score_images(path, "cifar10", num_samples=30)
