@@ -29,7 +29,8 @@ ODD = (
 IN_PAIRS = 14
 #: What a verb needs besides its options, where that is not in `WRITING`.
 OTHERS = {
-    "sida info": ["x.safetensors"], "sida check": ["x", "y"], "sida verify": ["."], "sida doctor": ["--preset", "x.yaml"],
+    "sida info": ["x.safetensors"], "sida check": ["x", "y"], "sida verify": ["."],
+    "sida doctor": ["--preset", "x.yaml"],
     "sida plan": ["x.yaml"], "sida rates": [], "sida run": ["x.yaml"],
     "sida assets": ["list"], "sida data check": ["x"], "sida-eval show": ["."], "sida-eval power": [".", "M-01"],
     "sida-eval docs": ["--check", "x.md"], "sida-eval cite": ["table1"], "sida-eval paper": ["."], "sida presets": [],
