@@ -29,9 +29,9 @@ FORMATS = {
 PICTURES = frozenset(FORMATS)
 #: Limit of pixels; the largest photograph of ImageNet has 61 million.
 MOST_PIXELS = 1 << 26
-#: Limit of the pixels of all pictures of an archive or folder: as many as four of the largest have, and some for each
+#: Limit of the pixels of all pictures of an archive or folder: as many as two of the largest have, and some for each
 #: byte. Flat pictures of one bit have a thousand pixels in a byte, photographs have ten.
-MOST_SUM, PIXELS_PER_BYTE = 4 * MOST_PIXELS, 256
+MOST_SUM, PIXELS_PER_BYTE = 2 * MOST_PIXELS, 256
 #: Scans of a JPEG that cost what the pixels of another picture cost; more scans count as more pixels.
 _FREE_SCANS = 10
 #: Limits of scans and segments of a JPEG, and of chunks of a PNG (and one more for each KiB).

@@ -217,7 +217,32 @@ def npy_head(size: int) -> bytes:
     return npy(np.zeros(size, np.uint8))[:-size]
 
 
+def write_sources(folder: Path) -> None:
+    """Pictures of the size that the samples have."""
+    write_zip(folder / "pixels.zip", members(pictures(3), [0, 1, 2]))
+
+
+def sums(rng: Random) -> bytes:
+    """A zip of equal pictures that are small each, in bytes or in pixels."""
+    side = rng.choice((8, 512, 2048, 8192))
+    made = ((".png", bombs.flat_png(side)), (".webp", bombs.flat_webp(side)), (".jpg", bombs.large_jpeg(side, 20)))
+    suffix, picture = rng.choice(made)
+    return bombs.zip_of(picture, rng.choice((1, 5, 40)) if side < 2048 else rng.choice((100, 400)), suffix)
+
+
+def read_sources(path: Path, folder: Path) -> None:
+    """As pictures to prepare, and as samples of a protocol of 8×8."""
+    prepare(PrepareConfig(source=str(path), out=str(folder / "o.zip"), labels="none", workers=1))
+    store = open_images(path)
+    store.side = 8
+    store.read(0, min(store.count, 64))
+
+
 READERS = (
+    Reader(
+        "pictures of an archive, in sum", write_sources, read_sources, (zip_members(_INNER), bomb(sums)),
+        0.8, megabytes=800, quick=15,
+    ),
     Reader("data set (zip)", write_archives, read_archive, _ZIP, quick=50),
     Reader("labels, in a folder", write_labels, read_folder, (*[json_text] * 9, JSON_BOMBS), quick=50),
     Reader("picture", write_pictures, read_picture, (PICTURE_BOMBS,), share=0.1, megabytes=400),

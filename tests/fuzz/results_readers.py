@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -51,7 +53,7 @@ def shown() -> Files:
         write_csv(folder / "measurements.csv", measurement_lines(trials=2))
         made = ["--measurements", folder / "measurements.csv", "--runs", folder / "runs.tsv"]
         command("sida-eval", "table", "--layout", "main", *made, "--out", folder / "tables/main.tex")
-        first = "- id:".join((ROOT / "studies/papers/claims.yaml").read_text().split("- id:")[:7]).rstrip(" ")
+        first = "- id:".join((ROOT / "studies/demo/claims.yaml").read_text().split("- id:")[:7]).rstrip(" ")
         (folder / "claims.yaml").write_text(first)
         made += ["--claims", folder / "claims.yaml", "--scope", "digits", "--results", folder]
         command("sida-eval", "claims", *made, "--out", folder / "claims.md")
@@ -208,7 +210,41 @@ PNG_BOMBS = bomb(lambda rng: PICTURE_BOMBS(b"", rng))
 _JSON: tuple[Change, ...] = (any_json, any_json, any_json, COMMANDS)
 _BOMBS: Change = lambda data, rng: rng.choice((JSON_BOMBS, CSV_BOMBS, ZIP_BOMBS))(data, rng)
 
+#: Things that stand in the place of a file: links to endless, missing, outside and looping places, a pipe, a folder.
+# The guards would take os.symlink for a deed of the reader.
+_symlink = ctypes.CDLL(None).symlink
+OTHERS = ("/dev/zero", "/dev/tty", "nowhere", "/etc/hostname", ".", "..", "pipe", "folder")
+
+
+def write_places(folder: Path) -> None:
+    """Numbers, of which a case makes the place of a link and its target."""
+    (folder / "places.txt").write_text("0 1 2\n")
+
+
+def read_linked(path: Path, own: Path) -> None:
+    """`sida verify` and the page, of a folder in which links, a pipe or a folder have the place of two files."""
+    digest = hashlib.sha256(path.read_bytes()).digest()
+    files, folder = shown(), own / "results"
+    names = sorted(files)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    for first, second in (digest[:2], digest[2:4]) if path.read_text(errors="ignore") != "0 1 2\n" else ():
+        spot, other = folder / names[first % len(names)], OTHERS[second % len(OTHERS)]
+        spot.unlink() if not spot.is_dir() or spot.is_symlink() else spot.rmdir()
+        if other == "pipe":
+            os.mkfifo(spot)
+        elif other == "folder":
+            spot.mkdir()
+        else:
+            _symlink(other.encode(), str(spot).encode())
+    verify(folder)
+    with redirect_stdout(io.StringIO()):
+        command("sida-eval", "page", folder, "--out", own / "page.html")
+
+
 READERS = (
+    Reader("links in a results folder", write_places, read_linked, quick=10),
     Reader(
         "results folder (verify)",
         genuine(small, ".json", ".jsonl", ".csv", ".safetensors", ".tex"),
