@@ -28,6 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add", action="store_true", help="with --store: keep stored rows that these results do not have"
     )
+    parser.add_argument("--networks", action="store_true", help="with --store: store the networks, too")
     parser.add_argument("--title", help="with --store: headline of the page (default: the preset's title)")
     parser.add_argument("--page", metavar="PAGE.md", help="with --store: the page about the preset")
 
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         page=args.page,
         title=args.title,
         add=args.add,
+        networks=args.networks,
     )
     for line in changed:
         print(line)

@@ -82,6 +82,7 @@ def write_docs(
     page: str | None = None,
     title: str | None = None,
     add: bool = False,
+    networks: bool = False,
     root: Path = ROOT,
 ) -> list[str]:
     """Writes stale pages and schemas, or only names them; returns one line for each.
@@ -95,6 +96,7 @@ def write_docs(
         title: With ``results``: headline of the page; by default the preset's title.
         add: With ``results``: whether stored rows that are missing in these results stay, if their settings are
             unchanged.
+        networks: With ``results``: whether networks are stored, too.
         root: The repository.
 
     Raises:
@@ -103,7 +105,7 @@ def write_docs(
     if results and check:
         raise UserError("--store and --check exclude each other")
     preset_files(config or "", root)  # faults of an option are told first
-    kept = _keep(results, config, page, title, add, root) if results else None
+    kept = _keep(results, config, page, title, add, networks, root) if results else None
     data = sorted(path.parent for path in (root / "studies").rglob(f"stored/{STORED}"))
     # Pages of stored studies, which are written as a whole.
     written = {folder.parent / "README.md": folder.parent.name for folder in data}
@@ -135,7 +137,9 @@ def write_docs(
     return changed
 
 
-def _keep(results: str | Path, config: str | None, page: str | None, title: str | None, add: bool, root: Path) -> Path:
+def _keep(
+    results: str | Path, config: str | None, page: str | None, title: str | None, add: bool, networks: bool, root: Path
+) -> Path:
     """Stores the text files of results beside the page; returns the page."""
     if not config or not page:
         raise UserError(
@@ -147,7 +151,7 @@ def _keep(results: str | Path, config: str | None, page: str | None, title: str 
     preset = Preset.load(*preset_files(config, root))
     asked = {run: row_digest(preset, run) for run in preset.runs}
     about = {"preset": config, "title": title or preset.config["title"]}
-    store(results, path.parent / "stored", about, asked, add=add)
+    store(results, path.parent / "stored", about, asked, add=add, networks=networks)
     return path
 
 
