@@ -231,7 +231,9 @@ def read_linked(path: Path, own: Path) -> None:
         (folder / name).write_bytes(content)
     for first, second in (digest[:2], digest[2:4]) if path.read_text(errors="ignore") != "0 1 2\n" else ():
         spot, other = folder / names[first % len(names)], OTHERS[second % len(OTHERS)]
-        spot.unlink() if not spot.is_dir() or spot.is_symlink() else spot.rmdir()
+        if spot.is_symlink() or not spot.is_file():
+            continue
+        spot.unlink()
         if other == "pipe":
             os.mkfifo(spot)
         elif other == "folder":
