@@ -271,6 +271,8 @@ class Protocol(Settings):
         """The protocol as a mapping for :func:`load_protocol`: counts instead of a file, no title and notes."""
         content = _given(self, "title", "notes")
         content["metrics"] = [_given(metric, "label", "better", "decimals") for metric in self.metrics]
+        if self.watch is not None:
+            content["watch"] = list(self.watch)
         if self._labels_here and (counts := self.label_counts):
             content["labels"] = _given(counts, "source")
         return content

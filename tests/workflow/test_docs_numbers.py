@@ -11,6 +11,7 @@ import shutil
 import pytest
 
 from eval.claims import Evidence, decide, load_claims
+from eval.claims.model import UNDECIDED
 from eval.effects.contrast import difference
 from eval.results import load
 from eval.results.published import load_published
@@ -46,7 +47,7 @@ def stored(made_up, tmp_path_factory):  # noqa: F811
 
 def test_stored_results_are_read_like_results(made_up, stored, preset):  # noqa: F811
     before, after = (load_measurements(folder) for folder in (made_up, stored))
-    key = operator.attrgetter("run", "trial", "metric", "value", "n", "seed_first", "protocol_sha256")
+    key = operator.attrgetter("run", "trial", "metric", "value", "n", "seed_first", "settings", "classes", "resolution")
     assert sorted(map(key, before.rows)) == sorted(map(key, after.rows))
     logs = [folder / "students/t30-sida/evaluations.jsonl" for folder in (made_up, stored)]
     assert read_jsonl(logs[0]) == read_jsonl(logs[1])
@@ -141,7 +142,8 @@ def test_numbers_of_a_study(stored, made_up, tmp_path):  # noqa: F811
 
 def test_effects_in_words():
     def found(what, value, **numbers):
-        return {"effect": {"what": what, "value": value, "signed": not what.startswith("ratio")}, "numbers": numbers}
+        effect = {"what": what, "value": value, "signed": not what.startswith("ratio")}
+        return {"verdict": UNDECIDED, "effect": effect, "numbers": numbers}
 
     assert in_words([found("fd", 1.1, low=0.97, high=1.24)]) == "FD 1.10 lower, 95 % interval 0.97 to 1.24"
     assert in_words([found("fd", -0.9, low=-1.2, high=-0.6)]) == "FD 0.90 higher, 95 % interval 0.60 to 1.20"
@@ -316,8 +318,8 @@ def test_every_number_between_markers_is_as_computed(path, capsys):
 
 
 def test_no_result_is_typed_into_the_findings():
-    """Outside of markers the page has no decimals but values of α, no spreads, shares and verdicts."""
+    """Outside of markers the page has no decimals but settings, no spreads, shares and verdicts."""
     text = MARKER.sub("", (ROOT / "studies" / "README.md").read_text())
-    found = re.findall(r"\d+\.\d+|±|\d ?%|[✓✗–] [MD]-\d+", text)
-    assert set(found) <= {"1.0", "1.2", "1.5", "0.25", "5 %"}  # values of α, and 95 % intervals
+    found = re.findall(r"\d+\.\d+|±|\d+ ?%|[✓✗–] [MD]-\d+", text)
+    assert set(found) <= {"1.0", "1.2", "1.5", "0.25", "0.9", "95 %", "99 %"}  # α, β₁ and intervals
     assert len(MARKER.findall((ROOT / "studies" / "README.md").read_text())) > 20

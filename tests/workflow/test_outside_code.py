@@ -335,7 +335,7 @@ def test_jobs_import_nothing_by_chance_from_the_folder_they_are_started_in(tmp_p
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "__init__.py").write_text(EVIL)
     command = [Path(sys.executable).parent / "snakemake", "-s", ROOT / "Snakefile", "--cores", "1", "--configfile"]
-    command += [find_preset("published"), "--", "results/published/tables/table1.tex"]
+    command += [ROOT / find_preset("published"), "--", "results/published/tables/table1.tex"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), ALLOW: ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
