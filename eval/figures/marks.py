@@ -50,16 +50,16 @@ class Mark:
     @property
     def ends(self) -> tuple[float, float] | None:
         """Ends of the interval; None for one training."""
-        return interval_of([single.value for single in self.singles], self.interval, self.scatter)
+        return interval_ends([single.value for single in self.singles], self.interval, self.scatter)
 
     @property
     def x_ends(self) -> tuple[float, float] | None:
         """Ends of the interval of the horizontal position; None for one training or equal positions."""
         places = [single.x for single in self.singles]
-        return interval_of(places, self.interval) if len(set(places)) > 1 else None
+        return interval_ends(places, self.interval) if len(set(places)) > 1 else None
 
 
-def interval_of(
+def interval_ends(
     values: Sequence[float], kind: str, scatter: tuple[float, int] | None = None
 ) -> tuple[float, float] | None:
     """Ends of an interval of values.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from eval.measuring.measure import threads
-from eval.results.analyses import FORMAT, Inputs, load_analysis
+from eval.results.analyses import ANALYSIS_FORMAT, Inputs, load_analysis
 from sida.config.mapping import Settings, from_mapping
 from sida.config.ranges import Natural
 from sida.errors import UserError
@@ -87,7 +87,7 @@ def analyse(spec: Mapping[str, Any], out: str | os.PathLike[str], where: str = "
     hashes = {key: sha256_file(path) for key, path in networks.items()}
     hashes |= {key: sha256_json(given[key]) for key in ("dataset", "protocol") if given[key]}
     record = {
-        "format": FORMAT,
+        "format": ANALYSIS_FORMAT,
         "analysis": settings.analysis,
         "function": settings.function,
         "code_sha256": settings.code_sha256,

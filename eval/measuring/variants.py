@@ -72,7 +72,7 @@ def compare_variants(
         options = {name: dict((extractor_options or {}).get(name, {}))}
         score = score_images(
             images,
-            dataclasses.replace(asked, metrics=changed, selection=None),
+            dataclasses.replace(asked, metrics=changed, selection=None, watch=None),
             trials,
             num_samples,
             name=name,

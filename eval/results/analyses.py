@@ -19,7 +19,7 @@ from sida.config.plugins import load_file_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json
 
-FORMAT = "sida-analysis/1"
+ANALYSIS_FORMAT = "sida-analysis/1"
 #: A number, a value with the ends of its interval, or None if the settings give no such number.
 Fact = float | Sequence[float] | None
 
@@ -149,8 +149,10 @@ def read_analysis(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with `sida-eval analyse --spec SPEC --out {path}`")
     found = read_hashed_json(path, "make it again with `sida-eval analyse`")
-    whole = found.get("format") == FORMAT and all(isinstance(found.get(key), Mapping) for key in ("facts", "curves"))
+    whole = found.get("format") == ANALYSIS_FORMAT and all(
+        isinstance(found.get(key), Mapping) for key in ("facts", "curves")
+    )
     lengths = {len(v) if isinstance(v, list) else 0 for v in found["curves"].values()} if whole else set()
     if not whole or len(lengths) > 1 or 0 in lengths:
-        raise UserError(f"{path}: is not written by `sida-eval analyse` (format {FORMAT}); make it again")
+        raise UserError(f"{path}: is not written by `sida-eval analyse` (format {ANALYSIS_FORMAT}); make it again")
     return found

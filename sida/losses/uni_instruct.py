@@ -12,14 +12,14 @@ from sida.losses.sida import LOGIT_LIMIT, SiDALoss
 from sida.losses.terms import keep, mean_of_kept
 
 #: f-divergences between data and generator.
-Divergence = Literal["forward-kl", "reverse-kl", "jeffreys", "chi-square", "jensen-shannon"]
+ExpandedDivergence = Literal["forward-kl", "reverse-kl", "jeffreys", "chi-square", "jensen-shannon"]
 #: Estimates of the density ratio.
 Ratio = Literal["released", "logits"]
 #: Smallest and largest ratio of ``logits``; f-distill's.
 RATIO_RANGE = (0.1, 20.0)
 
 
-def expansion_weight(ratio: torch.Tensor, divergence: Divergence) -> torch.Tensor:
+def expansion_weight(ratio: torch.Tensor, divergence: ExpandedDivergence) -> torch.Tensor:
     """Weight ``w = r² f''(r)`` of the SiD term; for ``jeffreys`` the mixture 0.6 + 0.4 r of the released code.
 
     Args:
@@ -56,13 +56,13 @@ class UniInstructLoss(SiDALoss):
     Source: a-little-hoof/Uni_Instruct:fsim_training/fsim_training_loop.py (``released``); docs/differences.md.
     """
 
-    divergence: Divergence = "forward-kl"
+    divergence: ExpandedDivergence = "forward-kl"
     ratio: Ratio = "released"
     variance_reduction: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("divergence", get_args(Divergence)), ("ratio", get_args(Ratio))):
+        for name, known in (("divergence", get_args(ExpandedDivergence)), ("ratio", get_args(Ratio))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 

@@ -27,7 +27,7 @@ TRUTH = {
     "data": (None, {"fd": 0.42, "fd_pixel": 0.021, "is": 9.86, "precision": 0.94, "recall": 0.93, "accuracy": 0.996}),
     "teacher-nfe35": (
         35,
-        {"fd": 7.52, "fd_pixel": 0.386, "is": 8.4, "precision": 0.7, "recall": 0.8, "accuracy": 0.92},
+        {"fd": 7.52, "fd_pixel": 0.236, "is": 8.4, "precision": 0.7, "recall": 0.8, "accuracy": 0.92},
     ),
     "teacher-nfe19": (19, {"fd": 9.1, "fd_pixel": 0.52, "is": 8.2, "precision": 0.66, "recall": 0.8, "accuracy": 0.91}),
     "sid-a1.2": (1, {"fd": 5.93, "fd_pixel": 0.464, "is": 9.1, "precision": 0.78, "recall": 0.61, "accuracy": 0.97}),

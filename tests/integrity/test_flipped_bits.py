@@ -13,7 +13,7 @@ from eval.features.pixels import PixelExtractor
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import read_own, write_own
 from eval.measuring.trial import TrialSums
-from eval.results.analyses import FORMAT, read_analysis
+from eval.results.analyses import ANALYSIS_FORMAT, read_analysis
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import load_measurements
 from eval.results.training_logs import read_evaluations, read_ticks
@@ -85,7 +85,7 @@ class Trial:
 
 class Csv:
     def make(self, folder):
-        write_csv(folder / "measurements.csv", [trial(), {**trial(6.5), "trial": 1}])
+        write_csv(folder / "measurements.csv", [trial(), {**trial(6.5), "trial": 1, "seeds": [40, 79]}])
         return folder / "measurements.csv"
 
     def use(self, path):
@@ -194,7 +194,7 @@ class AnalysisFile:
     def make(self, folder):
         write_hashed_json(
             folder / "model.json",
-            {"format": FORMAT, "facts": {"lag": 0.125, "divisor_2": 7e-3}, "curves": {"t": [0.5]}},
+            {"format": ANALYSIS_FORMAT, "facts": {"lag": 0.125, "divisor_2": 7e-3}, "curves": {"t": [0.5]}},
         )
         return folder / "model.json"
 

@@ -12,7 +12,7 @@ from sida.config.resources import ROOT
 from sida.files.atomic import write_hashed_json
 from tests.workflow.workspace import settings_of
 from workflow.cli import sida_main
-from workflow.planning.observed import FORMAT, card_of
+from workflow.planning.observed import RATES_FORMAT, card_of
 from workflow.planning.rates import load_assumptions
 
 
@@ -65,7 +65,7 @@ def write_rates(folder, **changes):
     path = folder / "results" / "gpu" / "rates.json"
     path.parent.mkdir(parents=True)
     trainings = [{"fp16": True, "operations_per_second": rate * 1e12} for rate in (200, 250, 260)]
-    found = {"format": FORMAT, "device": "NVIDIA H100 80GB HBM3", "card": "H100", "trainings": trainings}
+    found = {"format": RATES_FORMAT, "device": "NVIDIA H100 80GB HBM3", "card": "H100", "trainings": trainings}
     write_hashed_json(path, found | changes)
 
 

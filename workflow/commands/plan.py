@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sida.errors import UserError
     from workflow.planning.plan import make_plan, show_plan
+    from workflow.preset.files import preset_files
     from workflow.preset.outside_code import outside_code_of
 
     if args.gpus < 1:
@@ -85,6 +85,7 @@ def make_jobs(
     from workflow.planning.observed import read_rates
     from workflow.planning.rates import load_assumptions
     from workflow.preset import Preset
+    from workflow.preset.files import preset_files
     from workflow.preset.rehearsal import check_preset
 
     loaded = Preset.load(*(preset_files(preset) if isinstance(preset, str) else preset))
@@ -100,13 +101,3 @@ def make_jobs(
 def preset_argument(parser: argparse.ArgumentParser, about: str, **settings: Any) -> None:
     """Declares ``--preset NAME|FILE``, the one way to name a preset; ``--config`` is its older spelling."""
     parser.add_argument("--preset", "--config", dest="preset", metavar="NAME|FILE", help=about, **settings)
-
-
-def preset_files(presets: str) -> list[Path]:
-    """Files of presets, by their names or paths with spaces between them."""
-    from workflow.preset.files import find_preset
-
-    if os.path.exists(presets):
-        # One path, in which there may be spaces.
-        return [find_preset(presets)]
-    return [find_preset(name) for name in presets.split() or [presets]]

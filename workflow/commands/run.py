@@ -61,8 +61,9 @@ def run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
     from sida.config.resources import CHECKOUT, ROOT
     from sida.errors import UserError
-    from workflow.commands.plan import make_jobs, preset_files
+    from workflow.commands.plan import make_jobs
     from workflow.planning.plan import make_plan
+    from workflow.preset.files import preset_files
     from workflow.preset.startup import check_folder, check_profile, check_records
 
     if not CHECKOUT:

@@ -28,8 +28,8 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_path, read_hashed_json, sha256_json, write_hashed_json
 from sida.files.content_hash import HASH_KEY, csv_text
 from sida.files.text_files import gzip_bytes, read_csv
-from workflow.docs.study import preset_files
 from workflow.preset import Preset
+from workflow.preset.files import preset_files
 from workflow.preset.spec_files import row_digest
 
 _COVARIANCES = ("frechet", "frechet_infinity")

@@ -24,8 +24,9 @@ from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers
 from workflow.docs.repeated import repeated_table
 from workflow.docs.settings import schemas
-from workflow.docs.study import Study, opened, preset_files
+from workflow.docs.study import Study, opened
 from workflow.preset import Preset
+from workflow.preset.files import preset_files
 from workflow.preset.spec_files import row_digest
 
 MARKER = re.compile(r"<!--= (?P<words>.*?) -->(?P<text>.*?)<!--/-->", re.DOTALL)
@@ -104,7 +105,8 @@ def write_docs(
     """
     if results and check:
         raise UserError("--store and --check exclude each other")
-    preset_files(config or "", root)  # faults of an option are told first
+    if config:
+        preset_files(config, root)  # faults of an option are told first
     kept = _keep(results, config, page, title, add, networks, root) if results else None
     data = sorted(path.parent for path in (root / "studies").rglob(f"stored/{STORED}"))
     # Pages of stored studies, which are written as a whole.

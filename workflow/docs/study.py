@@ -28,7 +28,7 @@ from sida.files.atomic import read_hashed_json, write_text
 from workflow.docs.counts import planned
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
-from workflow.preset.files import find_preset
+from workflow.preset.files import preset_files
 
 
 class Study:
@@ -188,11 +188,6 @@ class Study:
                 path.unlink()
         for name, path in sorted(drawn.items()):
             reduced(path, pictures / f"{name}.png")
-
-
-def preset_files(named: str, root: Path) -> list[Path]:
-    """Files of presets, by names or by paths below ``root``, with spaces between them."""
-    return [root / one if (root / one).is_file() else find_preset(one) for one in named.split()]
 
 
 @contextlib.contextmanager

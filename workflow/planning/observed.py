@@ -22,7 +22,7 @@ from workflow.planning.rates import Assumptions
 
 #: Rates that `sida plan` takes where they are there: those of the preset ``gpu``, in the current folder.
 FILE = Path("results/gpu/rates.json")
-FORMAT = "sida-rates/1"
+RATES_FORMAT = "sida-rates/1"
 #: The card of the official code's published hours (Table 8 of SiDA), which its rate in ``plan.yaml`` comes from.
 OFFICIAL = "H100"
 SECONDS = 1.0
@@ -55,7 +55,7 @@ def observe(jobs: Jobs) -> dict[str, Any]:
             peak["float16"] = _peak(torch.float16, device)
         extractors = dict(_extractors(jobs, device))
     return {
-        "format": FORMAT,
+        "format": RATES_FORMAT,
         "device": name,
         "card": card_of(name, jobs.costs.assumptions),
         "memory_gb": card and card.total_memory / 1e9,
@@ -80,8 +80,8 @@ def read_rates(path: Path = FILE) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found = read_hashed_json(path, "remove it, or write it again with `sida rates`")
-    if found.get("format") != FORMAT:
-        raise UserError(f"{path}: format must be '{FORMAT}'; remove it, or write it again with `sida rates`")
+    if found.get("format") != RATES_FORMAT:
+        raise UserError(f"{path}: format must be '{RATES_FORMAT}'; remove it, or write it again with `sida rates`")
     rates: dict[bool, list[float]] = {}
     for training in found["trainings"]:
         rates.setdefault(training["fp16"], []).append(training["operations_per_second"])

@@ -542,7 +542,7 @@ def test_demo_claims_are_decided_on_the_demo_and_say_what_they_speak_about(tmp_p
     assert [path.suffix for path in paths] == [".md", ".json", ".html"]
     assert "99 % interval" in paths[2].read_text()
     record = json.loads(paths[1].read_text())
-    assert {c["verdict"] for c in record["claims"]} == {"supported", "not decided here"}
+    assert {c["verdict"] for c in record["claims"]} == {"supported", "contradicted", "not decided here"}
     assert record["claims"][0]["findings"][0]["numbers"]["a_n"] == 10
 
 
@@ -583,7 +583,9 @@ def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset
                 places = {place: [r for r in named if r.alpha == place] for place in {run.alpha for run in named}}
                 needed = part.seeds if preset != "demo" else 1
                 assert min(map(len, places.values())) >= needed, f"{claim.id}: too few seeds of {operand}"
-            if part.quantity is None and part.rule not in ("BARRIER", "LAYERS"):
+            if part.rule == "FACT":
+                assert {run.run for run in named} <= set(whole.analysed(part.of)), f"{claim.id}: {part.of} of {operand}"
+            elif part.quantity is None:
                 measured = {metric.key for run in named for metric in whole.protocol(run).metrics}
                 assert part.metric in measured, f"{claim.id}: {part.metric} of {operand}"
             checked += 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eval.figures import load_figure_layout
 from eval.figures.build import build_figure
-from eval.figures.marks import interval_of
+from eval.figures.marks import interval_ends
 from eval.figures.points import difference_of, gather_points
 from eval.figures.points_plot import LOST_LABEL, ONE_LABEL, draw_points
 from eval.figures.sources import Sources
@@ -304,12 +304,12 @@ def test_a_fault_in_a_layout_is_one_line(tmp_path, change, message):
     st.lists(st.floats(-100, 100), min_size=2, max_size=9), st.floats(-50, 50), st.sampled_from(["t95", "std", "range"])
 )
 def test_intervals_hold_their_mean_and_move_with_it(values, shift, kind):
-    low, high = interval_of(values, kind)
+    low, high = interval_ends(values, kind)
     middle = statistics.fmean(values)
     assert low - 1e-9 <= middle <= high + 1e-9
-    moved = interval_of([value + shift for value in values], kind)
+    moved = interval_ends([value + shift for value in values], kind)
     assert moved == pytest.approx((low + shift, high + shift), abs=1e-6)
-    assert interval_of(values[:1], kind) is None
+    assert interval_ends(values[:1], kind) is None
     if kind == "t95" and len(values) == 2:
         assert high - middle == pytest.approx(12.706 * abs(values[0] - values[1]) / 2, rel=1e-3, abs=1e-9)
     assert math.isfinite(high - low)

@@ -24,8 +24,9 @@ from eval.features import get_extractor, registry
 from eval.frechet import frechet_distance
 from eval.inception_score import inception_score
 from eval.measuring.kinds import Frechet, Precision
-from eval.measuring.measure import Measurer, measure
+from eval.measuring.measure import Measurer, measure, overlapped
 from eval.measuring.shards import measure_shard, merge_shards
+from eval.measuring.spec import MeasureSpec
 from eval.precision_recall import precision_recall
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
@@ -630,15 +631,15 @@ def grey(seeds, file, device):
 
 
 def test_metrics_are_computed_beside_the_next_trial_in_order_and_faults_come_through():
-    from eval.measuring.measure import _overlapped
-
-    for threaded in (False, True):
+    spec = MeasureSpec(run="r", method="data", sampler={"kind": "data"}, protocol="digits", dataset=DIGITS)
+    for count in (1, 2):
+        limited = dataclasses.replace(spec, threads=count)
         done: list[int] = []
-        with _overlapped(threaded) as beside:
+        with overlapped(limited) as beside:
             for number in range(5):
                 beside(functools.partial(done.append, number))
         assert done == [0, 1, 2, 3, 4]
-        with pytest.raises(ZeroDivisionError), _overlapped(threaded) as beside:
+        with pytest.raises(ZeroDivisionError), overlapped(limited) as beside:
             beside(lambda: 1 / 0)
 
 

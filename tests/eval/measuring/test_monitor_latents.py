@@ -76,6 +76,7 @@ def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypat
     protocol = yaml.safe_load(find("protocols", "imagenet512").read_text()) | {"selection": selection}
     score = {"key": "is", "kind": "inception_score", "extractor": "inception", "splits": 4}
     protocol["metrics"] = [*protocol["metrics"], score]
+    protocol["watch"] = [*protocol["watch"], "is"]
     options = {
         "inception": {"path": str(write_inception(tmp_path / "inception.pt"))},
         "dinov2": {"repository": str(write_hub(tmp_path / "hub")), "weights": "hub"},

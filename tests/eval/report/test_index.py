@@ -20,12 +20,11 @@ CSS = (ROOT / "eval" / "report" / "index" / "template.css").read_text()
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def build(folder, layouts, inputs, mode=()):
+def build(folder, layouts, inputs, mode=(), study="demo"):
     for layout in layouts:
-        path = ROOT / "config" / "tables" / f"{layout}.yaml"
         out = str(folder / "tables" / f"{layout}.tex")
-        assert main(["table", "--layout", str(path), *inputs, *mode, "--out", out]) == 0
-    claims = ["claims", "--claims", str(ROOT / "studies/demo/claims.yaml"), *inputs, "--results", str(folder)]
+        assert main(["table", "--layout", layout, *inputs, *mode, "--out", out]) == 0
+    claims = ["claims", "--claims", str(ROOT / "studies" / study / "claims.yaml"), *inputs, "--results", str(folder)]
     assert main([*claims, "--out", str(folder / "claims.md")]) == 0
 
 
@@ -47,7 +46,7 @@ def released(tmp_path_factory):
     """A preset like `released`: published beside measured."""
     folder = tmp_path_factory.mktemp("p") / "released"
     inputs = ["--measurements", str(write_released(folder)), "--runs", str(ROOT / "studies/papers/runs/released.tsv")]
-    build(folder, ["table1", "table4"], inputs, ["--mode", "audit"])
+    build(folder, ["table1", "table4"], inputs, ["--mode", "audit"], study="papers")
     write_index(folder, folder / "index.html")
     return folder
 

@@ -9,7 +9,7 @@ import pytest
 from eval.claims import Claim, Operand, Part, decide
 from eval.claims.amounts import amount
 from eval.figures.build import build_figure
-from eval.results.analyses import FORMAT
+from eval.results.analyses import ANALYSIS_FORMAT
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
@@ -27,7 +27,7 @@ def hill(height):
 
 
 def write(folder, run, curves):
-    record = {"format": FORMAT, "run": run, "facts": facts(curves), "about": LINE.facts, "curves": curves}
+    record = {"format": ANALYSIS_FORMAT, "run": run, "facts": facts(curves), "about": LINE.facts, "curves": curves}
     write_hashed_json(folder / "analyses/barriers" / f"{run}.json", record)
 
 

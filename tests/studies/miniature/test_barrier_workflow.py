@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from eval.results.analyses import FORMAT, read_analysis
+from eval.results.analyses import ANALYSIS_FORMAT, read_analysis
 from eval.results.stored import store
 from sida.config.resources import ROOT
 from sida.errors import UserError
@@ -89,7 +89,7 @@ def test_an_analysis_of_another_network_is_found(tmp_path):
     asked = {role: f"results/x/{path.relative_to(tmp_path)}" for role, path in files.items()}
     write_json(tmp_path / "specs/analyses/barriers/s.json", asked)
     inputs = {role: sha256_file(path) for role, path in files.items()}
-    record = {"format": FORMAT, "run": "s", "facts": {}, "curves": CURVES, "inputs": inputs}
+    record = {"format": ANALYSIS_FORMAT, "run": "s", "facts": {}, "curves": CURVES, "inputs": inputs}
     write_hashed_json(tmp_path / "analyses/barriers/s.json", record)
     report = verify(tmp_path)
     assert (report.faults, report.counts["parents that are here"]) == ([], 2)
@@ -102,7 +102,7 @@ def test_stored_curves_come_back(tmp_path):
     results, stored = tmp_path / "results", tmp_path / "stored"
     results.mkdir()
     write_csv(results / "measurements.csv", measurement_lines(1, 10, {"b": (1, {"fd": 5.0})}))
-    record = {"format": FORMAT, "run": "b", "facts": {}, "curves": CURVES}
+    record = {"format": ANALYSIS_FORMAT, "run": "b", "facts": {}, "curves": CURVES}
     write_hashed_json(results / "analyses/barriers/b.json", record)
     store(results, stored, {}, {})
     assert read_analysis(stored / "analyses/barriers/b.json")["curves"] == CURVES

@@ -8,7 +8,7 @@ import pytest
 
 from eval.claims import Claim, Operand, Part, decide
 from eval.figures.build import build_figure
-from eval.results.analyses import FORMAT
+from eval.results.analyses import ANALYSIS_FORMAT
 from sida.config.resources import ROOT
 from sida.files.atomic import write_hashed_json
 from studies.questions.layers import LAYERS, facts
@@ -21,7 +21,13 @@ LOW, HIGH, FLAT = (4.0, 2.0, 1.0), (1.0, 2.0, 4.0), (1.0, 1.1, 1.2)
 
 
 def write(folder, run, curves, factor=2.0):
-    record = {"format": FORMAT, "run": run, "facts": facts(curves, factor), "about": LAYERS.facts, "curves": curves}
+    record = {
+        "format": ANALYSIS_FORMAT,
+        "run": run,
+        "facts": facts(curves, factor),
+        "about": LAYERS.facts,
+        "curves": curves,
+    }
     write_hashed_json(folder / f"analyses/layers/{run}.json", record)
 
 
