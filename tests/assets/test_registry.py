@@ -26,8 +26,8 @@ def write(path: Path, *rows: dict, columns=ASSET_COLUMNS) -> Path:
 def test_the_shipped_registry_is_valid_and_has_what_the_papers_need():
     registry = load_registry(ROOT / "config/assets.tsv")
     kinds = [asset.kind for asset in registry.values()]
-    assert kinds.count("network") == 43
-    assert kinds.count("gdd-network") == 5
+    assert kinds.count("network") >= 43
+    assert kinds.count("gdd-network") >= 5
     for needed in ("inception", "dinov2-vitl14", "sd-vae-ft-mse", "fid-ref-img512", "ref-batch-imagenet64"):
         assert registry[needed].url.startswith("https://")
     for name in ("cifar10", "ffhq64", "afhqv2", "imagenet64"):

@@ -42,19 +42,19 @@ def encoded(data: bytes, rng: Random) -> bytes:
         raise ValueError("no text") from None
 
 
-def copied(*paths: str):
-    """Writes copies of files of ``config``."""
+def copied(*paths: str, name: str = ""):
+    """Writes copies of files of the checkout, one of them under another name."""
 
     def write(folder: Path) -> None:
         for path in paths:
-            shutil.copy(CONFIG / path, folder / Path(path).name)
+            shutil.copy(ROOT / path, folder / (name or Path(path).name))
 
     return write
 
 
 def write_sheets(folder: Path) -> None:
     """The demo's sheet, and rows as the workflow hands them on."""
-    copied("runs/demo.tsv")(folder)
+    copied("studies/demo/runs.tsv", name="demo.tsv")(folder)
     rows = '{"runs": [{"run": "a", "label": "A", "method": "sid", "alpha": 1.2, "seed": 3, "family": "One"}]}'
     (folder / "rows.json").write_text(rows)
 
@@ -73,14 +73,16 @@ def write_assets(folder: Path) -> None:
 
 def write_specs(folder: Path) -> None:
     """Specs of both trainings."""
-    copied("recipes/cifar10.yaml")(folder)
+    copied("studies/papers/recipes/cifar10.yaml")(folder)
     teacher = '{"name": "t", "dataset": {"name": "d", "kind": "digits"}, "network": {"class": "EDMPrecond", "kwargs": '
     teacher += '{"img_resolution": 8}}, "total_kimg": 30, "batch_size": 128, "lr": 3e-3, "betas": [0.9, 0.99]}'
     (folder / "teacher.json").write_text(teacher)
     student = '{"name": "s", "dataset": {"name": "d", "kind": "digits"}, "method": "sida", "teacher": "t.safetensors", '
     student += '"total_kimg": 3, "batch_size": 12, "lr": 1e-3, "alpha": 1.0, "evaluation": {"every_kimg": 1, '
     student += '"monitor": '
-    (folder / "student.json").write_text(student + '"a:b", "kwargs": {"n": [1, 2.5, null]}}, "options": {"x": "y"}}')
+    (folder / "student.json").write_text(
+        student + '"a:b", "kwargs": {"n": [1, 2.5, null]}}, "options": {"discriminator": "separate"}}'
+    )
 
 
 def read_training(path: Path, folder: Path) -> None:
@@ -105,7 +107,10 @@ def read_protocol(path: Path, folder: Path) -> None:
 
 def write_layouts(folder: Path) -> None:
     """Layouts of a table and of a figure."""
-    copied("tables/main.yaml", "tables/table2.yaml", "figures/convergence.yaml", "figures/samples.yaml")(folder)
+    copied(
+        *("config/tables/main.yaml", "studies/papers/tables/table2.yaml"),
+        *("config/figures/convergence.yaml", "config/figures/samples.yaml"),
+    )(folder)
 
 
 def read_layouts(path: Path, folder: Path) -> None:
@@ -148,8 +153,14 @@ READERS = (
     Reader("sample sheet", write_sheets, read_sheet, (*_SHEET, json_text, JSON_BOMBS)),
     Reader("asset registry", write_assets, lambda path, _: load_registry(path), _SHEET, quick=50),
     Reader("training settings", write_specs, read_training, (json_text, json_text, JSON_BOMBS, *_YAML), quick=50),
-    Reader("preset", copied("demo.yaml"), read_preset, _YAML, quick=25),
-    Reader("protocol", copied("protocols/digits.yaml", "protocols/cifar10.yaml"), read_protocol, _YAML, quick=50),
+    Reader("preset", copied("studies/demo/preset.yaml", name="demo.yaml"), read_preset, _YAML, quick=25),
+    Reader(
+        "protocol",
+        copied("config/protocols/digits.yaml", "config/protocols/cifar10.yaml"),
+        read_protocol,
+        _YAML,
+        quick=50,
+    ),
     Reader("layout", write_layouts, read_layouts, _YAML, quick=25),
     Reader("claims", write_claims, lambda path, _: load_claims(path), _YAML, quick=15),
     Reader("measured and published numbers", write_numbers, read_numbers, _NUMBERS),

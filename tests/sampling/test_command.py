@@ -292,7 +292,7 @@ def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
         (["--out", "x", "--batch", "0"], "batch_size: must be at least 1"),
         (["--out", "x", "--sampler", "huen"], "sampler: unknown sampler 'huen'"),
         (["--out", "x", "--class-labels", "11"], "class labels: must be between 0 and 9"),
-        (["--out", "x", "--class-labels", "unifrom"], "must be uniform, empirical or a class, got 'unifrom'"),
+        (["--out", "x", "--class-labels", "unifrom"], "must be uniform, balanced, empirical or a class, got 'unifrom'"),
         (["--out", "x", "--sampler", "heun:3,guidance=2"], "guidance 2.0 needs a guiding network"),
         (["--out", "x", "--sampler", "data"], "'data' resamples a data set"),
         (["--out", "x", "--grid", "g.png", "--grid-size", "0x3"], "grid_size: '0x3' must be ROWSxCOLUMNS"),

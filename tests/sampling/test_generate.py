@@ -161,7 +161,7 @@ def test_networks_without_classes():
     assert images.shape == (3, 1, 8, 8)
     with pytest.raises(UserError, match="the network has no classes; leave the class out"):
         generate(unconditional, range(3), class_labels=2)
-    with pytest.raises(UserError, match="must be uniform, empirical or a class, got 'unifrom'"):
+    with pytest.raises(UserError, match="must be uniform, balanced, empirical or a class, got 'unifrom'"):
         generate(unconditional, range(3), class_labels="unifrom")
 
 
@@ -253,7 +253,7 @@ def test_contradicting_arguments_are_one_line_errors(net, digits):
         ({"class_labels": "empirical"}, "'empirical' draws from a data set"),
         ({"class_labels": 10}, "between 0 and 9"),
         ({"class_labels": [1]}, "1 classes for 4 seeds"),
-        ({"class_labels": "unform"}, "must be uniform, empirical or a class"),
+        ({"class_labels": "unform"}, "must be uniform, balanced, empirical or a class"),
     ]:
         with pytest.raises(UserError, match=message):
             list(generate(net, range(4), **kwargs))

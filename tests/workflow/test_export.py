@@ -27,7 +27,9 @@ def exported(tmp_path_factory):
     facts |= {"settings": "frechet", "network_sha256": digest, "date": "2026-11-22", "origin": ""}
     others = {**facts, "run": "sid-a1.0", "network_sha256": "2" * 64}
     rows = [{**facts, "trial": trial, "value": 4.0 + trial} for trial in range(3)]
-    write_csv(preset / "measurements.csv", [], [*rows, *({**others, "trial": t, "value": 9.0} for t in range(3))])
+    write_csv(
+        preset / "measurements.csv", [], [*rows, *({**others, "trial": t, "value": 98765.0 + t} for t in range(3))]
+    )
     assert sida_main(["export", str(network.parent), "--to", "hf", str(folder / "hf"), "--license", "cc0-1.0"]) == 0
     return folder / "hf", network
 
@@ -57,7 +59,7 @@ def test_the_card_has_the_measurements_of_this_very_file(exported):
     assert card["license"] == "cc0-1.0"
     assert "| fd | 5 ± 1 | 3 | 100 |" in text
     assert sha256_file(network) in text
-    assert "9" not in text.split("## Measurements")[1].split("## Training")[0].replace("cc0", "")
+    assert "98765" not in text.split("## Measurements")[1].split("## Training")[0].replace("cc0", "")
     assert (folder / "samples.png").is_file()
     huggingface_hub = pytest.importorskip("huggingface_hub")
     (found,) = huggingface_hub.ModelCard.load(folder / "README.md").data.eval_results

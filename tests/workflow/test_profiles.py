@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sida.config.resources import ROOT
-from tests.workflow.workspace import PRESETS, forked_snakemake
-from workflow.preset.files import find_preset
+from tests.workflow.workspace import forked_snakemake
+from workflow.preset.files import find_preset, presets
 
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
 SITE = "gpu: H100\ngpus_per_node: 4\npartition: main\ngpu_partition: cards\naccount: ours\n"
@@ -22,7 +22,7 @@ def run(folder, profile, preset, *arguments, site=SITE):
     (folder / "site.yaml").write_text(site)
     more = {"slurm": [], "generic": ["--cluster-generic-submit-cmd", "sh"]}.get(profile, ["--cores", "2"])
     words = ["-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles" / profile), *more]
-    words += ["--configfile", str(find_preset(preset)), *arguments]
+    words += ["--configfile", str(ROOT / find_preset(preset)), *arguments]
     return forked_snakemake(folder, *words, environment={"SIDA_SITE": "site.yaml"})
 
 
@@ -35,7 +35,7 @@ def quick(profile, preset):
     ("profile", "preset"),
     [
         pytest.param(profile, preset, marks=[] if quick(profile, preset) else pytest.mark.slow)
-        for preset in (path.stem for path in PRESETS)
+        for preset in presets()
         for profile in PROFILES
     ],
 )
