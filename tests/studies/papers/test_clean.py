@@ -1,13 +1,13 @@
 """FID (clean) and KID beside Tables 1, 2, 5 and 6: studies/papers/clean.yaml behind studies/papers/released.yaml."""
 
 import pytest
-import yaml
 
 from eval.results.published import load_published
 from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout
 from sida.config.resources import ROOT, find
 from sida.errors import UserError
+from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
 from workflow.preset.rehearsal import _placeholders, check_preset, unshown_rows
 from workflow.preset.targets import Targets
@@ -15,18 +15,17 @@ from workflow.preset.targets import Targets
 TABLES = {"clean-table1": "cifar10", "clean-table2": "cifar10", "clean-table5": "ffhq64", "clean-table6": "afhqv2"}
 
 
-def content(name):
-    return yaml.safe_load((ROOT / f"studies/papers/{name}.yaml").read_text())
+PAPERS = ROOT / "studies" / "papers"
 
 
 @pytest.fixture(scope="module")
 def released():
-    return Preset(content("released"), "released.yaml")
+    return Preset.load(PAPERS / "released.yaml")
 
 
 @pytest.fixture(scope="module")
 def clean():
-    return Preset(content("released") | content("clean"), "clean.yaml")
+    return Preset.load(PAPERS / "released.yaml", PAPERS / "clean.yaml")
 
 
 def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
@@ -44,7 +43,7 @@ def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
 
 def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
     more = set(clean.runs) - set(released.runs)
-    assert len(more) == 28
+    assert len(more) == 31
     assert all(clean.runs[run].sampler == released.runs[run.rpartition(".")[0]].sampler for run in more)
     assert {clean.runs[run].method for run in more} == {"external"}
     for run in released.runs:
@@ -55,7 +54,7 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
 def test_clean_numbers_have_columns_without_a_published_side(clean, name):
     protocol = f"{TABLES[name]}-clean"
     measured = Measurements(_placeholders(clean))
-    layout = load_layout(find("tables", name))
+    layout = load_layout(find("tables", name, [PAPERS]))
     table = build_table(layout, measured, clean.runs, load_published(), "audit")
     heads = [(column.group, column.head) for column in table.columns]
     assert heads[-2:] == [("FID (clean) ↓", "measured"), ("KID ×10³ ↓", "measured")]
@@ -63,7 +62,7 @@ def test_clean_numbers_have_columns_without_a_published_side(clean, name):
     assert {("fid_clean", protocol), ("kid_clean", protocol), ("fid", TABLES[name])} <= found
     assert not any(r["published"] for r in table.records if r["column"].endswith("_clean"))
     plain = build_table(
-        load_layout(find("tables", name.removeprefix("clean-"))), measured, clean.runs, load_published()
+        load_layout(find("tables", name.removeprefix("clean-"), [PAPERS])), measured, clean.runs, load_published()
     )
     width = len(plain.columns)
     assert [[c.plain for c in row.cells[:width]] for row in table.rows] == [
@@ -72,7 +71,8 @@ def test_clean_numbers_have_columns_without_a_published_side(clean, name):
 
 
 def test_rows_that_are_trained_here_and_faults():
-    demo = content("demo")
-    assert set(Preset(demo | {"also": {"digits": "digits-mini"}}, "d.yaml").runs) == set(Preset(demo, "d.yaml").runs)
+    demo, own = settings_of("demo"), [ROOT / "studies" / "demo"]
+    more = Preset(demo | {"also": {"digits": "digits-mini"}}, "d.yaml", own)
+    assert set(more.runs) == set(Preset(demo, "d.yaml", own).runs)
     with pytest.raises(UserError, match=r"d.yaml: also.digits: no .*'digits-min'"):
-        Preset(demo | {"also": {"digits": "digits-min"}}, "d.yaml")
+        Preset(demo | {"also": {"digits": "digits-min"}}, "d.yaml", own)
