@@ -92,8 +92,9 @@ def read_records(cache: Path) -> dict[str, dict[str, Any]]:
 
 def registered(asset: str) -> str:
     """SHA-256 of an asset: the registered one, or the one recorded at its first use; else ``asset ID``, no digest."""
-    entry = load_registry()[asset]
-    return entry.sha256 or recorded(entry.target) or f"asset {asset}"
+    entry = load_registry().get(asset)
+    known = entry.sha256 or recorded(entry.target) if entry else ""
+    return known or f"asset {asset}"
 
 
 def recorded(target: str) -> str:

@@ -207,7 +207,7 @@ def test_a_rate_may_be_measured_here(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sida-b1"], "no product and no row of .*demo.yaml.*did you mean 'sida-a1.0'"),
+        (["sida-b1"], "no product and no row of .*demo.preset.yaml.*did you mean 'sida-a1.0'"),
         (
             ["--gpu", "H20"],
             r"--gpu H20: not in config/plan.yaml .*did you mean 'H200'.*; it has H200, .*A100-40.*B200",

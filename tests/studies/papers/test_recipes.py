@@ -56,7 +56,7 @@ def cases(paper):
             reference.setdefault(key, {})[line["hyperparameter"]] = (line["paper_value"], line["code_value"])
     found = []
     for run in paper.students():
-        if run.family == "Ablation" or run.method not in METHODS:
+        if run.family == "Ablation" or run.method not in METHODS or "-ddo-" in run.run:
             continue
         network = paper.config["teachers"][run.teacher]["network"]
         config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), network)

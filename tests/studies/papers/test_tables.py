@@ -19,6 +19,7 @@ from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown,
 from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout, log_quantity
 from eval.tables.layout import read_layout
 from sida.errors import UserError
+from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_released
 from workflow.preset import Preset
 
