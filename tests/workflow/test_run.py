@@ -15,6 +15,7 @@ import pytest
 
 from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
+from sida.files.content_hash import DamagedError
 from tests.workflow.workspace import Workspace, kill_group
 
 TINY = ("--configfile", "tests/workflow/tiny.yaml")
@@ -256,24 +257,17 @@ def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finis
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("SiDA: <!--= tiny.seeds('fd', 'sida-a1.0') -->?<!--/-->\n")
     results = finished.folder / "results/tiny"
-    write_docs(results=results, config="tests/workflow/tiny.yaml", page="docs/reference/tiny.md", root=tmp_path)
-    page = (tmp_path / "docs/reference/tiny.md").read_text()
+    write_docs(results=results, config="tests/workflow/tiny.yaml", page="studies/tiny/README.md", root=tmp_path)
+    page = (tmp_path / "studies/tiny/README.md").read_text()
     table = (results / "tables/main.md").read_text().split("\n\n")
     assert all(part.strip() in page for part in table if part.startswith("|"))
     for claim in json.loads((results / "claims.json").read_text())["claims"]:
         assert any(claim["id"] in line and claim["verdict"] in line for line in page.splitlines()), claim["id"]
-    assert {path.name for path in (tmp_path / "docs/tiny").glob("*.png")} == {"convergence.png", "samples.png"}
+    assert {path.name for path in (tmp_path / "studies/tiny").glob("*.png")} == {"convergence.png", "samples.png"}
     assert re.fullmatch(r"SiDA: <!--= .* -->\d+\.\d\d<!--/-->\n", (tmp_path / "README.md").read_text())
     assert write_docs(check=True, root=tmp_path) == []
-    # Stored numbers decide: one changed digit is noticed on both pages.
-    data = tmp_path / "docs/tiny/data/measurements.csv"
-    lines = data.read_text().splitlines(keepends=True)
-    place = lines[0].split(",").index("fd")
-    for i, line in enumerate(lines):
-        if line.startswith("sida-a1.0,"):
-            cells = line.split(",")
-            cells[place] = str(float(cells[place]) + 1)
-            lines[i] = ",".join(cells)
-    data.write_text("".join(lines))
-    stale = write_docs(check=True, root=tmp_path)
-    assert [line.partition(":")[0] for line in stale] == ["README.md", "docs/reference/tiny.md"]
+    # Stored numbers decide, and a changed digit is no number.
+    data = tmp_path / "studies/tiny/stored/measurements.csv"
+    data.write_text(data.read_text().replace("sida-a1.0,sida,0,fd,", "sida-a1.0,sida,0,fd,1", 1))
+    with pytest.raises(DamagedError, match=r"measurements\.csv"):
+        write_docs(check=True, root=tmp_path)
