@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.official_order import Plain, use_plain_blocks
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
-from sida.losses.edm2 import EDM2SiDALoss
+from sida.losses.sida import EDM2SiDALoss
 from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.runtime.provenance import environment

@@ -36,8 +36,8 @@ from sida.networks.fused import fused_kernels
 from sida.runtime.devices import tf32
 from sida.runtime.provenance import environment
 from sida.sampling import one_step
+from sida.sampling.generate import Evaluations
 from sida.sampling.job import SampleConfig, run_job
-from sida.sampling.replay import Evaluations
 
 SIZE = 32 if not REHEARSAL else SMALL["img_resolution"]
 KWARGS = {**(SMALL if REHEARSAL else CIFAR), "label_dim": 0, "use_fp16": not REHEARSAL}

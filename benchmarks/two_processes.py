@@ -24,8 +24,7 @@ from sida.files.atomic import write_json
 from sida.losses import SiDALoss
 from sida.methods.distiller import Distiller, DistillerSettings
 from sida.runtime.provenance import environment
-from sida.training.interruption import StopRequest
-from sida.training.process import prepare_process
+from sida.training.process import StopRequest, prepare_process
 from sida.training.ranks import joined
 
 BATCH, ROUND, ITERATIONS, TURNS = 512, 128, 3, 3

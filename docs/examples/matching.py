@@ -12,8 +12,7 @@ import torch
 
 from sida.config.ranges import Positive
 from sida.losses import Draws, SiDLoss, Terms
-from sida.losses.noise import unit_noise
-from sida.losses.terms import Net, dropped_count, finite_mask, keep
+from sida.losses.terms import Net, dropped_count, finite_mask, keep, unit_noise
 from sida.methods import SID
 from sida.methods.recipe import SCORE_SETTINGS
 

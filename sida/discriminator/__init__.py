@@ -1,7 +1,6 @@
 """Discriminators: GDD's heads on mixed features of frozen networks, and heads on the encoder of a diffusion network."""
 
-from sida.discriminator.augment import AdaptiveAugment
 from sida.discriminator.backbones import Backbone, make_backbone
-from sida.discriminator.projected import ProjectedDiscriminator
+from sida.discriminator.projected import AdaptiveAugment, ProjectedDiscriminator
 
 __all__ = ["AdaptiveAugment", "Backbone", "ProjectedDiscriminator", "make_backbone"]

@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.elements import dropped, row_of, silu, silu_slope
-from sida.kernels.maps import channel_rows, like_map, tile_size
+from sida.kernels.elements import channel_rows, dropped, like_map, row_of, silu, silu_slope, tile_size
 
 
 def scaled_silu(
@@ -24,7 +23,7 @@ def scaled_silu(
         x: float16, bfloat16 or float32.
         scale: Float32 ``(N or 1, C)``, or None.
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
-        recompute: Whether :func:`sida.kernels.recompute.recomputed` is used with the result.
+        recompute: Whether :func:`sida.networks.fused.recomputed` is used with the result.
     """
     result: tuple[Tensor, Tensor] = _ScaledSilu.apply(x, scale, dropout, recompute)
     return result

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.maps import empty_map, like_map, tile_size
+from sida.kernels.elements import empty_map, like_map, tile_size
 
 
 def concat(a: Tensor, b: Tensor, a_factor: float = 1.0, b_factor: float = 1.0) -> Tensor:

@@ -3,10 +3,10 @@
     u = (1 + scale) (γ (x + before − mean) / std + β) + after;    y = dropout(silu(u))
 
 Maps are channels-last, so each position's channels are contiguous. Small maps take one kernel forward and one backward
-(:mod:`sida.kernels.group_norm_whole`). The positions of large maps are shared among programs, in three passes each way
-(:mod:`sida.kernels.group_norm_passes`): partial statistics, their combination per group, one pass that writes y;
-backward partial sums, their combination, one pass that writes dx. All gradients of the vectors follow from the sums. u,
-the normalised map and the mask are never stored.
+(:mod:`sida.kernels.group_norm_kernels`). The positions of large maps are shared among programs, in three passes each
+way: partial statistics, their combination per group, one pass that writes y; backward partial sums, their combination,
+one pass that writes dx. All gradients of the vectors follow from the sums. u, the normalised map and the mask are never
+stored.
 
 Source: group normalisation (arXiv:1803.08494); its use in U-Net blocks: EDM (arXiv:2206.00364), appendix F.
 """
@@ -19,9 +19,17 @@ import torch
 import triton
 from torch import Tensor
 
-from sida.kernels.group_norm_passes import combine_moments, combine_sums, input_gradient, moments, norm_apply, norm_sums
-from sida.kernels.group_norm_whole import gradient_whole, norm_whole
-from sida.kernels.maps import channel_rows, like_map, narrow_tile, tile_size
+from sida.kernels.elements import channel_rows, like_map, narrow_tile, tile_size
+from sida.kernels.group_norm_kernels import (
+    combine_moments,
+    combine_sums,
+    gradient_whole,
+    input_gradient,
+    moments,
+    norm_apply,
+    norm_sums,
+    norm_whole,
+)
 
 #: Largest number of positions of a map that one kernel reads whole, twice.
 MAX_WHOLE_POSITIONS = 1024
@@ -67,7 +75,7 @@ def norm_act(
         eps: Constant added to the variance.
         silu: Whether SiLU follows.
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
-        recompute: Whether :func:`sida.kernels.recompute.recomputed` is used with y.
+        recompute: Whether :func:`sida.networks.fused.recomputed` is used with y.
     """
     result: tuple[Tensor, Tensor] = _NormAct.apply(x, *affine, groups, eps, silu, dropout, recompute)
     return result

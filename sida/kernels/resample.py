@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.maps import empty_map, like_map, tile_size
+from sida.kernels.elements import empty_map, like_map, tile_size
 
 _TILE = 2048
 

@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.elements import row_of
-from sida.kernels.maps import empty_map, like_map, tile_size
+from sida.kernels.elements import empty_map, like_map, row_of, tile_size
 
 _PROGRAMS = 1024
 

@@ -1,12 +1,20 @@
 """Losses: one class per method; tests can replace the random draws."""
 
 from sida.losses.edm import EDMLoss
-from sida.losses.edm2 import EDM2SiDALoss
 from sida.losses.gdd import GDDLoss
-from sida.losses.noise import Draws, Gamma, edm_weight, lognormal_sigma, score_weight, sigma_of_t
 from sida.losses.sid import SiDLoss
-from sida.losses.sida import Pool, SiDALoss
-from sida.losses.terms import Loss, MicroBatch, Terms
+from sida.losses.sida import EDM2SiDALoss, Pool, SiDALoss
+from sida.losses.terms import (
+    Draws,
+    Gamma,
+    Loss,
+    MicroBatch,
+    Terms,
+    edm_weight,
+    lognormal_sigma,
+    score_weight,
+    sigma_of_t,
+)
 
 __all__ = [
     "Draws",

@@ -8,8 +8,20 @@ from typing import Literal
 
 import torch
 
-from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_normal, sigma_of_t, uniform, unit_noise
-from sida.losses.terms import Net, Terms, dropped_count, finite_mask, keep
+from sida.losses.terms import (
+    Draws,
+    Net,
+    Terms,
+    dropped_count,
+    edm_weight,
+    finite_mask,
+    keep,
+    lognormal_sigma,
+    sigma_normal,
+    sigma_of_t,
+    uniform,
+    unit_noise,
+)
 
 
 @dataclasses.dataclass(eq=False)

@@ -6,8 +6,17 @@ import dataclasses
 
 import torch
 
-from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_normal, unit_noise
-from sida.losses.terms import Augment, FakeScoreLoss, Net, Terms
+from sida.losses.terms import (
+    Augment,
+    Draws,
+    FakeScoreLoss,
+    Net,
+    Terms,
+    edm_weight,
+    lognormal_sigma,
+    sigma_normal,
+    unit_noise,
+)
 
 
 @dataclasses.dataclass(eq=False)

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import relu, softplus
 
-from sida.losses.noise import Draws
-from sida.losses.terms import Augment, Loss, Terms
+from sida.losses.terms import Augment, Draws, Loss, Terms
 
 #: ``discriminator(images, class_labels) -> [logits per head]``, each of any shape.
 Discriminator = Callable[[torch.Tensor, torch.Tensor | None], Sequence[torch.Tensor]]

@@ -1,15 +1,35 @@
-"""Losses of Diff-Instruct and DMD: the generator follows the difference of two scores, without their gradients."""
+"""Losses of Diff-Instruct, DMD, DMD2 and f-distill: the generator follows the difference of two scores.
+
+Scores carry no gradients. DMD2 adds a discriminator of noisy images on the fake score's features. f-distill matches by
+any f-divergence: images are weighted by a function of the density ratio, which the discriminator estimates.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
 
 import torch
+from torch.nn.functional import softplus
 
-from sida.losses.noise import Draws, indexed_sigma, lognormal_sigma, sigma_normal, uniform, unit_noise
 from sida.losses.sid import SiDLoss
-from sida.losses.terms import Net, Terms, dropped_count, finite_mask, keep
+from sida.losses.terms import (
+    SIGMA_MAX,
+    SIGMA_MIN,
+    Augment,
+    Draws,
+    Net,
+    Terms,
+    dropped_count,
+    finite_mask,
+    indexed_sigma,
+    keep,
+    lognormal_sigma,
+    sigma_normal,
+    uniform,
+    unit_noise,
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -65,7 +85,7 @@ class DMDLoss(SiDLoss):
         kl = ½ (x − stopgrad[x − g])²,    g = (f_ψ − f_φ) / mean |x − f_φ|              (generator)
 
     The gradient of ``kl`` is g; the fake score's ``denoising`` is SiD's at other levels. σ is one of 1000 Karras levels
-    (:func:`sida.losses.noise.indexed_sigma`), and both terms are means over the elements of an image.
+    (:func:`sida.losses.terms.indexed_sigma`), and both terms are means over the elements of an image.
 
     Attributes:
         generator_levels: Least and largest index of the generator's levels.
@@ -139,3 +159,221 @@ class DMDLoss(SiDLoss):
 def halved_square(images: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """``½ (x − stopgrad[x − g])²`` per element, with value ½ g² and gradient g at x."""
     return (images - (images - direction).detach()).square() / 2
+
+
+@dataclasses.dataclass(eq=False)
+class DMD2Loss(DMDLoss):
+    """Losses of DMD2, whose fake score also gives logits ℓ of noisy images (``return_flag="logits"``, one per head).
+
+        gan           = mean softplus(−ℓ(x_σ))                                         (generator)
+        discriminator = mean [softplus(ℓ(x_σ)) + softplus(−ℓ(y_σ))]                    (with the fake score)
+        r1            = mean (ℓ(y_σ) − ℓ(y + α n))²                                    (with the fake score, optional)
+
+    The other terms, ``kl`` and ``denoising``, are those of :class:`~sida.losses.matching.DMDLoss`; means are over an
+    image's heads.
+
+    Attributes:
+        weighted: Whether ``denoising`` is weighted over noise levels (w(σ) of :class:`~sida.losses.SiDLoss`).
+        gan_weight: Weight of the generator's term.
+        discriminator_weight: Weight of the discriminator's term.
+        own_draws: Whether the discriminator sees generated images with separate levels and noise; else with those of
+            the denoising term.
+        same_noise: Whether real images get the levels and noise of the generated images; else separate ones.
+        noisy: False gives the discriminator images without noise, at the least level.
+        r1_weight: Weight of the approximate R1 penalty; 0 leaves the term out.
+        r1_alpha: α, the standard deviation of the penalty's noise.
+
+    Source: DMD2 (arXiv:2405.14867), equation 5; tianweiy/DMD2:main/edm/edm_guidance.py. Shared draws and the penalty:
+    NVlabs/FastGen:fastgen/methods/distribution_matching/dmd2.py.
+    """
+
+    uses_real_images = True
+
+    weighted: bool = True
+    gan_weight: float = 3e-3
+    discriminator_weight: float = 1e-2
+    own_draws: bool = True
+    same_noise: bool = False
+    noisy: bool = True
+    r1_weight: float = 0.0
+    r1_alpha: float = 0.1
+
+    def generator_draws(self) -> tuple[str, ...]:
+        """See :meth:`SiDLoss.generator_draws`."""
+        return ("t", "fake_t", "fake_noise") if self.own_draws and self.noisy else ("t",)
+
+    def fake_score_draws(self) -> tuple[str, ...]:
+        """See :meth:`SiDLoss.fake_score_draws`."""
+        real = ("real_t", "real_noise") if self.noisy and not self.same_noise else ()
+        return (*self.generator_draws(), *real, *(("r1_noise",) if self.r1_weight else ()))
+
+    def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
+        """See :meth:`SiDLoss.weights`."""
+        more = {"gan": self.gan_weight, "discriminator": self.discriminator_weight}
+        return super().weights(settings, pixels) | more | ({"r1": self.r1_weight} if self.r1_weight else {})
+
+    def weight(self, sigma: torch.Tensor) -> torch.Tensor:
+        """w(σ), the shape of ``sigma``."""
+        return super().weight(sigma) if self.weighted else torch.ones_like(sigma)
+
+    def generator_loss(
+        self,
+        true_score: Net,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Terms ``kl``, float32 ``(N', C, H, W)``, and ``gan``, float32 ``(N',)``."""
+        sigma = self.generator_sigma(images, draws)
+        noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
+        direction = self.direction(true_score, fake_score, images, class_labels, noisy.detach(), sigma)
+        logits = fake_score(*self._judged(images, draws, noisy, sigma), class_labels, return_flag="logits")
+        direction = direction * self.image_weights(logits.detach(), sigma)
+        mask = finite_mask(direction, logits)
+        images, direction, logits = keep(mask, images, direction, softplus(-logits))
+        return Terms({"kl": halved_square(images, direction), "gan": logits.mean(1)}, dropped_count(mask))
+
+    def image_weights(self, logits: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor | float:
+        """Weight of each image's ``kl``, ``(N, 1, 1, 1)``: 1."""
+        return 1.0
+
+    def fake_score_loss(
+        self,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Terms ``denoising`` ``(N', C, H, W)``, ``discriminator`` ``(N',)`` and, if weighted, ``r1`` ``(N',)``.
+
+        Real and generated images pass the encoder together, which is exact because samples never interact.
+        """
+        assert real_images is not None
+        sigma = self.fake_score_sigma(images, draws)
+        noise = unit_noise(draws, images)
+        noisy = torch.addcmul(images, sigma, noise)
+        error = fake_score(noisy, sigma, class_labels) - images
+        fake_side = self._judged(images, draws, noisy, sigma)
+        real_side = (
+            (torch.addcmul(real_images, sigma, noise), sigma)
+            if self.same_noise
+            else self._noised(real_images, draws, "real")
+        )
+        logits = fake_score(
+            torch.cat([fake_side[0], real_side[0]]),
+            torch.cat([fake_side[1], real_side[1]]),
+            None if class_labels is None else torch.cat([class_labels, class_labels]),
+            return_flag="logits",
+        )
+        of_fake, of_real = logits.chunk(2)
+        mask = finite_mask(error, of_fake, of_real)
+        judged = (softplus(of_fake) + softplus(-of_real)).mean(1)
+        error, weight, judged = keep(mask, error, self.weight(sigma), judged)
+        terms = {"denoising": weight * error.square(), "discriminator": judged}
+        if self.r1_weight:
+            beside = real_images + self.r1_alpha * unit_noise(draws, real_images, "r1_noise")
+            change = of_real - fake_score(beside, real_side[1], class_labels, return_flag="logits")
+            terms["r1"] = keep(mask, change.square().mean(1))[0]
+        return Terms(terms, dropped_count(mask))
+
+    def _judged(
+        self, images: torch.Tensor, draws: Draws | None, noisy: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Generated images as the discriminator sees them, and their levels."""
+        return self._noised(images, draws, "fake") if self.own_draws else (noisy, sigma)
+
+    def _noised(self, images: torch.Tensor, draws: Draws | None, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images with the noise of the draws of this name, and their levels ``(N, 1, 1, 1)``."""
+        if not self.noisy:
+            return images, images.new_full((len(images), 1, 1, 1), SIGMA_MIN)
+        sigma = indexed_sigma(uniform(draws, images, f"{name}_t"), *self.fake_score_levels)
+        return torch.addcmul(images, sigma, unit_noise(draws, images, f"{name}_noise")), sigma
+
+
+#: Divergences: reverse KL (DMD2's), forward KL, Jensen–Shannon, softened reverse KL, squared Hellinger, Neyman's χ²,
+#: Jeffreys.
+Divergence = Literal["rkl", "kl", "js", "sf", "sh", "neyman", "jf"]
+_EPS = 1e-6
+
+
+def divergence_weight(ratio: torch.Tensor, divergence: Divergence) -> torch.Tensor:
+    """Weight ``h = r² f''(r)``, up to a factor, of the direction of the reverse KL in f-distill.
+
+    Args:
+        ratio: r = p_data / p_generator, above 0, any shape.
+        divergence: Name of the f-divergence.
+
+    Source: f-distill (arXiv:2502.15681), Table 1; NVlabs/FastGen:fastgen/methods/distribution_matching/f_distill.py.
+    """
+    weights: dict[str, Callable[[], torch.Tensor]] = {
+        "rkl": lambda: torch.ones_like(ratio),
+        "kl": lambda: ratio,
+        "js": lambda: ratio / (1 + ratio),
+        "sf": lambda: 1 / (1 + ratio),
+        "sh": ratio.sqrt,
+        "neyman": lambda: 1 / ratio.clamp_min(1e-8),
+        "jf": lambda: 1 + ratio,
+    }
+    return weights[divergence]()
+
+
+@dataclasses.dataclass(eq=False)
+class FDistillLoss(DMD2Loss):
+    """DMD2's losses with ``kl`` of each image multiplied by h(r) / mean h, r = exp(mean logit of the noisy image).
+
+    First r is divided by its running mean over images of similar noise levels: level σ belongs to one of ``len(means)``
+    equal intervals of [0.002, 80], and the mean v of an interval follows ``v ← ρ v + (1 − ρ) mean r``.
+
+    Attributes:
+        divergence: Name of the f-divergence, see :func:`divergence_weight`.
+        decay: ρ; 0 takes the batch's mean.
+        ratio_range: Least and largest r.
+        normalised: Whether r is divided by the running mean.
+        means: The running means v, changed in place, float32 ``(bins,)``.
+        add_up: Function that sums a tensor over devices, in place; None for one device.
+
+    Source: see :func:`divergence_weight`.
+    """
+
+    divergence: Divergence = "js"
+    decay: float = 0.5
+    ratio_range: tuple[float, float] = (0.1, 20.0)
+    normalised: bool = True
+    means: torch.Tensor = dataclasses.field(default_factory=lambda: torch.ones(10))
+    add_up: Callable[[torch.Tensor], object] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.divergence not in get_args(Divergence):
+            known = ", ".join(get_args(Divergence))
+            raise ValueError(f"divergence: must be one of {known}, got {self.divergence!r}")
+
+    @torch.no_grad()
+    def image_weights(self, logits: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Weight h / mean h of each image, float32 ``(N, 1, 1, 1)``; updates the running means."""
+        # The first clamp keeps exp finite.
+        ratio = logits.mean(1).clamp(-10, 10).exp().clamp(*self.ratio_range)
+        # Images with NaN are dropped later; they must change neither the other images nor the running means.
+        whole = ratio.isfinite().to(ratio.dtype)
+        ratio = ratio.nan_to_num(1.0)
+        if self.normalised:
+            ratio = ratio / (self._running_means(ratio, whole, sigma.flatten()) + _EPS)
+        weight = divergence_weight(ratio, self.divergence)
+        mean = (weight * whole).sum() / whole.sum().clamp_min(1)
+        return (weight / (mean + _EPS)).view(-1, 1, 1, 1)
+
+    def _running_means(self, ratio: torch.Tensor, whole: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Updates the running means by the images with ``whole`` = 1; returns each image's mean ``(N,)``."""
+        bins = len(self.means)
+        places = ((sigma - SIGMA_MIN) * (bins / (SIGMA_MAX - SIGMA_MIN))).long().clamp(0, bins - 1)
+        # A product gives the same sums in each run, index_add_ on a GPU does not.
+        inside = (places[:, None] == torch.arange(bins, device=places.device)).to(ratio.dtype)
+        sums = torch.stack([ratio * whole, whole]) @ inside
+        if self.add_up is not None:
+            self.add_up(sums)
+        moved = self.means * self.decay + (sums[0] / (sums[1] + _EPS)) * (1 - self.decay)
+        self.means.copy_(torch.where(sums[1] > 0, moved, self.means))
+        return self.means[places]

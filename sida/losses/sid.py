@@ -7,9 +7,16 @@ from collections.abc import Mapping
 
 import torch
 
-from sida.losses.noise import (
+from sida.losses.terms import (
+    Augment,
     Draws,
     Gamma,
+    Loss,
+    Net,
+    Terms,
+    dropped_count,
+    finite_mask,
+    keep,
     lognormal_sigma,
     score_weight,
     sigma_normal,
@@ -17,7 +24,6 @@ from sida.losses.noise import (
     uniform,
     unit_noise,
 )
-from sida.losses.terms import Augment, Loss, Net, Terms, dropped_count, finite_mask, keep
 
 #: Floor of the generator loss's divisor, a mean absolute error.
 ERROR_FLOOR = 1e-5
@@ -38,7 +44,7 @@ class SiDLoss(Loss):
         P_mean: Mean of ln σ in the fake score's loss.
         P_std: Standard deviation of ln σ in the fake score's loss.
         sigma_data: Standard deviation of the data, for the weight.
-        gamma: The weight w(σ), see :func:`sida.losses.noise.score_weight`; the official code's is ``edm``.
+        gamma: The weight w(σ), see :func:`sida.losses.terms.score_weight`; the official code's is ``edm``.
 
     Source: SiD (arXiv:2404.04057), equation 23 and algorithm 1; facts 1-7 of tests/golden/README.md.
     """

@@ -1,4 +1,7 @@
-"""Distillation of a teacher into a one-step generator, for all methods."""
+"""Distillation of a teacher into a one-step generator, for all methods, and its identity.
+
+The identity is the digest of everything that decides the result.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ import torch
 
 from sida.config.evaluation import EvaluationSettings
 from sida.config.mapping import from_mapping
+from sida.config.plugins import code_sha256, load_object
 from sida.config.samplers import Sampler
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.build import Parts, make_score_distiller
-from sida.methods.identity import student_digest
 from sida.methods.recipe import ResolvedConfig, StudentConfig
-from sida.methods.registry import find_method
+from sida.methods.registry import BETAS, METHODS, find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import architecture, family_of
 from sida.networks.checkpoint import load_network, read_metadata
@@ -29,17 +32,67 @@ from sida.networks.guidance import check_guide_fits
 from sida.runtime.randomness import generator
 from sida.sampling.drawer import Pictures
 from sida.sampling.networks import evaluation_copy
-from sida.sampling.one_step import one_step, to_uint8
+from sida.sampling.samplers import one_step, to_uint8
 from sida.training.batches import Batch, StepBatches, step_batches
-from sida.training.evaluation import Evaluation
-from sida.training.identity import common_facts, run_metadata
+from sida.training.evaluation import Evaluation, evaluation_facts
+from sida.training.identity import class_source, common_facts, decisive_settings, run_digest, run_metadata
+from sida.training.logs import check_loggers
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan, Points
 from sida.training.process import prepare_process
 from sida.training.ranks import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.student_trainer import StudentTrainer
-from sida.training.trackers import check_loggers
+
+
+def student_digest(
+    config: StudentConfig,
+    dataset_sha256: str,
+    parents: Mapping[str, str | None],
+    where: str = "spec",
+    networks: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Returns the digest of everything that decides a distillation's result.
+
+    Files enter by content, not by path. So a results folder can be moved, but a retrained teacher or an edited protocol
+    of the monitor counts as a different run.
+
+    Args:
+        config: Settings.
+        dataset_sha256: Digest of the data.
+        parents: SHA-256 of the networks from which the student starts.
+        where: Place named in errors.
+        networks: Architectures of these networks; the source of a custom class enters the digest.
+
+    Raises:
+        UserError: The monitor of the evaluation does not exist, its protocol or data cannot be read, or a custom method
+            or network class is not allowed.
+    """
+    options = getattr(METHODS[config.method].options if config.method in METHODS else None, "recorded", dict)
+    settings = decisive_settings(config, replaced={"options": options(config.options)})
+    for path in ("teacher", "init", "guide"):
+        settings.pop(path, None)
+    if parents.get("real_source") is not None:
+        settings.pop("real_source")
+    if settings.get("evaluation") is not None:
+        settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
+    for name, value in _recorded_defaults(config.method).items():
+        if settings[name] is None:
+            settings[name] = value
+    if config.method not in METHODS:
+        source = code_sha256(*load_object(config.method, f"{where}.method", "method"))
+        settings["method"] = {"name": config.method, "source_sha256": source}
+    for name, network in (networks or {}).items():
+        if source_of := class_source(network, f"{where}.{name}"):
+            settings[name] = {**settings.get(name, {}), **source_of}
+    return run_digest("student", settings, dataset_sha256, parents)
+
+
+def _recorded_defaults(method: str) -> dict[str, Any]:
+    """Values that digests record for settings that a method does not read."""
+    values = {"init_sigma": 2.5, "betas": BETAS}
+    own = METHODS[method].defaults["edm"] if method in METHODS else {}
+    return {name: own.get(name, value) for name, value in values.items()}
 
 
 def distill(

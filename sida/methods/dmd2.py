@@ -89,7 +89,7 @@ def make_dmd2(parts: Parts, bins: int = 0) -> Distiller:
 
 
 def _loss(parts: Parts) -> SiDLoss:
-    from sida.losses.dmd2 import DMD2Loss
+    from sida.losses.matching import DMD2Loss
 
     return parts.make(DMD2Loss)
 

@@ -53,14 +53,14 @@ class FDistillOptions(DMD2Options):
 
 
 def _loss(parts: Parts) -> SiDLoss:
-    from sida.losses.f_distill import FDistillLoss
+    from sida.losses.matching import FDistillLoss
 
     return parts.make(FDistillLoss)
 
 
 def make_f_distill(parts: Parts) -> Distiller:
     """Returns DMD2's trainer with running means of the density ratios."""
-    from sida.losses.f_distill import FDistillLoss
+    from sida.losses.matching import FDistillLoss
 
     distiller = make_dmd2(parts, parts.options.bins)
     loss, network = distiller.loss, distiller.fake_score

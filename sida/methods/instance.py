@@ -18,7 +18,7 @@ import dataclasses
 import torch
 
 from sida.losses.terms import Terms, dropped_count, finite_mask, keep
-from sida.sampling.heun import heun
+from sida.sampling.samplers import heun
 
 
 @dataclasses.dataclass(eq=False)

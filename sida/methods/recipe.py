@@ -48,7 +48,7 @@ class Recipe(TrainingSettings):
         grad_clip_value: Value clip of the fake score's gradients; 0 is off, null takes the official value.
         dropout: Dropout of student and fake score; null keeps the teacher's.
         gamma: Weight over noise levels of the fake score's and discriminator's terms: ``edm`` (the official code),
-            ``snr``, ``constant`` or ``min-snr``, see :func:`sida.losses.noise.score_weight`.
+            ``snr``, ``constant`` or ``min-snr``, see :func:`sida.losses.terms.score_weight`.
         adversarial_pool: ``batch`` (the paper's in-batch fakeness) or ``sample``, see :class:`sida.losses.SiDALoss`.
         real_source: ``data``, or a run of the sheet or path of a one-step generator whose samples play the real images:
             a control in which the adversarial term runs but brings no data in (only classes are drawn from the data).

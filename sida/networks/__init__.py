@@ -4,10 +4,8 @@ from sida.networks.build import architecture, build_network, family_of
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond, copied_weight_norm, official_weight_norm
 from sida.networks.edm2_unet import EDM2UNet
-from sida.networks.edm_precond import EDMPrecond, GDDPrecond
-from sida.networks.precond import Precond
+from sida.networks.precond import EDMPrecond, GDDPrecond, Precond, VEPrecond, VPPrecond
 from sida.networks.song_unet import SongUNet
-from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
 
 __all__ = [
     "DhariwalUNet",

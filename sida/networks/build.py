@@ -17,11 +17,9 @@ from sida.errors import UserError, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond
 from sida.networks.edm2_unet import EDM2UNet
-from sida.networks.edm_precond import ECTPrecond, EDMPrecond, GDDPrecond
 from sida.networks.options import check_options
-from sida.networks.precond import Precond
+from sida.networks.precond import ECTPrecond, EDMPrecond, GDDPrecond, Precond, VEPrecond, VPPrecond
 from sida.networks.song_unet import SongUNet
-from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
 
 REAL_BELOW = 4096
 """Tensors with fewer elements (filters, frequencies, schedules) always have content."""

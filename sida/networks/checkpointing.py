@@ -11,9 +11,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sida.errors import UserError
-from sida.networks.blocks import UNetBlock
-from sida.networks.edm2_layers import MPConv
-from sida.networks.edm2_unet import EDM2Block
+from sida.networks.edm2_unet import EDM2Block, MPConv
+from sida.networks.layers import UNetBlock
 
 
 def checkpoint_blocks(net: nn.Module, where: str) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sida.networks.blocks import UNetBlock
-from sida.networks.layers import Conv2d, GroupNorm, Linear, PositionalEmbedding
+from sida.networks.layers import Conv2d, GroupNorm, Linear, PositionalEmbedding, UNetBlock
 from sida.networks.unet import UNet, UNetPlan
 
 _CHANNELS_PER_HEAD = 64

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from sida.config.families import EDM2, EDM2_S, Family, WeightNorm
 from sida.errors import UserError, suggestion
-from sida.networks.edm2_layers import MPConv, MPFourier
-from sida.networks.edm2_unet import EDM2UNet
+from sida.networks.edm2_unet import EDM2UNet, MPConv, MPFourier
 from sida.networks.precond import Precond, edm_coefficients
 
 _REWRITE: dict[str, Literal["never", "training", "always"]] = {

@@ -1,15 +1,23 @@
 """Residual blocks of the U-Nets with fused kernels between the convolutions, on channels-last maps, for GPUs.
 
-They compute :class:`sida.networks.blocks.UNetBlock` and :class:`sida.networks.edm2_unet.EDM2Block` with the same
+They compute :class:`sida.networks.layers.UNetBlock` and :class:`sida.networks.edm2_unet.EDM2Block` with the same
 parameters; results differ by rounding. :func:`use_fused_kernels` replaces the blocks' functions.
+
+The parameters of all fused blocks of an encoder or decoder are prepared together for one pass: the conversion of
+weights to the maps' dtype and of their gradients back, the products with the embedding, and the sums of the
+normalisations' gradients over the batch take one operation for all blocks instead of one for each layer.
+
+Some activations are recomputed in the backward pass. A convolution keeps its input for the gradient of its weights. If
+that input is an activation of a map that is kept anyway, one pass over memory recomputes it, the same to the last bit;
+this applies to half of the maps that a residual block keeps.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +26,128 @@ from torch.nn.grad import conv2d_input
 
 from sida.errors import UserError
 from sida.kernels import unavailable_reason
-from sida.networks.blocks import UNetBlock
-from sida.networks.edm2_layers import NORM_EPS, SILU_RMS, MPConv, sum_weights
-from sida.networks.edm2_unet import EDM2Block
-from sida.networks.fused_inputs import PartInputs, converted_parameters, part_inputs
-from sida.networks.layers import Conv2d, GroupNorm
+from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, MPConv, sum_weights
+from sida.networks.layers import Conv2d, GroupNorm, UNetBlock
 from sida.networks.precond import Precond
 from sida.networks.unet import UNet
+
+
+class PartInputs(NamedTuple):
+    """Inputs of the blocks of an encoder or decoder besides the map.
+
+    Attributes:
+        prepared: For each weight that multiplies maps: it in the maps' dtype. For each γ and β, and in blocks with
+            adaptive scale the first convolution's bias: it for each sample, ``(N, C)``.
+        rows: For each block: its affine function of the embedding, ``(N, C or 2C)``, float32; in blocks without
+            adaptive scale plus the first convolution's bias.
+    """
+
+    prepared: Mapping[Tensor, Tensor]
+    rows: Mapping[nn.Module, Tensor]
+
+
+def part_inputs(part: nn.ModuleDict, x: Tensor, emb: Tensor) -> PartInputs:
+    """Prepares the parameters of the blocks of an encoder or decoder.
+
+    Args:
+        part: Its layers.
+        x: Map ``(N, C, H, W)``.
+        emb: Embedding ``(N or 1, channels)``.
+    """
+    blocks = [block for block in part.values() if isinstance(block, UNetBlock)]
+    weights = [weight for block in blocks for weight in converted_parameters(block) if weight.dtype != x.dtype]
+    vectors = [vector for block in blocks for vector in _vectors(block)]
+    prepared = dict(zip(vectors, _PerSample.apply(len(x), *vectors)))
+    if weights:
+        prepared |= dict(zip(weights, _Converted.apply(x.dtype, *weights)))
+    layers = [block.affine for block in blocks]
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([cast(Tensor, layer.bias) for layer in layers])
+    rows = F.linear(emb, weight.to(emb.dtype), bias.to(emb.dtype)).float()
+    if not blocks[0].adaptive_scale:
+        # A sum of rows, not of biases: the gradients of two biases must not share memory.
+        rows = rows + torch.cat([cast(Tensor, block.conv0.bias) for block in blocks])
+    widths = [len(layer.weight) for layer in layers]
+    return PartInputs(prepared, dict(zip(blocks, rows.expand(len(x), -1).split(widths, 1))))
+
+
+def converted_parameters(block: UNetBlock) -> list[nn.Parameter]:
+    """Parameters of a block that it uses in the dtype of the maps."""
+    layers = [layer for layer in block.children() if isinstance(layer, Conv2d)]
+    biases = [cast(nn.Parameter, block.qkv.bias)] if block.num_heads else []
+    return [*(layer.weight for layer in layers if layer.weight is not None), *biases]
+
+
+def _vectors(block: UNetBlock) -> list[Tensor]:
+    norms = [vector for norm in block.children() if isinstance(norm, GroupNorm) for vector in (norm.weight, norm.bias)]
+    return [*norms, *([cast(Tensor, block.conv0.bias)] if block.adaptive_scale else [])]
+
+
+class _Converted(torch.autograd.Function):
+    """Tensors in another dtype; their gradients in the tensors' own."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtype = tensors[0].dtype
+        ctx.set_materialize_grads(False)
+        return _copies(tensors, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        there = iter(_copies([grad for grad in grads if grad is not None], ctx.dtype))
+        return None, *(None if grad is None else next(there) for grad in grads)
+
+
+def _copies(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    if copies:
+        torch._foreach_copy_(copies, list(tensors))
+    return tuple(copies)
+
+
+class _PerSample(torch.autograd.Function):
+    """Vectors ``(C,)`` as views ``(N, C)``; the gradients of all of them are summed over the batch at once."""
+
+    @staticmethod
+    def forward(ctx: Any, n: int, *vectors: Tensor) -> tuple[Tensor, ...]:
+        ctx.widths = [len(vector) for vector in vectors]
+        return tuple(vector.expand(n, -1) for vector in vectors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return None, *torch.cat(grads, 1).sum(0).split(ctx.widths)
+
+
+@contextlib.contextmanager
+def recomputed(y: Tensor) -> Iterator[None]:
+    """Keeps no copy of ``y`` for the gradients of operations within the context; its function recomputes it.
+
+    Args:
+        y: Result of a function of this package called with ``recompute=True``. Without gradients nothing is kept, and
+            the context does nothing.
+    """
+    node = y.grad_fn
+    if node is None:
+        yield
+        return
+    remake = node.remake  # type: ignore[attr-defined]
+    begin, size, dtype = y.data_ptr(), y.numel(), y.dtype
+
+    def pack(kept: Tensor) -> Any:
+        # The same memory, possibly with its axes in another order.
+        same = (kept.data_ptr(), kept.numel(), kept.dtype) == (begin, size, dtype)
+        return (node, kept.shape, kept.stride()) if same else kept
+
+    def unpack(packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        source, shape, stride = packed
+        whole: Tensor = remake(source)
+        return whole.as_strided(shape, stride)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
 
 #: Kernels of a network: torch's operations, or those of :mod:`sida.kernels`.
 Kernels = Literal["torch", "fused"]
@@ -38,7 +161,7 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels", recompute: bool = 
         net: Network, changed in place.
         where: Place named in errors.
         recompute: Whether the backward pass recomputes the activations before convolutions, with the same result
-            (:mod:`sida.kernels.recompute`).
+            (:mod:`sida.networks.fused`).
 
     Raises:
         UserError: Triton is missing or too old.
@@ -136,7 +259,7 @@ def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) 
 def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
     """See :meth:`EDM2Block.forward`."""
     from sida.kernels.activation import scaled_silu
-    from sida.kernels.pixel_norm import pixel_norm, pixel_norm_silu
+    from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu
     from sida.kernels.residual import ResidualFactors, residual
 
     x = _resampled(x, block.resample_mode, block.resample_filter)
@@ -178,7 +301,6 @@ def _gains(block: EDM2Block) -> dict[MPConv, float]:
 
 
 def _recomputing(h: Tensor, recompute: bool) -> contextlib.AbstractContextManager[None]:
-    from sida.kernels.recompute import recomputed
 
     return recomputed(h) if recompute else contextlib.nullcontext()
 
@@ -215,7 +337,7 @@ def _filtered(conv: Conv2d, x: Tensor, mode: str) -> Tensor:
 
 def _resampled(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
     from sida.kernels.resample import double, halve
-    from sida.networks.edm2_layers import resample
+    from sida.networks.edm2_unet import resample
 
     if mode == "keep":
         return x
@@ -261,7 +383,7 @@ def _magnitude_preserving(conv: MPConv, x: Tensor, gain: Tensor | float = 1.0) -
 
 def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | float = 1.0) -> Tensor:
     """See :meth:`MPConv.effective_weight`; a weight of :func:`convert_frozen_weights` already is what it returns."""
-    from sida.kernels.unit_rows import unit_rows
+    from sida.kernels.edm2_norms import unit_rows
 
     if conv.weight.dtype == dtype != torch.float32:
         return conv.weight

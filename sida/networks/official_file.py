@@ -1,25 +1,279 @@
-"""Conversion of the authors' pickles to safetensors, streamed and without executing code."""
+"""Conversion of the authors' pickles to safetensors, streamed and without executing code.
+
+A pickled network's records give its class, constructor arguments and named tensors. Plain state dicts of other programs
+become a network file where the user names their architecture.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import inspect
 import itertools
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file
-from sida.files.tensor_header import ITEM_BYTES, entries_for
-from sida.files.tensors import RECORD_KEY, encode_record, write_tensor_file
-from sida.networks import official_architecture as architecture
-from sida.networks.file import FOREIGN_WEIGHTS, NETWORK_FORMAT, build_on_meta, check_names_and_shapes
-from sida.unpickle.inert import printable
+from sida.files.tensor_header import ITEM_BYTES, entries_for, read_tensor_header, starts_as_pickle
+from sida.files.tensors import RECORD_KEY, encode_record, iterate_tensors, write_tensor_file
+from sida.networks.file import (
+    FOREIGN_WEIGHTS,
+    NETWORK_FORMAT,
+    build_on_meta,
+    check_names_and_shapes,
+    check_network_config,
+    write_state_dict,
+)
+from sida.unpickle.inert import Budget, DeniedError, printable, refusals
 from sida.unpickle.pickles import open_pickle
-from sida.unpickle.records import PersistentObject, PlainObject, Tensor
-from sida.unpickle.values import float32_pieces, stored_type
+from sida.unpickle.records import BoundMethod, PersistentObject, PlainObject, Tensor
+from sida.unpickle.values import float32_pieces, read_state_dict, stored_type
+
+Module = PersistentObject | PlainObject
+MAX_MODULES = 50_000
+MAX_MODULE_DEPTH = 32
+MAX_NAME = 500
+MAX_ARGUMENTS, MAX_ARGUMENT_STEPS, MAX_ARGUMENT_TEXT = 100, 500, 200
+"""Limits of constructor arguments: their number, values in one, characters of a text. The largest network has 20
+arguments with up to 8 values."""
+_HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
+# The suite's class for each outermost class of the released files. SiDA's variants add outputs, not parameters.
+_CLASSES = {
+    # NVlabs/edm:training/networks.py; the students of SiD (mingyuanzhou/SiD@main) too
+    "EDMPrecond": "EDMPrecond",
+    "VPPrecond": "VPPrecond",
+    "VEPrecond": "VEPrecond",
+    # mingyuanzhou/SiD@sida:sida_training/sida_networks.py
+    "EDMPrecond_EncoderDecoder": "EDMPrecond",
+    # NVlabs/edm2:training/networks_edm2.py
+    "Precond": "EDM2Precond",
+    # mingyuanzhou/SiD@sida:sida_training_edm2/sida_networks_edm2.py; SiD's, SiDA's and SiD2A's students are generators
+    "EDM_2_Precond_EncoderDecoder": "EDM2Precond",
+    "EDM_2_Precond_Generator": "EDM2Precond",
+    # locuslab/ect:training/networks.py
+    "ECMPrecond": "ECTPrecond",
+    # Zyriix/GDD:training/networks.py
+    "GDDPrecond": "GDDPrecond",
+}
+# GDD trained in mixed precision, but draws in float32 (Zyriix/GDD:generate.py).
+_OVERRIDES = {"GDDPrecond": {"use_fp16": False}}
+_SWITCHES = ("use_gan", "force_normalization")
+_SHARED_ARGUMENTS = 3
+
+
+def modules(network: Module, where: str, budget: Budget | None = None) -> Iterator[tuple[str, Module]]:
+    """Yields all modules with their dotted names, the network itself first (name ``""``), in state-dict order.
+
+    In a crafted file many modules may share one large dictionary, so every entry takes a step of the budget.
+
+    Raises:
+        UserError: The structure is not that of a network (cycles, endless nesting, values in place of modules).
+    """
+    budget = budget or Budget()
+    pending: list[tuple[str, Any, int]] = [("", network, 0)]
+    count = 0
+    while pending:
+        name, module, depth = pending.pop()
+        count += 1
+        if count + len(pending) > MAX_MODULES or depth > MAX_MODULE_DEPTH:
+            raise UserError(f"{where}: refused: more nested modules than any network has")
+        if not isinstance(module, (PersistentObject, PlainObject)):
+            raise UserError(f"{where}: '{printable(name)}' is no module; not a network of EDM, EDM2, SiD, SiDA or GDD")
+        yield name, module
+        children = mapping(module, "_modules", where, budget)
+        pending += [
+            (_dotted(name, key, where), child, depth + 1)
+            for key, child in reversed(children.items())
+            if child is not None
+        ]
+
+
+def network_tensors(network: Module, where: str) -> dict[str, Tensor]:
+    """The state dict: parameters and persistent buffers by dotted name."""
+    found: dict[str, Tensor] = {}
+    budget = Budget()
+    for name, module in modules(network, where, budget):
+        transient = module.state.get("_non_persistent_buffers_set")
+        transient = transient if isinstance(transient, (set, frozenset)) else ()
+        for group in ("_parameters", "_buffers"):
+            for key, value in mapping(module, group, where, budget).items():
+                if value is None or (group == "_buffers" and key in transient):
+                    continue
+                full = _dotted(name, key, where)
+                if not isinstance(value, Tensor):
+                    raise UserError(f"{where}: '{printable(full)}' is no tensor; the file is damaged or foreign")
+                found[full] = value
+        if len(found) > MAX_MODULES:
+            raise UserError(f"{where}: refused: more tensors than any network has")
+    if not found:
+        raise UserError(f"{where}: the network has no tensors; not a network of EDM, EDM2, SiD, SiDA or GDD")
+    return found
+
+
+def _dotted(name: str, key: str, where: str) -> str:
+    if len(name) + len(key) > MAX_NAME:
+        raise UserError(
+            f"{where}: refused: '{printable(name + '.' + key[:MAX_NAME])}' is longer than any network's name"
+        )
+    return f"{name}.{key}" if name else key
+
+
+def mapping(module: Module, group: str, where: str, budget: Budget, texts: bool = True) -> dict[str, Any]:
+    """One of a module's dictionaries, checked for text keys if ``texts``; each entry takes a step of the budget."""
+    value = module.state.get(group, {})
+    with refusals(where):
+        budget.spend(1 + (len(value) if isinstance(value, dict) else 0))
+    if not isinstance(value, dict) or (texts and not all(isinstance(key, str) for key in value)):
+        raise UserError(
+            f"{where}: {printable(module.class_name)}.{group} is no mapping; the file is damaged or foreign"
+        )
+    return value
+
+
+def network_config(
+    network: PersistentObject, names: Mapping[str, Tensor], where: str, network_class: str | None = None
+) -> dict[str, Any]:
+    """Recovers ``{"class", "kwargs"}`` for :func:`sida.networks.build_network`.
+
+    Args:
+        network: Record of the preconditioned network.
+        names: Tensors of the network.
+        where: File named in errors.
+        network_class: The suite's class, which overrides the name in the file.
+
+    Raises:
+        UserError: The class is unknown, or the file does not record the constructor arguments.
+    """
+    from sida.networks.build import NETWORKS, family_of
+
+    own = network_class or _our_class(network.class_name, where)
+    if own not in NETWORKS:
+        raise UserError(f"{where}: there is no network class '{own}'{suggestion(own, NETWORKS)}")
+    args, kwargs = network.state.get("_init_args", ()), network.state.get("_init_kwargs")
+    if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+        raise UserError(
+            f"{where}: {printable(network.class_name)} does not record its constructor arguments; not loadable"
+        )
+    if len(args) > _SHARED_ARGUMENTS:
+        raise UserError(
+            f"{where}: {printable(network.class_name)} records {len(args)} constructor arguments by position; "
+            f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them"
+        )
+    if len(kwargs) > MAX_ARGUMENTS or not all(isinstance(key, str) and len(key) < MAX_ARGUMENT_TEXT for key in kwargs):
+        raise UserError(f"{where}: refused: constructor arguments that no network has")
+    order = list(inspect.signature(NETWORKS[own]).parameters)
+    given = {**dict(zip(order, args)), **kwargs}
+    with refusals(where):
+        given = {key: _json_value(value, f"{where}: {printable(key)}") for key, value in given.items()}
+    family = family_of({"class": own, "kwargs": given})
+    switches = {key: bool(given.pop(key)) for key in _SWITCHES if family.weight_norm and key in given}
+    result = given
+    if family.variance_head and "logvar_linear.weight" not in names:
+        # SiDA's generators have no such head, although their class takes the argument.
+        result[family.variance_head] = None
+    if family.weight_norm:
+        result["weight_norm"] = weight_norm(network, switches, where)
+    return {"class": own, "kwargs": {**result, **_OVERRIDES.get(own, {})}}
+
+
+def weight_norm(network: Module, switches: Mapping[str, bool], where: str) -> str:
+    """Mode of weight normalisation of a pickled EDM2 network (fact 21 of tests/golden/README.md).
+
+    Forced normalisation is a pre-hook bound to a module. In a pickle made from a copy, the bound module is a detached
+    twin with the training flag of the time of the copy, which decides between ``always`` and ``off``.
+    """
+    from sida.networks.edm2_precond import copied_weight_norm, official_weight_norm
+
+    flags = []
+    budget = Budget()
+    for _, module in modules(network, where, budget):
+        for group in _HOOKS:
+            if not isinstance(module.state.get(group), dict):
+                continue
+            for hook in mapping(module, group, where, budget, texts=False).values():
+                method = hook[0] if isinstance(hook, tuple) and hook else hook
+                if isinstance(method, BoundMethod):
+                    if method.target.state is module.state:
+                        return "pre_hook"
+                    flags.append(method.target.state.get("training") is True)
+    if flags:
+        return copied_weight_norm("pre_hook", any(flags))
+    if switches.get("use_gan"):
+        return official_weight_norm(True, False)
+    return official_weight_norm(False, False)
+
+
+def _our_class(name: str, where: str) -> str:
+    if name in _CLASSES:
+        return _CLASSES[name]
+    raise UserError(
+        f"{where}: architecture '{printable(name)}' is none of EDM, EDM2, SiD, SiDA or GDD; if one of ours computes"
+        " the same, name it (--network-class)"
+    )
+
+
+def _json_value(value: Any, where: str, budget: Budget | None = None) -> Any:
+    """Constructor arguments as JSON: lists for tuples, null for infinity."""
+    budget = budget or Budget(steps=MAX_ARGUMENT_STEPS)
+    budget.spend(1)
+    if isinstance(value, str) and len(value) > MAX_ARGUMENT_TEXT:
+        raise DeniedError(f"a constructor argument of {len(value)} characters")
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            raise UserError(f"{where} is not a number")
+        return None if math.isinf(value) else value
+    if isinstance(value, (list, tuple)) and len(value) <= 64:
+        return [_json_value(item, where, budget) for item in value]
+    raise UserError(f"{where}: a constructor argument of type {type(value).__name__}, which no known network takes")
+
+
+_PARALLEL = "module."
+
+
+def import_state_dict(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    network: Mapping[str, Any],
+    key: str | None = None,
+    origin_url: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes a network file from a state dict; nothing in the file is executed.
+
+    Args:
+        path: File of ``torch.save`` or ``safetensors`` with the tensors of the network.
+        out: Target ``.safetensors``; appears whole or not at all, tensors as float32.
+        network: Architecture ``{"class": ..., "kwargs": {...}}``.
+        key: Entry of the ``torch.save`` file that holds the state dict, if the file has one of that name.
+        origin_url: Where the file was downloaded; recorded.
+        metadata: Further provenance.
+
+    Returns:
+        The metadata as written.
+
+    Raises:
+        UserError: A damaged file, an architecture that cannot be built, or tensors that are not exactly those of the
+            architecture.
+    """
+    path = Path(path)
+    config = check_network_config(network, "network")
+    tensors = (
+        read_state_dict(path, key) if starts_as_pickle(path) else dict(iterate_tensors(path, read_tensor_header(path)))
+    )
+    if all(name.startswith(_PARALLEL) for name in tensors):
+        tensors = {name.removeprefix(_PARALLEL): tensor for name, tensor in tensors.items()}
+    net = build_on_meta(config, len(tensors), str(path))
+    check_names_and_shapes(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, net)
+    origin = {"file": path.name, "url": origin_url, "sha256": sha256_file(path)}
+    record = {**(metadata or {}), "network": net.init_config, "origin": origin}
+    write_state_dict({name: tensors[name] for name in net.state_dict()}, out, record)
+    return record
 
 
 def import_official(
@@ -56,11 +310,11 @@ def import_official(
         raise UserError(f"{where}: the original would be overwritten; name another output file")
     value, window = open_pickle(path)
     network = find_network(value, key, where)
-    tensors = architecture.tensors(network, where)
+    tensors = network_tensors(network, where)
     claimed = sum(max(tensor.numel, tensor.span) * ITEM_BYTES[tensor.storage.dtype] for tensor in tensors.values())
     if claimed > window.length:
         raise UserError(f"{where}: refused: its tensors claim {claimed} bytes, the file has {window.length}")
-    config = architecture.network_config(network, tensors, where, network_class)
+    config = network_config(network, tensors, where, network_class)
     net = build_on_meta(config, len(tensors), where)
     check_names_and_shapes(path, {name: tensor.shape for name, tensor in tensors.items()}, net)
     origin = {

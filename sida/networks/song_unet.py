@@ -8,8 +8,7 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sida.networks.blocks import UNetBlock
-from sida.networks.layers import Conv2d, FourierEmbedding, GroupNorm, Linear, PositionalEmbedding
+from sida.networks.layers import Conv2d, FourierEmbedding, GroupNorm, Linear, PositionalEmbedding, UNetBlock
 from sida.networks.unet import UNet, UNetPlan
 
 Architecture = Literal["standard", "skip", "residual"]

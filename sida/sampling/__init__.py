@@ -1,11 +1,9 @@
 """From seeds to images: latents, one-step and Heun sampling, quantisation, grids."""
 
 from sida.config.samplers import Sampler, heun_evaluations, read_sampler
-from sida.sampling.drawer import Drawer
+from sida.sampling.drawer import Drawer, row_classes, tile
 from sida.sampling.generate import Samples, generate, real_images
-from sida.sampling.grid import row_classes, tile
-from sida.sampling.heun import heun, sigma_steps
-from sida.sampling.one_step import multi_step, one_step, to_uint8
+from sida.sampling.samplers import heun, multi_step, one_step, sigma_steps, to_uint8
 from sida.sampling.seeds import NO_CLASS, SeedStreams, latents_for_seeds
 
 __all__ = [

@@ -23,12 +23,10 @@ from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.progress import Progress
 from sida.runtime.devices import take_device, tf32
-from sida.sampling.drawer import Drawer
+from sida.sampling.drawer import Drawer, save_grid
 from sida.sampling.generate import Samples
-from sida.sampling.grid import save_grid
 from sida.sampling.networks import decoder_digest, network_file
-from sida.sampling.png_store import open_sample_store
-from sida.sampling.store import SampleStore, write_all
+from sida.sampling.store import SampleStore, open_sample_store, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
 from sida.sampling import Drawer
-from sida.training.interruption import Interruption, StopRequest
+from sida.training.process import Interruption, StopRequest
 from sida.training.ranks import Ranks
 
 #: ``evaluate(network, check) -> record``. The record's key ``selection`` (default ``fd``) names the value by which the

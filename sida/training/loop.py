@@ -13,14 +13,11 @@ from sida.errors import UserError
 from sida.progress import Progress, say
 from sida.training.averages import Average
 from sida.training.background import NamedTensors
-from sida.training.divergence import hopeless, rising, unhealthy
 from sida.training.evaluation import Evaluate, shared_out
 from sida.training.flat import Resumable
-from sida.training.interruption import Interruption, StopRequest
-from sida.training.logs import without_nan
-from sida.training.meter import IterationRecord, TickMeter
-from sida.training.plan import Plan, Points
-from sida.training.process import peak_memory
+from sida.training.logs import IterationRecord, TickMeter, without_nan
+from sida.training.plan import Plan, Points, hopeless, rising, unhealthy
+from sida.training.process import Interruption, StopRequest, peak_memory
 from sida.training.ranks import ALONE, Ranks
 from sida.training.run import DrawPicture, RunFiles
 from sida.training.state import other_tensors

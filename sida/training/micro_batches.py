@@ -18,7 +18,7 @@ from sida.losses import Draws, MicroBatch, Terms
 from sida.losses.terms import Augment
 from sida.progress import say
 from sida.runtime.graphs import Recording, RecordingError, Tensors, restored
-from sida.sampling.one_step import one_step
+from sida.sampling.samplers import one_step
 from sida.training.batches import Batch
 from sida.training.optimized_network import OptimizedNetwork
 

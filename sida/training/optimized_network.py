@@ -9,9 +9,8 @@ from typing import NamedTuple
 import torch
 
 from sida.runtime.graphs import compiled
-from sida.training.flat import Adam, FlatParameters, buffers, load_buffers
+from sida.training.flat import Adam, FlatParameters, Shards, buffers, load_buffers
 from sida.training.ranks import ALONE, Ranks
-from sida.training.shards import Shards
 
 #: What infinite gradients become in EDM, SiD, SiDA and GDD.
 INFINITY_REPLACEMENT = 1e5

@@ -23,8 +23,7 @@ from sida.training.background import BackgroundWriter, NamedTensors, copied_to_c
 from sida.training.config import RunConfig
 from sida.training.logs import Logs
 from sida.training.ranks import ALONE, Ranks
-from sida.training.record import is_record
-from sida.training.state import KeptState, StateStore, other_tensors
+from sida.training.state import KeptState, StateStore, is_record, other_tensors
 
 P = ParamSpec("P")
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)

@@ -13,7 +13,7 @@ from sida.runtime.randomness import generator as random_generator
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.flat import Resumable, joint_state, load_joint_state
-from sida.training.meter import IterationRecord
+from sida.training.logs import IterationRecord
 from sida.training.micro_batches import EagerRunner, GraphRunner, MicroBatchRunner, MicroBatchSpec, OptimizerStep
 from sida.training.optimized_network import join
 from sida.training.ranks import Ranks
@@ -89,7 +89,7 @@ class StudentTrainer:
 
         Args:
             ranks: Processes that train together.
-            shard: Whether to shard optimizer state, gradients and average (:class:`sida.training.shards.Shards`).
+            shard: Whether to shard optimizer state, gradients and average (:class:`sida.training.flat.Shards`).
         """
         self.rank, self.world_size = ranks.rank, ranks.world_size
         for network in dict.fromkeys(self.networks.values()):

@@ -178,8 +178,8 @@ def profile_of(
     import torch
 
     from sida.data import load_dataset
-    from sida.networks.blocks import UNetBlock
     from sida.networks.edm2_unet import EDM2Block
+    from sida.networks.layers import UNetBlock
     from sida.progress import Progress
     from sida.runtime.randomness import generator
 

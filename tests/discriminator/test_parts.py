@@ -12,10 +12,8 @@ from eval.features.train_digits import DigitsTraining, split
 from sida.cli.main import main
 from sida.data import AugmentPipe, load_dataset
 from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
-from sida.discriminator.augment import differentiable_augment
 from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, DigitsBackbone, backbone_split, train_backbone
-from sida.discriminator.heads import ClassProjection
-from sida.discriminator.mixing import Mixing
+from sida.discriminator.projected import ClassProjection, Mixing, differentiable_augment
 from sida.errors import UserError
 from sida.files.tensors import read_tensors
 from sida.losses import GDDLoss

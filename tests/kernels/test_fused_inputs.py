@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from sida.kernels import unavailable_reason
 from sida.networks import build_network
-from sida.networks.fused import convert_frozen_weights, use_fused_kernels
-from sida.networks.fused_inputs import converted_parameters, part_inputs
+from sida.networks.fused import convert_frozen_weights, converted_parameters, part_inputs, use_fused_kernels
 
 if unavailable_reason() is not None:
     pytest.skip(str(unavailable_reason()), allow_module_level=True)

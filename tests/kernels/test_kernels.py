@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sida.kernels import unavailable_reason
-from sida.networks.edm2_layers import NORM_EPS, MPConv, normalize
+from sida.networks.edm2_unet import NORM_EPS, MPConv, normalize
 from sida.training.flat import Adam
 from sida.training.optimized_network import INFINITY_REPLACEMENT, guard_gradient
 
@@ -216,7 +216,7 @@ def test_halving_and_doubling():
 
 
 def test_pixel_norm():
-    from sida.kernels.pixel_norm import pixel_norm, pixel_norm_silu
+    from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu
 
     agree(lambda x: pixel_norm(x, NORM_EPS), lambda x: normalize(x, dim=1), leaf(5, 12))
     x = leaf(2, 12, 2, 3)
@@ -228,7 +228,7 @@ def _with_silu(y):
 
 
 def test_unit_rows():
-    from sida.kernels.unit_rows import unit_rows
+    from sida.kernels.edm2_norms import unit_rows
 
     conv = MPConv(4, 6, 3).to(DEVICE)
     conv.rewrite = "never"
@@ -263,7 +263,7 @@ def test_guard_and_step(betas):
 
 def kept_and_gradients(make, weight, recompute):
     """Whether an activation is kept by a convolution of it or by its own function, and the gradients."""
-    from sida.kernels.recompute import recomputed
+    from sida.networks.fused import recomputed
 
     torch.manual_seed(3)
     leaves = [leaf(2, 16, 8, 8), weight]
@@ -281,8 +281,8 @@ def kept_and_gradients(make, weight, recompute):
 )
 def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising):
     from sida.kernels.activation import scaled_silu
+    from sida.kernels.edm2_norms import pixel_norm_silu
     from sida.kernels.group_norm import Affine, norm_act
-    from sida.kernels.pixel_norm import pixel_norm_silu
 
     affine, weight = Affine(leaf(16), leaf(16, seed=1)), leaf(4, 16, 3, 3, seed=2)
     make = {
@@ -297,7 +297,7 @@ def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising
 
 def test_nothing_is_made_again_where_nothing_is_kept():
     from sida.kernels.activation import scaled_silu
-    from sida.kernels.recompute import recomputed
+    from sida.networks.fused import recomputed
 
     with torch.no_grad():
         y, _ = scaled_silu(leaf(1, 16, 2, 2), recompute=True)

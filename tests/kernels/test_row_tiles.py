@@ -38,7 +38,8 @@ def kernels(x: torch.Tensor, other: torch.Tensor, vector: torch.Tensor, rows: to
 
 
 def test_divided_rows_give_the_same(monkeypatch):
-    from sida.kernels import group_norm, maps
+    from sida.kernels import elements as maps
+    from sida.kernels import group_norm
 
     assert maps.tile_size(192)[1::2] == (64, 3)
     assert maps.tile_size(384)[1::2] == (128, 3)

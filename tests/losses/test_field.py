@@ -11,9 +11,7 @@ import torch
 from sida.discriminator.feature_heads import FakeScoreWithHeads
 from sida.losses import MicroBatch
 from sida.losses.consistency import CDLoss, ECTLoss
-from sida.losses.dmd2 import DMD2Loss
-from sida.losses.f_distill import FDistillLoss, divergence_weight
-from sida.losses.matching import DiffInstructLoss, DMDLoss
+from sida.losses.matching import DiffInstructLoss, DMD2Loss, DMDLoss, FDistillLoss, divergence_weight
 from sida.networks import build_network
 from sida.networks.guidance import extrapolated
 from sida.sampling import one_step

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sida.losses import EDMLoss, SiDALoss, SiDLoss
-from sida.losses.noise import sigma_of_t
+from sida.losses.terms import sigma_of_t
 
 S, M, R, T = 0.7, 0.3, 1.1, 0.45
 SHAPE = (256, 1, 64, 64)  # a million draws; within an image |x − f_φ| averages to a constant, up to 1 %

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sida.errors import UserError
 from sida.losses import EDMLoss, GDDLoss, SiDALoss, SiDLoss
-from sida.losses.noise import edm_weight, lognormal_sigma, sigma_of_t
+from sida.losses.terms import edm_weight, lognormal_sigma, sigma_of_t
 from sida.methods import Distiller
 from sida.methods.distiller import DistillerSettings
 from sida.training import Schedule

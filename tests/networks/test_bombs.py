@@ -18,7 +18,7 @@ from sida.files import tensor_header
 from sida.files import tensors as tensor_file
 from sida.files.tensors import read_tensors
 from sida.networks import build_network, options
-from sida.networks import official_architecture as architecture
+from sida.networks import official_file as architecture
 from sida.networks.checkpoint import import_official, load_network, save_network
 from sida.unpickle import inert, torch_stream
 from sida.unpickle.inert import printable

@@ -363,7 +363,7 @@ def test_skip_architecture_is_wired_as_described():
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("side", [4, 17])
 def test_attention_of_small_and_large_maps_equals_its_definition(heads, side):
-    from sida.networks.attention import attend, split_heads
+    from sida.networks.layers import attend, split_heads
 
     torch_rng = torch.Generator().manual_seed(0)
     qkv = torch.randn([2, 3 * 8, side, side], generator=torch_rng)

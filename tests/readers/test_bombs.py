@@ -47,7 +47,7 @@ from sida.files.text_files import (
 )  # fmt: skip
 from sida.files.yaml_text import MOST_VALUES, MOST_YAML, parse_yaml
 from sida.networks.checkpoint import read_state_dict
-from sida.sampling.intact import intact_png, intact_zip
+from sida.sampling.store import intact_png, intact_zip
 from sida.unpickle.inert import MAX_STEPS, MAX_TEXT
 from tests.fuzz.guards import peak_memory, reset_peak
 from tests.readers import bombs

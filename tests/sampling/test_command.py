@@ -20,7 +20,7 @@ from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from sida.runtime.devices import tf32
 from sida.sampling import generate
-from sida.sampling.grid import save_grid, tile
+from sida.sampling.drawer import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
 from sida.sampling.networks import network_file
 

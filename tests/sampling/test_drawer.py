@@ -10,7 +10,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.sampling import Drawer, Sampler, generate, read_sampler
-from sida.sampling.sampler import draw_batch
+from sida.sampling.samplers import draw_batch
 from sida.sampling.seeds import SeedStreams
 
 KWARGS = {"img_resolution": 8, "label_dim": 10, "model_channels": 4, "channel_mult": [1], "num_blocks": 1}

@@ -11,15 +11,14 @@ import torch
 from sida.errors import UserError
 from sida.kernels import unavailable_reason
 from sida.networks import fused
-from sida.networks.blocks import UNetBlock
 from sida.networks.fused import fused_kernels
+from sida.networks.layers import UNetBlock
 from sida.networks.unet import UNet
 from sida.runtime.graphs import RecordingError
 from sida.sampling import Drawer, generate, read_sampler
 from sida.sampling import drawer as drawer_module
-from sida.sampling.generate import _prefetched
+from sida.sampling.generate import Evaluations, _prefetched
 from sida.sampling.job import SampleConfig, run_job
-from sida.sampling.replay import Evaluations
 from tests.sampling.test_generate import EDM2, build_network, make
 
 

@@ -12,9 +12,8 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.methods.distillation import make_trainer
+from sida.methods.distillation import make_trainer, student_digest
 from sida.methods.gdd import INNATE, freeze_innate
-from sida.methods.identity import student_digest
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, read_metadata, save_network

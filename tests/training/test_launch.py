@@ -15,7 +15,7 @@ import pytest
 from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import EXIT_RETRY
-from sida.training.launch import run_together
+from sida.training.process import run_together
 from tests.training.toy import TEACHER, as_json, results
 
 
@@ -35,7 +35,7 @@ def test_exit_status(endings, status):
 
 
 def test_one_that_does_not_end_is_ended(monkeypatch):
-    monkeypatch.setattr("sida.training.launch.GRACE", 0.3)
+    monkeypatch.setattr("sida.training.process.GRACE", 0.3)
     text = "import os, sys, time\nsys.exit(1) if os.environ['RANK'] == '0' else time.sleep(60)"
     start = time.monotonic()
     assert run_together([sys.executable, "-c", text], 2) == 1

@@ -13,7 +13,7 @@ from sida.config.plugins import ALLOW
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.methods.identity import student_digest
+from sida.methods.distillation import student_digest
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.training import train_teacher

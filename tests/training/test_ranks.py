@@ -12,7 +12,7 @@ from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.training.batches import StepBatches, step_draws
 from sida.training.config import TeacherConfig
-from sida.training.meter import IterationRecord, TickMeter
+from sida.training.logs import IterationRecord, TickMeter
 from sida.training.ranks import Ranks
 from sida.training.schedule import Schedule
 from sida.training.teacher import TeacherTrainer

@@ -23,8 +23,8 @@ from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import train_teacher
-from sida.training.interruption import Interruption, StopRequest
 from sida.training.loop import TrainingLoop
+from sida.training.process import Interruption, StopRequest
 from sida.training.state import StateStore
 from sida.training.student_trainer import StudentTrainer
 from tests.training.toy import SID_STUDENT, STUDENT, TEACHER, CrashError, as_json, fork, interrupt_after, results, wait

@@ -9,8 +9,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.methods.distillation import make_trainer
-from sida.methods.identity import student_digest
+from sida.methods.distillation import make_trainer, student_digest
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks.checkpoint import load_network
 from sida.training import train_teacher

@@ -16,8 +16,8 @@ from sida.networks.checkpoint import load_network, read_metadata
 from sida.runtime.randomness import derive_seed
 from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
-from sida.training.divergence import lost
 from sida.training.identity import teacher_digest
+from sida.training.plan import lost
 from sida.training.teacher import TeacherTrainer
 from tests.training.test_defaults import EDM2
 from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results

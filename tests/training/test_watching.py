@@ -20,13 +20,12 @@ from sida.config.mapping import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.methods.identity import student_digest
+from sida.methods.distillation import student_digest
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import read_metadata
 from sida.training import train_teacher
-from sida.training.divergence import rising, unhealthy
 from sida.training.logs import Logs
-from sida.training.plan import Points
+from sida.training.plan import Points, rising, unhealthy
 from sida.training.student_trainer import StudentTrainer
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, CrashError, as_json, results
 

@@ -17,7 +17,7 @@ import pytest
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
-from sida.training.meter import IterationRecord
+from sida.training.logs import IterationRecord
 from sida.training.student_trainer import StudentTrainer
 from sida.training.teacher import TeacherTrainer
 

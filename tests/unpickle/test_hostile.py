@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks import official_architecture as architecture
+from sida.networks import official_file as architecture
 from sida.networks.checkpoint import import_official, load_network, read_pickle
 from sida.unpickle.pickles import open_pickle
 from tests.unpickle.genuine import MARK, reduced, write_genuine
@@ -297,7 +297,7 @@ def test_modules_that_contain_themselves_are_refused(tmp_path, genuine):
     network = value["ema"]
     network.state["_modules"]["again"] = network
     with pytest.raises(UserError, match="more nested modules"):
-        architecture.tensors(network, "f.pkl")
+        architecture.network_tensors(network, "f.pkl")
 
 
 def flipped(draw, content: bytes) -> bytes:
@@ -315,7 +315,7 @@ def test_flipped_bytes_never_run_hang_or_crash(tmp_path, genuine, data):
     begin = time.monotonic()
     with contextlib.suppress(UserError), nothing_may_run():
         value, _ = open_pickle(path)
-        architecture.tensors(value["ema"], str(path)) if isinstance(value, dict) and "ema" in value else None
+        architecture.network_tensors(value["ema"], str(path)) if isinstance(value, dict) and "ema" in value else None
     assert time.monotonic() - begin < 10
 
 

@@ -82,7 +82,7 @@ def test_a_killed_job_gives_its_device_back(machine):
 #: A number and the end of its line are written at once: both ranks share a pipe.
 RANKS = r"""
 import sys
-from sida.training.launch import run_together
+from sida.training.process import run_together
 run_together([sys.executable, "-c", "import os, time; os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"], 2)
 """
 

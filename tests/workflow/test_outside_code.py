@@ -84,7 +84,7 @@ CALLS = {
     "generator": {"row": {**ROW, "checkpoint": OURS}},
     "method": {"row": {**PLAIN, "method": OURS}},
     "data set": {"datasets": {"x": {"kind": OURS}}},
-    "monitor": {"recipes": {"r": {"evaluation": {"every_kimg": 1, "monitor": "sida.training.launch:run_together"}}}},
+    "monitor": {"recipes": {"r": {"evaluation": {"every_kimg": 1, "monitor": "sida.training.process:run_together"}}}},
     "metric": {"protocol": {"metrics": [{**METRICS[0], "kind": OURS}]}},
     "extractor": {"protocol": {"metrics": [{**METRICS[0], "extractor": OURS}]}},
 }
@@ -99,7 +99,7 @@ def test_a_study_names_none_of_our_own_functions(study, kind):
 @pytest.mark.parametrize(
     ("monitor", "kwargs"),
     [
-        ("sida.training.launch:run_together", {"command": ["touch", "was-here"], "count": 1}),
+        ("sida.training.process:run_together", {"command": ["touch", "was-here"], "count": 1}),
         (OURS, {"path": "was-here", "text": "x"}),
     ],
 )

@@ -21,7 +21,7 @@ from eval.tables import make_table
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.methods import DistillConfig
-from sida.methods.identity import student_digest
+from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
 from sida.training.identity import teacher_digest
 from tests.studies.miniature.test_miniature import layouts, made_up, preset  # noqa: F401

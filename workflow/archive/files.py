@@ -17,7 +17,7 @@ from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.content_hash import is_hashed
 from sida.files.tensors import verify_tensors
 from sida.files.text_files import read_csv
-from sida.sampling.intact import intact_png, intact_zip
+from sida.sampling.store import intact_png, intact_zip
 from sida.unpickle.inert import printable
 
 MANIFEST = "manifest.json"

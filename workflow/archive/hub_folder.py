@@ -16,7 +16,7 @@ from eval.tables.text import markdown, terminal_text
 from sida.config.mapping import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, write_json, write_text
-from sida.networks.describe import describe_file
+from sida.networks.checkpoint import describe_file
 from sida.runtime.provenance import code_version
 
 _CODE = Path(__file__).parent / "hub"
@@ -54,8 +54,8 @@ def write_hub_folder(run: str | Path, out: str | Path, licence: str = "other") -
 def _fill(folder: Path, network: Path, name: str, facts: Mapping[str, Any], licence: str) -> None:
     import torch
 
+    from sida.sampling.drawer import save_grid
     from sida.sampling.generator import load
-    from sida.sampling.grid import save_grid
 
     component = folder / "generator"
     component.mkdir()
@@ -87,7 +87,7 @@ def model_card(
 
     Args:
         name: Id of the run.
-        facts: :func:`sida.networks.describe.describe_file` of the network.
+        facts: :func:`sida.networks.checkpoint.describe_file` of the network.
         measured: Measurements of its preset; only those of this very file are taken, by its hash.
         licence: Identifier of the licence.
         recipe: Whether ``recipe.json`` is there.

@@ -74,7 +74,7 @@ def _count(text: str) -> NetworkCost:
     import torch
 
     from sida.networks import build_network
-    from sida.networks.edm2_layers import MPConv
+    from sida.networks.edm2_unet import MPConv
 
     network = json.loads(text)
     size, channels = (network["kwargs"].get(key, "?") for key in ("img_resolution", "model_channels"))

@@ -48,7 +48,7 @@ def in_processes(args: argparse.Namespace) -> int | None:
     # The started processes have the same arguments.
     if args.processes < 2 or place()[1] > 1:
         return None
-    from sida.training.launch import run_together
+    from sida.training.process import run_together
 
     return run_together([sys.executable, "-m", "sida", *args.argv], args.processes)
 

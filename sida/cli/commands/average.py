@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reconstructs the average and prints two lines."""
-    from sida.training.reconstruction import reconstruct_average
+    from sida.training.averages import reconstruct_average
 
     distance = reconstruct_average(args.sources, args.std, args.out, args.nimg)
     print(f"{args.out}: average of width {args.std:g} from {len(args.sources)} stored ones")

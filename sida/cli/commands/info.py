@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the description."""
     import json
 
-    from sida.networks.describe import describe_file
+    from sida.networks.checkpoint import describe_file
 
     facts = describe_file(args.file, args.key, args.network_class)
     if args.json:

@@ -1,10 +1,13 @@
-"""EDM2's pixel normalisation: scales the channels of each position to root mean square one, optionally with SiLU.
+"""EDM2's normalisations: of pixels, optionally with SiLU, and of weights, times a gain, in the map's dtype.
 
-Source: EDM2 (arXiv:2312.02696), equation 30 and section B.
+The channels of each position are scaled to root mean square one; the weights of each output to unit length.
+
+Source: EDM2 (arXiv:2312.02696), equations 30, 47 and 66, and section B.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,8 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.elements import silu, silu_slope
-from sida.kernels.maps import channel_rows
+from sida.kernels.elements import channel_rows, silu, silu_slope
 
 _TILE, _WARPS = 4096, 4
 
@@ -27,7 +29,7 @@ def pixel_norm(x: Tensor, eps: float) -> Tensor:
 def pixel_norm_silu(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """``y = x / (rms + eps)`` over the channels of a map ``(N, C, H, W)``, and ``silu(y)``; channels-last.
 
-    The second result can be recomputed (:func:`sida.kernels.recompute.recomputed`).
+    The second result can be recomputed (:func:`sida.networks.fused.recomputed`).
     """
     result: tuple[Tensor, Tensor] = _PixelNormSilu.apply(x, eps)
     return result
@@ -96,7 +98,7 @@ def _normalise(x: Tensor, y: Tensor | None, s: Tensor | None, divisor: Tensor, e
     """Writes y and its SiLU where they are given, and the divisor of x."""
     total, c = x.shape
     block, width = _tile(c)
-    _forward[(triton.cdiv(total, block),)](
+    _pixels_forward[(triton.cdiv(total, block),)](
         x, x if y is None else y, x if s is None else s, divisor, total, c, eps, y is not None, s is not None,
         block, width, num_warps=_WARPS,
     )  # fmt: skip
@@ -109,7 +111,7 @@ def _gradient(
     total, c = kept.shape
     block, width = _tile(c)
     dx = torch.empty_like(kept)
-    _backward[(triton.cdiv(total, block),)](
+    _pixels_backward[(triton.cdiv(total, block),)](
         kept, divisor, kept if of_y is None else of_y, kept if of_s is None else of_s, dx, total, c, eps,
         normalised, of_y is not None, of_s is not None, block, width, num_warps=_WARPS,
     )  # fmt: skip
@@ -122,7 +124,7 @@ def _tile(c: int) -> tuple[int, int]:
 
 
 @triton.jit
-def _forward(
+def _pixels_forward(
     x, y, s, divisor, total, C, eps, Y: tl.constexpr, S: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -140,7 +142,7 @@ def _forward(
 
 
 @triton.jit
-def _backward(
+def _pixels_backward(
     kept, divisor, of_y, of_s, dx, total, C, eps,
     NORMALISED: tl.constexpr, Y: tl.constexpr, S: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -162,3 +164,96 @@ def _backward(
     along = tl.sum(grad * value, 1) / (C * tl.where(rms > 0, rms, 1.0))
     result = grad / by[:, None] - value * along[:, None]
     tl.store(dx + place, result.to(dx.dtype.element_ty), mask=inside)
+
+
+_BLOCK = 1024
+
+
+def unit_rows(weight: Tensor, gain: Tensor | float, eps: float, dtype: torch.dtype) -> Tensor:
+    """``gain · weight / (norm + eps √K)`` with the norm of each output's K weights.
+
+    Args:
+        weight: Float32 ``(out, ...)``, dense in memory with the outputs outermost.
+        gain: Number, or tensor ``()``.
+        eps: Constant of the formula above.
+        dtype: Type of the result, which has the memory layout of ``weight``.
+    """
+    tensor = isinstance(gain, Tensor)
+    result: Tensor = _UnitRows.apply(weight, gain if tensor else None, 1.0 if tensor else float(gain), eps, dtype)
+    return result
+
+
+class _UnitRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, gain: Tensor | None, factor: float, eps: float, dtype: torch.dtype) -> Tensor:
+        weight = weight.detach()
+        out, size = weight.shape[0], weight[0].numel()
+        y = torch.empty_like(weight, dtype=dtype)
+        lengths = weight.new_empty((out,))
+        offset = eps * math.sqrt(size)
+        _rows_forward[(out,)](
+            weight, y, lengths, weight if gain is None else gain, factor, offset, size, gain is not None, _BLOCK
+        )
+        ctx.save_for_backward(weight, gain, lengths)
+        ctx.settings = factor, offset
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        weight, gain, lengths = ctx.saved_tensors
+        factor, offset = ctx.settings
+        grad = grads[0]
+        if grad.stride() != weight.stride():
+            grad = torch.empty_like(weight, dtype=grad.dtype).copy_(grad)
+        out, size = weight.shape[0], weight[0].numel()
+        dw, along = torch.empty_like(weight), weight.new_empty((out,))
+        there = gain is not None
+        _rows_backward[(out,)](
+            weight, grad, dw, lengths, along, gain if there else weight, factor, offset, size, there, _BLOCK
+        )
+        of_gain = (along / (lengths + offset)).sum() if ctx.needs_input_grad[1] else None
+        return dw, of_gain, None, None, None
+
+
+@triton.jit
+def _rows_forward(weight, y, lengths, gain, factor, offset, size, GAIN: tl.constexpr, BLOCK: tl.constexpr):
+    base = tl.program_id(0).to(tl.int64) * size
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for start in range(0, size, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        value = tl.load(weight + base + place, mask=place < size, other=0.0)
+        total += value * value
+    length = tl.sqrt(tl.sum(total, 0))
+    tl.store(lengths + tl.program_id(0), length)
+    scale = factor / (length + offset)
+    if GAIN:
+        scale *= tl.load(gain)
+    for start in range(0, size, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        value = tl.load(weight + base + place, mask=place < size, other=0.0)
+        tl.store(y + base + place, (value * scale).to(y.dtype.element_ty), mask=place < size)
+
+
+@triton.jit
+def _rows_backward(
+    weight, grad, dw, lengths, along, gain, factor, offset, size, GAIN: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Gradient of w: s g − w (g·w) s / (norm (norm + offset)) with s = gain / (norm + offset)."""
+    base = tl.program_id(0).to(tl.int64) * size
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for start in range(0, size, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        value = tl.load(weight + base + place, mask=place < size, other=0.0)
+        total += value * tl.load(grad + base + place, mask=place < size, other=0.0).to(tl.float32)
+    product = tl.sum(total, 0)
+    tl.store(along + tl.program_id(0), product)
+    length = tl.load(lengths + tl.program_id(0))
+    scale = factor / (length + offset)
+    if GAIN:
+        scale *= tl.load(gain)
+    back = product * scale / (tl.where(length > 0, length, 1.0) * (length + offset))
+    for start in range(0, size, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        value = tl.load(weight + base + place, mask=place < size, other=0.0)
+        beside = tl.load(grad + base + place, mask=place < size, other=0.0).to(tl.float32)
+        tl.store(dw + base + place, beside * scale - value * back, mask=place < size)
