@@ -20,6 +20,7 @@ import torch
 from benchmarks.gpu import CIFAR, DEVICE, REHEARSAL, SMALL, wait
 from benchmarks.training_loop import LOOP, STATE
 from benchmarks.two_processes import Side
+from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.files.atomic import write_json
@@ -33,6 +34,7 @@ from sida.training.process import prepare_process
 KERNELS = "torch" if REHEARSAL else "fused"
 BATCH, KIMG, TICK = (4, 0.032, 0.004) if REHEARSAL else (128, 30, 2)
 LETTERS = "glyphs16" if REHEARSAL else "glyphs32"
+SOURCE = str(ROOT / "studies" / "shared" / "letters" / f"render.py:{LETTERS.upper()}")
 RESOLUTION, CLASSES = (16, 10) if REHEARSAL else (32, 26)
 NETWORK = {
     "class": "EDMPrecond",
@@ -105,7 +107,7 @@ def main(out: Path) -> bool:
 
     with tempfile.TemporaryDirectory(prefix="sida-bench-") as name:
         folder, teacher = Path(name), Path(name) / "teacher.safetensors"
-        prepare(PrepareConfig(LETTERS, str(folder / "letters.zip"), max_images=52 if REHEARSAL else 2600))
+        prepare(PrepareConfig(SOURCE, str(folder / "letters.zip"), max_images=52 if REHEARSAL else 2600))
         torch.manual_seed(0)
         save_network(build_network(NETWORK), teacher, {"method": "teacher"})
         alone = bare(folder, teacher)

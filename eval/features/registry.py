@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
-from sida.config.plugins import load_class
+from sida.config.mapping import load_yaml
+from sida.config.plugins import load_class, load_file_object
 from sida.config.ranges import names_object
+from sida.config.resources import object_there, study_folders
 from sida.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -35,10 +39,7 @@ class Ours:
 _DINOV2 = ("dinov2-vitl14", "dinov2-code")
 EXTRACTORS = {
     "digits": Ours("digits", "DigitsExtractor", classes=True),
-    "glyphs": Ours("glyphs", "GlyphsExtractor", classes=True),
-    "glyphs8": Ours("glyphs", "Glyphs8Extractor", classes=True),
-    "glyphs16": Ours("glyphs", "Glyphs16Extractor", classes=True),
-    "glyphs32": Ours("glyphs", "Glyphs32Extractor", classes=True),
+    "glyphs": Ours("digits", "GlyphsExtractor", classes=True),
     "digits_backbone": Ours("backbone", "DigitsBackboneExtractor"),
     "pixels": Ours("pixels", "PixelExtractor"),
     "inception": Ours("inception", "InceptionExtractor", ("inception",), classes=True),
@@ -52,6 +53,14 @@ EXTRACTORS = {
 }
 #: Variants that are faster on a processor.
 ON_PROCESSOR = {"inception": "inception_cpu"}
+
+
+@functools.cache
+def _of_studies(folders: tuple[Path, ...]) -> dict[str, str]:
+    """Extractors of studies, ``FILE.py:CLASS`` by name (``extractors.yaml`` of a study's folder)."""
+    files = [folder / "extractors.yaml" for folder in folders]
+    listed = ((file, entry) for file in files if file.is_file() for entry in load_yaml(file).items())
+    return {name: object_there(str(named), [file.parent]) for file, (name, named) in listed}
 
 
 def extractor_names() -> list[str]:
@@ -94,7 +103,8 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
     """Makes an extractor.
 
     Args:
-        name: One of :func:`extractor_names`, or ``module:class``: a subclass of :class:`~eval.features.base.Extractor`.
+        name: One of :func:`extractor_names`, a name of a study of the checkout (``extractors.yaml`` in its folder), or
+            ``module:class``: a subclass of :class:`~eval.features.base.Extractor`.
         device: Torch device of the network and of its features.
         **options: Options of the extractor, e.g. ``path`` of the weights.
 
@@ -118,8 +128,12 @@ def _class(name: str) -> type[Extractor]:
     if name in EXTRACTORS:
         ours = EXTRACTORS[name]
         return getattr(importlib.import_module(f"eval.features.{ours.module}"), ours.cls)
+    of_studies = _of_studies(tuple(study_folders()))
+    if name in of_studies:
+        found: type[Extractor] = load_file_object(of_studies[name], f"extractor '{name}'")
+        return found
     if not names_object(name):
-        raise UserError(f"no extractor '{name}'{suggestion(name, EXTRACTORS)}")
+        raise UserError(f"no extractor '{name}'{suggestion(name, [*EXTRACTORS, *of_studies])}")
     return load_class(name, "extractor", Extractor, "eval.features.Extractor")
 
 

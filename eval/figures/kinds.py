@@ -9,10 +9,11 @@ from eval.figures.kind import Drawing, FigureKind, Runs
 from eval.figures.layout import CurvesLayout, SamplesLayout
 from eval.figures.points_layout import PointsLayout
 from eval.figures.sources import Sources
-from eval.results.analyses import names_function
 from eval.results.selection import Needs, read_extended
 from sida.config.mapping import from_mapping
 from sida.config.plugins import load_file_object
+from sida.config.ranges import names_file_object
+from sida.config.resources import object_there
 from sida.errors import UserError
 
 
@@ -119,7 +120,7 @@ def load_figure_layout(path: str | Path) -> FigureKind:
 
 def is_figure_kind(kind: Any) -> bool:
     """Whether the ``kind`` of a layout is that of a figure, not of a table."""
-    return kind in FIGURE_KINDS or (isinstance(kind, str) and names_function(kind))
+    return kind in FIGURE_KINDS or (isinstance(kind, str) and names_file_object(kind))
 
 
 def _kind(kind: Any, layout: Path) -> type[FigureKind]:
@@ -128,9 +129,7 @@ def _kind(kind: Any, layout: Path) -> type[FigureKind]:
         return FIGURE_KINDS[kind]
     if not is_figure_kind(kind):
         raise UserError(f"{layout}: kind: must be one of {', '.join(FIGURE_KINDS)} or FILE.py:CLASS, got {kind!r}")
-    file, _, name = kind.rpartition(":")
-    places = [layout.parent / file, layout.parent.parent / file]
-    found = load_file_object(next((f for f in places if f.is_file()), places[-1]), name, f"{layout}: kind")
+    found = load_file_object(object_there(kind, [layout.parent, layout.parent.parent]), f"{layout}: kind")
     if not (isinstance(found, type) and issubclass(found, FigureKind)):
         raise UserError(f"{layout}: kind: '{kind}' must be a subclass of eval.figures.kind.FigureKind")
     return found

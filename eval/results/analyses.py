@@ -16,6 +16,7 @@ from typing import Any
 from eval.results.selection import SELECTABLE
 from sida.config.mapping import from_mapping
 from sida.config.plugins import load_file_object
+from sida.config.ranges import names_file_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json
 
@@ -41,7 +42,7 @@ class AnalysisEntry:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not names_function(self.function):
+        if not names_file_object(self.function):
             raise ValueError(f"function: must be FILE.py:NAME, got '{self.function}'")
         if self.rows == {}:
             raise ValueError("rows: must name conditions on the sheet, such as {recipe: [sid, sida]}")
@@ -115,20 +116,13 @@ class Analysis:
         return None
 
 
-def names_function(text: str) -> bool:
-    """Whether a text has the form ``FILE.py:NAME``."""
-    file, colon, name = text.rpartition(":")
-    return bool(colon) and file.endswith(".py") and name.isidentifier()
-
-
 def load_analysis(function: str, where: str) -> Analysis:
     """Imports an analysis, ``FILE.py:NAME``.
 
     Raises:
         UserError: No such file or object, no permission, or no :class:`Analysis`.
     """
-    file, _, name = function.rpartition(":")
-    found = load_file_object(Path(file), name, where)
+    found = load_file_object(function, where)
     if not isinstance(found, Analysis):
         raise UserError(f"{where}: '{function}' must be an eval.results.analyses.Analysis")
     return found

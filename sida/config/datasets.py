@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sida.config.mapping import Settings, from_mapping, load_yaml
-from sida.config.ranges import CheckedAs, Count, Natural, OneOf
-from sida.config.resources import find, there
+from sida.config.ranges import CheckedAs, Count, Natural, OneOf, names_file_object
+from sida.config.resources import find, object_there, study_folders, there
 from sida.errors import UserError, suggestion
 
 
@@ -112,13 +112,13 @@ class MadeFrom(Settings):
     """Source of an archive: published files (``sida data prepare``) or another data set (``sida data encode``).
 
     Attributes:
-        source: Asset id, path of a folder or archive of pictures, or name of a rendered data set; see
-            ``sida data prepare``.
+        source: Asset id, path of a folder or archive of pictures, or function that makes them (``FILE.py:function``);
+            see ``sida data prepare``.
         dataset: Data set of pixels to encode; not with ``source``.
         resolution: Height and width; null keeps those of the images.
         transform: Method of cropping images to squares, see ``sida data prepare``.
         labels: ``auto``, ``json``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` of CIFAR-10 or of a rendered data set.
+        subset: ``train`` or ``test`` of CIFAR-10 or of a function.
         images: Number of images to stop after; null takes all.
     """
 
@@ -160,7 +160,7 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
     """Looks a data set up; its spec carries its ``name``.
 
     Args:
-        name: Key of ``brought``, or of ``config/datasets.yaml``.
+        name: Key of ``brought``, of ``config/datasets.yaml``, or of ``datasets.yaml`` of a study of the checkout.
         where: File and key named in errors.
         brought: Data sets of a preset, which take precedence.
 
@@ -189,6 +189,25 @@ def dataset_origin(name: str, where: str, brought: Mapping[str, Mapping[str, Any
 def _entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Any]:
     known = {**_shared(find("", "datasets").absolute()), **(brought or {})}
     if name not in known:
+        known = {**_of_studies(tuple(study_folders())), **known}
+    if name not in known:
         raise UserError(f"{where}: no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
     entry: Mapping[str, Any] = known[name]
     return entry
+
+
+@functools.cache
+def _of_studies(folders: tuple[Path, ...]) -> dict[str, Any]:
+    """Data sets of studies (``datasets.yaml`` of a study's folder)."""
+    found: dict[str, Any] = {}
+    for folder in folders:
+        if (folder / "datasets.yaml").is_file():
+            found |= {name: _placed(entry, folder) for name, entry in load_yaml(folder / "datasets.yaml").items()}
+    return found
+
+
+def _placed(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    origin = entry.get("made_from") or {}
+    if not names_file_object(str(origin.get("source"))):
+        return dict(entry)
+    return {**entry, "made_from": {**origin, "source": object_there(origin["source"], [folder])}}

@@ -177,19 +177,20 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
     return module, getattr(module, attribute)
 
 
-def load_file_object(file: Path, name: str, where: str) -> Any:
-    """Imports an object of a Python file, which may import the files beside it relatively (``from .other import x``).
+def load_file_object(named: str, where: str) -> Any:
+    """Imports ``FILE.py:object``; the file may import the files beside it relatively (``from .other import x``).
 
     The studies of the checkout are the checkout's own code; other files need the user's permission.
 
     Args:
-        file: The file.
-        name: The object in it.
+        named: ``FILE.py:object``.
         where: Place named in errors.
 
     Raises:
         UserError: No such file or object, no permission, or the file fails.
     """
+    path, _, name = named.rpartition(":")
+    file = Path(path)
     if not file.is_file():
         raise UserError(f"{where}: no such file '{file}'")
     if not is_of_checkout(file):

@@ -83,6 +83,12 @@ def there(path: str, own: Iterable[Path] = ()) -> str:
     return str(next((place for place in found if place.exists()), path))
 
 
+def object_there(named: str, own: Iterable[Path] = ()) -> str:
+    """``FILE.py:object`` with the file's path found by :func:`there`."""
+    file, _, name = named.rpartition(":")
+    return f"{there(file, own)}:{name}"
+
+
 def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
     """All names of a kind for :func:`find`, sorted."""
     suffix = _KINDS[kind][1]
@@ -95,8 +101,13 @@ def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
 def search_folders(own: Iterable[Path] = ()) -> list[Path]:
     """Folders in which names are looked for, in order: without a preset, also those of the checkout's studies."""
     own, shared = list(own), [Path("config"), ROOT / "config"]
-    studies = [] if own else sorted(path for path in (ROOT / "studies").glob("*") if path.is_dir())
-    return list(dict.fromkeys([*own, *shared, *studies]))
+    return list(dict.fromkeys([*own, *shared, *([] if own else study_folders())]))
+
+
+def study_folders() -> list[Path]:
+    """Folders of the checkout's studies, and those that several studies share (``studies/shared/*``)."""
+    places = ROOT / "studies"
+    return sorted(path for pattern in ("*", "shared/*") for path in places.glob(pattern) if path.is_dir())
 
 
 def how_to_install(*packages: str, target: str = "setup") -> str:

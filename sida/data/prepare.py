@@ -18,11 +18,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from sida.config.mapping import Settings
-from sida.config.ranges import Count, OneOf, Range
-from sida.config.rendered import RENDERED
+from sida.config.plugins import load_file_object
+from sida.config.ranges import Count, OneOf, Range, names_file_object
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
-from sida.data.glyphs import rendered_images
 from sida.data.pictures import PICTURES, PixelSum, encode_png, open_picture, source_files
 from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
@@ -50,13 +49,15 @@ class PrepareConfig(Settings):
 
     Attributes:
         source: Folder, zip, uncompressed tar (also with a tar per class, such as ImageNet's),
-            ``cifar-10-python.tar.gz``, or the name of a rendered data set (:data:`sida.config.rendered.RENDERED`).
+            ``cifar-10-python.tar.gz``, or ``FILE.py:function``, called with the subset and the largest number of images
+            or None: it returns the number of images in the subset, and an iterable of pixels uint8 ``(H, W[, 3])`` with
+            their class.
         out: Zip to write.
         resolution: Height and width; null keeps those of the pictures, which must then be square and equal.
         transform: See :mod:`sida.data.transforms`.
         channels: 3 (RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``json``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` (CIFAR-10 and rendered data sets only).
+        subset: ``train`` or ``test`` (CIFAR-10 and functions only).
         max_images: Largest number of images.
         expect: Expected number of images; with another number nothing is written and the command fails.
         workers: Threads; null: one per processor.
@@ -149,8 +150,8 @@ def summary(facts: dict[str, Any]) -> str:
 
 def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
     """Number of pictures, a job for each, and facts about the source."""
-    if config.source in RENDERED:
-        return _rendered_jobs(config)
+    if names_file_object(config.source):
+        return _made_jobs(config)
     path = Path(config.source)
     if path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name and path.suffix != ".tar":
         return _cifar_jobs(config)
@@ -191,16 +192,12 @@ def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[
     return len(pairs), ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
 
 
-def _rendered_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
-    if config.resolution not in (None, RENDERED[config.source].resolution) or config.transform != "none":
-        raise UserError(f"{config.source}: is rendered at its own size; leave out --resolution and --transform")
+def _made_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
+    if config.resolution is not None or config.transform != "none":
+        raise UserError(f"{config.source}: makes images of its own size; leave out --resolution and --transform")
+    total, pairs = load_file_object(config.source, "source")(config.subset, config.max_images)
     keep = config.labels != "none"
-    pairs = rendered_images(config.source, config.subset, config.max_images)
-    return (
-        RENDERED[config.source].subsets[config.subset][1],
-        ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs),
-        {},
-    )
+    return total, ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
 
 
 @dataclasses.dataclass(frozen=True)

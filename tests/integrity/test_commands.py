@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eval.commands import main as measuring_main
-from eval.features import digits, glyphs
+from eval.features import digits
 from sida.cli.main import main as method_main
 from sida.errors import UserError
 from sida.networks import build_network
@@ -120,7 +120,7 @@ def test_a_damaged_output_is_made_again_as_it_was(folder, command, name, damage)
 @pytest.mark.parametrize(
     ("weights", "load"),
     [(digits.DIGITS_NETWORK, lambda path: digits.DigitsExtractor(path=path)),
-     (glyphs.GLYPHS_NETWORK, lambda path: glyphs.GlyphsExtractor(path=path))],
+     (digits.GLYPHS_NETWORK, lambda path: digits.GlyphsExtractor(path=path))],
     ids=["digits", "glyphs"],
 )  # fmt: skip
 def test_a_damaged_feature_network_of_the_package_is_refused(tmp_path, weights, load):

@@ -42,7 +42,6 @@ WRITING = {
     "sida-eval features": ["--images", ".", "--extractor", "digits", "--out"],
     "sida-eval reference": ["--images", ".", "--extractor", "digits", "--out"],
     "sida-eval train-digits": ["--out"],
-    "sida-eval train-glyphs": ["--out"],
     "sida-eval table": ["--layout", "main", "--out"],
     "sida-eval figure": ["--layout", "samples", "--runs", "x", "--results", ".", "--out"],
     "sida-eval claims": ["--claims", "x", "--out"],

@@ -7,5 +7,5 @@ from sida.config.resources import ROOT
 collect_ignore = [
     path.name
     for path in Path(__file__).parent.iterdir()
-    if path.is_dir() and path.name != "shared" and not (ROOT / "studies" / path.name).is_dir()
+    if path.is_dir() and not (ROOT / "studies" / path.name).is_dir()
 ]

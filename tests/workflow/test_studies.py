@@ -1,9 +1,14 @@
-"""Each study stands alone: with `config/` and no other study its presets open and pass the check before a run.
+"""Each study stands alone: with `config/`, shared code and no other study its presets pass the check before a run.
 
 So each study may be removed, and nothing that is left misses it.
 """
 
 from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -21,7 +26,7 @@ STUDIES = sorted({path.parent.name for path in presets().values()})
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_needs_no_other_study(study, tmp_path, monkeypatch):
     (tmp_path / "studies").mkdir()
-    for name in ("config", "results", f"studies/{study}"):
+    for name in ("config", "results", "studies/shared", f"studies/{study}"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(resources, "ROOT", tmp_path)
@@ -33,6 +38,22 @@ def test_a_study_needs_no_other_study(study, tmp_path, monkeypatch):
         # A variant shows little that its base does not.
         if "\nbase: " not in path.read_text():
             check_preset(preset)
+
+
+def test_the_instrument_and_one_study_are_a_suite(tmp_path):
+    """A copy without all other studies measures: nothing that is left misses a study."""
+    here = tmp_path / "suite"
+    for part in ("sida", "eval", "workflow", "config", "studies/demo"):
+        shutil.copytree(ROOT / part, here / part, ignore=shutil.ignore_patterns("stored", "__pycache__"))
+    shutil.copytree(ROOT / "results" / "published", here / "results" / "published")
+    for name in ("Snakefile", "CITATION.cff", "environment.yml"):
+        shutil.copy(ROOT / name, here)
+    target = "measurements/data/trial-0.json"
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "SIDA_ASSETS")}
+    command = [sys.executable, "-m", "workflow", "run", "demo", target, "--cores", "1"]
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (here / "results" / "demo" / target).is_file()
 
 
 def test_no_file_of_config_is_of_a_single_study():

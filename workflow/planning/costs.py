@@ -12,13 +12,13 @@ from sida.assets.cache import cache_dir
 from sida.assets.registry import find_asset, is_address, load_registry
 from sida.config.mapping import from_mapping, load_yaml
 from sida.config.plugins import MONITOR
-from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig
 from workflow.planning.networks import network_cost
 from workflow.planning.rates import Assumptions, Gpu
 from workflow.planning.steps import StepCost, student_cost, teacher_cost
 from workflow.preset import Preset
+from workflow.preset.files import presets
 from workflow.preset.specs import most_gpus
 
 #: Number of states of a run that are kept.
@@ -186,7 +186,7 @@ class Costs:
     def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
         """Architecture of a checkpoint: that of the teacher whose name is the beginning of the checkpoint's name.
 
-        Published teachers are described once, in the preset that trains them.
+        Published teachers are described once, in the preset of the checkout that trains them.
         """
         name = (checkpoint or "").replace("guide-", "teacher-")
         for teachers in (self.preset.config["teachers"], _published_teachers()):
@@ -232,8 +232,9 @@ class Costs:
 
 @functools.cache
 def _published_teachers() -> dict[str, dict[str, Any]]:
-    teachers: dict[str, dict[str, Any]] = load_yaml(ROOT / "studies/papers/paper.yaml")["teachers"]
-    return teachers
+    texts = [(path, path.read_text(encoding="utf-8")) for path in presets().values()]
+    described = [load_yaml(path)["teachers"] for path, text in texts if "\n    checkpoint: " in text]
+    return {name: teacher for teachers in described for name, teacher in teachers.items()}
 
 
 def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from eval.results.sheet import Run
 from sida.assets.registry import load_registry
 from sida.config.datasets import dataset_counts
-from sida.config.rendered import RENDERED
+from sida.config.ranges import names_file_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
 from workflow.preset.rows import Rows
@@ -68,7 +68,9 @@ def _path(preset: Rows, name: str, where: str) -> str:
 
 
 def _check_source(source: str, where: str) -> None:
-    if source not in RENDERED and source not in (registry := load_registry()) and not os.path.exists(source):
+    if names_file_object(source):
+        source = source.rpartition(":")[0]
+    if source not in (registry := load_registry()) and not os.path.exists(source):
         hint = suggestion(source, registry)
         hint = hint if len(hint) < 200 else " (see sida assets list)"
         raise UserError(f"{where}: no asset and no file or folder '{source}'{hint}")

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.results.analyses import names_function
 from eval.results.selection import read_extended
 from sida.config.mapping import load_yaml
 from sida.config.plugins import ALLOW, allowed, allows_path, is_of_checkout, is_registered, refusal, source_file
-from sida.config.ranges import names_object
-from sida.config.resources import find, there
+from sida.config.ranges import names_file_object, names_object
+from sida.config.resources import find, object_there
 from sida.errors import UserError
 from workflow.preset.files import read_preset
 
@@ -55,12 +54,12 @@ def outside_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = (
         if names_object(name) and not is_registered(name):
             found.setdefault(name, where)
     codes = [OutsideCode(name, where, source_file(name), allowed(name)) for name, where in found.items()]
-    for name, entry in (config.get("analyses") or {}).items():
-        function = str(entry.get("function")) if isinstance(entry, Mapping) else ""
-        file = Path(there(function.rpartition(":")[0], own)).resolve()
-        if names_function(function) and not is_of_checkout(file):
-            where = f"{source}: analyses.{name}.function"
-            codes.append(OutsideCode(f"{file}:{function.rpartition(':')[2]}", where, str(file), allows_path(file)))
+    for key, named, where in _texts({part: config.get(part) for part in ("analyses", "datasets")}, source):
+        if key in ("function", "source") and names_file_object(named):
+            path, _, item = object_there(named, own).rpartition(":")
+            file = Path(path).resolve()
+            if not is_of_checkout(file):
+                codes.append(OutsideCode(f"{file}:{item}", where, str(file), allows_path(file)))
     return codes
 
 

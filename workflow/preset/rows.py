@@ -16,7 +16,8 @@ from sida.assets.registry import is_counted
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec
 from sida.config.label_counts import remedy
 from sida.config.mapping import from_mapping, load_yaml
-from sida.config.resources import base_name, find, there
+from sida.config.ranges import names_file_object
+from sida.config.resources import base_name, find, object_there, there
 from sida.config.samplers import SamplerKind, read_sampler
 from sida.errors import UserError, suggestion
 from sida.methods.recipe import Recipe
@@ -71,11 +72,12 @@ class Rows:
                 teacher["checkpoint"] = there(teacher["checkpoint"], self.own)
         self.config["analyses"] = {key: dict(value) for key, value in self.config["analyses"].items() if value}
         for analysis in self.config["analyses"].values():
-            file, _, name = analysis["function"].rpartition(":")
-            analysis["function"] = f"{there(file, self.own)}:{name}"
+            analysis["function"] = object_there(analysis["function"], self.own)
         for dataset in self.config["datasets"].values():
             if dataset.get("path"):
                 dataset["path"] = there(dataset["path"], self.own)
+            if names_file_object(str((origin := dataset.get("made_from") or {}).get("source"))):
+                dataset["made_from"] = {**origin, "source": object_there(origin["source"], self.own)}
 
     def _find_recipes(self) -> None:
         """Adds the recipes of files in ``recipes/`` that the sheet names (``imagenet64/sida``) to the preset's own."""

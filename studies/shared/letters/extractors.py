@@ -1,11 +1,5 @@
-"""Feature networks that are trained on rendered fonts.
+"""Feature networks of rendered letters, trained on fonts that the data sets do not have (``train.py``).
 
-The network `glyphs` is for 8×8 digits. It is trained on renderings (``glyph_images.py``), so it shares no training
-images with generators or with the network `digits`. Its recipe was chosen by looking at rendered and real digits and at
-the accuracy on real digits; no weight was fitted to a real digit.
-
-The network `glyphs32` is for the data set of that name and is trained on fonts that the data set does not have.
-The network `glyphs8` is for letters of 8×8 pixels, trained on the fonts of `glyphs32`'s network.
 Features are the activations after the last convolution and pooling, as in the network `digits`.
 """
 
@@ -16,27 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from eval.features.digits import DigitsExtractor, convolution_block
-from sida.config.rendered import RENDERED
+from eval.features.digits import DigitsExtractor, GlyphsExtractor, convolution_block
 
-GLYPHS_NETWORK = Path(__file__).with_name("glyphs.safetensors")
-#: Channels of the convolutions. Fewer features than `digits` reduce the bias of distances to few held-out images.
-GLYPHS_WIDTHS = (32, 32, 32)
+from .render import RENDERED
+
 GLYPHS32_NETWORK = Path(__file__).with_name("glyphs32.safetensors")
 GLYPHS8_NETWORK = Path(__file__).with_name("glyphs8.safetensors")
 _WIDTHS = (32, 48, 64, 64)
 _CLASSES = len(RENDERED["glyphs32"].letters)
-
-
-class GlyphsExtractor(DigitsExtractor):
-    """The committed glyph network, or another one by ``path``; features of its last convolution."""
-
-    name = "glyphs"
-    num_features = 4 * GLYPHS_WIDTHS[-1]
-    widths = GLYPHS_WIDTHS
-
-    def __init__(self, device: str | torch.device = "cpu", path: str | Path = GLYPHS_NETWORK) -> None:
-        super().__init__(device, path)
 
 
 class Glyphs8Extractor(GlyphsExtractor):

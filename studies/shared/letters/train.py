@@ -1,23 +1,32 @@
 """Trains the glyph networks, bit for bit the same by seed with the same packages on one machine.
 
-The networks of 8×8 pictures take about a minute on one core, the network of ``glyphs32`` about ten minutes.
+The networks of 8×8 pictures take about a minute on one core, the network of ``glyphs32`` about ten minutes::
+
+    python -m studies.shared.letters.train glyphs8                     # train, compare with the committed network
+    python -m studies.shared.letters.train glyphs --out FILE           # the second network of the digits; write it
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from eval.features.digits import DigitsNet
-from eval.features.glyph_images import fields_of_digits, render
-from eval.features.glyphs import GLYPHS_WIDTHS, Glyphs32Net
+from eval.commands.train_digits import compare_and_write
+from eval.features.digits import GLYPHS_NETWORK, GLYPHS_WIDTHS, DigitsNet
 from eval.features.train_digits import FitSettings, fit_and_test, one_thread
-from sida.config.rendered import FEATURE_FONTS, RENDERED
 from sida.data import load_dataset
-from sida.data.glyphs import glyph_fields, render_grey, render_letters, rendered_images
+
+from .digits import fields_of_digits, render
+from .extractors import GLYPHS8_NETWORK, GLYPHS32_NETWORK, Glyphs32Net
+from .render import FEATURE_FONTS, RENDERED, glyph_fields, render_grey, render_letters, rendered_images
 
 
 @dataclass(frozen=True)
@@ -124,3 +133,27 @@ def train_glyphs32(settings: Glyphs32Training) -> tuple[dict[str, torch.Tensor],
 def _as_input(pixels: np.ndarray) -> torch.Tensor:
     """Pixels uint8 ``(N, H, W, C)`` as inputs of networks: float32 ``(N, C, H, W)`` from -1 to 1."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains a network, prints its accuracy and whether it equals the committed one, and writes it if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m studies.shared.letters.train", description=main.__doc__)
+    parser.add_argument("network", choices=["glyphs", "glyphs8", "glyphs32"])
+    parser.add_argument("--out", metavar="FILE", help="where to write the network (safetensors)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of images, weights and order (default: 0)")
+    args = parser.parse_args(arguments)
+    start, committed = time.monotonic(), Path()
+    if args.network == "glyphs32":
+        (state, metadata), committed = train_glyphs32(Glyphs32Training(seed=args.seed)), GLYPHS32_NETWORK
+    elif args.network == "glyphs8":
+        (state, metadata), committed = train_glyphs8(GlyphTraining(seed=args.seed)), GLYPHS8_NETWORK
+    else:
+        (state, metadata), committed = train_glyphs(GlyphTraining(seed=args.seed)), GLYPHS_NETWORK
+    accuracy = metadata.get("held_out_accuracy", metadata.get("digits_accuracy"))
+    print(f"accuracy on images of other fonts, or of digits, that training did not see: {100 * accuracy:.2f} %")
+    print(f"{time.monotonic() - start:.1f} s")
+    compare_and_write(state, metadata, committed, args.out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from sida.cli.main import main
-from sida.config.rendered import FEATURE_FONTS, RENDERED
+from sida.config.resources import ROOT
 from sida.data import open_archive
-from sida.data.glyphs import glyph_fields, render_letters, rendered_images
+from studies.shared.letters.render import FEATURE_FONTS, RENDERED, glyph_fields, render_letters, rendered_images
 
+SOURCE = f"{ROOT}/studies/shared/letters/render.py:GLYPHS"
 SPEC = RENDERED["glyphs32"]
 
 
@@ -53,11 +54,11 @@ def test_subsets_share_no_image_and_have_each_class_equally_often(images):
 
 def test_data_prepare_renders_an_archive(tmp_path, images, capsys):
     out = tmp_path / "letters.zip"
-    assert main(["data", "prepare", "--source", "glyphs32", "--out", str(out), "--max-images", "60"]) == 0
+    assert main(["data", "prepare", "--source", SOURCE + "32", "--out", str(out), "--max-images", "60"]) == 0
     dataset = open_archive(str(out))
     assert (len(dataset), dataset.resolution, dataset.num_channels, dataset.label_dim) == (60, 32, 3, 26)
     assert np.array_equal(dataset.images([7])[0].numpy(), images[7].transpose(2, 0, 1))
-    command = ["data", "prepare", "--source", "glyphs32", "--out", str(out), "--resolution", "64"]
+    command = ["data", "prepare", "--source", SOURCE + "32", "--out", str(out), "--resolution", "64"]
     assert main(command) != 0
     assert "--resolution" in capsys.readouterr().err
 
@@ -87,7 +88,7 @@ def test_grey_letters_have_one_channel_and_held_out_fonts(tmp_path, capsys):
     assert np.stack(train).shape == (100, 8, 8)
     assert (np.stack(train).max((1, 2)) > 100).all()
     out = tmp_path / "letters.zip"
-    command = ["data", "prepare", "--source", "glyphs8", "--out", str(out), "--subset", "test", "--max-images", "30"]
+    command = ["data", "prepare", "--source", SOURCE + "8", "--out", str(out), "--subset", "test", "--max-images", "30"]
     assert main(command) == 0
     assert "30 grey" in capsys.readouterr().out
     dataset = open_archive(str(out))

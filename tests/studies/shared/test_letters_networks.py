@@ -8,11 +8,13 @@ import torch
 
 from eval.features import get_extractor
 from eval.features.digits import read_weights
-from eval.features.glyphs import GLYPHS8_NETWORK, GLYPHS32_NETWORK
-from eval.features.train_glyphs import Glyphs32Training, GlyphTraining, train_glyphs8, train_glyphs32
 from sida.config.resources import ROOT
-from sida.data.glyphs import rendered_images
 from sida.errors import UserError
+from studies.shared.letters.extractors import GLYPHS8_NETWORK, GLYPHS32_NETWORK
+from studies.shared.letters.render import rendered_images
+from studies.shared.letters.train import Glyphs32Training, GlyphTraining, train_glyphs8, train_glyphs32
+
+PAGE = ROOT / "studies" / "shared" / "letters" / "README.md"
 
 
 def test_the_committed_network_recognises_letters_of_other_fonts_as_recorded():
@@ -28,7 +30,7 @@ def test_the_committed_network_recognises_letters_of_other_fonts_as_recorded():
     assert accuracy == pytest.approx(metadata["held_out_accuracy"], abs=0.03)
     assert accuracy > 0.9
     said = f"recognises {100 * metadata['held_out_accuracy']:.1f} %"
-    assert said in " ".join((ROOT / "docs" / "gpu.md").read_text(encoding="utf-8").split())
+    assert said in PAGE.read_text(encoding="utf-8")
     with pytest.raises(UserError, match=r"extractor 'glyphs32': images must have shape \(N, 3, 32, 32\)"):
         extractor(torch.zeros(1, 1, 16, 16, dtype=torch.uint8))
 
@@ -63,7 +65,7 @@ def test_the_network_of_grey_letters_recognises_other_fonts_as_recorded():
     accuracy = (logits.argmax(1) == torch.tensor([label for _, label in pairs])).double().mean().item()
     assert accuracy == pytest.approx(metadata["held_out_accuracy"], abs=2e-3)
     said = f"held-out images of ten letters {100 * metadata['held_out_accuracy']:.1f} %, in other fonts"
-    assert said in (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    assert said in PAGE.read_text(encoding="utf-8")
     small = GlyphTraining(images=200, epochs=1)
     first, second = (train_glyphs8(small)[0] for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
-from sida.data.glyphs import HALF_SIDE, glyph_fields
+from .render import HALF_SIDE, glyph_fields
 
 #: Fonts of matplotlib, except fonts whose digits hang below the line or have double strokes.
 FONTS = (
@@ -43,7 +43,7 @@ _SIZE = 48  # height and width of a field in pixels
 
 @functools.cache
 def fields_of_digits() -> Tensor:
-    """Signed distances to the outlines of digits (:func:`sida.data.glyphs.glyph_fields`): ``(fonts, 10, 48, 48)``."""
+    """Signed distances to the outlines of digits (:func:`.render.glyph_fields`): ``(fonts, 10, 48, 48)``."""
     return torch.tensor(glyph_fields(FONTS, string.digits, _SIZE), dtype=torch.float32)
 
 

@@ -6,14 +6,93 @@ Classes alternate, so that each class has equally many images.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import string
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sida.config.rendered import RENDERED
 from sida.runtime.randomness import derive_seed
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedSet:
+    """A rendered data set.
+
+    Attributes:
+        letters: Letters, one class each.
+        fonts: Font files of matplotlib, without suffix.
+        resolution: Height and width.
+        subsets: First index and number of images of each subset; subsets do not overlap.
+        spread: Range of place, rotation, slant, size and weight as a share of the full range; below 1 letters are
+            light on a dark ground.
+        held_out_fonts: Fonts of the subset ``test``; empty takes those of the data set.
+        grey: Draw the ink alone, light on black in one channel, larger, with means over 4×4 dots as in the digits.
+    """
+
+    letters: str
+    fonts: tuple[str, ...]
+    resolution: int
+    subsets: dict[str, tuple[int, int]]
+    spread: float = 1.0
+    held_out_fonts: tuple[str, ...] = ()
+    grey: bool = False
+
+
+#: Fonts that no data set has, with which the feature network for measuring is trained.
+FEATURE_FONTS = (
+    "DejaVuSansMono",
+    "DejaVuSansMono-Oblique",
+    "DejaVuSerif-BoldItalic",
+    "STIXGeneralItalic",
+    "STIXGeneralBol",
+    "cmb10",
+    "cmtt10",
+)
+_HELD_OUT = ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "STIXGeneral", "cmss10")
+RENDERED = {
+    "glyphs32": RenderedSet(
+        letters=string.ascii_uppercase,
+        fonts=(
+            "DejaVuSans",
+            "DejaVuSans-Bold",
+            "DejaVuSans-Oblique",
+            "DejaVuSans-BoldOblique",
+            "DejaVuSansMono-Bold",
+            "DejaVuSerif",
+            "DejaVuSerif-Bold",
+            "DejaVuSerif-Italic",
+            "STIXGeneral",
+            "STIXGeneralBolIta",
+            "cmr10",
+            "cmss10",
+            "cmti10",
+        ),
+        resolution=32,
+        subsets={"train": (0, 50_000), "test": (50_000, 10_000)},
+    ),
+}
+# Ten letters that differ less, at a quarter of the pixels, for a training on two cores.
+RENDERED["glyphs16"] = dataclasses.replace(
+    RENDERED["glyphs32"],
+    letters=string.ascii_uppercase[:10],
+    fonts=("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold"),
+    resolution=16,
+    spread=0.2,
+    subsets={"train": (0, 10_000), "test": (10_000, 2_500)},
+)
+# Ten letters as small and grey as the digits; the held-out images have other fonts.
+RENDERED["glyphs8"] = dataclasses.replace(
+    RENDERED["glyphs32"],
+    letters=string.ascii_uppercase[:10],
+    fonts=tuple(font for font in RENDERED["glyphs32"].fonts if font not in _HELD_OUT),
+    held_out_fonts=_HELD_OUT,
+    resolution=8,
+    grey=True,
+    subsets={"train": (0, 1_800), "test": (1_800, 1_000)},
+)
 
 #: Half the side of a field, in heights of a glyph.
 HALF_SIDE = 0.8
@@ -29,7 +108,7 @@ def rendered_images(name: str, subset: str, count: int | None = None) -> Iterato
     """Renders images of a data set in the order of their indices.
 
     Args:
-        name: Key of :data:`sida.config.rendered.RENDERED`.
+        name: Key of :data:`RENDERED`.
         subset: Name of the subset.
         count: Number of images; None takes the whole subset.
 
@@ -49,6 +128,16 @@ def rendered_images(name: str, subset: str, count: int | None = None) -> Iterato
         )
 
 
+def _source(name: str, subset: str, count: int | None) -> tuple[int, Iterator[tuple[np.ndarray, int]]]:
+    """Number of images of a subset, and the images: a source of ``sida data prepare``."""
+    return RENDERED[name].subsets[subset][1], rendered_images(name, subset, count)
+
+
+GLYPHS32 = functools.partial(_source, "glyphs32")
+GLYPHS16 = functools.partial(_source, "glyphs16")
+GLYPHS8 = functools.partial(_source, "glyphs8")
+
+
 def render_letters(
     fields: np.ndarray, classes: np.ndarray, indices: Sequence[int], seed: str, resolution: int, spread: float = 1.0
 ) -> np.ndarray:
@@ -60,7 +149,7 @@ def render_letters(
         indices: Index of each image, which decides everything except its class.
         seed: Name of the stream of draws.
         resolution: Height and width R.
-        spread: See :class:`sida.config.rendered.RenderedSet`.
+        spread: See :class:`RenderedSet`.
 
     Returns:
         uint8 ``(N, R, R, 3)``.

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from eval.features import get_extractor
-from eval.features.digits import read_weights, weights_digest
-from eval.features.glyph_images import FONTS, fields_of_digits, render
-from eval.features.glyphs import GLYPHS_NETWORK
-from eval.features.train_glyphs import GlyphTraining, train_glyphs
+from eval.features.digits import GLYPHS_NETWORK, read_weights, weights_digest
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
+from studies.shared.letters.digits import FONTS, fields_of_digits, render
+from studies.shared.letters.train import GlyphTraining, train_glyphs
 
 
 @pytest.fixture(scope="module")
