@@ -71,6 +71,7 @@ def score(
     references: Mapping[str, str | Path] | None = None,
     extractors: Mapping[str, Mapping[str, Any]] | None = None,
     allow_duplicates: bool = False,
+    against: str | Path | None = None,
 ) -> ScoreRow:
     """Measures images under a protocol, as ``sida-eval score`` does.
 
@@ -91,6 +92,7 @@ def score(
         references: Local files by reference key; others are fetched.
         extractors: Options by feature network, e.g. ``{"inception": {"path": ...}}``.
         allow_duplicates: Accept equal images.
+        against: Images in the place of the protocol's references, for a comparison of two sets (protocol ``pair``).
 
     Raises:
         UserError: Images that cannot be measured under this protocol.
@@ -104,6 +106,7 @@ def score(
         "references": references,
         "extractors": extractors,
         "allow_duplicates": allow_duplicates,
+        "against": against,
     }
     if isinstance(images, np.ndarray):
         with tempfile.TemporaryDirectory() as folder:

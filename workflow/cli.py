@@ -8,7 +8,20 @@ import eval.commands
 import sida.cli.commands
 from sida.cli.main import ABOUT, run_command_line, verbs_of
 
-_OURS = ("check", "completion", "crate", "doctor", "export", "new", "plan", "presets", "rates", "run", "verify")
+_OURS = (
+    "assets",
+    "check",
+    "completion",
+    "crate",
+    "doctor",
+    "export",
+    "new",
+    "plan",
+    "presets",
+    "rates",
+    "run",
+    "verify",
+)
 _OURS_IN_EVAL = ("completion", "docs", "power", "show", "table")
 _MEASURING = verbs_of(eval.commands) | {verb: f"workflow.commands.{verb}" for verb in _OURS_IN_EVAL}
 #: Modules of all verbs, by program; ``sida`` has those of ``sida-eval``, too.

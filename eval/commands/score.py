@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   sida score cifar10-uncond-sida-a1 --like table1                  (an id of `sida assets list`)
   sida score results/demo/students/sida-a1.0 --like main           (the folder of a run or of `sida export`)
   sida score teacher.safetensors --sampler heun:18 --protocol digits --trials 1
+  sida score a/ --against b.zip                    (two sets, as torch-fidelity; --protocol pair-clean: as clean-fid)
   sida table table1 --add row.json --plain --bib refs.bib          (then prints the row for a paper)
 Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
 result; a smaller set is measured, and the result says so. --reference edm=FILE uses a local file instead of
@@ -41,6 +42,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     scored.add_argument("--function", metavar="MODULE:NAME", help="Python function of a list of seeds")
     parser.add_argument("--sampler", metavar="TEXT", help="of --network, as for sida sample (default: one_step)")
     parser.add_argument("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
+    parser.add_argument(
+        "--against", metavar="PATH", help="images in the place of the protocol's references (default protocol: pair)"
+    )
     parser.add_argument("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
     parser.add_argument(
         "--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)"
@@ -99,11 +103,18 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{function}: a function is named with a colon, module:function, such as mine:sample")
     if args.sampler and not network:
         raise UserError("--sampler: is for networks; leave it out")
-    if not (args.protocol or args.like):
-        raise UserError("score: name a table (--like table1) or a protocol (--protocol cifar10)")
     table = args.table or args.like
-    protocol = args.protocol or table_protocol(args.like)
-    row_columns(chosen_protocol(protocol, args.num_samples, args.fast), table)
+    if args.against and (table or args.latex):
+        raise UserError(
+            "--against: a comparison of two sets is no row of a table; leave --like, --table and --latex out"
+        )
+    if not (args.protocol or args.like or args.against):
+        raise UserError(
+            "score: name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
+        )
+    protocol = args.protocol or (table_protocol(args.like) if args.like else "pair")
+    if not args.against:
+        row_columns(chosen_protocol(protocol, args.num_samples, args.fast), table)
     images = args.source or args.images or args.function
     nfe, family = args.nfe, args.family
     if network:
@@ -119,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.name,
         allow_duplicates=args.allow_duplicates,
         fast=args.fast,
+        against=args.against,
         dataset=load_spec(args.dataset, "--dataset") if args.dataset else None,
         references=pairs(args.reference, "--reference"),
         extractors=extractor_options(args.extractor_option),
@@ -130,13 +142,13 @@ def run(args: argparse.Namespace) -> int:
     # Files first: an error while printing must not lose the measurement.
     if args.out:
         write_hashed_json(args.out, score.record())
-    row = latex_row(score, row_columns(score.protocol, table, score))
+    rows = [] if args.against else [latex_row(score, row_columns(score.protocol, table, score))]
     if args.latex:
-        write_text(args.latex, row + "\n")
+        write_text(args.latex, rows[0] + "\n")
     if args.json:
         print("\n".join(json.dumps(line) for line in exchanged(score.records)))
         return 0
-    print("\n".join([*score.lines(), row, *filter(None, (args.out, args.latex))]))
+    print("\n".join([*score.lines(), *rows, *filter(None, (args.out, args.latex))]))
     return 0
 
 

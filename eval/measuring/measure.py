@@ -51,6 +51,9 @@ class Measurer:
         # With a misspelt key the published file would be fetched instead of the given one.
         self._known("references", self.spec.references, ["*", *self.protocol.references], where)
         self._known("extractors", self.spec.extractors, [*extractor_names(), *self.protocol.extractors()], where)
+        given = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
+        if given and not self.spec.references.keys() & {*given}:
+            raise UserError(f"{where}: protocol '{self.protocol.name}' compares two sets; add --against FOLDER|ZIP|NPZ")
 
     def _known(self, field: str, given: Iterable[str], known: Sequence[str], where: str) -> None:
         for key in given:
@@ -79,16 +82,16 @@ class Measurer:
         Raises:
             UserError: A download is missing; the message has the one command for all of them.
         """
-        if self.spec.references or self.spec.extractors:
-            return
+        replaced = self.spec.references.keys() - {"against"} or self.spec.extractors
         registry = load_registry()
-        assets = [find_asset(registry, name) for name in self.protocol.assets()]
+        assets = [] if replaced else [find_asset(registry, name) for name in self.protocol.assets()]
         missing = [asset.id for asset in assets if not (cache_dir() / asset.target).exists()]
-        if len(missing) < 2:
+        if not missing:
             return
-        remedy = f"fetch them where there is a network: sida assets fetch {' '.join(missing)}"
+        remedy = f"fetch them where there is a network: {self.protocol.fetching()}"
         if offline():
-            raise UserError(f"protocol '{self.protocol.name}': SIDA_OFFLINE forbids {len(missing)} downloads; {remedy}")
+            fault = f"SIDA_OFFLINE forbids {len(missing)} downloads ({', '.join(missing)})"
+            raise UserError(f"protocol '{self.protocol.name}': {fault}; {remedy}")
         try:
             fetch_many(missing)
         except UserError as error:
@@ -162,8 +165,12 @@ class Measurer:
         progress: Progress | None = None,
         done: int = 0,
         metrics: Collection[str] | None = None,
+        ready: Callable[[], None] | None = None,
     ) -> TrialSums:
-        """Sums over the images ``begin … end − 1`` of a trial, for all metrics or some of them."""
+        """Sums over the images ``begin … end − 1`` of a trial, for all metrics or some of them.
+
+        ``ready`` is called when the first images have the protocol's size and the feature networks are loaded.
+        """
         protocol = self.protocol if metrics is None else self.protocol.part(metrics)
         first = self.protocol.seeds(trial)[0]
         seeds = range(first + begin, first + end)
@@ -173,10 +180,13 @@ class Measurer:
         # The first batch is drawn before feature networks load: a wrong size must not wait for a download.
         with tf32(self.protocol.allow_tf32):
             images = itertools.chain([next(images)], images)
+        extractors = {name: self.extractors[name] for name in protocol.extractors()}
+        if ready is not None:
+            ready()
         report = None if progress is None else lambda count: progress.update(done + count)
         return run_pass(
             images,
-            {name: self.extractors[name] for name in protocol.extractors()},
+            extractors,
             TrialSums(protocol, self.spec.device),
             first=begin,
             prefetched=self._prefetched(),

@@ -7,8 +7,10 @@ title, labels, notes). Two values are comparable if their identities are equal.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from eval.results.identity import Identity, identity_of
 from eval.results.selection import read_extended
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
+from sida.config.families import SD_VAE
 from sida.config.label_counts import LabelCounts, find_labels, load_labels
 from sida.config.mapping import Settings, from_mapping, load_yaml
 from sida.config.ranges import CheckedAs, Count, Natural, Range
@@ -47,7 +50,8 @@ class ReferenceSource(Settings):
     Attributes:
         kind: ``dataset`` (computed from all images of the generator's data set), ``statistics`` (a file with mean and
             covariance: published ``.npz``, EDM2 ``.pkl`` or ``.safetensors`` of this suite) or ``images`` (a batch of
-            reference images as ``.npz`` with ``arr_0``, or features of this suite).
+            reference images as ``.npz`` with ``arr_0``, or features of this suite), or ``given`` (all images that
+            ``score --against`` names; values are comparable with such values alone).
         dataset: Key of ``config/datasets.yaml``, used if the caller names no data set (kind ``dataset``).
         fixed: Use ``dataset`` for every generator, e.g. for held-out images.
         asset: Id in ``config/assets.tsv``; the file is fetched into the cache unless the command line names one.
@@ -58,7 +62,7 @@ class ReferenceSource(Settings):
         cov_ddof: Divisor N - ddof of a covariance that is computed here.
     """
 
-    kind: Literal["dataset", "statistics", "images"]
+    kind: Literal["dataset", "statistics", "images", "given"]
     dataset: str | None = None
     fixed: bool = False
     asset: str | None = None
@@ -70,13 +74,15 @@ class ReferenceSource(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind != "dataset" and (self.asset is None) == (self.file is None):
+        if self.kind in ("statistics", "images") and (self.asset is None) == (self.file is None):
             raise ValueError(f"asset: a reference of kind '{self.kind}' needs either an asset or a file")
         if self.fixed and (self.kind != "dataset" or self.dataset is None):
             raise ValueError("fixed: is for a reference of kind 'dataset' that names one; give the key 'dataset'")
 
     def facts(self) -> dict[str, Any]:
         """The fields that can change a number of two real moments; the digest of the real side covers the others."""
+        if self.kind == "given":
+            return {"given": True, "cov_ddof": self.cov_ddof}
         return {"cov_ddof": self.cov_ddof} if self.kind == "dataset" else {"entry": self.entry}
 
 
@@ -247,7 +253,7 @@ class Protocol(Settings):
         facts = metric.facts()
         if "moments" in (metric.generated, metric.real):
             facts["cov_ddof"] = self.cov_ddof
-        if metric.real == "moments":
+        if metric.real == "moments" or (metric.real and self.sources[str(metric.reference)].kind == "given"):
             facts["reference"] = self.sources[str(metric.reference)].facts()
         return facts
 
@@ -290,10 +296,26 @@ class Protocol(Settings):
         """Names of the feature networks, in order of first use."""
         return list(dict.fromkeys(metric.extractor for metric in self.metrics))
 
-    def assets(self) -> list[str]:
-        """Registered downloads of a measurement: of the feature networks, and of the references."""
+    def assets(self, drawn: bool = False) -> list[str]:
+        """Registered downloads of a measurement: of the feature networks, and of the references.
+
+        Args:
+            drawn: Also those of images that a network draws: classes, and the decoder of latents.
+        """
+        used = {key for metric in self.metrics for key in metric.references}
         networks = [asset for name in self.extractors() for asset in extractor_assets(name)]
-        return list(dict.fromkeys([*networks, *(source.asset for source in self.sources.values() if source.asset)]))
+        references = [source.asset for key, source in self.sources.items() if source.asset and key in used]
+        drawing = [self.labels_asset] if self.labels_asset else []
+        drawing += SD_VAE.assets if self.quantisation == "truncate_unit" else ()
+        return list(dict.fromkeys([*networks, *references, *(drawing if drawn else ())]))
+
+    def fetching(self) -> str:
+        """Command that fetches all downloads of a score under the protocol."""
+        plain = re.sub(r"(-pair|-fast|-n\d+)*$", "", self.name)
+        with contextlib.suppress(UserError):
+            if {*self.assets()} <= {*load_protocol(plain).assets()}:
+                return f"sida assets fetch --protocol {plain}"
+        return f"sida assets fetch {' '.join(self.assets())}"
 
     def fixed_datasets(self) -> dict[str, str]:
         """Data sets that are references for every generator, by the setting that names them."""
@@ -310,6 +332,28 @@ class Protocol(Settings):
             references={key: source for key, source in self.references.items() if key in used},
             selection=self.selection if self.selection in keys else None,
             watch=watch,
+        )
+
+    def against(self, num_samples: int) -> Protocol:
+        """The protocol of two sets of images: the second set is the reference of every metric that has one.
+
+        Raises:
+            UserError: No metric compares two sets.
+        """
+        metrics = [metric for metric in self.metrics if metric.real is not None and len(metric.references) == 1]
+        if not metrics:
+            raise UserError(f"protocol '{self.name}': no metric compares two sets; name another one, such as pair")
+        return dataclasses.replace(
+            self,
+            name=self.name if self.name.startswith("pair") else f"{self.name}-pair",
+            num_samples=num_samples,
+            trials=1,
+            metrics=tuple(
+                dataclasses.replace(metric.for_samples(num_samples), reference="against") for metric in metrics
+            ),
+            references={"against": {"kind": "given", "cov_ddof": self.cov_ddof}},
+            selection=None,
+            watch=None,
         )
 
     def metric(self, key: str) -> Metric:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,10 +23,12 @@ from eval.features.base import Extractor
 from eval.features.registry import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
+from eval.measuring.stores import open_images
 from eval.statistics import FeatureStatistics
 from sida.assets import checked
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json
+from sida.progress import Progress
 from sida.runtime.devices import tf32
 
 if TYPE_CHECKING:
@@ -122,6 +125,8 @@ def _load(
     given = files.get(key)
     if source.kind == "dataset" and given is None:
         return from_dataset(_open_dataset(source, key, where, dataset), extractors, moments, rows, source.cov_ddof)
+    if source.kind == "given":
+        return _from_images(files[key], extractors, moments, rows, source.cov_ddof)
     path = checked(given if given is not None else find_file(source, key, where, files.get("*")))
     if not path.is_file():
         raise UserError(f"{path}: no such reference file ({where})")
@@ -210,11 +215,40 @@ def from_dataset(
 ) -> Reference:
     """Computes a reference from all images of a data set, in one pass for all extractors."""
     batches = (dataset.images(range(i, min(i + _BATCH, len(dataset)))) for i in range(0, len(dataset), _BATCH))
+    made = _measured(dataset.name, batches, extractors, moments, rows, cov_ddof, progress)
+    return dataclasses.replace(made, sha256=data_digest(dataset))
+
+
+def _from_images(
+    path: str, extractors: Mapping[str, Extractor], moments: list[str], rows: list[str], cov_ddof: int
+) -> Reference:
+    """Computes a reference from all images of a folder or file."""
+    store = open_images(path)
+    if store.count < 2:
+        raise UserError(f"{path}: holds one image; a comparison takes two or more")
+    batches = (
+        torch.from_numpy(store.read(i, min(i + _BATCH, store.count)).transpose(0, 3, 1, 2).copy())
+        for i in range(0, store.count, _BATCH)
+    )
+    progress = Progress(f"features of {path}", store.count, "img", interval=2)
+    made = _measured(Path(path).name, batches, extractors, moments, rows, cov_ddof, progress.update)
+    return dataclasses.replace(made, sha256=store.digest())
+
+
+def _measured(
+    name: str,
+    batches: Iterator[torch.Tensor],
+    extractors: Mapping[str, Extractor],
+    moments: list[str],
+    rows: list[str],
+    cov_ddof: int,
+    progress: Callable[[int], None] | None,
+) -> Reference:
+    """A reference, without its digest, of images uint8 (N, C, H, W) in batches."""
     statistics, features = _extract_all(batches, extractors, moments, rows, progress)
-    reference = Reference(dataset.name, data_digest(dataset))
-    for name, sums in statistics.items():
-        reference._moments[name] = (sums.mean, sums.covariance(cov_ddof), sums.count)
-    reference._features |= features
+    reference = Reference(name, "", _features=features)
+    for extractor, sums in statistics.items():
+        reference._moments[extractor] = (sums.mean, sums.covariance(cov_ddof), sums.count)
     return reference
 
 

@@ -17,9 +17,12 @@ from eval.features.registry import ON_PROCESSOR
 from eval.measuring.images import ImageFiles
 from eval.measuring.measure import Measurer, overlapped, threads
 from eval.measuring.metric import Metric
+from eval.measuring.pipeline import sized
 from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.score_plan import ScorePlan
 from eval.measuring.sources import CallableSource
 from eval.measuring.spec import MeasureSpec
+from eval.measuring.stores import open_images
 from eval.measuring.trial import TrialSums
 from eval.results.identity import Identity
 from eval.results.measurements import read_measurement, record_identity, trial_path, write_measurement
@@ -46,6 +49,7 @@ class Score:
         remarks: Remarks on the images for the report.
         family: Group of the row in tables.
         nfe: Network evaluations per image.
+        against: Images that the score compares with, in the place of a protocol's references.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Score:
     remarks: tuple[str, ...] = ()
     family: str = ""
     nfe: int | None = None
+    against: str | None = None
 
     def values(self, key: str) -> list[float]:
         """Values of a metric over trials; empty if it could not be measured."""
@@ -99,13 +104,15 @@ class Score:
             "summary": self.summary(),
             "warnings": self.warnings(),
             "measurements": list(self.records),
-        }
+        } | ({"against": self.against} if self.against else {})
 
     def lines(self) -> list[str]:
         """The result as lines for people."""
         n, count = self.protocol.num_samples, len(self.records)
         trials = "1 trial" if count == 1 else f"{count} trials"
         lines = [f"{self.name}: protocol '{self.protocol.name}', {trials} of {n:,} images"]
+        if self.against:
+            lines = [f"{self.name} against {self.against}: protocol '{self.protocol.name}', {n:,} images"]
         for metric in self.protocol.metrics:
             values = self.values(metric.key)
             arrow = "↓" if metric.better == "lower" else "↑"
@@ -121,6 +128,10 @@ class Score:
                 text += f" ± {_number(spread, metric.decimals)}"
             if len(values) > 1:
                 text += f"   (min {_number(min(values), metric.decimals)}, max {_number(max(values), metric.decimals)})"
+            identity = self.identity(metric.key)
+            if self.against and identity:
+                text += f"   identity {identity.sha256[:12]}: reference {identity.reference[:12]}"
+                text += f", feature network {metric.extractor} {identity.extractor[:12]}"
             lines.append(text)
         return lines + [f"  note: {warning}" for warning in self.warnings()]
 
@@ -172,6 +183,7 @@ def score_images(
     name: str | None = None,
     allow_duplicates: bool = False,
     fast: bool = False,
+    against: str | Path | None = None,
     **settings: Any,
 ) -> Score:
     """Measures images in files, or those that a function or network draws.
@@ -186,11 +198,16 @@ def score_images(
         name: Label; by default the name of the path or function.
         allow_duplicates: Accept equal images.
         fast: Measure with ``inception_cpu`` where the protocol names ``inception``; values of both are told apart.
+        against: Folder, zip, tar, npz or npy of images in the place of the protocol's references: all images of both
+            sets are compared, and the values are comparable with those of the same second set alone.
         **settings: Other fields of :class:`~eval.measuring.spec.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
     """
+    if against is not None:
+        protocol = _pair(images, str(against), load_protocol(protocol), trials, num_samples)
+        num_samples, settings["references"] = None, {"against": str(against)}
     chosen = chosen_protocol(protocol, num_samples, fast)
     if fast:
         given = settings.get("extractors") or {}
@@ -231,14 +248,41 @@ def score_images(
             kept.write(trial, records[trial])
 
     with threads(spec.threads), overlapped(spec) as later:
+        second = 0 if against is None else open_images(against).count
+        plan = ScorePlan(measurer, (count - len(records)) * chosen.num_samples + second)
+        if against is not None:
+            # A fault of the second set must not wait for the first one.
+            _ = measurer.extractors
+            plan.announce()
+            _ = measurer.references
         for trial in sorted({*range(count)} - records.keys()):
-            sums = measurer.sums(trial, 0, chosen.num_samples, progress, done)
+            sums = measurer.sums(trial, 0, chosen.num_samples, progress, done, None, plan.announce)
             done += chosen.num_samples
             later(functools.partial(record, trial, sums))
+    plan.finish()
     if kept is not None:
         kept.forget()
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
-    return Score(label, chosen, [records[trial] for trial in range(count)], remarks, spec.family, spec.nfe)
+    measured = [records[trial] for trial in range(count)]
+    return Score(label, chosen, measured, remarks, spec.family, spec.nfe, Path(against).name if against else None)
+
+
+def _pair(images: Scored, against: str, protocol: Protocol, trials: int | None, num_samples: int | None) -> Protocol:
+    """Protocol of a comparison of two sets of images; all images of both are measured.
+
+    Raises:
+        UserError: Several trials, or a second set of another size than the protocol's.
+    """
+    if trials not in (None, 1):
+        raise UserError(f"--trials {trials}: two sets are compared as a whole, in one trial; leave the option out")
+    sampler = _origin(images, False)[1]["sampler"]
+    if num_samples is None and sampler["kind"] == "images":
+        num_samples = open_images(sampler["path"]).count
+    if num_samples is not None and num_samples < 2:
+        raise UserError(f"{images}: a comparison takes two images or more, got {num_samples}")
+    chosen = protocol.against(num_samples or protocol.num_samples)
+    next(sized(ImageFiles(against, chosen).batches(range(chosen.seed0, chosen.seed0 + 1), 1), chosen, against))
+    return chosen
 
 
 class _KeptTrials:

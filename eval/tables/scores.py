@@ -141,6 +141,16 @@ def _row_cells(
     return tuple(cells)
 
 
+def _refuse_pair(path: str | Path) -> None:
+    """Refuses a comparison of two sets of images, whose values are comparable with no row of a table."""
+    record = read_hashed_json(path, "score the images again")
+    if record.get("against"):
+        raise UserError(
+            f"{path}: compares {record.get('name')} with {record['against']} (score --against), which is no row of a "
+            "table; score the images under the table's protocol (--like)"
+        )
+
+
 def _estimate(score: Score, key: str) -> Estimate | None:
     values = score.values(key)
     return (
@@ -160,6 +170,7 @@ def with_scores(
         return layout, measured, dict(sheet)
     rows, runs = list(measured.rows), dict(sheet)
     for path in paths:
+        _refuse_pair(path)
         added = read_score(path).rows
         name = added[0].run
         if name in runs or name in measured.runs:

@@ -30,6 +30,7 @@ from eval.results.identity import comparable
 from eval.tables.scores import latex_row, row_columns
 from sida.errors import UserError
 from tests.eval.metric_networks import pictures, write_hub, write_inception
+from workflow.cli import sida_main
 
 
 def encode(image: np.ndarray, mode: str | None = None, form: str = "PNG") -> bytes:
@@ -565,5 +566,89 @@ def test_all_missing_downloads_are_named_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIDA_OFFLINE", "1")
     path = write(tmp_path / "a.npy", images(30, 32))
-    with pytest.raises(UserError, match=r"sida assets fetch inception fid-ref-cifar10$"):
+    with pytest.raises(UserError, match=r"inception, fid-ref-cifar10.*sida assets fetch --protocol cifar10$"):
         score_images(path, "cifar10", num_samples=30)
+    named = [asset for name in ("imagenet64", "imagenet512") for asset in load_protocol(name).assets(drawn=True)]
+    for asset in ("labels-imagenet", "sd-vae-ft-mse", "dinov2-code", "ref-batch-imagenet64"):
+        assert asset in named
+
+
+def test_fetch_takes_the_name_of_a_protocol(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    assert sida_main(["assets", "fetch", "--protocol", "cifar10"]) == 1
+    error = capsys.readouterr().err
+    assert "inception-2015-12-05.pt" in error
+    assert "cifar10-32x32.npz" in error
+    assert sida_main(["assets", "fetch", "--protocol", "digits"]) == 0
+    assert sida_main(["assets", "fetch", "--protocol", "digit"]) == 1
+    assert "did you mean 'digits'" in capsys.readouterr().err
+
+
+def test_a_score_says_its_time_by_a_measured_rate_or_that_none_is_known(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    path = write(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (1200, 8, 8, 1), dtype=np.uint8))
+
+    def plan(**settings) -> str:
+        score_images(path, "digits", num_samples=300, **settings)
+        return next(line for line in capsys.readouterr().err.splitlines() if "plan:" in line)
+
+    assert "1,200 images" in (first := plan())
+    assert "no rate" in first
+    assert re.search(r"about \d+s and \d+\.\d GB, measured here: [\d.,e+]+ images/s", plan(trials=2))
+    assert "no rate" in plan(batch_size=30)
+    (tmp_path / "cache" / "score-rates.json").write_text("{")
+    assert "no rate" in plan(trials=1)
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    from sida.data import load_dataset
+
+    folder, digits = tmp_path_factory.mktemp("halves"), load_dataset({"name": "digits", "kind": "digits"})
+    for name, indices in (("a.npz", range(0, 600, 2)), ("b.npz", range(1, 500, 2))):
+        np.savez(folder / name, arr_0=digits.images(indices).numpy())
+    return folder
+
+
+def test_two_sets_are_compared_as_clean_fid_does(halves):
+    from cleanfid.fid import fid_from_feats, kernel_distance
+
+    from eval.features import get_extractor
+
+    metrics = [{"key": kind, "kind": kind, "extractor": "digits", "reference": "x"} for kind in ("frechet", "kernel")]
+    protocol = {"name": "mine", "num_samples": 9, "trials": 1, "cov_ddof": 1, "metrics": metrics}
+    protocol["references"] = {"x": {"kind": "given"}}
+    score = score_images(halves / "a.npz", protocol, against=halves / "b.npz")
+    extractor = get_extractor("digits")
+    a, b = (
+        extractor(torch.from_numpy(np.load(halves / name)["arr_0"])).double().numpy() for name in ("a.npz", "b.npz")
+    )
+    assert score.protocol.num_samples == len(a) == 300
+    assert score.values("frechet")[0] == pytest.approx(fid_from_feats(a, b), rel=1e-4)
+    np.random.seed(0)
+    assert score.values("kernel")[0] == pytest.approx(kernel_distance(b, a, 100, 1000), rel=1e-4, abs=1e-7)
+
+
+def test_a_comparison_of_two_sets_has_an_identity_that_no_table_takes(halves, tmp_path, capsys):
+    out, b = tmp_path / "pair.json", halves / "b.npz"
+    command = ["score", str(halves / "a.npz"), "--against", str(b), "--protocol", "digits"]
+    assert main([*command, "--out", str(out)]) == 0
+    score, table = score_images(halves / "a.npz", "digits", against=b), load_protocol("digits")
+    identity = score.identity("fd")
+    assert identity.reference == open_images(b).digest()
+    assert f"identity {identity.sha256[:12]}" in capsys.readouterr().out
+    for key in ("fd", "precision"):
+        one, other = score.identity(key), table.identity(key)
+        alike = dataclasses.replace(one, n=other.n, reference=other.reference, extractor=other.extractor)
+        assert comparable(alike, other)
+    assert main(["table", "main", "--add", str(out), "--plain"]) == 1
+    assert capsys.readouterr().err.count("--against") == 1
+    assert main([*command, "--like", "main"]) == 1
+    assert main([*command, "--trials", "2"]) == 1
+    assert "--trials" in capsys.readouterr().err
+    np.save(tmp_path / "large.npy", images(5, 16, 1))
+    assert main([*command[:3], str(tmp_path / "large.npy"), "--protocol", "digits"]) == 1
+    assert "large.npy" in capsys.readouterr().err
+    assert main(["score", str(halves / "a.npz"), "--protocol", "pair", "--num-samples", "99"]) == 1
+    assert "--against" in capsys.readouterr().err
