@@ -26,7 +26,7 @@ from eval.measuring.trial import TrialSums, compute_metrics
 from eval.results.identity import Identity
 from eval.results.measurements import extended, missing_metrics, trial_path
 from sida.assets import cache_dir, fetch_many, find_asset, load_registry
-from sida.assets.fetch import offline
+from sida.assets.hub import offline
 from sida.config.mapping import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError, suggestion

@@ -186,7 +186,9 @@ def _accepted(
         part.path.unlink(missing_ok=True)
         raise BrokenError("the part kept from an earlier try does not belong to the file; starting over")
     if status not in (200, 206):
-        raise HopelessError(f"the server answered {status}")
+        private = asset.hub is not None and status in (401, 403)
+        remedy = "; for a private or gated repository set HF_TOKEN or run `hf auth login`" if private else ""
+        raise HopelessError(f"the server answered {status}{remedy}")
     if is_page(headers.get("Content-Type", ""), asset.target):
         raise HopelessError("the server sent a web page instead of the file")
     if packed := packing(headers, asset.target):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +21,12 @@ from sida.assets.cache import (
 )
 from sida.assets.content import wrong_content
 from sida.assets.download import Transfer, download
+from sida.assets.hub import cached_file, hub_offline, network_of, offline
 from sida.assets.part import PartialDownload
-from sida.assets.registry import Asset, find_asset, load_registry
+from sida.assets.registry import Asset, asset_at, find_asset, load_registry
 from sida.config.plugins import check_code_path
 from sida.errors import UserError
-from sida.files.atomic import sha256_file
+from sida.files.atomic import atomic_path, sha256_file
 from sida.progress import say
 from sida.runtime.provenance import now
 
@@ -59,6 +61,9 @@ def fetch(
             the download failed, or the content is not the registered or recorded one.
     """
     asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
+    if asset.hub and not asset.hub[2]:
+        repository, mark, sha256 = asset_id.partition("#")
+        asset = asset_at(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
     folder = Path(cache) if cache is not None else cache_dir()
     target = folder / asset.target
     if _is_checked(asset, folder):
@@ -80,7 +85,12 @@ def fetch(
 def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> None:
     """Downloads a missing asset, under its lock."""
     target = folder / asset.target
-    if not asset.urls or offline():
+    if asset.hub and (copy := cached_file(*asset.hub)):
+        with atomic_path(target) as temporary:
+            shutil.copyfile(copy, temporary)
+        check_cached(asset, folder)
+        return
+    if not asset.urls or (hub_offline() if asset.hub else offline()):
         raise UserError(by_hand(asset, target))
     target.parent.mkdir(parents=True, exist_ok=True)
     part = PartialDownload(target.with_name(target.name + ".part"))
@@ -229,17 +239,12 @@ def describe_asset(asset: Asset, cache: Path) -> dict[str, Any]:
     return {**facts, **{name: record[name] for name in ("sha256", "size", "url")}}
 
 
-def offline() -> bool:
-    """Whether ``SIDA_OFFLINE`` forbids the network."""
-    return os.environ.get("SIDA_OFFLINE", "") not in ("", "0", "false", "no")
-
-
 def by_hand(asset: Asset, target: Path) -> str:
     """Instructions for a file that the user must put into the cache, in one line."""
     facts = [f"{asset.size:,} bytes"] if asset.size else []
     facts += [f"sha256 {asset.sha256}"] if asset.sha256 else []
     size = f" ({', '.join(facts)})" if facts else ""
-    why = "SIDA_OFFLINE is set" if asset.urls else "has no direct link"
+    why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"
     origin = asset.urls[0] if asset.urls else asset.source
     note = f" [{asset.note}]" if asset.note and not asset.urls else ""
     return f"asset '{asset.id}' is missing and {why}: get it from {origin}{size} and put it at {target}{note}"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from sida.assets.cache import cache_dir
-from sida.assets.fetch import offline
+from sida.assets.hub import offline
 from sida.assets.registry import Asset, find_asset, load_registry
 from sida.errors import UserError
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from sida.assets.hub import NETWORK_ENDS, endpoint
 from sida.config.plugins import check_code_path
 from sida.config.resources import ROOT, find
 from sida.errors import UserError, suggestion
@@ -33,7 +34,6 @@ ASSET_KINDS = {
     "dataset": "the raw files of a data set",
     "labels": "the class of each image of a data set",
 }
-_HUB = "https://huggingface.co"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Asset:
         note: Remarks for users (mislabels, corrections).
         network: Name of the architecture of weights that are published alone (``config/networks``); the column ``kind``
             has it after a colon.
+        hub: Repository, revision and file on the Hugging Face Hub; an empty file stands for the one network there.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Asset:
     source: str = ""
     note: str = ""
     network: str = ""
+    hub: tuple[str, str, str] | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -152,20 +154,22 @@ def asset_at(address: str) -> Asset:
     """The file at an address, as an asset: fetched, checked and recorded like a registered one.
 
     Args:
-        address: ``https://HOST/PATH``, or ``hf://OWNER/REPOSITORY[@REVISION]/FILE`` on the Hugging Face Hub
-            (``$HF_ENDPOINT`` names a mirror). ``#sha256=DIGITS`` at the end is the hash that the file must have;
-            without it the hash of the first use is enforced from then on. ``http://`` needs the hash.
+        address: ``https://HOST/PATH``, or ``hf://OWNER/REPOSITORY[@REVISION][/FILE]`` on the Hugging Face Hub
+            (``$HF_ENDPOINT`` names a mirror); without FILE its one network file. ``#sha256=DIGITS`` at the end is the
+            hash that the file must have; without it the hash of the first use is enforced from then on. ``http://``
+            needs the hash.
 
     Raises:
         UserError: Not of that form.
     """
     place, _, sha256 = address.partition("#sha256=")
-    hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?/([\w.+-]+(?:/[\w.+-]+)*)", place, re.ASCII)
-    url = place
+    hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w.+-]+(?:/[\w.+-]+)*))?", place, re.ASCII)
+    url, named = place, None
     if place.startswith("hf://"):
-        if not hub or {".", ".."} & set(re.split("[/@]", place)):
+        if not hub or (not hub[3] and hub[1].endswith(NETWORK_ENDS)) or {".", ".."} & set(re.split("[/@]", place)):
             raise UserError(f"'{address}': must be hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY@REVISION/FILE")
-        url = f"{os.environ.get('HF_ENDPOINT') or _HUB}/{hub[1]}/resolve/{hub[2] or 'main'}/{hub[3]}"
+        named = (hub[1], hub[2] or "main", hub[3] or "")
+        url = f"{endpoint()}/{hub[1]}/resolve/{named[1]}/{named[2] or 'network'}"
     if fault := address_fault(url):
         raise UserError(f"'{address}': {fault}")
     if "#" in address and not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -174,7 +178,7 @@ def asset_at(address: str) -> Asset:
         raise UserError(f"'{address}': nothing protects http://; use https://, or add #sha256=DIGITS")
     name = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(url.partition("?")[0]).name).lstrip(".")[-80:] or "file"
     target = f"addresses/{hashlib.sha256(url.encode()).hexdigest()[:16]}/{name}"
-    return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url)
+    return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url, hub=named)
 
 
 def address_fault(url: str) -> str | None:
@@ -226,7 +230,7 @@ def _asset(row: dict[str, str], where: str) -> Asset:
         if fault := address_fault(url):
             raise UserError(f"{where}: '{url}' {fault}")
     size = int(row["size"]) if row["size"] else None
-    texts = {name: row[name] for name in ("id", "url", "sha256", "target", "license", "source", "note")}
+    texts: dict[str, Any] = {name: row[name] for name in ("id", "url", "sha256", "target", "license", "source", "note")}
     return Asset(**texts, kind=kind, network=network, mirrors=mirrors, size=size)
 
 

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from sida.assets.hub import hub_token
 from sida.assets.registry import address_fault
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def new_session(window: float, least: int) -> Session:
 def open_url(session: Session, url: str, headers: dict[str, str], timeout: float) -> Response:
     """Sends a request and follows its redirects; returns the answer with its body unread.
 
-    Credentials of ``~/.netrc`` are those of the URL's host, and are sent to this host alone, over https.
+    Credentials of ``~/.netrc``, and the token of the Hub, are those of the URL's host, and are sent to this host alone,
+    over https.
 
     Raises:
         HopelessError: A redirect leads from https to http, to no address, or to more redirects.
@@ -102,9 +104,11 @@ def open_url(session: Session, url: str, headers: dict[str, str], timeout: float
     first = place = urlsplit(url)
     for _ in range(_REDIRECTS):
         own = (place.scheme, place.netloc) == ("https", first.netloc)
-        auth = _credentials(first.hostname or "") if own else None
+        token = hub_token(first.netloc) if own else None
+        auth = _credentials(first.hostname or "") if own and not token else None
+        sent = {**headers, "Authorization": f"Bearer {token}"} if token else headers
         # A function in the place of no credentials: requests itself would look into ~/.netrc.
-        response = session.get(url, headers=headers, auth=auth or (lambda it: it), stream=True, timeout=timeout)
+        response = session.get(url, headers=sent, auth=auth or (lambda it: it), stream=True, timeout=timeout)
         target = response.headers.get("Location")
         if response.status_code not in (301, 302, 303, 307, 308) or not target:
             return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -49,6 +50,45 @@ def test_a_file_of_the_hub_is_trusted_at_first_use_and_pinned_then(site, network
     assert main(["assets", "forget", address]) == 0
 
 
+def test_a_repository_without_a_file_has_one_network_or_lists_them(site, network, cache, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    site.add("some/repo/resolve/v1/sub/network.safetensors", network.read_bytes())
+
+    def listed(*names: str) -> None:
+        record = {"id": "some/repo", "siblings": [{"rfilename": name} for name in names]}
+        site.add("api/models/some/repo/revision/v1", json.dumps(record).encode())
+
+    listed("README.md", "sub/network.safetensors")
+    assert np.array_equal(sida.load("hf://some/repo@v1").sample(3), sida.load(network).sample(3))
+    with pytest.raises(UserError, match="sha256"):
+        fetch(f"hf://some/repo@v1#sha256={'0' * 64}")
+    for names, fault in (
+        (("a.pkl", "b.safetensors"), "2 network files.*a.pkl, b.safetensors"),
+        (["x.bin"], "no network"),
+    ):
+        listed(*names)
+        with pytest.raises(UserError, match=fault):
+            fetch("hf://some/repo@v1")
+    with pytest.raises(UserError, match="HF_TOKEN"):
+        fetch("hf://some/other")
+
+
+def test_files_of_the_hubs_own_cache_need_no_network(network, cache, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
+        fetch("hf://some/repo/network.safetensors")
+    folder, commit = tmp_path / "hub" / "models--some--repo", "a" * 40
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    shutil.copyfile(network, folder / "snapshots" / commit / "network.safetensors")
+    for address in ("hf://some/repo/network.safetensors", "hf://some/repo"):
+        assert sida.load(address).info["sha256"] == sha256_file(network)
+
+
 def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(site, network, cache, tmp_path, capsys):
     url = site.add("network.safetensors", network.read_bytes())
     good = f"{url}#sha256={sha256_file(network)}"
@@ -70,6 +110,7 @@ def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(sit
         ("https://user:secret@host/net.pkl", "without user name"),
         ("https://host/a b.pkl", "without user name, spaces"),
         ("hf://only-owner/file.pkl", "hf://OWNER/REPOSITORY/FILE"),
+        ("hf://owner/repo@..", "hf://OWNER/REPOSITORY/FILE"),
         ("hf://a/b/../../../c", "hf://OWNER/REPOSITORY/FILE"),
     ],
 )

@@ -114,8 +114,8 @@ class Answers:
     def __init__(self, *locations: str) -> None:
         self.locations, self.asked = list(locations), []
 
-    def get(self, url, auth, **_):
-        self.asked.append((url, auth if isinstance(auth, tuple) else None))
+    def get(self, url, headers, auth, **_):
+        self.asked.append((url, headers.get("Authorization") or (auth if isinstance(auth, tuple) else None)))
         answer = requests.Response()
         answer.raw = io.BytesIO()
         answer.status_code = 302 if self.locations else 200
@@ -135,6 +135,19 @@ def test_credentials_go_to_the_host_of_the_address_over_https(tmp_path, monkeypa
     answers = Answers("http://a.org/g")
     open_url(answers, "http://a.org/f", {}, 1)
     assert [auth for _, auth in answers.asked] == [None, None]
+
+
+def test_the_token_of_the_hub_goes_to_the_hub_over_https_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    answers = Answers("https://cdn.org/g", "https://huggingface.co:8443/h", "https://huggingface.co.evil.org/i")
+    open_url(answers, "https://huggingface.co/o/r/resolve/main/f", {}, 1)
+    assert [auth for _, auth in answers.asked] == ["Bearer hf_secret", None, None, None]
+    monkeypatch.setenv("HF_ENDPOINT", "http://huggingface.co")
+    for url in ("http://huggingface.co/f", "https://other.org/f"):
+        answers = Answers()
+        open_url(answers, url, {}, 1)
+        assert [auth for _, auth in answers.asked] == [None]
 
 
 @pytest.mark.parametrize(

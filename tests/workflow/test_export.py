@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from huggingface_hub import ModelCard
 
 import sida
 from eval.results.measurements import write_csv
 from sida.files.atomic import sha256_file
+from sida.networks import build_network
 from tests.eval.synthetic_output import write_preset
-from tests.test_python import write_network
+from tests.test_python import UNET, write_network
+from workflow.archive.self_contained import model_source
 from workflow.cli import sida_main
 
 
@@ -30,7 +39,8 @@ def exported(tmp_path_factory):
     write_csv(
         preset / "measurements.csv", [], [*rows, *({**others, "trial": t, "value": 98765.0 + t} for t in range(3))]
     )
-    assert sida_main(["export", str(network.parent), "--to", "hf", str(folder / "hf"), "--license", "cc0-1.0"]) == 0
+    options = ["--license", "cc0-1.0", "--base-model", "owner/teacher"]
+    assert sida_main(["export", str(network.parent), "--to", "hf", str(folder / "hf"), *options]) == 0
     return folder / "hf", network
 
 
@@ -42,11 +52,59 @@ def test_the_pipeline_gives_the_same_images_without_the_network(exported, monkey
     load = diffusers.DiffusionPipeline.from_pretrained
     pipe = load(str(folder), custom_pipeline=str(folder), trust_remote_code=True)
     expected = sida.load(network).sample(16, seed=0).transpose(0, 2, 3, 1)
-    assert np.array_equal(pipe(num_images=16, seed=0, output_type="np").images, expected)
-    pictures = pipe(num_images=2, seed=3, class_labels=4).images
+    assert np.array_equal(pipe(batch_size=16, seed=0, output_type="np").images, expected)
+    pictures = pipe(batch_size=2, seed=3, class_labels=4).images
     assert np.array_equal(np.asarray(pictures[1]), sida.load(network).sample(2, seed=3, classes=4)[1, 0])
+    drawn = [pipe(2, torch.Generator().manual_seed(1), 1, "pt", return_dict=False)[0] for _ in range(2)]
+    assert torch.equal(*drawn)
+    assert not torch.equal(drawn[0], pipe(2, torch.Generator().manual_seed(2), output_type="pt").images)
+    for options in ({"num_inference_steps": 4}, {"output_type": "latent"}, {"generator": [torch.Generator()] * 3}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            pipe(batch_size=2, **options)
     with pytest.raises((ValueError, OSError)):
         load(str(folder), custom_pipeline=str(folder))
+
+
+#: Refuses every package but torch and safetensors with their needs, and prints the images' digest.
+ALONE = """
+import hashlib, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("sida", "eval", "workflow", "diffusers", "huggingface_hub", "yaml", "scipy"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, sys.argv[1])
+import model
+images = model.OneStepGenerator.from_pretrained(sys.argv[1]).sample(5, seed=3, batch_size=4)
+print(hashlib.sha256(images.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_the_model_runs_with_torch_and_safetensors_alone_to_the_last_bit(exported, tmp_path):
+    folder, network = exported
+    command = [sys.executable, "-c", ALONE, str(folder / "generator")]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+    expected = sida.load(network, device="cpu").sample(5, seed=3, batch_size=4)
+    assert run.stdout.strip() == hashlib.sha256(expected.tobytes()).hexdigest(), run.stderr
+
+
+@pytest.mark.parametrize("name", ["VPPrecond", "GDDPrecond", "EDM2Precond"])
+def test_every_family_has_a_model_file_that_computes_the_same(name, tmp_path):
+    kwargs = {**UNET, "model_type": "DhariwalUNet"} if name == "GDDPrecond" else UNET
+    if name == "EDM2Precond":
+        kwargs = {"img_resolution": 8, "img_channels": 4, "label_dim": 3, "model_channels": 16, "channel_mult": [1, 2]}
+        kwargs |= {"num_blocks": 1, "attn_resolutions": [4]}
+    net = build_network({"class": name, "kwargs": kwargs}).eval()
+    (tmp_path / "model.py").write_text(model_source(net.init_config))
+    spec = importlib.util.spec_from_file_location(f"model_{name}", tmp_path / "model.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.build().eval()
+    made.load_state_dict(net.state_dict())
+    z = torch.randn(2, net.img_channels, 8, 8)
+    labels = torch.eye(net.label_dim)[:2] if net.label_dim else None
+    with torch.no_grad():
+        assert torch.equal(made(2.5 * z, torch.tensor(2.5), labels), net(2.5 * z, torch.tensor(2.5), labels))
 
 
 def test_the_card_has_the_measurements_of_this_very_file(exported):
@@ -57,12 +115,14 @@ def test_the_card_has_the_measurements_of_this_very_file(exported):
     (metric,) = result["metrics"]
     assert (metric["type"], metric["value"], metric["args"]["std"], metric["args"]["trials"]) == ("fd", 5.0, 1.0, 3)
     assert card["license"] == "cc0-1.0"
-    assert "| fd | 5 ± 1 | 3 | 100 |" in text
+    assert metric["name"] == "FD"
+    assert "arxiv:2410.14919" in card["tags"]
+    assert card["base_model"] == "owner/teacher"
+    assert "| FD | 5 ± 1 | 3 | 100 |" in text
     assert sha256_file(network) in text
     assert "98765" not in text.split("## Measurements")[1].split("## Training")[0].replace("cc0", "")
     assert (folder / "samples.png").is_file()
-    huggingface_hub = pytest.importorskip("huggingface_hub")
-    (found,) = huggingface_hub.ModelCard.load(folder / "README.md").data.eval_results
+    (found,) = ModelCard.load(folder / "README.md").data.eval_results
     assert found.metric_value == 5.0
 
 

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from eval.measuring.protocol import load_protocol
+from eval.results.references import cited_label
 from eval.results.summary import Measurements, load_measurements, measurements_file
 from eval.tables.text import markdown, terminal_text
 from sida.config.mapping import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, write_json, write_text
+from sida.methods.registry import METHODS
 from sida.networks.checkpoint import describe_file
 from sida.runtime.provenance import code_version
+from workflow.archive.self_contained import model_source
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 _CODE = Path(__file__).parent / "hub"
 _PICTURE = 8
 _TASK = "unconditional-image-generation"
 
 
-def write_hub_folder(run: str | Path, out: str | Path, licence: str = "other") -> list[str]:
+def write_hub_folder(
+    run: str | Path, out: str | Path, licence: str = "other", base_model: str | None = None
+) -> list[str]:
     """Writes the folder; ``hf upload`` stays the user's own command.
 
     Args:
         run: Folder of a training (``results/demo/students/sida-a1.0``), or a network file.
         out: Folder to make.
         licence: Identifier of the licence, as the Hub has them.
+        base_model: The teacher's id on the Hub, for the card.
 
     Returns:
         Names of the files.
@@ -47,11 +57,13 @@ def write_hub_folder(run: str | Path, out: str | Path, licence: str = "other") -
         raise UserError(f"{network}: is a pickle; convert it first: sida convert {network} network.safetensors")
     name = run.name if run.is_dir() else str(facts.get("name") or network.stem)
     with atomic_folder(out) as part:
-        _fill(part, network, name, facts, licence)
+        _fill(part, network, name, facts, licence, base_model)
     return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
 
 
-def _fill(folder: Path, network: Path, name: str, facts: Mapping[str, Any], licence: str) -> None:
+def _fill(
+    folder: Path, network: Path, name: str, facts: Mapping[str, Any], licence: str, base_model: str | None
+) -> None:
     import torch
 
     from sida.sampling.drawer import save_grid
@@ -61,9 +73,12 @@ def _fill(folder: Path, network: Path, name: str, facts: Mapping[str, Any], lice
     component.mkdir()
     shutil.copyfile(network, component / "network.safetensors")
     write_json(component / "config.json", {"_class_name": "OneStepGenerator", **facts["network"]})
-    shutil.copyfile(_CODE / "sida_generator.py", component / "sida_generator.py")
+    model = model_source(facts["network"])
+    if model is None:
+        raise UserError(f"{network}: its network class is not of this package; export its code yourself")
+    write_text(component / "model.py", model)
     shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
-    classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["sida_generator", "OneStepGenerator"]}
+    classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}
     write_json(folder / "model_index.json", classes | {"_diffusers_version": "0.27.0"})
     generator = load(network)
     pictured = generator.net.img_channels in (1, 3)
@@ -77,11 +92,17 @@ def _fill(folder: Path, network: Path, name: str, facts: Mapping[str, Any], lice
         text = json.dumps(load_spec(str(spec)), indent=1, sort_keys=True)
         write_text(folder / "recipe.json", text + "\n")
     measured = load_measurements(table) if table.is_file() else Measurements([])
-    write_text(folder / "README.md", model_card(name, facts, measured, licence, spec.is_file(), pictured))
+    write_text(folder / "README.md", model_card(name, facts, measured, licence, spec.is_file(), pictured, base_model))
 
 
 def model_card(
-    name: str, facts: Mapping[str, Any], measured: Measurements, licence: str, recipe: bool, pictured: bool
+    name: str,
+    facts: Mapping[str, Any],
+    measured: Measurements,
+    licence: str,
+    recipe: bool,
+    pictured: bool,
+    base_model: str | None = None,
 ) -> str:
     """The card: metadata with ``model-index``, then the same for people.
 
@@ -92,28 +113,35 @@ def model_card(
         licence: Identifier of the licence.
         recipe: Whether ``recipe.json`` is there.
         pictured: Whether ``samples.png`` is there.
+        base_model: The teacher's id on the Hub.
     """
+    from huggingface_hub import ModelCardData
+
     data, parents = facts.get("dataset"), facts.get("parents")
     dataset = _plain(data.get("name") if isinstance(data, Mapping) else data)
-    metrics = _metrics(facts["sha256"], measured)
-    head: dict[str, Any] = {"license": licence, "library_name": "diffusers", "pipeline_tag": _TASK}
+    results = _results(facts["sha256"], measured, dataset)
     method = _plain(facts.get("method"))
-    head["tags"] = ["diffusion-distillation", "one-step", *([method] if facts.get("method") else [])]
-    if metrics:
-        result = {"task": {"type": _TASK, "name": "Image generation"}, "dataset": {"type": dataset, "name": dataset}}
-        head["model-index"] = [{"name": name, "results": [{**result, "metrics": metrics}]}]
+    head = ModelCardData(
+        license=licence,
+        library_name="diffusers",
+        pipeline_tag=_TASK,
+        tags=["diffusion-distillation", "one-step", *([method, *_papers(method)] if facts.get("method") else [])],
+        base_model=base_model,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
     return (
         (_CODE / "card.md")
         .read_text(encoding="utf-8")
         .format(
-            head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
+            head=head.to_yaml().strip(),
             name=_plain(name),
             method=method,
             dataset=dataset,
             parameters=facts["parameters"],
             architecture=facts["network"]["class"],
             picture="\n![Samples of seeds 0 to 63](samples.png)\n" if pictured else "",
-            measurements="".join([_MEASURED, *map(_line, metrics)]) if metrics else "This file was not measured.\n",
+            measurements="".join([_MEASURED, *map(_line, results)]) if results else "This file was not measured.\n",
             recipe="The settings are in [recipe.json](recipe.json).\n\n" if recipe else "",
             nimg=_plain(facts.get("nimg")),
             config=_plain(facts.get("config_sha256")),
@@ -137,23 +165,42 @@ _MEASURED = """Mean ± sample standard deviation over trials, each with seeds of
 """
 
 
-def _metrics(sha256: str, measured: Measurements) -> list[dict[str, Any]]:
-    """Entries of ``model-index`` for the measurements of one file."""
+def _papers(method: str) -> list[str]:
+    """Tags of the method's paper, by which the Hub links it."""
+    entry = cited_label(METHODS[method].title if method in METHODS else method)[1]
+    return [f"arxiv:{found}" for found in re.findall(r"\b\d{4}\.\d{5}\b", entry.bibtex)[:1]] if entry else []
+
+
+def _results(sha256: str, measured: Measurements, dataset: str) -> list[EvalResult]:
+    """Values of one file, rounded as in tables."""
+    from huggingface_hub import EvalResult
+
     rows = {(row.run, row.metric): row for row in measured.rows if row.network_sha256 == sha256}
-    metrics = []
-    for (run, metric), row in rows.items():
-        estimate = measured.estimate(run, metric)
-        args: dict[str, Any] = {"std": estimate.std, "trials": estimate.trials, "images": row.n, "nfe": row.nfe}
-        args |= {"protocol": row.protocol, "identity_sha256": row.identity.sha256}
-        metrics.append({"type": metric, "name": f"{metric} ({row.protocol})", "value": estimate.mean, "args": args})
-    return metrics
+    results = []
+    for (run, key), row in rows.items():
+        estimate, label, decimals = measured.estimate(run, key), key, 4
+        with contextlib.suppress(UserError):
+            metric = load_protocol(row.protocol).metric(key)
+            label, decimals = metric.label or key, metric.decimals
+        args: dict[str, Any] = {"trials": estimate.trials, "images": row.n, "nfe": row.nfe, "protocol": row.protocol}
+        args |= {"std": None if estimate.std is None else round(estimate.std, decimals)}
+        args |= {"identity_sha256": row.identity.sha256}
+        value = round(estimate.mean, decimals)
+        task: dict[str, Any] = {
+            "task_type": _TASK,
+            "task_name": "Image generation",
+            "dataset_type": dataset,
+            "dataset_name": dataset,
+        }
+        results.append(EvalResult(**task, metric_type=key, metric_name=label, metric_value=value, metric_args=args))
+    return results
 
 
-def _line(metric: Mapping[str, Any]) -> str:
-    args = metric["args"]
-    value = f"{metric['value']:.5g}" + (f" ± {args['std']:.4g}" if args["std"] is not None else "")
+def _line(result: EvalResult) -> str:
+    args = result.metric_args or {}
+    value = f"{result.metric_value:g}" + (f" ± {args['std']:g}" if args["std"] is not None else "")
     protocol = f"{args['protocol']} (`{args['identity_sha256'][:12]}`)"
-    return f"| {metric['type']} | {value} | {args['trials']} | {args['images']:,} | {protocol} |\n"
+    return f"| {_plain(result.metric_name)} | {value} | {args['trials']} | {args['images']:,} | {protocol} |\n"
 
 
 def _plain(value: Any) -> str:

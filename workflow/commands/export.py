@@ -19,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a training, or a network file")
     parser.add_argument("--to", required=True, choices=("hf",), help="form of the folder")
     parser.add_argument("out", metavar="FOLDER", help="folder to make")
+    parser.add_argument("--base-model", metavar="OWNER/NAME", help="the teacher on the Hub, for the card")
     parser.add_argument("--license", default="other", metavar="ID", help="licence as the Hub names it (default: other)")
 
 
@@ -26,6 +27,6 @@ def run(args: argparse.Namespace) -> int:
     """Writes the folder."""
     from workflow.archive.hub_folder import write_hub_folder
 
-    for name in write_hub_folder(args.run, args.out, args.license):
+    for name in write_hub_folder(args.run, args.out, args.license, args.base_model):
         print(f"{args.out.rstrip('/')}/{name}")
     return 0

@@ -12,7 +12,8 @@ from typing import Literal
 
 from eval.report.pdflatex import missing_latex
 from sida.assets.cache import cache_dir
-from sida.assets.fetch import by_hand, offline
+from sida.assets.fetch import by_hand
+from sida.assets.hub import offline
 from sida.config.resources import CHECKOUT, how_to_install
 from workflow.planning.cards import SMALLER, SPARE, driver_cuda, too_large, without_code
 from workflow.planning.costs import Job

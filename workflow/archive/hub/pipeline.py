@@ -1,10 +1,11 @@
-"""One-step images in the way of diffusers; `sida export --to hf` copies this file. Needs sida-repro and diffusers."""
+"""One-step images in the way of diffusers; `sida export --to hf` copies this file. Needs diffusers and Pillow."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 
@@ -13,7 +14,7 @@ class OneStepPipeline(DiffusionPipeline):
     """Draws the images of seeds, equal to those of ``sida sample``.
 
     >>> pipe = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)
-    >>> images = pipe(num_images=16, seed=0).images
+    >>> images = pipe(batch_size=16, seed=0).images
     """
 
     def __init__(self, generator: Any) -> None:
@@ -22,23 +23,50 @@ class OneStepPipeline(DiffusionPipeline):
 
     def __call__(
         self,
-        num_images: int = 1,
+        batch_size: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        num_inference_steps: int = 1,
+        output_type: str = "pil",
+        return_dict: bool = True,
         seed: int = 0,
         class_labels: int | Sequence[int] | None = None,
-        output_type: str = "pil",
-    ) -> ImagePipelineOutput:
-        """Images of the seeds ``seed … seed + num_images − 1``.
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Images of the seeds ``seed … seed + batch_size − 1``, or of seeds that a generator draws.
 
         Args:
-            num_images: Number of images.
+            batch_size: Number of images.
+            generator: Source of the seeds in the place of ``seed``; one for all images, or one for each.
+            num_inference_steps: 1.
+            output_type: ``pil``; ``np`` for uint8 ``(N, H, W, C)``; ``pt`` for a tensor uint8 ``(N, C, H, W)``, or the
+                latents float32 of a latent network.
+            return_dict: False returns a tuple.
             seed: First seed.
             class_labels: One class for all, or one for each; None draws classes by seed.
-            output_type: ``pil``, or ``np`` for uint8 ``(N, H, W, C)``.
         """
+        if num_inference_steps != 1:
+            raise ValueError(f"num_inference_steps: this generator takes one step, got {num_inference_steps}")
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type: must be pil, np or pt, got {output_type!r}")
+        seeds = list(range(seed, seed + batch_size))
+        if generator is not None:
+            streams = [generator] * batch_size if isinstance(generator, torch.Generator) else list(generator)
+            if len(streams) != batch_size:
+                raise ValueError(f"generator: {len(streams)} of them for a batch_size of {batch_size}")
+            seeds = [int(torch.randint(2**32, (), generator=one, device=one.device)) for one in streams]
         component: Any = self.generator  # type: ignore[attr-defined]
-        images = component.generator.sample(num_images, seed, class_labels).transpose(0, 2, 3, 1)
-        if output_type == "np":
-            return ImagePipelineOutput(images=images)
-        return ImagePipelineOutput(
-            images=[Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in images]
-        )
+        images: Any = component.sample(seeds, class_labels=class_labels)
+        if output_type != "pt":
+            images = self._pixels(images)
+        if output_type == "pil":
+            images = [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in images]
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _pixels(self, images: torch.Tensor) -> Any:
+        """Images as arrays; sida-repro decodes latents."""
+        if images.dtype != torch.uint8:
+            try:
+                from sida.sampling.networks import open_decoder
+            except ImportError:
+                raise ValueError("this network draws latents: take output_type='pt', or install sida-repro") from None
+            images = open_decoder(None, "cpu")(images)
+        return images.permute(0, 2, 3, 1).numpy()

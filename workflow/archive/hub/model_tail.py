@@ -1,0 +1,77 @@
+"""End of ``model.py``: the network with its weights, and its images by seed. `sida export` fills in the names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from sida.networks.precond import Precond
+from sida.sampling.samplers import one_step, to_uint8
+
+
+class OneStepGenerator(torch.nn.Module):
+    """The generator; a component of a diffusers pipeline.
+
+    >>> images = OneStepGenerator.from_pretrained(FOLDER).sample(16, seed=0)
+    """
+
+    def __init__(self, net: Precond) -> None:
+        super().__init__()
+        self.net = net
+
+    @classmethod
+    def from_pretrained(cls, folder: str, **_: Any) -> OneStepGenerator:
+        """Reads ``network.safetensors`` of the folder; the settings of diffusers do not apply."""
+        made = cls(build())  # type: ignore[name-defined]  # noqa: F821 - stands above this class
+        made.net.load_state_dict(load_file(os.path.join(folder, "network.safetensors")))
+        return made.eval()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        count: int | Sequence[int],
+        seed: int = 0,
+        class_labels: int | Sequence[int] | None = None,
+        batch_size: int = 64,
+    ) -> torch.Tensor:
+        """Images uint8 ``(N, C, H, W)`` on the CPU, equal to those of ``sida sample``; or latents float32.
+
+        Args:
+            count: Number of images, for the seeds ``seed … seed + count − 1``; or the seeds themselves.
+            seed: First seed.
+            class_labels: One class for all, or one for each; None draws classes by seed.
+            batch_size: Images per network call; other sizes may change single levels by 1.
+        """
+        seeds = list(range(seed, seed + count)) if isinstance(count, int) else [int(one) for one in count]
+        classes = [class_labels] * len(seeds) if isinstance(class_labels, int) else class_labels
+        if classes is not None and (not self.net.label_dim or len(classes) != len(seeds)):
+            raise ValueError(f"class_labels: one class, or {len(seeds)} of them, of a network with classes")
+        net, device = self.net.evaluation_copy().eval(), next(self.net.parameters()).device
+        tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        try:
+            parts = []
+            for start in range(0, len(seeds), batch_size):
+                here = seeds[start : start + batch_size]
+                # A whole batch, so that the last images do not depend on their number.
+                filled = here + here[-1:] * (batch_size - len(here))
+                streams = [torch.Generator().manual_seed(one % 2**32) for one in filled]
+                shape = (net.img_channels, net.img_resolution, net.img_resolution)
+                latents = torch.stack([torch.empty(shape).normal_(generator=stream) for stream in streams])
+                labels = None
+                if net.label_dim:
+                    rows = [torch.zeros((), dtype=torch.int64).random_(net.label_dim, generator=s) for s in streams]
+                    drawn = [int(row) for row in rows]
+                    if classes is not None:
+                        drawn = [*classes[start : start + batch_size]]
+                        drawn += drawn[-1:] * (batch_size - len(drawn))
+                    labels = torch.nn.functional.one_hot(torch.tensor(drawn), net.label_dim).float().to(device)
+                images = one_step(net, latents.to(device), labels)[: len(here)]
+                parts.append((to_uint8(images) if net.img_channels in (1, 3) else images).cpu())
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+        return torch.cat(parts)
