@@ -116,7 +116,7 @@ class Protocol(Settings):
         selection: Key of the Fréchet distance whose lowest value determines the kept network of a training; None takes
             the first one. It changes no measured number.
         watch: Keys of the metrics that evaluations during training log; metrics that keep features are not allowed.
-            None takes all others, and then a further metric trains the students anew. It changes no measured number.
+            None takes the one of ``selection`` alone. It changes no measured number.
         title: Title for people.
         notes: Sources and remarks for people.
     """
@@ -176,10 +176,12 @@ class Protocol(Settings):
 
     @property
     def watched(self) -> tuple[Metric, ...]:
-        """Metrics that evaluations during training log: ``watch``, else all metrics without stored features."""
-        if self.watch is not None:
-            return tuple(metric for metric in self.metrics if metric.key in self.watch)
-        return tuple(metric for metric in self.metrics if metric.generated != "features")
+        """Metrics that evaluations during training log: ``watch``, else the one that determines the kept network.
+
+        They are part of a training's digest, so that a metric that joins the protocol must not join them by itself.
+        """
+        keys = (self.selection_key,) if self.watch is None else self.watch
+        return tuple(metric for metric in self.metrics if metric.key in keys)
 
     @functools.cached_property
     def sources(self) -> dict[str, ReferenceSource]:

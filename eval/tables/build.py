@@ -28,7 +28,7 @@ from eval.tables.cells import (
     stacked,
     text_cell,
 )
-from eval.tables.effects import EFFECT_NOTE, effect_cell, with_effects
+from eval.tables.effects import DIFFER_NOTE, EFFECT_NOTE, effect_cell, with_effects
 from eval.tables.layout import Mode, TableLayout
 from eval.tables.lines import TableLine, require_added_comparable, resolve
 from eval.tables.model import Column, Row, Table
@@ -129,7 +129,9 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
         notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
     used = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
-    pooled += [EFFECT_NOTE] if any(source.effect for source in sources) else []
+    effects = [source.effect for source in sources if source.effect]
+    pooled += [EFFECT_NOTE] if effects else []
+    pooled += [DIFFER_NOTE] if any(effect.blocks_differ for effect in effects) else []
     pooled += [*_kept_starts(lines, used), *_of_others(used)]
     return notes + ([_how(used), *pooled, _where(used)] if used else [])
 

@@ -20,6 +20,12 @@ EFFECT_NOTE = (
     "Differences in brackets: 95 % interval by Welch's t over training seeds, within each teacher and averaged over "
     "teachers; one that holds 0 is not decided."
 )
+#: Mark of an average over teachers that differ, which is that of the verdict “depends on the teacher”, and its note.
+DIFFER = "≠"
+DIFFER_NOTE = (
+    f"{DIFFER}: an F test finds that the teachers differ by more than their training seeds do (p below 0.05), so the "
+    "average speaks about none of them alone."
+)
 
 
 def with_effects(
@@ -107,8 +113,9 @@ def effect_cell(column: ColumnSpec, source: CellSource) -> Cell:
 
 
 def effect_text(effect: Effect, decimals: int, scale: float = 1.0, spec: EffectSpec | None = None) -> str:
-    """An effect as text, with typographic minus signs."""
+    """An effect as text, with typographic minus signs, and with a mark where its teachers differ."""
+    mark = f" {DIFFER}" if effect.blocks_differ else ""
     if spec and spec.show == "standardised":
-        return f"{effect.standardised:+.1f}".replace("-", "−").replace("inf", "∞")
+        return f"{effect.standardised:+.1f}{mark}".replace("-", "−").replace("inf", "∞")
     value, low, high = (number * scale for number in (effect.value, effect.low, effect.high))
-    return f"{value:+.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]".replace("-", "−")
+    return f"{value:+.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]{mark}".replace("-", "−")

@@ -81,16 +81,16 @@ def table_protocol(table: str) -> str:
     return names.pop()
 
 
-def latex_row(score: Score, columns: Sequence[ColumnSpec], plain: bool = False) -> str:
+def latex_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
     """A row of a table's LaTeX with these columns, decimals and units, under a comment that names them."""
-    return "\n".join([_heads(columns), _latex(row_cells(score, columns), columns, plain)])
+    return "\n".join([_heads(columns), _latex(row_cells(score, columns), columns)])
 
 
 def _heads(columns: Sequence[ColumnSpec]) -> str:
     return f"% {' & '.join(escape(column.head) for column in columns)}"
 
 
-def _latex(cells: Sequence[Cell], columns: Sequence[ColumnSpec], plain: bool, cite: bool = False) -> str:
+def _latex(cells: Sequence[Cell], columns: Sequence[ColumnSpec], plain: bool = False, cite: bool = False) -> str:
     placed = zip(cells, map(heading, columns))
     return f"{' & '.join(row_cell(cell, column, plain, cite) for cell, column in placed)} \\\\"
 

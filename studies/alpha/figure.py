@@ -72,30 +72,28 @@ def _draw(layout: AlphaFigure, study: _Study) -> Figure:
 
 
 def _starts(axes: Axes, study: _Study) -> None:
-    starts, alphas = study["settings"]["starts"], study["settings"]["alphas"]
-    axes.set_yscale("log")
-    _map(axes, alphas, starts, study["starts"]["outcomes"])
-    for ends in (study["starts"]["low"], study["starts"]["high"]):
-        _bars(axes, alphas, ends)
-    official = study["starts"]["official_start"]
-    axes.axhline(official, color="#333333", linewidth=0.8, linestyle=":", label="σ_init start")
-    axes.set_ylabel("width at the start / data's")
-    _alpha_axis(axes, alphas)
-    _plain_log(axes)
-    axes.set_ylim(min(starts) / 1.4, max(starts) * 20)
+    found = study["starts"]
+    _outcomes(axes, study, "starts", (found["low"], found["high"]), "width at the start / data's", 20)
+    axes.axhline(found["official_start"], color="#333333", linewidth=0.8, linestyle=":", label="σ_init start")
     _legend(axes, "upper left")
 
 
 def _ratios(axes: Axes, study: _Study) -> None:
-    ratios, alphas = study["settings"]["ratios"], study["settings"]["alphas"]
+    _outcomes(axes, study, "ratios", (study["ratios"]["needed"],), "rate of ψ / generator's", 4)
+    _legend(axes, "upper left")
+
+
+def _outcomes(axes: Axes, study: _Study, name: str, bars: Sequence[Any], label: str, room: float) -> None:
+    """Map of outcomes over α and a setting, with bars; ``room``: factor left free above, for the legend."""
+    levels, alphas = study["settings"][name], study["settings"]["alphas"]
     axes.set_yscale("log")
-    _map(axes, alphas, ratios, study["ratios"]["outcomes"])
-    _bars(axes, alphas, study["ratios"]["needed"])
-    axes.set_ylabel("rate of ψ / generator's")
+    _map(axes, alphas, levels, study[name]["outcomes"])
+    for ends in bars:
+        _bars(axes, alphas, ends)
+    axes.set_ylabel(label)
     _alpha_axis(axes, alphas)
     _plain_log(axes)
-    axes.set_ylim(min(ratios) / 1.4, max(ratios) * 4)
-    _legend(axes, "upper left")
+    axes.set_ylim(min(levels) / 1.4, max(levels) * room)
 
 
 def _rest(axes: Axes, study: _Study) -> None:

@@ -40,11 +40,10 @@ def test_the_table_has_each_row_that_moved_with_its_change(repeated):
     assert "data" not in found.moved
 
 
-def test_quoted_fids_are_those_of_the_published_table_where_it_has_them():
+def test_quoted_fids_are_published_numbers():
     published = load_published()
     quoted = [record for _, record in read_csv(STUDIES / "rivals/quoted.csv")[1]]
     assert len(quoted) == 8
     for record in quoted:
         assert record["source"]
-        if record["published"]:
-            assert published[record["published"]].value == float(record["fid"])
+        assert published[record["published"]].value == float(record["fid"])

@@ -13,6 +13,8 @@ from workflow.docs.words import block
 
 #: Columns of the table, with their heads.
 _COLUMNS = {"for": "for it", "against": "against it", "open": "not decided", "other": "other question, or why none"}
+#: Words before answers to other questions, beside the reason why theirs is not decided.
+_OTHER = "Asked instead, which does not decide it:"
 _SPEAKS = {"supported": "for", "contradicted": "against"}
 
 
@@ -31,10 +33,12 @@ def paper_claims(root: Path, studies: Mapping[str, Study]) -> str:
         places = {claim: f"#{one.experiment.id}" for one in study.answers for claim in one.experiment.claims}
         for claim in study.claims:
             link = f"[{claim.id}]({home}/README.md{places.get(claim.id, '')})"
-            line = f"{link} **{numbers.word(claim.id)}**: {markdown(claim.statement)}"
+            word, statement = numbers.word(claim.id), markdown(claim.statement)
             place = _SPEAKS.get(study.decided[claim.id]["verdict"], "open")
             turned = {"for": "against", "against": "for"}.get(place, place)
             for theirs, column in ((claim.counterpart, place), (claim.opposite, turned), (claim.related, "other")):
+                # An answer to another question is no verdict about theirs.
+                line = f"{link}: {statement} ({word})" if column == "other" else f"{link} **{word}**: {statement}"
                 for one in filter(None, theirs.split(", ")):
                     columns.setdefault(one, {}).setdefault(column, []).append(line)
     rows = [f"| claim of the papers | {' | '.join(_COLUMNS.values())} |", "|---" * (1 + len(_COLUMNS)) + "|"]
@@ -43,7 +47,8 @@ def paper_claims(root: Path, studies: Mapping[str, Study]) -> str:
             found = columns.get(claim.id, {})
             cells = ["<br>".join(found.get(column, ())) or "–" for column in _COLUMNS]
             if claim.here or not found:
-                cells[-1] = "<br>".join([markdown(claim.here) or _why_none(claim), *found.get("other", ())])
+                asked = [_OTHER, *found["other"]] if found.get("other") else []
+                cells[-1] = "<br>".join([markdown(claim.here) or _why_none(claim), *asked])
             rows.append(f"| {claim.id}: {markdown(claim.statement)} | {' | '.join(cells)} |")
     return block(rows)
 

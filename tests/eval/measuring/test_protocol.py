@@ -235,7 +235,8 @@ def test_a_protocol_extends_one_beside_it(tmp_path):
     assert look == dataclasses.replace(base, name="look", num_samples=100, trials=1)
     assert comparable(look.identity("fd"), base.identity("fd")) == "images per trial: 100 != 2,500"
     # Other metrics than those of the file that it extends are watched as they are by default.
-    (tmp_path / "look.yaml").write_text("extends: base.yaml\nmetrics: [{key: a, kind: accuracy, extractor: digits}]\n")
+    other = "{key: a, kind: frechet, extractor: digits, reference: data}"
+    (tmp_path / "look.yaml").write_text(f"extends: base.yaml\nmetrics: [{other}]\n")
     assert [metric.key for metric in load_protocol(tmp_path / "look.yaml").watched] == ["a"]
     for other, place in (("look.yaml", "circle"), ("../base.yaml", "beside this one"), ("none.yaml", "no such file")):
         (tmp_path / "look.yaml").write_text(f"extends: {other}\nname: look\n")
