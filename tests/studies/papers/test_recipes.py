@@ -254,3 +254,12 @@ def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
     }
     preset = Preset(config, "own.yaml", [tmp_path])
     assert preset.specs.student("imagenet64-sida-a1")["total_kimg"] == 1
+
+
+def test_rows_from_ddo_teachers_have_the_recipe_of_those_from_edm(paper):
+    found = [run.run for run in paper.students() if "-ddo-" in run.run]
+    assert found
+    for run in found:
+        ours, base = (paper.specs.student(name) for name in (run, run.replace("-ddo", "")))
+        assert {key for key in ours if ours[key] != base[key]} <= {"name", "seed", "teacher"}, run
+        assert ours["teacher"] != base["teacher"]

@@ -68,7 +68,8 @@ def test_the_question_of_gamma_takes_less_than_three_core_hours_by_plan(preset):
         for name in preset.experiments
     }
     assert 2 < hours["gamma"] < 3
-    assert 1 < hours["discriminator"] < 3
+    # A fifth of it are the second rate's rows of the good teacher, by which the better rate decides.
+    assert 2 < hours["discriminator"] < 2.6
 
 
 def test_the_question_of_layers_has_its_networks_and_no_other_question_needs_profiles(preset):
