@@ -21,7 +21,7 @@ from sida.losses import SiDALoss
 from sida.losses.uni_instruct import UniInstructLoss
 from sida.methods.distillation import make_trainer
 from sida.methods.resolve import DistillConfig
-from sida.sampling.one_step import one_step
+from sida.sampling import one_step
 from sida.training.process import prepare_process
 from workflow.preset import Preset
 

@@ -12,6 +12,7 @@ from eval.effects.contrast import difference
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_latex, to_markdown
+from eval.tables.effects import effect_text
 from sida.errors import UserError
 from tests.eval.synthetic_output import write_preset
 
@@ -57,6 +58,12 @@ def test_an_effect_is_the_difference_with_its_interval_in_every_form(preset, tmp
     numbers = [float(record[f"effect{end}"]) for end in ("", "_low", "_high", "_df", "_standardised")]
     assert numbers == pytest.approx([expected.value, expected.low, expected.high, expected.df, expected.standardised])
     assert any("Welch" in note for note in made.notes)
+
+
+def test_an_average_over_teachers_that_differ_is_marked():
+    alike = difference({"a": [1.0, 1.1], "b": [2.0, 2.1]}, {"a": [2.0, 2.1], "b": [3.0, 3.1]})
+    apart = difference({"a": [1.0, 1.1], "b": [4.0, 4.1]}, {"a": [2.0, 2.1], "b": [3.0, 3.1]})
+    assert [effect_text(effect, 2).endswith("] ≠") for effect in (alike, apart)] == [False, True]
 
 
 def test_labels_may_repeat_in_other_families(preset, tmp_path):
