@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from eval.figures.sources import Sources
 from eval.results.identity import comparable
 from eval.results.published import Published, published_number
 from eval.results.summary import Estimate, Measurement, require_comparable
-from eval.results.training_logs import Curve, pool
-from sida.errors import UserError
+from eval.results.training_logs import Curve, Point, pool
+from sida.errors import UserError, suggestion
 from sida.files.content_hash import csv_text
 
 
@@ -66,7 +66,7 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     finals = {
         curve.run: sources.measurements.estimate(curve.run, spec.metric)
         for curve in curves
-        if layout.final and curve.over == "trials" and spec.log is None
+        if layout.final and curve.over == "trials" and spec.log is None and spec.of is None
         if sources.measurements.has(curve.run, spec.metric)
     }
     shown = [*finals, *(line.run for line in lines if line.run is not None)]
@@ -121,13 +121,27 @@ def _series(
         if series.optional and (reason := sources.reason_missing(run.run, spec.metric, spec.log)):
             missing.append(f"{run.label} ({run.run}: {reason})")
             continue
+        if spec.of is not None and (columns := sources.analyses(spec.of, [run.run], where)):
+            points = _columns(spec, columns[run.run]["curves"], f"{where}: {run.run}")
+        elif spec.of is not None:
+            missing.append(run.label)
+            continue
+        else:
+            points = sources.points(run.run, spec.metric, spec.log, spec.log_metric)
         label = (series.label or run.label).replace("{alpha}", f"{run.alpha or 0:g}".replace("-", "−"))
-        points = sources.points(run.run, spec.metric, spec.log, spec.log_metric)
-        kept = None if spec.log else sources.kept(run.run)
+        kept = None if spec.log or spec.of else sources.kept(run.run)
         rate = sources.rate(run.run) if layout.x == "seconds" else None
         curve = Curve(run.run, label, points, "trials", (run.run,), kept, run.method, run.alpha, rate)
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
     return [pool(group, group[0].label) for group in groups.values()]
+
+
+def _columns(spec: PanelSpec, columns: Mapping[str, Sequence[float]], where: str) -> tuple[Point, ...]:
+    """Points of the columns that a panel draws."""
+    for name in (spec.x, spec.y):
+        if name not in columns:
+            raise UserError(f"{where}: analysis '{spec.of}' has no column '{name}'{suggestion(name, columns)}")
+    return tuple(Point(*place) for place in zip(columns[spec.x], columns[spec.y], strict=True))
 
 
 def reference_line(
@@ -170,7 +184,8 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
     """CSV of the figure: one line per evaluation, kept generator, reference line and missing series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
-        common: dict[str, Any] = {"panel": panel.spec.title, "metric": panel.spec.log or panel.spec.metric}
+        of, metric = panel.spec.of, panel.spec.y or panel.spec.log or panel.spec.metric
+        common: dict[str, Any] = {"panel": panel.spec.title, "metric": metric}
         for curve in panel.curves:
             for point in curve.points:
                 batch = layout.batch or 0
@@ -181,7 +196,7 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
                         "kind": "curve",
                         "series": curve.label,
                         "run": " ".join(curve.runs),
-                        "images": point.nimg,
+                        panel.spec.x if of else "images": point.nimg,
                         "iterations": f"{point.nimg / batch:g}" if batch else "",
                         "seconds": f"{point.nimg / curve.rate:.1f}" if curve.rate else "",
                         "value": repr(point.value),
@@ -189,7 +204,7 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
                         "over": curve.over,
                         "count": point.trials,
                         "num_samples": point.num_samples or "",
-                        "source": "training log" if panel.spec.log else "evaluations during training",
+                        "source": _origin(panel.spec),
                         "shown": point.nimg / layout.unit(curve) <= limit
                         and (point.nimg > 0 or panel.spec.x_scale == "linear"),
                     }
@@ -216,4 +231,11 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
             std = "" if line.std is None else repr(line.std)
             records.append(common | record | {"std": std, "source": line.source})
         records += [common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing]
-    return csv_text(_COLUMNS, records)
+    more = dict.fromkeys(panel.spec.x for panel in panels if panel.spec.of)
+    return csv_text((*_COLUMNS, *more), records)
+
+
+def _origin(spec: PanelSpec) -> str:
+    if spec.of is not None:
+        return f"analysis {spec.of}"
+    return "training log" if spec.log else "evaluations during training"

@@ -18,14 +18,21 @@ from sida.errors import UserError
 
 
 class CurvesFigure(CurvesLayout):
-    """Curves of metrics, or of quantities of training logs, against images seen."""
+    """Curves of metrics or quantities of training logs against images seen, or of an analysis's columns."""
 
     def needs(self, runs: Runs) -> Needs:
         """Needs rows with a curve, and measured rows of reference lines."""
         panels = self.present(runs).panels
-        curves = {run.run for panel in panels for series in panel.series for run in self.pick(series.each, runs)}
+        curves, logged, analysed = set[str](), set[str](), dict[str, list[str]]()
+        for panel in panels:
+            rows = [run.run for series in panel.series for run in self.pick(series.each, runs)]
+            curves.update(rows)
+            if panel.of is None:
+                logged.update(rows)
+            else:
+                analysed[panel.of] = list(dict.fromkeys([*analysed.get(panel.of, ()), *rows]))
         lines = {run.run for panel in panels for line in panel.lines for run in self.line_rows(line, runs)}
-        return Needs((curves | lines) if self.final else lines, curves)
+        return Needs((logged | lines) if self.final else lines, curves, analyses=analysed)
 
     def check(self, sources: Sources) -> None:
         """Refuses rows without a curve, and lines without a level."""

@@ -48,6 +48,10 @@ class PanelSpec:
         metric: Key of the metric in the protocol, in ``evaluations.jsonl`` (with ``<metric>_std``) and in measurements.
         log: Quantity of ``train.jsonl`` instead of the metric, one of :data:`LOGGED`; for several networks or losses
             with the name of one, e.g. ``weight_rms.generator``.
+        of: Analysis of the preset whose columns ``x`` and ``y`` are drawn instead of the metric.
+        x: Column of the analysis on the horizontal axis.
+        y: Column of the analysis on the vertical axis.
+        chord: Whether a dotted straight line joins the ends of each curve.
         log_metric: Name of the metric in official logs, e.g. ``fid50k_full``.
         x_min: Left end of the axis if there is no curve yet.
         x_max: Right end of the curves (images, or iterations if the figure counts iterations).
@@ -60,6 +64,10 @@ class PanelSpec:
     title: str = ""
     metric: str = "fd"
     log: str | None = None
+    of: str | None = None
+    x: str = ""
+    y: str = ""
+    chord: bool = False
     log_metric: str | None = None
     y_label: str = ""
     x_label: str = ""
@@ -71,6 +79,12 @@ class PanelSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
+        if self.of is None and (self.x or self.y):
+            raise ValueError("of: name the analysis that has the columns x and y, or remove them")
+        if self.of is not None and not (self.x and self.y):
+            raise ValueError("of: name the analysis's columns, x and y")
+        if self.of is not None and (self.lines or self.log):
+            raise ValueError("of: a panel of an analysis has neither log nor lines; remove them")
         if self.log is None:
             return
         group, dot, name = self.log.partition(".")

@@ -113,6 +113,8 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
         drawn.set_dashes(look.dashes)
     if any(point.std for point in points):
         _draw_spread(axes, panel, x, points, common)
+    if panel.spec.chord and points:
+        axes.plot([x[0], x[-1]], [y[0], y[-1]], color=look.colour, linewidth=0.7, linestyle=":", zorder=2)
     final = panel.finals.get(curve.run)
     if final is not None:
         place: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.selection import SELECTABLE
-from sida.config.mapping import from_mapping
+from sida.config.mapping import Settings, from_mapping
 from sida.config.plugins import load_file_object
 from sida.config.ranges import names_file_object
 from sida.errors import UserError, suggestion
@@ -52,16 +52,17 @@ class AnalysisEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
+class Inputs(Settings):
     """Inputs of an analysis; None for an input that was not asked for, or that the row does not have.
 
     Attributes:
         run: Row of the sheet; empty without a row.
+        method: Its method.
         network: File of the row's network.
         teacher: File of its teacher's network.
         dataset: Spec of its data set.
         protocol: Content of its protocol, reduced to the metrics that are watched in training.
-        where: Place named in errors.
+        device: Torch device.
     """
 
     run: str = ""
@@ -71,7 +72,6 @@ class Inputs:
     dataset: dict[str, Any] | None = None
     protocol: dict[str, Any] | None = None
     device: str = "cpu"
-    where: str = "--spec"
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ _NUMBERS = ("nimg", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation: images seen, mean, sample std over trials (or seeds), trials and samples per trial."""
+    """One evaluation: images seen (or another place), mean, sample std over trials (or seeds), trials, samples each."""
 
-    nimg: int
+    nimg: int | float
     value: float
     std: float | None = None
     trials: int = 1

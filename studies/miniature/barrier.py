@@ -113,7 +113,7 @@ class WeightLine:
         from sida.networks.checkpoint import load_network
         from sida.training.evaluation import Evaluation
 
-        self.options, self.device, where = options, inputs.device, inputs.where
+        self.options, self.device, where = options, inputs.device, "--spec"
         if not inputs.teacher or not inputs.network or not inputs.dataset or not inputs.protocol:
             raise UserError(f"{where}: needs teacher, network, dataset and protocol; name rows of students")
         self.teacher, _ = load_network(inputs.teacher, self.device)

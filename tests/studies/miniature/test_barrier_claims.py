@@ -10,13 +10,10 @@ from eval.claims import Claim, Operand, Part, decide
 from eval.claims.amounts import amount
 from eval.figures.build import build_figure
 from eval.results.analyses import ANALYSIS_FORMAT
-from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
-from studies.miniature.barrier import LINE, facts
+from studies.miniature.barrier import LINE, facts, line_points
 from tests.eval.claims.test_rules import evidence, lines
-
-KIND = f"{ROOT}/studies/miniature/barrier_figure.py:BarriersFigure"
 
 A, B = Operand(where={"recipe": "a"}), Operand(where={"recipe": "b"})
 FLAT = [1.0, 1.0, 1.0]
@@ -27,7 +24,8 @@ def hill(height):
 
 
 def write(folder, run, curves):
-    record = {"format": ANALYSIS_FORMAT, "run": run, "facts": facts(curves), "about": LINE.facts, "curves": curves}
+    record = {"format": ANALYSIS_FORMAT, "run": run, "facts": facts(curves), "about": LINE.facts}
+    record["curves"] = {"t": line_points(len(curves["fd"])), **curves}
     write_hashed_json(folder / "analyses/barriers" / f"{run}.json", record)
 
 
@@ -98,33 +96,42 @@ def test_a_damaged_file_is_no_evidence(tmp_path):
         found.fact("barriers", "fd_barrier", "a-1")
 
 
-def test_figure_shows_a_curve_for_each_method_and_says_what_is_missing(tmp_path):
-    made(tmp_path, a=[1.0, 1.1, 0.9], b=[2.0, None])
-    sheet = tmp_path / "runs.tsv"
-    rows = [(f"{label}-{seed}", label, str(seed)) for label, count in (("a", 3), ("b", 2)) for seed in range(count)]
+def drawn(folder, labels):
+    """CSV of a figure of curves of the analysis, for rows ``a-0`` ... of some labels, and its messages."""
+    rows = [(f"{label}-{seed}", label, str(seed)) for label, count in labels.items() for seed in range(count)]
     text = ["run\tlabel\tmethod\tteacher\trecipe\tsampler\tseed"]
     text += [f"{run}\t{label}\tsid\tt\t{label}\tone-step\t{seed}" for run, label, seed in rows]
-    sheet.write_text("\n".join(text) + "\n")
-    layout = tmp_path / "f.yaml"
-    layout.write_text(f"{{kind: '{KIND}', title: Line, each: {{method: sid}}}}")
-    paths, said = build_figure(layout, sheet, tmp_path, tmp_path / "f.pdf")
+    (folder / "runs.tsv").write_text("\n".join(text) + "\n")
+    series = "[{each: {method: sid}, pool_seeds: true}]"
+    panel = f"of: barriers, x: t, y: fd, chord: true, x_scale: linear, y_scale: linear, series: {series}"
+    (folder / "f.yaml").write_text(f"{{kind: curves, title: Line, final: false, panels: [{{{panel}}}]}}")
+    paths, said = build_figure(folder / "f.yaml", folder / "runs.tsv", folder, folder / "f.pdf")
     assert {path.suffix for path in paths} == {".pdf", ".png", ".csv"}
+    with open(folder / "f.csv", newline="") as stream:
+        return list(csv.DictReader(stream)), said
+
+
+def test_figure_shows_a_curve_for_each_method_and_says_what_is_missing(tmp_path):
+    made(tmp_path, a=[1.0, 1.1, 0.9], b=[2.0, None])
+    found, said = drawn(tmp_path, {"a": 3, "b": 2})
     assert said == ["not shown, no data yet: b"]
-    with open(tmp_path / "f.csv", newline="") as stream:
-        lines_of = list(csv.DictReader(stream))
-    assert len(lines_of) == 2 * 4 * 3
-    shown = [(line["run"], line["t"], line["value"]) for line in lines_of if line["loss"] == "fd"]
-    assert ("a-0", "0.5", "6.0") in shown
+    shown = [(line["run"], line["t"], line["value"]) for line in found if line["kind"] == "curve"]
+    assert ("a-0 a-1 a-2", "0.5", "6.0") in shown
+    assert ("b-0", "0.5", "7.0") in shown
+    assert len(shown) == 2 * 3
 
 
-def test_figure_of_curves_of_other_lengths_is_one_line(tmp_path):
+def test_curves_of_other_lengths_have_the_places_of_all(tmp_path):
     made(tmp_path, a=[1.0, 1.1, 0.9])
-    longer = {"fd": [1.0] * 5, "denoising": [1.0] * 5}
-    write(tmp_path, "a-1", longer)
-    (tmp_path / "runs.tsv").write_text(
-        "run\tlabel\tmethod\tteacher\trecipe\tsampler\n"
-        + "".join(f"a-{seed}\ta\tsid\tt\ta\tone-step\n" for seed in range(3))
+    write(tmp_path, "a-1", {"fd": [1.0] * 5, "denoising": [1.0] * 5})
+    assert [line["t"] for line in drawn(tmp_path, {"a": 3})[0]] == ["0.0", "0.5", "1.0"]
+
+
+def test_a_column_that_an_analysis_does_not_have_is_one_line(tmp_path):
+    made(tmp_path, a=[1.0])
+    write_hashed_json(
+        tmp_path / "analyses/barriers/a-0.json",
+        {"format": ANALYSIS_FORMAT, "run": "a-0", "facts": {}, "curves": {"t": [0.0], "fid": [1.0]}},
     )
-    (tmp_path / "f.yaml").write_text(f"{{kind: '{KIND}', each: {{method: sid}}}}")
-    with pytest.raises(UserError, match="unequally many points"):
-        build_figure(tmp_path / "f.yaml", tmp_path / "runs.tsv", tmp_path, tmp_path / "f.pdf")
+    with pytest.raises(UserError, match=r"panels\[0\]\.series\[0\]\.each: a-0: .* no column 'fd'.*'fid'"):
+        drawn(tmp_path, {"a": 1})

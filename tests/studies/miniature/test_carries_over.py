@@ -10,7 +10,7 @@ from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.methods import DistillConfig
 from workflow.preset import Preset
-from workflow.preset.files import find_preset
+from workflow.preset.files import find_preset, presets
 from workflow.preset.rehearsal import unshown_rows
 from workflow.preset.targets import Targets
 
@@ -20,7 +20,7 @@ def miniature():
     return Preset.load(ROOT / "studies/miniature/preset.yaml")
 
 
-@pytest.fixture(scope="module", params=["letters", "adm"])
+@pytest.fixture(scope="module", params=[name for name in ("letters", "adm") if name in presets()])
 def preset(request):
     return Preset.load(find_preset(request.param))
 
