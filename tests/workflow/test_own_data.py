@@ -51,8 +51,8 @@ def small(study: Path) -> None:
     for recipe in ("sida", "sid2a"):
         preset["recipes"][recipe] |= {"warmup_kimg": 0, "adversarial_kimg": 0}
     (study / "preset.yaml").write_text(yaml.safe_dump(preset))
-    protocol = yaml.safe_load((study / "protocol.yaml").read_text()) | {"num_samples": 30, "trials": 2}
-    (study / "protocol.yaml").write_text(yaml.safe_dump(protocol))
+    protocol = yaml.safe_load((study / "protocols/own.yaml").read_text()) | {"num_samples": 30, "trials": 2}
+    (study / "protocols/own.yaml").write_text(yaml.safe_dump(protocol))
     (study / "figures/samples.yaml").write_text("extends: samples.yaml\nrows: 2\ncolumns: 2\n")
 
 
@@ -111,7 +111,11 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, capsys, size, m
     assert kwargs["label_dim"] == (0 if "none" in options else 2)
     build_network({"class": teacher.network["class"], "kwargs": kwargs | {"model_channels": 8}})
     assert preset.specs.measurement("data")["dataset"]["path"] == "data.zip"
-    assert extractor in Path("protocol.yaml").read_text()
+    # The shape is that of the studies of the suite.
+    shape = {path.name for path in (ROOT / "studies").glob("*/*")}
+    assert {path.name for path in Path().iterdir()} - {"data.zip"} <= shape
+    assert [one.predicted for one in preset.experiments.values()] == [{"S-01": "supported"}]
+    assert extractor in Path("protocols/own.yaml").read_text()
 
 
 def test_a_further_metric_trains_no_student_again(tmp_path, monkeypatch):
@@ -119,11 +123,11 @@ def test_a_further_metric_trains_no_student_again(tmp_path, monkeypatch):
 
     assert main(["new", str(tmp_path / "mine"), "--data", str(pictures(tmp_path / "pictures", (8, 8), each=3))]) == 0
     monkeypatch.chdir(tmp_path / "mine")
-    before = monitor_facts("protocol.yaml"), Preset.load("preset.yaml").specs.student("sida")
-    protocol = yaml.safe_load(Path("protocol.yaml").read_text())
+    before = monitor_facts("protocols/own.yaml"), Preset.load("preset.yaml").specs.student("sida")
+    protocol = yaml.safe_load(Path("protocols/own.yaml").read_text())
     protocol["metrics"].append({"key": "spectrum", "kind": "frechet", "extractor": "pixels", "reference": "data"})
-    Path("protocol.yaml").write_text(yaml.safe_dump(protocol))
-    assert (monitor_facts("protocol.yaml"), Preset.load("preset.yaml").specs.student("sida")) == before
+    Path("protocols/own.yaml").write_text(yaml.safe_dump(protocol))
+    assert (monitor_facts("protocols/own.yaml"), Preset.load("preset.yaml").specs.student("sida")) == before
 
 
 def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Makes a new study: a folder outside the repository with a preset, its sheet, protocol, layouts and data.
+"""Makes a new study: a folder with the files that those of `studies/` have, and its data.
 
 The files are made from templates in ``config/new``, whose variables ``$name`` depend on the data. Sizes and rates
 come from :mod:`workflow.preset.study_sizes`.
@@ -7,6 +7,7 @@ come from :mod:`workflow.preset.study_sizes`.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 import re
@@ -22,7 +23,10 @@ from sida.files.atomic import atomic_folder
 from sida.progress import visible
 from workflow.preset.study_sizes import METRICS, QUICK, SCALES
 
-STUDY_FILES = ("preset.yaml", "runs.tsv", "protocol.yaml", "tables/main.yaml", "figures/samples.yaml")
+STUDY_FILES = (
+    *("preset.yaml", "runs.tsv", "claims.yaml", "questions.yaml", "README.md"),
+    *("protocols/own.yaml", "tables/main.yaml", "figures/samples.yaml"),
+)
 #: Largest number of classes whose names are listed.
 _MOST_NAMES = 20
 
@@ -67,7 +71,8 @@ def new_study(config: StudyConfig) -> list[str]:
     if study.exists():
         raise UserError(f"{config.study}: exists already; choose another folder or remove it")
     with atomic_folder(study) as part:
-        values = {"name": name, **_data_values(config, part, study)}
+        today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ")
+        values = {"name": name, "today": today, **_data_values(config, part, study)}
         for file in STUDY_FILES:
             text = string.Template(find("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
             (part / file).parent.mkdir(exist_ok=True)
