@@ -1,4 +1,4 @@
-"""Rule FACT: facts that no measurement gives, of analyses (:mod:`eval.results.analyses`) or computed here."""
+"""Rule FACT: facts that no measurement gives, of analyses (:mod:`eval.results.analyses`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from eval.claims.evidence import Evidence, NotMeasuredError
-from eval.claims.facts import FACTS
 from eval.claims.model import UNDECIDED, Finding, Outcome, Part
 from eval.claims.numbers import decide_gain, decide_range, operand_a, operand_b, show, sides_of
 from eval.claims.seeds import by_teacher, seeds_of
@@ -17,9 +16,6 @@ from sida.errors import UserError
 
 def fact(part: Part, evidence: Evidence, where: str) -> Finding:
     """FACT: a number, or the mean of rows over training seeds, lies in the given range, or A's is larger than B's."""
-    if not part.of:
-        value, text = FACTS[part.fact]()
-        return _number(part, value, f"{text}: {value:.4g}")
     if part.a is None:
         return _ratio(part, evidence)
     if part.a.run is not None:
@@ -31,11 +27,6 @@ def fact(part: Part, evidence: Evidence, where: str) -> Finding:
         raise NotMeasuredError(f"{reason}") from None
 
 
-def _number(part: Part, value: float, text: str) -> Finding:
-    outcome: Outcome = "supported" if part.low <= value <= part.high else "contradicted"
-    return Finding(outcome, f"{text}, claimed {_claimed(part)}", {"value": value})
-
-
 def _ratio(part: Part, evidence: Evidence) -> Finding:
     """A number of an analysis without rows, or its ratio to another."""
     texts, values = [], []
@@ -44,7 +35,9 @@ def _ratio(part: Part, evidence: Evidence) -> Finding:
         texts.append(f"{about}: {value:.4g}")
         values.append(value)
     found = values[0] / values[1] if part.than else values[0]
-    return _number(part, found, "; ".join(texts) + (f"; ratio {found:.4g}" if part.than else ""))
+    text = "; ".join(texts) + (f"; ratio {found:.4g}" if part.than else "")
+    outcome: Outcome = "supported" if part.low <= found <= part.high else "contradicted"
+    return Finding(outcome, f"{text}, claimed {_claimed(part)}", {"value": found})
 
 
 def _of_row(part: Part, evidence: Evidence) -> Finding:

@@ -28,8 +28,6 @@ def verdict_counts(outcomes: Iterable[str]) -> str:
 
 
 _BLOCKS = "with several teachers within each teacher, averaged over them"
-#: Numbers that rule FACT computes without an analysis (:mod:`eval.claims.facts`).
-COMPUTED = ("added_parameters", "best_of_ten", "innate_cifar10", "innate_imagenet64")
 RULES = {
     "EQ": "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of "
     "p; 2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than "
@@ -139,7 +137,7 @@ class Part:
         column: TREND, SPREAD: numeric column of the sheet.
         images: STABLE: number of images from which the curve must lie below its start (default: the end of the curve).
         REACHES: largest number of images.
-        of: FACT: name of an analysis of the preset; empty for a number in :data:`COMPUTED`.
+        of: FACT: name of an analysis of the preset.
         fact: FACT: name of the number.
         than: FACT: name of the number by which it is divided.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
@@ -198,10 +196,8 @@ class Part:
             raise ValueError("level: rule REACHES needs a level and a number of images")
         if self.quantity is not None and (self.quantity in ("images", "seconds")) != (self.rule == "COST"):
             raise ValueError(f"quantity: '{self.quantity}' is none of rule {self.rule}")
-        if self.rule == "FACT" and not self.of and self.fact not in COMPUTED:
-            raise ValueError(
-                f"fact: must be one of {', '.join(COMPUTED)} or a fact of an analysis (of), got '{self.fact}'"
-            )
+        if self.rule == "FACT" and not (self.of and self.fact):
+            raise ValueError("of: rule FACT needs an analysis of the preset and one of its facts; give of and fact")
         if self.rule == "FACT" and self.b is not None and (self.a is None or self.a.run is not None):
             raise ValueError("a: rule FACT compares rows by conditions on both sides")
         if self.rule in ("EQ", "LTQ"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,6 @@ from itertools import accumulate
 from typing import Any
 
 from eval.claims.evidence import Evidence, NotMeasuredError
-from eval.claims.facts import expected_lowest
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
 from eval.claims.numbers import Z, decide_gain, decide_range, of_each, operand_a, operand_b, show
 from eval.claims.seeds import by_teacher, interval_over, seeds_of
@@ -290,3 +290,16 @@ def _previous(curve: tuple[Point, ...], nimg: int | None) -> int | None:
     """Images at the evaluation before a crossing; None without such an evaluation."""
     earlier = [point.nimg for point in curve if nimg is not None and point.nimg < nimg]
     return earlier[-1] if earlier else None
+
+
+@functools.lru_cache(maxsize=64)
+def expected_lowest(n: int) -> float:
+    """Expected minimum of ``n`` independent standard normal values (trapezoidal rule)."""
+    step = 1e-3
+    points = [-8 + step * i for i in range(int(16 / step) + 1)]
+
+    def density(x: float) -> float:
+        above = 0.5 * math.erfc(x / math.sqrt(2))
+        return n * above ** (n - 1) * math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+    return step * math.fsum(x * density(x) for x in points)

@@ -141,7 +141,8 @@ def _columns(spec: PanelSpec, columns: Mapping[str, Sequence[float]], where: str
     for name in (spec.x, spec.y):
         if name not in columns:
             raise UserError(f"{where}: analysis '{spec.of}' has no column '{name}'{suggestion(name, columns)}")
-    return tuple(Point(*place) for place in zip(columns[spec.x], columns[spec.y], strict=True))
+    places: Any = columns[spec.x]  # numbers of any kind, where training logs have images
+    return tuple(Point(*place) for place in zip(places, columns[spec.y], strict=True))
 
 
 def reference_line(

@@ -21,7 +21,7 @@ _NUMBERS = ("nimg", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
 class Point:
     """One evaluation: images seen (or another place), mean, sample std over trials (or seeds), trials, samples each."""
 
-    nimg: int | float
+    nimg: int
     value: float
     std: float | None = None
     trials: int = 1

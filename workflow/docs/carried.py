@@ -42,7 +42,8 @@ def paper_claims(root: Path, studies: Mapping[str, Study]) -> str:
                 for one in filter(None, theirs.split(", ")):
                     columns.setdefault(one, {}).setdefault(column, []).append(line)
     rows = [f"| claim of the papers | {' | '.join(_COLUMNS.values())} |", "|---" * (1 + len(_COLUMNS)) + "|"]
-    for claim in load_claims(root / "studies/papers/claims.yaml"):
+    claims = [claim for path in sorted((root / "studies").glob("*/claims.yaml")) for claim in load_claims(path)]
+    for claim in claims:
         if claim.scope == "paper":
             found = columns.get(claim.id, {})
             cells = ["<br>".join(found.get(column, ())) or "–" for column in _COLUMNS]
