@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from sida.cli.arguments import whole
+from sida.cli.arguments import existing, network_source, whole
 
 HELP = "Score the images of any generator under a protocol: files, a network, or a Python function."
 EXAMPLES = """examples:
@@ -33,13 +33,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         metavar="SOURCE",
+        type=_source,
         help="images, network (file, folder of a run, id or address), or module:function",
     )
-    scored.add_argument("--images", metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
     scored.add_argument(
-        "--network", metavar="NET", help="network file (.safetensors), published .pkl, asset id, or address"
+        "--images", type=existing("--images", pictures=True), metavar="PATH", help="folder, .zip, .tar, .npz or .npy"
     )
-    scored.add_argument("--function", metavar="MODULE:NAME", help="Python function of a list of seeds")
+    scored.add_argument(
+        "--network",
+        type=network_source,
+        metavar="NET",
+        help="network file (.safetensors), published .pkl, asset id, or address",
+    )
+    scored.add_argument("--function", type=_function, metavar="MODULE:NAME", help="Python function of a list of seeds")
     parser.add_argument("--sampler", metavar="TEXT", help="of --network, as for sida sample (default: one_step)")
     parser.add_argument("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
     parser.add_argument(
@@ -71,6 +77,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print one line of JSON per metric, with digests, and no text"
     )
     parser.add_argument("--latex", metavar="FILE", help="write the LaTeX row to a file (it is printed anyway)")
+    parser.add_argument("--plain", action="store_true", help="LaTeX row without siunitx: $4.73 \\pm 0.16$")
     parser.add_argument(
         "--table",
         metavar="LAYOUT",
@@ -81,6 +88,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores the images and prints the result."""
+    from sida.errors import UserError
+
+    if not (args.protocol or args.like):
+        raise UserError("score: name a table (--like table1) or a protocol (--protocol cifar10)")
+
     import json
 
     from eval.commands._options import check_output, extractor_options, pairs
@@ -88,9 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.results.exchange import exchanged
     from eval.tables.scores import latex_row, row_columns, table_protocol
     from sida.config.mapping import load_spec
-    from sida.config.ranges import names_object
     from sida.config.samplers import read_sampler
-    from sida.errors import UserError
     from sida.files.atomic import write_hashed_json, write_text
     from sida.sampling.job import open_device
     from sida.sampling.networks import network_file
@@ -98,9 +108,6 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.out, "--out")
     check_output(args.latex, "--latex")
     network = args.network or (args.source if args.source and names_network(args.source) else None)
-    function = args.function or (args.source if args.source and _is_dotted(args.source) and not network else None)
-    if function and not names_object(function):
-        raise UserError(f"{function}: a function is named with a colon, module:function, such as mine:sample")
     if args.sampler and not network:
         raise UserError("--sampler: is for networks; leave it out")
     table = args.table or args.like
@@ -142,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     # Files first: an error while printing must not lose the measurement.
     if args.out:
         write_hashed_json(args.out, score.record())
-    rows = [] if args.against else [latex_row(score, row_columns(score.protocol, table, score))]
+    rows = [] if args.against else [latex_row(score, row_columns(score.protocol, table, score), args.plain)]
     if args.latex:
         write_text(args.latex, rows[0] + "\n")
     if args.json:
@@ -152,7 +159,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_dotted(source: str) -> bool:
-    """Whether a text that names no file looks like a function of a module, such as ``mine.sample``."""
-    packed = source.endswith((".npz", ".npy", ".zip", ".tar", ".gz"))
-    return "." in source and source.replace(".", "_").isidentifier() and not packed and not os.path.exists(source)
+def _function(text: str) -> str:
+    """Parses the name of a function."""
+    from sida.config.ranges import names_object
+    from sida.errors import UserError
+
+    if not names_object(text):
+        dotted = "{0[0]}:{0[2]}".format(text.rpartition(".")) if "." in text else "mine:sample"
+        raise UserError(f"{text}: a function is named with a colon, module:function, such as {dotted}")
+    return text
+
+
+def _source(text: str) -> str:
+    """Parses a source; a wrong name ends before the heavy imports."""
+    from sida.config.ranges import names_object
+    from sida.files.archives import refuse_picture
+
+    if not names_object(text):
+        packed = text.endswith((".npz", ".npy", ".zip", ".tar", ".gz", ".safetensors", ".pkl", ".pt", ".pth"))
+        if "." in text and text.replace(".", "_").isidentifier() and not packed and not os.path.exists(text):
+            return _function(text)
+        network_source(text)
+        refuse_picture(text)
+    return text

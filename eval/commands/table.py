@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import existing
+
 HELP = "Build a table: .tex (booktabs, siunitx), .csv, .md and .html."
 EXAMPLES = """examples:
   sida-eval table --layout config/tables/main.yaml --measurements results/demo/measurements.csv \\
@@ -12,6 +14,7 @@ EXAMPLES = """examples:
   sida-eval table --layout table1 --mode audit --measurements results/released/measurements.csv \\
       --runs studies/papers/runs/released.tsv --out table1.tex                          (published | measured | Δ)
   sida-eval table table1 --add score.json --out table1.tex                              (adds a row for your images)
+  sida-eval table main --measurements collected.csv --add theirs.jsonl  (rows of other groups, with their origin)
   sida-eval table table1 --add score.json --plain --bib refs.bib      (prints that row alone, for booktabs and \\cite)
 """
 
@@ -21,7 +24,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", nargs="?", metavar="TABLE", help="layout of the table: a name, or a file")
     parser.add_argument("--layout", metavar="TABLE", help="the same")
     parser.add_argument("--measurements", metavar="CSV", help="measurements.csv (not needed in mode paper)")
-    parser.add_argument("--runs", metavar="TSV", help="sample sheet, or a spec with rows (not needed in mode paper)")
+    parser.add_argument(
+        "--runs", metavar="TSV", help="sample sheet, or a spec with rows (default: a row for each generator)"
+    )
     parser.add_argument(
         "--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)"
     )
@@ -32,7 +37,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
     parser.add_argument("--results", metavar="DIR", help="training logs for table 8 (default: beside --measurements)")
     parser.add_argument(
-        "--add", action="append", default=[], metavar="JSON", help="add a row: a file of sida-eval score --out"
+        "--add",
+        action="append",
+        default=[],
+        type=existing("--add"),
+        metavar="FILE",
+        help="add rows: a file of sida score --out, or of other groups' lines of --json (.jsonl)",
     )
     parser.add_argument(
         "--scope",

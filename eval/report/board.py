@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eval.measuring.kinds import METRIC_KINDS
-from eval.results.exchange import read_exchanged
+from eval.results.exchange import read_numbers
 from eval.results.identity import Identity, comparable
-from eval.results.measurements import read_score
-from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, Measurement, measurements_of
+from eval.results.summary import Estimate, Measurement
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
-from sida.files.content_hash import csv_text
 
 # Limit of files of a folder.
 _MOST_FILES = 10_000
@@ -49,11 +47,7 @@ def read_entries(folder: str | Path) -> list[Entry]:
         raise UserError(f"{folder}: {fault} of sida score --out or --json")
     entries = []
     for path in paths:
-        if path.suffix == ".jsonl":
-            text = csv_text([*MEASUREMENT_COLUMNS, "origin"], read_exchanged(path))
-            measured = measurements_of(text, str(path))
-        else:
-            measured = read_score(path)
+        measured = read_numbers(path)
         for run, metric in dict.fromkeys((row.run, row.metric) for row in measured.rows):
             facts = measured.lines(run, metric)[0]
             entries.append(Entry(path.name, measured.estimate(run, metric), measured.identity(run, metric), facts))

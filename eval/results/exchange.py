@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from eval.results.identity import Identity, comparable
-from eval.results.measurements import long_rows
-from eval.results.summary import MEASUREMENT_COLUMNS, measurements_of
+from eval.results.measurements import long_rows, read_score
+from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
 from sida.config.mapping import Settings, from_mapping
 from sida.config.ranges import Count, Finite, Name, Pattern
 from sida.errors import UserError
@@ -125,6 +125,17 @@ def require_beside(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str
                 f"metric ({reasons[0]}); leave it out, or measure it under their protocol"
             )
         known[row.metric].append(row.identity)
+
+
+def read_numbers(path: str | Path) -> Measurements:
+    """Reads a file of ``sida score``: the lines of ``--json`` (``.jsonl``, each with its origin), or its ``--out``.
+
+    Raises:
+        UserError: As :func:`read_exchanged` and :func:`eval.results.measurements.read_score`.
+    """
+    if Path(path).suffix != ".jsonl":
+        return read_score(path)
+    return measurements_of(csv_text([*MEASUREMENT_COLUMNS, "origin"], read_exchanged(path)), str(path))
 
 
 def read_exchanged(path: str | Path) -> list[dict[str, Any]]:

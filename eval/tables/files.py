@@ -53,16 +53,16 @@ def make_table(
         layout: A file, or a name in ``config/tables``.
         measurements: ``measurements.csv``. In ``audit`` mode a missing file counts as empty; cells then say 'not
             measured'.
-        runs: Sample sheet, or a spec with its rows.
+        runs: Sample sheet, or a spec with its rows. Without a sheet, each generator of ``measurements`` is a row.
         mode: Overrides the layout's mode; the default of both is ``measured``.
         published: Folder of published numbers; by default ``results/published``.
         scope: Conditions on the sample sheet added to every row, e.g. ``{"dataset": "digits"}``.
         spec: Settings for a table of hyperparameters: ``gpus``, and ``students`` with the settings of each row.
         results: Folder with training logs for a table of hyperparameters; by default that of ``measurements``.
-        scores: Files of ``sida-eval score --out``, each of which adds a row at the end.
+        scores: Files of ``sida-eval score`` (``--out``, or lines of ``--json``), whose rows are added at the end.
 
     Raises:
-        UserError: Any fault in a file, or ``measured`` mode without measurements or sheet.
+        UserError: Any fault in a file, or ``measured`` mode without measurements.
     """
     path = find("tables", str(layout), where="--layout")
     mapping = read_layout(path)
@@ -73,15 +73,17 @@ def make_table(
     rows = load_layout(path)
     rows = dataclasses.replace(rows, scope={**rows.scope, **(scope or {})})
     mode = mode or rows.mode or "measured"
-    if mode == "measured" and (measurements is None or runs is None):
-        raise UserError("mode measured needs --measurements and --runs; or use --mode paper")
+    if mode == "measured" and measurements is None:
+        raise UserError("mode measured needs --measurements; or use --mode paper")
     measured = Measurements([], str(measurements or "no measurements"))
     if measurements is not None and mode != "paper":
         measured = load_measurements(measurements)
+    # Without a sheet, collected numbers are rows of the table themselves.
+    alone = runs is None and mode == "measured"
     sheet = {run.run: run for run in read_runs(runs)} if runs is not None else {}
     if scores and mode == "paper":
         raise UserError("--add: mode paper prints published numbers alone; take --mode audit or measured")
-    rows, measured, every = with_scores(rows, measured, sheet, scores)
+    rows, measured, every = with_scores(rows, measured, None if alone else sheet, scores)
     return build_table(rows, measured, every, numbers, mode, [name for name in every if name not in sheet])
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.results.measurements import read_score
+from eval.results.exchange import read_numbers
 from eval.results.published import load_published
 from eval.results.sheet import Run, check_cells
+from eval.results.stored import FROM_STORED
 from eval.results.summary import Estimate, Measurements
 from eval.tables.cells import heading, measured_cell
 from eval.tables.latex import row_cell
@@ -81,9 +82,9 @@ def table_protocol(table: str) -> str:
     return names.pop()
 
 
-def latex_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
+def latex_row(score: Score, columns: Sequence[ColumnSpec], plain: bool = False) -> str:
     """A row of a table's LaTeX with these columns, decimals and units, under a comment that names them."""
-    return "\n".join([_heads(columns), _latex(row_cells(score, columns), columns)])
+    return "\n".join([_heads(columns), _latex(row_cells(score, columns), columns, plain)])
 
 
 def _heads(columns: Sequence[ColumnSpec]) -> str:
@@ -107,12 +108,35 @@ def score_rows(table: str, paths: Sequence[str | Path], plain: bool = False, cit
     columns = load_layout(find("tables", table, where="--layout")).columns
     lines = [_heads(columns)]
     for path in paths:
-        measured, first = read_score(path), read_hashed_json(Path(path))["measurements"][0]
-        run = measured.rows[0].run
-        texts = {"label": run, "family": first.get("family"), "nfe": measured.rows[0].nfe}
-        values = {row.metric: measured.estimate(run, row.metric) for row in measured.rows}
-        lines.append(_latex(_row_cells(texts, values, columns), columns, plain, cite))
+        measured = read_numbers(path)
+        for name, run in _added_runs(measured, path).items():
+            texts = {"label": run.label, "family": run.family, "nfe": measured.of_run(name)[0].nfe}
+            values = {row.metric: measured.estimate(name, row.metric) for row in measured.of_run(name)}
+            lines.append(_latex(_row_cells(texts, values, columns), columns, plain, cite))
     return "\n".join(lines)
+
+
+def _added_runs(measured: Measurements, path: str | Path) -> dict[str, Run]:
+    """The generators of a file as rows of a sheet; the label of a row that another group measured names the group.
+
+    Raises:
+        UserError: A text that is no cell, or a comparison of two sets of images (``score --against``).
+    """
+    record = read_hashed_json(Path(path)) if Path(path).suffix == ".json" else {}
+    if record.get("against"):
+        raise UserError(
+            f"{path}: compares {record.get('name')} with {record['against']} (score --against), which is no row of a "
+            "table; score the images under the table's protocol (--like)"
+        )
+    family = str(record.get("measurements", [{}])[0].get("family") or "")
+    found = {}
+    for name in measured.runs:
+        row = measured.of_run(name)[0]
+        stored = row.origin.startswith(FROM_STORED)
+        label = f"{name} ({row.origin.split(',')[0].strip()})" if row.origin and not stored else name
+        check_cells([name, label, family], str(path))
+        found[name] = Run(name, label, row.method, family=family)
+    return found
 
 
 def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
@@ -141,16 +165,6 @@ def _row_cells(
     return tuple(cells)
 
 
-def _refuse_pair(path: str | Path) -> None:
-    """Refuses a comparison of two sets of images, whose values are comparable with no row of a table."""
-    record = read_hashed_json(path, "score the images again")
-    if record.get("against"):
-        raise UserError(
-            f"{path}: compares {record.get('name')} with {record['against']} (score --against), which is no row of a "
-            "table; score the images under the table's protocol (--like)"
-        )
-
-
 def _estimate(score: Score, key: str) -> Estimate | None:
     values = score.values(key)
     return (
@@ -159,26 +173,29 @@ def _estimate(score: Score, key: str) -> Estimate | None:
 
 
 def with_scores(
-    layout: TableLayout, measured: Measurements, sheet: Mapping[str, Run], paths: Sequence[str | Path]
+    layout: TableLayout, measured: Measurements, sheet: Mapping[str, Run] | None, paths: Sequence[str | Path]
 ) -> tuple[TableLayout, Measurements, dict[str, Run]]:
-    """A layout, measurements and a sheet with a further row for each file of ``sida-eval score --out``.
+    """A layout, measurements and a sheet with further rows.
+
+    Args:
+        layout: Layout of the table.
+        measured: Measurements of the sheet's rows.
+        sheet: Rows by id; None makes a row of each generator of ``measured``.
+        paths: Files of :func:`eval.results.exchange.read_numbers`, whose generators are added.
 
     Raises:
         UserError: A file of another kind, or a name that a row of the sheet has.
     """
-    if not paths:
-        return layout, measured, dict(sheet)
-    rows, runs = list(measured.rows), dict(sheet)
+    rows, runs = list(measured.rows), dict(sheet or {})
+    if sheet is None:
+        runs, sheet = _added_runs(measured, measured.source), {}
     for path in paths:
-        _refuse_pair(path)
-        added = read_score(path).rows
-        name = added[0].run
-        if name in runs or name in measured.runs:
-            raise UserError(f"{path}: a row is already called '{name}'; score the images under another --name")
-        family = str(read_hashed_json(Path(path))["measurements"][0].get("family") or "")
-        check_cells([name, family], str(path))
-        runs[name] = Run(name, name, "external", family=family)
-        rows += added
+        added = read_numbers(path)
+        for name, run in _added_runs(added, path).items():
+            if name in runs or name in measured.runs:
+                raise UserError(f"{path}: a row is already called '{name}'; score the images under another --name")
+            runs[name] = dataclasses.replace(run, method="external")
+        rows += added.rows
     # A layout may select external rows itself.
     shown = {row.run for _, row in expand(layout, runs)}
     further = tuple(RowSpec(run=name) for name in runs if name not in sheet and name not in shown)

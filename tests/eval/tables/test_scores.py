@@ -2,12 +2,15 @@
 
 import csv
 import json
+import subprocess
 
 import numpy as np
 import pytest
 
 from eval.commands import main
-from eval.results.measurements import write_csv
+from eval.report.pdflatex import missing_latex
+from eval.results.exchange import exchanged
+from eval.results.measurements import trial_path, write_csv, write_measurement
 from eval.results.published import PROTOCOLS
 from eval.tables.scores import table_protocol
 from sida.assets.registry import load_registry
@@ -63,7 +66,7 @@ def test_a_table_gives_a_score_its_protocol():
 
 def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folder, capsys):
     for arguments, told in (
-        (["x.npz"], "--like"),
+        ([str(folder / "images.npz")], "--like"),
         (["--function", "mine.sample", "--like", "main"], "mine:sample"),
         (["mine.sample", "--like", "main"], "mine:sample"),
     ):
@@ -81,6 +84,45 @@ def test_a_plain_row_is_printed_with_plus_minus_and_keys(folder, tmp_path, capsy
     summary = json.loads((folder / "Mine.json").read_text())["summary"]["fd"]
     assert f"${summary['mean']:.2f} \\pm {summary['std']:.2f}$" in row
     assert (tmp_path / "r.bib").is_file()
+
+
+@pytest.mark.skipif(missing_latex() is not None, reason=str(missing_latex()))
+def test_a_plain_row_compiles_in_an_ordinary_tabular(folder, tmp_path, capsys):
+    assert main(["table", "main", "--add", str(folder / "Mine.json"), "--plain", "--bib", str(tmp_path / "r.bib")]) == 0
+    row = capsys.readouterr().out
+    tabular = rf"\begin{{tabular}}{{lllllllll}}{row}\end{{tabular}}"
+    (tmp_path / "t.tex").write_text(rf"\documentclass{{article}}\begin{{document}}\small{tabular}\end{{document}}")
+    for command in (["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], ["pdftotext", "t.pdf"]):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    summary = json.loads((folder / "Mine.json").read_text())["summary"]["fd"]
+    assert f"{summary['mean']:.2f} ± {summary['std']:.2f}" in (tmp_path / "t.txt").read_text()
+
+
+def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(folder, tmp_path, capsys):
+    lines = exchanged(load_spec(str(folder / "Mine.json"))["measurements"])
+    theirs = tmp_path / "theirs.jsonl"
+    theirs.write_text("".join(json.dumps({**line, "origin": "Ada L., ada.example"}) + "\n" for line in lines))
+    out = tmp_path / "t.md"
+    command = ["table", "main", "--measurements", str(folder / "measurements.csv"), "--add", str(theirs)]
+    assert main([*command, "--out", str(out)]) == 0
+    text = out.read_text()
+    assert "| Mine (Ada L.) |" in text
+    assert "| theirs |" in text
+    assert "Measured by Ada L., ada.example, not by this suite: Mine." in text
+    capsys.readouterr()
+    # The row alone, for a paper.
+    assert main(["table", "main", "--add", str(theirs), "--plain"]) == 0
+    assert "Mine (Ada L.)" in capsys.readouterr().out.splitlines()[1]
+    # Collected, they are the table's rows without a sheet.
+    for record in load_spec(str(folder / "theirs.json"))["measurements"]:
+        write_measurement(trial_path(tmp_path / "m/theirs", record["trial"]), record)
+    assert main(["collect", str(tmp_path / "m"), "--add", str(theirs), "--out", str(tmp_path / "c.csv")]) == 0
+    assert main(["table", "main", "--measurements", str(tmp_path / "c.csv"), "--out", str(out)]) == 0
+    assert "| Mine (Ada L.) |" in out.read_text()
+    # Values of another identity find no place.
+    theirs.write_text(theirs.read_text().replace('"n": 40', '"n": 20'))
+    assert main([*command, "--out", str(out)]) == 1
+    assert "fd: images per trial: 20 != 40" in capsys.readouterr().err
 
 
 def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path, capsys):
