@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from sida.config import resources
 from sida.errors import UserError, one_line
+from workflow.cli import sida_main
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,30 @@ def test_an_endless_line_keeps_its_ends():
     assert shown.endswith("xx; make it again")
     assert len(shown) <= 2000
     assert len(one_line("\x1b" * 10**7)) < 8000
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["score", "--function", "mine.sample"], "mine:sample"),
+        (["score", "their.sample"], "their:sample"),
+        (["score", "picture.png"], "name the folder"),
+        (["score", "--images", "picture.png"], "name the folder"),
+        (["score", "image.npz"], "no registered network has this id"),
+        (["new", "study", "--data", "picture.png"], "name the folder"),
+        (["info", "pictures.png"], "did you mean 'picture.png'?"),
+        (["sample", "--network", "net.safetensors"], "check the path"),
+        (["verify", "results"], "check the path"),
+    ],
+)
+def test_a_wrong_name_ends_before_heavy_imports(tmp_path, monkeypatch, capsys, words, remedy):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "picture.png").touch()
+    monkeypatch.setitem(sys.modules, "torch", None)  # an import of torch fails
+    assert sida_main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert next(word for word in reversed(words) if "." in word or word == "results") in line
+    assert remedy in line
 
 
 def test_a_missing_package_has_a_remedy_that_works_where_it_is_read(monkeypatch):

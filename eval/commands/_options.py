@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sida.cli.arguments import existing
 from sida.errors import UserError, suggestion
 
 _WORDS = {"true": True, "false": False, "null": None}
@@ -77,7 +78,9 @@ def extraction_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of verbs that run one extractor over a set of images."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
-    what.add_argument("--images", metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
+    what.add_argument(
+        "--images", type=existing("--images", pictures=True), metavar="PATH", help="folder, .zip, .tar, .npz or .npy"
+    )
     parser.add_argument("--extractor", required=True, help="feature network")
     parser.add_argument("--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE")
     parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")

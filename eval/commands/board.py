@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import existing
+
 HELP = "Show collected numbers of several groups on one page: a table for each metric and identity, best first."
 EXAMPLES = """examples:
   sida board collected/                       (prints Markdown)
@@ -15,7 +17,7 @@ that are not comparable (other protocol, reference or feature network) stand in 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("folder", metavar="FOLDER", help="folder of .json and .jsonl files")
+    parser.add_argument("folder", type=existing(), metavar="FOLDER", help="folder of .json and .jsonl files")
     parser.add_argument("--out", metavar="PAGE", help="page to write: .html or .md (default: print Markdown)")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import existing
+
 HELP = "Check all measurements of a folder and collect them as one long table (CSV)."
 EXAMPLES = """examples:
   sida-eval collect results/demo/measurements --out results/demo/measurements.csv
@@ -14,7 +16,7 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("folder", metavar="DIR", help="folder with <run>/trial-<t>.json")
+    parser.add_argument("folder", type=existing(), metavar="DIR", help="folder with <run>/trial-<t>.json")
     parser.add_argument("--runs", nargs="*", metavar="RUN", help="runs in the order of the table (default: all)")
     parser.add_argument(
         "--add", nargs="*", default=[], metavar="FILE", help="numbers of other groups, marked by their origin"

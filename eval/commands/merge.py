@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.arguments import whole
+from sida.cli.arguments import existing, whole
 
 HELP = "Merge the shards of a trial into its measurement, in any order."
 EXAMPLES = """examples:
@@ -15,7 +15,9 @@ Missing and broken shards are named; only these have to be measured again.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("shards", nargs="+", metavar="SHARD", help="files written by sida-eval measure --shard")
+    parser.add_argument(
+        "shards", nargs="+", type=existing(), metavar="SHARD", help="files written by sida-eval measure --shard"
+    )
     parser.add_argument("--spec", required=True, metavar="JSON", help="the spec the shards were measured with")
     parser.add_argument("--trial", required=True, type=whole("--trial"), metavar="T", help="number of the trial")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for trial-<t>.json")

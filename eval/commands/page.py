@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import existing
+
 HELP = "Collect all tables, figures and verdicts of a preset on one HTML page that stands alone."
 EXAMPLES = """examples:
   sida-eval page results/demo --out results/demo/index.html
@@ -12,7 +14,7 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("results", metavar="DIR", help="results of a preset")
+    parser.add_argument("results", type=existing(), metavar="DIR", help="results of a preset")
     parser.add_argument("--out", required=True, metavar="FILE.html", help="page to write")
     parser.add_argument("--title", default="", help="headline")
     parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has custom layouts (DIR/figures)")

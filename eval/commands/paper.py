@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import existing
+
 HELP = "Collect all tables and figures of a preset in paper.tex and, where LaTeX is installed, paper.pdf."
 EXAMPLES = """examples:
   sida-eval paper results/demo
@@ -15,7 +17,7 @@ LaTeX: apt-get install --no-install-recommends texlive-latex-recommended texlive
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("results", metavar="DIR", help="results of a preset")
+    parser.add_argument("results", type=existing(), metavar="DIR", help="results of a preset")
     parser.add_argument("--title", default="", help="headline")
     parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has custom layouts (DIR/figures)")
     parser.add_argument("--require-pdf", action="store_true", help="fail where LaTeX is not installed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.arguments import whole
+from sida.cli.arguments import existing, whole
 
 HELP = "Compare variants of a feature network on your images: difference as a share of the spread over trials."
 EXAMPLES = """examples:
@@ -15,7 +15,13 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--images", required=True, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
+    parser.add_argument(
+        "--images",
+        required=True,
+        type=existing("--images", pictures=True),
+        metavar="PATH",
+        help="folder, .zip, .tar, .npz or .npy",
+    )
     parser.add_argument("--protocol", required=True, metavar="NAME", help="name or YAML file of a protocol")
     parser.add_argument(
         "--extractors", required=True, nargs="+", metavar="NAME", help="the protocol's network, then its variants"

@@ -366,10 +366,12 @@ def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
     """Number of trials.
 
     Raises:
-        UserError: Too few images.
+        UserError: Too few images, or images of a wrong size, which more of them would not mend.
     """
     n, present = images.protocol.num_samples, images.store.count
     if images.trials < (wanted or 1):
+        first = images.protocol.seed0
+        next(sized(images.batches(range(first, first + 1), 1), images.protocol, path))
         count = wanted or 1
         takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"
         fits = present // count

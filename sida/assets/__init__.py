@@ -4,13 +4,14 @@ from sida.assets.cache import cache_dir
 from sida.assets.download import Transfer
 from sida.assets.fetch import check_pinned_code, checked, fetch, forget, verify_asset
 from sida.assets.many import fetch_many
-from sida.assets.registry import Asset, find_asset, is_address, load_registry
+from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 
 __all__ = [
     "Asset",
     "Transfer",
     "cache_dir",
     "check_pinned_code",
+    "check_network",
     "checked",
     "fetch",
     "fetch_many",

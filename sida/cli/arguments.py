@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import tempfile
@@ -53,6 +54,44 @@ def number(option: str, least: float = -math.inf) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def existing(option: str = "", pictures: bool = False) -> Callable[[str], str]:
+    """Returns a parser of paths that a verb reads: a wrong name ends before the heavy imports.
+
+    Args:
+        option: Option named in errors; empty for a positional argument.
+        pictures: Refuse a single picture where a verb reads a folder or an archive of pictures.
+
+    Raises:
+        UserError: Raised by the parser if nothing is there; the message suggests the closest name in that folder.
+    """
+
+    def read(text: str) -> str:
+        path = Path(os.path.expanduser(text))
+        if not _there(path):
+            near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
+            meant = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
+            raise UserError(f"{option + ' ' if option else ''}{text}: no such file or folder; {meant}")
+        if pictures:
+            from sida.files.archives import refuse_picture
+
+            refuse_picture(path)
+        return text
+
+    return read
+
+
+def network_source(text: str) -> str:
+    """Parser of networks (file, folder, id or address): a wrong name ends before the heavy imports.
+
+    Raises:
+        UserError: Nothing has this name.
+    """
+    from sida.assets import check_network
+
+    check_network(text)
+    return text
 
 
 #: Arguments of verbs that name an output file or folder, with their names in errors.

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from sida.data.dataset import Dataset
-from sida.data.pictures import MOST_SUM, PICTURES, PixelSum, open_picture
+from sida.data.pictures import MOST_SUM, PixelSum, open_picture
 from sida.errors import UserError
-from sida.files.archives import Files, ZipFiles, open_files
+from sida.files.archives import PICTURES, Files, ZipFiles, open_files
 from sida.files.npy import MAGIC, read_npy
 
 ARRAYS = frozenset({".npy"})

@@ -14,10 +14,9 @@ from sida.assets.registry import is_counted
 from sida.config.label_counts import LabelCounts, load_labels
 from sida.data.archive import ARRAYS, label_array, parse_labels, with_suffix
 from sida.data.load import load_dataset
-from sida.data.pictures import PICTURES
 from sida.data.prepare import picture_labels
 from sida.errors import UserError
-from sida.files.archives import open_files
+from sida.files.archives import PICTURES, open_files
 from sida.files.tar_index import is_tar, tar_names
 
 _SUFFIXES = PICTURES | ARRAYS

@@ -18,15 +18,8 @@ from typing import Any
 import numpy as np
 
 from sida.errors import UserError
-from sida.files.archives import Files, open_files
+from sida.files.archives import FORMATS, Files, open_files, refuse_picture
 
-#: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
-#: must be one of these.
-FORMATS = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".ppm": "PPM", ".pgm": "PPM",
-    ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
-}  # fmt: skip
-PICTURES = frozenset(FORMATS)
 #: Limit of pixels; the largest photograph of ImageNet has 61 million.
 MOST_PIXELS = 1 << 26
 #: Limit of the pixels of all pictures of an archive or folder: as many as two of the largest have, and some for each
@@ -60,8 +53,7 @@ def source_files(path: str | Path) -> Files:
     Raises:
         UserError: No such file, a damaged archive, or one picture alone.
     """
-    if Path(path).suffix.lower() in PICTURES and Path(path).is_file():
-        raise UserError(f"{path}: is one picture; name the folder or archive that holds all of them")
+    refuse_picture(path)
     return open_files(path)
 
 

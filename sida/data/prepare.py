@@ -22,10 +22,10 @@ from sida.config.plugins import load_file_object
 from sida.config.ranges import Count, OneOf, Range, names_file_object
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
-from sida.data.pictures import PICTURES, PixelSum, encode_png, open_picture, source_files
+from sida.data.pictures import PixelSum, encode_png, open_picture, source_files
 from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
-from sida.files.archives import Files
+from sida.files.archives import PICTURES, Files
 from sida.files.atomic import atomic_path, zip_member
 from sida.progress import Progress, visible
 

@@ -28,6 +28,13 @@ from sida.files.npy import ZIP_FAULTS, check_members
 from sida.files.ordinary_file import read_ordinary
 from sida.files.tar_index import TAR_FAULTS, checked_members, tar_members
 
+#: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
+#: must be one of these.
+FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".ppm": "PPM", ".pgm": "PPM",
+    ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
+}  # fmt: skip
+PICTURES = frozenset(FORMATS)
 #: Largest member. Images and latents are far smaller, zip bombs are larger.
 MAX_MEMBER_BYTES = 256 << 20
 _LONGEST_NAME, _MOST_NAMES = 1000, 512 << 20
@@ -98,6 +105,7 @@ class ZipFiles(Files):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file; fetch or prepare the data set first (sida data prepare --help)")
+        refuse_picture(path)
         try:
             with zipfile.ZipFile(path) as archive:
                 members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename.encode())
@@ -265,6 +273,16 @@ def open_files(path: str | os.PathLike[str]) -> Files:
     if Path(path).is_dir():
         return FolderFiles(path)
     return TarIndexFiles(path) if Path(path).suffix == ".tar" and Path(path).is_file() else ZipFiles(path)
+
+
+def refuse_picture(path: str | os.PathLike[str]) -> None:
+    """Refuses one picture in the place of a folder or archive of pictures.
+
+    Raises:
+        UserError: The path is a file with the suffix of a picture.
+    """
+    if Path(path).suffix.lower() in PICTURES and Path(path).is_file():
+        raise UserError(f"{path}: is one picture; name the folder or archive that holds all of them")
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ import torch
 
 from sida.config.families import SD_VAE
 from sida.data.latents import LatentDecoder, load_vae
-from sida.errors import UserError, suggestion
+from sida.errors import UserError
 from sida.files.archives import FolderFiles
 from sida.networks.precond import Precond
 
@@ -33,7 +33,7 @@ def network_file(source: str) -> Path:
     Raises:
         UserError: The source is neither a file nor a known id, or cannot be converted or downloaded.
     """
-    from sida.assets import cache_dir, checked, fetch, find_asset, is_address, load_registry
+    from sida.assets import cache_dir, check_network, checked, fetch, find_asset, is_address, load_registry
     from sida.assets.cache import file_lock
     from sida.config.mapping import load_spec
     from sida.files.atomic import sha256_file
@@ -48,11 +48,8 @@ def network_file(source: str) -> Path:
             raise UserError(f"{source}: is a folder without network.safetensors; name the network's file")
         return found
     if is_address(source) or not path.exists():
-        registry = load_registry()
-        if not is_address(source) and (path.suffix or "/" in source or source not in registry):
-            hint = "" if path.suffix else suggestion(source, registry)
-            raise UserError(f"{source}: no such file, and no registered network has this id{hint[:200]}")
-        asset = find_asset(registry, source)
+        check_network(source)
+        asset = find_asset(load_registry(), source)
         path, url, network_class, architecture = fetch(source), asset.url, asset.network_class, asset.architecture
     # The name at the end of an address says little.
     pickled = starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")

@@ -45,8 +45,11 @@ class Logs:
         for name, records in logs.items():
             write_text(self.folder / f"{name}.jsonl", jsonl_text(records, final))
         last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
-        self._trackers = [open_tracker(logger, self.folder, last) for logger in self.loggers]
-        for tracker in self._trackers:
+        # Trackers of a training that ends have these records.
+        wanted = [logger for logger in self.loggers if not (final and (self.folder / logger).is_dir())]
+        opened = [open_tracker(logger, self.folder, last) for logger in wanted]
+        self._trackers += opened
+        for tracker in opened:
             for name, records in logs.items() if tracker.is_new else ():
                 for record in records:
                     tracker.show(name, record)

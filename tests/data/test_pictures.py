@@ -14,8 +14,9 @@ from PIL import EpsImagePlugin, Image
 from eval.measuring.stores import open_images
 from sida.cli.main import main
 from sida.config.resources import ROOT
-from sida.data.pictures import FORMATS, PICTURES, open_picture
+from sida.data.pictures import open_picture
 from sida.errors import UserError
+from sida.files.archives import FORMATS, PICTURES
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
 

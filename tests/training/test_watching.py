@@ -245,6 +245,9 @@ def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, mo
     spec = following(teacher, range(20, 0, -1), loggers=["tensorboard"])
     crash_at(176, spec, tmp_path / "run", monkeypatch)
     distill(spec, tmp_path / "run")
+    distill(spec, tmp_path / "run")
+    # One of each process that trained: neither the end of a training nor a finished run opens a further one.
+    assert len(list((tmp_path / "run/tensorboard").iterdir())) == 2
     events = reader.EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     for log, tag, pick in (

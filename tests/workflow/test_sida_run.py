@@ -74,13 +74,31 @@ def test_a_folder_a_file_and_a_name_are_the_same(folder, started):
     assert {words[words.index("--configfile") + 1] for words in started} == {"study/preset.yaml"}
 
 
-def test_a_profile_is_one_of_ours_or_a_folder(folder, started, capsys):
+def test_a_profile_is_one_of_ours_or_a_folder(folder, started, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     (folder / "mine").mkdir()
     assert start("published", "--profile", "slurm") == start("published", "--profile", "mine") == 0
     chosen = [words[words.index("--workflow-profile") + 1] for words in started]
     assert chosen == [str(ROOT / "profiles/slurm"), "mine"]
     assert start("published", "--profile", "slrum") == 1
     assert "slurm" in capsys.readouterr().err
+
+
+def test_slurm_is_looked_for_before_jobs_wait_for_it(folder, started, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert start("published", "--profile", "slurm") == 1
+    assert not started
+    assert "no sbatch on this machine" in capsys.readouterr().err
+    assert start("published", "--profile", "slurm", "-n") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [(["--configfile", "x.yaml", "a.tex"], "sida run FILE"), (["demo", "--forcerun", "table"], "-- --forcerun")],
+)
+def test_snakemakes_options_have_their_place(folder, started, capsys, words, remedy):
+    assert start(*words) == 1
+    assert remedy in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["profiles/default", "default"])

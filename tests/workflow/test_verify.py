@@ -257,7 +257,16 @@ def test_the_time_grows_with_the_number_of_files_and_no_faster(tmp_path, monkeyp
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
     assert sida_main(["verify", str(tmp_path / "none")]) == 1
-    assert "none: no such results folder" in capsys.readouterr().err
+    assert "none: no such file or folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_results_is_not_good(folder, capsys):
+    (folder.parent / "notes.txt").write_text("mine")
+    assert sida_main(["verify", str(folder.parent)]) == 1
+    assert f"sida verify {folder}" in capsys.readouterr().err
+    (folder / "figures/sub").mkdir(parents=True)
+    assert sida_main(["verify", str(folder / "figures/sub")]) == 1
+    assert "nothing in it can be checked; name the results" in capsys.readouterr().err
 
 
 def test_a_crate_is_read_back_by_its_library_with_equal_hashes(folder, tmp_path, capsys):

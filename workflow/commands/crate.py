@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import existing
+
 HELP = "Pack a results folder as an RO-Crate (files, hashes, authors, command, code) for an archive."
 EXAMPLES = """examples:
   sida crate results/demo demo-crate.zip
@@ -17,7 +19,9 @@ CITATION.cff; that of this code is only a placeholder: name your own. Needs the 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("folder", metavar="DIR", help="results folder of a preset, with its manifest.json")
+    parser.add_argument(
+        "folder", type=existing(), metavar="DIR", help="results folder of a preset, with its manifest.json"
+    )
     parser.add_argument("out", metavar="OUT", help="FILE.zip, or a new folder")
     parser.add_argument("--citation", metavar="FILE", help="CITATION.cff with authors and licence of the results")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import existing
+
 HELP = "Write a generator as a folder for the Hugging Face Hub: weights, model card, one-step diffusers pipeline."
 EXAMPLES = """examples:
   sida export results/demo/students/sida-a1.0 --to hf sida-digits/
@@ -16,7 +18,7 @@ The card has the measurements of this very file (by its hash) from measurements.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("run", metavar="RUN", help="folder of a training, or a network file")
+    parser.add_argument("run", type=existing(), metavar="RUN", help="folder of a training, or a network file")
     parser.add_argument("--to", required=True, choices=("hf",), help="form of the folder")
     parser.add_argument("out", metavar="FOLDER", help="folder to make")
     parser.add_argument("--base-model", metavar="OWNER/NAME", help="the teacher on the Hub, for the card")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.arguments import whole
+from sida.cli.arguments import existing, whole
 
 HELP = "Make a study of custom pictures: a folder with a commented preset, sheet, protocol and layouts."
 EXAMPLES = """examples:
@@ -21,7 +21,9 @@ flowers/preset.yaml` says how many hours they take. See docs/own-data.md.
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("study", metavar="STUDY", help="folder to make; its name becomes the preset's")
-    parser.add_argument("--data", required=True, metavar="FOLDER|ZIP", help="your pictures")
+    parser.add_argument(
+        "--data", required=True, type=existing("--data", pictures=True), metavar="FOLDER|ZIP", help="your pictures"
+    )
     parser.add_argument(
         "--resolution",
         type=whole("--resolution", 1, 8192),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.cli.arguments import whole
+from sida.errors import UserError
 
 HELP = "Run a preset or a study: check its files, show the plan, start Snakemake."
 EXAMPLES = """examples:
@@ -51,26 +52,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def _parse(parse: Any, words: Sequence[str], namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
     end = words.index("--") if "--" in words else len(words)
+    if "--configfile" in words[:end]:
+        raise UserError("sida run --configfile: the preset is the first word: sida run FILE TARGET")
     found, rest = parse(words[:end], namespace)
-    found.targets += [word for word in rest if word[0] != "-"]
+    if unknown := next((word for word in rest if word[0] == "-"), None):
+        raise UserError(
+            f"sida run {unknown}: no such option; options of Snakemake follow --: sida run demo -- {unknown}"
+        )
+    found.targets += rest
     found.passed = list(words[end + 1 :])
-    return found, [word for word in rest if word[0] == "-"]
+    return found, []
 
 
 def run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
     from sida.config.resources import CHECKOUT, ROOT
-    from sida.errors import UserError
     from workflow.commands.plan import make_jobs
     from workflow.planning.plan import make_plan
     from workflow.preset.files import preset_files
-    from workflow.preset.startup import check_folder, check_profile, check_records
+    from workflow.preset.startup import check_folder, check_profile, check_records, check_scheduler
 
     if not CHECKOUT:
         raise UserError("sida run: the workflow runs from a checkout; clone the repository and run `make setup` there")
     if args.cores and args.cores != "all":
         whole("--cores", 1, 10**6)(args.cores)
     profile = _profile(args.profile)
+    if profile is not None and not args.dry_run:
+        check_scheduler(profile)
     # Snakemake runs code of its settings and records as it starts: they are read first, as data.
     check_folder(Path.cwd())
     if profile is None:
@@ -101,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 def _profile(name: str | None) -> Path | None:
     """The folder of a profile that the user names, or None."""
     from sida.config.resources import ROOT
-    from sida.errors import UserError, suggestion
+    from sida.errors import suggestion
 
     if name is None:
         return None

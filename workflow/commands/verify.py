@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import existing
+from sida.errors import UserError
+
 HELP = "Check a results folder: hashes, parents, and tables against measurements against trials."
 EXAMPLES = """examples:
   sida verify results/demo
@@ -17,7 +20,7 @@ the manifest, not recomputed.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("folder", metavar="DIR", help="results folder of a preset")
+    parser.add_argument("folder", type=existing(), metavar="DIR", help="results folder of a preset")
     parser.add_argument("--quiet", action="store_true", help="leave out remarks on files that are not compared")
 
 
@@ -26,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from workflow.archive.verify import verify
 
     report = verify(args.folder)
+    if not report.counts and not report.faults:
+        raise UserError(f"{args.folder}: nothing in it can be checked; name the results of a preset: results/demo")
     for line in report.faults:
         print(f"fault   {line}")
     for line in [] if args.quiet else report.remarks:

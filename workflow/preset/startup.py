@@ -6,7 +6,9 @@ import contextlib
 import hmac
 import itertools
 import os
+import re
 import secrets
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -100,9 +102,32 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def check_command() -> None:
-    """Ends Snakemake with one line if a file of ``--configfile`` is missing; profiles call this function early."""
+def check_scheduler(profile: Path) -> None:
+    """Refuses a profile of SLURM on a machine without SLURM, where each job fails after a minute.
+
+    Raises:
+        UserError: The profile's executor is ``slurm``, and there is no ``sbatch``.
+    """
+    path = profile / "config.yaml"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if re.search(r"(?m)^executor:\s*slurm\b", text) and shutil.which("sbatch") is None:
+        remedy = "start it on a login node of the cluster, or leave the profile out to run jobs on this machine"
+        raise UserError(f"{profile}: needs SLURM, and there is no sbatch on this machine; {remedy}")
+
+
+def check_command(profile: str | None = None) -> None:
+    """Ends Snakemake with one line if a file of ``--configfile`` or the scheduler is missing.
+
+    Args:
+        profile: Name of the profile that calls this function, if jobs go to a scheduler.
+    """
     words = sys.argv[1:]
+    if profile is not None and not {"-n", "--dry-run", "--dryrun", "--unlock", "--lint", "--executor", "-e"} & {*words}:
+        try:
+            check_scheduler(ROOT / "profiles" / profile)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
     starts = [n for n, word in enumerate(words) if word in ("--configfile", "--configfiles")]
     for start in starts:
         for word in itertools.takewhile(lambda word: not word.startswith("-"), words[start + 1 :]):
@@ -111,6 +136,8 @@ def check_command() -> None:
                     fault = f"--configfile {word}: no such file; this preset is {find_preset(word, '--configfile')}"
                 except UserError as error:
                     fault = str(error)
+                    if word != words[start + 1]:
+                        fault = f"--configfile: takes '{word}' as a file; put -- before targets: -- {word}"
                 print(f"error: {fault}", file=sys.stderr)
                 sys.exit(1)
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from eval.measuring.stores.base import ImageStore
 from sida.data.archive import read_labels
-from sida.data.pictures import MOST_SUM, PICTURES, PixelSum, open_picture
+from sida.data.pictures import MOST_SUM, PixelSum, open_picture
 from sida.errors import UserError
-from sida.files.archives import Files, FolderFiles
+from sida.files.archives import PICTURES, Files, FolderFiles
 
 _MODES = {"L": 1, "RGB": 3}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.arguments import number, whole
+from sida.cli.arguments import existing, number, whole
 
 HELP = "Compute a further average of a teacher's weights from stored averages (EDM2's post-hoc EMA)."
 EXAMPLES = """examples:
@@ -18,7 +18,7 @@ line of the output is the error of the profile: below 0.05 the result is as good
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("sources", nargs="+", metavar="NETWORK", help="stored averages of one run")
+    parser.add_argument("sources", nargs="+", type=existing(), metavar="NETWORK", help="stored averages of one run")
     parser.add_argument(
         "--std", type=number("--std", 0), required=True, metavar="WIDTH", help="relative width wanted, e.g. 0.13"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import network_source
+
 HELP = "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) or a state dict to safetensors; executes nothing."
 EXAMPLES = """examples:
   sida convert edm-cifar10-32x32-uncond-vp.pkl teacher.safetensors
@@ -17,7 +19,9 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("source", metavar="IN.pkl", help="pickle, id of a registered network, or address")
+    parser.add_argument(
+        "source", type=network_source, metavar="IN.pkl", help="pickle, id of a registered network, or address"
+    )
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--key", default="ema", help="entry of the pickle that holds the network (default: ema)")
     parser.add_argument("--url", help="origin of the file; recorded in the header")

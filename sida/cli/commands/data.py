@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sida.cli.arguments import whole
+from sida.cli.arguments import existing, whole
 
 if TYPE_CHECKING:
     from sida.data import Dataset
@@ -57,9 +57,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
     _expect_classes(labels)
     encode = actions.add_parser("encode", help="pixels to VAE moments")
-    encode.add_argument("--source", required=True, help="zip or folder of RGB images")
+    encode.add_argument(
+        "--source", required=True, type=existing("--source", pictures=True), help="zip or folder of RGB images"
+    )
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
-    encode.add_argument("--vae", metavar="DIR", help="diffusers AutoencoderKL (default: EDM2's, fetched if need be)")
+    encode.add_argument(
+        "--vae",
+        type=existing("--vae"),
+        metavar="DIR",
+        help="diffusers AutoencoderKL (default: EDM2's, fetched if need be)",
+    )
     encode.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
     encode.add_argument(
         "--batch", type=whole("--batch", 1), default=8, metavar="N", help="images per call (default: 8)"

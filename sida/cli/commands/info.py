@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sida.cli.arguments import existing
+
 HELP = "Show a network file: architecture, parameters, origin, method, recorded hashes."
 EXAMPLES = """examples:
   sida info results/demo/students/sida-a1.0/network.safetensors
@@ -30,7 +32,9 @@ _FIRST = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("file", metavar="FILE", help=".safetensors of this package, or a published pickle")
+    parser.add_argument(
+        "file", type=existing(), metavar="FILE", help=".safetensors of this package, or a published pickle"
+    )
     parser.add_argument("--key", default="ema", help="entry of a pickle that holds the network (default: ema)")
     parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in a pickle")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a list")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.arguments import existing
+
 HELP = "Record every artefact of a results folder with its sha256, versions and machine."
 EXAMPLES = """examples:
   sida manifest results/demo --out results/demo/manifest.json
@@ -12,7 +14,7 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``sida manifest``."""
-    parser.add_argument("folder", help="results folder of a preset")
+    parser.add_argument("folder", type=existing(), help="results folder of a preset")
     parser.add_argument("--preset", help="settings of the preset as JSON or a file; their digest is recorded")
     parser.add_argument("--command", help="command that made the results; recorded")
     parser.add_argument("--out", required=True, help="manifest to write (JSON)")

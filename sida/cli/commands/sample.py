@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sida.cli.arguments import whole
+from sida.cli.arguments import existing, network_source, whole
 
 if TYPE_CHECKING:
     from sida.sampling.job import SampleConfig
@@ -35,7 +35,9 @@ of device; another --batch may change single levels by 1.
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--spec", help="JSON text or file with the settings below (underscores); flags override it")
-    parser.add_argument("--network", help="network file (.safetensors), published .pkl, asset id, or address")
+    parser.add_argument(
+        "--network", type=network_source, help="network file (.safetensors), published .pkl, asset id, or address"
+    )
     parser.add_argument("--seeds", metavar="LIST", help="image seeds, e.g. 0-49999 or 3,8,100-163 (default: 0-63)")
     parser.add_argument("--out", metavar="PATH", help="folder of npz shards, FILE.zip (PNG, EDM format) or FILE.npz")
     parser.add_argument("--png", action="store_true", default=None, help="PNG files instead of npz shards in a folder")
@@ -48,8 +50,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "asset) or a class",
     )
     parser.add_argument("--dataset", help="name in config/datasets.yaml, or a spec (JSON text or file)")
-    parser.add_argument("--gnet", metavar="FILE", help="guiding network")
-    parser.add_argument("--vae", metavar="DIR", help="decoder of latent networks (diffusers AutoencoderKL)")
+    parser.add_argument("--gnet", type=network_source, metavar="FILE", help="guiding network")
+    parser.add_argument(
+        "--vae", type=existing("--vae"), metavar="DIR", help="decoder of latent networks (diffusers AutoencoderKL)"
+    )
     parser.add_argument("--grid", metavar="PNG", help="also write a picture: a row per class, seeds from the first one")
     parser.add_argument("--grid-size", metavar="RxC", help="rows and columns of the grid (default: 10x10)")
     parser.add_argument(

@@ -435,10 +435,13 @@ def test_size_is_checked_before_networks_are_fetched(tmp_path, monkeypatch):
     expected = r"a.npz: images have 3 channels of 16×16, protocol 'cifar10-n20' measures 3 channels of 32×32; generate"
     with pytest.raises(UserError, match=expected):
         score_images(path, "cifar10", num_samples=20)
+    # More images would not help.
+    with pytest.raises(UserError, match="protocol 'cifar10' measures 3 channels of 32×32"):
+        score_images(path, "cifar10")
 
 
 def test_too_few_images_and_what_would_fit(tmp_path):
-    path = write(tmp_path / "a.npz", images(20))
+    path = write(tmp_path / "a.npz", images(20, size=32))
     for trials, message in (
         (None, r"takes 50,000; generate 49,980 more, or give --num-samples 20 "),
         (4, r"takes 50,000 for each of 4 trials; generate 199,980 more, or give --num-samples 5 "),
