@@ -78,3 +78,5 @@ def test_completion_knows_all_verbs(shell, capsys):
         script = capsys.readouterr().out
         assert all(verb in script for verb in VERBS[program])
         assert shell == "tcsh" or "--preset" in script
+        values = ("gpu-small", "cifar10", "table1", "uni-instruct", "tables/main.tex")
+        assert shell == "tcsh" or program == "sida-eval" or all(value in script for value in values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable
 
+from sida.errors import UserError
 from workflow.planning.costs import Job
 
 #: Largest ratio of planned to reserved memory of a training (docs/cost.md, Table 8's memory).
@@ -51,6 +52,17 @@ def driver_memory() -> float | None:
     except (OSError, AttributeError):
         return None
     return min(found, default=0.0) or None
+
+
+def check_card(device: str, where: str) -> None:
+    """Refuses jobs of a GPU on a machine without one, before other jobs prepare data for them.
+
+    Raises:
+        UserError: The device is a GPU, and the driver shows none.
+    """
+    if device.startswith("cuda") and driver_memory() is None:
+        remedy = "run it on a machine with one or through a scheduler (docs/cluster.md), or choose another preset"
+        raise UserError(f"{where}: device: '{device}', but this machine has no GPU; {remedy} (sida presets)")
 
 
 def driver_cuda() -> int | None:

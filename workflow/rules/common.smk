@@ -18,6 +18,7 @@ from sida.assets.reach import check_reachable
 from sida.config.families import SD_VAE
 from sida.errors import UserError
 from workflow.planning.attempts import allow_attempts
+from workflow.planning.cards import check_card
 from workflow.planning.progress import Stopwatch
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
@@ -180,6 +181,8 @@ def begin():
         for asset in {job.wildcards.asset for job in workflow.dag.jobs if job.rule.name == "fetch"}:
             check_pinned_code(find_asset(load_registry(), asset))
         check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
+        if SITE is None and any(job.resources.get("gpu") for job in jobs):
+            check_card(PRESET.config["device"], SOURCE)
         LOCK.take()
         fix_times(RESULTS, LOCK.path)
         SPECS.write()

@@ -10,7 +10,8 @@ import yaml
 
 from eval.claims.model import load_claims
 from sida.config.resources import ROOT
-from tests.workflow.workspace import Workspace, kill_group
+from tests.workflow.workspace import Workspace, forked_snakemake, kill_group
+from workflow.planning.cards import driver_memory
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
@@ -55,6 +56,17 @@ def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for(na
     assert path != preset.dataset_of(run)["path"]
     assert path in preset.archives
     assert path in Targets(preset, False).generator("data")
+
+
+@pytest.mark.skipif(driver_memory() is not None, reason="there is a GPU here")
+def test_without_a_gpu_it_ends_in_one_line_before_data_is_rendered(tmp_path):
+    words = ["-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"]
+    status, text = forked_snakemake(tmp_path, *words, "--configfile", str(ROOT / "studies/gpu/preset.yaml"))
+    assert status != 0
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "studies/gpu/preset.yaml: device: 'cuda'" in line
+    assert "sida presets" in line
+    assert not list(tmp_path.glob("results/*/*"))
 
 
 def test_the_small_form_has_its_own_results_data_and_no_gpu():
