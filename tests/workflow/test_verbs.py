@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,9 @@ def test_presets_are_listed_with_content_cost_and_whether_the_device_is_here(cap
     assert set(rows) == set(presets()) >= {"demo", "gpu", "miniature", "paper", "published", "released", "sid2a"}
     assert "runs on the CPU" in rows["demo"]["runs_here"]
     assert "minutes" in rows["demo"]["about"]
+    page = (ROOT / "config/README.md").read_text(encoding="utf-8")
+    for name, row in rows.items():
+        assert f"| [{name}](../{Path(row['file']).resolve().relative_to(ROOT)}) | {row['title']} |" in page
     assert rows["demo"]["cost"].startswith("15 jobs, 0.6 hours on one core")
     assert "days on one H200" in rows["paper"]["cost"]
     for row in rows.values():
