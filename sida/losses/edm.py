@@ -10,6 +10,7 @@ from sida.losses.terms import (
     Augment,
     Draws,
     FakeScoreLoss,
+    MicroBatch,
     Net,
     Terms,
     edm_weight,
@@ -67,14 +68,7 @@ class EDMLoss(FakeScoreLoss):
         denoised, logvar = net(noisy, sigma, class_labels, return_logvar=True)
         return (weight / logvar.exp()) * (denoised - clean).square() + logvar
 
-    def fake_score_loss(
-        self,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> Terms:
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> Terms:
         """Returns the same loss as term ``denoising``, without discriminator; samples with NaN are kept."""
+        images, class_labels, _, augment, draws = given
         return Terms({"denoising": self(fake_score, images, class_labels, augment, draws), "discriminator": None})

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import relu, softplus
 
-from sida.losses.terms import Augment, Draws, Loss, Terms
+from sida.losses.terms import Loss, MicroBatch, Terms
 
 #: ``discriminator(images, class_labels) -> [logits per head]``, each of any shape.
 Discriminator = Callable[[torch.Tensor, torch.Tensor | None], Sequence[torch.Tensor]]
@@ -39,33 +39,19 @@ class GDDLoss(Loss):
         if self.form not in ("ns", "hinge"):
             raise ValueError(f"form: must be 'ns' or 'hinge', got {self.form!r}")
 
-    def generator_loss(
-        self,
-        true_score: Any,
-        fake_score: Discriminator,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> Terms:
+    def generator_terms(self, true_score: Any, fake_score: Discriminator, given: MicroBatch) -> Terms:
         """Term ``adversarial`` of shape ``()``; there is no score term and ``true_score`` is not used."""
         one = softplus if self.form == "ns" else torch.Tensor.clone
-        heads = fake_score(images, class_labels)
+        heads = fake_score(given.images, given.class_labels)
         return Terms({"sid": None, "adversarial": torch.stack([one(-logits).mean() for logits in heads]).sum()})
 
-    def fake_score_loss(
-        self,
-        fake_score: Discriminator,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> Terms:
+    def fake_score_terms(self, fake_score: Discriminator, given: MicroBatch) -> Terms:
         """Term ``discriminator`` of shape ``()``; there is no denoising term.
 
         Raises:
             ValueError: No real images.
         """
+        images, class_labels, real_images, augment, _ = given
         if real_images is None:
             raise ValueError("GDD needs real images")
         if augment is not None:

@@ -13,13 +13,13 @@ from typing import Literal, get_args
 import torch
 from torch.nn.functional import softplus
 
-from sida.losses.sid import SiDLoss
 from sida.losses.terms import (
     SIGMA_MAX,
     SIGMA_MIN,
-    Augment,
     Draws,
+    MicroBatch,
     Net,
+    ScoreLoss,
     Terms,
     dropped_count,
     finite_mask,
@@ -33,7 +33,7 @@ from sida.losses.terms import (
 
 
 @dataclasses.dataclass(eq=False)
-class DiffInstructLoss(SiDLoss):
+class DiffInstructLoss(ScoreLoss):
     """Losses of Diff-Instruct. With images x = G(z), noise n of level σ and ``ln σ ~ N(P_mean, P_std²)``:
 
         kl = x · stopgrad[f_ψ − f_φ]                (generator; f_ψ and f_φ denoise x + n)
@@ -48,27 +48,26 @@ class DiffInstructLoss(SiDLoss):
     Source: Diff-Instruct (arXiv:2305.18455); pkulwj1994/diff_instruct:training/di_loss.py.
     """
 
+    P_mean: float = -1.2
+    P_std: float = 1.2
+
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """See :meth:`SiDLoss.weights`; as in SiD, terms are sums over the elements of an image."""
+        """See :meth:`~sida.losses.terms.ScoreLoss.weights`; as in SiD, terms are sums over the elements of an image."""
         return {"kl": 1.0, "denoising": settings["lambda_fake_score"]}
 
     def generator_draws(self) -> tuple[str, ...]:
-        """See :meth:`SiDLoss.generator_draws`."""
+        """See :meth:`~sida.losses.terms.ScoreLoss.generator_draws`."""
         return ("sigma_normal",)
 
     def generator_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
-        """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``: log-normal."""
+        """Noise levels of both steps, float32 ``(N, 1, 1, 1)``: log-normal."""
         return lognormal_sigma(sigma_normal(draws, images), self.P_mean, self.P_std)
 
-    def generator_loss(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> Terms:
-        """Term ``kl``, float32 ``(N', C, H, W)``; arguments as of :meth:`SiDLoss.generator_loss`."""
+    fake_score_sigma = generator_sigma
+
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
+        """Term ``kl``, float32 ``(N', C, H, W)``."""
+        images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         with torch.no_grad():
             noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
@@ -79,7 +78,7 @@ class DiffInstructLoss(SiDLoss):
 
 
 @dataclasses.dataclass(eq=False)
-class DMDLoss(SiDLoss):
+class DMDLoss(ScoreLoss):
     """Losses of DMD without its regression term. With images x = G(z) and noise n of level σ:
 
         kl = ½ (x − stopgrad[x − g])²,    g = (f_ψ − f_φ) / mean |x − f_φ|              (generator)
@@ -100,11 +99,11 @@ class DMDLoss(SiDLoss):
     error_eps: float = 0.0
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """See :meth:`SiDLoss.weights`."""
+        """See :meth:`~sida.losses.terms.ScoreLoss.weights`."""
         return {"kl": 1 / pixels, "denoising": settings["lambda_fake_score"] / pixels}
 
     def fake_score_draws(self) -> tuple[str, ...]:
-        """See :meth:`SiDLoss.fake_score_draws`."""
+        """See :meth:`~sida.losses.terms.ScoreLoss.fake_score_draws`."""
         return ("t",)
 
     def generator_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
@@ -115,15 +114,9 @@ class DMDLoss(SiDLoss):
         """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``."""
         return indexed_sigma(uniform(draws, images), *self.fake_score_levels)
 
-    def generator_loss(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> Terms:
-        """Term ``kl``, float32 ``(N', C, H, W)``; arguments as of :meth:`SiDLoss.generator_loss`."""
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
+        """Term ``kl``, float32 ``(N', C, H, W)``."""
+        images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         with torch.no_grad():
             noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
@@ -173,7 +166,7 @@ class DMD2Loss(DMDLoss):
     image's heads.
 
     Attributes:
-        weighted: Whether ``denoising`` is weighted over noise levels (w(σ) of :class:`~sida.losses.SiDLoss`).
+        weighted: Whether ``denoising`` is weighted over noise levels (w(σ) of :class:`~sida.losses.terms.ScoreLoss`).
         gan_weight: Weight of the generator's term.
         discriminator_weight: Weight of the discriminator's term.
         own_draws: Whether the discriminator sees generated images with separate levels and noise; else with those of
@@ -199,16 +192,16 @@ class DMD2Loss(DMDLoss):
     r1_alpha: float = 0.1
 
     def generator_draws(self) -> tuple[str, ...]:
-        """See :meth:`SiDLoss.generator_draws`."""
+        """See :meth:`~sida.losses.terms.ScoreLoss.generator_draws`."""
         return ("t", "fake_t", "fake_noise") if self.own_draws and self.noisy else ("t",)
 
     def fake_score_draws(self) -> tuple[str, ...]:
-        """See :meth:`SiDLoss.fake_score_draws`."""
+        """See :meth:`~sida.losses.terms.ScoreLoss.fake_score_draws`."""
         real = ("real_t", "real_noise") if self.noisy and not self.same_noise else ()
         return (*self.generator_draws(), *real, *(("r1_noise",) if self.r1_weight else ()))
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """See :meth:`SiDLoss.weights`."""
+        """See :meth:`~sida.losses.terms.ScoreLoss.weights`."""
         more = {"gan": self.gan_weight, "discriminator": self.discriminator_weight}
         return super().weights(settings, pixels) | more | ({"r1": self.r1_weight} if self.r1_weight else {})
 
@@ -216,15 +209,9 @@ class DMD2Loss(DMDLoss):
         """w(σ), the shape of ``sigma``."""
         return super().weight(sigma) if self.weighted else torch.ones_like(sigma)
 
-    def generator_loss(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> Terms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
         """Terms ``kl``, float32 ``(N', C, H, W)``, and ``gan``, float32 ``(N',)``."""
+        images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
         direction = self.direction(true_score, fake_score, images, class_labels, noisy.detach(), sigma)
@@ -238,19 +225,12 @@ class DMD2Loss(DMDLoss):
         """Weight of each image's ``kl``, ``(N, 1, 1, 1)``: 1."""
         return 1.0
 
-    def fake_score_loss(
-        self,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> Terms:
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> Terms:
         """Terms ``denoising`` ``(N', C, H, W)``, ``discriminator`` ``(N',)`` and, if weighted, ``r1`` ``(N',)``.
 
         Real and generated images pass the encoder together, which is exact because samples never interact.
         """
+        images, class_labels, real_images, _, draws = given
         assert real_images is not None
         sigma = self.fake_score_sigma(images, draws)
         noise = unit_noise(draws, images)

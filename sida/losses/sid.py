@@ -8,17 +8,15 @@ from collections.abc import Mapping
 import torch
 
 from sida.losses.terms import (
-    Augment,
     Draws,
-    Gamma,
-    Loss,
+    MicroBatch,
     Net,
+    ScoreLoss,
     Terms,
     dropped_count,
     finite_mask,
     keep,
     lognormal_sigma,
-    score_weight,
     sigma_normal,
     sigma_of_t,
     uniform,
@@ -30,7 +28,7 @@ ERROR_FLOOR = 1e-5
 
 
 @dataclasses.dataclass(eq=False)
-class SiDLoss(Loss):
+class SiDLoss(ScoreLoss):
     """Losses of SiD, which needs no real images.
 
     With images x = G(z), noise n of level σ, f_φ = D_φ(x + n; σ) of the teacher and f_ψ of the fake score:
@@ -43,8 +41,8 @@ class SiDLoss(Loss):
         t_max: Largest generator time in thousandths, in (0, 1000].
         P_mean: Mean of ln σ in the fake score's loss.
         P_std: Standard deviation of ln σ in the fake score's loss.
-        sigma_data: Standard deviation of the data, for the weight.
-        gamma: The weight w(σ), see :func:`sida.losses.terms.score_weight`; the official code's is ``edm``.
+
+    ``sigma_data`` and ``gamma`` are those of :class:`~sida.losses.terms.ScoreLoss`.
 
     Source: SiD (arXiv:2404.04057), equation 23 and algorithm 1; facts 1-7 of tests/golden/README.md.
     """
@@ -53,32 +51,10 @@ class SiDLoss(Loss):
     t_max: float = 800
     P_mean: float = -1.2
     P_std: float = 1.2
-    sigma_data: float = 0.5
-    gamma: Gamma = "edm"
-
-    def __post_init__(self) -> None:
-        # Rejects an unknown gamma here, not in the first step.
-        self.weight(torch.ones(1))
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """Factor of each term before it is averaged over the images, by the term's name.
-
-        Args:
-            settings: Weights λ by the names of the recipe's keys.
-            pixels: C·H·W.
-        """
+        """See :meth:`~sida.losses.terms.ScoreLoss.weights`."""
         return {"sid": settings["lambda_sid"], "denoising": settings["lambda_fake_score"]}
-
-    def generator_draws(self) -> tuple[str, ...]:
-        """Names of the raw draws of the generator's step apart from ``z`` and ``noise``, the level's draw first.
-
-        The last word of a name gives the distribution (:func:`sida.training.batches.step_draws`).
-        """
-        return ("t",)
-
-    def fake_score_draws(self) -> tuple[str, ...]:
-        """Names of the raw draws of the fake score's step, see :meth:`generator_draws`."""
-        return ("sigma_normal",)
 
     def generator_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``: t uniform in [0, t_max/1000)."""
@@ -88,44 +64,15 @@ class SiDLoss(Loss):
         """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``: log-normal."""
         return lognormal_sigma(sigma_normal(draws, images), self.P_mean, self.P_std)
 
-    def weight(self, sigma: torch.Tensor) -> torch.Tensor:
-        """w(σ) of the fake score's (and discriminator's) terms, the shape of ``sigma``."""
-        return score_weight(sigma, self.sigma_data, self.gamma)
-
-    def generator_loss(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> Terms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
         """Term ``sid``; see :class:`~sida.losses.terms.Loss`."""
+        images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
         true, fake = true_score(noisy, sigma, class_labels), fake_score(noisy, sigma, class_labels)
         per_element = self._sid(images, true, fake) / self._mean_error(images, true)
         mask = finite_mask(per_element)
         return Terms({"sid": keep(mask, per_element)[0], "adversarial": None}, dropped_count(mask))
-
-    def fake_score_loss(
-        self,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> Terms:
-        """Term ``denoising``; see :class:`~sida.losses.terms.Loss`."""
-        sigma = self.fake_score_sigma(images, draws)
-        clean, augment_labels = (images, None) if augment is None else augment(images)
-        noisy = torch.addcmul(clean, sigma, unit_noise(draws, images))
-        denoised = fake_score(noisy, sigma, class_labels, augment_labels=augment_labels)
-        error, weight = denoised - clean, self.weight(sigma)
-        mask = finite_mask(error)
-        error, weight = keep(mask, error, weight)
-        return Terms({"denoising": weight * error.square(), "discriminator": None}, dropped_count(mask))
 
     def _sid(self, images: torch.Tensor, true: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
         difference = true - fake

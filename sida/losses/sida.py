@@ -15,8 +15,7 @@ from torch.nn.functional import softplus
 
 from sida.losses.sid import SiDLoss
 from sida.losses.terms import (
-    Augment,
-    Draws,
+    MicroBatch,
     Net,
     Terms,
     dropped_count,
@@ -63,23 +62,17 @@ class SiDALoss(SiDLoss):
             raise ValueError(f"pool: must be one of {', '.join(get_args(Pool))}, got {self.pool!r}")
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """See :meth:`SiDLoss.weights`; the adversarial scalar has the factor C·H·W."""
+        """See :meth:`~sida.losses.terms.ScoreLoss.weights`; the adversarial scalar has the factor C·H·W."""
         more = {"adversarial": settings["lambda_adv"] * pixels, "discriminator": settings["lambda_d"]}
         return super().weights(settings, pixels) | more
 
-    def generator_loss(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> Terms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
         """Terms ``sid`` and ``adversarial``; see :class:`~sida.losses.terms.Loss`.
 
         A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): the mask
         ignores logits, and the batch's scalar pools all of them. Pooled per sample, the sample is dropped.
         """
+        images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
         true = true_score(noisy, sigma, class_labels)
@@ -109,23 +102,16 @@ class SiDALoss(SiDLoss):
         """
         return {}
 
-    def fake_score_loss(
-        self,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> Terms:
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> Terms:
         """Terms ``denoising`` and, with real images, ``discriminator``; see :class:`~sida.losses.terms.Loss`.
 
         Fake and real image of a position share σ, noise and label, but not the augmentation. Both halves pass the
         encoder together, and only the fake half passes the decoder, which is exact because samples never interact. A
         NaN from either of the two images drops the position.
         """
+        images, class_labels, real_images, augment, draws = given
         if real_images is None:
-            return super().fake_score_loss(fake_score, images, class_labels, None, augment, draws)
+            return super().fake_score_terms(fake_score, given)
         sigma = self.fake_score_sigma(images, draws)
         clean, clean_labels = (images, None) if augment is None else augment(images)
         noise = sigma * unit_noise(draws, images)
@@ -201,15 +187,9 @@ class EDM2SiDALoss(SiDALoss):
         super().__post_init__()
         self.uses_real_images = self.adversarial
 
-    def generator_loss(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        images: Tensor,
-        class_labels: Tensor | None,
-        draws: Draws | None = None,
-    ) -> Terms:
-        """See :meth:`SiDALoss.generator_loss`; here the mask also removes dropped samples from the logits."""
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
+        """See :meth:`SiDALoss.generator_terms`; here the mask also removes dropped samples from the logits."""
+        images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
         true = true_score(noisy, sigma, class_labels)
@@ -224,20 +204,13 @@ class EDM2SiDALoss(SiDALoss):
         adversarial = zero_dropped(mask, adversarial_loss(logits, self.pool, mask) / divisor)
         return Terms({"sid": sid, "adversarial": adversarial}, dropped_count(mask))
 
-    def fake_score_loss(
-        self,
-        fake_score: Net,
-        images: Tensor,
-        class_labels: Tensor | None,
-        real_images: Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> Terms:
-        """See :meth:`SiDALoss.fake_score_loss`.
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> Terms:
+        """See :meth:`SiDALoss.fake_score_terms`.
 
         Raises:
             ValueError: An augmentation was given; EDM2 networks take none.
         """
+        images, class_labels, real_images, augment, draws = given
         if augment is not None:
             raise ValueError("EDM2 networks take no augmentation")
         sigma = self.fake_score_sigma(images, draws)

@@ -5,7 +5,7 @@ Source: EDM (arXiv:2206.00364), Table 1 and section 5; SiD (arXiv:2404.04057).
 
 from __future__ import annotations
 
-import abc
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -136,7 +136,7 @@ class Terms:
 
     A term is an attribute under its name, None if the loss has no such term in this call; iteration yields the terms
     in their order. The loop sums each term's elements, multiplies by the term's weight
-    (:meth:`sida.losses.SiDLoss.weights`) and divides by the number of images of the step.
+    (:meth:`ScoreLoss.weights`) and divides by the number of images of the step.
 
     Args:
         terms: Tensor by name, or None.
@@ -159,10 +159,9 @@ class Terms:
         return [(name, term) for name, term in self._terms.items() if term is not None]
 
 
-class FakeScoreLoss(abc.ABC):
+class FakeScoreLoss:
     """A loss of a network that evaluates generated images: a fake score, a discriminator, or both in one."""
 
-    @abc.abstractmethod
     def fake_score_loss(
         self,
         fake_score: Net,
@@ -185,6 +184,11 @@ class FakeScoreLoss(abc.ABC):
             draws: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``, both unit normal, replace the
                 random ones.
         """
+        return self.fake_score_terms(fake_score, MicroBatch(images, class_labels, real_images, augment, draws))
+
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> Terms:
+        """Terms of :meth:`fake_score_loss`; each loss defines them."""
+        raise NotImplementedError
 
 
 class Loss(FakeScoreLoss):
@@ -193,7 +197,6 @@ class Loss(FakeScoreLoss):
     #: Whether the fake score is also a discriminator, so that its step needs real images.
     uses_real_images = False
 
-    @abc.abstractmethod
     def generator_loss(
         self,
         true_score: Any,
@@ -213,6 +216,11 @@ class Loss(FakeScoreLoss):
             class_labels: ``(N, label_dim)`` or None.
             draws: ``t`` uniform in [0, 1) (before ``t_max``) and ``noise`` unit normal replace the random ones.
         """
+        return self.generator_terms(true_score, fake_score, MicroBatch(images, class_labels, draws=draws))
+
+    def generator_terms(self, true_score: Any, fake_score: Net, given: MicroBatch) -> Terms:
+        """Terms of :meth:`generator_loss`; each loss defines them."""
+        raise NotImplementedError
 
 
 #: Devices on which synchronising is costly: samples with NaN are zeroed instead of removed.
@@ -273,3 +281,66 @@ def dropped_count(mask: torch.Tensor | None) -> torch.Tensor | int:
 
 def _filled(mask: torch.Tensor, tensor: torch.Tensor, value: float) -> torch.Tensor:
     return torch.where(mask.view(-1, *[1] * (tensor.ndim - 1)), tensor, value)
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ScoreLoss(Loss):
+    """Losses with a fake score, which learns to denoise the generator's images x, with noise n of level σ:
+
+        denoising = w(σ) (f_ψ(x + n; σ) − x)²
+
+    Attributes:
+        sigma_data: Standard deviation of the data, for the weight.
+        gamma: The weight w(σ), see :func:`score_weight`; the official code's is ``edm``.
+    """
+
+    sigma_data: float = 0.5
+    gamma: Gamma = "edm"
+
+    def __post_init__(self) -> None:
+        # Rejects an unknown gamma here, not in the first step.
+        self.weight(torch.ones(1))
+
+    def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
+        """Factor of each term before it is averaged over the images, by the term's name.
+
+        Args:
+            settings: Weights λ by the names of the recipe's keys.
+            pixels: C·H·W.
+        """
+        raise NotImplementedError
+
+    def generator_draws(self) -> tuple[str, ...]:
+        """Names of the raw draws of the generator's step apart from ``z`` and ``noise``, the level's draw first.
+
+        The last word of a name gives the distribution (:func:`sida.training.batches.step_draws`).
+        """
+        return ("t",)
+
+    def fake_score_draws(self) -> tuple[str, ...]:
+        """Names of the raw draws of the fake score's step, see :meth:`generator_draws`."""
+        return ("sigma_normal",)
+
+    def generator_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
+        """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``."""
+        raise NotImplementedError
+
+    def fake_score_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
+        """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``."""
+        raise NotImplementedError
+
+    def weight(self, sigma: torch.Tensor) -> torch.Tensor:
+        """w(σ) of the fake score's (and discriminator's) terms, the shape of ``sigma``."""
+        return score_weight(sigma, self.sigma_data, self.gamma)
+
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> Terms:
+        """Term ``denoising``; see :meth:`fake_score_loss`."""
+        images, class_labels, _, augment, draws = given
+        sigma = self.fake_score_sigma(images, draws)
+        clean, augment_labels = (images, None) if augment is None else augment(images)
+        noisy = torch.addcmul(clean, sigma, unit_noise(draws, images))
+        denoised = fake_score(noisy, sigma, class_labels, augment_labels=augment_labels)
+        error, weight = denoised - clean, self.weight(sigma)
+        mask = finite_mask(error)
+        error, weight = keep(mask, error, weight)
+        return Terms({"denoising": weight * error.square(), "discriminator": None}, dropped_count(mask))

@@ -67,7 +67,7 @@ class UniInstructLoss(SiDALoss):
                 raise ValueError(f"{name}: must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """See :meth:`SiDLoss.weights`; ``weighted_sid`` has the factor of ``sid``."""
+        """See :meth:`~sida.losses.terms.ScoreLoss.weights`; ``weighted_sid`` has the factor of ``sid``."""
         return super().weights(settings, pixels) | {"weighted_sid": settings["lambda_sid"]}
 
     def further_terms(

@@ -13,7 +13,7 @@ from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.families import Family, WeightNorm
 from sida.data import AugmentPipe
 from sida.errors import UserError
-from sida.losses import SiDLoss
+from sida.losses import ScoreLoss
 from sida.methods.distiller import Distiller, DistillerSettings
 from sida.methods.method import Method
 from sida.methods.recipe import ResolvedConfig
@@ -124,7 +124,7 @@ class Parts:
 
 def make_score_distiller(
     parts: Parts,
-    loss: SiDLoss | None = None,
+    loss: ScoreLoss | None = None,
     others: Sequence[OptimizerStep] = (),
     fake_score: torch.nn.Module | None = None,
     psi_steps: int | None = None,

@@ -8,11 +8,11 @@ from sida.methods.method import Method, Passes
 from sida.methods.recipe import SCORE_SETTINGS
 
 if TYPE_CHECKING:
-    from sida.losses import SiDLoss
+    from sida.losses import ScoreLoss
     from sida.methods.build import Parts
 
 
-def _loss(parts: Parts) -> SiDLoss:
+def _loss(parts: Parts) -> ScoreLoss:
     from sida.losses.matching import DiffInstructLoss
 
     return parts.make(DiffInstructLoss)

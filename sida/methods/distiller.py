@@ -10,7 +10,7 @@ import torch
 
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError
-from sida.losses import SiDLoss
+from sida.losses import ScoreLoss
 from sida.networks.fused import Kernels, convert_frozen_weights, use_fused_kernels
 from sida.runtime.graphs import compiled
 from sida.training.micro_batches import OptimizerStep
@@ -77,7 +77,7 @@ class Distiller(StudentTrainer):
         true_score: φ; the trainer freezes it, with fused kernels in the precision of its maps.
         fake_score: ψ; usually a copy of φ.
         generator: θ; a copy of φ, or for SiD2A of a distilled generator.
-        loss: Losses of the method, of SiD or derived from it. ``loss.uses_real_images`` decides whether ψ's
+        loss: Losses of the method. ``loss.uses_real_images`` decides whether ψ's
             discriminator gets real images; ``loss.weights`` are the factors of the terms.
         schedule: Phases by images seen.
         settings: Rates, weights and average.
@@ -91,7 +91,7 @@ class Distiller(StudentTrainer):
         true_score: torch.nn.Module,
         fake_score: torch.nn.Module,
         generator: torch.nn.Module,
-        loss: SiDLoss,
+        loss: ScoreLoss,
         schedule: Schedule,
         settings: DistillerSettings,
         *,
@@ -99,7 +99,7 @@ class Distiller(StudentTrainer):
         psi_steps: int = 1,
         others: Sequence[OptimizerStep] = (),
     ) -> None:
-        if not isinstance(loss, SiDLoss):
+        if not isinstance(loss, ScoreLoss):
             kind = type(loss).__name__
             raise UserError(
                 f"loss: {kind} has no fake score, which this loop trains; take SiDLoss or one derived from it"

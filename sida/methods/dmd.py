@@ -11,7 +11,7 @@ from sida.methods.method import Method, Passes
 from sida.methods.recipe import SCORE_SETTINGS
 
 if TYPE_CHECKING:
-    from sida.losses import SiDLoss
+    from sida.losses import ScoreLoss
     from sida.methods.build import Parts
 
 Level = Annotated[int, Range(least=0, most=999)]
@@ -58,7 +58,7 @@ class DMDOptions(Settings):
                 raise ValueError(f"{name}: the first index must not be above the second, got {low} and {high}")
 
 
-def _loss(parts: Parts) -> SiDLoss:
+def _loss(parts: Parts) -> ScoreLoss:
     from sida.losses.matching import DMDLoss
 
     return parts.make(DMDLoss)

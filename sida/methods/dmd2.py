@@ -10,7 +10,7 @@ from sida.methods.dmd import MATCHING_DEFAULTS, MATCHING_SETTINGS, DMDOptions
 from sida.methods.method import Method, Passes
 
 if TYPE_CHECKING:
-    from sida.losses import SiDLoss
+    from sida.losses import ScoreLoss
     from sida.methods.build import Parts
     from sida.methods.distiller import Distiller
 
@@ -88,7 +88,7 @@ def make_dmd2(parts: Parts, bins: int = 0) -> Distiller:
     return make_score_distiller(parts, fake_score=score, psi_steps=options.fake_score_steps, graphs=not bins)
 
 
-def _loss(parts: Parts) -> SiDLoss:
+def _loss(parts: Parts) -> ScoreLoss:
     from sida.losses.matching import DMD2Loss
 
     return parts.make(DMD2Loss)

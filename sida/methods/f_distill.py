@@ -11,7 +11,7 @@ from sida.methods.dmd2 import DMD2, DMD2Options, make_dmd2
 from sida.methods.method import Passes
 
 if TYPE_CHECKING:
-    from sida.losses import SiDLoss
+    from sida.losses import ScoreLoss
     from sida.methods.build import Parts
     from sida.methods.distiller import Distiller
 
@@ -52,7 +52,7 @@ class FDistillOptions(DMD2Options):
             raise ValueError("own_draws: f-distill weighs the noisy images that the scores denoise; set it to false")
 
 
-def _loss(parts: Parts) -> SiDLoss:
+def _loss(parts: Parts) -> ScoreLoss:
     from sida.losses.matching import FDistillLoss
 
     return parts.make(FDistillLoss)

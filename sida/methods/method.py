@@ -14,7 +14,7 @@ from sida.methods.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentCon
 if TYPE_CHECKING:
     import torch
 
-    from sida.losses import SiDLoss
+    from sida.losses import ScoreLoss
     from sida.training.student_trainer import StudentTrainer
 
 
@@ -76,7 +76,7 @@ class Method:
     start: Literal["teacher", "generator", "either"]
     real_images: bool
     defaults: Mapping[str, Mapping[str, Any]]
-    loss: Callable[[Any], SiDLoss]
+    loss: Callable[[Any], ScoreLoss]
     fake_score: Callable[[Any], torch.nn.Module] | None = None
     psi_steps: int = 1
     passes: Passes = Passes()

@@ -21,7 +21,7 @@ from sida.methods.sida_discriminator import JOINT, SiDAOptions, make_fake_score
 from sida.methods.uni_instruct import UNI_INSTRUCT_SETTINGS, UniInstructOptions, make_uni_instruct
 
 if TYPE_CHECKING:
-    from sida.losses import SiDLoss
+    from sida.losses import ScoreLoss
     from sida.methods.build import Parts
     from sida.training.student_trainer import StudentTrainer
 
@@ -75,13 +75,13 @@ GDD_DEFAULTS: dict[str, dict[str, Any]] = {
 INSTANCE_DEFAULTS = GDD_DEFAULTS
 
 
-def _sid_loss(parts: Parts) -> SiDLoss:
+def _sid_loss(parts: Parts) -> ScoreLoss:
     from sida.losses import SiDLoss
 
     return _edm2_loss(parts, adversarial=False) if parts.family.variance_head else parts.make(SiDLoss)
 
 
-def _sida_loss(parts: Parts) -> SiDLoss:
+def _sida_loss(parts: Parts) -> ScoreLoss:
     from sida.losses import SiDALoss
 
     if parts.family.variance_head:
@@ -89,7 +89,7 @@ def _sida_loss(parts: Parts) -> SiDLoss:
     return parts.make(SiDALoss, pool=parts.config.adversarial_pool)
 
 
-def _edm2_loss(parts: Parts, adversarial: bool) -> SiDLoss:
+def _edm2_loss(parts: Parts, adversarial: bool) -> ScoreLoss:
     from sida.losses import EDM2SiDALoss
 
     config = parts.config
