@@ -29,7 +29,8 @@ from benchmarks.official_order import Plain, use_plain_blocks
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
 from sida.losses.sida import EDM2SiDALoss
-from sida.methods.distiller import Distiller, DistillerSettings
+from sida.methods.distiller import Distiller
+from sida.methods.resolve import recipe_of
 from sida.networks import build_network
 from sida.runtime.provenance import environment
 from sida.training.process import prepare_process
@@ -157,7 +158,8 @@ def make(
         _LIMIT.setdefault("positions", group_norm.MAX_WHOLE_POSITIONS)
         group_norm.MAX_WHOLE_POSITIONS = 0 if "in passes" in side else _LIMIT["positions"]
     ways: dict[str, Any] = {"kernels": kernels, "cuda_graphs": "graphs" in side, "recompute": "again" in side}
-    distiller = Distiller(*nets, loss, SCHEDULE, DistillerSettings(**ways, **settings))
+    given = {"device": "cuda", "eps": 1e-8, **settings, "grad_clip_value": settings["grad_clip_value"] or 0.0}
+    distiller = Distiller(*nets, loss, SCHEDULE, recipe_of(**ways, **given))
 
     def step(nimg: int, batch: Any, draws: Any = None) -> dict[str, torch.Tensor]:
         distiller.batches = lambda stream, nimg, with_images: [batch]

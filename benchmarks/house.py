@@ -22,10 +22,10 @@ LONG = 500
 #: Rooms of each package by floor, the ground floor first: a room imports rooms of lower floors only.
 FLOORS = {
     "sida": (
-        ("errors", "kernels", "losses", "progress"),
+        ("errors", "kernels", "progress"),
         ("files", "runtime"),
         ("config", "unpickle"),
-        ("assets", "networks"),
+        ("assets", "losses", "networks"),
         ("data",),
         ("discriminator", "sampling"),
         ("training",),

@@ -25,7 +25,8 @@ import torch
 from benchmarks.official_order import Plain
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
-from sida.methods.distiller import Distiller, DistillerSettings
+from sida.methods.distiller import Distiller
+from sida.methods.resolve import recipe_of
 from sida.networks import build_network
 from sida.runtime.provenance import environment
 from sida.training.process import prepare_process
@@ -82,8 +83,8 @@ def worker(kind: str, batch: int, pipe: Connection) -> None:
             serve(Plain(*networks(), SCHEDULE, **SETTINGS).iteration, batch, pipe)
             return
         prepare_process(threads=1)
-        settings = DistillerSettings(compile=kind == "compiled", **SETTINGS)
-        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, settings)
+        recipe = recipe_of(compile=kind == "compiled", **SETTINGS)
+        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, recipe)
 
         def step(nimg: int, real: Any, like: Any) -> dict[str, torch.Tensor]:
             distiller.batches = lambda stream, nimg, with_images: [like if stream == "generator" else real]

@@ -22,7 +22,8 @@ import torch.distributed as dist
 from benchmarks.training_step import FULL, SCHEDULE, SETTINGS, batches, networks
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
-from sida.methods.distiller import Distiller, DistillerSettings
+from sida.methods.distiller import Distiller
+from sida.methods.resolve import recipe_of
 from sida.runtime.provenance import environment
 from sida.training.process import StopRequest, prepare_process
 from sida.training.ranks import joined
@@ -43,7 +44,7 @@ def worker(rank: int, world_size: int, port: int, pipe: Connection, device: str,
     prepare_process(threads=1)
     with joined(torch.device(device)) as ranks:
         nets = [net.to(device) for net in networks()]
-        distiller = Distiller(*nets, SiDALoss(), SCHEDULE, DistillerSettings(**SETTINGS))
+        distiller = Distiller(*nets, SiDALoss(), SCHEDULE, recipe_of(**SETTINGS))
         distiller.join(ranks)
         share = BATCH // world_size
         own = slice(rank * share, (rank + 1) * share)

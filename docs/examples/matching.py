@@ -14,7 +14,7 @@ from sida.config.ranges import Positive
 from sida.losses import Draws, SiDLoss, Terms
 from sida.losses.terms import Net, dropped_count, finite_mask, keep, unit_noise
 from sida.methods import SID
-from sida.methods.recipe import SCORE_SETTINGS
+from sida.training.config import SCORE_SETTINGS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sida.errors import UserError, suggestion
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
-    from sida.methods.recipe import ResolvedConfig
+    from sida.training.config import ResolvedConfig
 
 PRINTED_SETTINGS: dict[str, Callable[[ResolvedConfig, int], Any]] = {
     "batch_size": lambda c, gpus: c.batch_size,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
 
 import torch
 from torch.nn.functional import softplus
 
+from sida.config.method_options import EDM_P_MEAN, EDM_P_STD, Divergence, DMD2Options, DMDOptions, FDistillOptions
 from sida.losses.terms import (
     SIGMA_MAX,
     SIGMA_MIN,
@@ -48,8 +48,8 @@ class DiffInstructLoss(ScoreLoss):
     Source: Diff-Instruct (arXiv:2305.18455); pkulwj1994/diff_instruct:training/di_loss.py.
     """
 
-    P_mean: float = -1.2
-    P_std: float = 1.2
+    P_mean: float = EDM_P_MEAN
+    P_std: float = EDM_P_STD
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`; as in SiD, terms are sums over the elements of an image."""
@@ -87,16 +87,12 @@ class DMDLoss(ScoreLoss):
     (:func:`sida.losses.terms.indexed_sigma`), and both terms are means over the elements of an image.
 
     Attributes:
-        generator_levels: Least and largest index of the generator's levels.
-        fake_score_levels: Least and largest index of the fake score's levels.
-        error_eps: Constant added to the divisor of g.
+        options: Noise levels.
 
     Source: DMD (arXiv:2311.18828), algorithms 1 and 2; the levels of tianweiy/DMD2:main/edm/edm_guidance.py.
     """
 
-    generator_levels: tuple[int, int] = (20, 980)
-    fake_score_levels: tuple[int, int] = (0, 999)
-    error_eps: float = 0.0
+    options: DMDOptions = dataclasses.field(default_factory=DMDOptions)
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`."""
@@ -108,11 +104,11 @@ class DMDLoss(ScoreLoss):
 
     def generator_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``."""
-        return indexed_sigma(uniform(draws, images), *self.generator_levels)
+        return indexed_sigma(uniform(draws, images), *self.options.generator_levels)
 
     def fake_score_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``."""
-        return indexed_sigma(uniform(draws, images), *self.fake_score_levels)
+        return indexed_sigma(uniform(draws, images), *self.options.fake_score_levels)
 
     def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
         """Term ``kl``, float32 ``(N', C, H, W)``."""
@@ -123,6 +119,11 @@ class DMDLoss(ScoreLoss):
         direction = self.direction(true_score, fake_score, images, class_labels, noisy, sigma)
         mask = finite_mask(direction)
         return Terms({"kl": halved_square(*keep(mask, images, direction))}, dropped_count(mask))
+
+    @property
+    def error_eps(self) -> float:
+        """Constant added to the divisor of g."""
+        return 0.0
 
     def direction(
         self,
@@ -166,15 +167,7 @@ class DMD2Loss(DMDLoss):
     image's heads.
 
     Attributes:
-        weighted: Whether ``denoising`` is weighted over noise levels (w(σ) of :class:`~sida.losses.terms.ScoreLoss`).
-        gan_weight: Weight of the generator's term.
-        discriminator_weight: Weight of the discriminator's term.
-        own_draws: Whether the discriminator sees generated images with separate levels and noise; else with those of
-            the denoising term.
-        same_noise: Whether real images get the levels and noise of the generated images; else separate ones.
-        noisy: False gives the discriminator images without noise, at the least level.
-        r1_weight: Weight of the approximate R1 penalty; 0 leaves the term out.
-        r1_alpha: α, the standard deviation of the penalty's noise.
+        options: Weights of the terms, and what the discriminator sees.
 
     Source: DMD2 (arXiv:2405.14867), equation 5; tianweiy/DMD2:main/edm/edm_guidance.py. Shared draws and the penalty:
     NVlabs/FastGen:fastgen/methods/distribution_matching/dmd2.py.
@@ -182,32 +175,34 @@ class DMD2Loss(DMDLoss):
 
     uses_real_images = True
 
-    weighted: bool = True
-    gan_weight: float = 3e-3
-    discriminator_weight: float = 1e-2
-    own_draws: bool = True
-    same_noise: bool = False
-    noisy: bool = True
-    r1_weight: float = 0.0
-    r1_alpha: float = 0.1
+    options: DMD2Options = dataclasses.field(default_factory=DMD2Options)
+
+    @property
+    def error_eps(self) -> float:
+        """See :attr:`DMDLoss.error_eps`."""
+        return self.options.error_eps
 
     def generator_draws(self) -> tuple[str, ...]:
         """See :meth:`~sida.losses.terms.ScoreLoss.generator_draws`."""
-        return ("t", "fake_t", "fake_noise") if self.own_draws and self.noisy else ("t",)
+        return ("t", "fake_t", "fake_noise") if self.options.own_draws and self.options.noisy else ("t",)
 
     def fake_score_draws(self) -> tuple[str, ...]:
         """See :meth:`~sida.losses.terms.ScoreLoss.fake_score_draws`."""
-        real = ("real_t", "real_noise") if self.noisy and not self.same_noise else ()
-        return (*self.generator_draws(), *real, *(("r1_noise",) if self.r1_weight else ()))
+        real = ("real_t", "real_noise") if self.options.noisy and not self.options.same_noise else ()
+        return (*self.generator_draws(), *real, *(("r1_noise",) if self.options.r1_weight else ()))
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`."""
-        more = {"gan": self.gan_weight, "discriminator": self.discriminator_weight}
-        return super().weights(settings, pixels) | more | ({"r1": self.r1_weight} if self.r1_weight else {})
+        more = {"gan": self.options.gan_weight, "discriminator": self.options.discriminator_weight}
+        return (
+            super().weights(settings, pixels)
+            | more
+            | ({"r1": self.options.r1_weight} if self.options.r1_weight else {})
+        )
 
     def weight(self, sigma: torch.Tensor) -> torch.Tensor:
         """w(σ), the shape of ``sigma``."""
-        return super().weight(sigma) if self.weighted else torch.ones_like(sigma)
+        return super().weight(sigma) if self.options.weighted else torch.ones_like(sigma)
 
     def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
         """Terms ``kl``, float32 ``(N', C, H, W)``, and ``gan``, float32 ``(N',)``."""
@@ -239,7 +234,7 @@ class DMD2Loss(DMDLoss):
         fake_side = self._judged(images, draws, noisy, sigma)
         real_side = (
             (torch.addcmul(real_images, sigma, noise), sigma)
-            if self.same_noise
+            if self.options.same_noise
             else self._noised(real_images, draws, "real")
         )
         logits = fake_score(
@@ -253,8 +248,8 @@ class DMD2Loss(DMDLoss):
         judged = (softplus(of_fake) + softplus(-of_real)).mean(1)
         error, weight, judged = keep(mask, error, self.weight(sigma), judged)
         terms = {"denoising": weight * error.square(), "discriminator": judged}
-        if self.r1_weight:
-            beside = real_images + self.r1_alpha * unit_noise(draws, real_images, "r1_noise")
+        if self.options.r1_weight:
+            beside = real_images + self.options.r1_alpha * unit_noise(draws, real_images, "r1_noise")
             change = of_real - fake_score(beside, real_side[1], class_labels, return_flag="logits")
             terms["r1"] = keep(mask, change.square().mean(1))[0]
         return Terms(terms, dropped_count(mask))
@@ -263,19 +258,16 @@ class DMD2Loss(DMDLoss):
         self, images: torch.Tensor, draws: Draws | None, noisy: torch.Tensor, sigma: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Generated images as the discriminator sees them, and their levels."""
-        return self._noised(images, draws, "fake") if self.own_draws else (noisy, sigma)
+        return self._noised(images, draws, "fake") if self.options.own_draws else (noisy, sigma)
 
     def _noised(self, images: torch.Tensor, draws: Draws | None, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Images with the noise of the draws of this name, and their levels ``(N, 1, 1, 1)``."""
-        if not self.noisy:
+        if not self.options.noisy:
             return images, images.new_full((len(images), 1, 1, 1), SIGMA_MIN)
-        sigma = indexed_sigma(uniform(draws, images, f"{name}_t"), *self.fake_score_levels)
+        sigma = indexed_sigma(uniform(draws, images, f"{name}_t"), *self.options.fake_score_levels)
         return torch.addcmul(images, sigma, unit_noise(draws, images, f"{name}_noise")), sigma
 
 
-#: Divergences: reverse KL (DMD2's), forward KL, Jensen–Shannon, softened reverse KL, squared Hellinger, Neyman's χ²,
-#: Jeffreys.
-Divergence = Literal["rkl", "kl", "js", "sf", "sh", "neyman", "jf"]
 _EPS = 1e-6
 
 
@@ -308,40 +300,29 @@ class FDistillLoss(DMD2Loss):
     equal intervals of [0.002, 80], and the mean v of an interval follows ``v ← ρ v + (1 − ρ) mean r``.
 
     Attributes:
-        divergence: Name of the f-divergence, see :func:`divergence_weight`.
-        decay: ρ; 0 takes the batch's mean.
-        ratio_range: Least and largest r.
-        normalised: Whether r is divided by the running mean.
+        options: Divergence, ρ (``decay``), least and largest r (``ratio_range``), and whether r is divided
+            (``normalised``).
         means: The running means v, changed in place, float32 ``(bins,)``.
         add_up: Function that sums a tensor over devices, in place; None for one device.
 
     Source: see :func:`divergence_weight`.
     """
 
-    divergence: Divergence = "js"
-    decay: float = 0.5
-    ratio_range: tuple[float, float] = (0.1, 20.0)
-    normalised: bool = True
+    options: FDistillOptions = dataclasses.field(default_factory=FDistillOptions)
     means: torch.Tensor = dataclasses.field(default_factory=lambda: torch.ones(10))
     add_up: Callable[[torch.Tensor], object] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.divergence not in get_args(Divergence):
-            known = ", ".join(get_args(Divergence))
-            raise ValueError(f"divergence: must be one of {known}, got {self.divergence!r}")
 
     @torch.no_grad()
     def image_weights(self, logits: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Weight h / mean h of each image, float32 ``(N, 1, 1, 1)``; updates the running means."""
         # The first clamp keeps exp finite.
-        ratio = logits.mean(1).clamp(-10, 10).exp().clamp(*self.ratio_range)
+        ratio = logits.mean(1).clamp(-10, 10).exp().clamp(*self.options.ratio_range)
         # Images with NaN are dropped later; they must change neither the other images nor the running means.
         whole = ratio.isfinite().to(ratio.dtype)
         ratio = ratio.nan_to_num(1.0)
-        if self.normalised:
+        if self.options.normalised:
             ratio = ratio / (self._running_means(ratio, whole, sigma.flatten()) + _EPS)
-        weight = divergence_weight(ratio, self.divergence)
+        weight = divergence_weight(ratio, self.options.divergence)
         mean = (weight * whole).sum() / whole.sum().clamp_min(1)
         return (weight / (mean + _EPS)).view(-1, 1, 1, 1)
 
@@ -354,6 +335,6 @@ class FDistillLoss(DMD2Loss):
         sums = torch.stack([ratio * whole, whole]) @ inside
         if self.add_up is not None:
             self.add_up(sums)
-        moved = self.means * self.decay + (sums[0] / (sums[1] + _EPS)) * (1 - self.decay)
+        moved = self.means * self.options.decay + (sums[0] / (sums[1] + _EPS)) * (1 - self.options.decay)
         self.means.copy_(torch.where(sums[1] > 0, moved, self.means))
         return self.means[places]

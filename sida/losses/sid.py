@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from sida.config.method_options import EDM_P_MEAN, EDM_P_STD, SID_ALPHA
 from sida.losses.terms import (
     Draws,
     MicroBatch,
@@ -37,7 +38,7 @@ class SiDLoss(ScoreLoss):
         sid       = (f_φ − f_ψ) [(f_φ − x) − α (f_φ − f_ψ)] / mean |x − f_φ|          (generator)
 
     Attributes:
-        alpha: α; 1.2 by default in SiD, 1.0 in SiDA.
+        alpha: α.
         t_max: Largest generator time in thousandths, in (0, 1000].
         P_mean: Mean of ln σ in the fake score's loss.
         P_std: Standard deviation of ln σ in the fake score's loss.
@@ -47,10 +48,10 @@ class SiDLoss(ScoreLoss):
     Source: SiD (arXiv:2404.04057), equation 23 and algorithm 1; facts 1-7 of tests/golden/README.md.
     """
 
-    alpha: float = 1.2
+    alpha: float = SID_ALPHA
     t_max: float = 800
-    P_mean: float = -1.2
-    P_std: float = 1.2
+    P_mean: float = EDM_P_MEAN
+    P_std: float = EDM_P_STD
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from sida.config.method_options import EDM2_P_MEAN, EDM2_P_STD, SIDA_ALPHA
 from sida.losses.sid import SiDLoss
 from sida.losses.terms import (
     MicroBatch,
@@ -53,7 +54,7 @@ class SiDALoss(SiDLoss):
 
     uses_real_images = True
 
-    alpha: float = 1.0
+    alpha: float = SIDA_ALPHA
     pool: Pool = "batch"
 
     def __post_init__(self) -> None:
@@ -178,8 +179,8 @@ class EDM2SiDALoss(SiDALoss):
     Source: SiDA (arXiv:2410.14919) as the official EDM2 code has it; fact 14 of tests/golden/README.md.
     """
 
-    P_mean: float = -0.4
-    P_std: float = 1.0
+    P_mean: float = EDM2_P_MEAN
+    P_std: float = EDM2_P_STD
     return_logvar: bool = True
     adversarial: bool = True
 

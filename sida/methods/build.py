@@ -11,18 +11,19 @@ import torch
 
 from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.families import Family, WeightNorm
+from sida.config.method_options import DMDOptions
 from sida.data import AugmentPipe
 from sida.errors import UserError
 from sida.losses import ScoreLoss
-from sida.methods.distiller import Distiller, DistillerSettings
+from sida.methods.distiller import Distiller
 from sida.methods.method import Method
-from sida.methods.recipe import ResolvedConfig
 from sida.networks import architecture, build_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.guidance import GuidedDenoiser
-from sida.training.micro_batches import OptimizerStep
+from sida.training.config import LOSS_SETTINGS, ResolvedConfig
+from sida.training.iteration import OptimizerStep
 from sida.training.schedule import Schedule
-from sida.training.student_trainer import StudentTrainer, TrainerSettings
+from sida.training.student_trainer import StudentTrainer
 
 _Made = TypeVar("_Made")
 
@@ -95,26 +96,32 @@ class Parts:
         net.load_state_dict(self.initial.state_dict())
         return net
 
-    def make(self, cls: type[_Made], **more: Any) -> _Made:
-        """Makes a dataclass (a loss or settings) from the settings and options named like its fields, and ``more``.
+    def make(self, cls: type[_Made], **own: Any) -> _Made:
+        """Makes a loss of its own settings, and of the recipe's settings of losses that the method reads.
 
-        Settings that the method does not read keep the default of ``cls``.
+        Args:
+            cls: Dataclass; it gets those of :data:`~sida.training.config.LOSS_SETTINGS` that it has as fields.
+            **own: Its other fields, such as options of the method.
         """
         fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        settings = {field.name for field in dataclasses.fields(self.config)} - self.method.unread
-        given = {name: getattr(self.config, name) for name in settings} | (
-            {} if self.options is None else vars(self.options)
-        )
-        return cls(**{name: value for name, value in given.items() if name in fields} | more)
+        names = fields.intersection(LOSS_SETTINGS) - self.method.unread
+        return cls(**{name: getattr(self.config, name) for name in names} | own)
 
     def schedule(self) -> Schedule:
         """Returns the configured phases and rates; a method that does not read the setting has no adversarial phase."""
-        none = {} if "adversarial_kimg" in self.method.settings else {"adversarial_kimg": None}
-        return self.make(Schedule, **none)
+        config = self.config
+        return Schedule(
+            config.warmup_kimg,
+            config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None,
+            total_kimg=config.total_kimg,
+            lr_decay_start=config.lr_decay_start,
+            lr_final=config.lr_final,
+            lr_rampup_kimg=self.options.lr_rampup_kimg if isinstance(self.options, DMDOptions) else 0.0,
+        )
 
     def trainer(self, steps: Sequence[OptimizerStep]) -> StudentTrainer:
         """Returns the configured trainer of a method without fake score."""
-        return StudentTrainer(steps, self.schedule(), self.make(TrainerSettings))
+        return StudentTrainer(steps, self.schedule(), self.config)
 
     def augment(self, official: Mapping[str, float] = OFFICIAL_FLAGS) -> AugmentPipe | None:
         """Returns the configured augmentation; ``official`` holds the default flags."""
@@ -140,7 +147,7 @@ def make_score_distiller(
         psi_steps: Steps of the fake score in an iteration; None takes the method's number.
         graphs: Whether a step can be recorded and replayed as a CUDA graph.
     """
-    config, settings = parts.config, parts.make(DistillerSettings)
+    config = parts.config
     if fake_score is None:
         made = parts.method.fake_score
         fake_score = made(parts) if made else parts.copy(parts.teacher, config.fake_score_weight_norm)
@@ -150,8 +157,10 @@ def make_score_distiller(
         parts.copy(parts.initial, config.weight_norm),
         parts.method.loss(parts) if loss is None else loss,
         parts.schedule(),
-        settings if graphs else dataclasses.replace(settings, cuda_graphs=False),
+        config,
+        optimizer=parts.options if isinstance(parts.options, DMDOptions) else None,
         augment=parts.augment() if "augment" in parts.method.settings else None,
         psi_steps=parts.method.psi_steps if psi_steps is None else psi_steps,
         others=others,
+        graphs=graphs,
     )

@@ -38,7 +38,8 @@ def make_cd(parts: Parts) -> StudentTrainer:
 def _loss(parts: Parts) -> Any:
     from sida.losses.consistency import CDLoss
 
-    return parts.make(CDLoss, teacher=parts.true_score)
+    options = parts.options
+    return CDLoss(parts.true_score, options.levels, options.distance, options.weighting)
 
 
 CD = dataclasses.replace(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sida.config.method_options import EDM_P_MEAN, EDM_P_STD
 from sida.methods.method import Method, Passes
-from sida.methods.recipe import SCORE_SETTINGS
+from sida.training.config import SCORE_SETTINGS
 
 if TYPE_CHECKING:
     from sida.losses import ScoreLoss
@@ -30,8 +31,8 @@ DIFF_INSTRUCT = Method(
     defaults={
         "edm": {
             "init_sigma": 1.0,
-            "P_mean": -1.2,
-            "P_std": 1.2,
+            "P_mean": EDM_P_MEAN,
+            "P_std": EDM_P_STD,
             "ema_half_life_kimg": 500.0,
             "grad_clip_value": 0.0,
             "warmup_kimg": 0.0,

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import torch
 
-from sida.config.evaluation import EvaluationSettings
 from sida.config.mapping import from_mapping
 from sida.config.plugins import code_sha256, load_object
 from sida.config.samplers import Sampler
@@ -22,10 +21,9 @@ from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.build import Parts, make_score_distiller
-from sida.methods.recipe import ResolvedConfig, StudentConfig
 from sida.methods.registry import BETAS, METHODS, find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
-from sida.networks import architecture, family_of
+from sida.networks import family_of
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.guidance import check_guide_fits
@@ -34,6 +32,7 @@ from sida.sampling.drawer import Pictures
 from sida.sampling.networks import evaluation_copy
 from sida.sampling.samplers import one_step, to_uint8
 from sida.training.batches import Batch, StepBatches, step_batches
+from sida.training.config import EvaluationSettings, ResolvedConfig, StudentConfig
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import class_source, common_facts, decisive_settings, run_digest, run_metadata
 from sida.training.logs import check_loggers
@@ -210,7 +209,7 @@ def _sha256(path: str, where: str) -> str:
 
 
 def make_trainer(
-    config: StudentConfig, dataset: Dataset, device: torch.device, where: str = "student"
+    config: ResolvedConfig, dataset: Dataset, device: torch.device, where: str = "student"
 ) -> StudentTrainer:
     """Returns the trainer of a configuration, without its batches.
 
@@ -219,7 +218,6 @@ def make_trainer(
     """
     teacher, _ = load_network(config.teacher, device)
     check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
-    config = resolve_recipe(config, architecture(teacher), where)
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
     guide = None

@@ -2,71 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from sida.config.method_options import DMDOptions
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import ScoreLoss
-from sida.networks.fused import Kernels, convert_frozen_weights, use_fused_kernels
+from sida.networks.fused import convert_frozen_weights, use_fused_kernels
 from sida.runtime.graphs import compiled
-from sida.training.micro_batches import OptimizerStep
+from sida.training.config import ResolvedConfig
+from sida.training.iteration import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork
 from sida.training.schedule import Schedule
-from sida.training.student_trainer import StudentTrainer, TrainerSettings
+from sida.training.student_trainer import StudentTrainer
 
 #: Settings that weight the terms of a loss.
 LAMBDAS = ("lambda_sid", "lambda_adv", "lambda_d", "lambda_fake_score")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillerSettings(TrainerSettings):
-    """Settings of score distillation; names are those of a recipe (:class:`sida.methods.recipe.Recipe`).
-
-    Attributes:
-        lr: Learning rate of θ.
-        fake_score_lr: Learning rate of ψ; None takes ``lr``.
-        betas: Adam's β₁ and β₂.
-        generator_betas: Adam's β₁ and β₂ of θ; None takes ``betas``.
-        eps: Adam's ε: 1e-8 in float32, 1e-6 with float16.
-        lambda_sid: Weight of the SiD term.
-        lambda_adv: Weight of the adversarial term, in addition to the factor C·H·W.
-        lambda_d: Weight of the discriminator term: 1 for EDM, 100 for EDM2 in the paper.
-        lambda_fake_score: Weight of ψ's denoising term.
-        grad_clip_value: Largest absolute value in ψ's gradients (1 in SiDA on EDM networks); 0 means no clipping.
-        weight_decay: Decoupled weight decay of θ and ψ.
-        clip_norm: Largest norm of θ's gradient; 0 means no clipping.
-        fake_score_clip_norm: Largest norm of ψ's gradient; 0 means no clipping.
-        compile: Whether to run the networks through ``torch.compile``.
-        kernels: ``torch``, or ``fused`` for the kernels of :mod:`sida.kernels` (on a GPU; results round differently).
-        recompute: With fused kernels, recompute the activations before convolutions in the backward pass.
-    """
-
-    lr: float
-    fake_score_lr: float | None = None
-    betas: tuple[float, float] = (0.0, 0.999)
-    generator_betas: tuple[float, float] | None = None
-    eps: float = 1e-8
-    lambda_sid: float = 100.0
-    lambda_adv: float = 0.01
-    lambda_d: float = 1.0
-    lambda_fake_score: float = 1.0
-    grad_clip_value: float = 0.0
-    weight_decay: float = 0.0
-    clip_norm: float = 0.0
-    fake_score_clip_norm: float = 0.0
-    compile: bool = False
-    kernels: Kernels = "torch"
-    recompute: bool = False
-
-
 class Distiller(StudentTrainer):
     """Trains a fake score ψ and a generator θ against a teacher φ, and averages θ.
 
-        distiller = Distiller(phi, psi, theta, SiDALoss(), Schedule(), DistillerSettings(lr=1e-5))
+        distiller = Distiller(phi, psi, theta, SiDALoss(), Schedule(), recipe_of("sida", lr=1e-5))
         distiller.batches = lambda stream, nimg, with_images: [(images, labels)]
         record = distiller.iteration(nimg)
 
@@ -80,10 +40,12 @@ class Distiller(StudentTrainer):
         loss: Losses of the method. ``loss.uses_real_images`` decides whether ψ's
             discriminator gets real images; ``loss.weights`` are the factors of the terms.
         schedule: Phases by images seen.
-        settings: Rates, weights and average.
+        recipe: Rates, weights and average (:func:`sida.methods.resolve.recipe_of`).
+        optimizer: Weight decay and largest norms of gradients; None has neither.
         augment: Augmentation of ψ's batches; None means none. θ's batches are never augmented.
         psi_steps: Number of ψ steps in an iteration.
         others: Further optimizer steps, between those of ψ and θ.
+        graphs: Whether a step can be recorded and replayed as a CUDA graph.
     """
 
     def __init__(
@@ -93,11 +55,13 @@ class Distiller(StudentTrainer):
         generator: torch.nn.Module,
         loss: ScoreLoss,
         schedule: Schedule,
-        settings: DistillerSettings,
+        recipe: ResolvedConfig,
         *,
+        optimizer: DMDOptions | None = None,
         augment: AugmentPipe | None = None,
         psi_steps: int = 1,
         others: Sequence[OptimizerStep] = (),
+        graphs: bool = True,
     ) -> None:
         if not isinstance(loss, ScoreLoss):
             kind = type(loss).__name__
@@ -105,23 +69,25 @@ class Distiller(StudentTrainer):
                 f"loss: {kind} has no fake score, which this loop trains; take SiDLoss or one derived from it"
             )
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
-        lambdas = {name: getattr(settings, name) for name in LAMBDAS}
-        fused, lr = settings.kernels == "fused", settings.lr
+        lambdas = {name: getattr(recipe, name) for name in LAMBDAS}
+        fused, recompute = recipe.kernels == "fused", recipe.recompute
         for net in (true_score, fake_score, generator) if fused else ():
-            use_fused_kernels(net, recompute=settings.recompute)
+            use_fused_kernels(net, recompute=recompute)
         if fused:
             # The networks' convolutions use this layout; otherwise each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)
             convert_frozen_weights(true_score)
-        phi = compiled(true_score) if settings.compile else true_score
-        psi_lr = lr if settings.fake_score_lr is None else settings.fake_score_lr
-        ways: dict[str, Any] = {"compile": settings.compile, "fused": fused, "weight_decay": settings.weight_decay}
-        clip, psi_norm, norm = settings.grad_clip_value, settings.fake_score_clip_norm, settings.clip_norm
+        phi = compiled(true_score) if recipe.compile else true_score
+        decay, psi_norm, norm = 0.0, 0.0, 0.0
+        if optimizer is not None:
+            decay, psi_norm, norm = optimizer.weight_decay, optimizer.fake_score_clip_norm, optimizer.clip_norm
+        ways: dict[str, Any] = {"compile": recipe.compile, "fused": fused, "weight_decay": decay}
+        psi_lr, clip = recipe.fake_score_lr or recipe.lr, recipe.grad_clip_value or None
         self.fake_score = psi = OptimizedNetwork(
-            fake_score, psi_lr, settings.betas, settings.eps, clip or None, clip_norm=psi_norm or None, **ways
+            fake_score, psi_lr, recipe.betas, recipe.eps, clip, clip_norm=psi_norm or None, **ways
         )
-        betas = settings.generator_betas or settings.betas
-        theta = OptimizedNetwork(generator, lr, betas, settings.eps, clip_norm=norm or None, **ways)
+        betas = recipe.generator_betas or recipe.betas
+        theta = OptimizedNetwork(generator, recipe.lr, betas, recipe.eps, clip_norm=norm or None, **ways)
         weights = lambda pixels: loss.weights(lambdas, pixels)
         psi_level, *psi_draws = loss.fake_score_draws()
         level, *draws = loss.generator_draws()
@@ -149,4 +115,4 @@ class Distiller(StudentTrainer):
                 draws=tuple(draws),
             ),
         ]
-        super().__init__(steps, schedule, settings)
+        super().__init__(steps, schedule, recipe, graphs)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from sida.config.mapping import Settings
-from sida.config.ranges import NotNegative, Range
+from sida.config.method_options import DMDOptions
 from sida.methods.method import Method, Passes
-from sida.methods.recipe import SCORE_SETTINGS
+from sida.training.config import SCORE_SETTINGS
 
 if TYPE_CHECKING:
     from sida.losses import ScoreLoss
     from sida.methods.build import Parts
 
-Level = Annotated[int, Range(least=0, most=999)]
 #: Settings of score distillation that distribution matching reads.
 MATCHING_SETTINGS = SCORE_SETTINGS - {
     "P_mean", "P_std", "alpha", "grad_clip_value", "lambda_sid", "logvar", "t_max",
@@ -28,40 +25,10 @@ MATCHING_DEFAULTS = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DMDOptions(Settings):
-    """Levels and optimizer of distribution matching. Defaults are official (DMD2's code for ImageNet 64).
-
-    Attributes:
-        generator_levels: Smallest and largest index of the generator's noise levels, of 1000 Karras levels from 0.002
-            to 80.
-        fake_score_levels: Smallest and largest index of the fake score's noise levels.
-        weight_decay: Decoupled weight decay (AdamW) of generator and fake score.
-        clip_norm: Largest norm of the generator's gradient; 0 means no clipping.
-        fake_score_clip_norm: Largest norm of the gradient of the fake score and its heads; 0 means no clipping.
-        lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code);
-            0 means no ramp-up.
-    """
-
-    generator_levels: tuple[Level, Level] = (20, 980)
-    fake_score_levels: tuple[Level, Level] = (0, 999)
-    weight_decay: NotNegative = 0.01
-    clip_norm: NotNegative = 10.0
-    fake_score_clip_norm: NotNegative = 10.0
-    lr_rampup_kimg: NotNegative = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("generator_levels", "fake_score_levels"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name}: the first index must not be above the second, got {low} and {high}")
-
-
 def _loss(parts: Parts) -> ScoreLoss:
     from sida.losses.matching import DMDLoss
 
-    return parts.make(DMDLoss)
+    return parts.make(DMDLoss, options=parts.options)
 
 
 DMD = Method(

@@ -53,13 +53,13 @@ def consistency_trainer(
         parts: Of the run.
         network: Class of the generator's preconditioning.
         loss: Object with ``generator_loss``, see :class:`sida.losses.consistency.ECTLoss`.
-        level: Draw that decides the noise level, see :class:`sida.training.micro_batches.OptimizerStep`.
+        level: Draw that decides the noise level, see :class:`sida.training.iteration.OptimizerStep`.
         begin: Called before each iteration with the number of images seen so far.
     """
     from sida.training.flat import RAdam
-    from sida.training.micro_batches import OptimizerStep
+    from sida.training.iteration import OptimizerStep
     from sida.training.optimized_network import OptimizedNetwork
-    from sida.training.student_trainer import StudentTrainer, TrainerSettings
+    from sida.training.student_trainer import StudentTrainer
 
     config = parts.config
 
@@ -82,8 +82,7 @@ def consistency_trainer(
         generates=False,
     )
     # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat.
-    settings = dataclasses.replace(parts.make(TrainerSettings), cuda_graphs=False)
-    return ConsistencyTrainer([step], parts.schedule(), settings)
+    return ConsistencyTrainer([step], parts.schedule(), config, graphs=False)
 
 
 def make_ect(parts: Parts) -> StudentTrainer:
@@ -99,7 +98,9 @@ def make_ect(parts: Parts) -> StudentTrainer:
 def _loss(parts: Parts) -> Any:
     from sida.losses.consistency import ECTLoss
 
-    return parts.make(ECTLoss)
+    options = parts.options
+    own = {name: getattr(options, name) for name in ("q", "k", "b", "c", "weighting")}
+    return parts.make(ECTLoss, **own)
 
 
 ECT = Method(

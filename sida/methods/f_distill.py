@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from sida.config.ranges import Count, Fraction, NotNegative, Positive
-from sida.methods.dmd import Level
-from sida.methods.dmd2 import DMD2, DMD2Options, make_dmd2
+from sida.config.method_options import FDistillOptions
+from sida.methods.dmd2 import DMD2, make_dmd2
 from sida.methods.method import Passes
 
 if TYPE_CHECKING:
@@ -16,46 +15,10 @@ if TYPE_CHECKING:
     from sida.methods.distiller import Distiller
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FDistillOptions(DMD2Options):
-    """Divergence and ratios of f-distill, in addition to DMD2's options. Defaults are those of FastGen (CIFAR-10).
-
-    Attributes:
-        divergence: ``rkl`` (reverse KL, which is DMD2), ``kl``, ``js`` (Jensen-Shannon), ``sf`` (softened reverse KL),
-            ``sh`` (squared Hellinger), ``neyman`` or ``jf`` (Jeffreys).
-        normalised: Whether to divide ratios by their running mean at similar noise levels.
-        bins: Number of intervals of noise levels, each with its own running mean.
-        decay: Share that a running mean keeps in a step; 0 takes the batch's mean.
-        ratio_range: Smallest and largest ratio, before the division.
-    """
-
-    features: Literal["fake-score", "teacher"] = "teacher"
-    heads: Literal["last", "all"] = "all"
-    generator_levels: tuple[Level, Level] = (2, 998)
-    fake_score_levels: tuple[Level, Level] = (2, 998)
-    gan_weight: NotNegative = 1e-3
-    discriminator_weight: NotNegative = 1.0
-    fake_score_steps: Count = 4
-    fake_score_clip_norm: NotNegative = 0.0
-    weighted: bool = False
-    own_draws: bool = False
-    error_eps: NotNegative = 1e-6
-    divergence: Literal["rkl", "kl", "js", "sf", "sh", "neyman", "jf"] = "kl"
-    normalised: bool = True
-    bins: Count = 10
-    decay: Fraction = 0.0
-    ratio_range: tuple[Positive, Positive] = (0.1, 20.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.own_draws:
-            raise ValueError("own_draws: f-distill weighs the noisy images that the scores denoise; set it to false")
-
-
 def _loss(parts: Parts) -> ScoreLoss:
     from sida.losses.matching import FDistillLoss
 
-    return parts.make(FDistillLoss)
+    return parts.make(FDistillLoss, options=parts.options)
 
 
 def make_f_distill(parts: Parts) -> Distiller:

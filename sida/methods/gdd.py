@@ -22,7 +22,7 @@ from sida.losses.gdd import lazy_regularisation
 from sida.networks import Precond
 from sida.progress import say
 from sida.runtime.randomness import derive_seed
-from sida.training.micro_batches import OptimizerStep
+from sida.training.iteration import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork
 
 if TYPE_CHECKING:

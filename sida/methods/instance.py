@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from sida.training.micro_batches import OptimizerStep
+from sida.training.iteration import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sida.config.families import Family
 from sida.config.mapping import from_mapping
 from sida.errors import UserError
-from sida.methods.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
+from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
 
 if TYPE_CHECKING:
     import torch
@@ -65,9 +65,8 @@ class Method:
             options.
         trainer: Makes the trainer: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
-        reads: Settings that this method reads, of those that only some methods read
-            (:data:`sida.methods.recipe.SCORE_SETTINGS`, :data:`~sida.methods.recipe.ADVERSARIAL_SETTINGS`); None takes
-            those of :attr:`settings`.
+        reads: Settings that this method reads, of :data:`sida.training.config.SCORE_SETTINGS` and
+            :data:`~sida.training.config.ADVERSARIAL_SETTINGS`; None takes those of :attr:`settings`.
     """
 
     name: str

@@ -8,7 +8,16 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from sida.config.method_options import GDDOptions, InstanceOptions
+from sida.config.method_options import (
+    EDM2_P_MEAN,
+    EDM2_P_STD,
+    EDM_P_MEAN,
+    EDM_P_STD,
+    SID_ALPHA,
+    SIDA_ALPHA,
+    GDDOptions,
+    InstanceOptions,
+)
 from sida.errors import UserError, suggestion
 from sida.methods.cd import CD
 from sida.methods.diff_instruct import DIFF_INSTRUCT
@@ -27,22 +36,23 @@ if TYPE_CHECKING:
 
 
 # Defaults of recipes by network family: settings that differ between methods or families. Defaults that all methods
-# share are fields of sida.methods.recipe.Recipe; settings that differ between data sets (rates, batches) have none.
+# share are fields of sida.training.config.Recipe; settings that differ between data sets (rates, batches) have none.
 # Source: mingyuanzhou/SiD, branches main and sida, and Zyriix/GDD: training scripts and their options' defaults.
 
 #: Default β₁ and β₂ of Adam.
 BETAS = (0.0, 0.999)
 #: Values of settings that a method does not read; no result depends on them, but they enter a run's digest.
 UNREAD: dict[str, Any] = {
-    "P_mean": -1.2, "P_std": 1.2, "alpha": 1.0, "grad_clip_value": 0.0, "lambda_d": 1.0, "logvar": False,
+    "P_mean": EDM_P_MEAN, "P_std": EDM_P_STD, "alpha": SIDA_ALPHA, "grad_clip_value": 0.0, "lambda_d": 1.0,
+    "logvar": False,
 }  # fmt: skip
 _EDM: dict[str, Any] = {
-    "init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0, "ema_half_life_kimg": 500.0,
+    "init_sigma": 2.5, "P_mean": EDM_P_MEAN, "P_std": EDM_P_STD, "lambda_d": 1.0, "ema_half_life_kimg": 500.0,
     "weight_norm": None, "fake_score_weight_norm": None, "logvar": False,
 }  # fmt: skip
 _EDM2: dict[str, Any] = {
-    "init_sigma": 2.5, "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0, "ema_half_life_kimg": 2000.0, "alpha": 1.0,
-    "grad_clip_value": 0.0,
+    "init_sigma": 2.5, "P_mean": EDM2_P_MEAN, "P_std": EDM2_P_STD, "lambda_d": 100.0, "ema_half_life_kimg": 2000.0,
+    "alpha": SIDA_ALPHA, "grad_clip_value": 0.0,
 }  # fmt: skip
 _SID_EDM2 = {
     **_EDM2, "warmup_kimg": 0.0, "weight_norm": "in_forward", "fake_score_weight_norm": "in_forward", "logvar": True,
@@ -53,13 +63,13 @@ _SIDA_EDM2 = {
 
 #: Defaults of SiD by the name of a family (:mod:`sida.config.families`).
 SID_DEFAULTS = {
-    "edm": {**_EDM, "alpha": 1.2, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
+    "edm": {**_EDM, "alpha": SID_ALPHA, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
     "edm2": _SID_EDM2,
     "edm2-s": _SID_EDM2,
 }
 #: Defaults of SiDA and SiD2A.
 SIDA_DEFAULTS = {
-    "edm": {**_EDM, "alpha": 1.0, "grad_clip_value": 1.0, "warmup_kimg": 100.0},
+    "edm": {**_EDM, "alpha": SIDA_ALPHA, "grad_clip_value": 1.0, "warmup_kimg": 100.0},
     "edm2": _SIDA_EDM2,
     "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
 }

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from sida.config.families import Family
 from sida.config.ranges import OneOf
 from sida.errors import UserError
-from sida.methods.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.methods.registry import BETAS, METHODS, UNREAD, find_method
+from sida.training.config import OFFICIAL_SETTINGS, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 
 #: Adam's ε in float32 and in float16.
 EPS, EPS_FP16 = 1e-8, 1e-6
@@ -42,8 +42,6 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     """
     from sida.networks import family_of
 
-    if isinstance(config, ResolvedConfig):
-        return config
     method = find_method(config.method, f"{where}.method")
     try:
         method.check(config)
@@ -61,7 +59,7 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     given = {name: value for name, value in fields.items() if value is not None}
     fp16 = {**values, **given}["fp16"]
     values = {**fields, **values, "eps": EPS_FP16 if fp16 else EPS, **given}
-    left = [name for name in ResolvedConfig.__annotations__ if values[name] is None and name not in WEIGHT_NORMS]
+    left = [name for name in OFFICIAL_SETTINGS if values[name] is None]
     if left:
         raise UserError(
             f"{where}.method: '{method.name}' has no default for {', '.join(left)} with {family.title} networks; "
@@ -81,3 +79,18 @@ def _check(config: StudentConfig, family: Family, head: bool, where: str) -> Non
             raise UserError(f"{where}.{key}: {family.title} networks do not have it ({config.teacher}); remove it")
     if config.logvar and not head:
         raise UserError(f"{where}.logvar: {config.teacher} has no log-variance head; set it to false")
+
+
+def recipe_of(method: str = "sida", network: str = "EDMPrecond", **given: Any) -> ResolvedConfig:
+    """Makes a resolved recipe without files, for networks that Python code puts together (:class:`Distiller`).
+
+    Args:
+        method: Name of the method whose defaults it has.
+        network: Class of the networks.
+        **given: Settings with other values.
+    """
+    init = "initial" if find_method(method).start == "generator" else None
+    files = {"name": method, "teacher": "teacher", "init": init, "dataset": {"name": "data", "kind": "digits"}}
+    rest = {"total_kimg": 1000.0, "batch_size": 1, "lr": 1e-5}
+    config = DistillConfig(method=method, **{**files, **rest, **given})
+    return resolve_recipe(config, {"class": network, "kwargs": {}})

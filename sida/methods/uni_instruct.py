@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from sida.config.mapping import Settings
-from sida.methods.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
+from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
 
 if TYPE_CHECKING:
     from sida.methods.build import Parts
@@ -54,6 +54,6 @@ def make_uni_instruct(parts: Parts) -> Distiller:
     from sida.losses.uni_instruct import UniInstructLoss
     from sida.methods.build import make_score_distiller
 
-    distiller = make_score_distiller(parts, parts.make(UniInstructLoss))
+    distiller = make_score_distiller(parts, parts.make(UniInstructLoss, **vars(parts.options)))
     distiller.schedule = dataclasses.replace(distiller.schedule, sid_share=0.0)
     return distiller

@@ -1,58 +1,46 @@
-"""Trainer of students of all methods: optimizer steps on the images of a generator."""
+"""Trainer of students of all methods: its networks, state and processes, and CUDA graphs of its micro-batches.
+
+A GPU runs a small network's kernels faster than a CPU can launch them. :class:`GraphRunner` records the kernels of a
+micro-batch once for each step, phase and shape as a CUDA graph, and then launches all of them at once. The kernels are
+the same, so are the numbers.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from sida.losses import Draws
-from sida.runtime.randomness import generator as random_generator
-from sida.training.averages import Average, ema_beta
-from sida.training.batches import Batch, seed_layers, step_draws
+from sida.losses import Draws, MicroBatch
+from sida.losses.terms import Augment
+from sida.progress import say
+from sida.runtime.graphs import Recording, RecordingError, Tensors, restored
+from sida.training.averages import Average
+from sida.training.batches import Batch
+from sida.training.config import ResolvedConfig
 from sida.training.flat import Resumable, joint_state, load_joint_state
-from sida.training.logs import IterationRecord
-from sida.training.micro_batches import EagerRunner, GraphRunner, MicroBatchRunner, MicroBatchSpec, OptimizerStep
-from sida.training.optimized_network import join
+from sida.training.iteration import (
+    EagerRunner,
+    Iterations,
+    MicroBatchResult,
+    MicroBatchRunner,
+    MicroBatchSpec,
+    OptimizerStep,
+)
+from sida.training.optimized_network import OptimizedNetwork, join
 from sida.training.ranks import Ranks
-from sida.training.schedule import Phase, Schedule
-
-#: ``batches(stream, nimg, with_images)``: micro-batches of one step; without images, placeholders of their shape.
-Batches = Callable[[str, int, bool], Sequence[Batch]]
+from sida.training.schedule import Schedule
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainerSettings:
-    """Settings of a student's trainer that are common to all methods.
-
-    Attributes:
-        seed: Run seed of all draws.
-        init_sigma: σ_init of the generator.
-        ema_half_life_kimg: Half-life of the average, in thousands of images.
-        ema_rampup_ratio: The half-life is at most this share of the images seen; None means no limit.
-        cuda_graphs: On a GPU, record each micro-batch's kernels once and replay them.
-    """
-
-    seed: int = 0
-    init_sigma: float = 2.5
-    ema_half_life_kimg: float = 500.0
-    ema_rampup_ratio: float | None = 0.05
-    cuda_graphs: bool = True
-
-
-class StudentTrainer:
-    """Does optimizer steps on the images of a generator, the generator's step last, and averages its weights.
-
-    Each step draws new images of the current generator. All networks other than the one that the step optimizes are
-    frozen, in evaluation mode if they have one. In the warm-up phase the generator's forward and backward passes are
-    skipped; this changes no other draw, because draws depend on counters only.
+class StudentTrainer(Iterations):
+    """Networks, average and state of a student's training; :class:`~sida.training.iteration.Iterations` trains them.
 
     Args:
         steps: Optimizer steps in the order of an iteration; the generator's comes last.
         schedule: Phases by images seen.
-        settings: Seed, noise level and average.
+        recipe: Seed, noise level, average and CUDA graphs.
+        graphs: Whether a step can be recorded and replayed as a CUDA graph.
 
     Attributes:
         networks: Optimized networks by name, in the steps' order.
@@ -61,18 +49,18 @@ class StudentTrainer:
         batches: Source of images and labels, set before the first iteration; all streams have equally many images.
     """
 
-    batches: Batches
-
-    def __init__(self, steps: Sequence[OptimizerStep], schedule: Schedule, settings: TrainerSettings) -> None:
-        self.steps, self.schedule, self.settings = list(steps), schedule, settings
+    def __init__(
+        self, steps: Sequence[OptimizerStep], schedule: Schedule, recipe: ResolvedConfig, graphs: bool = True
+    ) -> None:
+        self.steps, self.schedule, self.recipe = list(steps), schedule, recipe
         self.rank, self.world_size = 0, 1
         self.networks = {step.name: step.network for step in steps}
         self.generator = steps[-1].network
         self.ema = Average(self.generator)
         self._parts: dict[str, Resumable] = {**self.networks, "ema": self.ema}
         self.device = self.generator.flat.vector.device
-        plain = EagerRunner(self.generator, settings.init_sigma)
-        replayed = settings.cuda_graphs and self.device.type == "cuda"
+        plain = EagerRunner(self.generator, recipe.init_sigma)
+        replayed = graphs and recipe.cuda_graphs and self.device.type == "cuda"
         self._run: MicroBatchRunner = GraphRunner(plain, list(self.networks.values())) if replayed else plain
 
     @property
@@ -97,78 +85,6 @@ class StudentTrainer:
         if self.generator.shards is not None:
             self.ema.shard(self.generator.shards)
 
-    def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
-        """Does each optimizer step, then one step of the average.
-
-        Args:
-            nimg: Images seen before this iteration, over all devices.
-            draws: Replacements for the random tensors of streams, one mapping per micro-batch: ``z``, ``noise`` and the
-                step's level, see :func:`sida.training.batches.step_draws`. Names missing from a mapping are drawn.
-        """
-        phase, record, draws = self.schedule.at(nimg), IterationRecord(), draws or {}
-        last = self.steps[-1]
-        images = self.world_size * sum(len(like) for like, _ in self.batches(last.stream, nimg, False))
-        for step in self.steps:
-            held_back = step is last and not phase.update_generator
-            if held_back or nimg // images % step.every:
-                continue
-            for stream in step.streams():
-                micro_batches = self.batches(stream, nimg, step.real_images)
-                given = self._draws(step, stream, nimg, micro_batches, draws.get(stream))
-                self._take_step(step, stream, nimg, micro_batches, given, phase, record)
-        half_life = self.settings.ema_half_life_kimg * 1000
-        self.ema.update(ema_beta(nimg, images, half_life, self.settings.ema_rampup_ratio))
-        return record
-
-    def _take_step(
-        self,
-        step: OptimizerStep,
-        stream: str,
-        nimg: int,
-        batches: Sequence[Batch],
-        draws: Sequence[Draws],
-        phase: Phase,
-        record: IterationRecord,
-    ) -> None:
-        total = sum(len(images) for images, _ in batches)
-        weights = step.weights(batches[0][0][0].numel())
-        for network in self.networks.values():
-            network.train() if network is step.network else network.eval()
-        position = self.rank * total
-        factors = {name: weight / total for name, weight in weights.items()}
-        spec = MicroBatchSpec(step, factors, {name: phase.weight(name) for name in weights})
-        for batch, given in zip(batches, draws):
-            seed_layers(self.settings.seed, stream, nimg, position, self.device)
-            augment = self._augment(step, stream, nimg, position)
-            outcome = self._run(spec, batch, given, augment)
-            position += len(batch[0])
-            record.samples += len(batch[0])
-            record.nan_samples += outcome.nan_count
-            for name, value in outcome.losses.items():
-                record.add_loss(name, value)
-        record.add_step(step.name, step.network.step(phase.lr_factor))
-
-    def _draws(
-        self, step: OptimizerStep, stream: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None
-    ) -> Sequence[Draws]:
-        if given is not None and len(given) != len(batches):
-            raise ValueError(f"draws: {len(given)} mappings for the {len(batches)} micro-batches of '{stream}'")
-        names = {"z", "noise", step.level, *step.draws}
-        if given is not None and all(names <= mapping.keys() for mapping in given):
-            return given
-        shapes, seed = [images.shape for images, _ in batches], self.settings.seed
-        own = step_draws(seed, stream, nimg, self.rank, shapes, self.device, step.level, self.world_size, step.draws)
-        # Names missing from a mapping keep the run's draw.
-        return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
-
-    def _augment(self, step: OptimizerStep, stream: str, nimg: int, position: int) -> Any:
-        if step.augment is None:
-            return None
-        # The stream of ψ's first step has a separate name, on which the draws of recorded runs depend.
-        purpose = "augment" if stream == "psi" else f"augment-{stream}"
-        pipe, source = step.augment, random_generator(self.settings.seed, purpose, nimg, position)
-        return lambda images: pipe(images, generator=source)
-
     def weight_rms(self) -> dict[str, float | None]:
         """See :class:`sida.training.loop.Trainer`."""
         return {name: network.weight_rms() for name, network in self.networks.items()}
@@ -180,3 +96,138 @@ class StudentTrainer:
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Restores a :meth:`state`."""
         load_joint_state(self._parts, state)
+
+
+class GraphRunner:
+    """Records micro-batches as CUDA graphs, which share one pool of memory, and replays them.
+
+    Augmentation draws on the CPU and cannot be recorded: with it the images are one graph and the rest is another. If
+    kernels cannot be recorded (a custom loss that reads values, say), this micro-batch and all after it run kernel by
+    kernel; one line reports the reason.
+
+    Args:
+        plain: Runs micro-batches kernel by kernel.
+        networks: All networks: recording must not change them.
+    """
+
+    def __init__(self, plain: EagerRunner, networks: Sequence[OptimizedNetwork]) -> None:
+        self.plain, self.networks = plain, networks
+        self._recordings: dict[tuple[object, ...], Recording] = {}
+        # By length: a micro-batch's gradient is gathered before the next one writes its own.
+        self._gradients: dict[int, torch.Tensor] = {}
+        # By step: terms of its loss, and for each time that it augments whether real images are.
+        self._terms: dict[str, list[str]] = {}
+        self._calls: dict[str, list[bool]] = {}
+        self._pool: object = None
+        self._given_up = False
+
+    def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
+        """See :class:`MicroBatchRunner`."""
+        if self._given_up:
+            return self.plain(spec, batch, draws, augment)
+        try:
+            outputs = self._replay(spec, batch, draws, augment)
+        except RecordingError as reason:
+            self._given_up = True
+            self._recordings.clear()
+            self._gradients.clear()
+            spec.step.network.flat.zero_grad()
+            say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
+            return self.plain(spec, batch, draws, augment)
+        spec.step.network.add_gradient(outputs.pop("gradient"))
+        # A replay writes into the same memory again.
+        outputs = {name: value.clone() for name, value in outputs.items()}
+        return MicroBatchResult(outputs, outputs.pop("nan_count"))
+
+    def _replay(
+        self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None
+    ) -> dict[str, torch.Tensor]:
+        real, labels = batch
+        inputs = {name: draws[name] for name in ("z", "noise", spec.step.level, *spec.step.draws)}
+        if labels is not None:
+            inputs["labels"] = labels
+        if spec.step.real_images:
+            inputs["real"] = real
+        if augment is None:
+            return self._run(spec, lambda given: self._whole(spec, given), inputs)
+        images = self._run(spec, lambda given: {"images": self._images(spec, given)}, inputs, "images")["images"]
+        inputs["images"] = images
+        for number, is_real in enumerate(self._augment_calls(spec, inputs)):
+            pictures, rows = augment(real if is_real else images)
+            inputs |= {f"augmented{number}": pictures, f"augment_labels{number}": rows}
+        return self._run(spec, lambda given: self._whole(spec, given), inputs)
+
+    def _run(
+        self, spec: MicroBatchSpec, function: Callable[[Tensors], Tensors], inputs: Tensors, part: str = "loss"
+    ) -> dict[str, torch.Tensor]:
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items())
+        terms = lambda: self._terms.get(spec.step.stream, ()) if part == "loss" else ()
+        key = lambda: (part, shapes, spec.key(terms()))
+        recording = self._recordings.get(key())
+        if recording is None:
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            recording = Recording(function, inputs, self._pool, self._changing())
+            # Only now it is known which terms the loss has.
+            self._recordings[key()] = recording
+        return dict(recording(inputs))
+
+    def _changing(self) -> list[torch.Tensor]:
+        """What a network's call may change: weights that it normalises, and buffers, which count, say."""
+        return [tensor for network in self.networks for tensor in (network.flat.vector, *network.net.buffers())]
+
+    def _images(self, spec: MicroBatchSpec, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return self.plain.images(spec.step, (given["z"], given.get("labels")), given)
+
+    def _whole(self, spec: MicroBatchSpec, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        batch = (given.get("real", given["z"]), given.get("labels"))
+        images = given["images"] if "images" in given else self._images(spec, given)
+        augment = _Prepared(given) if "augmented0" in given else None
+        outcome = self.plain.loss_and_gradient(spec, images, batch, given, augment)
+        self._terms[spec.step.stream] = [*outcome.losses]
+        flat = spec.step.network.flat
+        size = len(flat.padded)
+        if size not in self._gradients:
+            self._gradients[size] = torch.empty_like(flat.padded)
+        outputs = {**outcome.losses, "gradient": flat.gradient(out=self._gradients[size])}
+        flat.zero_grad()
+        outputs["nan_count"] = torch.as_tensor(outcome.nan_count, device=images.device)
+        return outputs
+
+    def _augment_calls(self, spec: MicroBatchSpec, inputs: Tensors) -> list[bool]:
+        """For each time that the step's loss augments: whether real images are."""
+        stream = spec.step.stream
+        if stream not in self._calls:
+            watch = _Watch(inputs["images"], inputs.get("real"))
+            batch = (inputs.get("real", inputs["z"]), inputs.get("labels"))
+            devices = [inputs["z"].device] if inputs["z"].is_cuda else []
+            with torch.random.fork_rng(devices), torch.no_grad(), restored(self._changing()):
+                spec.step.loss(
+                    MicroBatch(inputs["images"], batch[1], batch[0] if "real" in inputs else None, watch, dict(inputs))
+                )
+            self._calls[stream] = watch.calls
+        return self._calls[stream]
+
+
+class _Watch:
+    """An augmentation that does nothing but note what it is given."""
+
+    def __init__(self, images: torch.Tensor, real: torch.Tensor | None) -> None:
+        self.images, self.real, self.calls = images, real, list[bool]()
+
+    def __call__(self, images: torch.Tensor) -> Any:
+        if images is not self.images and images is not self.real:
+            raise RecordingError("the loss augments neither the micro-batch's images nor its real ones")
+        self.calls.append(images is self.real)
+        return images, None
+
+
+class _Prepared:
+    """Augmented images and labels, handed out in the order in which the loss asks."""
+
+    def __init__(self, given: Mapping[str, torch.Tensor]) -> None:
+        self.given, self.number = given, 0
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        number, self.number = self.number, self.number + 1
+        return self.given[f"augmented{number}"], self.given[f"augment_labels{number}"]

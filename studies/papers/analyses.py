@@ -14,7 +14,8 @@ def trained_parameters(adversarial: bool) -> int:
     import torch
 
     from sida.losses import SiDALoss, SiDLoss
-    from sida.methods.distiller import Distiller, DistillerSettings
+    from sida.methods.distiller import Distiller
+    from sida.methods.resolve import recipe_of
     from sida.networks import EDMPrecond
     from sida.training.schedule import Schedule
 
@@ -23,7 +24,7 @@ def trained_parameters(adversarial: bool) -> int:
             EDMPrecond(img_resolution=8, img_channels=1, label_dim=0, model_channels=16) for _ in range(3)
         )
     loss = SiDALoss() if adversarial else SiDLoss()
-    distiller = Distiller(phi, psi, theta, loss, Schedule(), DistillerSettings(lr=1e-5))
+    distiller = Distiller(phi, psi, theta, loss, Schedule(), recipe_of())
     return distiller.fake_score.flat.vector.numel() + distiller.generator.flat.vector.numel()
 
 

@@ -17,9 +17,8 @@ from eval.tables.layout import load_layout
 from sida.assets import load_registry
 from sida.config.mapping import from_mapping, load_spec, load_yaml
 from sida.config.resources import ROOT
-from sida.methods.recipe import Recipe
 from sida.methods.resolve import DistillConfig
-from sida.training.config import TeacherConfig
+from sida.training.config import Recipe, TeacherConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.fuzz.changes import CSV_BOMBS, JSON_BOMBS, YAML_BOMBS, json_text, lines, tokens
 from tests.fuzz.frame import Reader

@@ -9,12 +9,12 @@ import torch
 
 from sida.kernels import unavailable_reason
 from sida.losses import SiDALoss
-from sida.methods.distiller import Distiller, DistillerSettings
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.networks.fused import use_fused_kernels
 from sida.training.flat import FlatParameters
 from sida.training.schedule import Schedule
-from tests.training.toy import iterate
+from tests.training.toy import iterate, recipe
 
 if unavailable_reason() is not None:
     pytest.skip(str(unavailable_reason()), allow_module_level=True)
@@ -118,9 +118,7 @@ def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
                 parameter.add_(torch.randn_like(parameter) * 0.05)
     options = {"lr": 1e-3, "lambda_adv": 1.0, "grad_clip_value": 1.0, "seed": 1}
     schedule = Schedule(warmup_kimg=0, adversarial_kimg=0)
-    make = lambda kernels: Distiller(
-        *copy.deepcopy(nets), SiDALoss(), schedule, DistillerSettings(kernels=kernels, **options)
-    )
+    make = lambda kernels: Distiller(*copy.deepcopy(nets), SiDALoss(), schedule, recipe(kernels=kernels, **options))
     plain, fused = make("torch"), make("fused")
     batch = (torch.randn(2, 3, 4, 4, device=DEVICE), torch.eye(4, device=DEVICE)[:2])
     records = [iterate(one, 2, [batch], [batch]) for one in (plain, fused)]

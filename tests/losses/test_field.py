@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sida.config.method_options import DMD2Options, FDistillOptions
 from sida.discriminator.feature_heads import FakeScoreWithHeads
 from sida.losses import MicroBatch
 from sida.losses.consistency import CDLoss, ECTLoss
@@ -132,7 +133,7 @@ def dmd2_score(network):
 @pytest.mark.parametrize("name", ["dmd2_generator", "dmd2_generator_clean"])
 def test_dmd2_generator(network, name):
     arrays, info = recorded(name)
-    loss = DMD2Loss(noisy=info["diffusion_gan"], gan_weight=1.0)
+    loss = DMD2Loss(DMD2Options(noisy=info["diffusion_gan"], gan_weight=1.0))
     images = torch.from_numpy(arrays["in/images"]).requires_grad_()
     draws = {"t": uniform(draw(arrays, 0), 20, 980), "noise": draw(arrays, 1)}
     if info["diffusion_gan"]:
@@ -152,7 +153,7 @@ def test_dmd2_generator(network, name):
 @pytest.mark.parametrize("name", ["dmd2_critic", "dmd2_critic_clean"])
 def test_dmd2_critic(network, name):
     arrays, info = recorded(name)
-    loss = DMD2Loss(noisy=info["diffusion_gan"])
+    loss = DMD2Loss(DMD2Options(noisy=info["diffusion_gan"]))
     draws = {"noise": draw(arrays, 0), "t": uniform(draw(arrays, 1), 0, 999)}
     if info["diffusion_gan"]:
         draws |= {"real_t": uniform(draw(arrays, 2), 0, 999), "real_noise": draw(arrays, 3)}
@@ -192,7 +193,7 @@ def test_dmd2_generator_on_a_frozen_teacher(network, name):
     arrays, info = recorded(f"fastgen_dmd2_generator{name}")
     teacher, score = teacher_score(network, every_resolution=name != "_bottleneck")
     student, given = generator_round(network, arrays)
-    loss = DMD2Loss(**{**TEACHER_FORM, "gan_weight": info["gan_loss_weight_gen"]})
+    loss = DMD2Loss(DMD2Options(**{**TEACHER_FORM, "gan_weight": info["gan_loss_weight_gen"]}))
     assert loss.generator_draws() == ("t",)
 
     def guided(x, sigma, labels):
@@ -222,9 +223,8 @@ def test_dmd2_critic_on_a_frozen_teacher(network, name):
     arrays, info = recorded(f"fastgen_dmd2_critic{name}")
     _, score = teacher_score(network, every_resolution=name != "_bottleneck_r1")
     same = info["gan_use_same_t_noise"]
-    loss = DMD2Loss(
-        **TEACHER_FORM, same_noise=same, r1_weight=info["gan_r1_reg_weight"], r1_alpha=info["gan_r1_reg_alpha"]
-    )
+    penalty = {"r1_weight": info["gan_r1_reg_weight"], "r1_alpha": info["gan_r1_reg_alpha"]}
+    loss = DMD2Loss(DMD2Options(**TEACHER_FORM, same_noise=same, **penalty))
     _, given = generator_round(network, arrays)
     draws, number = dict(given.draws), 3
     if not same:
@@ -254,13 +254,13 @@ def test_f_distill_weights():
         ratio = torch.from_numpy(arrays["function/ratio"])
         assert relative_error(divergence_weight(ratio, name), arrays[f"function/{name}"]) < VALUE
     for case, settings in info["cases"].items():
-        loss = FDistillLoss(
+        options = FDistillOptions(
             divergence=settings["f_div"],
             decay=settings["ratio_ema_rate"],
             ratio_range=(settings["ratio_lower"], settings["ratio_upper"]),
             normalised=settings["ratio_normalization"],
-            means=torch.ones(settings["bin_num"]),
         )
+        loss = FDistillLoss(options, means=torch.ones(settings["bin_num"]))
         for call in range(3):
             logits = torch.from_numpy(arrays[f"in/{call}/logits"])
             sigma = torch.from_numpy(arrays[f"in/{call}/sigma"]).float().view(-1, 1, 1, 1)
@@ -276,7 +276,8 @@ def test_f_distill_generator(network, divergence):
     teacher, score = teacher_score(network, every_resolution=True)
     student, given = generator_round(network, arrays)
     means = torch.from_numpy(arrays["in/bins"].copy())
-    loss = FDistillLoss(**TEACHER_FORM, divergence=divergence, decay=info["f_distill"]["ratio_ema_rate"], means=means)
+    decay = info["f_distill"]["ratio_ema_rate"]
+    loss = FDistillLoss(FDistillOptions(**TEACHER_FORM, divergence=divergence, decay=decay), means=means)
     values = scalars(loss, loss.generator_loss(teacher, score, given.images, given.class_labels, given.draws))
     check_generator(arrays, values, given.images, "f_distill_loss", info["gan_loss_weight_gen"])
     assert relative_error(means, arrays["out/bins"]) < VALUE

@@ -11,8 +11,8 @@ from sida.errors import UserError
 from sida.losses import EDMLoss, GDDLoss, SiDALoss, SiDLoss
 from sida.losses.terms import edm_weight, lognormal_sigma, sigma_of_t
 from sida.methods import Distiller
-from sida.methods.distiller import DistillerSettings
 from sida.training import Schedule
+from tests.training.toy import recipe
 
 
 class Score(torch.nn.Module):
@@ -149,7 +149,7 @@ def test_terms_are_a_pair():
 def test_gdd_says_what_it_needs():
     net = torch.nn.Linear(1, 1)
     with pytest.raises(UserError, match="loss: GDDLoss has no fake score, which this loop trains; take SiDLoss"):
-        Distiller(net, net, net, GDDLoss(), Schedule(), DistillerSettings(lr=1e-4))
+        Distiller(net, net, net, GDDLoss(), Schedule(), recipe(lr=1e-4))
     with pytest.raises(ValueError, match="form: must be 'ns' or 'hinge'"):
         GDDLoss("wgan")
     with pytest.raises(ValueError, match="needs real images"):

@@ -9,9 +9,9 @@ import torch
 from sida.losses import GDDLoss, MicroBatch, SiDLoss, Terms
 from sida.methods import SID
 from sida.methods.build import make_score_distiller
-from sida.methods.recipe import SCORE_SETTINGS
 from sida.runtime.randomness import derive_seed
-from sida.training.micro_batches import OptimizerStep
+from sida.training.config import SCORE_SETTINGS
+from sida.training.iteration import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork
 from sida.training.student_trainer import StudentTrainer
 

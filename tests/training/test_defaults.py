@@ -22,7 +22,7 @@ from sida.networks.checkpoint import load_network, save_network
 from sida.training.averages import Average, write_network
 from sida.training.identity import run_metadata
 from sida.training.optimized_network import OptimizedNetwork
-from tests.training.toy import DATASET, NETWORK
+from tests.training.toy import DATASET, NETWORK, resolved
 
 CPU = torch.device("cpu")
 EDM2 = {
@@ -54,18 +54,18 @@ def config_for(teacher: str, method: str, **settings) -> DistillConfig:
 
 def recipe(config: DistillConfig) -> dict[str, object]:
     """What a run would really do."""
-    distiller = make_trainer(config, load_dataset(config.dataset), CPU)
+    distiller = make_trainer(resolved(config), load_dataset(config.dataset), CPU)
     loss, nets = distiller.loss, (distiller.fake_score.net, distiller.generator.net)
     return {
         "loss": type(loss).__name__, "real": loss.uses_real_images, "alpha": loss.alpha,
         "sigma": (loss.P_mean, loss.P_std), "logvar": getattr(loss, "return_logvar", None),
         "phases": (distiller.schedule.warmup_kimg, distiller.schedule.adversarial_kimg),
-        "weights": tuple(getattr(distiller.settings, name) for name in LAMBDAS),
+        "weights": tuple(getattr(distiller.recipe, name) for name in LAMBDAS),
         "clip": (distiller.fake_score.clip_value, distiller.generator.clip_value),
         "norm": tuple(getattr(net, "weight_norm", None) for net in nets),
-        "ema": (distiller.settings.ema_half_life_kimg, distiller.settings.ema_rampup_ratio),
+        "ema": (distiller.recipe.ema_half_life_kimg, distiller.recipe.ema_rampup_ratio),
         "eps": distiller.generator.adam.eps,
-        "gamma": loss.gamma, "t_max": loss.t_max, "init_sigma": distiller.settings.init_sigma,
+        "gamma": loss.gamma, "t_max": loss.t_max, "init_sigma": distiller.recipe.init_sigma,
     }  # fmt: skip
 
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from benchmarks.official_order import Plain
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss
-from sida.methods.distiller import Distiller, DistillerSettings
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.training.batches import step_draws
 from sida.training.flat import Adam, FlatParameters, RAdam
 from sida.training.optimized_network import OptimizedNetwork, guard_gradient
 from sida.training.schedule import Schedule
 from tests.losses.loss_cases import tensors
-from tests.training.toy import iterate
+from tests.training.toy import iterate, recipe
 
 LR = 1e-4
 
@@ -55,9 +55,7 @@ def assert_same_parameters(one: torch.nn.Module, other: torch.nn.Module, steps: 
 def test_iterations_equal_the_plain_ones(networks):
     schedule = Schedule(warmup_kimg=0.008, adversarial_kimg=0.02)
     options = {"lr": LR, "lambda_adv": 10.0, "lambda_d": 5.0, "grad_clip_value": 1.0, "seed": 3}
-    ours = Distiller(
-        *networks(), SiDALoss(), schedule, DistillerSettings(ema_half_life_kimg=0.1, ema_rampup_ratio=0.5, **options)
-    )
+    ours = Distiller(*networks(), SiDALoss(), schedule, recipe(ema_half_life_kimg=0.1, ema_rampup_ratio=0.5, **options))
     plain = Plain(*networks(), schedule, ema_half_life=100, ema_rampup_ratio=0.5, **options)
     nimg, steps = 0, 0
     initial = vector(ours.generator.net)
@@ -78,7 +76,7 @@ def test_iterations_equal_the_plain_ones(networks):
 
 def test_injected_draws_replace_the_random_ones(networks):
     real, like = batch(4, 0), batch(4, 1)
-    make = lambda seed: Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR, seed=seed))
+    make = lambda seed: Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR, seed=seed))
     cpu = torch.device("cpu")
     given_draws = [
         *step_draws(7, "psi", 0, 0, [real[0].shape], cpu, "sigma_normal"),
@@ -94,7 +92,7 @@ def test_injected_draws_replace_the_random_ones(networks):
 
 def test_accumulation_rounds_add_up(networks):
     """Without in-batch pooling (SiD) the size of the rounds changes rounding only."""
-    make = lambda: Distiller(*networks(), SiDLoss(), Schedule(0, None), DistillerSettings(lr=LR))
+    make = lambda: Distiller(*networks(), SiDLoss(), Schedule(0, None), recipe(lr=LR))
     whole, parts = make(), make()
     real, like = batch(8, 0), batch(8, 1)
     cut = lambda pair: list(zip(pair[0].split([4, 2, 2]), pair[1].split([4, 2, 2])))
@@ -109,7 +107,7 @@ def test_accumulation_rounds_add_up(networks):
 
 def test_rounds_pool_the_adversarial_scalar_separately(networks):
     """The adversarial scalar is a mean over one round (discrepancy 20), so here the rounds do matter."""
-    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR))
+    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR))
     real, like = batch(8, 0), batch(8, 1)
     cut = lambda pair: list(zip(pair[0].split(2), pair[1].split(2)))
     one, other = iterate(make(), 0, [real], [like]), iterate(make(), 0, cut(real), cut(like))
@@ -131,7 +129,7 @@ def test_teacher_never_changes_and_modes_are_the_official_ones(networks):
             assert not true_score.training
             return super().generator_loss(true_score, fake_score, images, *args, **kwargs)
 
-    distiller = Distiller(*networks(), Spy(), Schedule(0, 0), DistillerSettings(lr=LR))
+    distiller = Distiller(*networks(), Spy(), Schedule(0, 0), recipe(lr=LR))
     teacher = vector(distiller.true_score)
     iterate(distiller, 0, [batch(4, 0)], [batch(4, 1)])
     assert seen == [("psi", True, False, False), ("theta", False, True, True)]
@@ -144,7 +142,7 @@ def test_first_average_is_a_copy_and_runs_while_the_generator_is_held_back(netwo
         *networks(),
         SiDALoss(),
         Schedule(1, 2),
-        DistillerSettings(lr=LR, ema_half_life_kimg=0.008, ema_rampup_ratio=None),
+        recipe(lr=LR, ema_half_life_kimg=0.008, ema_rampup_ratio=None),
     )
     with torch.no_grad():
         distiller.generator.flat.vector.add_(1.0)
@@ -155,7 +153,7 @@ def test_first_average_is_a_copy_and_runs_while_the_generator_is_held_back(netwo
 
 
 def test_augmentation_reaches_the_fake_score_only_and_repeats(networks):
-    make = lambda pipe: Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR), augment=pipe)
+    make = lambda pipe: Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR), augment=pipe)
     pipe = AugmentPipe(p=1.0, xflip=1e8, yflip=1, scale=1, rotate_frac=1, aniso=1, translate_frac=1)
     run = lambda pipe: iterate(make(pipe), 0, [batch(4, 0)], [batch(4, 1)]).losses
     one, again, without = run(pipe), run(pipe), run(None)
@@ -164,7 +162,7 @@ def test_augmentation_reaches_the_fake_score_only_and_repeats(networks):
 
 def test_dropout_repeats_and_depends_on_the_step(networks):
     def run(nimg, disturb):
-        distiller = Distiller(*networks(), SiDLoss(), Schedule(0, None), DistillerSettings(lr=LR))
+        distiller = Distiller(*networks(), SiDLoss(), Schedule(0, None), recipe(lr=LR))
         for net in (distiller.fake_score.net, distiller.generator.net):
             for module in net.modules():
                 if hasattr(module, "dropout"):
@@ -176,7 +174,7 @@ def test_dropout_repeats_and_depends_on_the_step(networks):
 
 
 def test_nan_samples_are_counted_and_survived(networks):
-    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR))
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR))
     real, like = batch(4, 0), batch(4, 1)
     cpu = torch.device("cpu")
     bad = [
@@ -197,7 +195,7 @@ def test_nan_samples_are_counted_and_survived(networks):
 
 
 def test_state_restores_everything(networks):
-    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR, ema_half_life_kimg=0.05))
+    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR, ema_half_life_kimg=0.05))
     straight, resumed = make(), make()
     for step in range(4):
         iterate(straight, 4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
@@ -215,7 +213,7 @@ def test_state_restores_everything(networks):
 def test_gradients_are_reduced_before_the_guard(networks):
     seen = []
     reduce = lambda gradient: seen.append(gradient.mul_(float("nan")))
-    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR))
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR))
     for network in distiller.networks.values():
         network.reduce = reduce
     before = vector(distiller.generator.net)
@@ -306,6 +304,6 @@ def test_draws_left_out_are_the_runs_own(networks):
 
 
 def distiller_after(networks, draws) -> torch.Tensor:
-    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR))
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR))
     iterate(distiller, 1000, [batch(4, 1)], [batch(4, 2)], draws)
     return vector(distiller.generator.net)

@@ -20,7 +20,7 @@ from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.training import train_teacher
 from sida.training.state import StateStore
 from tests.training.processes import said, together
-from tests.training.toy import GIVEN, NETWORK, STUDENT, TEACHER, as_json, interrupt_after, of_method, results
+from tests.training.toy import GIVEN, NETWORK, STUDENT, TEACHER, as_json, interrupt_after, of_method, resolved, results
 
 CPU = torch.device("cpu")
 GDD = {
@@ -45,7 +45,7 @@ def teacher(tmp_path_factory):
 
 def trainer_of(spec):
     config = DistillConfig(**spec)
-    return make_trainer(config, load_dataset(config.dataset), CPU)
+    return make_trainer(resolved(config), load_dataset(config.dataset), CPU)
 
 
 def state_of(folder):

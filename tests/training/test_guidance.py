@@ -21,7 +21,7 @@ from sida.networks.file import read_metadata
 from sida.networks.guidance import GuidedDenoiser
 from sida.training import train_teacher
 from tests.training.test_switches import EDM2, weights
-from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, of_method, results
+from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, of_method, resolved, results
 
 CPU = torch.device("cpu")
 SHORT = {**STUDENT, "total_kimg": 0.128, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
@@ -51,7 +51,7 @@ def networks(tmp_path_factory):
 def trainer_of(**settings):
     config = DistillConfig(**of_method(settings.get("method", "sida"), {**SHORT, **settings}))
     dataset = load_dataset(config.dataset)
-    trainer = make_trainer(config, dataset, CPU)
+    trainer = make_trainer(resolved(config), dataset, CPU)
     trainer.batches = make_batches(config, dataset, CPU)
     return trainer
 

@@ -15,7 +15,7 @@ from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import heun, latents_for_seeds, one_step
 from sida.training import train_teacher
-from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, of_method, results
+from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, of_method, resolved, results
 
 INSTANCE = {
     **of_method("instance", STUDENT), "total_kimg": 0.32, "warmup_kimg": None,
@@ -62,7 +62,7 @@ def test_images_come_nearer_to_the_teachers(tmp_path, teacher):
 
 def test_defaults_are_gdds_with_which_it_is_compared(teacher):
     config = DistillConfig(**{**INSTANCE, "teacher": teacher, "options": {}})
-    trainer = make_trainer(config, load_dataset(config.dataset), torch.device("cpu"))
+    trainer = make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
     (step,) = trainer.steps
     assert (trainer.settings.init_sigma, step.network.adam.betas, step.network.clip_value) == (
         80.0,

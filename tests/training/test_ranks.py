@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from sida.data import load_dataset
 from sida.losses import SiDALoss
-from sida.methods.distiller import Distiller, DistillerSettings
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.training.batches import StepBatches, step_draws
 from sida.training.config import TeacherConfig
@@ -16,7 +16,7 @@ from sida.training.logs import IterationRecord, TickMeter
 from sida.training.ranks import Ranks
 from sida.training.schedule import Schedule
 from sida.training.teacher import TeacherTrainer
-from tests.training.toy import NETWORK, TEACHER, fork, iterate, wait
+from tests.training.toy import NETWORK, TEACHER, fork, iterate, recipe, wait
 
 RANKS, LOCAL = 2, 4
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ def distillation(parts: list[slice], reduce: Recorder, rank: int = 0, world_size
     teacher, fake_score, student = (network(seed) for seed in range(3))
     distiller = Distiller(
         teacher, fake_score, student, SiDALoss(), Schedule(0, 0),
-        DistillerSettings(
+        recipe(
             lr=1e-3, grad_clip_value=1.0, ema_half_life_kimg=RANKS * LOCAL / 1000, ema_rampup_ratio=None,
         ),
     )  # fmt: skip

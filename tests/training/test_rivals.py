@@ -23,7 +23,7 @@ from sida.training.process import prepare_process
 from tests.golden.vectors import load
 from tests.training import plain_rivals
 from tests.training.processes import said, together
-from tests.training.toy import SID_STUDENT, TEACHER, as_json, interrupt_after, results
+from tests.training.toy import SID_STUDENT, TEACHER, as_json, interrupt_after, resolved, results
 
 CPU = torch.device("cpu")
 COMMON = {
@@ -58,7 +58,7 @@ def spec_of(method, teacher, **more):
 def trainer_of(spec):
     prepare_process(1)
     config = DistillConfig(**spec)
-    return make_trainer(config, load_dataset(config.dataset), CPU)
+    return make_trainer(resolved(config), load_dataset(config.dataset), CPU)
 
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.999))

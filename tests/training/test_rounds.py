@@ -16,13 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss, terms
-from sida.methods.distiller import Distiller, DistillerSettings
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.networks.guidance import GuidedDenoiser
 from sida.runtime.graphs import Recording, RecordingError, restored
-from sida.training import micro_batches
+from sida.training import iteration, student_trainer
 from sida.training.schedule import Schedule
-from tests.training.toy import iterate
+from tests.training.toy import iterate, recipe
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -67,7 +67,7 @@ def recordings(monkeypatch):
     if GPU:
         return None
     StandIn.made = 0
-    monkeypatch.setattr(micro_batches, "Recording", StandIn)
+    monkeypatch.setattr(student_trainer, "Recording", StandIn)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     return StandIn
 
@@ -87,11 +87,11 @@ def nets():
 
 def distiller(loss, replayed: bool, augment=None, networks=None) -> Distiller:
     schedule = Schedule(warmup_kimg=0.006, adversarial_kimg=0.012)
-    settings = DistillerSettings(lr=1e-3, lambda_adv=1.0, seed=4, cuda_graphs=replayed)
+    settings = recipe(lr=1e-3, lambda_adv=1.0, seed=4, cuda_graphs=replayed)
     made = Distiller(*(networks or nets()), loss, schedule, settings, augment=augment)
     if replayed and not GPU:
-        made._run = micro_batches.GraphRunner(
-            micro_batches.EagerRunner(made.generator, made.settings.init_sigma), [*made.networks.values()]
+        made._run = student_trainer.GraphRunner(
+            iteration.EagerRunner(made.generator, made.recipe.init_sigma), [*made.networks.values()]
         )
     return made
 
@@ -239,7 +239,7 @@ class Questions(TorchDispatchMode):
 @pytest.mark.parametrize("loss", [SiDALoss(), SiDALoss(pool="sample"), SiDLoss()], ids=["sida", "pooled", "sid"])
 def test_a_round_asks_for_no_value(monkeypatch, loss):
     made = distiller(loss, replayed=False)
-    monkeypatch.setattr(micro_batches.EagerRunner, "__call__", _counted(micro_batches.EagerRunner.__call__))
+    monkeypatch.setattr(iteration.EagerRunner, "__call__", _counted(iteration.EagerRunner.__call__))
     with Questions() as waits:
         train(made, steps=3)
     # On a processor the masks of NaN ask, which shows that the count sees it.
@@ -270,7 +270,7 @@ _counted.seen = []
 def test_a_step_never_waits_for_the_gpu(kernels, guided):
     teacher, *others = nets()
     phi = GuidedDenoiser(teacher, copy.deepcopy(teacher), 1.5) if guided else teacher
-    made = Distiller(phi, *others, SiDALoss(), Schedule(0, 0), DistillerSettings(lr=1e-3, kernels=kernels))
+    made = Distiller(phi, *others, SiDALoss(), Schedule(0, 0), recipe(lr=1e-3, kernels=kernels))
     for nimg in (6, 12):
         iterate(made, nimg, batches(nimg), batches(nimg))
     given = batches(18)

@@ -27,7 +27,18 @@ from sida.training.loop import TrainingLoop
 from sida.training.process import Interruption, StopRequest
 from sida.training.state import StateStore
 from sida.training.student_trainer import StudentTrainer
-from tests.training.toy import SID_STUDENT, STUDENT, TEACHER, CrashError, as_json, fork, interrupt_after, results, wait
+from tests.training.toy import (
+    SID_STUDENT,
+    STUDENT,
+    TEACHER,
+    CrashError,
+    as_json,
+    fork,
+    interrupt_after,
+    resolved,
+    results,
+    wait,
+)
 
 #: How often a test kills in the slow set; docs/reliability.md names the number.
 KILLS = {"test_kills_at_random_moments": 30}
@@ -329,7 +340,7 @@ def test_seed_and_thread_free_settings_decide_the_result(tmp_path, uninterrupted
 def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
     init = str(uninterrupted / "network.safetensors")
     config = DistillConfig(**{**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
-    distiller = make_trainer(config, load_dataset(config.dataset), torch.device("cpu"))
+    distiller = make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
     sources = {"teacher": load_network(teacher)[0], "init": load_network(init)[0]}
     z = latents_for_seeds(range(4), (1, 8, 8))
     labels = torch.eye(10)[:4]

@@ -17,6 +17,8 @@ import pytest
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
+from sida.methods.resolve import recipe_of, resolve_recipe
+from sida.networks.checkpoint import read_metadata
 from sida.training.logs import IterationRecord
 from sida.training.student_trainer import StudentTrainer
 from sida.training.teacher import TeacherTrainer
@@ -187,3 +189,14 @@ def wait(pid: int) -> int:
 def as_json(spec: dict[str, Any]) -> str:
     """A spec as text for the command line."""
     return json.dumps(spec)
+
+
+def recipe(**given):
+    """A resolved recipe of SiDA without clipping, for trainers that a test puts together."""
+    fused = {"device": "cuda"} if given.get("kernels") == "fused" else {}
+    return recipe_of("sida", **{"grad_clip_value": 0.0, "eps": 1e-8, "fp16": False, **fused, **given})
+
+
+def resolved(config):
+    """The configuration with all defaults of its method and teacher."""
+    return resolve_recipe(config, read_metadata(config.teacher)["network"])

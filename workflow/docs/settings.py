@@ -15,19 +15,14 @@ from eval.results.exchange import ExchangedMetric
 from eval.results.sheet import Run
 from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
-from sida.config.evaluation import RecipeEvaluation
-from sida.config.method_options import GDDOptions, InstanceOptions
+from sida.config.method_options import DMD2Options, DMDOptions, FDistillOptions, GDDOptions, InstanceOptions
 from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
 from sida.methods.cd import CDOptions
-from sida.methods.dmd import DMDOptions
-from sida.methods.dmd2 import DMD2Options
 from sida.methods.ect import ECTOptions
-from sida.methods.f_distill import FDistillOptions
-from sida.methods.recipe import Recipe
 from sida.methods.sida_discriminator import SiDAOptions
 from sida.methods.uni_instruct import UniInstructOptions
-from sida.training.config import NetworkConfig, TeacherTraining
+from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
 from workflow.docs.schema import descriptions, json_schema, settings_table
 from workflow.docs.words import block
 from workflow.planning.site import Site

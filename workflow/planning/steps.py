@@ -46,7 +46,7 @@ def student_cost(
     the teacher.
 
     Args:
-        config: :class:`sida.methods.recipe.ResolvedConfig`.
+        config: :class:`sida.training.config.ResolvedConfig`.
         network: ``{class, kwargs}`` of the teacher.
         gpus: Number of GPUs, which share the optimizer state if the settings say so (``shard``).
         guide: ``{class, kwargs}`` of the guiding network; None without guidance.

@@ -20,8 +20,8 @@ from sida.config.ranges import names_file_object
 from sida.config.resources import base_name, find, object_there, there
 from sida.config.samplers import SamplerKind, read_sampler
 from sida.errors import UserError, suggestion
-from sida.methods.recipe import Recipe
 from sida.methods.registry import find_method
+from sida.training.config import Recipe
 from workflow.preset.outside_code import check_code
 from workflow.preset.settings import PresetSettings
 

@@ -9,8 +9,7 @@ from eval.results.analyses import AnalysisEntry
 from sida.config.datasets import DatasetEntry
 from sida.config.ranges import CheckedAs, Count, Device, Name, Natural, Pattern
 from sida.config.samplers import Sampler
-from sida.methods.recipe import Recipe
-from sida.training.config import NetworkConfig, TeacherTraining
+from sida.training.config import NetworkConfig, Recipe, TeacherTraining
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from eval.figures.kinds import load_figure_layout
 from eval.measuring.protocol import Protocol
 from eval.report.needs import find_needs
 from eval.results.selection import Needs, read_extended
-from sida.config.evaluation import EvaluationPoints
 from sida.config.plugins import MONITOR, file_code_sha256
 from sida.errors import UserError
 from sida.methods.registry import find_method
+from sida.training.config import EvaluationPoints
 from workflow.preset.archives import training_data
 from workflow.preset.figure_settings import figure_settings
 from workflow.preset.paths import Paths
