@@ -1,7 +1,7 @@
 """Settings of trainings: of teachers, of students (recipes), and of the evaluations during a training.
 
 :mod:`sida.training.identity` says which of them decide a result. A setting of a recipe that is null takes the method's
-value (:data:`OFFICIAL`); :func:`sida.methods.resolve.resolve_recipe` makes the one object in which all have values.
+value (:data:`UNRESOLVED`); :func:`sida.methods.resolve.resolve_recipe` makes the one object in which all have values.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ else:
 
 
 #: Default of such a setting: null until it is resolved.
-OFFICIAL: Any = None
+UNRESOLVED: Any = None
 #: Settings that do not decide the result.
 EXCLUDED_FROM_DIGEST = {
     "state_minutes", "pictures", "loggers", "on_divergence", "shard", "checkpointing", "recompute", "cuda_graphs",
@@ -328,33 +328,33 @@ class Recipe(TrainingSettings):
     """
 
     fake_score_lr: Positive | None = None
-    betas: Official[tuple[Beta, Beta]] = OFFICIAL
+    betas: Official[tuple[Beta, Beta]] = UNRESOLVED
     generator_betas: tuple[Beta, Beta] | None = None
-    eps: Official[Positive] = OFFICIAL
+    eps: Official[Positive] = UNRESOLVED
     t_max: Annotated[float, Range(above=0, most=1000)] = 800.0
-    init_sigma: Official[Positive] = OFFICIAL
-    P_mean: Official[Finite] = OFFICIAL
-    P_std: Official[Positive] = OFFICIAL
+    init_sigma: Official[Positive] = UNRESOLVED
+    P_mean: Official[Finite] = UNRESOLVED
+    P_std: Official[Positive] = UNRESOLVED
     lambda_sid: NotNegative = 100.0
     lambda_adv: NotNegative = 0.01
-    lambda_d: Official[NotNegative] = OFFICIAL
+    lambda_d: Official[NotNegative] = UNRESOLVED
     lambda_fake_score: NotNegative = 1.0
-    warmup_kimg: Official[NotNegative] = OFFICIAL
+    warmup_kimg: Official[NotNegative] = UNRESOLVED
     adversarial_kimg: NotNegative = 200.0
-    ema_half_life_kimg: Official[Positive] = OFFICIAL
-    grad_clip_value: Official[NotNegative] = OFFICIAL
+    ema_half_life_kimg: Official[Positive] = UNRESOLVED
+    grad_clip_value: Official[NotNegative] = UNRESOLVED
     dropout: Fraction | None = None
     gamma: Literal["edm", "snr", "constant", "min-snr"] = "edm"
     adversarial_pool: Literal["batch", "sample"] = "batch"
     real_source: str = "data"
     weight_norm: WeightNorm | None = None
     fake_score_weight_norm: WeightNorm | None = None
-    logvar: Official[bool] = OFFICIAL
+    logvar: Official[bool] = UNRESOLVED
     guidance: NotNegative = 1.0
     max_nan_share: Fraction = 0.1
     evaluation: Annotated[dict[str, Any], CheckedAs(RecipeEvaluation)] | None = None
     compile: bool = False
-    fp16: Official[bool] = OFFICIAL
+    fp16: Official[bool] = UNRESOLVED
     half: Literal["float16", "bfloat16"] = "float16"
     kernels: Literal["torch", "fused"] = "torch"
     recompute: bool = False
@@ -384,7 +384,7 @@ class StudentConfig(Recipe, RunConfig):
     teacher: str
     init: str | None = None
     guide: str | None = None
-    alpha: Official[Finite] = OFFICIAL
+    alpha: Official[Finite] = UNRESOLVED
     evaluation: Annotated[dict[str, Any], CheckedAs(EvaluationSettings)] | None = None
 
     def __post_init__(self) -> None:
