@@ -80,13 +80,8 @@ SIDA_EDM2 = {
     **EDM2_COMMON, "real": True, "phases": (100, 200), "weights": (100, 0.01, 100, 1), "clip": (None, None),
     "logvar": True, "norm": ("off", "pre_hook"),
 }  # fmt: skip
-SID_EDM2 = {
-    **SIDA_EDM2,
-    "real": False,
-    "weights": (100, 0.01, 1, 1),
-    "phases": (0, None),
-    "norm": ("in_forward", "in_forward"),
-}
+# SiD reads no λ_adv and λ_d.
+SID_EDM2 = {**SIDA_EDM2, "real": False, "phases": (0, None), "norm": ("in_forward", "in_forward")}
 RECIPES = {
     ("sid", "edm"): {
         **EDM_COMMON, "loss": "SiDLoss", "real": False, "alpha": 1.2, "phases": (0, None), "weights": (100, 0.01, 1, 1),
