@@ -94,7 +94,7 @@ def test_defaults_are_the_official_ones(teacher):
     assert judge.network.lr == pytest.approx(1e-3 * 16 / 17)
     assert judge.network.adam.betas == pytest.approx((0, 0.99 ** (16 / 17)))
     assert (generator.network.lr, generator.network.adam.betas) == (1e-3, (0.0, 0.99))
-    assert (trainer.settings.init_sigma, trainer.settings.ema_half_life_kimg) == (80.0, 500)
+    assert (trainer.recipe.init_sigma, trainer.recipe.ema_half_life_kimg) == (80.0, 500)
     assert [step.weights(64) for step in trainer.steps] == [{"real_or_fake": 64}, {"r1": 16}, {"fooling": 64}]
     assert judge.network.net.augment is None
     assert generator.network.net.init_config["kwargs"]["dropout"] == 0

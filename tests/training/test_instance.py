@@ -64,7 +64,7 @@ def test_defaults_are_gdds_with_which_it_is_compared(teacher):
     config = DistillConfig(**{**INSTANCE, "teacher": teacher, "options": {}})
     trainer = make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
     (step,) = trainer.steps
-    assert (trainer.settings.init_sigma, step.network.adam.betas, step.network.clip_value) == (
+    assert (trainer.recipe.init_sigma, step.network.adam.betas, step.network.clip_value) == (
         80.0,
         (0.0, 0.99),
         None,
