@@ -35,7 +35,6 @@ include: "workflow/rules/rates.smk"
 include: "workflow/rules/outputs.smk"
 include: "workflow/rules/ticks.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/short.smk"
 
 
 # Short, or in need of the internet: run where Snakemake runs and not as jobs of a cluster.

@@ -79,7 +79,7 @@ def test_an_old_student_is_not_shown_after_a_training_that_fails(tmp_path):
     assert "NaN" in run(workspace, *arguments, status=1)
     said = run(workspace, *arguments, status=1)
     assert "NaN" in said
-    assert "results/small/students/sid/network.safetensors is missing after a job that failed" in said
+    assert "results/small/students/sid/network.safetensors: missing or of before a job that failed" in said
     due = {"distill", "measure_0_1", "collect_part", "table"}
     assert due <= planned(workspace, *arguments)
     assert due <= planned(workspace, *arguments[:-1], "results/small/tables/main.tex")
@@ -97,5 +97,5 @@ def test_an_old_student_is_not_shown_after_a_training_that_fails(tmp_path):
 
 
 def test_what_is_said_of_missing_files():
-    assert remark(["a.json"]).startswith("a.json is missing")
-    assert remark(["a", "b", "c"]).startswith("a and 2 other files are missing")
+    assert remark(["a.json"]).startswith("a.json: missing")
+    assert remark(["a", "b", "c"]).startswith("a and 2 other files: missing")

@@ -6,7 +6,8 @@ and with them everything that is made from them. Files that were removed to free
 Snakemake still has the record of the job, with the current settings and inputs.
 
 Snakemake also keeps a record of a failed job with the hashes of its inputs. A changed input, such as temporary shards,
-would then count as the one that was used. This module removes such records.
+would then count as the one that was used. This module removes such records. Files that a job updates get their former
+contents back when it fails, and the time of the failure: this module gives them no time, so they are requested again.
 
 The changed functions of Snakemake are not documented; ``tests/workflow/test_failed_rerun.py`` notices other versions.
 """
@@ -45,7 +46,7 @@ def ask_for_missing(dag_class: Any, left_out: Collection[str] = ()) -> None:
 
 
 def forget_failed(job_class: Any) -> None:
-    """Makes Snakemake remove its records of the files of a failed job.
+    """Makes Snakemake remove its records of the files of a failed job, and take files that are left for old ones.
 
     Args:
         job_class: Snakemake's class of jobs; changed for this process.
@@ -57,25 +58,36 @@ def forget_failed(job_class: Any) -> None:
         await postprocess(job, *args, error=error, **options)
         if error and job.dag.workflow.is_main_process:
             job.dag.workflow.persistence.cleanup(job)
+            for file in job.output:
+                if os.path.exists(file):
+                    os.utime(file, (0, 0))
 
     job_class.postprocess = ended
 
 
-def suggest_targets(dag_class: Any, preset: str, products: Callable[[], Sequence[str]]) -> None:
-    """Makes Snakemake end with one line and the nearest target if the user's target does not exist.
+def find_targets(dag_class: Any, preset: str, results: str, products: Callable[[], Sequence[str]]) -> None:
+    """Makes Snakemake find products by their paths below the preset's folder: ``tables/main.tex``.
+
+    An unknown target ends in one line with the nearest one.
 
     Args:
         dag_class: Snakemake's class of graphs of jobs; changed for this process.
         preset: File of the preset.
-        products: Returns the preset's products below ``results/<preset>``.
+        results: Folder of the preset, ``results/<preset>``.
+        products: Returns the preset's products below that folder.
     """
     init = dag_class.init
 
     @functools.wraps(init)
     async def checked(dag: Any, *args: Any, **options: Any) -> None:
         rules = list(dag.workflow.rules)
-        for target in map(str, dag.targetfiles):
-            if not os.path.exists(target) and not any(rule.is_producer(target) for rule in rules):
+        for target in sorted(map(str, dag.targetfiles)):
+            if target in products():
+                for files in (dag.targetfiles, dag.forcefiles, dag.priorityfiles, dag.untilfiles, dag.omitfiles):
+                    if target in files:
+                        files.remove(target)
+                        files.add(f"{results}/{target}")
+            elif not os.path.exists(target) and not any(rule.is_producer(target) for rule in rules):
                 near = suggestion(target.split("/", 2)[-1] if target.startswith("results/") else target, products())
                 near = near if len(near) < 200 else "; docs/reproduce.md names them"
                 print(f"error: {target}: no target of {preset}{near}", file=sys.stderr)
@@ -86,9 +98,10 @@ def suggest_targets(dag_class: Any, preset: str, products: Callable[[], Sequence
 
 
 async def _due_files(dag: Any, left_out: Collection[str]) -> set[Any]:
-    """Missing inputs of existing products that were not made with the current settings."""
+    """Missing inputs of existing products that were not made with the current settings, and files of failed updates."""
     due: set[Any] = set()
     for job in dag.jobs:
+        due.update(file for file in job.output if os.path.exists(file) and not os.stat(file).st_mtime)
         there = [file for file in job.output if await file.exists()]
         if not there or not any(map(dag.workflow.persistence.metadata, there)):
             continue
@@ -109,7 +122,7 @@ def _is_outdated(dag: Any, maker: Any, products: Collection[Any]) -> bool:
     return any(os.stat(file).st_mtime > made for file in maker.input if os.path.exists(file))
 
 
-def remark(missing: list[str]) -> str:
-    """Message about missing files."""
-    files = f"{missing[0]} and {len(missing) - 1:,} other files are" if len(missing) > 1 else f"{missing[0]} is"
-    return f"{files} missing after a job that failed: made again, with all that is made from it"
+def remark(files: list[str]) -> str:
+    """Message about missing and former files."""
+    more = f" and {len(files) - 1:,} other files" if len(files) > 1 else ""
+    return f"{files[0]}{more}: missing or of before a job that failed; made again, with all that is made from it"

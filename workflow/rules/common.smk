@@ -1,5 +1,6 @@
 # Definitions for all rules - the validated preset, the lists of targets, and the environment of jobs.
 
+import functools
 import os
 import shlex
 import subprocess
@@ -26,7 +27,7 @@ from workflow.planning.watch import watch
 from workflow.preset import Preset
 from workflow.preset.files import read_preset
 from workflow.preset.lock import PresetLock
-from workflow.preset.missing_files import ask_for_missing, forget_failed, suggest_targets
+from workflow.preset.missing_files import ask_for_missing, find_targets, forget_failed
 from workflow.preset.rehearsal import check_preset, unshown_remark
 from workflow.preset.spec_files import SpecFiles, content_digest, with_pictures
 from workflow.preset.startup import check_files, check_folder, check_profile, closed_results, fix_times
@@ -138,7 +139,7 @@ REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
 # Downloads are identified by their hashes, and presets share archives.
 ask_for_missing(DAG, left_out=["fetch", "prepare_data", "encode_data"])
 forget_failed(Job)
-suggest_targets(DAG, PRESET.source, TARGETS.short)
+find_targets(DAG, PRESET.source, RESULTS, functools.cache(TARGETS.short))
 
 
 wildcard_constraints:
