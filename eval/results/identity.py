@@ -94,12 +94,14 @@ def identity_of(
     fields = protocol.get("fields", {})
     facts = dict(fields.get("metrics", {}).get(metric, {}))
     words = _flat(facts | {name: fields.get(name) for name in _OF_IMAGES})
+    dist = fields.get("label_dist", "")
     return Identity(
         protocol=str(protocol.get("name", "")),
         settings=" ".join([words.pop("kind", ""), *(f"{name}={value}" for name, value in sorted(words.items()))]),
         n=fields.get("num_samples", 0),
         seed0=fields.get("seed0"),
-        classes=fields.get("labels") or {"empirical": "data"}.get(dist := fields.get("label_dist", ""), dist),
+        # Counts are those of ``empirical`` classes, and no protocol has them beside another distribution.
+        classes=dist if dist in ("uniform", "balanced") else fields.get("labels") or ("data" if dist else ""),
         resolution=str(fields.get("resolution") or ""),
         reference=reference or "",
         extractor=extractor or "",

@@ -184,13 +184,19 @@ def with_scores(
         paths: Files of :func:`eval.results.exchange.read_numbers`, whose generators are added.
 
     Raises:
-        UserError: A file of another kind, or a name that a row of the sheet has.
+        UserError: A file of another kind, without a metric of the table, or a name that a row of the sheet has.
     """
     rows, runs = list(measured.rows), dict(sheet or {})
     if sheet is None:
         runs, sheet = _added_runs(measured, measured.source), {}
+    wanted = {column.metric: None for column in layout.columns if column.metric}
     for path in paths:
         added = read_numbers(path)
+        if wanted and not wanted.keys() & {row.metric for row in added.rows}:
+            raise UserError(
+                f"{path}: none of the table's metrics ({', '.join(wanted)}), but {', '.join(added.metrics)}; score the "
+                "images under the protocol of the table"
+            )
         for name, run in _added_runs(added, path).items():
             if name in runs or name in measured.runs:
                 raise UserError(f"{path}: a row is already called '{name}'; score the images under another --name")

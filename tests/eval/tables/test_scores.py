@@ -155,6 +155,8 @@ def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path
         ({"seeds": [0, 49999]}, "seeds: [0, 49999] are not those of trial 1"),
         ({"seeds": [0, 49999], "seed0": None}, "trials 0 and 1 have equal or overlapping seeds"),
         ({"step": 0}, "all 2 trials have the value 1.9"),
+        ({"dist": "uniform"}, "classes: uniform != "),
+        ({"key": "fd"}, "none of the table's metrics (fid"),
     ],
 )
 def test_invented_records_find_no_place_in_table_1(folder, tmp_path, capsys, change, words):
@@ -163,15 +165,16 @@ def test_invented_records_find_no_place_in_table_1(folder, tmp_path, capsys, cha
     weights = change.get("weights", load_registry()["inception"].sha256)
     reference = {"name": "x", "sha256": change.get("reference", digest_of(pinned.reference))}
     fields = {"num_samples": n, "seed0": change.get("seed0", 0), "resolution": 32, "channels": 3, "allow_tf32": False}
-    fields |= {"label_dist": "empirical", "labels": pinned.classes, "quantisation": "truncate"}
-    fields |= {"metrics": {"fid": {"kind": "frechet", "extractor": name, "cov_ddof": 0}}}
+    key, dist = change.get("key", "fid"), change.get("dist", "empirical")
+    fields |= {"label_dist": dist, "labels": pinned.classes, "quantisation": "truncate"}
+    fields |= {"metrics": {key: {"kind": "frechet", "extractor": name, "cov_ddof": 0}}}
     record = load_spec(str(folder / "Mine.json"))
     for trial in record["measurements"]:
         number = trial["trial"]
         trial |= {"n": change.get("n", n), "seeds": change.get("seeds", [number * n, (number + 1) * n - 1]), "nfe": 1}
-        trial |= {"metrics": {"fid": 1.9 + change.get("step", 0.001) * number}, "details": {}, "family": "One Step"}
+        trial |= {"metrics": {key: 1.9 + change.get("step", 0.001) * number}, "details": {}, "family": "One Step"}
         trial |= {"protocol": {"name": "cifar10", "fields": fields}, "extractors": {name: weights}}
-        trial |= {"metric_references": {"fid": reference}, "reference": reference}
+        trial |= {"metric_references": {key: reference}, "reference": reference}
     write_hashed_json(tmp_path / "mine.json", record)
     out = tmp_path / "t.tex"
     done = main(["table", "--layout", "table1", "--add", str(tmp_path / "mine.json"), "--out", str(out)])
