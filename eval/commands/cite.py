@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
         entry = (
             f"author = {{{authors}}},\n  title = {{{about['title']}}},\n  year = {{{str(about['date-released'])[:4]}}}"
         )
+        # The address of the repository has one place: `repository-code` of CITATION.cff.
+        entry += f",\n  url = {{{about['repository-code']}}}" if "repository-code" in about else ""
         print(f"@software{{sida_repro,\n  {entry}, version = {{{code_version()}}}}}\n")
     keys = [*_ALWAYS, *_METRICS] if not args.names else []
     for name in args.names:

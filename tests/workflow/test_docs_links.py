@@ -192,4 +192,12 @@ def test_pages_of_the_site_have_the_files_that_they_link(tmp_path):
     pages = write_pages(tmp_path / "pages")
     assert {page.name for page in pages} >= {"README.md", "python.md", "sampling.md"}
     assert (tmp_path / "pages/studies/demo/preset.yaml").is_file()
+    # The search finds pages with a newcomer's words first, and the reference last.
+    boosts = {"docs/faq.md": "boost: 4", "docs/add-a-method.md": "boost: 4", "api/sida/sampling.md": "boost: 0.1"}
+    for name, boost in boosts.items():
+        assert boost in (tmp_path / "pages" / name).read_text(encoding="utf-8").partition("\n# ")[0]
+    gallery = (tmp_path / "pages/gallery.md").read_text(encoding="utf-8")
+    for picture in (ROOT / "studies").rglob("*.png"):
+        assert f"({picture.relative_to(ROOT)})" in gallery
+        assert (tmp_path / "pages" / picture.relative_to(ROOT)).is_file()
     assert "[sida.sampling](sida/sampling.md): From seeds to images" in (tmp_path / "pages/api/README.md").read_text()

@@ -16,6 +16,8 @@ from sida.files.atomic import write_text
 #: Packages whose docstrings become the reference.
 _PACKAGES = ("sida", "eval", "workflow")
 _STYLE = "docs/images/site.css"
+#: Pages with a newcomer's words, first in the search; the reference of the API is last.
+_FIRST = ("docs/faq.md", "docs/add-a-method.md")
 _LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 _CODE = re.compile(r"(^```.*?^```|^(?: {4}|\t)[^\n]*$)", re.M | re.S)
 
@@ -34,9 +36,28 @@ def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
     pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "studies").rglob("*.md")]
     pages += [root / "config" / "README.md", root / "tests" / "golden" / "README.md"]
     for page in pages:
-        write_text(out / page.relative_to(root), _with_links(page.read_text(encoding="utf-8"), page, root, out))
+        name = page.relative_to(root)
+        opening = "---\nsearch: {boost: 4}\n---\n" if name.as_posix() in _FIRST else ""
+        write_text(out / name, opening + _with_links(page.read_text(encoding="utf-8"), page, root, out))
+    write_text(out / "gallery.md", _gallery(root, out))
     shutil.copyfile(root / _STYLE, out / _STYLE)
     return pages + _reference(out, root)
+
+
+def _gallery(root: Path, out: Path) -> str:
+    """A page with all pictures of the studies, each study under a link to its page; copies the pictures."""
+    lines = ["# Gallery", "", "All figures of the studies; each name leads to the page that explains them.", ""]
+    folders: dict[Path, list[Path]] = {}
+    for picture in sorted((root / "studies").rglob("*.png")):
+        folders.setdefault(picture.parent.relative_to(root), []).append(picture.relative_to(root))
+    for folder, pictures in folders.items():
+        page = next((f for f in (folder, *folder.parents) if (root / f / "README.md").is_file()), Path())
+        lines += [f"## [{folder.relative_to('studies')}]({page.as_posix()}/README.md)", ""]
+        for picture in pictures:
+            (out / picture).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / picture, out / picture)
+            lines += [f"![{picture.stem}]({picture.as_posix()})", ""]
+    return "\n".join(lines)
 
 
 def _with_links(text: str, page: Path, root: Path, out: Path) -> str:
