@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   sida score digits.zip --protocol digits --num-samples 1000
   sida score cifar10-uncond-sida-a1 --like table1                  (an id of `sida assets list`)
   sida score results/demo/students/sida-a1.0 --like main           (the folder of a run or of `sida export`)
+  sida score generator.pt --latent 128 --like table1               (TorchScript, a program: needs SIDA_ALLOW_CODE)
   sida score teacher.safetensors --sampler heun:18 --protocol digits --trials 1
   sida score a/ --against b.zip                    (two sets, as torch-fidelity; --protocol pair-clean: as clean-fid)
   sida table table1 --add row.json --plain --bib refs.bib          (then prints the row for a paper)
@@ -46,10 +47,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="network file (.safetensors), published .pkl, asset id, or address",
     )
     scored.add_argument("--function", type=_function, metavar="MODULE:NAME", help="Python function of a list of seeds")
+    parser.add_argument(
+        "--latent", metavar="SHAPE", help="latents of a TorchScript file, such as 128 or 3x32x32; needs a permission"
+    )
     parser.add_argument("--sampler", metavar="TEXT", help="of --network, as for sida sample (default: one_step)")
     parser.add_argument("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
     parser.add_argument(
-        "--against", metavar="PATH", help="images in the place of the protocol's references (default protocol: pair)"
+        "--against",
+        type=existing("--against", pictures=True),
+        metavar="PATH",
+        help="images in the place of the protocol's references (default protocol: pair)",
     )
     parser.add_argument("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
     parser.add_argument(
@@ -90,13 +97,17 @@ def run(args: argparse.Namespace) -> int:
     """Scores the images and prints the result."""
     from sida.errors import UserError
 
-    if not (args.protocol or args.like):
-        raise UserError("score: name a table (--like table1) or a protocol (--protocol cifar10)")
+    if not (args.protocol or args.like or args.against):
+        raise UserError(
+            "score: name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
+        )
 
     import json
+    from pathlib import Path
 
     from eval.commands._options import check_output, extractor_options, pairs
     from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
+    from eval.measuring.sources import ScriptedGenerator, is_torchscript
     from eval.results.exchange import exchanged
     from eval.tables.scores import latex_row, row_columns, table_protocol
     from sida.config.mapping import load_spec
@@ -108,23 +119,28 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.out, "--out")
     check_output(args.latex, "--latex")
     network = args.network or (args.source if args.source and names_network(args.source) else None)
-    if args.sampler and not network:
+    scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))
+    if scripted and not args.latent:
+        raise UserError(f"{network}: a TorchScript file takes latents; add --latent SHAPE, such as --latent 128")
+    if args.latent and not scripted:
+        raise UserError("--latent: is for TorchScript files; leave it out")
+    if args.sampler and (scripted or not network):
         raise UserError("--sampler: is for networks; leave it out")
     table = args.table or args.like
     if args.against and (table or args.latex):
         raise UserError(
             "--against: a comparison of two sets is no row of a table; leave --like, --table and --latex out"
         )
-    if not (args.protocol or args.like or args.against):
-        raise UserError(
-            "score: name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
-        )
     protocol = args.protocol or (table_protocol(args.like) if args.like else "pair")
     if not args.against:
         row_columns(chosen_protocol(protocol, args.num_samples, args.fast), table)
     images = args.source or args.images or args.function
     nfe, family = args.nfe, args.family
-    if network:
+    label, device = args.name, open_device(args.device)
+    if scripted:
+        shape = [whole("--latent", 1)(part) for part in args.latent.split("x")]
+        images, label = ScriptedGenerator(str(network), shape, device), label or Path(str(network)).stem
+    elif network:
         images = NetworkFile(str(network_file(network)), read_sampler(args.sampler or "one_step", "--sampler"))
         nfe = nfe or images.sampler.nfe
     if args.like and family is None and (nfe or 1) == 1:
@@ -134,14 +150,14 @@ def run(args: argparse.Namespace) -> int:
         protocol,
         trials=args.trials,
         num_samples=args.num_samples,
-        name=args.name,
+        name=label,
         allow_duplicates=args.allow_duplicates,
         fast=args.fast,
         against=args.against,
         dataset=load_spec(args.dataset, "--dataset") if args.dataset else None,
         references=pairs(args.reference, "--reference"),
         extractors=extractor_options(args.extractor_option),
-        device=open_device(args.device),
+        device=device,
         batch_size=args.batch_size,
         family=family or "",
         nfe=nfe,

@@ -346,7 +346,8 @@ def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]
         return label, fields | {"device": images.device}
     if isinstance(images, NetworkFile):
         path, sampler = Path(images.path), images.sampler
-        label = path.parent.name if path.stem == "network" and path.parent.name else path.stem
+        folder = path.parent.parent if path.parent.name == "generator" else path.parent  # that of `sida export`
+        label = folder.name if path.stem == "network" and folder.name else path.stem
         fields = {"method": "external", "sampler": sampler.given(), "nfe": sampler.nfe}
         return label, fields | {"network": str(path), "guide": images.guide, "vae": images.vae}
     repeats = {"allow_duplicates": allow_duplicates}

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import functools
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
+
+import torch
 
 from eval.measuring.outside import Duplicates, as_batch
 from eval.measuring.pipeline import ImageBatch
 from eval.measuring.references import data_digest
-from sida.config.plugins import code_sha256, load_object
+from sida.config.plugins import check_code_path, code_sha256, load_object
 from sida.config.samplers import Sampler, read_sampler
 from sida.errors import UserError
 from sida.files.atomic import by_content, sha256_file
 from sida.networks.checkpoint import load_network
 from sida.sampling import NO_CLASS, Drawer, Samples
 from sida.sampling.networks import decoder_digest
+from sida.sampling.samplers import to_uint8
+from sida.sampling.seeds import latents_for_seeds
 
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
@@ -103,7 +109,8 @@ class CallableSource:
     def identity(self) -> dict[str, Any]:
         """Name, arguments (files among them by their bytes) and source file of the callable."""
         source = code_sha256(self._module, self._function)
-        return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source}
+        facts = getattr(self._function, "facts", {}) if isinstance(self._function, ScriptedGenerator) else {}
+        return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source, **facts}
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Calls the function and checks what it returns; the first batch is drawn twice.
@@ -131,6 +138,50 @@ class CallableSource:
 
     def _draw(self, seeds: range) -> ImageBatch:
         return as_batch(self._function(list(seeds), **self.kwargs), len(seeds), self.name)
+
+
+class ScriptedGenerator:
+    """A TorchScript file as a function of seeds: ``file(z)`` gives images in [-1, 1], or uint8, for normal latents z.
+
+    Args:
+        path: The file, a program: it needs the user's permission.
+        latent: Shape of the latents of one image; seed s draws its own.
+        device: Torch device.
+
+    Raises:
+        UserError: No permission, or a damaged file.
+    """
+
+    def __init__(self, path: str | Path, latent: Sequence[int], device: str = "cpu") -> None:
+        from eval.features.inception import load_torchscript
+
+        check_code_path(path, "a TorchScript file, a program")
+        self.path, self._latent, self._device = Path(path), tuple(latent), device
+        self._net = load_torchscript(self.path, torch.device(device))
+        #: Part of the identity of the images.
+        self.facts = {"script_sha256": sha256_file(self.path), "latent": list(self._latent)}
+
+    def __call__(self, seeds: Sequence[int]) -> torch.Tensor:
+        """Images of the seeds."""
+        try:
+            with torch.inference_mode():
+                images = self._net(latents_for_seeds(seeds, self._latent).to(self._device))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1][:200]
+            raise UserError(
+                f"{self.path}: fails on latents {self._latent} ({reason}); give others by --latent"
+            ) from None
+        if not isinstance(images, torch.Tensor):
+            raise UserError(f"{self.path}: must return a tensor of images, got {type(images).__name__}")
+        return images if images.dtype == torch.uint8 else to_uint8(images)
+
+
+def is_torchscript(path: str | Path) -> bool:
+    """Whether a file is a TorchScript archive, told from one of ``torch.save`` by its code."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 @dataclass

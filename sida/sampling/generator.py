@@ -76,8 +76,9 @@ class LoadedGenerator:
             UserError: A text as number, no image asked for, a negative seed, a class that the network does not have,
                 or a broken network.
         """
-        if isinstance(count, (str, bytes)):
-            raise UserError(f"sample: takes a number of images or a list of seeds, got the text {count!r}")
+        if isinstance(count, (str, bytes, float)):
+            kind = "number" if isinstance(count, float) else "text"
+            raise UserError(f"sample: takes a whole number of images or a list of seeds, got the {kind} {count!r}")
         seeds = range(seed, seed + int(count)) if isinstance(count, (int, np.integer)) else [int(one) for one in count]
         if not seeds or min(seeds) < 0:
             raise UserError(f"sample: takes at least one image and no negative seed, got {count} from seed {seed}")

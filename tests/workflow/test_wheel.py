@@ -14,9 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pypdf
 import pytest
 from packaging.requirements import Requirement
 
+from eval.report.pdflatex import missing_latex
 from sida.config.resources import ROOT
 from tests.test_python import write_network
 
@@ -54,7 +56,7 @@ class Installed:
             env=environment | {"SIDA_CACHE": str(self.here / "cache")},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
         )
 
 
@@ -90,6 +92,57 @@ def refusal(installed, *options: str) -> str:
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     return result.stderr
+
+
+def test_a_function_without_downloads_ends_in_one_line_for_table_1(installed, monkeypatch):
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    (installed.here / "noise.py").write_text(
+        "import numpy as np\n\ndef sample(seeds):\n"
+        "    return np.stack([np.random.default_rng(s).integers(0, 256, (3, 32, 32), np.uint8) for s in seeds])\n"
+    )
+    result = installed.run("sida", "score", "noise:sample", "--like", "table1", "--out", "row.json")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith("sida assets fetch --protocol cifar10\n")
+    assert not (installed.here / "row.json").exists()
+
+
+#: A stranger's function: the network of the demo's SiDA, with the classes of the digits.
+FUNCTION = """
+import torch
+from sida.data import load_dataset
+from sida.networks.checkpoint import load_network
+from sida.sampling import generate
+
+net, _ = load_network({network!r})
+digits = load_dataset({{"name": "digits", "kind": "digits"}})
+
+
+def sample(seeds):
+    parts = list(generate(net, seeds, batch_size=250, class_labels="empirical", dataset=digits))
+    return torch.cat([part.images for part in parts]), torch.cat([part.classes for part in parts])
+"""
+
+
+@pytest.mark.slow
+def test_a_function_becomes_a_row_of_a_paper_in_three_commands(installed):
+    network = ROOT / "studies/demo/stored/students/sida-a1.0/network.safetensors"
+    (installed.here / "mine.py").write_text(FUNCTION.format(network=str(network)))
+    scored = installed.run("sida", "score", "mine:sample", "--like", "main", "--name", "SiDA", "--out", "row.json")
+    assert scored.returncode == 0, scored.stderr
+    assert "plan: 25,000 images" in scored.stderr
+    row = installed.run("sida", "table", "main", "--add", "row.json", "--plain", "--bib", "refs.bib").stdout
+    assert r"$4.73 \pm 0.16$" in row
+    assert r"\cite{" in row
+    assert "@article{zhou2024sida," in (installed.here / "refs.bib").read_text()
+    if missing_latex() is None:
+        lines = [line for line in row.splitlines() if not line.startswith("%")]
+        columns = "l" * (1 + max(line.count(" & ") for line in lines))
+        body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", *lines, r"\end{tabular}"])
+        (installed.here / "row.tex").write_text(rf"\documentclass{{article}}\begin{{document}}{body}\end{{document}}")
+        subprocess.run(["pdflatex", "-interaction=batchmode", "row.tex"], cwd=installed.here, check=False)
+        assert "4.73 ± 0.16" in pypdf.PdfReader(installed.here / "row.pdf").pages[0].extract_text()
 
 
 def test_registry_layouts_and_published_numbers_travel(installed):

@@ -655,3 +655,26 @@ def test_a_comparison_of_two_sets_has_an_identity_that_no_table_takes(halves, tm
     assert "large.npy" in capsys.readouterr().err
     assert main(["score", str(halves / "a.npz"), "--protocol", "pair", "--num-samples", "99"]) == 1
     assert "--against" in capsys.readouterr().err
+
+
+def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, capsys):
+    class Generator(torch.nn.Module):
+        def forward(self, z):
+            return torch.tanh(z).reshape(-1, 1, 8, 8)
+
+    path = tmp_path / "mine.pt"
+    torch.jit.trace(Generator(), torch.zeros(1, 64)).save(path)
+    command = ["score", str(path), "--protocol", "digits", "--num-samples", "20", "--trials", "1"]
+    monkeypatch.setenv("SIDA_ALLOW_CODE", "")
+    faults = {(): "--latent SHAPE", ("--latent", "64"): "SIDA_ALLOW_CODE", ("--latent", "x"): "--latent"}
+    for options, fault in faults.items():
+        assert main([*command, *options]) == 1
+        assert fault in capsys.readouterr().err
+    monkeypatch.setenv("SIDA_ALLOW_CODE", str(path))
+    assert main([*command, "--latent", "64"]) == 0
+    assert capsys.readouterr().out.startswith("mine: protocol 'digits-n20'")
+    assert main([*command, "--latent", "65"]) == 1
+    assert "(65,)" in capsys.readouterr().err
+    torch.save(Generator().state_dict() | {"w": torch.zeros(2)}, tmp_path / "plain.pt")
+    assert main(["score", str(tmp_path / "plain.pt"), "--protocol", "digits", "--latent", "64"]) == 1
+    assert "TorchScript" in capsys.readouterr().err
