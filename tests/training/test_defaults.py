@@ -14,7 +14,6 @@ from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.methods import METHODS, distill
 from sida.methods.build import Parts
-from sida.methods.distillation import make_trainer
 from sida.methods.distiller import LAMBDAS
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import architecture, build_network, family_of
@@ -22,7 +21,7 @@ from sida.networks.checkpoint import load_network, save_network
 from sida.training.averages import Average, write_network
 from sida.training.identity import run_metadata
 from sida.training.optimized_network import OptimizedNetwork
-from tests.training.toy import DATASET, NETWORK, resolved
+from tests.training.toy import DATASET, NETWORK, student_trainer
 
 CPU = torch.device("cpu")
 EDM2 = {
@@ -54,7 +53,7 @@ def config_for(teacher: str, method: str, **settings) -> DistillConfig:
 
 def recipe(config: DistillConfig) -> dict[str, object]:
     """What a run would really do."""
-    distiller = make_trainer(resolved(config), load_dataset(config.dataset), CPU)
+    distiller = student_trainer(config)
     loss, nets = distiller.loss, (distiller.fake_score.net, distiller.generator.net)
     return {
         "loss": type(loss).__name__, "real": loss.uses_real_images, "alpha": loss.alpha,

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from sida.cli.main import main
-from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.methods.distillation import make_trainer, student_digest
+from sida.methods.distillation import student_digest
 from sida.methods.gdd import INNATE, freeze_innate
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
@@ -20,9 +19,18 @@ from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.training import train_teacher
 from sida.training.state import StateStore
 from tests.training.processes import said, together
-from tests.training.toy import GIVEN, NETWORK, STUDENT, TEACHER, as_json, interrupt_after, of_method, resolved, results
+from tests.training.toy import (
+    GIVEN,
+    NETWORK,
+    STUDENT,
+    TEACHER,
+    as_json,
+    interrupt_after,
+    of_method,
+    results,
+    student_trainer,
+)
 
-CPU = torch.device("cpu")
 GDD = {
     **of_method("gdd", STUDENT), "total_kimg": 0.32, "warmup_kimg": None, "evaluation": None, "augment": None,
     "options": {"backbones": ["digits"], "r1_interval": 4},
@@ -45,7 +53,7 @@ def teacher(tmp_path_factory):
 
 def trainer_of(spec):
     config = DistillConfig(**spec)
-    return make_trainer(resolved(config), load_dataset(config.dataset), CPU)
+    return student_trainer(config)
 
 
 def state_of(folder):

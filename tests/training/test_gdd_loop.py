@@ -13,13 +13,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sida.data import load_dataset
 from sida.files.tensors import torch_dtypes
-from sida.methods.distillation import make_trainer
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
-from tests.training.toy import NETWORK, STUDENT, of_method, resolved
+from tests.training.toy import NETWORK, STUDENT, of_method, student_trainer
 
 IMAGES, INTERVAL, GAMMA, RATE, SIGMA = 16, 2, 0.3, 1e-3, 80.0
 
@@ -156,7 +154,7 @@ def test_four_iterations_equal_the_official_loop(teacher, float64):
         "ema_rampup_ratio": 0.05, "options": options,
     }  # fmt: skip
     config = DistillConfig(**spec)
-    trainer = make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
+    trainer = student_trainer(config)
     plain, source = PlainGDD(trainer), torch.Generator().manual_seed(0)
     normal = lambda: torch.randn(IMAGES, 1, 8, 8, generator=source)
     for nimg in range(0, 4 * IMAGES, IMAGES):

@@ -6,16 +6,14 @@ import pytest
 import torch
 
 from sida.cli.main import main
-from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.methods.distillation import make_trainer
 from sida.methods.instance import InstanceLoss
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import heun, latents_for_seeds, one_step
 from sida.training import train_teacher
-from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, of_method, resolved, results
+from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, of_method, results, student_trainer
 
 INSTANCE = {
     **of_method("instance", STUDENT), "total_kimg": 0.32, "warmup_kimg": None,
@@ -62,7 +60,7 @@ def test_images_come_nearer_to_the_teachers(tmp_path, teacher):
 
 def test_defaults_are_gdds_with_which_it_is_compared(teacher):
     config = DistillConfig(**{**INSTANCE, "teacher": teacher, "options": {}})
-    trainer = make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
+    trainer = student_trainer(config)
     (step,) = trainer.steps
     assert (trainer.recipe.init_sigma, step.network.adam.betas, step.network.clip_value) == (
         80.0,

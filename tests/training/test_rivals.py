@@ -11,10 +11,8 @@ import yaml
 
 from sida.cli.main import main
 from sida.config.resources import ROOT
-from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.methods.distillation import make_trainer
 from sida.methods.ect import stage_at
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network, read_metadata
@@ -23,9 +21,8 @@ from sida.training.process import prepare_process
 from tests.golden.vectors import load
 from tests.training import plain_rivals
 from tests.training.processes import said, together
-from tests.training.toy import SID_STUDENT, TEACHER, as_json, interrupt_after, resolved, results
+from tests.training.toy import SID_STUDENT, TEACHER, as_json, interrupt_after, results, student_trainer
 
-CPU = torch.device("cpu")
 COMMON = {
     **{key: value for key, value in SID_STUDENT.items() if key not in ("augment", "grad_clip_value")},
     "total_kimg": 0.08, "warmup_kimg": 0, "evaluation": None, "snapshot_kimg": None,
@@ -58,7 +55,7 @@ def spec_of(method, teacher, **more):
 def trainer_of(spec):
     prepare_process(1)
     config = DistillConfig(**spec)
-    return make_trainer(resolved(config), load_dataset(config.dataset), CPU)
+    return student_trainer(config)
 
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.999))

@@ -18,7 +18,6 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
-from sida.methods.distillation import make_trainer
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import latents_for_seeds, one_step
@@ -35,8 +34,8 @@ from tests.training.toy import (
     as_json,
     fork,
     interrupt_after,
-    resolved,
     results,
+    student_trainer,
     wait,
 )
 
@@ -340,7 +339,7 @@ def test_seed_and_thread_free_settings_decide_the_result(tmp_path, uninterrupted
 def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
     init = str(uninterrupted / "network.safetensors")
     config = DistillConfig(**{**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
-    distiller = make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
+    distiller = student_trainer(config)
     sources = {"teacher": load_network(teacher)[0], "init": load_network(init)[0]}
     z = latents_for_seeds(range(4), (1, 8, 8))
     labels = torch.eye(10)[:4]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.methods.distillation import make_trainer, student_digest
+from sida.methods.distillation import student_digest
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks.checkpoint import load_network
 from sida.training import train_teacher
 from sida.training.process import prepare_process
-from tests.training.toy import NETWORK, STUDENT, TEACHER, interrupt_after, resolved, results
+from tests.training.toy import NETWORK, STUDENT, TEACHER, interrupt_after, results, student_trainer
 from workflow.planning.steps import student_cost
 
 OTHERS = ("separate", "teacher")
@@ -35,7 +34,7 @@ def after_one_iteration(teacher, chosen, **more):
     prepare_process(1)
     spec = {**spec_of(teacher, chosen, augment=None, dropout=0, **more), "batch_gpu": None}
     config = DistillConfig(**{key: value for key, value in spec.items() if key != "snapshot_kimg"})
-    trainer = make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
+    trainer = student_trainer(config)
     source = torch.Generator().manual_seed(1)
     real = torch.rand(16, 1, 8, 8, generator=source) * 2 - 1
     labels = torch.eye(10)[torch.randint(10, (16,), generator=source)]

@@ -13,12 +13,12 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.losses import EDM2SiDALoss
 from sida.methods import distill
-from sida.methods.distillation import GeneratedBatches, make_batches, make_trainer
+from sida.methods.distillation import GeneratedBatches, make_batches
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network
 from sida.training import train_teacher
-from tests.training.toy import SID_STUDENT, STUDENT, TEACHER, of_method, resolved
+from tests.training.toy import SID_STUDENT, STUDENT, TEACHER, of_method, student_trainer
 
 CPU = torch.device("cpu")
 SHORT = {**STUDENT, "total_kimg": 0.16, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
@@ -62,7 +62,7 @@ def test_sid_restarts_from_a_generator_without_the_adversarial_term(tmp_path, te
         "init": student,
     }
     config = DistillConfig(**spec)
-    distiller = make_trainer(resolved(config), load_dataset(config.dataset), CPU)
+    distiller = student_trainer(config)
     assert torch.equal(distiller.generator.flat.vector, weights(student))
     assert torch.equal(distiller.fake_score.flat.vector, weights(teacher))
     distill(spec, tmp_path)
@@ -129,7 +129,7 @@ def test_defaults_are_the_papers(tmp_path, teacher, student):
 def test_edm2_students_learn(tmp_path, edm2_teacher, method):
     spec = {**of_method(method, SHORT), "teacher": edm2_teacher, "augment": None}
     config = DistillConfig(**spec)
-    distiller = make_trainer(resolved(config), load_dataset(config.dataset), CPU)
+    distiller = student_trainer(config)
     assert isinstance(distiller.loss, EDM2SiDALoss)
     assert (distiller.loss.P_mean, distiller.loss.P_std, distiller.loss.return_logvar) == (-0.4, 1.0, True)
     distill(spec, tmp_path)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
+from sida.methods.distillation import make_trainer
 from sida.methods.resolve import recipe_of, resolve_recipe
 from sida.networks.checkpoint import read_metadata
 from sida.training.logs import IterationRecord
@@ -200,3 +202,8 @@ def recipe(**given):
 def resolved(config):
     """The configuration with all defaults of its method and teacher."""
     return resolve_recipe(config, read_metadata(config.teacher)["network"])
+
+
+def student_trainer(config):
+    """The trainer of a configuration on the CPU, without batches."""
+    return make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
