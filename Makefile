@@ -57,6 +57,7 @@ extras: $(STAMP) ## also the packages of optional extras: site, notebooks, track
 
 peers: $(STAMP) ## also the other tools that `python -m benchmarks peers` compares with
 	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/peers.lock
+	@rm -rf $(VENV)/lib/python3*/site-packages/tests # torch-fidelity's own tests, which would hide those of this folder
 
 docs: extras ## build the site from docs/ and the docstrings into site/ (strictly: a broken link is an error)
 	@$(BIN)/python -m workflow.docs.site build/pages

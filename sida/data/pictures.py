@@ -6,19 +6,24 @@ a list of formats only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
 import struct
 import threading
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sida.errors import UserError
 from sida.files.archives import FORMATS, Files, open_files, refuse_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 #: Limit of pixels; the largest photograph of ImageNet has 61 million.
 MOST_PIXELS = 1 << 26
@@ -66,7 +71,29 @@ class PixelSum:
     """
 
     def __init__(self, path: str, size: int) -> None:
-        self._path, self._left, self._lock = path, MOST_SUM + PIXELS_PER_BYTE * size, threading.Lock()
+        self._path, self._left = path, MOST_SUM + PIXELS_PER_BYTE * size
+        self._free, self._changed = MOST_PIXELS, threading.Condition()
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[Callable[[int], None]]:
+        """Yields :meth:`add` for one picture, which waits until the turns of all threads have at most the pixels of one
+        of the largest pictures.
+        """
+        held = 0
+
+        def add(pixels: int) -> None:
+            nonlocal held
+            self.add(pixels)
+            with self._changed:
+                self._changed.wait_for(lambda: pixels <= self._free)
+                self._free -= (held := pixels)
+
+        try:
+            yield add
+        finally:
+            with self._changed:
+                self._free += held
+                self._changed.notify_all()
 
     def add(self, pixels: int) -> None:
         """Counts pixels before they are decoded.
@@ -74,7 +101,7 @@ class PixelSum:
         Raises:
             UserError: The pictures have too many.
         """
-        with self._lock:
+        with self._changed:
             self._left -= pixels
         if self._left < 0:
             raise UserError(
@@ -89,7 +116,7 @@ def open_picture(
     whole: bool = False,
     load: bool = True,
     size: tuple[int, int] | None = None,
-    total: PixelSum | None = None,
+    add: Callable[[int], None] | None = None,
 ) -> Any:
     """Decodes the first frame of a picture of one of :data:`FORMATS`.
 
@@ -99,7 +126,7 @@ def open_picture(
         whole: Whether to refuse a picture that Pillow would truncate to 8 bits per value or to one frame.
         load: Whether to decode its pixels; else only the header is read.
         size: Width and height of the pictures that are decoded; of others only the header is read.
-        total: Sum to which its pixels are added before they are decoded.
+        add: Called with its number of pixels before they are decoded (:class:`PixelSum`).
 
     Returns:
         A ``PIL.Image.Image``; ``format`` is Pillow's name of the format.
@@ -118,8 +145,8 @@ def open_picture(
         if work > MOST_PIXELS:
             often = f" in {scans} scans" if scans > _FREE_SCANS else ""
             raise ValueError(f"{width}×{height} pixels{often} are more than {MOST_PIXELS:,}")
-        if total is not None:
-            total.add(work)
+        if add is not None:
+            add(work)
         picture = opened()
         lost = _lost(picture) if whole else None
         if load and size in (None, picture.size):
@@ -214,8 +241,8 @@ def _check_strips(content: bytes, order: str) -> None:
             raise ValueError(f"a TIFF of {count:,} strips, more than {MOST_STRIPS:,}")
 
 
-def encode_png(pixels: np.ndarray, compress_level: int = -1) -> bytes:
-    """Encodes uint8 ``(H, W)`` or ``(H, W, C)`` with 1 or 3 channels as a PNG file.
+def encode_png(pixels: np.ndarray | Image, compress_level: int = -1) -> bytes:
+    """Encodes uint8 ``(H, W)`` or ``(H, W, C)`` with 1 or 3 channels, or an image's pixels, as a PNG file.
 
     Args:
         pixels: The picture.
@@ -223,8 +250,9 @@ def encode_png(pixels: np.ndarray, compress_level: int = -1) -> bytes:
     """
     from PIL import Image
 
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
+    if isinstance(pixels, np.ndarray):
+        pixels = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels))
+    pixels.info.clear()  # a profile or transparency of the source would be written, too
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format="PNG", compress_level=compress_level)
+    pixels.save(stream, format="PNG", compress_level=compress_level)
     return stream.getvalue()

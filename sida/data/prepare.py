@@ -211,10 +211,11 @@ class _PictureJob:
 
     def __call__(self) -> PreparedPicture:
         where = self.files.where(self.member)
-        picture = open_picture(self.files.read(self.member), where, total=self.total)
-        pixels = to_square(picture, self.transform, self.resolution, self.channels, where)
-        kind = _MODES.get(picture.mode, picture.mode)
-        return encode_png(pixels, 0), kind, pixels.shape[1::-1] != picture.size
+        with self.total.turn() as add:
+            picture = open_picture(self.files.read(self.member), where, add=add)
+            square = to_square(picture, self.transform, self.resolution, self.channels, where)
+            kind = _MODES.get(picture.mode, picture.mode)
+            return encode_png(square, 0), kind, square.size != picture.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +278,7 @@ def _result(future: Future[PreparedPicture]) -> PreparedPicture | UserError:
     try:
         return future.result()
     except UserError as error:
-        return error
+        return error.with_traceback(None)  # its frames hold a picture
 
 
 def _png_shape(png: bytes) -> tuple[int, int, int]:

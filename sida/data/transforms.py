@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-
 from sida.config.datasets import Transform
 from sida.data.pictures import MOST_PIXELS
 from sida.errors import UserError
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 TRANSFORMS: tuple[str, ...] = get_args(Transform)
 
 
-def to_square(picture: Image, transform: str, resolution: int | None, channels: int, where: str) -> np.ndarray:
+def to_square(picture: Image, transform: str, resolution: int | None, channels: int, where: str) -> Image:
     """Applies a transform.
 
     Args:
@@ -36,7 +34,7 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
         where: File named in errors.
 
     Returns:
-        uint8 ``(H, W, 3)`` or ``(H, W)``, square.
+        RGB or grey, square.
 
     Raises:
         UserError: Without cropping, the picture is not square and has no target size; or it has more than 8 bits.
@@ -55,7 +53,7 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
         raise UserError(f"{where}: is {width}×{height}; give --resolution or --transform center-crop")
     if resolution is not None and (width, height) != (resolution, resolution):
         picture = picture.resize((resolution, resolution), _filters().LANCZOS)
-    return np.asarray(picture)
+    return picture
 
 
 def _centre_square(picture: Image) -> Image:
@@ -65,7 +63,7 @@ def _centre_square(picture: Image) -> Image:
     return picture.crop(((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2))
 
 
-def _shrink_then_crop(picture: Image, resolution: int, where: str) -> np.ndarray:
+def _shrink_then_crop(picture: Image, resolution: int, where: str) -> Image:
     while min(picture.size) >= 2 * resolution:
         picture = picture.resize((picture.width // 2, picture.height // 2), _filters().BOX)
     scale = resolution / min(picture.size)
@@ -73,8 +71,8 @@ def _shrink_then_crop(picture: Image, resolution: int, where: str) -> np.ndarray
         raise UserError(f"{where}: is {picture.width}×{picture.height}, too long for its width; remove it")
     # The long side is rounded as in the original: Python's round, halves to even.
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), _filters().BICUBIC)
-    top, left = (picture.height - resolution) // 2, (picture.width - resolution) // 2
-    return np.asarray(picture)[top : top + resolution, left : left + resolution]
+    left, top = (picture.width - resolution) // 2, (picture.height - resolution) // 2
+    return picture.crop((left, top, left + resolution, top + resolution))
 
 
 def _filters() -> Any:
