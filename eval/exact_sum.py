@@ -32,8 +32,8 @@ class ExactSum:
         self.high = torch.zeros(shape, dtype=torch.int64, device=device)
         self.low = torch.zeros(shape, dtype=torch.int64, device=device)
 
-    def add(self, terms: torch.Tensor, index: torch.Tensor | None = None) -> None:
-        """Adds one float array of the sum's shape, or its elements at a flat index.
+    def add(self, terms: torch.Tensor) -> None:
+        """Adds one float array of the sum's shape.
 
         Raises:
             UserError: A term or the sum is not finite or exceeds 2^50.
@@ -42,8 +42,7 @@ class ExactSum:
         # In pieces that stay in the processor's cache: each of these operations would else read memory.
         for first in range(0, len(high), _PIECE):
             piece = slice(first, first + _PIECE)
-            parts = _split(terms[piece] if index is None else terms[index[piece]])
-            _accumulate(high[piece], low[piece], *parts)
+            _accumulate(high[piece], low[piece], *_split(terms[piece]))
 
     def add_rows(self, terms: torch.Tensor) -> None:
         """Adds many float arrays ``(N, *shape)``, each as a separate term; errors are those of :meth:`add`."""
@@ -58,7 +57,7 @@ class ExactSum:
 
     def value(self) -> torch.Tensor:
         """The sums as float64."""
-        return self.high.to(torch.float64) / _HIGH + self.low.to(torch.float64) / _LOW
+        return (self.high.double() / _HIGH).add_(self.low.double(), alpha=1 / _LOW)
 
 
 def _split(terms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +65,7 @@ def _split(terms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     least, most = terms.aminmax()
     if not bool((least > -_LIMIT) & (most < _LIMIT)):
         raise UserError("features: not finite or above 1e15; check the images and the feature network")
-    high = torch.floor(terms * _HIGH)
+    high = (terms * _HIGH).floor_()
     # Exact: the remainder consists of low bits of the term itself.
     low = torch.sub(terms, high, alpha=1 / _HIGH).mul_(_LOW).round_()
     return high.to(torch.int64), low.to(torch.int64)

@@ -8,7 +8,6 @@ with the number of images.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.linalg.blas import dsyrk
+from scipy.linalg.lapack import dtpttr, dtrttp
 
 from eval.exact_sum import ExactSum
 from sida.errors import UserError
@@ -24,7 +24,7 @@ from sida.files.tensors import explained, read_tensors, write_tensors
 BLOCK = 1024
 # From this number of features on, sums of 4 blocks are one term: exact sums would cost more than the products.
 _WIDE, _BLOCKS = 1024, 4
-_PANEL = 256
+_PANEL = 64
 _FORMAT = "sida-feature-statistics/1"
 
 
@@ -81,13 +81,12 @@ class FeatureStatistics:
         if self.count <= ddof:
             raise UserError(f"feature statistics: {self.count} images are too few for a covariance (ddof {ddof})")
         mean, triangle = self.mean, self._ensure_sums()[1].value().cpu().numpy()
-        result, place = np.empty((len(mean), len(mean))), 0
-        for row, value in enumerate(mean):
-            outer = triangle[place : place + len(mean) - row]
-            result[row, row:] = (outer - self.count * (value * mean[row:])) / (self.count - ddof)
-            place += len(outer)
+        result = dtpttr(len(mean), triangle, "L")[0].T  # row by row: LAPACK sees the transpose
         for first in range(0, len(mean), _PANEL):
             last = first + _PANEL
+            rows = result[first:last, first:]
+            rows -= self.count * (mean[first:last, None] * mean[first:])
+            rows /= self.count - ddof
             square = result[first:last, first:last]
             square[:] = np.triu(square) + np.triu(square, 1).T
             result[last:, first:last] = result[first:last, last:].T
@@ -221,14 +220,11 @@ class FeatureStatistics:
             self._wide_count += len(rows)
         self._open_count = 0
 
-    def _add(self, rows: torch.Tensor, products: torch.Tensor) -> None:
+    def _add(self, terms: torch.Tensor, products: torch.Tensor) -> None:
         vector, triangle = self._ensure_sums()
-        vector.add_rows(rows)
-        triangle.add(products, _triangle(len(products), str(self.device)))
-
-
-@functools.lru_cache(maxsize=4)
-def _triangle(width: int, device: str) -> torch.Tensor:
-    """Flat positions of the upper triangle of a (width, width) matrix, row by row."""
-    rows, columns = torch.triu_indices(width, width)
-    return (rows * width + columns).to(device)
+        vector.add_rows(terms)
+        if products.is_cuda:
+            rows, columns = torch.triu_indices(*products.shape, device=self.device)
+            triangle.add(products[rows, columns])
+        else:
+            triangle.add(torch.from_numpy(dtrttp(products.numpy().T, "L")[0]))
