@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sida.files.atomic import atomic_path
+from sida.runtime.plotting import import_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,11 +29,11 @@ def literal(text: str) -> str:
 
 def new_figure(width: float, height: float, pad: float = 0.04) -> Figure:
     """An empty figure of the given size in inches with the suite's settings; ``pad`` is the margin in inches."""
-    import matplotlib
+    matplotlib = import_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    # A matplotlibrc of the working folder changes no figure.
+    # Nor do other settings of the user change a figure.
     matplotlib.rcdefaults()
     matplotlib.rcParams.update(
         {
@@ -152,8 +153,9 @@ def own_look(method: str, alpha: float | None, by_alpha: bool = False) -> Look |
     below.
     """
     if by_alpha and alpha is not None:
-        import matplotlib
         import numpy as np
+
+        matplotlib = import_matplotlib()
         from matplotlib.colors import to_hex
 
         # Viridis without its yellow end, in equal steps between the paper's values; a marker for each step of 0.05.

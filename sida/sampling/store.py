@@ -23,7 +23,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def intact_zip(path: Path) -> bool:
     """Whether every member of a zip (or npz) matches its checksum; cached by path, time and size."""
     try:
         status = os.stat(path)
-        return _intact_zip(str(path), status.st_mtime_ns, status.st_size)
+        return path.is_file() and _intact_zip(str(path), status.st_mtime_ns, status.st_size)
     except OSError:
         return False
 
@@ -151,10 +151,21 @@ class SampleStore(abc.ABC):
             )
         if not self.is_folder and self.path.exists() and not intact_zip(self.path):
             say(f"{self.path}: damaged; set aside as {set_aside(self.path).name} and made again")
+        if self.parts != self.path:
+            self._check_own(self.parts, os.path.isdir)
         if not self.is_complete():
             self.parts.mkdir(parents=True, exist_ok=True)
         if not self.record_path.exists():
             write_hashed_json(self.record_path, self.record)
+
+    def _check_own(self, path: Path, is_kind: Callable[[Path], bool] = os.path.isfile) -> None:
+        """Refuses a link, pipe or device in the place of a file or folder that a job of sampling makes for itself.
+
+        Raises:
+            UserError: There is one.
+        """
+        if path.is_symlink() or (path.exists() and not is_kind(path)):
+            raise UserError(f"{path}: is a link, a pipe or the like, which no sampling made; remove it")
 
     def _is_taken(self) -> bool:
         """Whether the target holds anything."""
@@ -176,6 +187,7 @@ class SampleStore(abc.ABC):
     def is_done(self, shard: int) -> bool:
         """Whether a shard is finished and whole; a damaged one is removed, so that it is made again."""
         path = self.shard_path(shard)
+        self._check_own(path)
         if not path.exists():
             return False
         if not self.is_intact(shard):
@@ -207,7 +219,9 @@ class SampleStore(abc.ABC):
             return True
         if not all(self.is_done(shard) for shard in range(self.num_shards)):
             return False
-        with open(self.parts.with_name(f".{self.path.name}.lock"), "a+b") as lock:
+        lock_path = self.parts.with_name(f".{self.path.name}.lock")
+        self._check_own(lock_path)
+        with open(lock_path, "a+b") as lock:
             try:
                 wait_for_lock(lock)
             except OSError as error:
@@ -218,7 +232,7 @@ class SampleStore(abc.ABC):
             if not self.is_complete():
                 self.assemble()
                 self._clean()
-        Path(lock.name).unlink(missing_ok=True)
+        lock_path.unlink(missing_ok=True)
         return True
 
     @abc.abstractmethod
@@ -411,6 +425,8 @@ class PngFolder(PngZip):
         labels = []
         for seed, label, content in (item for batch in encoded for item in batch):
             target = self.path / image_name(position)
+            self._check_own(target.parent, os.path.isdir)
+            self._check_own(target)
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(content)
             labels.append([image_name(position), label, seed])

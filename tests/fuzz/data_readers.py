@@ -241,7 +241,7 @@ def read_sources(path: Path, folder: Path) -> None:
 READERS = (
     Reader(
         "pictures of an archive, in sum", write_sources, read_sources, (zip_members(_INNER), bomb(sums)),
-        0.8, megabytes=800, quick=15,
+        0.8, seconds=30, megabytes=1000, quick=15,
     ),
     Reader("data set (zip)", write_archives, read_archive, _ZIP, quick=50),
     Reader("labels, in a folder", write_labels, read_folder, (*[json_text] * 9, JSON_BOMBS), quick=50),

@@ -117,6 +117,33 @@ def test_png_files_are_a_data_set(network, expected, tmp_path):
     np.testing.assert_array_equal(data.class_indices, expected[1])
 
 
+@pytest.mark.parametrize(
+    ("out", "png", "planted"),
+    [
+        ("s.zip", False, "s.zip.parts"), ("s.zip", False, "s.zip.parts/shard-000000-000003.zip"),
+        ("s.npz", False, ".s.npz.lock"), ("s", False, "s/shard-000000-000003.npz"), ("s", True, "s/.parts"),
+        ("s", True, "s/00000"), ("s", True, "s/00000/img00000000.png"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_links_and_pipes_among_the_parts_are_refused(network, tmp_path, out, png, planted, kind):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    place = tmp_path / planted
+    if "/" in planted:  # as an interrupted job leaves it, with its record
+        job(network, tmp_path / out, seeds="0-3", png=png)
+        for path in [*(tmp_path / out).rglob("*")] if (tmp_path / out).is_dir() else [tmp_path / out]:
+            if path.is_file() and path.name != "samples.json":
+                path.unlink()
+        if place.is_dir():
+            place.rmdir()
+        place.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to(outside)
+    with pytest.raises(UserError, match="remove it"):
+        job(network, tmp_path / out, seeds="0-3", png=png)
+    assert not list(outside.iterdir())
+
+
 def test_an_npz_has_the_layout_of_sample_batches(network, expected, tmp_path):
     out = tmp_path / "samples.npz"
     job(network, out)

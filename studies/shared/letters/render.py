@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sida.runtime.plotting import import_matplotlib
 from sida.runtime.randomness import derive_seed
 
 
@@ -245,7 +246,7 @@ def glyph_fields(fonts: tuple[str, ...], letters: str, size: int = _FIELD) -> np
 
 
 def _field(font: str, letter: str, size: int) -> np.ndarray:
-    import matplotlib
+    matplotlib = import_matplotlib()
     from matplotlib.font_manager import FontProperties
     from matplotlib.path import Path as Outline
     from matplotlib.textpath import TextPath

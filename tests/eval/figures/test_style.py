@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -26,7 +27,9 @@ def test_settings_of_the_working_folder_change_no_figure(tmp_path):
         (tmp_path / name).mkdir()
         if settings:
             (tmp_path / name / "matplotlibrc").write_text(settings)
+        else:
+            os.mkfifo(tmp_path / name / "matplotlibrc")  # whoever opens it waits for ever
         code = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}){DRAW}"]
-        subprocess.run(code, cwd=tmp_path / name, check=True, capture_output=True)
+        subprocess.run(code, cwd=tmp_path / name, check=True, capture_output=True, timeout=100)
         drawn.append([sha256_file(tmp_path / name / f"out.{suffix}") for suffix in ("pdf", "png")])
     assert drawn[0] == drawn[1]
