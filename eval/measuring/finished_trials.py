@@ -14,19 +14,24 @@ from sida.runtime import provenance
 
 
 class FinishedTrials:
-    """Copies of finished trials of one job in ``<out>/finished``, kept until the job ends.
+    """Copies of finished trials of one job, kept until the job ends.
 
     If a job fails or is killed, a workflow manager removes all its declared outputs, including finished trials;
     undeclared files stay.
 
     Args:
-        out: Folder of the run's measurements.
+        out: Folder of the run's measurements; None has copies only.
         trials: Trial numbers of the job; for a single trial nothing is kept, because the job ends with it.
+        folder: Folder of the copies; None takes ``<out>/finished``.
     """
 
-    def __init__(self, out: str | os.PathLike[str], trials: Sequence[int]) -> None:
-        self._out, self._trials = Path(out), trials if len(trials) > 1 else ()
-        self._folder = self._out / "finished"
+    def __init__(self, out: str | os.PathLike[str] | None, trials: Sequence[int], folder: Path | None = None) -> None:
+        self._out, self._trials = out, trials if len(trials) > 1 else ()
+        self._folder = folder or Path(out or "") / "finished"
+
+    def __bool__(self) -> bool:
+        """Whether there may be copies of an earlier attempt."""
+        return bool(self._trials) and self._folder.is_dir()
 
     def write(self, trial: int, record: Mapping[str, Any]) -> None:
         """Writes a measurement to its declared path, and a copy for a later attempt of the job.
@@ -34,23 +39,24 @@ class FinishedTrials:
         Raises:
             UserError: A metric that is not finite, or a full disk.
         """
-        if trial in self._trials:
-            write_measurement(trial_path(self._folder, trial), record)
-        write_measurement(trial_path(self._out, trial), record)
+        for folder in (self._folder if trial in self._trials else None, self._out):
+            if folder is not None:
+                write_measurement(trial_path(folder, trial), record)
 
     def take_back(
         self, trial: int, spec_sha256: str, identities: Mapping[str, Identity], names: Mapping[str, Any]
-    ) -> bool:
-        """Restores a trial of an earlier attempt if the same code measured the same values; returns whether it did."""
+    ) -> dict[str, Any] | None:
+        """Restores a trial of an earlier attempt if the same code measured the same values; returns its record."""
         copy = trial_path(self._folder, trial)
         if trial not in self._trials or missing_metrics(copy, spec_sha256, identities, names):
-            return False
+            return None
         record = read_measurement(copy)
         latest = [record["environment"], *record.get("added", {}).values()][-1]
         if latest.get("code") != provenance.source_digest():
-            return False
-        write_measurement(trial_path(self._out, trial), record)
-        return True
+            return None
+        if self._out is not None:
+            write_measurement(trial_path(self._out, trial), record)
+        return record
 
     def forget(self) -> None:
         """Removes the copies after the last trial of the job."""

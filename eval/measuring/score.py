@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.features.registry import ON_PROCESSOR
+from eval.measuring.finished_trials import FinishedTrials
 from eval.measuring.images import ImageFiles
 from eval.measuring.measure import Measurer, overlapped, threads
 from eval.measuring.metric import Metric
@@ -25,7 +24,7 @@ from eval.measuring.spec import MeasureSpec
 from eval.measuring.stores import open_images
 from eval.measuring.trial import TrialSums
 from eval.results.identity import Identity
-from eval.results.measurements import read_measurement, record_identity, trial_path, write_measurement
+from eval.results.measurements import record_identity
 from eval.results.summary import Estimate
 from sida.assets.cache import cache_dir
 from sida.config.datasets import dataset_spec
@@ -237,15 +236,21 @@ def score_images(
         assert callable(images)
         measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
     # Python objects may change between two calls in a way that no digest shows.
-    kept = _KeptTrials(measurer, count) if count > 1 and not callable(images) else None
-    records = {} if kept is None else kept.read()
+    kept = () if callable(images) or count < 2 else range(count)
+    finished = FinishedTrials(None, kept, _copies(measurer) if kept else None)
+    records: dict[int, dict[str, Any]] = {}
+    # The identities need the feature networks, which a wrong image need not wait for.
+    for trial in range(count) if finished else ():
+        if found := finished.take_back(trial, measurer.digest, measurer.identities, measurer.names()):
+            records[trial] = found
+    if records:
+        say(f"score: {len(records)} of {count} trials are finished")
     done = len(records) * chosen.num_samples
     progress = Progress(f"score {label}", count * chosen.num_samples, "img", done=done, interval=2)
 
     def record(trial: int, sums: TrialSums) -> None:
         records[trial] = measurer.record(trial, sums)
-        if kept is not None:
-            kept.write(trial, records[trial])
+        finished.write(trial, records[trial])
 
     with threads(spec.threads), overlapped(spec) as later:
         second = 0 if against is None else open_images(against).count
@@ -260,8 +265,7 @@ def score_images(
             done += chosen.num_samples
             later(functools.partial(record, trial, sums))
     plan.finish()
-    if kept is not None:
-        kept.forget()
+    finished.forget()
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
     measured = [records[trial] for trial in range(count)]
     return Score(label, chosen, measured, remarks, spec.family, spec.nfe, Path(against).name if against else None)
@@ -285,36 +289,6 @@ def _pair(images: Scored, against: str, protocol: Protocol, trials: int | None, 
     return chosen
 
 
-class _KeptTrials:
-    """Finished trials of a score in the cache, until its last trial: the same command resumes after an interruption."""
-
-    def __init__(self, measurer: Measurer, count: int) -> None:
-        self._measurer, self._count = measurer, count
-        facts = {"names": measurer.names(), "source": measurer.identity, "protocol": measurer.protocol.content()}
-        key = sha256_json({**facts, "code": provenance.source_digest()})
-        self._folder = cache_dir() / "scores" / key[:32]
-
-    def read(self) -> dict[int, dict[str, Any]]:
-        """Records of the trials that an earlier call of the same command finished."""
-        found = {}
-        # The digest needs the feature networks, which a wrong image need not wait for.
-        for trial in range(self._count) if self._folder.is_dir() else ():
-            # A trial that is missing or damaged is measured again.
-            with contextlib.suppress(UserError):
-                record = read_measurement(trial_path(self._folder, trial))
-                if record["spec_sha256"] == self._measurer.digest:
-                    found[trial] = record
-        if found:
-            say(f"score: {len(found)} of {self._count} trials are finished, in {self._folder}")
-        return found
-
-    def write(self, trial: int, record: Mapping[str, Any]) -> None:
-        write_measurement(trial_path(self._folder, trial), record)
-
-    def forget(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
 def chosen_protocol(
     protocol: str | Path | Mapping[str, Any] | Protocol, num_samples: int | None = None, fast: bool = False
 ) -> Protocol:
@@ -336,6 +310,12 @@ def chosen_protocol(
         ]
         chosen = dataclasses.replace(chosen, name=f"{chosen.name}-fast", metrics=tuple(replaced))
     return chosen
+
+
+def _copies(measurer: Measurer) -> Path:
+    """Folder of the finished trials of a score, until its last one."""
+    facts = {"names": measurer.names(), "source": measurer.identity, "protocol": measurer.protocol.content()}
+    return cache_dir() / "scores" / sha256_json({**facts, "code": provenance.source_digest()})[:32]
 
 
 def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:
