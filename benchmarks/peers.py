@@ -6,7 +6,8 @@ time and peak memory are in the result file. All tools run one network: a nearly
 Inception with seeded random weights, so no published number comes from here. Bounds: every peer takes longer than the
 suite (1.5 times with Inception), and the suite's peak memory with Inception is the lowest.
 
-``SIDA_PEERS=WORK,...`` runs some works, ``SIDA_PEERS_ROUNDS=N`` so many rounds.
+``SIDA_PEERS=WORK,...`` runs some works, ``SIDA_PEERS_ROUNDS=N`` at most so many rounds; none begins later than four
+minutes after the first. Measurements are kept one by one: after an interruption the same command runs the missing ones.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from torch import nn
 
 OURS, TOOLS = "sida", ("cleanfid", "torch_fidelity", "torchmetrics")
 SUBSETS, SIZE = 20, 1000
+#: Seconds after which no further round begins.
+_LATEST = 240
 #: Title, tools that can do it, and the relative difference of values that is allowed (1: other subsets are drawn).
 WORKS: dict[str, tuple[str, tuple[str, ...], float]] = {
     "small": ("2,000 + 2,000 PNGs of 32×32, network nearly free, FID", TOOLS, 1e-3),
@@ -105,6 +108,7 @@ def write_pictures(folder: Path, count: int, size: int, seed: int) -> None:
 
 def prepare(folder: Path) -> None:
     """Writes networks, pictures and features."""
+    folder.mkdir(parents=True)
     write_network(folder / "free.pt", inception=False)
     write_network(folder / "inception.pt", inception=True)
     for work, count, size in (("small", 2000, 32), ("large", 1000, 256), ("inception", 64, 64)):
@@ -214,7 +218,7 @@ def torch_fidelity(work: str, folder: Path) -> Callable[[], Any]:
         sets = [torch.from_numpy(rows) for rows in data]
         if work == "kernel":
             return lambda: kid_features_to_metric(*sets, verbose=False, **kid)["kernel_inception_distance_mean"]
-        return lambda: list(prc_features_to_metric(*sets, verbose=False).values())[:2]
+        return lambda: list(prc_features_to_metric(*sets[::-1], verbose=False).values())[:2]  # theirs: first generated
     pictures, _, network = _pictures(work, folder)
 
     class Extractor(FeatureExtractorBase):
@@ -377,23 +381,45 @@ def main(out: Path) -> bool:
         print(f"  not installed: {', '.join(missing)}; run `make peers`")
         return False
     works = [name for name in os.environ.get("SIDA_PEERS", ",".join(WORKS)).split(",") if name in WORKS]
-    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        subprocess.run([sys.executable, "-m", "benchmarks.peers", "prepare", name], check=True)
-        for _ in range(int(os.environ.get("SIDA_PEERS_ROUNDS", "3"))):
-            for work in works:
-                for tool in (OURS, *WORKS[work][1]):
-                    command = [sys.executable, "-m", "benchmarks.peers", work, tool, name]
-                    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                    results.setdefault(work, {}).setdefault(tool, []).append(json.loads(answer.splitlines()[-1]))
+    folder, begin = out.with_suffix(""), time.monotonic()
+    kept_file, found = folder / "measured.json", dict[str, list[dict[str, Any]]]()
+    if kept_file.exists():
+        found = json.loads(kept_file.read_text())
+    else:
+        print("  writing pictures, features and networks", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.peers", "prepare", str(folder)], check=True)
+        write_json(kept_file, found)
+    for number in range(int(os.environ.get("SIDA_PEERS_ROUNDS", "3"))):
+        if number and time.monotonic() - begin > _LATEST:
+            break
+        for key in (f"{work} {tool}" for work in works for tool in (OURS, *WORKS[work][1])):
+            if len(found.setdefault(key, [])) > number:
+                continue
+            command = [sys.executable, "-m", "benchmarks.peers", *key.split(), str(folder)]
+            answer = subprocess.run(command, check=False, capture_output=True, text=True)
+            if answer.returncode:
+                print(f"  {key}: FAILED, {answer.stderr.strip().splitlines()[-1:]}", flush=True)
+                continue
+            found[key].append(json.loads(answer.stdout.splitlines()[-1]))
+            write_json(kept_file, found)
+            print(f"  round {number + 1}, {key}: {found[key][-1]['cpu']:.2f} s", flush=True)
+    results = {
+        work: {tool: found[f"{work} {tool}"] for tool in (OURS, *WORKS[work][1]) if found[f"{work} {tool}"]}
+        for work in works
+    }
     lines = [_line(work, results[work]) for work in works]
     kept = all(lines)
     write_json(out, {"benchmark": "peers", "results": results, "kept": kept, "environment": environment()})
+    shutil.rmtree(folder)
     return kept
 
 
 def _line(work: str, found: dict[str, list[dict[str, Any]]]) -> bool:
     """Prints the ratios of a work; whether its bounds are kept."""
+    if found.keys() != {OURS, *WORKS[work][1]}:
+        print(f"  {WORKS[work][0]}: MISSED, a tool failed")
+        return False
     best = {
         tool: {k: min(r[k] for r in rounds) for k in ("cpu", "wall", "peak_mb", "above_mb")}
         for tool, rounds in found.items()
