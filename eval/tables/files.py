@@ -62,7 +62,7 @@ def make_table(
         scores: Files of ``sida-eval score`` (``--out``, or lines of ``--json``), whose rows are added at the end.
 
     Raises:
-        UserError: Any fault in a file, or ``measured`` mode without measurements.
+        UserError: Any fault in a file, or ``measured`` mode without measurements or scores.
     """
     path = find("tables", str(layout), where="--layout")
     mapping = read_layout(path)
@@ -73,13 +73,16 @@ def make_table(
     rows = load_layout(path)
     rows = dataclasses.replace(rows, scope={**rows.scope, **(scope or {})})
     mode = mode or rows.mode or "measured"
-    if mode == "measured" and measurements is None:
-        raise UserError("mode measured needs --measurements; or use --mode paper")
+    if mode == "measured" and measurements is None and not scores:
+        raise UserError("mode measured needs --measurements or --add; or use --mode paper")
     measured = Measurements([], str(measurements or "no measurements"))
     if measurements is not None and mode != "paper":
         measured = load_measurements(measurements)
-    # Without a sheet, collected numbers are rows of the table themselves.
+    # Without a sheet, collected numbers are rows of the table themselves, in the columns that they have.
     alone = runs is None and mode == "measured"
+    if alone:
+        shown = (dataclasses.replace(column, optional=True) if column.metric else column for column in rows.columns)
+        rows = dataclasses.replace(rows, columns=tuple(shown))
     sheet = {run.run: run for run in read_runs(runs)} if runs is not None else {}
     if scores and mode == "paper":
         raise UserError("--add: mode paper prints published numbers alone; take --mode audit or measured")

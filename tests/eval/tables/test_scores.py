@@ -113,6 +113,8 @@ def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(f
     # The row alone, for a paper.
     assert main(["table", "main", "--add", str(theirs), "--plain"]) == 0
     assert "Mine (Ada L.)" in capsys.readouterr().out.splitlines()[1]
+    assert main(["table", "main", "--add", str(theirs), "--out", str(tmp_path / "alone.md")]) == 0
+    assert "| Mine (Ada L.) |" in (tmp_path / "alone.md").read_text()
     # Collected, they are the table's rows without a sheet.
     for record in load_spec(str(folder / "theirs.json"))["measurements"]:
         write_measurement(trial_path(tmp_path / "m/theirs", record["trial"]), record)
