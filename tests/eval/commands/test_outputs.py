@@ -260,7 +260,7 @@ def test_the_page_of_a_study_holds_every_table_picture_and_verdict(preset, tmp_p
 
 @pytest.mark.parametrize(
     ("results", "out", "line"),
-    [("", "x.txt", "must end in .html"), ("", "x.md", "must end in .html"), ("none", "x.html", "no tables")],
+    [("", "x.txt", "must end in .html"), ("none", "x.html", "no such file"), ("figures", "x.html", "no tables")],
 )
 def test_page_faults_are_one_line(preset, tmp_path, capsys, results, out, line):
     capsys.readouterr()
