@@ -82,7 +82,7 @@ def test_images_are_scored_from_any_directory(installed):
     result = installed.run("sida", "score", "--images", "mine.npz", "--protocol", "digits", "--num-samples", "300")
     assert result.returncode == 0, result.stderr
     assert re.search(r"FD ↓ +\d", result.stdout)
-    assert "images, protocol 'cifar10' takes 50,000" in refusal(installed, "--protocol", "cifar10")
+    assert "8×8, protocol 'cifar10' measures 3 channels of 32×32" in refusal(installed, "--protocol", "cifar10")
     assert "no protocol 'cifar01' (did you mean 'cifar10'?)" in refusal(installed, "--protocol", "cifar01")
 
 
