@@ -166,6 +166,11 @@ def test_python_export_and_lists_work_outside_the_checkout(installed):
     assert installed.run("sida-eval", "--version").stdout.startswith("sida-eval 0.")
     result = installed.run("sida", "presets")
     assert "runs from a checkout" in result.stdout, result.stderr
+    result = installed.run("sida", "run", "demo")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: sida run: ")
+    assert "clone the repository" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_what_is_imported_is_declared_and_the_lock_is_within_the_ranges():
