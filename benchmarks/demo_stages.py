@@ -1,7 +1,7 @@
 """The demo's wall time by stage in a warm run; Snakemake at most 10 %, with start-up of the jobs at most 25 %.
 
 Every command of the suite appends its start, the moment its imports are done, and its end to the file named in
-``SIDA_TIMING_LOG`` (see :func:`sida.cli.timing.timed`). A moment counts as overhead when no job is past its
+``SIDA_TIMING_LOG`` (see :func:`sida.cli.main.timed`). A moment counts as overhead when no job is past its
 start-up: Snakemake deciding, interpreters starting, libraries loading. It is Snakemake's when no job is there at all.
 Jobs that work shorter than they start are counted by stage.
 """

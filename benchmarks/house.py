@@ -33,8 +33,8 @@ FLOORS = {
         ("cli",),
     ),
     "eval": (
-        ("effects", "exact_sum", "features", "frechet", "kernel_distance", "precision_recall"),
-        ("extrapolation", "inception_score", "memorisation", "results", "statistics"),
+        ("effects", "features", "frechet", "kernel_distance", "precision_recall", "statistics"),
+        ("extrapolation", "inception_score", "memorisation", "results"),
         ("measuring",),
         ("figures", "tables"),
         ("claims", "scoring"),

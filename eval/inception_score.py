@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from eval.exact_sum import ExactSum
+from eval.statistics import ExactSum
 from sida.errors import UserError
 
 

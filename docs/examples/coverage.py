@@ -14,7 +14,7 @@ import torch
 
 from eval.measuring.metric import Direction, Metric, MetricValue, Sides
 from eval.precision_recall import radii
-from sida.config.ranges import Count
+from sida.config.settings import Count
 
 ROWS = 1024  # real images whose distances are held at a time
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-from sida.config.ranges import Positive
+from sida.config.settings import Positive
 from sida.losses import Draws, SiDLoss, Terms
 from sida.losses.terms import Net, dropped_count, finite_mask, keep, unit_noise
 from sida.methods import SID

@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from eval.claims.evidence import Evidence, NotMeasuredError
+from eval.claims.evidence import (
+    Evidence,
+    NotMeasuredError,
+    by_teacher,
+    decide_gain,
+    decide_range,
+    operand_a,
+    operand_b,
+    seeds_of,
+    show,
+    sides_of,
+)
 from eval.claims.model import UNDECIDED, Finding, Outcome, Part
-from eval.claims.numbers import decide_gain, decide_range, operand_a, operand_b, show, sides_of
-from eval.claims.seeds import by_teacher, seeds_of
 from eval.effects.contrast import difference, mean_interval
 from eval.results.summary import Estimate
 from sida.errors import UserError

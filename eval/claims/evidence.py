@@ -1,20 +1,24 @@
-"""Evidence for claims: measured runs with their training logs, or the published numbers alone."""
+"""Evidence for claims: measured runs with their training logs, or the published numbers alone.
+
+Differences of two methods over training seeds: rule TRAIN, and helpers for tables, power and documents.
+
+Helpers of the rules: verdicts from intervals, and numbers as text.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.claims.model import Operand, Part, Repeats
-from eval.results.agreement import PUBLISHED_TRIALS
+from eval.claims.model import DEPENDS, UNDECIDED, Finding, Operand, Outcome, Part, Repeats
+from eval.effects.contrast import Effect, Estimated, Interval, difference, mean_interval
 from eval.results.analyses import Fact, analysis_path, read_analysis
 from eval.results.identity import Identity, comparable
-from eval.results.published import Published, published_number
-from eval.results.selection import matching
-from eval.results.sheet import Run
+from eval.results.published import PUBLISHED_TRIALS, Published, published_number
+from eval.results.sheet import Run, matching
 from eval.results.summary import Estimate, Measurements
 from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
 from sida.errors import UserError
@@ -263,3 +267,198 @@ def bound(a: Estimate, b: Estimate, factor: float) -> float:
     if a.std is None or b.std is None:
         raise NotMeasuredError("a single trial says nothing about the noise; measure at least two")
     return factor * math.sqrt(a.std**2 / a.trials + b.std**2 / b.trials)
+
+
+#: Coverage of intervals over the evaluation trials of single generators; over training seeds it is 95 %.
+TRIALS = 0.99
+#: Standard errors with this coverage where the noise is known.
+Z = 2.6
+
+
+def operand_a(part: Part) -> Operand:
+    """First operand of a part."""
+    assert part.a is not None
+    return part.a
+
+
+def operand_b(part: Part) -> Operand:
+    """Second operand of a part."""
+    assert part.b is not None
+    return part.b
+
+
+def show(estimate: Estimate) -> str:
+    """Mean and spread as text, ``4.08 ± 0.10``, with enough digits for the spread."""
+    if not estimate.std:
+        return f"{estimate.mean:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(estimate.std)))
+    return f"{estimate.mean:.{decimals}f} ± {estimate.std:.{decimals}f}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict that an interval gives.
+
+    Attributes:
+        outcome: The verdict.
+        numbers: Ends of the interval (``low``, ``high``), its coverage (``confidence``), degrees of freedom (``df``),
+            the p value of the nearest value that would turn the verdict (``p``), and with several teachers the value
+            and ends of each (``by_teacher``) with the p value of the F test that they are equal (``teachers_p``).
+        text: The interval in words.
+    """
+
+    outcome: Outcome
+    numbers: dict[str, Any]
+    text: str
+
+
+def decide_gain(found: Interval) -> Decision:
+    """Decides by a gain, which must be above 0 as a whole interval."""
+
+    def judge(one: Interval) -> Outcome:
+        return "supported" if one.low > 0 else "contradicted" if one.high < 0 else UNDECIDED
+
+    return _decided(found, judge, (0.0,))
+
+
+def decide_range(
+    found: Interval, low: float, high: float = math.inf, shown: Callable[[float], float] = lambda value: value
+) -> Decision:
+    """Decides by a value whose whole interval must lie between two bounds; ``shown`` converts ends for readers."""
+
+    def judge(one: Interval) -> Outcome:
+        if low <= one.low and one.high <= high:
+            return "supported"
+        return "contradicted" if one.high < low or one.low > high else UNDECIDED
+
+    return _decided(found, judge, tuple(filter(math.isfinite, (low, high))), shown)
+
+
+def _decided(
+    found: Interval,
+    judge: Callable[[Interval], Outcome],
+    bounds: tuple[float, ...],
+    shown: Callable[[float], float] = lambda value: value,
+) -> Decision:
+    low, high = shown(found.low), shown(found.high)
+    numbers: dict[str, Any] = {"low": low, "high": high, "confidence": found.confidence, "df": found.df}
+    outcome, text = judge(found), f"{100 * found.confidence:.0f} % interval {low:.3g} to {high:.3g}"
+    if found.standard_error > 0 and bounds:
+        numbers["p"] = _nearest_p(found, bounds, outcome)
+        text += f" ({p_text(numbers['p'])})"
+    if isinstance(found, Estimated) and len(found.blocks) > 1:
+        named = {name: (shown(one.value), shown(one.low), shown(one.high)) for name, one in found.blocks.items()}
+        numbers["by_teacher"] = {name: dict(zip(("value", "low", "high"), ends)) for name, ends in named.items()}
+        text += f"; by teacher {', '.join(f'{v:.3g} [{a:.3g}, {b:.3g}] ({n})' for n, (v, a, b) in named.items())}"
+        numbers["teachers_p"] = found.blocks_p
+        if found.blocks_differ and found.blocks_p is not None:
+            text += f", which differ by more than their seeds do (F test, {p_text(found.blocks_p)})"
+            each = {judge(one) for one in found.blocks.values()}
+            outcome = each.pop() if len(each) == 1 and UNDECIDED not in each else DEPENDS
+            numbers |= {"p": found.blocks_p} if outcome == DEPENDS else {}
+    return Decision(outcome, numbers, text)
+
+
+def _nearest_p(found: Interval, bounds: tuple[float, ...], outcome: Outcome) -> float:
+    """The p value of the bound that decides: the nearest one inside of a range, the farthest one outside of it."""
+    values = [found.p_value(bound) for bound in bounds]
+    return min(values) if outcome == "contradicted" else max(values)
+
+
+def p_text(p: float) -> str:
+    """A p value as text: ``p 0.043``, ``p < 0.0001``."""
+    return "p < 0.0001" if p < 1e-4 else f"p {p:.2g}"
+
+
+def of_each(outcomes: list[Outcome]) -> Outcome:
+    """Verdict on a statement of which all parts must hold."""
+    for outcome in ("contradicted", DEPENDS, UNDECIDED):
+        if outcome in outcomes:
+            return outcome
+    return "supported"
+
+
+def sides_of(a: Estimate, b: Estimate) -> dict[str, float | int | None]:
+    """Numbers of two means that are compared."""
+    return {"a": a.mean, "a_std": a.std, "a_n": a.trials, "b": b.mean, "b_std": b.std, "b_n": b.trials}
+
+
+def seeds_of(operand: Operand, part: Part, evidence: Evidence, where: str) -> list[str]:
+    """Ids of the measured runs of an operand: at least as many training seeds as the part requires.
+
+    Raises:
+        NotMeasuredError: There are fewer training seeds.
+    """
+    if evidence.by_published:
+        raise NotMeasuredError("the papers report one training run of each")
+    names = evidence.runs_of(operand, where)
+    if len(names) < part.seeds:
+        have = "one training seed" if len(names) == 1 else f"{len(names)} training seeds"
+        raise NotMeasuredError(f"{have}; this claim is about training and needs {part.seeds}")
+    return names
+
+
+def over_seeds(operand: Operand, names: Sequence[str], part: Part, evidence: Evidence) -> tuple[str, Estimate]:
+    """Name and mean ± std over the runs of an operand."""
+    values = [evidence.value(operand, name, part.metric) for name in names]
+    return f"{evidence.name(operand, names)}; {len(names)} training seeds", Estimate.of(values)
+
+
+def by_teacher(names: Sequence[str], value: Callable[[str], float], evidence: Evidence) -> dict[str, list[float]]:
+    """Values of runs, grouped by teacher."""
+    blocks: dict[str, list[float]] = {}
+    for name in names:
+        blocks.setdefault(evidence.teacher(name), []).append(value(name))
+    return blocks
+
+
+def interval_over(names: Sequence[str], value: Callable[[str], float], evidence: Evidence) -> Estimated:
+    """Mean of a number over runs with its interval, within teachers.
+
+    Raises:
+        NotMeasuredError: Too few training seeds of every teacher.
+    """
+    try:
+        return mean_interval(by_teacher(names, value, evidence))
+    except UserError as reason:
+        raise NotMeasuredError(f"{reason}") from None
+
+
+def blocks_of(operand: Operand, names: Sequence[str], metric: str, evidence: Evidence) -> dict[str, list[float]]:
+    """Values of a metric for the runs of an operand, grouped by teacher."""
+    return by_teacher(names, lambda name: evidence.value(operand, name, metric), evidence)
+
+
+def effect_of(part: Part, evidence: Evidence, where: str) -> tuple[Effect, list[str], list[str]]:
+    """The difference A − B of a part with its interval, the runs of A and the runs of B.
+
+    Raises:
+        NotMeasuredError: Too few training seeds, or runs that cannot be compared.
+    """
+    a, b = operand_a(part), operand_b(part)
+    names_a, names_b = (seeds_of(o, part, evidence, f"{where}.{key}") for o, key in ((a, "a"), (b, "b")))
+    if part.equal_budget and not same_budget(evidence.budget(name) for name in (*names_a, *names_b)):
+        raise NotMeasuredError("budgets differ between the runs")
+    try:
+        effect = difference(blocks_of(a, names_a, part.metric, evidence), blocks_of(b, names_b, part.metric, evidence))
+    except UserError as reason:
+        raise NotMeasuredError(f"{reason}") from None
+    return effect, names_a, names_b
+
+
+def trained(part: Part, evidence: Evidence, where: str) -> Finding:
+    """TRAIN: A is better than B over training seeds."""
+    effect, names_a, names_b = effect_of(part, evidence, where)
+    (name_a, a), (name_b, b) = (
+        over_seeds(operand, names, part, evidence)
+        for operand, names in ((operand_a(part), names_a), (operand_b(part), names_b))
+    )
+    effect = effect.moved(-1 if part.direction == "lower" else 1)
+    found = decide_gain(effect)
+    text = f"{part.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); gain {effect.value:.3g}, {found.text}"
+    if effect.std:
+        text += f"; {abs(effect.standardised):.1f} standard deviations over seeds"
+    numbers = sides_of(a, b) | {"gain": effect.value} | found.numbers | {
+        "std": effect.std, "std_df": effect.std_df, "teachers": len(effect.blocks),
+    }  # fmt: skip
+    return Finding(found.outcome, text, numbers)

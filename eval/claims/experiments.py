@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from eval.claims.model import UNDECIDED, Outcome
-from eval.results.selection import listed_entries
-from sida.config.mapping import from_mapping
-from sida.config.ranges import Pattern
+from eval.results.sheet import listed_entries
+from sida.config.settings import Pattern, from_mapping
 from sida.errors import UserError
 
 Prediction = Literal["supported", "contradicted", "undecided"]

@@ -9,9 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.results.selection import SELECTABLE, listed_entries
-from sida.config.mapping import from_mapping, load_yaml
-from sida.config.ranges import Range
+from eval.results.sheet import SELECTABLE, listed_entries
+from sida.config.settings import Range, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 
 Outcome = Literal["supported", "contradicted", "depends on the teacher", "not decided here"]

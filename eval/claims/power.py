@@ -7,13 +7,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.claims.evidence import Evidence, NotMeasuredError
+from eval.claims.evidence import Evidence, NotMeasuredError, blocks_of, effect_of, operand_a, operand_b
 from eval.claims.model import Claim, Part
-from eval.claims.numbers import operand_a, operand_b
-from eval.claims.seeds import blocks_of, effect_of
 from eval.effects.contrast import pooled_std
-from eval.effects.power import MOST, Scatter, detectable, seeds_needed, teachers_needed
-from eval.effects.variance import of_difference
+from eval.effects.variance import MOST, Scatter, detectable, of_difference, seeds_needed, teachers_needed
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
 
@@ -178,7 +175,7 @@ def by_numbers(effect: float, scatter: Scatter, seeds: int, teachers: int = 1) -
     Raises:
         UserError: Fewer than two seeds, or standard deviations below 0.
     """
-    from eval.effects.power import power_of
+    from eval.effects.variance import power_of
 
     within = Scatter(scatter.a, scatter.b)
     place = f"{seeds} training seeds of each method" + (f" from each of {teachers} teachers" if teachers > 1 else "")

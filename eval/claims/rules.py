@@ -9,14 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.claims.analyses import fact
-from eval.claims.cost import cost
-from eval.claims.evidence import Evidence, NotMeasuredError, same_budget
+from eval.claims.curves import cost, diverges, reaches, shape, speed, spread, stable, trend
+from eval.claims.evidence import (
+    TRIALS,
+    Evidence,
+    NotMeasuredError,
+    by_teacher,
+    decide_gain,
+    decide_range,
+    operand_a,
+    operand_b,
+    same_budget,
+    show,
+    sides_of,
+    trained,
+)
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
-from eval.claims.numbers import TRIALS, decide_gain, decide_range, operand_a, operand_b, show, sides_of
-from eval.claims.seeds import by_teacher, trained
-from eval.claims.training import diverges, reaches, shape, speed, spread, stable, trend
 from eval.effects.contrast import CONFIDENCE, Interval, difference, interval_of, mean_interval
-from eval.results.agreement import agreement_of
+from eval.results.published import agreement_of
 from eval.results.summary import Estimate
 from sida.errors import UserError
 

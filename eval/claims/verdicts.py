@@ -23,8 +23,7 @@ from eval.claims.rules import decide_part
 from eval.claims.write import write_verdicts
 from eval.effects.contrast import survivors
 from eval.results.published import load_published
-from eval.results.selection import matching
-from eval.results.sheet import Run, read_runs
+from eval.results.sheet import Run, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError, suggestion
 

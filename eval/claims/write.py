@@ -1,18 +1,128 @@
-"""Verdicts as a Markdown page for people and as JSON for programs."""
+"""Verdicts as a Markdown page for people and as JSON for programs.
+
+Effects of comparisons as text, such as ``fd +1.48 [1.30, 1.66]``.
+
+Reads verdicts of ``sida-eval claims`` without trusting the file: a results folder may come from someone else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.claims.amounts import amount
-from eval.claims.model import DEPENDS_NOTE, RULES, SIGNS, Finding, Verdict, verdict_counts
-from eval.tables.html import to_html
+from eval.claims.evidence import p_text
+from eval.claims.model import DEPENDS_NOTE, RULES, SIGNS, Finding, Part, Verdict, verdict_counts
 from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.text import markdown
+from eval.tables.render import markdown, to_html
 from sida.errors import UserError
-from sida.files.atomic import write_hashed_json, write_text
+from sida.files.atomic import read_hashed_json, write_hashed_json, write_text
+
+#: Words for the counts that a rule gives: of the share, for the things counted, and as a verb.
+_COUNTED = {"diverged": ("diverging", "seeds", "diverge")}
+#: What a rule's gain is about, where it is no difference of the metric itself.
+_GAINS = {"SPREAD": "margin of the relative spread of "}
+
+
+def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
+    """The effect behind a finding with the interval that its rule uses.
+
+    Args:
+        part: The comparison. A positive gain supports the claim.
+        finding: Outcome of the comparison.
+
+    Returns:
+        Name of the quantity (``what``: ``fd``, ``ratio of recall``), its ``value`` and a ``text`` with the interval;
+        None if the rule has no such number or nothing was measured.
+    """
+    numbers = finding.numbers
+    compared = part.quantity or ("images" if part.rule in ("SPEED", "COST") else part.metric)
+    metric = part.fact.replace("_", " ") if part.rule == "FACT" else _GAINS.get(part.rule, "") + part.metric
+    # Runs that never reach a level leave a bound: "ratio of images at most".
+    ratio = f"ratio of {compared} {numbers.get('censored', '')}".rstrip()
+    named = {
+        "gain": metric,
+        "ratio": ratio,
+        "slope": f"slope of {part.metric}",
+        "rise": f"end over lowest {part.metric}",
+    }
+    named |= {"fit": f"R² of {part.metric}", "ahead": f"lead in R² of {part.metric}"}
+    for key, what in named.items():
+        value = numbers.get(key)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            signed = key not in ("ratio", "rise", "fit")
+            text = f"{what} {_shown(value, _interval(numbers, value), signed)}"
+            text += f", {p_text(numbers['p'])}" if "p" in numbers else ""
+            if each := numbers.get("by_teacher"):
+                decimals = decimals_of(max(one["high"] - one["low"] for one in each.values()))
+                listed = (f"{name} {_number(one['value'], decimals, signed)}" for name, one in each.items())
+                text += f" ({', '.join(listed)})"
+            return {"what": what, "value": value, "signed": signed, "text": text}
+    for key, (kind, among, verb) in _COUNTED.items():
+        if key in numbers:
+            what, value = f"{kind} share of {among}", numbers[key] / numbers[among]
+            text = f"{numbers[key]} of {numbers[among]} {among} {verb}"
+            return {"what": what, "value": value, "signed": False, "text": text}
+    return None
+
+
+def deciding(findings: Sequence[Mapping[str, Any]], verdict: str) -> list[Mapping[str, Any]]:
+    """Records of the findings that make a verdict: those with the same outcome; of a supported claim all of them.
+
+    Args:
+        findings: Records with ``verdict`` and ``effect``.
+        verdict: Verdict on the claim.
+    """
+    return [one for one in findings if verdict in ("supported", one["verdict"])] or list(findings)
+
+
+def together(amounts: Sequence[Mapping[str, Any] | None]) -> str:
+    """Text for the effects of a claim: its only effect, or the range from the smallest to the largest.
+
+    Args:
+        amounts: Effect of each comparison; None if it has no number. The text then says ``2 of 3 comparisons``.
+    """
+    found = [one for one in amounts if one is not None]
+    texts = [_range([one for one in found if one["what"] == what]) for what in dict.fromkeys(a["what"] for a in found)]
+    known = "" if len(amounts) == 1 else f" ({len(found)} comparisons)"
+    if 0 < len(found) < len(amounts):
+        known = f" ({len(found)} of {len(amounts)} comparisons)"
+    return "; ".join(texts) + known if texts else ""
+
+
+def _range(amounts: Sequence[Mapping[str, Any]]) -> str:
+    if len(amounts) == 1:
+        return str(amounts[0]["text"])
+    first, last = min(amounts, key=lambda one: one["value"]), max(amounts, key=lambda one: one["value"])
+    decimals = decimals_of(last["value"] - first["value"])
+    return f"{first['what']} {' to '.join(_number(one['value'], decimals, one['signed']) for one in (first, last))}"
+
+
+def _interval(numbers: Mapping[str, Any], value: float) -> tuple[float, float] | None:
+    """Interval of a rule, else the value ± the rule's bound for noise; None if the rule has neither."""
+    if {"low", "high"} <= numbers.keys():
+        return numbers["low"], numbers["high"]
+    return (value - numbers["bound"], value + numbers["bound"]) if "bound" in numbers else None
+
+
+def _shown(value: float, interval: tuple[float, float] | None, signed: bool) -> str:
+    if interval is None or not all(map(math.isfinite, interval)):
+        return _number(value, 2, signed)
+    decimals = decimals_of(interval[1] - interval[0])
+    low, high = (_number(end, decimals, signed) for end in interval)
+    return f"{_number(value, decimals, signed)} [{low}, {high}]"
+
+
+def decimals_of(width: float) -> int:
+    """Number of decimals that shows half of a width with two digits; at most three."""
+    return min(3, max(0, 1 - math.floor(math.log10(width / 2)))) if width > 0 else 2
+
+
+def _number(value: float, decimals: int, signed: bool) -> str:
+    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
+
 
 VERDICT_MARKS = {outcome: f"{sign} {outcome}" for outcome, sign in SIGNS.items()}
 #: Mark of a verdict that does not survive the correction for many comparisons.
@@ -184,3 +294,61 @@ def _findings(verdict: Verdict) -> list[dict[str, Any]]:
 def _finding(finding: Finding, rule: str, effect: dict[str, Any] | None) -> dict[str, Any]:
     common = {"rule": rule, "verdict": finding.outcome, "evidence": finding.evidence}
     return common | {"numbers": finding.numbers, "effect": effect}
+
+
+_AGAIN = "decide the claims again (sida-eval claims)"
+
+
+def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The record of :func:`eval.claims.write.verdicts_record`.
+
+    Raises:
+        UserError: The file is missing, damaged or of another kind.
+    """
+    record = read_hashed_json(path)
+    try:
+        known = isinstance(record.get("preamble", ""), str) and isinstance(record["claims"], list)
+        known = known and isinstance(record.get("comparisons", ""), str) and all(map(_is_claim, record["claims"]))
+    except KeyError as error:
+        raise UserError(f"{path}: no key {error}; {_AGAIN}") from None
+    except (TypeError, AttributeError):
+        known = False
+    if not known:
+        raise UserError(f"{path}: holds something else than verdicts; {_AGAIN}")
+    return record
+
+
+def _is_claim(claim: Any) -> bool:
+    texts = [claim[key] for key in ("id", "statement", "source", "counterpart", "note")]
+    lists = [claim.get(key, []) for key in ("rows", "unmeasured")]
+    return (
+        isinstance(claim.get("chance", False), bool)
+        and _are_texts(texts)
+        and all(map(_are_texts, lists))
+        and _is_decided(claim)
+        and _is_printed(claim)
+    )
+
+
+def _is_printed(claim: Any) -> bool:
+    return "by_published" not in claim or _is_decided(claim["by_published"])
+
+
+def _is_decided(record: Any) -> bool:
+    findings = record["findings"]
+    decided = record["verdict"] in SIGNS and _are_texts(record["evidence"])
+    return decided and isinstance(findings, list) and all(map(_is_finding, findings))
+
+
+def _is_finding(finding: Any) -> bool:
+    effect = finding.get("effect")
+    known = isinstance(finding["rule"], str) and isinstance(finding["numbers"], dict)
+    return known and (effect is None or (_are_texts([effect["what"], effect["text"]]) and _is_number(effect["value"])))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -103,7 +103,7 @@ def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
     Raises:
         UserError: Not of that form, or not a column of the sheet.
     """
-    from eval.results.selection import SELECTABLE, parse_condition
+    from eval.results.sheet import SELECTABLE, parse_condition
 
     scope: dict[str, object] = {}
     for condition in conditions:

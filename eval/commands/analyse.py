@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Computes the analysis and writes its file."""
     from eval.commands._options import check_output
     from eval.measuring.analyse import analyse
-    from sida.config.mapping import load_spec
+    from sida.config.settings import load_spec
 
     check_output(args.out, "--out", ".json")
     found = analyse(load_spec(args.spec), args.out)

@@ -27,8 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
     from eval.commands._options import check_output
     from eval.report.board import board
-    from eval.tables.html import pages
-    from eval.tables.text import to_markdown
+    from eval.tables.render import pages, to_markdown
     from sida.errors import UserError
     from sida.files.atomic import write_text
 

@@ -22,11 +22,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the entries."""
-    from eval.results.references import bibliography, references
+    from eval.results.published import bibliography, references
     from eval.tables import make_table
-    from eval.tables.latex import cited_keys
+    from eval.tables.render import cited_keys
     from sida.config.resources import ROOT
-    from sida.files.yaml_text import parse_yaml
+    from sida.files.text_files import parse_yaml
     from sida.runtime.provenance import code_version
 
     if not args.names:

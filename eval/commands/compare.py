@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.commands._options import pairs
     from eval.report.compare import compare, compare_published, comparison_table
     from eval.tables.files import RENDERERS
-    from eval.tables.text import to_terminal
+    from eval.tables.render import to_terminal
     from sida.cli import terminal
     from sida.errors import UserError
     from sida.files.atomic import write_text

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.results.published import load_published
     from eval.results.sheet import read_runs
     from eval.results.summary import Measurements, load_measurements
-    from sida.config.mapping import from_mapping, load_spec
+    from sida.config.settings import from_mapping, load_spec
     from sida.errors import UserError
     from sida.files.atomic import write_hashed_json
 

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol
     from eval.measuring.shards import measure_shard
-    from sida.config.mapping import load_spec
+    from sida.config.settings import load_spec
     from sida.errors import UserError
 
     spec = load_spec(args.spec)

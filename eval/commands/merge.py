@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Merges the shards."""
     from eval.measuring.shards import merge_shards
     from eval.results.measurements import trial_path
-    from sida.config.mapping import load_spec
+    from sida.config.settings import load_spec
 
     merge_shards(load_spec(args.spec), args.shards, args.out, args.trial)
     print(trial_path(args.out, args.trial))

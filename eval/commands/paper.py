@@ -25,8 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds the document."""
-    from eval.report.paper import build_paper
-    from eval.report.pdflatex import missing_latex
+    from eval.report.paper import build_paper, missing_latex
 
     source, pdf = build_paper(args.results, args.title, args.own)
     if pdf is None:

@@ -110,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
     from eval.measuring.sources import ScriptedGenerator, is_torchscript
     from eval.results.exchange import exchanged
     from eval.tables.scores import latex_row, row_columns, table_protocol
-    from sida.config.mapping import load_spec
     from sida.config.samplers import read_sampler
+    from sida.config.settings import load_spec
     from sida.files.atomic import write_hashed_json, write_text
     from sida.sampling.job import open_device
     from sida.sampling.networks import network_file
@@ -177,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _function(text: str) -> str:
     """Parses the name of a function."""
-    from sida.config.ranges import names_object
+    from sida.config.settings import names_object
     from sida.errors import UserError
 
     if not names_object(text):
@@ -188,7 +188,7 @@ def _function(text: str) -> str:
 
 def _source(text: str) -> str:
     """Parses a source; a wrong name ends before the heavy imports."""
-    from sida.config.ranges import names_object
+    from sida.config.settings import names_object
     from sida.files.archives import refuse_picture
 
     if not names_object(text):

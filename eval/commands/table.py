@@ -58,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
     import functools
 
     from eval.commands._options import check_output, parse_scope
-    from eval.results.references import bibliography
+    from eval.results.published import bibliography
     from eval.tables import make_table, table_paths, write_table
-    from eval.tables.latex import cited_keys, latex_of
+    from eval.tables.render import cited_keys, latex_of
     from eval.tables.scores import score_rows
-    from sida.config.mapping import load_spec
     from sida.config.resources import find
+    from sida.config.settings import load_spec
     from sida.errors import UserError
     from sida.files.atomic import write_text
 

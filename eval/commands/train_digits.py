@@ -29,8 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains, reports, and writes the file if asked to."""
     import time
 
-    from eval.features.digits import DIGITS_NETWORK
-    from eval.features.train_digits import DigitsTraining, train_digits
+    from eval.features.digits import DIGITS_NETWORK, DigitsTraining, train_digits
 
     start = time.monotonic()
     state, metadata = train_digits(DigitsTraining(seed=args.seed))

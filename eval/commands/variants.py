@@ -42,8 +42,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures and prints the table."""
     from eval.commands._options import check_extractors, check_output, extractor_options, pairs
-    from eval.measuring.variants import compare_variants
-    from sida.config.mapping import load_spec
+    from eval.measuring.score import compare_variants
+    from sida.config.settings import load_spec
     from sida.files.atomic import write_json
 
     check_output(args.out, "--out")

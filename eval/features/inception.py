@@ -21,8 +21,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eval.features.base import Extractor, as_rgb
+from eval.features.pixels import resize_clean
 from eval.features.registry import EXTRACTORS
-from eval.features.resize import resize_clean
 from sida.assets import checked, fetch, load_registry
 from sida.config.plugins import check_code_path
 from sida.errors import UserError

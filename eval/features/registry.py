@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
-from sida.config.mapping import load_yaml
 from sida.config.plugins import load_class, load_file_object
-from sida.config.ranges import names_object
 from sida.config.resources import object_there, study_folders
+from sida.config.settings import load_yaml, names_object
 from sida.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ _DINOV2 = ("dinov2-vitl14", "dinov2-code")
 EXTRACTORS = {
     "digits": Ours("digits", "DigitsExtractor", classes=True),
     "glyphs": Ours("digits", "GlyphsExtractor", classes=True),
-    "digits_backbone": Ours("backbone", "DigitsBackboneExtractor"),
+    "digits_backbone": Ours("digits", "DigitsBackboneExtractor"),
     "pixels": Ours("pixels", "PixelExtractor"),
     "inception": Ours("inception", "InceptionExtractor", ("inception",), classes=True),
     "inception_clean": Ours("inception", "InceptionCleanExtractor", ("inception",)),

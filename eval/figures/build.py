@@ -1,21 +1,152 @@
-"""Builds a figure from files (``sida-eval figure``)."""
+"""Builds a figure from files (``sida-eval figure``).
+
+Figure kinds: of this package, and of a study's own file (``kind: FILE.py:CLASS``).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eval.figures import style
-from eval.figures.kinds import load_figure_layout
+from eval.figures.layout import CurvesLayout, Drawing, FigureKind, Runs, SamplesLayout
+from eval.figures.points_layout import PointsLayout
 from eval.figures.sources import Sources
 from eval.results.published import load_published
-from eval.results.sheet import read_runs
+from eval.results.sheet import Needs, read_extended, read_runs
 from eval.results.summary import Measurements, load_measurements, measurements_file
-from sida.config.mapping import load_spec
-from sida.config.resources import find
+from sida.config.plugins import load_file_object
+from sida.config.resources import find, object_there
+from sida.config.settings import from_mapping, load_spec, names_file_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_text
+
+
+class CurvesFigure(CurvesLayout):
+    """Curves of metrics or quantities of training logs against images seen, or of an analysis's columns."""
+
+    def needs(self, runs: Runs) -> Needs:
+        """Needs rows with a curve, and measured rows of reference lines."""
+        panels = self.present(runs).panels
+        curves, logged, analysed = set[str](), set[str](), dict[str, list[str]]()
+        for panel in panels:
+            rows = [run.run for series in panel.series for run in self.pick(series.each, runs)]
+            curves.update(rows)
+            if panel.of is None:
+                logged.update(rows)
+            else:
+                analysed[panel.of] = list(dict.fromkeys([*analysed.get(panel.of, ()), *rows]))
+        lines = {run.run for panel in panels for line in panel.lines for run in self.line_rows(line, runs)}
+        return Needs((logged | lines) if self.final else lines, curves, analyses=analysed)
+
+    def check(self, sources: Sources) -> None:
+        """Refuses rows without a curve, and lines without a level."""
+        from eval.figures.gather import gather
+
+        gather(self.present(sources.runs), sources)
+
+    def build(self, sources: Sources) -> Drawing:
+        """Draws curves and lines."""
+        from eval.figures.gather import curves_csv, gather
+        from eval.figures.plot import draw_curves
+
+        layout = self.present(sources.runs)
+        panels = gather(layout, sources)
+        missing, notes = zip(*((panel.missing, panel.notes) for panel in panels))
+        return Drawing(draw_curves(layout, panels), curves_csv(layout, panels), sum(missing, ()), sum(notes, ()))
+
+
+class PointsFigure(PointsLayout):
+    """Points of measured generators against a column, a setting or another metric."""
+
+    def needs(self, runs: Runs) -> Needs:
+        """Needs rows with a point, their teachers and measured lines, and settings of the horizontal axis."""
+        measured, logged, settings = set[str](), set[str](), dict[str, set[str]]()
+        for panel in self.present(runs).panels:
+            shown = self.panel_rows(panel, runs)
+            for series, run in shown:
+                settings.setdefault(run.run, set()).add(series.by or panel.by)
+            measured |= {run.run for line in panel.lines for run in self.line_rows(line, runs)}
+            (logged if panel.at == "end" else measured).update(run.run for _, run in shown)
+            if panel.x is not None and panel.x.of == "teacher":
+                measured |= {run.run for _, row in shown for run in self.teachers(panel.x, row, runs)}
+            elif panel.x is not None:
+                measured |= {run.run for _, run in shown}
+        return Needs(measured, logged, settings=settings)
+
+    def check(self, sources: Sources) -> None:
+        """Refuses rows without a point."""
+        from eval.figures.points import gather_points
+
+        gather_points(self.present(sources.runs), sources)
+
+    def build(self, sources: Sources) -> Drawing:
+        """Draws points with their intervals."""
+        from eval.figures.points import gather_points, points_csv
+        from eval.figures.points_plot import draw_points
+
+        layout = self.present(sources.runs)
+        panels = gather_points(layout, sources)
+        missing, notes = zip(*((panel.missing, panel.notes) for panel in panels))
+        return Drawing(draw_points(layout, panels), points_csv(panels), sum(missing, ()), sum(notes, ()))
+
+
+class SamplesFigure(SamplesLayout):
+    """Images of the same seeds; with ``neighbours`` also their nearest real images."""
+
+    def needs(self, runs: Runs) -> Needs:
+        """Needs the networks to sample."""
+        rows = {run.run for panel in self.panels for run in self.panel_rows(panel, runs)}
+        return Needs([], rows, sampled=True)
+
+    def check(self, sources: Sources) -> None:
+        """Refuses panels without exactly one row."""
+        self.grids(sources.runs)
+
+    def build(self, sources: Sources) -> Drawing:
+        """Samples and draws."""
+        from eval.figures.samples import build_samples
+
+        return build_samples(self, sources)
+
+
+#: Figure kinds by the ``kind`` of a layout.
+FIGURE_KINDS: dict[str, type[FigureKind]] = {
+    "curves": CurvesFigure,
+    "samples": SamplesFigure,
+    "points": PointsFigure,
+}
+
+
+def load_figure_layout(path: str | Path) -> FigureKind:
+    """Reads a figure's layout; its ``kind`` is one of :data:`FIGURE_KINDS`, or a class of the study's own.
+
+    Raises:
+        UserError: Missing file, unknown kind or key, wrong type (file and key are named), or code without permission.
+    """
+    mapping = read_extended(Path(path))
+    kind = _kind(mapping.pop("kind", None), Path(path))
+    mapping["source"] = str(path)
+    return from_mapping(kind, mapping, f"{path}:")
+
+
+def is_figure_kind(kind: Any) -> bool:
+    """Whether the ``kind`` of a layout is that of a figure, not of a table."""
+    return kind in FIGURE_KINDS or (isinstance(kind, str) and names_file_object(kind))
+
+
+def _kind(kind: Any, layout: Path) -> type[FigureKind]:
+    """A kind of this package, or a class of a file beside the layout or in the folder above, which is the preset's."""
+    if kind in FIGURE_KINDS:
+        return FIGURE_KINDS[kind]
+    if not is_figure_kind(kind):
+        raise UserError(f"{layout}: kind: must be one of {', '.join(FIGURE_KINDS)} or FILE.py:CLASS, got {kind!r}")
+    found = load_file_object(object_there(kind, [layout.parent, layout.parent.parent]), f"{layout}: kind")
+    if not (isinstance(found, type) and issubclass(found, FigureKind)):
+        raise UserError(f"{layout}: kind: '{kind}' must be a subclass of eval.figures.layout.FigureKind")
+    return found
 
 
 def build_figure(

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.figures.kind import LineSpec, PanelsFigure
-from eval.figures.layout import CurvesLayout, PanelSpec, SeriesSpec
+from eval.figures.layout import CurvesLayout, LineSpec, PanelsFigure, PanelSpec, SeriesSpec
 from eval.figures.sources import Sources
 from eval.results.identity import comparable
 from eval.results.published import Published, published_number

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from eval.figures.kind import LineSpec, PanelsFigure, Runs, check_pick
-from eval.results.selection import SELECTABLE
-from eval.results.sheet import Run
+from eval.figures.layout import LineSpec, PanelsFigure, Runs, check_pick
+from eval.results.sheet import SELECTABLE, Run
 from sida.errors import suggestion
 
 #: Numeric columns of the sample sheet.

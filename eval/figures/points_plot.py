@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval.figures.annotations import Annotation, Spot, annotate
 from eval.figures.axes import (
+    Annotation,
+    Spot,
+    annotate,
     draw_lines,
     dress,
     legend_below,
@@ -16,8 +18,7 @@ from eval.figures.axes import (
     short_number,
     write_no_data,
 )
-from eval.figures.marks import Mark, MarkSeries
-from eval.figures.points import Marks
+from eval.figures.points import Mark, Marks, MarkSeries
 from eval.figures.points_layout import PointsLayout
 from eval.figures.style import Look, literal, looks_of
 

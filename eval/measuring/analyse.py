@@ -13,8 +13,7 @@ import torch
 
 from eval.measuring.measure import threads
 from eval.results.analyses import ANALYSIS_FORMAT, Inputs, load_analysis
-from sida.config.mapping import from_mapping
-from sida.config.ranges import Natural
+from sida.config.settings import Natural, from_mapping
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
 from sida.runtime import provenance

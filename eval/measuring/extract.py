@@ -17,7 +17,7 @@ from eval.measuring.reference_files import write_own
 from eval.measuring.references import data_digest
 from eval.measuring.stores import open_images
 from eval.statistics import FeatureStatistics
-from sida.config.mapping import load_spec
+from sida.config.settings import load_spec
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.tensors import write_tensors

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eval.measuring.metric import Direction, Metric, MetricValue, Sides
 from sida.config.plugins import load_class
-from sida.config.ranges import Count, Range, Variants, names_object
+from sida.config.settings import Count, Range, Variants, names_object
 from sida.errors import UserError
 
 if TYPE_CHECKING:

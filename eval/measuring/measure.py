@@ -1,7 +1,13 @@
-"""Measures trials of a generator under a protocol in one process, with one file per trial; resumes by trial."""
+"""Measures trials of a generator under a protocol in one process, with one file per trial; resumes by trial.
+
+Keeps finished trials of a job while the job measures further trials.
+
+Spec of ``sida-eval measure``: a generator, its sampler, and the protocol.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -9,6 +15,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,24 +24,137 @@ import torch
 from eval.features import extractor_names
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
-from eval.measuring.finished_trials import FinishedTrials
 from eval.measuring.pipeline import run_pass, sized
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import Reference, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
-from eval.measuring.spec import MeasureSpec
 from eval.measuring.trial import TrialSums, compute_metrics
 from eval.results.identity import Identity
-from eval.results.measurements import extended, missing_metrics, trial_path
+from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
 from sida.assets import cache_dir, fetch_many, find_asset, load_registry
 from sida.assets.hub import offline
-from sida.config.mapping import from_mapping
+from sida.config.settings import Count, Natural, Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 from sida.progress import Progress
 from sida.runtime import provenance
 from sida.runtime.devices import take_device, tf32
+
+
+class FinishedTrials:
+    """Copies of finished trials of one job, kept until the job ends.
+
+    If a job fails or is killed, a workflow manager removes all its declared outputs, including finished trials;
+    undeclared files stay.
+
+    Args:
+        out: Folder of the run's measurements; None has copies only.
+        trials: Trial numbers of the job; for a single trial nothing is kept, because the job ends with it.
+        folder: Folder of the copies; None takes ``<out>/finished``.
+    """
+
+    def __init__(self, out: str | os.PathLike[str] | None, trials: Sequence[int], folder: Path | None = None) -> None:
+        self._out, self._trials = out, trials if len(trials) > 1 else ()
+        self._folder = folder or Path(out or "") / "finished"
+
+    def __bool__(self) -> bool:
+        """Whether there may be copies of an earlier attempt."""
+        return bool(self._trials) and self._folder.is_dir()
+
+    def write(self, trial: int, record: Mapping[str, Any]) -> None:
+        """Writes a measurement to its declared path, and a copy for a later attempt of the job.
+
+        Raises:
+            UserError: A metric that is not finite, or a full disk.
+        """
+        for folder in (self._folder if trial in self._trials else None, self._out):
+            if folder is not None:
+                write_measurement(trial_path(folder, trial), record)
+
+    def take_back(
+        self, trial: int, spec_sha256: str, identities: Mapping[str, Identity], names: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Restores a trial of an earlier attempt if the same code measured the same values; returns its record."""
+        copy = trial_path(self._folder, trial)
+        if trial not in self._trials or missing_metrics(copy, spec_sha256, identities, names):
+            return None
+        record = read_measurement(copy)
+        latest = [record["environment"], *record.get("added", {}).values()][-1]
+        if latest.get("code") != provenance.source_digest():
+            return None
+        if self._out is not None:
+            write_measurement(trial_path(self._out, trial), record)
+        return record
+
+    def forget(self) -> None:
+        """Removes the copies after the last trial of the job."""
+        for trial in self._trials:
+            trial_path(self._folder, trial).unlink(missing_ok=True)
+        # Another job of the same run may have copies there.
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+
+NETWORK_SAMPLERS = ("one_step", "heun")
+SAMPLERS = (*NETWORK_SAMPLERS, "data", "python", "images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec(Settings):
+    """A generator with its sampler and protocol (``docs/architecture.md``, "Generator to measure").
+
+    Attributes:
+        run: Id of the row.
+        method: ``teacher``, ``sid``, ``sida``, ``sid2a``, ``data`` or the name of another method.
+        sampler: ``{kind: one_step, init_sigma}``, ``{kind: heun, num_steps, ...}``, ``{kind: data}``,
+            ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path}``.
+        protocol: Name, path or content of the protocol.
+        dataset: Data set for labels, image size, and references that are computed here.
+        network: File of the network; None for other sources.
+        guide: File of a guiding network, for samplers with guidance.
+        vae: Folder of the decoder of latent networks; None takes the registered one.
+        label: Name for people.
+        family: Group of rows in tables.
+        nfe: Network evaluations per image.
+        references: File by reference key (``"*"``: a folder to search).
+        extractors: Options by extractor name, e.g. ``{"inception": {"path": ...}}``.
+        batch_size: Images per batch; None chooses by device.
+        threads: CPU threads; 0 keeps torch's choice.
+        device: Torch device.
+    """
+
+    run: str
+    method: str
+    sampler: dict[str, Any]
+    protocol: Any
+    dataset: dict[str, Any] | None = None
+    network: str | None = None
+    guide: str | None = None
+    vae: str | None = None
+    label: str = ""
+    family: str = ""
+    nfe: Count | None = None
+    references: dict[str, Any] = field(default_factory=dict)
+    extractors: dict[str, Any] = field(default_factory=dict)
+    batch_size: Count | None = None
+    threads: Natural = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = self.sampler.get("kind")
+        if kind not in SAMPLERS:
+            raise ValueError(f"sampler.kind: no such sampler '{kind}'{suggestion(str(kind), SAMPLERS)}")
+        if (kind in NETWORK_SAMPLERS) != (self.network is not None):
+            raise ValueError(
+                f"network: must be {'a file' if kind in NETWORK_SAMPLERS else 'null'} for sampler '{kind}'"
+            )
+        needed = {"python": "callable", "images": "path", "heun": "num_steps"}.get(str(kind))
+        if needed and needed not in self.sampler:
+            raise ValueError(f"sampler.{needed}: is missing; sampler '{kind}' needs it")
+        if self.dataset is None and kind == "data":
+            raise ValueError("dataset: is missing; sampler 'data' resamples it")
 
 
 class Measurer:
@@ -113,7 +234,7 @@ class Measurer:
         if kind == "python":
             return CallableSource(sampler["callable"], sampler.get("kwargs", {}), repeats)
         if kind == "images":
-            from eval.measuring.images import ImageFiles
+            from eval.measuring.sources import ImageFiles
 
             return ImageFiles(sampler["path"], self.protocol, repeats)
         return NetworkSource(

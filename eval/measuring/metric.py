@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from sida.config.plugins import source_sha256
-from sida.config.ranges import names_object
+from sida.config.settings import names_object
 
 if TYPE_CHECKING:
     # The start of a workflow reads protocols and must not wait for torch.

@@ -21,14 +21,13 @@ from eval.features.registry import registered_digest
 from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
 from eval.results.identity import Identity, identity_of
-from eval.results.selection import read_extended
+from eval.results.sheet import read_extended
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
+from sida.config.datasets import LabelCounts, find_labels, load_labels
 from sida.config.families import SD_VAE
-from sida.config.label_counts import LabelCounts, find_labels, load_labels
-from sida.config.mapping import Settings, from_mapping, load_yaml
-from sida.config.ranges import CheckedAs, Count, Natural, Range
 from sida.config.resources import find
+from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 

@@ -1,4 +1,10 @@
-"""Scores image files under a protocol, with the same code and checks as for generators of this suite."""
+"""Scores image files under a protocol, with the same code and checks as for generators of this suite.
+
+Compares variants of a feature network with the published network, on image files.
+
+All variants measure the same trials against the same references. A difference much smaller than the spread over trials
+does not matter, since other seeds change a number more.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.features.registry import ON_PROCESSOR
-from eval.measuring.finished_trials import FinishedTrials
-from eval.measuring.images import ImageFiles
-from eval.measuring.measure import Measurer, overlapped, threads
+from eval.measuring.measure import FinishedTrials, Measurer, MeasureSpec, overlapped, threads
 from eval.measuring.metric import Metric
 from eval.measuring.pipeline import sized
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score_plan import ScorePlan
-from eval.measuring.sources import CallableSource
-from eval.measuring.spec import MeasureSpec
+from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import open_images
 from eval.measuring.trial import TrialSums
 from eval.results.identity import Identity
@@ -28,8 +31,8 @@ from eval.results.measurements import record_identity
 from eval.results.summary import Estimate
 from sida.assets.cache import cache_dir
 from sida.config.datasets import dataset_spec
-from sida.config.ranges import names_object
 from sida.config.samplers import Sampler
+from sida.config.settings import names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 from sida.progress import Progress, say
@@ -199,7 +202,7 @@ def score_images(
         fast: Measure with ``inception_cpu`` where the protocol names ``inception``; values of both are told apart.
         against: Folder, zip, tar, npz or npy of images in the place of the protocol's references: all images of both
             sets are compared, and the values are comparable with those of the same second set alone.
-        **settings: Other fields of :class:`~eval.measuring.spec.MeasureSpec` (dataset, references, device, ...).
+        **settings: Other fields of :class:`~eval.measuring.measure.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
@@ -366,3 +369,85 @@ def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
 
 def _number(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}" if math.isfinite(value) else str(value)
+
+
+class VariantDifference(NamedTuple):
+    """A metric computed with one feature network.
+
+    Attributes:
+        metric: Key in the protocol.
+        extractor: Name of the feature network.
+        mean: Mean over trials.
+        difference: Mean over trials of the difference from the first network.
+        share: Size of the difference as a share of the first network's sample standard deviation over trials; None if
+            the standard deviation is 0.
+    """
+
+    metric: str
+    extractor: str
+    mean: float
+    difference: float
+    share: float | None
+
+
+def compare_variants(
+    images: str,
+    protocol: str | Mapping[str, Any] | Protocol,
+    extractors: Sequence[str],
+    trials: int | None = None,
+    num_samples: int | None = None,
+    extractor_options: Mapping[str, Mapping[str, Any]] | None = None,
+    **settings: Any,
+) -> list[VariantDifference]:
+    """Measures the metrics of the first network with each of the given networks.
+
+    Args:
+        images: See :func:`eval.measuring.score.score_images`.
+        protocol: Name, path or content.
+        extractors: The protocol's feature network, then its variants.
+        trials: Number of trials, at least 2.
+        num_samples: Images per trial, if not the protocol's n.
+        extractor_options: Options by extractor.
+        **settings: Other arguments of :func:`~eval.measuring.score.score_images`.
+
+    Raises:
+        UserError: Unknown networks, fewer than two networks or trials, or images that cannot be measured.
+    """
+    asked = load_protocol(protocol)
+    metrics = [metric for metric in asked.metrics if metric.extractor in extractors[:1]]
+    if not metrics or len(extractors) < 2:
+        known = ", ".join(asked.extractors())
+        raise UserError(
+            f"variants: give a feature network of protocol '{asked.name}' ({known}) and then variants of it, "
+            f"got {', '.join(extractors) or 'none'}"
+        )
+    values: dict[str, dict[str, list[float]]] = {}
+    for name in extractors:
+        changed = tuple(dataclasses.replace(metric, extractor=name) for metric in metrics)
+        options = {name: dict((extractor_options or {}).get(name, {}))}
+        score = score_images(
+            images,
+            dataclasses.replace(asked, metrics=changed, selection=None, watch=None),
+            trials,
+            num_samples,
+            name=name,
+            extractors=options,
+            **settings,
+        )
+        if len(score.records) < 2:
+            raise UserError(f"{images}: suffices for one trial, and their spread is the measure; give more images")
+        values[name] = {metric.key: score.values(metric.key) for metric in metrics}
+    first = values[extractors[0]]
+    return [
+        _difference(metric.key, name, first[metric.key], values[name][metric.key])
+        for metric in metrics
+        if first[metric.key]
+        for name in extractors
+    ]
+
+
+def _difference(metric: str, extractor: str, published: Sequence[float], given: Sequence[float]) -> VariantDifference:
+    spread = statistics.stdev(published)
+    difference = statistics.fmean(theirs - ours for theirs, ours in zip(given, published))
+    share = abs(difference) / spread if spread else None
+    return VariantDifference(metric, extractor, statistics.fmean(given), difference, share)

@@ -10,8 +10,8 @@ from typing import Any
 
 from eval.measuring.measure import Measurer
 from sida.assets.cache import cache_dir
-from sida.config.mapping import load_yaml
 from sida.config.resources import find
+from sida.config.settings import load_yaml
 from sida.errors import UserError
 from sida.files.atomic import sha256_json, write_json
 from sida.files.text_files import parse_json, read_text

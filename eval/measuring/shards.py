@@ -14,8 +14,7 @@ from eval.measuring.trial import TrialSums
 from eval.results.measurements import trial_path, write_measurement
 from sida.errors import UserError
 from sida.files.atomic import set_aside
-from sida.files.tensor_header import TensorFileError
-from sida.files.tensors import read_tensors
+from sida.files.tensors import TensorFileError, read_tensors
 from sida.progress import Progress, say
 from sida.runtime.provenance import source_digest
 

@@ -2,24 +2,31 @@
 
 A source maps image seeds to images. Seed s gives the same image in any batch, shard or trial: networks and resampled
 data use one random stream per seed; files are chosen by position.
+
+Checks of images from outside: type, shape, and no duplicates.
+
+Files of images as the source of a measurement: seed s of the protocol is image s − seed0, ordered by name.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
+import numpy as np
 import torch
 
-from eval.measuring.outside import Duplicates, as_batch
 from eval.measuring.pipeline import ImageBatch
+from eval.measuring.protocol import Protocol
 from eval.measuring.references import data_digest
+from eval.measuring.stores import open_images
 from sida.config.plugins import check_code_path, code_sha256, load_object
 from sida.config.samplers import Sampler, read_sampler
 from sida.errors import UserError
@@ -31,9 +38,67 @@ from sida.sampling.samplers import to_uint8
 from sida.sampling.seeds import latents_for_seeds
 
 if TYPE_CHECKING:
-    from eval.measuring.protocol import Protocol
-    from sida.config.label_counts import LabelCounts
+    from sida.config.datasets import LabelCounts
     from sida.data import Dataset
+
+
+class Duplicates:
+    """Refuses equal images, since copies would count as samples.
+
+    Args:
+        name: Gives the name of the image at a position, for the error.
+        remedy: Remedy in the error.
+    """
+
+    def __init__(self, name: Callable[[int], str], remedy: str) -> None:
+        self._name, self._remedy = name, remedy
+        self._seen: dict[bytes, int] = {}
+
+    def check(self, images: Iterable[np.ndarray], first: int) -> None:
+        """Checks the images from position ``first`` on.
+
+        Raises:
+            UserError: An image equals an image at another position.
+        """
+        for position, image in enumerate(images, start=first):
+            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            twin = self._seen.setdefault(digest, position)
+            if twin != position:
+                raise UserError(f"{self._name(position)}: is the same image as {self._name(twin)}; {self._remedy}")
+
+
+def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
+    """Checks and converts the images that a function returned for seeds.
+
+    Args:
+        returned: Images uint8 ``(N, C, H, W)``, or ``(images, classes)`` with whole numbers ``(N,)``.
+        count: Number of seeds.
+        name: Name of the function, for errors.
+
+    Raises:
+        UserError: The returned value is anything else.
+    """
+    images, classes = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    wanted = f"{name}: must return uint8 images of shape ({count}, C, H, W)"
+    try:
+        pixels = torch.as_tensor(images)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{wanted}, or (images, classes), got {type(images).__name__}") from None
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != count:
+        raise UserError(f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}")
+    if classes is None:
+        return ImageBatch(pixels, None)
+    try:
+        labels = torch.as_tensor(classes)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(f"{name}: must return classes as whole numbers, got {type(classes).__name__}") from None
+    if labels.shape != (count,) or labels.is_floating_point():
+        raise UserError(
+            f"{name}: must return classes as whole numbers of shape ({count},), got {labels.dtype} "
+            f"{tuple(labels.shape)}"
+        )
+    return ImageBatch(pixels, labels.to(torch.int64))
+
 
 #: Largest mean difference, in grey levels, of images that are drawn twice with the same seeds.
 _ROUNDING = 0.5
@@ -276,3 +341,54 @@ def _plain(samples: Iterator[Samples]) -> Iterator[ImageBatch]:
     for batch in samples:
         has_classes = len(batch.classes) > 0 and int(batch.classes[0]) != NO_CLASS
         yield ImageBatch(batch.images, batch.classes if has_classes else None)
+
+
+@dataclass
+class ImageFiles:
+    """Source of images in files.
+
+    Args:
+        path: Folder, zip, tar, npz or npy.
+        protocol: Protocol, which determines the number of images of a trial.
+        allow_duplicates: False refuses equal images, since copied files would count as samples.
+    """
+
+    path: str
+    protocol: Protocol
+    allow_duplicates: bool = False
+
+    def __post_init__(self) -> None:
+        self.store = open_images(self.path)
+        self.store.side = self.protocol.resolution
+        allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
+        self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
+
+    @property
+    def trials(self) -> int:
+        """Number of complete trials that the images allow."""
+        return self.store.count // self.protocol.num_samples
+
+    def identity(self) -> dict[str, Any]:
+        """Digest of the files."""
+        return {"images": self.store.digest()}
+
+    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
+        """Decodes the images of these positions.
+
+        Raises:
+            UserError: Too few images, or one that is broken, of another size or mode, or a duplicate.
+        """
+        begin, end = seeds.start - self.protocol.seed0, seeds.stop - self.protocol.seed0
+        if end > self.store.count:
+            raise UserError(
+                f"{self.path}: holds {self.store.count} images, this trial needs {end}; "
+                f"generate more (protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial)"
+            )
+        for first in range(begin, end, batch_size):
+            images = self.store.read(first, min(first + batch_size, end))
+            if not self.allow_duplicates:
+                self._duplicates.check(images, first)
+            classes = None
+            if self.store.classes is not None:
+                classes = torch.from_numpy(self.store.classes[first : first + len(images)])
+            yield ImageBatch(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), classes)

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.claims.amounts import deciding, together
 from eval.claims.experiments import EXPECTED, Experiment
 from eval.claims.model import SIGNS, UNDECIDED, Outcome, verdict_counts
-from eval.claims.read import read_verdicts
-from eval.claims.write import marked
+from eval.claims.write import deciding, marked, read_verdicts, together
 from eval.results.summary import Measurements
-from eval.tables.text import markdown
+from eval.tables.render import markdown
 from sida.errors import UserError, suggestion
 
 

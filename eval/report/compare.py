@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eval.claims.evidence import bound
-from eval.claims.numbers import Z, show
+from eval.claims.evidence import Z, bound, show
 from eval.results.identity import comparable
 from eval.results.measurements import read_score
 from eval.results.published import load_published
 from eval.results.summary import Estimate, Measurements, load_measurements
 from eval.tables.build import build_table
+from eval.tables.cells import LATER
 from eval.tables.layout import load_layout, read_layout
-from eval.tables.lines import LATER
 from eval.tables.model import Cell, Column, Row, Table
 from sida.config import resources
 from sida.errors import UserError, suggestion

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.figures.kinds import is_figure_kind, load_figure_layout
-from eval.results.selection import Needs, read_extended
-from eval.results.sheet import Run
+from eval.figures.build import is_figure_kind, load_figure_layout
+from eval.results.sheet import Needs, Run, read_extended
 from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import TableLayout, expand, load_layout, read_layout
 from sida.errors import UserError

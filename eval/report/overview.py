@@ -6,10 +6,10 @@ import textwrap
 from pathlib import Path
 
 from eval.claims.model import SIGNS, verdict_counts
-from eval.claims.read import read_verdicts
+from eval.claims.write import read_verdicts
 from eval.results.summary import measurements_file
 from eval.tables.files import load_table
-from eval.tables.text import terminal_text, to_terminal
+from eval.tables.render import terminal_text, to_terminal
 from sida.errors import UserError, suggestion
 
 

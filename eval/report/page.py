@@ -13,17 +13,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from eval.claims.model import verdict_counts
-from eval.claims.read import read_verdicts
+from eval.claims.write import read_verdicts
 from eval.report.answers import Answer, answer_block, answers_table
 from eval.report.paper import figure_caption, in_order
 from eval.results.summary import load_measurements, measured_days, measurements_file
 from eval.tables.files import load_table
-from eval.tables.text import markdown, to_markdown
+from eval.tables.render import markdown, to_markdown
 from sida.data.pictures import open_picture
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import atomic_path
-from sida.files.ordinary_file import read_ordinary
-from sida.files.text_files import read_text
+from sida.files.text_files import read_ordinary, read_text
 
 _SIGNS = (
     "A positive effect supports the claim, except ratios, slopes and facts, which are plain values. Brackets "

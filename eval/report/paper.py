@@ -2,27 +2,81 @@
 
 The document only collects files of the other steps (``tables/*.tex``, ``figures/*.pdf``, ``claims.json``,
 ``measurements.csv``, training logs) and computes only sums of training time.
+
+Runs LaTeX, and reports missing packages.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from eval.claims.read import read_verdicts
-from eval.claims.write import VERDICT_MARKS
-from eval.report.pdflatex import compile_latex, missing_latex
-from eval.results.references import bibliography_items
+from eval.claims.write import VERDICT_MARKS, read_verdicts
+from eval.results.published import bibliography_items
 from eval.results.summary import Measurements, load_measurements, measurements_file
 from eval.results.training_logs import read_log
 from eval.tables.files import load_table
-from eval.tables.latex import cited_keys
-from eval.tables.latex_text import breakable, escape
+from eval.tables.render import breakable, cited_keys, escape
 from sida.config.resources import find, names
 from sida.errors import UserError
-from sida.files.atomic import write_text
+from sida.files.atomic import atomic_path, write_text
+
+PACKAGES = "texlive-latex-recommended texlive-science"
+INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"
+STYLES = ("booktabs.sty", "siunitx.sty")
+
+
+def missing_latex() -> str | None:
+    """Missing parts of LaTeX in one line, with the Debian packages that provide them; ``None`` if all are there."""
+    if shutil.which("pdflatex") is None:
+        return f"pdflatex is not installed ({INSTALL})"
+    if shutil.which("kpsewhich") is None:  # packages cannot be checked; LaTeX reports missing ones
+        return None
+    found = subprocess.run(["kpsewhich", *STYLES], capture_output=True, text=True).stdout
+    missing = [style for style in STYLES if style not in found]
+    return f"LaTeX has no {' and no '.join(missing)} ({INSTALL})" if missing else None
+
+
+def compile_latex(source: Path) -> Path:
+    """Runs pdflatex twice (for references) in a scratch folder; writes the PDF beside ``source`` when it is complete.
+
+    Raises:
+        UserError: LaTeX fails; the message has its first error.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        options = ["-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={scratch}"]
+        # Fixed time stamps, so that the same results give the same bytes.
+        epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
+        environment = {**os.environ, "max_print_line": "1000", "SOURCE_DATE_EPOCH": epoch, "FORCE_SOURCE_DATE": "1"}
+        # A results folder may come from a stranger, so its LaTeX reads only files in it and LaTeX's own files.
+        environment |= {"openin_any": "p", "openout_any": "p", "TEXMFOUTPUT": scratch}
+        for _ in range(2):
+            try:
+                done = subprocess.run(
+                    ["pdflatex", *options, source.name],
+                    cwd=source.parent,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    timeout=600,
+                )
+            except subprocess.TimeoutExpired:
+                raise UserError(f"{source}: pdflatex did not finish within ten minutes") from None
+            if done.returncode != 0:
+                fault = next((line[2:] for line in done.stdout.splitlines() if line.startswith("! ")), "unknown error")
+                raise UserError(f"{source}: LaTeX stopped: {fault.strip()} (packages needed: {PACKAGES})")
+        pdf = source.with_suffix(".pdf")
+        with atomic_path(pdf) as temporary:
+            shutil.copyfile(Path(scratch) / pdf.name, temporary)
+    return pdf
+
 
 _NATURAL = re.compile(r"(\d+)")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -40,7 +94,7 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
             ``config``.
 
     Returns:
-        The paths; ``None`` instead of the PDF without LaTeX (:func:`~eval.report.pdflatex.missing_latex`).
+        The paths; ``None`` instead of the PDF without LaTeX (:func:`~eval.report.paper.missing_latex`).
 
     Raises:
         UserError: There are neither tables nor figures, or LaTeX fails (the message has its first error).
@@ -113,7 +167,7 @@ def figure_caption(figure: Path, own: str | Path | None = None) -> str:
     places = [Path(own)] if own else []
     if figure.stem not in names("figures", places):
         return figure.stem
-    from eval.figures.kinds import load_figure_layout
+    from eval.figures.build import load_figure_layout
 
     found = load_figure_layout(find("figures", figure.stem, places))
     heading = found.title.partition(". ")[2] or found.title

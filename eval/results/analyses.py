@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.results.selection import SELECTABLE
-from sida.config.mapping import Settings, from_mapping
+from eval.results.sheet import SELECTABLE
 from sida.config.plugins import load_file_object
-from sida.config.ranges import names_file_object
+from sida.config.settings import Settings, from_mapping, names_file_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json
 

@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 from eval.results.identity import Identity, comparable
 from eval.results.measurements import long_rows, read_score
 from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
-from sida.config.mapping import Settings, from_mapping
-from sida.config.ranges import Count, Finite, Name, Pattern
+from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text

@@ -2,11 +2,9 @@
 
 from eval.tables.build import build_table
 from eval.tables.files import load_table, make_table, table_paths, write_table
-from eval.tables.html import to_html
-from eval.tables.latex import to_latex
 from eval.tables.layout import TableLayout, load_layout
 from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.text import to_csv, to_markdown, to_terminal
+from eval.tables.render import to_csv, to_html, to_latex, to_markdown, to_terminal
 
 __all__ = [
     "Cell",

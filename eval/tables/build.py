@@ -3,36 +3,288 @@
 There are three modes: ``paper`` prints the published strings; ``measured`` prints measurements; ``audit`` prints both
 side by side with their difference. A published cell never shows a measurement, nor the reverse. Notes below a table
 give the origin of the numbers.
+
+Columns of effects: the difference of a row from another row, with its interval over training seeds.
+
+The CSV of a table: one record per number cell, in full precision and with its provenance.
+
+Headings may themselves be published numbers, such as model sizes with their parameter counts.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from eval.effects.contrast import Effect, difference
 from eval.results.identity import Identity, comparable
-from eval.results.published import Published
+from eval.results.published import Agreement, Published, published_number
 from eval.results.sheet import Run
 from eval.results.stored import FROM_STORED
 from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_comparable
 from eval.tables.cells import (
     AUDIT_LEGEND,
+    CellSource,
+    TableLine,
     best_rows,
     empty_cell,
     heading,
     measured_cell,
     published_cell,
+    require_added_comparable,
+    resolve,
     rule_above,
     side_by_side,
     stacked,
     text_cell,
 )
-from eval.tables.effects import DIFFER_NOTE, EFFECT_NOTE, effect_cell, with_effects
-from eval.tables.layout import Mode, TableLayout
-from eval.tables.lines import TableLine, require_added_comparable, resolve
-from eval.tables.model import Column, Row, Table
-from eval.tables.records import header_records, table_records, with_headings
+from eval.tables.layout import ColumnSpec, EffectSpec, Mode, TableLayout
+from eval.tables.model import Cell, Column, Row, Table
+from sida.errors import UserError, suggestion
+
+#: Value of ``against`` for a row without an effect.
+NONE = "-"
+EFFECT_NOTE = (
+    "Differences in brackets: 95 % interval by Welch's t over training seeds, within each teacher and averaged over "
+    "teachers; one that holds 0 is not decided."
+)
+#: Mark of an average over teachers that differ, which is that of the verdict “depends on the teacher”, and its note.
+DIFFER = "≠"
+DIFFER_NOTE = (
+    f"{DIFFER}: an F test finds that the teachers differ by more than their training seeds do (p below 0.05), so the "
+    "average speaks about none of them alone."
+)
+
+
+def with_effects(
+    layout: TableLayout, lines: list[TableLine], measurements: Measurements, runs: Mapping[str, Run], mode: str
+) -> list[TableLine]:
+    """Fills the columns of effects of a table's lines.
+
+    Raises:
+        UserError: Another mode than ``measured``, an unknown row, or too few training seeds for an interval.
+    """
+    wanted = [(number, column) for number, column in enumerate(layout.columns) if column.effect]
+    if wanted and mode != "measured":
+        raise UserError(f"{layout.source}: columns[{wanted[0][0]}].effect: needs mode measured, this is mode {mode}")
+    result = []
+    for line in lines:
+        sources = dict(line.sources)
+        for number, column in wanted:
+            where = f"{layout.source}: columns[{number}].effect"
+            sources[column.id] = _with_effect(column, line, lines, measurements, runs, where)
+        result.append(dataclasses.replace(line, sources=sources))
+    return result
+
+
+def _with_effect(
+    column: ColumnSpec,
+    line: TableLine,
+    lines: list[TableLine],
+    measurements: Measurements,
+    runs: Mapping[str, Run],
+    where: str,
+) -> CellSource:
+    assert column.effect is not None
+    source, name = line.sources[column.id], line.spec.against or column.effect.against
+    if name == NONE:
+        return dataclasses.replace(source, empty="dash")
+    other = _row(name, column, line, lines, where)
+    if other is line:
+        return dataclasses.replace(source, empty="dash")
+    against = other.sources[column.id]
+    if source.estimate is None or against.estimate is None:
+        return dataclasses.replace(source, estimate=None)
+    assert source.identity is not None
+    assert against.identity is not None
+    if reason := comparable(source.identity, against.identity):
+        raise UserError(
+            f"{where}: '{line.label}' and '{other.label}' are not comparable: {reason}; give the row against: '{NONE}'"
+        )
+    try:
+        effect = difference(_blocks(source, measurements, runs), _blocks(against, measurements, runs))
+    except UserError as error:
+        raise UserError(
+            f"{where}: '{line.label}' against '{other.label}': {error}; pool more seeds, or give the row against: "
+            f"'{NONE}'"
+        ) from None
+    return dataclasses.replace(source, effect=effect, against=other.label)
+
+
+def _row(name: str, column: ColumnSpec, line: TableLine, lines: list[TableLine], where: str) -> TableLine:
+    """Line of a run or label; among several lines with the label, the line of the same family."""
+    found = [one for one in lines if name in (one.sources[column.id].run, one.label)]
+    if len(found) > 1:
+        found = [one for one in found if one.family == line.family]
+    if len(found) != 1:
+        known = [one.sources[column.id].run or "" for one in lines] + [one.label for one in lines]
+        what = "several rows are" if found else "no row of this table is"
+        raise UserError(f"{where}.against: {what} '{name}'{suggestion(name, known)}; name a row by its run")
+    return found[0]
+
+
+def _blocks(source: CellSource, measurements: Measurements, runs: Mapping[str, Run]) -> dict[str, list[float]]:
+    blocks: dict[str, list[float]] = {}
+    for name in source.runs:
+        teacher = (runs[name].teacher if name in runs else None) or ""
+        blocks.setdefault(teacher, []).append(measurements.estimate(name, source.metric).mean)
+    return blocks
+
+
+def effect_cell(column: ColumnSpec, source: CellSource) -> Cell:
+    """Cell of an effect: ``−1.48 [−1.60, −1.36]``, or in standard deviations; a dash in the row ``against``."""
+    if source.empty:
+        return Cell(kind="dash")
+    if source.effect is None:
+        return Cell(kind="missing")
+    return Cell(effect_text(source.effect, column.decimals, column.scale, column.effect), "difference")
+
+
+def effect_text(effect: Effect, decimals: int, scale: float = 1.0, spec: EffectSpec | None = None) -> str:
+    """An effect as text, with typographic minus signs, and with a mark where its teachers differ."""
+    mark = f" {DIFFER}" if effect.blocks_differ else ""
+    if spec and spec.show == "standardised":
+        return f"{effect.standardised:+.1f}{mark}".replace("-", "−").replace("inf", "∞")
+    value, low, high = (number * scale for number in (effect.value, effect.low, effect.high))
+    return f"{value:+.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]{mark}".replace("-", "−")
+
+
+RECORD_FIELDS = (
+    "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
+    "run", "measured", "measured_std", "measured_lowest", "trials", "training_seeds", "kept_at", "measured_bold",
+    "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
+    "difference", "tolerance", "agreement", "not_compared",
+    "effect", "effect_low", "effect_high", "effect_df", "effect_standardised", "effect_against",
+    "n", "seed_first", "seed_last", "protocol", "settings", "classes", "resolution",
+    "reference_sha256", "extractor_sha256", "network_sha256", "device", "code_version", "date",
+)  # fmt: skip
+
+
+def table_records(
+    layout: TableLayout, lines: list[TableLine], measurements: Measurements, mode: Mode
+) -> list[dict[str, Any]]:
+    """Records of all number cells, also of missing numbers; :data:`RECORD_FIELDS` lists the fields."""
+    bold = {"published": best_rows(layout, lines, "published"), "measured": best_rows(layout, lines, "measured")}
+    records = []
+    for number, line in enumerate(lines):
+        for column in layout.columns:
+            source = line.sources.get(column.id)
+            if source is None or (source.published is None and source.run is None):
+                continue
+            record = dict.fromkeys(RECORD_FIELDS, "") | _place(layout, line, column, source, number, mode)
+            if source.published is not None:
+                record |= {
+                    "published_id": source.published.id,
+                    "published": source.published.text,
+                    "published_std": source.published.std,
+                    "published_bold": number in bold["published"].get(column.id, ()),
+                    "published_source": source.published.source,
+                    "published_literal": source.published.literal,
+                }
+            if source.estimate is not None:
+                record |= _measured(
+                    source, [line for run in source.runs for line in measurements.lines(run, source.metric)]
+                )
+                record["measured_bold"] = number in bold["measured"].get(column.id, ())
+            records.append(record)
+    return records
+
+
+def _place(
+    layout: TableLayout, line: TableLine, column: ColumnSpec, source: CellSource, number: int, mode: Mode
+) -> dict[str, Any]:
+    return {
+        "table": Path(layout.source).stem,
+        "mode": mode,
+        "row": number,
+        "family": line.family,
+        "model": line.label,
+        "column": column.id,
+        "metric": source.metric,
+        "direction": column.direction or "",
+        "nfe": "" if line.nfe is None else line.nfe,
+        "run": " ".join(source.runs),
+    }
+
+
+def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
+    assert source.estimate is not None
+    first, seeds = lines[0], image_seeds(lines)
+    record: dict[str, Any] = {
+        "measured": repr(source.estimate.mean),
+        "measured_std": "" if source.estimate.std is None else repr(source.estimate.std),
+        "trials": len({line.trial for line in lines}),
+        "training_seeds": len(source.runs),
+        "kept_at": " ".join(str(at) for at in kept_at(lines).values() if at is not None),
+        "n": first.n,
+        "seed_first": min(seeds, default=""),
+        "seed_last": max(seeds, default=""),
+    }
+    for name in RECORD_FIELDS[RECORD_FIELDS.index("protocol") :]:
+        record[name] = " ".join(sorted({str(getattr(line, name)) for line in lines}))
+    if source.effect is not None:
+        effect = source.effect
+        record |= {"effect_against": source.against, "effect_standardised": repr(effect.standardised)}
+        numbers = {"": effect.value, "_low": effect.low, "_high": effect.high, "_df": effect.df}
+        record |= {f"effect{end}": repr(number) for end, number in numbers.items()}
+    if isinstance(source.compared, str):
+        record["not_compared"] = source.compared
+    if isinstance(compared := source.compared, Agreement):
+        record |= {
+            "measured_lowest": "" if compared.lowest is None else repr(compared.lowest),
+            "difference": repr(compared.difference),
+            "tolerance": repr(compared.tolerance),
+            "agreement": compared.outcome,
+        }
+    return record
+
+
+def with_headings(layout: TableLayout, published: Mapping[str, Published]) -> TableLayout:
+    """Replaces headings ``@id`` by the literal text of the published number ``id``.
+
+    Raises:
+        UserError: Unknown id.
+    """
+    columns = tuple(
+        dataclasses.replace(column, head=_number(layout, column, number, published).literal)
+        if column.head.startswith("@")
+        else column
+        for number, column in enumerate(layout.columns)
+    )
+    return dataclasses.replace(layout, columns=columns)
+
+
+def header_records(layout: TableLayout, published: Mapping[str, Published], mode: str) -> list[dict[str, Any]]:
+    """CSV records of headings that are published numbers (row −1)."""
+    records = []
+    for number, column in enumerate(layout.columns):
+        if not column.head.startswith("@") or mode == "measured":
+            continue
+        found = _number(layout, column, number, published)
+        records.append(
+            dict.fromkeys(RECORD_FIELDS, "")
+            | {
+                "table": Path(layout.source).stem,
+                "mode": mode,
+                "row": -1,
+                "model": "heading",
+                "column": column.id,
+                "metric": found.metric,
+                "published_id": found.id,
+                "published": found.text,
+                "published_std": found.std,
+                "published_source": found.source,
+                "published_literal": found.literal,
+            }
+        )
+    return records
+
+
+def _number(layout: TableLayout, column: ColumnSpec, number: int, published: Mapping[str, Published]) -> Published:
+    return published_number(published, column.head[1:], f"{layout.source}: columns[{number}].head")
 
 
 def build_table(

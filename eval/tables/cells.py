@@ -1,19 +1,249 @@
 """Cells and rows of the three modes: published strings, measured means with their spread, or both.
 
 Audit mode prints both side by side, or one below the other if the columns are model sizes.
+
+Resolves the rows of a layout against the sample sheet, the measurements and the published numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from eval.results import agreement
-from eval.results.identity import comparable
-from eval.results.summary import Estimate
-from eval.tables.layout import BoldSpec, ColumnSpec, TableLayout
-from eval.tables.lines import CellSource, TableLine
+from eval.effects.contrast import Effect
+from eval.results.identity import Identity, comparable
+from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
+from eval.results.sheet import Run
+from eval.results.summary import Estimate, Measurements
+from eval.tables.layout import BoldSpec, ColumnSpec, Mode, RowSpec, TableLayout, expand
 from eval.tables.model import Cell, Column, Row
+from sida.errors import UserError, suggestion
+
+#: Reason for a cell without a comparison whose released file is later than the printed number.
+LATER = "what was measured is of a later version than the published number"
+
+
+@dataclass(frozen=True)
+class CellSource:
+    """Data of a number cell; the published number and the measurement may each be missing.
+
+    Attributes:
+        metric: Key of the metric in the measurements.
+        published: The published number.
+        run: Id of the run whose measurement the cell shows.
+        pool: Further runs with other training seeds, pooled with ``run``.
+        estimate: Measurement of the run, or of the pool (``trials`` then counts training seeds).
+        empty: ``"blank"`` or ``"dash"`` if the paper prints no number and nothing was measured.
+        compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
+        effect: Columns of effects: the difference from another row.
+        against: Label of the other row.
+        identity: Identity of the measured values.
+    """
+
+    metric: str
+    published: Published | None = None
+    run: str | None = None
+    estimate: Estimate | None = None
+    empty: str | None = None
+    pool: tuple[str, ...] = ()
+    effect: Effect | None = None
+    against: str = ""
+    compared: Agreement | str | None = None
+    identity: Identity | None = None
+
+    @property
+    def runs(self) -> list[str]:
+        """Runs whose measurements the cell shows."""
+        return [] if self.run is None else [self.run, *self.pool]
+
+
+@dataclass(frozen=True)
+class TableLine:
+    """A body row: its spec, its run in the sample sheet, its key in the layout, and its sources by column id."""
+
+    spec: RowSpec
+    run: Run | None
+    where: str
+    nfe: int | None
+    sources: dict[str, CellSource]
+
+    @property
+    def family(self) -> str:
+        """Group of the row."""
+        return self.spec.family or (self.run.family if self.run else "")
+
+    @property
+    def label(self) -> str:
+        """Name of the row."""
+        return self.spec.label or (self.run.label if self.run else "")
+
+    @property
+    def ours(self) -> bool:
+        """Whether the row is about a run of this suite, and not only a quoted number."""
+        return self.spec.run is not None or self.where.endswith(".where")
+
+    def text(self, field: str) -> str:
+        """Content of a text column."""
+        if field in ("family", "label"):
+            return str(getattr(self, field))
+        if field == "seeds":
+            return str(1 + len(self.spec.pool)) if self.run is not None and self.run.method != "data" else ""
+        given = getattr(self.spec, field)
+        if given is not None:
+            return str(given)
+        return str(self.nfe) if field == "nfe" and self.nfe else ""
+
+
+def resolve(
+    layout: TableLayout,
+    measurements: Measurements,
+    runs: Mapping[str, Run],
+    published: Mapping[str, Published],
+    mode: Mode,
+) -> list[TableLine]:
+    """All rows of a layout with the data of their cells.
+
+    Raises:
+        UserError: Unknown run, metric or published id, or a missing measurement that the layout does not allow.
+    """
+    lines = []
+    for where, spec in expand(layout, runs):
+        if mode == "measured":
+            spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
+        sources = {
+            column.id: _source(layout, spec, column, number, where, measurements, runs, published, mode)
+            for number, column in enumerate(layout.columns)
+            if column.metric is not None
+        }
+        first = next((source.run for source in sources.values() if source.run), spec.run or "")
+        nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else measurements.nfe(first)
+        line = TableLine(spec, runs.get(first), where, nfe, sources)
+        if mode != "measured" or line.ours:
+            lines.append(line)
+    return lines
+
+
+def _source(
+    layout: TableLayout,
+    spec: RowSpec,
+    column: ColumnSpec,
+    number: int,
+    where: str,
+    measurements: Measurements,
+    runs: Mapping[str, Run],
+    published: Mapping[str, Published],
+    mode: Mode,
+) -> CellSource:
+    metric = str(layout.metrics.get(str(column.metric), column.metric))
+    # Blank cells of the paper may have measurements.
+    empty = (
+        None
+        if mode == "measured"
+        else "dash"
+        if column.id in spec.dash
+        else "blank"
+        if column.id in spec.blank
+        else None
+    )
+    printed = None
+    if spec.published is not None and mode != "measured" and empty is None and column.run is None:
+        slug = str(column.metric).replace("_", "-")
+        key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
+        printed = published_number(published, key, where.rpartition(".")[0] + ".published")
+    run = _run_id(layout, spec, column, where) if mode != "paper" else None
+    if run is None and mode != "measured":
+        return CellSource(metric, printed, empty=empty)
+    pool = tuple(column.run_of(name) for name in spec.pool)
+    names = [name for name in (run, *pool) if name is not None]
+    if layout.missing == "error" or mode == "measured":
+        _check(layout, spec, number, where, names, metric, measurements, runs)
+    if not names or (layout.missing == "mark" and not all(measurements.has(name, metric) for name in names)):
+        return CellSource(metric, printed, run, None, empty, pool)
+    estimates = [measurements.estimate(name, metric, where) for name in names]
+    for name, estimate in zip(names, estimates):
+        if layout.trials is not None and estimate.trials != layout.trials:
+            raise UserError(
+                f"{where}: run '{name}' has {estimate.trials} trials of '{metric}', but the layout's trials is "
+                f"{layout.trials}; measure the missing ones"
+            )
+    pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
+    compared: Agreement | str | None = None
+    if printed is not None:
+        lines = [line for name in names for line in measurements.lines(name, metric)]
+        compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
+    identity = measurements.identity(names[0], metric)
+    for name in names[1:]:
+        if reason := comparable(identity, measurements.identity(name, metric)):
+            raise UserError(f"{where}: pools '{names[0]}' and '{name}', which are not comparable: {metric}: {reason}")
+    return CellSource(metric, printed, run, pooled, empty, pool, compared=compared, identity=identity)
+
+
+def require_added_comparable(lines: Sequence[TableLine], layout: TableLayout, added: Collection[str]) -> None:
+    """Refuses an added row whose value is comparable with no known number of its column.
+
+    Raises:
+        UserError: There is such a row; the message has the reason and the protocol to score under.
+    """
+    for column in layout.columns:
+        sources = [line.sources[column.id] for line in lines if column.id in line.sources]
+        known = [source.identity for source in sources if source.identity is not None and source.run not in added]
+        known += [source.published.identity for source in sources if source.published is not None]
+        for source in sources:
+            if source.run in added and source.identity is not None:
+                require_in_column(source.identity, known, f"--add: '{source.run}', column '{column.id}'")
+                known.append(source.identity)
+
+
+def require_in_column(identity: Identity, known: Sequence[Identity], where: str) -> None:
+    """Refuses a value that is comparable with none of a column's known values.
+
+    Raises:
+        UserError: The message has the reason, and the protocol to score under.
+    """
+    named = [other for other in known if not other.quoted]
+    reasons = [comparable(identity, other) for other in named]
+    if reasons and None not in reasons:
+        protocols = " or ".join(dict.fromkeys(f"'{other.protocol}'" for other in named))
+        raise UserError(
+            f"{where}: measured under {identity}, which is not comparable with the column's numbers "
+            f"({min(map(str, reasons), key=len)}); score the images under protocol {protocols}"
+        )
+
+
+def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:
+    if spec.run is None:
+        return None
+    run = column.run_of(spec.run.replace("{column}", column.key))
+    for name, value in layout.vars.items():
+        run = run.replace("{" + name + "}", str(value))
+    if "{" in run:
+        raise UserError(f"{where}: '{run}' has a name in braces that is neither 'column' nor a key of vars; set it")
+    return run
+
+
+def _check(
+    layout: TableLayout,
+    spec: RowSpec,
+    number: int,
+    where: str,
+    names: list[str],
+    metric: str,
+    measurements: Measurements,
+    runs: Mapping[str, Run],
+) -> None:
+    """Refuses rows that are not in the sheet, and metrics that were measured for no row; names the layout's key."""
+    if not names and where.endswith(".where"):
+        raise UserError(f"{where}: no run of the sample sheet matches {dict(spec.where or {})}; change the condition")
+    for run in names:
+        if run not in runs:
+            raise UserError(f"{where}: unknown run '{run}': the sample sheet does not list it{suggestion(run, runs)}")
+    if measurements.rows and metric not in measurements.metrics:
+        raise UserError(
+            f"{layout.source}: columns[{number}].metric: '{metric}' was not measured in {measurements.source}"
+            f"{suggestion(metric, measurements.metrics)}; add it to the protocol or remove the column"
+        )
 
 
 def text_cell(column: ColumnSpec, lines: list[TableLine], number: int) -> Cell:
@@ -119,7 +349,7 @@ def _printed_value(column: ColumnSpec, source: CellSource, side: Side) -> float 
     return None if source.estimate is None else round(source.estimate.mean * column.scale, column.decimals)
 
 
-AUDIT_LEGEND = (f"Δ = measured − published; {agreement.LEGEND}.",)
+AUDIT_LEGEND = (f"Δ = measured − published; {LEGEND}.",)
 
 
 def side_by_side(layout: TableLayout, lines: list[TableLine]) -> tuple[list[Column], list[Row]]:
@@ -188,7 +418,7 @@ def _three(column: ColumnSpec, line: TableLine, number: int, best: dict[str, dic
 def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:
     """Cell of measured − published with the verdict of rule EQ; blank if they are not compared."""
     compared = source.compared
-    if not isinstance(compared, agreement.Agreement):
+    if not isinstance(compared, Agreement):
         return Cell(kind="blank")
     decimals = max(column.decimals, 2)
     text = f"{compared.difference * column.scale:+.{decimals}f}".replace("-", "−")

@@ -11,15 +11,13 @@ from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements, measurements_file
 from eval.tables.build import build_table
-from eval.tables.html import to_html
 from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout
-from eval.tables.latex import to_latex
 from eval.tables.layout import Mode, load_layout, read_layout
 from eval.tables.model import Table
+from eval.tables.render import to_csv, to_html, to_latex, to_markdown
 from eval.tables.scores import with_scores
-from eval.tables.text import to_csv, to_markdown
-from sida.config.mapping import from_mapping
 from sida.config.resources import find
+from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import json_text, read_hashed_json, write_text
 from sida.files.content_hash import with_hash

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eval.results.published import Published, published_number
 from eval.results.training_logs import read_log
+from eval.tables.build import RECORD_FIELDS
 from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.records import RECORD_FIELDS
 from sida.errors import UserError, suggestion
 from sida.methods.registry import METHODS
 
@@ -234,7 +234,7 @@ def _partial(run: str, settings: Mapping[str, Any] | None, results: str | Path |
 def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> str | None:
     if settings is None or run not in settings["students"]:
         return None
-    from sida.config.mapping import from_mapping
+    from sida.config.settings import from_mapping
     from sida.methods.resolve import DistillConfig, resolve_recipe
     from sida.networks.checkpoint import read_metadata
 
@@ -290,7 +290,7 @@ def load_hyper_layout(mapping: dict[str, Any], path: str | Path) -> HyperLayout:
     Raises:
         UserError: Unknown key or wrong type.
     """
-    from sida.config.mapping import from_mapping
+    from sida.config.settings import from_mapping
 
     layout = from_mapping(HyperLayout, mapping | {"source": str(path)}, str(path))
     if not layout.columns or not layout.rows:

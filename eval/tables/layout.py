@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.results.selection import SELECTABLE, matching, read_extended, with_other_seeds
-from eval.results.sheet import Run
-from sida.config.mapping import from_mapping
-from sida.config.ranges import Range
+from eval.results.sheet import SELECTABLE, Run, matching, read_extended, with_other_seeds
+from sida.config.settings import Range, from_mapping
 from sida.errors import UserError, suggestion
 
 Mode = Literal["paper", "audit", "measured"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-from eval.results.agreement import AGREEMENT_MARKS, AgreementOutcome
-from sida.config.ranges import Count
+from eval.results.published import AGREEMENT_MARKS, AgreementOutcome
+from sida.config.settings import Count
 
 CellKind = Literal["text", "published", "measured", "difference", "missing", "blank", "dash"]
 
@@ -22,7 +22,7 @@ class Cell:
         kind: Origin of the content. A cell is *either* published *or* measured, never both.
         spread: Number after ``±``.
         bold: Whether the value is the best of the column by the layout's rule.
-        agreement: For a difference: whether the numbers agree, see :mod:`eval.results.agreement`.
+        agreement: For a difference: whether the numbers agree, see :mod:`eval.results.published`.
         columns: Number of columns that the cell spans.
     """
 

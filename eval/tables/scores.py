@@ -12,13 +12,10 @@ from eval.results.published import load_published
 from eval.results.sheet import Run, check_cells
 from eval.results.stored import FROM_STORED
 from eval.results.summary import Estimate, Measurements
-from eval.tables.cells import heading, measured_cell
-from eval.tables.latex import row_cell
-from eval.tables.latex_text import escape
+from eval.tables.cells import CellSource, heading, measured_cell, require_in_column, resolve
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
-from eval.tables.lines import CellSource, require_in_column, resolve
 from eval.tables.model import Cell, Row, Table
-from eval.tables.text import to_markdown
+from eval.tables.render import escape, row_cell, to_markdown
 from sida.config.resources import find
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json

@@ -2,8 +2,7 @@
 
 from sida.assets.cache import cache_dir
 from sida.assets.download import Transfer
-from sida.assets.fetch import check_pinned_code, checked, fetch, forget, verify_asset
-from sida.assets.many import fetch_many
+from sida.assets.fetch import check_pinned_code, checked, fetch, fetch_many, forget, verify_asset
 from sida.assets.registry import Asset, check_network, find_asset, is_address, load_registry
 
 __all__ = [

@@ -12,8 +12,7 @@ from typing import Any, BinaryIO
 
 from sida.assets.registry import load_registry
 from sida.errors import UserError
-from sida.files.atomic import write_json
-from sida.files.locks import try_lock, wait_for_lock
+from sida.files.atomic import try_lock, wait_for_lock, write_json
 from sida.files.text_files import parse_json, read_text
 from sida.progress import say
 

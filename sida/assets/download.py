@@ -1,28 +1,176 @@
-"""Download of one file over HTTP(S): resumes, retries, tries mirrors, and checks the result."""
+"""Download of one file over HTTP(S): resumes, retries, tries mirrors, and checks the result.
+
+Unfinished downloads, with the facts needed to resume them.
+
+Checks that a server sent the requested file, not a web page, a message, a pointer or a compressed copy.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 import random
 import re
 import shutil
+import stat
 import threading
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sida.assets.content import is_page, packing, wrong_content
-from sida.assets.part import PartialDownload, validator
 from sida.assets.transport import BrokenError, HopelessError, new_session, open_url
 from sida.errors import UserError
-from sida.files.atomic import sha256_file
+from sida.files.atomic import sha256_file, write_json
 from sida.progress import Progress, say
 
 if TYPE_CHECKING:
     from requests import Response, Session
 
     from sida.assets.registry import Asset
+
+
+#: Bytes read of a note: more than a URL and a header of the longest kind.
+_MOST_NOTE = 1 << 18
+
+
+class PartialDownload:
+    """An unfinished download, ``<target>.part`` in the cache, with a note of its origin.
+
+    Args:
+        path: The unfinished file, which may be missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._note = path, path.with_name(path.name + ".json")
+
+    def remove_others(self) -> None:
+        """Removes links, pipes and devices that stand in the place of the unfinished download and its note."""
+        for path in (self.path, self._note):
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+                path.unlink()
+
+    @property
+    def target(self) -> str:
+        """Name of the finished file."""
+        return self.path.name.removesuffix(".part")
+
+    @property
+    def size(self) -> int:
+        """Bytes that have arrived."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Origin of the bytes: ``url``, ``validator`` (the server's name of the version), ``total`` length, and
+        ``resumed`` (whether they came in several answers).
+        """
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            with open(self._note, "rb") as stream:
+                value = json.loads(stream.read(_MOST_NOTE))
+            named = value.get("validator", "") if isinstance(value, dict) else None
+            if isinstance(named, str) and named.isascii() and named.isprintable():
+                return value
+        return {}
+
+    def complete(self, url: str, known: bool) -> bool:
+        """Whether all bytes of the file at a URL have arrived."""
+        origin = self.origin
+        return bool(self.size) and self.size == origin.get("total") and (known or origin.get("url") == url)
+
+    def resume(self, url: str, known: bool) -> tuple[int, dict[str, str]]:
+        """Number of bytes to keep, and headers that request the rest of the same version.
+
+        If the hash is unknown (``known`` is False), a file joined from two versions would go unnoticed. Then a download
+        is resumed only if the validator is a digest, with which the complete file is compared.
+        """
+        done, origin = self.size, self.origin
+        validator = origin.get("validator", "") if origin.get("url") == url else ""
+        if not done or not (known or _digest(validator)):
+            return 0, {}
+        return done, {"Range": f"bytes={done}-"} | ({"If-Range": validator} if validator else {})
+
+    def note(self, url: str, headers: Mapping[str, str], total: int | None, start: int) -> None:
+        """Records the origin of the bytes that will be written from byte ``start`` on."""
+        named = validator(headers) or (self.origin.get("validator", "") if start else "")
+        write_json(self._note, {"url": url, "validator": named, "total": total, "resumed": start > 0})
+
+    def glued(self) -> bool:
+        """Whether a resumed file does not have the digest in its validator."""
+        origin = self.origin
+        if not origin.get("resumed"):
+            return False
+        wanted = _digest(origin.get("validator", ""))
+        with open(self.path, "rb") as stream:
+            kind = "md5" if len(wanted) == 32 else "sha256"
+            return hashlib.file_digest(stream, kind).hexdigest() != wanted
+
+    def remove(self) -> None:
+        """Removes the unfinished download and its note."""
+        for path in (self.path, self._note):
+            path.unlink(missing_ok=True)
+
+    def finish(self, target: Path) -> None:
+        """Flushes the checked file to disk and renames it to ``target``."""
+        with open(self.path, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(self.path, target)
+        self._note.unlink(missing_ok=True)
+
+
+def _digest(validator: str) -> str:
+    """The MD5 or SHA-256 in a validator, as object stores send it, or an empty text."""
+    found = re.fullmatch(r'"([0-9a-f]{32}|[0-9a-f]{64})"', validator)
+    return found[1] if found else ""
+
+
+def validator(headers: Mapping[str, str]) -> str:
+    """Name of the file's version in an answer's headers, for ``If-Range``, or an empty text."""
+    etag = headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
+
+
+_HEAD = 512
+_TEXTS = {".json", ".txt", ".csv", ".tsv", ".yaml", ".md", ".html", ".xml"}
+_PACKED = {".gz": ("gzip", "x-gzip"), ".tgz": ("gzip", "x-gzip"), ".bz2": ("bzip2", "x-bzip2"), ".zst": ("zstd",)}
+
+
+def wrong_content(path: Path, target: str) -> str | None:
+    """Description of a downloaded file that is not the requested one, or None if nothing speaks against it.
+
+    Args:
+        path: The downloaded file.
+        target: Name in the cache; a web page is right for a target ``.html``.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(_HEAD)
+    text, suffix = head.removeprefix(b"\xef\xbb\xbf").lstrip(), PurePath(target).suffix.lower()
+    # Binary formats do not begin with such texts.
+    if suffix in _TEXTS - {".json"} or b"\0" in head:
+        return None
+    if text.startswith(b"<"):
+        return "a web page"
+    if text.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS"
+    return "a message in JSON" if text.startswith(b"{") and suffix != ".json" and head.isascii() else None
+
+
+def is_page(content_type: str, target: str) -> bool:
+    """Whether the answer for another kind of file declares itself a web page."""
+    return content_type.lower().startswith("text/html") and not target.endswith(".html")
+
+
+def packing(headers: Mapping[str, str], target: str) -> str | None:
+    """Compression that the server applied to the file for the transfer, or None.
+
+    For a compressed file, servers may declare the file's own compression, which does not count.
+    """
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    own = _PACKED.get(PurePath(target).suffix.lower(), ())
+    return encoding if encoding not in ("", "identity", *own) else None
+
 
 _CHUNK = 1 << 18
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}

@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from sida.config.mapping import Settings
-from sida.config.ranges import CheckedAs, Fraction, NotNegative
+from sida.config.settings import CheckedAs, Fraction, NotNegative, Settings
 
 #: Flags of EDM, SiD and SiDA. Flips always have probability 1/2: otherwise their label could not be learnt.
 OFFICIAL_FLAGS: Mapping[str, float] = {

@@ -1,17 +1,36 @@
-"""Settings of data sets, and lookup of data sets by name in ``config/datasets.yaml`` and presets."""
+"""Settings of data sets, and lookup of data sets by name in ``config/datasets.yaml`` and presets.
+
+Number of images in each class of a data set: ``config/labels/<data set>.json``.
+
+Generators are measured on classes drawn with the data's frequencies; with these counts no archive is needed for it.
+``sida data labels`` writes the counts.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from sida.config.mapping import Settings, from_mapping, load_yaml
-from sida.config.ranges import CheckedAs, Count, Natural, OneOf, names_file_object
 from sida.config.resources import find, object_there, study_folders, there
+from sida.config.settings import (
+    CheckedAs,
+    Count,
+    Natural,
+    OneOf,
+    Settings,
+    from_mapping,
+    load_spec,
+    load_yaml,
+    names_file_object,
+)
 from sida.errors import UserError, suggestion
+from sida.files.atomic import sha256_json, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +56,7 @@ DATASET_KINDS = {
 }
 #: Parts of the digits: all images, images for training, and images that no training sees.
 Split = Literal["all", "train", "held-out"]
-#: Methods of cropping images to squares, see :mod:`sida.data.transforms`.
+#: Methods of cropping images to squares, see :mod:`sida.data.prepare`.
 Transform = Literal["none", "center-crop", "center-crop-dhariwal"]
 KindName = Annotated[str, OneOf(lambda: DATASET_KINDS, or_object=True)]
 
@@ -211,3 +230,76 @@ def _placed(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if not names_file_object(str(origin.get("source"))):
         return dict(entry)
     return {**entry, "made_from": {**origin, "source": object_there(origin["source"], [folder])}}
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Number of images in each class.
+
+    Attributes:
+        name: Name of the data set.
+        images: Number of all images: the sum of ``counts``.
+        counts: Images per class.
+        source: Source of the counts, for people.
+    """
+
+    name: str
+    images: int
+    counts: tuple[int, ...]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.counts or min(self.counts) < 0:
+            raise ValueError("counts: must list the number of images of each class, each 0 or more")
+        if sum(self.counts) != self.images:
+            raise ValueError(f"images: says {self.images}, but the counts sum to {sum(self.counts)}; count again")
+        if not self.images:
+            raise ValueError("images: must be at least 1")
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Digest of the counts alone."""
+        return sha256_json(list(self.counts))
+
+    def describe(self) -> str:
+        """One line for people."""
+        spread = sorted({min(self.counts), max(self.counts)})
+        each = " to ".join(f"{count:,}" for count in spread)
+        return f"{len(self.counts):,} classes of {each} images, {self.images:,} in all"
+
+
+def find_labels(name: str | os.PathLike[str], protocol: str | os.PathLike[str] | None = None) -> Path | None:
+    """The file that a protocol's ``labels`` names, or None if it does not exist.
+
+    Args:
+        name: A data set of ``config/labels``, or a ``.json`` file.
+        protocol: File of the protocol; its folder, and the folder ``labels/`` beside that, are searched first.
+    """
+    own = [Path(protocol).parent.parent, Path(protocol).parent] if protocol is not None else []
+    try:
+        return find("labels", Path(name), own)
+    except UserError:
+        return None
+
+
+def load_labels(name: str | os.PathLike[str]) -> LabelCounts:
+    """Reads counts by name or path (see :func:`find_labels`).
+
+    Raises:
+        UserError: Missing or broken file, or counts that contradict their sum.
+    """
+    path = find_labels(name)
+    if path is None:
+        raise UserError(f"no class counts '{name}'; {remedy(name)}")
+    return from_mapping(LabelCounts, load_spec(str(path)), str(path))
+
+
+def remedy(name: str | os.PathLike[str]) -> str:
+    """How to provide missing counts, for errors."""
+    command = f"sida data labels SOURCE --out {name}"
+    return f"write them in seconds with `{command}`, or take a protocol with label_dist: uniform"
+
+
+def write_labels(path: str | os.PathLike[str], labels: LabelCounts) -> None:
+    """Writes a file of counts atomically."""
+    write_text(path, json.dumps(dataclasses.asdict(labels)) + "\n")

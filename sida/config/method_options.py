@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from sida.config.mapping import Settings
-from sida.config.ranges import Count, Fraction, NotNegative, OneOf, Positive, Range
+from sida.config.settings import Count, Fraction, NotNegative, OneOf, Positive, Range, Settings
 
 #: Official α of SiD, and of SiDA and SiD2A.
 SID_ALPHA, SIDA_ALPHA = 1.2, 1.0

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sida.config.ranges import names_object
 from sida.config.resources import ROOT
+from sida.config.settings import names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json
 

@@ -10,8 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from sida.config.mapping import Settings, from_mapping
-from sida.config.ranges import Count, Finite, NotNegative, Positive, Range
+from sida.config.settings import Count, Finite, NotNegative, Positive, Range, Settings, from_mapping
 from sida.errors import UserError
 
 SamplerKind = Literal["one_step", "heun", "data"]

@@ -4,8 +4,7 @@ from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.datasets import DatasetConfig
 from sida.data.archive import ImageArchive
 from sida.data.augment import AugmentPipe
-from sida.data.batches import read_batches
-from sida.data.dataset import Dataset
+from sida.data.dataset import Dataset, read_batches
 from sida.data.digits import Digits
 from sida.data.latents import LatentArchive, LatentDecoder, LatentEncoder, LatentScaling, load_vae, open_archive
 from sida.data.load import load_dataset

@@ -11,7 +11,7 @@ from typing import Any
 
 from sida.assets.fetch import fetch
 from sida.assets.registry import is_counted
-from sida.config.label_counts import LabelCounts, load_labels
+from sida.config.datasets import LabelCounts, load_labels
 from sida.data.archive import ARRAYS, label_array, parse_labels, with_suffix
 from sida.data.load import load_dataset
 from sida.data.prepare import picture_labels
@@ -53,7 +53,7 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
 
 
 def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
-    """Class counts by name: from a file (:func:`sida.config.label_counts.find_labels`), or counted from an asset.
+    """Class counts by name: from a file (:func:`sida.config.datasets.find_labels`), or counted from an asset.
 
     Raises:
         UserError: There are no such counts, the file is broken, or the download fails.

@@ -4,11 +4,15 @@ A stored item is the mean and standard deviation of the VAE's posterior, 8 chann
 ``mean + std · N(0, I)``, then ``x · scale + bias`` per channel so that it has mean 0 and standard deviation 0.5.
 
 Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
+
+Encoding of a data set of pixels to VAE moments, EDM2's training data.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +21,12 @@ import torch
 
 from sida.config.families import SD_VAE
 from sida.config.resources import how_to_install
-from sida.data.archive import ImageArchive, decode_image, image_members
+from sida.data.archive import ImageArchive, dataset_json, decode_image, image_members, image_name
+from sida.data.dataset import Dataset, read_batches
 from sida.errors import UserError
 from sida.files.archives import Files, open_files
+from sida.files.atomic import atomic_path, zip_member
+from sida.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,3 +172,51 @@ def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offlin
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: cannot load the VAE ({reason}); fetch it with 'sida assets fetch'") from None
     return vae.eval().requires_grad_(False).to(device)
+
+
+def encode_dataset(
+    dataset: Dataset,
+    out: str,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    batch_size: int = 8,
+    device: str = "cpu",
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
+
+    Args:
+        dataset: Data set of RGB pixels.
+        out: Zip to write.
+        encode: Function from uint8 images to moments float32 ``(N, 2C, h, w)``, e.g. :class:`~sida.data.LatentEncoder`.
+        batch_size: Images per call.
+        device: Device of the images in the call.
+        workers: Reading processes.
+
+    Returns:
+        Images, channels and resolution of the latents.
+
+    Raises:
+        UserError: The data set is not RGB pixels, or an image is damaged.
+
+    Source: NVlabs/edm2:dataset_tool.py (``encode``).
+    """
+    if not dataset.is_pixels or dataset.num_channels != 3:
+        raise UserError(f"{dataset.name}: must be RGB pixels to be encoded, has {dataset.num_channels} channels")
+    progress = Progress(f"encode {dataset.name}", len(dataset))
+    starts = range(0, len(dataset), batch_size)
+    indices = (np.arange(start, min(start + batch_size, len(dataset))) for start in starts)
+    names: list[str] = []
+    shape: tuple[int, ...] = ()
+    with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for images, _ in read_batches(dataset, indices, workers):
+            for moments in encode(images.to(device)).cpu().numpy():
+                names.append(image_name(len(names), ".npy", "img-mean-std-"))
+                stream = io.BytesIO()
+                np.save(stream, np.ascontiguousarray(moments, dtype=np.float32))
+                archive.writestr(zip_member(names[-1]), stream.getvalue())
+                shape = moments.shape
+            progress.update(len(names))
+        classes = dataset.class_indices.tolist() if dataset.label_dim else None
+        archive.writestr(zip_member("dataset.json"), dataset_json(None if classes is None else zip(names, classes)))
+    progress.update(len(names), force=True)
+    return {"images": len(names), "channels": shape[0], "resolution": shape[1]}

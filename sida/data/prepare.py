@@ -2,6 +2,18 @@
 
 The archive equals the official tool's: uncompressed PNG, ``00000/img00000000.png`` onwards in sorted order of the
 sources, ``dataset.json`` last, nothing deflated (NVlabs/edm:dataset_tool.py). Equal sources give equal bytes.
+
+Reader of CIFAR-10's python archive, a tar of pickles, which the allow-list reader reads without executing code.
+
+Transformations of source pictures to square images, by the exact rules of the published data sets.
+
+| name | rule | used for |
+|---|---|---|
+| ``none`` | resize to the target with Lanczos if the size differs | FFHQ, AFHQv2, CIFAR-10 |
+| ``center-crop`` | largest centred square, then Lanczos | ImageNet 64×64 |
+| ``center-crop-dhariwal`` | halve with a box filter while ≥ 2×, bicubic to the target, centre crop | ImageNet 512×512 |
+
+Source: NVlabs/edm:dataset_tool.py, NVlabs/edm2:dataset_tool.py; the third is guided diffusion's (arXiv:2105.05233).
 """
 
 from __future__ import annotations
@@ -9,25 +21,138 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 
-from sida.config.mapping import Settings
+from sida.config.datasets import Transform
 from sida.config.plugins import load_file_object
-from sida.config.ranges import Count, OneOf, Range, names_file_object
+from sida.config.settings import Count, OneOf, Range, Settings, names_file_object
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
-from sida.data.cifar import TEST, TRAINING, read_cifar10
-from sida.data.pictures import PixelSum, encode_png, open_picture, source_files
-from sida.data.transforms import TRANSFORMS, to_square
+from sida.data.pictures import MOST_PIXELS, PixelSum, encode_png, open_picture, source_files
 from sida.errors import UserError
 from sida.files.archives import PICTURES, Files
 from sida.files.atomic import atomic_path, zip_member
+from sida.files.tar_index import TAR_FAULTS, checked_members
 from sida.progress import Progress, visible
+from sida.unpickle.pickles import parse_pickle
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST = ("test_batch",)
+_MAX_BYTES = 64 << 20
+
+
+def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields ``(image uint8 (32, 32, 3), class)`` of ``cifar-10-python.tar.gz``, in its order.
+
+    Args:
+        path: The archive.
+        batches: Members to read: :data:`TRAINING` (50,000 images) or :data:`TEST` (10,000).
+
+    Raises:
+        UserError: The file is missing or broken, or a batch is missing or invalid.
+    """
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            members = {PurePosixPath(member.name).name: member for member in checked_members(archive)}
+            for name in batches:
+                if name not in members:
+                    raise UserError(f"{path}: has no member {name}; fetch cifar-10-python.tar.gz again")
+                if members[name].size > _MAX_BYTES:
+                    raise UserError(f"{path}: {name} claims {members[name].size} bytes; that is not CIFAR-10")
+                stream = archive.extractfile(members[name])
+                assert stream is not None
+                yield from _read_batch(stream.read(), f"{path}: {name}")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; fetch cifar-10-python.tar.gz first") from None
+    except TAR_FAULTS as error:
+        # Python's message lists every compression that it tried, one per line.
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise UserError(f"{path}: not a whole tar archive ({reason}); fetch it again") from None
+
+
+def _read_batch(content: bytes, where: str) -> Iterator[tuple[np.ndarray, int]]:
+    batch = parse_pickle(content, where)
+    data: Any = batch.get("data") if isinstance(batch, dict) else None
+    labels = batch.get("labels") if isinstance(batch, dict) else None
+    good = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == 3072
+    if not good or not isinstance(labels, list) or len(labels) != len(data):
+        raise UserError(f"{where}: must hold 'data' uint8 (N, 3072) and as many 'labels'; is this CIFAR-10?")
+    for row, label in zip(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels):
+        if not isinstance(label, int) or not 0 <= label < 10:
+            raise UserError(f"{where}: class {label!r} is not between 0 and 9")
+        yield row, label
+
+
+TRANSFORMS: tuple[str, ...] = get_args(Transform)
+
+
+def to_square(picture: Image, transform: str, resolution: int | None, channels: int, where: str) -> Image:
+    """Applies a transform.
+
+    Args:
+        picture: 8 bits per channel, any mode.
+        transform: One of :data:`TRANSFORMS`.
+        resolution: Target height and width; None keeps the (cropped) size.
+        channels: 3 makes everything RGB (as the originals; transparency is dropped), 1 makes it grey.
+        where: File named in errors.
+
+    Returns:
+        RGB or grey, square.
+
+    Raises:
+        UserError: Without cropping, the picture is not square and has no target size; or it has more than 8 bits.
+    """
+    if picture.mode.startswith(("I", "F")):
+        raise UserError(f"{where}: has more than 8 bits per channel (mode {picture.mode}); convert it first")
+    mode = "RGB" if channels == 3 else "L"
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    if transform == "center-crop-dhariwal":
+        return _shrink_then_crop(picture, resolution or min(picture.size), where)
+    if transform == "center-crop":
+        picture = _centre_square(picture)
+    width, height = picture.size
+    if resolution is None and width != height:
+        raise UserError(f"{where}: is {width}×{height}; give --resolution or --transform center-crop")
+    if resolution is not None and (width, height) != (resolution, resolution):
+        picture = picture.resize((resolution, resolution), _filters().LANCZOS)
+    return picture
+
+
+def _centre_square(picture: Image) -> Image:
+    """Rows and columns ``(size - side) // 2 … (size + side) // 2``."""
+    width, height = picture.size
+    side = min(width, height)
+    return picture.crop(((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2))
+
+
+def _shrink_then_crop(picture: Image, resolution: int, where: str) -> Image:
+    while min(picture.size) >= 2 * resolution:
+        picture = picture.resize((picture.width // 2, picture.height // 2), _filters().BOX)
+    scale = resolution / min(picture.size)
+    if max(picture.size) * scale * resolution > MOST_PIXELS:
+        raise UserError(f"{where}: is {picture.width}×{picture.height}, too long for its width; remove it")
+    # The long side is rounded as in the original: Python's round, halves to even.
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), _filters().BICUBIC)
+    left, top = (picture.width - resolution) // 2, (picture.height - resolution) // 2
+    return picture.crop((left, top, left + resolution, top + resolution))
+
+
+def _filters() -> Any:
+    from PIL import Image
+
+    return Image.Resampling
+
 
 #: PNG bytes, description of the picture's mode, and whether it was cropped or scaled.
 PreparedPicture = tuple[bytes, str, bool]
@@ -54,7 +179,7 @@ class PrepareConfig(Settings):
             their class.
         out: Zip to write.
         resolution: Height and width; null keeps those of the pictures, which must then be square and equal.
-        transform: See :mod:`sida.data.transforms`.
+        transform: See :mod:`sida.data.prepare`.
         channels: 3 (RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``json``, ``folders`` or ``none``.
         subset: ``train`` or ``test`` (CIFAR-10 and functions only).

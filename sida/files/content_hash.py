@@ -2,7 +2,7 @@
 
 A hash finds damage (a flipped bit, a cut-off copy, an edited digit). It proves nothing about the author, since anyone
 can compute it. Records without a hash come from other programs and are read as they are. Tensor files have their
-hashes in the header (:mod:`sida.files.tensor_header`).
+hashes in the header (:mod:`sida.files.tensors`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from sida.methods.distiller import Distiller
 from sida.methods.method import Method
 from sida.networks import architecture, build_network
 from sida.networks.checkpointing import checkpoint_blocks
-from sida.networks.guidance import GuidedDenoiser
+from sida.networks.precond import GuidedDenoiser
 from sida.training.config import LOSS_SETTINGS, ResolvedConfig
 from sida.training.iteration import OptimizerStep
 from sida.training.schedule import Schedule

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from sida.config.mapping import Settings
-from sida.config.ranges import Range
+from sida.config.settings import Range, Settings
 from sida.methods.ect import ECT, consistency_trainer
 from sida.methods.method import Passes
 

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import torch
 
-from sida.config.mapping import from_mapping
 from sida.config.plugins import code_sha256, load_object
 from sida.config.samplers import Sampler
+from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
@@ -26,7 +26,7 @@ from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import family_of
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.networks.checkpointing import checkpoint_blocks
-from sida.networks.guidance import check_guide_fits
+from sida.networks.precond import check_guide_fits
 from sida.runtime.randomness import generator
 from sida.sampling.drawer import Pictures
 from sida.sampling.networks import evaluation_copy

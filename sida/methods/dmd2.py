@@ -23,7 +23,7 @@ def make_dmd2(parts: Parts, bins: int = 0) -> Distiller:
     """
     import torch
 
-    from sida.discriminator.feature_heads import FakeScoreWithHeads
+    from sida.discriminator.backbones import FakeScoreWithHeads
     from sida.methods.build import make_score_distiller
     from sida.runtime.randomness import derive_seed
 

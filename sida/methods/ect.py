@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from sida.config.mapping import Settings
-from sida.config.ranges import NotNegative, Positive, Range
+from sida.config.settings import NotNegative, Positive, Range, Settings
 from sida.methods.method import Method, Passes
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sida.config.families import Family
-from sida.config.mapping import from_mapping
+from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
 

@@ -212,7 +212,7 @@ METHODS = {
 
 def is_method(name: str) -> bool:
     """Whether a name belongs to a method or has the form of a custom method (which is not imported)."""
-    from sida.config.ranges import names_object
+    from sida.config.settings import names_object
 
     return name in METHODS or names_object(name)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from sida.config.families import Family
-from sida.config.ranges import OneOf
+from sida.config.settings import OneOf
 from sida.errors import UserError
 from sida.methods.registry import BETAS, METHODS, UNREAD, find_method
 from sida.training.config import OFFICIAL_SETTINGS, WEIGHT_NORMS, ResolvedConfig, StudentConfig

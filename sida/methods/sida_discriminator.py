@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from sida.config.mapping import Settings
+from sida.config.settings import Settings
 from sida.errors import UserError
 from sida.methods.method import Passes
 
@@ -55,7 +55,7 @@ def make_fake_score(parts: Parts) -> torch.nn.Module:
     """
     import torch
 
-    from sida.discriminator.feature_heads import FakeScoreAndDiscriminator, FrozenEncoderWithHead
+    from sida.discriminator.backbones import FakeScoreAndDiscriminator, FrozenEncoderWithHead
     from sida.runtime.randomness import derive_seed
 
     chosen, norm = parts.options.discriminator, parts.config.fake_score_weight_norm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from sida.config.mapping import Settings
+from sida.config.settings import Settings
 from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from sida.config.families import EDM, Family
 from sida.config.plugins import load_class
-from sida.config.ranges import names_object
+from sida.config.settings import names_object
 from sida.errors import UserError, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond

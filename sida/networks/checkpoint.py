@@ -13,7 +13,7 @@ from typing import Any
 
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.tensor_header import read_tensor_header, starts_as_pickle
+from sida.files.tensors import read_tensor_header, starts_as_pickle
 from sida.networks.file import (
     build_on_meta,
     check_names_and_shapes,

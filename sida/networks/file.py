@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError
 from sida.files.atomic import atomic_path
-from sida.files.tensor_header import TensorHeader, read_tensor_header
-from sida.files.tensors import RECORD_KEY, iterate_tensors, read_record, write_tensors
+from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_record, read_tensor_header, write_tensors
 
 if TYPE_CHECKING:
     import torch

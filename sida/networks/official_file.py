@@ -18,8 +18,16 @@ from typing import Any
 
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file
-from sida.files.tensor_header import ITEM_BYTES, entries_for, read_tensor_header, starts_as_pickle
-from sida.files.tensors import RECORD_KEY, encode_record, iterate_tensors, write_tensor_file
+from sida.files.tensors import (
+    ITEM_BYTES,
+    RECORD_KEY,
+    encode_record,
+    entries_for,
+    iterate_tensors,
+    read_tensor_header,
+    starts_as_pickle,
+    write_tensor_file,
+)
 from sida.networks.file import (
     FOREIGN_WEIGHTS,
     NETWORK_FORMAT,

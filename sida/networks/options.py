@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from sida.config.mapping import from_mapping
+from sida.config.settings import from_mapping
 
 
 def check_options(cls: type, options: Mapping[str, Any], where: str, extra: type | None = None) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
+from sida.config.datasets import LabelCounts
 from sida.config.families import Decoder
-from sida.config.label_counts import LabelCounts
 from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.data.pictures import encode_png

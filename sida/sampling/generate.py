@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sida.config.label_counts import LabelCounts
+from sida.config.datasets import LabelCounts
 from sida.config.samplers import Sampler, read_sampler
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.networks.fused import fused_kernels
-from sida.networks.guidance import check_guide_fits
+from sida.networks.precond import check_guide_fits
 from sida.progress import say
 from sida.runtime.devices import to_device
 from sida.runtime.graphs import Recording, RecordingError, Tensors

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sida.assets.registry import is_counted
-from sida.config.label_counts import LabelCounts
-from sida.config.mapping import Settings, from_mapping
-from sida.config.ranges import Count
+from sida.config.datasets import LabelCounts
 from sida.config.samplers import read_sampler
+from sida.config.settings import Count, Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.data.count_labels import counts_of
 from sida.errors import UserError
@@ -273,7 +272,7 @@ def _dataset(spec: Mapping[str, Any] | str | None) -> Dataset | None:
         return None
     if isinstance(spec, str):
         from sida.config.datasets import dataset_spec
-        from sida.config.mapping import load_spec
+        from sida.config.settings import load_spec
 
         is_text = spec.lstrip().startswith("{") or Path(spec).suffix in (".json", ".yaml", ".yml")
         spec = load_spec(spec, "dataset") if is_text else dataset_spec(spec, "dataset")

@@ -35,9 +35,9 @@ def network_file(source: str) -> Path:
     """
     from sida.assets import cache_dir, check_network, checked, fetch, find_asset, is_address, load_registry
     from sida.assets.cache import file_lock
-    from sida.config.mapping import load_spec
+    from sida.config.settings import load_spec
     from sida.files.atomic import sha256_file
-    from sida.files.tensor_header import starts_as_pickle
+    from sida.files.tensors import starts_as_pickle
     from sida.networks.checkpoint import import_official, import_state_dict
 
     path, url, network_class, architecture = checked(source), None, None, None

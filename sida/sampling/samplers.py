@@ -20,7 +20,7 @@ import torch
 from sida.config.samplers import Sampler
 from sida.errors import UserError
 from sida.networks import family_of
-from sida.networks.guidance import extrapolated, guide_labels
+from sida.networks.precond import extrapolated, guide_labels
 from sida.sampling.seeds import SeedStreams
 
 NoiseSource = Callable[[torch.Tensor], torch.Tensor]
@@ -104,7 +104,7 @@ def heun(
             depend on the batch, pass ``SeedStreams(seeds).randn_like``.
         noise_every_step: Whether to draw noise at every step, used or not (EDM), or only if noise is added (EDM2).
         gnet: Guiding network, evaluated in addition to ``net`` if ``guidance`` is not 1, with labels if it has classes.
-        guidance: Extrapolation ``D_g + guidance (D − D_g)``, see :mod:`sida.networks.guidance`.
+        guidance: Extrapolation ``D_g + guidance (D − D_g)``, see :mod:`sida.networks.precond`.
 
     Raises:
         ValueError: An argument is out of range or missing.

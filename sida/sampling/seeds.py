@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sida.config.label_counts import LabelCounts
+from sida.config.datasets import LabelCounts
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.runtime.devices import to_device

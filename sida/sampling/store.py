@@ -34,14 +34,13 @@ from sida.data.archive import dataset_json, image_name
 from sida.data.pictures import encode_png, few_chunks
 from sida.errors import UserError
 from sida.files.archives import MAX_MEMBER_BYTES
-from sida.files.atomic import atomic_path, read_hashed_json, set_aside, write_hashed_json, zip_member
-from sida.files.locks import wait_for_lock
+from sida.files.atomic import atomic_path, read_hashed_json, set_aside, wait_for_lock, write_hashed_json, zip_member
 from sida.files.npy import check_members
-from sida.files.ordinary_file import read_ordinary
+from sida.files.text_files import read_ordinary
 from sida.progress import say
 from sida.sampling.generate import Samples
 from sida.sampling.seeds import NO_CLASS
-from sida.unpickle.window import Window, WindowStream
+from sida.unpickle.records import Window, WindowStream
 
 #: Largest directory of a zip archive in bytes, enough for a million images.
 _MOST_DIRECTORY = 64 << 20

@@ -22,8 +22,7 @@ import torch
 
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.tensor_header import TensorHeader, read_tensor_header
-from sida.files.tensors import iterate_tensors
+from sida.files.tensors import TensorHeader, iterate_tensors, read_tensor_header
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from sida.networks.file import (

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 from sida.config.augmentation import AugmentConfig
 from sida.config.datasets import DatasetConfig
 from sida.config.families import WeightNorm
-from sida.config.mapping import Settings, from_mapping
 from sida.config.plugins import MONITOR
-from sida.config.ranges import (
+from sida.config.settings import (
     CheckedAs,
     Count,
     Device,
@@ -26,6 +25,8 @@ from sida.config.ranges import (
     ObjectName,
     Positive,
     Range,
+    Settings,
+    from_mapping,
 )
 from sida.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sida.config.plugins import code_sha256, load_object
-from sida.config.ranges import names_object
+from sida.config.settings import names_object
 from sida.data.dataset import Dataset
 from sida.files.atomic import sha256_json
 from sida.networks import architecture

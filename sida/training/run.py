@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
-from sida.config.mapping import from_mapping, load_spec
+from sida.config.settings import from_mapping, load_spec
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import sweep_temporaries

@@ -2,7 +2,7 @@
 
 Python's ``pickle`` imports and calls the names in a file, so an untrusted checkpoint is a program. This interpreter
 implements the opcodes of protocols 2 to 5 (documented in CPython:Lib/pickletools.py), but looks names up in an
-allow-list (:mod:`sida.unpickle.allowed`) whose entries build records; nothing else can be called. A
+allow-list (:mod:`sida.unpickle.pickles`) whose entries build records; nothing else can be called. A
 :class:`~sida.unpickle.inert.Budget` bounds time and memory: each opcode takes a step, and a call one for every item of
 its arguments. Every claimed length is compared with the remaining bytes before memory is allocated.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from sida.errors import UserError
 from sida.unpickle import inert
 from sida.unpickle.inert import MAX_TEXT, Allowed, Budget, DeniedError, InertObject, checked_key, refusals
-from sida.unpickle.window import Window
+from sida.unpickle.records import Window
 
 MAX_STACK = 200_000
 MAX_MARKS = 5_000

@@ -1,18 +1,258 @@
-"""Reading of untrusted pickles without executing them: plain ones and those of ``torch.save``."""
+"""Reading of untrusted pickles without executing them: plain ones and those of ``torch.save``.
+
+The allow-list: every name that a genuine checkpoint may contain, with an inert replacement.
+
+The names are those that PyTorch, numpy and the persistence layer of the published pickles write (public formats:
+pytorch/pytorch:torch/serialization.py, numpy:doc/neps and ``__reduce__``; the persistence layer stores type, version,
+module source, class name and state). Nothing on the list is imported.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
-from sida.unpickle.allowed import AllowList
-from sida.unpickle.inert import Budget, refusals
+from sida.unpickle.inert import MAX_NESTING, Allowed, Budget, DeniedError, checked_key, printable, refusals
 from sida.unpickle.pickle_machine import PickleMachine
-from sida.unpickle.records import NumpyArray
+from sida.unpickle.records import (
+    AttributeDict,
+    BoundMethod,
+    Dtype,
+    Named,
+    NumpyArray,
+    Opaque,
+    PersistentObject,
+    PlainObject,
+    Storage,
+    Tensor,
+    Window,
+)
 from sida.unpickle.torch_stream import LEGACY_MAGIC, is_zip, read_torch_stream
-from sida.unpickle.window import Window
+
+STORAGES = {
+    "FloatStorage": "F32", "HalfStorage": "F16", "DoubleStorage": "F64", "BFloat16Storage": "BF16",
+    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
+    "BoolStorage": "BOOL", "UntypedStorage": "U8",
+}  # fmt: skip
+_TORCH_CONSTANTS = """
+    float32 float16 float64 bfloat16 int64 int32 int16 int8 uint8 bool
+    strided contiguous_format channels_last preserve_format
+"""
+_NUMPY_CONSTANTS = "float16 float32 float64 int8 int16 int32 int64 uint8 bool_"
+_MODULES = {
+    "container": "ModuleDict ModuleList Sequential ParameterList ParameterDict",
+    "linear": "Linear Identity",
+    "conv": "Conv1d Conv2d ConvTranspose2d",
+    "normalization": "GroupNorm LayerNorm",
+    "activation": "SiLU ReLU LeakyReLU GELU Sigmoid Tanh",
+    "dropout": "Dropout Dropout2d",
+    "pooling": "AvgPool2d AdaptiveAvgPool2d MaxPool2d",
+    "upsampling": "Upsample",
+    "flatten": "Flatten",
+    "batchnorm": "BatchNorm1d BatchNorm2d",
+    "sparse": "Embedding",
+    "loss": "MSELoss BCEWithLogitsLoss CrossEntropyLoss",
+}
+
+
+class AllowList:
+    """Resolves the names of one file.
+
+    Args:
+        where: File named in errors.
+        budget: Shared limits of the file and the streams nested in it.
+        nesting: Number of streams around this one.
+    """
+
+    def __init__(self, where: str, budget: Budget, nesting: int = 0) -> None:
+        self._where, self._budget, self._nesting = where, budget, nesting
+        self._stream = Allowed("torch.storage._load_from_bytes", self._nested_stream)
+
+    def resolve(self, module: str, name: str) -> Any:
+        """The inert stand-in for ``module.name``.
+
+        Raises:
+            DeniedError: The name is not on the list.
+        """
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            return self._stream
+        entry = _fixed_entries().get((module, name))
+        if entry is None:
+            raise DeniedError(f"it refers to '{printable(f'{module}.{name}')}'")
+        return entry
+
+    def _nested_stream(self, data: Any) -> Any:
+        """Reads a torch file inside a byte string, in which a plain pickle stores a tensor's memory."""
+        if isinstance(data, bytes):
+            data = Window(data, 0, len(data))
+        if not isinstance(data, Window):
+            raise TypeError("bytes were expected")
+        if self._nesting >= MAX_NESTING:
+            raise DeniedError(f"it nests more than {MAX_NESTING} torch streams")
+        self._budget.enter(data.length)
+        inner = AllowList(self._where, self._budget, self._nesting + 1)
+        return read_torch_stream(data, inner.resolve, self._budget, self._where)
+
+
+@functools.cache
+def _fixed_entries() -> dict[tuple[str, str], Any]:
+    """Entries that do not depend on the file."""
+    makers: dict[tuple[str, str], Callable[..., Any]] = {
+        ("collections", "OrderedDict"): _ordered_dict,
+        ("dnnlib.util", "EasyDict"): _settings,
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,
+        ("torch._utils", "_rebuild_tensor"): _tensor,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_parameter"): _parameter,
+        ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+        ("torch.utils.hooks", "RemovableHandle"): lambda: Opaque("torch.utils.hooks.RemovableHandle"),
+        ("torch", "Size"): _size,
+        ("torch", "device"): _device,
+        ("torch.serialization", "_get_layout"): lambda name: Named(_text(name)),
+        ("_codecs", "encode"): _encode,
+    }
+    for core in ("numpy.core", "numpy._core"):
+        makers[f"{core}.multiarray", "_reconstruct"] = _empty_array
+        makers[f"{core}.multiarray", "scalar"] = _scalar
+        makers[f"{core}.numeric", "_frombuffer"] = _array_from_buffer
+    makers["numpy", "ndarray"] = _not_called
+    makers["numpy", "dtype"] = lambda code, *_: Dtype(code)
+    for builtins in ("builtins", "__builtin__"):
+        makers[builtins, "getattr"] = _bound_method
+        makers[builtins, "set"] = _set
+        makers[builtins, "frozenset"] = lambda items=(): frozenset(_set(items))
+        makers[builtins, "bytearray"] = _bytes
+        makers[builtins, "bytes"] = _bytes
+        makers[builtins, "complex"] = lambda real, imag: complex(_number(real), _number(imag))
+    entries: dict[tuple[str, str], Any] = {k: Allowed(".".join(k), make) for k, make in makers.items()}
+    for folder, classes in _MODULES.items():
+        for name in classes.split():
+            full = f"torch.nn.modules.{folder}.{name}"
+            entries[f"torch.nn.modules.{folder}", name] = Allowed(full, _plain_object(full))
+    for name, dtype in STORAGES.items():
+        for module in ("torch", "torch.cuda", "torch.storage"):
+            entries[module, name] = Storage(dtype, 0)
+    entries.update({("torch", name): Named(f"torch.{name}") for name in _TORCH_CONSTANTS.split()})
+    entries.update({("numpy", name): Named(f"numpy.{name}") for name in _NUMPY_CONSTANTS.split()})
+    entries["torch.nn.parameter", "Parameter"] = Named("torch.nn.parameter.Parameter")
+    return entries
+
+
+def _plain_object(name: str) -> Callable[[], PlainObject]:
+    return lambda: PlainObject(name)
+
+
+def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
+    result: OrderedDict[Any, Any] = OrderedDict()
+    for key, value in pairs:
+        result[_text(key)] = value
+    return result
+
+
+def _settings(items: Any = ()) -> AttributeDict:
+    pairs = items.items() if isinstance(items, dict) else items
+    return AttributeDict((checked_key(key), value) for key, value in pairs)
+
+
+def _persistent_object(meta: Any) -> PersistentObject:
+    """Keeps the record of an object with embedded source; the source stays text."""
+    if not isinstance(meta, dict) or meta.get("type") != "class":
+        raise DeniedError("a persistent object that is not a class instance")
+    state, version = meta.get("state"), meta.get("version")
+    if not isinstance(state, dict) or not isinstance(version, int):
+        raise TypeError("a persistent object without state or version")
+    return PersistentObject(_text(meta.get("class_name")), state, _text(meta.get("module_src")), version)
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    return Tensor(storage, offset, tuple(size), tuple(stride))
+
+
+def _parameter(data: Any, *_: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise TypeError("a parameter without tensor")
+    return data
+
+
+def _size(numbers: Any) -> tuple[int, ...]:
+    if not isinstance(numbers, tuple) or not all(type(n) is int for n in numbers):
+        raise TypeError("sizes must be whole numbers")
+    return numbers
+
+
+def _device(*parts: Any) -> Named:
+    return Named(":".join(printable(str(part)) for part in parts[:2] if isinstance(part, (str, int))))
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise DeniedError(f"it encodes a text as {_shown(encoding)}")
+    return _text(text).encode("latin-1")
+
+
+def _empty_array(kind: Any, shape: Any, code: Any) -> NumpyArray:
+    if not (isinstance(kind, Allowed) and kind.name == "numpy.ndarray"):
+        raise DeniedError("a numpy array of a foreign class")
+    return NumpyArray()
+
+
+def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> NumpyArray:
+    array = NumpyArray()
+    array.fill(dtype, shape, order == "F", data)
+    return array
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    array = NumpyArray()
+    array.fill(dtype, (), False, data)
+    return array.to_numpy()[()].item()
+
+
+def _set(items: Any = ()) -> set[Any]:
+    if not isinstance(items, (list, tuple)):
+        raise TypeError("a set of something that is no list")
+    return {checked_key(item) for item in items}
+
+
+def _bytes(data: Any = b"") -> Any:
+    if not isinstance(data, (bytes, Window)):
+        raise TypeError("bytes were expected")
+    return data
+
+
+def _bound_method(target: Any, name: Any, *default: Any) -> BoundMethod:
+    """Reference to a method, with which genuine files name a module's hook; other attributes are refused."""
+    if default or not isinstance(target, (PersistentObject, PlainObject)) or not isinstance(name, str):
+        whose = target.name if isinstance(target, (Allowed, Named)) else type(target).__name__
+        raise DeniedError(f"it asks builtins.getattr for {_shown(name)} of '{printable(whose, 40)}'")
+    return BoundMethod(target, name)
+
+
+def _not_called(*_: Any) -> Any:
+    raise DeniedError("it calls numpy.ndarray")
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, (int, float)):
+        raise TypeError("a number was expected")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    """A text, or the type of another value, which may be endless when it is written out."""
+    return f"'{printable(value, 40)}'" if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text was expected")
+    return value
+
 
 MAX_VALUE_DEPTH = 64
 _LEGACY_START = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")

@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sida.errors import UserError
-from sida.files.tensor_header import ITEM_BYTES
+from sida.files.tensors import ITEM_BYTES
 from sida.unpickle.inert import Allowed, Budget, DeniedError, refusals
 from sida.unpickle.pickle_machine import PickleMachine
-from sida.unpickle.records import Storage
-from sida.unpickle.window import Window, WindowStream
+from sida.unpickle.records import Storage, Window, WindowStream
 
 #: ``resolve(module, name)`` returns the inert replacement of a name in a file.
 Resolve = Callable[[str, str], Any]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sida.errors import UserError
-from sida.files.tensor_header import ITEM_BYTES
+from sida.files.tensors import ITEM_BYTES
 from sida.unpickle.inert import printable
 from sida.unpickle.pickles import open_pickle
 from sida.unpickle.records import Tensor

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
-from eval.figures.kind import Drawing, FigureKind, Inches, Runs
+from eval.figures.layout import Drawing, FigureKind, Inches, Runs
 from eval.figures.sources import Sources
-from eval.results.selection import Needs
+from eval.results.sheet import Needs
 from sida.files.content_hash import csv_text
 
 if TYPE_CHECKING:

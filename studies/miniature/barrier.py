@@ -24,7 +24,7 @@ import numpy as np
 from eval.measuring.protocol import load_protocol
 from eval.results.analyses import Analysis, Found, Inputs
 from sida.config.plugins import MONITOR
-from sida.config.ranges import Count, Range
+from sida.config.settings import Count, Range
 from sida.errors import UserError
 
 if TYPE_CHECKING:

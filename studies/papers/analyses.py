@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.claims.training import expected_lowest
-from eval.results.agreement import PUBLISHED_TRIALS
+from eval.claims.curves import expected_lowest
 from eval.results.analyses import Analysis, Found, Inputs
+from eval.results.published import PUBLISHED_TRIALS
 
 
 def trained_parameters(adversarial: bool) -> int:

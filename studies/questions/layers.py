@@ -26,7 +26,7 @@ import numpy as np
 
 from eval.effects.contrast import Interval, mean_interval
 from eval.results.analyses import Analysis, Fact, Found, Inputs
-from sida.config.ranges import Count, Positive, Range
+from sida.config.settings import Count, Positive, Range
 from sida.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from eval.effects.contrast import Estimated, mean_interval
 from eval.figures import style
-from eval.figures.kind import Drawing, FigureKind, Inches, Runs, check_pick
+from eval.figures.layout import Drawing, FigureKind, Inches, Runs, check_pick
 from eval.figures.sources import Sources
-from eval.results.selection import Needs
+from eval.results.sheet import Needs
 from sida.files.content_hash import csv_text
 
 from .layers import SIGMA, profiles

@@ -14,8 +14,8 @@ import sys
 
 import torch
 
-from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.losses import SiDALoss
 from sida.losses.uni_instruct import UniInstructLoss

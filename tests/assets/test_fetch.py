@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sida.assets import Asset, Transfer, fetch, fetch_many, verify_asset
 from sida.assets.cache import LOCK_FILE, download_slot
-from sida.assets.reach import check_reachable
+from sida.assets.transport import check_reachable
 from sida.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -360,8 +360,8 @@ def test_with_a_host_that_answers_nothing_is_said(site, tmp_path, monkeypatch):
 def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
     asked = []
     monkeypatch.delenv("SIDA_OFFLINE", raising=False)
-    monkeypatch.setattr("sida.assets.reach.getproxies", dict)
-    monkeypatch.setattr("sida.assets.reach._accepts", lambda *host: asked.append(host))
+    monkeypatch.setattr("sida.assets.transport.getproxies", dict)
+    monkeypatch.setattr("sida.assets.transport._accepts", lambda *host: asked.append(host))
     registry = one("http://a.example/f", mirrors=("https://b.example/f", "http://c.example:8000/f"))
     with pytest.raises(UserError, match="net"):
         check_reachable(["net"], registry=registry, cache=tmp_path)

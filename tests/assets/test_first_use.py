@@ -15,7 +15,7 @@ import pytest
 
 from sida.assets import Asset, Transfer, fetch, verify_asset
 from sida.assets.cache import LOCK_FILE
-from sida.assets.part import PartialDownload
+from sida.assets.download import PartialDownload
 from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.errors import UserError

@@ -10,7 +10,7 @@ import yaml
 from eval.results.sheet import read_runs
 from sida.assets import load_registry
 from sida.config.datasets import DatasetEntry
-from sida.config.mapping import from_mapping
+from sida.config.settings import from_mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 

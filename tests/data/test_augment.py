@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.data import AugmentPipe
-from sida.data.warp import _downsampling, _upsampling, warp
+from sida.data.augment import _downsampling, _upsampling, warp
 from sida.errors import UserError
 
 CASES = [

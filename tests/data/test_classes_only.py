@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sida.config.label_counts import LabelCounts, write_labels
+from sida.config.datasets import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.methods import distill

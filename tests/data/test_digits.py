@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.features.train_digits import DigitsTraining
-from eval.features.train_digits import split as measuring_split
+from eval.features.digits import DigitsTraining
+from eval.features.digits import split as measuring_split
 from sida.config.datasets import dataset_spec
 from sida.data import digits, load_dataset
 from sida.data.digits import split_indices

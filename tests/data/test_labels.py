@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.cli.main import main
-from sida.config.label_counts import LabelCounts, find_labels, load_labels, write_labels
+from sida.config.datasets import LabelCounts, find_labels, load_labels, write_labels
 from sida.data.count_labels import check_labels, count_labels
 from sida.errors import UserError
 from sida.files.tar_index import tar_names

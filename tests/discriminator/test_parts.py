@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eval.features import get_extractor
-from eval.features.train_digits import DigitsTraining, split
+from eval.features.digits import DigitsTraining, split
 from sida.cli.main import main
 from sida.data import AugmentPipe, load_dataset
 from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone

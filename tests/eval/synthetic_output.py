@@ -204,7 +204,7 @@ def write_released(folder, share=0.8):
     from eval.results.published import load_published
     from eval.results.summary import Measurements
     from eval.tables import load_layout
-    from eval.tables.lines import resolve
+    from eval.tables.cells import resolve
 
     noise = random.Random(2)
     layouts = sorted((_Path(__file__).parents[2] / "studies/papers/tables").glob("table[1-7]*.yaml"))

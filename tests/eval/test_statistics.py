@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.exact_sum import ExactSum
-from eval.statistics import BLOCK, FeatureStatistics
+from eval.statistics import BLOCK, ExactSum, FeatureStatistics
 from sida.errors import UserError
 from tests.golden.vectors import relative_error
 

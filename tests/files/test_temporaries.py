@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import sida.files.temporaries as temporaries
+import sida.files.atomic as temporaries
 from sida.config.resources import ROOT
 from sida.files.atomic import atomic_path, sweep_temporaries, write_text
 

@@ -11,8 +11,15 @@ import safetensors.torch
 import torch
 
 from sida.errors import UserError
-from sida.files.tensor_header import ITEM_BYTES, TensorFileError
-from sida.files.tensors import explained, read_record, read_tensors, torch_dtypes, write_tensors
+from sida.files.tensors import (
+    ITEM_BYTES,
+    TensorFileError,
+    explained,
+    read_record,
+    read_tensors,
+    torch_dtypes,
+    write_tensors,
+)
 
 RECORD = {"format": "x/1", "ranges": [[0, 5]], "name": "ünï"}
 

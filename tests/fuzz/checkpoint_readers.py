@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.files.tensor_header import DATA_HASH, HEADER_HASH
-from sida.files.tensors import read_tensors, write_tensors
+from sida.files.tensors import DATA_HASH, HEADER_HASH, read_tensors, write_tensors
 from sida.networks import build_network
 from sida.networks.checkpoint import import_official, load_network, read_pickle, read_state_dict, save_network
 from sida.networks.file import build_on_meta, check_network_config

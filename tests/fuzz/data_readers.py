@@ -16,11 +16,10 @@ import numpy as np
 from eval.measuring.reference_files import read_batch, read_moments
 from eval.measuring.stores import open_images
 from sida.data import load_dataset
-from sida.data.check import check_dataset
-from sida.data.cifar import read_cifar10
 from sida.data.count_labels import count_labels
+from sida.data.load import check_dataset
 from sida.data.pictures import open_picture
-from sida.data.prepare import PrepareConfig, prepare
+from sida.data.prepare import PrepareConfig, prepare, read_cifar10
 from tests.data.test_archive import members, npy, pictures, png, write_zip
 from tests.fuzz.changes import JSON_BOMBS, MOST_BYTES, Change, bomb, flip, json_text, overwrite, tokens, zip_members
 from tests.fuzz.checkpoint_readers import opcodes

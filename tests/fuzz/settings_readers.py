@@ -7,22 +7,22 @@ from pathlib import Path
 from random import Random
 
 from eval.claims.model import load_claims
-from eval.figures.kinds import load_figure_layout
+from eval.figures.build import load_figure_layout
 from eval.measuring.protocol import load_protocol
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
-from eval.tables.latex_text import escape
 from eval.tables.layout import load_layout
+from eval.tables.render import escape
 from sida.assets import load_registry
-from sida.config.mapping import from_mapping, load_spec, load_yaml
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.methods.resolve import DistillConfig
 from sida.training.config import Recipe, TeacherConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.fuzz.changes import CSV_BOMBS, JSON_BOMBS, YAML_BOMBS, json_text, lines, tokens
 from tests.fuzz.frame import Reader
-from workflow.preset.settings import PresetSettings
+from workflow.preset.files import PresetSettings
 
 CONFIG = ROOT / "config"
 #: Signs that mean something to YAML.

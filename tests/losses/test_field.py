@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from sida.config.method_options import DMD2Options, FDistillOptions
-from sida.discriminator.feature_heads import FakeScoreWithHeads
+from sida.discriminator.backbones import FakeScoreWithHeads
 from sida.losses import MicroBatch
 from sida.losses.consistency import CDLoss, ECTLoss
 from sida.losses.matching import DiffInstructLoss, DMD2Loss, DMDLoss, FDistillLoss, divergence_weight
 from sida.networks import build_network
-from sida.networks.guidance import extrapolated
+from sida.networks.precond import extrapolated
 from sida.sampling import one_step
 from tests.golden.vectors import load, relative_error
 from tests.losses.loss_cases import GRADIENT, VALUE, draw, tensors

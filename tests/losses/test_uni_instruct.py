@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.config.mapping import from_mapping
+from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.losses import SiDALoss
 from sida.losses.uni_instruct import UniInstructLoss, expansion_weight

@@ -14,9 +14,8 @@ import torch
 
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files import tensor_header
 from sida.files import tensors as tensor_file
-from sida.files.tensors import read_tensors
+from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES, read_tensors
 from sida.networks import build_network, options
 from sida.networks import official_file as architecture
 from sida.networks.checkpoint import import_official, load_network, save_network
@@ -210,8 +209,7 @@ def test_the_documented_bounds_are_these():
         f"`torch.save` | {torch_stream.MAX_DIRECTORY >> 20} MiB",
         f"{architecture.MAX_MODULES:,} modules, {architecture.MAX_MODULE_DEPTH} deep",
         f"names of {architecture.MAX_NAME} characters",
-        f"{tensor_header.MAX_HEADER_BYTES >> 20} MiB, {tensor_header.MAX_HEADER_VALUES:,} values; its record "
-        f"{tensor_file.MAX_RECORD_DEPTH} deep",
+        f"{MAX_HEADER_BYTES >> 20} MiB, {MAX_HEADER_VALUES:,} values; its record {tensor_file.MAX_RECORD_DEPTH} deep",
         *(f"`{name}` {most:,}" for name, most in options._LARGEST.items()),
         f"other whole numbers {options._LARGEST_OTHER:,}, lists of {options._LONGEST},",
     ):

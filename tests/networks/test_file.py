@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files.tensor_header import DATA_HASH, HEADER_HASH, header_bytes, read_tensor_header
+from sida.files.tensors import DATA_HASH, HEADER_HASH, header_bytes, read_tensor_header
 from sida.networks import EDMPrecond, build_network
 from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.networks.file import build_on_meta

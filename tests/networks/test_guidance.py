@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sida.config.families import guide_mismatch
 from sida.errors import UserError
-from sida.networks.guidance import GuidedDenoiser, check_guide_fits
+from sida.networks.precond import GuidedDenoiser, check_guide_fits
 from sida.sampling import generate, heun
 from tests.sampling.test_generate import make
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-import sida.config.mapping
-from sida.config.mapping import load_yaml
+import sida.config.settings
+from sida.config.settings import load_yaml
 from sida.errors import UserError
 
 
 def test_equal_text_is_parsed_once_and_a_change_is_seen(tmp_path, monkeypatch):
     parsed = []
-    original = sida.config.mapping.parse_yaml
+    original = sida.config.settings.parse_yaml
     monkeypatch.setattr(
-        sida.config.mapping, "parse_yaml", lambda text, where: parsed.append(where) or original(text, where)
+        sida.config.settings, "parse_yaml", lambda text, where: parsed.append(where) or original(text, where)
     )
     path = tmp_path / "layout.yaml"
     path.write_text("rows: [1, 2]\n")

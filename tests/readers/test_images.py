@@ -19,8 +19,8 @@ import pytest
 from eval.measuring.reference_files import read_batch, read_moments
 from eval.measuring.stores import open_images
 from sida.data import load_dataset
-from sida.data.check import check_dataset
 from sida.data.count_labels import count_labels
+from sida.data.load import check_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.files.archives import FolderFiles, open_files
 from tests.data.test_archive import members, npy, pictures, png, write_folder, write_zip

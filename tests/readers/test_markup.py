@@ -19,12 +19,10 @@ from eval.report.page import page_text
 from eval.report.paper import build_paper
 from eval.results.sheet import read_runs
 from eval.tables.files import load_table, to_json, write_table
-from eval.tables.html import to_html
-from eval.tables.latex import escape, to_latex
 from eval.tables.layout import ColumnSpec
 from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.render import escape, to_html, to_latex, to_markdown
 from eval.tables.scores import latex_row
-from eval.tables.text import to_markdown
 from sida.files.atomic import write_hashed_json
 from sida.files.content_hash import check_hash, csv_text
 from sida.files.text_files import read_csv

@@ -12,7 +12,7 @@ from PIL import Image
 
 import sida.sampling.job
 from sida.cli.main import main
-from sida.config.label_counts import LabelCounts, write_labels
+from sida.config.datasets import LabelCounts, write_labels
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError

@@ -18,7 +18,7 @@ from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
 from sida.networks.file import read_metadata
-from sida.networks.guidance import GuidedDenoiser
+from sida.networks.precond import GuidedDenoiser
 from sida.training import train_teacher
 from tests.training.test_switches import EDM2, weights
 from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, of_method, resolved, results

@@ -7,8 +7,8 @@ import torch
 
 from docs.examples.flow import FlowPrecond
 from sida.cli.main import main
-from sida.config.mapping import from_mapping
 from sida.config.plugins import ALLOW
+from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors

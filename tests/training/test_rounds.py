@@ -18,7 +18,7 @@ from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss, terms
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
-from sida.networks.guidance import GuidedDenoiser
+from sida.networks.precond import GuidedDenoiser
 from sida.runtime.graphs import Recording, RecordingError, restored
 from sida.training import iteration, student_trainer
 from sida.training.schedule import Schedule

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sida.cli.main import main
-from sida.config.mapping import from_mapping
+from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl

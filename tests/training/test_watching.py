@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sida.cli.main import main
-from sida.config.mapping import from_mapping
+from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.methods import distill

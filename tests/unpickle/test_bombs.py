@@ -13,11 +13,11 @@ import pytest
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import read_pickle
-from sida.unpickle.allowed import AllowList
 from sida.unpickle.inert import MAX_STEPS, Budget
 from sida.unpickle.pickle_machine import PickleMachine
+from sida.unpickle.pickles import AllowList
+from sida.unpickle.records import Window
 from sida.unpickle.torch_stream import LEGACY_MAGIC, LEGACY_PROTOCOL
-from sida.unpickle.window import Window
 from tests.unpickle.genuine import write_genuine
 from tests.unpickle.opcodes import again, archive, bounded, data, kept, long, refused, shared, text, whole
 

@@ -10,12 +10,10 @@ import pytest
 
 from sida.errors import UserError
 from tests.workflow.test_requests import paper
-from workflow.planning.attempts import allow_attempts
-from workflow.planning.requests import Requests
-from workflow.planning.site import Site
+from workflow.planning.requests import Requests, Site, allow_attempts
 
 SNAKEFILE = """
-from workflow.planning.attempts import PIECES, allow_attempts
+from workflow.planning.requests import PIECES, allow_attempts
 
 onstart:
     open("said", "w").write("\\n".join(allow_attempts(workflow, {"training": None, "brief": None, "trials": 3})))

@@ -25,10 +25,9 @@ from tests.studies.miniature.test_miniature import made_up, preset  # noqa: F401
 from tests.workflow.test_docs_links import DOCS
 from workflow.archive.verify import verify
 from workflow.cli import eval_main as main
-from workflow.docs.carried import paper_claims
 from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers
-from workflow.docs.pages import MARKER, filled
+from workflow.docs.pages import MARKER, filled, paper_claims
 from workflow.docs.study import Study, opened
 from workflow.docs.words import in_words
 from workflow.preset import Preset

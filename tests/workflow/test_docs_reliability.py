@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sida.config.resources import ROOT
-from sida.files.tensor_header import entries_for
+from sida.files.tensors import entries_for
 from sida.networks import build_network
 from workflow.preset import Preset
 

@@ -22,7 +22,7 @@ from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from tests.eval.synthetic_output import write_preset
 from tests.test_python import UNET, write_network
-from workflow.archive.self_contained import model_source
+from workflow.archive.hub_folder import model_source
 from workflow.cli import sida_main
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from tests.workflow.small import outcome, small
 from tests.workflow.workspace import Workspace
-from workflow.preset.missing_files import remark
+from workflow.preset.start import remark
 
 GENERATOR = """import numpy as np
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.workflow.workspace import Workspace
 from workflow.preset.spec_files import content_digest
-from workflow.preset.startup import fix_times
+from workflow.preset.start import fix_times
 
 DAY = 86_400
 

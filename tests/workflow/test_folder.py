@@ -15,8 +15,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.disks import make_read_only, small_disk
 from tests.workflow.workspace import forked_snakemake
-from workflow.preset.lock import PresetLock
-from workflow.preset.startup import check_folder, closed_results
+from workflow.preset.start import PresetLock, check_folder, closed_results
 
 DEMO = ROOT / "studies/demo/preset.yaml"
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from eval.measuring.measure import measure
-from sida.config.mapping import load_yaml
 from sida.config.resources import ROOT
+from sida.config.settings import load_yaml
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods import distill
@@ -21,7 +21,7 @@ from sida.sampling.job import SampleConfig, run_job
 from sida.training import train_teacher
 from tests.workflow.test_planning import jobs_of
 from tests.workflow.workspace import Workspace
-from workflow.planning.networks import network_cost
+from workflow.planning.steps import network_cost
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.spec_files import SpecFiles

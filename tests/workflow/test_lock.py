@@ -18,8 +18,8 @@ import pytest
 from sida.errors import UserError
 from tests.training.toy import fork, wait
 from tests.workflow.workspace import Workspace
-from workflow.preset import lock
-from workflow.preset.lock import PresetLock, read_holder
+from workflow.preset import start
+from workflow.preset.start import PresetLock, read_holder
 
 COMMAND = ["snakemake", "--cores", "2"]
 ELSEWHERE = {"token": "t", "machine": "another", "host": "node7", "pid": 12, "since": "then", "command": "snakemake -n"}
@@ -28,8 +28,8 @@ ELSEWHERE = {"token": "t", "machine": "another", "host": "node7", "pid": 12, "si
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch):
     """Signs of life and patience of tenths of a second."""
-    monkeypatch.setattr(lock, "BEAT", 0.05)
-    monkeypatch.setattr(lock, "PATIENCE", 0.5)
+    monkeypatch.setattr(start, "BEAT", 0.05)
+    monkeypatch.setattr(start, "PATIENCE", 0.5)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def folder(tmp_path):
 def left_behind(folder, **changes):
     """A file of another machine's workflow, as one finds it."""
     folder.mkdir(parents=True)
-    (folder / lock.NAME).write_text(json.dumps({**ELSEWHERE, **changes}))
+    (folder / start.NAME).write_text(json.dumps({**ELSEWHERE, **changes}))
 
 
 def taken(folder):
@@ -52,19 +52,19 @@ def taken(folder):
 
 def test_the_second_is_refused_with_one_line_and_changes_nothing(folder, tmp_path):
     first = taken(folder)
-    before = (folder / lock.NAME).read_bytes()
+    before = (folder / start.NAME).read_bytes()
     with pytest.raises(UserError) as caught:
         taken(folder)
     line = str(caught.value)
     assert f"another workflow is at work here (process {os.getpid()} on {os.uname().nodename} since " in line
     assert "snakemake --cores 2" in line
     assert "\n" not in line
-    assert (folder / lock.NAME).read_bytes() == before
+    assert (folder / start.NAME).read_bytes() == before
     # Another preset's folder is free, and so is this one afterwards.
     taken(tmp_path / "results/other").release()
     first.release()
     taken(folder).release()
-    assert (folder / lock.NAME).read_bytes() == b""
+    assert (folder / start.NAME).read_bytes() == b""
 
 
 def test_a_killed_holder_holds_nothing_nor_do_its_jobs(folder, tmp_path, capfd):
@@ -100,9 +100,9 @@ def test_another_machine_s_workflow_is_known_by_its_signs_of_life(folder, monkey
             fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available"))
         )
     left_behind(folder)
-    os.utime(folder / lock.NAME, times=(time.time() + 3600 * hours,) * 2)
+    os.utime(folder / start.NAME, times=(time.time() + 3600 * hours,) * 2)
     ended = threading.Event()
-    alive = threading.Thread(target=beating, args=(folder / lock.NAME, ended))
+    alive = threading.Thread(target=beating, args=(folder / start.NAME, ended))
     alive.start()
     with pytest.raises(
         UserError, match=r"another workflow is at work here \(process 12 on node7 since then: snakemake"
@@ -110,8 +110,8 @@ def test_another_machine_s_workflow_is_known_by_its_signs_of_life(folder, monkey
         taken(folder)
     ended.set()
     alive.join()
-    assert read_holder(folder / lock.NAME) == ELSEWHERE
-    os.utime(folder / lock.NAME, times=(time.time() + 3600 * hours,) * 2)
+    assert read_holder(folder / start.NAME) == ELSEWHERE
+    os.utime(folder / start.NAME, times=(time.time() + 3600 * hours,) * 2)
     taken(folder).release()
     lines = capfd.readouterr().err.splitlines()
     assert "may be at work here; watching" in lines[0]
@@ -126,20 +126,20 @@ def test_who_was_taken_over_stops(folder, tmp_path):
 
     def hold():
         taken(folder)
-        (folder / lock.NAME).write_text(json.dumps(ELSEWHERE))
+        (folder / start.NAME).write_text(json.dumps(ELSEWHERE))
         time.sleep(60)
 
     assert wait(fork(hold, tmp_path / "log")) == -signal.SIGTERM
     (line,) = (tmp_path / "log").read_text().splitlines()
     assert "process 12 on node7" in line
     assert line.endswith("has taken over here; this workflow stops")
-    assert read_holder(folder / lock.NAME) == ELSEWHERE
+    assert read_holder(folder / start.NAME) == ELSEWHERE
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00" * 100, '{"pid": 1}'])
 def test_a_file_without_a_name_in_it_holds_nothing(folder, text):
     folder.mkdir(parents=True)
-    (folder / lock.NAME).write_text(text)
+    (folder / start.NAME).write_text(text)
     taken(folder).release()
 
 
@@ -177,7 +177,7 @@ def test_a_second_workflow_ends_before_any_job(tmp_path):
 
 def contents(folder):
     """What a folder holds beside the lock; that one is touched now and then."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != lock.NAME and path.is_file()}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != start.NAME and path.is_file()}
 
 
 @pytest.mark.slow

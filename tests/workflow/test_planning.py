@@ -14,18 +14,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.results.published import load_published
 from sida.assets.registry import load_registry
-from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from tests.workflow.workspace import Workspace
 from workflow.cli import sida_main as main
 from workflow.commands.plan import make_jobs
-from workflow.planning import networks
+from workflow.planning import steps
 from workflow.planning.costs import Costs, Job
 from workflow.planning.doctor import examine
 from workflow.planning.jobs import Jobs
-from workflow.planning.measure import _trainer, typical
+from workflow.planning.observed import _trainer, typical
 from workflow.planning.plan import make_plan, show_plan, wall_hours
 from workflow.planning.rates import Gpu, load_assumptions
 from workflow.planning.steps import student_cost
@@ -312,8 +312,8 @@ def test_counts_are_kept_in_the_cache(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     costs = []
     for lines in (1, 0, 1):
-        networks._counted.cache_clear()
-        costs.append(networks.network_cost(network))
+        steps._counted.cache_clear()
+        costs.append(steps.network_cost(network))
         assert capsys.readouterr().err.count("[plan] counting operations and memory of EDMPrecond, 8×8") == lines
         if not lines:
             next(tmp_path.glob("counts/*.json")).write_text("[3")

@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from sida.config.resources import ROOT
-from workflow.planning.progress import START_SECONDS, Bars, RunProgress
-from workflow.planning.watch import planned_seconds
+from workflow.planning.watch import START_SECONDS, Bars, RunProgress, planned_seconds
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 

@@ -9,9 +9,8 @@ import pytest
 
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from workflow.planning.cards import driver_memory
-from workflow.planning.requests import Requests
-from workflow.planning.site import Site, load_site
+from workflow.planning.costs import driver_memory
+from workflow.planning.requests import Requests, Site, load_site
 from workflow.preset import Preset
 
 SIDA = SimpleNamespace(run="cifar10-uncond-sida-ablation-a1.0")
@@ -76,11 +75,11 @@ def test_the_drivers_answer_is_the_smallest_card(monkeypatch):
         def cuInit(self, flags):
             assert flags == 0
 
-    monkeypatch.setattr("workflow.planning.cards.ctypes.CDLL", lambda name: Driver())
+    monkeypatch.setattr("workflow.planning.costs.ctypes.CDLL", lambda name: Driver())
     assert driver_memory() == 16.0
     monkeypatch.setattr(Driver, "cuDeviceGetCount", lambda self, count: 100)
     assert driver_memory() is None
-    monkeypatch.setattr("workflow.planning.cards.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("workflow.planning.costs.ctypes.CDLL", lambda name: object())
     assert driver_memory() is None
 
 

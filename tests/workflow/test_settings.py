@@ -14,15 +14,13 @@ import pytest
 import yaml
 
 from sida.cli.commands._spec import read_settings, read_spec
-from sida.config.mapping import Settings, from_mapping, from_texts
-from sida.config.ranges import CheckedAs, Count, Fraction, OneOf, Positive
 from sida.config.resources import ROOT
+from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping, from_texts
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig
 from tests.workflow.workspace import PRESETS
-from workflow.docs.schema import descriptions, json_schema
-from workflow.docs.settings import SETTINGS, schemas, settings
-from workflow.preset.settings import PresetSettings
+from workflow.docs.settings import SETTINGS, descriptions, json_schema, schemas, settings
+from workflow.preset.files import PresetSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

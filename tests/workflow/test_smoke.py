@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from sida.cli.main import main
-from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping
 from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
 from sida.methods import METHODS

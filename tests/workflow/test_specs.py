@@ -18,8 +18,8 @@ from eval.measuring.protocol import load_protocol
 from eval.report.needs import find_needs
 from eval.results.sheet import read_runs
 from eval.tables import make_table
-from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping
 from sida.methods import DistillConfig
 from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig

@@ -8,8 +8,8 @@ import pytest
 
 from eval.claims.verdicts import decide_claims
 from eval.tables.files import make_table, write_table
-from sida.config.mapping import load_yaml
 from sida.config.resources import ROOT
+from sida.config.settings import load_yaml
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, write_text

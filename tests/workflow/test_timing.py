@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workflow.planning.progress import Stopwatch
+from workflow.planning.watch import Stopwatch
 
 
 def test_shares_of_stages_and_waiting_add_up():

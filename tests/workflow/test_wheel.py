@@ -18,7 +18,7 @@ import pypdf
 import pytest
 from packaging.requirements import Requirement
 
-from eval.report.pdflatex import missing_latex
+from eval.report.paper import missing_latex
 from sida.config.resources import ROOT
 from tests.test_python import write_network
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sida.config.mapping import load_yaml
 from sida.config.resources import ROOT, how_to_install
+from sida.config.settings import load_yaml
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, read_hashed_json, sha256_file
 from workflow.archive.files import MANIFEST

@@ -164,7 +164,7 @@ def _spec(folder: Path, row: str) -> tuple[dict[str, Any], list[dict[str, str]]]
 
 def _shown(folder: Path) -> dict[str, tuple[int, float]]:
     """Printed decimals and factor of each metric, by the study's first table that has it."""
-    from eval.results.selection import read_extended
+    from eval.results.sheet import read_extended
     from eval.results.stored import read_stored
     from workflow.preset import Preset
     from workflow.preset.files import find_preset

@@ -40,8 +40,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder."""
-    from sida.config.mapping import from_mapping
-    from workflow.preset.study import StudyConfig, new_study
+    from sida.config.settings import from_mapping
+    from workflow.preset.new import StudyConfig, new_study
 
     given = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}
     print("\n".join(new_study(from_mapping(StudyConfig, given, "sida new:"))))

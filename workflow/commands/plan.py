@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--gpus {args.gpus}: must be at least 1")
     jobs = make_jobs(args.preset, args.gpu, args.gpus, args.fresh)
     if args.measure:
-        from workflow.planning.measure import measured_rate, typical
+        from workflow.planning.observed import measured_rate, typical
 
         trained = [job for job in jobs.behind(args.targets).values() if job.kind == "student"]
         if not trained:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     import textwrap
 
     from eval.claims.power import power_table
-    from eval.tables.text import to_terminal
+    from eval.tables.render import to_terminal
     from sida.cli import terminal
     from sida.errors import UserError
 
@@ -75,7 +75,7 @@ def _numbers(args: argparse.Namespace) -> str:
     import json
 
     from eval.claims.power import by_numbers
-    from eval.effects.power import Scatter, detectable, power_of, seeds_needed
+    from eval.effects.variance import Scatter, detectable, power_of, seeds_needed
     from sida.errors import UserError
 
     if args.std is None or len(args.std) > 2:

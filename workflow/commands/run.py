@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from workflow.commands.plan import make_jobs
     from workflow.planning.plan import make_plan
     from workflow.preset.files import preset_files
-    from workflow.preset.startup import check_folder, check_profile, check_records, check_scheduler
+    from workflow.preset.start import check_folder, check_profile, check_records, check_scheduler
 
     if not CHECKOUT:
         raise UserError("sida run: the workflow runs from a checkout; clone the repository and run `make setup` there")

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     if args.preset:
         import json
 
-        from sida.config.mapping import load_spec
+        from sida.config.settings import load_spec
         from workflow.preset import Preset
         from workflow.preset.files import find_preset
 

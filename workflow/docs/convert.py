@@ -21,9 +21,8 @@ from typing import Any
 from eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol
 from eval.results.measurements import write_measurement
 from eval.results.stored import STORED, read_stored
-from sida.config.mapping import from_mapping, load_yaml
-from sida.config.ranges import names_object
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping, load_yaml, names_object
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, read_hashed_json, sha256_json, write_hashed_json
 from sida.files.content_hash import HASH_KEY, csv_text

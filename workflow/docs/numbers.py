@@ -7,19 +7,18 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from eval.claims.amounts import deciding
-from eval.claims.cost import cost_table
+from eval.claims.curves import cost_table
+from eval.claims.evidence import p_text
 from eval.claims.model import DEPENDS, SIGNS
-from eval.claims.numbers import p_text
 from eval.claims.power import plans, power_table
-from eval.claims.write import CHANCE
+from eval.claims.write import CHANCE, deciding
 from eval.effects.contrast import Interval, difference, mean_interval
 from eval.effects.variance import SharedTrials, shared_trials
 from eval.results.analyses import analysis_path, read_analysis
 from eval.results.summary import Estimate, measured_days
 from eval.results.training_logs import read_evaluations, read_ticks
 from eval.tables import Table, to_markdown
-from eval.tables.effects import effect_text
+from eval.tables.build import effect_text
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json
 from sida.files.text_files import read_csv

@@ -1,10 +1,22 @@
-"""Tables of settings for the documentation, and the JSON schemas that editors read."""
+"""Tables of settings for the documentation, and the JSON schemas that editors read.
+
+Documents classes of settings: descriptions, JSON schemas for editors, tables for the documentation.
+
+Types and ranges come from the annotations that :mod:`sida.config.settings` checks; descriptions come from the section
+``Attributes`` of the docstrings, including those of base classes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 from eval.claims.experiments import Experiment, Experiments
 from eval.measuring.kinds import METRIC_KINDS
@@ -17,16 +29,177 @@ from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
 from sida.config.method_options import DMD2Options, DMDOptions, FDistillOptions, GDDOptions, InstanceOptions
 from sida.config.samplers import Sampler
+from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.errors import UserError, suggestion
 from sida.methods.cd import CDOptions
 from sida.methods.ect import ECTOptions
 from sida.methods.sida_discriminator import SiDAOptions
 from sida.methods.uni_instruct import UniInstructOptions
 from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
-from workflow.docs.schema import descriptions, json_schema, settings_table
 from workflow.docs.words import block
-from workflow.planning.site import Site
-from workflow.preset.settings import PresetSettings, TeacherEntry
+from workflow.planning.requests import Site
+from workflow.preset.files import PresetSettings, TeacherEntry
+
+_SIMPLE = {
+    bool: ("boolean", "true or false"),
+    int: ("integer", "integer"),
+    float: ("number", "number"),
+    str: ("string", "text"),
+}
+#: Schema of ``module:object``.
+_OBJECT = {"pattern": ":"}
+
+
+def descriptions(cls: type) -> dict[str, str]:
+    """Descriptions of fields as plain text with `code` in backquotes.
+
+    Raises:
+        KeyError: A field has no description.
+    """
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        found |= _attributes(base.__dict__.get("__doc__") or "")
+    return {name: found[name] for name in type_hints(cls)}
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
+    found: dict[str, str] = {}
+    for names, text in re.findall(r"^    (\w[\w, ]*): (.+(?:\n {5,}.+)*)", section, re.MULTILINE):
+        plain = re.sub(r":\w+:`([^`]+)`|``([^`]+)``", r"`\1\2`", " ".join(text.split()))
+        found |= dict.fromkeys(names.split(", "), plain)
+    return found
+
+
+def json_schema(cls: type) -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of the mappings that a class of settings accepts."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_object(cls)}
+
+
+def _object(cls: type) -> dict[str, Any]:
+    texts, hints = descriptions(cls), type_hints(cls)
+    properties: dict[str, Any] = {}
+    required = []
+    for field in dataclasses.fields(cls):
+        key = field.name.rstrip("_")
+        properties[key] = _schema(hints[field.name]) | {"description": texts[field.name]}
+        if field.default is not dataclasses.MISSING:
+            properties[key]["default"] = field.default
+        elif field.default_factory is dataclasses.MISSING:
+            required.append(key)
+    title = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+    return {
+        "title": title,
+        "type": "object",
+        "additionalProperties": False,
+        "required": required,
+        "properties": properties,
+    }
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        if isinstance(args[1], Variants):
+            return {"anyOf": [*_variants(args[1]), {"required": [args[1].key], "properties": {args[1].key: _OBJECT}}]}
+        base = _schema(args[0])
+        for rule in args[1:]:
+            base |= _rule(rule)
+        return base
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [{"type": "null"} if option is type(None) else _schema(option) for option in args]}
+    if origin is typing.Literal:
+        return {"enum": list(args)}
+    if origin is tuple:
+        if args[1] is Ellipsis:
+            return {"type": "array", "items": _schema(args[0])}
+        return {"type": "array", "items": _schema(args[0]), "minItems": len(args), "maxItems": len(args)}
+    if origin is dict:
+        return {"type": "object", "propertyNames": _schema(args[0]), "additionalProperties": _schema(args[1])}
+    if dataclasses.is_dataclass(hint):
+        return _object(typing.cast(type, hint))
+    return {"type": _SIMPLE[hint][0]} if hint in _SIMPLE else {}
+
+
+def _variants(rule: Variants) -> Iterator[dict[str, Any]]:
+    for name, cls in rule.classes().items():
+        schema = _object(cls)
+        schema["properties"][rule.key] |= {"const": name}
+        yield schema
+
+
+def _rule(rule: Any) -> dict[str, Any]:
+    if isinstance(rule, CheckedAs):
+        return _object(rule.cls)
+    if isinstance(rule, Pattern):
+        return {"pattern": f"^{rule.expression}$"}
+    if isinstance(rule, OneOf):
+        names = {"enum": list(rule.names())}
+        return {"anyOf": [names, _OBJECT]} if rule.or_object else names
+    words = {
+        "minimum": rule.least,
+        "exclusiveMinimum": rule.above,
+        "maximum": rule.most,
+        "exclusiveMaximum": rule.below,
+    }
+    return {word: bound for word, bound in words.items() if bound is not None}
+
+
+def settings_table(cls: type, links: Mapping[type, str]) -> str:
+    """Markdown table of a class of settings: key, type with range, default, meaning.
+
+    Args:
+        cls: A class of settings.
+        links: Addresses of the tables of other classes.
+    """
+    texts, hints = descriptions(cls), type_hints(cls)
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(cls):
+        kind = _words(hints[field.name], links)
+        cells = (f"`{field.name.rstrip('_')}`", kind, _schema_default(field), texts[field.name])
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _schema_default(field: dataclasses.Field[Any]) -> str:
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if value is dataclasses.MISSING:
+        return "*needed*"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _words(hint: Any, links: Mapping[type, str]) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        rule = args[1]
+        if isinstance(rule, Variants):
+            return _words(args[0], links)
+        if isinstance(rule, CheckedAs):
+            return f"[mapping]({links[rule.cls]})" if rule.cls in links else "mapping"
+        if isinstance(rule, OneOf):
+            return rule.words
+        return ", ".join(filter(None, [_words(args[0], links), rule.words]))
+    if origin in (typing.Union, types.UnionType):
+        return "; or ".join("null" if option is type(None) else _words(option, links) for option in args)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin is tuple:
+        return f"list of {'' if args[1] is Ellipsis else f'{len(args)} × '}{_words(args[0], links)}"
+    if origin is dict:
+        inner = _words(args[1], links)
+        return f"mapping by name: {inner}" if inner else "mapping"
+    if dataclasses.is_dataclass(hint):
+        return f"[mapping]({links[typing.cast(type, hint)]})"
+    return _SIMPLE[hint][1] if hint in _SIMPLE else ""
+
 
 #: Classes of settings by the anchor of their table in docs/settings.md.
 SETTINGS: dict[str, type] = {

@@ -19,7 +19,7 @@ from eval.report.answers import Answer, answers_of
 from eval.report.needs import find_needs
 from eval.report.page import page_text, reduced
 from eval.results.published import load_published
-from eval.results.selection import matching, parse_condition, with_other_seeds
+from eval.results.sheet import matching, parse_condition, with_other_seeds
 from eval.results.stored import read_stored
 from eval.results.summary import load_measurements, measurements_file
 from eval.tables import Table, make_table, write_table

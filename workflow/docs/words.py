@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from eval.claims.amounts import decimals_of
+from eval.claims.evidence import p_text
 from eval.claims.model import DEPENDS
-from eval.claims.numbers import p_text
-from eval.results.agreement import HIGHER_IS_BETTER
+from eval.claims.write import decimals_of
+from eval.results.published import HIGHER_IS_BETTER
 
 #: Names of metrics in answers.
 _NAMES = {

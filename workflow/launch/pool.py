@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sida.files.locks import try_lock, wait_for_lock
+from sida.files.atomic import try_lock, wait_for_lock
 
 #: Seconds between checks of busy devices.
 PAUSE = 0.2

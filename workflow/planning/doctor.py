@@ -10,16 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from eval.report.pdflatex import missing_latex
+from eval.report.paper import missing_latex
 from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand
 from sida.assets.hub import offline
 from sida.config.resources import CHECKOUT, how_to_install
-from workflow.planning.cards import SMALLER, SPARE, driver_cuda, too_large, without_code
-from workflow.planning.costs import Job
+from workflow.planning.costs import SMALLER, SPARE, Job, driver_cuda, too_large, without_code
 from workflow.planning.jobs import Jobs
-from workflow.preset.archives import training_data
 from workflow.preset.outside_code import allowing, outside_code_of
+from workflow.preset.paths import training_data
 
 CheckVerdict = Literal["ok", "note", "missing"]
 

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.results.published import load_published
-from eval.results.selection import read_extended
+from eval.results.sheet import read_extended
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
 from eval.tables.layout import load_layout
-from workflow.planning.cards import SMALLER, too_large
-from workflow.planning.costs import Job
+from workflow.planning.costs import SMALLER, Job, too_large
 from workflow.planning.jobs import Jobs
 from workflow.preset import Preset
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sida.assets.registry import Asset
-from sida.config.mapping import Settings, from_mapping, load_yaml
-from sida.config.ranges import CheckedAs, NotNegative, Positive
 from sida.config.resources import find
+from sida.config.settings import CheckedAs, NotNegative, Positive, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 
 

@@ -2,24 +2,148 @@
 
 Planned values are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt requests an additional half of
 the first request, up to the site's limit.
+
+Retries of a job: those of the user for faults, and one for each time limit that the plan expects.
+
+A training longer than the site's time limit ends at the limit and resumes in its next attempt; so does a measurement of
+several trials if each trial is shorter than the limit. The resource `PIECES` is the number of attempts. Snakemake has
+retries of rules only, so a rule gets the number of its longest job.
+
+Site file: a cluster's limits, cards and options, written by its users (``profiles/site.yaml``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from sida.config.plugins import check_code_path
+from sida.config.resources import ROOT
+from sida.config.settings import Count, Positive, Settings, from_mapping
 from sida.errors import UserError
-from workflow.planning.attempts import PIECES
-from workflow.planning.cards import SMALLER, driver_memory, too_large
-from workflow.planning.costs import Costs, Job
+from sida.files.text_files import parse_yaml, read_text
+from workflow.planning.costs import SMALLER, Costs, Job, driver_memory, too_large
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
-from workflow.planning.site import Site
 from workflow.preset import Preset
+
+#: Resource of a job longer than the site's limit: number of planned attempts; 0: there is no plan.
+PIECES = "pieces"
+
+
+def allow_attempts(workflow: Any, resumable: Mapping[str, int | None]) -> list[str]:
+    """Sets the retries of rules to the planned attempts of their jobs, before the first job starts.
+
+    Args:
+        workflow: Snakemake's workflow with its jobs.
+        resumable: Rules whose jobs resume after an attempt, with the largest useful number of attempts: None for any
+            number, for a measurement its trials. Jobs of other rules start from the beginning.
+
+    Returns:
+        Lines for people about jobs with several attempts, without a plan, or that cannot end within the limit.
+    """
+    faults = workflow.execution_settings.retries
+    asked = [(job, job.resources.get(PIECES)) for job in workflow.dag.needrun_jobs()]
+    long = [(pieces, job) for job, pieces in asked if pieces is not None]
+    several = [(pieces, job) for pieces, job in long if 1 < pieces <= _most(job, resumable)]
+    for pieces, job in several:
+        job.rule.restart_times = max(job.rule.restart_times, faults + pieces - 1)
+    lines = []
+    if several:
+        most, longest = max(several, key=lambda found: found[0])
+        lines.append(
+            f"jobs longer than max_hours of the site file, which resume in further attempts: {len(several)}; "
+            f"{_name(longest)} needs {most}, and {faults} retries for faults come on top"
+        )
+    unknown = [job for pieces, job in long if resumable.get(job.rule.name, 1) is None and not pieces]
+    if unknown:
+        lines.append(
+            f"trainings without a plan (a card or network without a rate): {len(unknown)}, {_name(unknown[0])} among "
+            f"them; sent again {faults} times: if they need more attempts of max_hours, give --retries"
+        )
+    hopeless = [job for pieces, job in long if pieces > max(1, _most(job, resumable))]
+    if hopeless:
+        lines.append(
+            f"jobs planned longer than max_hours of the site file, which no further attempt ends: {len(hopeless)}, "
+            f"{_name(hopeless[0])} among them; cut measurements by shard_size (docs/cluster.md)"
+        )
+    return lines
+
+
+def _most(job: Any, resumable: Mapping[str, int | None]) -> float:
+    """Largest useful number of attempts of a job."""
+    most = resumable.get(job.rule.name, 1)
+    return float("inf") if most is None else most
+
+
+def _name(job: Any) -> str:
+    return " ".join([job.rule.name, *map(str, job.wildcards_dict.values())])
+
+
+#: Environment variable that names another file.
+VARIABLE = "SIDA_SITE"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Site(Settings):
+    """Description of a cluster.
+
+    Attributes:
+        gpu: Name of the card in ``config/plan.yaml``; null: H200, or CPU for presets with ``device: cpu``.
+        gpus_per_node: Number of GPUs of a node; a training on more GPUs runs on several nodes.
+        partition: Partition or queue of jobs; null: the scheduler's default.
+        gpu_partition: Partition or queue of jobs with a GPU; null: ``partition``.
+        account: Account or project of the jobs; null: none.
+        extra: Further options of the submit command.
+        max_hours: Longest time that a job may request; a longer training resumes in its next attempt.
+        max_memory_gb: Largest memory that a job may request on a node.
+        margin: Requested time divided by planned time.
+    """
+
+    gpu: str | None = None
+    gpus_per_node: Count = 8
+    partition: str | None = None
+    gpu_partition: str | None = None
+    account: str | None = None
+    extra: str | None = None
+    max_hours: Positive = 24.0
+    max_memory_gb: Positive = 500.0
+    margin: Positive = 1.5
+
+
+def load_site(own: Iterable[Path] = ()) -> Site:
+    """Reads the file ``SIDA_SITE``, else ``profiles/site.yaml`` of the current folder, else of the checkout.
+
+    Args:
+        own: Folders of the preset, whose ``plan.yaml`` may define cards.
+
+    Raises:
+        UserError: A missing or faulty file, or a file of the current folder without the user's permission.
+    """
+    named = os.environ.get(VARIABLE)
+    if named and not Path(named).is_file():
+        raise UserError(f"{VARIABLE}={named}: no such file; name your site file, or unset {VARIABLE}")
+    usual = [Path("profiles/site.yaml"), ROOT / "profiles/site.yaml"]
+    path = Path(named) if named else next((path for path in usual if path.is_file()), None)
+    if path is None:
+        return Site()
+    if not named and path.resolve() != usual[1].resolve():
+        check_code_path(
+            path, "a site file, whose options go to the command that submits jobs", f"set {VARIABLE}={path}"
+        )
+    said = parse_yaml(read_text(path), str(path))
+    # The file may be empty or have comments only.
+    site = from_mapping(Site, {} if said is None else said, f"{path}:")
+    if site.gpu is not None:
+        load_assumptions(own).gpu(site.gpu, f"{path}: gpu:")
+    return site
+
 
 #: Minutes of every job for starting Python, reading data and writing results.
 START_MINUTES = 30.0

@@ -1,6 +1,8 @@
 """Progress of a run in Snakemake's process: planned seconds of its jobs, and bars in a terminal.
 
 Counting networks loads torch, so a separate process (``python -m workflow.planning.watch``) plans the jobs.
+
+Progress of a run: jobs weighted by planned cost, the time left, and bars in a terminal.
 """
 
 from __future__ import annotations
@@ -14,17 +16,171 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sida.errors import UserError
-from sida.progress import say
+from sida.progress import duration, say
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.progress import Bars, RunProgress
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
+
+#: Seconds of every job besides its planned seconds: starting Python, reading and writing.
+START_SECONDS = 8.0
+#: A line of progress of a job (:class:`sida.progress.Progress`); scores belong to other jobs.
+_LINE = re.compile(r"^\[(?!score )[^\]]+\]  ([\d,]+)/([\d,]+) \S+  \d+ %  ([\d,.e+-]+) ", re.MULTILINE)
+
+
+class RunProgress:
+    """Finished share of a run, by the planned seconds of its jobs; only the ratios of these matter.
+
+    Args:
+        jobs: Numbers of all jobs that compute.
+        clock: Returns seconds since a fixed moment.
+    """
+
+    def __init__(self, jobs: Iterable[int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._begun = clock, clock()
+        self._weights = dict.fromkeys(jobs, START_SECONDS)
+        self._running: dict[int, tuple[str, float, str]] = {}
+        self._ended: set[int] = set()
+        #: Work done when it last changed, the end of the run as estimated then, and seconds for each unit of work.
+        self._news = (0.0, 0.0, 0.0)
+        self.weighed = False
+
+    def weigh(self, seconds: Mapping[int, float]) -> None:
+        """Sets the planned seconds of jobs; before that the share of the work and the time left are unknown."""
+        self._weights = {job: START_SECONDS + seconds.get(job, 0.0) for job in self._weights}
+        self.weighed = True
+
+    def started(self, job: int, name: str, log: str) -> None:
+        """Records the start of a job; its log gives the job's progress."""
+        self._running |= {job: (name, self._clock(), log)} if job in self._weights else {}
+
+    def ended(self, job: int, failed: bool = False) -> None:
+        """Records the end of a job; a failed job is not done."""
+        if self._running.pop(job, None) and not failed:
+            self._ended.add(job)
+
+    def line(self, done: int, total: int) -> str:
+        """Line with finished steps, their share of the work and the time left."""
+        share, left = self._whole()
+        return f"{done} of {total} steps done" + (f", {100 * share:.0f} % of the work{left}" if self.weighed else "")
+
+    def bars(self, columns: int) -> list[str]:
+        """One bar for the whole run, then one for each running job.
+
+        Args:
+            columns: Width of the terminal.
+        """
+        share, left = self._whole()
+        rows = [(share, f"whole run{left}")] if self.weighed else []
+        rows += [(self._part(start, log)[0], name) for name, start, log in [*self._running.values()]]
+        width = max(5, min(30, columns // 3))
+        bars = [f"{'#' * round(part * width):-<{width}} {100 * part:3.0f} %  {name}" for part, name in rows]
+        return [bar[: columns - 1] for bar in bars]
+
+    def _whole(self) -> tuple[float, str]:
+        """Finished share of the run, and text about the time left at the rate so far."""
+        whole, ended = sum(self._weights.values()), sum(self._weights[job] for job in self._ended)
+        parts = [(self._weights[job], *self._part(start, log)) for job, (_, start, log) in [*self._running.items()]]
+        done = ended + sum(weight * part for weight, part, _ in parts)
+        # Work of an earlier run does not count for the rate of this run.
+        ours = ended + sum(weight * part for weight, _, part in parts)
+        now = self._clock()
+        if ours and done != self._news[0]:
+            pace = (now - self._begun) / ours
+            self._news = (done, now + pace * (whole - done), pace)
+        _, end, pace = self._news
+        # Until a log has another line, time passes; jobs that have not begun still take theirs.
+        seconds = max(end - now, pace * (whole - ended - sum(weight for weight, *_ in parts)))
+        left = f", {duration(seconds)} left" if pace and done < whole else ""
+        return done / whole if whole else 1.0, left
+
+    def _part(self, start: float, log: str) -> tuple[float, float]:
+        """Finished share of a running job in total and in this run, by the last line of progress in its log."""
+        try:
+            with Path(log).open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - 4000))
+                lines = _LINE.findall(file.read().decode(errors="replace"))
+            done, total, rate = (float(number.replace(",", "")) for number in lines[-1])
+        except (OSError, ValueError, IndexError):
+            return 0.0, 0.0
+        part = min(1.0, done / max(total, 1.0))
+        return part, min(part, rate * (self._clock() - start) / max(total, 1.0))
+
+
+class Bars:
+    """Bars in the last lines of a terminal; output of jobs scrolls above them.
+
+    Args:
+        stream: The terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._height = stream, 0
+
+    def draw(self, bars: list[str], rows: int) -> None:
+        """Draws bars in the last rows of the terminal."""
+        bars = bars[: max(1, rows // 3)]
+        more = max(0, len(bars) - self._height)
+        self._height += more
+        top = rows - self._height
+        # Room for new bars: text moves up, and only the lines above scroll from now on.
+        text = "\033D" * more + f"\0337\033[1;{top}r\0338" + (f"\033[{more}A" if more else "") + "\0337"
+        for number in range(self._height):
+            text += f"\033[{top + 1 + number};1H\033[2K" + (bars[number] if number < len(bars) else "")
+        self._write(text + "\0338")
+
+    def close(self) -> None:
+        """Removes the bars and frees their lines."""
+        if self._height:
+            self._height = 0
+            self._write("\0337\033[r\0338\033[J")
+
+    def _write(self, text: str) -> None:
+        # A closed terminal must not end the run.
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
+
+
+class Stopwatch:
+    """Core-seconds of jobs by stage, and of waiting.
+
+    Args:
+        clock: Returns seconds since a fixed moment; the watch starts at once.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._start = clock, clock()
+        self._running: dict[Hashable, tuple[str, int, float]] = {}
+        self._stages: dict[str, float] = {}
+
+    def started(self, job: Hashable, stage: str, threads: int = 1) -> None:
+        """Records the start of a job of a stage on a number of cores."""
+        self._running[job] = (stage, threads, self._clock())
+
+    def ended(self, job: Hashable) -> None:
+        """Records the end of a job; a job without a start is ignored."""
+        if job in self._running:
+            stage, threads, start = self._running.pop(job)
+            self._stages[stage] = self._stages.get(stage, 0.0) + threads * (self._clock() - start)
+
+    def summary(self, cores: int) -> str:
+        """Line with wall time, cores, and shares of stages (in the order of their first end) and of waiting."""
+        wall = self._clock() - self._start
+        total = max(cores * wall, 1e-9)
+        waiting = max(total - sum(self._stages.values()), 0.0)
+        stages = {**self._stages, "waiting": waiting}
+        shares = ", ".join(f"{stage} {100 * seconds / total:.0f} %" for stage, seconds in stages.items())
+        minutes, seconds = divmod(round(wall), 60)
+        used = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+        return f"{used} on {cores} core{'s' * (cores != 1)}: {shares}"
+
 
 #: Seconds before jobs are weighted: a shorter run needs no estimate, and its jobs need the cores.
 WEIGH_AFTER = 20.0

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sida.config.datasets import MadeFrom
-from workflow.preset.archives import find_archives
 from workflow.preset.checks import check_references
 from workflow.preset.files import read_preset
-from workflow.preset.paths import Paths
+from workflow.preset.paths import Paths, find_archives
 from workflow.preset.rows import Rows
 from workflow.preset.specs import Specs
 

@@ -9,11 +9,11 @@ from eval.claims.model import load_claims
 from eval.results.sheet import Run
 from sida.config.families import guide_mismatch
 from sida.config.plugins import load_object
-from sida.config.ranges import names_object
 from sida.config.samplers import read_sampler
+from sida.config.settings import names_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method, is_method
-from workflow.preset.archives import find_archives
+from workflow.preset.paths import find_archives
 from workflow.preset.rows import Rows
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from eval.results.selection import read_extended, with_other_seeds
-from eval.results.sheet import Run, read_runs
+from eval.results.sheet import Run, read_extended, read_runs, with_other_seeds
 from eval.results.stored import STORED, files_of, read_stored, unchanged_rows
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.results.selection import read_extended
-from sida.config.mapping import load_yaml
+from eval.results.sheet import read_extended
 from sida.config.plugins import ALLOW, allowed, allows_path, is_of_checkout, is_registered, refusal, source_file
-from sida.config.ranges import names_file_object, names_object
 from sida.config.resources import find, object_there
+from sida.config.settings import load_yaml, names_file_object, names_object
 from sida.errors import UserError
 from workflow.preset.files import read_preset
 

@@ -3,6 +3,8 @@
 The builders of tables, figures and claims run on placeholder measurements: every row of the sheet with every metric of
 its protocol. A builder then reports the faults that would stop it at the end of the run, such as a row or metric that
 is never measured, or a condition that matches two rows.
+
+Checks the settings of trainings before the first job, since a faulty student would fail after its teacher.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from eval.claims.model import load_claims
 from eval.claims.rules import decide_part
 from eval.claims.verdicts import claim_rows, main_scope
 from eval.features import extractor_assets, without_classes
-from eval.figures.kinds import load_figure_layout
+from eval.figures.build import load_figure_layout
 from eval.figures.sources import Sources
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.analyses import Analysis, load_analysis
@@ -31,13 +33,75 @@ from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
+from sida.config.families import SD_VAE
+from sida.config.settings import from_mapping
 from sida.errors import UserError, suggestion
-from sida.methods.registry import METHODS
+from sida.methods.registry import METHODS, find_method
+from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.training.config import TeacherConfig
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
-from workflow.preset.figure_settings import figure_settings
+from workflow.preset.specs import figure_settings
 from workflow.preset.targets import Targets
-from workflow.preset.trainings import check_trainings
+
+
+def check_trainings(preset: Preset) -> None:
+    """Builds the settings of all teachers and students, almost all without torch.
+
+    Raises:
+        UserError: The first fault that a training would report.
+    """
+    for name in preset.trained_teachers():
+        where = f"{preset.source}: teachers.{name}"
+        spec = preset.specs.teacher(name)
+        from_mapping(TeacherConfig, spec, where)
+        _check_shapes(spec["network"], spec["dataset"], f"{where}.network.kwargs")
+    seen = set[tuple[Any, ...]]()
+    for run in preset.students():
+        # Sheets have hundreds of rows, many of which differ only in numbers.
+        alike = (run.method, run.recipe, run.teacher, run.dataset, run.init is None, run.guide is None)
+        if alike not in seen:
+            seen.add(alike)
+            _check_student(preset, run)
+
+
+def _check_student(preset: Preset, run: Run) -> None:
+    where = f"{preset.source}: recipes.{run.recipe}"
+    spec = preset.specs.student(run.run)
+    config = from_mapping(DistillConfig, spec, where)
+    try:
+        find_method(run.method, where).check(config)
+    except ValueError as error:
+        raise UserError(f"{where}.{error}") from None
+    source = preset.config["recipes"][run.recipe].get("real_source", "data")
+    if source != "data" and source not in preset.runs and not os.path.exists(source):
+        near = suggestion(source, preset.runs)
+        hint = near if len(near) < 200 else ""
+        raise UserError(f"{where}.real_source: no run of {preset.sheet} and no file '{source}'{hint}")
+    network = preset.config["teachers"][str(run.teacher)].get("network")
+    if network:
+        if config.weight_norm or config.fake_score_weight_norm or config.logvar:
+            # The check needs torch, whose import takes seconds; few recipes have such settings.
+            resolve_recipe(config, network, where)
+        _check_shapes(network, spec["dataset"], f"{preset.sheet}: run '{run.run}': teacher '{run.teacher}'")
+
+
+def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> None:
+    """Compares images and classes of a network and a data set, as a training does."""
+    found = {key: dataset.get(key) for key in ("resolution", "channels", "label_dim")}
+    if found["channels"] == 2 * SD_VAE.channels:
+        # Archives of latents have mean and deviation of each channel, but only the data show that they are latents.
+        found["channels"] = None
+    if dataset.get("labels") is False:
+        found["label_dim"] = 0
+    for key, expected in found.items():
+        option = key if key == "label_dim" else f"img_{key}"
+        actual = network.get("kwargs", {}).get(option)
+        if None not in (actual, expected) and actual != expected:
+            raise UserError(
+                f"{where}.{option}: {actual}, but data set '{dataset['name']}' has {expected}; make them equal"
+            )
+
 
 #: Largest number of rows that a remark names.
 NAMED = 5

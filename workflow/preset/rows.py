@@ -10,20 +10,17 @@ from typing import Any, get_args
 
 from eval.claims.experiments import Experiment, load_experiments
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.results.selection import matching
-from eval.results.sheet import Run, read_runs
+from eval.results.sheet import Run, matching, read_runs
 from sida.assets.registry import is_counted
-from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec
-from sida.config.label_counts import remedy
-from sida.config.mapping import from_mapping, load_yaml
-from sida.config.ranges import names_file_object
+from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec, remedy
 from sida.config.resources import base_name, find, object_there, there
 from sida.config.samplers import SamplerKind, read_sampler
+from sida.config.settings import from_mapping, load_yaml, names_file_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
 from sida.training.config import Recipe
+from workflow.preset.files import PresetSettings
 from workflow.preset.outside_code import check_code
-from workflow.preset.settings import PresetSettings
 
 _NOT_TRAINED: dict[str, Any] = {"teacher": None, "init": None, "alpha": None, "recipe": None}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.measuring.protocol import OF_ALL_TRIALS, load_protocol
-from eval.results.selection import read_extended
+from eval.results.sheet import read_extended
 from sida.errors import UserError
 from sida.files.atomic import sha256_json, write_text
 from sida.training.config import EXCLUDED_FROM_DIGEST

@@ -12,13 +12,12 @@ from typing import Any
 from eval.features import extractor_assets
 from eval.report.needs import find_needs
 from eval.results.analyses import analysis_path
-from eval.results.selection import Needs
-from eval.results.sheet import Run
+from eval.results.sheet import Needs, Run
 from sida.assets.registry import is_address, is_counted, load_registry
 from sida.config.families import SD_VAE
 from workflow.preset import Preset
-from workflow.preset.archives import training_data
 from workflow.preset.extension import taken_rows
+from workflow.preset.paths import training_data
 from workflow.preset.rows import nfe
 
 

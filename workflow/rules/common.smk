@@ -13,24 +13,24 @@ from snakemake.jobs import Job
 from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from eval.report.pdflatex import missing_latex
+from eval.report.paper import missing_latex
 from sida.assets import check_pinned_code, find_asset, load_registry
-from sida.assets.reach import check_reachable
+from sida.assets.transport import check_reachable
 from sida.config.families import SD_VAE
 from sida.errors import UserError
-from workflow.planning.attempts import allow_attempts
-from workflow.planning.cards import check_card
-from workflow.planning.progress import Stopwatch
+from workflow.planning.requests import allow_attempts
+from workflow.planning.costs import check_card
+from workflow.planning.watch import Stopwatch
 from workflow.planning.requests import Requests
-from workflow.planning.site import load_site
+from workflow.planning.requests import load_site
 from workflow.planning.watch import watch
 from workflow.preset import Preset
 from workflow.preset.files import read_preset
-from workflow.preset.lock import PresetLock
-from workflow.preset.missing_files import ask_for_missing, find_targets, forget_failed
+from workflow.preset.start import PresetLock
+from workflow.preset.start import ask_for_missing, find_targets, forget_failed
 from workflow.preset.rehearsal import check_preset, unshown_remark
 from workflow.preset.spec_files import SpecFiles, content_digest, with_pictures
-from workflow.preset.startup import check_files, check_folder, check_profile, closed_results, fix_times
+from workflow.preset.start import check_files, check_folder, check_profile, closed_results, fix_times
 from workflow.preset.targets import Targets, any_of
 
 # Every job, also on other machines, gets the user's permission for code from outside (sida/config/plugins.py); presets

@@ -1,19 +1,24 @@
-"""Command-line arguments of both trainings: the spec, overrides of single settings, the folder of the run."""
+"""Command-line arguments of both trainings: the spec, overrides of single settings, the folder of the run.
+
+Output of processes that train together: only rank 0 prints; on failure only the first failing rank reports.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import copy
+import os
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sida.cli import terminal
 from sida.errors import UserError
 from sida.progress import say
+from sida.training import ranks
 
 T = TypeVar("T")
 
@@ -67,7 +72,7 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
     Raises:
         UserError: A setting is wrong; the message names the option, ``--set`` or file that gives the setting.
     """
-    from sida.config.mapping import from_mapping
+    from sida.config.settings import from_mapping
 
     spec, where = read_spec(args.spec, args.set, cls)
     given = {key: value for key, value in (options or {}).items() if value is not None}
@@ -106,7 +111,7 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
     Raises:
         UserError: The spec or an override cannot be read.
     """
-    from sida.config.mapping import load_spec
+    from sida.config.settings import load_spec
 
     where = "--spec" if text.lstrip().startswith("{") else str(Path(text))
     spec = copy.deepcopy(load_spec(text))
@@ -122,8 +127,8 @@ def tell(network: Path) -> None:
 
 
 def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
-    from sida.config.mapping import takes_text
-    from sida.files.yaml_text import parse_yaml
+    from sida.config.settings import takes_text
+    from sida.files.text_files import parse_yaml
 
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -145,3 +150,47 @@ def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
         if not isinstance(target, dict):
             raise UserError(f"--set {override}: '{name}' is not a mapping and has no inner keys")
     target[last] = value
+
+
+@contextlib.contextmanager
+def rank_0_output() -> Iterator[None]:
+    """Context in which only rank 0 prints; the first rank that fails reports, and all ranks exit with its status.
+
+    Raises:
+        SystemExit: Replaces the error in ranks that do not report.
+    """
+    rank, world_size, _ = ranks.place()
+    if world_size == 1:
+        yield
+        return
+    streams = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        if rank:
+            sys.stdout = sys.stderr = nowhere
+        try:
+            yield
+        except BaseException as error:
+            status = _spoken_for(rank, _status(error))
+            if status is not None:
+                raise SystemExit(status) from None
+            raise
+        finally:
+            sys.stdout, sys.stderr = streams
+
+
+def _status(error: BaseException) -> int:
+    """Exit status of the command line for an error."""
+    if isinstance(error, SystemExit):
+        return int(error.code or 0)
+    return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1))
+
+
+def _spoken_for(rank: int, status: int) -> int | None:
+    """Exit status of the rank that failed before this rank; None if this rank fails first."""
+    if ranks.STORE is None:
+        return status if rank else None
+    with contextlib.suppress(RuntimeError):
+        if ranks.STORE.add("failures", 1) > 1:
+            return int(ranks.STORE.get("status"))
+        ranks.STORE.set("status", str(status))
+    return None

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from sida.assets import checked, fetch, find_asset, is_address, load_registry
-    from sida.config.mapping import load_spec
-    from sida.files.tensor_header import starts_as_pickle
+    from sida.config.settings import load_spec
+    from sida.files.tensors import starts_as_pickle
     from sida.networks.checkpoint import copy_network, import_official, import_state_dict
 
     source, url, network_class, network = Path(args.source), args.url, args.network_class, args.network

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from sida.config.mapping import from_mapping
+    from sida.config.settings import from_mapping
     from sida.data.prepare import PrepareConfig, prepare, summary
 
     given = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
@@ -122,7 +122,7 @@ def _fetched(source: str) -> str:
 def _check(args: argparse.Namespace) -> int:
     import json
 
-    from sida.data.check import check_dataset
+    from sida.data.load import check_dataset
     from sida.errors import UserError
 
     facts = check_dataset(_open(args.dataset), args.workers)
@@ -139,7 +139,7 @@ def _check(args: argparse.Namespace) -> int:
 def _labels(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from sida.config.label_counts import write_labels
+    from sida.config.datasets import write_labels
     from sida.data.count_labels import count_labels
 
     path = Path(args.out) if args.out.endswith(".json") else Path("config", "labels", f"{args.out}.json")
@@ -179,7 +179,7 @@ def _open(text: str) -> Dataset:
     from pathlib import Path
 
     from sida.config.datasets import dataset_spec
-    from sida.config.mapping import load_spec
+    from sida.config.settings import load_spec
     from sida.data import load_dataset, open_archive
 
     if text.lstrip().startswith("{"):
@@ -193,7 +193,7 @@ def _encode(args: argparse.Namespace) -> int:
     from sida.assets import fetch_many
     from sida.config.families import SD_VAE
     from sida.data import LatentEncoder, load_vae, open_archive
-    from sida.data.encode import encode_dataset
+    from sida.data.latents import encode_dataset
     from sida.errors import UserError
     from sida.runtime.devices import take_device
 

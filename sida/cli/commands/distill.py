@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sida.cli.commands import _spec
-from sida.cli.rank_output import rank_0_output
+from sida.cli.commands._spec import rank_0_output
 from sida.methods.registry import METHODS
 
 HELP = f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     """Writes the manifest."""
     from pathlib import Path
 
-    from sida.config.mapping import load_spec
+    from sida.config.settings import load_spec
     from sida.errors import UserError
     from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
     from sida.runtime.provenance import environment

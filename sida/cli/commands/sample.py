@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> SampleConfig:
-    from sida.config.mapping import from_mapping, load_spec
+    from sida.config.settings import from_mapping, load_spec
     from sida.sampling.job import SampleConfig
 
     spec = load_spec(args.spec) if args.spec else {}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.commands._spec import arguments, in_processes, read_settings, tell
-from sida.cli.rank_output import rank_0_output
+from sida.cli.commands._spec import arguments, in_processes, rank_0_output, read_settings, tell
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from sida.config.ranges import Count, Finite, Positive, Range
+from sida.config.settings import Count, Finite, Positive, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 
 from eval.commands.train_digits import compare_and_write
-from eval.features.digits import GLYPHS_NETWORK, GLYPHS_WIDTHS, DigitsNet
-from eval.features.train_digits import FitSettings, fit_and_test, one_thread
+from eval.features.digits import GLYPHS_NETWORK, GLYPHS_WIDTHS, DigitsNet, FitSettings, fit_and_test, one_thread
 from sida.data import load_dataset
 
 from .digits import fields_of_digits, render

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.claims.amounts import amount, together
 from eval.claims.model import Finding, Operand, Part
+from eval.claims.write import amount, together
 
 RUN = Operand(run="x")
 

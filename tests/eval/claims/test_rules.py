@@ -16,8 +16,7 @@ from eval.claims import Claim, Evidence, Finding, Operand, Part, combined, decid
 from eval.claims.model import Repeats
 from eval.measuring.analyse import analyse
 from eval.results.published import load_published
-from eval.results.selection import matching
-from eval.results.sheet import Run, read_runs
+from eval.results.sheet import Run, matching, read_runs
 from eval.results.summary import Measurement, Measurements, load_measurements
 from sida.errors import UserError
 from tests.eval.synthetic_output import write_preset

@@ -8,14 +8,13 @@ import json
 import pytest
 
 from eval.claims import Claim, Evidence, Operand, Part, decide
-from eval.claims.amounts import amount
-from eval.claims.cost import cost_table
+from eval.claims.curves import cost_table
 from eval.claims.power import plans, power_table
-from eval.claims.write import comparisons
-from eval.effects.power import Scatter, detectable, seeds_needed
+from eval.claims.write import amount, comparisons
+from eval.effects.variance import Scatter, detectable, seeds_needed
 from eval.results.sheet import Run
 from eval.results.summary import Measurements
-from eval.tables.text import to_markdown
+from eval.tables.render import to_markdown
 from sida.errors import UserError
 from tests.eval.claims.test_rules import PUBLISHED, lines, spread
 

@@ -16,8 +16,7 @@ from eval.commands import main
 from eval.report.compare import compare
 from eval.report.overview import overview
 from eval.report.page import page_text, reduced
-from eval.report.paper import build_paper, in_order, paper_source
-from eval.report.pdflatex import compile_latex, missing_latex
+from eval.report.paper import build_paper, compile_latex, in_order, missing_latex, paper_source
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset, write_released
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.effects.level import Cost, crossing, seconds_until, speedup
+from eval.effects.contrast import Cost, crossing, seconds_until, speedup
 from sida.errors import UserError
 
 CURVE = [(0.0, 10.0), (1000.0, 6.0), (2000.0, 7.0), (3000.0, 4.0)]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.effects.contrast import difference
-from eval.effects.power import Scatter, detectable, power_of, seeds_needed, teachers_needed
+from eval.effects.variance import Scatter, detectable, power_of, seeds_needed, teachers_needed
 from sida.errors import UserError
 
 ONE = Scatter(1.0, 1.0)

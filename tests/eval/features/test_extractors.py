@@ -14,10 +14,9 @@ from PIL import Image
 
 from eval.commands import main
 from eval.features import extractor_assets, extractor_names, get_extractor
-from eval.features.digits import DIGITS_NETWORK, read_weights, weights_digest
+from eval.features.digits import DIGITS_NETWORK, DigitsTraining, read_weights, split, train_digits, weights_digest
+from eval.features.pixels import resize_bytes, resize_clean
 from eval.features.registry import EXTRACTORS
-from eval.features.resize import resize_bytes, resize_clean
-from eval.features.train_digits import DigitsTraining, split, train_digits
 from sida.assets import load_registry
 from sida.config.resources import ROOT
 from sida.data import load_dataset

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from eval.figures import load_figure_layout
 from eval.figures.build import build_figure
-from eval.figures.marks import interval_ends
-from eval.figures.points import difference_of, gather_points
+from eval.figures.points import difference_of, gather_points, interval_ends
 from eval.figures.points_plot import LOST_LABEL, ONE_LABEL, draw_points
 from eval.figures.sources import Sources
 from eval.report.needs import find_needs

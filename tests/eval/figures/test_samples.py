@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from eval.commands import main
 from eval.figures import load_figure_layout
-from eval.figures.grids import Grid, picture
-from eval.figures.samples import draw_grid
+from eval.figures.samples import Grid, draw_grid, picture
 from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network

@@ -24,13 +24,12 @@ from eval.features import get_extractor, registry
 from eval.frechet import frechet_distance
 from eval.inception_score import inception_score
 from eval.measuring.kinds import Frechet, Precision
-from eval.measuring.measure import Measurer, measure, overlapped
+from eval.measuring.measure import Measurer, MeasureSpec, measure, overlapped
 from eval.measuring.shards import measure_shard, merge_shards
-from eval.measuring.spec import MeasureSpec
 from eval.precision_recall import precision_recall
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
-from sida.config.label_counts import LabelCounts, write_labels
+from sida.config.datasets import LabelCounts, write_labels
 from sida.config.resources import find
 from sida.data import load_dataset
 from sida.errors import UserError

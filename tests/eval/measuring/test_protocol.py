@@ -13,8 +13,7 @@ from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.identity import Identity, comparable
 from eval.results.measurements import differences
 from sida.assets import load_registry
-from sida.config.datasets import dataset_spec
-from sida.config.label_counts import LabelCounts, write_labels
+from sida.config.datasets import LabelCounts, dataset_spec, write_labels
 from sida.config.resources import find, names
 from sida.data.count_labels import check_labels
 from sida.errors import UserError

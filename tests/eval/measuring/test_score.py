@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 
 from eval.commands import main
-from eval.measuring.images import ImageFiles
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.pipeline import ImageBatch, prefetch
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import Score, score_images
+from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import open_images
 from eval.results.identity import comparable
 from eval.tables.scores import latex_row, row_columns

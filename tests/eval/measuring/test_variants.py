@@ -11,8 +11,7 @@ import torch
 
 from eval.commands import main
 from eval.features.digits import DigitsExtractor
-from eval.measuring.score import score_images
-from eval.measuring.variants import compare_variants
+from eval.measuring.score import compare_variants, score_images
 from sida.data import load_dataset
 from sida.errors import UserError
 

@@ -16,7 +16,7 @@ from eval.report.index import write_index
 from tests.eval.synthetic_output import write_preset, write_released
 
 ROOT = Path(__file__).parents[3]
-CSS = (ROOT / "eval" / "report" / "index" / "template.css").read_text()
+CSS = (ROOT / "eval" / "report" / "templates" / "template.css").read_text()
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 

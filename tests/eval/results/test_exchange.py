@@ -19,8 +19,7 @@ from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
-from workflow.docs.schema import json_schema
-from workflow.docs.settings import SCHEMAS
+from workflow.docs.settings import SCHEMAS, json_schema
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from eval.claims.read import read_verdicts
+from eval.claims.write import read_verdicts
 from eval.report.index import write_index
 from eval.report.paper import in_order, training_time
 from eval.results.measurements import read_measurement, read_score

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from eval.results.published import load_published
-from eval.results.references import bibliography, cited_label, references
+from eval.results.published import bibliography, cited_label, load_published, references
 from eval.tables import to_latex
 from eval.tables.files import make_table
 from sida.errors import UserError

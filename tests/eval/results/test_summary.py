@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.results.agreement import agreement
-from eval.results.published import load_published
+from eval.results.published import agreement, load_published
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv

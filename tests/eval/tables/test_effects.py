@@ -12,7 +12,7 @@ from eval.effects.contrast import difference
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_latex, to_markdown
-from eval.tables.effects import effect_text
+from eval.tables.build import effect_text
 from sida.errors import UserError
 from tests.eval.synthetic_output import write_preset
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.report.pdflatex import missing_latex
+from eval.report.paper import missing_latex
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout, to_latex, write_table
-from eval.tables.latex import cited_keys, escape, latex_of, number_cell, number_column
 from eval.tables.model import Cell
+from eval.tables.render import cited_keys, escape, latex_of, number_cell, number_column
 from tests.eval.synthetic_output import write_preset
 
 MAIN = Path(__file__).parents[3] / "config" / "tables" / "main.yaml"
@@ -157,7 +157,7 @@ def test_every_greek_letter_compiles_alone_and_with_an_index(tmp_path):
 
 @needs_latex
 def test_a_plain_table_needs_booktabs_alone_and_cites_by_key(tmp_path):
-    from eval.results.references import bibliography
+    from eval.results.published import bibliography
     from eval.tables import make_table
 
     table = make_table("table1", mode="paper")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from eval.commands import main
-from eval.report.pdflatex import missing_latex
+from eval.report.paper import missing_latex
 from eval.results.exchange import exchanged
 from eval.results.measurements import trial_path, write_csv, write_measurement
 from eval.results.published import PROTOCOLS
 from eval.tables.scores import table_protocol
 from sida.assets.registry import load_registry
-from sida.config.mapping import load_spec
+from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import digest_of

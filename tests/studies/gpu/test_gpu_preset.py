@@ -11,8 +11,7 @@ import yaml
 from eval.claims.model import load_claims
 from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, kill_group
-from workflow.planning.cards import driver_memory
-from workflow.planning.costs import Costs
+from workflow.planning.costs import Costs, driver_memory
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset

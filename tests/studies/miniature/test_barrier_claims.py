@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from eval.claims import Claim, Operand, Part, decide
-from eval.claims.amounts import amount
+from eval.claims.write import amount
 from eval.figures.build import build_figure
 from eval.results.analyses import ANALYSIS_FORMAT
 from sida.errors import UserError

@@ -5,9 +5,9 @@ import collections
 import pytest
 
 from eval.claims import load_claims
-from eval.results.selection import matching
-from sida.config.mapping import from_mapping
+from eval.results.sheet import matching
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping
 from sida.methods import DistillConfig
 from workflow.preset import Preset
 from workflow.preset.files import find_preset, presets

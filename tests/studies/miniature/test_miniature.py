@@ -11,9 +11,9 @@ import pytest
 
 from eval.claims import load_claims
 from eval.report.needs import find_needs
-from eval.results.selection import matching
-from sida.config.mapping import from_mapping
+from eval.results.sheet import matching
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.methods import DistillConfig, distill
 from sida.training import TeacherConfig, train_teacher

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from sida.assets.registry import load_registry
-from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from workflow.preset import Preset
@@ -227,7 +227,7 @@ def test_a_wrong_name_of_a_recipe_is_one_line(tmp_path):
     ):
         path = tmp_path / "own.tsv"
         path.write_text(sheet.replace("\timagenet64/sida\t", f"\t{wrong}\t"))
-        from sida.config.mapping import load_yaml
+        from sida.config.settings import load_yaml
 
         with pytest.raises(UserError, match=message):
             Preset(
@@ -243,7 +243,7 @@ def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
     text = (ROOT / "studies/papers/runs/paper.tsv").read_text().splitlines()
     keep = [line for line in text if line.startswith("run\t") or "\timagenet64/sida\t" in line]
     (tmp_path / "own.tsv").write_text("\n".join(keep) + "\n")
-    from sida.config.mapping import load_yaml
+    from sida.config.settings import load_yaml
 
     config = {
         **load_yaml(ROOT / "studies/papers/paper.yaml"),

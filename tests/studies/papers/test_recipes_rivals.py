@@ -8,8 +8,8 @@ import pytest
 
 from eval.results.published import load_published
 from eval.tables.layout import load_layout
-from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
+from sida.config.settings import from_mapping
 from sida.files.text_files import read_csv
 from sida.methods import METHODS
 from sida.methods.resolve import DistillConfig, resolve_recipe

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eval.measuring.protocol import load_protocol
-from eval.report.pdflatex import missing_latex
+from eval.report.paper import missing_latex
 from eval.results.identity import comparable
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.summary import Measurements, load_measurements
@@ -303,7 +303,7 @@ def test_our_numbers_stand_under_our_labels_beside_version_4(released):
 @pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
 def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints(name):
     from eval.results.sheet import read_runs
-    from eval.tables.lines import resolve
+    from eval.tables.cells import resolve
 
     sheet = {run.run for run in read_runs(PAPERS / "runs/released.tsv")}
     layout = load_layout(PAPERS / "tables" / f"{name}.yaml")
@@ -360,7 +360,7 @@ def test_tables_compile_on_one_page_with_every_digit(tmp_path, released, name, m
 
 
 def test_table_8_prints_the_settings_that_training_receives(tmp_path):
-    from sida.config.mapping import from_mapping
+    from sida.config.settings import from_mapping
     from sida.methods.resolve import DistillConfig
 
     preset = Preset.load(ROOT / "studies/demo/preset.yaml")

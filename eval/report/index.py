@@ -1,18 +1,26 @@
-"""Content of the index page, read from the files of the other steps; only sums of time are computed."""
+"""``index.html``: all results of a preset on one page without other files or network access.
+
+Writes the index page of a preset from its template.
+
+Content of the index page, read from the files of the other steps; only sums of time are computed.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from eval.claims.read import read_verdicts
-from eval.claims.write import CHANCE, VERDICT_MARKS
-from eval.report.answers import Answer
+from eval.claims.model import RULES, SIGNS
+from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
+from eval.report.answers import Answer, answers_of, paper_scale
 from eval.report.page import reduced_png
 from eval.report.paper import figure_caption, in_order, training_time
 from eval.results.summary import (
@@ -25,6 +33,15 @@ from eval.results.summary import (
 )
 from eval.tables.files import load_table
 from eval.tables.model import Table
+from eval.tables.render import html_text, page_of, template
+from sida.errors import UserError
+from sida.files.atomic import write_text
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from eval.claims.experiments import Experiment
+
 
 #: Keys of a table's records that the page shows.
 _SHOWN = ("row", "model", "run", "measured", "published_id", "published", "published_std")
@@ -115,7 +132,7 @@ def load_pictures(sources: PageFiles, own: str | Path | None) -> list[ShownPictu
     return pictures
 
 
-def placed(pictures: Sequence[ShownPicture], answers: Sequence[Answer]) -> dict[str, list[ShownPicture]]:
+def placed_pictures(pictures: Sequence[ShownPicture], answers: Sequence[Answer]) -> dict[str, list[ShownPicture]]:
     """Pictures of the answers, by experiment: the first of its figures that no other experiment shows."""
     by_name, found = {picture.name: picture for picture in pictures}, dict[str, list[ShownPicture]]()
     for answer in answers:
@@ -241,3 +258,107 @@ def _records(tables: Mapping[str, Table]) -> Iterator[tuple[str, dict[str, str]]
     for table, found in tables.items():
         for record in found.records:
             yield table, {name: "" if record.get(name) is None else str(record[name]) for name in _SHOWN}
+
+
+_FOLDER = Path(__file__).resolve().parent / "templates"
+
+
+def write_index(
+    results: str | Path,
+    out: str | Path,
+    title: str = "",
+    own: str | Path | None = None,
+    again: str = "",
+    experiments: Sequence[Experiment] = (),
+) -> Path:
+    """Writes one HTML page with all results of a preset; the page needs no network access and no other file.
+
+    Args:
+        results: Folder of a preset.
+        out: The page, e.g. ``results/demo/index.html``.
+        title: Headline.
+        own: Folder of the preset; layouts in its ``figures`` (captions) take precedence over those of ``config``.
+        again: Command that makes the results again; by default that of the preset of this name in ``config``.
+        experiments: Experiments, whose answers come first on the page.
+
+    Raises:
+        UserError: There are neither tables nor figures, or a file has another form.
+    """
+    folder, out = Path(results), Path(out)
+    sources = PageFiles(folder)
+    tables, pictures = load_tables(sources), load_pictures(sources, own)
+    if not tables and not pictures and not experiments:
+        raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
+    preamble, claims = load_verdicts(sources.claims)
+    measurements = measured_rows(sources.measurements)
+    answers = answers_of(experiments, sources.claims, measurements) if experiments else []
+    placed = placed_pictures(pictures, answers)
+    decided = [(not measurements.rows and claim.published_verdict) or claim.verdict for claim in claims]
+    text = template(_FOLDER / "template.html", rich=_rich, slug=_slug).render(
+        title=title or f"Results of the preset {folder.name}",
+        preset=folder.name,
+        tables={name: page_of(table) for name, table in tables.items()},
+        pictures=[picture for picture in pictures if all(picture not in inside for inside in placed.values())],
+        answers=answers,
+        placed=placed,
+        paper_scale=paper_scale,
+        preamble=preamble,
+        claims=claims,
+        counts=counts(decided),
+        marks=VERDICT_MARKS,
+        signs=SIGNS,
+        rules={rule: RULES[rule] for rule in RULES if any(rule in claim.rules for claim in claims)},
+        kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
+        measured=bool(measurements.rows),
+        runs=len(measurements.runs),
+        origin=origin(measurements),
+        generators=load_generators(sources, measurements, tables),
+        quoted=load_quoted(tables),
+        again=(again := again or f"snakemake --cores 2 --configfile config/{folder.name}.yaml"),
+        setup=_setup(again),
+        files=_files(sources, out.parent),
+    )
+    write_text(out, text)
+    return out
+
+
+def _rich(text: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", html_text(text)))
+
+
+def _slug(text: str) -> str:
+    return text.replace(" ", "-")
+
+
+def _setup(again: str) -> list[str]:
+    """Commands before ``again``: they set up the environment in the checkout that the command names."""
+    words = shlex.split(again)
+    if "-s" not in words:
+        return ["make setup", "source .venv/bin/activate"]
+    checkout = shlex.quote(os.path.dirname(words[words.index("-s") + 1]) or ".")
+    return [
+        "# in the folder that holds results/",
+        f"make -C {checkout} setup",
+        f"source {checkout}/.venv/bin/activate",
+    ]
+
+
+def _files(sources: PageFiles, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Further files of the results: descriptions, and names with addresses."""
+    folder = sources.folder
+    listed = {
+        "Tables": [path for suffix in (".tex", ".csv", ".md") for path in sources.files("tables", suffix)],
+        "Figures": [path for suffix in (".pdf", ".csv") for path in sources.files("figures", suffix)],
+        "Verdicts": sorted(folder.glob("claims.*")),
+        "Paper": sorted(folder.glob("paper.*")),
+        "Numbers": [path for path in (sources.measurements,) if path.is_file()],
+        "Run": [folder / "manifest.json"],
+    }
+    return [
+        (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in listed.items() if paths
+    ]
+
+
+__all__ = ["write_index"]
