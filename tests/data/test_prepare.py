@@ -15,10 +15,8 @@ from PIL import Image
 
 from sida.cli.main import main
 from sida.data import load_dataset
-from sida.data.cifar import TEST, read_cifar10
-from sida.data.encode import encode_dataset
-from sida.data.prepare import PrepareConfig, prepare
-from sida.data.transforms import to_square
+from sida.data.latents import encode_dataset
+from sida.data.prepare import TEST, PrepareConfig, prepare, read_cifar10, to_square
 from sida.errors import UserError
 from tests.golden.vectors import GOLDEN
 
@@ -467,7 +465,8 @@ def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(AutoencoderKL=Vae))
     prepare(PrepareConfig(str(folder), str(tmp_path / "rgb.zip"), resolution=16))
-    flags = ["--source", str(tmp_path / "rgb.zip"), "--out", str(tmp_path / "latent.zip"), "--vae", "vae"]
+    (tmp_path / "vae").mkdir()
+    flags = ["--source", str(tmp_path / "rgb.zip"), "--out", str(tmp_path / "latent.zip"), "--vae", str(tmp_path / "vae")]
     assert main(["data", "encode", *flags]) == 0
     assert "4 latents 2×2×8" in capsys.readouterr().out
 

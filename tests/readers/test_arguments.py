@@ -26,8 +26,8 @@ WRITING = {
     "sida data prepare": ["--source", ".", "--out"],
     "sida data labels": [".", "--out"],
     "sida data encode": ["--source", ".", "--out"],
-    "sida convert": ["x.pkl"],
-    "sida average": ["x.safetensors", "--std", "0.1", "--out"],
+    "sida convert": ["file"],
+    "sida average": ["file", "--std", "0.1", "--out"],
     "sida manifest": [".", "--out"],
     "sida crate": ["."],
     "sida export": [".", "--to", "hf"],
@@ -35,7 +35,7 @@ WRITING = {
     "sida new": ["--data", "."],
     "sida-eval measure": ["--spec", "{}", "--out"],
     "sida-eval analyse": ["--spec", "{}", "--out"],
-    "sida-eval merge": ["x", "--spec", "{}", "--trial", "0", "--out"],
+    "sida-eval merge": ["file", "--spec", "{}", "--trial", "0", "--out"],
     "sida-eval collect": [".", "--out"],
     "sida-eval score": ["--images", ".", "--protocol", "digits", "--out"],
     "sida-eval variants": ["--images", ".", "--protocol", "digits", "--extractors", "digits", "--out"],
@@ -99,7 +99,7 @@ def test_every_verb_that_writes_is_in_the_list():
         ("sida sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
         ("sida sample", ["--out", "o", "--seeds", "9" * 5000], "seeds"),
         ("sida sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
-        ("sida sample", ["--out", "o", "--network", "x", "--class-labels", "²"], "no such"),
+        ("sida sample", ["--out", "o", "--network", "y", "--class-labels", "²"], "no such"),
         ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=0"], "rho: must be"),
         ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=1e-300"], "rho: must be"),
         ("sida sample", ["--out", "o", "--sampler", "one_step,init_sigma=nan"], "init_sigma: must be a finite number"),
@@ -120,11 +120,12 @@ def test_every_verb_that_writes_is_in_the_list():
 )
 def test_numbers_beyond_their_range(command, arguments, told, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").touch()
     status, error = called(capsys, command, *arguments)
     assert status == 1
     assert told in error
     assert error.count("\n") == 1
-    assert not os.listdir(tmp_path)
+    assert os.listdir(tmp_path) == ["x"]
 
 
 @pytest.mark.parametrize(

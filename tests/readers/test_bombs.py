@@ -19,7 +19,6 @@ from sida.assets import load_registry
 from sida.config.resources import ROOT
 from sida.data import pictures
 from sida.data.archive import ImageArchive
-from sida.data.cifar import read_cifar10
 from sida.data.pictures import (
     MOST_BLOCKS,
     MOST_CHUNKS,
@@ -30,6 +29,7 @@ from sida.data.pictures import (
     MOST_STRIPS,
     open_picture,
 )  # fmt: skip
+from sida.data.prepare import read_cifar10
 from sida.errors import UserError
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import read_hashed_json, read_jsonl
@@ -42,10 +42,12 @@ from sida.files.text_files import (
     MOST_LOGGED,
     MOST_ROWS,
     MOST_TEXT_BYTES,
+    MOST_VALUES,
+    MOST_YAML,
     parse_json,
+    parse_yaml,
     read_csv,
 )  # fmt: skip
-from sida.files.yaml_text import MOST_VALUES, MOST_YAML, parse_yaml
 from sida.networks.checkpoint import read_state_dict
 from sida.sampling.store import intact_png, intact_zip
 from sida.unpickle.inert import MAX_STEPS, MAX_TEXT
@@ -215,9 +217,9 @@ CALLS = [
 #: A child process with the time of each call, and the memory of all of them beyond that of the imports.
 MEASURED = """
 import contextlib, io, resource, sys, time
+import eval.measuring.score, sida.data.prepare
 from workflow.cli import eval_main, sida_main
 from tests.fuzz.guards import peak_memory
-with contextlib.suppress(SystemExit): eval_main("score --images none.zip --protocol digits".split())
 before = peak_memory()
 for words in map(str.split, sys.argv[1:]):
     begin, said = time.process_time(), io.StringIO()

@@ -49,9 +49,16 @@ COMMANDS = {
 }
 
 
+def in_folder(folder, monkeypatch):
+    """Works in a folder with the commands' files, which are looked at after the device."""
+    monkeypatch.chdir(folder)
+    for name in ("net.safetensors", "images.zip"):
+        (folder / name).touch()
+
+
 @pytest.mark.parametrize("work", COMMANDS)
 def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+    in_folder(tmp_path, monkeypatch)
     # As torchrun starts the second of two processes that sample.
     monkeypatch.setenv("LOCAL_RANK", "1")
     main, command = COMMANDS[work]
@@ -77,7 +84,8 @@ def test_what_names_none_leaves_the_current_one(two_gpus):
     assert take_device("cpu:1", "spec").type == "cpu"
 
 
-def test_a_gpu_that_is_not_there_is_one_line(two_gpus, capsys):
+def test_a_gpu_that_is_not_there_is_one_line(two_gpus, capsys, monkeypatch, tmp_path):
+    in_folder(tmp_path, monkeypatch)
     with pytest.raises(UserError, match=r"spec\.device: there is no cuda:2 here, the last GPU is cuda:1; use that"):
         take_device("cuda:2", "spec")
     assert sida(["sample", "--network", "net.safetensors", "--out", "samples", "--device", "cuda:2"]) == 1
