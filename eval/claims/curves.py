@@ -1,7 +1,4 @@
-"""Rules about training that read the curves of evaluations.
-
-Rule COST: images or seconds until a level is reached, over pairs of training seeds.
-"""
+"""Rules that read the curves of evaluations; COST: images or seconds until a level, over pairs of training seeds."""
 
 from __future__ import annotations
 

@@ -466,7 +466,14 @@ def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(AutoencoderKL=Vae))
     prepare(PrepareConfig(str(folder), str(tmp_path / "rgb.zip"), resolution=16))
     (tmp_path / "vae").mkdir()
-    flags = ["--source", str(tmp_path / "rgb.zip"), "--out", str(tmp_path / "latent.zip"), "--vae", str(tmp_path / "vae")]
+    flags = [
+        "--source",
+        str(tmp_path / "rgb.zip"),
+        "--out",
+        str(tmp_path / "latent.zip"),
+        "--vae",
+        str(tmp_path / "vae"),
+    ]
     assert main(["data", "encode", *flags]) == 0
     assert "4 latents 2×2×8" in capsys.readouterr().out
 
