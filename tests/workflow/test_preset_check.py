@@ -58,7 +58,7 @@ CURVES = {"kind": "curves", "panels": [SID]}
         (
             {"figures/f.yaml": {"kind": f"{ROOT}/studies/alpha/figure.py:AlphaFigure"}},
             {"figures": ["f"]},
-            r"f.yaml: no analysis 'model' in preset.yaml; add it to 'analyses'",
+            r"f.yaml: no analysis 'model' in preset.yaml .*; add it to 'analyses'",
         ),
         (
             {"tables/t.yaml": {"extends": "main.yaml", "rows": [{"each": {"method": "gdd"}}]}},

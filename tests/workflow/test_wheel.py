@@ -24,7 +24,7 @@ from tests.test_python import write_network
 
 SITE = Path(sysconfig.get_path("purelib"))
 #: Modules by the distribution that brings them, where the names differ.
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
 ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "shtab", "triton", "wandb", "nbclient", "nbformat"}
 
