@@ -101,6 +101,9 @@ def frechet_report(
     _check(mu1, cov1, mu2, cov2)
     first, second = (_factor(cov, _rounding(mu, cov)) for mu, cov in ((mu1, cov1), (mu2, cov2)))
     product = _symmetric_product(first, second, cov2)
+    ranks, negative = (first.rank, second.rank), min(first.negative, second.negative)
+    left_out = [first.left_out, second.left_out]
+    del first, second  # two matrices less at the peak of memory, which is the eigenvalue problem
     eigenvalues = np.clip(np.linalg.eigvalsh(product), 0, None) if product.size else np.zeros(0)
     mean_term = float(np.square(mu1 - mu2).sum())
     traces = float(np.trace(cov1) + np.trace(cov2))
@@ -110,16 +113,16 @@ def frechet_report(
     slack = np.minimum(np.sqrt(delta), delta / (2 * np.sqrt(np.maximum(eigenvalues, 1e-300))))
     # The part E that was left out as rounding adds at most tr (E Σ)^½ ≤ √(tr E · tr Σ).
     sizes = [float(np.abs(np.diagonal(cov)).sum()) for cov in (cov1, cov2)]
-    left_out = math.sqrt(first.left_out * sizes[1]) + math.sqrt(second.left_out * sizes[0])
+    missing = math.sqrt(left_out[0] * sizes[1]) + math.sqrt(left_out[1] * sizes[0])
     return FrechetReport(
         value=mean_term + covariance_term,
         mean_term=mean_term,
         covariance_term=covariance_term,
         num_features=len(mu1),
-        ranks=(first.rank, second.rank),
+        ranks=ranks,
         counts=counts,
-        most_negative=min(first.negative, second.negative),
-        numerical_error=2 * float(slack.sum()) + 2 * left_out + 8 * _EPS * traces,
+        most_negative=negative,
+        numerical_error=2 * float(slack.sum()) + 2 * missing + 8 * _EPS * traces,
     )
 
 
@@ -176,6 +179,8 @@ class _Factor:
 
     def matrix(self) -> np.ndarray:
         """F itself (d, rank)."""
+        if not self.triangular and not self.permuted:
+            return self.rows
         result = np.empty_like(self.rows)
         result[self.order] = np.tril(self.rows) if self.triangular else self.rows
         return result
@@ -215,11 +220,13 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     triangle, failed = dpotrf(cov.T, lower=1, clean=0)
     order, rank = np.arange(len(cov)), len(cov)
     if failed or np.diagonal(triangle).min() ** 2 < 1e4 * len(cov) * _EPS * scale:
+        del triangle  # its memory first
         triangle, pivots, rank, _ = dpstrf(cov.T, lower=1)
         order = pivots - 1
     full = rank == len(cov)
     # The upper half still holds the input. With full rank only LAPACK reads the triangle, and it skips that half.
     rows = triangle if full else np.triu(triangle[:, :rank].T).T
+    del triangle
     # If the matrix is no covariance, the factorisation stops early without an error. So the residual is probed, from
     # both sides, since only one half of the matrix was read.
     probe = np.random.Generator(np.random.PCG64(0)).standard_normal(len(cov))
@@ -231,7 +238,8 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     for product in (cov @ probe, cov.T @ probe):
         if np.abs(product - rebuilt).max() > 1e-10 * np.abs(product).max():
             return _factor_by_eigenvalues(cov, scale, rounding)
-    return _Factor(rows, order, triangular=True)
+    factor = _Factor(rows, order, triangular=full)
+    return factor if full else _Factor(factor.matrix(), np.arange(len(cov)), triangular=False)
 
 
 def _factor_by_eigenvalues(cov: np.ndarray, scale: float, rounding: float) -> _Factor:

@@ -72,7 +72,7 @@ class ExactSum:
 
     def value(self) -> torch.Tensor:
         """The sums as float64."""
-        return (self.high.double() / _HIGH).add_(self.low.double(), alpha=1 / _LOW)
+        return self.high.double().div_(_HIGH).add_(self.low.double(), alpha=1 / _LOW)
 
 
 def _split(terms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,7 +157,9 @@ class FeatureStatistics:
         if self.count <= ddof:
             raise UserError(f"feature statistics: {self.count} images are too few for a covariance (ddof {ddof})")
         mean, triangle = self.mean, self._ensure_sums()[1].value().cpu().numpy()
+        self._rows = self._wide = None  # a further update makes these buffers again
         result = dtpttr(len(mean), triangle, "L")[0].T  # row by row: LAPACK sees the transpose
+        del triangle
         for first in range(0, len(mean), _PANEL):
             last = first + _PANEL
             rows = result[first:last, first:]

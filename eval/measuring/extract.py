@@ -24,7 +24,8 @@ from sida.files.tensors import write_tensors
 from sida.progress import Progress
 from sida.runtime.devices import take_device, tf32
 
-_BATCH = 128
+# Images per batch: up to 64 pixels wide, and wider.
+_BATCH, _BATCH_LARGE = 128, 32
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,15 @@ def _outputs(
     """Yields features and logits batch by batch while a thread reads ahead."""
     progress = Progress(f"{extractor.name} of {images.name}", images.count, "img")
     with tf32(allow_tf32):
-        for done, batch in enumerate(prefetch(_batches(images), 2), start=1):
+        done = 0
+        for batch in prefetch(_batches(images), 2):
             yield extractor.features_and_logits(batch)
-            progress.update(min(done * _BATCH, images.count))
+            done += len(batch)
+            progress.update(done)
 
 
 def _batches(images: ImageSet) -> Iterator[torch.Tensor]:
-    for begin in range(0, images.count, _BATCH):
-        yield images.read(begin, min(begin + _BATCH, images.count))
+    small = images.read(0, 1).shape[-1] <= 64 if images.count else True
+    step = _BATCH if small else _BATCH_LARGE
+    for begin in range(0, images.count, step):
+        yield images.read(begin, min(begin + step, images.count))
