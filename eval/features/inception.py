@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eval.features.base import Extractor, as_rgb
 from eval.features.pixels import resize_clean
-from eval.features.registry import EXTRACTORS
+from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.assets import checked, fetch, load_registry
 from sida.config.plugins import check_code_path
 from sida.errors import UserError
@@ -153,14 +153,16 @@ class InceptionCPUExtractor(InceptionExtractor):
         self, device: str | torch.device = "cpu", path: str | Path | None = None, two_passes: bool = False
     ) -> None:
         super().__init__(device, path, two_passes)
-        self.sha256 = sha256_json([self.sha256, "channels last, batch normalisation folded into convolutions"])
+        self.sha256 = variant_digest(self.sha256, ON_PROCESSOR["inception"][1])
         self._folded = _Folded([*self._net.parameters(), *self._net.buffers()])
         with torch.inference_mode():
             published = super()._features(self._probe)
             for _ in range(2):  # the first pass is for notes, the second one uses them
                 features = self._features(self._probe)
         if not bool((features - published).abs().max() <= _TOLERANCE * published.abs().max()):
-            raise UserError(f"{self.path}: gives other features with folded convolutions; use 'inception'")
+            raise UserError(
+                f"{self.path}: gives other features with folded convolutions; use 'inception' (score --no-fast)"
+            )
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         # TorchScript's own optimisation repeats for every shape, and would see none of the replaced operations.

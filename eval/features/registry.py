@@ -17,6 +17,7 @@ from sida.config.plugins import load_class, load_file_object
 from sida.config.resources import object_there, study_folders
 from sida.config.settings import load_yaml, names_object
 from sida.errors import UserError, suggestion
+from sida.files.atomic import sha256_json
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +51,14 @@ EXTRACTORS = {
     "dinov2_tf32": Ours("dinov2", "DinoV2TF32Extractor", _DINOV2),
     "dinov2_fp16": Ours("dinov2", "DinoV2HalfExtractor", _DINOV2),
 }
-#: Variants that are faster on a processor.
-ON_PROCESSOR = {"inception": "inception_cpu"}
+#: Variants that are faster on a processor, and differ by rounding as two devices do: name, and the words that its
+#: digest adds to that of the same network's file.
+ON_PROCESSOR = {"inception": ("inception_cpu", "channels last, batch normalisation folded into convolutions")}
+
+
+def variant_digest(sha256: str, words: str) -> str:
+    """Digest of a variant of a network: the digest of the network, and words for what differs."""
+    return sha256_json([sha256, words])
 
 
 @functools.cache

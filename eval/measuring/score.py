@@ -184,7 +184,7 @@ def score_images(
     num_samples: int | None = None,
     name: str | None = None,
     allow_duplicates: bool = False,
-    fast: bool = False,
+    fast: bool | None = None,
     against: str | Path | None = None,
     **settings: Any,
 ) -> Score:
@@ -199,7 +199,8 @@ def score_images(
         num_samples: Images per trial, if not the protocol's n; the result is then not comparable.
         name: Label; by default the name of the path or function.
         allow_duplicates: Accept equal images.
-        fast: Measure with ``inception_cpu`` where the protocol names ``inception``; values of both are told apart.
+        fast: Measure with ``inception_cpu`` where the protocol names ``inception``: by default on a processor, unless
+            a reference or the network's file is given. The record names the variant; values of both are comparable.
         against: Folder, zip, tar, npz or npy of images in the place of the protocol's references: all images of both
             sets are compared, and the values are comparable with those of the same second set alone.
         **settings: Other fields of :class:`~eval.measuring.measure.MeasureSpec` (dataset, references, device, ...).
@@ -207,13 +208,17 @@ def score_images(
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
     """
+    if fast is None:
+        bound = settings.get("references") or ON_PROCESSOR.keys() & (settings.get("extractors") or {}).keys()
+        drawn_on = settings.get("device") or getattr(images, "device", "cpu")
+        fast = drawn_on == "cpu" and not bound
     if against is not None:
         protocol = _pair(images, str(against), load_protocol(protocol), trials, num_samples)
         num_samples, settings["references"] = None, {"against": str(against)}
     chosen = chosen_protocol(protocol, num_samples, fast)
     if fast:
         given = settings.get("extractors") or {}
-        settings["extractors"] = {ON_PROCESSOR.get(name, name): options for name, options in given.items()}
+        settings["extractors"] = {_on_processor(name): options for name, options in given.items()}
     used = {metric.extractor for metric in chosen.metrics}
     for unknown in [key for key in settings.get("extractors") or {} if key not in used]:
         fault = f"protocol '{chosen.name}' uses no feature network '{unknown}'{suggestion(unknown, used)}"
@@ -295,7 +300,7 @@ def _pair(images: Scored, against: str, protocol: Protocol, trials: int | None, 
 def chosen_protocol(
     protocol: str | Path | Mapping[str, Any] | Protocol, num_samples: int | None = None, fast: bool = False
 ) -> Protocol:
-    """The protocol of a score, under another name if it has another n or feature networks for processors.
+    """The protocol of a score: under another name if it has another n; with feature networks for processors if fast.
 
     Raises:
         UserError: An unknown or faulty protocol, or fewer than two images.
@@ -308,11 +313,13 @@ def chosen_protocol(
         name = f"{chosen.name}-n{num_samples}"
         chosen = dataclasses.replace(chosen, name=name, num_samples=num_samples, metrics=fitting)
     if fast:
-        replaced = [
-            dataclasses.replace(m, extractor=ON_PROCESSOR.get(m.extractor, m.extractor)) for m in chosen.metrics
-        ]
-        chosen = dataclasses.replace(chosen, name=f"{chosen.name}-fast", metrics=tuple(replaced))
+        replaced = tuple(dataclasses.replace(m, extractor=_on_processor(m.extractor)) for m in chosen.metrics)
+        chosen = dataclasses.replace(chosen, metrics=replaced)
     return chosen
+
+
+def _on_processor(extractor: str) -> str:
+    return ON_PROCESSOR.get(extractor, (extractor,))[0]
 
 
 def _copies(measurer: Measurer) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from eval.features.registry import ON_PROCESSOR, variant_digest
 from sida.files.atomic import sha256_json
 
 #: Fields that comparable values have in common, with their names for people.
@@ -66,9 +67,15 @@ class Identity:
 
 
 def comparable(a: Identity, b: Identity) -> str | None:
-    """None if two values may be compared, else the reason why not: each differing field with both sides."""
+    """None if two values may be compared, else the reason why not: each differing field with both sides.
+
+    A feature network's variant for processors is that network: the two differ by rounding, as two devices do.
+    """
     if a.quoted or b.quoted:
         return f"{a} against {b}"
+    variants = _for_processors(a), _for_processors(b)
+    if variants[0].extractor == variants[1].extractor:
+        a, b = variants
     found = []
     for name, word in _COMPARED.items():
         mine, theirs = getattr(a, name), getattr(b, name)
@@ -106,6 +113,17 @@ def identity_of(
         reference=reference or "",
         extractor=extractor or "",
     )
+
+
+def _for_processors(identity: Identity) -> Identity:
+    """The identity of the same value by the variant for processors of its feature network, if there is one."""
+    for name, (variant, words) in ON_PROCESSOR.items():
+        settings = identity.settings.split()
+        if f"extractor={name}" in settings and len(identity.extractor) == 64:
+            text = " ".join(f"extractor={variant}" if word == f"extractor={name}" else word for word in settings)
+            digest = variant_digest(identity.extractor, words)
+            return dataclasses.replace(identity, settings=text, extractor=digest)
+    return identity
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
