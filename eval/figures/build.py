@@ -64,17 +64,21 @@ class PointsFigure(PointsLayout):
     def needs(self, runs: Runs) -> Needs:
         """Needs rows with a point, their teachers and measured lines, and settings of the horizontal axis."""
         measured, logged, settings = set[str](), set[str](), dict[str, set[str]]()
+        analysed: dict[str, list[str]] = {}
         for panel in self.present(runs).panels:
             shown = self.panel_rows(panel, runs)
             for series, run in shown:
                 settings.setdefault(run.run, set()).add(series.by or panel.by)
             measured |= {run.run for line in panel.lines for run in self.line_rows(line, runs)}
-            (logged if panel.at == "end" else measured).update(run.run for _, run in shown)
+            if panel.of is None:
+                (logged if panel.at == "end" else measured).update(run.run for _, run in shown)
+            else:
+                analysed[panel.of] = list(dict.fromkeys([*analysed.get(panel.of, ()), *(run.run for _, run in shown)]))
             if panel.x is not None and panel.x.of == "teacher":
                 measured |= {run.run for _, row in shown for run in self.teachers(panel.x, row, runs)}
             elif panel.x is not None:
                 measured |= {run.run for _, run in shown}
-        return Needs(measured, logged, settings=settings)
+        return Needs(measured, logged, settings=settings, analyses=analysed)
 
     def check(self, sources: Sources) -> None:
         """Refuses rows without a point."""

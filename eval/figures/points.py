@@ -17,7 +17,7 @@ from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER, MeasuredX, Point
 from eval.figures.sources import Sources
 from eval.results.sheet import Run
 from eval.results.summary import require_comparable
-from sida.errors import UserError
+from sida.errors import UserError, suggestion
 from sida.files.content_hash import csv_text
 
 
@@ -218,7 +218,8 @@ class _Panel:
                 )
             value = self._value(row, where)
             if not math.isfinite(value):
-                self.notes.append(f"{row.run}: {self.spec.metric} is not a finite number at its end; in no mean")
+                end = "" if self.spec.of else " at its end"
+                self.notes.append(f"{row.run}: {self.spec.metric} is not a finite number{end}; in no mean")
                 self._lost.append(self._x(row, key, where))
                 continue
             found[place] = Single((row.run,), row.teacher, self._x(row, key, where), value)
@@ -296,10 +297,24 @@ class _Panel:
         return found[0]
 
     def _value(self, row: Run, where: str) -> float:
+        if self.spec.of is not None:
+            return self._fact(self.spec.of, row, where)
         if self.spec.at == "end":
             return self.sources.end(row.run, self.spec.metric)
         self._shown.add(row.run)
         return self.sources.measurements.estimate(row.run, self.spec.metric, where).mean
+
+    def _fact(self, analysis: str, row: Run, where: str) -> float:
+        found = self.sources.analyses(analysis, [row.run], where)
+        if row.run not in found:
+            raise UserError(f"{where}: analysis '{analysis}' of run '{row.run}' was not computed; compute it")
+        facts = found[row.run]["facts"]
+        if self.spec.metric not in facts:
+            fault = f"analysis '{analysis}' has no fact '{self.spec.metric}'{suggestion(self.spec.metric, facts)}"
+            raise UserError(f"{where}: {fault}")
+        value = facts[self.spec.metric]
+        value = value[0] if isinstance(value, (list, tuple)) else value  # value, low, high
+        return math.nan if value is None else float(value)
 
     def _reason_missing(self, row: Run, where: str) -> str:
         measured = self.sources.measurements
@@ -307,6 +322,9 @@ class _Panel:
             source = self._x_row(row, self.spec.x, where)
             if not measured.has(source.run, self.spec.x.metric):
                 return f"{self.spec.x.metric} of {source.run} was not measured"
+        if self.spec.of is not None:
+            there = self.sources.analyses(self.spec.of, [row.run], where)
+            return "" if there else f"analysis {self.spec.of} was not computed"
         if self.spec.at == "end":
             return self.sources.end_missing(row.run, self.spec.metric)
         return "" if measured.has(row.run, self.spec.metric) else f"{self.spec.metric} was not measured"
@@ -350,7 +368,8 @@ def points_csv(panels: list[Marks]) -> str:
     records: list[dict[str, Any]] = []
     for panel in panels:
         common: dict[str, Any] = {"panel": panel.spec.title, "metric": panel.spec.metric, "at": panel.spec.at}
-        common["source"] = "measurement" if panel.spec.at == "kept" else "last evaluation during training"
+        origin = "measurement" if panel.spec.at == "kept" else "last evaluation during training"
+        common["source"] = f"analysis {panel.spec.of}" if panel.spec.of else origin
         for series in panel.curves:
             own = {"series": series.label, "by": series.by, "shown": True}
             for mark in series.marks:

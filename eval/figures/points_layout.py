@@ -107,7 +107,8 @@ class PointsPanel:
     """One pair of axes.
 
     Attributes:
-        metric: Metric on the vertical axis: a key of the protocol.
+        metric: Metric on the vertical axis: a key of the protocol; with ``of`` a fact of the analysis.
+        of: Analysis of the preset whose fact ``metric`` is drawn.
         at: Measurement of the kept generator (``kept``), or last evaluation of the training (``end``).
         by: Key that distinguishes the points of a series, and without ``x`` the horizontal axis: a numeric column
             (:data:`NUMBER_COLUMNS`), a setting (``recipe.lambda_d``, ``sampler.guidance``, ``teacher.total_kimg``) or
@@ -126,6 +127,7 @@ class PointsPanel:
     series: tuple[PointSeries, ...]
     by: str
     metric: str = "fd"
+    of: str | None = None
     at: Literal["kept", "end"] = "kept"
     x: MeasuredX | None = None
     pool_teachers: bool = False
@@ -145,6 +147,8 @@ class PointsPanel:
     def __post_init__(self) -> None:
         if not self.series:
             raise ValueError("series: must not be empty")
+        if self.of is not None and (self.lines or self.at == "end"):
+            raise ValueError(f"{'lines' if self.lines else 'at'}: is of measurements; remove it, or of")
         check_by(self.by)
         if self.x is None and TEACHER in (self.by, *(series.by for series in self.series)):
             raise ValueError("x: teachers have no place on an axis; give a metric, e.g. {metric: fd, of: teacher}")

@@ -17,9 +17,11 @@ from eval.figures.points import difference_of, gather_points, interval_ends
 from eval.figures.points_plot import LOST_LABEL, ONE_LABEL, draw_points
 from eval.figures.sources import Sources
 from eval.report.needs import find_needs
+from eval.results.analyses import ANALYSIS_FORMAT, analysis_path
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError
+from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import measurement_lines, write_csv
 
 TEACHERS = {"t1": 20.0, "t1b": 24.0, "t2": 4.0, "t2b": 5.0}
@@ -277,9 +279,30 @@ def test_what_a_figure_of_points_needs(store, tmp_path):
     assert (needs.measured, len(needs.networks)) == (["teacher-t1"], 6)
 
 
+def test_a_point_may_be_a_fact_of_an_analysis(store, tmp_path):
+    for n, run in enumerate(f"t1-sid-s{seed}" for seed in SEEDS):
+        facts = {"barrier": [float(n), -1.0, 9.0], "height": None if n == 2 else 2.0 * n}
+        record = {"format": ANALYSIS_FORMAT, "facts": facts, "curves": {}}
+        write_hashed_json(analysis_path(store, "line", run), record)
+    panel = {"by": "alpha", "of": "line", "metric": "barrier", "series": [{"each": {"method": "sid", "teacher": "t1"}}]}
+    (series,) = gathered(store, tmp_path, panel).curves
+    assert [(mark.x, mark.value) for mark in series.marks] == [(0.0, 0.0), (0.5, 1.0), (1.0, 2.0)]
+    (lost,) = gathered(store, tmp_path, panel | {"metric": "height"}).curves
+    assert ([mark.value for mark in lost.marks], lost.lost) == ([0.0, 2.0], (1.0,))
+    needs = find_needs(tmp_path / "l.yaml", {run.run: run for run in read_runs(store / "runs.tsv")})
+    assert (needs.measured, needs.analyses) == ([], {"line": [f"t1-sid-s{seed}" for seed in SEEDS]})
+    for change, place in (
+        ({"metric": "barier"}, r"no fact 'barier' .did you mean 'barrier'"),
+        ({"of": "layers"}, "layers"),
+    ):
+        with pytest.raises(UserError, match=place):
+            gathered(store, tmp_path, panel | change)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"of": "line", "at": "end"}, "at: is of measurements"),
         ({"by": "recipe.lamda_d"}, r"by: a recipe has no setting 'lamda_d' \(did you mean 'lambda_d'\?\)"),
         ({"by": "sampler.guidence"}, r"by: a sampler has no setting 'guidence' \(did you mean 'guidance'\?\)"),
         ({"by": "label"}, r"by: must be one of teacher, alpha, seed, nfe, recipe.<setting>"),
