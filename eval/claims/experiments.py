@@ -41,7 +41,7 @@ class Experiment:
         figures: Figures of the preset that show the answer, the most important one first.
         limits: Limits of the answer.
         paper_scale: Trainings that would decide the rest at the paper's scale.
-        plan: Targets of ``studies/papers/paper.yaml`` for these trainings; ``sida plan`` counts their cost.
+        plan: Targets of the preset in ``config/plan.yaml`` for these trainings; ``sida plan`` counts their cost.
     """
 
     id: Annotated[str, Pattern("[a-z][a-z0-9-]*", "of a-z, 0-9 and '-', first a letter")]

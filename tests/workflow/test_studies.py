@@ -40,20 +40,38 @@ def test_a_study_needs_no_other_study(study, tmp_path, monkeypatch):
             check_preset(preset)
 
 
-def test_the_instrument_and_one_study_are_a_suite(tmp_path):
-    """A copy without all other studies measures: nothing that is left misses a study."""
-    here = tmp_path / "suite"
-    for part in ("sida", "eval", "workflow", "config", "studies/demo"):
+def copied(here, *studies):
+    """A copy of the suite with these folders of `studies/` alone."""
+    for part in ("sida", "eval", "workflow", "config", *(f"studies/{name}" for name in studies)):
         shutil.copytree(ROOT / part, here / part, ignore=shutil.ignore_patterns("stored", "__pycache__"))
     shutil.copytree(ROOT / "results" / "published", here / "results" / "published")
     for name in ("Snakefile", "CITATION.cff", "environment.yml"):
         shutil.copy(ROOT / name, here)
-    target = "measurements/data/trial-0.json"
+    return here
+
+
+def run(here, *words):
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "SIDA_ASSETS")}
-    command = [sys.executable, "-m", "workflow", "run", "demo", target, "--cores", "1"]
+    command = [sys.executable, "-m", "workflow", "run", *words]
     done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_the_instrument_and_one_study_are_a_suite(tmp_path):
+    """A copy without all other studies measures: nothing that is left misses a study."""
+    here, target = copied(tmp_path / "suite", "demo"), "measurements/data/trial-0.json"
+    run(here, "demo", target, "--cores", "1")
     assert (here / "results" / "demo" / target).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES)
+def test_each_preset_of_a_study_has_its_jobs_without_the_others(study, tmp_path):
+    """Removing studies in turn and planning the rest shows less: here all others are gone at once."""
+    here = copied(tmp_path / "suite", study, "shared")
+    for name, path in presets().items():
+        if path.parent.name == study and "\nbase: " not in path.read_text():
+            run(here, name, "-n")
 
 
 def test_no_file_of_config_is_of_a_single_study():

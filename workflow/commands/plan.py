@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 HELP = "Plan the cost of targets: jobs, downloads, disk, GPU memory, GPU hours, energy, wall time."
 EXAMPLES = """examples:
-  sida plan tables/table1.tex                         (of studies/papers/paper.yaml; on one H200)
+  sida plan tables/table1.tex                         (of the preset in config/plan.yaml; on one H200)
   sida plan --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
   sida plan edm2-xs-sida                              (a row of the sheet: trained and measured)
   sida plan --preset studies/demo/preset.yaml --json
   sida plan --measure cifar10-uncond-sida-a1          (its rate from a few steps on this machine)
 
 Operations are counted on the networks of the preset; nothing is downloaded or trained (except the steps of --measure).
-Finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml. Rates that the preset `gpu`
-measured on this card (results/gpu/rates.json) replace the assumed ones.
+Finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml. Rates that a run of its preset
+`rates_of` measured on this card (rates.json in the results) replace the assumed ones.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="product or row; none: the whole preset")
-    preset_argument(parser, "preset; several in quotes, later ones on top (default: paper)", default="paper")
+    preset_argument(parser, "preset; several in quotes, later ones on top (default: that of config/plan.yaml)")
     parser.add_argument(
         "--gpus", type=whole("--gpus", 1, 10**6), default=1, metavar="N", help="number of GPUs (default: 1)"
     )
@@ -48,12 +48,14 @@ def run(args: argparse.Namespace) -> int:
 
     from sida.errors import UserError
     from workflow.planning.plan import make_plan, show_plan
+    from workflow.planning.rates import load_assumptions
     from workflow.preset.files import preset_files
     from workflow.preset.outside_code import outside_code_of
 
     if args.gpus < 1:
         raise UserError(f"--gpus {args.gpus}: must be at least 1")
-    jobs = make_jobs(args.preset, args.gpu, args.gpus, args.fresh)
+    preset = args.preset or load_assumptions().preset
+    jobs = make_jobs(preset, args.gpu, args.gpus, args.fresh)
     if args.measure:
         from workflow.planning.observed import measured_rate, typical
 
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         fp16, rate = measured_rate(jobs, typical(jobs, trained).name)
         jobs.costs.rates[fp16] = rate
     plan = make_plan(jobs, args.targets, args.gpus)
-    plan["code"] = [dataclasses.asdict(code) for file in preset_files(args.preset) for code in outside_code_of(file)]
+    plan["code"] = [dataclasses.asdict(code) for file in preset_files(preset) for code in outside_code_of(file)]
     print(json.dumps(plan, indent=2) if args.json else show_plan(plan))
     return 0
 
@@ -92,7 +94,7 @@ def make_jobs(
     check_preset(loaded)
     assumptions = load_assumptions([Path(loaded.source).parent])
     on_cpu = loaded.config["device"] == "cpu"
-    found = read_rates() if measured and not on_cpu else None
+    found = read_rates(Path("results", assumptions.rates_of, "rates.json")) if measured and not on_cpu else None
     gpu = gpu or (found and found["card"]) or ("CPU" if on_cpu else "H200")
     rates = found["rates"] if found and found["card"] == gpu else {}
     return Jobs(Costs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, rates, fresh))

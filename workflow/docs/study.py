@@ -26,6 +26,7 @@ from eval.tables import Table, make_table, write_table
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json, write_text
 from workflow.docs.counts import planned
+from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
 from workflow.preset.files import preset_files
@@ -148,7 +149,10 @@ class Study:
         files = [self.folder.parent / f"{name}.png" for name in self.preset.config["figures"]]
         there = [path for path in files if path.is_file()]
         plans = {answer.experiment.id: answer.experiment.plan for answer in self.answers if answer.experiment.plan}
-        costs = {name: f"{planned(self.root, 'paper', p, 'gpu_hours')} hours of an H200" for name, p in plans.items()}
+        costs = {
+            name: f"{planned(self.root, load_assumptions().preset, p, 'gpu_hours')} hours of an H200"
+            for name, p in plans.items()
+        }
         text = page_text(
             self.work,
             there,

@@ -26,8 +26,6 @@ from workflow.planning.jobs import Jobs
 from workflow.planning.rates import Assumptions
 from workflow.planning.steps import student_cost
 
-#: Rates that `sida plan` takes where they are there: those of the preset ``gpu``, in the current folder.
-FILE = Path("results/gpu/rates.json")
 RATES_FORMAT = "sida-rates/1"
 #: The card of the official code's published hours (Table 8 of SiDA), which its rate in ``plan.yaml`` comes from.
 OFFICIAL = "H100"
@@ -77,7 +75,7 @@ def card_of(device: str, assumptions: Assumptions) -> str | None:
     return next((card for card in assumptions.gpus if all(part in plain for part in card.upper().split("-"))), None)
 
 
-def read_rates(path: Path = FILE) -> dict[str, Any] | None:
+def read_rates(path: Path) -> dict[str, Any] | None:
     """The rates that :func:`observe` found here: ``card``, and ``rates`` by fp16; None where it was not asked.
 
     Raises:

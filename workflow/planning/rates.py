@@ -66,12 +66,16 @@ class Assumptions(Settings):
     """Content of ``config/plan.yaml``.
 
     Attributes:
+        preset: Preset of targets that are named without one, and of the key ``plan`` of a question.
+        rates_of: Preset whose run here leaves the rates that replace the assumed ones.
         gpus: Cards by name.
         gflop: See :class:`Foreign`.
         pictures_per_second: Number of pictures that one job prepares per second.
         downloads_gb: Sizes of downloads in GB, by the beginning of their id.
     """
 
+    preset: str
+    rates_of: str
     gpus: dict[str, Annotated[dict[str, Any], CheckedAs(Gpu)]]
     gflop: Annotated[dict[str, Any], CheckedAs(Foreign)]
     pictures_per_second: Positive
