@@ -152,7 +152,7 @@ PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 #: Growth of the request with each attempt, as a share of the first request.
 GROWTH = 0.5
 #: Kinds of jobs that use the preset's GPUs.
-ON_GPU = ("teacher", "student", "measure", "shard", "sample", "figure", "encode", "tick")
+ON_GPU = ("teacher", "student", "measure", "analyse", "shard", "sample", "figure", "encode", "tick")
 TRAINED = ("teacher", "student")
 #: Kinds of the rules that train.
 TRAINING_RULES = {"train_teacher": "teacher", "distill": "student", "distill_parent": "student", "tick": "student"}
@@ -176,7 +176,7 @@ class Requests:
         """Resources of a rule besides GPUs.
 
         Args:
-            kind: ``teacher, student, measure, shard, merge, sample, figure, encode, prepare, import, tick, build``.
+            kind: ``teacher, student, measure, analyse, shard, merge, sample, figure, encode, prepare, import, tick, build``.
             trials: Number of whole trials that one job measures.
         """
         if self.site is None:
@@ -293,12 +293,12 @@ class Requests:
         if kind in TRAINED:
             job = self._planned(kind, wildcards)
             return (job.gpu_hours + job.cpu_hours) / max(1, job.gpus)
-        if kind in ("measure", "shard", "sample"):
+        if kind in ("measure", "analyse", "shard", "sample"):
             share = (trials or 1) / preset.trials
             if kind == "shard":
                 images = preset.trials * preset.protocol(preset.runs[wildcards.run]).num_samples
                 share = (int(wildcards.end) - int(wildcards.begin)) / images
-            return share * self._planned("measure", wildcards).gpu_hours
+            return share * self._planned("analyse" if kind == "analyse" else "measure", wildcards).gpu_hours
         if kind in ("encode", "prepare"):
             job = self._planned("archive", wildcards)
             return job.gpu_hours + job.cpu_hours
@@ -312,7 +312,7 @@ class Requests:
             return self._on_a_node(kind, wildcards) * (PROCESS_GB + on_cpu) + job.disk_gb
         if kind == "import":
             return PROCESS_GB + IMPORT_GB * self._planned("import", wildcards).disk_gb
-        measured = kind in ("measure", "shard", "merge", "sample", "encode")
+        measured = kind in ("measure", "analyse", "shard", "merge", "sample", "encode")
         return MEASURE_GB if measured and self.preset.config["device"] != "cpu" else PROCESS_GB
 
     def _planned(self, kind: str, wildcards: Any) -> Job:
@@ -321,6 +321,7 @@ class Requests:
             "teacher": lambda: f"{preset.results}/teachers/{wildcards.teacher}/network.safetensors",
             "student": lambda: f"{preset.results}/students/{wildcards.run}/network.safetensors",
             "measure": lambda: f"{preset.results}/measurements/{wildcards.run}",
+            "analyse": lambda: f"{preset.results}/measurements/{_row_of(wildcards.analysis)}",
             "import": lambda: f"{preset.results}/checkpoints/{wildcards.checkpoint}/network.safetensors",
             "archive": lambda: str(wildcards.archive),
         }
@@ -337,6 +338,18 @@ class Requests:
         card = card or ("CPU" if self.preset.config["device"] == "cpu" else "H200")
         gpus = max(1, self.preset.config["gpus"])
         return Jobs(Costs(self.preset, assumptions.gpu(card), card, assumptions, gpus, fresh=True))
+
+
+def _row_of(analysis: str) -> str:
+    """Row of an analysis's file.
+
+    Raises:
+        UserError: The analysis has no rows, so that nothing is known about its time.
+    """
+    name, _, row = analysis.partition("/")
+    if not row:
+        raise UserError(f"analysis '{name}': has no rows; its time is not planned")
+    return row
 
 
 def _grown(attempt: int) -> float:

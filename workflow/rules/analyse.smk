@@ -15,7 +15,7 @@ rule analyse:
     threads: PRESET.config["threads"]
     resources:
         # Points on a line, and noise levels, count like trials, with as many images each.
-        **REQUESTS.of("measure", trials=2 * PRESET.trials),
+        **REQUESTS.of("analyse", trials=2 * PRESET.trials),
         gpu=ONE_GPU,
     params:
         spec=lambda wildcards: SPECS.path("analyses", *wildcards.analysis.split("/")),
