@@ -68,7 +68,9 @@ def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
     os.kill(child_of(again.pid), signal.SIGKILL)
     _, said = again.communicate(timeout=60)
     assert again.returncode == EXIT_RETRY
-    (line,) = [line for line in said.splitlines() if not line.startswith("[teacher")]
+    lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
+    assert len(lines) == 1, said
+    (line,) = lines
     assert line.startswith("error: another of the 2 processes of this training has ended")
 
 

@@ -176,7 +176,8 @@ class Requests:
         """Resources of a rule besides GPUs.
 
         Args:
-            kind: ``teacher, student, measure, analyse, shard, merge, sample, figure, encode, prepare, import, tick, build``.
+            kind: ``teacher, student, measure, analyse, shard, merge, sample, figure, encode, prepare, import, tick`` or
+                ``build``.
             trials: Number of whole trials that one job measures.
         """
         if self.site is None:
