@@ -137,6 +137,6 @@ def _summary(plan: Mapping[str, Any], results: str, cores: int) -> list[str]:
     on = f"{cores} CPU cores" if plan["gpu"] == "CPU" else f"{plan['gpus']} × {plan['gpu']}"
     more = f"; {totals['download_gb']:,.1f} GB of downloads" if totals["download_gb"] else ""
     return [
-        f"jobs  {sum(counts.values()):,} for {results}: {named}",
+        f"jobs  {sum(counts.values()):,} for {results}, and short ones that collect: {named}",
         f"time  about {span(totals['wall_hours'])} on {on}{more}; in detail: sida plan",
     ]

@@ -14,7 +14,7 @@ from eval.results.identity import Identity, comparable
 from eval.results.measurements import differences
 from sida.assets import load_registry
 from sida.config.datasets import LabelCounts, dataset_spec, write_labels
-from sida.config.resources import find, names
+from sida.config.resources import ROOT, find, names
 from sida.data.count_labels import check_labels
 from sida.errors import UserError
 
@@ -212,12 +212,17 @@ def test_key_value_options():
 
 def test_metrics_of_downloads_are_added_where_these_are_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
-    without = load_protocol("glyphs32")
+    asked = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
+    downloaded = {"fid": "inception", "fd_dinov2": "dinov2"}
+    asked["if_cached"] = [
+        {"key": key, "kind": "frechet", "extractor": name, "reference": "data"} for key, name in downloaded.items()
+    ]
+    without = load_protocol(asked)
     assert {"fid", "fd_dinov2"}.isdisjoint(metric.key for metric in without.metrics)
     target = tmp_path / load_registry()["inception"].target
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"")
-    found = load_protocol("glyphs32")
+    found = load_protocol(asked)
     assert [metric.key for metric in found.metrics] == [*(metric.key for metric in without.metrics), "fid"]
     assert found.watched == without.watched  # so that no training is repeated
     # A job computes what its spec says, whatever its cache has.
