@@ -40,7 +40,7 @@ def precision_recall(
         generated: Features (M, C), same device.
         k: Neighbours, 3 in the published tables.
         dtype: ``float16`` rounds features, distances and radii to half precision as the official code does
-            (ledger, 65); sums are kept in float32, as on a GPU.
+            (difference 65); sums are kept in float32, as on a GPU.
 
     Raises:
         UserError: Different widths, k or fewer samples in a set, or values that are not finite.

@@ -115,7 +115,7 @@ class FeatureStatistics:
     Args:
         num_features: Width of the features; None takes it from the first batch.
         ddof: Divisor N − ddof of :attr:`cov`: 1 as in EDM's tools and the published references, 0 as in SiD's metric
-            code for generated images (ledger, 64).
+            code for generated images (difference 64).
         device: Torch device of the sums; features are moved to it.
     """
 

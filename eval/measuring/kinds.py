@@ -125,7 +125,7 @@ class _Neighbours(Metric):
 
     Attributes:
         k: Number of neighbours.
-        dtype: Precision of the distances (ledger, 65).
+        dtype: Precision of the distances (difference 65).
     """
 
     k: Count = 3

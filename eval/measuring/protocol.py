@@ -97,17 +97,17 @@ class Protocol(Settings):
         trials: Number of trials; trial t uses the seeds ``seed0 + t·n … seed0 + (t + 1)·n − 1``.
         seed0: First seed of trial 0.
         label_dist: Distribution of the classes of generated images: ``empirical`` (frequencies of the data, as in the
-            published FID code), ``uniform`` (as in the generation scripts; ledger, 63) or ``balanced`` (the classes in
-            turn: each equally often).
+            published FID code), ``uniform`` (as in the generation scripts; difference 63) or ``balanced`` (the
+            classes in turn: each equally often).
         labels: Frequencies for ``empirical``: a data set of ``config/labels``, a ``.json`` file (``sida data labels``)
             or its content, or an asset that lists the class of each image. The counts, or the name of the asset,
             are part of identities. None reads the classes of the data set itself.
         quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
-            clamped to 0..1, times 255, truncated (latents; ledger, 68).
-        cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (ledger, 64).
-        allow_tf32: Whether convolutions and products may use TF32 on GPUs (ledger, 70).
-        is_spread: Meaning of the ± of the inception score: ``runs`` (over trials) or ``splits`` (ledger, 71).
-        ddof: Divisor of the standard deviation over trials (ledger, 61).
+            clamped to 0..1, times 255, truncated (latents; difference 68).
+        cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (difference 64).
+        allow_tf32: Whether convolutions and products may use TF32 on GPUs (difference 70).
+        is_spread: Meaning of the ± of the inception score: ``runs`` (over trials) or ``splits`` (difference 71).
+        ddof: Divisor of the standard deviation over trials (difference 61).
         references: References by key.
         metrics: Metrics to compute.
         if_cached: Further metrics, each computed if the downloads of its extractor are in the cache. A loaded protocol

@@ -97,7 +97,7 @@ class Published:
         std: The printed standard deviation or an empty string.
         own: Whether the authors of the printing paper measured the number.
         protocol: Protocol of ``config/protocols``; empty if the number was measured under another protocol.
-        lowest_of: Number of runs of which the number is the lowest value (ledger, 83); 0 for a mean.
+        lowest_of: Number of runs of which the number is the lowest value (difference 83); 0 for a mean.
     """
 
     id: str

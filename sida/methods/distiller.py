@@ -31,7 +31,7 @@ class Distiller(StudentTrainer):
         record = distiller.iteration(nimg)
 
     An iteration is one or more ψ steps on images of the current θ, a θ step through the new ψ, and an update of the
-    average: algorithm 1 of SiDA (arXiv:2410.14919) in the official code's order, modes and scales (golden facts 5-13).
+    average: algorithm 1 of SiDA (arXiv:2410.14919) in the official code's order, modes and scales.
 
     Args:
         true_score: φ; the trainer freezes it, with fused kernels in the precision of its maps.

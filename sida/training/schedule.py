@@ -32,7 +32,7 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Phases of a distillation by images seen **before** the iteration (strict ``>``, golden fact 8).
+    """Phases of a distillation by images seen **before** the iteration (strict ``>``).
 
         Schedule(warmup_kimg=100, adversarial_kimg=200).at(150_000).update_generator   # True
 

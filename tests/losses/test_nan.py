@@ -1,4 +1,4 @@
-"""NaNs: a position of a batch leaves the losses when anything that is judged at it is NaN (golden fact 7)."""
+"""NaNs: a position of a batch leaves the losses when anything that is judged at it is NaN."""
 
 from __future__ import annotations
 

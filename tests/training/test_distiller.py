@@ -46,7 +46,7 @@ def vector(net: torch.nn.Module) -> torch.Tensor:
 
 
 def assert_same_parameters(one: torch.nn.Module, other: torch.nn.Module, steps: int) -> None:
-    """Equal but for the few weights without gradient, which Adam with β₁ = 0 moves at random (golden fact 13)."""
+    """Equal but for the few weights without gradient, which Adam with β₁ = 0 moves at random."""
     difference = (vector(one) - vector(other)).abs()
     assert (difference > 0.05 * LR).float().mean() < 0.02
     assert difference.max() <= 2.2 * LR * steps

@@ -164,7 +164,7 @@ def switches() -> dict[str, set[str]]:
     return known | {"network": set(inspect.signature(EDM2Precond).parameters), "options": options}
 
 
-def test_switches_of_the_ledger_exist():
+def test_switches_of_the_differences_exist():
     known = switches()
     text = (ROOT / "docs" / "differences.md").read_text()
     named = [pair for pair in re.findall(r"`([a-z]+): ([A-Za-z_]+)`", text) if pair[1] not in ("KEY", "COLUMN")]
@@ -174,7 +174,7 @@ def test_switches_of_the_ledger_exist():
         assert key in known[kind], f"differences.md: no {kind} key '{key}'"
 
 
-def test_ledger_is_complete_and_every_entry_says_how_to_switch():
+def test_list_of_differences_is_complete_and_every_entry_says_how_to_switch():
     text = (ROOT / "docs" / "differences.md").read_text()
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", text, flags=re.M)
     numbers = [int(number) for number, _ in rows]
