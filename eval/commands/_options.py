@@ -74,14 +74,16 @@ def check_output(path: str | None, option: str, suffix: str | None = None) -> No
         raise UserError(f"{option} {path}: cannot be written in {parent}; choose another place")
 
 
-def extraction_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of verbs that run one extractor over a set of images."""
+def extraction_arguments(parser: argparse.ArgumentParser, sampled: bool = False) -> None:
+    """Adds the options of verbs that run one extractor over a set of images, or (``sampled``) draw a teacher's samples."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
     what.add_argument(
         "--images", type=existing("--images", pictures=True), metavar="PATH", help="folder, .zip, .tar, .npz or .npy"
     )
-    parser.add_argument("--extractor", required=True, help="feature network")
+    if sampled:
+        what.add_argument("--spec", metavar="JSON", help="teacher, protocol and data set: samples of a teacher")
+    parser.add_argument("--extractor", required=not sampled, help="feature network")
     parser.add_argument("--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE")
     parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")

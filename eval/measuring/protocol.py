@@ -27,6 +27,7 @@ from sida.assets.registry import is_counted, load_registry
 from sida.config.datasets import LabelCounts, find_labels, load_labels
 from sida.config.families import SD_VAE
 from sida.config.resources import find
+from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
@@ -44,24 +45,26 @@ OF_ALL_TRIALS = {"trials", "ddof", "is_spread"}
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSource(Settings):
-    """Source of a reference: the real images of a metric, or their statistics.
+    """Source of a reference: the images that a metric compares generated images with, or their statistics.
 
     Attributes:
         kind: ``dataset`` (computed from all images of the generator's data set), ``statistics`` (a file with mean and
             covariance: published ``.npz``, EDM2 ``.pkl`` or ``.safetensors`` of this suite) or ``images`` (a batch of
-            reference images as ``.npz`` with ``arr_0``, or features of this suite), or ``given`` (all images that
+            reference images as ``.npz`` with ``arr_0``, or features of this suite), ``teacher`` (samples of the row's
+            teacher, made once for each teacher by ``sida-eval reference --spec``), or ``given`` (all images that
             ``score --against`` names; values are comparable with such values alone).
         dataset: Key of ``config/datasets.yaml``, used if the caller names no data set (kind ``dataset``).
         fixed: Use ``dataset`` for every generator, e.g. for held-out images.
         asset: Id in ``config/assets.tsv``; the file is fetched into the cache unless the command line names one.
         file: Name of a file that is no registered asset and must be given on the command line.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``.
-        num_images: Number of images behind the reference; None if unknown.
+        num_images: Number of images behind the reference; None if unknown. Kind ``teacher`` draws as many.
         sha256: Required digest of the file; None accepts any file and records its digest.
         cov_ddof: Divisor N - ddof of a covariance that is computed here.
+        sampler: Sampler of kind ``teacher``, e.g. ``{kind: heun, num_steps: 18}``; it takes no guidance.
     """
 
-    kind: Literal["dataset", "statistics", "images", "given"]
+    kind: Literal["dataset", "statistics", "images", "teacher", "given"]
     dataset: str | None = None
     fixed: bool = False
     asset: str | None = None
@@ -70,9 +73,17 @@ class ReferenceSource(Settings):
     num_images: Count | None = None
     sha256: str | None = None
     cov_ddof: Ddof = 1
+    sampler: Annotated[dict[str, Any], CheckedAs(Sampler)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.sampler is not None) != (self.kind == "teacher"):
+            raise ValueError("sampler: is for a reference of kind 'teacher', which needs one and num_images")
+        if self.sampler is not None:
+            if self.num_images is None:
+                raise ValueError("num_images: is missing; a reference of kind 'teacher' draws as many")
+            if self.sampler.get("kind") == "data" or self.sampler.get("guidance", 1) != 1:
+                raise ValueError("sampler: must draw images of the teacher alone: one_step or heun, without guidance")
         if self.kind in ("statistics", "images") and (self.asset is None) == (self.file is None):
             raise ValueError(f"asset: a reference of kind '{self.kind}' needs either an asset or a file")
         if self.fixed and (self.kind != "dataset" or self.dataset is None):
@@ -82,7 +93,14 @@ class ReferenceSource(Settings):
         """The fields that can change a number of two real moments; the digest of the real side covers the others."""
         if self.kind == "given":
             return {"given": True, "cov_ddof": self.cov_ddof}
-        return {"cov_ddof": self.cov_ddof} if self.kind == "dataset" else {"entry": self.entry}
+        return {"cov_ddof": self.cov_ddof} if self.kind in ("dataset", "teacher") else {"entry": self.entry}
+
+    @property
+    def sampled(self) -> dict[str, Any] | None:
+        """Sampler, with its defaults, and number of images of kind ``teacher``; None for other kinds."""
+        if self.sampler is None:
+            return None
+        return {"sampler": read_sampler(self.sampler).facts(), "num_images": self.num_images}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +132,8 @@ class Protocol(Settings):
             has these among ``metrics``, or leaves them out.
         selection: Key of the Fréchet distance whose lowest value determines the kept network of a training; None takes
             the first one. It changes no measured number.
-        watch: Keys of the metrics that evaluations during training log; metrics that keep features are not allowed.
-            None takes the one of ``selection`` alone. It changes no measured number.
+        watch: Keys of the metrics that evaluations during training log. None takes the one of ``selection`` alone. It
+            changes no measured number.
         title: Title for people.
         notes: Sources and remarks for people.
     """
@@ -156,12 +174,9 @@ class Protocol(Settings):
                 if reference not in self.references:
                     known = suggestion(reference, self.references)
                     raise ValueError(f"metrics: '{metric.key}' names no reference '{reference}'{known}")
-        streaming = [metric.key for metric in self.metrics if metric.generated != "features"]
         for key in self.watch or ():
-            if key in keys and key not in streaming:
-                raise ValueError(f"watch: '{key}' keeps features, which evaluations during training do not")
             if key not in keys:
-                raise ValueError(f"watch: no metric '{key}'{suggestion(key, streaming)}")
+                raise ValueError(f"watch: no metric '{key}'{suggestion(key, keys)}")
         choices = [metric.key for metric in self.metrics if metric.selects]
         if self.selection is not None and self.selection not in choices:
             raise ValueError(f"selection: must be a metric of kind 'frechet'{suggestion(self.selection, choices)}")
@@ -243,7 +258,9 @@ class Protocol(Settings):
             source = self.sources[key]
             file = {"file": source.asset or source.file, "entry": source.entry, "sha256": source.sha256}
             made = {"cov_ddof": source.cov_ddof, **({"dataset": source.dataset} if source.fixed else {})}
-            references[key] = {"kind": source.kind, **(made if source.kind == "dataset" else file)}
+            if source.sampled is not None:
+                made = {"cov_ddof": source.cov_ddof, **source.sampled}
+            references[key] = {"kind": source.kind, **(made if source.kind in ("dataset", "teacher") else file)}
         metrics = {}
         for metric in self.metrics:
             named = {"reference": metric.reference} if metric.real is not None else {}
@@ -322,6 +339,11 @@ class Protocol(Settings):
         """Data sets that are references for every generator, by the setting that names them."""
         place = f"protocol '{self.name}': references"
         return {f"{place}.{key}": str(source.dataset) for key, source in self.sources.items() if source.fixed}
+
+    def drawn_references(self) -> list[str]:
+        """Keys of the references that are samples of a row's teacher, of those that the metrics use."""
+        used = {key for metric in self.metrics for key in metric.references}
+        return [key for key, source in self.sources.items() if source.kind == "teacher" and key in used]
 
     def part(self, keys: Collection[str], watch: tuple[str, ...] | None = None) -> Protocol:
         """The protocol with only some of its metrics, their references, and another ``watch``."""

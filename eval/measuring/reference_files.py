@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,7 @@ from sida.files.atomic import sha256_json
 from sida.files.npy import ZIP_FAULTS, Npz
 from sida.files.tensors import explained, read_tensors, write_tensors
 
-if TYPE_CHECKING:
-    from eval.features.base import Extractor
-
-_FORMAT = "sida-reference/1"
+_FORMAT, _FIRST_FORMAT = "sida-reference/2", "sida-reference/1"
 
 Moments = tuple[np.ndarray, np.ndarray, int | None]
 
@@ -102,50 +99,48 @@ def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class OwnReference:
-    """Content of a file of ``sida-eval reference``: one data set through one extractor."""
+    """Content of a file of ``sida-eval reference``: one set of images through one or more extractors.
+
+    Attributes:
+        name: Name of the images, for people.
+        images_sha256: Digest of the images.
+        statistics: Sums of features by extractor.
+        features: Features float32 (N, C) by extractor, if they were kept.
+        extractors: Digest of each extractor by name.
+        ddof: Covariance divisor N − ddof.
+        allow_tf32: Whether TF32 was allowed.
+        sampled: Sampler and number of images, for samples of a teacher.
+    """
 
     name: str
-    sha256: str
-    extractor: str
-    moments: Moments
-    features: torch.Tensor | None
+    images_sha256: str
+    statistics: dict[str, FeatureStatistics]
+    features: dict[str, torch.Tensor]
+    extractors: dict[str, str]
     ddof: int
     allow_tf32: bool
+    sampled: dict[str, Any] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the images and the divisor."""
+        return sha256_json([self.images_sha256, self.ddof])
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return next(iter(self.statistics.values())).count
 
 
-def write_own(
-    path: str | os.PathLike[str],
-    name: str,
-    dataset_sha256: str,
-    extractor: Extractor,
-    statistics: FeatureStatistics,
-    features: torch.Tensor | None = None,
-    allow_tf32: bool = False,
-) -> None:
-    """Writes a reference file: the sums of one extractor's features, and the features if given.
-
-    Args:
-        path: Safetensors file.
-        name: Name of the data set, for people.
-        dataset_sha256: Digest of the images.
-        extractor: The feature network.
-        statistics: Sums of the features.
-        features: Features float32 (N, C), or None.
-        allow_tf32: Whether TF32 was allowed.
-    """
-    tensors = {f"statistics/{key}": value for key, value in statistics.tensors().items()}
-    if features is not None:
-        tensors["features"] = features
-    header = {
-        "format": _FORMAT,
-        "name": name,
-        "dataset_sha256": dataset_sha256,
-        "extractor": extractor.name,
-        "extractor_sha256": extractor.sha256,
-        "ddof": statistics.ddof,
-        "allow_tf32": allow_tf32,
-    }
-    write_tensors(path, tensors, header)
+def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
+    """Writes a reference as safetensors, atomically."""
+    tensors = {}
+    for name, statistics in reference.statistics.items():
+        tensors |= {f"statistics/{name}/{key}": value for key, value in statistics.tensors().items()}
+    tensors |= {f"features/{name}": rows for name, rows in reference.features.items()}
+    names = ("name", "extractors", "ddof", "allow_tf32", "sampled")
+    header = {"format": _FORMAT, "dataset_sha256": reference.images_sha256}
+    write_tensors(path, tensors, header | {name: getattr(reference, name) for name in names})
 
 
 def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> OwnReference:
@@ -160,25 +155,42 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
     """
     with explained(path, "no reference", "make it with `sida-eval reference`"):
         tensors, header = read_tensors(path)
-        if header.get("format") != _FORMAT:
+        if header.get("format") == _FIRST_FORMAT:
+            tensors, header = _of_one_extractor(tensors, header)
+        elif header.get("format") != _FORMAT:
             raise ValueError("made by another program")
-        statistics = FeatureStatistics.from_tensors(
-            {key.removeprefix("statistics/"): value for key, value in tensors.items() if key != "features"},
-            header["ddof"],
+        known = header["extractors"]
+        own = OwnReference(
+            name=header["name"],
+            images_sha256=header["dataset_sha256"],
+            statistics={
+                name: FeatureStatistics.from_tensors(within(tensors, f"statistics/{name}/"), header["ddof"])
+                for name in known
+            },
+            features=within(tensors, "features/"),
+            extractors=known,
+            ddof=header["ddof"],
+            allow_tf32=bool(header["allow_tf32"]),
+            sampled=header.get("sampled"),
         )
-        allow_tf32 = bool(header["allow_tf32"])
-    name = header["extractor"]
     for wanted, digest in extractors.items():
-        if wanted != name:
-            raise UserError(f"{path}: holds features of extractor '{name}', not of '{wanted}'")
-        if digest != header["extractor_sha256"]:
-            raise UserError(f"{path}: was made with other weights of extractor '{name}'; make it again")
-    return OwnReference(
-        name=header["name"],
-        sha256=sha256_json([header["dataset_sha256"], header["ddof"]]),
-        extractor=name,
-        moments=(statistics.mean, statistics.cov, statistics.count),
-        features=tensors.get("features"),
-        ddof=header["ddof"],
-        allow_tf32=allow_tf32,
-    )
+        if wanted not in known:
+            raise UserError(f"{path}: holds features of extractor '{', '.join(known)}', not of '{wanted}'")
+        if digest != known[wanted]:
+            raise UserError(f"{path}: was made with other weights of extractor '{wanted}'; make it again")
+    return own
+
+
+def within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Tensors whose names begin with a prefix, by the rest of their names."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _of_one_extractor(
+    tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Content of a file of the first format in the form of the present one."""
+    name = header["extractor"]
+    kept = {f"features/{name}": tensors["features"]} if "features" in tensors else {}
+    sums = {f"statistics/{name}/{key}": value for key, value in within(tensors, "statistics/").items()}
+    return sums | kept, {**header, "extractors": {name: header["extractor_sha256"]}}

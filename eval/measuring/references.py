@@ -1,4 +1,4 @@
-"""References, the real images of a metric: published statistics, reference images, or a data set measured here.
+"""References of metrics: published statistics, reference images, a data set measured here, or a teacher's samples.
 
 | file | content | read as |
 |---|---|---|
@@ -134,10 +134,10 @@ def _load(
     if source.sha256 is not None and digest != source.sha256:
         raise UserError(f"{path}: sha256 is {digest}, {where} says {source.sha256}; fetch the published file again")
     if path.suffix == ".safetensors":
-        own = read_own(path, {name: extractors[name].sha256 for name in {*moments, *rows}})
+        own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
         _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
-        features = {} if own.features is None else {own.extractor: own.features}
-        return Reference(own.name, own.sha256, {own.extractor: own.moments}, features)
+        found = {name: (sums.mean, sums.cov, sums.count) for name, sums in own.statistics.items() if name in moments}
+        return Reference(own.name, own.sha256, found, own.features)
     reference = Reference(path.name, digest)
     if moments:
         mean, cov = read_moments(path, source.entry)
@@ -164,7 +164,12 @@ def _check_made_alike(
             f"{path}: was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32); "
             f"make it again {remedy} --allow-tf32"
         )
-    if moments and source.kind == "dataset" and own.ddof != source.cov_ddof:
+    if source.sampled is not None and own.sampled != source.sampled:
+        raise UserError(
+            f"{path}: holds {own.sampled or 'images of another source'}, {where} asks for samples of a teacher, "
+            f"{source.sampled}; make it with `sida-eval reference --spec`"
+        )
+    if moments and source.kind in ("dataset", "teacher") and own.ddof != source.cov_ddof:
         raise UserError(
             f"{path}: has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}; "
             f"make it again with --ddof {source.cov_ddof}"
@@ -202,6 +207,9 @@ def find_file(source: ReferenceSource, key: str, where: str, folder: str | None)
         from sida.assets import fetch
 
         return fetch(source.asset)
+    if source.kind == "teacher":
+        making = "make it with `sida-eval reference --spec`, then give --reference"
+        raise UserError(f"{where}: has no samples of the teacher; {making} {key}=FILE")
     raise UserError(f"{where}: file '{source.file}' is not here; give it with --reference {key}=FILE")
 
 

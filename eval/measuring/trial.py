@@ -16,6 +16,7 @@ import torch
 from eval.features.registry import Features
 from eval.measuring.metric import Sides
 from eval.measuring.protocol import Protocol
+from eval.measuring.reference_files import within
 from eval.measuring.references import Reference
 from eval.statistics import FeatureStatistics
 from sida.errors import UserError
@@ -136,11 +137,11 @@ class TrialSums:
         result.ranges = [(begin, end) for begin, end in header["ranges"]]
         for name in result.statistics:
             result.statistics[name] = FeatureStatistics.from_tensors(
-                _within(tensors, f"statistics/{name}/"), protocol.cov_ddof
+                within(tensors, f"statistics/{name}/"), protocol.cov_ddof
             )
         for metric in result.metrics:
             counts = {key: header.get(key, {}).get(metric.extractor, 0) for key in metric.counts()}
-            metric.restore(_within(tensors, f"score/{metric.key}/"), counts)
+            metric.restore(within(tensors, f"score/{metric.key}/"), counts)
         for name in result.rows:
             result.rows[name] = list(_split_rows(tensors[f"features/{name}"], result.ranges))
         return result, header
@@ -155,10 +156,6 @@ class TrialSums:
             self.ranges[-1] = (self.ranges[-1][0], end)
         else:
             self.ranges.append((begin, end))
-
-
-def _within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _split_rows(rows: torch.Tensor, ranges: Iterable[tuple[int, int]]) -> Iterable[tuple[int, torch.Tensor]]:

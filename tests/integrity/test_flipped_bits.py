@@ -11,7 +11,7 @@ import torch
 
 from eval.features.pixels import PixelExtractor
 from eval.measuring.protocol import load_protocol
-from eval.measuring.reference_files import read_own, write_own
+from eval.measuring.reference_files import OwnReference, read_own, write_own
 from eval.measuring.trial import TrialSums
 from eval.results.analyses import ANALYSIS_FORMAT, read_analysis
 from eval.results.measurements import collect, write_csv, write_measurement
@@ -131,12 +131,15 @@ class Reference:
     extractor = PixelExtractor()
 
     def make(self, folder):
-        write_own(folder / "r.safetensors", "digits", "ab" * 32, self.extractor, statistics(), torch.ones(3, 4))
+        sums, rows = {"pixels": statistics()}, {"pixels": torch.ones(3, 4)}
+        digests = {"pixels": self.extractor.sha256}
+        write_own(folder / "r.safetensors", OwnReference("digits", "ab" * 32, sums, rows, digests, 1, False))
         return folder / "r.safetensors"
 
     def use(self, path):
         own = read_own(path, {"pixels": self.extractor.sha256})
-        return [own.name, own.sha256, own.moments, own.features]
+        sums = own.statistics["pixels"]
+        return [own.name, own.sha256, sums.mean, sums.cov, sums.count, own.features]
 
 
 class Statistics:

@@ -15,6 +15,7 @@ from typing import Any
 from sida.assets.cache import cache_dir
 from sida.assets.registry import find_asset, is_address, load_registry
 from sida.config.plugins import MONITOR
+from sida.config.samplers import read_sampler
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig
@@ -181,6 +182,17 @@ class Costs:
         hours = (images * self._measured(run, forward, fp16) + self._references(run)) / 3600
         unknown = None in (network, guide if guided else network) and not row.without_network
         return Job("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
+
+    def reference(self, name: str) -> Job:
+        """Samples of a teacher as a reference, ``<teacher>/<protocol>/<key>``."""
+        run = self.preset.specs.drawn[name]
+        source = self.preset.protocol(self.preset.runs[run]).sources[name.split("/")[2]]
+        network, images = self.network(name.split("/")[0]), source.num_images or 0
+        steps = read_sampler(source.sampler or {}).nfe
+        forward = steps * network_cost(network).forward if network else 0.0
+        fp16 = bool(network and network["kwargs"].get("use_fp16", False))
+        hours = images * self._measured(run, forward, fp16) / 3600
+        return Job("measure", f"references/{name}", [], 1, hours, 0.0, facts={"images": images})
 
     def _guide(self, run: str) -> dict[str, Any] | None:
         """Architecture of a row's guiding network; None without one, or if unknown."""

@@ -114,6 +114,9 @@ class Jobs:
             return self.costs.student(name), _flat(self.targets.training(name).values())
         if folder == "measurements":
             return self.costs.measurement(name), self.targets.generator(name)
+        if folder == "references":
+            reference = inside.removesuffix(".safetensors")
+            return self.costs.reference(reference), self.targets.drawn(reference)
         if folder == "analyses":
             return Job("build", f"analyses/{inside}"), self.targets.analysed("".join(inside.split("/")[1:])[:-5])
         if folder == "ticks":

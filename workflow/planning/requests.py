@@ -152,7 +152,7 @@ PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 #: Growth of the request with each attempt, as a share of the first request.
 GROWTH = 0.5
 #: Kinds of jobs that use the preset's GPUs.
-ON_GPU = ("teacher", "student", "measure", "analyse", "shard", "sample", "figure", "encode", "tick")
+ON_GPU = ("teacher", "student", "measure", "analyse", "reference", "shard", "sample", "figure", "encode", "tick")
 TRAINED = ("teacher", "student")
 #: Kinds of the rules that train.
 TRAINING_RULES = {"train_teacher": "teacher", "distill": "student", "distill_parent": "student", "tick": "student"}
@@ -176,8 +176,8 @@ class Requests:
         """Resources of a rule besides GPUs.
 
         Args:
-            kind: ``teacher, student, measure, analyse, shard, merge, sample, figure, encode, prepare, import, tick`` or
-                ``build``.
+            kind: ``teacher, student, measure, analyse, reference, shard, merge, sample, figure, encode, prepare, import,
+                tick`` or ``build``.
             trials: Number of whole trials that one job measures.
         """
         if self.site is None:
@@ -300,6 +300,8 @@ class Requests:
                 images = preset.trials * preset.protocol(preset.runs[wildcards.run]).num_samples
                 share = (int(wildcards.end) - int(wildcards.begin)) / images
             return share * self._planned("analyse" if kind == "analyse" else "measure", wildcards).gpu_hours
+        if kind == "reference":
+            return self._planned(kind, wildcards).gpu_hours
         if kind in ("encode", "prepare"):
             job = self._planned("archive", wildcards)
             return job.gpu_hours + job.cpu_hours
@@ -313,7 +315,7 @@ class Requests:
             return self._on_a_node(kind, wildcards) * (PROCESS_GB + on_cpu) + job.disk_gb
         if kind == "import":
             return PROCESS_GB + IMPORT_GB * self._planned("import", wildcards).disk_gb
-        measured = kind in ("measure", "analyse", "shard", "merge", "sample", "encode")
+        measured = kind in ("measure", "analyse", "reference", "shard", "merge", "sample", "encode")
         return MEASURE_GB if measured and self.preset.config["device"] != "cpu" else PROCESS_GB
 
     def _planned(self, kind: str, wildcards: Any) -> Job:
@@ -323,6 +325,7 @@ class Requests:
             "student": lambda: f"{preset.results}/students/{wildcards.run}/network.safetensors",
             "measure": lambda: f"{preset.results}/measurements/{wildcards.run}",
             "analyse": lambda: f"{preset.results}/measurements/{_row_of(wildcards.analysis)}",
+            "reference": lambda: f"{preset.results}/references/{'/'.join(wildcards)}.safetensors",
             "import": lambda: f"{preset.results}/checkpoints/{wildcards.checkpoint}/network.safetensors",
             "archive": lambda: str(wildcards.archive),
         }

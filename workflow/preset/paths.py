@@ -47,6 +47,13 @@ class Paths:
         checkpoint = self._teachers[name].get("checkpoint")
         return self.checkpoint(checkpoint) if checkpoint else f"{self.results}/teachers/{name}/network.safetensors"
 
+    def teacher_references(self, run: Run, watched: bool = False) -> dict[str, str]:
+        """Paths of the samples of a row's teacher by key of its protocol's references, all or the watched ones."""
+        protocol = self._rows.protocol(run)
+        used = {key for metric in protocol.watched for key in metric.references}
+        keys = [key for key in protocol.drawn_references() if key in used or not watched]
+        return {key: f"{self.results}/references/{run.teacher}/{protocol.name}/{key}.safetensors" for key in keys}
+
     def tick_teacher(self, name: str) -> str:
         """Path of the network that replaces a teacher while rows are timed."""
         return f"{self.results}/ticks/teachers/{name}/network.safetensors"
@@ -72,6 +79,7 @@ class Paths:
         """Published checkpoints that the preset imports: folder name to asset id, address or path."""
         runs = self._rows.runs.values()
         used = {run.teacher for run in runs if run.trained_here or run.method == "teacher"}
+        used |= {run.teacher for run in runs if self._rows.protocol(run).drawn_references()}
         used |= {run.guide for run in runs}
         named = self._rows.checkpoints
         named += [teacher.get("checkpoint") for name, teacher in self._teachers.items() if name in used]

@@ -159,6 +159,8 @@ def _check_reference(path: str, key: str, source: ReferenceSource, where: str, r
         if source.fixed:
             dataset_spec(str(source.dataset), f"{path}: references.{key}")
         return
+    if source.kind == "teacher":
+        return
     if source.asset is None:
         raise UserError(
             f"{where}: its reference '{key}' is a file that only `sida-eval score --reference` can "
@@ -212,6 +214,12 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
             raise UserError(
                 f"{where}: checkpoint: no such images '{sampler['path']}', and not of the form module:function"
             )
+    if protocol.drawn_references() and run.teacher not in preset.config["teachers"]:
+        near = suggestion(str(run.teacher), preset.config["teachers"])
+        raise UserError(
+            f"{where}: teacher: protocol '{protocol.name}' compares with samples of the row's teacher{near}; "
+            "name a teacher of the preset, or another protocol"
+        )
     dataset = preset.dataset_of(run)
     for key in ("resolution", "channels") if protocol.quantisation == "truncate" else ():
         asked, found = getattr(protocol, key), dataset.get(key)
@@ -231,7 +239,9 @@ def _placeholders(preset: Preset) -> Iterator[Measurement]:
             common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
             common |= {"reference_sha256": "", "network_sha256": "", "value": 1.0 + 0.01 * trial, "code_version": ""}
             for metric in protocol.metrics:
-                identity = protocol.identity(metric.key)
+                # Samples of two teachers are two references, as when they are drawn.
+                drawn = f"samples of {run.teacher}" if metric.reference in protocol.drawn_references() else None
+                identity = protocol.identity(metric.key, drawn)
                 facts = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
                 yield Measurement(**common, **facts, metric=metric.key)  # type: ignore[arg-type]
 

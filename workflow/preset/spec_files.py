@@ -47,6 +47,7 @@ class SpecFiles:
             "teachers": preset.specs.teacher,
             "students": preset.specs.student,
             "measurements": preset.specs.measurement,
+            "references": preset.specs.reference,
             "samples": preset.specs.sample,
             "tables": preset.specs.table,
             "figures": preset.specs.figure,
@@ -63,8 +64,8 @@ class SpecFiles:
         """File of a spec.
 
         Args:
-            stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``, ``experiments``,
-                ``analyses``, ``ticks``, ``tick-teachers``; or ``preset`` for all settings.
+            stage: ``teachers``, ``students``, ``measurements``, ``references``, ``samples``, ``tables``, ``figures``,
+                ``experiments``, ``analyses``, ``ticks``, ``tick-teachers``; or ``preset`` for all settings.
             name: Name of the row (and trial of its samples), teacher or layout.
         """
         path = "/".join([self.folder, stage, *name]) + ".json"
@@ -98,7 +99,7 @@ class SpecFiles:
 
 def _deciding(stage: str, spec: Any) -> Any:
     """A spec without settings that cannot change the result."""
-    if stage not in ("teachers", "students", "measurements", "samples", "analyses"):
+    if stage not in ("teachers", "students", "measurements", "references", "samples", "analyses"):
         return spec
     if stage in ("teachers", "students"):
         spec = {key: value for key, value in spec.items() if key not in EXCLUDED_FROM_DIGEST}

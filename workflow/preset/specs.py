@@ -141,6 +141,8 @@ class Specs:
                 "device": self.config["device"],
             }
             kwargs |= {key: value for key, value in evaluation.items() if key not in _POINTS}
+            if drawn := self.paths.teacher_references(run, watched=True):
+                kwargs["references"] = drawn
             points = {key: value for key, value in evaluation.items() if key in _POINTS}
             evaluation = {**points, "monitor": MONITOR, "kwargs": kwargs}
         source = recipe.get("real_source", "data")
@@ -165,7 +167,9 @@ class Specs:
         """Spec of ``sida-eval measure``: the generator, its sampler, and the protocol."""
         run = self.rows.runs[name]
         sampler = self.rows.sampler_of(run)
+        drawn = self.paths.teacher_references(run)
         return {
+            **({"references": drawn} if drawn else {}),
             "run": name,
             "method": run.method,
             "network": self.paths.network(run),
@@ -174,6 +178,24 @@ class Specs:
             "nfe": nfe(sampler) or run.nfe,
             "dataset": self.rows.dataset_of(run),
             "protocol": self.rows.protocol(run).content(),
+            **self._common(),
+        }
+
+    @functools.cached_property
+    def drawn(self) -> dict[str, str]:
+        """Files of teachers' samples, each with a row that it is made for, by path without folder and ending."""
+        rows = {name: run for name, run in self.rows.runs.items() if name in self.rows.measurable}
+        drawn = [(path, name) for name, run in rows.items() for path in self.paths.teacher_references(run).values()]
+        return {"/".join(Path(path).with_suffix("").parts[-3:]): name for path, name in reversed(drawn)}
+
+    def reference(self, teacher: str, protocol: str, key: str) -> dict[str, Any]:
+        """Spec of ``sida-eval reference`` for samples of a teacher: its network, data set and the protocol."""
+        row = self.rows.runs[self.drawn[f"{teacher}/{protocol}/{key}"]]
+        data = self.config["teachers"][teacher].get("dataset") or self.config["dataset"]
+        return {
+            "network": self.paths.teacher(teacher),
+            "protocol": self.rows.protocol(row).content(),
+            "dataset": self.rows.dataset(data, f"{self.rows.source}: teachers.{teacher}"),
             **self._common(),
         }
 

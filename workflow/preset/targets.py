@@ -205,9 +205,11 @@ class Targets:
 
     def teacher(self, name: str) -> list[str]:
         """Inputs of a teacher's training: data, and the source file of a custom network class."""
-        teacher = self.preset.config["teachers"][name]
-        dataset = self.preset.dataset(teacher.get("dataset") or self.preset.config["dataset"], self.preset.source)
-        return [*self._data(dataset), *_code([teacher["network"]["class"]])]
+        return [*self._teacher_data(name), *_code([self.preset.config["teachers"][name]["network"]["class"]])]
+
+    def _teacher_data(self, name: str) -> list[str]:
+        named = self.preset.config["teachers"][name].get("dataset") or self.preset.config["dataset"]
+        return self._data(self.preset.dataset(named, self.preset.source))
 
     def training(self, run: str) -> dict[str, str | list[str]]:
         """Inputs of a student's training: data, teacher, guide, generators (start, source of images) and downloads."""
@@ -246,7 +248,15 @@ class Targets:
         protocol = self.preset.protocol(self.preset.runs[run])
         named = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
         data = [self.preset.dataset(name, where) for where, name in protocol.fixed_datasets().items()]
-        return [*map(self._asset, self.assets_of(run)), *_code(named), *(p for part in data for p in self._data(part))]
+        drawn = self.preset.paths.teacher_references(self.preset.runs[run]).values()
+        archives = (path for part in data for path in self._data(part))
+        return [*map(self._asset, self.assets_of(run)), *_code(named), *archives, *drawn]
+
+    def drawn(self, reference: str) -> list[str]:
+        """Inputs of a teacher's samples: its network, its data, and the downloads and code of the protocol."""
+        run, teacher = self.preset.specs.drawn[reference], reference.split("/")[0]
+        measuring = [path for path in self._measuring(run) if not path.startswith(f"{self.results}/references/")]
+        return [self.preset.paths.teacher(teacher), *self._teacher_data(teacher), *measuring]
 
     def assets_of(self, name: str) -> list[str]:
         """Registered downloads for measuring a row, besides its network: references, extractors, a decoder."""

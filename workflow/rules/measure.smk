@@ -123,3 +123,32 @@ rule collect_part:
         "{wildcards.name}: collecting its measurements"
     shell:
         "python -m eval collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+# Samples of a teacher as the reference of its students (references of kind `teacher` in a protocol), made once.
+rule teacher_reference:
+    input:
+        lambda wildcards: TARGETS.drawn("/".join(wildcards)),
+    output:
+        f"{RESULTS}/references/{{teacher}}/{{protocol}}/{{reference}}.safetensors",
+    log:
+        f"{RESULTS}/logs/reference-{{teacher}}-{{protocol}}-{{reference}}.log",
+    wildcard_constraints:
+        protocol=any_of(name.split("/")[1] for name in PRESET.specs.drawn),
+        reference=any_of(name.split("/")[2] for name in PRESET.specs.drawn),
+    # Students and measurements wait for it.
+    priority: 3
+    conda:
+        "../../environment.yml"
+    threads: PRESET.config["threads"]
+    resources:
+        **REQUESTS.of("reference"),
+        gpu=ONE_GPU,
+    params:
+        spec=lambda wildcards: SPECS.path("references", *wildcards),
+        digest=lambda wildcards: SPECS.digest("references", *wildcards),
+    message:
+        "reference {wildcards.teacher}: drawing its samples"
+    shell:
+        "python -m workflow.launch {resources.gpu} eval reference --spec {params.spec:q} --key {wildcards.reference:q} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"

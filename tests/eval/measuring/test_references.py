@@ -12,7 +12,7 @@ from eval.commands import main
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
 from eval.measuring.protocol import load_protocol
-from eval.measuring.reference_files import read_batch, read_moments, read_own, write_own
+from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.references import Reference, load_references
 from eval.statistics import FeatureStatistics
 from sida.data import load_dataset
@@ -238,9 +238,10 @@ def test_one_image_is_no_reference(tmp_path, capsys, ddof):
 def test_a_reference_without_features_says_how_to_make_them(tmp_path):
     extractor = get_extractor("digits")
     statistics = FeatureStatistics().update(extractor(load_dataset(DIGITS).images(range(300))))
-    write_own(tmp_path / "r.safetensors", "digits", "d", extractor, statistics)
+    digests = {"digits": extractor.sha256}
+    write_own(tmp_path / "r.safetensors", OwnReference("digits", "d", {"digits": statistics}, {}, digests, 1, False))
     own = read_own(tmp_path / "r.safetensors", {"digits": extractor.sha256})
-    reference = Reference(own.name, own.sha256, {own.extractor: own.moments})
+    reference = Reference(own.name, own.sha256)
     with pytest.raises(UserError, match="--keep-features"):
         reference.features("digits")
     with pytest.raises(UserError, match="other weights"):
