@@ -27,7 +27,17 @@ from eval.claims.evidence import (
     show,
 )
 from eval.claims.model import UNDECIDED, Claim, Finding, Operand, Outcome, Part
-from eval.effects.contrast import Cost, Speedup, crossing, difference, interval_of, pooled_std, seconds_until, speedup
+from eval.effects.contrast import (
+    Cost,
+    Speedup,
+    crossing,
+    difference,
+    interval_of,
+    mean_interval,
+    pooled_std,
+    seconds_until,
+    speedup,
+)
 from eval.results.summary import Estimate
 from eval.results.training_logs import Point, first_at_or_below
 from eval.tables.model import Cell, Column, Row, Table
@@ -148,6 +158,34 @@ def trend(part: Part, evidence: Evidence, where: str) -> Finding:
         f"{plain.text}"
     )
     return Finding(found.outcome, text, {"slope": slope.value, "seeds": len(by_seed)} | plain.numbers)
+
+
+def law(part: Part, evidence: Evidence, where: str) -> Finding:
+    """LAW: a metric is a power of the teacher's, by least squares of logarithms over teachers for each training seed."""
+    names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
+    teachers = {run.teacher: name for name, run in evidence.runs.items() if run.method == "teacher"}
+    by_seed: dict[int, dict[str, str]] = {}
+    for name in names:
+        by_seed.setdefault(evidence.runs[name].seed or 0, {})[evidence.teacher(name)] = name
+    common = sorted(set.intersection(*(set(found) for found in by_seed.values())) & {*teachers})
+    if len(by_seed) < part.seeds or len(common) < 3:
+        raise NotMeasuredError(f"{len(by_seed)} training seeds with {len(common)} common measured teachers")
+    level = {name: math.log(evidence.value(Operand(run=name), name, part.metric)) for name in teachers.values()}
+    places = [level[teachers[teacher]] for teacher in common]
+    if min(places) == max(places):
+        raise NotMeasuredError(f"teachers with equal {part.metric}")
+    exponents = []
+    for runs in by_seed.values():
+        heights = [math.log(evidence.value(operand_a(part), runs[teacher], part.metric)) for teacher in common]
+        exponents.append(statistics.linear_regression(places, heights).slope)
+    exponent = mean_interval({"": exponents})
+    found = decide_range(exponent, part.low, part.high)
+    text = (
+        f"{part.metric} of {evidence.label(names[0]).partition(',')[0]} as a power of its teacher's over {len(common)} "
+        f"teachers: exponent {show(Estimate.of(exponents))} over {len(by_seed)} training seeds, {found.text}, claimed "
+        f"{part.low:g} to {part.high:g}"
+    )
+    return Finding(found.outcome, text, {"exponent": exponent.value, "seeds": len(by_seed)} | found.numbers)
 
 
 def shape(part: Part, evidence: Evidence, where: str) -> Finding:

@@ -58,6 +58,9 @@ RULES = {
     "factor, and the curve lies below its start at its end (or from the stated number of images on) by a 95 % interval",
     "TREND": "a metric rises (or falls) with a column of the sheet: the 95 % interval of the least-squares slopes of "
     f"three or more training seeds ({_BLOCKS}) excludes 0",
+    "LAW": "a metric of students is a power of that of their teachers: the 95 % interval over three or more training "
+    "seeds of the exponent (least squares of logarithms over three or more teachers) lies in the given range; "
+    "contradicted where it lies outside as a whole",
     "SHAPE": "a curve falls, from its first evaluation of a trained network to its lowest, as a straight line of its "
     "logarithm against images (exponential) or against their logarithm (power): by 95 % intervals over the training "
     f"seeds ({_BLOCKS}) R² reaches the least value and exceeds that of the other form",
@@ -122,8 +125,8 @@ class Part:
         b: The generator or number that A is compared with; for LTQ a published number alone.
         factor: SPEED, COST: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the
             lowest value; REACHES: multiple of the level.
-        low: RATIO, FACT: least value; SHAPE: least R².
-        high: RATIO, FACT: largest value; DIVERGES: multiple of B's end.
+        low: RATIO, FACT, LAW: least value; SHAPE: least R².
+        high: RATIO, FACT, LAW: largest value; DIVERGES: multiple of B's end.
         level: SPEED, COST, REACHES: a run's measured mean or a published number; for SPEED and COST B's own minimum by
             default.
         quantity: RATIO: ``img_per_s``, ``seconds_per_kimg``, ``memory_mb``, ``memory_reserved_mb`` or
@@ -143,12 +146,12 @@ class Part:
         across: Why A and B may be compared although their values are of other identities (protocol, images, reference);
             the evidence then names both. Without it such values are not compared.
         equal_budget: LT, TRAIN: A and B must have been trained on equally many images (to one percent: the last batch).
-        seeds: TRAIN, FACT, COST, DIVERGES, STABLE, TREND, SPREAD, SHAPE, RATIO (of conditions): least number of
+        seeds: TRAIN, FACT, COST, DIVERGES, STABLE, TREND, LAW, SPREAD, SHAPE, RATIO (of conditions): least number of
             training seeds.
     """
 
     rule: Literal[
-        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "COST", "REACHES", "DIVERGES", "STABLE", "TREND", "SHAPE", "SPREAD",
+        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "COST", "REACHES", "DIVERGES", "STABLE", "TREND", "LAW", "SHAPE", "SPREAD",
         "RATIO", "NEAR", "FACT", "NONE",
     ]  # fmt: skip
     metric: str = "fid"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.claims.analyses import fact
-from eval.claims.curves import cost, diverges, reaches, shape, speed, spread, stable, trend
+from eval.claims.curves import cost, diverges, law, reaches, shape, speed, spread, stable, trend
 from eval.claims.evidence import (
     TRIALS,
     Evidence,
@@ -262,6 +262,7 @@ _RULES: dict[str, Callable[[Part, Evidence, str], Finding]] = {
     "SHAPE": shape,
     "STABLE": stable,
     "TREND": trend,
+    "LAW": law,
     "SPREAD": spread,
     "RATIO": ratio,
     "NEAR": near,

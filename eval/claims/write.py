@@ -46,6 +46,7 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
         "gain": metric,
         "ratio": ratio,
         "slope": f"slope of {part.metric}",
+        "exponent": f"exponent of {part.metric}",
         "rise": f"end over lowest {part.metric}",
     }
     named |= {"fit": f"R² of {part.metric}", "ahead": f"lead in R² of {part.metric}"}
@@ -130,7 +131,7 @@ CHANCE = "†"
 _EXPLANATION = (
     "Every verdict is computed by a rule from measurements with their uncertainty. Rules over evaluation trials (LT, "
     "LTQ, EQ) speak about these generators; statements about training need several training seeds (TRAIN, DIVERGES, "
-    "STABLE, TREND, SPREAD)."
+    "STABLE, TREND, LAW, SPREAD)."
 )
 
 
