@@ -161,7 +161,7 @@ def trend(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 def law(part: Part, evidence: Evidence, where: str) -> Finding:
-    """LAW: a metric is a power of the teacher's, by least squares of logarithms over teachers for each training seed."""
+    """LAW: a metric is a power of the teacher's, by least squares of logarithms for each training seed."""
     names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
     teachers = {run.teacher: name for name, run in evidence.runs.items() if run.method == "teacher"}
     by_seed: dict[int, dict[str, str]] = {}
@@ -181,9 +181,9 @@ def law(part: Part, evidence: Evidence, where: str) -> Finding:
     exponent = mean_interval({"": exponents})
     found = decide_range(exponent, part.low, part.high)
     text = (
-        f"{part.metric} of {evidence.label(names[0]).partition(',')[0]} as a power of its teacher's over {len(common)} "
-        f"teachers: exponent {show(Estimate.of(exponents))} over {len(by_seed)} training seeds, {found.text}, claimed "
-        f"{part.low:g} to {part.high:g}"
+        f"{part.metric} of {evidence.label(names[0]).partition(',')[0]} as a power of its teacher's over "
+        f"{len(common)} teachers: exponent {show(Estimate.of(exponents))} over {len(by_seed)} training seeds, "
+        f"{found.text}, claimed {part.low:g} to {part.high:g}"
     )
     return Finding(found.outcome, text, {"exponent": exponent.value, "seeds": len(by_seed)} | found.numbers)
 

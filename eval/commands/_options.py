@@ -75,7 +75,7 @@ def check_output(path: str | None, option: str, suffix: str | None = None) -> No
 
 
 def extraction_arguments(parser: argparse.ArgumentParser, sampled: bool = False) -> None:
-    """Adds the options of verbs that run one extractor over a set of images, or (``sampled``) draw a teacher's samples."""
+    """Adds the options of verbs that run one extractor over a set of images, or draw a teacher's (``sampled``)."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
     what.add_argument(

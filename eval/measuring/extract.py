@@ -185,7 +185,7 @@ def _sampling(spec: Mapping[str, Any], key: str) -> tuple[Measurer, dict[str, Ex
             f"{suggestion(key, protocol.drawn_references())}"
         )
     used = protocol.part([metric.key for metric in protocol.metrics if key in metric.references])
-    used = dataclasses.replace(used, num_samples=source.num_images, trials=1, seed0=TEACHER_SEED0)
+    used = dataclasses.replace(used, num_samples=int(source.sampled["num_images"]), trials=1, seed0=TEACHER_SEED0)
     names = {"run": "teacher", "method": "teacher", "sampler": source.sampler}
     measurer = Measurer({**spec, **names, "protocol": used.content()})
     return measurer, make_extractors(used.extractors(), measurer.spec.device, measurer.spec.extractors)

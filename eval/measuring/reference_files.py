@@ -134,7 +134,7 @@ class OwnReference:
 
 def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
     """Writes a reference as safetensors, atomically."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, statistics in reference.statistics.items():
         tensors |= {f"statistics/{name}/{key}": value for key, value in statistics.tensors().items()}
     tensors |= {f"features/{name}": rows for name, rows in reference.features.items()}

@@ -136,8 +136,11 @@ def _load(
     if path.suffix == ".safetensors":
         own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
         _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
-        found = {name: (sums.mean, sums.cov, sums.count) for name, sums in own.statistics.items() if name in moments}
-        return Reference(own.name, own.sha256, found, own.features)
+        found = Reference(own.name, own.sha256, {}, own.features)
+        for name in moments:
+            sums = own.statistics[name]
+            found._moments[name] = (sums.mean, sums.cov, sums.count)
+        return found
     reference = Reference(path.name, digest)
     if moments:
         mean, cov = read_moments(path, source.entry)

@@ -176,8 +176,8 @@ class Requests:
         """Resources of a rule besides GPUs.
 
         Args:
-            kind: ``teacher, student, measure, analyse, reference, shard, merge, sample, figure, encode, prepare, import,
-                tick`` or ``build``.
+            kind: ``teacher, student, measure, analyse, reference, shard, merge, sample, figure, encode, prepare,
+                import, tick`` or ``build``.
             trials: Number of whole trials that one job measures.
         """
         if self.site is None:

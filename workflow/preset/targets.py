@@ -223,7 +223,7 @@ class Targets:
             "guide": self.preset.paths.guide(row) or [],
             "generators": [path for path in parents if path],
             "method": [*map(self._asset, self.training_assets(run)), *_code([row.method])],
-            "measuring": self._measuring(run) if evaluated else [],
+            "measuring": self._measuring(run, watched=True) if evaluated else [],
         }
 
     def analysed(self, run: str = "") -> list[str]:
@@ -243,12 +243,15 @@ class Targets:
         data = self._data(self.preset.dataset_of(row)) if opened else []
         return [*(path for path in files if path), *data, *self._measuring(run)]
 
-    def _measuring(self, run: str) -> list[str]:
-        """Downloads and archives of a row's protocol, and source files of custom metric kinds and extractors."""
+    def _measuring(self, run: str, watched: bool = False) -> list[str]:
+        """Downloads, archives and teacher's samples of a row's protocol, and files of its custom kinds and extractors.
+
+        ``watched``: with the samples that evaluations during training use, in place of all.
+        """
         protocol = self.preset.protocol(self.preset.runs[run])
         named = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
         data = [self.preset.dataset(name, where) for where, name in protocol.fixed_datasets().items()]
-        drawn = self.preset.paths.teacher_references(self.preset.runs[run]).values()
+        drawn = self.preset.paths.teacher_references(self.preset.runs[run], watched).values()
         archives = (path for part in data for path in self._data(part))
         return [*map(self._asset, self.assets_of(run)), *_code(named), *archives, *drawn]
 

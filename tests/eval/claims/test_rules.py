@@ -426,6 +426,29 @@ def test_trend_is_judged_seed_by_seed():
     assert outcome(by_alpha(rising[:2]), **part) == "not decided here"
 
 
+def test_a_power_of_the_teachers_distance_is_judged_by_its_exponent():
+    def students(exponent):
+        rows, sheet = [], {}
+        for teacher in (4.0, 8.0, 16.0, 30.0):
+            name = f"t{teacher:g}"
+            rows.append(lines(name, spread(teacher, 0.01)))
+            sheet[name] = Run(run=name, label=name, method="teacher", sampler="x", teacher=name)
+            for seed in range(3):
+                mean = 2 * teacher ** (exponent + seed / 100)
+                rows.append(lines(f"{name}-s{seed}", spread(mean, 0.01)))
+                sheet[f"{name}-s{seed}"] = Run(
+                    run=f"{name}-s{seed}", label="s", method="sid", sampler="x", recipe="x", seed=seed, teacher=name
+                )
+        return Evidence(Measurements([line for row in rows for line in row], "m.csv"), sheet, PUBLISHED, None)
+
+    part = {"rule": "LAW", "metric": "fd", "low": 0.8, "high": 1.2, "a": Operand(where={"recipe": "x"})}
+    assert outcome(students(1.0), **part) == "supported"
+    assert outcome(students(0.5), **part) == "contradicted"
+    assert outcome(students(0.8), **part) == "not decided here"
+    few = {**part, "a": Operand(where={"recipe": "x", "seed": [0, 1]})}
+    assert outcome(students(1.0), **few) == "not decided here"
+
+
 def test_spread_over_a_column_is_compared():
     narrow, wide = ([{a: 6 + seed / 100 + k * a for a in (0.5, 0.75, 1.0)} for seed in range(3)] for k in (0.1, 2.0))
     one, other = by_alpha(narrow, "x"), by_alpha(wide, "y")

@@ -133,7 +133,6 @@ def test_a_training_watches_what_the_protocol_says():
         ({"metrics": [{k: v for k, v in COPIES.items() if k != "reference"}]}, "'memorisation' needs one"),
         ({"metrics": [COPIES | {"statistic": "share_"}]}, "statistic: must be one of share, ratio, tail"),
         ({"watch": ["fdd"]}, "watch: no metric 'fdd' .did you mean 'fd'"),
-        ({"watch": ["fd", "copies"]}, "watch: 'copies' keeps features"),
         ({"watch": ["fd_heldout"]}, "watch: must have 'fd', by which a training chooses"),
         ({"references": {"train": {"kind": "dataset", "fixed": True}}}, "fixed: is for a reference of kind 'dataset'"),
     ],
