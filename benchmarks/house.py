@@ -41,7 +41,7 @@ FLOORS = {
         ("report",),
         ("commands",),
     ),
-    "workflow": (("archive", "cli", "preset"), ("planning",), ("docs", "launch"), ("commands",)),
+    "workflow": (("archive", "cli", "preset"), ("planning", "tuning"), ("docs", "launch"), ("commands",)),
 }
 
 

@@ -20,6 +20,7 @@ _OURS = (
     "presets",
     "rates",
     "run",
+    "tune",
     "verify",
 )
 _OURS_IN_EVAL = ("completion", "docs", "power", "show", "table")

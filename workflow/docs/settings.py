@@ -39,6 +39,7 @@ from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, Teache
 from workflow.docs.words import block
 from workflow.planning.requests import Site
 from workflow.preset.files import PresetSettings, TeacherEntry
+from workflow.tuning import Axis, Rung, Space, TunedMethod
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),
@@ -221,6 +222,10 @@ SETTINGS: dict[str, type] = {
     "cd-options": CDOptions,
     "evaluation": RecipeEvaluation,
     "analysis": AnalysisEntry,
+    "space": Space,
+    "tuned-method": TunedMethod,
+    "axis": Axis,
+    "rung": Rung,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
     "dataset": DatasetEntry,
