@@ -61,12 +61,12 @@ rule all:
 # Not called by dry runs, nor by the Snakemakes that Snakemake starts for its jobs. One workflow at a time works in a
 # preset's folder; files of specs are written only where they say something new.
 onstart:
-    begin()
+    START.begin()
 
 
 onsuccess:
-    show_summary()
+    START.show_summary()
 
 
 onerror:
-    explain_failure()
+    print("stopped before the end; finished work is kept: run the same command again to continue", file=sys.stderr)

@@ -41,7 +41,12 @@ FLOORS = {
         ("report",),
         ("commands",),
     ),
-    "workflow": (("archive", "cli", "preset"), ("planning", "tuning"), ("docs", "launch"), ("commands",)),
+    "workflow": (
+        ("archive", "cli", "preset", "snakemake_patches"),
+        ("checks", "planning", "tuning"),
+        ("docs", "launch", "start"),
+        ("commands",),
+    ),
 }
 
 

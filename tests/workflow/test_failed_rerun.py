@@ -9,7 +9,7 @@ import yaml
 
 from tests.workflow.small import outcome, small
 from tests.workflow.workspace import Workspace
-from workflow.preset.start import remark
+from workflow.snakemake_patches import remark, unknown_functions
 
 GENERATOR = """import numpy as np
 
@@ -99,3 +99,7 @@ def test_an_old_student_is_not_shown_after_a_training_that_fails(tmp_path):
 def test_what_is_said_of_missing_files():
     assert remark(["a.json"]).startswith("a.json: missing")
     assert remark(["a", "b", "c"]).startswith("a and 2 other files: missing")
+
+
+def test_the_replaced_functions_of_snakemake_are_known():
+    assert unknown_functions() == []

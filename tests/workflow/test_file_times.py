@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tests.workflow.workspace import Workspace
+from workflow.checks import fix_times
 from workflow.preset.spec_files import content_digest
-from workflow.preset.start import fix_times
 
 DAY = 86_400
 

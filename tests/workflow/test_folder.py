@@ -15,7 +15,8 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.disks import make_read_only, small_disk
 from tests.workflow.workspace import forked_snakemake
-from workflow.preset.start import PresetLock, check_folder, closed_results
+from workflow.checks import check_folder, closed_results
+from workflow.start import PresetLock
 
 DEMO = ROOT / "studies/demo/preset.yaml"
 

@@ -18,8 +18,8 @@ import pytest
 from sida.errors import UserError
 from tests.training.toy import fork, wait
 from tests.workflow.workspace import Workspace
-from workflow.preset import start
-from workflow.preset.start import PresetLock, read_holder
+from workflow import start
+from workflow.start import PresetLock, read_holder
 
 COMMAND = ["snakemake", "--cores", "2"]
 ELSEWHERE = {"token": "t", "machine": "another", "host": "node7", "pid": 12, "since": "then", "command": "snakemake -n"}

@@ -24,11 +24,11 @@ from sida.methods import find_method
 from sida.training.evaluation import Evaluation, evaluation_facts
 from tests.eval.metric_networks import write_inception
 from tests.workflow.workspace import Workspace, forked_snakemake
+from workflow.checks import check_profile
 from workflow.cli import eval_main, sida_main
 from workflow.planning.requests import load_site
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
-from workflow.preset.start import check_profile
 
 EVIL = "import pathlib\npathlib.Path('was-here').touch()\n\n\ndef sample(seeds):\n    raise SystemExit\n"
 ROW = {"run": "mine", "label": "Mine", "method": "external", "checkpoint": "evil:sample"}

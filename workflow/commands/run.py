@@ -67,10 +67,10 @@ def _parse(parse: Any, words: Sequence[str], namespace: Any = None) -> tuple[arg
 def run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
     from sida.config.resources import CHECKOUT, ROOT
+    from workflow.checks import check_folder, check_profile, check_records, check_scheduler
     from workflow.commands.plan import make_jobs
     from workflow.planning.plan import make_plan
     from workflow.preset.files import preset_files
-    from workflow.preset.start import check_folder, check_profile, check_records, check_scheduler
 
     if not CHECKOUT:
         raise UserError("sida run: the workflow runs from a checkout; clone the repository and run `make setup` there")

@@ -39,7 +39,7 @@ rule index:
         experiments_digest=content_digest(PRESET.config["experiments"]),
         own=["--own", str(PRESET.own[0])],
         experiments=experiments_option,
-        again=shlex.join(restart_command("--cores", "2")),
+        again=shlex.join(START.command("--cores", "2")),
     message:
         "index: everything on one page"
     shell:
@@ -85,7 +85,7 @@ rule manifest:
         results=lambda wildcards, output: os.path.dirname(output[0]),
         spec=SPECS.path("preset"),
         digest=SPECS.digest("preset"),
-        again=shlex.join(restart_command()),
+        again=shlex.join(START.command()),
     message:
         "manifest: hashing every artefact"
     shell:

@@ -1,0 +1,186 @@
+"""Checks before a workflow starts: working folder, Snakemake's profile and records, settings files, file times."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import itertools
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sida.config.plugins import ALLOW, check_code_path
+from sida.config.resources import CHECKOUT, ROOT
+from sida.config.settings import load_spec, load_yaml
+from sida.errors import UserError
+from sida.files.text_files import read_ordinary
+from sida.progress import say
+from workflow.preset.files import find_preset
+
+#: Largest difference in seconds between clocks of machines with a common disk.
+SLACK = 60.0
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that Snakemake can write its records in a folder (else Snakemake ends in a traceback).
+
+    Raises:
+        UserError: The folder, or ``.snakemake`` in it, cannot be written.
+    """
+    records = folder / ".snakemake"
+    place = records if records.exists() else folder
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{place}: cannot be written, and Snakemake keeps its records there; start it in a writable folder: "
+            "snakemake -s CHECKOUT/Snakefile --configfile FILE"
+        )
+
+
+def check_profile(arguments: Sequence[str], option: str = "--workflow-profile") -> None:
+    """Refuses a profile of the current folder without permission: a profile contains commands that start jobs.
+
+    Args:
+        arguments: Arguments of the user; a profile that they name, or ``none``, is the user's choice.
+        option: Option that names a profile, for errors.
+
+    Raises:
+        UserError: There is such a profile.
+    """
+    # Folders that Snakemake searches, in its order.
+    path = next((path for path in map(Path, ("default", "profiles/default")) if path.exists()), None)
+    ours = (ROOT / "profiles/default").resolve()
+    if path is None or path.resolve() == ours or any(word.startswith("--workflow-p") for word in arguments):
+        return
+    remedy = f"type {option} {path}, else {option} {ours if ours.is_dir() else 'none'}"
+    check_code_path(path, "a profile of Snakemake, which says what it runs", remedy)
+
+
+def check_records(folder: Path) -> None:
+    """Refuses ``.snakemake`` without permission, unless this user's `sida run` made it in this folder.
+
+    Snakemake imports modules below it as it starts, and builds objects from its records. A mark in it proves who made
+    it: only this user has the key behind the mark.
+
+    Raises:
+        UserError: The records are of other origin.
+    """
+    if CHECKOUT and folder.samefile(ROOT):
+        # The checkout's own records are as trusted as its code.
+        return
+    records = folder / ".snakemake"
+    mark, ours = records / "owner", _mark(records)
+    if os.path.lexists(records):
+        with contextlib.suppress(UserError):
+            if ours and hmac.compare_digest(read_ordinary(mark, "", 1 << 10, "", ""), ours):
+                return
+        kind = "a folder of Snakemake's records that `sida run` did not make here, and Snakemake runs code in it"
+        check_code_path(records, kind, f"set {ALLOW}={records.resolve()}, else remove the folder")
+    records.mkdir(exist_ok=True)
+    if ours:
+        mark.unlink(missing_ok=True)
+        mark.write_bytes(ours)
+
+
+def _mark(records: Path) -> bytes | None:
+    """The mark that only this user can make for a folder; None where this user has no home to keep a key."""
+    key = Path(os.path.expanduser("~"), ".config/sida/owner.key")
+    try:
+        key.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), open(key, "xb", opener=_private) as stream:
+            stream.write(secrets.token_bytes(32))
+        secret = read_ordinary(key, str(key), 1 << 10, "remove it", "remove it")
+    except (OSError, UserError):
+        return None
+    return hmac.new(secret, os.fsencode(records.resolve()), "sha256").hexdigest().encode() if secret else None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def check_scheduler(profile: Path) -> None:
+    """Refuses a profile of SLURM on a machine without SLURM, where each job fails after a minute.
+
+    Raises:
+        UserError: The profile's executor is ``slurm``, and there is no ``sbatch``.
+    """
+    path = profile / "config.yaml"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if re.search(r"(?m)^executor:\s*slurm\b", text) and shutil.which("sbatch") is None:
+        remedy = "start it on a login node of the cluster, or leave the profile out to run jobs on this machine"
+        raise UserError(f"{profile}: needs SLURM, and there is no sbatch on this machine; {remedy}")
+
+
+def check_command(profile: str | None = None) -> None:
+    """Ends Snakemake with one line if a file of ``--configfile`` or the scheduler is missing.
+
+    Args:
+        profile: Name of the profile that calls this function, if jobs go to a scheduler.
+    """
+    words = sys.argv[1:]
+    if profile is not None and not {"-n", "--dry-run", "--dryrun", "--unlock", "--lint", "--executor", "-e"} & {*words}:
+        try:
+            check_scheduler(ROOT / "profiles" / profile)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+    starts = [n for n, word in enumerate(words) if word in ("--configfile", "--configfiles")]
+    for start in starts:
+        for word in itertools.takewhile(lambda word: not word.startswith("-"), words[start + 1 :]):
+            if not Path(word).is_file():
+                try:
+                    fault = f"--configfile {word}: no such file; this preset is {find_preset(word, '--configfile')}"
+                except UserError as error:
+                    fault = str(error)
+                    if word != words[start + 1]:
+                        fault = f"--configfile: takes '{word}' as a file; put -- before targets: -- {word}"
+                print(f"error: {fault}", file=sys.stderr)
+                sys.exit(1)
+
+
+def closed_results(folder: str | Path) -> str | None:
+    """Remark on a read-only results folder; None for a writable or missing folder.
+
+    This is no fault: finished products can be shown. Otherwise Snakemake reports its outputs as protected.
+    """
+    if not os.path.isdir(folder) or os.access(folder, os.W_OK | os.X_OK):
+        return None
+    return f"{folder}: is read-only, so nothing can be made there; start in a writable folder to make more"
+
+
+def check_files(paths: Iterable[str]) -> None:
+    """Checks the files of ``--configfile`` with the checks of other commands.
+
+    Raises:
+        UserError: The first fault, with its file.
+    """
+    for path in paths:
+        # Snakemake also accepts JSON under any name; the YAML reader accepts most of it.
+        (load_spec if Path(path).suffix == ".json" else load_yaml)(path)
+
+
+def fix_times(folder: str | os.PathLike[str], clock: str | os.PathLike[str]) -> int:
+    """Sets file times in the future to the current time and reports them; returns the number of files and folders.
+
+    Args:
+        folder: ``results/<preset>``; links are not followed.
+        clock: A file in it that was written just now, which gives the time of the disk.
+    """
+    latest = os.stat(clock).st_mtime + SLACK
+    count = 0
+    # Folders after their content, since some folders are products.
+    for parent, folders, files in os.walk(folder, topdown=False):
+        for name in (*files, *folders):
+            path = Path(parent, name)
+            # The file was removed, or belongs to another user.
+            with contextlib.suppress(OSError):
+                if path.lstat().st_mtime > latest:
+                    os.utime(path, follow_symlinks=False)
+                    count += 1
+    if count:
+        say(f"{os.fspath(folder)}: {count:,} files were dated in the future; they are dated now (was a clock wrong?)")
+    return count

@@ -1,0 +1,372 @@
+"""Starts a workflow in the process of Snakemake: environment of jobs, preset, lines on the screen, lock of the results.
+
+``flock`` decides between processes of one machine, and of machines with a common file system that supports it. For
+other file systems the lock file names its holder, and the holder touches the file every few seconds. A workflow that
+finds the name of another machine watches the file for such a sign of life. Clocks of machines are never compared.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import datetime
+import functools
+import json
+import logging
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from snakemake.logging import get_event, logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from eval.report.paper import missing_latex
+from sida.assets import check_pinned_code, find_asset, load_registry
+from sida.assets.transport import check_reachable
+from sida.errors import UserError
+from sida.files.atomic import try_lock
+from sida.progress import say
+from workflow.checks import check_files, check_folder, check_profile, closed_results, fix_times
+from workflow.planning.costs import check_card
+from workflow.planning.requests import Requests, allow_attempts, load_site
+from workflow.planning.watch import RunProgress, Stopwatch, watch
+from workflow.preset import Preset
+from workflow.preset.files import read_preset
+from workflow.preset.rehearsal import check_preset, unshown_remark
+from workflow.preset.spec_files import SpecFiles
+from workflow.preset.targets import Targets
+from workflow.snakemake_patches import patch
+
+#: Lines of Snakemake that are not shown: jobs print their own progress and errors.
+CHATTER = ("Select jobs to execute", "Execute ", "RuleException:\nCalledProcessError")
+#: Rules whose files are identified by their hashes, and which several presets share.
+SHARED = ("fetch", "prepare_data", "encode_data")
+
+
+class Start:
+    """Changes this process for a workflow, reads the preset, and makes the objects that rules use.
+
+    Ends the process with one line if a file is faulty.
+
+    Attributes:
+        preset: The checked preset.
+        results: Its folder, ``results/<preset>``.
+        targets: Files of rows and products.
+        specs: Specs of jobs.
+        requests: Requests of jobs to a scheduler.
+        import_path: ``PYTHONPATH`` of jobs.
+        one_gpu: Number of GPUs of a job of sampling or measuring: 1, or 0 for a preset without GPUs.
+
+    Args:
+        workflow: Snakemake's workflow.
+        config: Settings of Snakemake's files and command line.
+    """
+
+    def __init__(self, workflow: Any, config: dict[str, Any]) -> None:
+        self._workflow = workflow
+        # A profile may claim to be a job, but only jobs have this variable of their workflow.
+        self._job = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
+        self._share_environment()
+        try:
+            self._read(config)
+        except UserError as error:
+            _end(error)
+        self._watch_lines()
+        self._place_jobs()
+        self._lock = PresetLock(self.results, sys.argv)
+        self.targets = Targets(self.preset, self._paper())
+        self.specs = SpecFiles(self.preset)
+        self.requests = Requests(self.preset, self._site, inside=workflow.remote_exec)
+        self.one_gpu = min(1, self.preset.config["gpus"])
+        self._remark()
+        patch(self.preset.source, self.results, functools.cache(self.targets.short), SHARED)
+
+    def command(self, *options: str) -> list[str]:
+        """Command, as words, that starts this workflow again with these options and the current settings."""
+        # In the checkout Snakemake finds the Snakefile without an option.
+        snakefile = os.path.relpath(self._workflow.main_snakefile)
+        place = [] if snakefile == "Snakefile" else ["-s", snakefile]
+        changed = [str(word) for word in self._workflow.config_settings.config_args or []]
+        settings = ["--configfile", *self._files, *(["--config", *changed] if changed else [])]
+        return ["snakemake", *place, *options, *settings]
+
+    def begin(self) -> None:
+        """Takes the preset's lock, writes the specs and sets retries; ends a second workflow with one line.
+
+        Names the trainings that are planned beyond the memory of their card.
+        """
+        jobs = list(self._workflow.dag.needrun_jobs())
+        try:
+            for asset in {job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch"}:
+                check_pinned_code(find_asset(load_registry(), asset))
+            check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
+            if self._site is None and any(job.resources.get("gpu") for job in jobs):
+                check_card(self.preset.config["device"], self.preset.source)
+            self._lock.take()
+            fix_times(self.results, self._lock.path)
+            self.specs.write()
+        except UserError as error:
+            _end(error)
+        if warning := self.requests.too_large(jobs):
+            print(warning, file=sys.stderr)
+        if self._site is not None:
+            # Jobs that resume after the time limit, with the useful number of attempts: any, or the number of trials.
+            resumable: dict[str, int | None] = dict.fromkeys(["train_teacher", "distill", "distill_parent"])
+            for first, last, _ in self.targets.measure_jobs():
+                resumable[f"measure_{first}_{last}"] = last - first + 1
+            for line in allow_attempts(self._workflow, resumable):
+                print(line, file=sys.stderr)
+
+    def show_summary(self) -> None:
+        """Prints the main table, paths of results and the use of time; never fails a finished run."""
+        if os.path.isdir(f"{self.results}/tables"):
+            subprocess.run([sys.executable, "-m", "eval", "show", self.results], check=False)
+        # Runs with a scheduler have jobs instead of cores, and `workflow.cores` would stop them.
+        cores = self._workflow.resource_settings.cores or os.cpu_count() or 1
+        print(f"time      {self._stopwatch.summary(cores)}", file=sys.stderr)
+
+    def _share_environment(self) -> None:
+        """Sets variables that all jobs inherit, also on other machines.
+
+        The user's permission for code from outside is one (:mod:`sida.config.plugins`); presets give no permission.
+        """
+        os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
+        # Each download is hashed once per run, when it is first used (sida/assets/fetch.py).
+        if not self._job:
+            os.environ["SIDA_RUN_STARTED"] = str(time.time())
+        # Jobs import the packages of this checkout, and code of the working folder only if it is allowed.
+        self.import_path = os.pathsep.join([*filter(None, [os.getenv("PYTHONPATH")]), str(self._workflow.basedir)])
+        # They use the interpreter of Snakemake, even if its environment is not activated.
+        programs = os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")])
+        os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=self.import_path, PATH=programs)
+
+    def _read(self, config: dict[str, Any]) -> None:
+        """Reads and checks the preset and the profile."""
+        if not self._job:
+            check_profile(sys.argv)
+        check_folder(Path.cwd())
+        self._files = [os.path.relpath(path) for path in self._workflow.configfiles]
+        check_files(self._files)
+        # The last file takes precedence, as in Snakemake.
+        self._settings, source, self._folders = read_preset(self._files, config)
+        self.preset = Preset(self._settings, source, self._folders)
+        self.results = self.preset.results
+        check_preset(self.preset)
+        # Profiles of schedulers have a time limit for jobs; each job then requests its planned time.
+        limited = "runtime" in (self._workflow.resource_settings.default_resources or {})
+        self._site = load_site(self.preset.own) if limited else None
+
+    def _place_jobs(self) -> None:
+        """Distributes the given number of GPUs among jobs of this machine; a scheduler does that itself."""
+        if self._site is not None:
+            os.environ.pop("SIDA_GPUS", None)
+        elif self._workflow.is_main_process and (shared := self._workflow.global_resources.get("gpu")):
+            os.environ.setdefault("SIDA_GPUS", str(shared.value))
+
+    def _paper(self) -> bool:
+        """Whether the paper is made: a preset without it, and a machine without LaTeX, leave it out."""
+        missing = missing_latex() if self.preset.config["paper"] else None
+        if missing:
+            print(f"{self.results}/paper.pdf is left out: {missing}", file=sys.stderr)
+        return bool(self.preset.config["paper"]) and not missing
+
+    def _remark(self) -> None:
+        """Prints what the preset names and this run does not make."""
+        for run, asset in self.preset.left_out.items():
+            print(
+                f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)", file=sys.stderr
+            )
+        if self._workflow.is_main_process:
+            for line in filter(None, (closed_results(self.results), unshown_remark(self.targets))):
+                print(line, file=sys.stderr)
+
+    def _watch_lines(self) -> None:
+        """Records the start and end of jobs; of Snakemake's lines only the count of steps is shown, with its share."""
+        self._stopwatch = Stopwatch()
+        self._progress: RunProgress | None = None
+        logger.addFilter(self._record)
+
+    def _record(self, record: logging.LogRecord) -> bool:
+        """Records an event (the stage of a job is its rule's file); returns whether Snakemake prints the line."""
+        event, given = get_event(record), vars(record)
+        if event == LogEvent.JOB_STARTED and self._progress is None and not self._job:
+            jobs = [job for job in self._workflow.dag.needrun_jobs() if job.shellcmd]
+            outputs = {str(job.jobid): [str(path) for path in job.output] for job in jobs}
+            folders = [str(folder) for folder in self._folders]
+            facts = {"config": self._settings, "source": self.preset.source, "folders": folders, "outputs": outputs}
+            self._progress = watch(facts)
+        elif event == LogEvent.JOB_INFO and given["shellcmd"]:
+            stage = Path(self._workflow.get_rule(given["rule_name"]).snakefile).stem
+            self._stopwatch.started(given["jobid"], stage, given["threads"])
+            if self._progress:
+                name = given["rule_msg"] or given["rule_name"]
+                self._progress.started(given["jobid"], name, "".join(given["log"][:1]))
+        elif event in (LogEvent.JOB_FINISHED, LogEvent.JOB_ERROR):
+            number = given["job_id" if event == LogEvent.JOB_FINISHED else "jobid"]
+            self._stopwatch.ended(number)
+            if self._progress:
+                self._progress.ended(number, failed=event == LogEvent.JOB_ERROR)
+        elif event == LogEvent.PROGRESS and self._progress:
+            given |= {"event": None, "msg": self._progress.line(given["done"], given["total"])}
+        return event != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
+
+
+def _end(error: UserError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+NAME = ".workflow.lock"
+#: Seconds between two signs of life, and seconds of watching for those of another machine.
+BEAT, PATIENCE = 10.0, 60.0
+
+
+class PresetLock:
+    """The lock of ``results/<preset>``: taken once, held until the process ends for any reason.
+
+    Args:
+        folder: The preset's results; made when missing.
+        command: Command of the holder, as words.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], command: list[str]) -> None:
+        self.folder, self.path = Path(folder), Path(folder) / NAME
+        self._token = secrets.token_hex(8)
+        self._record = {"token": self._token, "machine": machine(), "host": socket.gethostname(), "pid": os.getpid()}
+        self._record |= {"since": _now(), "command": shlex.join(command)}
+        self._file: int | None = None
+        self._ended = threading.Event()
+        self._signs = threading.Thread(target=self._live, daemon=True, name=f"lock of {self.folder}")
+
+    def take(self) -> None:
+        """Takes the lock.
+
+        Raises:
+            UserError: Another workflow holds the lock (the message names it), or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Child processes do not inherit the lock: a job that outlives a killed workflow leaves no lock.
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be written ({error.strerror}); fix that, or start in a writable folder"
+            ) from None
+        try:
+            self._wait_for_holder(lockable=self._locked())
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(self._record).encode(), 0)
+        except BaseException as error:
+            os.close(self._file)
+            self._file = None
+            if isinstance(error, OSError):
+                raise UserError(
+                    f"{self.path}: cannot be written ({error.strerror}); make room, then start again"
+                ) from None
+            raise
+        atexit.register(self.release)
+        self._signs.start()
+
+    def release(self) -> None:
+        """Releases the lock; a second call does nothing."""
+        self._ended.set()
+        # A forked child ends, too, but the lock belongs to its parent.
+        if self._file is None or os.getpid() != self._record["pid"]:
+            return
+        # With a time limit: a file system that does not answer must not delay the end.
+        self._signs.join(timeout=5)
+        if (read_holder(self.path) or {}).get("token") == self._token:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, 0)
+        os.close(self._file)
+        self._file = None
+
+    def _locked(self) -> bool:
+        """Takes the operating system's lock; returns whether the file system supports locks."""
+        assert self._file is not None
+        try:
+            free = try_lock(self._file)
+        except OSError:
+            # A file system without locks.
+            return False
+        if not free:
+            raise self._refusal(read_holder(self.path))
+        return True
+
+    def _wait_for_holder(self, lockable: bool) -> None:
+        """Waits until the named holder is known to be gone, and reports it; raises if the holder is alive."""
+        holder = read_holder(self.path)
+        if holder is None:
+            return
+        if not (lockable and holder["machine"] == machine()):
+            say(f"{self.folder}: {_who(holder)} may be at work here; watching {PATIENCE:.0f} s for a sign of life")
+            before, end = _touched(self.path), time.monotonic() + PATIENCE
+            while time.monotonic() < end:
+                time.sleep(min(1.0, PATIENCE / 10))
+                if _touched(self.path) != before:
+                    raise self._refusal(read_holder(self.path))
+        say(f"{self.folder}: the workflow before ({_who(holder)}) ended without a message; this workflow continues")
+
+    def _refusal(self, holder: dict[str, Any] | None) -> UserError:
+        return UserError(
+            f"{self.folder}: another workflow is at work here ({_who(holder)}); wait for its end or stop it, "
+            "or use another folder of results: --config preset=NAME"
+        )
+
+    def _live(self) -> None:
+        """Gives signs of life until the end; stops the workflow if another workflow has taken the lock."""
+        while not self._ended.wait(BEAT):
+            # A file system that does not answer temporarily is no reason to stop.
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+            holder = read_holder(self.path)
+            if holder and holder["token"] != self._token:
+                say(f"error: {self.folder}: {_who(holder)} has taken over here; this workflow stops")
+                self._ended.set()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+def machine() -> str:
+    """Identifier of this machine since its start."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def read_holder(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Holder in a lock file (``host``, ``pid``, ``since``, ``command``, ...); None without a readable holder."""
+    try:
+        record = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"token", "machine", "host", "pid"} <= record.keys() else None
+
+
+def _who(holder: dict[str, Any] | None) -> str:
+    """A holder as text on one line."""
+    if holder is None:
+        return "its lock file has no name"
+    words = f"process {holder['pid']} on {holder['host']} since {holder.get('since')}: {holder.get('command')}"
+    return "".join(letter if letter.isprintable() else " " for letter in words)[:300]
+
+
+def _touched(path: Path) -> tuple[int, bytes] | None:
+    """State of the lock file, changed by signs of life; opening the file makes a network file system ask its server."""
+    try:
+        with open(path, "rb") as stream:
+            return os.fstat(stream.fileno()).st_mtime_ns, stream.read()
+    except OSError:
+        return None
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
