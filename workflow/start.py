@@ -85,7 +85,7 @@ class Start:
         self.targets = Targets(self.preset, self._paper())
         self.specs = SpecFiles(self.preset)
         self.requests = Requests(self.preset, self._site, inside=workflow.remote_exec)
-        self.one_gpu = min(1, self.preset.config["gpus"])
+        self.one_gpu = min(1, self.preset.settings.gpus)
         self._remark()
         patch(self.preset.source, self.results, functools.cache(self.targets.short), SHARED)
 
@@ -109,7 +109,7 @@ class Start:
                 check_pinned_code(find_asset(load_registry(), asset))
             check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
-                check_card(self.preset.config["device"], self.preset.source)
+                check_card(self.preset.settings.device, self.preset.source)
             self._lock.take()
             fix_times(self.results, self._lock.path)
             self.specs.write()
@@ -173,10 +173,10 @@ class Start:
 
     def _paper(self) -> bool:
         """Whether the paper is made: a preset without it, and a machine without LaTeX, leave it out."""
-        missing = missing_latex() if self.preset.config["paper"] else None
+        missing = missing_latex() if self.preset.settings.paper else None
         if missing:
             print(f"{self.results}/paper.pdf is left out: {missing}", file=sys.stderr)
-        return bool(self.preset.config["paper"]) and not missing
+        return bool(self.preset.settings.paper) and not missing
 
     def _remark(self) -> None:
         """Prints what the preset names and this run does not make."""

@@ -227,9 +227,9 @@ class Tuning:
         self.path, self.space = path, from_mapping(Space, load_yaml(path), f"{path}:")
         self.files = preset_files(self.space.preset, path.parent)
         self.preset = Preset.load(*self.files)
-        known = {"recipe": self.preset.config["recipes"], "sampler": self.preset.config["samplers"]}
+        known = {"recipe": self.preset.settings.recipes, "sampler": self.preset.settings.samplers}
         for name in self.space.teachers:
-            self._check(name, self.preset.config["teachers"], "teachers")
+            self._check(name, self.preset.settings.teachers, "teachers")
         self.methods: dict[str, TunedMethod] = {}
         self.axes: dict[str, dict[str, Axis]] = {}
         for name, given in self.space.methods.items():
@@ -317,7 +317,7 @@ class Tuning:
         lines = ["run\tlabel\tmethod\tteacher\talpha\trecipe\tsampler\tseed"]
         for trial in trials:
             method = self.methods[trial.method]
-            base = self.preset.config["recipes"][method.recipe]
+            base = self.preset.settings.recipes[method.recipe]
             length = self.space.rungs[trial.rung]["total_kimg"]
             config["recipes"][trial.run] = trial_recipe(base, trial.settings, length)
             alpha = "" if method.alpha is None else str(method.alpha)
@@ -344,7 +344,7 @@ class Tuning:
         written = [self.path.parent / "trials.csv"]
         if not self.next_trials():
             recipes = {
-                name: trial_recipe(self.preset.config["recipes"][self.methods[trial.method].recipe], trial.settings)
+                name: trial_recipe(self.preset.settings.recipes[self.methods[trial.method].recipe], trial.settings)
                 for name, trial in self.chosen().items()
             }
             head = f"# Written by `sida tune {self.path}`: the settings that won, with their recipes.\n"

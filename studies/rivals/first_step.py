@@ -39,7 +39,7 @@ def main(teacher: str, run: str = "t30-uni-sida") -> None:
     prepare_process(1)
     preset = Preset.load(ROOT / "studies/rivals/preset.yaml")
     config = from_mapping(DistillConfig, {**preset.specs.student(run), "teacher": teacher, "evaluation": None}, run)
-    init_sigma = preset.config["samplers"][preset.runs[run].sampler]["init_sigma"]
+    init_sigma = preset.settings.samplers[preset.runs[run].sampler]["init_sigma"]
     data, random = load_dataset(config.dataset), torch.Generator().manual_seed(0)
     shape = (config.batch_size, data.num_channels, data.resolution, data.resolution)
 

@@ -61,9 +61,9 @@ def test_predictions_were_committed_before_their_rows_were_measured(folder):
         pytest.skip("no history here")
     with opened(ROOT, [folder]) as studies:
         (study,) = studies.values()
-        if not study.preset.config["experiments"]:
+        if not study.preset.settings.experiments:
             pytest.skip("asks nothing")
-        since = committed(ROOT, str(Path(study.preset.config["experiments"]).resolve().relative_to(ROOT)))
+        since = committed(ROOT, str(Path(study.preset.settings.experiments).resolve().relative_to(ROOT)))
         claims = {record["id"]: record for record in json.loads(study.verdicts_file.read_text())["claims"]}
         times = {row.run: row.date for row in study.measured.rows}
         # A question asked of stored measurements says that its prediction is none.

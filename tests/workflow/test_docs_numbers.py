@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import operator
 import random
@@ -106,7 +107,7 @@ def test_rows_stay_stored_while_the_preset_asks_for_the_same(made_up, preset, tm
 
 def test_a_rows_digest_sees_its_teacher_and_what_it_starts_from(preset):  # noqa: F811
     def digests(*path, value):
-        config = json.loads(json.dumps(preset.config))
+        config = json.loads(json.dumps(dataclasses.asdict(preset.settings)))
         place = config
         for key in path[:-1]:
             place = place[key]
@@ -180,7 +181,7 @@ def test_numbers_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
     assert numbers.trials_needed("fd", first, second).isdigit() or "not known" in numbers.trial_shares(
         "fd", first, second
     )
-    claims = load_claims(ROOT / preset.config["claims"])
+    claims = load_claims(ROOT / preset.settings.claims)
     claim = next(c.id for c in claims if c.parts and c.parts[0].rule == "TRAIN")
     power = numbers.power("5%")
     assert power.startswith("\n\n| claim |")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 
 import pytest
-import yaml
 
 from eval.claims.experiments import load_experiments
 from eval.report.answers import answer_block
@@ -145,7 +146,8 @@ def stored(tmp_path):
     def stored(date: str, written: str = "2030-01-01T12:00Z") -> Study:
         root = tmp_path / "root"
         preset = asked(root, ADVERSARIAL | {"written": written}, claims={"claims": CLAIMS["claims"][:1]})
-        (root / "preset.yaml").write_text(yaml.safe_dump({**preset.config, "runs": "runs.tsv"}))
+        changed = dataclasses.asdict(dataclasses.replace(preset.settings, runs="runs.tsv"))
+        (root / "preset.yaml").write_text(json.dumps(changed))
         truth = {"sida-a1.0": (1, {"fd": 5.0}), "sid-a1.0": (1, {"fd": 7.0})}
         results, folder = tmp_path / "results", root / "docs" / "tiny" / "data"
         results.mkdir(exist_ok=True)

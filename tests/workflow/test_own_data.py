@@ -101,7 +101,7 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, capsys, size, m
     monkeypatch.chdir(tmp_path / "mine")
     preset = Preset.load("preset.yaml")
     check_preset(preset)
-    assert (preset.config["device"], preset.config["gpus"]) == (device, int(device == "cuda"))
+    assert (preset.settings.device, preset.settings.gpus) == (device, int(device == "cuda"))
     assert ("--resources gpu=1 -s" in capsys.readouterr().out) == (device == "cuda")
     assert not re.search("[Mm]inutes", Path("preset.yaml").read_text())
     teacher = from_mapping(TeacherConfig, preset.specs.teacher("edm"), "teacher")
@@ -185,7 +185,7 @@ def test_pictures_are_summed_up_and_names_of_classes_kept(tmp_path, monkeypatch,
     assert "2 classes: rose: red, tulip" in yaml.safe_load(Path("tables/main.yaml").read_text())["caption"]
     preset = Preset.load("preset.yaml")
     check_preset(preset)
-    assert preset.config["teachers"]["edm"]["training"]["total_kimg"] <= 50
+    assert preset.settings.teachers["edm"]["training"]["total_kimg"] <= 50
 
 
 def test_names_of_classes_are_text(tmp_path, capsys, monkeypatch):

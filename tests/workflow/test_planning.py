@@ -67,7 +67,7 @@ def test_hours_and_memory_agree_with_table_8(paper):
 
 
 def test_a_shared_optimizer_needs_less_memory(paper):
-    network = paper.config["teachers"]["teacher-edm2-xxl"]["network"]
+    network = paper.settings.teachers["teacher-edm2-xxl"]["network"]
     config = jobs_of(paper).costs.resolved("edm2-xxl-sida")
     sharded = dataclasses.replace(config, shard="optimizer")
     assert student_cost(sharded, network, 8).memory < 0.8 * student_cost(config, network, 8).memory

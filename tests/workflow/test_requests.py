@@ -123,7 +123,7 @@ def test_a_shard_asks_for_its_part_of_a_row():
 def test_a_training_takes_as_many_nodes_as_its_gpus_need(per_node, nodes):
     words = asked("student", SIDA, gpus_per_node=per_node)
     assert words["nodes"] == nodes
-    assert words["cpus_per_task"] == paper().config["threads"] * 8 // nodes
+    assert words["cpus_per_task"] == paper().settings.threads * 8 // nodes
     # Within the allocation the job starts one launcher on each node by itself.
     several = {"tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"}
     assert {key: words.get(key) for key in several} == (several if nodes > 1 else dict.fromkeys(several))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     assert Path(preset.protocol_of(preset.runs["sida-a1.0"])) == study / "protocols/mine.yaml"
     assert preset.layout("tables", "mine") == study / "tables/mine.yaml"
     # Settings as JSON mean the same without the folder: the builder of Table 8 gets them so.
-    assert Preset(preset.config).runs == preset.runs
+    assert Preset(dataclasses.asdict(preset.settings)).runs == preset.runs
     with pytest.raises(UserError, match=r"no data set 'mien'.*\(did you mean 'mine'\?\)"):
         Preset(document | {"dataset": "mien"}, "preset.yaml", [study])
 

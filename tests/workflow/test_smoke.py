@@ -67,7 +67,7 @@ def archive(path, latents, classes):
 
 def small_spec(run, folder):
     """A row's spec with each setting as it is at true size, on a tiny network and data, on the CPU."""
-    network = paper().config["teachers"][run.teacher]["network"]
+    network = paper().settings.teachers[run.teacher]["network"]
     config = resolve_recipe(from_mapping(DistillConfig, paper().specs.student(run.run), run.run), network)
     shape = {"img_resolution": SIZE, **SMALL[network["class"]]}
     tiny = {"class": network["class"], "kwargs": {**network["kwargs"], **shape}}
@@ -120,7 +120,7 @@ def test_teachers_have_the_published_numbers_of_parameters():
     published = {"cifar10-cond": 55.7, "imagenet64": 295.9, "ffhq64": 61.8}
     for name, millions in published.items():
         with torch.device("meta"):
-            net = build_network(paper().config["teachers"][f"teacher-edm-{name}"]["network"])
+            net = build_network(paper().settings.teachers[f"teacher-edm-{name}"]["network"])
         assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 
 

@@ -40,7 +40,7 @@ def digests(document: dict) -> dict[str, str]:
     named = [("teachers", name) for name in made.trained_teachers()]
     named += [("students", run.run) for run in made.students()] + [("measurements", run) for run in made.runs]
     named += [("samples", run, "0") for run in made.sampled]
-    named += [(kind, name) for kind in ("tables", "figures") for name in made.config[kind]]
+    named += [(kind, name) for kind in ("tables", "figures") for name in made.layouts[kind]]
     return {"/".join(name): specs.digest(*name) for name in named}
 
 
@@ -110,7 +110,7 @@ def test_a_protocol_by_content_is_the_same_protocol(name):
         evaluation = shipped.specs.student(run.run)["evaluation"]
         if evaluation is None:
             # Its last network is kept, and nothing of a protocol decides which.
-            assert not shipped.config["recipes"][run.recipe].get("evaluation"), run.run
+            assert not shipped.settings.recipes[run.recipe].get("evaluation"), run.run
             continue
         kwargs = evaluation["kwargs"]
         by_path = {**kwargs, "protocol": shipped.protocol_of(run), "dataset": None}

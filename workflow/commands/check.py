@@ -171,7 +171,7 @@ def _shown(folder: Path) -> dict[str, tuple[int, float]]:
 
     preset = Preset.load(*map(find_preset, read_stored(folder)["preset"].split()))
     found: dict[str, tuple[int, float]] = {}
-    for name in preset.config["tables"]:
+    for name in preset.settings.tables:
         for column in read_extended(preset.layout("tables", name)).get("columns", []):
             if "metric" in column and "decimals" in column:
                 found.setdefault(column["metric"], (column["decimals"], column.get("scale", 1)))

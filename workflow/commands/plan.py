@@ -93,7 +93,7 @@ def make_jobs(
     loaded = Preset.load(*(preset_files(preset) if isinstance(preset, str) else preset))
     check_preset(loaded)
     assumptions = load_assumptions([Path(loaded.source).parent])
-    on_cpu = loaded.config["device"] == "cpu"
+    on_cpu = loaded.settings.device == "cpu"
     found = read_rates(Path("results", assumptions.rates_of, "rates.json")) if measured and not on_cpu else None
     gpu = gpu or (found and found["card"]) or ("CPU" if on_cpu else "H200")
     rates = found["rates"] if found and found["card"] == gpu else {}

@@ -112,7 +112,7 @@ def _measured(args: argparse.Namespace) -> list[PowerPlan]:
         name = args.preset or read_stored(store)["preset"]
     path = find_preset(name, "--preset" if args.preset else f"--store {store}: give its preset by --preset")
     preset = Preset.load(path)
-    claims = args.claims or preset.config["claims"]
+    claims = args.claims or preset.settings.claims
     if not claims:
         raise UserError(f"{path} has no claims; give them by --claims")
     evidence = Evidence(load_measurements(store), preset.runs, load_published(), store / "students")

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = make_jobs(files, None, 1)
     targets = [path for target in args.targets for path in jobs.paths(target)]
     cores = _cores(args.cores)
-    at_once = max(1, cores // jobs.preset.config["threads"]) if jobs.preset.config["device"] == "cpu" else 1
+    at_once = max(1, cores // jobs.preset.settings.threads) if jobs.preset.settings.device == "cpu" else 1
     print("\n".join(_summary(make_plan(jobs, targets, at_once), jobs.preset.results, cores)), flush=True)
     words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile)]
     words += ["--configfile", *map(str, files)]

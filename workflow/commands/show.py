@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
 
     with opened(ROOT, [folder]) as studies:
         (study,) = studies.values()
-        for name in [args.table] if args.table else study.preset.config["tables"][:1]:
+        for name in [args.table] if args.table else study.preset.settings.tables[:1]:
             study.make_table(name)
-        if study.preset.config["claims"]:
+        if study.preset.settings.claims:
             assert study.verdicts_file.is_file()
         text = overview(study.work, args.table, terminal.colour(), terminal.width())
     print(text.rpartition("\n\n")[0])

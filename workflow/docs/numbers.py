@@ -240,7 +240,7 @@ class StudyNumbers:
 
     def table(self, name: str) -> str:
         """A table of the preset, with cells that do not break."""
-        known = self._study.preset.config["tables"]
+        known = self._study.preset.settings.tables
         if name not in known:
             raise UserError(f"no table '{name}'{suggestion(name, known)}")
         return re.sub(r"(?<=[^\s|]) (?=[^\s|])", "\u00a0", _markdown(self._study.make_table(name)))

@@ -211,7 +211,7 @@ def _keep(
         raise UserError(f"--page {page}: must be README.md of a folder below studies")
     preset = Preset.load(*preset_files(config, root))
     asked = {run: row_digest(preset, run) for run in preset.runs}
-    about = {"preset": config, "title": title or preset.config["title"]}
+    about = {"preset": config, "title": title or preset.settings.title}
     store(results, path.parent / "stored", about, asked, add=add, networks=networks)
     return path
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from eval.claims.evidence import Evidence
 from eval.claims.experiments import load_experiments
-from eval.claims.model import Claim, load_claims
+from eval.claims.model import Claim
 from eval.claims.verdicts import decide_claims, main_scope
 from eval.figures.build import build_figure
 from eval.report.answers import Answer, answers_of
@@ -61,9 +61,9 @@ class Study:
         Raises:
             UserError: The preset has no claims.
         """
-        if not self.preset.config["claims"]:
+        if not self.preset.settings.claims:
             raise UserError(f"{self.facts['preset']} has no claims")
-        claims = load_claims(self.preset.config["claims"])
+        claims = self.preset.claims
         scope = main_scope(claims, self.evidence)
         return [claim for claim in claims if claim.scope == scope]
 
@@ -79,7 +79,7 @@ class Study:
         Raises:
             UserError: A row was measured before the prediction of its experiment was written.
         """
-        path = self.preset.config["experiments"]
+        path = self.preset.settings.experiments
         if not path:
             return []
         check_experiments(self.preset)
@@ -91,7 +91,7 @@ class Study:
     @cached_property
     def verdicts_file(self) -> Path:
         """File of the verdicts (JSON), decided from the stored results; their page is beside it."""
-        claims, out = self.preset.config["claims"], self.work / "claims.md"
+        claims, out = self.preset.settings.claims, self.work / "claims.md"
         if not claims:
             raise UserError(f"{self.facts['preset']} has no claims")
         decide_claims(claims, out, measurements=self.folder, runs=self.preset.sheet, results=self.folder)
@@ -140,13 +140,13 @@ class Study:
         Args:
             link: Address of the folder of pictures (the parent of the data) in the page.
         """
-        tables = self.preset.config["tables"]
+        tables = self.preset.settings.tables
         # A growing study has tables without any measured row.
         shown = [name for name in tables if self._rows("tables", name) & set(self.measured.runs)]
         for name in shown:
             self.make_table(name)
         assert self.verdicts_file.is_file()  # the page shows the verdicts
-        files = [self.folder.parent / f"{name}.png" for name in self.preset.config["figures"]]
+        files = [self.folder.parent / f"{name}.png" for name in self.preset.settings.figures]
         there = [path for path in files if path.is_file()]
         plans = {answer.experiment.id: answer.experiment.plan for answer in self.answers if answer.experiment.plan}
         costs = {
@@ -169,7 +169,7 @@ class Study:
 
     def products(self) -> dict[str, str]:
         """Verdicts by their path in the results; empty without claims."""
-        made = [self.verdicts_file, self.verdicts_file.with_suffix(".md")] if self.preset.config["claims"] else []
+        made = [self.verdicts_file, self.verdicts_file.with_suffix(".md")] if self.preset.settings.claims else []
         return {path.name: path.read_text(encoding="utf-8") for path in made}
 
     def draw(self, results: Path, pictures: Path) -> None:
@@ -177,7 +177,7 @@ class Study:
 
         Grids of samples need the networks in ``results``; without them the earlier picture stays.
         """
-        for name in self.preset.config["figures"]:
+        for name in self.preset.settings.figures:
             if not self._rows("figures", name) <= set(self.measured.runs):
                 continue
             spec = json.dumps(self.preset.specs.figure(name)).replace(self.preset.results, str(results))
@@ -188,7 +188,7 @@ class Study:
                 build_figure(layout, file, self.folder, out, measurements=self.folder, spec=spec)
         drawn = {path.stem: path for path in (self.work / "figures").glob("*.png")}
         for path in pictures.glob("*.png"):
-            if path.stem in drawn or path.stem not in self.preset.config["figures"]:
+            if path.stem in drawn or path.stem not in self.preset.settings.figures:
                 path.unlink()
         for name, path in sorted(drawn.items()):
             reduced(path, pictures / f"{name}.png")

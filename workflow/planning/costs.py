@@ -82,7 +82,7 @@ class Costs:
         fresh: bool = False,
     ) -> None:
         self.preset, self.gpu, self.gpu_name, self.assumptions = preset, gpu, gpu_name, assumptions
-        self.width = max(1, min(gpus, preset.config["gpus"]))
+        self.width = max(1, min(gpus, preset.settings.gpus))
         self.rates, self.fresh, self.registry = dict(rates or {}), fresh, load_registry()
 
     def fetch(self, name: str) -> Job:
@@ -111,7 +111,7 @@ class Costs:
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
         """Architecture of a teacher, from the preset or of a published teacher; None if unknown."""
-        return self.preset.config["teachers"].get(teacher or "", {}).get("network") or self._like(teacher)
+        return self.preset.settings.teachers.get(teacher or "", {}).get("network") or self._like(teacher)
 
     def resolved(self, run: str) -> Any:
         """Resolved settings of a student, for a GPU if the preset uses one."""
@@ -155,7 +155,7 @@ class Costs:
 
     def teacher(self, name: str) -> Job:
         """The training of a teacher."""
-        teacher = self.preset.config["teachers"][name]
+        teacher = self.preset.settings.teachers[name]
         cost, images = teacher_cost(teacher["training"], teacher["network"]), teacher["training"]["total_kimg"] * 1000
         job = self._training("teacher", name, cost, images * cost.operations / self._rate(cost.fp16))
         job.facts["images"] = images
@@ -204,7 +204,7 @@ class Costs:
         Published teachers are described once, in the preset of the checkout that trains them.
         """
         name = (checkpoint or "").replace("guide-", "teacher-")
-        for teachers in (self.preset.config["teachers"], _published_teachers()):
+        for teachers in (self.preset.settings.teachers, _published_teachers()):
             like = [teacher for teacher, entry in teachers.items() if name.startswith(teacher) and entry.get("network")]
             if like:
                 network: dict[str, Any] = teachers[max(like, key=len)]["network"]

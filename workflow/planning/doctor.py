@@ -75,12 +75,12 @@ def examine_code(preset: Path) -> list[Check]:
 
 
 def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
-    if not jobs.preset.config["device"].startswith("cuda"):
+    if not jobs.preset.settings.device.startswith("cuda"):
         yield Check("GPU", "ok", "none is asked for (device: cpu)")
         return
     import torch
 
-    wanted, there = jobs.preset.config["gpus"], torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted, there = jobs.preset.settings.gpus, torch.cuda.device_count() if torch.cuda.is_available() else 0
     need = max((job.memory_gb for job in found.values()), default=0.0)
     driver, built = driver_cuda(), int((torch.version.cuda or "0").split(".")[0])
     if not there:
@@ -160,8 +160,8 @@ def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         if job.kind not in ("student", "teacher"):
             continue
         run = jobs.preset.runs.get(job.name)
-        entry = jobs.preset.config["teachers"].get(job.name, {})
-        name = entry.get("dataset") or jobs.preset.config["dataset"]
+        entry = jobs.preset.settings.teachers.get(job.name, {})
+        name = entry.get("dataset") or jobs.preset.settings.dataset
         dataset = training_data(jobs.preset, run) if run else jobs.preset.dataset(name, jobs.preset.source)
         path = dataset.get("path")
         if path and path not in found and not os.path.exists(path):
@@ -193,7 +193,7 @@ def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
 
 
 def _latex(jobs: Jobs) -> Iterator[Check]:
-    if jobs.preset.config["paper"]:
+    if jobs.preset.settings.paper:
         missing = missing_latex()
         remedy = "apt-get install --no-install-recommends texlive-latex-recommended texlive-science lmodern"
         yield Check(

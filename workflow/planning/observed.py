@@ -47,7 +47,7 @@ def observe(jobs: Jobs) -> dict[str, Any]:
     """
     import torch
 
-    device = take_device(jobs.preset.config["device"], jobs.preset.source)
+    device = take_device(jobs.preset.settings.device, jobs.preset.source)
     card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     name = "CPU" if card is None else str(card.name)
     trainings = [training for job in _trained(jobs) if (training := _training(jobs, job))]
@@ -146,8 +146,8 @@ def _records(name: str, heads: Sequence[str], numbers: Sequence[float | None]) -
 
 
 def _trained(jobs: Jobs) -> Iterator[tuple[str, Job]]:
-    for name in jobs.preset.config["teachers"]:
-        if jobs.preset.config["teachers"][name].get("training"):
+    for name in jobs.preset.settings.teachers:
+        if jobs.preset.settings.teachers[name].get("training"):
             yield "teachers", jobs.costs.teacher(name)
     for run in jobs.preset.students():
         yield "students", jobs.costs.student(run.run)

@@ -155,7 +155,7 @@ def _score(job: Mapping[str, Any]) -> str:
 def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
     """Published scores by run: metric to ``value ± std`` as printed, from the later of several tables."""
     published, scores = load_published(), dict[str, dict[str, str]]()
-    for name in preset.config["tables"]:
+    for name in preset.settings.tables:
         path = preset.layout("tables", name)
         if read_extended(path).get("kind", "results") == "hyperparameters":
             continue

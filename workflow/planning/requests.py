@@ -183,7 +183,7 @@ class Requests:
         if self.site is None:
             return {"nodes": 1} if kind in TRAINED else {}
         site = self.site
-        on_gpu = kind in ON_GPU and self.preset.config["gpus"] > 0
+        on_gpu = kind in ON_GPU and self.preset.settings.gpus > 0
         named = {
             "slurm_partition": (site.gpu_partition or site.partition) if on_gpu else site.partition,
             "slurm_account": site.account,
@@ -202,7 +202,7 @@ class Requests:
         several = {"tasks": lambda nodes: nodes, "tasks_per_gpu": lambda nodes: 0, "mpi": lambda nodes: "srun"}
         for key, value in several.items():
             asked[key] = functools.partial(self._if_several, kind, value)
-        asked["cpus_per_task"] = lambda wildcards: self.preset.config["threads"] * self._on_a_node(kind, wildcards)
+        asked["cpus_per_task"] = lambda wildcards: self.preset.settings.threads * self._on_a_node(kind, wildcards)
         return asked
 
     def _if_several(self, kind: str, value: Callable[[int], int | str], wildcards: Any) -> int | str | None:
@@ -278,7 +278,7 @@ class Requests:
             One line; empty if all fit, if the card is unknown, or on a CPU.
         """
         trained = [(TRAINING_RULES[job.rule.name], job.wildcards) for job in jobs if job.rule.name in TRAINING_RULES]
-        if not trained or self.preset.config["device"] == "cpu":
+        if not trained or self.preset.settings.device == "cpu":
             return ""
         memory = self._jobs.costs.gpu.memory_gb if self.site else driver_memory()
         planned = list[Job]()
@@ -311,12 +311,12 @@ class Requests:
         """Planned GB on one node: processes, a copy of the kept states, and on a CPU the networks."""
         if kind in TRAINED:
             job = self._planned(kind, wildcards)
-            on_cpu = job.memory_gb if self.preset.config["device"] == "cpu" else 0.0
+            on_cpu = job.memory_gb if self.preset.settings.device == "cpu" else 0.0
             return self._on_a_node(kind, wildcards) * (PROCESS_GB + on_cpu) + job.disk_gb
         if kind == "import":
             return PROCESS_GB + IMPORT_GB * self._planned("import", wildcards).disk_gb
         measured = kind in ("measure", "analyse", "reference", "shard", "merge", "sample", "encode")
-        return MEASURE_GB if measured and self.preset.config["device"] != "cpu" else PROCESS_GB
+        return MEASURE_GB if measured and self.preset.settings.device != "cpu" else PROCESS_GB
 
     def _planned(self, kind: str, wildcards: Any) -> Job:
         preset = self.preset
@@ -338,9 +338,9 @@ class Requests:
     @functools.cached_property
     def _jobs(self) -> Jobs:
         assumptions = load_assumptions([*self.preset.own])
-        card = self.site.gpu if self.site and self.site.gpu and self.preset.config["device"] != "cpu" else None
-        card = card or ("CPU" if self.preset.config["device"] == "cpu" else "H200")
-        gpus = max(1, self.preset.config["gpus"])
+        card = self.site.gpu if self.site and self.site.gpu and self.preset.settings.device != "cpu" else None
+        card = card or ("CPU" if self.preset.settings.device == "cpu" else "H200")
+        gpus = max(1, self.preset.settings.gpus)
         return Jobs(Costs(self.preset, assumptions.gpu(card), card, assumptions, gpus, fresh=True))
 
 

@@ -239,8 +239,8 @@ def planned_seconds(preset: Preset, outputs: Mapping[str, list[str]]) -> dict[st
         preset: The preset.
         outputs: Files that each job makes.
     """
-    card, assumptions = "CPU" if preset.config["device"] == "cpu" else "H200", load_assumptions([*preset.own])
-    jobs = Jobs(Costs(preset, assumptions.gpu(card), card, assumptions, max(1, preset.config["gpus"]), fresh=True))
+    card, assumptions = "CPU" if preset.settings.device == "cpu" else "H200", load_assumptions([*preset.own])
+    jobs = Jobs(Costs(preset, assumptions.gpu(card), card, assumptions, max(1, preset.settings.gpus), fresh=True))
     found = dict.fromkeys(outputs, 0.0)
     for job, paths in outputs.items():
         with contextlib.suppress(UserError):

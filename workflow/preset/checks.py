@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.claims.model import load_claims
 from eval.results.sheet import Run
 from sida.config.families import guide_mismatch
 from sida.config.plugins import load_object
@@ -23,14 +22,14 @@ def check_references(preset: Rows) -> None:
     Raises:
         UserError: The first fault, with the run that has it.
     """
-    teachers, recipes, samplers = preset.config["teachers"], preset.config["recipes"], preset.config["samplers"]
-    preset.dataset(preset.config["dataset"], f"{preset.source}: dataset")
+    teachers, recipes, samplers = preset.settings.teachers, preset.settings.recipes, preset.settings.samplers
+    preset.dataset(preset.settings.dataset, f"{preset.source}: dataset")
     for name, sampler in samplers.items():
         read_sampler(sampler, f"{preset.source}: samplers.{name}")
     for kind in ("tables", "figures"):
-        for name in preset.config[kind]:
+        for name in preset.layouts[kind]:
             preset.layout(kind, name)
-    for name, dataset in preset.config["datasets"].items():
+    for name, dataset in preset.settings.datasets.items():
         check_object(dataset["kind"], f"{preset.source}: datasets.{name}.kind", "function")
     for name, teacher in teachers.items():
         network = teacher.get("network") or {}
@@ -95,7 +94,7 @@ def check_guide(preset: Rows, run: Run, where: str) -> None:
         raise UserError(f"{where}: column 'guide' names '{run.guide}', but {guided} has no guidance; empty the cell")
     if guidance != 1 and run.trained_here and "guidance" not in find_method(run.method, f"{where}: method").settings:
         raise UserError(f"{where}: {guided} has guidance, which method '{run.method}' does not read; remove it")
-    if run.guide in preset.config["teachers"]:
+    if run.guide in preset.settings.teachers:
         check_fit(preset, run, f"{where}: guide '{run.guide}'")
 
 
@@ -103,8 +102,8 @@ def check_fit(preset: Rows, run: Run, where: str) -> None:
     """Checks that a guide among the preset's teachers differs from the row's teacher and has the same images."""
     if run.guide == run.teacher and run.checkpoint is None:
         raise UserError(f"{where} is the teacher of the row, so guidance has no effect; name another network")
-    teachers = preset.config["teachers"]
-    guided, guide = (teachers.get(name, {}).get("network") for name in (run.teacher, run.guide))
+    teachers = preset.settings.teachers
+    guided, guide = (teachers.get(name or "", {}).get("network") for name in (run.teacher, run.guide))
     if guided and guide and (fault := guide_mismatch(guided["kwargs"], guide["kwargs"])):
         raise UserError(f"{where}: {fault}")
 
@@ -150,24 +149,24 @@ def check_experiments(preset: Rows) -> None:
     Raises:
         UserError: The first fault, with its experiment and key.
     """
-    path, known = preset.config["experiments"], preset.experiments
-    if not preset.config["claims"]:
+    path, known = preset.settings.experiments, preset.experiments
+    if not preset.settings.claims:
         raise UserError(
             f"{preset.source}: experiments are decided by claims, and the preset has none; add key 'claims'"
         )
-    claims = {claim.id: claim for claim in load_claims(preset.config["claims"])}
+    claims = {claim.id: claim for claim in preset.claims}
     for experiment in known.values():
         where = f"{path}: {experiment.id}"
         for claim in experiment.claims:
             if claim not in claims:
-                source = preset.config["claims"]
+                source = preset.settings.claims
                 raise UserError(f"{where}.predicted: no claim '{claim}' in {source}{suggestion(claim, claims)}")
         for kind in ("tables", "figures"):
-            listed = preset.config[kind]
+            layouts = preset.layouts[kind]
             for name in getattr(experiment, kind):
-                if name not in listed:
+                if name not in layouts:
                     raise UserError(
-                        f"{where}.{kind}: '{name}' is not in {preset.source}: {kind}{suggestion(name, listed)}"
+                        f"{where}.{kind}: '{name}' is not in {preset.source}: {kind}{suggestion(name, layouts)}"
                     )
     scopes = {claims[name].scope: experiment.id for experiment in known.values() for name in experiment.claims}
     if len(scopes) > 1:

@@ -22,8 +22,8 @@ from workflow.preset.spec_files import row_digest
 @functools.cache
 def taken_rows(preset: Preset) -> frozenset[str]:
     """Rows that are taken from stored results: those whose settings have the stored digest."""
-    stored = preset.config["stored"]
-    if stored is None:
+    stored = preset.stored
+    if not stored:
         return frozenset()
     known = read_stored(stored["folder"])["rows"]
     asked = {run: row_digest(preset, run, f"results/{stored['preset']}") for run in known if run in preset.runs}
@@ -98,7 +98,7 @@ def _plain(name: str) -> str:
 
 def _grown_table(base: Preset, added: Sequence[Run]) -> tuple[str, dict[str, Any]] | None:
     """Name and layout of the study's first table that names a row with the teacher of an added one, with these rows."""
-    for name in base.config["tables"]:
+    for name in base.settings.tables:
         path = base.layout("tables", name)
         layout = read_extended(path)
         shown = [row for row in layout.get("rows", []) if row.get("run") in base.runs]

@@ -30,7 +30,7 @@ class Paths:
     """
 
     def __init__(self, rows: Rows) -> None:
-        self._rows, self._teachers, self.results = rows, rows.config["teachers"], rows.results
+        self._rows, self._teachers, self.results = rows, rows.settings.teachers, rows.results
 
     def network(self, run: Run) -> str | None:
         """Path of the network that a row samples from; ``None`` for rows without a network."""
@@ -124,8 +124,8 @@ def find_archives(preset: Rows) -> dict[str, str]:
     """
     fixed = [preset.protocol(run).fixed_datasets() for run in preset.runs.values()]
     places = {name: where for part in fixed for where, name in part.items()}
-    named = {*places, preset.config["dataset"], *(run.dataset for run in preset.runs.values())}
-    named |= {teacher.get("dataset") for teacher in preset.config["teachers"].values()}
+    named = {*places, preset.settings.dataset, *(run.dataset for run in preset.runs.values())}
+    named |= {teacher.get("dataset") for teacher in preset.settings.teachers.values()}
     found: dict[str, str] = {}
     waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in sorted(name for name in named if name)]
     for name, children in waiting:
@@ -149,7 +149,7 @@ def training_data(preset: Rows, run: Run) -> dict[str, Any]:
     """Spec of the data of a row's training: only classes if its data set has counts and the method sees no images."""
     where = f"{preset.sheet}: run '{run.run}'"
     spec, protocol = preset.dataset_of(run), preset.protocol(run)
-    counts = dataset_counts(run.dataset or preset.config["dataset"], where, preset.config["datasets"])
+    counts = dataset_counts(run.dataset or preset.settings.dataset, where, preset.settings.datasets)
     references = any(source.kind == "dataset" for source in protocol.sources.values())
     if counts is None or references or find_method(run.method, where).real_images:
         return spec

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.evidence import Evidence
-from eval.claims.model import load_claims
 from eval.claims.rules import decide_part
 from eval.claims.verdicts import claim_rows, main_scope
 from eval.features import extractor_assets, without_classes
@@ -73,12 +72,12 @@ def _check_student(preset: Preset, run: Run) -> None:
         find_method(run.method, where).check(config)
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
-    source = preset.config["recipes"][run.recipe].get("real_source", "data")
+    source = preset.recipe(run).get("real_source", "data")
     if source != "data" and source not in preset.runs and not os.path.exists(source):
         near = suggestion(source, preset.runs)
         hint = near if len(near) < 200 else ""
         raise UserError(f"{where}.real_source: no run of {preset.sheet} and no file '{source}'{hint}")
-    network = preset.config["teachers"][str(run.teacher)].get("network")
+    network = preset.teacher(run).get("network")
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:
             # The check needs torch, whose import takes seconds; few recipes have such settings.
@@ -126,16 +125,16 @@ def check_preset(preset: Preset) -> None:
     for run in preset.runs.values():
         _check_row(preset, run, preset.protocol(run), registry)
     check_trainings(preset)
-    analyses = {name: _check_analysis(preset, name) for name in preset.config["analyses"]}
+    analyses = {name: _check_analysis(preset, name) for name in preset.analyses}
     published = load_published()
     measurements = Measurements(list(_placeholders(preset)), preset.sheet)
-    for name in preset.config["tables"]:
+    for name in preset.settings.tables:
         _check_table(preset, preset.layout("tables", name), measurements, published)
-    for name in preset.config["figures"]:
+    for name in preset.settings.figures:
         _check_figure(preset, preset.layout("figures", name), measurements, published)
-    if preset.config["claims"]:
+    if preset.settings.claims:
         _check_claims(preset, Evidence(measurements, preset.judged, published), analyses)
-    if preset.config["experiments"]:
+    if preset.settings.experiments:
         check_experiments(preset)
 
 
@@ -185,8 +184,8 @@ def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:
 def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str, Asset]) -> None:
     """Checks the files and assets of a row, and that its images fit its protocol."""
     where = f"{preset.sheet}: run '{run.run}'"
-    teacher = preset.config["teachers"].get(run.teacher, {}) if run.trained_here else {}
-    guide = preset.config["teachers"].get(run.guide)
+    teacher = preset.teacher(run) if run.trained_here else {}
+    guide = preset.settings.teachers.get(run.guide or "")
     networks = {
         "guide": run.guide if guide is None else guide.get("checkpoint"),
         "teacher": teacher.get("checkpoint"),
@@ -205,7 +204,7 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
         if Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
             raise UserError(f"{where}: {column}: no such file '{name}'")
         if column == "guide" and name not in registry:
-            near = suggestion(name, preset.config["teachers"])
+            near = suggestion(name, preset.settings.teachers)
             raise UserError(f"{where}: guide: no teacher of {preset.source} and no asset '{name}'{near}")
         _check_asset(name, registry, f"{where}: {column}")
     if run.method == "external" and run.without_network:
@@ -214,8 +213,8 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
             raise UserError(
                 f"{where}: checkpoint: no such images '{sampler['path']}', and not of the form module:function"
             )
-    if protocol.drawn_references() and run.teacher not in preset.config["teachers"]:
-        near = suggestion(str(run.teacher), preset.config["teachers"])
+    if protocol.drawn_references() and run.teacher not in preset.settings.teachers:
+        near = suggestion(str(run.teacher), preset.settings.teachers)
         raise UserError(
             f"{where}: teacher: protocol '{protocol.name}' compares with samples of the row's teacher{near}; "
             "name a teacher of the preset, or another protocol"
@@ -251,7 +250,7 @@ def _check_table(preset: Preset, path: Path, measured: Measurements, published: 
     if mapping.pop("kind", "results") == "hyperparameters":
         load_hyper_layout(mapping, path)
         return
-    build_table(load_layout(path), measured, preset.runs, published, preset.config["table_mode"])
+    build_table(load_layout(path), measured, preset.runs, published, preset.settings.table_mode)
 
 
 def _check_figure(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
@@ -262,7 +261,7 @@ def _check_figure(preset: Preset, path: Path, measured: Measurements, published:
 
 def _check_analysis(preset: Preset, name: str) -> Analysis:
     """Checks an analysis of a preset: its function, options and rows."""
-    entry, where = preset.config["analyses"][name], f"{preset.source}: analyses.{name}"
+    entry, where = preset.analyses[name], f"{preset.source}: analyses.{name}"
     found = load_analysis(entry["function"], f"{where}.function")
     found.read_options(entry.get("options", {}), f"{where}.options")
     for run in filter(None, preset.analysed(name)):
@@ -273,7 +272,7 @@ def _check_analysis(preset: Preset, name: str) -> Analysis:
 
 def _check_analysed(preset: Preset, name: str, runs: Sequence[str], where: str) -> None:
     """Requires that an analysis of the preset names the rows of a figure or claim."""
-    known = preset.config["analyses"]
+    known = preset.analyses
     if name not in known:
         raise UserError(
             f"{where}: no analysis '{name}' in {preset.source}{suggestion(name, known)}; add it to 'analyses'"
@@ -289,8 +288,7 @@ def _check_analysed(preset: Preset, name: str, runs: Sequence[str], where: str) 
 
 
 def _check_claims(preset: Preset, evidence: Evidence, analyses: Mapping[str, Analysis]) -> None:
-    path = preset.config["claims"]
-    claims = load_claims(path)
+    claims, path = preset.claims, preset.settings.claims
     scope = main_scope(claims, evidence)
     for claim in claims:
         for number, part in enumerate(claim.parts):
@@ -325,7 +323,7 @@ class _Placeholders(Sources):
             group, _, name = log.partition(".")
             known = _LOGGED.get(group, ()) if row.method in METHODS and METHODS[row.method].trainer is None else ()
             return f"its training logs no '{log}'{suggestion(name, known)}" if known and name not in known else ""
-        if not self.preset.config["recipes"][row.recipe].get("evaluation"):
+        if not self.preset.recipe(row).get("evaluation"):
             return f"recipe '{row.recipe}' has no key 'evaluation'"
         protocol = self.preset.protocol(row)
         keys = [watched.key for watched in protocol.watched]
@@ -356,15 +354,14 @@ def unshown_rows(targets: Targets) -> list[str]:
 
     Empty for a preset without tables, whose result is its measurements.
     """
-    config, runs = targets.preset.config, targets.preset.runs
-    if not config["tables"]:
+    preset = targets.preset
+    if not preset.settings.tables:
         return []
     shown = set(targets.parents)
     for kind in ("tables", "figures"):
-        for name in config[kind]:
+        for name in preset.layouts[kind]:
             shown.update(targets.needs(kind, name).measured)
-    if config["claims"]:
-        shown.update(claim_rows(load_claims(config["claims"]), runs))
+    shown.update(claim_rows(preset.claims, preset.runs))
     return [name for name in targets.rows if name not in shown]
 
 

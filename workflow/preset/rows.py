@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from eval.claims.experiments import Experiment, load_experiments
+from eval.claims.model import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import Run, matching, read_runs
 from sida.assets.registry import is_counted
@@ -31,14 +33,19 @@ class Rows:
     def __init__(self, config: Mapping[str, Any], source: str = "config", own: Sequence[Path] = ()) -> None:
         self.source, self.own = source, list(own)
         check_code(config, source, own)
-        self.config: dict[str, Any] = dataclasses.asdict(from_mapping(PresetSettings, config, f"{source}:"))
-        self.name: str = self.config["preset"]
-        self._layouts = {kind: named_layouts(self.config[kind], f"{source}: {kind}") for kind in ("tables", "figures")}
-        self.config |= {kind: list(layouts) for kind, layouts in self._layouts.items()}
-        if self.config["stored"]:
-            self.own.append(Path(self.config["stored"]["beside"]))
-        self._find_files()
-        self.sheet: str = self.config["runs"]
+        settings = from_mapping(PresetSettings, config, f"{source}:")
+        #: Tables and figures: file of the layout by the product's name.
+        self.layouts = {
+            "tables": named_layouts(settings.tables, f"{source}: tables"),
+            "figures": named_layouts(settings.figures, f"{source}: figures"),
+        }
+        self.stored = settings.stored or {}
+        if self.stored:
+            self.own.append(Path(self.stored["beside"]))
+        self.analyses: dict[str, dict[str, Any]] = {}
+        self.settings = self._found_files(settings)
+        self.name: str = self.settings.preset
+        self.sheet: str = self.settings.runs
         self.own.append(Path(self.sheet).parent)
         self.runs: dict[str, Run] = {row.run: self._found(row) for row in read_runs(self.sheet)}
         self._find_recipes()
@@ -52,36 +59,42 @@ class Rows:
 
     def layout(self, kind: str, name: str) -> Path:
         """Layout of a table or figure (kind ``tables`` or ``figures``), by the name of its product."""
-        return find(kind, self._layouts[kind].get(name, name), self.own, f"{self.source}: {kind}")
+        return find(kind, self.layouts[kind].get(name, name), self.own, f"{self.source}: {kind}")
 
-    def _find_files(self) -> None:
-        """Replaces names of files by paths, so that the settings do not depend on the preset's folder."""
+    def _found_files(self, given: PresetSettings) -> PresetSettings:
+        """Settings with paths in the place of names of files, so that they do not depend on the preset's folder."""
+        # Mappings are changed below, and those of the caller are kept.
+        settings = copy.deepcopy(given)
+        files: dict[str, Any] = {}
         for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", ""), ("experiments", "")):
-            if self.config[key] is not None:
-                self.config[key] = str(find(kind, self.config[key], self.own, f"{self.source}: {key}"))
-        for teacher in self.config["teachers"].values():
+            if (name := getattr(settings, key)) is not None:
+                files[key] = str(find(kind, name, self.own, f"{self.source}: {key}"))
+        for teacher in settings.teachers.values():
             if not teacher.get("checkpoint"):
                 continue
             # A teacher with both ways is either trained or downloaded; the other way is removed here.
-            given = "checkpoint" if self.config["train_teachers"] and teacher.get("training") else "training"
-            teacher[given] = None
+            removed = "checkpoint" if settings.train_teachers and teacher.get("training") else "training"
+            teacher[removed] = None
             if teacher["checkpoint"]:
                 teacher["checkpoint"] = there(teacher["checkpoint"], self.own)
-        self.config["analyses"] = {key: dict(value) for key, value in self.config["analyses"].items() if value}
-        for analysis in self.config["analyses"].values():
-            analysis["function"] = object_there(analysis["function"], self.own)
-        for dataset in self.config["datasets"].values():
+        for name, analysis in settings.analyses.items():
+            if analysis:
+                self.analyses[name] = {**analysis, "function": object_there(analysis["function"], self.own)}
+        for dataset in settings.datasets.values():
             if dataset.get("path"):
                 dataset["path"] = there(dataset["path"], self.own)
             if names_file_object(str((origin := dataset.get("made_from") or {}).get("source"))):
                 dataset["made_from"] = {**origin, "source": object_there(origin["source"], self.own)}
+        files |= {kind: tuple(layouts) for kind, layouts in self.layouts.items()} | {"analyses": self.analyses}
+        return dataclasses.replace(settings, **files)
 
     def _find_recipes(self) -> None:
         """Adds the recipes of files in ``recipes/`` that the sheet names (``imagenet64/sida``) to the preset's own."""
         files: dict[str, dict[str, Any]] = {}
         for run in self.runs.values():
-            file, slash, name = (run.recipe or "").partition("/")
-            if not slash or run.recipe in self.config["recipes"]:
+            recipe = run.recipe or ""
+            file, slash, name = recipe.partition("/")
+            if not slash or recipe in self.settings.recipes:
                 continue
             where = f"{self.sheet}: run '{run.run}': recipe"
             path = find("recipes", file, self.own, where)
@@ -89,12 +102,12 @@ class Rows:
             if name not in recipes:
                 raise UserError(f"{where}: no '{name}' in {path}{suggestion(name, recipes)}")
             from_mapping(Recipe, recipes[name], f"{path}: {name}")
-            self.config["recipes"][run.recipe] = recipes[name]
+            self.settings.recipes[recipe] = recipes[name]
 
     def _found(self, run: Run) -> Run:
         """A row with its names of files replaced by paths."""
         named = {key: path for key in ("checkpoint", "guide") if (path := getattr(run, key))}
-        if run.guide in self.config["teachers"]:
+        if run.guide in self.settings.teachers:
             del named["guide"]
         found: dict[str, Any] = {key: there(path, self.own) for key, path in named.items()}
         if run.protocol:
@@ -104,7 +117,7 @@ class Rows:
     def _measured_also(self) -> list[Run]:
         """Copies of rows for the preset's second protocols; conditions on methods do not match these."""
         more = []
-        for own, name in self.config["also"].items():
+        for own, name in self.settings.also.items():
             path = str(find("protocols", name, self.own, f"{self.source}: also.{own}"))
             rows = [run for run in self.runs.values() if run.checkpoint and run.sampler]
             more += [
@@ -116,17 +129,25 @@ class Rows:
             ]
         return more
 
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Recipe of a row as the preset or its file gives it; empty for a row without one."""
+        return self.settings.recipes.get(run.recipe or "", {})
+
+    def teacher(self, run: Run) -> dict[str, Any]:
+        """Teacher of a row as the preset gives it; empty for a row without one."""
+        return self.settings.teachers.get(run.teacher or "", {})
+
     def parents(self, run: Run) -> list[str]:
         """Runs that a row's training needs: its initial generator, and the run whose images replace the data."""
         if not run.trained_here:
             return []
-        source = self.config["recipes"].get(run.recipe, {}).get("real_source", "data")
+        source = self.recipe(run).get("real_source", "data")
         # "data" means the data set, even if a row has this name.
         return [name for name in (run.init, source if source != "data" else None) if name and name in self.runs]
 
     def trained_teachers(self) -> list[str]:
         """Ids of the teachers that are trained and not downloaded."""
-        return [name for name, teacher in self.config["teachers"].items() if teacher.get("training")]
+        return [name for name, teacher in self.settings.teachers.items() if teacher.get("training")]
 
     def students(self) -> list[Run]:
         """Rows that are distilled here."""
@@ -134,7 +155,7 @@ class Rows:
 
     def guidance(self, run: Run) -> float:
         """Strength of a row's guidance: of the training for distilled rows, else of the sampler."""
-        settings = self.config["recipes"][run.recipe] if run.trained_here else self.config["samplers"][run.sampler]
+        settings = self.recipe(run) if run.trained_here else self.sampler_of(run)
         return float(settings.get("guidance", 1))
 
     @functools.cached_property
@@ -155,25 +176,25 @@ class Rows:
     @property
     def measurable(self) -> dict[str, Run]:
         """Rows that can be measured here: all but :attr:`left_out`, and those that an extension does not run."""
-        out = {*self.left_out, *(self.config["stored"] or {}).get("waiting", "").split()}
+        out = {*self.left_out, *self.stored.get("waiting", "").split()}
         return {name: run for name, run in self.runs.items() if name not in out}
 
     @functools.cached_property
     def judged(self) -> dict[str, Run]:
         """Rows that claims speak about: all but those that an extension adds to a study."""
-        added = (self.config["stored"] or {}).get("added", "").split()
+        added = self.stored.get("added", "").split()
         return {name: run for name, run in self.runs.items() if name not in added}
 
     @property
     def judged_sheet(self) -> str:
         """Sample sheet of the rows that claims speak about."""
-        return str((self.config["stored"] or {}).get("sheet", self.sheet))
+        return str(self.stored.get("sheet", self.sheet))
 
     @property
     def checkpoints(self) -> list[str | None]:
         """Checkpoints that rows name as network or guide; None for rows without one."""
         named = [run.checkpoint for run in self.runs.values() if not run.without_network]
-        return named + [run.guide for run in self.runs.values() if run.guide not in self.config["teachers"]]
+        return named + [run.guide for run in self.runs.values() if run.guide not in self.settings.teachers]
 
     @property
     def sampled(self) -> list[str]:
@@ -187,20 +208,20 @@ class Rows:
 
     def dataset(self, name: str, where: str) -> dict[str, Any]:
         """Spec of a data set of the preset or of ``config/datasets.yaml``."""
-        return dataset_spec(name, where, self.config["datasets"])
+        return dataset_spec(name, where, self.settings.datasets)
 
     def dataset_of(self, run: Run) -> dict[str, Any]:
         """Spec of the data set that a row is trained on and compared with."""
-        return self.dataset(run.dataset or self.config["dataset"], f"{self.sheet}: run '{run.run}'")
+        return self.dataset(run.dataset or self.settings.dataset, f"{self.sheet}: run '{run.run}'")
 
     def origin(self, dataset: str, where: str) -> MadeFrom | None:
         """Source of a data set's archive; None if unknown."""
-        return dataset_origin(dataset, where, self.config["datasets"])
+        return dataset_origin(dataset, where, self.settings.datasets)
 
     def sampler_of(self, run: Run) -> dict[str, Any]:
         """Settings of a row's sampler; an external row without one is a Python callable or stored images."""
         if run.sampler is not None:
-            return dict(self.config["samplers"][run.sampler])
+            return dict(self.settings.samplers[run.sampler])
         source = str(run.checkpoint)
         module, colon, function = source.partition(":")
         if colon and all(part.isidentifier() for part in [*module.split("."), function]):
@@ -209,7 +230,7 @@ class Rows:
 
     def protocol_of(self, run: Run) -> str:
         """Path of the protocol that a row is measured under."""
-        return run.protocol or self.config["protocol"]
+        return run.protocol or self.settings.protocol
 
     def protocol(self, run: Run) -> Protocol:
         """The protocol that a row is measured under; read once, since sheets have hundreds of rows.
@@ -244,10 +265,10 @@ class Rows:
             UserError: A protocol has no valid ``trials``, or protocols differ.
         """
         paths = {self.protocol_of(run): self.protocol(run).trials for run in self.runs.values()}
-        counts = {self.config["protocol"]: load_protocol(self.config["protocol"]).trials, **paths}
+        counts = {self.settings.protocol: load_protocol(self.settings.protocol).trials, **paths}
         if len(set(counts.values())) > 1:
             raise UserError(f"{self.sheet}: protocols differ in trials: {counts}; use one number within a preset")
-        return counts[self.config["protocol"]]
+        return counts[self.settings.protocol]
 
     def options(self, run: Run) -> Any:
         """Options of a row's method from its recipe; None if the method has none.
@@ -256,12 +277,12 @@ class Rows:
             UserError: The recipe has other options, or wrong values.
         """
         method = find_method(run.method, f"{self.sheet}: run '{run.run}': method")
-        given = self.config["recipes"][run.recipe].get("options") or {}
+        given = self.recipe(run).get("options") or {}
         return method.read_options(given, f"{self.source}: recipes.{run.recipe}.options")
 
     def shards(self, name: str) -> list[tuple[int, int]]:
         """Bounds (first, last + 1) of the shards of a row's trials; empty if one job measures them."""
-        size = self.config["shard_size"]
+        size = self.settings.shard_size
         if size is None:
             return []
         total = self.protocol(self.runs[name]).num_samples
@@ -269,8 +290,17 @@ class Rows:
 
     def analysed(self, name: str) -> list[str]:
         """Rows that an analysis names, in the sheet's order; an empty name for an analysis without rows."""
-        conditions = self.config["analyses"][name].get("rows")
+        conditions = self.analyses[name].get("rows")
         return [""] if conditions is None else [run.run for run in matching(self.runs, conditions)]
+
+    @functools.cached_property
+    def claims(self) -> list[Claim]:
+        """Claims of the preset's file; empty without such a file.
+
+        Raises:
+            UserError: A faulty file.
+        """
+        return load_claims(self.settings.claims) if self.settings.claims else []
 
     @functools.cached_property
     def experiments(self) -> dict[str, Experiment]:
@@ -279,12 +309,12 @@ class Rows:
         Raises:
             UserError: A faulty file.
         """
-        path = self.config["experiments"]
+        path = self.settings.experiments
         return {experiment.id: experiment for experiment in load_experiments(path)} if path else {}
 
     def seed_of(self, run: Run) -> int:
         """Training seed of a row."""
-        return self.config["seed"] if run.seed is None else run.seed
+        return self.settings.seed if run.seed is None else run.seed
 
 
 def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ exactly the jobs whose spec has changed. Files are written when a run starts; a 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -55,7 +56,7 @@ class SpecFiles:
             "ticks": preset.specs.tick,
             "tick-teachers": preset.specs.tick_teacher,
             "analyses": preset.specs.analysis,
-            "preset": lambda: preset.config,
+            "preset": lambda: dataclasses.asdict(preset.settings),
         }
         self._texts: dict[str, str] = {}
         self._digests: dict[str, str] = {}

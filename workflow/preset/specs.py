@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.claims.model import load_claims
 from eval.claims.verdicts import claim_rows
 from eval.figures.build import load_figure_layout
 from eval.figures.layout import FigureKind
@@ -58,7 +57,7 @@ def _of(preset: Rows, run: Run, keys: set[str], source: str, specs: StudentSpec)
 
 
 def _first_alike(preset: Rows, teacher: str) -> str:
-    teachers = preset.config["teachers"]
+    teachers = preset.settings.teachers
     without_seed = {name: {key: value for key, value in t.items() if key != "seed"} for name, t in teachers.items()}
     return next((name for name, other in without_seed.items() if other == without_seed.get(teacher)), teacher)
 
@@ -66,11 +65,11 @@ def _first_alike(preset: Rows, teacher: str) -> str:
 def _of_recipe(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
     if not run.trained_here:
         raise UserError(f"{where} is not distilled here and has no recipe; give its series a 'by' of its own")
-    value = preset.config["recipes"][run.recipe].get(name)
+    value = preset.recipe(run).get(name)
     if value is not None:
         return value
     config = from_mapping(DistillConfig, specs(run.run), where)
-    network = preset.config["teachers"][str(run.teacher)].get("network")
+    network = preset.teacher(run).get("network")
     # Defaults of a recipe may depend on the teacher's network, which is unknown before a teacher is downloaded.
     return getattr(resolve_recipe(config, network, where) if network else config, name)
 
@@ -83,7 +82,7 @@ def _of_sampler(preset: Rows, run: Run, name: str, where: str, specs: StudentSpe
 
 
 def _of_teacher(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
-    training = preset.config["teachers"].get(run.teacher, {}).get("training")
+    training = preset.teacher(run).get("training")
     if training is None:
         raise UserError(f"{where} has no teacher that is trained here; change the conditions")
     defaults = {field.name: field.default for field in dataclasses.fields(TeacherTraining)}
@@ -116,29 +115,29 @@ class Specs:
     """
 
     def __init__(self, rows: Rows, paths: Paths) -> None:
-        self.rows, self.paths, self.config = rows, paths, rows.config
+        self.rows, self.paths, self.settings = rows, paths, rows.settings
 
     def teacher(self, name: str) -> dict[str, Any]:
         """Spec of ``sida train-teacher`` (see :class:`sida.training.TeacherConfig`)."""
-        teacher = self.config["teachers"][name]
+        teacher = self.settings.teachers[name]
         dataset = self.rows.dataset(
-            teacher.get("dataset") or self.config["dataset"], f"{self.rows.source}: teachers.{name}"
+            teacher.get("dataset") or self.settings.dataset, f"{self.rows.source}: teachers.{name}"
         )
         spec: dict[str, Any] = {"name": name, "dataset": dataset, "network": teacher["network"], **teacher["training"]}
         seed = teacher.get("seed")
-        return {**spec, "seed": self.config["seed"] if seed is None else seed, **self._common()}
+        return {**spec, "seed": self.settings.seed if seed is None else seed, **self._common()}
 
     def student(self, name: str) -> dict[str, Any]:
         """Spec of ``sida distill`` (see :class:`sida.methods.DistillConfig`)."""
         run = self.rows.runs[name]
-        recipe = dict(self.config["recipes"][run.recipe])
+        recipe = dict(self.rows.recipe(run))
         dataset = training_data(self.rows, run)
         evaluation = recipe.pop("evaluation", None)
         if evaluation is not None:
             kwargs: dict[str, Any] = {
                 "dataset": dataset,
                 "protocol": _watched(self.rows.protocol(run)).content(),
-                "device": self.config["device"],
+                "device": self.settings.device,
             }
             kwargs |= {key: value for key, value in evaluation.items() if key not in _POINTS}
             if drawn := self.paths.teacher_references(run, watched=True):
@@ -161,7 +160,7 @@ class Specs:
 
     def training_gpus(self, training: Mapping[str, Any]) -> int:
         """Number of GPUs of a training: that of the preset, or fewer if micro-batches cannot be divided evenly."""
-        return most_gpus(self.config["gpus"], training["batch_size"], training.get("batch_gpu"))
+        return most_gpus(self.settings.gpus, training["batch_size"], training.get("batch_gpu"))
 
     def measurement(self, name: str) -> dict[str, Any]:
         """Spec of ``sida-eval measure``: the generator, its sampler, and the protocol."""
@@ -191,7 +190,7 @@ class Specs:
     def reference(self, teacher: str, protocol: str, key: str) -> dict[str, Any]:
         """Spec of ``sida-eval reference`` for samples of a teacher: its network, data set and the protocol."""
         row = self.rows.runs[self.drawn[f"{teacher}/{protocol}/{key}"]]
-        data = self.config["teachers"][teacher].get("dataset") or self.config["dataset"]
+        data = self.settings.teachers[teacher].get("dataset") or self.settings.dataset
         return {
             "network": self.paths.teacher(teacher),
             "protocol": self.rows.protocol(row).content(),
@@ -202,7 +201,7 @@ class Specs:
     @functools.cached_property
     def timed(self) -> dict[str, list[str]]:
         """Tables of hours and memory, with the students whose first log records give their numbers."""
-        layouts = {name: self.rows.layout("tables", name) for name in self.config["tables"]}
+        layouts = {name: self.rows.layout("tables", name) for name in self.settings.tables}
         tables = [name for name, path in layouts.items() if read_extended(path).get("kind") == "hyperparameters"]
         found = {name: find_needs(layouts[name], self.rows.runs).networks for name in tables}
         return {
@@ -231,14 +230,14 @@ class Specs:
         return {"name": name, "dataset": _drawn(network), "network": network, **step, **self._common()}
 
     def _teacher_network(self, name: str) -> dict[str, Any]:
-        network: dict[str, Any] | None = self.config["teachers"][name].get("network")
+        network: dict[str, Any] | None = self.settings.teachers[name].get("network")
         if network is None:
             raise UserError(f"{self.rows.source}: teachers.{name}: has no network to time a training with; add it")
         return network
 
     def analysis(self, name: str, row: str = "") -> dict[str, Any]:
         """Spec of ``sida-eval analyse``: the function with its options, and the files of the row."""
-        entry = self.config["analyses"][name]
+        entry = self.rows.analyses[name]
         code = file_code_sha256(Path(entry["function"].rpartition(":")[0]))
         spec = {
             "analysis": name,
@@ -247,7 +246,7 @@ class Specs:
             "options": entry.get("options", {}),
         }
         if not row:
-            return spec | {"threads": self.config["threads"]}
+            return spec | {"threads": self.settings.threads}
         run = self.rows.runs[row]
         spec |= {"run": row, "method": run.method, "dataset": self.rows.dataset_of(run), **self._common()}
         spec |= {"network": self.paths.network(run), "teacher": self.paths.teacher(str(run.teacher))}
@@ -279,7 +278,7 @@ class Specs:
         if read_extended(path).get("kind") != "hyperparameters":
             return spec
         students = {run: self._settings(run) for run in needs.networks if self.rows.runs[run].trained_here}
-        return spec | {"gpus": self.config["gpus"], "students": students}
+        return spec | {"gpus": self.settings.gpus, "students": students}
 
     def figure(self, name: str) -> dict[str, Any]:
         """Spec of ``sida-eval figure``: its rows, settings on its axes, and generators to sample."""
@@ -296,7 +295,7 @@ class Specs:
         experiment = self.rows.experiments[name]
         layouts = [(kind, layout) for kind in ("tables", "figures") for layout in getattr(experiment, kind)]
         needs = [find_needs(self.rows.layout(kind, layout), self.rows.measurable) for kind, layout in layouts]
-        claims = [claim for claim in load_claims(self.config["claims"]) if claim.id in experiment.predicted]
+        claims = [claim for claim in self.rows.claims if claim.id in experiment.predicted]
         # Rules read measurements, and some read training logs, which are beside the networks.
         compared = [run for run in claim_rows(claims, self.rows.judged) if run in self.rows.measurable]
         measured = {*compared, *(run for need in needs for run in need.measured)}
@@ -319,7 +318,7 @@ class Specs:
         return {"experiment": {**dataclasses.asdict(self.rows.experiments[name])}, "runs": rows}
 
     def _settings(self, run: str) -> dict[str, Any]:
-        network = self.config["teachers"][str(self.rows.runs[run].teacher)].get("network")
+        network = self.rows.teacher(self.rows.runs[run]).get("network")
         return {"settings": self.student(run), "network": network}
 
     def _sheet(self, names: Collection[str]) -> list[dict[str, Any]]:
@@ -328,7 +327,7 @@ class Specs:
         return [{key: value for key, value in vars(run).items() if value not in (None, "")} for run in rows]
 
     def _common(self) -> dict[str, Any]:
-        return {"threads": self.config["threads"], "device": self.config["device"]}
+        return {"threads": self.settings.threads, "device": self.settings.device}
 
 
 def _drawn(network: Mapping[str, Any]) -> dict[str, Any]:

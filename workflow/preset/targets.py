@@ -63,7 +63,7 @@ class Targets:
     @property
     def rates(self) -> list[str]:
         """Rates of the device in the trainings, where the preset asks for them."""
-        return [f"{self.results}/rates.json"] if self.preset.config["rates"] else []
+        return [f"{self.results}/rates.json"] if self.preset.settings.rates else []
 
     def analyses(self, wanted: Mapping[str, Collection[str]] | None = None) -> list[str]:
         """Files of analyses that the workflow computes: not those of rows that are taken from stored results.
@@ -71,8 +71,8 @@ class Targets:
         Args:
             wanted: Rows by name of the analysis; those without rows are always wanted. None: all measurable rows.
         """
-        named = [(name, run) for name in self.preset.config["analyses"] for run in self.preset.analysed(name)]
-        rows = dict.fromkeys(self.preset.config["analyses"], self.rows) if wanted is None else wanted
+        named = [(name, run) for name in self.preset.analyses for run in self.preset.analysed(name)]
+        rows = dict.fromkeys(self.preset.analyses, self.rows) if wanted is None else wanted
         return [
             str(analysis_path(self.results, name, run))
             for name, run in named
@@ -81,15 +81,15 @@ class Targets:
 
     def tables_and_figures(self) -> list[str]:
         """Tables, figures and claims, and the numbers behind them."""
-        config = self.preset.config
-        claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if config["claims"] else []
+        settings = self.preset.settings
+        claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if settings.claims else []
         computed = [*self.measurements, *self.analyses(), *self.rates]
-        return [*computed, *self._files(config["tables"], self.figures), *claims]
+        return [*computed, *self._files(settings.tables, self.figures), *claims]
 
     @functools.cached_property
     def figures(self) -> list[str]:
         """Figures that can be drawn: not those of images of stored rows whose networks are not stored."""
-        return [name for name in self.preset.config["figures"] if not self.undrawn(name)]
+        return [name for name in self.preset.settings.figures if not self.undrawn(name)]
 
     def undrawn(self, figure: str) -> list[str]:
         """Rows that a figure draws images of, but whose networks are not stored."""
@@ -101,7 +101,7 @@ class Targets:
     def stored_option(self, runs: Iterable[str]) -> list[str]:
         """Option of ``sida-eval collect`` for the rows that are taken from stored results."""
         taken = [run for run in runs if run in self.taken]
-        return ["--stored", self.preset.config["stored"]["folder"], *taken] if taken else []
+        return ["--stored", self.preset.stored["folder"], *taken] if taken else []
 
     def _files(self, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
         """All formats of tables and figures."""
@@ -129,13 +129,13 @@ class Targets:
         """Tables of hours and memory from a few log records, and the claims that these decide."""
         names = [
             *self.preset.specs.timed,
-            *(["claims"] if self.preset.specs.timed and self.preset.config["claims"] else []),
+            *(["claims"] if self.preset.specs.timed and self.preset.settings.claims else []),
         ]
         return [f"{self.results}/ticks/{name}.md" for name in names]
 
     def short(self) -> list[str]:
         """Paths below the preset's folder that are targets without the folder's name."""
-        teachers = [self.preset.paths.teacher(name) for name in self.preset.config["teachers"]]
+        teachers = [self.preset.paths.teacher(name) for name in self.preset.settings.teachers]
         single = [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "manifest.json")]
         paths = [
             *self.tables_and_figures(),
@@ -196,7 +196,7 @@ class Targets:
         values |= {"transform": origin.transform, "labels": origin.labels, "subset": origin.subset}
         values |= {"max-images": origin.images, "expect": dataset.get("num_images")}
         if origin.dataset:
-            values["device"] = self.preset.config["device"]
+            values["device"] = self.preset.settings.device
         return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
 
     def _data(self, dataset: Mapping[str, Any]) -> list[str]:
@@ -205,10 +205,10 @@ class Targets:
 
     def teacher(self, name: str) -> list[str]:
         """Inputs of a teacher's training: data, and the source file of a custom network class."""
-        return [*self._teacher_data(name), *_code([self.preset.config["teachers"][name]["network"]["class"]])]
+        return [*self._teacher_data(name), *_code([self.preset.settings.teachers[name]["network"]["class"]])]
 
     def _teacher_data(self, name: str) -> list[str]:
-        named = self.preset.config["teachers"][name].get("dataset") or self.preset.config["dataset"]
+        named = self.preset.settings.teachers[name].get("dataset") or self.preset.settings.dataset
         return self._data(self.preset.dataset(named, self.preset.source))
 
     def training(self, run: str) -> dict[str, str | list[str]]:
@@ -216,7 +216,7 @@ class Targets:
         row = self.preset.runs[run]
         parents = [self.preset.paths.network(self.preset.runs[name]) for name in self.preset.parents(row)]
         # Evaluations during training need the inputs of measuring.
-        evaluated = self.preset.config["recipes"][row.recipe].get("evaluation") is not None
+        evaluated = self.preset.recipe(row).get("evaluation") is not None
         return {
             "data": self._data(training_data(self.preset, row)),
             "teacher": self.preset.paths.teacher(str(row.teacher)),
@@ -275,7 +275,7 @@ class Targets:
 
     def measure_jobs(self) -> list[tuple[int, int, list[str]]]:
         """Jobs of the evaluation without shards: first trial, last trial, rows; samplers of many steps have several."""
-        size = self.preset.config["trials_per_job"] or self.preset.trials
+        size = self.preset.settings.trials_per_job or self.preset.trials
         slow = (
             [name for name, run in self.preset.runs.items() if self._many_steps(run)]
             if size < self.preset.trials
@@ -310,7 +310,7 @@ class Targets:
         """Inputs of a table or figure: only its own rows, so that it can be made alone."""
         needs = self.needs(kind, name)
         # A table of measurements needs the file even if none of its rows can be measured.
-        wanted = needs.measured or (kind == "tables" and self.preset.config["table_mode"] == "measured")
+        wanted = needs.measured or (kind == "tables" and self.preset.settings.table_mode == "measured")
         collected = {"measurements": f"{self.results}/collected/{kind}/{name}.csv"} if wanted else {}
         analysed = {"analyses": self.analyses(needs.analyses)} if needs.analyses else {}
         return {"networks": self.networks(needs.networks), **collected, **analysed}

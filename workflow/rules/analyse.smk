@@ -12,7 +12,7 @@ rule analyse:
         analysis=any_of(path.removeprefix(f"{RESULTS}/analyses/").removesuffix(".json") for path in TARGETS.analyses()),
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         # Points on a line, and noise levels, count like trials, with as many images each.
         **REQUESTS.of("analyse", trials=2 * PRESET.trials),

@@ -22,7 +22,7 @@ envvars:
 
 wildcard_constraints:
     run=any_of(PRESET.runs),
-    teacher=any_of(PRESET.config["teachers"]),
+    teacher=any_of(PRESET.settings.teachers),
     trial=r"\d+",
     experiment=any_of(PRESET.experiments),
 

@@ -13,7 +13,7 @@ rule prepare_data:
         archive=any_of(path for path in PRESET.archives if PRESET.archive_origin(path).source),
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("prepare"),
     params:
@@ -36,7 +36,7 @@ rule encode_data:
         archive=any_of(path for path in PRESET.archives if PRESET.archive_origin(path).dataset),
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("encode"),
         gpu=ONE_GPU,

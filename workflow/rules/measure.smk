@@ -2,7 +2,7 @@
 # for which starting Python takes longer than a trial), or shards of each trial on a cluster, which are merged.
 
 
-if PRESET.config["shard_size"] is None:
+if PRESET.settings.shard_size is None:
 
     for first, last, rows in TARGETS.measure_jobs():
 
@@ -22,7 +22,7 @@ if PRESET.config["shard_size"] is None:
             priority: int(last - first + 1 < PRESET.trials)
             conda:
                 "../../environment.yml"
-            threads: PRESET.config["threads"]
+            threads: PRESET.settings.threads
             resources:
                 **REQUESTS.of("measure", trials=last - first + 1),
                 gpu=ONE_GPU,
@@ -48,7 +48,7 @@ else:
             f"{RESULTS}/logs/shard-{{run}}-{{trial}}-{{begin}}-{{end}}.log",
         conda:
             "../../environment.yml"
-        threads: PRESET.config["threads"]
+        threads: PRESET.settings.threads
         resources:
             **REQUESTS.of("shard"),
             gpu=ONE_GPU,
@@ -140,7 +140,7 @@ rule teacher_reference:
     priority: 3
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("reference"),
         gpu=ONE_GPU,

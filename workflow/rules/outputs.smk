@@ -14,11 +14,11 @@ rule table:
     log:
         f"{RESULTS}/logs/table-{{table}}.log",
     wildcard_constraints:
-        table=any_of(PRESET.config["tables"]),
+        table=any_of(PRESET.settings.tables),
     conda:
         "../../environment.yml"
     params:
-        mode=PRESET.config["table_mode"],
+        mode=PRESET.settings.table_mode,
         spec=lambda wildcards: SPECS.path("tables", wildcards.table),
         digest=lambda wildcards: SPECS.digest("tables", wildcards.table),
         layout_digest=lambda wildcards: content_digest(PRESET.layout("tables", wildcards.table)),
@@ -44,7 +44,7 @@ rule figure:
         f"{RESULTS}/logs/figure-{{figure}}.log",
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("figure"),
         gpu=ONE_GPU,
@@ -63,7 +63,7 @@ rule figure:
 
 rule claims:
     input:
-        claims=PRESET.config["claims"] or [],
+        claims=PRESET.settings.claims or [],
         measurements=TARGETS.measurements,
         runs=PRESET.judged_sheet,
         networks=TARGETS.networks(TARGETS.rows),
@@ -77,7 +77,7 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
-        claims_digest=content_digest(PRESET.config["claims"]),
+        claims_digest=content_digest(PRESET.settings.claims),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(output.md),
     message:

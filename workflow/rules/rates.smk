@@ -11,7 +11,7 @@ rule rates:
         f"{RESULTS}/logs/rates.log",
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("build"),
         gpu=ONE_GPU,

@@ -26,7 +26,7 @@ rule index:
     input:
         TARGETS.tables_and_figures(),
         TARGETS.paper_files(),
-        experiments=PRESET.config["experiments"] or [],
+        experiments=PRESET.settings.experiments or [],
     output:
         f"{RESULTS}/index.html",
     log:
@@ -35,8 +35,8 @@ rule index:
         "../../environment.yml"
     params:
         results=lambda wildcards, output: os.path.dirname(output[0]),
-        title=PRESET.config["title"],
-        experiments_digest=content_digest(PRESET.config["experiments"]),
+        title=PRESET.settings.title,
+        experiments_digest=content_digest(PRESET.settings.experiments),
         own=["--own", str(PRESET.own[0])],
         experiments=experiments_option,
         again=shlex.join(START.command("--cores", "2")),
@@ -51,7 +51,7 @@ rule index:
 rule experiment:
     input:
         unpack(lambda wildcards: TARGETS.answered(wildcards.experiment)),
-        claims=PRESET.config["claims"] or [],
+        claims=PRESET.settings.claims or [],
     output:
         f"{RESULTS}/experiments/{{experiment}}.json",
     log:
@@ -61,7 +61,7 @@ rule experiment:
     params:
         spec=lambda wildcards: SPECS.path("experiments", wildcards.experiment),
         digest=lambda wildcards: SPECS.digest("experiments", wildcards.experiment),
-        claims_digest=content_digest(PRESET.config["claims"]),
+        claims_digest=content_digest(PRESET.settings.claims),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
     message:

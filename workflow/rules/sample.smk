@@ -13,7 +13,7 @@ rule sample:
         run=any_of(PRESET.sampled),
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("sample"),
         gpu=ONE_GPU,

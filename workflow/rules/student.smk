@@ -15,7 +15,7 @@ rule distill:
     priority: 2
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("student"),
         gpu=lambda wildcards: PRESET.specs.training_gpus(PRESET.specs.student(wildcards.run)),

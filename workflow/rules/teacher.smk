@@ -11,7 +11,7 @@ rule train_teacher:
     priority: 4
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("teacher"),
         gpu=lambda wildcards: PRESET.specs.training_gpus(PRESET.specs.teacher(wildcards.teacher)),

@@ -9,7 +9,7 @@ rule tick_teacher:
         f"{RESULTS}/logs/tick-teacher-{{teacher}}.log",
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("tick"),
         gpu=ONE_GPU,
@@ -35,7 +35,7 @@ rule tick:
         run=any_of(run for runs in PRESET.specs.timed.values() for run in runs),
     conda:
         "../../environment.yml"
-    threads: PRESET.config["threads"]
+    threads: PRESET.settings.threads
     resources:
         **REQUESTS.of("tick"),
         gpu=lambda wildcards: PRESET.specs.training_gpus(PRESET.specs.student(wildcards.run)),
@@ -63,7 +63,7 @@ rule ticks_table:
     conda:
         "../../environment.yml"
     params:
-        mode=PRESET.config["table_mode"],
+        mode=PRESET.settings.table_mode,
         spec=lambda wildcards: SPECS.path("tables", wildcards.table),
         digest=lambda wildcards: SPECS.digest("tables", wildcards.table),
         results=lambda wildcards, output: os.path.dirname(output.md),
@@ -77,7 +77,7 @@ rule ticks_table:
 rule ticks_claims:
     input:
         TARGETS.ticks(dict.fromkeys(run for runs in PRESET.specs.timed.values() for run in runs)),
-        claims=PRESET.config["claims"] or [],
+        claims=PRESET.settings.claims or [],
         runs=PRESET.sheet,
     output:
         multiext(f"{RESULTS}/ticks/claims", md=".md", json=".json", html=".html"),

@@ -33,7 +33,7 @@ def test_the_presets_pass_their_checks_and_show_all_they_measure(names):
 
 def test_further_files_win_as_for_the_workflow():
     base, variant = find_preset("gpu"), find_preset("gpu-small")
-    assert Preset.load(base, variant).config == Preset.load(variant).config != Preset.load(base).config
+    assert Preset.load(base, variant).settings == Preset.load(variant).settings != Preset.load(base).settings
 
 
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
@@ -70,7 +70,7 @@ def test_without_a_gpu_it_ends_in_one_line_before_data_is_rendered(tmp_path):
 
 def test_the_small_form_has_its_own_results_data_and_no_gpu():
     large, small = load("gpu"), load("gpu", "gpu-small")
-    assert (small.config["device"], small.config["gpus"]) == ("cpu", 0)
+    assert (small.settings.device, small.settings.gpus) == ("cpu", 0)
     assert not {*large.archives} & {*small.archives}
     assert large.results != small.results
     assert [run.run for run in large.students()] == [run.run for run in small.students()]

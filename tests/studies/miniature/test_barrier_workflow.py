@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def preset():
 
 
 def changed(preset, **keys):
-    config = copy.deepcopy(preset.config)
+    config = dataclasses.asdict(preset.settings)
     config.update(keys)
     return Preset(config, "studies/miniature/preset.yaml", preset.own)
 
@@ -72,7 +72,7 @@ def test_a_plan_has_a_job_for_each(preset):
 )
 def test_fault_is_one_line_before_anything_runs(preset, change, message):
     alone = {"tables": [], "figures": ["mini-barrier"], "claims": None, "experiments": None}
-    analyses = {"barriers": preset.config["analyses"]["barriers"] | change} if change else {}
+    analyses = {"barriers": preset.settings.analyses["barriers"] | change} if change else {}
     with pytest.raises(UserError) as caught:
         check_preset(changed(preset, analyses=analyses, **alone))
     assert message in str(caught.value)

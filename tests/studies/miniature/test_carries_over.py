@@ -33,10 +33,10 @@ def test_settings_are_the_miniatures_or_tuned(preset, miniature):
     def fixed(settings):
         return {key: value for key, value in settings.items() if key not in TUNED}
 
-    for name, recipe in preset.config["recipes"].items():
-        assert fixed(recipe) == fixed(miniature.config["recipes"][name]), name
-    for name, teacher in preset.config["teachers"].items():
-        there = miniature.config["teachers"][name]
+    for name, recipe in preset.settings.recipes.items():
+        assert fixed(recipe) == fixed(miniature.settings.recipes[name]), name
+    for name, teacher in preset.settings.teachers.items():
+        there = miniature.settings.teachers[name]
         assert (fixed(teacher["training"]), teacher.get("seed")) == (fixed(there["training"]), there.get("seed"))
         ours, theirs = teacher["network"]["kwargs"], there["network"]["kwargs"]
         differing = {key for key in ours if ours[key] != theirs[key]}
@@ -48,7 +48,7 @@ def test_settings_are_the_miniatures_or_tuned(preset, miniature):
 
 def test_claims_have_the_miniatures_rules_and_three_seeds(preset, miniature):
     there = {claim.id: claim for claim in load_claims(ROOT / "studies/miniature/claims.yaml")}
-    claims = load_claims(preset.config["claims"])
+    claims = load_claims(preset.settings.claims)
     assert [claim.id[2:] for claim in claims] == ["04", "26", "07", "55", "70", "G7"]
     assert unshown_rows(Targets(preset, False)) == []
     for claim in claims:

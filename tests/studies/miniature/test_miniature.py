@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import random
 import re
@@ -41,7 +42,7 @@ def test_an_afternoon_has_rows_of_the_miniature_and_takes_five_core_hours(preset
     assert all(vars(run) == vars(preset.runs[name]) for name, run in short.runs.items())
     # Each table and figure of the paper has its counterpart.
     for kind, numbers in (("tables", 8), ("figures", 10)):
-        assert [name.rpartition("-")[2] for name in short.config[kind]] == [
+        assert [name.rpartition("-")[2] for name in short.layouts[kind]] == [
             f"{kind[:-1]}{k}" for k in range(1, numbers + 1)
         ]
     alphas = [run.alpha for run in short.runs.values() if run.recipe == "alpha-sida"]
@@ -51,7 +52,7 @@ def test_an_afternoon_has_rows_of_the_miniature_and_takes_five_core_hours(preset
 
 
 def layouts(preset):
-    return [(kind, name) for kind in ("tables", "figures") for name in preset.config[kind]]
+    return [(kind, name) for kind in ("tables", "figures") for name in preset.layouts[kind]]
 
 
 def test_all_specs_are_valid(preset):
@@ -147,7 +148,7 @@ def test_ways_to_spend_one_budget_see_equally_many_images(preset):
     ],
 )
 def test_bad_stand_in_for_the_data_is_one_line(preset, source, message):
-    changed = json.loads(json.dumps(preset.config))
+    changed = json.loads(json.dumps(dataclasses.asdict(preset.settings)))
     changed["recipes"]["no-data"]["real_source"] = source
     with pytest.raises(UserError, match=message):
         Preset(changed, "studies/miniature/preset.yaml")
@@ -243,16 +244,16 @@ def test_every_table_and_the_claims_can_be_built(which, made_up, tmp_path, reque
             "--mode",
             "measured",
         ]
-        words += ["--config", json.dumps(preset.config), "--out", str(tmp_path / f"{name}.tex")]
+        words += ["--config", json.dumps(dataclasses.asdict(preset.settings)), "--out", str(tmp_path / f"{name}.tex")]
         assert main(words) == 0
         text = (tmp_path / f"{name}.md").read_text()
         assert "not measured" not in text
         assert "not configured" not in text
-    claims = ["--claims", str(ROOT / preset.config["claims"]), "--out", str(tmp_path / "claims.md")]
+    claims = ["--claims", str(ROOT / preset.settings.claims), "--out", str(tmp_path / "claims.md")]
     assert main(["claims", *claims, *common]) == 0
     verdicts = json.loads((tmp_path / "claims.json").read_text())
     assert "about digits" in (tmp_path / "claims.md").read_text()
-    assert len(verdicts.get("claims", verdicts)) == len(load_claims(ROOT / preset.config["claims"]))
+    assert len(verdicts.get("claims", verdicts)) == len(load_claims(ROOT / preset.settings.claims))
 
 
 def shrunk(spec: dict, folder, **changes) -> dict:
@@ -266,7 +267,7 @@ def test_every_distinct_setting_starts(preset, tmp_path):
     """Each teacher, and the first row of each pair of recipe and teacher with all it depends on, for a few steps."""
     from eval.measuring.measure import measure
 
-    protocol = ROOT / preset.config["protocol"]
+    protocol = ROOT / preset.settings.protocol
     for name in preset.trained_teachers():
         spec = shrunk(preset.specs.teacher(name), tmp_path, total_kimg=0.08)
         train_teacher(spec, tmp_path / "teachers" / name)

@@ -29,7 +29,7 @@ def test_the_paper_as_a_whole_and_one_table(tmp_path):
     assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) > 50
     assert jobs["measure_0_9"] == len(preset.runs)
     assert (jobs["prepare_data"], jobs["encode_data"]) == (5, 1)
-    assert (jobs["table"], jobs["figure"]) == (len(preset.config["tables"]), len(preset.config["figures"]))
+    assert (jobs["table"], jobs["figure"]) == (len(preset.settings.tables), len(preset.settings.figures))
     trained = ("--config", "train_teachers=True")
     jobs = planned(workspace, "--configfile", "studies/papers/paper.yaml", *trained, "--", "tables/table8.tex")
     assert (jobs["train_teacher"], jobs.get("import_checkpoint", 0)) == (4, 0)
@@ -43,7 +43,7 @@ def test_every_table_and_figure_names_its_rows():
     preset = Preset.load(ROOT / "studies/papers/paper.yaml")
     targets = Targets(preset, False)
     for kind in ("tables", "figures"):
-        for name in preset.config[kind]:
+        for name in preset.layouts[kind]:
             needs = targets.needs(kind, name)
             rows = {*needs.measured, *needs.networks}
             assert rows
@@ -110,7 +110,7 @@ def test_each_training_takes_as_many_gpus_as_can_share_its_rounds():
         spec = preset.specs.student(run.run)
         taken[run.run] = preset.specs.training_gpus(spec)
         assert spec["batch_size"] % (taken[run.run] * spec.get("batch_gpu", 1)) == 0, run.run
-    assert taken["cifar10-uncond-sida-a1"] == preset.config["gpus"] == 8
+    assert taken["cifar10-uncond-sida-a1"] == preset.settings.gpus == 8
     # Four rounds of 64 images.
     assert taken["cifar10-uncond-gdd"] == 4
     assert [most_gpus(wished, 256, 64) for wished in (0, 1, 3, 4, 8)] == [0, 1, 2, 4, 4]

@@ -58,7 +58,7 @@ def cases(paper):
     for run in paper.students():
         if run.family == "Ablation" or run.method not in METHODS or "-ddo-" in run.run:
             continue
-        network = paper.config["teachers"][run.teacher]["network"]
+        network = paper.settings.teachers[run.teacher]["network"]
         config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), network)
         size = run.recipe.split("/")[1].split("-")[0].upper() if "imagenet512" in run.recipe else ""
         key = (METHODS[run.method], DATASETS.get(run.dataset, run.dataset), size)
@@ -92,7 +92,7 @@ def start(case, name):
     parent = case.preset.runs[case.row.init]
     kimg = int(re.search(r"\d{5,}", code)[0])
     alpha = re.search(r"alpha ([\d.]+)", code)
-    trained = case.preset.config["recipes"][parent.recipe]["total_kimg"]
+    trained = case.preset.settings.recipes[parent.recipe]["total_kimg"]
     return (
         (parent.method, parent.teacher, parent.alpha, trained),
         ("sid", case.row.teacher, float(alpha[1]) if alpha else 1.0, trained if DOUBTFUL in code else kimg),
@@ -140,7 +140,7 @@ def archive(case, name):
 
 
 def file_of_teacher(case, name):
-    checkpoint = case.preset.config["teachers"][case.row.teacher]["checkpoint"]
+    checkpoint = case.preset.settings.teachers[case.row.teacher]["checkpoint"]
     return load_registry()[checkpoint].target.rsplit("/", 1)[-1], case.value(name)
 
 

@@ -45,7 +45,7 @@ def test_every_value_is_its_codes(paper, reference):
     rows = [run for run in paper.students() if run.method in ("gdd", "gdd-i")]
     seen = set()
     for run in rows:
-        teacher = paper.config["teachers"][run.teacher]
+        teacher = paper.settings.teachers[run.teacher]
         config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), teacher["network"])
         options = from_mapping(GDDOptions, config.options, run.run)
         key = (run.method.upper(), DATASETS.get(run.dataset, run.dataset))

@@ -47,7 +47,7 @@ def paper():
 
 
 def resolved(paper, run):
-    network = paper.config["teachers"][paper.runs[run].teacher]["network"]
+    network = paper.settings.teachers[paper.runs[run].teacher]["network"]
     return resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run), run), network), network
 
 
@@ -64,7 +64,7 @@ def test_every_value_is_stated(paper, run):
         assert config.ema_rampup_ratio is None
         assert config.ema_half_life_kimg * 1000 == pytest.approx(batch * math.log(0.5) / math.log(beta), rel=2e-3)
     assert student_cost(config, network).operations > 0
-    assert paper.config["samplers"][paper.runs[run].sampler]["init_sigma"] == init_sigma
+    assert paper.settings.samplers[paper.runs[run].sampler]["init_sigma"] == init_sigma
 
 
 #: Images of a GPU in the source, where the loss depends on them: f-distill averages ratios over them.

@@ -50,7 +50,7 @@ def test_each_control_changes_what_it_asks_about(preset, teacher):
 
 def test_rows_are_shown_and_claims_compare_three_seeds(preset):
     assert unshown_rows(Targets(preset, False)) == []
-    for claim in load_claims(preset.config["claims"]):
+    for claim in load_claims(preset.settings.claims):
         # The facts of layers are of one network.
         for operand in (one for part in claim.parts if part.of != "layers" for one in (part.a, part.b) if one):
             seeds = collections.defaultdict(set)
