@@ -14,7 +14,8 @@ Headings may themselves be published numbers, such as model sizes with their par
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from eval.tables.cells import (
     CellSource,
     TableLine,
     best_rows,
+    compared,
     empty_cell,
     heading,
     measured_cell,
@@ -314,7 +316,8 @@ def build_table(
     printed_heads = header_records(layout, published, mode)
     layout = with_headings(_with_columns(layout, measurements), published)
     lines = with_effects(layout, resolve(layout, measurements, runs, published, mode), measurements, runs, mode)
-    require_comparable(measured_lines(lines, measurements), layout.source)
+    for group in compared(layout, lines):
+        require_comparable(measured_lines(group.values(), measurements), layout.source)
     require_added_comparable(lines, layout, added)
     if mode == "audit":
         columns, rows = (stacked if layout.audit == "rows" else side_by_side)(layout, lines)
@@ -406,9 +409,9 @@ def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
 def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
     """Notes on columns whose measured values are not all comparable with each other."""
     notes: dict[str, list[str]] = {}
-    for column in layout.columns:
+    for column, group in itertools.product(layout.columns, compared(layout, lines)):
         kinds: list[tuple[Identity, list[str]]] = []
-        for source in (line.sources[column.id] for line in lines if column.id in line.sources):
+        for source in (line.sources[column.id] for line in group.values() if column.id in line.sources):
             if source.identity is None:
                 continue
             for identity, runs in kinds:
@@ -424,7 +427,7 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     return [f"Not comparable with each other in {', '.join(heads)}: {why}." for why, heads in notes.items()]
 
 
-def measured_lines(lines: Sequence[TableLine], measurements: Measurements) -> list[Measurement]:
+def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> list[Measurement]:
     """Lines of ``measurements.csv`` behind the measured cells."""
     return [
         row

@@ -304,8 +304,16 @@ def heading(column: ColumnSpec, group: str = "") -> Column:
 Side = Literal["published", "measured"]
 
 
+def compared(layout: TableLayout, lines: Sequence[TableLine]) -> list[dict[int, TableLine]]:
+    """Groups of rows whose values are compared with each other, by row number."""
+    groups: dict[str, dict[int, TableLine]] = {}
+    for number, line in enumerate(lines):
+        groups.setdefault(line.family if layout.compare == "family" else "", {})[number] = line
+    return list(groups.values())
+
+
 def best_rows(layout: TableLayout, lines: list[TableLine], side: Side) -> dict[str, set[int]]:
-    """Row numbers of the best value by column id, separately for published and measured numbers.
+    """Row numbers of the best values by column id, separately for published and measured numbers.
 
     Values are compared as printed, so rows that print the same best value are all bold. Published numbers are ranked as
     the paper ranks them. No measured value is bold if the measured values are not comparable with each other, or if a
@@ -317,16 +325,20 @@ def best_rows(layout: TableLayout, lines: list[TableLine], side: Side) -> dict[s
             continue
         if layout.bold.columns is not None and column.id not in layout.bold.columns:
             continue
-        shown = {n: line.sources[column.id] for n, line in enumerate(lines) if _candidate(layout.bold, line)}
-        values = {
-            n: value for n, source in shown.items() if (value := _printed_value(column, source, side)) is not None
-        }
-        if not values or (side == "measured" and not _one_identity([shown[number] for number in values])):
-            continue
-        rivals = [source.published.value for n, source in shown.items() if source.published and n not in values]
-        winner = (min if column.direction == "lower" else max)([*values.values(), *rivals])
-        best[column.id] = {number for number, value in values.items() if value == winner}
+        best[column.id] = set()
+        for group in compared(layout, lines):
+            shown = {n: line.sources[column.id] for n, line in group.items() if _candidate(layout.bold, line)}
+            best[column.id] |= _best_of(shown, column, side)
     return best
+
+
+def _best_of(shown: Mapping[int, CellSource], column: ColumnSpec, side: Side) -> set[int]:
+    values = {n: value for n, source in shown.items() if (value := _printed_value(column, source, side)) is not None}
+    if not values or (side == "measured" and not _one_identity([shown[number] for number in values])):
+        return set()
+    rivals = [source.published.value for n, source in shown.items() if source.published and n not in values]
+    winner = (min if column.direction == "lower" else max)([*values.values(), *rivals])
+    return {number for number, value in values.items() if value == winner}
 
 
 def _one_identity(sources: Sequence[CellSource]) -> bool:

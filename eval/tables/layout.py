@@ -168,6 +168,8 @@ class TableLayout:
         number: Number of the table in the paper; a variant has words after it, e.g. ``4 (version 4)``.
         mode: Mode if the command line names none.
         bold: Bold rule; null for none.
+        compare: Rows whose values are compared: refused if these are not comparable, ranked in bold. All, or those of
+            one family, for references that differ between families.
         audit: Form of audit mode: three columns per metric, or three lines per row.
         scope: Conditions on the sample sheet added to every ``where`` and ``each``.
         vars: Values of ``{name}`` in the rows' ``run`` ids, e.g. the data set.
@@ -187,6 +189,7 @@ class TableLayout:
     number: int | str | None = None
     mode: Mode | None = None
     bold: BoldSpec | None = None
+    compare: Literal["all", "family"] = "all"
     audit: Literal["columns", "rows"] = "columns"
     scope: Mapping[str, Any] = field(default_factory=dict)
     vars: Mapping[str, Any] = field(default_factory=dict)

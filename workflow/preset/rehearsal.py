@@ -236,13 +236,14 @@ def _placeholders(preset: Preset) -> Iterator[Measurement]:
         for trial in range(protocol.trials):
             common = {"run": run.run, "method": run.method, "trial": trial, "n": protocol.num_samples, "nfe": run.nfe}
             common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
-            common |= {"reference_sha256": "", "network_sha256": "", "value": 1.0 + 0.01 * trial, "code_version": ""}
+            common |= {"network_sha256": "", "value": 1.0 + 0.01 * trial, "code_version": ""}
             for metric in protocol.metrics:
                 # Samples of two teachers are two references, as when they are drawn.
                 drawn = f"samples of {run.teacher}" if metric.reference in protocol.drawn_references() else None
                 identity = protocol.identity(metric.key, drawn)
                 facts = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
-                yield Measurement(**common, **facts, metric=metric.key)  # type: ignore[arg-type]
+                facts |= {"metric": metric.key, "reference_sha256": drawn or ""}
+                yield Measurement(**common, **facts)  # type: ignore[arg-type]
 
 
 def _check_table(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:

@@ -79,6 +79,23 @@ def test_rows_measured_against_other_files_are_refused(runs, tmp_path, column, w
     assert "precision" in best
 
 
+def test_families_are_compared_apart_where_the_layout_says_so(runs, tmp_path):
+    lines = list(measurement_lines())
+    for line in lines:
+        if runs[line["run"]].method in ("data", "teacher"):
+            line["reference_sha256"] = ("88" if runs[line["run"]].method == "data" else "99") * 32
+    measured = load_measurements(write_csv(tmp_path / "m.csv", lines))
+    with pytest.raises(UserError, match="reference"):
+        build_table(load_layout(MAIN), measured, runs)
+    rows = [row | {"candidate": True} for row in yaml.safe_load(MAIN.read_text())["rows"]]
+    layout = layout_with(tmp_path, compare="family", bold={"min_nfe": 1}, rows=rows)
+    apart = build_table(layout, measured, runs)
+    assert not [note for note in apart.notes if note.startswith("Not comparable")]
+    # Each family has its own best row.
+    families = [record["family"] for record in apart.records if record["measured_bold"] and record["column"] == "fd"]
+    assert sorted(families) == ["Data", "One Step", "Teacher"]
+
+
 def test_an_optional_column_is_left_out_where_nothing_has_its_metric(tmp_path, measured, runs):
     columns = yaml.safe_load(MAIN.read_text())["columns"]
     more = [{"head": name, "metric": metric, "optional": True} for name, metric in (("A", "fd"), ("B", "fd_dinov2"))]
