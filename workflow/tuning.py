@@ -29,11 +29,15 @@ import yaml
 from sida.config.settings import CheckedAs, Count, Name, Natural, Positive, Range, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_jsonl, write_text
+from sida.training.config import Recipe
+from sida.training.plan import hopeless
 from workflow.preset import Preset
 from workflow.preset.files import preset_files
 
 #: A run has diverged if its last value is this multiple of its lowest one, or not finite.
 DIVERGED = 3.0
+#: Largest share of samples with NaN at the end of a training that has not diverged.
+MOST_NAN = Recipe.max_nan_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +160,7 @@ class Trial:
 
     @property
     def diverged(self) -> bool:
-        """Whether the last value is far above the lowest, or not finite."""
+        """Whether the training ended in NaN, or its last value is far above the lowest."""
         return not (self.values and self.values[-1] <= DIVERGED * self.lowest)
 
 
@@ -303,7 +307,10 @@ class Tuning:
         lines = [line for line in read_jsonl(folder / "evaluations.jsonl") if line["nimg"] > 0]
         # A value that is not finite is null in a log.
         values = [math.nan if (value := line.get(self.space.metric)) is None else float(value) for line in lines]
-        seconds = sum(line.get("seconds", 0.0) for line in read_jsonl(folder / "train.jsonl"))
+        ticks = read_jsonl(folder / "train.jsonl")
+        # A run of NaN alone ends early, and its images stay as they were.
+        values += [math.nan] if ticks and hopeless(ticks[-1], MOST_NAN) else []
+        seconds = sum(line.get("seconds", 0.0) for line in ticks)
         return dataclasses.replace(trial, values=values, seconds=seconds)
 
     def write_preset(self, trials: Sequence[Trial]) -> tuple[Path, list[str]]:
@@ -319,7 +326,9 @@ class Tuning:
             method = self.methods[trial.method]
             base = self.preset.settings.recipes[method.recipe]
             length = self.space.rungs[trial.rung]["total_kimg"]
-            config["recipes"][trial.run] = trial_recipe(base, trial.settings, length)
+            # A setting that diverges is a trial like others, and does not stop the tuning.
+            recipe = trial_recipe(base, trial.settings, length) | {"on_divergence": "publish"}
+            config["recipes"][trial.run] = recipe
             alpha = "" if method.alpha is None else str(method.alpha)
             row = (trial.run, trial.run, method.method, trial.teacher, alpha, trial.run, method.sampler)
             lines.append("\t".join([*row, str(self.space.seed)]))

@@ -59,7 +59,8 @@ def train(tuning, value, seconds=1.0):
         place.mkdir(parents=True)
         for nimg, fd in ((0, 0.5), (100, value(trial)), (200, 1.5 * value(trial))):
             append_jsonl(place / "evaluations.jsonl", {"nimg": nimg, "fd": fd if math.isfinite(fd) else None})
-        append_jsonl(place / "train.jsonl", {"nimg": 200, "seconds": seconds})
+        tick = {"nan_count": 0, "samples": 200, "bad_steps": 0, "steps": 2}
+        append_jsonl(place / "train.jsonl", {"nimg": 200, "seconds": seconds, **tick})
         (place / "network.safetensors").touch()
     return trials
 
@@ -134,6 +135,7 @@ def test_the_written_preset_is_valid_and_its_targets_exist(folder):
     for trial, target in zip(trials, targets):
         spec = written.specs.student(trial.run)
         assert (spec["lr"], spec["total_kimg"]) == (trial.settings["lr"], 0.064)
+        assert spec["on_divergence"] == "publish"
         assert target == f"students/{trial.run}/network.safetensors"
     assert written.results == tuning.preset.results
 
@@ -166,6 +168,15 @@ def test_the_command_trains_all_passes(folder, capfd):
     capfd.readouterr()
     assert tune.run(arguments) == 0  # complete: nothing is trained again
     assert "tune  " not in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_setting_whose_training_diverges_is_a_trial(folder):
+    method = {**SPACE["methods"]["sid"], "space": {"lr": {"choose": [1e-3, 1e30]}}}
+    tuning = space(folder, methods={"sid": method}, draws=2, rungs=[{"total_kimg": 2}])
+    assert tune.run(tune_arguments(folder)) == 0
+    assert sorted(trial.diverged for trial in tuning.trials()) == [False, True]
+    assert yaml.safe_load((folder / "tuned.yaml").read_text())["recipes"]["sid-digits-short"]["lr"] == 1e-3
 
 
 def tune_arguments(folder):
