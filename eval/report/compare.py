@@ -19,7 +19,8 @@ from eval.results.published import load_published
 from eval.results.summary import Estimate, Measurements, load_measurements
 from eval.tables.build import build_table
 from eval.tables.cells import LATER
-from eval.tables.layout import load_layout, read_layout
+from eval.tables.files import load_table_layout
+from eval.tables.layout import TableLayout
 from eval.tables.model import Cell, Column, Row, Table
 from sida.config import resources
 from sida.errors import UserError, suggestion
@@ -198,9 +199,10 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
     apart: dict[tuple[str, str], str] = {}
     for name in (name for name in resources.names("tables") if re.match("table[1-7]", name)):
         path = resources.find("tables", name)
-        if read_layout(path).get("kind", "results") != "results":
+        layout = load_table_layout(path)
+        if not isinstance(layout, TableLayout):
             continue
-        records = build_table(load_layout(path), measured, {}, numbers, "audit").records
+        records = build_table(layout, measured, {}, numbers, "audit").records
         found = [r for r in records if r["agreement"] and (r["run"], r["metric"]) not in seen]
         seen |= {(r["run"], r["metric"]) for r in found}
         both = [r for r in records if r["published"] and r["measured"]]

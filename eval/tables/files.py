@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.published import load_published
-from eval.results.sheet import read_runs
+from eval.results.sheet import read_extended, read_runs
 from eval.results.summary import Measurements, load_measurements, measurements_file
 from eval.tables.build import build_table
-from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout
-from eval.tables.layout import Mode, load_layout, read_layout
+from eval.tables.hyperparameters import HyperLayout, build_hyperparameters
+from eval.tables.layout import Mode, TableLayout
 from eval.tables.model import Table
 from eval.tables.render import to_csv, to_html, to_latex, to_markdown
 from eval.tables.scores import with_scores
@@ -31,6 +31,26 @@ def to_json(table: Table) -> str:
 
 
 RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html, ".json": to_json}
+
+
+#: Classes of layouts by their key ``kind``.
+TABLE_KINDS: Mapping[str, type[TableLayout] | type[HyperLayout]] = {
+    "results": TableLayout,
+    "hyperparameters": HyperLayout,
+}
+
+
+def load_table_layout(path: str | Path) -> TableLayout | HyperLayout:
+    """Reads a layout of any kind; ``extends: other.yaml`` names a file for all keys that the layout does not set.
+
+    Raises:
+        UserError: Missing file, unknown kind or key, wrong type, or files that extend each other.
+    """
+    mapping = read_extended(Path(path))
+    kind = mapping.pop("kind", "results")
+    if kind not in TABLE_KINDS:
+        raise UserError(f"{path}: kind: must be one of {', '.join(TABLE_KINDS)}, got {kind!r}")
+    return from_mapping(TABLE_KINDS[kind], mapping | {"source": str(path)}, str(path))
 
 
 def make_table(
@@ -63,12 +83,10 @@ def make_table(
         UserError: Any fault in a file, or ``measured`` mode without measurements or scores.
     """
     path = find("tables", str(layout), where="--layout")
-    mapping = read_layout(path)
-    numbers = load_published(published)
-    if mapping.pop("kind", "results") == "hyperparameters":
+    rows, numbers = load_table_layout(path), load_published(published)
+    if isinstance(rows, HyperLayout):
         logs = results or (measurements_file(measurements).parent if measurements else None)
-        return build_hyperparameters(load_hyper_layout(mapping, path), numbers, spec, logs, mode)
-    rows = load_layout(path)
+        return build_hyperparameters(rows, numbers, spec, logs, mode)
     rows = dataclasses.replace(rows, scope={**rows.scope, **(scope or {})})
     mode = mode or rows.mode or "measured"
     if mode == "measured" and measurements is None and not scores:

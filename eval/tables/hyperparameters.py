@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eval.results.published import Published, published_number
+from eval.results.sheet import Needs, Run
 from eval.results.training_logs import read_log
 from eval.tables.build import RECORD_FIELDS
 from eval.tables.model import Cell, Column, Row, Table
-from sida.errors import UserError, suggestion
+from sida.errors import suggestion
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -98,6 +99,20 @@ class HyperLayout:
     notes: tuple[str, ...] = ()
     source: str = ""
 
+    def __post_init__(self) -> None:
+        for key in ("columns", "rows"):
+            if not getattr(self, key):
+                raise ValueError(f"{key}: must not be empty")
+
+    @property
+    def runs(self) -> list[str]:
+        """Rows whose settings and logs are shown."""
+        return [run for column in self.columns for run in (column.sid, column.sida)]
+
+    def needs(self, runs: Mapping[str, Run]) -> Needs:
+        """Rows of a sheet whose trainings the table shows."""
+        return Needs([], set(self.runs))
+
 
 def build_hyperparameters(
     layout: HyperLayout,
@@ -142,7 +157,7 @@ def build_hyperparameters(
     if mode != "paper":
         notes.append("Configured: settings of the preset." if settings else "No settings were given (--spec).")
         notes.append("Measured: medians (memory: maxima) over the training logs without their first record.")
-        if partial := {run: n for run in _runs(layout) if (n := _partial(run, settings, results))}:
+        if partial := {run: n for run in layout.runs if (n := _partial(run, settings, results))}:
             listed = ", ".join(f"{run} ({n})" for run, n in partial.items())
             notes.append(f"From N ticks: from the first log records of a training, not from a whole one: {listed}.")
     name, about = Path(layout.source).stem, (layout.title, layout.caption, mode)
@@ -204,10 +219,6 @@ def _own(
     if len({cell.text for cell in cells}) == 1 and all(cell.kind == cells[0].kind for cell in cells) and spec.span:
         return [Cell(cells[0].text, cells[0].kind, columns=len(cells))]
     return cells
-
-
-def _runs(layout: HyperLayout) -> list[str]:
-    return [run for column in layout.columns for run in (column.sid, column.sida)]
 
 
 def _run(spec: HyperRow, column: DatasetColumn) -> str:
@@ -282,17 +293,3 @@ def log_quantity(ticks: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return {"seconds_per_kimg": seconds, "hours_per_10M": seconds * 1e4 / 3600, "days_per_100M": seconds * 1e5 / 86400}[
         name
     ]
-
-
-def load_hyper_layout(mapping: dict[str, Any], path: str | Path) -> HyperLayout:
-    """Converts the YAML of a layout of kind ``hyperparameters`` into a :class:`HyperLayout`.
-
-    Raises:
-        UserError: Unknown key or wrong type.
-    """
-    from sida.config.settings import from_mapping
-
-    layout = from_mapping(HyperLayout, mapping | {"source": str(path)}, str(path))
-    if not layout.columns or not layout.rows:
-        raise UserError(f"{path}: columns and rows must not be empty")
-    return layout

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.results.sheet import SELECTABLE, Run, matching, read_extended, with_other_seeds
+from eval.results.sheet import SELECTABLE, Needs, Run, matching, read_extended, with_other_seeds
 from sida.config.settings import Range, from_mapping
 from sida.errors import UserError, suggestion
 
@@ -214,6 +214,17 @@ class TableLayout:
                 if key not in known:
                     raise ValueError(f"rows[{number}]: no column '{key}'{suggestion(key, known)}")
 
+    def needs(self, runs: Mapping[str, Run]) -> Needs:
+        """Rows of a sheet that the table shows."""
+        names: set[str] = set()
+        for _, row in expand(self, runs):
+            for column in self.columns:
+                name = (row.run or "").replace("{column}", column.key)
+                for key, value in self.vars.items():
+                    name = name.replace("{" + key + "}", str(value))
+                names |= {column.run_of(run) for run in (name, *row.pool)}
+        return Needs(names, names)
+
 
 def load_layout(path: str | Path) -> TableLayout:
     """Reads a layout of results; ``extends: other.yaml`` names a file for all keys that the layout does not set.
@@ -221,23 +232,10 @@ def load_layout(path: str | Path) -> TableLayout:
     Raises:
         UserError: Missing file, unknown key, wrong type (file and key are named), or files that extend each other.
     """
-    mapping = read_layout(path)
+    mapping = read_extended(Path(path))
     if mapping.pop("kind", "results") != "results":
         raise UserError(f"{path}: kind: this layout is not one of results; build it with `sida-eval table`")
     return from_mapping(TableLayout, mapping | {"source": str(path)}, str(path))
-
-
-def read_layout(path: str | Path) -> dict[str, Any]:
-    """The YAML of a layout with ``extends`` resolved; its ``kind`` is ``results`` or ``hyperparameters``.
-
-    Raises:
-        UserError: Missing file, unknown kind, or files that extend each other.
-    """
-    mapping = read_extended(Path(path))
-    kinds = ("results", "hyperparameters")
-    if mapping.get("kind", "results") not in kinds:
-        raise UserError(f"{path}: kind: must be one of {', '.join(kinds)}, got {mapping['kind']!r}")
-    return mapping
 
 
 def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowSpec]]:

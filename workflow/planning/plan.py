@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.results.published import load_published
-from eval.results.sheet import read_extended
 from eval.results.summary import Measurements
 from eval.tables.build import build_table
-from eval.tables.layout import load_layout
+from eval.tables.files import load_table_layout
+from eval.tables.layout import TableLayout
 from workflow.planning.costs import SMALLER, Job, too_large
 from workflow.planning.jobs import Jobs
 from workflow.preset import Preset
@@ -156,12 +156,9 @@ def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
     """Published scores by run: metric to ``value ± std`` as printed, from the later of several tables."""
     published, scores = load_published(), dict[str, dict[str, str]]()
     for name in preset.settings.tables:
-        path = preset.layout("tables", name)
-        if read_extended(path).get("kind", "results") == "hyperparameters":
-            continue
-        layout = load_layout(path)
-        if layout.mode == "measured":
-            continue  # it shows no published number
+        layout = load_table_layout(preset.layout("tables", name))
+        if not isinstance(layout, TableLayout) or layout.mode == "measured":
+            continue  # it shows no published score
         table = build_table(layout, Measurements([], preset.sheet), preset.runs, published, "audit")
         for record in table.records:
             if record["run"] and record["published"]:

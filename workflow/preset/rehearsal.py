@@ -28,8 +28,8 @@ from eval.results.sheet import Run
 from eval.results.summary import Measurement, Measurements
 from eval.results.training_logs import Point
 from eval.tables.build import build_table
-from eval.tables.hyperparameters import load_hyper_layout
-from eval.tables.layout import load_layout, read_layout
+from eval.tables.files import load_table_layout
+from eval.tables.layout import TableLayout
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE
@@ -247,11 +247,9 @@ def _placeholders(preset: Preset) -> Iterator[Measurement]:
 
 
 def _check_table(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
-    mapping = read_layout(path)
-    if mapping.pop("kind", "results") == "hyperparameters":
-        load_hyper_layout(mapping, path)
-        return
-    build_table(load_layout(path), measured, preset.runs, published, preset.settings.table_mode)
+    layout = load_table_layout(path)
+    if isinstance(layout, TableLayout):
+        build_table(layout, measured, preset.runs, published, preset.settings.table_mode)
 
 
 def _check_figure(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:

@@ -17,7 +17,9 @@ from eval.figures.layout import FigureKind
 from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER
 from eval.measuring.protocol import Protocol
 from eval.report.needs import find_needs
-from eval.results.sheet import Needs, Run, read_extended
+from eval.results.sheet import Needs, Run
+from eval.tables.files import load_table_layout
+from eval.tables.hyperparameters import HyperLayout
 from sida.config.plugins import MONITOR, file_code_sha256
 from sida.config.samplers import read_sampler
 from sida.config.settings import from_mapping
@@ -202,7 +204,7 @@ class Specs:
     def timed(self) -> dict[str, list[str]]:
         """Tables of hours and memory, with the students whose first log records give their numbers."""
         layouts = {name: self.rows.layout("tables", name) for name in self.settings.tables}
-        tables = [name for name, path in layouts.items() if read_extended(path).get("kind") == "hyperparameters"]
+        tables = [name for name, path in layouts.items() if isinstance(load_table_layout(path), HyperLayout)]
         found = {name: find_needs(layouts[name], self.rows.runs).networks for name in tables}
         return {
             name: rows for name, runs in found.items() if (rows := [r for r in runs if self.rows.runs[r].trained_here])
@@ -275,7 +277,7 @@ class Specs:
         path = self.rows.layout("tables", name)
         needs = find_needs(path, self.rows.runs)
         spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
-        if read_extended(path).get("kind") != "hyperparameters":
+        if not isinstance(load_table_layout(path), HyperLayout):
             return spec
         students = {run: self._settings(run) for run in needs.networks if self.rows.runs[run].trained_here}
         return spec | {"gpus": self.settings.gpus, "students": students}

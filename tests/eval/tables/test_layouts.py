@@ -270,7 +270,7 @@ def test_fewer_trials_than_the_layout_wants(tmp_path, measured, runs):
         ),
         ({"rows": [{"run": "a", "blank": ["kid"]}]}, r"rows\[0\]: no column 'kid'"),
         ({"mode": "all"}, r"mode: must be one of paper, audit, measured"),
-        ({"kind": "graph"}, r"kind: must be one of results, hyperparameters"),
+        ({"kind": "graph"}, r"kind: this layout is not one of results"),
     ],
 )
 def test_faulty_layouts(tmp_path, changes, message):

@@ -16,8 +16,8 @@ from eval.results.identity import comparable
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.summary import Measurements, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown, write_table
-from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout, log_quantity
-from eval.tables.layout import read_layout
+from eval.tables.files import load_table_layout
+from eval.tables.hyperparameters import build_hyperparameters, log_quantity
 from sida.errors import UserError
 from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_released
@@ -35,9 +35,7 @@ EMPTY = Measurements([], "none")
 def paper(name, mode="paper", measured=EMPTY, runs=None):
     path = PAPERS / "tables" / f"{name}.yaml"
     if name == "table8":
-        mapping = read_layout(path)
-        mapping.pop("kind")
-        return build_hyperparameters(load_hyper_layout(mapping, path), PUBLISHED, None, None, mode)
+        return build_hyperparameters(load_table_layout(path), PUBLISHED, None, None, mode)
     return build_table(load_layout(path), measured, runs or {}, PUBLISHED, mode)
 
 
@@ -369,10 +367,8 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     layout.parent.mkdir()
     columns = "columns: [{head: digits, key: cifar-10, sid: sid-a1.2, sida: sida-a1.0}]\n"
     layout.write_text(f"extends: {ROOT / 'config' / 'tables' / 'table8.yaml'}\n{columns}")
-    mapping = read_layout(layout)
-    mapping.pop("kind")
     spec = preset.specs.table("t8")
-    table = build_hyperparameters(load_hyper_layout(mapping, layout), PUBLISHED, spec, tmp_path, "measured")
+    table = build_hyperparameters(load_table_layout(layout), PUBLISHED, spec, tmp_path, "measured")
     found = {row.cells[1].text: row.cells[2].text for row in table.rows if row.cells[1].text}
     config = from_mapping(DistillConfig, preset.specs.student("sida-a1.0"), "demo")
     assert found["Batch size"] == str(config.batch_size)
@@ -395,8 +391,6 @@ def test_time_and_memory_leave_out_the_first_record():
 
 def test_a_line_without_published_numbers_has_ours_alone():
     path = ROOT / "studies/miniature/tables/mini-table8.yaml"
-    mapping = read_layout(path)
-    mapping.pop("kind")
-    table = build_hyperparameters(load_hyper_layout(mapping, path), PUBLISHED, None, None, "audit")
+    table = build_hyperparameters(load_table_layout(path), PUBLISHED, None, None, "audit")
     assert {row.cells[2].text for row in table.rows} <= {"", "configured", "measured"}
     assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}
