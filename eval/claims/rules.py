@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.claims.analyses import fact
-from eval.claims.curves import cost, diverges, law, reaches, shape, speed, spread, stable, trend
+from eval.claims.curves import cost, diverges, reaches, shape, speed, stable
 from eval.claims.evidence import (
     TRIALS,
     Evidence,
@@ -17,15 +17,17 @@ from eval.claims.evidence import (
     by_teacher,
     decide_gain,
     decide_range,
+    interval_over,
     operand_a,
     operand_b,
     same_budget,
+    seeds_of,
     show,
     sides_of,
     trained,
 )
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
-from eval.effects.contrast import CONFIDENCE, Interval, difference, interval_of, mean_interval
+from eval.effects.contrast import CONFIDENCE, Interval, difference, interval_of, mean_interval, pooled_std
 from eval.results.published import agreement_of
 from eval.results.summary import Estimate
 from sida.errors import UserError
@@ -242,6 +244,85 @@ def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
     # The median of n values scatters 1.25 times as much as their mean.
     spread = MEDIAN * statistics.stdev(values) if len(values) > 1 else None
     return Estimate(statistics.median(values), spread, len(values))
+
+
+def trend(part: Part, evidence: Evidence, where: str) -> Finding:
+    """TREND: a metric rises (or falls) with a column of the sheet, by least squares for each training seed."""
+    names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
+    by_seed: dict[tuple[str, int], dict[float, str]] = {}
+    for name in names:
+        run = evidence.runs[name]
+        place = (evidence.teacher(name), run.seed or 0)
+        by_seed.setdefault(place, {})[float(getattr(run, part.column))] = name
+    common = sorted(set.intersection(*(set(found) for found in by_seed.values())))
+    if len(by_seed) < part.seeds or len(common) < 3:
+        raise NotMeasuredError(f"{len(by_seed)} seeds with {len(common)} common values of {part.column}")
+    slopes = {}
+    for runs in by_seed.values():
+        values = [evidence.value(operand_a(part), runs[x], part.metric) for x in common]
+        slopes[runs[common[0]]] = statistics.linear_regression(common, values).slope
+    slope = interval_over(list(slopes), slopes.__getitem__, evidence)
+    found = decide_gain(slope.moved(1 if part.direction == "higher" else -1))
+    plain = decide_gain(slope)
+    text = (
+        f"{part.metric} of {evidence.label(names[0]).partition(',')[0]} over {part.column} {common[0]:g} to "
+        f"{common[-1]:g}: slope {show(Estimate.of(list(slopes.values())))} over {len(by_seed)} training seeds, "
+        f"{plain.text}"
+    )
+    return Finding(found.outcome, text, {"slope": slope.value, "seeds": len(by_seed)} | plain.numbers)
+
+
+def law(part: Part, evidence: Evidence, where: str) -> Finding:
+    """LAW: a metric is a power of the teacher's, by least squares of logarithms for each training seed."""
+    names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
+    teachers = {run.teacher: name for name, run in evidence.runs.items() if run.method == "teacher"}
+    by_seed: dict[int, dict[str, str]] = {}
+    for name in names:
+        by_seed.setdefault(evidence.runs[name].seed or 0, {})[evidence.teacher(name)] = name
+    common = sorted(set.intersection(*(set(found) for found in by_seed.values())) & {*teachers})
+    if len(by_seed) < part.seeds or len(common) < 3:
+        raise NotMeasuredError(f"{len(by_seed)} training seeds with {len(common)} common measured teachers")
+    level = {name: math.log(evidence.value(Operand(run=name), name, part.metric)) for name in teachers.values()}
+    places = [level[teachers[teacher]] for teacher in common]
+    if min(places) == max(places):
+        raise NotMeasuredError(f"teachers with equal {part.metric}")
+    exponents = []
+    for runs in by_seed.values():
+        heights = [math.log(evidence.value(operand_a(part), runs[teacher], part.metric)) for teacher in common]
+        exponents.append(statistics.linear_regression(places, heights).slope)
+    exponent = mean_interval({"": exponents})
+    found = decide_range(exponent, part.low, part.high)
+    text = (
+        f"{part.metric} of {evidence.label(names[0]).partition(',')[0]} as a power of its teacher's over "
+        f"{len(common)} teachers: exponent {show(Estimate.of(exponents))} over {len(by_seed)} training seeds, "
+        f"{found.text}, claimed {part.low:g} to {part.high:g}"
+    )
+    return Finding(found.outcome, text, {"exponent": exponent.value, "seeds": len(by_seed)} | found.numbers)
+
+
+def spread(part: Part, evidence: Evidence, where: str) -> Finding:
+    """SPREAD: (largest − smallest) / mean over a column's values is at most ``factor`` times B's."""
+    sides: list[tuple[float, float, int]] = []
+    for operand, key in ((operand_a(part), "a"), (operand_b(part), "b")):
+        groups: dict[float, list[float]] = {}
+        for name in seeds_of(operand, part, evidence, f"{where}.{key}"):
+            place = float(getattr(evidence.runs[name], part.column))
+            groups.setdefault(place, []).append(evidence.value(operand, name, part.metric))
+        if len(groups) < 2 or min(map(len, groups.values())) < part.seeds:
+            raise NotMeasuredError(f"fewer than {part.seeds} training seeds for each {part.column} of {operand}")
+        cells = sorted(groups.values(), key=statistics.fmean)
+        middle = statistics.fmean(map(statistics.fmean, cells))
+        std, df = pooled_std(cells)
+        width = statistics.fmean(cells[-1]) - statistics.fmean(cells[0])
+        sides.append((width / middle, (std / middle) ** 2 * (1 / len(cells[0]) + 1 / len(cells[-1])), df))
+    (a, noise_a, df_a), (b, noise_b, df_b) = sides
+    gain = interval_of(part.factor * b - a, [(noise_a, df_a), (part.factor**2 * noise_b, df_b)])
+    found = decide_gain(gain)
+    text = (
+        f"relative spread of {part.metric} over {part.column}: {a:.3f} against {b:.3f}, claimed at most "
+        f"{part.factor:g} times; margin {gain.value:.3g}, {found.text}"
+    )
+    return Finding(found.outcome, text, {"a": a, "b": b, "gain": gain.value} | found.numbers)
 
 
 def none(part: Part, evidence: Evidence, where: str) -> Finding:
