@@ -151,10 +151,10 @@ def power_table(found: Sequence[PowerPlan]) -> Table:
             rows.append(Row(tuple(cells)))
             continue
         texts += [_short(plan.difference, "+"), _short(plan.std_a), _short(plan.std_b)]
-        texts += [f"{plan.seeds} × {plan.teachers}", _short(plan.detectable), _count(plan.needed)]
+        texts += [f"{plan.seeds} × {plan.teachers}", _short(plan.detectable), seeds_text(plan.needed)]
         if with_smallest:
-            texts.append(f"{_count(plan.needed_smallest)} ({_short(plan.smallest)})")
-        texts += [_short(plan.teacher_std), _count(plan.teachers_needed) if plan.teacher_std else "–"]
+            texts.append(f"{seeds_text(plan.needed_smallest)} ({_short(plan.smallest)})")
+        texts += [_short(plan.teacher_std), seeds_text(plan.teachers_needed) if plan.teacher_std else "–"]
         rows.append(Row(tuple(map(Cell, texts))))
     reasons = [f"{plan.claim}: {plan.reason}." for plan in found if plan.difference is None]
     columns = tuple(Column(head, number=i > 2) for i, head in enumerate(heads))
@@ -165,7 +165,8 @@ def _short(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}.3g}".replace("-", "−")
 
 
-def _count(number: int | None) -> str:
+def seeds_text(number: int | None) -> str:
+    """A number of seeds or teachers; None is more than a thousand."""
     return f"> {MOST:,}" if number is None else f"{number:,}"
 
 
@@ -184,9 +185,9 @@ def by_numbers(effect: float, scatter: Scatter, seeds: int, teachers: int = 1) -
         f"{place}: power {100 * power_of(effect, within, seeds, teachers):.0f} %, "
         f"smallest difference with power 80 %: {detectable(within, seeds, teachers):.3g}",
         f"seeds of each method{' from each teacher' * (teachers > 1)} for power 80 %: "
-        f"{_count(seeds_needed(effect, within, teachers))}",
+        f"{seeds_text(seeds_needed(effect, within, teachers))}",
     ]
     if scatter.teacher:
-        needed = _count(teachers_needed(effect, scatter, seeds))
+        needed = seeds_text(teachers_needed(effect, scatter, seeds))
         lines.append(f"teachers of {seeds} seeds each, if these scatter by {scatter.teacher:g}: {needed}")
     return lines

@@ -140,6 +140,17 @@ def test_numbers_of_a_study(stored, made_up, tmp_path):  # noqa: F811
     assert float(lowest.split()[0]) <= float(end.split()[0])
 
 
+def test_every_open_claim_is_listed_with_the_seeds_that_it_needs(stored, tmp_path):
+    study = Study(stored, ROOT, tmp_path)
+    numbers = StudyNumbers(study)
+    listed = dict(re.findall(r"^\| ([\w-]+): .* \| ([^|]*) \|$", numbers.undecided(), re.MULTILINE))
+    assert list(listed) == [claim.id for claim in study.claims if numbers.word(claim.id) == "not decided"]
+    trained = [claim.id for claim in study.claims if {part.rule for part in claim.parts} == {"TRAIN"}]
+    measured = [name for name in trained if name in listed and ":" in numbers.answer(name)]
+    assert measured
+    assert all(re.search(r"\d \(\d+\)", listed[name]) for name in measured)
+
+
 def test_effects_in_words():
     def found(what, value, **numbers):
         effect = {"what": what, "value": value, "signed": not what.startswith("ratio")}

@@ -10,7 +10,7 @@ from typing import Any
 from eval.claims.curves import cost_table
 from eval.claims.evidence import p_text
 from eval.claims.model import DEPENDS, SIGNS
-from eval.claims.power import plans, power_table
+from eval.claims.power import PowerPlan, plans, power_table, seeds_text
 from eval.claims.write import CHANCE, deciding
 from eval.effects.contrast import Interval, difference, mean_interval
 from eval.effects.variance import SharedTrials, shared_trials
@@ -237,6 +237,23 @@ class StudyNumbers:
     def power(self, smallest: str | None = None) -> str:
         """The table of ``sida-eval power``."""
         return _markdown(power_table(plans(self._study.claims, self._study.evidence, smallest)))
+
+    def undecided(self) -> str:
+        """Claims that the measurements leave open, each with the training seeds that its difference would need."""
+        needed: dict[str, list[PowerPlan]] = {}
+        for plan in plans(self._study.claims, self._study.evidence):
+            needed.setdefault(plan.claim.partition("/")[0], []).append(plan)
+        lines = [
+            "| claim | effect | training seeds of each for this difference (measured with) |",
+            "| --- | --- | --- |",
+        ]
+        for claim in self._study.claims:
+            if self.word(claim.id) != "not decided":
+                continue
+            effect = self.answer(claim.id).removeprefix("Not decided").lstrip(" †:")
+            seeds = ", ".join(f"{seeds_text(plan.needed)} ({plan.seeds})" for plan in needed.get(claim.id, ()))
+            lines.append(f"| {claim.id}: {claim.statement} | {effect or '–'} | {seeds or '–'} |")
+        return block(lines)
 
     def table(self, name: str) -> str:
         """A table of the preset, with cells that do not break."""
