@@ -25,8 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from snakemake.logging import get_event, logger
-from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake.logging import LogEvent, get_event, logger
 
 from eval.report.paper import missing_latex
 from sida.assets import check_pinned_code, find_asset, load_registry
