@@ -7,7 +7,8 @@
 
 A trial counts by the lowest value of its evaluations after the first step. Lengths of a shorter trial (keys that end in
 ``_kimg``) are those of the recipe in proportion. Trials are rows of a generated preset (:mod:`workflow.preset`), so the
-workflow runs them, and an interrupted tuning goes on where it stopped.
+workflow runs them, and an interrupted tuning goes on where it stopped. A trial of ``trials.csv`` with the same settings
+is not trained again, also where its files are gone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import yaml
 from sida.config.settings import CheckedAs, Count, Name, Natural, Positive, Range, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_jsonl, write_text
+from sida.files.text_files import read_csv
 from sida.training.config import Recipe
 from sida.training.plan import hopeless
 from workflow.preset import Preset
@@ -136,7 +138,8 @@ class Trial:
         rung: Number of the rung.
         name: ``1`` to ``8`` for drawn settings, ``edge-AXIS`` beyond an edge.
         settings: Values by axis.
-        values: Evaluations after the first step; empty if the trial has not been trained.
+        values: Evaluations after the first step, or the lowest and the last one of a stored trial; empty without a
+            training.
         seconds: Seconds of training.
     """
 
@@ -243,6 +246,30 @@ class Tuning:
                 self._check(getattr(method, key), there, f"methods.{name}.{key}")
             axes = {key: from_mapping(Axis, axis, f"{where}.space.{key}") for key, axis in method.space.items()}
             self.axes[name] = axes
+        self.stored = self._stored()
+
+    def _stored(self) -> dict[tuple[str, str], tuple[list[float], float]]:
+        """Lowest and last value, and seconds, of the trials of ``trials.csv``, by row and settings.
+
+        Raises:
+            UserError: A column is missing, or a number is none.
+        """
+        path, found = self.path.parent / "trials.csv", {}
+        if not path.is_file():
+            return {}
+        lengths = {f"{rung['total_kimg']:g}": number for number, rung in enumerate(self.space.rungs)}
+        for line, record in read_csv(path)[1]:
+            try:
+                rung = lengths.get(record["kimg"], len(lengths))
+                trial = Trial(
+                    record["method"], record["teacher"], rung, record["trial"], json.loads(record["settings"])
+                )
+                metric = self.space.metric
+                values = [float(record[metric]), float(record[f"{metric}_end"])]
+                found[trial.run, json.dumps(dict(trial.settings))] = values, float(record["seconds"])
+            except (KeyError, ValueError) as fault:
+                raise UserError(f"{path}: line {line}: {fault!r}; restore the file that `sida tune` wrote") from None
+        return found
 
     def _check(self, name: str, known: Mapping[str, Any], key: str) -> None:
         if name not in known:
@@ -303,7 +330,8 @@ class Tuning:
         """The trial with the values of its training, if that is complete."""
         folder = self.results / "students" / trial.run
         if not (folder / "network.safetensors").is_file():
-            return dataclasses.replace(trial, values=(), seconds=0.0)
+            values, seconds = self.stored.get((trial.run, json.dumps(dict(trial.settings))), ((), 0.0))
+            return dataclasses.replace(trial, values=values, seconds=seconds)
         lines = [line for line in read_jsonl(folder / "evaluations.jsonl") if line["nimg"] > 0]
         # A value that is not finite is null in a log.
         values = [math.nan if (value := line.get(self.space.metric)) is None else float(value) for line in lines]
@@ -357,6 +385,8 @@ class Tuning:
                 for name, trial in self.chosen().items()
             }
             head = f"# Written by `sida tune {self.path}`: the settings that won, with their recipes.\n"
+            # The detour by JSON makes equal lists separate ones, which YAML writes without anchors.
+            recipes = json.loads(json.dumps(recipes))
             text_of = yaml.safe_dump({"recipes": recipes}, sort_keys=False, default_flow_style=None, width=160)
             write_text(self.path.parent / "tuned.yaml", head + text_of)
             written.append(self.path.parent / "tuned.yaml")

@@ -8,8 +8,10 @@ Resolves the rows of a layout against the sample sheet, the measurements and the
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from eval.effects.contrast import Effect
@@ -17,9 +19,10 @@ from eval.results.identity import Identity, comparable
 from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
 from eval.results.sheet import Run
 from eval.results.summary import Estimate, Measurements
-from eval.tables.layout import BoldSpec, ColumnSpec, Mode, RowSpec, TableLayout, expand
+from eval.tables.layout import TRIAL_FIELDS, BoldSpec, ColumnSpec, Mode, RowSpec, TableLayout, expand
 from eval.tables.model import Cell, Column, Row
 from sida.errors import UserError, suggestion
+from sida.files.text_files import read_csv
 
 #: Reason for a cell without a comparison whose released file is later than the printed number.
 LATER = "what was measured is of a later version than the published number"
@@ -68,6 +71,7 @@ class TableLine:
     where: str
     nfe: int | None
     sources: dict[str, CellSource]
+    tuning: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -90,6 +94,8 @@ class TableLine:
             return str(getattr(self, field))
         if field == "seeds":
             return str(1 + len(self.spec.pool)) if self.run is not None and self.run.method != "data" else ""
+        if field in TRIAL_FIELDS:
+            return self.tuning.get(field, "")
         given = getattr(self.spec, field)
         if given is not None:
             return str(given)
@@ -109,6 +115,7 @@ def resolve(
         UserError: Unknown run, metric or published id, or a missing measurement that the layout does not allow.
     """
     lines = []
+    tunings = read_tunings(Path(layout.source).parent / layout.trials_of) if layout.trials_of else {}
     for where, spec in expand(layout, runs):
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
@@ -119,10 +126,44 @@ def resolve(
         }
         first = next((source.run for source in sources.values() if source.run), spec.run or "")
         nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else measurements.nfe(first)
-        line = TableLine(spec, runs.get(first), where, nfe, sources)
+        run = runs.get(first)
+        line = TableLine(spec, run, where, nfe, sources, tunings.get((run and run.recipe) or "", {}))
         if mode != "measured" or line.ours:
             lines.append(line)
     return lines
+
+
+def read_tunings(path: Path) -> dict[str, dict[str, str]]:
+    """Text columns about tunings by recipe, METHOD-TEACHER, from the trials that ``sida tune`` wrote.
+
+    Range and share of diverged runs are those of the settings drawn at first, which are equally many for all methods;
+    seconds are those of the longest trials.
+
+    Raises:
+        UserError: No such file, or a missing column.
+    """
+    found: dict[str, list[dict[str, str]]] = {}
+    columns, records = read_csv(path)
+    for key in ("method", "teacher", "kimg", "trial", "diverged", "seconds"):
+        if key not in columns:
+            raise UserError(f"{path}: column '{key}' is missing; write the file by `sida tune`")
+    metric = columns[columns.index("trial") + 1]
+    for _, record in records:
+        found.setdefault(f"{record['method']}-{record['teacher']}", []).append(record)
+    texts = {}
+    for recipe, trials in found.items():
+        lengths = [float(trial["kimg"]) for trial in trials]
+        first = [trial for trial, length in zip(trials, lengths) if length == min(lengths)]
+        drawn = [trial for trial in first if trial["trial"].isdecimal()]
+        values = [float(trial[metric]) for trial in drawn]
+        longest = [float(trial["seconds"]) for trial, length in zip(trials, lengths) if length == max(lengths)]
+        texts[recipe] = {
+            "settings": str(len(first)),
+            "settings_range": f"{min(values):.1f} / {statistics.median(values):.1f} / {max(values):.1f}",
+            "settings_diverged": f"{sum(trial['diverged'] == 'yes' for trial in drawn)} of {len(drawn)}",
+            "seconds_per_kimg": f"{statistics.mean(longest) / max(lengths):.1f}",
+        }
+    return texts
 
 
 def _source(

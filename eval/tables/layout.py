@@ -15,6 +15,8 @@ from sida.errors import UserError, suggestion
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]
 TEXT_FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds", "data", "network")
+#: Text columns of a tuning (:attr:`TableLayout.trials`).
+TRIAL_FIELDS = ("settings", "settings_range", "settings_diverged", "seconds_per_kimg")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class ColumnSpec:
 
     Attributes:
         head: Heading; ``@id`` prints a published number's literal text, e.g. a model size.
-        field: Text column: a property of the row (``family``, ``label``, ``nfe``, ``cfg``, ``seeds``: training seeds).
+        field: Text column: a property of the row (``family``, ``label``, ``nfe``, ``cfg``, ``seeds``: training seeds),
+            or of the tuning of its recipe (``settings``: their number, ``settings_range``: lowest, median and highest
+            value at the first rung, ``settings_diverged``, ``seconds_per_kimg``).
         metric: Number column: key of a metric in ``measurements.csv``.
         key: Value of ``{column}`` in the rows' ``run`` and ``published`` ids, e.g. a model size.
         direction: Direction of better values, for the arrow and the bold rule.
@@ -66,8 +70,9 @@ class ColumnSpec:
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
             raise ValueError("field: name either a field or a metric, not both")
-        if self.field is not None and self.field not in TEXT_FIELDS:
-            raise ValueError(f"field: unknown field '{self.field}'{suggestion(self.field, TEXT_FIELDS)}")
+        known = TEXT_FIELDS + TRIAL_FIELDS
+        if self.field is not None and self.field not in known:
+            raise ValueError(f"field: unknown field '{self.field}'{suggestion(self.field, known)}")
         if self.effect is not None and (self.metric is None or self.direction is not None):
             raise ValueError("effect: needs a metric and no direction; the sign says which of the two is lower")
 
@@ -180,6 +185,8 @@ class TableLayout:
         published_notes: Further lines about the published numbers, printed in modes that show these.
         protocol: Protocol of a score for this table (``sida score --like``); by default that of its published numbers.
         cite: Whether the LaTeX has ``\cite`` in labels; compiled alone it has the references.
+        trials_of: File of ``sida tune`` (``trials.csv``), by its path from the layout, for columns about the tuning of
+            a row's recipe, METHOD-TEACHER.
     """
 
     columns: tuple[ColumnSpec, ...]
@@ -200,11 +207,14 @@ class TableLayout:
     published_notes: tuple[str, ...] = ()
     protocol: str = ""
     cite: bool = False
+    trials_of: str = ""
     source: str = ""
 
     def __post_init__(self) -> None:
         if not self.columns:
             raise ValueError("columns: must not be empty")
+        if not self.trials_of and (needed := next((c.field for c in self.columns if c.field in TRIAL_FIELDS), None)):
+            raise ValueError(f"trials_of: needed by the column '{needed}'; name the file that `sida tune` wrote")
         known = [column.id for column in self.columns]
         double = next((name for name in known if known.count(name) > 1), None)
         if double is not None:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import math
+import shutil
 
 import pytest
 import yaml
@@ -114,6 +115,29 @@ def test_passes_follow_from_values_alone(folder):
     chosen = yaml.safe_load((folder / "tuned.yaml").read_text())["recipes"]["sid-digits-short"]
     assert chosen["lr"] == json.loads(rows[-1]["settings"])["lr"] == last[1].settings["lr"]
     assert chosen["total_kimg"] == 0.256
+
+
+def test_stored_trials_are_not_trained_again(folder):
+    tuning = space(folder)
+    first = train(tuning, lambda trial: math.nan if trial.name == "1" else 5.0)
+    tuning.write_results()
+    shutil.rmtree(tuning.results)
+    again = Tuning(folder / "space.yaml")
+    assert [trial.run for trial in again.trials()] == [trial.run for trial in first]
+    assert [trial.diverged for trial in again.trials()] == [True, False, False, False]
+    assert not {trial.run for trial in again.next_trials()} & {trial.run for trial in first}
+    # Another draw is another setting, which no stored trial has.
+    assert len(space(folder, seed=1).next_trials()) == 4
+
+
+def test_a_damaged_file_of_trials_names_its_line(folder):
+    tuning = space(folder)
+    train(tuning, lambda trial: 5.0)
+    tuning.write_results()
+    stored = (folder / "trials.csv").read_text().splitlines()
+    (folder / "trials.csv").write_text("\n".join([*stored[:2], stored[2].replace(",5,", ",five,")]) + "\n")
+    with pytest.raises(UserError, match=r"trials\.csv: line 3"):
+        Tuning(folder / "space.yaml")
 
 
 def test_a_diverged_trial_is_last_and_said(folder):

@@ -12,7 +12,8 @@ EXAMPLES = """examples:
 
 The file names a preset, teachers, rungs, and axes of each method (docs/settings.md, 'space'). trials.csv and, at the
 end, tuned.yaml are written beside the file: name tuned.yaml as `base` of the preset. The same command goes on after an
-interruption. A trial's files are in results/PRESET/students/tune-*.
+interruption, and trains no trial of trials.csv again; delete that file after a change of the preset. A trial's files
+are in results/PRESET/students/tune-*.
 """
 
 

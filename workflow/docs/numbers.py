@@ -190,13 +190,15 @@ class StudyNumbers:
     def quoted_order(self, metric: str, teacher: str) -> str:
         """Spearman's rank correlation of a study's recipes with the FIDs of ``quoted.csv`` beside it, with its p value.
 
-        Recipes are ranked by the mean of a metric over the students of a teacher.
+        Recipes are ranked by the mean of a metric over the students of a teacher, whose name replaces ``{teacher}``.
         """
         from scipy.stats import spearmanr
 
         path = self._study.folder.parent / "quoted.csv"
         quoted = {record["recipe"]: float(record["fid"]) for _, record in read_csv(path)[1]}
-        groups = [self._study.group(f"recipe={recipe},teacher={teacher}") for recipe in quoted]
+        groups = [
+            self._study.group(f"recipe={recipe.replace('{teacher}', teacher)},teacher={teacher}") for recipe in quoted
+        ]
         means = [
             Estimate.of([self._study.measured.estimate(run, metric).mean for run in group]).mean for group in groups
         ]
