@@ -17,6 +17,7 @@ _NAMES = {
     "fd_pixel": "FD in pixels",
     "fd_own": "FD in GDD's features",
     "fd_heldout": "FD to held-out images",
+    "fd_glyphs": "FD in features of letters",
     "fd_teacher": "FD to the teacher",
     "fd_glyphs_heldout": "FD to held-out images in features of fonts",
     "copies_pixel": "near copies",
