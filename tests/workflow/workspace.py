@@ -134,6 +134,8 @@ def forked_snakemake(folder: Path, *arguments: str, environment: Mapping[str, st
 def _snakemake(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], connection: Connection) -> None:
     os.chdir(folder)
     os.environ.update(environment)
+    # The start reads the command line; this process has that of the tests.
+    sys.argv = ["snakemake", *arguments]
     text = io.StringIO()
     status: object = 1
     with redirect_stdout(text), redirect_stderr(text):
