@@ -4,6 +4,7 @@
 2. All settings are trained at the length of the first rung. Where the best one lies at the edge of an axis, one further
    setting lies beyond that edge.
 3. The best settings of a rung are trained anew at the length of the next one. The best of the last rung is chosen.
+4. Methods that start from the generator of another method (``init``) follow, from that method's chosen trial.
 
 A trial counts by the lowest value of its evaluations after the first step. Lengths of a shorter trial (keys that end in
 ``_kimg``) are those of the recipe in proportion. Trials are rows of a generated preset (:mod:`workflow.preset`), so the
@@ -20,7 +21,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,6 +74,7 @@ class TunedMethod(Settings):
         recipe: Recipe of the preset, whose settings on the axes are replaced.
         sampler: Sampler of the preset.
         alpha: α of the rows; null for methods without one.
+        init: Method of this file whose chosen trial is the initial generator; null starts from the teacher.
         space: Axes by key of the recipe; ``options.KEY`` is an option of the method.
     """
 
@@ -80,6 +82,7 @@ class TunedMethod(Settings):
     recipe: str
     sampler: str
     alpha: float | None = None
+    init: str | None = None
     space: dict[str, Annotated[dict[str, Any], CheckedAs(Axis)]]
 
 
@@ -138,6 +141,7 @@ class Trial:
         rung: Number of the rung.
         name: ``1`` to ``8`` for drawn settings, ``edge-AXIS`` beyond an edge.
         settings: Values by axis.
+        init: Trial with the initial generator; None starts from the teacher.
         values: Evaluations after the first step, or the lowest and the last one of a stored trial; empty without a
             training.
         seconds: Seconds of training.
@@ -148,6 +152,7 @@ class Trial:
     rung: int
     name: str
     settings: Mapping[str, Any]
+    init: Trial | None = None
     values: Sequence[float] = field(default=(), compare=False)
     seconds: float = field(default=0.0, compare=False)
 
@@ -244,6 +249,9 @@ class Tuning:
             method = self.methods[name] = from_mapping(TunedMethod, given, where)
             for key, there in known.items():
                 self._check(getattr(method, key), there, f"methods.{name}.{key}")
+            if method.init is not None and self.space.methods.get(method.init, {"init": ""}).get("init") is not None:
+                fault = f"'{method.init}' is no method of this file that starts from the teacher"
+                raise UserError(f"{path}: methods.{name}.init: {fault}")
             axes = {key: from_mapping(Axis, axis, f"{where}.space.{key}") for key, axis in method.space.items()}
             self.axes[name] = axes
         self.stored = self._stored()
@@ -305,18 +313,35 @@ class Tuning:
 
     def _passes(self) -> Iterator[list[Trial]]:
         """Trials of each pass; a pass is decided by the values of the one before."""
-        pairs = [(method, teacher) for teacher in self.space.teachers for method in self.methods]
+        first: dict[tuple[str, str], Trial | None] = {}
+        then: dict[tuple[str, str], str] = {}
+        for teacher in self.space.teachers:
+            for name, method in self.methods.items():
+                if method.init is None:
+                    first[name, teacher] = None
+                else:
+                    then[name, teacher] = method.init
+        reached = yield from self._rungs(first)
+        if then:
+            best = {pair: min(trials, key=lambda trial: trial.lowest) for pair, trials in reached.items()}
+            yield from self._rungs({(name, teacher): best[init, teacher] for (name, teacher), init in then.items()})
+
+    def _rungs(
+        self, starts: Mapping[tuple[str, str], Trial | None]
+    ) -> Generator[list[Trial], None, dict[tuple[str, str], list[Trial]]]:
+        """Passes of methods and teachers by their initial generator; returns the trials of the last rung."""
         reached: dict[tuple[str, str], list[Trial]] = {}
-        for method, teacher in pairs:
+        for (method, teacher), start in starts.items():
             settings = draws(method, self.axes[method], self.space.draws, self.space.seed)
-            drawn = [Trial(method, teacher, 0, str(number), one) for number, one in enumerate(settings, 1)]
+            drawn = [Trial(method, teacher, 0, str(number), one, start) for number, one in enumerate(settings, 1)]
             reached[method, teacher] = [*map(self._read, drawn)]
         yield [trial for trials in reached.values() for trial in trials]
         edges = []
         for (method, teacher), trials in reached.items():
             best = min(trials, key=lambda trial: trial.lowest)
             further = beyond(best.settings, self.axes[method], self.space.draws)
-            new = [self._read(Trial(method, teacher, 0, f"edge-{key}", one)) for key, one in further.items()]
+            start = starts[method, teacher]
+            new = [self._read(Trial(method, teacher, 0, f"edge-{key}", one, start)) for key, one in further.items()]
             reached[method, teacher] = [*trials, *new]
             edges += new
         yield edges
@@ -325,6 +350,7 @@ class Tuning:
                 best_first = sorted(trials, key=lambda trial: trial.lowest)[: rung["settings"]]
                 reached[pair] = [self._read(dataclasses.replace(trial, rung=number)) for trial in best_first]
             yield [trial for trials in reached.values() for trial in trials]
+        return reached
 
     def _read(self, trial: Trial) -> Trial:
         """The trial with the values of its training, if that is complete."""
@@ -349,20 +375,25 @@ class Tuning:
             "runs": "runs.tsv",
             **{"tables": [], "figures": [], "claims": None, "experiments": None, "recipes": {}},
         }
-        lines = ["run\tlabel\tmethod\tteacher\talpha\trecipe\tsampler\tseed"]
-        for trial in trials:
+        lines = ["run\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tseed"]
+        starts = {trial.init.run: trial.init for trial in trials if trial.init is not None}
+        for trial in (*starts.values(), *trials):
             method = self.methods[trial.method]
-            base = self.preset.settings.recipes[method.recipe]
-            length = self.space.rungs[trial.rung]["total_kimg"]
             # A setting that diverges is a trial like others, and does not stop the tuning.
-            recipe = trial_recipe(base, trial.settings, length) | {"on_divergence": "publish"}
+            recipe = self._recipe(trial, self.space.rungs[trial.rung]["total_kimg"]) | {"on_divergence": "publish"}
             config["recipes"][trial.run] = recipe
             alpha = "" if method.alpha is None else str(method.alpha)
-            row = (trial.run, trial.run, method.method, trial.teacher, alpha, trial.run, method.sampler)
+            init = "" if trial.init is None else trial.init.run
+            row = (trial.run, trial.run, method.method, trial.teacher, init, alpha, trial.run, method.sampler)
             lines.append("\t".join([*row, str(self.space.seed)]))
         write_text(folder / "runs.tsv", "\n".join(lines) + "\n")
         write_text(folder / "preset.yaml", yaml.safe_dump(config, sort_keys=False))
         return folder / "preset.yaml", [f"students/{trial.run}/network.safetensors" for trial in trials]
+
+    def _recipe(self, trial: Trial, total_kimg: float | None = None) -> dict[str, Any]:
+        """The recipe of a trial, of a length; None: of the length of its preset's recipe."""
+        base = self.preset.settings.recipes[self.methods[trial.method].recipe]
+        return trial_recipe(base, trial.settings, total_kimg)
 
     def write_results(self) -> list[Path]:
         """Writes all trained trials as ``trials.csv`` and, when all are there, the chosen recipes as ``tuned.yaml``."""
@@ -380,10 +411,11 @@ class Tuning:
         write_text(self.path.parent / "trials.csv", text.getvalue())
         written = [self.path.parent / "trials.csv"]
         if not self.next_trials():
-            recipes = {
-                name: trial_recipe(self.preset.settings.recipes[self.methods[trial.method].recipe], trial.settings)
-                for name, trial in self.chosen().items()
-            }
+            recipes = {}
+            for name, trial in self.chosen().items():
+                recipes[name] = self._recipe(trial)
+                if trial.init is not None:
+                    recipes[f"{name}-init"] = self._recipe(trial.init, self.space.rungs[-1]["total_kimg"])
             head = f"# Written by `sida tune {self.path}`: the settings that won, with their recipes.\n"
             # The detour by JSON makes equal lists separate ones, which YAML writes without anchors.
             recipes = json.loads(json.dumps(recipes))

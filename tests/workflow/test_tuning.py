@@ -164,9 +164,31 @@ def test_the_written_preset_is_valid_and_its_targets_exist(folder):
     assert written.results == tuning.preset.results
 
 
+def test_a_method_with_an_initial_generator_follows_the_chosen_trial(folder):
+    sid2a = {**SPACE["methods"]["sid"], "method": "sid2a", "init": "sid"}
+    tuning = space(folder, methods={"sid2a": sid2a, **SPACE["methods"]})
+    while tuning.next_trials()[0].method == "sid":
+        train(tuning, lambda trial: 1 + abs(trial.settings["lr"] - 4e-4))
+    start = tuning.chosen()["sid-digits-short"]
+    trials = tuning.next_trials()
+    assert all((trial.method, trial.init) == ("sid2a", start) for trial in trials)
+    path, targets = tuning.write_preset(trials)
+    written = Preset.load(path)
+    check_preset(written)
+    assert {written.runs[trial.run].init for trial in trials} == {start.run}
+    assert not any(start.run in target for target in targets)
+    while tuning.next_trials():
+        train(tuning, lambda trial: 1 + abs(trial.settings["lr"] - 4e-4))
+    tuning.write_results()
+    recipes = yaml.safe_load((folder / "tuned.yaml").read_text())["recipes"]
+    assert recipes["sid2a-digits-short-init"]["total_kimg"] == 0.128
+    assert recipes["sid2a-digits-short-init"]["lr"] == start.settings["lr"]
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [
+        ({"methods": {"sid": {**SPACE["methods"]["sid"], "init": "sid3"}}}, "methods.sid.init"),
         ({"teachers": ["digits-shrt"]}, "teachers"),
         ({"preset": "smal"}, "smal"),
         ({"rungs": [{"total_kimg": 2}, {"total_kimg": 1, "settings": 2}]}, "rungs"),
