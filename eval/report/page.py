@@ -40,6 +40,7 @@ def page_text(
     answers: Sequence[Answer] = (),
     costs: Mapping[str, str] = MappingProxyType({}),
     evidence: str = "",
+    about: str = "",
 ) -> str:
     """The page as Markdown.
 
@@ -52,9 +53,11 @@ def page_text(
         answers: Answers to the experiments of the preset.
         costs: Cost of an experiment at the paper's scale, by its id.
         evidence: Address of the verdicts with their evidence.
+        about: Text before the questions (Markdown).
     """
     tables = in_order(folder / "tables", ".json")
     parts = [f"# {markdown(title) or f'Results of the preset {folder.name}'}", _origin(folder) + _verdicts(folder)]
+    parts += [about.strip()] if about.strip() else []
     if answers:
         parts += ["## Questions and answers", _SIGNS, answers_table(answers)]
         blocks = [_answer(answer, pictures, link, costs.get(answer.experiment.id, "")) for answer in answers]

@@ -1,7 +1,7 @@
 """Gradients of the generator in Uni-Instruct's first step with all terms, beside twice SiDA's.
 
-    snakemake --configfile studies/rivals/preset.yaml --cores 1 -- results/rivals/teachers/t30/network.safetensors
-    python studies/rivals/first_step.py results/rivals/teachers/t30/network.safetensors [ROW]
+    snakemake --configfile studies/controls/preset.yaml --cores 1 -- results/controls/teachers/t30/network.safetensors
+    python studies/controls/first_step.py results/controls/teachers/t30/network.safetensors [ROW]
 
 Trains a row of SiDA (t30-uni-sida) from this teacher until the adversarial term sets in, and prints for five batches
 the range of the released density ratio, and the norm of the difference of the gradients over the norm of SiDA's (all
@@ -37,7 +37,7 @@ BATCHES = 5
 def main(teacher: str, run: str = "t30-uni-sida") -> None:
     """Prints one line for each batch."""
     prepare_process(1)
-    preset = Preset.load(ROOT / "studies/rivals/preset.yaml")
+    preset = Preset.load(ROOT / "studies/controls/preset.yaml")
     config = from_mapping(DistillConfig, {**preset.specs.student(run), "teacher": teacher, "evaluation": None}, run)
     init_sigma = preset.settings.samplers[preset.runs[run].sampler]["init_sigma"]
     data, random = load_dataset(config.dataset), torch.Generator().manual_seed(0)

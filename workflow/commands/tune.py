@@ -6,9 +6,9 @@ import argparse
 
 HELP = "Tune methods alike: equally many settings of each from a declared space, the best ones trained longer."
 EXAMPLES = """examples:
-  sida tune studies/bench/space.yaml -n             (show the next trials and run none)
-  sida tune studies/bench/space.yaml --cores 2
-  sida tune studies/bench/space.yaml --profile slurm
+  sida tune studies/rivals/space.yaml -n             (show the next trials and run none)
+  sida tune studies/rivals/space.yaml --cores 2
+  sida tune studies/rivals/space.yaml --profile slurm
 
 The file names a preset, teachers, rungs, and axes of each method (docs/settings.md, 'space'). trials.csv and, at the
 end, tuned.yaml are written beside the file: name tuned.yaml as `base` of the preset. The same command goes on after an

@@ -184,7 +184,8 @@ def write_docs(
             about = studies[written[path]] if path in written else None
             old = path.read_text(encoding="utf-8") if path.is_file() else ""
             name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-            texts[path] = about.page(".") if about else filled(old, studies, root, name)
+            # Markers in a study's about.md are filled on its page.
+            texts[path] = filled(about.page(".") if about else old, studies, root, name)
             if about:
                 texts |= {about.folder / file: text for file, text in about.products().items()}
     changed = []

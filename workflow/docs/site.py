@@ -34,6 +34,8 @@ def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
     """
     shutil.rmtree(out, ignore_errors=True)
     pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "studies").rglob("*.md")]
+    # Texts that the pages of studies begin with.
+    pages = [page for page in pages if page.name != "about.md"]
     pages += [root / "config" / "README.md", root / "tests" / "golden" / "README.md"]
     for page in pages:
         name = page.relative_to(root)

@@ -135,7 +135,7 @@ class Study:
         return {*needs.measured, *needs.networks}
 
     def page(self, link: str) -> str:
-        """Page of the study: rebuilt tables and verdicts with the stored pictures.
+        """Page of the study: the text of ``about.md``, rebuilt tables, and verdicts with the stored pictures.
 
         Args:
             link: Address of the folder of pictures (the parent of the data) in the page.
@@ -153,6 +153,7 @@ class Study:
             name: f"{planned(self.root, load_assumptions().preset, p, 'gpu_hours')} hours of an H200"
             for name, p in plans.items()
         }
+        about = self.folder.with_name("about.md")
         text = page_text(
             self.work,
             there,
@@ -161,6 +162,7 @@ class Study:
             answers=self.answers,
             costs=costs,
             evidence=f"{self.folder.name}/claims.md",
+            about=about.read_text(encoding="utf-8") if about.is_file() else "",
         )
         waiting = [f"Table {name}" for name in tables if name not in shown]
         waiting += [f"Figure {path.stem}" for path in files if path not in there]

@@ -110,7 +110,7 @@ def test_costs_are_those_of_the_methods_passes(paper):
 
 
 def test_each_rival_has_six_trials_and_the_lowest_is_compared():
-    trials = [row for _, row in read_csv(ROOT / "studies/rivals/tuning.csv")[1]]
+    trials = [row for _, row in read_csv(ROOT / "studies/controls/tuning.csv")[1]]
     for method in {row["method"] for row in trials}:
         own = [row for row in trials if row["method"] == method]
         assert len(own) == 6, method
