@@ -58,7 +58,7 @@ def frechet_infinity(
     total, width = features.shape
     smallest = max(total // 10, width + 1) if smallest is None else smallest
     if points < 2 or smallest < 2 or total < 2 * smallest:
-        raise UserError(f"FID extrapolation: {total} images are too few for sizes from {smallest}; measure more")
+        raise UserError("FID extrapolation", f"{total} images are too few for sizes from {smallest}", "measure more")
     rng = np.random.Generator(np.random.PCG64(seed))
     rows = features.double().cpu().numpy()
     sizes = np.unique(np.linspace(smallest, total, points).round().astype(int))

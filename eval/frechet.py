@@ -134,11 +134,11 @@ def _rounding(mu: np.ndarray, cov: np.ndarray) -> float:
 def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray) -> None:
     if mu1.shape != mu2.shape:
         raise UserError(
-            f"Fréchet distance: means have {len(mu1)} and {len(mu2)} features; both sides need the same extractor"
+            "Fréchet distance", f"means have {len(mu1)} and {len(mu2)} features", "both sides need the same extractor"
         )
     for which, cov in (("first", cov1), ("second", cov2)):
         if cov.shape != (len(mu1), len(mu1)):
-            raise UserError(f"Fréchet distance: {which} covariance has shape {cov.shape} for {len(mu1)} features")
+            raise UserError("Fréchet distance", f"{which} covariance has shape {cov.shape} for {len(mu1)} features")
     for name, array in (
         ("first mean", mu1),
         ("first covariance", cov1),
@@ -146,7 +146,9 @@ def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray)
         ("second covariance", cov2),
     ):
         if not np.isfinite(array).all():
-            raise UserError(f"Fréchet distance: the {name} has values that are not finite; make the statistics again")
+            raise UserError(
+                "Fréchet distance", f"the {name} has values that are not finite", "make the statistics again"
+            )
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     scale = float(np.abs(np.diagonal(cov)).max(initial=0))
     if scale <= rounding:
         if np.abs(cov).max(initial=0) > rounding:
-            raise UserError("Fréchet distance: a covariance has a zero diagonal but other entries")
+            raise UserError("Fréchet distance", "a covariance has a zero diagonal but other entries")
         return _Factor(
             np.zeros((len(cov), 0)),
             np.arange(len(cov)),
@@ -245,13 +247,14 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
 def _factor_by_eigenvalues(cov: np.ndarray, scale: float, rounding: float) -> _Factor:
     """Factor of a matrix with slightly negative eigenvalues or asymmetric rounding, e.g. stored as float32."""
     if np.abs(cov - cov.T).max() > max(1e-3 * scale, rounding):
-        raise UserError("Fréchet distance: a covariance is not symmetric; make the statistics again")
+        raise UserError("Fréchet distance", "a covariance is not symmetric", "make the statistics again")
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)
     negative = float(values[0] / max(values[-1], 1e-300)) if values[0] < -rounding else 0.0
     if negative < -1e-3:
         raise UserError(
-            f"Fréchet distance: a covariance has an eigenvalue of {negative:.1e} relative to its largest; "
-            "it is no covariance: make the statistics again"
+            "Fréchet distance",
+            f"a covariance has an eigenvalue of {negative:.1e} relative to its largest",
+            "it is no covariance: make the statistics again",
         )
     limit = max(len(cov) * _EPS * values[-1], rounding)
     keep, small = values > limit, np.abs(values) <= limit

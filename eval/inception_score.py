@@ -35,7 +35,7 @@ class InceptionScoreSums:
 
     def __init__(self, num_images: int, splits: int, num_classes: int, device: str | torch.device = "cpu") -> None:
         if not 1 <= splits <= num_images:
-            raise UserError(f"inception score: {splits} splits need at least as many images, got {num_images}")
+            raise UserError("inception score", f"{splits} splits need at least as many images, got {num_images}")
         self.num_images, self.splits = num_images, splits
         self.bounds = [i * num_images // splits for i in range(splits + 1)]
         self._probabilities = ExactSum((splits, num_classes), device)
@@ -60,7 +60,7 @@ class InceptionScoreSums:
     def merge(self, other: InceptionScoreSums) -> None:
         """Adds the sums of another shard of the same set."""
         if (self.num_images, self.splits) != (other.num_images, other.splits):
-            raise UserError("inception score: shards of sets that differ in size or splits cannot be merged")
+            raise UserError("inception score", "shards of sets that differ in size or splits cannot be merged")
         self._probabilities.merge(other._probabilities)
         self._entropies.merge(other._entropies)
         self._counts += other._counts
@@ -73,7 +73,7 @@ class InceptionScoreSums:
         """
         sizes = torch.tensor(self.bounds[1:]) - torch.tensor(self.bounds[:-1])
         if not torch.equal(self._counts, sizes):
-            raise UserError(f"inception score: {int(self._counts.sum())} of {self.num_images} images were given")
+            raise UserError("inception score", f"{int(self._counts.sum())} of {self.num_images} images were given")
         counts = sizes.to(torch.float64)
         marginal = self._probabilities.value().cpu() / counts[:, None]
         logs = torch.where(marginal > 0, torch.log(marginal.clamp_min(1e-300)), 0.0)
@@ -120,10 +120,12 @@ def inception_score(probs: torch.Tensor | np.ndarray, splits: int = 10) -> Incep
     """
     rows = torch.as_tensor(probs)
     if rows.ndim != 2:
-        raise UserError(f"inception score: probabilities must have shape (N, K), got {tuple(rows.shape)}")
+        raise UserError("inception score", f"probabilities must have shape (N, K), got {tuple(rows.shape)}")
     totals = rows.to(torch.float64).sum(1)
     if not bool(((totals - 1).abs() < 1e-3).all()) or bool((rows < 0).any()):
-        raise UserError("inception score: rows must be probabilities that sum to 1; apply a softmax to logits first")
+        raise UserError(
+            "inception score", "rows must be probabilities that sum to 1", "apply a softmax to logits first"
+        )
     sums = InceptionScoreSums(len(rows), splits, rows.shape[1])
     sums.update(rows, 0)
     return sums.score()

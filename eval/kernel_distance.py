@@ -39,10 +39,10 @@ def kernel_distance(
     """
     reals, fakes = (torch.as_tensor(rows).to("cpu", torch.float32).numpy() for rows in (real, generated))
     if reals.ndim != 2 or fakes.ndim != 2 or reals.shape[1] != fakes.shape[1]:
-        raise UserError(f"kernel distance: features have shapes {reals.shape} and {fakes.shape}")
+        raise UserError("kernel distance", f"features have shapes {reals.shape} and {fakes.shape}")
     size = min(len(reals), len(fakes), max_subset_size)
     if size < 2:
-        raise UserError(f"kernel distance: needs two samples of each set, got {len(fakes)} and {len(reals)}")
+        raise UserError("kernel distance", f"needs two samples of each set, got {len(fakes)} and {len(reals)}")
     random = np.random.RandomState(seed % (1 << 32))
     drawn = [[random.choice(len(rows), size, replace=False) for rows in (fakes, reals)] for _ in range(num_subsets)]
     if (len(fakes) + len(reals)) ** 2 < num_subsets * (2 * size) ** 2:

@@ -83,8 +83,9 @@ def nearest(rows: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, tor
     """
     if rows.ndim != 2 or others.ndim != 2 or rows.shape[1] != others.shape[1] or not len(rows) or not len(others):
         raise UserError(
-            f"nearest neighbours: features have shapes {tuple(rows.shape)} and {tuple(others.shape)}; "
-            "both must be (N, C) of one extractor, with at least one image"
+            "nearest neighbours",
+            f"features have shapes {tuple(rows.shape)} and {tuple(others.shape)}",
+            "both must be (N, C) of one extractor, with at least one image",
         )
     rows, others = rows.to(torch.float32), others.to(torch.float32)
     centre = others.double().mean(0).to(torch.float32)  # small norms lose fewer digits in ‖a − b‖²

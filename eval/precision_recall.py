@@ -71,15 +71,17 @@ def _mean(rows: torch.Tensor) -> torch.Tensor:
 def _check(real: torch.Tensor, generated: torch.Tensor, k: int) -> None:
     if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
         raise UserError(
-            f"precision/recall: features have shapes {tuple(real.shape)} and {tuple(generated.shape)}; "
-            "both must be (N, C) of one extractor"
+            "precision/recall",
+            f"features have shapes {tuple(real.shape)} and {tuple(generated.shape)}",
+            "both must be (N, C) of one extractor",
         )
     if k < 1:
-        raise UserError(f"precision/recall: k must be at least 1, got {k}")
+        raise UserError("precision/recall", f"k must be at least 1, got {k}")
     if min(len(real), len(generated)) <= k:
         raise UserError(
-            f"precision/recall: k = {k} neighbours need more than {k} samples in each set, "
-            f"got {len(real)} real and {len(generated)} generated"
+            "precision/recall",
+            f"k = {k} neighbours need more than {k} samples in each set, "
+            f"got {len(real)} real and {len(generated)} generated",
         )
 
 
@@ -108,7 +110,7 @@ def _norms(rows: torch.Tensor) -> torch.Tensor:
     """Squared norms (N,) of features; a norm that is not finite is an error, since comparisons would hide it."""
     norms = rows.square().sum(1)
     if not norms.isfinite().all():
-        raise UserError("nearest neighbours: features have values that are not finite; make them again")
+        raise UserError("nearest neighbours", "features have values that are not finite", "make them again")
     return norms
 
 

@@ -79,7 +79,7 @@ def _split(terms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Fixed-point parts (hi, lo) of new float64 terms, int64; checked for finiteness and size."""
     least, most = terms.aminmax()
     if not bool((least > -_LIMIT) & (most < _LIMIT)):
-        raise UserError("features: not finite or above 1e15; check the images and the feature network")
+        raise UserError("features", "not finite or above 1e15", "check the images and the feature network")
     high = (terms * _HIGH).floor_()
     # Exact: the remainder consists of low bits of the term itself.
     low = torch.sub(terms, high, alpha=1 / _HIGH).mul_(_LOW).round_()
@@ -94,7 +94,7 @@ def _accumulate(sum_high: torch.Tensor, sum_low: torch.Tensor, high: torch.Tenso
     sum_low &= (1 << _SHIFT) - 1
     least, most = sum_high.aminmax()
     if max(-int(least), int(most)) >= int(_LIMIT * _HIGH):
-        raise UserError("features: their sum exceeds 1e15; check the images and the feature network")
+        raise UserError("features", "their sum exceeds 1e15", "check the images and the feature network")
 
 
 BLOCK = 1024
@@ -139,7 +139,7 @@ class FeatureStatistics:
     def mean(self) -> np.ndarray:
         """Mean, float64 (C,)."""
         if not self.count:
-            raise UserError("feature statistics: no features yet; update with some first")
+            raise UserError("feature statistics", "no features yet", "update with some first")
         self._close()
         return self._ensure_sums()[0].value().cpu().numpy() / self.count
 
@@ -155,7 +155,7 @@ class FeatureStatistics:
             UserError: Fewer than ``ddof + 1`` vectors.
         """
         if self.count <= ddof:
-            raise UserError(f"feature statistics: {self.count} images are too few for a covariance (ddof {ddof})")
+            raise UserError("feature statistics", f"{self.count} images are too few for a covariance (ddof {ddof})")
         mean, triangle = self.mean, self._ensure_sums()[1].value().cpu().numpy()
         self._rows = self._wide = None  # a further update makes these buffers again
         result = dtpttr(len(mean), triangle, "L")[0].T  # row by row: LAPACK sees the transpose
@@ -178,7 +178,7 @@ class FeatureStatistics:
         """
         rows = torch.as_tensor(features)
         if rows.ndim != 2:
-            raise UserError(f"feature statistics: features must have shape (N, C), got {tuple(rows.shape)}")
+            raise UserError("feature statistics", f"features must have shape (N, C), got {tuple(rows.shape)}")
         self._check_width(rows.shape[1])
         if self._rows is None:
             self._rows = torch.empty(BLOCK, rows.shape[1], dtype=torch.float64, device=self.device)
@@ -253,13 +253,14 @@ class FeatureStatistics:
             self.num_features = width
         if width != self.num_features:
             raise UserError(
-                f"feature statistics: features have width {width}, earlier ones {self.num_features}; "
-                "use one feature network for all"
+                "feature statistics",
+                f"features have width {width}, earlier ones {self.num_features}",
+                "use one feature network for all",
             )
 
     def _ensure_sums(self) -> tuple[ExactSum, ExactSum]:
         if self.num_features is None:
-            raise UserError("feature statistics: no features yet; update with some first")
+            raise UserError("feature statistics", "no features yet", "update with some first")
         if self._sums is None:
             width = self.num_features
             self._sums = (

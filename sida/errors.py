@@ -12,18 +12,44 @@ LONGEST_WORD = 200
 
 
 class UserError(Exception):
-    """Bad input or a broken environment, explained in one line.
+    """Bad input or a broken environment, explained in one line: ``place: fault; remedy``.
 
-    The command lines print ``error: <message>`` without a traceback and exit with its status. Raise it with the file
-    and key, the fault and the remedy. Names in the message may come from an untrusted file: control characters are
-    escaped, and the middle of a very long message is left out.
+    The command lines print ``error: <message>`` without a traceback and exit with its status. Names in the message may
+    come from an untrusted file: control characters are escaped, and the middle of a very long message is left out.
+
+    Attributes:
+        place: File and key, option or object with the fault; empty where the command as a whole is meant.
+        fault: What is wrong there.
+        remedy: What helps; empty where the fault says it.
     """
 
     #: Exit status.
     status = 1
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(one_line(str(message)))
+    def __init__(self, place: object, fault: object, remedy: object = "") -> None:
+        self.place, self.fault, self.remedy = str(place), str(fault), str(remedy)
+        super().__init__(self.place, self.fault, self.remedy)
+
+    def __str__(self) -> str:
+        message = f"{self.place}: {self.fault}" if self.place else self.fault
+        return one_line(f"{message}; {self.remedy}" if self.remedy else message)
+
+
+class SettingError(UserError, ValueError):
+    """A setting that is wrong; ``place`` is its key, with the places around the key as far as known.
+
+    Constructors of settings raise it with the key alone.
+    """
+
+    def inside(self, where: str) -> SettingError:
+        """The same error with a place before the key."""
+        return SettingError(inside(where, self.place), self.fault, self.remedy)
+
+
+def inside(where: str, key: str) -> str:
+    """The place of a key: ``preset.yaml: seed`` in a file, ``recipes.sid.lr`` in a mapping."""
+    joint = " " if where.endswith(":") else ": " if where.endswith((".yaml", ".yml", ".json")) else "."
+    return f"{where}{joint}{key}"
 
 
 class Preempted(KeyboardInterrupt):

@@ -23,7 +23,7 @@ from workflow.cli import sida_main
     ],
 )
 def test_what_a_terminal_would_obey_is_written_as_an_escape(text, shown):
-    assert str(UserError(text)) == shown
+    assert str(UserError("", text)) == shown
     assert shown.isprintable()
 
 

@@ -35,8 +35,9 @@ def check_folder(folder: Path) -> None:
     place = records if records.exists() else folder
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(
-            f"{place}: cannot be written, and Snakemake keeps its records there; start it in a writable folder: "
-            "snakemake -s CHECKOUT/Snakefile --configfile FILE"
+            place,
+            "cannot be written, and Snakemake keeps its records there",
+            "start it in a writable folder: snakemake -s CHECKOUT/Snakefile --configfile FILE",
         )
 
 
@@ -112,7 +113,7 @@ def check_scheduler(profile: Path) -> None:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     if re.search(r"(?m)^executor:\s*slurm\b", text) and shutil.which("sbatch") is None:
         remedy = "start it on a login node of the cluster, or leave the profile out to run jobs on this machine"
-        raise UserError(f"{profile}: needs SLURM, and there is no sbatch on this machine; {remedy}")
+        raise UserError(profile, "needs SLURM, and there is no sbatch on this machine", remedy)
 
 
 def check_command(profile: str | None = None) -> None:

@@ -257,7 +257,7 @@ class PresetLock:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: cannot be written ({error.strerror}); fix that, or start in a writable folder"
+                self.folder, f"cannot be written ({error.strerror})", "fix that, or start in a writable folder"
             ) from None
         try:
             self._wait_for_holder(lockable=self._locked())
@@ -268,7 +268,7 @@ class PresetLock:
             self._file = None
             if isinstance(error, OSError):
                 raise UserError(
-                    f"{self.path}: cannot be written ({error.strerror}); make room, then start again"
+                    self.path, f"cannot be written ({error.strerror})", "make room, then start again"
                 ) from None
             raise
         atexit.register(self.release)
@@ -316,8 +316,9 @@ class PresetLock:
 
     def _refusal(self, holder: dict[str, Any] | None) -> UserError:
         return UserError(
-            f"{self.folder}: another workflow is at work here ({_who(holder)}); wait for its end or stop it, "
-            "or use another folder of results: --config preset=NAME"
+            self.folder,
+            f"another workflow is at work here ({_who(holder)})",
+            "wait for its end or stop it, or use another folder of results: --config preset=NAME",
         )
 
     def _live(self) -> None:

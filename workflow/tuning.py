@@ -29,7 +29,7 @@ from typing import Annotated, Any
 import yaml
 
 from sida.config.settings import CheckedAs, Count, Name, Natural, Positive, Range, Settings, from_mapping, load_yaml
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import read_jsonl, write_text
 from sida.files.text_files import read_csv
 from sida.training.config import Recipe
@@ -58,11 +58,11 @@ class Axis(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.log is None) == (self.choose is None):
-            raise ValueError("log: give either a range (log) or values (choose)")
+            raise SettingError("log", "give either a range (log) or values (choose)")
         if self.log is not None and not self.log[0] < self.log[1]:
-            raise ValueError(f"log: must rise, got {list(self.log)}")
+            raise SettingError("log", f"must rise, got {list(self.log)}")
         if self.choose is not None and not self.choose:
-            raise ValueError("choose: must list at least one value")
+            raise SettingError("choose", "must list at least one value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +125,10 @@ class Space(Settings):
         super().__post_init__()
         lengths = [rung["total_kimg"] for rung in self.rungs]
         if not lengths or lengths != sorted(lengths):
-            raise ValueError("rungs: must list lengths that rise")
+            raise SettingError("rungs", "must list lengths that rise")
         for number, rung in enumerate(self.rungs):
             if (number == 0) != (rung.get("settings") is None):
-                raise ValueError("rungs: the first has all settings, and each later one says how many (settings)")
+                raise SettingError("rungs", "the first has all settings, and each later one says how many (settings)")
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class Tuning:
                 self._check(getattr(method, key), there, f"methods.{name}.{key}")
             if method.init is not None and self.space.methods.get(method.init, {"init": ""}).get("init") is not None:
                 fault = f"'{method.init}' is no method of this file that starts from the teacher"
-                raise UserError(f"{path}: methods.{name}.init: {fault}")
+                raise UserError(f"{path}: methods.{name}.init", fault)
             axes = {key: from_mapping(Axis, axis, f"{where}.space.{key}") for key, axis in method.space.items()}
             self.axes[name] = axes
         self.stored = self._stored()
@@ -276,12 +276,12 @@ class Tuning:
                 values = [float(record[metric]), float(record[f"{metric}_end"])]
                 found[trial.run, json.dumps(dict(trial.settings))] = values, float(record["seconds"])
             except (KeyError, ValueError) as fault:
-                raise UserError(f"{path}: line {line}: {fault!r}; restore the file that `sida tune` wrote") from None
+                raise UserError(path, f"line {line}: {fault!r}", "restore the file that `sida tune` wrote") from None
         return found
 
     def _check(self, name: str, known: Mapping[str, Any], key: str) -> None:
         if name not in known:
-            raise UserError(f"{self.path}: {key}: {self.files[0]} has no '{name}'{suggestion(name, known)}")
+            raise UserError(f"{self.path}: {key}", f"{self.files[0]} has no '{name}'{suggestion(name, known)}")
 
     @property
     def results(self) -> Path:

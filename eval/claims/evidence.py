@@ -130,7 +130,7 @@ class Evidence:
             return f"{number.row_label}, published", Estimate(number.value, std, PUBLISHED_TRIALS)
         names = self.runs_of(operand, where)
         if len(names) > 1:
-            raise UserError(f"{where}.where: {dict(operand.where or {})} matches {', '.join(names)}; pick one run")
+            raise UserError(f"{where}.where", f"{dict(operand.where or {})} matches {', '.join(names)}", "pick one run")
         if not self.measurements.has(names[0], metric):
             raise NotMeasuredError(f"metric '{metric}' of run '{names[0]}' was not measured")
         return self.label(names[0]), self.measurements.estimate(names[0], metric, where)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from eval.claims.model import UNDECIDED, Outcome
 from eval.results.sheet import listed_entries
 from sida.config.settings import Pattern, from_mapping
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 
 Prediction = Literal["supported", "contradicted", "undecided"]
 #: The verdict that each prediction expects.
@@ -62,13 +62,15 @@ class Experiment:
     def __post_init__(self) -> None:
         for key in ("title", "question", "prediction", "limits"):
             if not getattr(self, key).strip():
-                raise ValueError(f"{key}: is empty; say it before it runs")
+                raise SettingError(key, "is empty", "say it before it runs")
         if not self.predicted:
-            raise ValueError("predicted: names no claim; an experiment is decided by one at least (CLAIM: supported)")
+            raise SettingError(
+                "predicted", "names no claim", "an experiment is decided by one at least (CLAIM: supported)"
+            )
         try:
             datetime.datetime.strptime(self.written, _TIMES[len(self.written)])
         except ValueError:
-            raise ValueError(f"written: there is no such day or time as '{self.written}'") from None
+            raise SettingError("written", f"there is no such day or time as '{self.written}'") from None
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ def load_experiments(path: str | Path) -> list[Experiment]:
         for other in found:
             if shared := sorted(set(experiment.claims) & set(other.predicted)):
                 raise UserError(
-                    f"{where}.predicted: claim '{shared[0]}' is decided in '{other.id}' already; name it once"
+                    f"{where}.predicted", f"claim '{shared[0]}' is decided in '{other.id}' already", "name it once"
                 )
         found.append(experiment)
     return found

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from eval.results.sheet import SELECTABLE, listed_entries
 from sida.config.settings import Range, from_mapping, load_yaml
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 
 Outcome = Literal["supported", "contradicted", "depends on the teacher", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
@@ -101,14 +101,14 @@ class Operand:
 
     def __post_init__(self) -> None:
         if (self.value is not None) != bool(self.label):
-            raise ValueError("value: a stated number needs a label that says what it is, and only that has a label")
+            raise SettingError("value", "a stated number needs a label that says what it is, and only that has a label")
         if self.run is not None and self.where is not None:
-            raise ValueError("run: use only one of run and where")
+            raise SettingError("run", "use only one of run and where")
         if self.run is None and self.where is None and self.published is None and self.value is None:
-            raise ValueError("run: name a run, conditions (where) or a published number")
+            raise SettingError("run", "name a run, conditions (where) or a published number")
         for key in self.where or {}:
             if key not in SELECTABLE:
-                raise ValueError(f"where: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+                raise SettingError("where", f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
     def __str__(self) -> str:
         return self.run or (str(dict(self.where)) if self.where else str(self.published))
@@ -191,21 +191,23 @@ class Part:
 
     def __post_init__(self) -> None:
         if self.rule not in ("NONE", "FACT") and self.a is None:
-            raise ValueError(f"a: rule {self.rule} needs an operand a")
+            raise SettingError("a", f"rule {self.rule} needs an operand a")
         if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "COST", "RATIO", "NEAR", "SPREAD") and self.b is None:
-            raise ValueError(f"b: rule {self.rule} needs an operand b")
+            raise SettingError("b", f"rule {self.rule} needs an operand b")
         if self.rule == "REACHES" and (self.level is None or not self.images):
-            raise ValueError("level: rule REACHES needs a level and a number of images")
+            raise SettingError("level", "rule REACHES needs a level and a number of images")
         if self.quantity is not None and (self.quantity in ("images", "seconds")) != (self.rule == "COST"):
-            raise ValueError(f"quantity: '{self.quantity}' is none of rule {self.rule}")
+            raise SettingError("quantity", f"'{self.quantity}' is none of rule {self.rule}")
         if self.rule == "FACT" and not (self.of and self.fact):
-            raise ValueError("of: rule FACT needs an analysis of the preset and one of its facts; give of and fact")
+            raise SettingError(
+                "of", "rule FACT needs an analysis of the preset and one of its facts", "give of and fact"
+            )
         if self.rule == "FACT" and self.b is not None and (self.a is None or self.a.run is not None):
-            raise ValueError("a: rule FACT compares rows by conditions on both sides")
+            raise SettingError("a", "rule FACT compares rows by conditions on both sides")
         if self.rule in ("EQ", "LTQ"):
             quoted = self.a if self.rule == "EQ" else self.b
             if quoted is None or quoted.published is None:
-                raise ValueError(f"published: rule {self.rule} needs a published number")
+                raise SettingError("published", f"rule {self.rule} needs a published number")
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         if not self.parts and not self.reason:
-            raise ValueError("reason: a claim without parts needs a reason why it is not decided")
+            raise SettingError("reason", "a claim without parts needs a reason why it is not decided")
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,7 @@ def load_claims(path: str | Path) -> list[Claim]:
     """
     given = load_yaml(path).get("repeats", {})
     if not isinstance(given, dict):
-        raise UserError(f"{path}: repeats: must map scopes to std (by metric) and rows")
+        raise UserError(path, "repeats: must map scopes to std (by metric) and rows")
     repeats = {scope: from_mapping(Repeats, entry, f"{path}: repeats.{scope}") for scope, entry in given.items()}
     claims: list[Claim] = []
     for where, entry in listed_entries(path, "claim", "id, statement, scope and parts"):
@@ -309,7 +311,7 @@ def load_claims(path: str | Path) -> list[Claim]:
 
 def _repeated(parts: Any, where: str) -> list[Any]:
     if not isinstance(parts, list):
-        raise UserError(f"{where}.parts: must be a list")
+        raise UserError(f"{where}.parts", "must be a list")
     result = []
     for number, part in enumerate(parts):
         values = part.get("for") if isinstance(part, dict) else None
@@ -317,7 +319,7 @@ def _repeated(parts: Any, where: str) -> list[Any]:
             result.append(part)
             continue
         if not isinstance(values, dict) or not all(isinstance(v, list) and v for v in values.values()):
-            raise UserError(f"{where}.parts[{number}].for: must map names to lists of values")
+            raise UserError(f"{where}.parts[{number}].for", "must map names to lists of values")
         body = {key: value for key, value in part.items() if key != "for"}
         for choice in product(*values.values()):
             result.append(_filled(body, dict(zip(values, choice))))

@@ -95,7 +95,9 @@ def _parsed(smallest: str | None) -> tuple[bool, float | None]:
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise UserError(f"--smallest {smallest}: must be a number above 0, or one with % (of the second method's mean)")
+        raise UserError(
+            f"--smallest {smallest}", "must be a number above 0, or one with % (of the second method's mean)"
+        )
     return share, number
 
 

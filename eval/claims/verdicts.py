@@ -122,7 +122,7 @@ def decide_claims(
     chosen = [claim for claim in known if claim.scope == scope]
     if not chosen:
         scopes = {claim.scope for claim in known}
-        raise UserError(f"--scope {scope}: no claim has this scope{suggestion(scope, scopes)}")
+        raise UserError(f"--scope {scope}", f"no claim has this scope{suggestion(scope, scopes)}")
     verdicts = decide(chosen, evidence, str(claims))
     printed = decide(chosen, dataclasses.replace(evidence, by_published=True), str(claims)) if scope == "paper" else []
     protocols = sorted({row.protocol for row in measured.rows})

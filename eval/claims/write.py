@@ -151,7 +151,7 @@ def write_verdicts(
     """
     out = Path(out)
     if out.suffix != ".md":
-        raise UserError(f"--out {out}: must end in .md; .json is written beside it")
+        raise UserError(f"--out {out}", "must end in .md", ".json is written beside it")
     printed = {verdict.claim.id: verdict for verdict in by_published}
     write_text(out, verdicts_markdown(verdicts, printed, preamble))
     write_hashed_json(out.with_suffix(".json"), verdicts_record(verdicts, printed, preamble))
@@ -311,11 +311,11 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
         known = isinstance(record.get("preamble", ""), str) and isinstance(record["claims"], list)
         known = known and isinstance(record.get("comparisons", ""), str) and all(map(_is_claim, record["claims"]))
     except KeyError as error:
-        raise UserError(f"{path}: no key {error}; {_AGAIN}") from None
+        raise UserError(path, f"no key {error}", _AGAIN) from None
     except (TypeError, AttributeError):
         known = False
     if not known:
-        raise UserError(f"{path}: holds something else than verdicts; {_AGAIN}")
+        raise UserError(path, "holds something else than verdicts", _AGAIN)
     return record
 
 

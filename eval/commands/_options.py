@@ -25,7 +25,7 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key or not value:
-            raise UserError(f"{option}: must be KEY=VALUE, got '{text}'")
+            raise UserError(option, f"must be KEY=VALUE, got '{text}'")
         result[key] = value
     return result
 
@@ -40,7 +40,7 @@ def extractor_options(texts: Sequence[str], option: str = "--extractor-option") 
     for key, value in pairs(texts, option).items():
         name, dot, setting = key.rpartition(".")
         if not dot:
-            raise UserError(f"{option}: must be NAME.KEY=VALUE, got '{key}={value}'")
+            raise UserError(option, f"must be NAME.KEY=VALUE, got '{key}={value}'")
         result.setdefault(name, {})[setting] = _WORDS.get(value, value)
     return result
 
@@ -54,7 +54,7 @@ def check_extractors(options: Mapping[str, Any], used: Iterable[str], option: st
     names = list(used)
     for name in options:
         if name not in names:
-            raise UserError(f"{option}: no feature network '{name}' is used here{suggestion(name, names)}")
+            raise UserError(option, f"no feature network '{name}' is used here{suggestion(name, names)}")
 
 
 def check_output(path: str | None, option: str, suffix: str | None = None) -> None:
@@ -66,12 +66,12 @@ def check_output(path: str | None, option: str, suffix: str | None = None) -> No
     if path is None:
         return
     if suffix is not None and Path(path).suffix != suffix:
-        raise UserError(f"{option} {path}: must end in {suffix}, the format it is written in")
+        raise UserError(f"{option} {path}", f"must end in {suffix}, the format it is written in")
     if Path(path).is_dir():
-        raise UserError(f"{option} {path}: is a folder; give the name of a file")
+        raise UserError(f"{option} {path}", "is a folder", "give the name of a file")
     parent = next(p for p in Path(path).absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{option} {path}: cannot be written in {parent}; choose another place")
+        raise UserError(f"{option} {path}", f"cannot be written in {parent}", "choose another place")
 
 
 def extraction_arguments(parser: argparse.ArgumentParser, sampled: bool = False) -> None:
@@ -112,11 +112,11 @@ def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
         key, sign, value = condition.partition("=")
         if not sign or key not in SELECTABLE:
             known = suggestion(key, SELECTABLE)
-            raise UserError(f"--scope {condition}: give COLUMN=VALUE with a column of the sheet{known}")
+            raise UserError(f"--scope {condition}", f"give COLUMN=VALUE with a column of the sheet{known}")
         try:
             scope[key] = parse_condition(key, value)
         except UserError as error:
-            raise UserError(f"--scope {condition}: {error}") from None
+            raise UserError(f"--scope {condition}", error) from None
     return scope
 
 
@@ -133,7 +133,7 @@ def parse_trials(text: str | None, count: int) -> list[int]:
         first, last = parse_range(part, "--trials")
         trials += range(first, last + 1)
     if any(trial >= count for trial in trials):
-        raise UserError(f"--trials: the protocol has the trials 0-{count - 1}, got '{text}'")
+        raise UserError("--trials", f"the protocol has the trials 0-{count - 1}, got '{text}'")
     return sorted(set(trials))
 
 
@@ -145,5 +145,5 @@ def parse_range(text: str, option: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
     if match is None or int(match[2] or match[1]) < int(match[1]):
-        raise UserError(f"{option}: must be a number or a range like 0-9, got '{text}'")
+        raise UserError(option, f"must be a number or a range like 0-9, got '{text}'")
     return int(match[1]), int(match[2] or match[1])

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_output(args.out, "--out")
     if args.out and Path(args.out).suffix not in (".html", ".md"):
-        raise UserError(f"--out {args.out}: must end in .html or .md")
+        raise UserError(f"--out {args.out}", "must end in .html or .md")
     tables = board(args.folder)
     text = "\n\n".join(to_markdown(table).rstrip() for table in tables) + "\n"
     if not args.out:

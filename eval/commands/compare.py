@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     renderers = {suffix: function for suffix, function in RENDERERS.items() if suffix != ".csv"}
     if args.out and Path(args.out).suffix not in renderers:
-        raise UserError(f"--out {args.out}: must end in {', '.join(renderers)}")
+        raise UserError(f"--out {args.out}", f"must end in {', '.join(renderers)}")
     if args.second == "published":
         table = compare_published(args.first, args.published)
     else:

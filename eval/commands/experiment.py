@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
     from sida.files.atomic import write_hashed_json
 
     if Path(args.out).suffix != ".json":
-        raise UserError(f"--out {args.out}: must end in .json")
+        raise UserError(f"--out {args.out}", "must end in .json")
     experiment = from_mapping(Experiment, load_spec(args.spec).get("experiment", {}), f"{args.spec}: experiment")
     known = {claim.id: claim for claim in load_claims(args.claims)}
     if missing := [name for name in experiment.claims if name not in known]:
-        raise UserError(f"{args.claims}: has no claim {', '.join(missing)}, which experiment '{experiment.id}' names")
+        raise UserError(args.claims, f"has no claim {', '.join(missing)}, which experiment '{experiment.id}' names")
     measured = load_measurements(args.measurements) if args.measurements else Measurements([], "no measurements")
     sheet = {run.run: run for run in read_runs(args.spec)}
     evidence = Evidence(measured, sheet, load_published(), Path(args.results) / "students")

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     spec = load_spec(args.spec)
     if "protocol" not in spec:
-        raise UserError("--spec: key 'protocol' is missing; add it")
+        raise UserError("--spec", "key 'protocol' is missing", "add it")
     trials = parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
     if args.shard is None:
         measured = measure(spec, args.out, trials)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from sida.errors import UserError
 
     if Path(args.out).suffix != ".html":
-        raise UserError(f"--out {args.out}: must end in .html")
+        raise UserError(f"--out {args.out}", "must end in .html")
     experiments = load_experiments(args.experiments) if args.experiments else []
     print(write_index(args.results, args.out, args.title, args.own, args.again, experiments))
     return 0

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.out}: {own.count:,} {own.name}, extractors {', '.join(own.extractors)}")
         return 0
     if args.extractor is None:
-        raise UserError("--extractor: is missing; name the feature network")
+        raise UserError("--extractor", "is missing", "name the feature network")
     name, statistics = write_reference(**extraction_settings(args), keep_features=args.keep_features, ddof=args.ddof)
     print(f"{args.out}: {statistics.count:,} images of {name}, {statistics.num_features} features each")
     return 0

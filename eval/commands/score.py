@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not (args.protocol or args.like or args.against):
         raise UserError(
-            "score: name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
+            "score", "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
         )
 
     import json
@@ -123,15 +123,15 @@ def run(args: argparse.Namespace) -> int:
     network = args.network or (args.source if args.source and names_network(args.source) else None)
     scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))
     if scripted and not args.latent:
-        raise UserError(f"{network}: a TorchScript file takes latents; add --latent SHAPE, such as --latent 128")
+        raise UserError(network, "a TorchScript file takes latents", "add --latent SHAPE, such as --latent 128")
     if args.latent and not scripted:
-        raise UserError("--latent: is for TorchScript files; leave it out")
+        raise UserError("--latent", "is for TorchScript files", "leave it out")
     if args.sampler and (scripted or not network):
-        raise UserError("--sampler: is for networks; leave it out")
+        raise UserError("--sampler", "is for networks", "leave it out")
     table = args.table or args.like
     if args.against and (table or args.latex):
         raise UserError(
-            "--against: a comparison of two sets is no row of a table; leave --like, --table and --latex out"
+            "--against", "a comparison of two sets is no row of a table", "leave --like, --table and --latex out"
         )
     protocol = args.protocol or (table_protocol(args.like) if args.like else "pair")
     if not args.against:
@@ -184,7 +184,7 @@ def _function(text: str) -> str:
 
     if not names_object(text):
         dotted = "{0[0]}:{0[2]}".format(text.rpartition(".")) if "." in text else "mine:sample"
-        raise UserError(f"{text}: a function is named with a colon, module:function, such as {dotted}")
+        raise UserError(text, f"a function is named with a colon, module:function, such as {dotted}")
     return text
 
 

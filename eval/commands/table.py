@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     layout = args.table or args.layout
     if not layout or (args.table and args.layout):
-        raise UserError("table: name one layout, e.g. sida-eval table table1")
+        raise UserError("table", "name one layout, e.g. sida-eval table table1")
     for path in table_paths(args.out) if args.out else ():
         check_output(str(path), "--out")
     check_output(args.bib, "--bib")

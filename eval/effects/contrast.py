@@ -150,7 +150,7 @@ def difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Effect:
     _check(b, "B")
     shared = [name for name in a if name in b]
     if shared and (odd := sorted({*a, *b} - set(shared))):
-        raise UserError(f"only one side of the difference has runs of {', '.join(odd)}; compare equal teachers")
+        raise UserError("", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers")
     found = _with_blocks([(1, a), (-1, b)], shared, confidence)
     std, df = pooled_std([*a.values(), *b.values()])
     return Effect(**vars(found), std=std, std_df=df, seeds=(sum(map(len, a.values())), sum(map(len, b.values()))))
@@ -165,7 +165,7 @@ def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
     several = [cell for cell in cells if len(cell) > 1]
     df = sum(len(cell) - 1 for cell in several)
     if not df:
-        raise UserError("no method has two training seeds, so their scatter is unknown; train another seed")
+        raise UserError("", "no method has two training seeds, so their scatter is unknown", "train another seed")
     return math.sqrt(sum((len(cell) - 1) * statistics.variance(cell) for cell in several) / df), df
 
 
@@ -245,9 +245,11 @@ def _equal_blocks(blocks: Sequence[Interval], df: float) -> float | None:
 
 def _check(values: Blocks, side: str) -> None:
     if not any(values.values()):
-        raise UserError(f"no training seed of {side}")
+        raise UserError("", f"no training seed of {side}")
     if all(len(cell) < 2 for cell in values.values()):
-        raise UserError(f"one training seed of {side}{' from each teacher' * (len(values) > 1)}; an interval needs two")
+        raise UserError(
+            "", f"one training seed of {side}{' from each teacher' * (len(values) > 1)}", "an interval needs two"
+        )
 
 
 #: Where a curve reaches a level: on the straight line between two evaluations, or at the first evaluation below it.
@@ -275,7 +277,7 @@ def crossing(points: Sequence[tuple[float, float]], level: float, how: Crossing 
         UserError: No evaluation.
     """
     if not points:
-        raise UserError("the curve has no evaluation, so it reaches no level; train with an evaluation")
+        raise UserError("", "the curve has no evaluation, so it reaches no level", "train with an evaluation")
     for number, (images, value) in enumerate(points):
         if value > level:
             continue
@@ -303,7 +305,7 @@ def seconds_until(ticks: Sequence[tuple[float, float]], images: float) -> float:
         if images <= end:
             return spent + seconds * ((images - seen) / (end - seen) if end > seen else 0.0)
         seen, spent = end, spent + seconds
-    raise UserError(f"the training log ends at {seen:,.0f} images, before {images:,.0f}; its seconds are unknown")
+    raise UserError("", f"the training log ends at {seen:,.0f} images, before {images:,.0f}", "its seconds are unknown")
 
 
 @dataclass(frozen=True)
@@ -354,9 +356,9 @@ def speedup(pairs: Mapping[str, Sequence[tuple[Cost, Cost]]], confidence: float 
     """
     everything = [pair for block in pairs.values() for pair in block]
     if not everything:
-        raise UserError("no pair of training seeds")
+        raise UserError("", "no pair of training seeds")
     if any(cost.value <= 0 for pair in everything for cost in pair):
-        raise UserError("a run lies at the level before it is trained; its cost is 0 and no ratio")
+        raise UserError("", "a run lies at the level before it is trained", "its cost is 0 and no ratio")
     known = [None if not (a.reached or b.reached) else b.value / a.value for a, b in everything]
     never_a, never_b = (sum(not pair[side].reached for pair in everything) for side in (0, 1))
     if None in known or (never_a and never_b):

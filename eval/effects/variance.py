@@ -98,7 +98,9 @@ class SharedTrials:
             UserError: A component is not known.
         """
         if self.method is None or self.rest is None or self.training is None:
-            raise UserError("the part of trials needs two methods with two training seeds each, and two trials of each")
+            raise UserError(
+                "", "the part of trials needs two methods with two training seeds each, and two trials of each"
+            )
         return self.training.std**2 / seeds, (self.method.std**2 + self.rest.std**2 / seeds) / trials
 
     def against_one(self, mean: Interval) -> Interval:
@@ -110,7 +112,7 @@ class SharedTrials:
             UserError: The deviation is not known.
         """
         if self.common is None:
-            raise UserError("the deviation that generators share needs two methods and three trials of each run")
+            raise UserError("", "the deviation that generators share needs two methods and three trials of each run")
         error = math.hypot(mean.standard_error, self.common.std * math.sqrt(1 + 1 / self.trials))
         half = t_quantile(mean.confidence, self.common.df) * error
         return Interval(mean.value, error, self.common.df, mean.value - half, mean.value + half, mean.confidence)
@@ -146,10 +148,10 @@ def components(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> Comp
         for teacher, runs in nested.items():
             for run, trials in runs.items():
                 if not trials:
-                    raise UserError(f"run '{run}' of teacher '{teacher}' has no trial; measure it")
+                    raise UserError("", f"run '{run}' of teacher '{teacher}' has no trial", "measure it")
     groups = [nested for nested in groups if any(nested.values())]
     if not groups:
-        raise UserError("no measured run, so the scatter is unknown; measure the runs first")
+        raise UserError("", "no measured run, so the scatter is unknown", "measure the runs first")
     trial, seed, between = _squares(groups)
     nothing = _Square(0.0, math.inf)
     evaluation = _component(trial, nothing, 1.0, confidence) if trial else None
@@ -177,7 +179,9 @@ def shared_trials(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> S
     cells = {f"{i} {name}": [*runs.values()] for i, nested in enumerate(groups) for name, runs in nested.items()}
     counts = {len(trials) for runs in cells.values() for trials in runs}
     if len(counts) > 1 or counts == {1}:
-        raise UserError(f"runs have {min(counts)} to {max(counts)} trials; measure equally many of each, at least two")
+        raise UserError(
+            "", f"runs have {min(counts)} to {max(counts)} trials", "measure equally many of each, at least two"
+        )
     averaged = [{t: {r: [statistics.fmean(v)] for r, v in runs.items() if v} for t, runs in g.items()} for g in groups]
     seeds, trials = components(averaged, confidence), counts.pop()
     contrasts: dict[str, dict[str, list[float]]] = {str(k): {} for k in range(1, trials)}
@@ -206,7 +210,7 @@ def of_difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Compo
     """
     effect = difference(a, b, confidence)
     if len(effect.blocks) < 2:
-        raise UserError("one teacher cannot show the scatter over teachers; train from at least two")
+        raise UserError("", "one teacher cannot show the scatter over teachers", "train from at least two")
     teachers = len(effect.blocks)
     # Variance of one block's difference due to seeds: that of the mean over blocks, times their number.
     noise = _Square(teachers * effect.standard_error**2, effect.df)
@@ -300,7 +304,7 @@ class Scatter:
 
     def __post_init__(self) -> None:
         if min(self.a, self.b, self.teacher) < 0 or not self.a + self.b + self.teacher > 0:
-            raise UserError(f"standard deviations must be at least 0 and not all 0, got {self.a}, {self.b}")
+            raise UserError("", f"standard deviations must be at least 0 and not all 0, got {self.a}, {self.b}")
 
 
 def power_of(effect: float, scatter: Scatter, seeds: int, teachers: int = 1, confidence: float = CONFIDENCE) -> float:
@@ -352,7 +356,7 @@ def teachers_needed(
         UserError: The scatter over teachers is 0.
     """
     if not scatter.teacher:
-        raise UserError("the standard deviation over teachers is 0; ask for the number of seeds instead")
+        raise UserError("", "the standard deviation over teachers is 0", "ask for the number of seeds instead")
     return _least(lambda teachers: power_of(effect, scatter, seeds, teachers, confidence), power)
 
 
@@ -373,10 +377,10 @@ def _error(scatter: Scatter, seeds: int, teachers: int) -> tuple[float, float]:
     a, b = scatter.a**2 / seeds, scatter.b**2 / seeds
     if scatter.teacher:
         if teachers < 2:
-            raise UserError("one teacher cannot show the scatter over teachers; use at least 2")
+            raise UserError("", "one teacher cannot show the scatter over teachers", "use at least 2")
         return math.sqrt((scatter.teacher**2 + a + b) / teachers), teachers - 1.0
     if seeds < 2:
-        raise UserError(f"{seeds} training seeds have no interval; use at least 2")
+        raise UserError("", f"{seeds} training seeds have no interval", "use at least 2")
     return math.sqrt((a + b) / teachers), teachers * (seeds - 1) * (a + b) ** 2 / (a**2 + b**2)
 
 

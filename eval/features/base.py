@@ -76,11 +76,14 @@ class Extractor(abc.ABC):
         if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
             kind = getattr(images, "dtype", type(images).__name__)
             raise UserError(
-                f"extractor '{self.name}': images must be uint8 in 0..255, got {kind}; "
-                "quantise them first (x * 127.5 + 128, clamped, truncated)"
+                f"extractor '{self.name}'",
+                f"images must be uint8 in 0..255, got {kind}",
+                "quantise them first (x * 127.5 + 128, clamped, truncated)",
             )
         if images.ndim != 4:
-            raise UserError(f"extractor '{self.name}': images must have shape (N, C, H, W), got {tuple(images.shape)}")
+            raise UserError(
+                f"extractor '{self.name}'", f"images must have shape (N, C, H, W), got {tuple(images.shape)}"
+            )
         return images.to(self.device, non_blocking=True)
 
 
@@ -93,5 +96,5 @@ def as_rgb(images: torch.Tensor, name: str) -> torch.Tensor:
     if images.shape[1] == 1:
         return images.expand(-1, 3, -1, -1)
     if images.shape[1] != 3:
-        raise UserError(f"extractor '{name}': images must have 1 or 3 channels, got {images.shape[1]}")
+        raise UserError(f"extractor '{name}'", f"images must have 1 or 3 channels, got {images.shape[1]}")
     return images

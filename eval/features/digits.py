@@ -100,8 +100,9 @@ class DigitsExtractor(Extractor):
         if tuple(images.shape[1:]) != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
             raise UserError(
-                f"extractor '{self.name}': images must have shape (N, {shape}), got {tuple(images.shape)}; "
-                "use 'inception' or 'pixels' for other images"
+                f"extractor '{self.name}'",
+                f"images must have shape (N, {shape}), got {tuple(images.shape)}",
+                "use 'inception' or 'pixels' for other images",
             )
         x = self._input(images)
         if logits:
@@ -151,7 +152,9 @@ class DigitsBackboneExtractor(Extractor):
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         if tuple(images.shape[1:]) != (1, 8, 8):
-            raise UserError(f"extractor '{self.name}': images must have shape (N, 1, 8, 8), got {tuple(images.shape)}")
+            raise UserError(
+                f"extractor '{self.name}'", f"images must have shape (N, 1, 8, 8), got {tuple(images.shape)}"
+            )
         return self._net(images.to(torch.float32) / 127.5 - 1)[-1].flatten(1), None
 
 

@@ -47,26 +47,26 @@ def load_hub_model(repository: str, model: str, weights: str | Path) -> tuple[to
     own = weights == "hub"
     given = None if str(weights) in registry else checked(weights)
     if repository not in registry and not Path(repository).is_dir():
-        raise UserError(f"{repository}: no such folder; give a copy of the repository, a folder with hubconf.py")
+        raise UserError(repository, "no such folder", "give a copy of the repository, a folder with hubconf.py")
     if repository not in registry:
         check_code_path(repository, "a folder whose hubconf.py is run")
     else:
         check_pinned_code(registry[repository])
     path = given or fetch(str(weights))
     if not own and not path.is_file():
-        raise UserError(f"{path}: no such file of weights; leave the option out to take the registered ones")
+        raise UserError(path, "no such file of weights", "leave the option out to take the registered ones")
     folder = unpack_code(fetch(repository)) if repository in registry else Path(repository)
     try:
         net: torch.nn.Module = torch.hub.load(str(folder), model, source="local", verbose=False, pretrained=own)
     except Exception as error:  # the repository's code may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder}: cannot load '{model}' ({reason}); give another copy of the repository") from None
+        raise UserError(folder, f"cannot load '{model}' ({reason})", "give another copy of the repository") from None
     if not own:
         try:
             net.load_state_dict(read_state_dict(path))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{path}: does not hold the weights of '{model}' ({reason}); fetch it again") from None
+            raise UserError(path, f"does not hold the weights of '{model}' ({reason})", "fetch it again") from None
     code = {file.relative_to(folder).as_posix(): sha256_file(file) for file in folder.rglob("*.py")}
     return net, sha256_json({name: digest for name, digest in code.items() if _used(PurePosixPath(name))})
 
@@ -84,12 +84,12 @@ def unpack_code(archive: Path) -> Path:
             inside = {PurePosixPath(*PurePosixPath(m.filename).parts[1:]): m for m in file.infolist()}
             files = {name: m for name, m in inside.items() if _used(name)}
             if len(files) > _FILES or sum(m.file_size for m in files.values()) > _BYTES:
-                raise UserError(f"{archive}: holds more than {_FILES:,} Python files or {_BYTES:,} bytes of them")
+                raise UserError(archive, f"holds more than {_FILES:,} Python files or {_BYTES:,} bytes of them")
             if PurePosixPath("hubconf.py") not in files or any(".." in name.parts for name in files):
-                raise UserError(f"{archive}: is no archive of a repository with hubconf.py; fetch it again")
+                raise UserError(archive, "is no archive of a repository with hubconf.py", "fetch it again")
             contents = {folder / name: file.read(member) for name, member in files.items()}
     except ZIP_FAULTS as error:
-        raise UserError(f"{archive}: not a readable zip archive ({error}); fetch it again") from None
+        raise UserError(archive, f"not a readable zip archive ({error})", "fetch it again") from None
     for path, content in contents.items():
         if not path.is_file() or path.read_bytes() != content:
             with atomic_path(path) as temporary:

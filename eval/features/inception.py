@@ -56,7 +56,7 @@ class InceptionExtractor(Extractor):
         super().__init__(device)
         self.path = checked(path) if path is not None else fetch(ASSET)
         if not self.path.is_file():
-            raise UserError(f"{path}: no such feature network; fetch it with `sida assets fetch {ASSET}`")
+            raise UserError(path, "no such feature network", f"fetch it with `sida assets fetch {ASSET}`")
         self.sha256 = sha256_file(self.path)
         if path is not None and self.sha256 != load_registry()[ASSET].sha256:
             check_code_path(self.path, "a TorchScript program other than the published one")
@@ -97,8 +97,9 @@ class InceptionExtractor(Extractor):
                 if bool((ours - probabilities).abs().max() <= _TOLERANCE * probabilities.abs().max()):
                     return tensor.detach().float()
         raise UserError(
-            f"{self.path}: no matrix {shape} in it gives its own class probabilities from its features; "
-            "use the published file, or the option two_passes: true"
+            self.path,
+            f"no matrix {shape} in it gives its own class probabilities from its features",
+            "use the published file, or the option two_passes: true",
         )
 
 
@@ -112,7 +113,7 @@ class InceptionCleanExtractor(InceptionExtractor):
         self.num_classes = 0
         self.sha256 = sha256_json([self.sha256, "clean-fid resize, Pillow bicubic float32, no resize inside"])
         if not hasattr(self._net, "layers"):
-            raise UserError(f"{self.path}: has no 'layers' to call without its own resize; use the published file")
+            raise UserError(self.path, "has no 'layers' to call without its own resize", "use the published file")
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         resized = resize_clean(as_rgb(images, self.name), _SIZE).to(self.device)
@@ -161,7 +162,7 @@ class InceptionCPUExtractor(InceptionExtractor):
                 features = self._features(self._probe)
         if not bool((features - published).abs().max() <= _TOLERANCE * published.abs().max()):
             raise UserError(
-                f"{self.path}: gives other features with folded convolutions; use 'inception' (score --no-fast)"
+                self.path, "gives other features with folded convolutions", "use 'inception' (score --no-fast)"
             )
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
@@ -276,4 +277,4 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
             return torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: not a TorchScript network ({reason}); delete it and fetch it again") from None
+        raise UserError(path, f"not a TorchScript network ({reason})", "delete it and fetch it again") from None

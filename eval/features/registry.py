@@ -121,12 +121,14 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
     known = [key for key in inspect.signature(cls).parameters if key != "device"]
     for option in options:
         if option not in known:
-            raise UserError(f"extractor '{name}': no option '{option}'{suggestion(option, known)}")
+            raise UserError(f"extractor '{name}'", f"no option '{option}'{suggestion(option, known)}")
     extractor = cls(device=device, **options)
     if name not in EXTRACTORS:
         extractor.name = name
         if not hasattr(extractor, "sha256"):
-            raise UserError(f"extractor '{name}': has no sha256; give the digest of everything that decides its output")
+            raise UserError(
+                f"extractor '{name}'", "has no sha256", "give the digest of everything that decides its output"
+            )
     return extractor
 
 
@@ -139,7 +141,7 @@ def _class(name: str) -> type[Extractor]:
         found: type[Extractor] = load_file_object(of_studies[name], f"extractor '{name}'")
         return found
     if not names_object(name):
-        raise UserError(f"no extractor '{name}'{suggestion(name, [*EXTRACTORS, *of_studies])}")
+        raise UserError("", f"no extractor '{name}'{suggestion(name, [*EXTRACTORS, *of_studies])}")
     return load_class(name, "extractor", Extractor, "eval.features.Extractor")
 
 

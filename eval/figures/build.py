@@ -146,10 +146,10 @@ def _kind(kind: Any, layout: Path) -> type[FigureKind]:
     if kind in FIGURE_KINDS:
         return FIGURE_KINDS[kind]
     if not is_figure_kind(kind):
-        raise UserError(f"{layout}: kind: must be one of {', '.join(FIGURE_KINDS)} or FILE.py:CLASS, got {kind!r}")
+        raise UserError(layout, f"kind: must be one of {', '.join(FIGURE_KINDS)} or FILE.py:CLASS, got {kind!r}")
     found = load_file_object(object_there(kind, [layout.parent, layout.parent.parent]), f"{layout}: kind")
     if not (isinstance(found, type) and issubclass(found, FigureKind)):
-        raise UserError(f"{layout}: kind: '{kind}' must be a subclass of eval.figures.layout.FigureKind")
+        raise UserError(layout, f"kind: '{kind}' must be a subclass of eval.figures.layout.FigureKind")
     return found
 
 
@@ -184,13 +184,13 @@ def build_figure(
     """
     out = Path(out)
     if out.suffix != ".pdf":
-        raise UserError(f"--out {out}: must end in .pdf; .png and .csv are written beside it")
+        raise UserError(f"--out {out}", "must end in .pdf", ".png and .csv are written beside it")
     shown = load_figure_layout(find("figures", str(layout), where="--layout"))
     shown = dataclasses.replace(shown, scope={**(shown.scope or {}), **(scope or {})})
     sheet = {run.run: run for run in read_runs(runs)}
     for name in logs or {}:
         if name not in sheet:
-            raise UserError(f"--log {name}: give RUN=FILE with a run of the sample sheet{suggestion(name, sheet)}")
+            raise UserError(f"--log {name}", f"give RUN=FILE with a run of the sample sheet{suggestion(name, sheet)}")
     there = measurements is not None and measurements_file(measurements).is_file()
     measured = load_measurements(measurements) if there and measurements else Measurements([], "no measurements")
     official = {name: Path(path) for name, path in (logs or {}).items()}

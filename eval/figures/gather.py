@@ -108,7 +108,7 @@ def _series(
         return []
     if not found:
         if not series.optional:
-            raise UserError(f"{where}: no run of the sample sheet matches {dict(series.each)}; change or remove it")
+            raise UserError(where, f"no run of the sample sheet matches {dict(series.each)}", "change or remove it")
         missing.append(series.label or f"no run with {_describe(series.each)}")
         return []
     named = series.each.get("run")
@@ -139,7 +139,7 @@ def _columns(spec: PanelSpec, columns: Mapping[str, Sequence[float]], where: str
     """Points of the columns that a panel draws."""
     for name in (spec.x, spec.y):
         if name not in columns:
-            raise UserError(f"{where}: analysis '{spec.of}' has no column '{name}'{suggestion(name, columns)}")
+            raise UserError(where, f"analysis '{spec.of}' has no column '{name}'{suggestion(name, columns)}")
     places: Any = columns[spec.x]  # numbers of any kind, where training logs have images
     return tuple(Point(*place) for place in zip(places, columns[spec.y], strict=True))
 
@@ -161,7 +161,9 @@ def reference_line(
         missing.append(line.label or f"line for {_describe(line.where or {})}")
         return None
     if len(found) != 1:
-        raise UserError(f"{where}.where: {len(found)} runs match {dict(line.where or {})}; it must pick exactly one")
+        raise UserError(
+            f"{where}.where", f"{len(found)} runs match {dict(line.where or {})}", "it must pick exactly one"
+        )
     run = found[0]
     estimate = sources.measurements.estimate(run.run, metric, f"{where}.where")
     nfe = sources.measurements.nfe(run.run)

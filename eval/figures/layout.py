@@ -18,7 +18,7 @@ from eval.figures.sources import Sources
 from eval.results.sheet import SELECTABLE, Needs, Run, matching
 from eval.results.training_logs import Curve
 from sida.config.settings import Count, Range
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ def require_panels(panels: tuple[Any, ...]) -> None:
         ValueError: There is no panel.
     """
     if not panels:
-        raise ValueError("panels: must not be empty")
+        raise SettingError("panels", "must not be empty")
 
 
 def check_pick(spec: object, ways: tuple[str, ...], remedy: str) -> None:
@@ -105,11 +105,11 @@ def check_pick(spec: object, ways: tuple[str, ...], remedy: str) -> None:
     """
     given = [name for name in ways if getattr(spec, name) is not None]
     if len(given) != 1:
-        raise ValueError(f"where: {remedy}")
+        raise SettingError("where", remedy)
     conditions = getattr(spec, given[0])
     for key in conditions if isinstance(conditions, Mapping) else ():
         if key not in SELECTABLE:
-            raise ValueError(f"{given[0]}: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+            raise SettingError(given[0], f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class PanelsFigure(FigureKind):
     def __post_init__(self) -> None:
         require_panels(self.panels)
         if self.widths is not None and (len(self.widths) != self.beside or min(self.widths) <= 0):
-            raise ValueError(f"widths: must be {self.beside} positive numbers, one for each panel of a row")
+            raise SettingError("widths", f"must be {self.beside} positive numbers, one for each panel of a row")
 
     @property
     def beside(self) -> int:
@@ -180,7 +180,7 @@ class PanelsFigure(FigureKind):
         """
         panels = tuple(p for p in self.panels if not p.optional or any(self.pick(s.each, runs) for s in p.series))
         if not panels:
-            raise UserError(f"{self.source}: no run of the sample sheet matches any of its panels; remove the figure")
+            raise UserError(self.source, "no run of the sample sheet matches any of its panels", "remove the figure")
         return self.of(panels)
 
     def line_rows(self, line: LineSpec, runs: Runs) -> list[Run]:
@@ -260,21 +260,21 @@ class PanelSpec:
 
     def __post_init__(self) -> None:
         if self.of is None and (self.x or self.y):
-            raise ValueError("of: name the analysis that has the columns x and y, or remove them")
+            raise SettingError("of", "name the analysis that has the columns x and y, or remove them")
         if self.of is not None and not (self.x and self.y):
-            raise ValueError("of: name the analysis's columns, x and y")
+            raise SettingError("of", "name the analysis's columns, x and y")
         if self.of is not None and (self.lines or self.log):
-            raise ValueError("of: a panel of an analysis has neither log nor lines; remove them")
+            raise SettingError("of", "a panel of an analysis has neither log nor lines", "remove them")
         if self.log is None:
             return
         group, dot, name = self.log.partition(".")
         if group not in LOGGED:
-            raise ValueError(f"log: a training log has no '{group}'{suggestion(group, LOGGED)}")
+            raise SettingError("log", f"a training log has no '{group}'{suggestion(group, LOGGED)}")
         if LOGGED[group] != bool(name) or bool(dot) != bool(name):
             names = f"'{group}.generator', say" if LOGGED[group] else f"'{group}' alone"
-            raise ValueError(f"log: '{self.log}': give {names}")
+            raise SettingError(f"log: '{self.log}'", f"give {names}")
         if self.lines:
-            raise ValueError("lines: are of measured metrics; a panel of a training log has none")
+            raise SettingError("lines", "are of measured metrics", "a panel of a training log has none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +299,7 @@ class CurvesLayout(PanelsFigure):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.x == "iterations" and not self.batch:
-            raise ValueError("batch: is needed to count iterations; give the batch size")
+            raise SettingError("batch", "is needed to count iterations", "give the batch size")
 
     def unit(self, curve: Curve) -> float:
         """Images of one unit of the horizontal axis."""
@@ -392,9 +392,9 @@ class SamplesLayout(FigureKind):
             where, found = f"{self.source}: panels[{number}].where", self.panel_rows(panel, runs)
             if panel.where is not None and len(found) != 1:
                 if found or not panel.optional:
-                    raise UserError(f"{where}: {len(found)} runs match {dict(panel.where)}; it must pick exactly one")
+                    raise UserError(where, f"{len(found)} runs match {dict(panel.where)}", "it must pick exactly one")
                 missing.append(panel.title or f"{where} {dict(panel.where)}")
             shown += [(panel, run) for run in found]
         if not shown:
-            raise UserError(f"{self.source}: nothing to draw: none of its runs is in the sample sheet")
+            raise UserError(self.source, "nothing to draw: none of its runs is in the sample sheet")
         return shown, missing

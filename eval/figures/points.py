@@ -197,7 +197,7 @@ class _Panel:
         if rows:
             return rows
         if not series.optional and not self.spec.optional:
-            raise UserError(f"{where}: no run of the sample sheet matches {dict(conditions)}; change or remove it")
+            raise UserError(where, f"no run of the sample sheet matches {dict(conditions)}", "change or remove it")
         if series.optional:
             self.missing.append(series.label or "no run with " + ", ".join(f"{k} {v}" for k, v in conditions.items()))
         return []
@@ -213,8 +213,9 @@ class _Panel:
             place = (key, row.teacher, self._settings(row).get("seed", row.seed))
             if place in found:
                 raise UserError(
-                    f"{where}: runs '{found[place].runs[0]}' and '{row.run}' have the same {_place(by)}; "
-                    "narrow the conditions"
+                    where,
+                    f"runs '{found[place].runs[0]}' and '{row.run}' have the same {_place(by)}",
+                    "narrow the conditions",
                 )
             value = self._value(row, where)
             if not math.isfinite(value):
@@ -234,7 +235,7 @@ class _Panel:
             self.missing += [f"{run} (no row of {side} with the same {_place(by)})" for run in alone]
         pairs = {place: (single, others[place]) for place, single in values.items() if place in others}
         if not pairs and values and others and not series.optional:
-            raise UserError(f"{where}.minus: none of its rows has {_place(by)} of a row of each; change it")
+            raise UserError(f"{where}.minus", f"none of its rows has {_place(by)} of a row of each", "change it")
         return {
             place: Single((*one.runs, *other.runs), one.teacher, one.x, difference_of(one, other, series.share, where))
             for place, (one, other) in pairs.items()
@@ -245,8 +246,9 @@ class _Panel:
         for key, teacher in groups:
             if teachers.setdefault(key, teacher) != teacher:
                 raise UserError(
-                    f"{where}: rows of teachers '{teachers[key]}' and '{teacher}' at {key}; add a teacher to the "
-                    "conditions, or set pool_teachers where they differ only in their seed"
+                    where,
+                    f"rows of teachers '{teachers[key]}' and '{teacher}' at {key}",
+                    "add a teacher to the conditions, or set pool_teachers where they differ only in their seed",
                 )
 
     # Numbers of a row.
@@ -259,25 +261,27 @@ class _Panel:
         group = self.sources.settings.get(single.runs[0], {}).get(TEACHER)
         if group is None and single.teacher is not None:
             raise UserError(
-                f"{self.layout.source}: pool_teachers: which teachers differ only in their seed stands in the preset "
-                f"(run '{single.runs[0]}'); give the figure's spec (--spec)"
+                self.layout.source,
+                "pool_teachers: which teachers differ only in their seed stands in the preset "
+                f"(run '{single.runs[0]}')",
+                "give the figure's spec (--spec)",
             )
         return group
 
     def _by(self, row: Run, by: str, where: str) -> float | str:
         if by == TEACHER:
             if row.teacher is None:
-                raise UserError(f"{where}: run '{row.run}' has no teacher; change the conditions")
+                raise UserError(where, f"run '{row.run}' has no teacher", "change the conditions")
             return row.teacher
         if by in NUMBER_COLUMNS:
             value = self._settings(row).get(by, getattr(row, by))
             what = f"an empty column {by}"
         else:
             if by not in self._settings(row):
-                raise UserError(f"{where}: run '{row.run}': {by} stands in the preset; give the figure's spec (--spec)")
+                raise UserError(where, f"run '{row.run}': {by} stands in the preset", "give the figure's spec (--spec)")
             value, what = self._settings(row)[by], f"no number as {by}: {self._settings(row)[by]!r}"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise UserError(f"{where}: run '{row.run}' has {what}; change the conditions or by")
+            raise UserError(where, f"run '{row.run}' has {what}", "change the conditions or by")
         return float(value)
 
     def _x(self, row: Run, key: float | str, where: str) -> float:
@@ -293,7 +297,7 @@ class _Panel:
         found = self.layout.teachers(x, row, self.sources.runs)
         if len(found) != 1:
             names = f": {', '.join(run.run for run in found)}; pick one by x.where" if found else "; add it"
-            raise UserError(f"{where}: x: {len(found)} rows of the sheet measure the teacher '{row.teacher}'{names}")
+            raise UserError(where, f"x: {len(found)} rows of the sheet measure the teacher '{row.teacher}'{names}")
         return found[0]
 
     def _value(self, row: Run, where: str) -> float:
@@ -307,11 +311,11 @@ class _Panel:
     def _fact(self, analysis: str, row: Run, where: str) -> float:
         found = self.sources.analyses(analysis, [row.run], where)
         if row.run not in found:
-            raise UserError(f"{where}: analysis '{analysis}' of run '{row.run}' was not computed; compute it")
+            raise UserError(where, f"analysis '{analysis}' of run '{row.run}' was not computed", "compute it")
         facts = found[row.run]["facts"]
         if self.spec.metric not in facts:
             fault = f"analysis '{analysis}' has no fact '{self.spec.metric}'{suggestion(self.spec.metric, facts)}"
-            raise UserError(f"{where}: {fault}")
+            raise UserError(where, fault)
         value = facts[self.spec.metric]
         value = value[0] if isinstance(value, (list, tuple)) else value  # value, low, high
         return math.nan if value is None else float(value)
@@ -353,7 +357,9 @@ def difference_of(one: Single, other: Single, share: bool, where: str) -> float:
     if not share:
         return one.value - other.value
     if one.value <= 0:
-        raise UserError(f"{where}.share: '{one.runs[0]}' is {one.value:g}, of which there are no shares; remove share")
+        raise UserError(
+            f"{where}.share", f"'{one.runs[0]}' is {one.value:g}, of which there are no shares", "remove share"
+        )
     return 1 - other.value / one.value
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from eval.figures.layout import LineSpec, PanelsFigure, Runs, check_pick
 from eval.results.sheet import SELECTABLE, Run
-from sida.errors import suggestion
+from sida.errors import SettingError, suggestion
 
 #: Numeric columns of the sample sheet.
 NUMBER_COLUMNS = ("alpha", "seed", "nfe")
@@ -43,10 +43,10 @@ def check_by(key: str | None) -> None:
     group, _, name = key.partition(".")
     if known := settings_of(group):
         if name not in known:
-            raise ValueError(f"by: a {group} has no setting '{name}'{suggestion(name, known)}")
+            raise SettingError("by", f"a {group} has no setting '{name}'{suggestion(name, known)}")
         return
     ways = (TEACHER, *NUMBER_COLUMNS, "recipe.<setting>", "sampler.<setting>", "teacher.<setting>")
-    raise ValueError(f"by: must be one of {', '.join(ways)}, got '{key}'")
+    raise SettingError("by", f"must be one of {', '.join(ways)}, got '{key}'")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class MeasuredX:
     def __post_init__(self) -> None:
         for key in self.where or {}:
             if key not in SELECTABLE:
-                raise ValueError(f"where: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+                raise SettingError("where", f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
         if self.where and self.of == "row":
-            raise ValueError("where: picks a teacher's row; remove it, or set of to teacher")
+            raise SettingError("where", "picks a teacher's row", "remove it, or set of to teacher")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class PointSeries:
         if self.minus is not None:
             check_pick(self, ("minus",), "give conditions")
         elif self.share:
-            raise ValueError("share: is of differences; give minus, or remove it")
+            raise SettingError("share", "is of differences", "give minus, or remove it")
         check_by(self.by)
 
 
@@ -146,20 +146,22 @@ class PointsPanel:
 
     def __post_init__(self) -> None:
         if not self.series:
-            raise ValueError("series: must not be empty")
+            raise SettingError("series", "must not be empty")
         if self.of is not None and (self.lines or self.at == "end"):
-            raise ValueError(f"{'lines' if self.lines else 'at'}: is of measurements; remove it, or of")
+            raise SettingError("lines" if self.lines else "at", "is of measurements", "remove it, or of")
         check_by(self.by)
         if self.x is None and TEACHER in (self.by, *(series.by for series in self.series)):
-            raise ValueError("x: teachers have no place on an axis; give a metric, e.g. {metric: fd, of: teacher}")
+            raise SettingError(
+                "x", "teachers have no place on an axis", "give a metric, e.g. {metric: fd, of: teacher}"
+            )
         if self.diagonal is not None and self.x is None:
-            raise ValueError("diagonal: needs a metric on both axes; give x")
+            raise SettingError("diagonal", "needs a metric on both axes", "give x")
         differences = [series.minus is not None for series in self.series]
         if any(differences) and not all(differences):
-            raise ValueError("series: differences have a panel of their own; give all of them minus, or none")
+            raise SettingError("series", "differences have a panel of their own", "give all of them minus, or none")
         if any(differences) and (self.y_scale == "log" or (self.x is not None and self.x.of == "row")):
             key = "y_scale" if self.y_scale == "log" else "x"
-            raise ValueError(f"{key}: differences may be negative and are of two rows; choose another {key}")
+            raise SettingError(key, "differences may be negative and are of two rows", f"choose another {key}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +181,8 @@ class PointsLayout(PanelsFigure):
         super().__post_init__()
         for panel in self.panels:
             if panel.x is not None and panel.x.of == "row" and self.interval_of(panel) == "pooled95":
-                raise ValueError(
-                    "interval: pooled95 is of values, not of places; choose t95 where both axes are the row's"
+                raise SettingError(
+                    "interval", "pooled95 is of values, not of places", "choose t95 where both axes are the row's"
                 )
 
     def interval_of(self, panel: PointsPanel) -> IntervalKind:

@@ -145,14 +145,14 @@ def build_samples(layout: SamplesLayout, sources: Sources) -> Drawing:
         UserError: No spec, a panel without its run, or a network that is missing or broken.
     """
     if sources.generators is None:
-        raise UserError("--spec: sample grids need the generators' specs (JSON text or a file with key 'generators')")
+        raise UserError("--spec", "sample grids need the generators' specs (JSON text or a file with key 'generators')")
     if not isinstance(sources.generators, list):
-        raise UserError("--spec: key 'generators' is missing; give a list of measure specs")
+        raise UserError("--spec", "key 'generators' is missing", "give a list of measure specs")
     generators = {str(generator.get("run")): generator for generator in sources.generators}
     shown, missing = layout.grids(sources.runs)
     for _, run in shown:
         if run.run not in generators:
-            raise UserError(f"{layout.source}: run '{run.run}' is not among the generators of --spec; add it")
+            raise UserError(layout.source, f"run '{run.run}' is not among the generators of --spec", "add it")
     grids = [draw_grid(layout, generators[run.run], panel.title or run.label) for panel, run in shown]
     if layout.neighbours is None:
         return Drawing(draw_grids(layout, grids), samples_csv(layout, grids), missing)

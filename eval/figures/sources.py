@@ -82,7 +82,7 @@ class Sources:
         path = self._evaluations(run)
         found = tuple(p for p in read_evaluations(path, metric, finite=False) if math.isfinite(p.value))
         if not found:
-            raise UserError(f"{path}: no evaluation gave a number for {metric}; leave the run out of the layout")
+            raise UserError(path, f"no evaluation gave a number for {metric}", "leave the run out of the layout")
         return found
 
     def end(self, run: str, metric: str) -> float:

@@ -50,7 +50,7 @@ def analyse(spec: Mapping[str, Any], out: str | os.PathLike[str]) -> dict[str, A
         UserError: Bad spec, a missing file or device, or facts that the analysis does not declare.
     """
     if Path(out).suffix != ".json":
-        raise UserError(f"--out {out}: must end in .json")
+        raise UserError(f"--out {out}", "must end in .json")
     settings = from_mapping(AnalysisSpec, spec, "--spec")
     analysis = load_analysis(settings.function, "--spec.function")
     options = analysis.read_options(settings.options, "--spec.options")
@@ -58,12 +58,12 @@ def analyse(spec: Mapping[str, Any], out: str | os.PathLike[str]) -> dict[str, A
     networks = {key: path for key in ("network", "teacher") if (path := getattr(settings, key))}
     for key, path in networks.items():
         if not Path(path).is_file():
-            raise UserError(f"--spec.{key}: no such file '{path}'")
+            raise UserError(f"--spec.{key}", f"no such file '{path}'")
     with threads(settings.threads), tf32(False), torch.no_grad():
         found = analysis.compute(settings, options)
     if unknown := set(found.facts) ^ set(analysis.facts):
         raise UserError(
-            f"--spec.function: '{settings.function}' must give the facts that it declares: {sorted(unknown)}"
+            "--spec.function", f"'{settings.function}' must give the facts that it declares: {sorted(unknown)}"
         )
     hashes = {key: sha256_file(path) for key, path in networks.items()}
     hashes |= {key: sha256_json(given) for key in ("dataset", "protocol") if (given := getattr(settings, key))}

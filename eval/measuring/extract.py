@@ -62,7 +62,7 @@ def open_set(dataset: str | None = None, images: str | None = None) -> ImageSet:
         data = load_dataset(load_spec(dataset, "--dataset"))
         return ImageSet(data.name, len(data), lambda a, b: data.images(range(a, b)), lambda: data_digest(data))
     if images is None:
-        raise UserError("give --dataset or --images")
+        raise UserError("", "give --dataset or --images")
     store = open_images(images)
     return ImageSet(
         Path(images).name,
@@ -105,7 +105,7 @@ def write_reference(
     """
     network, found = _opened(extractor, dataset, images, options, device, "reference")
     if found.count < 2:
-        raise UserError(f"{images or found.name}: too few images for a covariance ({found.count}); give at least two")
+        raise UserError(images or found.name, f"too few images for a covariance ({found.count})", "give at least two")
     statistics = FeatureStatistics(ddof=ddof, device=network.device)
     kept: list[torch.Tensor] = []
     for features, _ in _outputs(found, network, allow_tf32):
@@ -181,8 +181,8 @@ def _sampling(spec: Mapping[str, Any], key: str) -> tuple[Measurer, dict[str, Ex
     source = protocol.sources.get(key)
     if source is None or source.sampled is None or key not in protocol.drawn_references():
         raise UserError(
-            f"protocol '{protocol.name}': has no metric with a reference '{key}' of kind 'teacher'"
-            f"{suggestion(key, protocol.drawn_references())}"
+            f"protocol '{protocol.name}'",
+            f"has no metric with a reference '{key}' of kind 'teacher'{suggestion(key, protocol.drawn_references())}",
         )
     used = protocol.part([metric.key for metric in protocol.metrics if key in metric.references])
     used = dataclasses.replace(used, num_samples=int(source.sampled["num_images"]), trials=1, seed0=TEACHER_SEED0)

@@ -88,7 +88,7 @@ class InceptionScore(Metric):
         from eval.inception_score import InceptionScoreSums
 
         if output.logits is None:
-            raise UserError(f"extractor '{self.extractor}' has no class probabilities for the inception score")
+            raise UserError("", f"extractor '{self.extractor}' has no class probabilities for the inception score")
         probabilities = torch.softmax(output.logits.double(), dim=1)
         if self._sums is None:
             self._sums = InceptionScoreSums(num_samples, self.splits, probabilities.shape[1], probabilities.device)
@@ -239,12 +239,13 @@ class Accuracy(Metric):
         if classes is None:
             return
         if output.logits is None:
-            raise UserError(f"extractor '{self.extractor}' has no classes for accuracy")
+            raise UserError("", f"extractor '{self.extractor}' has no classes for accuracy")
         last = output.logits.shape[1] - 1
         for wrong in classes[(classes < 0) | (classes > last)].tolist():
             raise UserError(
-                f"{self.key}: an image has class {wrong}, extractor '{self.extractor}' has the classes 0-{last}; "
-                "correct the labels or leave them out"
+                self.key,
+                f"an image has class {wrong}, extractor '{self.extractor}' has the classes 0-{last}",
+                "correct the labels or leave them out",
             )
         self._correct += int((output.logits.argmax(1).cpu() == classes.cpu()).sum())
         self._labelled += len(classes)
@@ -290,7 +291,7 @@ def metric_class(kind: str, where: str = "kind") -> type[Metric]:
     if kind in METRIC_KINDS:
         return METRIC_KINDS[kind]
     if not names_object(kind):
-        raise UserError(f"{where}: must be one of {', '.join(METRIC_KINDS)} or module:object, got '{kind}'")
+        raise UserError(where, f"must be one of {', '.join(METRIC_KINDS)} or module:object, got '{kind}'")
     return load_class(kind, where, Metric, "eval.measuring.metric.Metric")
 
 

@@ -35,7 +35,7 @@ from sida.assets import cache_dir, fetch_many, find_asset, load_registry
 from sida.assets.hub import offline
 from sida.config.settings import Count, Natural, Settings, from_mapping
 from sida.data import Dataset, load_dataset
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_json
 from sida.progress import Progress
 from sida.runtime import provenance
@@ -145,16 +145,16 @@ class MeasureSpec(Settings):
         super().__post_init__()
         kind = self.sampler.get("kind")
         if kind not in SAMPLERS:
-            raise ValueError(f"sampler.kind: no such sampler '{kind}'{suggestion(str(kind), SAMPLERS)}")
+            raise SettingError("sampler.kind", f"no such sampler '{kind}'{suggestion(str(kind), SAMPLERS)}")
         if (kind in NETWORK_SAMPLERS) != (self.network is not None):
-            raise ValueError(
-                f"network: must be {'a file' if kind in NETWORK_SAMPLERS else 'null'} for sampler '{kind}'"
+            raise SettingError(
+                "network", f"must be {'a file' if kind in NETWORK_SAMPLERS else 'null'} for sampler '{kind}'"
             )
         needed = {"python": "callable", "images": "path", "heun": "num_steps"}.get(str(kind))
         if needed and needed not in self.sampler:
-            raise ValueError(f"sampler.{needed}: is missing; sampler '{kind}' needs it")
+            raise SettingError(f"sampler.{needed}", "is missing", f"sampler '{kind}' needs it")
         if self.dataset is None and kind == "data":
-            raise ValueError("dataset: is missing; sampler 'data' resamples it")
+            raise SettingError("dataset", "is missing", "sampler 'data' resamples it")
 
 
 class Measurer:
@@ -174,21 +174,22 @@ class Measurer:
         self._known("extractors", self.spec.extractors, [*extractor_names(), *self.protocol.extractors()], where)
         given = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
         if given and not self.spec.references.keys() & {*given}:
-            raise UserError(f"{where}: protocol '{self.protocol.name}' compares two sets; add --against FOLDER|ZIP|NPZ")
+            raise UserError(where, f"protocol '{self.protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
 
     def _known(self, field: str, given: Iterable[str], known: Sequence[str], where: str) -> None:
         for key in given:
             if key not in known:
                 raise UserError(
-                    f"{where}.{field}: protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, known)}; "
-                    "name one of these"
+                    f"{where}.{field}",
+                    f"protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, known)}",
+                    "name one of these",
                 )
 
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The data set of the spec."""
         if self.spec.dataset is None:
-            raise UserError(f"run '{self.spec.run}': dataset: is missing; its classes or references are needed")
+            raise UserError(f"run '{self.spec.run}'", "dataset: is missing", "its classes or references are needed")
         return load_dataset(self.spec.dataset)
 
     @functools.cached_property
@@ -212,11 +213,11 @@ class Measurer:
         remedy = f"fetch them where there is a network: {self.protocol.fetching()}"
         if offline():
             fault = f"SIDA_OFFLINE forbids {len(missing)} downloads ({', '.join(missing)})"
-            raise UserError(f"protocol '{self.protocol.name}': {fault}; {remedy}")
+            raise UserError(f"protocol '{self.protocol.name}'", fault, remedy)
         try:
             fetch_many(missing)
         except UserError as error:
-            raise UserError(f"protocol '{self.protocol.name}': {error}; {remedy}") from None
+            raise UserError(f"protocol '{self.protocol.name}'", error, remedy) from None
 
     @functools.cached_property
     def references(self) -> dict[str, Reference]:
@@ -371,7 +372,9 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
     protocol = measurer.protocol
     for trial in trials:
         if trial >= protocol.trials:
-            raise UserError(f"--trials: protocol '{protocol.name}' has the trials 0-{protocol.trials - 1}, got {trial}")
+            raise UserError(
+                "--trials", f"protocol '{protocol.name}' has the trials 0-{protocol.trials - 1}, got {trial}"
+            )
     finished, names = FinishedTrials(out, trials), measurer.names()
     with threads(measurer.spec.threads):
         asked = (measurer.digest, measurer.identities, names)

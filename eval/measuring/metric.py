@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from sida.config.plugins import source_sha256
 from sida.config.settings import names_object
+from sida.errors import SettingError
 
 if TYPE_CHECKING:
     # The start of a workflow reads protocols and must not wait for torch.
@@ -64,7 +65,7 @@ class Metric(abc.ABC):
 
     def __post_init__(self) -> None:
         if self.real is not None and self.reference is None:
-            raise ValueError(f"reference: a metric of kind '{self.kind}' needs one")
+            raise SettingError("reference", f"a metric of kind '{self.kind}' needs one")
 
     @property
     def references(self) -> tuple[str, ...]:

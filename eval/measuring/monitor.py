@@ -67,7 +67,7 @@ def make_monitor(
     watched = _watched(load_protocol(protocol))
     n = watched.num_samples if num_samples is None else num_samples
     if n < 2 or trials < 1 or (batch_size is not None and batch_size < 1):
-        raise UserError("evaluation: num_samples must be at least 2, trials and batch_size at least 1")
+        raise UserError("evaluation", "num_samples must be at least 2, trials and batch_size at least 1")
     watched = dataclasses.replace(watched, num_samples=n, trials=trials, seed0=seed0)
     made = make_extractors(watched.extractors(), device, extractors)
     with use_threads(threads):
@@ -180,5 +180,5 @@ def _watched(protocol: Protocol) -> Protocol:
         UserError: No metric can choose a network.
     """
     if protocol.selection_key is None:
-        raise UserError(f"protocol '{protocol.name}': has no metric of kind 'frechet' to watch during training")
+        raise UserError(f"protocol '{protocol.name}'", "has no metric of kind 'frechet' to watch during training")
     return dataclasses.replace(protocol, metrics=protocol.watched)

@@ -84,9 +84,11 @@ def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Itera
                 plural = "" if protocol.channels == 1 else "s"
                 expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
                 raise UserError(
-                    f"{origin}: images have {channels} channel{'s' * (channels > 1)} of {height}×{width}, protocol "
-                    f"'{protocol.name}' measures {expected}; generate images of that size, or choose the protocol "
-                    "of this data set (nothing is resized here, since that changes the numbers)"
+                    origin,
+                    f"images have {channels} channel{'s' * (channels > 1)} of {height}×{width}, protocol "
+                    f"'{protocol.name}' measures {expected}",
+                    "generate images of that size, or choose the protocol "
+                    "of this data set (nothing is resized here, since that changes the numbers)",
                 )
         yield batch
 

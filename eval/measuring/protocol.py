@@ -29,7 +29,7 @@ from sida.config.families import SD_VAE
 from sida.config.resources import find
 from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_json
 
 #: Divisor N − ddof of a variance.
@@ -78,16 +78,18 @@ class ReferenceSource(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.sampler is not None) != (self.kind == "teacher"):
-            raise ValueError("sampler: is for a reference of kind 'teacher', which needs one and num_images")
+            raise SettingError("sampler", "is for a reference of kind 'teacher', which needs one and num_images")
         if self.sampler is not None:
             if self.num_images is None:
-                raise ValueError("num_images: is missing; a reference of kind 'teacher' draws as many")
+                raise SettingError("num_images", "is missing", "a reference of kind 'teacher' draws as many")
             if self.sampler.get("kind") == "data" or self.sampler.get("guidance", 1) != 1:
-                raise ValueError("sampler: must draw images of the teacher alone: one_step or heun, without guidance")
+                raise SettingError(
+                    "sampler", "must draw images of the teacher alone: one_step or heun, without guidance"
+                )
         if self.kind in ("statistics", "images") and (self.asset is None) == (self.file is None):
-            raise ValueError(f"asset: a reference of kind '{self.kind}' needs either an asset or a file")
+            raise SettingError("asset", f"a reference of kind '{self.kind}' needs either an asset or a file")
         if self.fixed and (self.kind != "dataset" or self.dataset is None):
-            raise ValueError("fixed: is for a reference of kind 'dataset' that names one; give the key 'dataset'")
+            raise SettingError("fixed", "is for a reference of kind 'dataset' that names one", "give the key 'dataset'")
 
     def facts(self) -> dict[str, Any]:
         """The fields that can change a number of two real moments; the digest of the real side covers the others."""
@@ -162,26 +164,26 @@ class Protocol(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.metrics:
-            raise ValueError("metrics: must list at least one metric")
+            raise SettingError("metrics", "must list at least one metric")
         keys = [metric.key for metric in self.metrics]
         for key in keys:
             if keys.count(key) > 1:
-                raise ValueError(f"metrics: key '{key}' appears twice")
+                raise SettingError("metrics", f"key '{key}' appears twice")
         if self.labels is not None and self.label_dist != "empirical":
-            raise ValueError(f"labels: must be left out where label_dist is {self.label_dist}")
+            raise SettingError("labels", f"must be left out where label_dist is {self.label_dist}")
         for metric in self.metrics:
             for reference in metric.references:
                 if reference not in self.references:
                     known = suggestion(reference, self.references)
-                    raise ValueError(f"metrics: '{metric.key}' names no reference '{reference}'{known}")
+                    raise SettingError("metrics", f"'{metric.key}' names no reference '{reference}'{known}")
         for key in self.watch or ():
             if key not in keys:
-                raise ValueError(f"watch: no metric '{key}'{suggestion(key, keys)}")
+                raise SettingError("watch", f"no metric '{key}'{suggestion(key, keys)}")
         choices = [metric.key for metric in self.metrics if metric.selects]
         if self.selection is not None and self.selection not in choices:
-            raise ValueError(f"selection: must be a metric of kind 'frechet'{suggestion(self.selection, choices)}")
+            raise SettingError("selection", f"must be a metric of kind 'frechet'{suggestion(self.selection, choices)}")
         if self.watch is not None and self.selection_key is not None and self.selection_key not in self.watch:
-            raise ValueError(f"watch: must have '{self.selection_key}', by which a training chooses its network")
+            raise SettingError("watch", f"must have '{self.selection_key}', by which a training chooses its network")
 
     @property
     def selection_key(self) -> str | None:
@@ -365,7 +367,7 @@ class Protocol(Settings):
         """
         metrics = [metric for metric in self.metrics if metric.real is not None and len(metric.references) == 1]
         if not metrics:
-            raise UserError(f"protocol '{self.name}': no metric compares two sets; name another one, such as pair")
+            raise UserError(f"protocol '{self.name}'", "no metric compares two sets", "name another one, such as pair")
         return dataclasses.replace(
             self,
             name=self.name if self.name.startswith("pair") else f"{self.name}-pair",
@@ -384,7 +386,7 @@ class Protocol(Settings):
         for metric in self.metrics:
             if metric.key == key:
                 return metric
-        raise UserError(f"protocol '{self.name}': no metric '{key}'{suggestion(key, [m.key for m in self.metrics])}")
+        raise UserError(f"protocol '{self.name}'", f"no metric '{key}'{suggestion(key, [m.key for m in self.metrics])}")
 
 
 def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol:
@@ -398,7 +400,7 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     if isinstance(source, Mapping):
         where, mapping = f"protocol '{source.get('name', '?')}'", source
     elif not isinstance(source, (str, Path)):
-        raise UserError(f"protocol: must be a name, a file or a mapping, got {source!r:.40}")
+        raise UserError("protocol", f"must be a name, a file or a mapping, got {source!r:.40}")
     else:
         path = find("protocols", source)
         where, mapping = f"{path}:", read_extended(path, beside=True)

@@ -37,21 +37,22 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
     content: Mapping[str, Any] = _read_pickle(path, entry) if path.suffix == ".pkl" else _read_npz(path)
     if "arr_0" in content:
         raise UserError(
-            f"{path}: is a batch of reference images with statistics of another network, for precision and recall; "
-            "the FID reference is EDM's .npz with mu and sigma alone"
+            path,
+            "is a batch of reference images with statistics of another network, for precision and recall",
+            "the FID reference is EDM's .npz with mu and sigma alone",
         )
     missing = [name for name in ("mu", "sigma") if name not in content]
     if missing:
-        raise UserError(f"{path}: has no '{missing[0]}'; it must hold mu and sigma")
+        raise UserError(path, f"has no '{missing[0]}'", "it must hold mu and sigma")
     try:
         mean = np.asarray(content["mu"], dtype=np.float64).reshape(-1)
         cov = np.asarray(content["sigma"], dtype=np.float64)
     except (TypeError, ValueError):
-        raise UserError(f"{path}: mu and sigma must be arrays of numbers; fetch it again") from None
+        raise UserError(path, "mu and sigma must be arrays of numbers", "fetch it again") from None
     if cov.shape != (len(mean), len(mean)) or not len(mean):
-        raise UserError(f"{path}: sigma has shape {cov.shape} for {len(mean)} means")
+        raise UserError(path, f"sigma has shape {cov.shape} for {len(mean)} means")
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
-        raise UserError(f"{path}: mu or sigma holds NaN or infinities; fetch it again")
+        raise UserError(path, "mu or sigma holds NaN or infinities", "fetch it again")
     return mean, cov
 
 
@@ -62,7 +63,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             return {"arr_0": np.empty(0)}
         return {name: file.read(name) for name in file.names if name in ("mu", "sigma")}
     except ZIP_FAULTS as error:
-        raise UserError(f"{path}: not a readable .npz ({error}); fetch it again") from None
+        raise UserError(path, f"not a readable .npz ({error})", "fetch it again") from None
 
 
 def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
@@ -70,12 +71,12 @@ def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
 
     content = read_pickle(path)
     if not isinstance(content, Mapping):
-        raise UserError(f"{path}: must hold a mapping of statistics, got {type(content).__name__}")
+        raise UserError(path, f"must hold a mapping of statistics, got {type(content).__name__}")
     if "mu" in content:
         return content
     if entry is None or not isinstance(content.get(entry), Mapping):
         known = ", ".join(map(str, content))
-        raise UserError(f"{path}: has no statistics '{entry}' (known: {known}); set 'entry' of the reference")
+        raise UserError(path, f"has no statistics '{entry}' (known: {known})", "set 'entry' of the reference")
     return content[entry]
 
 
@@ -88,12 +89,12 @@ def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
     try:
         file = Npz(path)
         if "arr_0" not in file.names:
-            raise UserError(f"{path}: has no 'arr_0' with reference images; precision and recall need images")
+            raise UserError(path, "has no 'arr_0' with reference images", "precision and recall need images")
         images = file.read("arr_0")
     except ZIP_FAULTS as error:
-        raise UserError(f"{path}: not a readable .npz ({error}); fetch it again") from None
+        raise UserError(path, f"not a readable .npz ({error})", "fetch it again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-        raise UserError(f"{path}: arr_0 must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
+        raise UserError(path, f"arr_0 must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
@@ -175,9 +176,9 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
         )
     for wanted, digest in extractors.items():
         if wanted not in known:
-            raise UserError(f"{path}: holds features of extractor '{', '.join(known)}', not of '{wanted}'")
+            raise UserError(path, f"holds features of extractor '{', '.join(known)}', not of '{wanted}'")
         if digest != known[wanted]:
-            raise UserError(f"{path}: was made with other weights of extractor '{wanted}'; make it again")
+            raise UserError(path, f"was made with other weights of extractor '{wanted}'", "make it again")
     return own
 
 

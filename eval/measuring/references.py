@@ -59,7 +59,7 @@ class Reference:
             UserError: The reference has no statistics of this extractor.
         """
         if extractor not in self._moments:
-            raise UserError(f"reference '{self.name}': has no mean and covariance for extractor '{extractor}'")
+            raise UserError(f"reference '{self.name}'", f"has no mean and covariance for extractor '{extractor}'")
         return self._moments[extractor]
 
     def features(self, extractor: str) -> torch.Tensor:
@@ -70,8 +70,9 @@ class Reference:
         """
         if extractor not in self._features:
             raise UserError(
-                f"reference '{self.name}': holds no features of extractor '{extractor}' for precision and recall; "
-                "give reference images, or make one with `sida-eval reference --keep-features`"
+                f"reference '{self.name}'",
+                f"holds no features of extractor '{extractor}' for precision and recall",
+                "give reference images, or make one with `sida-eval reference --keep-features`",
             )
         return self._features[extractor]
 
@@ -129,10 +130,10 @@ def _load(
         return _from_images(files[key], extractors, moments, rows, source.cov_ddof)
     path = checked(given if given is not None else find_file(source, key, where, files.get("*")))
     if not path.is_file():
-        raise UserError(f"{path}: no such reference file ({where})")
+        raise UserError(path, f"no such reference file ({where})")
     digest = sha256_file(path)
     if source.sha256 is not None and digest != source.sha256:
-        raise UserError(f"{path}: sha256 is {digest}, {where} says {source.sha256}; fetch the published file again")
+        raise UserError(path, f"sha256 is {digest}, {where} says {source.sha256}", "fetch the published file again")
     if path.suffix == ".safetensors":
         own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
         _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
@@ -149,7 +150,7 @@ def _load(
     if rows:
         images = read_batch(path)
         if source.num_images is not None and len(images) != source.num_images:
-            raise UserError(f"{path}: holds {len(images)} images, {where} says {source.num_images}")
+            raise UserError(path, f"holds {len(images)} images, {where} says {source.num_images}")
         _, features = _extract_all(
             (images[i : i + _BATCH] for i in range(0, len(images), _BATCH)), extractors, [], rows
         )
@@ -164,18 +165,22 @@ def _check_made_alike(
     if own.allow_tf32 != allow_tf32:
         made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
         raise UserError(
-            f"{path}: was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32); "
-            f"make it again {remedy} --allow-tf32"
+            path,
+            f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)",
+            f"make it again {remedy} --allow-tf32",
         )
     if source.sampled is not None and own.sampled != source.sampled:
         raise UserError(
-            f"{path}: holds {own.sampled or 'images of another source'}, {where} asks for samples of a teacher, "
-            f"{source.sampled}; make it with `sida-eval reference --spec`"
+            path,
+            f"holds {own.sampled or 'images of another source'}, {where} asks for samples of a teacher, "
+            f"{source.sampled}",
+            "make it with `sida-eval reference --spec`",
         )
     if moments and source.kind in ("dataset", "teacher") and own.ddof != source.cov_ddof:
         raise UserError(
-            f"{path}: has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}; "
-            f"make it again with --ddof {source.cov_ddof}"
+            path,
+            f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}",
+            f"make it again with --ddof {source.cov_ddof}",
         )
 
 
@@ -183,7 +188,7 @@ def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callab
     if dataset is not None and not source.fixed:
         return dataset()
     if source.dataset is None:
-        raise UserError(f"{where}: needs the data set; give --dataset, or a file with --reference {key}=FILE")
+        raise UserError(where, "needs the data set", f"give --dataset, or a file with --reference {key}=FILE")
     from sida.config.datasets import dataset_spec
     from sida.data import load_dataset
 
@@ -212,8 +217,8 @@ def find_file(source: ReferenceSource, key: str, where: str, folder: str | None)
         return fetch(source.asset)
     if source.kind == "teacher":
         making = "make it with `sida-eval reference --spec`, then give --reference"
-        raise UserError(f"{where}: has no samples of the teacher; {making} {key}=FILE")
-    raise UserError(f"{where}: file '{source.file}' is not here; give it with --reference {key}=FILE")
+        raise UserError(where, "has no samples of the teacher", f"{making} {key}=FILE")
+    raise UserError(where, f"file '{source.file}' is not here", f"give it with --reference {key}=FILE")
 
 
 def from_dataset(
@@ -236,7 +241,7 @@ def _from_images(
     """Computes a reference from all images of a folder or file."""
     store = open_images(path)
     if store.count < 2:
-        raise UserError(f"{path}: holds one image; a comparison takes two or more")
+        raise UserError(path, "holds one image", "a comparison takes two or more")
     batches = (
         torch.from_numpy(store.read(i, min(i + _BATCH, store.count)).transpose(0, 3, 1, 2).copy())
         for i in range(0, store.count, _BATCH)

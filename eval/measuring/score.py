@@ -222,10 +222,10 @@ def score_images(
     used = {metric.extractor for metric in chosen.metrics}
     for unknown in [key for key in settings.get("extractors") or {} if key not in used]:
         fault = f"protocol '{chosen.name}' uses no feature network '{unknown}'{suggestion(unknown, used)}"
-        raise UserError(f"--extractor-option: {fault}")
+        raise UserError("--extractor-option", fault)
     label, fields = _origin(images, allow_duplicates)
     if trials is not None and trials < 1:
-        raise UserError(f"--trials: must be at least 1, got {trials}")
+        raise UserError("--trials", f"must be at least 1, got {trials}")
     files = ImageFiles(str(images), chosen) if fields["sampler"]["kind"] == "images" else None
     count = _trials(files, trials, str(images)) if files else trials or chosen.trials
     if count > chosen.trials:
@@ -238,7 +238,7 @@ def score_images(
     try:
         spec = MeasureSpec(run=label, protocol=chosen, label=label, **settings)
     except ValueError as error:
-        raise UserError(f"score: {error}") from None
+        raise UserError("score", error) from None
     measurer = Measurer(spec, "score")
     if spec.sampler["kind"] == "python" and not isinstance(images, str):
         assert callable(images)
@@ -286,12 +286,12 @@ def _pair(images: Scored, against: str, protocol: Protocol, trials: int | None, 
         UserError: Several trials, or a second set of another size than the protocol's.
     """
     if trials not in (None, 1):
-        raise UserError(f"--trials {trials}: two sets are compared as a whole, in one trial; leave the option out")
+        raise UserError(f"--trials {trials}", "two sets are compared as a whole, in one trial", "leave the option out")
     sampler = _origin(images, False)[1]["sampler"]
     if num_samples is None and sampler["kind"] == "images":
         num_samples = open_images(sampler["path"]).count
     if num_samples is not None and num_samples < 2:
-        raise UserError(f"{images}: a comparison takes two images or more, got {num_samples}")
+        raise UserError(images, f"a comparison takes two images or more, got {num_samples}")
     chosen = protocol.against(num_samples or protocol.num_samples)
     next(sized(ImageFiles(against, chosen).batches(range(chosen.seed0, chosen.seed0 + 1), 1), chosen, against))
     return chosen
@@ -308,7 +308,7 @@ def chosen_protocol(
     chosen = load_protocol(protocol)
     if num_samples is not None and num_samples != chosen.num_samples:
         if num_samples < 2:
-            raise UserError(f"--num-samples: must be at least 2, got {num_samples}")
+            raise UserError("--num-samples", f"must be at least 2, got {num_samples}")
         fitting = tuple(metric.for_samples(num_samples) for metric in chosen.metrics)
         name = f"{chosen.name}-n{num_samples}"
         chosen = dataclasses.replace(chosen, name=name, num_samples=num_samples, metrics=fitting)
@@ -368,8 +368,9 @@ def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
         fits = present // count
         other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
         raise UserError(
-            f"{path}: holds {present:,} images, protocol '{images.protocol.name}' takes {takes}; "
-            f"generate {n * count - present:,} more{other if fits >= 2 else ''}"
+            path,
+            f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}",
+            f"generate {n * count - present:,} more{other if fits >= 2 else ''}",
         )
     return wanted if wanted is not None else min(images.trials, images.protocol.trials)
 
@@ -425,8 +426,9 @@ def compare_variants(
     if not metrics or len(extractors) < 2:
         known = ", ".join(asked.extractors())
         raise UserError(
-            f"variants: give a feature network of protocol '{asked.name}' ({known}) and then variants of it, "
-            f"got {', '.join(extractors) or 'none'}"
+            "variants",
+            f"give a feature network of protocol '{asked.name}' ({known}) and then variants of it, "
+            f"got {', '.join(extractors) or 'none'}",
         )
     values: dict[str, dict[str, list[float]]] = {}
     for name in extractors:
@@ -442,7 +444,7 @@ def compare_variants(
             **settings,
         )
         if len(score.records) < 2:
-            raise UserError(f"{images}: suffices for one trial, and their spread is the measure; give more images")
+            raise UserError(images, "suffices for one trial, and their spread is the measure", "give more images")
         values[name] = {metric.key: score.values(metric.key) for metric in metrics}
     first = values[extractors[0]]
     return [

@@ -27,7 +27,7 @@ def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: i
     measurer = Measurer(spec)
     protocol = measurer.protocol
     if not 0 <= begin < end <= protocol.num_samples:
-        raise UserError(f"--shard: must lie within 0-{protocol.num_samples}, got {begin}-{end}")
+        raise UserError("--shard", f"must lie within 0-{protocol.num_samples}, got {begin}-{end}")
     path = Path(out) / f"trial-{trial}" / f"shard-{begin}-{end}.safetensors"
     with threads(measurer.spec.threads):
         if path.is_file():
@@ -65,16 +65,17 @@ def merge_shards(
     """
     measurer = Measurer(spec)
     if not shards:
-        raise UserError("merge: no shards given; measure some with `sida-eval measure --shard A-B`")
+        raise UserError("merge", "no shards given", "measure some with `sida-eval measure --shard A-B`")
     sums = TrialSums(measurer.protocol)
     for path in shards:
         shard, header = _load(path, measurer.protocol)
         if _origin(header) != _origin_of(measurer, trial):
-            raise UserError(f"{path}: belongs to another trial, generator or feature network; measure this shard again")
+            raise UserError(path, "belongs to another trial, generator or feature network", "measure this shard again")
         if header.get("code") != source_digest():
             raise UserError(
-                f"{path}: was measured by another version of the code ({header.get('code')}, here {source_digest()}); "
-                "remove it to have it measured again"
+                path,
+                f"was measured by another version of the code ({header.get('code')}, here {source_digest()})",
+                "remove it to have it measured again",
             )
         sums.merge(shard)
     record = measurer.record(trial, sums)
@@ -92,7 +93,7 @@ def _load(path: str | os.PathLike[str], protocol: Protocol) -> tuple[TrialSums, 
         with contextlib.suppress(OSError):
             aside = set_aside(path).name
             raise UserError(
-                f"{error} (it is set aside as {aside}: the same workflow command measures it now)"
+                f"{error} (it is set aside as {aside}", "the same workflow command measures it now)"
             ) from None
         raise
 

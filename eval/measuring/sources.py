@@ -64,7 +64,7 @@ class Duplicates:
             digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
             twin = self._seen.setdefault(digest, position)
             if twin != position:
-                raise UserError(f"{self._name(position)}: is the same image as {self._name(twin)}; {self._remedy}")
+                raise UserError(self._name(position), f"is the same image as {self._name(twin)}", self._remedy)
 
 
 def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
@@ -83,19 +83,18 @@ def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
     try:
         pixels = torch.as_tensor(images)
     except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"{wanted}, or (images, classes), got {type(images).__name__}") from None
+        raise UserError("", f"{wanted}, or (images, classes), got {type(images).__name__}") from None
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != count:
-        raise UserError(f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}")
+        raise UserError("", f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}")
     if classes is None:
         return ImageBatch(pixels, None)
     try:
         labels = torch.as_tensor(classes)
     except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"{name}: must return classes as whole numbers, got {type(classes).__name__}") from None
+        raise UserError(name, f"must return classes as whole numbers, got {type(classes).__name__}") from None
     if labels.shape != (count,) or labels.is_floating_point():
         raise UserError(
-            f"{name}: must return classes as whole numbers of shape ({count},), got {labels.dtype} "
-            f"{tuple(labels.shape)}"
+            name, f"must return classes as whole numbers of shape ({count},), got {labels.dtype} {tuple(labels.shape)}"
         )
     return ImageBatch(pixels, labels.to(torch.int64))
 
@@ -165,7 +164,9 @@ class CallableSource:
         else:
             self._module, self._function = sys.modules[self.function.__module__], self.function
         if not callable(self._function):
-            raise UserError(f"sampler.callable: '{self.name}' is of type {type(self._function).__name__}, no function")
+            raise UserError(
+                "sampler.callable", f"'{self.name}' is of type {type(self._function).__name__}, no function"
+            )
         allowing = "or say allow_duplicates: true in the spec's sampler if it really repeats itself"
         remedy = f"give each seed an image of its own, {allowing}"
         self._duplicates = Duplicates(lambda seed: f"seed {seed} of {self.name}", remedy)
@@ -193,8 +194,9 @@ class CallableSource:
                 again = self._draw(chosen).images
                 if again.shape != first.shape or (again.short() - first.short()).abs().float().mean() > _ROUNDING:
                     raise UserError(
-                        f"{self.name}: gave other images when asked for seeds {chosen[0]} to {chosen[-1]} again; the "
-                        "same seed must always give the same image: let a random stream start from each seed"
+                        self.name,
+                        f"gave other images when asked for seeds {chosen[0]} to {chosen[-1]} again",
+                        "the same seed must always give the same image: let a random stream start from each seed",
                     )
                 batch = batch._replace(images=first)
             if not self.allow_duplicates:
@@ -234,10 +236,10 @@ class ScriptedGenerator:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][:200]
             raise UserError(
-                f"{self.path}: fails on latents {self._latent} ({reason}); give others by --latent"
+                self.path, f"fails on latents {self._latent} ({reason})", "give others by --latent"
             ) from None
         if not isinstance(images, torch.Tensor):
-            raise UserError(f"{self.path}: must return a tensor of images, got {type(images).__name__}")
+            raise UserError(self.path, f"must return a tensor of images, got {type(images).__name__}")
         return images if images.dtype == torch.uint8 else to_uint8(images)
 
 
@@ -282,8 +284,10 @@ class NetworkSource:
         decodes = self.protocol.quantisation == "truncate_unit"
         if decodes != self.drawer.draws_latents:
             raise UserError(
-                f"{self.path}: has {getattr(net, 'img_channels', 0)} channels, protocol '{self.protocol.name}' "
-                f"measures {'decoded latents' if decodes else 'pixels'}; choose another protocol"
+                self.path,
+                f"has {getattr(net, 'img_channels', 0)} channels, protocol '{self.protocol.name}' "
+                f"measures {'decoded latents' if decodes else 'pixels'}",
+                "choose another protocol",
             )
 
     @functools.cached_property
@@ -381,8 +385,9 @@ class ImageFiles:
         begin, end = seeds.start - self.protocol.seed0, seeds.stop - self.protocol.seed0
         if end > self.store.count:
             raise UserError(
-                f"{self.path}: holds {self.store.count} images, this trial needs {end}; "
-                f"generate more (protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial)"
+                self.path,
+                f"holds {self.store.count} images, this trial needs {end}",
+                f"generate more (protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial)",
             )
         for first in range(begin, end, batch_size):
             images = self.store.read(first, min(first + batch_size, end))

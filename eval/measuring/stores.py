@@ -77,7 +77,7 @@ class ArrayStore(ImageStore):
             try:
                 self._zip = zipfile.ZipFile(path)
             except ZIP_FAULTS as error:
-                raise UserError(f"{path}: not a readable .npz ({error}); make or download it again") from None
+                raise UserError(path, f"not a readable .npz ({error})", "make or download it again") from None
         self._member = self._choose()
         self._open()
         self._check_shape()
@@ -92,7 +92,7 @@ class ArrayStore(ImageStore):
                 self._take(size)
             rows = self._take(end - begin)
         except ZIP_FAULTS as error:
-            raise UserError(f"{self.path}: damaged after image {self._position} ({error}); make it again") from None
+            raise UserError(self.path, f"damaged after image {self._position} ({error})", "make it again") from None
         images = np.frombuffer(rows, np.uint8).reshape(end - begin, *self._stored[1:])
         if images.ndim == 3:
             return images[..., None]
@@ -119,20 +119,22 @@ class ArrayStore(ImageStore):
         if images is None and len(others) == 1:
             images = others[0]
         if images is None:
-            raise UserError(f"{self.path}: has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})")
+            raise UserError(self.path, f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})")
         return images
 
     def _read_classes(self, name: str) -> np.ndarray:
         try:
             found = Npz(self.path, MAX_MEMBER_BYTES).read(name).reshape(-1)
         except ZIP_FAULTS as error:
-            raise UserError(f"{self.path}[{name}]: not a readable array ({error}); make it again") from None
+            raise UserError(f"{self.path}[{name}]", f"not a readable array ({error})", "make it again") from None
         if not np.issubdtype(found.dtype, np.integer):
             raise UserError(
-                f"{self.path}[{name}]: classes must be integers, got {found.dtype}; save them so, or leave them out"
+                f"{self.path}[{name}]",
+                f"classes must be integers, got {found.dtype}",
+                "save them so, or leave them out",
             )
         if found.size and not 0 <= found.min() <= found.max() < MAX_CLASSES:
-            raise UserError(f"{self.path}[{name}]: a class is not between 0 and {MAX_CLASSES:,}; make it again")
+            raise UserError(f"{self.path}[{name}]", f"a class is not between 0 and {MAX_CLASSES:,}", "make it again")
         return found.astype(np.int64)
 
     def _open(self) -> None:
@@ -148,10 +150,10 @@ class ArrayStore(ImageStore):
             if header.nbytes > size:
                 raise ValueError(f"claims shape {header.shape} in {size:,} bytes")
         except ZIP_FAULTS as error:
-            raise UserError(f"{self.path}: not a readable array ({error}); make it again") from None
+            raise UserError(self.path, f"not a readable array ({error})", "make it again") from None
         self._stored, self._dtype = header.shape, header.dtype
         if header.fortran:
-            raise UserError(f"{self.path}: array is stored in Fortran order; save np.ascontiguousarray(images)")
+            raise UserError(self.path, "array is stored in Fortran order", "save np.ascontiguousarray(images)")
         self._position = 0
 
     def _take(self, count: int) -> bytes:
@@ -165,14 +167,14 @@ class ArrayStore(ImageStore):
     def _check_shape(self) -> None:
         where = f"{self.path}[{self._member}]"
         if self._dtype != np.uint8:
-            raise UserError(f"{where}: {self._float_hint()}")
+            raise UserError(where, self._float_hint())
         if len(self._stored) not in (3, 4) or 0 in self._stored[1:]:
-            raise UserError(f"{where}: has shape {self._stored}; images must be (N, H, W, C)")
+            raise UserError(where, f"has shape {self._stored}", "images must be (N, H, W, C)")
         self._channels_last = len(self._stored) == 3 or self._stored[3] in (1, 3)
         if not self._channels_last and self._stored[1] not in (1, 3):
-            raise UserError(f"{where}: has shape {self._stored}; images need 1 or 3 channels, (N, H, W, C)")
+            raise UserError(where, f"has shape {self._stored}", "images need 1 or 3 channels, (N, H, W, C)")
         if self.classes is not None and len(self.classes) != self._stored[0]:
-            raise UserError(f"{self.path}: {len(self.classes)} labels for {self._stored[0]} images; make it again")
+            raise UserError(self.path, f"{len(self.classes)} labels for {self._stored[0]} images", "make it again")
 
     def _float_hint(self) -> str:
         """Remedy for values that are not bytes, inferred from the first values."""
@@ -212,7 +214,7 @@ class PictureStore(ImageStore):
         self.path, self._files = Path(files.path), files
         self._members = np.array([i for i in range(len(files)) if _is_picture(files.name(i))], dtype=np.int64)
         if not len(self._members):
-            raise UserError(f"{self.path}: holds no pictures ({', '.join(sorted(PICTURES))}); check the path")
+            raise UserError(self.path, f"holds no pictures ({', '.join(sorted(PICTURES))})", "check the path")
         self.count = len(self._members)
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         self._shape: tuple[int, ...] | None = None
@@ -254,7 +256,7 @@ class PictureStore(ImageStore):
         images = [image for image, _ in decoded]
         for position, image in enumerate(images, start=begin):
             if image.shape != self._shape:
-                raise UserError(_unequal(self.name(position), image.shape, self._shape))
+                raise _unequal(self.name(position), image.shape, self._shape)
         # Judged by content: artefacts remain in a JPEG that is named .png.
         self._lossy.update({position: lossy for position, (_, lossy) in enumerate(decoded, start=begin) if lossy})
         if self._lossy:
@@ -285,7 +287,7 @@ def decode_picture(encoded: bytes, name: str, size: tuple[int, int] | None = Non
     """
     picture = open_picture(encoded, name, whole=True, size=size)
     if picture.mode not in _MODES:
-        raise UserError(f"{name}: has mode {picture.mode}; convert all pictures to RGB (or all to L) first")
+        raise UserError(name, f"has mode {picture.mode}", "convert all pictures to RGB (or all to L) first")
     if size not in (None, picture.size):
         return np.broadcast_to(np.uint8(0), (picture.height, picture.width, _MODES[picture.mode])), None
     array = np.asarray(picture)
@@ -312,14 +314,15 @@ def _is_picture(name: str) -> bool:
     return not any(part.startswith(".") or part == "__MACOSX" for part in name.replace(os.sep, "/").split("/"))
 
 
-def _unequal(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> str:
+def _unequal(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> UserError:
     if shape[:2] != first[:2]:
-        return (
-            f"{name}: is {shape[0]}×{shape[1]}, the pictures before it {first[0]}×{first[1]}; "
-            "all must have one size (resizing changes the numbers, so it is not done here)"
+        return UserError(
+            name,
+            f"is {shape[0]}×{shape[1]}, the pictures before it {first[0]}×{first[1]}",
+            "all must have one size (resizing changes the numbers, so it is not done here)",
         )
     modes = {1: "grey", 3: "RGB"}
-    return f"{name}: is {modes[shape[2]]}, the pictures before it {modes[first[2]]}; convert all to one mode"
+    return UserError(name, f"is {modes[shape[2]]}, the pictures before it {modes[first[2]]}", "convert all to one mode")
 
 
 def open_images(path: str | os.PathLike[str]) -> ImageStore:
@@ -332,21 +335,24 @@ def open_images(path: str | os.PathLike[str]) -> ImageStore:
     if path.is_dir():
         if next(path.glob("shard-*.npz"), None):
             raise UserError(
-                f"{path}: holds shards of `sida sample`, which are not read here; sample to --out {path}.zip or "
-                f"{path}.npz, or with --png into another folder"
+                path,
+                "holds shards of `sida sample`, which are not read here",
+                f"sample to --out {path}.zip or {path}.npz, or with --png into another folder",
             )
         return PictureStore(FolderFiles(path))
     if not path.is_file() and names_object(str(path)):
         raise UserError(
-            f"{path}: a Python function, which is no file of images; write its images into a .npz file, or name it in "
-            "column 'checkpoint' of a sample sheet (docs/add-a-method.md, 2)"
+            path,
+            "a Python function, which is no file of images",
+            "write its images into a .npz file, or name it in "
+            "column 'checkpoint' of a sample sheet (docs/add-a-method.md, 2)",
         )
     if not path.is_file():
-        raise UserError(f"{path}: no such folder or file of images")
+        raise UserError(path, "no such folder or file of images")
     if path.suffix == ".zip":
         return PictureStore(ZipFiles(path))
     if ".tar" in path.suffixes or path.suffix in (".tgz", ".txz"):
         return PictureStore(TarFiles(path))
     if path.suffix in (".npz", ".npy"):
         return ArrayStore(path)
-    raise UserError(f"{path}: not a folder, .zip, .tar, .npz or .npy of images")
+    raise UserError(path, "not a folder, .zip, .tar, .npz or .npy of images")

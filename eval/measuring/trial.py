@@ -76,7 +76,7 @@ class TrialSums:
             UserError: Shards of different protocols or with common images.
         """
         if self.protocol.trial_sha256 != other.protocol.trial_sha256:
-            raise UserError("shards measured under different protocols cannot be merged; measure them again")
+            raise UserError("", "shards measured under different protocols cannot be merged", "measure them again")
         for begin, end in other.ranges:
             self._cover(begin, end)
         for name, statistics in self.statistics.items():
@@ -132,7 +132,7 @@ class TrialSums:
             if header.get("format") != _FORMAT:
                 raise ValueError("no shard of a trial")
         if header["protocol_sha256"] != protocol.trial_sha256:
-            raise UserError(f"{path}: measured under another protocol than '{protocol.name}'; measure this shard again")
+            raise UserError(path, f"measured under another protocol than '{protocol.name}'", "measure this shard again")
         result = cls(protocol)
         result.ranges = [(begin, end) for begin, end in header["ranges"]]
         for name in result.statistics:
@@ -148,10 +148,10 @@ class TrialSums:
 
     def _cover(self, begin: int, end: int) -> None:
         if end > self.protocol.num_samples:
-            raise UserError(f"images {begin}-{end - 1} lie beyond the trial's {self.protocol.num_samples} images")
+            raise UserError("", f"images {begin}-{end - 1} lie beyond the trial's {self.protocol.num_samples} images")
         for other in self.ranges:
             if begin < other[1] and other[0] < end:
-                raise UserError(f"images {max(begin, other[0])}-{min(end, other[1]) - 1} are covered by two shards")
+                raise UserError("", f"images {max(begin, other[0])}-{min(end, other[1]) - 1} are covered by two shards")
         if self.ranges and self.ranges[-1][1] == begin:
             self.ranges[-1] = (self.ranges[-1][0], end)
         else:
@@ -185,7 +185,7 @@ def compute_metrics(
     """
     if gaps := sums.missing():
         listed = ", ".join(f"{begin}-{end - 1}" for begin, end in gaps[:5])
-        raise UserError(f"trial is incomplete: images {listed} are missing; measure these shards and merge again")
+        raise UserError("trial is incomplete", f"images {listed} are missing", "measure these shards and merge again")
     once: dict[Any, Any] = {}
     values: dict[str, float] = {}
     details: dict[str, Any] = {}

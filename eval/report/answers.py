@@ -99,8 +99,10 @@ class Answer:
         """
         if self.early is not None and self.measured is not None and not self.experiment.stored:
             raise UserError(
-                f"experiment '{self.experiment.id}': row '{self.early}' and all rows beside it were measured before "
-                f"the prediction was written ({self.experiment.written}); measure it again"
+                f"experiment '{self.experiment.id}'",
+                f"row '{self.early}' and all rows beside it were measured before "
+                f"the prediction was written ({self.experiment.written})",
+                "measure it again",
             )
 
 
@@ -117,7 +119,7 @@ def answers_of(experiments: Iterable[Experiment], verdicts: str | Path, measurem
     """
     path = Path(verdicts)
     if not path.is_file():
-        raise UserError(f"{path}: no verdicts there; decide the claims first (sida-eval claims)")
+        raise UserError(path, "no verdicts there", "decide the claims first (sida-eval claims)")
     records = {claim["id"]: claim for claim in read_verdicts(path)["claims"]}
     times: dict[str, list[str]] = {}
     for row in measurements.rows:
@@ -132,7 +134,7 @@ def _answer(
     for name, predicted in experiment.predicted.items():
         if name not in records:
             raise UserError(
-                f"{source}: no verdict on '{name}' of experiment '{experiment.id}'{suggestion(name, records)}"
+                source, f"no verdict on '{name}' of experiment '{experiment.id}'{suggestion(name, records)}"
             )
         record = records[name]
         try:
@@ -141,7 +143,7 @@ def _answer(
             rows |= dict.fromkeys(record["rows"])
             unmeasured = record["unmeasured"]
         except KeyError as error:
-            raise UserError(f"{source}: no key {error}; decide the claims again (sida-eval claims)") from None
+            raise UserError(source, f"no key {error}", "decide the claims again (sida-eval claims)") from None
         statement, verdict, lines = record["statement"], record["verdict"], record["evidence"]
         waits = verdict == UNDECIDED and bool(unmeasured)
         chance = record.get("chance", False)

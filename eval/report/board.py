@@ -40,11 +40,11 @@ def read_entries(folder: str | Path) -> list[Entry]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name the one that holds the collected files")
+        raise UserError(folder, "no such folder", "name the one that holds the collected files")
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jsonl"))
     if not paths or len(paths) > _MOST_FILES:
         fault = f"holds {len(paths):,} files .json and .jsonl; give 1 to {_MOST_FILES:,}"
-        raise UserError(f"{folder}: {fault} of sida score --out or --json")
+        raise UserError(folder, f"{fault} of sida score --out or --json")
     entries = []
     for path in paths:
         measured = read_numbers(path)

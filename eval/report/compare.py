@@ -76,15 +76,15 @@ def compare(
     """
     sides = [_load(path) for path in (first, second)]
     if pairs and runs is not None:
-        raise UserError("--runs and --pair: use only one of them")
+        raise UserError("--runs and --pair", "use only one of them")
     if pairs:
         return _compare_pairs(sides, (str(first), str(second)), pairs)
     wanted = [run for run in sides[0][0].runs if run in sides[1][0].runs and (runs is None or run in runs)]
     missing = [run for run in runs or [] if run not in wanted]
     if missing:
-        raise UserError(f"--runs: '{missing[0]}' was not measured on both sides")
+        raise UserError("--runs", f"'{missing[0]}' was not measured on both sides")
     if not wanted:
-        raise UserError(f"{first} and {second} have no measured run in common; name two with --pair A=B")
+        raise UserError("", f"{first} and {second} have no measured run in common", "name two with --pair A=B")
     found, apart = _differences(sides, (str(first), str(second)), {run: run for run in wanted})
     chosen = [None if runs is not None else [r for r in side.runs if r not in wanted] for side, _ in sides]
     return Comparison((str(first), str(second)), tuple(found), tuple(chosen[0] or ()), tuple(chosen[1] or ()), apart)
@@ -96,7 +96,7 @@ def _compare_pairs(
     for pair in pairs.items():
         for (measured, _), name, run in zip(sides, names, pair):
             if run not in measured.runs:
-                raise UserError(f"--pair: {name} has no run '{run}'{suggestion(run, measured.runs)}")
+                raise UserError("--pair", f"{name} has no run '{run}'{suggestion(run, measured.runs)}")
     found, apart = _differences(sides, names, pairs)
     return Comparison(names, tuple(found), (), (), apart)
 
@@ -118,8 +118,9 @@ def _differences(
         if common and None not in reasons.values():
             why = "; ".join(dict.fromkeys(f"{metric}: {reason}" for metric, reason in reasons.items()))
             raise UserError(
-                f"run '{_named(pair)}' is not comparable in {names[0]} and {names[1]} ({why}); measure one of them "
-                "again under the other's protocol, with the other's files"
+                "",
+                f"run '{_named(pair)}' is not comparable in {names[0]} and {names[1]} ({why})",
+                "measure one of them again under the other's protocol, with the other's files",
             )
         apart += [f"{metric} of {_named(pair)} ({reason})" for metric, reason in reasons.items() if reason]
         found += [_difference(pair, metric, first, second) for metric, reason in reasons.items() if reason is None]
@@ -222,7 +223,7 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
             rows.append(Row(tuple(cells), rule=i == 0 and bool(rows)))
     others = [f"{' '.join(key)} ({reason})" for key, reason in apart.items() if key not in seen]
     if not rows and not others:
-        raise UserError(f"{results}: no measured run has a published number; compare two result folders instead")
+        raise UserError(results, "no measured run has a published number", "compare two result folders instead")
     counts = Counter(row.cells[-1].text for row in rows)
     note = (
         f"{counts['agrees']} of {len(rows)} numbers agree with the published ones within the combined uncertainty; "

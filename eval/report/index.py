@@ -288,7 +288,7 @@ def write_index(
     sources = PageFiles(folder)
     tables, pictures = load_tables(sources), load_pictures(sources, own)
     if not tables and not pictures and not experiments:
-        raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
+        raise UserError(folder, "no tables and no figures there yet", "run the workflow first")
     preamble, claims = load_verdicts(sources.claims)
     measurements = measured_rows(sources.measurements)
     answers = answers_of(experiments, sources.claims, measurements) if experiments else []

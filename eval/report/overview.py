@@ -28,11 +28,11 @@ def overview(results: str | Path, name: str | None = None, colour: bool = False,
     folder = Path(results)
     tables = sorted((folder / "tables").glob("*.json")) if folder.is_dir() else []
     if not tables:
-        raise UserError(f"{folder}: no tables there yet; run the workflow first")
+        raise UserError(folder, "no tables there yet", "run the workflow first")
     names = [path.stem for path in tables]
     chosen = name or ("main" if "main" in names else names[0])
     if chosen not in names:
-        raise UserError(f"{folder}/tables: no table '{chosen}'{suggestion(chosen, names)}")
+        raise UserError(f"{folder}/tables", f"no table '{chosen}'{suggestion(chosen, names)}")
     table = load_table(folder / "tables" / f"{chosen}.json")
     lines = ["", to_terminal(table, colour, width)]
     notes = [terminal_text(note) for note in table.notes] + ([] if colour else ["* best one-step value"])

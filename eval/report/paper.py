@@ -68,10 +68,10 @@ def compile_latex(source: Path) -> Path:
                     timeout=600,
                 )
             except subprocess.TimeoutExpired:
-                raise UserError(f"{source}: pdflatex did not finish within ten minutes") from None
+                raise UserError(source, "pdflatex did not finish within ten minutes") from None
             if done.returncode != 0:
                 fault = next((line[2:] for line in done.stdout.splitlines() if line.startswith("! ")), "unknown error")
-                raise UserError(f"{source}: LaTeX stopped: {fault.strip()} (packages needed: {PACKAGES})")
+                raise UserError(source, f"LaTeX stopped: {fault.strip()} (packages needed: {PACKAGES})")
         pdf = source.with_suffix(".pdf")
         with atomic_path(pdf) as temporary:
             shutil.copyfile(Path(scratch) / pdf.name, temporary)
@@ -102,11 +102,11 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
     folder = Path(results)
     tables, figures = in_order(folder / "tables", ".tex"), in_order(folder / "figures", ".pdf")
     if not tables and not figures:
-        raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
+        raise UserError(folder, "no tables and no figures there yet", "run the workflow first")
     for path in [*tables, *figures]:
         # The name becomes part of LaTeX, and a results folder may come from someone else.
         if not _PLAIN_NAME.fullmatch(path.name):
-            raise UserError(f"{path}: LaTeX would not take the name as it is; rename it to letters, digits, . and -")
+            raise UserError(path, "LaTeX would not take the name as it is", "rename it to letters, digits, . and -")
     source = folder / "paper.tex"
     write_text(source, paper_source(folder, tables, figures, title, own))
     return source, None if missing_latex() else compile_latex(source)

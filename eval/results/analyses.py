@@ -16,7 +16,7 @@ from typing import Any
 from eval.results.sheet import SELECTABLE
 from sida.config.plugins import load_file_object
 from sida.config.settings import Settings, from_mapping, names_file_object
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import read_hashed_json
 
 ANALYSIS_FORMAT = "sida-analysis/1"
@@ -42,12 +42,12 @@ class AnalysisEntry:
 
     def __post_init__(self) -> None:
         if not names_file_object(self.function):
-            raise ValueError(f"function: must be FILE.py:NAME, got '{self.function}'")
+            raise SettingError("function", f"must be FILE.py:NAME, got '{self.function}'")
         if self.rows == {}:
-            raise ValueError("rows: must name conditions on the sheet, such as {recipe: [sid, sida]}")
+            raise SettingError("rows", "must name conditions on the sheet, such as {recipe: [sid, sida]}")
         for key in self.rows or {}:
             if key not in SELECTABLE:
-                raise ValueError(f"rows: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+                raise SettingError("rows", f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Analysis:
         if self.options is not None:
             return from_mapping(self.options, given, where)
         if given:
-            raise UserError(f"{where}: this analysis has no options; remove {', '.join(given)}")
+            raise UserError(where, "this analysis has no options", f"remove {', '.join(given)}")
         return None
 
 
@@ -123,7 +123,7 @@ def load_analysis(function: str, where: str) -> Analysis:
     """
     found = load_file_object(function, where)
     if not isinstance(found, Analysis):
-        raise UserError(f"{where}: '{function}' must be an eval.results.analyses.Analysis")
+        raise UserError(where, f"'{function}' must be an eval.results.analyses.Analysis")
     return found
 
 
@@ -140,12 +140,12 @@ def read_analysis(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; make it with `sida-eval analyse --spec SPEC --out {path}`")
+        raise UserError(path, "no such file", f"make it with `sida-eval analyse --spec SPEC --out {path}`")
     found = read_hashed_json(path, "make it again with `sida-eval analyse`")
     whole = found.get("format") == ANALYSIS_FORMAT and all(
         isinstance(found.get(key), Mapping) for key in ("facts", "curves")
     )
     lengths = {len(v) if isinstance(v, list) else 0 for v in found["curves"].values()} if whole else set()
     if not whole or len(lengths) > 1 or 0 in lengths:
-        raise UserError(f"{path}: is not written by `sida-eval analyse` (format {ANALYSIS_FORMAT}); make it again")
+        raise UserError(path, f"is not written by `sida-eval analyse` (format {ANALYSIS_FORMAT})", "make it again")
     return found

@@ -13,7 +13,7 @@ from eval.results.identity import Identity, comparable
 from eval.results.measurements import long_rows, read_score
 from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.files.content_hash import csv_text
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
 
@@ -67,7 +67,7 @@ class ExchangedMetric(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= len(self.values) <= 10_000:
-            raise ValueError(f"values: must be 1 to 10,000 numbers, got {len(self.values)}")
+            raise SettingError("values", f"must be 1 to 10,000 numbers, got {len(self.values)}")
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``measurements.csv``, with their origin."""
@@ -120,8 +120,10 @@ def require_beside(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str
         reasons = [comparable(row.identity, other) for other in dict.fromkeys(known.setdefault(row.metric, []))]
         if reasons and None not in reasons:
             raise UserError(
-                f"{path}: metric '{row.metric}' of run '{row.run}' is not comparable with the collected values of this "
-                f"metric ({reasons[0]}); leave it out, or measure it under their protocol"
+                path,
+                f"metric '{row.metric}' of run '{row.run}' is not comparable with the collected values of this "
+                f"metric ({reasons[0]})",
+                "leave it out, or measure it under their protocol",
             )
         known[row.metric].append(row.identity)
 
@@ -147,7 +149,7 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         UserError: Missing file, damaged line, wrong value, no origin, or a metric of a run that stands there twice.
     """
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file of measurements; give the lines of `sida-eval score --json`")
+        raise UserError(path, "no such file of measurements", "give the lines of `sida-eval score --json`")
     text = read_text(path)
     check_amount(text, str(path), "\n", MOST_LINES, "lines")
     rows: list[dict[str, Any]] = []
@@ -159,12 +161,12 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         found = from_mapping(ExchangedMetric, parse_json(line, where), where)
         if not found.origin.strip() or not found.origin.isprintable():
             raise UserError(
-                f'{where}: origin: is empty or no plain text; add who measured it: "origin": "NAME, ADDRESS"'
+                f"{where}: origin", "is empty or no plain text", 'add who measured it: "origin": "NAME, ADDRESS"'
             )
         if (found.run, found.metric) in seen:
-            raise UserError(f"{where}: metric '{found.metric}' of run '{found.run}' stands there twice; remove one")
+            raise UserError(where, f"metric '{found.metric}' of run '{found.run}' stands there twice", "remove one")
         seen.add((found.run, found.metric))
         rows += found.rows()
     if not rows:
-        raise UserError(f"{path}: holds no measurements; give the lines of `sida-eval score --json`")
+        raise UserError(path, "holds no measurements", "give the lines of `sida-eval score --json`")
     return rows

@@ -46,7 +46,7 @@ def write_measurement(path: str | os.PathLike[str], record: Mapping[str, Any]) -
     """
     for key, value in record["metrics"].items():
         if not math.isfinite(value):
-            raise UserError(f"{path}: metric '{key}' is {value}; the generator's images or features are broken")
+            raise UserError(path, f"metric '{key}' is {value}", "the generator's images or features are broken")
     write_hashed_json(path, {**record, "format": _FORMAT})
 
 
@@ -60,19 +60,21 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     record = read_hashed_json(path, _AGAIN)
     for key, kind in _REQUIRED.items():
         if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
-            raise UserError(f"{path}: {key}: missing or not of type {kind.__name__}; measure this trial again")
+            raise UserError(f"{path}: {key}", f"missing or not of type {kind.__name__}", "measure this trial again")
     for key, value in record["metrics"].items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"{path}: metrics.{key}: must be a finite number; measure this trial again")
+            raise UserError(f"{path}: metrics.{key}", "must be a finite number", "measure this trial again")
     if wrong := [place for place, good in _parts(record) if not good]:
-        raise UserError(f"{path}: {wrong[0]}: not what a measurement holds there; {_AGAIN}")
+        raise UserError(f"{path}: {wrong[0]}", "not what a measurement holds there", _AGAIN)
     if fault := contradiction(record):
-        raise UserError(f"{path}: {fault}; {_AGAIN}")
+        raise UserError(path, fault, _AGAIN)
     # A metric without a value has the reason in its details.
     wanted = record["protocol"].get("fields", {}).get("metrics", {})
     missing = [key for key in wanted if key not in record["metrics"] and key not in record.get("details", {})]
     if missing or not (wanted or record["metrics"]):
-        raise UserError(f"{path}: metrics.{''.join(missing[:1]) or '*'}: was not measured; measure this trial again")
+        raise UserError(
+            f"{path}: metrics.{''.join(missing[:1]) or '*'}", "was not measured", "measure this trial again"
+        )
     return record
 
 
@@ -183,15 +185,15 @@ def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -
     if runs is not None and not runs:
         return []
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of measurements; measure first (sida-eval measure)")
+        raise UserError(folder, "no such folder of measurements", "measure first (sida-eval measure)")
     present = {path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("trial-*.json"))}
     if runs is None:
         runs = sorted(present)
     for run in runs:
         if run not in present:
-            raise UserError(f"{folder / run}: no measurements of run '{run}'{suggestion(run, present)}")
+            raise UserError(folder / run, f"no measurements of run '{run}'{suggestion(run, present)}")
     if not runs:
-        raise UserError(f"{folder}: holds no measurements; measure first (sida-eval measure)")
+        raise UserError(folder, "holds no measurements", "measure first (sida-eval measure)")
     return [record for run in runs for record in _read_run(folder / run)]
 
 
@@ -203,10 +205,10 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
             record = read_measurement(path)
         except DamagedError as error:
             aside = _set_aside(path)
-            raise UserError(f"{error}{aside}") from None
+            raise UserError("", f"{error}{aside}") from None
         if record["run"] != folder.name or path.name != trial_path(folder, record["trial"]).name:
             raise UserError(
-                f"{path}: holds trial {record['trial']} of run '{record['run']}'; was it copied? measure it again"
+                path, f"holds trial {record['trial']} of run '{record['run']}'", "was it copied? measure it again"
             )
         _check_same(records[0] if records else record, record, path)
         records.append(record)
@@ -242,8 +244,9 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
         changed.append("; ".join(fields) or "spec_sha256")
     if changed:
         raise UserError(
-            f"{path}: differs from trial {first['trial']} of the same run in {', '.join(changed)}; "
-            "delete the older trials and measure again"
+            path,
+            f"differs from trial {first['trial']} of the same run in {', '.join(changed)}",
+            "delete the older trials and measure again",
         )
 
 
@@ -311,7 +314,7 @@ def write_csv(
     rows, origins = long_rows(records), {record["run"]: "" for record in records}
     for row in others:
         if origins.setdefault(row["run"], row["origin"]) != row["origin"]:
-            raise UserError(f"{path}: two origins have a run '{row['run']}'; rename one ('{row['origin']}')")
+            raise UserError(path, f"two origins have a run '{row['run']}'", f"rename one ('{row['origin']}')")
     columns = (*MEASUREMENT_COLUMNS, "origin") if others else MEASUREMENT_COLUMNS
     write_text(path, csv_text(columns, [*rows, *others]))
     return len(rows) + len(others)
@@ -331,9 +334,9 @@ def read_score(path: str | os.PathLike[str]) -> Measurements:
     except (KeyError, TypeError, ValueError, AttributeError):
         rows, fault = [], None
     if fault:
-        raise UserError(f"{path}: {fault}; score the images again")
+        raise UserError(path, fault, "score the images again")
     if not rows:
-        raise UserError(f"{path}: is no result of sida-eval score; give its --out, or a measurements.csv")
+        raise UserError(path, "is no result of sida-eval score", "give its --out, or a measurements.csv")
     return measurements_of(text, str(path))
 
 

@@ -153,16 +153,16 @@ def load_published(folder: str | Path | None = None) -> dict[str, Published]:
     folder = Path(folder or PUBLISHED)
     files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
     if not files:
-        raise UserError(f"{folder}: no published numbers (*.csv) there")
+        raise UserError(folder, "no published numbers (*.csv) there")
     numbers: dict[str, Published] = {}
     for path in files:
         for line, record in read_csv(path)[1]:
             try:
                 number = _published(record)
             except KeyError as error:
-                raise UserError(f"{path}:{line}: column {error} is missing") from None
+                raise UserError(f"{path}:{line}", f"column {error} is missing") from None
             if number.id in numbers:
-                raise UserError(f"{path}:{line}: id '{number.id}' occurs twice; ids must be unique")
+                raise UserError(f"{path}:{line}", f"id '{number.id}' occurs twice", "ids must be unique")
             numbers[number.id] = number
     return numbers
 
@@ -174,7 +174,7 @@ def published_number(numbers: Mapping[str, Published], key: str, where: str) -> 
         UserError: Unknown id; ``where`` names file and key in the message.
     """
     if key not in numbers:
-        raise UserError(f"{where}: no published number '{key}' in results/published{suggestion(key, numbers)}")
+        raise UserError(where, f"no published number '{key}' in results/published{suggestion(key, numbers)}")
     return numbers[key]
 
 
@@ -353,5 +353,5 @@ def bibliography(keys: Iterable[str]) -> str:
     """
     wanted = set(keys)
     if unknown := sorted(wanted - references().keys()):
-        raise UserError(f"results/published/references.bib: has no entry '{unknown[0]}'")
+        raise UserError("results/published/references.bib", f"has no entry '{unknown[0]}'")
     return "\n\n".join(entry.bibtex for key, entry in references().items() if key in wanted) + "\n"

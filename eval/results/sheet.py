@@ -105,30 +105,30 @@ def read_runs(path: str | Path) -> list[Run]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such sample sheet; set 'runs' to a .tsv file")
+        raise UserError(path, "no such sample sheet", "set 'runs' to a .tsv file")
     if path.suffix == ".json":
         rows = load_spec(str(path)).get("runs", [])
         if not isinstance(rows, list):
-            raise UserError(f"{path}: runs: must be a list of rows; let the workflow write the spec again")
+            raise UserError(path, "runs: must be a list of rows", "let the workflow write the spec again")
         return [from_mapping(Run, row, f"{path}: runs[{index}]") for index, row in enumerate(rows)]
     lines = list(_lines(path))
     if not lines:
-        raise UserError(f"{path}: the sample sheet is empty; it needs a header line and one row per generator")
+        raise UserError(path, "the sample sheet is empty", "it needs a header line and one row per generator")
     where, header = lines[0]
     double = next((key for number, key in enumerate(header) if key in header[:number]), None)
     if double is not None:
-        raise UserError(f"{where}: two columns are called '{double}'; remove or rename one")
+        raise UserError(where, f"two columns are called '{double}'", "remove or rename one")
     runs: dict[str, Run] = {}
     for where, cells in lines[1:]:
         if len(cells) > len(header):
-            raise UserError(f"{where}: {len(cells)} cells but {len(header)} columns; separate cells by single tabs")
+            raise UserError(where, f"{len(cells)} cells but {len(header)} columns", "separate cells by single tabs")
         cells_by_column = {key: cell for key, cell in zip(header, cells) if cell}
         run = from_texts(Run, cells_by_column, f"{where}:")
         # Runs are names of folders, and some file systems ignore case.
         other = runs.setdefault(run.run.lower(), run)
         if other is not run:
             also = "" if other.run == run.run else f", but for its case, as '{other.run}'"
-            raise UserError(f"{where}: run '{run.run}' appears twice{also}; give each row its own id")
+            raise UserError(where, f"run '{run.run}' appears twice{also}", "give each row its own id")
     return list(runs.values())
 
 
@@ -144,7 +144,7 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
             cells = next(csv.reader([line], delimiter="\t", strict=True))
         except csv.Error as error:
             fault = "a quotation mark is not closed" if "unexpected end" in str(error) else str(error)
-            raise UserError(f"{where}: {fault}; fix or shorten the cell") from None
+            raise UserError(where, fault, "fix or shorten the cell") from None
         check_cells(cells, where)
         yield where, [cell.strip() for cell in cells]
 
@@ -158,9 +158,9 @@ def check_cells(cells: Iterable[str], where: str) -> None:
     for cell in cells:
         hidden = next((character for character in cell if _hidden(character)), None)
         if hidden is not None:
-            raise UserError(f"{where}: a cell holds a character without a picture (U+{ord(hidden):04X}); remove it")
+            raise UserError(where, f"a cell holds a character without a picture (U+{ord(hidden):04X})", "remove it")
         if FORMULA.match(cell):
-            raise UserError(f"{where}: a spreadsheet would run '{cell[:40]}' as a formula; begin it with a letter")
+            raise UserError(where, f"a spreadsheet would run '{cell[:40]}' as a formula", "begin it with a letter")
 
 
 def _hidden(character: str) -> bool:
@@ -209,15 +209,13 @@ def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False)
         UserError: Missing file, not a mapping, or files that extend each other.
     """
     if path in seen:
-        raise UserError(f"{path}: extends: goes in a circle; remove one of them")
+        raise UserError(path, "extends: goes in a circle", "remove one of them")
     mapping = load_yaml(path)
     base = mapping.pop("extends", None)
     if base is None:
         return mapping
     if not isinstance(base, str) or (beside and Path(base).name != base):
-        raise UserError(
-            f"{path}: extends: must be the name of a file beside this one{'' if beside else ' or in config'}"
-        )
+        raise UserError(path, f"extends: must be the name of a file beside this one{'' if beside else ' or in config'}")
     neighbour = path.parent / base
     if path.parent.name in ("tables", "figures", "protocols") and (neighbour == path or not neighbour.is_file()):
         neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
@@ -240,15 +238,15 @@ def listed_entries(path: str | Path, kind: str, keys: str) -> Iterator[tuple[str
     """
     listed = load_yaml(path).get(f"{kind}s")
     if not isinstance(listed, list):
-        raise UserError(f"{path}: key '{kind}s' must be a list of {kind}s")
+        raise UserError(path, f"key '{kind}s' must be a list of {kind}s")
     before: list[Any] = []
     for number, entry in enumerate(listed):
         where = f"{path}: {kind}s[{number}]"
         if not isinstance(entry, dict):
-            raise UserError(f"{where}: must be a mapping with {keys}")
+            raise UserError(where, f"must be a mapping with {keys}")
         where += f" ({entry.get('id')})"
         if "id" in entry and entry["id"] in before:
-            raise UserError(f"{where}.id: occurs twice; give each {kind} its own id")
+            raise UserError(f"{where}.id", "occurs twice", f"give each {kind} its own id")
         before.append(entry.get("id"))
         yield where, entry
 
@@ -260,11 +258,11 @@ def parse_condition(column: str, text: str) -> float | int | str:
         UserError: An unknown column, or no number for a numeric column.
     """
     if column not in SELECTABLE:
-        raise UserError(f"the sample sheet has no column '{column}'{suggestion(column, SELECTABLE)}")
+        raise UserError("", f"the sample sheet has no column '{column}'{suggestion(column, SELECTABLE)}")
     try:
         return float(text) if column == "alpha" else int(text) if column == "seed" else text
     except ValueError:
-        raise UserError(f"{column} must be a number, got '{text}'") from None
+        raise UserError("", f"{column} must be a number, got '{text}'") from None
 
 
 def with_other_seeds(runs: Mapping[str, Run], name: str) -> list[str]:

@@ -48,11 +48,11 @@ def read_stored(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / STORED
     if not path.is_file():
-        raise UserError(f"{path}: is missing; name a folder of stored results, such as studies/demo/stored")
+        raise UserError(path, "is missing", "name a folder of stored results, such as studies/demo/stored")
     facts = read_hashed_json(path, "take it from the repository again, or store the results again")
     if facts.get("format") != STORED_FORMAT:
         raise UserError(
-            f"{path}: format must be '{STORED_FORMAT}', is {facts.get('format')!r}; store the results again"
+            path, f"format must be '{STORED_FORMAT}', is {facts.get('format')!r}", "store the results again"
         )
     return facts
 
@@ -148,7 +148,7 @@ def taken(folder: str | Path, *runs: str) -> list[dict[str, str]]:
     origin = f"{FROM_STORED}{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}"
     rows = [row | {"origin": origin} for row in stored_rows(folder) if row["run"] in runs]
     if missing := set(runs) - {row["run"] for row in rows}:
-        raise UserError(f"{measurements_file(folder)}: run '{min(missing)}' is not stored; measure it")
+        raise UserError(measurements_file(folder), f"run '{min(missing)}' is not stored", "measure it")
     return rows
 
 
@@ -163,7 +163,7 @@ def _measured(results: Path) -> list[dict[str, str]]:
             for row in long_rows(collect(results / "measurements"))
         ]
     if not found:
-        raise UserError(f"{results}: holds no measurements; measure first")
+        raise UserError(results, "holds no measurements", "measure first")
     latest: dict[str, str] = {}
     for row in found:
         latest[row["run"]] = max(row["date"], latest.get(row["run"], ""))

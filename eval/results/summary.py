@@ -120,8 +120,10 @@ def require_comparable(rows: Iterable[Measurement], where: str) -> None:
     if found := identity_mismatch(rows):
         first, second, why = found
         raise UserError(
-            f"{where}: runs '{first.run}' and '{second.run}' were both measured under protocol '{first.protocol}' but "
-            f"are not comparable ({why}); measure one of them again with the other's files"
+            where,
+            f"runs '{first.run}' and '{second.run}' were both measured under protocol '{first.protocol}' but "
+            f"are not comparable ({why})",
+            "measure one of them again with the other's files",
         )
 
 
@@ -148,19 +150,21 @@ class Measurements:
             trials = self._values.setdefault((row.run, row.metric), {})
             if row.trial in trials:
                 raise UserError(
-                    f"{source}: run '{row.run}', trial {row.trial}, metric '{row.metric}' occurs twice; "
-                    "collect the measurements again"
+                    source,
+                    f"run '{row.run}', trial {row.trial}, metric '{row.metric}' occurs twice",
+                    "collect the measurements again",
                 )
             trials[row.trial] = row
         for (run, metric), trials in self._values.items():
             missing = sorted(set(range(min(max(trials), len(trials)) + 1)) - set(trials))
             if missing:
                 raise UserError(
-                    f"{source}: run '{run}', metric '{metric}': trial {missing[0]} is missing; measure it and "
-                    "collect the measurements again"
+                    source,
+                    f"run '{run}', metric '{metric}': trial {missing[0]} is missing",
+                    "measure it and collect the measurements again",
                 )
             if fault := _contradiction([trials[trial] for trial in sorted(trials)]):
-                raise UserError(f"{source}: run '{run}', metric '{metric}': {fault}; measure it again")
+                raise UserError(source, f"run '{run}', metric '{metric}': {fault}", "measure it again")
 
     @property
     def runs(self) -> list[str]:
@@ -213,17 +217,19 @@ class Measurements:
         """
         place = f"{where}: " if where else ""
         if run not in self._runs:
-            raise UserError(f"{place}run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
+            raise UserError("", f"{place}run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
         if not self.has(run, metric):
             known = {row.metric for row in self.of_run(run)}
             raise UserError(
+                "",
                 f"{place}metric '{metric}' was not measured for run '{run}' in {self.source}"
-                f"{suggestion(metric, known)}; add it to the protocol or remove it here"
+                f"{suggestion(metric, known)}",
+                "add it to the protocol or remove it here",
             )
         gaps = sorted(set(self.trials(run)) - set(self.trials(run, metric)))
         if gaps:
             raise UserError(
-                f"{place}run '{run}': trial {gaps[0]} has no metric '{metric}' in {self.source}; measure it again"
+                f"{place}run '{run}'", f"trial {gaps[0]} has no metric '{metric}' in {self.source}", "measure it again"
             )
         return Estimate.of([line.value for line in self.lines(run, metric)])
 
@@ -270,7 +276,7 @@ def load_measurements(path: str | Path) -> Measurements:
     """
     path = measurements_file(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such measurements; run `sida-eval measure` or the workflow first")
+        raise UserError(path, "no such measurements", "run `sida-eval measure` or the workflow first")
     return measurements_of(read_text(path, newline=""), str(path))
 
 
@@ -285,7 +291,7 @@ def _parsed(text: str, path: str) -> tuple[Measurement, ...]:
     columns, lines = parse_csv(text, path)
     absent = [name for name in MEASUREMENT_COLUMNS if name not in {*columns, *_OPTIONAL}]
     if absent:
-        raise UserError(f"{path}: column '{absent[0]}' is missing; collect the measurements again")
+        raise UserError(path, f"column '{absent[0]}' is missing", "collect the measurements again")
     return tuple(_measurement(record, f"{path}:{line}") for line, record in lines)
 
 
@@ -293,23 +299,24 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
     cells = {name: record.get(name, "" if name in _OPTIONAL else None) for name in MEASUREMENT_COLUMNS}
     cut = [name for name, text in cells.items() if text is None]
     if cut:
-        raise UserError(f"{where}: column '{cut[0]}' is missing in this line; the file was cut off, collect it again")
+        raise UserError(where, f"column '{cut[0]}' is missing in this line", "the file was cut off, collect it again")
     text = {name: str(value).strip() for name, value in cells.items()}
     value = _number(text["value"], f"{where}: value")
     if not math.isfinite(value):
         raise UserError(
-            f"{where}: metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}; "
-            "look at the run's log and measure it again"
+            where,
+            f"metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}",
+            "look at the run's log and measure it again",
         )
 
     for name in ("reference_sha256", "extractor_sha256"):
         if not re.fullmatch("[0-9a-f]*", text[name]):
-            raise UserError(f"{where}: {name}: must be a digest in hexadecimal digits, got '{text[name]}'")
+            raise UserError(f"{where}: {name}", f"must be a digest in hexadecimal digits, got '{text[name]}'")
 
     def whole(name: str) -> int:
         number = _number(text[name], f"{where}: {name}")
         if not math.isfinite(number) or number != int(number) or number < 0:
-            raise UserError(f"{where}: {name}: must be a non-negative integer, got '{text[name]}'")
+            raise UserError(f"{where}: {name}", f"must be a non-negative integer, got '{text[name]}'")
         return int(number)
 
     def optional(name: str) -> int | None:
@@ -335,4 +342,4 @@ def _number(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{where}: must be a number, got '{text}'") from None
+        raise UserError(where, f"must be a number, got '{text}'") from None

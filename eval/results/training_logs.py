@@ -74,26 +74,28 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such training log; train the run with an 'evaluation' in its recipe")
+        raise UserError(path, "no such training log", "train the run with an 'evaluation' in its recipe")
     points = []
     for number, record in enumerate(read_log(path), start=1):
         if metric not in record or "nimg" not in record:
             known = ", ".join(sorted(record))
-            raise UserError(f"{path}:{number}: no '{metric}' in this evaluation (it has {known}); change the layout")
+            raise UserError(
+                f"{path}:{number}", f"no '{metric}' in this evaluation (it has {known})", "change the layout"
+            )
         # JSON has no NaN; the log has null.
         where = f"{path}:{number}: {metric}"
         value = math.nan if record[metric] is None else _number(record[metric], where)
         if math.isnan(value) and not finite:
             value = math.inf
         if math.isnan(value):
-            raise UserError(f"{path}:{number}: {metric} is NaN; look at the run's train.jsonl")
+            raise UserError(f"{path}:{number}", f"{metric} is NaN", "look at the run's train.jsonl")
         trials, std = record.get(f"{metric}_trials") or [value], record.get(f"{metric}_std")
         if not isinstance(trials, list):
-            raise UserError(f"{where}_trials: must be a list of numbers; train the run again")
+            raise UserError(f"{where}_trials", "must be a list of numbers", "train the run again")
         std = _number(std, f"{where}_std") if std is not None and len(trials) > 1 else None
         points.append(Point(int(record["nimg"]), value, std, len(trials), record.get("num_samples")))
     if not points:
-        raise UserError(f"{path}: holds no evaluation yet; let the run reach its first one")
+        raise UserError(path, "holds no evaluation yet", "let the run reach its first one")
     return tuple(sorted({point.nimg: point for point in points}.values(), key=lambda point: point.nimg))
 
 
@@ -109,12 +111,12 @@ def read_ticks(path: str | Path, quantity: str) -> tuple[Point, ...]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such training log; train the run first")
+        raise UserError(path, "no such training log", "train the run first")
     found = [(int(record["nimg"]), _quantity(record, quantity)) for record in read_log(path)]
     where = f"{path}: {quantity}"
     points = {nimg: Point(nimg, _number(value, where)) for nimg, value in found if value is not None}
     if not points:
-        raise UserError(f"{path}: no record has a '{quantity}'; choose another quantity, or train the run again")
+        raise UserError(path, f"no record has a '{quantity}'", "choose another quantity, or train the run again")
     return tuple(points[nimg] for nimg in sorted(points))
 
 
@@ -155,13 +157,13 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 known = key != "nimg" and record[key] is None
                 value = 0.0 if known else _number(record.get(key), f"{path}:{number}: {key}")
                 if not 0 <= value < 1e18:
-                    raise UserError(f"{path}:{number}: {key}: cannot be {value:g}; train the run again")
+                    raise UserError(f"{path}:{number}: {key}", f"cannot be {value:g}", "train the run again")
     return records
 
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UserError(f"{where}: must be a number; train the run again")
+        raise UserError(where, "must be a number", "train the run again")
     try:
         return float(value)
     except OverflowError:
@@ -186,20 +188,20 @@ def read_author_log(path: str | Path, metric: str | None = None) -> tuple[Point,
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such metric log")
+        raise UserError(path, "no such metric log")
     values: dict[int, list[float]] = {}
     for number, record in enumerate(read_jsonl(path), start=1):
         results = record.get("results")
         snapshot = _SNAPSHOT.search(str(record.get("snapshot_pkl", "")))
         if not isinstance(results, dict) or snapshot is None:
             raise UserError(
-                f"{path}:{number}: not a line of an official metric log (needs 'results' and 'snapshot_pkl')"
+                f"{path}:{number}", "not a line of an official metric log (needs 'results' and 'snapshot_pkl')"
             )
         if metric is None and len(results) != 1:
-            raise UserError(f"{path}:{number}: holds {', '.join(results)}; name the metric to read")
+            raise UserError(f"{path}:{number}", f"holds {', '.join(results)}", "name the metric to read")
         name = metric or next(iter(results))
         if name not in results:
-            raise UserError(f"{path}:{number}: no metric '{name}' (it has {', '.join(results)})")
+            raise UserError(f"{path}:{number}", f"no metric '{name}' (it has {', '.join(results)})")
         values.setdefault(int(snapshot.group(1)) * 1000, []).append(_number(results[name], f"{path}:{number}: {name}"))
     return tuple(_mean_point(nimg, numbers) for nimg, numbers in sorted(values.items()))
 
@@ -225,7 +227,7 @@ def pool(curves: list[Curve], label: str) -> Curve:
     rates = [curve.rate for curve in curves if curve.rate is not None]
     rate = sum(rates) / len(rates) if rates else None
     if not points:
-        raise UserError(f"runs {', '.join(names)} share no evaluation point; use the same evaluation.every_kimg")
+        raise UserError("", f"runs {', '.join(names)} share no evaluation point", "use the same evaluation.every_kimg")
     return replace(curves[0], label=label, points=tuple(points), over="seeds", runs=names, kept=None, rate=rate)
 
 

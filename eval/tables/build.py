@@ -71,7 +71,7 @@ def with_effects(
     """
     wanted = [(number, column) for number, column in enumerate(layout.columns) if column.effect]
     if wanted and mode != "measured":
-        raise UserError(f"{layout.source}: columns[{wanted[0][0]}].effect: needs mode measured, this is mode {mode}")
+        raise UserError(f"{layout.source}: columns[{wanted[0][0]}].effect", f"needs mode measured, this is mode {mode}")
     result = []
     for line in lines:
         sources = dict(line.sources)
@@ -104,14 +104,15 @@ def _with_effect(
     assert against.identity is not None
     if reason := comparable(source.identity, against.identity):
         raise UserError(
-            f"{where}: '{line.label}' and '{other.label}' are not comparable: {reason}; give the row against: '{NONE}'"
+            where, f"'{line.label}' and '{other.label}' are not comparable: {reason}", f"give the row against: '{NONE}'"
         )
     try:
         effect = difference(_blocks(source, measurements, runs), _blocks(against, measurements, runs))
     except UserError as error:
         raise UserError(
-            f"{where}: '{line.label}' against '{other.label}': {error}; pool more seeds, or give the row against: "
-            f"'{NONE}'"
+            where,
+            f"'{line.label}' against '{other.label}': {error}",
+            f"pool more seeds, or give the row against: '{NONE}'",
         ) from None
     return dataclasses.replace(source, effect=effect, against=other.label)
 
@@ -124,7 +125,7 @@ def _row(name: str, column: ColumnSpec, line: TableLine, lines: list[TableLine],
     if len(found) != 1:
         known = [one.sources[column.id].run or "" for one in lines] + [one.label for one in lines]
         what = "several rows are" if found else "no row of this table is"
-        raise UserError(f"{where}.against: {what} '{name}'{suggestion(name, known)}; name a row by its run")
+        raise UserError(f"{where}.against", f"{what} '{name}'{suggestion(name, known)}", "name a row by its run")
     return found[0]
 
 

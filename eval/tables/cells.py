@@ -146,7 +146,7 @@ def read_tunings(path: Path) -> dict[str, dict[str, str]]:
     columns, records = read_csv(path)
     for key in ("method", "teacher", "kimg", "trial", "diverged", "seconds"):
         if key not in columns:
-            raise UserError(f"{path}: column '{key}' is missing; write the file by `sida tune`")
+            raise UserError(path, f"column '{key}' is missing", "write the file by `sida tune`")
     metric = columns[columns.index("trial") + 1]
     for _, record in records:
         found.setdefault(f"{record['method']}-{record['teacher']}", []).append(record)
@@ -206,8 +206,9 @@ def _source(
     for name, estimate in zip(names, estimates):
         if layout.trials is not None and estimate.trials != layout.trials:
             raise UserError(
-                f"{where}: run '{name}' has {estimate.trials} trials of '{metric}', but the layout's trials is "
-                f"{layout.trials}; measure the missing ones"
+                where,
+                f"run '{name}' has {estimate.trials} trials of '{metric}', but the layout's trials is {layout.trials}",
+                "measure the missing ones",
             )
     pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
     compared: Agreement | str | None = None
@@ -217,7 +218,7 @@ def _source(
     identity = measurements.identity(names[0], metric)
     for name in names[1:]:
         if reason := comparable(identity, measurements.identity(name, metric)):
-            raise UserError(f"{where}: pools '{names[0]}' and '{name}', which are not comparable: {metric}: {reason}")
+            raise UserError(where, f"pools '{names[0]}' and '{name}', which are not comparable: {metric}: {reason}")
     return CellSource(metric, printed, run, pooled, empty, pool, compared=compared, identity=identity)
 
 
@@ -248,8 +249,10 @@ def require_in_column(identity: Identity, known: Sequence[Identity], where: str)
     if reasons and None not in reasons:
         protocols = " or ".join(dict.fromkeys(f"'{other.protocol}'" for other in named))
         raise UserError(
-            f"{where}: measured under {identity}, which is not comparable with the column's numbers "
-            f"({min(map(str, reasons), key=len)}); score the images under protocol {protocols}"
+            where,
+            f"measured under {identity}, which is not comparable with the column's numbers "
+            f"({min(map(str, reasons), key=len)})",
+            f"score the images under protocol {protocols}",
         )
 
 
@@ -260,7 +263,7 @@ def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) 
     for name, value in layout.vars.items():
         run = run.replace("{" + name + "}", str(value))
     if "{" in run:
-        raise UserError(f"{where}: '{run}' has a name in braces that is neither 'column' nor a key of vars; set it")
+        raise UserError(where, f"'{run}' has a name in braces that is neither 'column' nor a key of vars", "set it")
     return run
 
 
@@ -276,14 +279,15 @@ def _check(
 ) -> None:
     """Refuses rows that are not in the sheet, and metrics that were measured for no row; names the layout's key."""
     if not names and where.endswith(".where"):
-        raise UserError(f"{where}: no run of the sample sheet matches {dict(spec.where or {})}; change the condition")
+        raise UserError(where, f"no run of the sample sheet matches {dict(spec.where or {})}", "change the condition")
     for run in names:
         if run not in runs:
-            raise UserError(f"{where}: unknown run '{run}': the sample sheet does not list it{suggestion(run, runs)}")
+            raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{suggestion(run, runs)}")
     if measurements.rows and metric not in measurements.metrics:
         raise UserError(
-            f"{layout.source}: columns[{number}].metric: '{metric}' was not measured in {measurements.source}"
-            f"{suggestion(metric, measurements.metrics)}; add it to the protocol or remove the column"
+            f"{layout.source}: columns[{number}].metric",
+            f"'{metric}' was not measured in {measurements.source}{suggestion(metric, measurements.metrics)}",
+            "add it to the protocol or remove the column",
         )
 
 

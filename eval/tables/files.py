@@ -49,7 +49,7 @@ def load_table_layout(path: str | Path) -> TableLayout | HyperLayout:
     mapping = read_extended(Path(path))
     kind = mapping.pop("kind", "results")
     if kind not in TABLE_KINDS:
-        raise UserError(f"{path}: kind: must be one of {', '.join(TABLE_KINDS)}, got {kind!r}")
+        raise UserError(path, f"kind: must be one of {', '.join(TABLE_KINDS)}, got {kind!r}")
     return from_mapping(TABLE_KINDS[kind], mapping | {"source": str(path)}, str(path))
 
 
@@ -90,7 +90,7 @@ def make_table(
     rows = dataclasses.replace(rows, scope={**rows.scope, **(scope or {})})
     mode = mode or rows.mode or "measured"
     if mode == "measured" and measurements is None and not scores:
-        raise UserError("mode measured needs --measurements or --add; or use --mode paper")
+        raise UserError("", "mode measured needs --measurements or --add", "or use --mode paper")
     measured = Measurements([], str(measurements or "no measurements"))
     if measurements is not None and mode != "paper":
         measured = load_measurements(measurements)
@@ -101,7 +101,7 @@ def make_table(
         rows = dataclasses.replace(rows, columns=tuple(shown))
     sheet = {run.run: run for run in read_runs(runs)} if runs is not None else {}
     if scores and mode == "paper":
-        raise UserError("--add: mode paper prints published numbers alone; take --mode audit or measured")
+        raise UserError("--add", "mode paper prints published numbers alone", "take --mode audit or measured")
     rows, measured, every = with_scores(rows, measured, None if alone else sheet, scores)
     return build_table(rows, measured, every, numbers, mode, [name for name in every if name not in sheet])
 
@@ -114,7 +114,7 @@ def table_paths(out: str | Path) -> list[Path]:
     """
     out = Path(out)
     if out.suffix not in RENDERERS:
-        raise UserError(f"--out {out}: must end in {', '.join(RENDERERS)}")
+        raise UserError(f"--out {out}", f"must end in {', '.join(RENDERERS)}")
     return [out.with_suffix(suffix) for suffix in RENDERERS]
 
 
@@ -144,9 +144,9 @@ def load_table(path: str | Path) -> Table:
     """
     record = read_hashed_json(path, "build the table again")
     if record.pop("format", None) != _FORMAT:
-        raise UserError(f"{path}: holds no table (format {_FORMAT}); build it again")
+        raise UserError(path, f"holds no table (format {_FORMAT})", "build it again")
     table = from_mapping(Table, record, f"{path}:")
     for number, row in enumerate(table.rows):
         if sum(cell.columns for cell in row.cells) != len(table.columns):
-            raise UserError(f"{path}: rows[{number}]: has not one cell for each column; build the table again")
+            raise UserError(f"{path}: rows[{number}]", "has not one cell for each column", "build the table again")
     return table

@@ -16,7 +16,7 @@ from eval.results.sheet import Needs, Run
 from eval.results.training_logs import read_log
 from eval.tables.build import RECORD_FIELDS
 from eval.tables.model import Cell, Column, Row, Table
-from sida.errors import suggestion
+from sida.errors import SettingError, suggestion
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ class HyperRow:
     def __post_init__(self) -> None:
         titles = [method.title for method in METHODS.values()]
         if self.group and self.group not in titles:
-            raise ValueError(f"group: no method has the title '{self.group}'{suggestion(self.group, titles)}")
+            raise SettingError("group", f"no method has the title '{self.group}'{suggestion(self.group, titles)}")
         for name in self.setting:
             if name not in PRINTED_SETTINGS:
-                raise ValueError(f"setting: unknown setting '{name}'{suggestion(name, PRINTED_SETTINGS)}")
+                raise SettingError("setting", f"unknown setting '{name}'{suggestion(name, PRINTED_SETTINGS)}")
         if self.log is not None and self.log not in LOGS:
-            raise ValueError(f"log: unknown quantity '{self.log}'{suggestion(self.log, LOGS)}")
+            raise SettingError("log", f"unknown quantity '{self.log}'{suggestion(self.log, LOGS)}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class HyperLayout:
     def __post_init__(self) -> None:
         for key in ("columns", "rows"):
             if not getattr(self, key):
-                raise ValueError(f"{key}: must not be empty")
+                raise SettingError(key, "must not be empty")
 
     @property
     def runs(self) -> list[str]:

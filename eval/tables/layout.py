@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from eval.results.sheet import SELECTABLE, Needs, Run, matching, read_extended, with_other_seeds
 from sida.config.settings import Range, from_mapping
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]
@@ -69,12 +69,12 @@ class ColumnSpec:
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
-            raise ValueError("field: name either a field or a metric, not both")
+            raise SettingError("field", "name either a field or a metric, not both")
         known = TEXT_FIELDS + TRIAL_FIELDS
         if self.field is not None and self.field not in known:
-            raise ValueError(f"field: unknown field '{self.field}'{suggestion(self.field, known)}")
+            raise SettingError("field", f"unknown field '{self.field}'{suggestion(self.field, known)}")
         if self.effect is not None and (self.metric is None or self.direction is not None):
-            raise ValueError("effect: needs a metric and no direction; the sign says which of the two is lower")
+            raise SettingError("effect", "needs a metric and no direction", "the sign says which of the two is lower")
 
     def run_of(self, run: str) -> str:
         """Run whose measurement this column shows for a row's run."""
@@ -142,15 +142,15 @@ class RowSpec:
         for name in ("where", "each"):
             for key in getattr(self, name) or {}:
                 if key not in SELECTABLE:
-                    raise ValueError(f"{name}: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+                    raise SettingError(name, f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
         if self.published is not None and self.each is not None:
-            raise ValueError("published: cannot be combined with each; one published row belongs to one run")
+            raise SettingError("published", "cannot be combined with each", "one published row belongs to one run")
         if self.pool_seeds and self.pool:
-            raise ValueError("pool_seeds: cannot stand beside pool, which lists the runs; use one of them")
+            raise SettingError("pool_seeds", "cannot stand beside pool, which lists the runs", "use one of them")
         if (self.pool or self.pool_seeds) and (self.run is None or self.published is not None):
-            raise ValueError("pool: needs run, and cannot stand beside published: its ± is over training seeds")
+            raise SettingError("pool", "needs run, and cannot stand beside published: its ± is over training seeds")
         if len({self.run, *self.pool}) != 1 + len(self.pool):
-            raise ValueError("pool: names a run twice; list each further run once")
+            raise SettingError("pool", "names a run twice", "list each further run once")
 
 
 @dataclass(frozen=True)
@@ -212,17 +212,17 @@ class TableLayout:
 
     def __post_init__(self) -> None:
         if not self.columns:
-            raise ValueError("columns: must not be empty")
+            raise SettingError("columns", "must not be empty")
         if not self.trials_of and (needed := next((c.field for c in self.columns if c.field in TRIAL_FIELDS), None)):
-            raise ValueError(f"trials_of: needed by the column '{needed}'; name the file that `sida tune` wrote")
+            raise SettingError("trials_of", f"needed by the column '{needed}'", "name the file that `sida tune` wrote")
         known = [column.id for column in self.columns]
         double = next((name for name in known if known.count(name) > 1), None)
         if double is not None:
-            raise ValueError(f"columns: '{double}' occurs twice; give one of them another key")
+            raise SettingError("columns", f"'{double}' occurs twice", "give one of them another key")
         for number, row in enumerate(self.rows):
             for key in (*row.blank, *row.dash, *row.later):
                 if key not in known:
-                    raise ValueError(f"rows[{number}]: no column '{key}'{suggestion(key, known)}")
+                    raise SettingError(f"rows[{number}]", f"no column '{key}'{suggestion(key, known)}")
 
     def needs(self, runs: Mapping[str, Run]) -> Needs:
         """Rows of a sheet that the table shows."""
@@ -244,7 +244,7 @@ def load_layout(path: str | Path) -> TableLayout:
     """
     mapping = read_extended(Path(path))
     if mapping.pop("kind", "results") != "results":
-        raise UserError(f"{path}: kind: this layout is not one of results; build it with `sida-eval table`")
+        raise UserError(path, "kind: this layout is not one of results", "build it with `sida-eval table`")
     return from_mapping(TableLayout, mapping | {"source": str(path)}, str(path))
 
 
@@ -261,19 +261,23 @@ def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowS
     for number, row in enumerate(layout.rows):
         where = f"{layout.source}: rows[{number}]"
         if sum(key is not None for key in (row.run, row.where, row.each)) > 1:
-            raise UserError(f"{where}: use only one of run, where and each")
+            raise UserError(where, "use only one of run, where and each")
         if row.each is not None:
             found = matching(runs, {**layout.scope, **row.each})
             if not found and not row.optional:
                 raise UserError(
-                    f"{where}.each: no run of the sample sheet matches {dict(row.each)}; change it or make it optional"
+                    f"{where}.each",
+                    f"no run of the sample sheet matches {dict(row.each)}",
+                    "change it or make it optional",
                 )
             rows += [(f"{where}.each", dataclasses.replace(row, run=run.run, each=None)) for run in found]
         elif row.where is not None:
             found = matching(runs, {**layout.scope, **row.where})
             if len(found) > 1:
                 names = ", ".join(run.run for run in found)
-                raise UserError(f"{where}.where: matches {len(found)} runs ({names}); add a condition that picks one")
+                raise UserError(
+                    f"{where}.where", f"matches {len(found)} runs ({names})", "add a condition that picks one"
+                )
             rows.append((f"{where}.where", dataclasses.replace(row, run=found[0].run if found else None)))
         else:
             if row.pool_seeds and row.run and row.run in runs:

@@ -47,8 +47,9 @@ def row_columns(protocol: Protocol, table: str | None = None, score: Score | Non
         return (ColumnSpec("Model", field="label"), *own)
     if not shown & known or any(column.key or column.effect for column in columns):
         raise UserError(
-            f"--table {table}: has no columns for the metrics of protocol '{protocol.name}' "
-            f"({', '.join(sorted(known))}); name another layout"
+            f"--table {table}",
+            f"has no columns for the metrics of protocol '{protocol.name}' ({', '.join(sorted(known))})",
+            "name another layout",
         )
     lines = resolve(layout, Measurements([]), {}, load_published(), "audit")
     for column in columns:
@@ -75,7 +76,9 @@ def table_protocol(table: str) -> str:
     names = {number.protocol for number in printed if number.protocol}
     if len(names) != 1:
         several = f"several protocols ({', '.join(sorted(names))})" if names else "no protocol of this suite"
-        raise UserError(f"--like {table}: its numbers have {several}; name a --protocol, and the table with --table")
+        raise UserError(
+            f"--like {table}", f"its numbers have {several}", "name a --protocol, and the table with --table"
+        )
     return names.pop()
 
 
@@ -122,8 +125,9 @@ def _added_runs(measured: Measurements, path: str | Path) -> dict[str, Run]:
     record = read_hashed_json(Path(path)) if Path(path).suffix == ".json" else {}
     if record.get("against"):
         raise UserError(
-            f"{path}: compares {record.get('name')} with {record['against']} (score --against), which is no row of a "
-            "table; score the images under the table's protocol (--like)"
+            path,
+            f"compares {record.get('name')} with {record['against']} (score --against), which is no row of a table",
+            "score the images under the table's protocol (--like)",
         )
     family = str(record.get("measurements", [{}])[0].get("family") or "")
     found = {}
@@ -191,12 +195,13 @@ def with_scores(
         added = read_numbers(path)
         if wanted and not wanted.keys() & {row.metric for row in added.rows}:
             raise UserError(
-                f"{path}: none of the table's metrics ({', '.join(wanted)}), but {', '.join(added.metrics)}; score the "
-                "images under the protocol of the table"
+                path,
+                f"none of the table's metrics ({', '.join(wanted)}), but {', '.join(added.metrics)}",
+                "score the images under the protocol of the table",
             )
         for name, run in _added_runs(added, path).items():
             if name in runs or name in measured.runs:
-                raise UserError(f"{path}: a row is already called '{name}'; score the images under another --name")
+                raise UserError(path, f"a row is already called '{name}'", "score the images under another --name")
             runs[name] = dataclasses.replace(run, method="external")
         rows += added.rows
     # A layout may select external rows itself.

@@ -86,7 +86,7 @@ def read_records(cache: Path) -> dict[str, dict[str, Any]]:
             for v in value.values()
         ):
             return value
-    raise UserError(f"{path}: damaged; restore it, or delete it to record all hashes anew")
+    raise UserError(path, "damaged", "restore it, or delete it to record all hashes anew")
 
 
 def registered(asset: str) -> str:
@@ -123,8 +123,9 @@ def _locking(cache: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ReadOnlyCacheError(
-            f"{cache}: the cache cannot be locked ({error.strerror}); set SIDA_CACHE to a folder on a file system "
-            "with locks"
+            cache,
+            f"the cache cannot be locked ({error.strerror})",
+            "set SIDA_CACHE to a folder on a file system with locks",
         ) from None
 
 
@@ -135,5 +136,5 @@ def _lock_stream(cache: Path, name: str) -> BinaryIO:
         return open(path, "a+b")
     except OSError as error:
         raise ReadOnlyCacheError(
-            f"{cache}: the cache cannot be written ({error.strerror}); set SIDA_CACHE to another folder"
+            cache, f"the cache cannot be written ({error.strerror})", "set SIDA_CACHE to another folder"
         ) from None

@@ -225,7 +225,7 @@ class Transfer:
             return self.largest
         text = os.environ.get("SIDA_MAX_DOWNLOAD") or str(LARGEST)
         if not re.fullmatch(r"\d{1,9}", text):
-            raise UserError(f"SIDA_MAX_DOWNLOAD: '{text}' must be a whole number of gigabytes")
+            raise UserError("SIDA_MAX_DOWNLOAD", f"'{text}' must be a whole number of gigabytes")
         return int(text) * 10**9
 
 
@@ -257,8 +257,9 @@ def download(asset: Asset, part: PartialDownload, sha256: str, transfer: Transfe
             except HopelessError as error:
                 reasons.append(f"{_host(url)}: {error}")
     raise UserError(
-        f"asset '{asset.id}' could not be downloaded ({'; '.join(reasons)}); run the command again to continue, or put "
-        f"'{part.target}' into {part.path.parent} by hand"
+        "",
+        f"asset '{asset.id}' could not be downloaded ({'; '.join(reasons)})",
+        f"run the command again to continue, or put '{part.target}' into {part.path.parent} by hand",
     )
 
 
@@ -316,7 +317,7 @@ def _attempt(session: Session, asset: Asset, url: str, part: PartialDownload, kn
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         network = (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
         if not isinstance(error, network):
-            raise UserError(f"{part.path}: {error}; free some space or set SIDA_CACHE to another folder") from None
+            raise UserError(part.path, error, "free some space or set SIDA_CACHE to another folder") from None
         raise BrokenError(f"connection failed ({type(error).__name__})") from None
     size = part.size
     if total is not None and size < total:
@@ -354,7 +355,7 @@ def _accepted(
     free = shutil.disk_usage(part.path.parent).free
     if total is not None and total - start > free:
         raise UserError(
-            f"{part.path.parent}: {total - start:,} bytes are missing, {free:,} free; set SIDA_CACHE to another disk"
+            part.path.parent, f"{total - start:,} bytes are missing, {free:,} free", "set SIDA_CACHE to another disk"
         )
     return start, total
 
@@ -404,7 +405,7 @@ def _leave_room(stream: BinaryIO) -> None:
     free = shutil.disk_usage(folder).free
     if free < _ROOM:
         raise UserError(
-            f"{folder}: {free:,} bytes are free, and the file's length is unknown; set SIDA_CACHE to another folder"
+            folder, f"{free:,} bytes are free, and the file's length is unknown", "set SIDA_CACHE to another folder"
         )
 
 

@@ -96,7 +96,7 @@ def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> Non
         check_cached(asset, folder)
         return
     if not asset.urls or (hub_offline() if asset.hub else offline()):
-        raise UserError(by_hand(asset, target))
+        raise by_hand(asset, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = PartialDownload(target.with_name(target.name + ".part"))
     part.remove_others()
@@ -217,17 +217,18 @@ def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
     expected = asset.sha256 or known.get("sha256", "")
     size = target.stat().st_size
     if asset.size is not None and size != asset.size:
-        raise UserError(f"{target}: has {size:,} bytes, {asset.size:,} are registered; delete it and fetch it again")
+        raise UserError(target, f"has {size:,} bytes, {asset.size:,} are registered", "delete it and fetch it again")
     found = sha256_file(target)
     if expected and found != expected:
         source = "registered" if asset.sha256 else "one in assets.lock,"
         remedy = "" if asset.sha256 else f" (where the recorded one was wrong: sida assets forget {asset.id})"
         raise UserError(
-            f"{target}: its sha256 {found[:12]}… is not the {source} {expected[:12]}…; "
-            f"delete it and fetch it again{remedy}"
+            target,
+            f"its sha256 {found[:12]}… is not the {source} {expected[:12]}…",
+            f"delete it and fetch it again{remedy}",
         )
     if not expected and (other := wrong_content(target, asset.target)):
-        raise UserError(f"{target}: is {other}, not the file; delete it, and fetch the file or put it there")
+        raise UserError(target, f"is {other}, not the file", "delete it, and fetch the file or put it there")
     if record:
         _record(asset, cache, found, known.get("url", asset.url), known.get("date"))
     return found
@@ -244,15 +245,17 @@ def describe_asset(asset: Asset, cache: Path) -> dict[str, Any]:
     return {**facts, **{name: record[name] for name in ("sha256", "size", "url")}}
 
 
-def by_hand(asset: Asset, target: Path) -> str:
-    """Instructions for a file that the user must put into the cache, in one line."""
+def by_hand(asset: Asset, target: Path) -> UserError:
+    """The error for a file that the user must put into the cache, in one line."""
     facts = [f"{asset.size:,} bytes"] if asset.size else []
     facts += [f"sha256 {asset.sha256}"] if asset.sha256 else []
     size = f" ({', '.join(facts)})" if facts else ""
     why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"
     origin = asset.urls[0] if asset.urls else asset.source
     note = f" [{asset.note}]" if asset.note and not asset.urls else ""
-    return f"asset '{asset.id}' is missing and {why}: get it from {origin}{size} and put it at {target}{note}"
+    return UserError(
+        f"asset '{asset.id}'", f"is missing and {why}", f"get it from {origin}{size} and put it at {target}{note}"
+    )
 
 
 def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None = None) -> None:
@@ -275,7 +278,7 @@ def _stamp(path: Path) -> list[int]:
 def _slots() -> int:
     text = os.environ.get("SIDA_DOWNLOADS", "4")
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
-        raise UserError(f"SIDA_DOWNLOADS: '{text}' must be a whole number above 0")
+        raise UserError("SIDA_DOWNLOADS", f"'{text}' must be a whole number above 0")
     return int(text)
 
 
@@ -330,17 +333,17 @@ def fetch_many(
         for thread in threads:
             thread.join(_GRACE / len(threads))
     if len(faults) == 1:
-        raise UserError(faults[0])
+        raise faults[0]
     if faults:
-        for fault in sorted(faults):
+        for fault in sorted(map(str, faults)):
             say(fault)
-        raise UserError(f"{len(faults)} of {count} assets are missing (listed above)")
+        raise UserError("", f"{len(faults)} of {count} assets are missing (listed above)")
     return {asset_id: paths[asset_id] for asset_id in asset_ids}
 
 
 def _gather(
     ended: queue.SimpleQueue[tuple[str, Path | BaseException]], count: int
-) -> tuple[dict[str, Path], list[str]]:
+) -> tuple[dict[str, Path], list[UserError]]:
     """Collects paths and errors of ``count`` assets; raises every other exception."""
     paths, faults = {}, []
     for _ in range(count):
@@ -348,7 +351,7 @@ def _gather(
         if isinstance(result, Path):
             paths[asset_id] = result
         elif isinstance(result, UserError):
-            faults.append(str(result))
+            faults.append(result)
         else:
             raise result
     return paths, faults

@@ -56,9 +56,9 @@ def network_of(repository: str, revision: str) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise UserError(f"{where}: has no network file ({', '.join(NETWORK_ENDS)}); name another repository")
+        raise UserError(where, f"has no network file ({', '.join(NETWORK_ENDS)})", "name another repository")
     listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    raise UserError(f"{where}: has {len(names)} network files; name one, such as {where}/{names[0]} ({listed})")
+    raise UserError(where, f"has {len(names)} network files", f"name one, such as {where}/{names[0]} ({listed})")
 
 
 def _files(repository: str, revision: str, where: str) -> list[str]:
@@ -72,7 +72,7 @@ def _files(repository: str, revision: str, where: str) -> list[str]:
         return [file.rfilename for file in api.model_info(repository, revision=revision, timeout=10).siblings or []]
     except Exception as error:  # of several libraries
         if hub_offline():
-            raise UserError(f"{where}: offline, and the Hub's cache has no copy; name a file") from None
+            raise UserError(where, "offline, and the Hub's cache has no copy", "name a file") from None
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:200]
         remedy = "check the name; for a private one set HF_TOKEN or run `hf auth login`"
-        raise UserError(f"{where}: cannot be listed ({reason}); {remedy}") from None
+        raise UserError(where, f"cannot be listed ({reason})", remedy) from None

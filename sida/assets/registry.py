@@ -118,7 +118,7 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
     """
     path = Path(path) if path is not None else default_registry()
     if not path.is_file():
-        raise UserError(f"{path}: no such asset registry; run from the repository or set SIDA_ASSETS")
+        raise UserError(path, "no such asset registry", "run from the repository or set SIDA_ASSETS")
     return dict(_parsed(read_text(path), path))
 
 
@@ -128,18 +128,18 @@ def _parsed(text: str, path: Path) -> dict[str, Asset]:
     check_amount(text, str(path), "\n", MOST_LINES, "lines")
     rows = [line.split("\t") for line in text.split("\n")]
     if tuple(rows[0]) != ASSET_COLUMNS:
-        raise UserError(f"{path}:1: the columns must be {' '.join(ASSET_COLUMNS)} (separated by tabs)")
+        raise UserError(f"{path}:1", f"the columns must be {' '.join(ASSET_COLUMNS)} (separated by tabs)")
     assets: dict[str, Asset] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not any(row):
             continue
         if len(row) != len(ASSET_COLUMNS):
             raise UserError(
-                f"{path}:{number}: {len(row)} fields instead of {len(ASSET_COLUMNS)}; separate them by single tabs"
+                f"{path}:{number}", f"{len(row)} fields instead of {len(ASSET_COLUMNS)}", "separate them by single tabs"
             )
         asset = _asset(dict(zip(ASSET_COLUMNS, row)), f"{path}:{number}")
         if asset.id in assets:
-            raise UserError(f"{path}:{number}: id '{asset.id}' is used twice; ids must differ")
+            raise UserError(f"{path}:{number}", f"id '{asset.id}' is used twice", "ids must differ")
         assets[asset.id] = asset
     _check_targets(assets, path)
     return assets
@@ -162,7 +162,7 @@ def check_network(source: str) -> None:
     registry = load_registry()
     if path.suffix or "/" in source or source not in registry:
         hint = "" if path.suffix else suggestion(source, registry)[:200]
-        raise UserError(f"{source}: no such file, and no registered network has this id{hint or '; check the path'}")
+        raise UserError(source, f"no such file, and no registered network has this id{hint or '; check the path'}")
 
 
 def asset_at(address: str) -> Asset:
@@ -182,15 +182,15 @@ def asset_at(address: str) -> Asset:
     url, named = place, None
     if place.startswith("hf://"):
         if not hub or (not hub[3] and hub[1].endswith(NETWORK_ENDS)) or {".", ".."} & set(re.split("[/@]", place)):
-            raise UserError(f"'{address}': must be hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY@REVISION/FILE")
+            raise UserError(f"'{address}'", "must be hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY@REVISION/FILE")
         named = (hub[1], hub[2] or "main", hub[3] or "")
         url = f"{endpoint()}/{hub[1]}/resolve/{named[1]}/{named[2] or 'network'}"
     if fault := address_fault(url):
-        raise UserError(f"'{address}': {fault}")
+        raise UserError(f"'{address}'", fault)
     if "#" in address and not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise UserError(f"'{address}': sha256 must be 64 lower-case hexadecimal digits")
+        raise UserError(f"'{address}'", "sha256 must be 64 lower-case hexadecimal digits")
     if place.startswith("http://") and not sha256:
-        raise UserError(f"'{address}': nothing protects http://; use https://, or add #sha256=DIGITS")
+        raise UserError(f"'{address}'", "nothing protects http://", "use https://, or add #sha256=DIGITS")
     name = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(url.partition("?")[0]).name).lstrip(".")[-80:] or "file"
     target = f"addresses/{hashlib.sha256(url.encode()).hexdigest()[:16]}/{name}"
     return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url, hub=named)
@@ -221,29 +221,29 @@ def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
         return asset_at(asset_id)
     if asset_id not in registry:
         hint = suggestion(asset_id, registry)
-        raise UserError(f"there is no asset '{asset_id}'{hint if len(hint) < 200 else '; see sida assets list'}")
+        raise UserError("", f"there is no asset '{asset_id}'{hint if len(hint) < 200 else '; see sida assets list'}")
     return registry[asset_id]
 
 
 def _asset(row: dict[str, str], where: str) -> Asset:
     target = PurePosixPath(row["target"])
     if not row["id"] or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row["id"]):
-        raise UserError(f"{where}: id '{row['id']}' must be made of a-z, 0-9, '.', '_' and '-'")
+        raise UserError(where, f"id '{row['id']}' must be made of a-z, 0-9, '.', '_' and '-'")
     kind, _, network = row["kind"].partition(":")
     if (kind == "state-dict") != bool(network):
-        raise UserError(f"{where}: kind '{row['kind']}': state-dict:NAME names an architecture, other kinds have none")
+        raise UserError(where, f"kind '{row['kind']}': state-dict:NAME names an architecture, other kinds have none")
     if kind not in ASSET_KINDS:
-        raise UserError(f"{where}: kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
+        raise UserError(where, f"kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
     if not row["target"] or target.is_absolute() or ".." in target.parts:
-        raise UserError(f"{where}: target '{row['target']}' must be a relative path inside the cache")
+        raise UserError(where, f"target '{row['target']}' must be a relative path inside the cache")
     if row["size"] and not re.fullmatch("[1-9][0-9]{0,17}", row["size"]):
-        raise UserError(f"{where}: size '{row['size']}' must be a number of bytes or empty")
+        raise UserError(where, f"size '{row['size']}' must be a number of bytes or empty")
     if row["sha256"] and not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):
-        raise UserError(f"{where}: sha256 must be 64 lower-case hexadecimal digits or empty")
+        raise UserError(where, "sha256 must be 64 lower-case hexadecimal digits or empty")
     mirrors = tuple(row["mirrors"].split())
     for url in (*mirrors, *filter(None, [row["url"]])):
         if fault := address_fault(url):
-            raise UserError(f"{where}: '{url}' {fault}")
+            raise UserError(where, f"'{url}' {fault}")
     size = int(row["size"]) if row["size"] else None
     texts: dict[str, Any] = {name: row[name] for name in ("id", "url", "sha256", "target", "license", "source", "note")}
     return Asset(**texts, kind=kind, network=network, mirrors=mirrors, size=size)
@@ -255,7 +255,7 @@ def _check_targets(assets: dict[str, Asset], path: Path) -> None:
     for asset in assets.values():
         other = places.setdefault(asset.target, asset)
         if other.url != asset.url:
-            raise UserError(f"{path}: '{asset.id}' and '{other.id}' have the same target but different URLs")
+            raise UserError(path, f"'{asset.id}' and '{other.id}' have the same target but different URLs")
 
 
 def is_counted(name: Any) -> bool:

@@ -201,8 +201,9 @@ def check_reachable(
     why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
     ids = " ".join(asset.id for asset in missing)
     raise UserError(
-        f"missing in {folder}: {ids} ({why}); run `sida assets fetch {ids}` on a computer with "
-        "internet, and copy its cache here"
+        f"missing in {folder}",
+        f"{ids} ({why})",
+        f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here",
     )
 
 

@@ -31,10 +31,10 @@ def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int
         try:
             value = int(text)
         except ValueError:
-            raise UserError(f"{option}: must be an integer, got '{text}'") from None
+            raise UserError(option, f"must be an integer, got '{text}'") from None
         if not least <= value <= most:
             bound = f"at least {least}" if value < least else f"at most {most}"
-            raise UserError(f"{option}: must be {bound}, got {text}")
+            raise UserError(option, f"must be {bound}, got {text}")
         return value
 
     return read
@@ -47,10 +47,10 @@ def number(option: str, least: float = -math.inf) -> Callable[[str], float]:
         try:
             value = float(text)
         except ValueError:
-            raise UserError(f"{option}: must be a number, got '{text}'") from None
+            raise UserError(option, f"must be a number, got '{text}'") from None
         if not math.isfinite(value) or abs(value) > 1e30 or value < least:
             bound = f" of at least {least:g}" if least > -math.inf else ""
-            raise UserError(f"{option}: must be a finite number{bound}, got {text}")
+            raise UserError(option, f"must be a finite number{bound}, got {text}")
         return value
 
     return read
@@ -72,7 +72,7 @@ def existing(option: str = "", pictures: bool = False) -> Callable[[str], str]:
         if not _there(path):
             near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
             meant = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
-            raise UserError(f"{option + ' ' if option else ''}{text}: no such file or folder; {meant}")
+            raise UserError(f"{option + ' ' if option else ''}{text}", "no such file or folder", meant)
         if pictures:
             from sida.files.archives import refuse_picture
 
@@ -116,10 +116,10 @@ def check_output_path(path: str, option: str) -> None:
         UserError: The path is empty, a parent is a file, or the file system does not permit writing.
     """
     if not path.strip() or "\0" in path:
-        raise UserError(f"{option} '{path}': is not a path; give a file or folder to write")
+        raise UserError(f"{option} '{path}'", "is not a path", "give a file or folder to write")
     if path[0] == "~" and os.path.expanduser(path) == path:
         raise UserError(
-            f"{option} {path}: nothing can be written there, since there is no such user; choose another place"
+            f"{option} {path}", "nothing can be written there, since there is no such user", "choose another place"
         )
     place = Path(os.path.expanduser(path)).absolute()
     try:
@@ -127,14 +127,14 @@ def check_output_path(path: str, option: str) -> None:
         if parent == place and not place.is_dir():
             parent = place.parent
         if not parent.is_dir():
-            raise UserError(f"{option} {path}: {parent} is a file, not a folder; choose another place")
+            raise UserError(f"{option} {path}", f"{parent} is a file, not a folder", "choose another place")
         # Permissions do not suffice: root has all of them in /proc too, and a disk may be mounted read-only.
         with tempfile.TemporaryFile(dir=parent):
             pass
     except FileNotFoundError:
-        raise UserError(f"{option} {path}: nothing can be written there; choose another place") from None
+        raise UserError(f"{option} {path}", "nothing can be written there", "choose another place") from None
     except OSError as error:
-        raise UserError(f"{option} {path}: cannot be written ({error.strerror}); choose another place") from None
+        raise UserError(f"{option} {path}", f"cannot be written ({error.strerror})", "choose another place") from None
 
 
 def _there(path: Path) -> bool:

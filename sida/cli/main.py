@@ -127,7 +127,7 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         try:
             # argparse removes the two hyphens and gives the verb an empty list.
             if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
-                raise UserError(f"{empty}: '--' is not a value; give another value")
+                raise UserError(empty, "'--' is not a value", "give another value")
             args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
             allow_typed(arguments)
             check_output_paths(vars(args))

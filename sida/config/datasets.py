@@ -29,7 +29,7 @@ from sida.config.settings import (
     load_yaml,
     names_file_object,
 )
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_json, write_text
 
 
@@ -103,15 +103,15 @@ class DatasetSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kind == "counts" and None in (self.counts, self.resolution, self.channels, self.num_images):
-            raise ValueError("counts: a data set of this kind needs counts, resolution, channels and num_images")
+            raise SettingError("counts", "a data set of this kind needs counts, resolution, channels and num_images")
         kind = DATASET_KINDS.get(self.kind)
         if kind and kind.path and self.path is None:
-            raise ValueError(f"path: a data set of kind '{self.kind}' needs one; give the file or folder")
+            raise SettingError("path", f"a data set of kind '{self.kind}' needs one", "give the file or folder")
         if kind and not kind.path and self.path is not None:
-            raise ValueError(f"path: a data set of kind '{self.kind}' is not read from a file; remove this key")
+            raise SettingError("path", f"a data set of kind '{self.kind}' is not read from a file", "remove this key")
         if kind and kind.path and self.split != "all":
-            raise ValueError(
-                f"split: a data set of kind '{self.kind}' has none; remove this key (max_size takes a part)"
+            raise SettingError(
+                "split", f"a data set of kind '{self.kind}' has none", "remove this key (max_size takes a part)"
             )
 
 
@@ -152,11 +152,11 @@ class MadeFrom(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.source is None) == (self.dataset is None):
-            raise ValueError("source: needs either source or dataset, not both")
+            raise SettingError("source", "needs either source or dataset, not both")
         if self.dataset is not None and (
             self.resolution or self.transform or self.labels or self.subset or self.images
         ):
-            raise ValueError("dataset: an encoded data set has no further settings; remove them")
+            raise SettingError("dataset", "an encoded data set has no further settings", "remove them")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,7 +210,7 @@ def _entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | Non
     if name not in known:
         known = {**_of_studies(tuple(study_folders())), **known}
     if name not in known:
-        raise UserError(f"{where}: no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
+        raise UserError(where, f"no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
     entry: Mapping[str, Any] = known[name]
     return entry
 
@@ -250,11 +250,11 @@ class LabelCounts:
 
     def __post_init__(self) -> None:
         if not self.counts or min(self.counts) < 0:
-            raise ValueError("counts: must list the number of images of each class, each 0 or more")
+            raise SettingError("counts", "must list the number of images of each class, each 0 or more")
         if sum(self.counts) != self.images:
-            raise ValueError(f"images: says {self.images}, but the counts sum to {sum(self.counts)}; count again")
+            raise SettingError("images", f"says {self.images}, but the counts sum to {sum(self.counts)}", "count again")
         if not self.images:
-            raise ValueError("images: must be at least 1")
+            raise SettingError("images", "must be at least 1")
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -290,7 +290,7 @@ def load_labels(name: str | os.PathLike[str]) -> LabelCounts:
     """
     path = find_labels(name)
     if path is None:
-        raise UserError(f"no class counts '{name}'; {remedy(name)}")
+        raise UserError("", f"no class counts '{name}'", remedy(name))
     return from_mapping(LabelCounts, load_spec(str(path)), str(path))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from sida.config.settings import Count, Fraction, NotNegative, OneOf, Positive, Range, Settings
+from sida.errors import SettingError
 
 #: Official α of SiD, and of SiDA and SiD2A.
 SID_ALPHA, SIDA_ALPHA = 1.2, 1.0
@@ -69,7 +70,7 @@ class GDDOptions(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.backbones is not None and not self.backbones:
-            raise ValueError("backbones: must name at least one; null takes the official ones")
+            raise SettingError("backbones", "must name at least one", "null takes the official ones")
 
     @staticmethod
     def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class DMDOptions(Settings):
         for name in ("generator_levels", "fake_score_levels"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"{name}: the first index must not be above the second, got {low} and {high}")
+                raise SettingError(name, f"the first index must not be above the second, got {low} and {high}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,12 +169,12 @@ class DMD2Options(DMDOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.own_draws and self.same_noise:
-            raise ValueError(
-                "same_noise: needs generated images that are judged as they are denoised; set own_draws to false"
+            raise SettingError(
+                "same_noise", "needs generated images that are judged as they are denoised", "set own_draws to false"
             )
         if not (self.noisy or self.own_draws):
-            raise ValueError(
-                "noisy: generated images are judged as they are denoised, with noise; set own_draws to true"
+            raise SettingError(
+                "noisy", "generated images are judged as they are denoised, with noise", "set own_draws to true"
             )
 
 
@@ -210,4 +211,6 @@ class FDistillOptions(DMD2Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.own_draws:
-            raise ValueError("own_draws: f-distill weighs the noisy images that the scores denoise; set it to false")
+            raise SettingError(
+                "own_draws", "f-distill weighs the noisy images that the scores denoise", "set it to false"
+            )

@@ -68,7 +68,7 @@ def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -
         place = Path(path).resolve()
         remedy = remedy or f"set {ALLOW}={place}"
         raise UserError(
-            f"{path}: is {kind}, which is not used without permission; read it, and if you trust it, {remedy}"
+            path, f"is {kind}, which is not used without permission", f"read it, and if you trust it, {remedy}"
         )
 
 
@@ -157,9 +157,9 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
             such object.
     """
     if not names_object(name):
-        raise UserError(f"{where}: must be 'module:{kind}', got '{name}'")
+        raise UserError(where, f"must be 'module:{kind}', got '{name}'")
     if not allowed(name):
-        raise UserError(f"{where}: '{name}' {refusal(name)}")
+        raise UserError(where, f"'{name}' {refusal(name)}")
     place, _, attribute = name.partition(":")
     here = str(Path.cwd())
     # `python -m` looks into the working folder, a console script does not.
@@ -169,11 +169,11 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         module = importlib.import_module(place)
     except (Exception, SystemExit) as error:
         fault = _fault(error, name) or f"({error}); is the module in this folder or on PYTHONPATH?"
-        raise UserError(f"{where}: cannot import '{name}' {fault}") from None
+        raise UserError(where, f"cannot import '{name}' {fault}") from None
     if not hasattr(module, attribute):
         own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, place)]
         fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, own)}"
-        raise UserError(f"{where}: cannot import '{name}': {fault}")
+        raise UserError(where, f"cannot import '{name}': {fault}")
     return module, getattr(module, attribute)
 
 
@@ -192,7 +192,7 @@ def load_file_object(named: str, where: str) -> Any:
     path, _, name = named.rpartition(":")
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"{where}: no such file '{file}'")
+        raise UserError(where, f"no such file '{file}'")
     if not is_of_checkout(file):
         check_code_path(file, f"code from outside this package ({where})")
     folder = file.resolve().parent
@@ -205,10 +205,10 @@ def load_file_object(named: str, where: str) -> Any:
         module = importlib.import_module(f"{package}.{file.stem}")
     except (Exception, SystemExit) as error:
         fault = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{where}: cannot import {file} ({fault}); fix it there") from None
+        raise UserError(where, f"cannot import {file} ({fault})", "fix it there") from None
     if not hasattr(module, name):
         own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, module.__name__)]
-        raise UserError(f"{where}: {file} has no '{name}'{suggestion(name, own)}")
+        raise UserError(where, f"{file} has no '{name}'{suggestion(name, own)}")
     return getattr(module, name)
 
 
@@ -236,7 +236,7 @@ def load_class(name: str, where: str, base: type, known_as: str) -> type[Any]:
     """
     found = load_object(name, where, "class")[1]
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise UserError(f"{where}: '{name}' must be a subclass of {known_as}; derive it from that")
+        raise UserError(where, f"'{name}' must be a subclass of {known_as}", "derive it from that")
     return found
 
 

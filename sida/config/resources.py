@@ -65,9 +65,9 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
     given = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
     found = next((file for file in (*named, *given) if os.path.isfile(file)), None)
     if found is None and is_name and path.suffix not in _SUFFIXES:
-        raise UserError(f"{prefix}no {noun} '{name}'{suggestion(str(name), names(kind, own))}")
+        raise UserError("", f"{prefix}no {noun} '{name}'{suggestion(str(name), names(kind, own))}")
     if found is None:
-        raise UserError(f"{prefix}no such file '{name}'; give a {noun} by its name or path")
+        raise UserError("", f"{prefix}no such file '{name}'", f"give a {noun} by its name or path")
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from sida.config.settings import Count, Finite, NotNegative, Positive, Range, Settings, from_mapping
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 
 SamplerKind = Literal["one_step", "heun", "data"]
 #: Keys that a sampler of a kind reads; ``heun`` reads all except ``init_sigma``.
@@ -53,9 +53,11 @@ class Sampler(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kind == "heun" and self.num_steps is not None and self.num_steps < 2:
-            raise ValueError(f"num_steps: must be at least 2, got {self.num_steps}")
+            raise SettingError("num_steps", f"must be at least 2, got {self.num_steps}")
         if not self.sigma_min < self.sigma_max:
-            raise ValueError(f"sigma_min: must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}")
+            raise SettingError(
+                "sigma_min", f"must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}"
+            )
 
     @property
     def steps(self) -> int:
@@ -100,7 +102,7 @@ def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler
     sampler = from_mapping(Sampler, mapping, where)
     for key in mapping:
         if key not in _READS.get(sampler.kind, {*mapping} - {"init_sigma"}):
-            raise UserError(f"{where}.{key}: a sampler of kind '{sampler.kind}' does not read it; remove it")
+            raise UserError(f"{where}.{key}", f"a sampler of kind '{sampler.kind}' does not read it", "remove it")
     return sampler
 
 
@@ -116,5 +118,5 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
         except ValueError:
             mapping[key] = number
     if mapping["kind"] not in get_args(SamplerKind):
-        raise UserError(f"{where}: unknown sampler '{text}'; use one_step, heun:STEPS or data, e.g. heun:18,S_churn=40")
+        raise UserError(where, f"unknown sampler '{text}'", "use one_step, heun:STEPS or data, e.g. heun:18,S_churn=40")
     return mapping

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, inside, suggestion
 from sida.files.text_files import parse_json, parse_yaml, read_text
 
 #: Networks and optimisers compute in float32.
@@ -156,6 +156,8 @@ ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module
 
 
 T = TypeVar("T")
+#: Fault of a key that is not given.
+MISSING = "is missing"
 #: Characters of the longest text whose parsed value is cached.
 MAX_CACHED_TEXT = 1 << 16
 
@@ -165,15 +167,12 @@ class Settings:
     """Base class of settings that Python code may construct: the constructor checks types and ranges, too.
 
     Raises:
-        ValueError: ``key: what is wrong``.
+        SettingError: A value is of another type or out of range.
     """
 
     def __post_init__(self) -> None:
         for key, hint in type_hints(type(self)).items():  # type: ignore[arg-type]
-            try:
-                _convert(getattr(self, key), hint, key)
-            except UserError as error:
-                raise ValueError(str(error)) from None
+            _convert(getattr(self, key), hint, key)
 
 
 @functools.cache
@@ -187,33 +186,32 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     """Builds the dataclass ``cls`` from a mapping.
 
     Args:
-        cls: A dataclass. Its ``__post_init__`` may raise ``ValueError("key: fault")`` for settings that contradict each
-            other.
+        cls: A dataclass. Its ``__post_init__`` may raise ``SettingError`` for settings that contradict each other.
         mapping: Values by field name (a field named like a Python keyword ends with ``_``). Integers are accepted for
             floats, lists for tuples.
         where: Place named in errors, e.g. ``"preset.yaml: teachers.digits-30k"``; a colon follows a file name.
 
     Raises:
-        UserError: Unknown or missing key, wrong type, or a value out of range.
+        SettingError: Unknown or missing key, wrong type, or a value out of range.
     """
     if not isinstance(mapping, Mapping):
-        raise UserError(f"{_shown(where)}: must be a mapping of settings, got {_show(mapping)}")
+        raise SettingError(_shown(where), f"must be a mapping of settings, got {_show(mapping)}")
     fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = type_hints(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in fields:
-            raise UserError(f"{_shown(where)}: unknown key '{key}'{suggestion(str(key), fields)}")
+            raise SettingError(inside(where, key), f"unknown key{suggestion(str(key), fields)}")
         name = fields[key].name
-        values[name] = _convert(value, hints[name], _inside(where, key))
+        values[name] = _convert(value, hints[name], inside(where, key))
     for key, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in values:
-            raise UserError(f"{_shown(where)}: key '{key}' is missing; add it")
+            raise SettingError(inside(where, key), MISSING, "add it")
     try:
         return cls(**values)
-    except ValueError as error:
-        raise UserError(_inside(where, str(error))) from None
+    except SettingError as error:
+        raise error.inside(where) from None
 
 
 def from_texts(cls: type[T], texts: Mapping[str, str], where: str) -> T:
@@ -245,11 +243,6 @@ def _parts(hint: Any) -> set[Any]:
     return {hint}.union(*map(_parts, typing.get_args(hint)))
 
 
-def _inside(where: str, key: str) -> str:
-    """The place of a key: ``studies/demo/preset.yaml: seed`` in a file, ``--spec.seed`` elsewhere."""
-    return f"{where} {key}" if where.endswith(":") else f"{where}.{key}"
-
-
 def _shown(where: str) -> str:
     return where.removesuffix(":")
 
@@ -264,13 +257,13 @@ def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:
         path = Path(text)
         where = str(path)
         if not path.is_file():
-            raise UserError(f"{where}: no such file; give JSON text or the path of a JSON or YAML file")
+            raise UserError(where, "no such file", "give JSON text or the path of a JSON or YAML file")
         if path.suffix in {".yaml", ".yml"}:
             return load_yaml(path)
         text = read_text(path)
     value = parse_json(text, where)
     if not isinstance(value, dict):
-        raise UserError(f"{where}: must be a mapping, got {_show(value)}")
+        raise UserError(where, f"must be a mapping, got {_show(value)}")
     return value
 
 
@@ -283,11 +276,11 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(path, "no such file")
     text = read_text(path)
     value = copy.deepcopy(_parsed(text, str(path))) if len(text) < MAX_CACHED_TEXT else parse_yaml(text, str(path))
     if not isinstance(value, dict):
-        raise UserError(f"{path}: must be a mapping of settings, got {_show(value)}")
+        raise UserError(path, f"must be a mapping of settings, got {_show(value)}")
     return value
 
 
@@ -323,7 +316,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             if isinstance(rule, CheckedAs):
                 from_mapping(rule.cls, converted, where)
             elif (fault := rule.fault(converted)) is not None:
-                raise UserError(f"{where}: {fault}, got {_show(value)}")
+                raise SettingError(where, f"{fault}, got {_show(value)}")
         return converted
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
@@ -337,18 +330,18 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return _convert(value, options[-1], where)
     if origin is typing.Literal:
         if value not in args:
-            raise UserError(f"{where}: must be one of {', '.join(map(str, args))}, got {_show(value)}")
+            raise SettingError(where, f"must be one of {', '.join(map(str, args))}, got {_show(value)}")
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise UserError(f"{where}: must be a list, got {_show(value)}")
+            raise SettingError(where, f"must be a list, got {_show(value)}")
         inner = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
         if len(inner) != len(value):
-            raise UserError(f"{where}: must have {len(inner)} entries, got {len(value)}")
+            raise SettingError(where, f"must have {len(inner)} entries, got {len(value)}")
         return tuple(_convert(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, inner)))
     if origin in (dict, Mapping) or hint in (dict, Mapping):
         if not isinstance(value, Mapping):
-            raise UserError(f"{where}: must be a mapping, got {_show(value)}")
+            raise SettingError(where, f"must be a mapping, got {_show(value)}")
         of_key, of_value = args or (Any, Any)
         return {_convert(k, of_key, f"{where}.{k}"): _convert(v, of_value, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
@@ -356,12 +349,12 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return value
         return from_mapping(typing.cast(type, hint), value, where)
     if hint in (int, float) and isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise UserError(f"{where}: must be an integer of at most 64 bits, got one of {value.bit_length()}")
+        raise SettingError(where, f"must be an integer of at most 64 bits, got one of {value.bit_length()}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, float) and math.isnan(value):
-        raise UserError(f"{where}: must be a finite number, got {_show(value)}")
+        raise SettingError(where, f"must be a finite number, got {_show(value)}")
     if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
         names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
-        raise UserError(f"{where}: must be {names.get(hint, hint.__name__)}, got {_show(value)}")
+        raise SettingError(where, f"must be {names.get(hint, hint.__name__)}, got {_show(value)}")
     return value

@@ -65,8 +65,9 @@ class ImageArchive(Dataset):
         channels, height, width = first.shape
         if height != width:
             raise UserError(
-                f"{self.files.where(int(self.members[0]))}: is {width}×{height}; images must be square "
-                "(sida data prepare --transform center-crop makes them so)"
+                self.files.where(int(self.members[0])),
+                f"is {width}×{height}",
+                "images must be square (sida data prepare --transform center-crop makes them so)",
             )
         labels = read_labels(self.files, self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
@@ -108,8 +109,9 @@ class ImageArchive(Dataset):
             where = self.files.where(int(self.members[index]))
             first = self.files.name(int(self.members[0]))
             raise UserError(
-                f"{where}: is {describe_archive(image)}, but {first} is {'×'.join(map(str, self._raw_shape[1:]))} "
-                f"{self.dtype}; all images must be alike (sida data prepare makes them so)"
+                where,
+                f"is {describe_archive(image)}, but {first} is {'×'.join(map(str, self._raw_shape[1:]))} {self.dtype}",
+                "all images must be alike (sida data prepare makes them so)",
             )
         return image
 
@@ -126,7 +128,7 @@ def image_members(files: Files) -> np.ndarray:
     """
     found = with_suffix(files, PICTURES | ARRAYS)
     if len(found) == 0:
-        raise UserError(f"{files.path}: holds no images (PNG or npy); is it the right {_kind(files)}?")
+        raise UserError(files.path, "holds no images (PNG or npy)", f"is it the right {_kind(files)}?")
     return found
 
 
@@ -152,15 +154,15 @@ def decode_image(content: bytes, where: str, size: tuple[int, int] | None = None
         try:
             array = read_npy(io.BytesIO(content), len(content))
         except ValueError as error:
-            raise UserError(f"{where}: damaged npy ({error})") from None
+            raise UserError(where, f"damaged npy ({error})") from None
         if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16) or not array.size:
-            raise UserError(f"{where}: npy must be (C, H, W) of uint8 or float32, got {describe_archive(array)}")
+            raise UserError(where, f"npy must be (C, H, W) of uint8 or float32, got {describe_archive(array)}")
         if array.dtype != np.uint8 and not np.isfinite(array).all():
-            raise UserError(f"{where}: holds NaN or infinities; encode the image again")
+            raise UserError(where, "holds NaN or infinities", "encode the image again")
         return array.astype(np.float32) if array.dtype == np.float16 else array
     picture = open_picture(content, where, size=size)
     if picture.mode not in ("L", "RGB"):
-        raise UserError(f"{where}: picture mode {picture.mode}; must be 8-bit grey or RGB (sida data prepare converts)")
+        raise UserError(where, f"picture mode {picture.mode}", "must be 8-bit grey or RGB (sida data prepare converts)")
     if size not in (None, picture.size):
         return np.broadcast_to(np.uint8(0), (len(picture.mode), picture.height, picture.width))
     pixels = np.asarray(picture)
@@ -188,7 +190,7 @@ def read_labels(files: Files, members: np.ndarray, anywhere: bool = False) -> np
     where = files.where(index)
     content = files.read(index)
     if len(content) > (1 << 20) + _LABEL_BYTES * len(members):
-        raise UserError(f"{where}: has {len(content):,} bytes for {len(members):,} images; write it again")
+        raise UserError(where, f"has {len(content):,} bytes for {len(members):,} images", "write it again")
     by_name = parse_labels(content, where)
     if by_name is None:
         return None
@@ -196,7 +198,7 @@ def read_labels(files: Files, members: np.ndarray, anywhere: bool = False) -> np
     for name in np.char.decode(files.names[members], "utf-8").tolist():
         label = by_name.get(name, by_name.get(PurePosixPath(name).name) if anywhere else None)
         if label is None:
-            raise UserError(f"{where}: has no label for {name}; add it, or set 'labels' to null there")
+            raise UserError(where, f"has no label for {name}", "add it, or set 'labels' to null there")
         picked.append(label)
     return label_array(picked, where)
 
@@ -210,7 +212,7 @@ def parse_labels(content: bytes, where: str) -> dict[str, Any] | None:
     try:
         entries = json.loads(content)["labels"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{where}: must be JSON with the key 'labels'; write it again") from None
+        raise UserError(where, "must be JSON with the key 'labels'", "write it again") from None
     if entries is None:
         return None
     found: dict[str, Any] = {}
@@ -218,9 +220,9 @@ def parse_labels(content: bytes, where: str) -> dict[str, Any] | None:
         for name, label in entries:
             key = str(name).replace("\\", "/")
             if found.setdefault(key, label) != label:
-                raise UserError(f"{where}: has two labels for {key}; remove one")
+                raise UserError(where, f"has two labels for {key}", "remove one")
     except (TypeError, ValueError, RecursionError):
-        raise UserError(f"{where}: labels must be pairs [file name, label]; write it again") from None
+        raise UserError(where, "labels must be pairs [file name, label]", "write it again") from None
     return found
 
 
@@ -232,16 +234,16 @@ def label_array(labels: list[Any], where: str) -> np.ndarray:
     """
     if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
         if min(labels) < 0:
-            raise UserError(f"{where}: class {min(labels)} is negative; classes are 0, 1, 2, …")
+            raise UserError(where, f"class {min(labels)} is negative", "classes are 0, 1, 2, …")
         if max(labels) >= MAX_CLASSES:
-            raise UserError(f"{where}: a class is beyond {MAX_CLASSES:,}; number them 0, 1, 2, …")
+            raise UserError(where, f"a class is beyond {MAX_CLASSES:,}", "number them 0, 1, 2, …")
         return np.array(labels, dtype=np.int64)
     try:
         vectors = np.array(labels, dtype=np.float32)
     except (TypeError, ValueError, OverflowError, RecursionError):
         vectors = np.empty(0, dtype=np.float32)
     if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
-        raise UserError(f"{where}: labels must all be integers, or all be lists of numbers of the same length")
+        raise UserError(where, "labels must all be integers, or all be lists of numbers of the same length")
     return vectors
 
 

@@ -44,10 +44,10 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
         files = open_files(path)
         classes, _ = picture_labels(files, with_suffix(files, _SUFFIXES), "auto")
     if not classes or classes[0] is None:
-        raise UserError(f"{source}: names no classes: no labels in dataset.json, and no folder per class")
+        raise UserError(source, "names no classes: no labels in dataset.json, and no folder per class")
     array = label_array(classes, str(source))
     if array.ndim != 1:
-        raise UserError(f"{source}: its labels are vectors; only classes 0, 1, 2, … can be counted")
+        raise UserError(source, "its labels are vectors", "only classes 0, 1, 2, … can be counted")
     counts = collections.Counter(array.tolist())
     return _counted([counts[label] for label in range(int(array.max()) + 1)], name, path)
 
@@ -70,7 +70,7 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
     sizes = {"num_images": labels.images, "label_dim": len(labels.counts)}
     for key, size in sizes.items():
         if size != (spec.get(key) or size):
-            raise UserError(f"{where}: '{labels.name}' has {key} {size:,}, the data set {spec[key]:,}; get it again")
+            raise UserError(where, f"'{labels.name}' has {key} {size:,}, the data set {spec[key]:,}", "get it again")
     path = spec.get("path")
     if (path is not None and not Path(os.path.expanduser(path)).exists()) or spec.get("label_dim") == 0:
         return
@@ -80,9 +80,10 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
     wrong = sorted(label for label in {*ours, *found} if ours.get(label, 0) != found[label])
     if wrong:
         raise UserError(
-            f"{where}: {path or dataset.name} has {found[wrong[0]]:,} images of class {wrong[0]}, the class counts of "
-            f"'{labels.name}' say {ours.get(wrong[0], 0):,} ({len(wrong)} classes differ); is it the right and "
-            "complete data set?"
+            where,
+            f"{path or dataset.name} has {found[wrong[0]]:,} images of class {wrong[0]}, the class counts of "
+            f"'{labels.name}' say {ours.get(wrong[0], 0):,} ({len(wrong)} classes differ)",
+            "is it the right and complete data set?",
         )
 
 
@@ -113,7 +114,7 @@ def _by_folder(names: Iterable[str], where: str) -> list[int]:
     for parts, count in folders.items():
         classes[parts[depth : depth + 1]] += count
     if len(classes) < 2:
-        raise UserError(f"{where}: names no pictures in several folders; give a source with a folder per class")
+        raise UserError(where, "names no pictures in several folders", "give a source with a folder per class")
     return [classes[label] for label in sorted(classes)]
 
 

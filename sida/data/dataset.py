@@ -114,7 +114,9 @@ class Dataset(abc.ABC):
             UserError: The data set has no integer labels.
         """
         if self._labels is None or self._labels.ndim != 1:
-            raise UserError(f"data set {self.name} has no class labels; use one with integer labels in dataset.json")
+            raise UserError(
+                "", f"data set {self.name} has no class labels", "use one with integer labels in dataset.json"
+            )
         return torch.from_numpy(self._labels[self.raw_indices])
 
     @property
@@ -131,9 +133,15 @@ class Dataset(abc.ABC):
         """
         return batch.to(torch.float32) / 127.5 - 1
 
-    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(images, labels)`` of a whole batch, for :class:`torch.utils.data.DataLoader`."""
-        return self.images(indices), self.labels(indices)
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor] | UserError:
+        """``(images, labels)`` of a whole batch, for :class:`torch.utils.data.DataLoader`; an error is returned.
+
+        The loader would raise the error in the other process with its traceback as the only argument.
+        """
+        try:
+            return self.images(indices), self.labels(indices)
+        except UserError as error:
+            return error
 
     def describe(self) -> dict[str, Any]:
         """Facts for records: name, size, shape, classes."""
@@ -166,7 +174,7 @@ def read_batches(
             pair = (dataset.images(batch), dataset.labels(batch))
             yield (pair[0].pin_memory(), pair[1].pin_memory()) if pin_memory else pair
         return
-    loader: torch.utils.data.DataLoader[tuple[torch.Tensor, torch.Tensor]] = torch.utils.data.DataLoader(
+    loader: torch.utils.data.DataLoader[tuple[torch.Tensor, torch.Tensor] | UserError] = torch.utils.data.DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=_Lists(indices),
         num_workers=workers,
@@ -174,7 +182,10 @@ def read_batches(
         pin_memory=pin_memory,
         collate_fn=_unchanged,
     )
-    yield from loader
+    for pair in loader:
+        if isinstance(pair, UserError):
+            raise pair
+        yield pair
 
 
 class _Lists(torch.utils.data.Sampler[list[int]]):

@@ -81,9 +81,7 @@ class LatentArchive(ImageArchive):
         super().__init__(path, name, **options)
         if self.num_channels % 2 or options.get("xflip"):
             fault = "xflip has no meaning for latents" if options.get("xflip") else f"{self.num_channels} channels"
-            raise UserError(
-                f"{path}: {fault}; latents have an even number of channels (mean, std) and no mirror images"
-            )
+            raise UserError(path, fault, "latents have an even number of channels (mean, std) and no mirror images")
         self.scaling = LatentScaling()
 
     @property
@@ -164,13 +162,13 @@ def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offlin
         from diffusers import AutoencoderKL
     except ImportError:
         raise UserError(
-            f"latent diffusion: the package diffusers is not installed; {how_to_install('diffusers>=0.27')}"
+            "latent diffusion", "the package diffusers is not installed", how_to_install("diffusers>=0.27")
         ) from None
     try:
         vae = AutoencoderKL.from_pretrained(path, local_files_only=offline, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot load the VAE ({reason}); fetch it with 'sida assets fetch'") from None
+        raise UserError(path, f"cannot load the VAE ({reason})", "fetch it with 'sida assets fetch'") from None
     return vae.eval().requires_grad_(False).to(device)
 
 
@@ -201,7 +199,7 @@ def encode_dataset(
     Source: NVlabs/edm2:dataset_tool.py (``encode``).
     """
     if not dataset.is_pixels or dataset.num_channels != 3:
-        raise UserError(f"{dataset.name}: must be RGB pixels to be encoded, has {dataset.num_channels} channels")
+        raise UserError(dataset.name, f"must be RGB pixels to be encoded, has {dataset.num_channels} channels")
     progress = Progress(f"encode {dataset.name}", len(dataset))
     starts = range(0, len(dataset), batch_size)
     indices = (np.arange(start, min(start + batch_size, len(dataset))) for start in starts)

@@ -20,7 +20,7 @@ from sida.config.plugins import load_object, our_object
 from sida.config.settings import from_mapping
 from sida.data.dataset import Dataset
 from sida.data.latents import open_archive
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.progress import Progress
 
 
@@ -50,14 +50,14 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
         inspect.signature(opens).bind(config, **views)
     except TypeError as error:
         raise UserError(
-            f"{where}.kind: '{config.kind}' cannot be called as function(config, **views): {error}"
+            f"{where}.kind", f"'{config.kind}' cannot be called as function(config, **views): {error}"
         ) from None
     try:
         dataset = opens(config, **views)
-    except ValueError as error:
-        raise UserError(f"{where}.{error}") from None
+    except SettingError as error:
+        raise error.inside(where) from None
     if not isinstance(dataset, Dataset):
-        raise UserError(f"{where}.kind: '{config.kind}' returned {type(dataset).__name__}, not a sida.data.Dataset")
+        raise UserError(f"{where}.kind", f"'{config.kind}' returned {type(dataset).__name__}, not a sida.data.Dataset")
     _compare(dataset, config, where)
     return dataset
 
@@ -70,7 +70,7 @@ def open_stored(config: DatasetConfig, **views: Any) -> Dataset:
     """
     path = Path(os.path.expanduser(str(config.path)))
     if path.exists() and path.is_dir() != (config.kind == "folder"):
-        raise ValueError(f"kind: {path} is a {'folder' if path.is_dir() else 'file'}, not a {config.kind}")
+        raise SettingError("kind", f"{path} is a {'folder' if path.is_dir() else 'file'}, not a {config.kind}")
     return open_archive(str(path), cache=config.cache, **views)
 
 
@@ -86,11 +86,12 @@ def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:
     for key, actual in found.items():
         expected = getattr(config, key)
         if expected is not None and expected != actual:
-            raise UserError(f"{where}.{key}: {place} has {actual}, the spec says {expected}; correct one of them")
+            raise UserError(f"{where}.{key}", f"{place} has {actual}, the spec says {expected}", "correct one of them")
     if config.sha256 is not None and config.sha256 != dataset.sha256:
         raise UserError(
-            f"{where}.sha256: {place} has {dataset.sha256}, the spec says {config.sha256}; "
-            "fetch or prepare the file again, or correct the spec"
+            f"{where}.sha256",
+            f"{place} has {dataset.sha256}, the spec says {config.sha256}",
+            "fetch or prepare the file again, or correct the spec",
         )
 
 

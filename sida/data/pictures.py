@@ -105,8 +105,9 @@ class PixelSum:
             self._left -= pixels
         if self._left < 0:
             raise UserError(
-                f"{self._path}: its pictures have more than {MOST_SUM:,} pixels and {PIXELS_PER_BYTE} for each byte; "
-                "make them smaller, or take fewer at a time"
+                self._path,
+                f"its pictures have more than {MOST_SUM:,} pixels and {PIXELS_PER_BYTE} for each byte",
+                "make them smaller, or take fewer at a time",
             )
 
 
@@ -157,9 +158,9 @@ def open_picture(
         reason = (str(error) or type(error).__name__).splitlines()[0]
     else:
         if lost is not None:
-            raise UserError(f"{where}: {lost}")
+            raise UserError(where, lost)
         return picture
-    raise UserError(f"{where}: not a readable picture ({reason}); replace or remove it")
+    raise UserError(where, f"not a readable picture ({reason})", "replace or remove it")
 
 
 def _lost(picture: Any) -> str | None:

@@ -35,7 +35,7 @@ from sida.config.plugins import load_file_object
 from sida.config.settings import Count, OneOf, Range, Settings, names_file_object
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.pictures import MOST_PIXELS, PixelSum, encode_png, open_picture, source_files
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.files.archives import PICTURES, Files
 from sida.files.atomic import atomic_path, zip_member
 from sida.files.tar_index import TAR_FAULTS, checked_members
@@ -66,18 +66,18 @@ def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tup
             members = {PurePosixPath(member.name).name: member for member in checked_members(archive)}
             for name in batches:
                 if name not in members:
-                    raise UserError(f"{path}: has no member {name}; fetch cifar-10-python.tar.gz again")
+                    raise UserError(path, f"has no member {name}", "fetch cifar-10-python.tar.gz again")
                 if members[name].size > _MAX_BYTES:
-                    raise UserError(f"{path}: {name} claims {members[name].size} bytes; that is not CIFAR-10")
+                    raise UserError(path, f"{name} claims {members[name].size} bytes", "that is not CIFAR-10")
                 stream = archive.extractfile(members[name])
                 assert stream is not None
                 yield from _read_batch(stream.read(), f"{path}: {name}")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; fetch cifar-10-python.tar.gz first") from None
+        raise UserError(path, "no such file", "fetch cifar-10-python.tar.gz first") from None
     except TAR_FAULTS as error:
         # Python's message lists every compression that it tried, one per line.
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-        raise UserError(f"{path}: not a whole tar archive ({reason}); fetch it again") from None
+        raise UserError(path, f"not a whole tar archive ({reason})", "fetch it again") from None
 
 
 def _read_batch(content: bytes, where: str) -> Iterator[tuple[np.ndarray, int]]:
@@ -86,10 +86,10 @@ def _read_batch(content: bytes, where: str) -> Iterator[tuple[np.ndarray, int]]:
     labels = batch.get("labels") if isinstance(batch, dict) else None
     good = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == 3072
     if not good or not isinstance(labels, list) or len(labels) != len(data):
-        raise UserError(f"{where}: must hold 'data' uint8 (N, 3072) and as many 'labels'; is this CIFAR-10?")
+        raise UserError(where, "must hold 'data' uint8 (N, 3072) and as many 'labels'", "is this CIFAR-10?")
     for row, label in zip(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels):
         if not isinstance(label, int) or not 0 <= label < 10:
-            raise UserError(f"{where}: class {label!r} is not between 0 and 9")
+            raise UserError(where, f"class {label!r} is not between 0 and 9")
         yield row, label
 
 
@@ -113,7 +113,7 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
         UserError: Without cropping, the picture is not square and has no target size; or it has more than 8 bits.
     """
     if picture.mode.startswith(("I", "F")):
-        raise UserError(f"{where}: has more than 8 bits per channel (mode {picture.mode}); convert it first")
+        raise UserError(where, f"has more than 8 bits per channel (mode {picture.mode})", "convert it first")
     mode = "RGB" if channels == 3 else "L"
     if picture.mode != mode:
         picture = picture.convert(mode)
@@ -123,7 +123,7 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
         picture = _centre_square(picture)
     width, height = picture.size
     if resolution is None and width != height:
-        raise UserError(f"{where}: is {width}×{height}; give --resolution or --transform center-crop")
+        raise UserError(where, f"is {width}×{height}", "give --resolution or --transform center-crop")
     if resolution is not None and (width, height) != (resolution, resolution):
         picture = picture.resize((resolution, resolution), _filters().LANCZOS)
     return picture
@@ -141,7 +141,7 @@ def _shrink_then_crop(picture: Image, resolution: int, where: str) -> Image:
         picture = picture.resize((picture.width // 2, picture.height // 2), _filters().BOX)
     scale = resolution / min(picture.size)
     if max(picture.size) * scale * resolution > MOST_PIXELS:
-        raise UserError(f"{where}: is {picture.width}×{picture.height}, too long for its width; remove it")
+        raise UserError(where, f"is {picture.width}×{picture.height}, too long for its width", "remove it")
     # The long side is rounded as in the original: Python's round, halves to even.
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), _filters().BICUBIC)
     left, top = (picture.width - resolution) // 2, (picture.height - resolution) // 2
@@ -202,9 +202,9 @@ class PrepareConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.channels not in (None, 1, 3):
-            raise ValueError(f"channels: must be 1 or 3, got {self.channels}")
+            raise SettingError("channels", f"must be 1 or 3, got {self.channels}")
         if not self.out.endswith(".zip"):
-            raise ValueError(f"out: must end in .zip, got '{self.out}'")
+            raise SettingError("out", f"must end in .zip, got '{self.out}'")
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     if config.max_images is not None:
         total = min(total, config.max_images)
     if config.expect is not None and total != config.expect:
-        raise UserError(f"{config.source}: has {total:,} images, expected {config.expect:,}; is the source complete?")
+        raise UserError(config.source, f"has {total:,} images, expected {config.expect:,}", "is the source complete?")
     progress = Progress(f"prepare {Path(config.out).name}", total)
     labels: list[Any] = []
     faults: list[str] = []
@@ -251,7 +251,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
             progress.update(index + 1)
         if faults:
             more = " (reading stopped there)" if len(faults) == _MOST_FAULTS else ""
-            raise UserError("; ".join(dict.fromkeys(faults)) + more)
+            raise UserError("", "; ".join(dict.fromkeys(faults)) + more)
         has_labels = bool(labels) and all(label is not None for _, label in labels)
         archive.writestr(zip_member("dataset.json"), dataset_json(labels if has_labels else None))
     progress.update(total, force=True)
@@ -283,7 +283,7 @@ def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, A
     files = source_files(config.source)
     members = with_suffix(files, PICTURES)
     if len(members) == 0:
-        raise UserError(f"{config.source}: holds no pictures; is it the right folder?")
+        raise UserError(config.source, "holds no pictures", "is it the right folder?")
     labels, names = picture_labels(files, members, config.labels)
     channels = config.channels or (1 if all(_is_grey(files, int(member)) for member in members) else 3)
 
@@ -310,7 +310,7 @@ def _is_grey(files: Files, member: int) -> bool:
 
 def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
     if config.resolution not in (None, 32) or config.transform != "none":
-        raise UserError(f"{config.source}: CIFAR-10 is 32×32 already; leave out --resolution and --transform")
+        raise UserError(config.source, "CIFAR-10 is 32×32 already", "leave out --resolution and --transform")
     # Read all batches (150 MB) before writing, so that a fault in the last one is found at once.
     pairs = list(read_cifar10(config.source, TRAINING if config.subset == "train" else TEST))
     keep = config.labels != "none"
@@ -319,7 +319,7 @@ def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[
 
 def _made_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
     if config.resolution is not None or config.transform != "none":
-        raise UserError(f"{config.source}: makes images of its own size; leave out --resolution and --transform")
+        raise UserError(config.source, "makes images of its own size", "leave out --resolution and --transform")
     total, pairs = load_file_object(config.source, "source")(config.subset, config.max_images)
     keep = config.labels != "none"
     return total, ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
@@ -367,14 +367,14 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[list[A
         if found is not None:
             return found.tolist(), []
         if rule == "json":
-            raise UserError(f"{files.path}: has no labels in dataset.json; use --labels folders or none")
+            raise UserError(files.path, "has no labels in dataset.json", "use --labels folders or none")
     if rule in ("auto", "folders"):
         tops = [name.partition("/")[0] if "/" in name else "" for name in (files.name(int(m)) for m in members)]
         ranks = {top: rank for rank, top in enumerate(sorted(set(tops)))}
         if len(ranks) > 1:
             return [ranks[top] for top in tops], [top or "(no folder)" for top in ranks]
         if rule == "folders":
-            raise UserError(f"{files.path}: pictures are not in several folders; use --labels none")
+            raise UserError(files.path, "pictures are not in several folders", "use --labels none")
     return [None] * len(members), []
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from sida.config.datasets import DatasetConfig
 from sida.data.count_labels import counts_of
 from sida.data.dataset import Dataset
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.files.atomic import sha256_json
 
 #: Number of different random images.
@@ -51,7 +51,7 @@ def open_noise(config: DatasetConfig, *, name: str, use_labels: bool, **views: A
         ValueError: The spec has no resolution or channels.
     """
     if config.resolution is None or config.channels is None:
-        raise ValueError("resolution: a data set of kind 'noise' needs resolution and channels; add them")
+        raise SettingError("resolution", "a data set of kind 'noise' needs resolution and channels", "add them")
     shape = (config.channels, config.resolution, config.resolution)
     return RandomImages(name, shape, (config.label_dim or 0) if use_labels else 0, **views)
 
@@ -82,7 +82,7 @@ class ClassesOnly(Dataset):
 
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
         """Raises UserError, since there are no images."""
-        raise UserError(f"data set {self.name}: has classes and no images; use the archive")
+        raise UserError(f"data set {self.name}", "has classes and no images", "use the archive")
 
 
 def open_classes(config: DatasetConfig, name: str, use_labels: bool, **views: Any) -> Dataset:

@@ -77,8 +77,10 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
         size = f"{found.resolution}×{found.resolution}, " if found.resolution else ""
         others = [other for other, asset in BACKBONES.items() if (asset is None) == (image_channels == 1)]
         raise UserError(
-            f"{where}.backbones: '{name}' takes images of {size}{found.image_channels} channels, not {resolution}×"
-            f"{resolution}, {image_channels}; for these name {' or '.join(others)}"
+            f"{where}.backbones",
+            f"'{name}' takes images of {size}{found.image_channels} channels, not {resolution}×"
+            f"{resolution}, {image_channels}",
+            f"for these name {' or '.join(others)}",
         )
     backbone = found()
     if weights == "published":

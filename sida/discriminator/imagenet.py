@@ -124,8 +124,9 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise UserError(
-            f"options.backbones: the package {name.partition('.')[0]} is not installed; "
-            f"{how_to_install('timm>=1.0', 'torchvision>=0.20', 'safetensors>=0.4')}"
+            "options.backbones",
+            f"the package {name.partition('.')[0]} is not installed",
+            how_to_install("timm>=1.0", "torchvision>=0.20", "safetensors>=0.4"),
         ) from None
 
 
@@ -148,4 +149,4 @@ def _load(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         net.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: does not hold this backbone's weights ({reason}); fetch it again") from None
+        raise UserError(path, f"does not hold this backbone's weights ({reason})", "fetch it again") from None

@@ -54,11 +54,11 @@ class Files(abc.ABC):
         longest = max(map(len, names), default=0)
         # The array gives each name the space of the longest one.
         if longest > _LONGEST_NAME or longest * len(names) > _MOST_NAMES:
-            raise UserError(f"{path}: {len(names):,} files, the longest name of {longest:,} bytes; that is no data set")
+            raise UserError(path, f"{len(names):,} files, the longest name of {longest:,} bytes", "that is no data set")
         self.names = np.array(names or [b""], dtype=bytes)[: len(names)]
         double = np.flatnonzero(self.names[1:] == self.names[:-1])
         if len(double):
-            raise UserError(f"{self.where(int(double[0]))}: occurs twice; make the archive again")
+            raise UserError(self.where(int(double[0])), "occurs twice", "make the archive again")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -104,7 +104,7 @@ class ZipFiles(Files):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not Path(path).is_file():
-            raise UserError(f"{path}: no such file; fetch or prepare the data set first (sida data prepare --help)")
+            raise UserError(path, "no such file", "fetch or prepare the data set first (sida data prepare --help)")
         refuse_picture(path)
         try:
             with zipfile.ZipFile(path) as archive:
@@ -112,16 +112,16 @@ class ZipFiles(Files):
             facts = [(m.header_offset, m.compress_size, m.file_size, m.CRC, m.compress_type) for m in members]
             self._facts = np.array(facts, dtype=np.int64).reshape(len(members), 5)
         except ZIP_FAULTS as error:
-            raise UserError(f"{path}: not a whole zip archive ({error}); fetch or prepare it again") from None
+            raise UserError(path, f"not a whole zip archive ({error})", "fetch or prepare it again") from None
         super().__init__(path, [m.filename.encode() for m in members])
         for index in np.flatnonzero((self._facts[:, 2] > MAX_MEMBER_BYTES) | (self._facts[:, 1] > MAX_MEMBER_BYTES)):
-            raise UserError(f"{self.where(int(index))}: claims {self._facts[index, 2]} bytes; that is no image")
+            raise UserError(self.where(int(index)), f"claims {self._facts[index, 2]} bytes", "that is no image")
         if any(m.flag_bits & 1 for m in members):
-            raise UserError(f"{path}: is encrypted; unpack it and prepare it again")
+            raise UserError(path, "is encrypted", "unpack it and prepare it again")
         try:
             check_members(members, os.path.getsize(path))
         except ValueError as error:
-            raise UserError(f"{path}: refused: {error}; that is no data set") from None
+            raise UserError(path, f"refused: {error}", "that is no data set") from None
         self._open_file()
 
     def _open_file(self) -> None:
@@ -155,7 +155,7 @@ class ZipFiles(Files):
             if len(content) != size or zlib.crc32(content) != crc:
                 raise ValueError("wrong checksum")
         except (OSError, ValueError, OverflowError, struct.error, zlib.error) as error:
-            raise UserError(f"{self.where(index)}: damaged ({error}); fetch or prepare the archive again") from None
+            raise UserError(self.where(index), f"damaged ({error})", "fetch or prepare the archive again") from None
         return content
 
     def digest(self) -> str:
@@ -178,7 +178,7 @@ class TarFiles(Files):
             self._unpack()
         except TAR_FAULTS as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-            raise UserError(f"{path}: not a whole tar archive ({reason}); make or fetch it again") from None
+            raise UserError(path, f"not a whole tar archive ({reason})", "make or fetch it again") from None
         super().__init__(path, sorted(found))
 
     def _unpack(self) -> None:
@@ -201,7 +201,7 @@ class TarFiles(Files):
             assert stream is not None  # only regular files were kept
             return stream.read()
         except TAR_FAULTS as error:
-            raise UserError(f"{self.where(index)}: damaged ({error}); make or fetch the archive again") from None
+            raise UserError(self.where(index), f"damaged ({error})", "make or fetch the archive again") from None
 
     def digest(self) -> str:
         """SHA-256 of the archive's bytes."""
@@ -225,10 +225,10 @@ class TarIndexFiles(Files):
         """Content of a member."""
         start, size = (int(value) for value in self._places[index])
         if size > MAX_MEMBER_BYTES:
-            raise UserError(f"{self.where(index)}: has {size} bytes; that is no image")
+            raise UserError(self.where(index), f"has {size} bytes", "that is no image")
         content = os.pread(self._handle.fileno(), size, start)
         if len(content) < size:
-            raise UserError(f"{self.where(index)}: cut off; fetch the archive again")
+            raise UserError(self.where(index), "cut off", "fetch the archive again")
         return content
 
     def digest(self) -> str:
@@ -245,7 +245,7 @@ class FolderFiles(Files):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not Path(path).is_dir():
-            raise UserError(f"{path}: no such folder")
+            raise UserError(path, "no such folder")
         super().__init__(path, sorted(_encoded(name, path) for name in _walk(Path(path))))
 
     def read(self, index: int) -> bytes:
@@ -282,7 +282,7 @@ def refuse_picture(path: str | os.PathLike[str]) -> None:
         UserError: The path is a file with the suffix of a picture.
     """
     if Path(path).suffix.lower() in PICTURES and Path(path).is_file():
-        raise UserError(f"{path}: is one picture; name the folder or archive that holds all of them")
+        raise UserError(path, "is one picture", "name the folder or archive that holds all of them")
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -294,18 +294,18 @@ def _walk(folder: Path) -> Iterator[str]:
         status = os.stat(root)
         other = seen.setdefault((status.st_dev, status.st_ino), root)
         if other != root:
-            raise UserError(f"{root}: is a link to, or from, {other}; remove one, its images would count twice")
+            raise UserError(root, f"is a link to, or from, {other}", "remove one, its images would count twice")
         for name in files:
             if not name.startswith("."):
                 yield (relative / name).as_posix()
 
 
 def _unreadable(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); its images would be left out")
+    raise UserError(error.filename, f"cannot be read ({error.strerror})", "its images would be left out")
 
 
 def _encoded(name: str, path: str | os.PathLike[str]) -> bytes:
     try:
         return name.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{path}: the name {name!a} is not UTF-8; rename the file") from None
+        raise UserError(path, f"the name {name!a} is not UTF-8", "rename the file") from None

@@ -156,7 +156,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     if target.exists() and not target.is_file():
-        raise UserError(f"{target}: is no ordinary file and will not be replaced; name another file to write")
+        raise UserError(target, "is no ordinary file and will not be replaced", "name another file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep_dead(target.parent)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix(target.name), suffix=f".tmp{target.suffix}")

@@ -37,7 +37,7 @@ class DamagedError(UserError):
     """
 
     def __init__(self, where: object, remedy: str = REMAKE, reason: str = _REASON) -> None:
-        super().__init__(f"{where}: damaged: {reason}; {remedy}")
+        super().__init__(where, f"damaged: {reason}", remedy)
 
 
 def content_hash(record: Mapping[str, Any], place: str = "") -> str:

@@ -48,7 +48,7 @@ def tar_members(path: str | os.PathLike[str]) -> Iterator[Member]:
 
 def _members(handle: int, position: int, end: int, where: str, level: int = 0) -> Iterator[Member]:
     if level > _MOST_LEVELS:
-        raise UserError(f"{where}: more than {_MOST_LEVELS} tars within each other; unpack them and give the folder")
+        raise UserError(where, f"more than {_MOST_LEVELS} tars within each other", "unpack them and give the folder")
     longer: str | None = None
     while position + _BLOCK <= end:
         header = os.pread(handle, _BLOCK, position)
@@ -57,9 +57,9 @@ def _members(handle: int, position: int, end: int, where: str, level: int = 0) -
         size, kind, data = _size(header, where), header[156], position + _BLOCK
         position = data - (-size // _BLOCK) * _BLOCK
         if position > end:
-            raise UserError(f"{where}: is cut off within {_name(header)}; fetch it again")
+            raise UserError(where, f"is cut off within {_name(header)}", "fetch it again")
         if kind in b"Lxg" and size > _LONGEST_HEADER:
-            raise UserError(f"{where}: a header of {size} bytes; it is damaged, fetch it again")
+            raise UserError(where, f"a header of {size} bytes", "it is damaged, fetch it again")
         if kind in b"Lx":
             longer = _longer(os.pread(handle, size, data), kind) or longer
         elif kind in _FILE:
@@ -73,7 +73,7 @@ def _members(handle: int, position: int, end: int, where: str, level: int = 0) -
         elif kind not in b"gK":
             longer = None
     if position < end:
-        raise UserError(f"{where}: is cut off; fetch it again")
+        raise UserError(where, "is cut off", "fetch it again")
 
 
 def _size(header: bytes, where: str) -> int:
@@ -89,7 +89,7 @@ def _size(header: bytes, where: str) -> int:
         return size
     except ValueError:
         raise UserError(
-            f"{where}: is no whole tar file, or a compressed one, which has no index; unpack it and give the folder"
+            where, "is no whole tar file, or a compressed one, which has no index", "unpack it and give the folder"
         ) from None
 
 

@@ -56,8 +56,7 @@ class TensorFileError(UserError):
     """
 
     def __init__(self, path: Path, reason: str, remedy: str = _AGAIN) -> None:
-        super().__init__(f"{path}: {reason}; {remedy}")
-        self.reason = reason
+        super().__init__(path, reason, remedy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,9 +267,9 @@ def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iter
     try:
         yield
     except TensorFileError as error:
-        raise UserError(f"{path}: {complaint} ({error.reason}); {remedy}") from None
+        raise UserError(path, f"{complaint} ({error.fault})", remedy) from None
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: {complaint} ({error}); {remedy}") from None
+        raise UserError(path, f"{complaint} ({error})", remedy) from None
 
 
 def write_tensor_file(
@@ -323,7 +322,7 @@ def encode_record(record: Mapping[str, Any], where: str) -> str:
     try:
         return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: metadata are not plain JSON values ({error})") from None
+        raise UserError(where, f"metadata are not plain JSON values ({error})") from None
 
 
 def write_tensors(
@@ -338,7 +337,7 @@ def write_tensors(
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     for name, tensor in on_cpu.items():
         if tensor.dtype not in names:
-            raise UserError(f"{path}: tensor '{name}' of type {tensor.dtype} cannot be stored; use float32 or int64")
+            raise UserError(path, f"tensor '{name}' of type {tensor.dtype} cannot be stored", "use float32 or int64")
     entries = entries_for((name, names[tensor.dtype], tensor.shape) for name, tensor in on_cpu.items())
     metadata = {} if record is None else {RECORD_KEY: encode_record(record, str(path))}
     chunks = (chunk for entry in entries for chunk in _tensor_bytes(on_cpu[entry.name]))

@@ -50,16 +50,16 @@ def read_ordinary(path: str | os.PathLike[str], where: str, most: int, special: 
         with os.fdopen(handle, "rb") as stream:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise UserError(f"{where}: is no ordinary file; {special}")
+                raise UserError(where, "is no ordinary file", special)
             if status.st_size > most:
-                raise UserError(f"{where}: is larger than {most >> 20} MiB; {large}")
+                raise UserError(where, f"is larger than {most >> 20} MiB", large)
             return stream.read()
     except ValueError:
-        raise UserError(f"{where!r}: is not a valid path") from None
+        raise UserError(f"{where!r}", "is not a valid path") from None
     except FileNotFoundError:
-        raise UserError(f"{where}: no such file") from None
+        raise UserError(where, "no such file") from None
     except OSError as error:
-        raise UserError(f"{where}: cannot be read ({error.strerror})") from None
+        raise UserError(where, f"cannot be read ({error.strerror})") from None
 
 
 #: Limit of a text file in bytes; the largest files (measurements of the paper) have a few million.
@@ -117,17 +117,17 @@ def _decompressed(content: bytes, where: str) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise DamagedError(where, reason=f"not a whole gzip file ({error})") from None
     if len(text) > MOST_TEXT_BYTES:
-        raise UserError(f"{where}: holds more than {MOST_TEXT_BYTES >> 20} MiB; is it the right file?")
+        raise UserError(where, f"holds more than {MOST_TEXT_BYTES >> 20} MiB", "is it the right file?")
     return text
 
 
 def _decoded(content: bytes, where: str) -> str:
     for mark, name in _MARKS.items():
         if content.startswith(mark):
-            raise UserError(f"{where}: is {name} text; {_SAVE}")
+            raise UserError(where, f"is {name} text", _SAVE)
     half = content[: 1 << 10]
     if len(half) > 3 and (not any(half[1::2]) or not any(half[::2])):
-        raise UserError(f"{where}: looks like UTF-16 text; {_SAVE}")
+        raise UserError(where, "looks like UTF-16 text", _SAVE)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -135,11 +135,11 @@ def _decoded(content: bytes, where: str) -> str:
         byte = error.object[error.start]
         character = bytes([byte]).decode("cp1252", "ignore")
         guess = f"; in Windows-1252 it is '{character}'" if character else ""
-        raise UserError(f"{where}:{line}: is not UTF-8 text (byte 0x{byte:02x}{guess}); {_SAVE}") from None
+        raise UserError(f"{where}:{line}", f"is not UTF-8 text (byte 0x{byte:02x}{guess})", _SAVE) from None
     found = _CONTROL.search(text)
     if found:
         line = text.count("\n", 0, found.start()) + 1
-        raise UserError(f"{where}:{line}: holds a control character (0x{ord(found[0]):02x}); is it a text file?")
+        raise UserError(f"{where}:{line}", f"holds a control character (0x{ord(found[0]):02x})", "is it a text file?")
     return text
 
 
@@ -164,12 +164,12 @@ def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[
     try:
         columns = list(reader.fieldnames or [])
         if (column := first_double(columns)) is not None:
-            raise UserError(f"{path}:1: two columns are called '{column}'; remove or rename one")
+            raise UserError(f"{path}:1", f"two columns are called '{column}'", "remove or rename one")
         lines = [(reader.line_num, record) for record in reader]
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error}); fix the line") from None
+        raise UserError(f"{path}:{reader.line_num}", f"not valid CSV ({error})", "fix the line") from None
     if not lines and not text.endswith(("\n", "\r")):
-        raise UserError(f"{path}: was cut off in its heading; make it again")
+        raise UserError(path, "was cut off in its heading", "make it again")
     return columns, checked_rows(columns, lines, path)
 
 
@@ -183,9 +183,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(where, error) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON ({brief_reason(error)})") from None
+        raise UserError(where, f"not valid JSON ({brief_reason(error)})") from None
     check_values(value, where)
     return value
 
@@ -204,12 +204,12 @@ def check_amount(text: str | bytes, where: str, marks: str = "[{,", most: int = 
         UserError: The text has more.
     """
     if sum(text.count(mark if isinstance(text, str) else mark.encode()) for mark in marks) > most:  # type: ignore[arg-type,misc]
-        raise UserError(f"{where}: has more than {most:,} {of}; is it the right file?")
+        raise UserError(where, f"has more than {most:,} {of}", "is it the right file?")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if (key := first_double([key for key, _ in pairs])) is not None:
-        raise UserError(f"key '{key}' occurs twice; remove one of them")
+        raise UserError("", f"key '{key}' occurs twice", "remove one of them")
     return dict(pairs)
 
 
@@ -220,7 +220,7 @@ def first_double(keys: Iterable[Hashable]) -> Any:
 
 
 def _no_constant(text: str) -> Any:
-    raise UserError(f"{text} is not a JSON number; give a finite number")
+    raise UserError("", f"{text} is not a JSON number", "give a finite number")
 
 
 def check_values(value: Any, where: str) -> None:
@@ -236,16 +236,16 @@ def check_values(value: Any, where: str) -> None:
             if isinstance(item, dict):
                 bad = next((key for key in item if not _plain(key)), None)
                 if bad is not None:
-                    raise UserError(f"{where}: a key is {_named(bad)}; quote it")
+                    raise UserError(where, f"a key is {_named(bad)}", "quote it")
                 inner += item.values()
             elif isinstance(item, list):
                 inner += item
             elif not _plain(item):
-                raise UserError(f"{where}: a value is {_named(item)}; give a number or a text (quoted)")
+                raise UserError(where, f"a value is {_named(item)}", "give a number or a text (quoted)")
         if not inner:
             return
         level = inner
-    raise UserError(f"{where}: nested more than {MOST_LEVELS} levels deep")
+    raise UserError(where, f"nested more than {MOST_LEVELS} levels deep")
 
 
 def _plain(value: Any) -> bool:
@@ -292,7 +292,7 @@ def parse_yaml(text: str, where: str) -> Any:
     import yaml
 
     if len(text) > MOST_YAML:
-        raise UserError(f"{where}: is longer than {MOST_YAML >> 20} million characters; is it the right file?")
+        raise UserError(where, f"is longer than {MOST_YAML >> 20} million characters", "is it the right file?")
     try:
         _check_events(text, where)
         loader = _loader_class()(text)
@@ -305,12 +305,12 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        raise UserError(f"{where}{line}: not valid YAML ({brief_reason(problem)})") from None
+        raise UserError(f"{where}{line}", f"not valid YAML ({brief_reason(problem)})") from None
     except RecursionError:
-        raise UserError(f"{where}: not valid YAML (nested too deeply)") from None
+        raise UserError(where, "not valid YAML (nested too deeply)") from None
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         # PyYAML's constructors fail on values that contradict their tags: `!!int x`, 2001-99-99, 5,000 digits.
-        raise UserError(f"{where}: not valid YAML (a value is not of its type: {brief_reason(error)})") from None
+        raise UserError(where, f"not valid YAML (a value is not of its type: {brief_reason(error)})") from None
     check_values(value, where)
     return value
 
@@ -323,11 +323,11 @@ def _check_events(text: str, where: str) -> None:
     for event in yaml.parse(text, Loader=_loader_class()):
         values += not isinstance(event, yaml.CollectionEndEvent)
         if values > MOST_VALUES:
-            raise UserError(f"{where}: holds more than {MOST_VALUES:,} values; is it the right file?")
+            raise UserError(where, f"holds more than {MOST_VALUES:,} values", "is it the right file?")
         levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if levels > MOST_LEVELS + 1:
             line = f":{event.start_mark.line + 1}" if event.start_mark else ""
-            raise UserError(f"{where}{line}: nested more than {MOST_LEVELS} levels deep")
+            raise UserError(f"{where}{line}", f"nested more than {MOST_LEVELS} levels deep")
 
 
 @functools.cache
@@ -366,11 +366,11 @@ def _count(node: Any, sizes: dict[int, int], where: str, level: int = 0) -> int:
         size = sizes[id(node)]
         if size == 0:
             raise UserError(
-                f"{where}:{node.start_mark.line + 1}: an alias is inside the value it names; write the value out"
+                f"{where}:{node.start_mark.line + 1}", "an alias is inside the value it names", "write the value out"
             )
         return size
     if level > MOST_LEVELS:
-        raise UserError(f"{where}:{node.start_mark.line + 1}: nested more than {MOST_LEVELS} levels deep")
+        raise UserError(f"{where}:{node.start_mark.line + 1}", f"nested more than {MOST_LEVELS} levels deep")
     sizes[id(node)] = 0
     size = 1
     if not isinstance(node.value, str):
@@ -379,7 +379,7 @@ def _count(node: Any, sizes: dict[int, int], where: str, level: int = 0) -> int:
                 size += _count(part, sizes, where, level + 1)
         if size > MOST_VALUES:
             raise UserError(
-                f"{where}: its aliases stand for more than {MOST_VALUES:,} values; write out what is needed"
+                where, f"its aliases stand for more than {MOST_VALUES:,} values", "write out what is needed"
             )
     sizes[id(node)] = size
     return size

@@ -89,8 +89,10 @@ class Parts:
         network = architecture(self.initial)
         if network["class"] not in ("EDMPrecond", cls):
             raise UserError(
-                f"{self.where}.teacher: {self.config.method} starts from a network of class EDMPrecond, not "
-                f"{network['class']} ({self.config.teacher}); choose another teacher"
+                f"{self.where}.teacher",
+                f"{self.config.method} starts from a network of class EDMPrecond, not "
+                f"{network['class']} ({self.config.teacher})",
+                "choose another teacher",
             )
         net = build_network({**network, "class": cls}).to(self.device)
         net.load_state_dict(self.initial.state_dict())

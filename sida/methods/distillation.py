@@ -198,13 +198,13 @@ def make_batches(
     check_shapes(net, dataset, place)
     sampler = metadata.get("sampler") or {}
     if sampler.get("kind") != "one_step" or not dataset.is_pixels:
-        raise UserError(f"{place}: must be a one-step generator of pixels; give a student's network")
+        raise UserError(place, "must be a one-step generator of pixels", "give a student's network")
     return GeneratedBatches(batches, net, sampler["init_sigma"])
 
 
 def _sha256(path: str, where: str) -> str:
     if not Path(path).is_file():
-        raise UserError(f"{where}: no such file '{path}'; train or download it first, or correct the path")
+        raise UserError(where, f"no such file '{path}'", "train or download it first, or correct the path")
     return sha256_file(path)
 
 
@@ -219,7 +219,7 @@ def make_trainer(
     teacher, _ = load_network(config.teacher, device)
     check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
     if config.fp16 and device.type != "cuda":
-        raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
+        raise UserError(f"{where}.fp16", "float16 needs device 'cuda'", "set fp16 to false")
     guide = None
     if config.guide is not None:
         guide, _ = load_network(config.guide, device)
@@ -235,7 +235,7 @@ def make_trainer(
     options = method.read_options(config.options, f"{where}.options")
     if config.checkpointing:
         if config.compile:
-            raise UserError(f"{where}.checkpointing: does not go with compile; turn one of them off")
+            raise UserError(f"{where}.checkpointing", "does not go with compile", "turn one of them off")
         # The gradients of the generator pass through the teacher.
         for net in frozen:
             checkpoint_blocks(net, f"{where}.checkpointing")

@@ -66,7 +66,7 @@ class Distiller(StudentTrainer):
         if not isinstance(loss, ScoreLoss):
             kind = type(loss).__name__
             raise UserError(
-                f"loss: {kind} has no fake score, which this loop trains; take SiDLoss or one derived from it"
+                "loss", f"{kind} has no fake score, which this loop trains", "take SiDLoss or one derived from it"
             )
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
         lambdas = {name: getattr(recipe, name) for name in LAMBDAS}

@@ -91,8 +91,9 @@ def _augment(parts: Parts) -> AdaptiveAugment | None:
         return None if pipe is None else AdaptiveAugment(pipe)
     if pipe is None:
         raise UserError(
-            f"{parts.where}.options.ada_target: there is no augmentation whose probability could move; give augment, "
-            "{p: 0} for the official transformations, or set it to null"
+            f"{parts.where}.options.ada_target",
+            "there is no augmentation whose probability could move",
+            "give augment, {p: 0} for the official transformations, or set it to null",
         )
     move = config.batch_size * options.ada_interval / (options.ada_kimg * 1000)
     return AdaptiveAugment(pipe, options.ada_target, options.ada_interval, move)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sida.config.families import Family
 from sida.config.settings import from_mapping
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ class Method:
         # A loss takes both by their names, so that one of two equal names would silently win.
         if equal := sorted(settings & {field.name for field in dataclasses.fields(self.options)}):
             raise UserError(
-                f"method '{self.name}': options: {', '.join(equal)}: is a setting of every recipe; rename the option, "
-                "or read the setting (reads)"
+                f"method '{self.name}'",
+                f"options: {', '.join(equal)}: is a setting of every recipe",
+                "rename the option, or read the setting (reads)",
             )
 
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class Method:
             if name in self.defaults:
                 return dict(self.defaults[name])
         known = ", ".join(self.defaults)
-        raise UserError(f"{where}: method '{self.name}' is for networks of {known}, this one is of {family.name}")
+        raise UserError(where, f"method '{self.name}' is for networks of {known}, this one is of {family.name}")
 
     def read_options(self, given: Mapping[str, Any], where: str) -> Any:
         """Returns the ``options`` of a recipe in the method's dataclass; None for a method without options.
@@ -115,7 +116,7 @@ class Method:
         if self.options is not None:
             return from_mapping(self.options, given, where)
         if given:
-            raise UserError(f"{where}: method '{self.name}' has no settings of its own; remove them")
+            raise UserError(where, f"method '{self.name}' has no settings of its own", "remove them")
         return None
 
     @property
@@ -140,21 +141,18 @@ class Method:
         Raises:
             ValueError: ``key: fault``.
         """
-        try:
-            options = self.read_options(config.options, "options")
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        options = self.read_options(config.options, "options")
         if self.start == "generator" and config.init is None:
-            raise ValueError(f"init: {self.name} starts from a distilled generator; give its network file")
+            raise SettingError("init", f"{self.name} starts from a distilled generator", "give its network file")
         if self.start == "teacher" and config.init is not None:
             others = "sid2a (or sid: a restart)"
-            raise ValueError(f"init: '{self.name}' starts from the teacher; remove it, or choose {others}")
+            raise SettingError("init", f"'{self.name}' starts from the teacher", f"remove it, or choose {others}")
         defaults = {field.name: field.default for field in dataclasses.fields(config)}
         of_options: frozenset[str] = getattr(options, "unread", frozenset())
         found = sorted(name for name in self.unread | of_options if getattr(config, name) != defaults[name])
         if found:
             pronoun = "it" if len(found) == 1 else "them"
             these = " with these options" if of_options.intersection(found) else ""
-            raise ValueError(
-                f"{found[0]}: method '{self.name}' does not read {', '.join(found)}{these}; remove {pronoun}"
+            raise SettingError(
+                found[0], f"method '{self.name}' does not read {', '.join(found)}{these}", f"remove {pronoun}"
             )

@@ -227,11 +227,11 @@ def find_method(name: str, where: str = "method") -> Method:
         return METHODS[name]
     if not is_method(name):
         raise UserError(
-            f"{where}: no method '{name}'{suggestion(name, METHODS)}; or name a custom method as module:object"
+            where, f"no method '{name}'{suggestion(name, METHODS)}", "or name a custom method as module:object"
         )
     from sida.config.plugins import load_object
 
     _, found = load_object(name, where, "method")
     if not isinstance(found, Method):
-        raise UserError(f"{where}: '{name}' is of type {type(found).__name__}, not a sida.methods.Method")
+        raise UserError(where, f"'{name}' is of type {type(found).__name__}, not a sida.methods.Method")
     return found

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from sida.config.families import Family
 from sida.config.settings import OneOf
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.methods.registry import BETAS, METHODS, UNREAD, find_method
 from sida.training.config import OFFICIAL_SETTINGS, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 
@@ -45,8 +45,8 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     method = find_method(config.method, f"{where}.method")
     try:
         method.check(config)
-    except ValueError as error:
-        raise UserError(f"{where}.{error}") from None
+    except SettingError as error:
+        raise error.inside(where) from None
     family, kwargs = family_of(network, f"{where}.teacher: {config.teacher}"), network["kwargs"]
     _check(config, family, family.has_variance_head(network), where)
     unread = {name: value for name, value in UNREAD.items() if name in method.unread}
@@ -62,23 +62,24 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     left = [name for name in OFFICIAL_SETTINGS if values[name] is None]
     if left:
         raise UserError(
-            f"{where}.method: '{method.name}' has no default for {', '.join(left)} with {family.title} networks; "
-            "add it to the method's defaults, or set it"
+            f"{where}.method",
+            f"'{method.name}' has no default for {', '.join(left)} with {family.title} networks",
+            "add it to the method's defaults, or set it",
         )
     try:
         return ResolvedConfig(**values)
-    except ValueError as error:
-        raise UserError(f"{where}.{error}") from None
+    except SettingError as error:
+        raise error.inside(where) from None
 
 
 def _check(config: StudentConfig, family: Family, head: bool, where: str) -> None:
     if config.augment is not None and not family.augmentation:
-        raise UserError(f"{where}.augment: {family.title} networks take no augmentation; set it to null")
+        raise UserError(f"{where}.augment", f"{family.title} networks take no augmentation", "set it to null")
     for key in WEIGHT_NORMS:
         if getattr(config, key) and not family.weight_norm:
-            raise UserError(f"{where}.{key}: {family.title} networks do not have it ({config.teacher}); remove it")
+            raise UserError(f"{where}.{key}", f"{family.title} networks do not have it ({config.teacher})", "remove it")
     if config.logvar and not head:
-        raise UserError(f"{where}.logvar: {config.teacher} has no log-variance head; set it to false")
+        raise UserError(f"{where}.logvar", f"{config.teacher} has no log-variance head", "set it to false")
 
 
 def recipe_of(method: str = "sida", network: str = "EDMPrecond", **given: Any) -> ResolvedConfig:

@@ -64,8 +64,9 @@ def make_fake_score(parts: Parts) -> torch.nn.Module:
         return score
     if parts.family.variance_head:
         raise UserError(
-            f"{parts.where}.options.discriminator: '{chosen}' is for networks without variance head, and this teacher "
-            "is of EDM2; set it to joint"
+            f"{parts.where}.options.discriminator",
+            f"'{chosen}' is for networks without variance head, and this teacher is of EDM2",
+            "set it to joint",
         )
     if chosen == "separate":
         return FakeScoreAndDiscriminator(score, parts.copy(parts.teacher, norm))

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from sida.config.settings import Settings
+from sida.errors import SettingError
 from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
 
 if TYPE_CHECKING:
@@ -42,11 +43,13 @@ class UniInstructOptions(Settings):
         super().__post_init__()
         if self.ratio == "released" and self.divergence in _STOPS:
             reason = _STOPS[self.divergence]
-            raise ValueError(
-                f"divergence: the released code stops at '{self.divergence}' ({reason}); set ratio to logits"
+            raise SettingError(
+                "divergence", f"the released code stops at '{self.divergence}' ({reason})", "set ratio to logits"
             )
         if self.ratio == "logits" and self.variance_reduction:
-            raise ValueError("variance_reduction: is of the released ratio, ratios of logits are normalised; remove it")
+            raise SettingError(
+                "variance_reduction", "is of the released ratio, ratios of logits are normalised", "remove it"
+            )
 
 
 def make_uni_instruct(parts: Parts) -> Distiller:

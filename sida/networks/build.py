@@ -100,17 +100,17 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
         UserError: Unknown class, unknown or missing keyword, wrong type or value.
     """
     if not isinstance(config, Mapping) or set(config) - {"class", "kwargs"} or "class" not in config:
-        raise UserError(f"{where}: must be a mapping with the keys 'class' and 'kwargs'")
+        raise UserError(where, "must be a mapping with the keys 'class' and 'kwargs'")
     name, kwargs = config["class"], config.get("kwargs", {})
     cls = find_class(str(name), where)
     if not isinstance(kwargs, Mapping):
-        raise UserError(f"{where}.kwargs: must be a mapping of constructor arguments")
+        raise UserError(f"{where}.kwargs", "must be a mapping of constructor arguments")
     where, options = f"{where}.kwargs", dict(kwargs)
     if not issubclass(cls, Precond):
         return cls(**check_options(cls, options, where))
     half = options.pop("half_dtype", None)
     if half not in (None, "float16", "bfloat16"):
-        raise UserError(f"{where}.half_dtype: must be float16 or bfloat16")
+        raise UserError(f"{where}.half_dtype", "must be float16 or bfloat16")
     options, inner = cls.read_options(options, where)
     net = cls(**check_options(cls, options, where, extra=inner))
     if half is not None:
@@ -149,5 +149,5 @@ def find_class(name: str, where: str) -> type[nn.Module]:
         return NETWORKS[name]
     if not names_object(name):
         known = suggestion(name, NETWORKS)
-        raise UserError(f"{where}.class: unknown network '{name}'{known}; or name a custom class as module:object")
+        raise UserError(f"{where}.class", f"unknown network '{name}'{known}", "or name a custom class as module:object")
     return load_class(name, f"{where}.class", Precond, "sida.networks.Precond")

@@ -64,7 +64,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a .safetensors or a .pkl network")
+        raise UserError(path, "no such file", "give a .safetensors or a .pkl network")
     facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
     facts.update(_pickle(path, key, network_class) if starts_as_pickle(path) else _safetensors(path))
     return {**facts, "sha256": sha256_file(path)}

@@ -30,7 +30,7 @@ def checkpoint_blocks(net: nn.Module, where: str) -> None:
     """
     blocks: list[Any] = [module for module in net.modules() if isinstance(module, (UNetBlock, EDM2Block))]
     if not blocks:
-        raise UserError(f"{where}: {type(net).__name__} has no U-Net blocks to which it could be applied; turn it off")
+        raise UserError(where, f"{type(net).__name__} has no U-Net blocks to which it could be applied", "turn it off")
     for block in blocks:
         context = functools.partial(_contexts, block)
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, context_fn=context)

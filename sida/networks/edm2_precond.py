@@ -91,7 +91,7 @@ class EDM2Precond(Precond):
         if not flags:
             return kwargs, EDM2UNet
         if len(flags) == 1 or "weight_norm" in kwargs:
-            raise UserError(f"{where}: give either 'weight_norm' or both 'use_gan' and 'force_normalization'")
+            raise UserError(where, "give either 'weight_norm' or both 'use_gan' and 'force_normalization'")
         mode = official_weight_norm(**{name: bool(flag) for name, flag in flags.items()})
         return {**kwargs, "weight_norm": mode}, EDM2UNet
 
@@ -121,7 +121,7 @@ class EDM2Precond(Precond):
     @weight_norm.setter
     def weight_norm(self, mode: WeightNorm) -> None:
         if mode not in _REWRITE:
-            raise UserError(f"weight_norm: unknown mode '{mode}'{suggestion(str(mode), _REWRITE)}")
+            raise UserError("weight_norm", f"unknown mode '{mode}'{suggestion(str(mode), _REWRITE)}")
         self.init_config["kwargs"]["weight_norm"] = mode
         for layer in self._layers():
             layer.rewrite = _REWRITE[mode]

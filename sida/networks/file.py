@@ -60,7 +60,7 @@ def write_state_dict(
     for name, tensor in state.items():
         tensors[name] = tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype)
         if tensor.is_floating_point() and not torch.isfinite(tensors[name]).all():
-            raise UserError(f"{path}: not written, tensor '{name}' holds NaN or infinity; resume from an earlier state")
+            raise UserError(path, f"not written, tensor '{name}' holds NaN or infinity", "resume from an earlier state")
     write_tensors(path, tensors, record)
 
 
@@ -95,7 +95,7 @@ def load_network(
         loaded[name] = tensor.to(state[name].dtype)
     # Only after the last tensor, whose hash check reports damage first.
     if broken:
-        raise UserError(f"{path}: tensor '{broken[0]}' holds NaN or infinity; use an earlier snapshot")
+        raise UserError(path, f"tensor '{broken[0]}' holds NaN or infinity", "use an earlier snapshot")
     net.load_state_dict(loaded, strict=True, assign=True)
     if any(buffer.is_meta for buffer in net.buffers()):
         # Constants outside the state dict need a network built in real memory.
@@ -129,7 +129,7 @@ def check_network_config(network: Any, where: str) -> dict[str, Any]:
         or not isinstance(network.get("kwargs"), Mapping)
     ):
         raise UserError(
-            f"{where}: no architecture (a mapping with 'class' and 'kwargs'); make the file with sida convert"
+            where, "no architecture (a mapping with 'class' and 'kwargs')", "make the file with sida convert"
         )
     return {"class": network["class"], "kwargs": dict(network["kwargs"])}
 
@@ -154,13 +154,14 @@ def check_names_and_shapes(path: Path, found: Mapping[str, tuple[int, ...]], net
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(
-                f"{path}: {fault} tensor '{names[0]}'{more} for its architecture {kind}; convert the original again"
+                path, f"{fault} tensor '{names[0]}'{more} for its architecture {kind}", "convert the original again"
             )
     for name, shape in expected.items():
         if found[name] != shape:
             raise UserError(
-                f"{path}: tensor '{name}' has shape {list(found[name])}, its architecture {kind} needs {list(shape)};"
-                " convert the original again"
+                path,
+                f"tensor '{name}' has shape {list(found[name])}, its architecture {kind} needs {list(shape)}",
+                "convert the original again",
             )
 
 
@@ -179,26 +180,26 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
     blocks, levels = kwargs.get("num_blocks", 1), kwargs.get("channel_mult", ())
     if isinstance(blocks, int) and isinstance(levels, (list, tuple)) and blocks * max(len(levels), 1) > num_tensors:
         raise UserError(
-            f"{where}: architecture claims {blocks * max(len(levels), 1)} blocks, the file has {num_tensors} tensors;"
-            " not loaded"
+            where,
+            f"architecture claims {blocks * max(len(levels), 1)} blocks, the file has {num_tensors} tensors",
+            "not loaded",
         )
     try:
         with ShapesOnly():
             return build_network(dict(network))
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(where, error) from None
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{where}: architecture '{network['class']}' cannot be built ({reason})") from None
+        raise UserError(where, f"architecture '{network['class']}' cannot be built ({reason})") from None
 
 
 def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:
     if RECORD_KEY not in header.metadata:
         raise UserError(
-            f"{path}: written by another program (no '{RECORD_KEY}' header) with an unknown architecture; "
-            f"{FOREIGN_WEIGHTS}"
+            path, f"written by another program (no '{RECORD_KEY}' header) with an unknown architecture", FOREIGN_WEIGHTS
         )
     record = read_record(path, header)
     if record.get("format") != NETWORK_FORMAT:
-        raise UserError(f"{path}: its '{RECORD_KEY}' header is not of format '{NETWORK_FORMAT}'; make the file again")
+        raise UserError(path, f"its '{RECORD_KEY}' header is not of format '{NETWORK_FORMAT}'", "make the file again")
     return {**record, "network": check_network_config(record.get("network"), str(path))}

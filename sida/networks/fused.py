@@ -167,7 +167,7 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels", recompute: bool = 
         UserError: Triton is missing or too old.
     """
     if (reason := unavailable_reason()) is not None:
-        raise UserError(f"{where}: fused kernels cannot be used: {reason}; install a newer one, or choose 'torch'")
+        raise UserError(where, f"fused kernels cannot be used: {reason}", "install a newer one, or choose 'torch'")
     from sida.kernels.concat import concat
     from sida.kernels.residual import fork
 

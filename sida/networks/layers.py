@@ -206,8 +206,9 @@ class GroupNorm(nn.Module):
         self.num_groups = max(1, min(32, num_channels // 4))
         if num_channels % self.num_groups:
             raise UserError(
-                f"model_channels, channel_mult: {num_channels} feature channels cannot form {self.num_groups} equal "
-                "groups; use multiples of 4, above 128 channels of 32"
+                "model_channels, channel_mult",
+                f"{num_channels} feature channels cannot form {self.num_groups} equal groups",
+                "use multiples of 4, above 128 channels of 32",
             )
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(num_channels))

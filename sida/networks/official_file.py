@@ -88,9 +88,9 @@ def modules(network: Module, where: str, budget: Budget | None = None) -> Iterat
         name, module, depth = pending.pop()
         count += 1
         if count + len(pending) > MAX_MODULES or depth > MAX_MODULE_DEPTH:
-            raise UserError(f"{where}: refused: more nested modules than any network has")
+            raise UserError(where, "refused: more nested modules than any network has")
         if not isinstance(module, (PersistentObject, PlainObject)):
-            raise UserError(f"{where}: '{printable(name)}' is no module; not a network of EDM, EDM2, SiD, SiDA or GDD")
+            raise UserError(where, f"'{printable(name)}' is no module", "not a network of EDM, EDM2, SiD, SiDA or GDD")
         yield name, module
         children = mapping(module, "_modules", where, budget)
         pending += [
@@ -113,20 +113,18 @@ def network_tensors(network: Module, where: str) -> dict[str, Tensor]:
                     continue
                 full = _dotted(name, key, where)
                 if not isinstance(value, Tensor):
-                    raise UserError(f"{where}: '{printable(full)}' is no tensor; the file is damaged or foreign")
+                    raise UserError(where, f"'{printable(full)}' is no tensor", "the file is damaged or foreign")
                 found[full] = value
         if len(found) > MAX_MODULES:
-            raise UserError(f"{where}: refused: more tensors than any network has")
+            raise UserError(where, "refused: more tensors than any network has")
     if not found:
-        raise UserError(f"{where}: the network has no tensors; not a network of EDM, EDM2, SiD, SiDA or GDD")
+        raise UserError(where, "the network has no tensors", "not a network of EDM, EDM2, SiD, SiDA or GDD")
     return found
 
 
 def _dotted(name: str, key: str, where: str) -> str:
     if len(name) + len(key) > MAX_NAME:
-        raise UserError(
-            f"{where}: refused: '{printable(name + '.' + key[:MAX_NAME])}' is longer than any network's name"
-        )
+        raise UserError(where, f"refused: '{printable(name + '.' + key[:MAX_NAME])}' is longer than any network's name")
     return f"{name}.{key}" if name else key
 
 
@@ -137,7 +135,7 @@ def mapping(module: Module, group: str, where: str, budget: Budget, texts: bool 
         budget.spend(1 + (len(value) if isinstance(value, dict) else 0))
     if not isinstance(value, dict) or (texts and not all(isinstance(key, str) for key in value)):
         raise UserError(
-            f"{where}: {printable(module.class_name)}.{group} is no mapping; the file is damaged or foreign"
+            where, f"{printable(module.class_name)}.{group} is no mapping", "the file is damaged or foreign"
         )
     return value
 
@@ -160,19 +158,20 @@ def network_config(
 
     own = network_class or _our_class(network.class_name, where)
     if own not in NETWORKS:
-        raise UserError(f"{where}: there is no network class '{own}'{suggestion(own, NETWORKS)}")
+        raise UserError(where, f"there is no network class '{own}'{suggestion(own, NETWORKS)}")
     args, kwargs = network.state.get("_init_args", ()), network.state.get("_init_kwargs")
     if not isinstance(args, tuple) or not isinstance(kwargs, dict):
         raise UserError(
-            f"{where}: {printable(network.class_name)} does not record its constructor arguments; not loadable"
+            where, f"{printable(network.class_name)} does not record its constructor arguments", "not loadable"
         )
     if len(args) > _SHARED_ARGUMENTS:
         raise UserError(
-            f"{where}: {printable(network.class_name)} records {len(args)} constructor arguments by position; "
-            f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them"
+            where,
+            f"{printable(network.class_name)} records {len(args)} constructor arguments by position",
+            f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them",
         )
     if len(kwargs) > MAX_ARGUMENTS or not all(isinstance(key, str) and len(key) < MAX_ARGUMENT_TEXT for key in kwargs):
-        raise UserError(f"{where}: refused: constructor arguments that no network has")
+        raise UserError(where, "refused: constructor arguments that no network has")
     order = list(inspect.signature(NETWORKS[own]).parameters)
     given = {**dict(zip(order, args)), **kwargs}
     with refusals(where):
@@ -219,8 +218,9 @@ def _our_class(name: str, where: str) -> str:
     if name in _CLASSES:
         return _CLASSES[name]
     raise UserError(
-        f"{where}: architecture '{printable(name)}' is none of EDM, EDM2, SiD, SiDA or GDD; if one of ours computes"
-        " the same, name it (--network-class)"
+        where,
+        f"architecture '{printable(name)}' is none of EDM, EDM2, SiD, SiDA or GDD",
+        "if one of ours computes the same, name it (--network-class)",
     )
 
 
@@ -234,11 +234,11 @@ def _json_value(value: Any, where: str, budget: Budget | None = None) -> Any:
         return value
     if isinstance(value, float):
         if math.isnan(value):
-            raise UserError(f"{where} is not a number")
+            raise UserError("", f"{where} is not a number")
         return None if math.isinf(value) else value
     if isinstance(value, (list, tuple)) and len(value) <= 64:
         return [_json_value(item, where, budget) for item in value]
-    raise UserError(f"{where}: a constructor argument of type {type(value).__name__}, which no known network takes")
+    raise UserError(where, f"a constructor argument of type {type(value).__name__}, which no known network takes")
 
 
 _PARALLEL = "module."
@@ -315,13 +315,13 @@ def import_official(
     path = Path(pkl_path)
     where = str(path)
     if Path(out_path).resolve() == path.resolve():
-        raise UserError(f"{where}: the original would be overwritten; name another output file")
+        raise UserError(where, "the original would be overwritten", "name another output file")
     value, window = open_pickle(path)
     network = find_network(value, key, where)
     tensors = network_tensors(network, where)
     claimed = sum(max(tensor.numel, tensor.span) * ITEM_BYTES[tensor.storage.dtype] for tensor in tensors.values())
     if claimed > window.length:
-        raise UserError(f"{where}: refused: its tensors claim {claimed} bytes, the file has {window.length}")
+        raise UserError(where, f"refused: its tensors claim {claimed} bytes, the file has {window.length}")
     config = network_config(network, tensors, where, network_class)
     net = build_on_meta(config, len(tensors), where)
     check_names_and_shapes(path, {name: tensor.shape for name, tensor in tensors.items()}, net)
@@ -362,18 +362,20 @@ def find_network(value: Any, key: str, where: str) -> PersistentObject:
         if key not in value:
             known = [printable(str(k), 40) for k in itertools.islice(value, 100)]
             if known and all(isinstance(entry, Tensor) for entry in itertools.islice(value.values(), 100)):
-                raise UserError(f"{where}: a state dict of plain tensors without its network; {FOREIGN_WEIGHTS}")
-            raise UserError(f"{where}: has no entry '{key}'{suggestion(key, known)}; name the network's with --key")
+                raise UserError(where, "a state dict of plain tensors without its network", FOREIGN_WEIGHTS)
+            raise UserError(where, f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
         value = value[key]
     if isinstance(value, PersistentObject):
         return value
     if isinstance(value, PlainObject):
         raise UserError(
-            f"{where}: holds an object of class '{printable(value.class_name)}', whose code is not in the file; save "
-            f"its weights alone (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}"
+            where,
+            f"holds an object of class '{printable(value.class_name)}', whose code is not in the file",
+            f"save its weights alone (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}",
         )
     kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
     raise UserError(
-        f"{where}: '{key}' is {kind}, not a network that records its class; give the published .pkl (--key), "
-        f"or {FOREIGN_WEIGHTS}"
+        where,
+        f"'{key}' is {kind}, not a network that records its class",
+        f"give the published .pkl (--key), or {FOREIGN_WEIGHTS}",
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sida.config.settings import from_mapping
+from sida.errors import SettingError
 
 
 def check_options(cls: type, options: Mapping[str, Any], where: str, extra: type | None = None) -> dict[str, Any]:
@@ -59,20 +60,20 @@ def _check_ranges(options: Any) -> None:
     for name, value in vars(options).items():
         if name in _SHARES:
             if not 0 <= value < 1:
-                raise ValueError(f"{name}: must be in [0, 1), got {value}")
+                raise SettingError(name, f"must be in [0, 1), got {value}")
             continue
         lowest, highest = 0 if name in _COUNTS else 1, _LARGEST.get(name, _LARGEST_OTHER)
         if isinstance(value, tuple) and len(value) > _LONGEST:
-            raise ValueError(f"{name}: must have at most {_LONGEST} entries, got {len(value)}")
+            raise SettingError(name, f"must have at most {_LONGEST} entries, got {len(value)}")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number) and not (name in _INFINITE and number > 0):
-                raise ValueError(f"{name}: must be a finite number, got {number}")
+                raise SettingError(name, f"must be a finite number, got {number}")
             if not isinstance(number, int) or isinstance(number, bool):
                 continue
             if number < lowest:
-                raise ValueError(f"{name}: must be at least {lowest}, got {number}")
+                raise SettingError(name, f"must be at least {lowest}, got {number}")
             if number > highest:
-                raise ValueError(f"{name}: must be at most {highest}, got {number}")
+                raise SettingError(name, f"must be at most {highest}, got {number}")
 
 
 # Options of a U-Net that its preconditioner sets.

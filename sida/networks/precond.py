@@ -237,7 +237,7 @@ def find_unet(name: str, where: str) -> type[UNet]:
     """
     plain = name.removesuffix("_EncoderDecoder")
     if plain not in UNETS:
-        raise UserError(f"{where}: unknown network '{name}'{suggestion(plain, UNETS)}")
+        raise UserError(where, f"unknown network '{name}'{suggestion(plain, UNETS)}")
     return UNETS[plain]
 
 
@@ -445,4 +445,4 @@ def check_guide_fits(net: nn.Module, guide: nn.Module, where: str) -> None:
     """
     guided, guiding = ({name: getattr(network, name, None) for name in GUIDE_OPTIONS} for network in (net, guide))
     if fault := guide_mismatch(guided, guiding):
-        raise UserError(f"{where}: {fault}")
+        raise UserError(where, fault)

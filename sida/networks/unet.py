@@ -251,10 +251,11 @@ def check_levels(where: str, img_resolution: int, channel_mult: tuple[int, ...])
         UserError: The resolution does not fit, or there is no level.
     """
     if not channel_mult:
-        raise UserError(f"{where}.channel_mult: must have at least one level")
+        raise UserError(f"{where}.channel_mult", "must have at least one level")
     divisor = 2 ** (len(channel_mult) - 1)
     if img_resolution < divisor or img_resolution % divisor:
         raise UserError(
-            f"{where}.img_resolution: {img_resolution} cannot be halved {len(channel_mult) - 1} times; "
-            f"use a multiple of {divisor} or fewer entries in channel_mult"
+            f"{where}.img_resolution",
+            f"{img_resolution} cannot be halved {len(channel_mult) - 1} times",
+            f"use a multiple of {divisor} or fewer entries in channel_mult",
         )

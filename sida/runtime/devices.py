@@ -32,14 +32,14 @@ def take_device(name: str, where: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"{where}.device: '{name}' is no device; use cpu or cuda") from None
+        raise UserError(f"{where}.device", f"'{name}' is no device", "use cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"{where}.device: '{name}', but no GPU is available here; use cpu")
+        raise UserError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
     if device.type == "cuda" and device.index is not None:
         count = torch.cuda.device_count()
         if device.index >= count:
             raise UserError(
-                f"{where}.device: there is no {name} here, the last GPU is cuda:{count - 1}; use that or cpu"
+                f"{where}.device", f"there is no {name} here, the last GPU is cuda:{count - 1}", "use that or cpu"
             )
         torch.cuda.set_device(device)
     return device

@@ -118,7 +118,7 @@ class Drawer:
         """
         dataset = self.dataset()
         if dataset is None:
-            raise UserError("real images: there is no data set; give one")
+            raise UserError("real images", "there is no data set", "give one")
         return real_images(dataset, indices, SeedStreams(indices), self.decode)
 
 
@@ -193,7 +193,7 @@ def save_grid(path: str | os.PathLike[str], images: torch.Tensor, columns: int, 
         UserError: The images are neither grey nor RGB.
     """
     if images.shape[1] not in (1, 3):
-        raise UserError(f"{path}: a picture needs 1 or 3 channels, got {images.shape[1]}; decode latents first (--vae)")
+        raise UserError(path, f"a picture needs 1 or 3 channels, got {images.shape[1]}", "decode latents first (--vae)")
     picture = tile(images, columns, gap).permute(1, 2, 0).numpy()
     enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     with atomic_path(path) as temporary:

@@ -85,22 +85,24 @@ def generate(
     """
     sampler = read_sampler(sampler)
     if batch_size < 1:
-        raise UserError(f"batch size: must be at least 1, got {batch_size}")
+        raise UserError("batch size", f"must be at least 1, got {batch_size}")
     if sampler.guidance != 1 and gnet is None:
-        raise UserError(f"sampler: guidance {sampler.guidance} needs a guiding network; give one or leave guidance out")
+        raise UserError(
+            "sampler", f"guidance {sampler.guidance} needs a guiding network", "give one or leave guidance out"
+        )
     if sampler.kind == "data":
         if dataset is None:
-            raise UserError("sampler: 'data' resamples a data set; give one")
+            raise UserError("sampler", "'data' resamples a data set", "give one")
         return _resample(dataset, seeds, batch_size, decode, torch.device(output_device))
     if net is None:
-        raise UserError(f"sampler: '{sampler.kind}' needs a network; give one")
+        raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
     if sampler.kind == "heun":
         sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
     if gnet is not None:
         check_guide_fits(net, gnet, "guiding network")
     device = next(iter(net.parameters())).device
     if sampler.kernels == "fused" and device.type != "cuda":
-        raise UserError("sampler.kernels: 'fused' computes on a GPU, the network is on the CPU; choose 'torch'")
+        raise UserError("sampler.kernels", "'fused' computes on a GPU, the network is on the CPU", "choose 'torch'")
     classes = class_rule_of(int(getattr(net, "label_dim", 0)), class_labels, dataset, len(seeds))
     evaluations = evaluations or Evaluations.on(device)
     return _run(net, seeds, sampler, batch_size, classes, gnet, decode, torch.device(output_device), evaluations)
@@ -232,7 +234,9 @@ class _Flight:
             self._event.synchronize()
         if not bool(self._finite.all()):
             seed = self._seeds[int(self._finite.logical_not().nonzero()[0])]
-            raise UserError(f"the network gives NaN or infinity for seed {seed}; its file or its training is broken")
+            raise UserError(
+                "", f"the network gives NaN or infinity for seed {seed}", "its file or its training is broken"
+            )
         return Samples(self._seeds, self._images, self._classes)
 
 
@@ -278,7 +282,7 @@ def real_images(
     if dataset.is_pixels:
         return images
     if decode is None:
-        raise UserError(f"data set {dataset.name}: holds latents; give the decoder that belongs to them")
+        raise UserError(f"data set {dataset.name}", "holds latents", "give the decoder that belongs to them")
     return decode(dataset.network_input(images, noise=streams.randn_like))
 
 

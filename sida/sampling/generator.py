@@ -78,10 +78,10 @@ class LoadedGenerator:
         """
         if isinstance(count, (str, bytes, float)):
             kind = "number" if isinstance(count, float) else "text"
-            raise UserError(f"sample: takes a whole number of images or a list of seeds, got the {kind} {count!r}")
+            raise UserError("sample", f"takes a whole number of images or a list of seeds, got the {kind} {count!r}")
         seeds = range(seed, seed + int(count)) if isinstance(count, (int, np.integer)) else [int(one) for one in count]
         if not seeds or min(seeds) < 0:
-            raise UserError(f"sample: takes at least one image and no negative seed, got {count} from seed {seed}")
+            raise UserError("sample", f"takes at least one image and no negative seed, got {count} from seed {seed}")
         self._drawer.device = str(next(self.net.parameters()).device)
         chosen = "uniform" if classes is None else np.asarray(classes, int).tolist()
         with tf32(False):

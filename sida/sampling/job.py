@@ -18,7 +18,7 @@ from sida.config.samplers import read_sampler
 from sida.config.settings import Count, Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.data.count_labels import counts_of
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.files.atomic import sha256_file
 from sida.progress import Progress
 from sida.runtime.devices import take_device, tf32
@@ -79,7 +79,7 @@ class SampleConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.out is None and self.grid is None:
-            raise ValueError("out: nothing to write; give --out or --grid")
+            raise SettingError("out", "nothing to write", "give --out or --grid")
 
     @property
     def whole_shard_size(self) -> int:
@@ -130,17 +130,17 @@ def parse_seeds(text: str) -> Sequence[int]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,15})\s*(?:-\s*(\d{1,15})\s*)?", part, re.ASCII)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise UserError(f"seeds: '{part}' is not a seed or a rising range; write 0-49999 or 3,8,100-163")
+            raise UserError("seeds", f"'{part}' is not a seed or a rising range", "write 0-49999 or 3,8,100-163")
         parts.append(range(int(match[1]), int(match[2] or match[1]) + 1))
         if parts[-1].stop > _MOST_SEEDS:
-            raise UserError(f"seeds: '{part}' goes beyond 2^32 - 1, where the official tools begin again at 0")
+            raise UserError("seeds", f"'{part}' goes beyond 2^32 - 1, where the official tools begin again at 0")
     if len(parts) == 1:
         return parts[0]
     if sum(map(len, parts)) > _MOST_LISTED:
-        raise UserError(f"seeds: more than {_MOST_LISTED:,} in several ranges; draw one range at a time")
+        raise UserError("seeds", f"more than {_MOST_LISTED:,} in several ranges", "draw one range at a time")
     seeds = [seed for part in parts for seed in part]
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds: '{text}' names a seed twice; list each once")
+        raise UserError("seeds", f"'{text}' names a seed twice", "list each once")
     return seeds
 
 
@@ -152,7 +152,7 @@ class _Source:
         net, self.network_sha256 = self._open(config.network)
         guide, self.guide_sha256 = self._open(config.gnet)
         if net is None and self.sampler.kind != "data":
-            raise UserError("network: give --network FILE (only the sampler 'data' needs none)")
+            raise UserError("network", "give --network FILE (only the sampler 'data' needs none)")
         self.dataset = _dataset(config.dataset)
         self.class_labels = _class_rule(config.class_labels)
         self.drawer = Drawer(self.sampler, net, guide, lambda: self.dataset, config.vae, self.device)
@@ -232,14 +232,14 @@ def _share(text: str | None) -> tuple[int, int]:
         return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"shard: '{text}' must be A/B with A from 1 to B, e.g. 2/4")
+        raise UserError("shard", f"'{text}' must be A/B with A from 1 to B, e.g. 2/4")
     return int(match[1]) - 1, int(match[2])
 
 
 def _grid_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d{0,3})[x×]([1-9]\d{0,3})", text)
     if not match:
-        raise UserError(f"grid_size: '{text}' must be ROWSxCOLUMNS, e.g. 10x10")
+        raise UserError("grid_size", f"'{text}' must be ROWSxCOLUMNS, e.g. 10x10")
     return int(match[1]), int(match[2])
 
 
@@ -263,7 +263,7 @@ def open_device(name: str | None) -> str:
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     if not re.fullmatch(r"cpu|cuda:\d+", name):
-        raise UserError(f"device: must be cpu, cuda or cuda:NUMBER, got '{name}'")
+        raise UserError("device", f"must be cpu, cuda or cuda:NUMBER, got '{name}'")
     return str(take_device(name, "sample"))
 
 

@@ -45,7 +45,7 @@ def network_file(source: str) -> Path:
         files = [path / name for name in ("network.safetensors", "generator/network.safetensors")]
         found = next((file for file in files if file.is_file()), None)
         if found is None:
-            raise UserError(f"{source}: is a folder without network.safetensors; name the network's file")
+            raise UserError(source, "is a folder without network.safetensors", "name the network's file")
         return found
     if is_address(source) or not path.exists():
         check_network(source)

@@ -59,8 +59,9 @@ def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tup
     lowest, highest = float(getattr(net, "sigma_min", 0.0)), float(getattr(net, "sigma_max", math.inf))
     if sigma_min >= highest or sigma_max <= lowest:
         raise UserError(
-            f"sampler: noise levels {sigma_min:g} to {sigma_max:g} lie outside the network's, "
-            f"{lowest:g} to {highest:g}; choose others"
+            "sampler",
+            f"noise levels {sigma_min:g} to {sigma_max:g} lie outside the network's, {lowest:g} to {highest:g}",
+            "choose others",
         )
     return max(sigma_min, lowest), min(sigma_max, highest)
 

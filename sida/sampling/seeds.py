@@ -73,10 +73,10 @@ def class_rule_of(
         count: Number of seeds.
     """
     if isinstance(wanted, str) and wanted not in ("uniform", "empirical", "balanced"):
-        raise UserError(f"class labels: must be uniform, balanced, empirical or a class, got '{wanted}'")
+        raise UserError("class labels", f"must be uniform, balanced, empirical or a class, got '{wanted}'")
     if label_dim == 0:
         if not isinstance(wanted, (str, LabelCounts)):
-            raise UserError("class labels: the network has no classes; leave the class out")
+            raise UserError("class labels", "the network has no classes", "leave the class out")
         return lambda streams, start: torch.full((len(streams),), NO_CLASS)
     if wanted == "uniform":
         return lambda streams, start: streams.randint(label_dim)
@@ -90,27 +90,31 @@ def class_rule_of(
     if isinstance(wanted, LabelCounts):
         if len(wanted.counts) != label_dim:
             raise UserError(
-                f"class labels: '{wanted.name}' counts {len(wanted.counts)} classes, the network has {label_dim}; "
-                "give those of the data set that the network was trained on"
+                "class labels",
+                f"'{wanted.name}' counts {len(wanted.counts)} classes, the network has {label_dim}",
+                "give those of the data set that the network was trained on",
             )
         sorted_pool = torch.repeat_interleave(torch.arange(label_dim), torch.tensor(wanted.counts))
         return lambda streams, start: sorted_pool[streams.randint(len(sorted_pool))]
     if wanted == "empirical":
         if dataset is None or dataset.label_dim == 0:
-            raise UserError("class labels: 'empirical' draws from a data set with classes; give one, or use 'uniform'")
+            raise UserError(
+                "class labels", "'empirical' draws from a data set with classes", "give one, or use 'uniform'"
+            )
         if dataset.label_dim != label_dim:
             raise UserError(
-                f"class labels: data set {dataset.name} has {dataset.label_dim} classes, the network {label_dim}; "
-                "give the data set that the network was trained on"
+                "class labels",
+                f"data set {dataset.name} has {dataset.label_dim} classes, the network {label_dim}",
+                "give the data set that the network was trained on",
             )
         pool = dataset.class_indices
         return lambda streams, start: pool[streams.randint(len(pool))]
     fixed = torch.full((count,), wanted) if isinstance(wanted, int) else torch.as_tensor(wanted, dtype=torch.int64)
     if len(fixed) != count:
-        raise UserError(f"class labels: {len(fixed)} classes for {count} seeds; give one class per seed")
+        raise UserError("class labels", f"{len(fixed)} classes for {count} seeds", "give one class per seed")
     if count and not (int(fixed.min()) >= 0 and int(fixed.max()) < label_dim):
         raise UserError(
-            f"class labels: must be between 0 and {label_dim - 1}, got {int(fixed.min())}..{int(fixed.max())}"
+            "class labels", f"must be between 0 and {label_dim - 1}, got {int(fixed.min())}..{int(fixed.max())}"
         )
 
     def given(streams: SeedStreams, start: int) -> torch.Tensor:

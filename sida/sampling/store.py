@@ -141,13 +141,12 @@ class SampleStore(abc.ABC):
             different = sorted(k for k in self.record if k != "info" and existing.get(k) != self.record[k])
             if different:
                 raise UserError(
-                    f"{self.path}: holds samples with other {', '.join(different)} (see {self.record_path}); "
-                    "choose another --out or remove it"
+                    self.path,
+                    f"holds samples with other {', '.join(different)} (see {self.record_path})",
+                    "choose another --out or remove it",
                 )
         elif taken:
-            raise UserError(
-                f"{self.path}: exists and was not written by sida sample; choose another --out or remove it"
-            )
+            raise UserError(self.path, "exists and was not written by sida sample", "choose another --out or remove it")
         if not self.is_folder and self.path.exists() and not intact_zip(self.path):
             say(f"{self.path}: damaged; set aside as {set_aside(self.path).name} and made again")
         if self.parts != self.path:
@@ -164,7 +163,7 @@ class SampleStore(abc.ABC):
             UserError: There is one.
         """
         if path.is_symlink() or (path.exists() and not is_kind(path)):
-            raise UserError(f"{path}: is a link, a pipe or the like, which no sampling made; remove it")
+            raise UserError(path, "is a link, a pipe or the like, which no sampling made", "remove it")
 
     def _is_taken(self) -> bool:
         """Whether the target holds anything."""
@@ -225,8 +224,9 @@ class SampleStore(abc.ABC):
                 wait_for_lock(lock)
             except OSError as error:
                 raise UserError(
-                    f"{self.path}: cannot be locked ({error.strerror}); all shards are in {self.parts}: move them to a "
-                    "file system with locks and run the command there"
+                    self.path,
+                    f"cannot be locked ({error.strerror})",
+                    f"all shards are in {self.parts}: move them to a file system with locks and run the command there",
                 ) from None
             if not self.is_complete():
                 self.assemble()

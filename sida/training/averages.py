@@ -76,16 +76,18 @@ def reconstruct_average(
         UserError: A file is not such an average, the files are of several runs, or the profile ends after all of them.
     """
     if not 0 < std < 0.28:
-        raise UserError(f"--std: must be above 0 and below 0.28, got {std:g}")
+        raise UserError("--std", f"must be above 0 and below 0.28, got {std:g}")
     kept = sorted((_open(Path(source)) for source in sources), key=lambda one: one.profile)
     if not kept:
-        raise UserError("average: no networks given; give those of a run's snapshots")
+        raise UserError("average", "no networks given", "give those of a run's snapshots")
     _check_of_one_run(kept)
     newest = kept[-1]
     end = newest.profile[0] if nimg is None else float(nimg)
     if not 0 < end <= newest.profile[0]:
         most = newest.profile[0]
-        raise UserError(f"--nimg: must be above 0 and at most {most:,.0f}, where the newest average ends; got {nimg}")
+        raise UserError(
+            "--nimg", f"must be above 0 and at most {most:,.0f}, where the newest average ends", f"got {nimg}"
+        )
     times, stds = (np.array(values) for values in zip(*(one.profile for one in kept)))
     weights = posthoc_coefficients(times, stds, [end], [std])[:, 0]
     parents = {f"average {t:.0f} {s:g}": sha256_file(one.path) for one, t, s in zip(kept, times, stds)}
@@ -97,7 +99,7 @@ def reconstruct_average(
 def _open(path: Path) -> Kept:
     metadata = read_metadata(path)
     if "average_std" not in metadata:
-        raise UserError(f"{path}: is not a power-function average; train with power_ema and snapshot_kimg")
+        raise UserError(path, "is not a power-function average", "train with power_ema and snapshot_kimg")
     return Kept(path, metadata, read_tensor_header(path))
 
 
@@ -107,9 +109,9 @@ def _check_of_one_run(kept: Sequence[Kept]) -> None:
     net = build_on_meta(first.metadata["network"], len(first.header.entries), str(first.path))
     for one, before in zip(kept, (None, *kept)):
         if one.metadata["config_sha256"] != first.metadata["config_sha256"]:
-            raise UserError(f"{one.path}: belongs to another run than {first.path}; give averages of one run")
+            raise UserError(one.path, f"belongs to another run than {first.path}", "give averages of one run")
         if before is not None and one.profile == before.profile:
-            raise UserError(f"{one.path}: is the same average as {before.path}; give each once")
+            raise UserError(one.path, f"is the same average as {before.path}", "give each once")
         check_names_and_shapes(one.path, {entry.name: entry.shape for entry in one.header.entries}, net)
 
 

@@ -49,8 +49,9 @@ class Prefetcher(Generic[T]):
             return future.result()
         except (OSError, UserError) as error:
             raise UserError(
-                f"data set {self.name}: {error}; the last kept state is intact: make the data available, then run the "
-                "same command to resume"
+                f"data set {self.name}",
+                error,
+                "the last kept state is intact: make the data available, then run the same command to resume",
             ) from None
 
     def prefetch(self, key: Hashable, read: Callable[[], T]) -> None:
@@ -171,12 +172,13 @@ def step_batches(
     size, batch_gpu, number = config.batch_size, config.batch_gpu, ranks.world_size
     if size % number:
         raise UserError(
-            f"{where}.batch_size: {size} images cannot be shared by {number} processes; start fewer or more"
+            f"{where}.batch_size", f"{size} images cannot be shared by {number} processes", "start fewer or more"
         )
     if batch_gpu is not None and (size // number) % batch_gpu:
         raise UserError(
-            f"{where}.batch_gpu: {size // batch_gpu} micro-batches of {batch_gpu} images cannot be shared by "
-            f"{number} processes; start a number that divides them"
+            f"{where}.batch_gpu",
+            f"{size // batch_gpu} micro-batches of {batch_gpu} images cannot be shared by {number} processes",
+            "start a number that divides them",
         )
     return StepBatches(dataset, config.seed, size, batch_gpu, device, ranks.rank, number, order)
 

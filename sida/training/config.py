@@ -28,7 +28,7 @@ from sida.config.settings import (
     Settings,
     from_mapping,
 )
-from sida.errors import UserError
+from sida.errors import SettingError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,10 +65,7 @@ class EvaluationSettings(EvaluationPoints):
 
     def __post_init__(self) -> None:
         if self.monitor == MONITOR:
-            try:
-                from_mapping(MonitorArguments, self.kwargs, "kwargs")
-            except UserError as error:
-                raise ValueError(str(error)) from None
+            from_mapping(MonitorArguments, self.kwargs, "kwargs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,9 +190,9 @@ class TrainingSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.total_kimg * 1000 < self.batch_size:
-            raise ValueError(f"total_kimg: {self.total_kimg} is less than one batch of {self.batch_size} images")
+            raise SettingError("total_kimg", f"{self.total_kimg} is less than one batch of {self.batch_size} images")
         if self.batch_gpu is not None and self.batch_size % self.batch_gpu:
-            raise ValueError(f"batch_gpu: must divide batch_size ({self.batch_size}), got {self.batch_gpu}")
+            raise SettingError("batch_gpu", f"must divide batch_size ({self.batch_size}), got {self.batch_gpu}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,7 +233,7 @@ class TeacherTraining(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(set(self.power_ema)) < len(self.power_ema):
-            raise ValueError(f"power_ema: must be different numbers, got {list(self.power_ema)}")
+            raise SettingError("power_ema", f"must be different numbers, got {list(self.power_ema)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -391,16 +388,18 @@ class StudentConfig(Recipe, RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.guidance != 1 and self.guide is None:
-            raise ValueError(f"guidance: {self.guidance:g} needs a guiding network; give its file as guide, or set 1")
+            raise SettingError(
+                "guidance", f"{self.guidance:g} needs a guiding network", "give its file as guide, or set 1"
+            )
         if self.guidance == 1 and self.guide is not None:
-            raise ValueError("guide: guides nothing with a guidance of 1; set guidance, or remove the guide")
+            raise SettingError("guide", "guides nothing with a guidance of 1", "set guidance, or remove the guide")
         if self.kernels == "fused" and not self.device.startswith("cuda"):
-            raise ValueError("kernels: 'fused' needs device 'cuda'; set kernels to torch")
+            raise SettingError("kernels", "'fused' needs device 'cuda'", "set kernels to torch")
         if self.recompute and self.kernels != "fused":
-            raise ValueError("recompute: is for kernels 'fused'; without them take checkpointing")
+            raise SettingError("recompute", "is for kernels 'fused'", "without them take checkpointing")
         if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
             fault = "says which half precision, and there is none without fp16 on device 'cuda'"
-            raise ValueError(f"half: {fault}; set fp16 to true there, or remove it")
+            raise SettingError("half", fault, "set fp16 to true there, or remove it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -157,5 +157,5 @@ def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], 
     try:
         inspect.signature(factory).bind(**evaluation.get("kwargs", {}))
     except TypeError as error:
-        raise UserError(f"{where}.kwargs: {evaluation['monitor']} does not accept them ({error})") from None
+        raise UserError(f"{where}.kwargs", f"{evaluation['monitor']} does not accept them ({error})") from None
     return {**points, **source, "monitor": name, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}

@@ -89,7 +89,7 @@ def check_loggers(wanted: Sequence[str], where: str) -> None:
         if importlib.util.find_spec(name) is None:
             package, target = _PACKAGES[name]
             remedy = f"install it ({how_to_install(package, target=target)})"
-            raise UserError(f"{where}.loggers: the package {name} is not installed; {remedy} or leave {name} out")
+            raise UserError(f"{where}.loggers", f"the package {name} is not installed", f"{remedy} or leave {name} out")
 
 
 def open_tracker(name: str, folder: Path, last: int) -> _TensorBoard | _WeightsAndBiases:

@@ -175,7 +175,7 @@ class TrainingLoop:
             line = f"{self.plan.stage}: diverging at image {self.nimg:,}: {fault}"
             remedy = "lower lr or the loss weights, or resume from the last kept state with on_divergence: say"
             if self.plan.stop_diverged:
-                raise UserError(f"{line}; {remedy}")
+                raise UserError("", line, remedy)
             if not self.ranks.rank:
                 say(line)
 
@@ -188,7 +188,7 @@ class TrainingLoop:
         fault = hopeless(record, self.plan.max_nan_share)
         if fault and not self.plan.publish_diverged:
             remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
-            raise UserError(f"{self.plan.stage}: {fault}; {remedy}")
+            raise UserError(self.plan.stage, fault, remedy)
         self.train.append(record)
         self.files.log("train", record)
         self._warn(unhealthy(self.train))
@@ -209,7 +209,7 @@ class TrainingLoop:
         finite = isinstance(value, float) and math.isfinite(value)
         if not isinstance(value, float) or not (finite or self.plan.publish_diverged):
             raise UserError(
-                f"{self.plan.stage}: the evaluation at image {self.nimg:,} gave {key} = {value}, not a number"
+                self.plan.stage, f"the evaluation at image {self.nimg:,} gave {key} = {value}, not a number"
             )
         # JSON has no NaN; a figure that is not a number is logged as null.
         record = {"nimg": self.nimg, **without_nan(result), "seconds": time.perf_counter() - start}
@@ -282,8 +282,9 @@ class TrainingLoop:
             self._save()
             self.files.wait()
             raise UserError(
-                f"{self.plan.stage}: has diverged and is not published: {fault}; lower lr, "
-                "or take it as it is with on_divergence: publish"
+                self.plan.stage,
+                f"has diverged and is not published: {fault}",
+                "lower lr, or take it as it is with on_divergence: publish",
             )
         if self.best is None:
             self.best = {"nimg": self.nimg}

@@ -165,7 +165,8 @@ class ProcessGroup(Ranks):
         except RuntimeError as error:
             raise RankLostError(
                 f"another of the {self.world_size} processes of this training has ended or does not answer "
-                f"({_reason(error)}); the last kept state is intact: run the same command again to resume"
+                f"({_reason(error)}); the last kept state is intact",
+                "run the same command again to resume",
             ) from None
 
 
@@ -184,7 +185,7 @@ def place() -> tuple[int, int, int]:
         rank = world_size = local_rank = -1
     if not 0 <= rank < world_size or local_rank < 0:
         given = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
-        raise UserError(f"{given}: not what torchrun sets; start the processes by torchrun, or unset RANK")
+        raise UserError(given, "not what torchrun sets", "start the processes by torchrun, or unset RANK")
     return rank, world_size, local_rank
 
 
@@ -205,11 +206,12 @@ def own_device(name: str, where: str) -> torch.device:
     if device.type != "cuda" or world_size == 1:
         return device
     if device.index is not None:
-        raise UserError(f"{where}.device: '{name}' is one GPU, for {world_size} processes; use cuda")
+        raise UserError(f"{where}.device", f"'{name}' is one GPU, for {world_size} processes", "use cuda")
     if local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"{where}.device: process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}; "
-            "start as many processes as there are GPUs (torchrun --nproc-per-node)"
+            f"{where}.device",
+            f"process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}",
+            "start as many processes as there are GPUs (torchrun --nproc-per-node)",
         )
     return take_device(f"cuda:{local_rank}", where)
 
@@ -240,7 +242,9 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
         ranks = ProcessGroup(rank, world_size)
     except (RuntimeError, ValueError) as error:
         raise RankLostError(
-            f"the {world_size} processes of this training cannot reach each other ({_reason(error)}); start them again"
+            "",
+            f"the {world_size} processes of this training cannot reach each other ({_reason(error)})",
+            "start them again",
         ) from None
     _check_alike(ranks, facts or {})
     yield ranks
@@ -260,7 +264,7 @@ def _check_alike(ranks: Ranks, facts: Mapping[str, object]) -> None:
         return None
 
     if (line := ranks.from_first(difference)) is not None:
-        raise UserError(f"{line}; give all processes the same settings, files and code")
+        raise UserError("", line, "give all processes the same settings, files and code")
 
 
 def _reason(error: Exception) -> str:

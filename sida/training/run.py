@@ -61,7 +61,7 @@ def read_config(
     assert isinstance(config, Mapping)
     named = config.get("outdir")
     if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
-        raise UserError(f"{where}.outdir: must be the path of a folder, got {named!r}; remove it or name one")
+        raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it or name one")
     settings = from_mapping(cls, {key: value for key, value in config.items() if key != "outdir"}, where)
     return settings, named if outdir is None else outdir
 
@@ -88,7 +88,9 @@ def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
     for key, expected in wanted.items():
         actual = getattr(net, key)
         if actual != expected:
-            raise UserError(f"{where}.{key}: {actual}, but data set {dataset.name} has {expected}; make them equal")
+            raise UserError(
+                f"{where}.{key}", f"{actual}, but data set {dataset.name} has {expected}", "make them equal"
+            )
 
 
 def of_the_first_rank(write: Callable[Concatenate[RunFiles, P], None]) -> Callable[Concatenate[RunFiles, P], None]:

@@ -83,7 +83,7 @@ class StateStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
+            raise UserError(self.folder, f"cannot be written ({error.strerror})", "choose another --out") from None
         try:
             self._wait()
         except BaseException:
@@ -99,7 +99,7 @@ class StateStore:
                 wait_for_lock(self._lock)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: cannot be locked ({error.strerror}); use a file system with locks"
+                self.folder, f"cannot be locked ({error.strerror})", "use a file system with locks"
             ) from None
 
     def __exit__(
@@ -150,8 +150,10 @@ class StateStore:
             why = f"{self._path(newest)} is the state of {kind} of another configuration or other inputs"
         if lost and not self.set_aside:
             raise UserError(
-                f"{why}; go back to its settings to resume it, choose another --out, or start anew beside it "
-                "with --set-aside (it is kept)"
+                "",
+                why,
+                "go back to its settings to resume it, choose another --out, or start anew beside it "
+                "with --set-aside (it is kept)",
             )
         say(f"{why}; it is kept, and this run starts anew")
 
@@ -165,7 +167,7 @@ class StateStore:
             self._save(record, tensors)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: the state cannot be written ({error}); make room, then run the same command again"
+                self.folder, f"the state cannot be written ({error})", "make room, then run the same command again"
             ) from None
 
     def _save(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
@@ -196,7 +198,7 @@ class StateStore:
             # Not glob, which takes a folder that cannot be read for an empty one.
             found = [_NAME.fullmatch(name) for name in os.listdir(self.folder)]
         except OSError as error:
-            raise UserError(unreadable(self.folder, error)) from None
+            raise unreadable(self.folder, error) from None
         return sorted(int(name[1]) for name in found if name)
 
     def _header(self, number: int) -> dict[str, Any] | None:
@@ -208,7 +210,7 @@ class StateStore:
             header = parse_json(path.read_bytes(), str(path))
             header = check_hash(header, path) if isinstance(header, dict) else {}
         except OSError as error:
-            raise UserError(unreadable(path, error)) from None
+            raise unreadable(path, error) from None
         except UserError:
             return None
         if (
@@ -228,7 +230,7 @@ class StateStore:
                 return None
             return read_tensors(path)[0]
         except OSError as error:
-            raise UserError(unreadable(path, error)) from None
+            raise unreadable(path, error) from None
 
 
 def _ordinary(path: Path) -> bool:
@@ -236,16 +238,19 @@ def _ordinary(path: Path) -> bool:
     return stat.S_ISREG(os.stat(path).st_mode)
 
 
-def unreadable(path: Path, error: OSError) -> str:
-    """The line for a state that may well be intact but cannot be read now."""
-    return f"{path}: cannot be read ({error.strerror or error}); nothing was changed: fix that, then run this again"
+def unreadable(path: Path, error: OSError) -> UserError:
+    """The error for a state that may well be intact but cannot be read now."""
+    return UserError(
+        path, f"cannot be read ({error.strerror or error})", "nothing was changed: fix that, then run this again"
+    )
 
 
 def other_tensors(path: Path) -> UserError:
     """The error for a state whose tensors are not those that its run keeps."""
     return UserError(
-        f"{path}: was written by a version of the program that keeps other tensors; go on with that version, or "
-        "choose another --out"
+        path,
+        "was written by a version of the program that keeps other tensors",
+        "go on with that version, or choose another --out",
     )
 
 

@@ -100,11 +100,11 @@ def refusals(where: str) -> Iterator[None]:
     try:
         yield
     except DeniedError as reason:
-        raise RefusedError(f"{where}: refused: {reason}; no published checkpoint needs it") from None
+        raise RefusedError(where, f"refused: {reason}", "no published checkpoint needs it") from None
     except MemoryError:
-        raise RefusedError(f"{where}: refused: reading it takes more memory than there is") from None
+        raise RefusedError(where, "refused: reading it takes more memory than there is") from None
     except RecursionError:
-        raise RefusedError(f"{where}: refused: it is nested deeper than any network") from None
+        raise RefusedError(where, "refused: it is nested deeper than any network") from None
 
 
 def checked_key(value: Any) -> Any:

@@ -96,11 +96,11 @@ class PickleMachine:
         except EOFError:
             need, have = self._position, self._window.length
             raise UserError(
-                f"{self._where}: cut off: a value at byte {need} goes beyond the {have} bytes there; download it again"
+                self._where, f"cut off: a value at byte {need} goes beyond the {have} bytes there", "download it again"
             ) from None
         except _FAULTS as error:
             raise UserError(
-                f"{self._where}: damaged pickle at byte {self._position} ({inert.brief_error(error)})"
+                self._where, f"damaged pickle at byte {self._position} ({inert.brief_error(error)})"
             ) from None
 
     def _run(self) -> tuple[Any, int]:

@@ -273,14 +273,14 @@ def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, Window]:
     path = Path(path)
     where = str(path)
     if not path.is_file():
-        raise UserError(f"{where}: no such file; check the path, or fetch it: sida assets fetch")
+        raise UserError(where, "no such file", "check the path, or fetch it: sida assets fetch")
     window = Window.of_file(path)
     return _value(window, where), window
 
 
 def _value(window: Window, where: str) -> Any:
     if window.length == 0:
-        raise UserError(f"{where}: the file is empty; delete it and download it again")
+        raise UserError(where, "the file is empty", "delete it and download it again")
     start = window.read_at(0, min(window.length, 16))
     budget = Budget.of_file(window.length)
     resolve = AllowList(where, budget).resolve
@@ -288,7 +288,7 @@ def _value(window: Window, where: str) -> Any:
         return read_torch_stream(window, resolve, budget, where)
     if start[0] != 0x80:
         hint = "an HTML page: the download went wrong" if start.lstrip()[:1] == b"<" else "check the path"
-        raise UserError(f"{where}: not a pickle of protocol 2 to 5 ({hint})")
+        raise UserError(where, f"not a pickle of protocol 2 to 5 ({hint})")
     return PickleMachine(window, resolve, budget, where).load()[0]
 
 
@@ -319,7 +319,7 @@ def _plain_value(value: Any, window: Window, where: str) -> Any:
         with refusals(where):
             return _plain(value, {}, 0, [0], window.length)
     except (ValueError, EOFError) as error:
-        raise UserError(f"{where}: {error}; download it again, or use sida convert if it is a network") from None
+        raise UserError(where, error, "download it again, or use sida convert if it is a network") from None
 
 
 def _plain(value: Any, done: dict[int, Any], depth: int, total: list[int], size: int) -> Any:

@@ -64,12 +64,12 @@ def _read_zip(window: Window, resolve: Resolve, budget: Budget, where: str) -> A
     pickles = [name for name in parts if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise UserError(
-            f"{where}: a zip archive, but not one of torch.save (no data.pkl); give the network's .pkl or .pt"
+            where, "a zip archive, but not one of torch.save (no data.pkl)", "give the network's .pkl or .pt"
         )
     prefix = pickles[0].removesuffix("data.pkl")
     order = parts.get(f"{prefix}byteorder")
     if order is not None and order.tobytes() != b"little":
-        raise UserError(f"{where}: written on a big-endian machine; save it again on a little-endian one")
+        raise UserError(where, "written on a big-endian machine", "save it again on a little-endian one")
     storages: dict[str, Storage] = {}
 
     def persistent(key: Any) -> Storage:
@@ -91,7 +91,7 @@ def _zip_parts(window: Window, budget: Budget, where: str) -> dict[str, Window]:
         with zipfile.ZipFile(WindowStream(window, MAX_DIRECTORY)) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, struct.error, NotImplementedError) as error:
-        raise UserError(f"{where}: damaged or cut-off zip archive ({error}); download it again") from None
+        raise UserError(where, f"damaged or cut-off zip archive ({error})", "download it again") from None
     budget.spend(STEPS_PER_MEMBER * len(members))
     parts: dict[str, Window] = {}
     total = 0
@@ -103,15 +103,15 @@ def _zip_parts(window: Window, budget: Budget, where: str) -> dict[str, Window]:
             or member.flag_bits & 1
         ):
             ratio = member.file_size / max(member.compress_size, 1)
-            raise UserError(f"{where}: refused: compressed archive member (ratio {ratio:.0f}); torch.save writes none")
+            raise UserError(where, f"refused: compressed archive member (ratio {ratio:.0f})", "torch.save writes none")
         try:
             head = window.read_at(member.header_offset, _LOCAL_HEADER)
             skip = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
             parts[member.filename] = window.part(member.header_offset + _LOCAL_HEADER + skip, member.file_size)
         except EOFError:
-            raise UserError(f"{where}: cut-off zip archive; download it again") from None
+            raise UserError(where, "cut-off zip archive", "download it again") from None
     if total > window.length:
-        raise UserError(f"{where}: refused: archive members overlap ({total} bytes claimed, {window.length} there)")
+        raise UserError(where, f"refused: archive members overlap ({total} bytes claimed, {window.length} there)")
     return parts
 
 
@@ -133,24 +133,24 @@ def _read_legacy(window: Window, resolve: Resolve, budget: Budget, where: str) -
     protocol, position = load(position)
     facts, position = load(position)
     if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(facts, dict):
-        raise UserError(f"{where}: not a torch stream, or of an unknown version; save it again with torch.save")
+        raise UserError(where, "not a torch stream, or of an unknown version", "save it again with torch.save")
     if facts.get("little_endian") is not True:
-        raise UserError(f"{where}: written on a big-endian machine; save it again on a little-endian one")
+        raise UserError(where, "written on a big-endian machine", "save it again on a little-endian one")
     value, position = load(position)
     keys, position = load(position)
     known = isinstance(keys, list) and len(keys) == len(storages) and all(type(key) in (str, int) for key in keys)
     if not known or {str(key) for key in keys} != storages.keys():
-        raise UserError(f"{where}: damaged torch stream: its list of storages does not match; download it again")
+        raise UserError(where, "damaged torch stream: its list of storages does not match", "download it again")
     for key in keys:
         storage = storages[str(key)]
         try:
             numel = int.from_bytes(window.read_at(position, 8), "little")
             if numel != storage.numel:
-                raise UserError(f"{where}: damaged torch stream: a storage has {numel} of {storage.numel} elements")
+                raise UserError(where, f"damaged torch stream: a storage has {numel} of {storage.numel} elements")
             storage.data = window.part(position + 8, storage.num_bytes)
         except EOFError:
             raise UserError(
-                f"{where}: cut off: a storage of {storage.num_bytes} bytes is not all there; download it again"
+                where, f"cut off: a storage of {storage.num_bytes} bytes is not all there", "download it again"
             ) from None
         position += 8 + storage.num_bytes
     return value

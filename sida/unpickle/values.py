@@ -42,10 +42,10 @@ def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dic
     named = value.items() if isinstance(value, dict) else ()
     tensors = {name: item for name, item in named if isinstance(name, str) and isinstance(item, Tensor)}
     if not tensors or len(tensors) < len(value):
-        raise UserError(f"{path}: holds no dictionary of tensors; give the published file of weights")
+        raise UserError(path, "holds no dictionary of tensors", "give the published file of weights")
     claimed = sum(max(tensor.numel, tensor.span) for tensor in tensors.values())
     if claimed > window.length:
-        raise UserError(f"{path}: refused: its tensors claim {claimed} elements, the file has {window.length} bytes")
+        raise UserError(path, f"refused: its tensors claim {claimed} elements, the file has {window.length} bytes")
     result = {}
     for name, tensor in tensors.items():
         stored_type(tensor, name, str(path))
@@ -66,7 +66,7 @@ def stored_type(tensor: Tensor, name: str, where: str) -> str:
     if tensor.storage.dtype in ("F16", "BF16", "F32", "F64"):
         return "F32"
     raise UserError(
-        f"{where}: tensor '{name}' is of type {tensor.storage.dtype}; networks have floating-point tensors only"
+        where, f"tensor '{name}' is of type {tensor.storage.dtype}", "networks have floating-point tensors only"
     )
 
 
@@ -83,7 +83,7 @@ def float32_pieces(tensor: Tensor, name: str, where: str) -> Iterator[memoryview
         with np.errstate(all="ignore"):
             suspicious = not np.isfinite(values.sum())
         if suspicious and not np.isfinite(values).all():
-            raise UserError(f"{where}: tensor '{printable(name)}' holds NaN or infinity; take another snapshot")
+            raise UserError(where, f"tensor '{printable(name)}' holds NaN or infinity", "take another snapshot")
         yield values.reshape(-1).view(np.uint8).data
 
 
@@ -91,7 +91,7 @@ def _still_there(pieces: Iterator[np.ndarray], where: str) -> Iterator[np.ndarra
     try:
         yield from pieces
     except EOFError:
-        raise UserError(f"{where}: became shorter while it was read; download it again") from None
+        raise UserError(where, "became shorter while it was read", "download it again") from None
 
 
 def _stored_pieces(tensor: Tensor) -> Iterator[np.ndarray]:

@@ -115,28 +115,31 @@ class WeightLine:
 
         self.options, self.device, where = options, inputs.device, "--spec"
         if not inputs.teacher or not inputs.network or not inputs.dataset or not inputs.protocol:
-            raise UserError(f"{where}: needs teacher, network, dataset and protocol; name rows of students")
+            raise UserError(where, "needs teacher, network, dataset and protocol", "name rows of students")
         self.teacher, _ = load_network(inputs.teacher, self.device)
         self.student, metadata = load_network(inputs.network, self.device)
         sampler = metadata.get("sampler") or {}
         if sampler.get("kind") != "one_step":
-            raise UserError(f"{where}.network: {inputs.network} is no one-step generator; give a student's network")
+            raise UserError(
+                f"{where}.network", f"{inputs.network} is no one-step generator", "give a student's network"
+            )
         self.dataset = load_dataset(inputs.dataset, f"{where}.dataset")
         if not self.dataset.is_pixels:
-            raise UserError(f"{where}.dataset: must be of pixels; latents are not denoised here")
+            raise UserError(f"{where}.dataset", "must be of pixels", "latents are not denoised here")
         self.ends = [self.teacher.state_dict(), self.student.state_dict()]
         shapes = [{name: value.shape for name, value in end.items()} for end in self.ends]
         if shapes[0] != shapes[1]:
             raise UserError(
-                f"{where}.network: {inputs.network} has other weights than {inputs.teacher}, so that there is no line "
-                "between them; give a student of this teacher"
+                f"{where}.network",
+                f"{inputs.network} has other weights than {inputs.teacher}, so that there is no line between them",
+                "give a student of this teacher",
             )
         self.ends = [{name: value.clone() for name, value in end.items()} for end in self.ends]
         levels = SID.settings_of(family_of(self.teacher), f"{where}.teacher")
         self.loss = EDMLoss(levels["P_mean"], levels["P_std"])
         protocol = load_protocol(inputs.protocol)
         if "fd" not in [metric.key for metric in protocol.watched]:
-            raise UserError(f"{where}.protocol: has no metric 'fd' that is watched; name another protocol")
+            raise UserError(f"{where}.protocol", "has no metric 'fd' that is watched", "name another protocol")
         watched = protocol.part(["fd"]).content()
         kwargs = {"dataset": inputs.dataset, "protocol": watched, "num_samples": options.num_samples}
         self.evaluate = Evaluation(

@@ -71,7 +71,7 @@ def compute(inputs: Inputs, options: LayerSettings) -> Found:
     from sida.networks.checkpoint import load_network
 
     if not inputs.network or not inputs.dataset:
-        raise UserError("--spec: needs network and dataset; name rows of teachers or students")
+        raise UserError("--spec", "needs network and dataset", "name rows of teachers or students")
     net, metadata = load_network(inputs.network, inputs.device)
     # Generators of one step see no data.
     init_sigma = (metadata.get("sampler") or {}).get("init_sigma")
@@ -188,7 +188,7 @@ def profile_of(
     # Files sort their keys, so that names begin with the place in the network.
     blocks = {f"{place:02d} {name.partition('.')[2]}": block for place, (name, block) in enumerate(modules, 1)}
     if not blocks or not data.is_pixels:
-        raise UserError("--spec: needs a U-Net with residual blocks as network, and pixels as dataset")
+        raise UserError("--spec", "needs a U-Net with residual blocks as network, and pixels as dataset")
     low, high = (float(getattr(net, name)) for name in ("sigma_min", "sigma_max"))
     levels = np.geomspace(max(low, options.sigma_min), min(high, options.sigma_max), options.levels)
     curves: dict[str, list[float]] = {name: [] for name in (SIGMA, *blocks)}

@@ -115,7 +115,7 @@ def test_no_held_out_digit_trained_the_measuring_network_and_the_backbone_saw_th
     [
         ({"split": "heldout"}, 'split: must be one of all, train, held-out, got "heldout"'),
         ({"kind": "zip", "path": "x.zip", "split": "train"}, "split: a data set of kind 'zip' has none"),
-        ({"pth": "x"}, "unknown key 'pth' \\(did you mean 'path'"),
+        ({"pth": "x"}, "pth: unknown key \\(did you mean 'path'"),
         ({"kind": "digit"}, "kind: must be one of digits, "),
         ({"resolution": 32}, "resolution: digits has 8, the spec says 32"),
         ({"channels": 3}, "channels: digits has 1"),

@@ -167,7 +167,7 @@ def test_a_tar_that_is_cut_off_is_refused(tmp_path):
         ({"name": "x", "images": 4, "counts": [1, 2]}, "images: says 4, but the counts sum to 3"),
         ({"name": "x", "images": 1, "counts": [2, -1]}, "counts: must list"),
         ({"name": "x", "images": 0, "counts": [0]}, "at least 1"),
-        ({"name": "x", "images": 3, "count": [3]}, "unknown key 'count' .did you mean 'counts'"),
+        ({"name": "x", "images": 3, "count": [3]}, "count: unknown key .did you mean 'counts'"),
     ],
 )
 def test_broken_files_of_counts(tmp_path, content, message):

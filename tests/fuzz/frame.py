@@ -127,7 +127,7 @@ def command(program: str, *arguments: object) -> str:
     message = err.getvalue()
     if not message.startswith("error: ") or not message.endswith("\n"):
         raise FaultError(f"status {status} with {message!r}")
-    raise UserError(message.removeprefix("error: ").removesuffix("\n"))
+    raise UserError("", message.removeprefix("error: ").removesuffix("\n"))
 
 
 @functools.cache

@@ -121,7 +121,7 @@ def read_verified(path: Path, own: Path) -> None:
     if listed and not report.faults and not same(name, content, small()[name]):
         raise FaultError(f"{name}: another content than the manifest's was taken")
     if report.faults:
-        raise UserError(report.faults[0])
+        raise UserError("", report.faults[0])
 
 
 def same(name: str, content: bytes, genuine: bytes) -> bool:

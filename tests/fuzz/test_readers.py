@@ -69,7 +69,7 @@ def genuine_or(path, own, read):
 
 
 def refuse(path, own):
-    raise UserError(f"{path.name}: no table; make it again")
+    raise UserError("", f"{path.name}: no table; make it again")
 
 
 def allocate(path, own):
@@ -80,7 +80,7 @@ def hide(path, own):
     try:
         bytearray(1 << 45)
     except MemoryError:
-        raise UserError("too large") from None
+        raise UserError("", "too large") from None
 
 
 def swallow(path, own):
@@ -100,7 +100,7 @@ class RawError(UserError):
     """An error that shows what it was given, as it is."""
 
     def __init__(self, message):
-        super().__init__()
+        super().__init__("", "")
         self.message = message
 
     def __str__(self):
@@ -117,7 +117,7 @@ FAULTS = {
     "memory at the end": (raising(MemoryError()), "raised MemoryError"),
     "two lines": (raising(RawError("a\nb")), "not one printable line"),
     "an escape code": (raising(RawError("a \x1b[31m")), "not one printable line"),
-    "nothing said": (raising(UserError("")), "not one printable line"),
+    "nothing said": (raising(UserError("", "")), "not one printable line"),
     "a book": (raising(RawError("x" * 3000)), "a line of 3000 characters"),
     "memory": (allocate, "took 2.. MB of 50 MB"),
     "hidden memory": (hide, "only when memory ran out"),

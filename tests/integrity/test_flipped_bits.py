@@ -183,7 +183,7 @@ class StateRecord:
         with StateStore(path.parent, "d" * 64) as store:
             kept = store.load()
         if kept.record == {"nimg": 100, "finished": True, "best": 0.01} and kept.tensors["x"].tolist() == [100.0] * 9:
-            raise UserError(f"{path}: went back")
+            raise UserError("", f"{path}: went back")
         return [kept.record, kept.tensors]
 
 
@@ -218,7 +218,7 @@ class NpzShard:
 
     def use(self, path):
         if not intact_shard(path, range(6)):
-            raise UserError(f"{path}: not intact")
+            raise UserError("", f"{path}: not intact")
         with np.load(path) as shard:
             return {key: shard[key] for key in shard.files}
 
@@ -228,7 +228,7 @@ class PngList(NpzShard):
 
     def use(self, path):
         if not self.store.is_intact(0):
-            raise UserError(f"{path}: not intact")
+            raise UserError("", f"{path}: not intact")
         return json.loads(path.read_text())["images"]
 
 
@@ -241,7 +241,7 @@ class Png(NpzShard):
 
     def use(self, path):
         if not intact_png(path):
-            raise UserError(f"{path}: not intact")
+            raise UserError("", f"{path}: not intact")
         return path.read_bytes()
 
 

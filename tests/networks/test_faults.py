@@ -28,8 +28,8 @@ def config(cls="EDMPrecond", **changes):
         ),
         ({"class": "ResNet", "kwargs": SMALL}, "(known: DhariwalUNet, "),
         ({"class": "EDMPrecond", "kwargs": [1]}, "here.kwargs: must be a mapping"),
-        ({"class": "EDMPrecond", "kwargs": {"img_channels": 1}}, "'img_resolution' is missing"),
-        (config(model_chanels=3), "here.kwargs: unknown key 'model_chanels' (did you mean 'model_channels'?)"),
+        ({"class": "EDMPrecond", "kwargs": {"img_channels": 1}}, "img_resolution: is missing"),
+        (config(model_chanels=3), "here.kwargs.model_chanels: unknown key (did you mean 'model_channels'?)"),
         (config(zzz=3), "(known: attn_resolutions, augment_dim, "),
         (config(model_type="SongNet"), "here.kwargs.model_type: unknown network 'SongNet'"),
         (config(model_channels="32"), "here.kwargs.model_channels: must be an integer"),
@@ -70,7 +70,7 @@ def test_weight_norm_switch():
 
 
 def test_constructors_check_too():
-    with pytest.raises(UserError, match="EDMPrecond: unknown key 'model_chanels'"):
+    with pytest.raises(UserError, match=r"EDMPrecond\.model_chanels: unknown key"):
         EDMPrecond(8, 1, model_type="SongUNet", model_chanels=4)
     with pytest.raises(UserError, match=r"SongUNet\.embedding_type"):
         SongUNet(8, 1, 1, embedding_type="none")

@@ -328,7 +328,7 @@ def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
         (["--out", "x", "--device", "gpu"], "device: must be cpu, cuda or cuda:NUMBER"),
         (["--grid", "g.png", "--grid-size", "10"], "grid_size: '10' must be ROWSxCOLUMNS"),
         ([], "^error: sida sample: out: .*give --out or --grid"),
-        (["--spec", '{"netwrk": "x"}', "--out", "x"], "unknown key 'netwrk' \\(did you mean 'network'"),
+        (["--spec", '{"netwrk": "x"}', "--out", "x"], "netwrk: unknown key \\(did you mean 'network'"),
     ],
 )
 def test_bad_input_is_one_line(network, flags, message, tmp_path, monkeypatch, capsys):

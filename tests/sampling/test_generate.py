@@ -234,7 +234,7 @@ def test_samplers_are_read_from_text_and_mappings(text, expected):
         ("huen:18", "unknown sampler 'huen:18'"),
         ("heun:1", "num_steps: must be at least 2"),
         ("heun:x", "num_steps: must be an integer"),
-        ("heun:18,S_chrun=1", "unknown key 'S_chrun' \\(did you mean 'S_churn'"),
+        ("heun:18,S_chrun=1", "S_chrun: unknown key \\(did you mean 'S_churn'"),
         ("heun:18,sigma_min=100", "sigma_min: must lie between"),
         ("one_step,init_sigma=0", "init_sigma: must be above 0, got 0"),
         ({"kind": "heun", "num_steps": -3}, "num_steps: must be at least 1, got -3"),

@@ -215,7 +215,7 @@ def test_digest_tells_settings_that_were_left_out_from_those_of_other_methods(te
             "--spec.options.backbones[0]: must be one of vgg16_bn, efficientnet_lite0",
         ),
         ({"options": {"backbones": []}}, "--spec.options.backbones: must name at least one"),
-        ({"options": {"bakbones": ["digits"]}}, "unknown key 'bakbones' (did you mean 'backbones'?)"),
+        ({"options": {"bakbones": ["digits"]}}, "bakbones: unknown key (did you mean 'backbones'?)"),
         ({"options": {"backbones": ["digits"], "ada_target": 0.6}}, "--spec.options.ada_target: there is no augment"),
     ],
 )

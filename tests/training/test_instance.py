@@ -75,7 +75,7 @@ def test_defaults_are_gdds_with_which_it_is_compared(teacher):
     ("change", "message"),
     [
         ({"options": {"num_steps": 1}}, "--spec.options.num_steps: must be at least 2, got 1"),
-        ({"options": {"steps": 3}}, "--spec.options: unknown key 'steps' (did you mean 'num_steps'?)"),
+        ({"options": {"steps": 3}}, "--spec.options.steps: unknown key (did you mean 'num_steps'?)"),
         ({"real_source": "x"}, "--spec.real_source: method 'instance' does not read real_source; remove it"),
         ({"init": "x"}, "init: 'instance' starts from the teacher; remove it"),
         (

@@ -142,7 +142,7 @@ def test_a_dead_process_ends_all_with_one_line(tmp_path, spec, alone, victim):
 
 @pytest.mark.parametrize("victims", [{1}, {0}, {0, 1}])
 def test_a_fault_is_told_once_and_all_exit_with_its_status(tmp_path, spec, victims):
-    task = crashing(spec, tmp_path / "run", 48, lambda: fail(UserError("out of luck")), victims)
+    task = crashing(spec, tmp_path / "run", 48, lambda: fail(UserError("", "out of luck")), victims)
     assert together(task, 2, tmp_path) == [1, 1]
     assert said(tmp_path) == ["error: out of luck"]
 

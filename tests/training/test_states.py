@@ -305,7 +305,7 @@ def test_the_first_job_that_fails_is_the_last():
     done = []
 
     def failing():
-        raise UserError("no room")
+        raise UserError("", "no room")
 
     def write():
         with BackgroundWriter() as writer:

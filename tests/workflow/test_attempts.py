@@ -88,7 +88,7 @@ def planned(monkeypatch):
     def make(hours, **site):
         def plan(self, kind, wildcards, trials):
             if hours is None:
-                raise UserError("no rate")
+                raise UserError("", "no rate")
             return hours
 
         monkeypatch.setattr(Requests, "_hours", plan)

@@ -12,7 +12,7 @@ from tests.workflow.workspace import Workspace, forked_snakemake
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace("preset: published\n", ""), "error: mine.yaml: key 'preset' is missing; add it"),
+        (lambda text: text.replace("preset: published\n", ""), "error: mine.yaml: preset: is missing; add it"),
         (lambda text: f"{text}\ntitle: Other\n", "(key 'title' occurs twice; remove one of them)"),
     ],
     ids=["no name", "double key"],

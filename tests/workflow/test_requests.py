@@ -177,7 +177,7 @@ def test_the_site_is_one_file(tmp_path, monkeypatch):
     ("text", "fault"),
     [
         ("max_hours: 24:00", r'site.yaml: max_hours: must be a number, got "24:00"'),
-        ("partitoin: main", r"site.yaml: unknown key 'partitoin' \(did you mean 'partition'"),
+        ("partitoin: main", r"site.yaml: partitoin: unknown key \(did you mean 'partition'"),
         ("max_hours: -1", "site.yaml: max_hours: must be above 0"),
         ("gpu: H10", r"site.yaml: gpu: H10: not in config/plan.yaml \(did you mean 'H100'"),
         ("- a", "site.yaml"),

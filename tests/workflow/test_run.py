@@ -198,7 +198,7 @@ def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recipes__sid__alhpa": 1}, "recipes.sid: unknown key 'alhpa'"),
+        ({"recipes__sid__alhpa": 1}, "recipes.sid.alhpa: unknown key"),
         ({"recipes__sid__batch_size": -1}, "recipes.sid.batch_size: must be at least 1"),
         ({"teachers__digits-short": ...}, "no teacher 'digits-short'"),
         ({"seed": "zero"}, 'seed: must be an integer, got "zero"'),

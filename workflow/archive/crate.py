@@ -44,15 +44,17 @@ def write_crate(folder: str | Path, out: str | Path, citation: str | Path | None
     """
     folder, out = Path(folder), Path(out)
     if os.path.lexists(out):
-        raise UserError(f"{out}: is there already; name another --out, or remove it")
+        raise UserError(out, "is there already", "name another --out, or remove it")
     if not out.name or out.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{out}: must be a new folder or FILE.zip outside {folder}")
+        raise UserError(out, f"must be a new folder or FILE.zip outside {folder}")
     _library()
     report = verify(folder)
     if report.faults:
-        raise UserError(f"{folder}: {report.faults[0]} (sida verify shows all {len(report.faults)} faults); fix that")
+        raise UserError(folder, f"{report.faults[0]} (sida verify shows all {len(report.faults)} faults)", "fix that")
     if not (folder / MANIFEST).is_file():
-        raise UserError(f"{folder}: has no {MANIFEST}; make it with `sida manifest {folder} --out {folder}/{MANIFEST}`")
+        raise UserError(
+            folder, f"has no {MANIFEST}", f"make it with `sida manifest {folder} --out {folder}/{MANIFEST}`"
+        )
     manifest = read_hashed_json(folder / MANIFEST)
     path = Path(citation) if citation is not None else ROOT / CITATION
     crate, count = _described(folder, manifest, _authors(path, citation is None))
@@ -72,7 +74,7 @@ def _library() -> type[ROCrate]:
     try:
         from rocrate.rocrate import ROCrate
     except ImportError:
-        raise UserError(f"the package rocrate is not installed; {how_to_install('rocrate>=0.14')}") from None
+        raise UserError("", "the package rocrate is not installed", how_to_install("rocrate>=0.14")) from None
     return ROCrate
 
 
@@ -81,7 +83,7 @@ def _authors(path: Path, optional: bool) -> dict[str, Any]:
         return {"authors": [_NOBODY]}
     found = load_yaml(path)
     if not isinstance(found.get("authors"), list) or not all(isinstance(a, Mapping) for a in found["authors"]):
-        raise UserError(f"{path}: authors: must be a list of names; see citation-file-format.github.io")
+        raise UserError(path, "authors: must be a list of names", "see citation-file-format.github.io")
     return found
 
 

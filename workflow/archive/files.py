@@ -107,7 +107,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
             for entry in entries:
                 seen += 1
                 if seen > MOST_FILES:
-                    raise UserError(f"{folder}: has more than {MOST_FILES:,} files; is it the right folder?")
+                    raise UserError(folder, f"has more than {MOST_FILES:,} files", "is it the right folder?")
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((entry.path, f"{prefix}{entry.name}/"))
                 else:
@@ -129,19 +129,19 @@ def check_own_hash(path: Path, name: str) -> bool:
         return verify_tensors(path)
     if name.startswith("samples/") and suffix in (".npz", ".zip", ".png"):
         if not (intact_png(path) if suffix == ".png" else intact_zip(path)):
-            raise UserError(f"{path}: damaged: its checksums or sizes do not agree; delete it and sample again")
+            raise UserError(path, "damaged: its checksums or sizes do not agree", "delete it and sample again")
         return True
     if name.endswith(".csv.gz"):
         suffix = ".csv"
     if suffix not in (".json", ".jsonl", ".csv") or _NO_HASH.fullmatch(name):
         return False
     if path.stat().st_size > MOST_BYTES:
-        raise UserError(f"{path}: is larger than any such file ({MOST_BYTES >> 20} MB)")
+        raise UserError(path, f"is larger than any such file ({MOST_BYTES >> 20} MB)")
     if suffix == ".csv":
         return is_hashed(read_csv(path)[0])
     if suffix == ".jsonl":
         if not read_jsonl(path) and path.name == "train.jsonl" and path.with_name("network.safetensors").is_file():
-            raise UserError(f"{path}: damaged: has no line of the finished run beside it; train again")
+            raise UserError(path, "damaged: has no line of the finished run beside it", "train again")
         with open(path, encoding="utf-8") as stream:
             return any(map(_line_is_hashed, stream))
     record = read_measurement(path) if _TRIAL.fullmatch(name) else read_hashed_json(path)
@@ -161,9 +161,9 @@ def _line_is_hashed(line: str) -> bool:
 def _check_state(path: Path, sha256: str) -> None:
     tensors = path.with_suffix(".safetensors")
     if tensors.is_symlink() or not tensors.is_file():
-        raise UserError(f"{path}: its tensors are missing; training resumes from an earlier state")
+        raise UserError(path, "its tensors are missing", "training resumes from an earlier state")
     if sha256_file(tensors) != sha256:
-        raise UserError(f"{tensors}: is not the file that its state names; training resumes from an earlier state")
+        raise UserError(tensors, "is not the file that its state names", "training resumes from an earlier state")
 
 
 def check_manifest(report: Report, hashes: dict[str, str]) -> set[str]:

@@ -131,7 +131,9 @@ def _body(text: str) -> str:
             lines[node.lineno - 1 : node.end_lineno] = [""] * (int(node.end_lineno or 0) - node.lineno + 1)
     rest = "\n".join(lines).strip()
     if "from sida" in rest or "import sida" in rest:
-        raise UserError("model.py: a module of sida/networks imports this package inside a function; import it above")
+        raise UserError(
+            "model.py", "a module of sida/networks imports this package inside a function", "import it above"
+        )
     return rest
 
 
@@ -165,10 +167,10 @@ def write_hub_folder(
     run, out = Path(run), Path(out)
     network = run / "network.safetensors" if run.is_dir() else run
     if os.path.lexists(out):
-        raise UserError(f"{out}: exists already; name another folder, or remove it")
+        raise UserError(out, "exists already", "name another folder, or remove it")
     facts = describe_file(network)
     if facts["format"] == "pickle":
-        raise UserError(f"{network}: is a pickle; convert it first: sida convert {network} network.safetensors")
+        raise UserError(network, "is a pickle", f"convert it first: sida convert {network} network.safetensors")
     name = run.name if run.is_dir() else str(facts.get("name") or network.stem)
     with atomic_folder(out) as part:
         _fill(part, network, name, facts, licence, base_model)
@@ -189,7 +191,7 @@ def _fill(
     write_json(component / "config.json", {"_class_name": "OneStepGenerator", **facts["network"]})
     model = model_source(facts["network"])
     if model is None:
-        raise UserError(f"{network}: its network class is not of this package; export its code yourself")
+        raise UserError(network, "its network class is not of this package", "export its code yourself")
     write_text(component / "model.py", model)
     shutil.copyfile(_CODE / "pipeline.py", folder / "pipeline.py")
     classes = {"_class_name": ["pipeline", "OneStepPipeline"], "generator": ["model", "OneStepGenerator"]}

@@ -115,11 +115,11 @@ def verify(folder: str | Path) -> Report:
     """
     report = Report(Path(folder))
     if not report.folder.is_dir():
-        raise UserError(f"{folder}: no such results folder; name one, for example results/demo")
+        raise UserError(folder, "no such results folder", "name one, for example results/demo")
     below = sorted(path.parent.name for path in report.folder.glob("*/manifest.json"))
     if below and not (report.folder / "manifest.json").exists():
         raise UserError(
-            f"{folder}: holds results folders and is none; name one: sida verify {report.folder / below[0]}"
+            folder, "holds results folders and is none", f"name one: sida verify {report.folder / below[0]}"
         )
     sizes = list_files(report)
     progress = Progress(f"verify {report.folder.name}", sum(sizes.values()) / 1e6, "MB")

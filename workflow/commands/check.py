@@ -80,7 +80,7 @@ def stored_folder(study: str) -> Path:
     places = [given, given / "stored", *([ours[study]] if study in ours else [])]
     found = next((place for place in places if (place / STORED).is_file()), None)
     if found is None:
-        raise UserError(f"{study}: no study with stored results{suggestion(study, ours)}; name its folder")
+        raise UserError(study, f"no study with stored results{suggestion(study, ours)}", "name its folder")
     return found
 
 
@@ -144,9 +144,9 @@ def _spec(folder: Path, row: str) -> tuple[dict[str, Any], list[dict[str, str]]]
     preset = Preset.load(*map(find_preset, facts["preset"].split()))
     known = list(dict.fromkeys(line["run"] for line in rows))
     if row not in known or row not in preset.runs:
-        raise UserError(f"{folder}: no row '{row}'{suggestion(row, known)}; the rows are in {preset.sheet}")
+        raise UserError(folder, f"no row '{row}'{suggestion(row, known)}", f"the rows are in {preset.sheet}")
     if facts["rows"].get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
-        raise UserError(f"{folder}: row '{row}' was stored with other settings than {preset.source} has now; run it")
+        raise UserError(folder, f"row '{row}' was stored with other settings than {preset.source} has now", "run it")
     spec = preset.specs.measurement(row)
     lines = [line for line in rows if line["run"] == row]
     for key in ("network", "guide"):
@@ -156,9 +156,9 @@ def _spec(folder: Path, row: str) -> tuple[dict[str, Any], list[dict[str, str]]]
         spec[key] = str(folder / Path(path).relative_to(preset.results))
         if not Path(spec[key]).is_file():
             again = f"`sida run {preset.name} {row}` trains and measures it again"
-            raise UserError(f"{spec[key]}: the network of row '{row}' is not stored; {again}")
+            raise UserError(spec[key], f"the network of row '{row}' is not stored", again)
     if spec["network"] and sha256_file(spec["network"]) != lines[0]["network_sha256"]:
-        raise UserError(f"{spec['network']}: is not the network that row '{row}' was measured of; take both again")
+        raise UserError(spec["network"], f"is not the network that row '{row}' was measured of", "take both again")
     return spec, lines
 
 

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         import shtab
     except ImportError:
         remedy = how_to_install("shtab>=1.7", target="extras")
-        raise UserError(f"completion: the package shtab is not installed; {remedy}") from None
+        raise UserError("completion", "the package shtab is not installed", remedy) from None
     parser = command_parser(args.program, "", VERBS[args.program])
     values = {kind: " ".join(filter(_PLAIN.fullmatch, found)) for kind, found in _values().items()}
     for action, kind in _valued(parser):

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from workflow.preset.outside_code import outside_code_of
 
     if args.gpus < 1:
-        raise UserError(f"--gpus {args.gpus}: must be at least 1")
+        raise UserError(f"--gpus {args.gpus}", "must be at least 1")
     preset = args.preset or load_assumptions().preset
     jobs = make_jobs(preset, args.gpu, args.gpus, args.fresh)
     if args.measure:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
         trained = [job for job in jobs.behind(args.targets).values() if job.kind == "student"]
         if not trained:
-            raise UserError("--measure: these targets train no student; name one that does")
+            raise UserError("--measure", "these targets train no student", "name one that does")
         fp16, rate = measured_rate(jobs, typical(jobs, trained).name)
         jobs.costs.rates[fp16] = rate
     plan = make_plan(jobs, args.targets, args.gpus)

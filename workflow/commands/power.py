@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from sida.errors import UserError
 
     if (args.store is None) == (args.effect is None):
-        raise UserError("give either --store (measured) or --effect and --std (numbers)")
+        raise UserError("", "give either --store (measured) or --effect and --std (numbers)")
     if args.effect is not None:
         print(_numbers(args))
         return 0
@@ -79,7 +79,7 @@ def _numbers(args: argparse.Namespace) -> str:
     from sida.errors import UserError
 
     if args.std is None or len(args.std) > 2:
-        raise UserError("--effect needs --std: one standard deviation over training seeds, or two, of A and of B")
+        raise UserError("--effect needs --std", "one standard deviation over training seeds, or two, of A and of B")
     scatter = Scatter(args.std[0], args.std[-1], args.teacher_std)
     lines = by_numbers(args.effect, scatter, args.seeds, args.teachers)
     if not args.json:
@@ -114,7 +114,7 @@ def _measured(args: argparse.Namespace) -> list[PowerPlan]:
     preset = Preset.load(path)
     claims = args.claims or preset.settings.claims
     if not claims:
-        raise UserError(f"{path} has no claims; give them by --claims")
+        raise UserError("", f"{path} has no claims", "give them by --claims")
     evidence = Evidence(load_measurements(store), preset.runs, load_published(), store / "students")
     known = load_claims(claims)
     scope = main_scope(known, evidence)

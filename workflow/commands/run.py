@@ -53,11 +53,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def _parse(parse: Any, words: Sequence[str], namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
     end = words.index("--") if "--" in words else len(words)
     if "--configfile" in words[:end]:
-        raise UserError("sida run --configfile: the preset is the first word: sida run FILE TARGET")
+        raise UserError("sida run --configfile", "the preset is the first word: sida run FILE TARGET")
     found, rest = parse(words[:end], namespace)
     if unknown := next((word for word in rest if word[0] == "-"), None):
         raise UserError(
-            f"sida run {unknown}: no such option; options of Snakemake follow --: sida run demo -- {unknown}"
+            f"sida run {unknown}", "no such option", f"options of Snakemake follow --: sida run demo -- {unknown}"
         )
     found.targets += rest
     found.passed = list(words[end + 1 :])
@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
     from workflow.preset.files import preset_files
 
     if not CHECKOUT:
-        raise UserError("sida run: the workflow runs from a checkout; clone the repository and run `make setup` there")
+        raise UserError(
+            "sida run", "the workflow runs from a checkout", "clone the repository and run `make setup` there"
+        )
     if args.cores and args.cores != "all":
         whole("--cores", 1, 10**6)(args.cores)
     profile = _profile(args.profile)
@@ -116,7 +118,7 @@ def _profile(name: str | None) -> Path | None:
     ours = {path.parent.name: path.parent for path in (ROOT / "profiles").glob("*/config.yaml")}
     place = Path(os.path.expanduser(name))
     if not place.is_dir() and name not in ours:
-        raise UserError(f"--profile {name}: no such folder and no such profile{suggestion(name, ours)}")
+        raise UserError(f"--profile {name}", f"no such folder and no such profile{suggestion(name, ours)}")
     return ours.get(name, place)
 
 

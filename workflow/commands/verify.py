@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     report = verify(args.folder)
     if not report.counts and not report.faults:
-        raise UserError(f"{args.folder}: nothing in it can be checked; name the results of a preset: results/demo")
+        raise UserError(args.folder, "nothing in it can be checked", "name the results of a preset: results/demo")
     for line in report.faults:
         print(f"fault   {line}")
     for line in [] if args.quiet else report.remarks:

@@ -101,8 +101,9 @@ def _facts(digest: str, metric: str, path: Path) -> tuple[str, str, str]:
     protocol = _protocols().get(digest)
     if protocol is None or metric not in [known.key for known in protocol.metrics]:
         raise UserError(
-            f"{path}: digest {digest[:12]} is of no protocol of this version with a metric '{metric}'; convert the "
-            "trials, and collect them again"
+            path,
+            f"digest {digest[:12]} is of no protocol of this version with a metric '{metric}'",
+            "convert the trials, and collect them again",
         )
     identity = protocol.identity(metric, "", "")
     return identity.settings, identity.classes, identity.resolution

@@ -49,7 +49,7 @@ def jobs(
     """
     plan = _dry_run(root, str(find_preset(preset)), targets, without, tuple(settings.items()))
     if rule not in plan:
-        raise UserError(f"the dry run of {preset} has no jobs of '{rule}'")
+        raise UserError("", f"the dry run of {preset} has no jobs of '{rule}'")
     return f"{plan[rule]:,}"
 
 
@@ -67,7 +67,7 @@ def _dry_run(
     found = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
     if done.returncode or not found:
         last = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(f"the dry run of {config} failed ({last[-1] if last else 'no output'})")
+        raise UserError("", f"the dry run of {config} failed ({last[-1] if last else 'no output'})")
     return {rule: int(number) for rule, number in found}
 
 

@@ -167,14 +167,14 @@ class StudyNumbers:
         self._study.group(run)
         spec = self._study.preset.specs.student(run)
         if key not in spec:
-            raise UserError(f"run '{run}' has no setting '{key}'{suggestion(key, spec)}")
+            raise UserError("", f"run '{run}' has no setting '{key}'{suggestion(key, spec)}")
         return f"{spec[key]:g}" if isinstance(spec[key], float) else str(spec[key])
 
     def fact(self, analysis: str, name: str, form: str = ".3g") -> str:
         """A fact of an analysis without rows in a Python format; ``–`` if the settings give no such number."""
         facts = read_analysis(analysis_path(self._study.folder, analysis))["facts"]
         if name not in facts:
-            raise UserError(f"no fact '{name}' of analysis '{analysis}'{suggestion(name, facts)}")
+            raise UserError("", f"no fact '{name}' of analysis '{analysis}'{suggestion(name, facts)}")
         value = facts[name]
         return "–" if value is None else format(value, form).replace("-", "−")
 
@@ -261,12 +261,12 @@ class StudyNumbers:
         """A table of the preset, with cells that do not break."""
         known = self._study.preset.settings.tables
         if name not in known:
-            raise UserError(f"no table '{name}'{suggestion(name, known)}")
+            raise UserError("", f"no table '{name}'{suggestion(name, known)}")
         return re.sub(r"(?<=[^\s|]) (?=[^\s|])", "\u00a0", _markdown(self._study.make_table(name)))
 
     def _decided(self, claim: str) -> dict[str, Any]:
         if claim not in self._study.decided:
-            raise UserError(f"no claim '{claim}'{suggestion(claim, self._study.decided)}")
+            raise UserError("", f"no claim '{claim}'{suggestion(claim, self._study.decided)}")
         return self._study.decided[claim]
 
     def _curves(self, metric: str, run: str, chosen: Callable[[list[float]], float]) -> str:

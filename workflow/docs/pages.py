@@ -113,7 +113,7 @@ def filled(text: str, studies: Mapping[str, Study], root: Path, where: str) -> s
         return f"<!--= {words} -->{evaluated(words, names, f'{where}:{line}')}<!--/-->"
 
     if text.count("<!--=") != len(MARKER.findall(text)):
-        raise UserError(f"{where}: a marker <!--= ... --> has no end <!--/-->")
+        raise UserError(where, "a marker <!--= ... --> has no end <!--/-->")
     return MARKER.sub(value, text)
 
 
@@ -130,7 +130,7 @@ def evaluated(words: str, names: Mapping[str, Any], where: str) -> str:
         unknown = re.search(r"'([\w-]+)' is undefined|no attribute '([\w-]+)'", str(error))
         known = [*names] if unknown and unknown[1] else [name for name in dir(StudyNumbers) if name[0] != "_"]
         near = suggestion(unknown[1] or unknown[2], known) if unknown else ""
-        raise UserError(f"{where}: <!--= {words} -->: {error}{near}") from None
+        raise UserError(where, f"<!--= {words} -->: {error}{near}") from None
 
 
 def write_docs(
@@ -163,7 +163,7 @@ def write_docs(
         UserError: Faulty arguments, stored studies or markers.
     """
     if results and check:
-        raise UserError("--store and --check exclude each other")
+        raise UserError("", "--store and --check exclude each other")
     if config:
         preset_files(config, root)  # faults of an option are told first
     kept = _keep(results, config, page, title, add, networks, root) if results else None
@@ -174,7 +174,7 @@ def write_docs(
     wanted = [Path(page).resolve() for page in pages] or [*everything, *written]
     for path in wanted:
         if path.suffix != ".md" or not (path in written or path.is_file()):
-            raise UserError(f"{path}: no such page (*.md)")
+            raise UserError(path, "no such page (*.md)")
     # The schemas of a repository are written with its pages.
     texts = schemas(root) if (root / "workflow").is_dir() else {}
     with opened(root, data) as studies:
@@ -205,11 +205,11 @@ def _keep(
     """Stores the text files of results beside the page; returns the page."""
     if not config or not page:
         raise UserError(
-            "--store needs --preset and --page (studies/NAME/README.md, with its data in studies/NAME/stored)"
+            "", "--store needs --preset and --page (studies/NAME/README.md, with its data in studies/NAME/stored)"
         )
     path = root / page
     if path.name != "README.md" or not path.is_relative_to(root / "studies"):
-        raise UserError(f"--page {page}: must be README.md of a folder below studies")
+        raise UserError(f"--page {page}", "must be README.md of a folder below studies")
     preset = Preset.load(*preset_files(config, root))
     asked = {run: row_digest(preset, run) for run in preset.runs}
     about = {"preset": config, "title": title or preset.settings.title}

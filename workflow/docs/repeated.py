@@ -48,7 +48,7 @@ class RepeatedRows:
             if abs(math.log(v["fd"] / u["fd"])) > _SAME:
                 found[run] = {metric: (u[metric], v[metric]) for metric in metrics}
         if len(found) < 2:
-            raise UserError("the studies have fewer than two rows of equal settings that differ")
+            raise UserError("", "the studies have fewer than two rows of equal settings that differ")
         return cls(found, len(alike) - len(found))
 
     def std(self, metric: str) -> float:

@@ -243,7 +243,7 @@ SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experi
 def settings(name: str) -> str:
     """Table of a class of settings, by its name in :data:`SETTINGS`."""
     if name not in SETTINGS:
-        raise UserError(f"no settings '{name}'{suggestion(name, SETTINGS)}")
+        raise UserError("", f"no settings '{name}'{suggestion(name, SETTINGS)}")
     return f"\n\n{settings_table(SETTINGS[name], {cls: f'#{word}' for word, cls in SETTINGS.items()})}\n\n"
 
 

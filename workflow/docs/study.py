@@ -62,7 +62,7 @@ class Study:
             UserError: The preset has no claims.
         """
         if not self.preset.settings.claims:
-            raise UserError(f"{self.facts['preset']} has no claims")
+            raise UserError("", f"{self.facts['preset']} has no claims")
         claims = self.preset.claims
         scope = main_scope(claims, self.evidence)
         return [claim for claim in claims if claim.scope == scope]
@@ -93,7 +93,7 @@ class Study:
         """File of the verdicts (JSON), decided from the stored results; their page is beside it."""
         claims, out = self.preset.settings.claims, self.work / "claims.md"
         if not claims:
-            raise UserError(f"{self.facts['preset']} has no claims")
+            raise UserError("", f"{self.facts['preset']} has no claims")
         decide_claims(claims, out, measurements=self.folder, runs=self.preset.sheet, results=self.folder)
         return out.with_suffix(".json")
 
@@ -107,11 +107,11 @@ class Study:
             }
             if found := [run.run for run in matching(runs, conditions)]:
                 return found
-            raise UserError(f"no row of {self.preset.sheet} is {text}")
+            raise UserError("", f"no row of {self.preset.sheet} is {text}")
         alike: dict[str, None] = {}
         for name in text.split(","):
             if name not in runs:
-                raise UserError(f"no run '{name}' in {self.preset.sheet}{suggestion(name, runs)}")
+                raise UserError("", f"no run '{name}' in {self.preset.sheet}{suggestion(name, runs)}")
             alike |= dict.fromkeys(with_other_seeds(runs, name))
         return list(alike)
 

@@ -121,7 +121,7 @@ class Costs:
         network = self.network(row.teacher)
         if network is None:
             raise UserError(
-                f"{self.preset.source}: teachers.{row.teacher}: has no network, so that its cost is unknown; add it"
+                f"{self.preset.source}: teachers.{row.teacher}", "has no network, so that its cost is unknown", "add it"
             )
         return resolve_recipe(from_mapping(DistillConfig, self.preset.specs.student(run), run), network, run)
 
@@ -136,8 +136,10 @@ class Costs:
         guide = self._guide(run)
         if guide is None and config.guide is not None:
             raise UserError(
-                f"{self.preset.sheet}: run '{run}': guide '{self.preset.runs[run].guide}' is not known by its network, "
-                "so that its cost is unknown; name a teacher of the preset"
+                self.preset.sheet,
+                f"run '{run}': guide '{self.preset.runs[run].guide}' is not known by its network, "
+                "so that its cost is unknown",
+                "name a teacher of the preset",
             )
         cost, images = student_cost(config, network, self.width, guide), config.total_kimg * 1000
         seconds = images * cost.operations / self._rate(cost.fp16)
@@ -313,7 +315,7 @@ def check_card(device: str, where: str) -> None:
     """
     if device.startswith("cuda") and driver_memory() is None:
         remedy = "run it on a machine with one or through a scheduler (docs/cluster.md), or choose another preset"
-        raise UserError(f"{where}: device: '{device}', but this machine has no GPU; {remedy} (sida presets)")
+        raise UserError(where, f"device: '{device}', but this machine has no GPU", f"{remedy} (sida presets)")
 
 
 def driver_cuda() -> int | None:

@@ -177,7 +177,7 @@ def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
     missing = [jobs.costs.registry[job.name] for job in wanted]
     hand = [asset for asset in missing if not asset.urls]
     for asset in hand:
-        yield Check("assets", "missing", f"{asset.id} has no link", by_hand(asset, cache_dir() / asset.target))
+        yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset, cache_dir() / asset.target)))
     loaded = [asset.id for asset in missing if asset.urls]
     if loaded:
         text = f"{len(loaded)} to download, {sum(job.download_gb for job in wanted if job.name in loaded):,.1f} GB"

@@ -63,7 +63,7 @@ class Jobs:
         if not found:
             near = suggestion(inside, [*self.preset.runs, *known])
             near = near if len(near) < 100 else f"; rows are in {self.preset.sheet}"
-            raise UserError(f"{target}: no product and no row of {self.preset.source}{near}")
+            raise UserError(target, f"no product and no row of {self.preset.source}{near}")
         return [f"{self.preset.results}/{name}" for name in found]
 
     def _add(self, path: str, found: dict[str, Job]) -> None:

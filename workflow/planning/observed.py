@@ -52,7 +52,7 @@ def observe(jobs: Jobs) -> dict[str, Any]:
     name = "CPU" if card is None else str(card.name)
     trainings = [training for job in _trained(jobs) if (training := _training(jobs, job))]
     if not trainings:
-        raise UserError(f"{jobs.preset.results}: no training there yet; run the preset first")
+        raise UserError(jobs.preset.results, "no training there yet", "run the preset first")
     with tf32(False):
         peak = {"float32": _peak(torch.float32, device)}
         if device.type == "cuda":
@@ -85,7 +85,7 @@ def read_rates(path: Path) -> dict[str, Any] | None:
         return None
     found = read_hashed_json(path, "remove it, or write it again with `sida rates`")
     if found.get("format") != RATES_FORMAT:
-        raise UserError(f"{path}: format must be '{RATES_FORMAT}'; remove it, or write it again with `sida rates`")
+        raise UserError(path, f"format must be '{RATES_FORMAT}'", "remove it, or write it again with `sida rates`")
     rates: dict[bool, list[float]] = {}
     for training in found["trainings"]:
         rates.setdefault(training["fp16"], []).append(training["operations_per_second"])
@@ -268,7 +268,7 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
             _wait(device)
             seconds = time.perf_counter() - start
     except torch.OutOfMemoryError:
-        raise UserError(f"--measure {run}: the device has too little memory for a micro-batch of {images}") from None
+        raise UserError(f"--measure {run}", f"the device has too little memory for a micro-batch of {images}") from None
     return config.fp16, steps * images * student_cost(config, network).operations / seconds
 
 

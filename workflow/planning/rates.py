@@ -40,7 +40,7 @@ class Gpu(Settings):
         key = "float16" if fp16 else "float32"
         rate = getattr(self, key)
         if rate is None:
-            raise UserError(f"config/plan.yaml: gpus.{name} has no rate in {key}; add one, or give --measure there")
+            raise UserError("config/plan.yaml", f"gpus.{name} has no rate in {key}", "add one, or give --measure there")
         return float(rate) * 1e12
 
 
@@ -89,7 +89,7 @@ class Assumptions(Settings):
         """
         if name not in self.gpus:
             near = suggestion(name, [card for card in self.gpus if name in card] or self.gpus)
-            raise UserError(f"{where} {name}: not in config/plan.yaml{near}; it has {', '.join(self.gpus)}")
+            raise UserError(f"{where} {name}", f"not in config/plan.yaml{near}", f"it has {', '.join(self.gpus)}")
         return Gpu(**self.gpus[name])
 
     @property

@@ -128,7 +128,7 @@ def load_site(own: Iterable[Path] = ()) -> Site:
     """
     named = os.environ.get(VARIABLE)
     if named and not Path(named).is_file():
-        raise UserError(f"{VARIABLE}={named}: no such file; name your site file, or unset {VARIABLE}")
+        raise UserError(f"{VARIABLE}={named}", "no such file", f"name your site file, or unset {VARIABLE}")
     usual = [Path("profiles/site.yaml"), ROOT / "profiles/site.yaml"]
     path = Path(named) if named else next((path for path in usual if path.is_file()), None)
     if path is None:
@@ -352,7 +352,7 @@ def _row_of(analysis: str) -> str:
     """
     name, _, row = analysis.partition("/")
     if not row:
-        raise UserError(f"analysis '{name}': has no rows; its time is not planned")
+        raise UserError(f"analysis '{name}'", "has no rows", "its time is not planned")
     return row
 
 

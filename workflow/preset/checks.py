@@ -42,17 +42,15 @@ def check_references(preset: Rows) -> None:
             preset.dataset(run.dataset, where)
         if run.method == "external" and not run.checkpoint:
             wanted = "module:function, stored images, or (with a sampler) a network file"
-            raise UserError(f"{where}: column 'checkpoint' is empty; give {wanted}")
+            raise UserError(where, "column 'checkpoint' is empty", f"give {wanted}")
         if run.method == "external" and run.without_network:
             continue
         check_sampler(preset, run, where, samplers)
         needs_teacher = run.trained_here or (run.method == "teacher" and run.checkpoint is None)
         if needs_teacher and not run.teacher:
-            raise UserError(f"{where}: column 'teacher' is empty; name one of {', '.join(teachers) or 'none defined'}")
+            raise UserError(where, "column 'teacher' is empty", f"name one of {', '.join(teachers) or 'none defined'}")
         if run.teacher and needs_teacher and run.teacher not in teachers:
-            raise UserError(
-                f"{where}: no teacher '{run.teacher}' in {preset.source}{suggestion(run.teacher, teachers)}"
-            )
+            raise UserError(where, f"no teacher '{run.teacher}' in {preset.source}{suggestion(run.teacher, teachers)}")
         if run.trained_here:
             check_student(preset, run, where, recipes)
         check_guide(preset, run, where)
@@ -70,15 +68,16 @@ def check_object(name: str, where: str, kind: str) -> None:
 def check_sampler(preset: Rows, run: Run, where: str, samplers: Mapping[str, Any]) -> None:
     """Checks the sampler of a row."""
     if run.sampler is None:
-        raise UserError(f"{where}: column 'sampler' is empty; name one of {', '.join(samplers)}")
+        raise UserError(where, "column 'sampler' is empty", f"name one of {', '.join(samplers)}")
     if run.sampler not in samplers:
-        raise UserError(f"{where}: no sampler '{run.sampler}' in {preset.source}{suggestion(run.sampler, samplers)}")
+        raise UserError(where, f"no sampler '{run.sampler}' in {preset.source}{suggestion(run.sampler, samplers)}")
     if (run.method == "data") != (samplers[run.sampler]["kind"] == "data"):
-        raise UserError(f"{where}: method 'data' and a sampler of kind 'data' belong together")
+        raise UserError(where, "method 'data' and a sampler of kind 'data' belong together")
     if run.trained_here and samplers[run.sampler].get("guidance", 1) != 1:
         raise UserError(
-            f"{where}: sampler '{run.sampler}' has guidance, but a distilled row has guidance in its recipe only; "
-            "name another sampler"
+            where,
+            f"sampler '{run.sampler}' has guidance, but a distilled row has guidance in its recipe only",
+            "name another sampler",
         )
 
 
@@ -88,12 +87,12 @@ def check_guide(preset: Rows, run: Run, where: str) -> None:
     guidance = preset.guidance(run)
     if guidance != 1 and run.guide is None:
         raise UserError(
-            f"{where}: {guided} has guidance {guidance:g}, and column 'guide' is empty; name a guiding network"
+            where, f"{guided} has guidance {guidance:g}, and column 'guide' is empty", "name a guiding network"
         )
     if guidance == 1 and run.guide is not None:
-        raise UserError(f"{where}: column 'guide' names '{run.guide}', but {guided} has no guidance; empty the cell")
+        raise UserError(where, f"column 'guide' names '{run.guide}', but {guided} has no guidance", "empty the cell")
     if guidance != 1 and run.trained_here and "guidance" not in find_method(run.method, f"{where}: method").settings:
-        raise UserError(f"{where}: {guided} has guidance, which method '{run.method}' does not read; remove it")
+        raise UserError(where, f"{guided} has guidance, which method '{run.method}' does not read", "remove it")
     if run.guide in preset.settings.teachers:
         check_fit(preset, run, f"{where}: guide '{run.guide}'")
 
@@ -101,33 +100,33 @@ def check_guide(preset: Rows, run: Run, where: str) -> None:
 def check_fit(preset: Rows, run: Run, where: str) -> None:
     """Checks that a guide among the preset's teachers differs from the row's teacher and has the same images."""
     if run.guide == run.teacher and run.checkpoint is None:
-        raise UserError(f"{where} is the teacher of the row, so guidance has no effect; name another network")
+        raise UserError("", f"{where} is the teacher of the row, so guidance has no effect", "name another network")
     teachers = preset.settings.teachers
     guided, guide = (teachers.get(name or "", {}).get("network") for name in (run.teacher, run.guide))
     if guided and guide and (fault := guide_mismatch(guided["kwargs"], guide["kwargs"])):
-        raise UserError(f"{where}: {fault}")
+        raise UserError(where, fault)
 
 
 def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]) -> None:
     """Checks a distilled row: its recipe, options of its method, initial network, and source of real images."""
     if not run.recipe:
-        raise UserError(f"{where}: column 'recipe' is empty; name one of {', '.join(recipes) or 'none defined'}")
+        raise UserError(where, "column 'recipe' is empty", f"name one of {', '.join(recipes) or 'none defined'}")
     if run.recipe not in recipes:
-        raise UserError(f"{where}: no recipe '{run.recipe}' in {preset.source}{suggestion(run.recipe, recipes)}")
+        raise UserError(where, f"no recipe '{run.recipe}' in {preset.source}{suggestion(run.recipe, recipes)}")
     preset.options(run)
     method = find_method(run.method, f"{where}: method")
     if run.alpha is not None and "alpha" not in method.settings:
-        raise UserError(f"{where}: column 'alpha': method '{run.method}' does not read it; empty the cell")
+        raise UserError(where, f"column 'alpha': method '{run.method}' does not read it", "empty the cell")
     start = method.start
     if (start == "generator" and run.init is None) or (start == "teacher" and run.init is not None):
         wanted = "must name a generator" if run.init is None else "must be empty"
-        raise UserError(f"{where}: column 'init' {wanted} for method '{run.method}'")
+        raise UserError(where, f"column 'init' {wanted} for method '{run.method}'")
     if run.init is not None and run.init not in preset.runs:
-        raise UserError(f"{where}: column 'init': no run '{run.init}' in this sheet{suggestion(run.init, preset.runs)}")
+        raise UserError(where, f"column 'init': no run '{run.init}' in this sheet{suggestion(run.init, preset.runs)}")
     for parent in preset.parents(run):
         if not is_method(preset.runs[parent].method):
             key = "init" if parent == run.init else f"recipes.{run.recipe}.real_source"
-            raise UserError(f"{where}: {key} '{parent}' is not a one-step generator")
+            raise UserError(where, f"{key} '{parent}' is not a one-step generator")
         check_order(preset, run.run, parent, where)
 
 
@@ -137,7 +136,7 @@ def check_order(preset: Rows, start: str, parent: str, where: str) -> None:
     while waiting:
         name = waiting.pop()
         if name == start:
-            raise UserError(f"{where}: init goes in a circle through '{parent}'")
+            raise UserError(where, f"init goes in a circle through '{parent}'")
         if name not in seen:
             seen.add(name)
             waiting += preset.parents(preset.runs[name])
@@ -151,30 +150,28 @@ def check_experiments(preset: Rows) -> None:
     """
     path, known = preset.settings.experiments, preset.experiments
     if not preset.settings.claims:
-        raise UserError(
-            f"{preset.source}: experiments are decided by claims, and the preset has none; add key 'claims'"
-        )
+        raise UserError(preset.source, "experiments are decided by claims, and the preset has none", "add key 'claims'")
     claims = {claim.id: claim for claim in preset.claims}
     for experiment in known.values():
         where = f"{path}: {experiment.id}"
         for claim in experiment.claims:
             if claim not in claims:
                 source = preset.settings.claims
-                raise UserError(f"{where}.predicted: no claim '{claim}' in {source}{suggestion(claim, claims)}")
+                raise UserError(f"{where}.predicted", f"no claim '{claim}' in {source}{suggestion(claim, claims)}")
         for kind in ("tables", "figures"):
             layouts = preset.layouts[kind]
             for name in getattr(experiment, kind):
                 if name not in layouts:
                     raise UserError(
-                        f"{where}.{kind}: '{name}' is not in {preset.source}: {kind}{suggestion(name, layouts)}"
+                        f"{where}.{kind}", f"'{name}' is not in {preset.source}: {kind}{suggestion(name, layouts)}"
                     )
     scopes = {claims[name].scope: experiment.id for experiment in known.values() for name in experiment.claims}
     if len(scopes) > 1:
         listed = ", ".join(f"'{scope}' ({name})" for scope, name in scopes.items())
-        raise UserError(f"{path}: claims of several scopes: {listed}; a preset decides those of one")
+        raise UserError(path, f"claims of several scopes: {listed}", "a preset decides those of one")
     predicted = {name for experiment in known.values() for name in experiment.claims}
     forgotten = [claim.id for claim in claims.values() if claim.scope in scopes and claim.id not in predicted]
     if forgotten:
         raise UserError(
-            f"{path}: no experiment predicts {', '.join(forgotten)}; name each claim in one (key 'predicted')"
+            path, f"no experiment predicts {', '.join(forgotten)}", "name each claim in one (key 'predicted')"
         )

@@ -55,12 +55,12 @@ def write_extension(
         UserError: Nothing is stored, or a row of the sheet has the name of one of the study.
     """
     if not (stored / STORED).is_file():
-        raise UserError(f"--extend: {stored / STORED} is missing; a study is extended from its stored results")
+        raise UserError("--extend", f"{stored / STORED} is missing", "a study is extended from its stored results")
     base = Preset.load(*files)
     added = read_runs(sheet) if sheet else []
     for run in added:
         if run.run in base.runs:
-            raise UserError(f"--extend {sheet}: run '{run.run}' is a row of {base.sheet}; give it another id")
+            raise UserError(f"--extend {sheet}", f"run '{run.run}' is a row of {base.sheet}", "give it another id")
     beside = Path(sheet).parent if sheet else Path()
     name = f"{base.name}-{_plain(Path(sheet).stem) if sheet else 'extended'}"
     folder = Path("results") / name / "extension"

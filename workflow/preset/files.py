@@ -17,7 +17,7 @@ from sida.config.datasets import DatasetEntry
 from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, Count, Device, Name, Natural, Pattern, load_yaml
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.training.config import NetworkConfig, Recipe, TeacherTraining
 
 
@@ -41,8 +41,8 @@ def find_preset(name: str | Path, where: str = "--preset") -> Path:
     if found is not None:
         return found
     if path.parent.name == "config" and path.stem in known:
-        raise UserError(f"{where} {name}: presets moved to studies/; name {known[path.stem]}")
-    raise UserError(f"{where}: no preset '{name}'{suggestion(path.stem, known)}")
+        raise UserError(f"{where} {name}", "presets moved to studies/", f"name {known[path.stem]}")
+    raise UserError(where, f"no preset '{name}'{suggestion(path.stem, known)}")
 
 
 def preset_files(named: str, root: Path = Path()) -> list[Path]:
@@ -100,7 +100,7 @@ def _with_bases(path: Path) -> dict[Path, dict[str, Any]]:
     following: Path | None = path
     while following is not None:
         if following in found:
-            raise UserError(f"{following}: base: goes in a circle; remove one of them")
+            raise UserError(following, "base: goes in a circle", "remove one of them")
         found[following] = load_yaml(following)
         base = found[following].get("base")
         following = None if base is None else following.parent / str(base)
@@ -137,9 +137,9 @@ class TeacherEntry:
 
     def __post_init__(self) -> None:
         if self.checkpoint is None and (self.network is None or self.training is None):
-            raise ValueError("checkpoint: needs either network and training or checkpoint")
+            raise SettingError("checkpoint", "needs either network and training or checkpoint")
         if self.training is not None and self.network is None:
-            raise ValueError("training: needs the network that is trained; add it")
+            raise SettingError("training", "needs the network that is trained", "add it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

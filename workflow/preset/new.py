@@ -192,9 +192,9 @@ def new_study(config: StudyConfig) -> list[str]:
     study = Path(config.study)
     name = study.absolute().name.lower()
     if not re.fullmatch("[a-z][a-z0-9-]*", name):
-        raise UserError(f"{config.study}: the folder's name must be of a-z, 0-9 and '-' and begin with a letter")
+        raise UserError(config.study, "the folder's name must be of a-z, 0-9 and '-' and begin with a letter")
     if study.exists():
-        raise UserError(f"{config.study}: exists already; choose another folder or remove it")
+        raise UserError(config.study, "exists already", "choose another folder or remove it")
     with atomic_folder(study) as part:
         today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ")
         values = {"name": name, "today": today, **_data_values(config, part, study)}
@@ -238,7 +238,7 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
         path, kind, dataset = "data.zip", "zip", open_archive(str(part / "data.zip"))
     if not dataset.is_pixels:
         raise UserError(
-            f"{config.data}: holds latents; a new study is of pictures, latents are a matter of EDM2 presets"
+            config.data, "holds latents", "a new study is of pictures, latents are a matter of EDM2 presets"
         )
     names = [visible(" ".join(name.split())) for name in facts.get("class_names", [])]
     return {
@@ -262,14 +262,15 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
         most = scales[-1].largest
         remedy = "leave out --quick" if config.quick else "train on latents (sida data encode) with a custom preset"
         raise UserError(
-            f"{config.data}: {resolution}×{resolution} is more than {most}×{most}; "
-            f"give --resolution {most}, or {remedy}"
+            config.data,
+            f"{resolution}×{resolution} is more than {most}×{most}",
+            f"give --resolution {most}, or {remedy}",
         )
     levels = 2 ** scale.settings["channel_mult"].count(",")
     if resolution % levels:
         near = resolution - resolution % levels or levels
         raise UserError(
-            f"{config.data}: {resolution}×{resolution} must be a multiple of {levels}; give --resolution {near}"
+            config.data, f"{resolution}×{resolution} must be a multiple of {levels}", f"give --resolution {near}"
         )
     return dict(scale.settings)
 

@@ -70,12 +70,13 @@ def check_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = ())
     """
     refused = [code for code in outside_code(config, source, own) if not code.allowed]
     if len(refused) == 1:
-        raise UserError(f"{refused[0].where}: '{refused[0].name}' {refusal(refused[0].name)}")
+        raise UserError(refused[0].where, f"'{refused[0].name}' {refusal(refused[0].name)}")
     if refused:
         named = ", ".join(f"'{code.name}' ({code.source or 'no such file'})" for code in refused)
         raise UserError(
-            f"{source}: names code from outside this package, which is not run because a file names it: {named}; "
-            f"read it, and if you trust it, set {allowing(refused)}"
+            source,
+            f"names code from outside this package, which is not run because a file names it: {named}",
+            f"read it, and if you trust it, set {allowing(refused)}",
         )
 
 

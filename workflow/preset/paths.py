@@ -134,7 +134,7 @@ def find_archives(preset: Rows) -> dict[str, str]:
         where = f"{preset.source}: datasets.{name}.made_from"
         if name in children:
             circle = " of ".join([*children[children.index(name) :], name])
-            raise UserError(f"{where}: a data set cannot be made of itself ({circle}); name another, or a source")
+            raise UserError(where, f"a data set cannot be made of itself ({circle})", "name another, or a source")
         path = _path(preset, name, where)
         found.setdefault(path, name)
         if origin.dataset:
@@ -162,7 +162,7 @@ def training_data(preset: Rows, run: Run) -> dict[str, Any]:
 def _path(preset: Rows, name: str, where: str) -> str:
     path: str | None = preset.dataset(name, where).get("path")
     if path is None:
-        raise UserError(f"{where}: data set '{name}' has no path and so is no archive; give it one, or remove this")
+        raise UserError(where, f"data set '{name}' has no path and so is no archive", "give it one, or remove this")
     return path
 
 
@@ -172,4 +172,4 @@ def _check_source(source: str, where: str) -> None:
     if source not in (registry := load_registry()) and not os.path.exists(source):
         hint = suggestion(source, registry)
         hint = hint if len(hint) < 200 else " (see sida assets list)"
-        raise UserError(f"{where}: no asset and no file or folder '{source}'{hint}")
+        raise UserError(where, f"no asset and no file or folder '{source}'{hint}")

@@ -34,7 +34,7 @@ from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE
 from sida.config.settings import from_mapping
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.methods.registry import METHODS, find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.training.config import TeacherConfig
@@ -70,13 +70,13 @@ def _check_student(preset: Preset, run: Run) -> None:
     config = from_mapping(DistillConfig, spec, where)
     try:
         find_method(run.method, where).check(config)
-    except ValueError as error:
-        raise UserError(f"{where}.{error}") from None
+    except SettingError as error:
+        raise error.inside(where) from None
     source = preset.recipe(run).get("real_source", "data")
     if source != "data" and source not in preset.runs and not os.path.exists(source):
         near = suggestion(source, preset.runs)
         hint = near if len(near) < 200 else ""
-        raise UserError(f"{where}.real_source: no run of {preset.sheet} and no file '{source}'{hint}")
+        raise UserError(f"{where}.real_source", f"no run of {preset.sheet} and no file '{source}'{hint}")
     network = preset.teacher(run).get("network")
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:
@@ -98,7 +98,7 @@ def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where:
         actual = network.get("kwargs", {}).get(option)
         if None not in (actual, expected) and actual != expected:
             raise UserError(
-                f"{where}.{option}: {actual}, but data set '{dataset['name']}' has {expected}; make them equal"
+                f"{where}.{option}", f"{actual}, but data set '{dataset['name']}' has {expected}", "make them equal"
             )
 
 
@@ -144,10 +144,10 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
         for asset in _named(metric.extractor, where):
             _check_asset(asset, registry, f"{where}: extractor '{metric.extractor}'")
         if fault := metric.fault(protocol.num_samples):
-            raise UserError(f"{where}: {fault}")
+            raise UserError(where, fault)
         if metric.classifies and without_classes(metric.extractor):
             raise UserError(
-                f"{where}: extractor '{metric.extractor}' has no classes for kind '{metric.kind}'; name another"
+                where, f"extractor '{metric.extractor}' has no classes for kind '{metric.kind}'", "name another"
             )
         for key in metric.references:
             _check_reference(path, key, protocol.sources[key], where, registry)
@@ -162,8 +162,9 @@ def _check_reference(path: str, key: str, source: ReferenceSource, where: str, r
         return
     if source.asset is None:
         raise UserError(
-            f"{where}: its reference '{key}' is a file that only `sida-eval score --reference` can "
-            "be given; name an asset, or take the metric out of the preset's protocol"
+            where,
+            f"its reference '{key}' is a file that only `sida-eval score --reference` can be given",
+            "name an asset, or take the metric out of the preset's protocol",
         )
     _check_asset(source.asset, registry, f"{path}: references.{key}.asset")
 
@@ -172,13 +173,13 @@ def _named(extractor: str, where: str) -> tuple[str, ...]:
     try:
         return extractor_assets(extractor)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(where, error) from None
 
 
 def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:
     if name not in registry:
         hint = suggestion(name, registry)
-        raise UserError(f"{where}: no asset '{name}'{hint if len(hint) < 200 else ' (see sida assets list)'}")
+        raise UserError(where, f"no asset '{name}'{hint if len(hint) < 200 else ' (see sida assets list)'}")
 
 
 def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str, Asset]) -> None:
@@ -199,33 +200,35 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
             try:
                 find_asset({}, name)
             except UserError as error:
-                raise UserError(f"{where}: {column}: {error}") from None
+                raise UserError(f"{where}: {column}", error) from None
             continue
         if Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
-            raise UserError(f"{where}: {column}: no such file '{name}'")
+            raise UserError(f"{where}: {column}", f"no such file '{name}'")
         if column == "guide" and name not in registry:
             near = suggestion(name, preset.settings.teachers)
-            raise UserError(f"{where}: guide: no teacher of {preset.source} and no asset '{name}'{near}")
+            raise UserError(where, f"guide: no teacher of {preset.source} and no asset '{name}'{near}")
         _check_asset(name, registry, f"{where}: {column}")
     if run.method == "external" and run.without_network:
         sampler = preset.sampler_of(run)
         if sampler["kind"] == "images" and not os.path.exists(sampler["path"]):
             raise UserError(
-                f"{where}: checkpoint: no such images '{sampler['path']}', and not of the form module:function"
+                where, f"checkpoint: no such images '{sampler['path']}', and not of the form module:function"
             )
     if protocol.drawn_references() and run.teacher not in preset.settings.teachers:
         near = suggestion(str(run.teacher), preset.settings.teachers)
         raise UserError(
-            f"{where}: teacher: protocol '{protocol.name}' compares with samples of the row's teacher{near}; "
-            "name a teacher of the preset, or another protocol"
+            where,
+            f"teacher: protocol '{protocol.name}' compares with samples of the row's teacher{near}",
+            "name a teacher of the preset, or another protocol",
         )
     dataset = preset.dataset_of(run)
     for key in ("resolution", "channels") if protocol.quantisation == "truncate" else ():
         asked, found = getattr(protocol, key), dataset.get(key)
         if asked and found and asked != found:
             raise UserError(
-                f"{where}: protocol '{protocol.name}' is for {key} {asked}, data set '{dataset['name']}' has {found}; "
-                "name another protocol or data set"
+                where,
+                f"protocol '{protocol.name}' is for {key} {asked}, data set '{dataset['name']}' has {found}",
+                "name another protocol or data set",
             )
 
 
@@ -265,7 +268,7 @@ def _check_analysis(preset: Preset, name: str) -> Analysis:
     found.read_options(entry.get("options", {}), f"{where}.options")
     for run in filter(None, preset.analysed(name)):
         if not preset.runs[run].trained_here and preset.runs[run].method != "teacher":
-            raise UserError(f"{where}.rows: matches run '{run}', which is neither trained here nor a teacher")
+            raise UserError(f"{where}.rows", f"matches run '{run}', which is neither trained here nor a teacher")
     return found
 
 
@@ -274,15 +277,15 @@ def _check_analysed(preset: Preset, name: str, runs: Sequence[str], where: str) 
     known = preset.analyses
     if name not in known:
         raise UserError(
-            f"{where}: no analysis '{name}' in {preset.source}{suggestion(name, known)}; add it to 'analyses'"
+            where, f"no analysis '{name}' in {preset.source}{suggestion(name, known)}", "add it to 'analyses'"
         )
     if known[name].get("rows") is None:
         return
     if not runs:
-        raise UserError(f"{where}: no row of {preset.sheet} matches; correct the conditions")
+        raise UserError(where, f"no row of {preset.sheet} matches", "correct the conditions")
     if missing := [run for run in runs if run not in preset.analysed(name)]:
         raise UserError(
-            f"{where}: run '{missing[0]}' is none of those that '{name}' of {preset.source} names; add it there"
+            where, f"run '{missing[0]}' is none of those that '{name}' of {preset.source} names", "add it there"
         )
 
 
@@ -299,7 +302,7 @@ def _check_claims(preset: Preset, evidence: Evidence, analyses: Mapping[str, Ana
                 _check_analysed(preset, part.of, claim_rows([replace(claim, parts=(part,))], preset.judged), where)
                 for fact in (fact for fact in (part.fact, part.than) if fact and fact not in analyses[part.of].facts):
                     known = analyses[part.of].facts
-                    raise UserError(f"{where}: no fact '{fact}' of analysis '{part.of}'{suggestion(fact, known)}")
+                    raise UserError(where, f"no fact '{fact}' of analysis '{part.of}'{suggestion(fact, known)}")
 
 
 @dataclass(frozen=True)
@@ -340,7 +343,7 @@ class _Placeholders(Sources):
 
     def points(self, run: str, metric: str, log: str | None = None, log_metric: str | None = None) -> tuple[Point, ...]:
         if reason := self.reason_missing(run, metric, log):
-            raise UserError(f"{self.preset.sheet}: run '{run}': a figure shows its curve, but {reason}")
+            raise UserError(self.preset.sheet, f"run '{run}': a figure shows its curve, but {reason}")
         return (Point(1, 1.0),)
 
     def analyses(self, name: str, rows: Sequence[str], where: str) -> dict[str, dict[str, Any]]:

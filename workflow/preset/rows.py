@@ -100,7 +100,7 @@ class Rows:
             path = find("recipes", file, self.own, where)
             recipes = files.setdefault(file, load_yaml(path))
             if name not in recipes:
-                raise UserError(f"{where}: no '{name}' in {path}{suggestion(name, recipes)}")
+                raise UserError(where, f"no '{name}' in {path}{suggestion(name, recipes)}")
             from_mapping(Recipe, recipes[name], f"{path}: {name}")
             self.settings.recipes[recipe] = recipes[name]
 
@@ -254,7 +254,7 @@ class Rows:
             return None
         if isinstance(labels, str) and not is_counted(labels):
             where = f"{self.sheet}: run '{run.run}'"
-            raise UserError(f"{where}: no class counts '{labels}' for its protocol; {remedy(labels)}")
+            raise UserError(where, f"no class counts '{labels}' for its protocol", remedy(labels))
         return labels
 
     @functools.cached_property
@@ -267,7 +267,7 @@ class Rows:
         paths = {self.protocol_of(run): self.protocol(run).trials for run in self.runs.values()}
         counts = {self.settings.protocol: load_protocol(self.settings.protocol).trials, **paths}
         if len(set(counts.values())) > 1:
-            raise UserError(f"{self.sheet}: protocols differ in trials: {counts}; use one number within a preset")
+            raise UserError(self.sheet, f"protocols differ in trials: {counts}", "use one number within a preset")
         return counts[self.settings.protocol]
 
     def options(self, run: Run) -> Any:
@@ -327,7 +327,7 @@ def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:
     for layout in layouts:
         name = base_name(layout)
         if name in found:
-            raise UserError(f"{where}: '{found[name]}' and '{layout}' would both make '{name}'; rename or remove one")
+            raise UserError(where, f"'{found[name]}' and '{layout}' would both make '{name}'", "rename or remove one")
         found[name] = layout
     return found
 

@@ -95,7 +95,7 @@ class SpecFiles:
                 if not Path(path).is_file() or Path(path).read_bytes() != text.encode():
                     write_text(path, text)
             except OSError as error:
-                raise UserError(f"{path}: cannot be written ({error.strerror}); fix that, then start again") from None
+                raise UserError(path, f"cannot be written ({error.strerror})", "fix that, then start again") from None
 
 
 def _deciding(stage: str, spec: Any) -> Any:

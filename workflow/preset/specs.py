@@ -66,7 +66,7 @@ def _first_alike(preset: Rows, teacher: str) -> str:
 
 def _of_recipe(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
     if not run.trained_here:
-        raise UserError(f"{where} is not distilled here and has no recipe; give its series a 'by' of its own")
+        raise UserError("", f"{where} is not distilled here and has no recipe", "give its series a 'by' of its own")
     value = preset.recipe(run).get(name)
     if value is not None:
         return value
@@ -78,7 +78,7 @@ def _of_recipe(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec
 
 def _of_sampler(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
     if run.sampler is None:
-        raise UserError(f"{where} has no sampler; change the conditions")
+        raise UserError("", f"{where} has no sampler", "change the conditions")
     sampler = read_sampler(preset.sampler_of(run))
     return sampler.steps if name == "num_steps" else getattr(sampler, name)
 
@@ -86,7 +86,7 @@ def _of_sampler(preset: Rows, run: Run, name: str, where: str, specs: StudentSpe
 def _of_teacher(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
     training = preset.teacher(run).get("training")
     if training is None:
-        raise UserError(f"{where} has no teacher that is trained here; change the conditions")
+        raise UserError("", f"{where} has no teacher that is trained here", "change the conditions")
     defaults = {field.name: field.default for field in dataclasses.fields(TeacherTraining)}
     return training.get(name, defaults[name])
 
@@ -234,7 +234,7 @@ class Specs:
     def _teacher_network(self, name: str) -> dict[str, Any]:
         network: dict[str, Any] | None = self.settings.teachers[name].get("network")
         if network is None:
-            raise UserError(f"{self.rows.source}: teachers.{name}: has no network to time a training with; add it")
+            raise UserError(f"{self.rows.source}: teachers.{name}", "has no network to time a training with", "add it")
         return network
 
     def analysis(self, name: str, row: str = "") -> dict[str, Any]:

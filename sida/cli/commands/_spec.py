@@ -9,14 +9,13 @@ import argparse
 import contextlib
 import copy
 import os
-import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sida.cli import terminal
-from sida.errors import UserError
+from sida.errors import SettingError, UserError, inside
 from sida.progress import say
 from sida.training import ranks
 
@@ -47,9 +46,9 @@ def in_processes(args: argparse.Namespace) -> int | None:
     from sida.training.ranks import place
 
     if args.processes < 0:
-        raise UserError(f"--processes: must not be negative, got {args.processes}")
+        raise UserError("--processes", f"must not be negative, got {args.processes}")
     if args.processes > _MOST:
-        raise UserError(f"--processes: must be at most {_MOST}, one for each GPU of this machine")
+        raise UserError("--processes", f"must be at most {_MOST}, one for each GPU of this machine")
     # The started processes have the same arguments.
     if args.processes < 2 or place()[1] > 1:
         return None
@@ -78,22 +77,25 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
     given = {key: value for key, value in (options or {}).items() if value is not None}
     try:
         return from_mapping(cls, spec | given, where), where
-    except UserError as error:
+    except SettingError as error:
         places = {text.partition("=")[0]: f"--set {text}" for text in args.set} | {key: f"--{key}" for key in given}
-        raise UserError(_at_its_place(str(error), where, places, options or {})) from None
+        raise _at_its_argument(error, where, places, options or {}) from None
 
 
-def _at_its_place(error: str, where: str, places: Mapping[str, str], options: Collection[str]) -> str:
-    """Replaces the spec in an error message with the argument that gives the setting, if there is one."""
+def _at_its_argument(
+    error: SettingError, where: str, places: Mapping[str, str], options: Collection[str]
+) -> SettingError:
+    """The error at the argument that gives the setting, if there is one, instead of the spec."""
     for key, place in places.items():
-        outer, _, name = f"{where}.{key}".rpartition(".")
-        unknown = f"{outer}: unknown key '{name}'"
-        if error.startswith(unknown):
-            return f"{place}{error.removeprefix(outer)}"
-        if error.startswith((f"{where}.{key}:", f"{where}.{key}.", f"{where}.{key}[")):
-            return f"{place}{error.removeprefix(f'{where}.{key}')}"
-    missing = re.search(r"key '(\w+)' is missing; add it$", error)
-    return f"{error}, or give --{missing[1]}" if missing and missing[1] in options else error
+        rest = error.place.removeprefix(inside(where, key))
+        if rest != error.place and rest[:1] in ("", ".", "["):
+            return SettingError(f"{place}{rest}", error.fault, error.remedy)
+    from sida.config.settings import MISSING
+
+    key = error.place.removeprefix(inside(where, ""))
+    if error.fault == MISSING and key in options:
+        return SettingError(error.place, error.fault, f"{error.remedy}, or give --{key}")
+    return error
 
 
 def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str, Any], str]:
@@ -132,11 +134,11 @@ def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
 
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"--set {override}: must be key=value, e.g. --set lr=1e-4")
+        raise UserError(f"--set {override}", "must be key=value, e.g. --set lr=1e-4")
     try:
         value = parse_yaml(text, f"--set {key}")
     except UserError as error:
-        raise UserError(f"{error}; quote the value") from None
+        raise UserError(error.place, error.fault, "quote the value") from None
     if isinstance(value, (bool, int, float)) and takes_text(cls, key):
         value = text.strip()
     elif isinstance(value, str) and not takes_text(cls, key):
@@ -148,7 +150,7 @@ def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
     for name in outer:
         target = target.setdefault(name, {})
         if not isinstance(target, dict):
-            raise UserError(f"--set {override}: '{name}' is not a mapping and has no inner keys")
+            raise UserError(f"--set {override}", f"'{name}' is not a mapping and has no inner keys")
     target[last] = value
 
 

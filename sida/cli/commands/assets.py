@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
     registry = load_registry(args.registry)
     if args.kind is not None and args.kind not in ASSET_KINDS:
-        raise UserError(f"--kind: there is no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
+        raise UserError("--kind", f"there is no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
     if args.parallel < 1:
-        raise UserError(f"--parallel: must be 1 or more, got {args.parallel}")
+        raise UserError("--parallel", f"must be 1 or more, got {args.parallel}")
     chosen = [find_asset(registry, asset_id) for asset_id in args.ids]
     if args.kind is not None or not args.ids:
         chosen += [a for a in registry.values() if args.kind in (None, a.kind) and a not in chosen]
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "forget":
         return _forget(chosen if args.ids else [], registry)
     if not args.ids and args.kind is None:
-        raise UserError("sida assets fetch: name ids or a --kind (everything would be tens of gigabytes)")
+        raise UserError("sida assets fetch", "name ids or a --kind (everything would be tens of gigabytes)")
     return _fetch(chosen, registry, args)
 
 
@@ -81,7 +81,7 @@ def _forget(chosen: list[Asset], registry: dict[str, Asset]) -> int:
     from sida.errors import UserError
 
     if not chosen:
-        raise UserError("sida assets forget: name ids; a hash that was recorded once is given up for good")
+        raise UserError("sida assets forget", "name ids", "a hash that was recorded once is given up for good")
     for asset in chosen:
         gone = forget(asset.id, registry=registry)
         print(f"{asset.id}: forgotten: {', '.join(gone)}" if gone else f"{asset.id}: nothing is known of it")

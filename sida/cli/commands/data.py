@@ -131,7 +131,7 @@ def _check(args: argparse.Namespace) -> int:
     else:
         _print(facts)
     if facts["faults"]:
-        raise UserError(f"{args.dataset}: {len(facts['faults'])} bad images; the first: {facts['faults'][0]}")
+        raise UserError(args.dataset, f"{len(facts['faults'])} bad images", f"the first: {facts['faults'][0]}")
     _expected(args, args.dataset, facts["images"], list((facts["classes"] or {}).values()))
     return 0
 
@@ -155,10 +155,10 @@ def _expected(args: argparse.Namespace, where: str, images: int, counts: Sequenc
     from sida.errors import UserError
 
     if args.expect is not None and images != args.expect:
-        raise UserError(f"{where}: has {images:,} images, expected {args.expect:,}")
+        raise UserError(where, f"has {images:,} images, expected {args.expect:,}")
     empty = sum(count == 0 for count in counts)
     if getattr(args, "expect_classes", None) is not None and (len(counts) != args.expect_classes or empty):
-        raise UserError(f"{where}: has {len(counts)} classes ({empty} of them empty), expected {args.expect_classes}")
+        raise UserError(where, f"has {len(counts)} classes ({empty} of them empty), expected {args.expect_classes}")
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -198,7 +198,7 @@ def _encode(args: argparse.Namespace) -> int:
     from sida.runtime.devices import take_device
 
     if args.batch < 1 or args.workers < 0:
-        raise UserError("--batch must be at least 1 and --workers at least 0")
+        raise UserError("", "--batch must be at least 1 and --workers at least 0")
     take_device(args.device, "encode")
     dataset = open_archive(args.source)
     _expected(args, args.source, len(dataset), ())

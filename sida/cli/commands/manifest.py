@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
 
     folder = Path(args.folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such results folder; run the preset first")
+        raise UserError(folder, "no such results folder", "run the preset first")
     out = Path(args.out).resolve()
     skipped = {"state", "logs"}
     files = [

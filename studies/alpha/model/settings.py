@@ -6,6 +6,7 @@ import dataclasses
 from typing import Annotated
 
 from sida.config.settings import Count, Finite, Positive, Range
+from sida.errors import SettingError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,10 +49,12 @@ class AnalyticSettings:
 
     def __post_init__(self) -> None:
         if 1.0 not in self.alphas:
-            raise ValueError(f"alphas: must include 1.0, the reference of all comparisons; got {list(self.alphas)}")
+            raise SettingError(
+                "alphas", "must include 1.0, the reference of all comparisons", f"got {list(self.alphas)}"
+            )
         if not self.ratios or not self.starts:
-            raise ValueError(f"{'starts' if self.ratios else 'ratios'}: must not be empty")
+            raise SettingError("starts" if self.ratios else "ratios", "must not be empty")
         if self.scales[0] == self.scales[1]:
-            raise ValueError("scales: must differ, or the generator can match them")
+            raise SettingError("scales", "must differ, or the generator can match them")
         if self.mixture_points & (self.mixture_points - 1):
-            raise ValueError(f"mixture_points: must be a power of two, got {self.mixture_points}")
+            raise SettingError("mixture_points", f"must be a power of two, got {self.mixture_points}")

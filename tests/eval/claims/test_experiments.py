@@ -45,7 +45,7 @@ def test_a_file_of_experiments(write):
     [
         (
             [ALPHA | {"questoin": "x"}],
-            r"experiments\[0\] \(alpha\): unknown key 'questoin' \(did you mean 'question'\?\)",
+            r"experiments\[0\] \(alpha\).questoin: unknown key \(did you mean 'question'\?\)",
         ),
         ([ALPHA | {"prediction": " "}], r"\(alpha\).prediction: is empty; say it before it runs"),
         ([ALPHA | {"predicted": {}}], r"\(alpha\).predicted: names no claim"),
@@ -62,7 +62,7 @@ def test_a_file_of_experiments(write):
             r"claim 'T-2' is decided in 'alpha' already; name it once",
         ),
         ([[]], r"experiments\[0\]: must be a mapping"),
-        ([{k: v for k, v in ALPHA.items() if k != "limits"}], r"\(alpha\): key 'limits' is missing"),
+        ([{k: v for k, v in ALPHA.items() if k != "limits"}], r"\(alpha\).limits: is missing"),
     ],
 )
 def test_a_faulty_file_is_one_line(write, entries, message):

@@ -653,7 +653,7 @@ def test_reserved_memory_is_compared_by_the_most_of_a_run(tmp_path):
         ({"rule": "LT", "a": {}, "b": {"run": "y"}}, r"parts\[0\]\.a\.run: name a run, conditions"),
         (
             {"rule": "LT", "a": {"run": "x"}, "b": {"run": "y"}, "facter": 2},
-            r"unknown key 'facter' \(did you mean 'factor'",
+            r"facter: unknown key \(did you mean 'factor'",
         ),
     ],
 )

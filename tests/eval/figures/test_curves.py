@@ -518,7 +518,7 @@ def panel(**changes):
         (panel(series=[{"each": {"method": "sida"}}], metric="kid"), r"no 'kid' in this evaluation"),
         (panel(metric="kid", lines=[{"where": {"run": "data"}}]), r"metric 'kid' was not measured"),
         ({"x": "iterations"}, r"batch: is needed to count iterations"),
-        ({"widht": 3}, r"unknown key 'widht' \(did you mean 'width'"),
+        ({"widht": 3}, r"widht: unknown key \(did you mean 'width'"),
     ],
 )
 def test_faulty_layouts_end_with_one_line(preset, tmp_path, capsys, change, message):

@@ -69,7 +69,7 @@ def test_each_image_lies_over_its_nearest_ones(tmp_path):
     [
         ({"held_out": "digits-held-out"}, r"neighbours.held_out: no data set 'digits-held-out'.*did you mean"),
         ({"extractor": "pixel"}, "no extractor 'pixel' .did you mean 'pixels'"),
-        ({"held": "digits"}, "unknown key 'held' .did you mean 'held_out'"),
+        ({"held": "digits"}, "held: unknown key .did you mean 'held_out'"),
     ],
 )
 def test_faults_are_one_line(tmp_path, change, message):

@@ -307,7 +307,7 @@ def test_a_point_may_be_a_fact_of_an_analysis(store, tmp_path):
         ({"by": "sampler.guidence"}, r"by: a sampler has no setting 'guidence' \(did you mean 'guidance'\?\)"),
         ({"by": "label"}, r"by: must be one of teacher, alpha, seed, nfe, recipe.<setting>"),
         ({"x": None}, "x: teachers have no place on an axis"),
-        ({"x": {"metric": "fd", "off": "teacher"}}, r"x: unknown key 'off' .did you mean 'of'"),
+        ({"x": {"metric": "fd", "off": "teacher"}}, r"x.off: unknown key .did you mean 'of'"),
         ({"x": {"metric": "fd", "where": {"sampler": "heun"}}}, "where: picks a teacher's row"),
         ({"series": [{"each": {"methods": "sid"}}]}, r"each: the sample sheet has no column 'methods' \(did you mean"),
         ({"series": []}, "series: must not be empty"),

@@ -159,10 +159,10 @@ def test_a_kind_that_streams_is_watched_and_may_choose_the_network():
         ({"kind": "docs.examples.coverage:Coverag"}, r"metrics\[0\].kind: cannot import .*did you mean 'Coverage'"),
         ({"kind": "docs.examples.coverage:radii"}, r"'docs.examples.coverage:radii' must be a subclass of eval"),
         ({"kind": "no.module:Kind"}, r"metrics\[0\].kind: cannot import 'no.module:Kind'"),
-        ({"neighbours": 3}, r"metrics\[0\]: unknown key 'neighbours'"),
+        ({"neighbours": 3}, r"metrics\[0\].neighbours: unknown key"),
         ({"k": 0}, r"metrics\[0\].k: must be at least 1"),
         ({"reference": None}, r"reference: a metric of kind 'docs.examples.coverage:Coverage' needs one"),
-        ({"kind": "frechet", "k": 3}, r"metrics\[0\]: unknown key 'k'"),
+        ({"kind": "frechet", "k": 3}, r"metrics\[0\].k: unknown key"),
     ],
 )
 def test_a_fault_names_the_metric(change, message):

@@ -312,7 +312,7 @@ def test_finished_trials_outlive_the_removal_of_what_a_failed_job_promised(tmp_p
 
     def broken(self, trial, *args):
         if trial == 2:
-            raise UserError("the node is gone")
+            raise UserError("", "the node is gone")
         return original(self, trial, *args)
 
     def failed():
@@ -467,7 +467,7 @@ def test_unconditional_images_have_no_accuracy(tmp_path):
         ({"batch_size": 0}, "batch_size: must be at least 1"),
         ({"protocol": small_protocol(resolution=16)}, "8×8, protocol 'small' measures 1 channel of 16×16"),
         ({"protocol": small_protocol(num_samples="many")}, "num_samples: must be an integer"),
-        ({"runn": "x"}, "unknown key 'runn'"),
+        ({"runn": "x"}, "runn: unknown key"),
         ({"device": "cuda"}, "no GPU is available here; use cpu"),
         ({"device": "tpu"}, "'tpu' is no device"),
         ({"references": {"dta": "x"}}, "references: protocol 'small' knows no 'dta' .did you mean 'data'"),

@@ -155,7 +155,7 @@ def test_uniform_classes_have_a_protocol_of_their_own_name(name):
         ({"labels": "cifar10", "label_dist": "uniform"}, "labels: must be left out where label_dist is uniform"),
         ({"num_samples": 1}, "num_samples: must be at least 2"),
         ({"trials": 0}, "trials: must be at least 1"),
-        ({"num_sample": 5}, "unknown key 'num_sample' .did you mean 'num_samples'"),
+        ({"num_sample": 5}, "num_sample: unknown key .did you mean 'num_samples'"),
         ({"cov_ddof": 2}, "cov_ddof: must be 0 or 1"),
         ({"label_dist": "flat"}, "label_dist: must be one of"),
         ({"metrics": []}, "at least one metric"),

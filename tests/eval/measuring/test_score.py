@@ -422,7 +422,7 @@ def test_files_are_written_before_anything_is_shown(tmp_path, monkeypatch):
     out = ["--out", str(tmp_path / "score.json"), "--latex", str(tmp_path / "row.tex")]
 
     def no_terminal(self):
-        raise UserError("no terminal")
+        raise UserError("", "no terminal")
 
     monkeypatch.setattr(Score, "lines", no_terminal)
     assert main([*command, *out]) == 1
@@ -497,7 +497,7 @@ def test_prefetch_keeps_order_and_passes_errors_on():
 
     def failing():
         yield torch.zeros(1)
-        raise UserError("broken image")
+        raise UserError("", "broken image")
 
     items = prefetch(failing(), 2)
     next(items)

@@ -129,7 +129,7 @@ def test_a_training_watches_what_the_protocol_says():
     ("change", "message"),
     [
         ({"metrics": [{**COPIES, "held_out": "held-out"}]}, "'copies' names no reference 'held-out' .did you mean"),
-        ({"metrics": [{k: v for k, v in COPIES.items() if k != "held_out"}]}, "key 'held_out' is missing"),
+        ({"metrics": [{k: v for k, v in COPIES.items() if k != "held_out"}]}, "held_out: is missing"),
         ({"metrics": [{k: v for k, v in COPIES.items() if k != "reference"}]}, "'memorisation' needs one"),
         ({"metrics": [COPIES | {"statistic": "share_"}]}, "statistic: must be one of share, ratio, tail"),
         ({"watch": ["fdd"]}, "watch: no metric 'fdd' .did you mean 'fd'"),

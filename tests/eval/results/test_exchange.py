@@ -71,7 +71,7 @@ def test_numbers_of_others_are_collected_with_their_origin(printed, tmp_path):
         ({"settings": "Two words"}, "settings: must be"),
         ({"format": "sida-metric/1"}, "format: must be"),
         ({"run": "../x"}, "run: must be"),
-        ({"more": 1}, "unknown key 'more'"),
+        ({"more": 1}, "more: unknown key"),
     ],
 )
 def test_a_wrong_line_is_one_line(printed, tmp_path, change, fault):

@@ -257,7 +257,7 @@ def test_fewer_trials_than_the_layout_wants(tmp_path, measured, runs):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colums": []}, r"unknown key 'colums' \(did you mean 'columns'"),
+        ({"colums": []}, r"colums: unknown key \(did you mean 'columns'"),
         ({"columns": [{"head": "A"}]}, r"columns\[0\]\.field: name either a field or a metric"),
         (
             {"columns": [{"head": "A", "field": "famly"}]},

@@ -49,7 +49,7 @@ def test_the_study_has_every_number_with_settings_and_origin(results):
     ("options", "said"),
     [
         ({"alphas": [0.5]}, "alphas: must include 1.0"),
-        ({"alpha": 1}, "unknown key 'alpha' (did you mean 'alphas'?)"),
+        ({"alpha": 1}, "alpha: unknown key (did you mean 'alphas'?)"),
         ({"step": 2}, "step: must be above 0 and at most 0.5"),
         ({"scales": [1, 1]}, "scales: must differ"),
         ({"mixture_points": 12}, "mixture_points: must be a power of two"),

@@ -99,7 +99,7 @@ def test_a_line_is_the_same_again(tmp_path, spec):
     ("change", "message"),
     [
         ({"options": {"points": 2}}, "--spec.options.points: must be between 3 and 1001, got 2"),
-        ({"options": {"pionts": 3}}, "unknown key 'pionts' (did you mean 'points'?)"),
+        ({"options": {"pionts": 3}}, "pionts: unknown key (did you mean 'points'?)"),
         ({"network": "teacher"}, "is no one-step generator; give a student's network"),
         ({"network": "none.safetensors"}, "none.safetensors"),
         ({"network": "wide"}, "has other weights than"),

@@ -137,7 +137,7 @@ def test_a_profile_is_the_same_again_and_repeats_differ(tmp_path, spec):
     [
         ({"options": {"repeats": 3}}, "--spec.options.repeats: must be between 4 and 1000, got 3"),
         ({"network": "none.safetensors"}, "none.safetensors"),
-        ({"student": "x"}, "unknown key 'student'"),
+        ({"student": "x"}, "student: unknown key"),
     ],
 )
 def test_fault_is_one_line_and_nothing_is_written(tmp_path, spec, change, message, capsys):
