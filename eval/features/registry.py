@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
-from sida.config.plugins import load_class, load_file_object
+from sida.config.registry import Registry, RegistryEntry
 from sida.config.resources import object_there, study_folders
-from sida.config.settings import load_yaml, names_object
+from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 
@@ -24,33 +23,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ours:
-    """An extractor of this package: module and class, assets in ``config/assets.tsv``, and whether it has classes.
+class ExtractorEntry(RegistryEntry):
+    """An extractor of this package, with the facts that the start of a workflow reads without importing torch.
 
-    Assets and classes are listed here because the start of a workflow reads them and must not import torch.
+    Attributes:
+        assets: Ids of its downloads in ``config/assets.tsv``.
+        classes: Whether it has class probabilities.
     """
 
-    module: str
-    cls: str
     assets: tuple[str, ...] = ()
     classes: bool = False
 
 
 _DINOV2 = ("dinov2-vitl14", "dinov2-code")
-EXTRACTORS = {
-    "digits": Ours("digits", "DigitsExtractor", classes=True),
-    "glyphs": Ours("digits", "GlyphsExtractor", classes=True),
-    "digits_backbone": Ours("digits", "DigitsBackboneExtractor"),
-    "pixels": Ours("pixels", "PixelExtractor"),
-    "inception": Ours("inception", "InceptionExtractor", ("inception",), classes=True),
-    "inception_clean": Ours("inception", "InceptionCleanExtractor", ("inception",)),
-    "inception_cpu": Ours("inception", "InceptionCPUExtractor", ("inception",), classes=True),
-    "inception_tf32": Ours("inception", "InceptionTF32Extractor", ("inception",), classes=True),
-    "dinov2": Ours("dinov2", "DinoV2Extractor", _DINOV2),
-    "dinov2_pil": Ours("dinov2", "DinoV2PillowExtractor", _DINOV2),
-    "dinov2_tf32": Ours("dinov2", "DinoV2TF32Extractor", _DINOV2),
-    "dinov2_fp16": Ours("dinov2", "DinoV2HalfExtractor", _DINOV2),
-}
+EXTRACTORS: Registry[ExtractorEntry] = Registry(
+    "extractor",
+    "eval.features.base:Extractor",
+    {
+        "digits": ExtractorEntry("eval.features.digits:DigitsExtractor", classes=True),
+        "glyphs": ExtractorEntry("eval.features.digits:GlyphsExtractor", classes=True),
+        "digits_backbone": ExtractorEntry("eval.features.digits:DigitsBackboneExtractor"),
+        "pixels": ExtractorEntry("eval.features.pixels:PixelExtractor"),
+        "inception": ExtractorEntry("eval.features.inception:InceptionExtractor", ("inception",), classes=True),
+        "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),
+        "inception_cpu": ExtractorEntry("eval.features.inception:InceptionCPUExtractor", ("inception",), classes=True),
+        "inception_tf32": ExtractorEntry(
+            "eval.features.inception:InceptionTF32Extractor", ("inception",), classes=True
+        ),
+        "dinov2": ExtractorEntry("eval.features.dinov2:DinoV2Extractor", _DINOV2),
+        "dinov2_pil": ExtractorEntry("eval.features.dinov2:DinoV2PillowExtractor", _DINOV2),
+        "dinov2_tf32": ExtractorEntry("eval.features.dinov2:DinoV2TF32Extractor", _DINOV2),
+        "dinov2_fp16": ExtractorEntry("eval.features.dinov2:DinoV2HalfExtractor", _DINOV2),
+    },
+    files=True,
+)
 #: Variants that are faster on a processor, and differ by rounding as two devices do: name, and the words that its
 #: digest adds to that of the same network's file.
 ON_PROCESSOR = {"inception": ("inception_cpu", "channels last, batch normalisation folded into convolutions")}
@@ -67,11 +73,6 @@ def _of_studies(folders: tuple[Path, ...]) -> dict[str, str]:
     files = [folder / "extractors.yaml" for folder in folders]
     listed = ((file, entry) for file in files if file.is_file() for entry in load_yaml(file).items())
     return {name: object_there(str(named), [file.parent]) for file, (name, named) in listed}
-
-
-def extractor_names() -> list[str]:
-    """Names of the extractors of this package; custom extractors are named ``module:class``."""
-    return sorted(EXTRACTORS)
 
 
 def extractor_assets(name: str) -> tuple[str, ...]:
@@ -109,7 +110,7 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
     """Makes an extractor.
 
     Args:
-        name: One of :func:`extractor_names`, a name of a study of the checkout (``extractors.yaml`` in its folder), or
+        name: One of :data:`EXTRACTORS`, a name of a study of the checkout (``extractors.yaml`` in its folder), or
             ``module:class``: a subclass of :class:`~eval.features.base.Extractor`.
         device: Torch device of the network and of its features.
         **options: Options of the extractor, e.g. ``path`` of the weights.
@@ -133,16 +134,8 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
 
 
 def _class(name: str) -> type[Extractor]:
-    if name in EXTRACTORS:
-        ours = EXTRACTORS[name]
-        return getattr(importlib.import_module(f"eval.features.{ours.module}"), ours.cls)
-    of_studies = _of_studies(tuple(study_folders()))
-    if name in of_studies:
-        found: type[Extractor] = load_file_object(of_studies[name], f"extractor '{name}'")
-        return found
-    if not names_object(name):
-        raise UserError("", f"no extractor '{name}'{suggestion(name, [*EXTRACTORS, *of_studies])}")
-    return load_class(name, "extractor", Extractor, "eval.features.Extractor")
+    found: type[Extractor] = EXTRACTORS.find(_of_studies(tuple(study_folders())).get(name, name), f"extractor '{name}'")
+    return found
 
 
 @dataclass(frozen=True)

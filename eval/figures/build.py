@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from eval.figures import style
 from eval.figures.layout import CurvesLayout, Drawing, FigureKind, Runs, SamplesLayout
@@ -17,7 +16,7 @@ from eval.figures.sources import Sources
 from eval.results.published import load_published
 from eval.results.sheet import Needs, read_extended, read_runs
 from eval.results.summary import Measurements, load_measurements, measurements_file
-from sida.config.plugins import load_file_object
+from sida.config.registry import Registry
 from sida.config.resources import find, object_there
 from sida.config.settings import from_mapping, load_spec, names_file_object
 from sida.errors import UserError, suggestion
@@ -117,11 +116,12 @@ class SamplesFigure(SamplesLayout):
 
 
 #: Figure kinds by the ``kind`` of a layout.
-FIGURE_KINDS: dict[str, type[FigureKind]] = {
-    "curves": CurvesFigure,
-    "samples": SamplesFigure,
-    "points": PointsFigure,
-}
+FIGURE_KINDS: Registry[type[FigureKind]] = Registry(
+    "figure kind",
+    "eval.figures.layout:FigureKind",
+    {"curves": CurvesFigure, "samples": SamplesFigure, "points": PointsFigure},
+    files=True,
+)
 
 
 def load_figure_layout(path: str | Path) -> FigureKind:
@@ -130,27 +130,15 @@ def load_figure_layout(path: str | Path) -> FigureKind:
     Raises:
         UserError: Missing file, unknown kind or key, wrong type (file and key are named), or code without permission.
     """
-    mapping = read_extended(Path(path))
-    kind = _kind(mapping.pop("kind", None), Path(path))
+    path = Path(path)
+    mapping = read_extended(path)
+    kind = FIGURE_KINDS.check(mapping.pop("kind", None), f"{path}: kind")
+    if names_file_object(kind):
+        # Beside the layout, or in the folder above, which is the preset's.
+        kind = object_there(kind, [path.parent, path.parent.parent])
     mapping["source"] = str(path)
-    return from_mapping(kind, mapping, f"{path}:")
-
-
-def is_figure_kind(kind: Any) -> bool:
-    """Whether the ``kind`` of a layout is that of a figure, not of a table."""
-    return kind in FIGURE_KINDS or (isinstance(kind, str) and names_file_object(kind))
-
-
-def _kind(kind: Any, layout: Path) -> type[FigureKind]:
-    """A kind of this package, or a class of a file beside the layout or in the folder above, which is the preset's."""
-    if kind in FIGURE_KINDS:
-        return FIGURE_KINDS[kind]
-    if not is_figure_kind(kind):
-        raise UserError(layout, f"kind: must be one of {', '.join(FIGURE_KINDS)} or FILE.py:CLASS, got {kind!r}")
-    found = load_file_object(object_there(kind, [layout.parent, layout.parent.parent]), f"{layout}: kind")
-    if not (isinstance(found, type) and issubclass(found, FigureKind)):
-        raise UserError(layout, f"kind: '{kind}' must be a subclass of eval.figures.layout.FigureKind")
-    return found
+    shown: FigureKind = from_mapping(FIGURE_KINDS.find(kind, f"{path}: kind"), mapping, f"{path}:")
+    return shown
 
 
 def build_figure(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eval.measuring.metric import Direction, Metric, MetricValue, Sides
-from sida.config.plugins import load_class
-from sida.config.settings import Count, Range, Variants, names_object
+from sida.config.registry import Registry
+from sida.config.settings import Count, Range, Variants
 from sida.errors import UserError
 
 if TYPE_CHECKING:
@@ -270,30 +270,19 @@ class Accuracy(Metric):
         return self._correct / self._labelled, {}
 
 
-METRIC_KINDS: dict[str, type[Metric]] = {
-    "frechet": Frechet,
-    "frechet_infinity": FrechetInfinity,
-    "inception_score": InceptionScore,
-    "precision": Precision,
-    "recall": Recall,
-    "kernel": Kernel,
-    "memorisation": Memorisation,
-    "accuracy": Accuracy,
-}
-
-
-def metric_class(kind: str, where: str = "kind") -> type[Metric]:
-    """The class of a kind.
-
-    Raises:
-        UserError: Neither one of :data:`METRIC_KINDS` nor the ``module:object`` of a custom kind.
-    """
-    if kind in METRIC_KINDS:
-        return METRIC_KINDS[kind]
-    if not names_object(kind):
-        raise UserError(where, f"must be one of {', '.join(METRIC_KINDS)} or module:object, got '{kind}'")
-    return load_class(kind, where, Metric, "eval.measuring.metric.Metric")
-
-
+METRIC_KINDS: Registry[type[Metric]] = Registry(
+    "metric kind",
+    "eval.measuring.metric:Metric",
+    {
+        "frechet": Frechet,
+        "frechet_infinity": FrechetInfinity,
+        "inception_score": InceptionScore,
+        "precision": Precision,
+        "recall": Recall,
+        "kernel": Kernel,
+        "memorisation": Memorisation,
+        "accuracy": Accuracy,
+    },
+)
 #: A metric of a protocol; the kind determines the settings.
-AnyMetric = Annotated[Metric, Variants("kind", lambda: METRIC_KINDS, metric_class)]
+AnyMetric = Annotated[Metric, Variants("kind", lambda: METRIC_KINDS, METRIC_KINDS.find)]

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from eval.features import extractor_names
+from eval.features import EXTRACTORS
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
 from eval.measuring.pipeline import run_pass, sized
@@ -171,7 +171,7 @@ class Measurer:
         take_device(self.spec.device, where)
         # With a misspelt key the published file would be fetched instead of the given one.
         self._known("references", self.spec.references, ["*", *self.protocol.references], where)
-        self._known("extractors", self.spec.extractors, [*extractor_names(), *self.protocol.extractors()], where)
+        self._known("extractors", self.spec.extractors, [*EXTRACTORS, *self.protocol.extractors()], where)
         given = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
         if given and not self.spec.references.keys() & {*given}:
             raise UserError(where, f"protocol '{self.protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")

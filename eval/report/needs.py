@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.figures.build import is_figure_kind, load_figure_layout
+from eval.figures.build import FIGURE_KINDS, load_figure_layout
 from eval.results.sheet import Needs, Run, read_extended
 from eval.tables.files import load_table_layout
 from sida.errors import UserError
@@ -22,7 +22,7 @@ def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
         runs: The sample sheet.
     """
     try:
-        load = load_figure_layout if is_figure_kind(read_extended(Path(path)).get("kind")) else load_table_layout
+        load = load_figure_layout if FIGURE_KINDS.knows(read_extended(Path(path)).get("kind")) else load_table_layout
         found = load(path).needs(runs)
     except UserError:
         return Needs(list(runs), list(runs))

@@ -16,6 +16,7 @@ from eval.tables.layout import Mode, TableLayout
 from eval.tables.model import Table
 from eval.tables.render import to_csv, to_html, to_latex, to_markdown
 from eval.tables.scores import with_scores
+from sida.config.registry import Registry
 from sida.config.resources import find
 from sida.config.settings import from_mapping
 from sida.errors import UserError
@@ -34,10 +35,9 @@ RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_h
 
 
 #: Classes of layouts by their key ``kind``.
-TABLE_KINDS: Mapping[str, type[TableLayout] | type[HyperLayout]] = {
-    "results": TableLayout,
-    "hyperparameters": HyperLayout,
-}
+TABLE_KINDS: Registry[type[TableLayout] | type[HyperLayout]] = Registry(
+    "table kind", "eval.tables.layout:TableLayout", {"results": TableLayout, "hyperparameters": HyperLayout}
+)
 
 
 def load_table_layout(path: str | Path) -> TableLayout | HyperLayout:
@@ -48,9 +48,10 @@ def load_table_layout(path: str | Path) -> TableLayout | HyperLayout:
     """
     mapping = read_extended(Path(path))
     kind = mapping.pop("kind", "results")
-    if kind not in TABLE_KINDS:
-        raise UserError(path, f"kind: must be one of {', '.join(TABLE_KINDS)}, got {kind!r}")
-    return from_mapping(TABLE_KINDS[kind], mapping | {"source": str(path)}, str(path))
+    layout: TableLayout | HyperLayout = from_mapping(
+        TABLE_KINDS.find(kind, f"{path}: kind"), mapping | {"source": str(path)}, str(path)
+    )
+    return layout
 
 
 def make_table(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from sida.config.registry import Registry, RegistryEntry
 from sida.config.resources import find, object_there, study_folders, there
 from sida.config.settings import (
     CheckedAs,
@@ -34,26 +35,27 @@ from sida.files.atomic import sha256_json, write_text
 
 
 @dataclasses.dataclass(frozen=True)
-class DatasetKind:
-    """A kind of data set.
+class DatasetKind(RegistryEntry):
+    """A kind of data set: a function that opens it, see :func:`sida.data.load_dataset`.
 
     Attributes:
-        opens: ``module:function`` that opens the data set, see :func:`sida.data.load_dataset`.
         path: Whether the data set is read from a ``path``.
     """
 
-    opens: str
-    path: bool
+    path: bool = False
 
 
-#: Kinds by name; a custom ``module:function`` needs no entry.
-DATASET_KINDS = {
-    "digits": DatasetKind("sida.data.digits:open_digits", path=False),
-    "counts": DatasetKind("sida.data.stand_ins:open_classes", path=False),
-    "zip": DatasetKind("sida.data.load:open_stored", path=True),
-    "folder": DatasetKind("sida.data.load:open_stored", path=True),
-    "noise": DatasetKind("sida.data.stand_ins:open_noise", path=False),
-}
+DATASET_KINDS: Registry[DatasetKind] = Registry(
+    "kind of data set",
+    "",
+    {
+        "digits": DatasetKind("sida.data.digits:open_digits"),
+        "counts": DatasetKind("sida.data.stand_ins:open_classes"),
+        "zip": DatasetKind("sida.data.load:open_stored", path=True),
+        "folder": DatasetKind("sida.data.load:open_stored", path=True),
+        "noise": DatasetKind("sida.data.stand_ins:open_noise"),
+    },
+)
 #: Parts of the digits: all images, images for training, and images that no training sees.
 Split = Literal["all", "train", "held-out"]
 #: Methods of cropping images to squares, see :mod:`sida.data.prepare`.

@@ -222,24 +222,6 @@ def file_code_sha256(file: Path) -> str:
     return sha256_json([sha256_file(path) for path in sorted(file.resolve().parent.glob("*.py"))])
 
 
-def load_class(name: str, where: str, base: type, known_as: str) -> type[Any]:
-    """Imports ``module:object``, which must be a subclass of ``base``.
-
-    Args:
-        name: As for :func:`load_object`.
-        where: Place named in errors.
-        base: Required base class.
-        known_as: Public name of ``base``, for errors.
-
-    Raises:
-        UserError: As :func:`load_object`, or the object is no such class.
-    """
-    found = load_object(name, where, "class")[1]
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise UserError(where, f"'{name}' must be a subclass of {known_as}", "derive it from that")
-    return found
-
-
 def _imported(value: Any, place: str) -> bool:
     """Whether a module's value is another module, or a function or class of another module."""
     code = inspect.isroutine(value) or inspect.isclass(value)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from sida.config.datasets import DATASET_KINDS, DatasetConfig
-from sida.config.plugins import load_object, our_object
 from sida.config.settings import from_mapping
 from sida.data.dataset import Dataset
 from sida.data.latents import open_archive
@@ -37,8 +36,7 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
         UserError: The spec is wrong, a file is missing or broken, or the data contradict the spec.
     """
     config = spec if isinstance(spec, DatasetConfig) else from_mapping(DatasetConfig, spec, where)
-    known = DATASET_KINDS.get(config.kind)
-    opens = our_object(known.opens) if known else load_object(config.kind, f"{where}.kind", "function")[1]
+    opens = DATASET_KINDS.find(config.kind, f"{where}.kind")
     views = {
         "name": config.name,
         "use_labels": config.labels and config.label_dim != 0,

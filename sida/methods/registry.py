@@ -18,7 +18,7 @@ from sida.config.method_options import (
     GDDOptions,
     InstanceOptions,
 )
-from sida.errors import UserError, suggestion
+from sida.config.registry import Registry
 from sida.methods.cd import CD
 from sida.methods.diff_instruct import DIFF_INSTRUCT
 from sida.methods.dmd import DMD
@@ -200,21 +200,22 @@ INSTANCE = Method(
     defaults=INSTANCE_DEFAULTS,
 )
 
-#: Methods by name.
-METHODS = {
-    method.name: method
-    for method in (
-        *(SID, SIDA, SID2A, GDD, GDD_I, INSTANCE),
-        *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD),
-    )
-}
+METHODS = Registry(
+    "method",
+    "sida.methods.method:Method",
+    {
+        method.name: method
+        for method in (
+            *(SID, SIDA, SID2A, GDD, GDD_I, INSTANCE),
+            *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD),
+        )
+    },
+)
 
 
 def is_method(name: str) -> bool:
     """Whether a name belongs to a method or has the form of a custom method (which is not imported)."""
-    from sida.config.settings import names_object
-
-    return name in METHODS or names_object(name)
+    return METHODS.knows(name)
 
 
 def find_method(name: str, where: str = "method") -> Method:
@@ -223,15 +224,5 @@ def find_method(name: str, where: str = "method") -> Method:
     Raises:
         UserError: The method does not exist.
     """
-    if name in METHODS:
-        return METHODS[name]
-    if not is_method(name):
-        raise UserError(
-            where, f"no method '{name}'{suggestion(name, METHODS)}", "or name a custom method as module:object"
-        )
-    from sida.config.plugins import load_object
-
-    _, found = load_object(name, where, "method")
-    if not isinstance(found, Method):
-        raise UserError(where, f"'{name}' is of type {type(found).__name__}, not a sida.methods.Method")
+    found: Method = METHODS.find(name, where)
     return found

@@ -11,9 +11,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from sida.config.families import EDM, Family
-from sida.config.plugins import load_class
-from sida.config.settings import names_object
-from sida.errors import UserError, suggestion
+from sida.config.registry import Registry
+from sida.errors import UserError
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond
 from sida.networks.edm2_unet import EDM2UNet
@@ -66,20 +65,17 @@ def _num_elements(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[st
     return math.prod(n for n in sizes if isinstance(n, int))
 
 
-NETWORKS: dict[str, type[nn.Module]] = {
-    cls.__name__: cls
-    for cls in (
-        EDMPrecond,
-        GDDPrecond,
-        ECTPrecond,
-        VPPrecond,
-        VEPrecond,
-        EDM2Precond,
-        SongUNet,
-        DhariwalUNet,
-        EDM2UNet,
-    )
-}
+NETWORKS: Registry[type[nn.Module]] = Registry(
+    "network",
+    "sida.networks.precond:Precond",
+    {
+        cls.__name__: cls
+        for cls in (
+            *(EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond),
+            *(SongUNet, DhariwalUNet, EDM2UNet),
+        )
+    },
+)
 
 
 def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Module:
@@ -90,7 +86,7 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
             networks, such as ``net.init_config``. Two spellings of SiDA's code are accepted, too: U-Nets named
             ``..._EncoderDecoder``, and ``use_gan`` with ``force_normalization`` in place of ``weight_norm``. An
             addition is ``half_dtype``: ``bfloat16`` or ``float16``, see `Precond.half_dtype`. A custom class is named
-            ``module:object``, see :func:`find_class`.
+            ``module:object``; building runs its code, so it needs permission (:mod:`sida.config.plugins`).
         where: Place named in errors, e.g. file and key.
 
     Returns:
@@ -102,7 +98,7 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
     if not isinstance(config, Mapping) or set(config) - {"class", "kwargs"} or "class" not in config:
         raise UserError(where, "must be a mapping with the keys 'class' and 'kwargs'")
     name, kwargs = config["class"], config.get("kwargs", {})
-    cls = find_class(str(name), where)
+    cls = NETWORKS.find(str(name), f"{where}.class")
     if not isinstance(kwargs, Mapping):
         raise UserError(f"{where}.kwargs", "must be a mapping of constructor arguments")
     where, options = f"{where}.kwargs", dict(kwargs)
@@ -127,27 +123,10 @@ def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") ->
     """Family of a network or of ``{class, kwargs}``; other modules count as EDM's family.
 
     Raises:
-        UserError: The class is unknown or not permitted; see :func:`find_class`.
+        UserError: The class is unknown or not permitted.
     """
     config = getattr(network, "init_config", None) if isinstance(network, nn.Module) else network
     if config is None:
         return EDM
-    cls = type(network) if isinstance(network, Precond) else find_class(config["class"], where)
+    cls = type(network) if isinstance(network, Precond) else NETWORKS.find(config["class"], f"{where}.class")
     return cls.family_of(config["kwargs"]) if issubclass(cls, Precond) else EDM
-
-
-def find_class(name: str, where: str) -> type[nn.Module]:
-    """Finds a network class of this package, or a custom subclass of `Precond` named ``module:object``.
-
-    Building a network runs the code of its class, which an untrusted file must not choose: custom classes need the
-    user's permission, see :mod:`sida.config.plugins`.
-
-    Raises:
-        UserError: The class is unknown or not permitted.
-    """
-    if name in NETWORKS:
-        return NETWORKS[name]
-    if not names_object(name):
-        known = suggestion(name, NETWORKS)
-        raise UserError(f"{where}.class", f"unknown network '{name}'{known}", "or name a custom class as module:object")
-    return load_class(name, f"{where}.class", Precond, "sida.networks.Precond")

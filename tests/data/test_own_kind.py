@@ -37,7 +37,7 @@ def test_a_teacher_trains_on_it(tmp_path):
     [
         (
             {"kind": "docs.examples.gratings:open_grating"},
-            r"has no function 'open_grating'.*did you mean 'open_gratings'",
+            r"has no kind of data set 'open_grating'.*did you mean 'open_gratings'",
         ),
         ({"kind": "docs.examples.gratings:grating"}, r"cannot be called as function\(config, \*\*views\)"),
         ({"kind": "docs.examples.nothing:open"}, r"cannot import 'docs.examples.nothing:open'"),

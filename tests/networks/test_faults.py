@@ -24,7 +24,7 @@ def config(cls="EDMPrecond", **changes):
         ({"class": "EDMPrecond", "kwarg": {}}, "'class' and 'kwargs'"),
         (
             {"class": "EDMPrecnd", "kwargs": SMALL},
-            "here.class: unknown network 'EDMPrecnd' (did you mean 'EDMPrecond'?)",
+            "here.class: no network 'EDMPrecnd' (did you mean 'EDMPrecond'?)",
         ),
         ({"class": "ResNet", "kwargs": SMALL}, "(known: DhariwalUNet, "),
         ({"class": "EDMPrecond", "kwargs": [1]}, "here.kwargs: must be a mapping"),

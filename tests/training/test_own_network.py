@@ -91,8 +91,8 @@ def test_module_that_a_file_names_is_not_even_imported(teacher, tmp_path, monkey
 
 def test_class_that_is_no_network_is_one_line(monkeypatch):
     for name, message in (
-        ("docs.examples.flow:Flow", "has no class 'Flow' .known: .*FlowPrecond"),
-        ("docs.examples.flow:dataclasses", "must be a subclass of sida.networks.Precond"),
+        ("docs.examples.flow:Flow", "has no network 'Flow' .known: .*FlowPrecond"),
+        ("docs.examples.flow:dataclasses", "is no sida.networks.precond.Precond"),
         ("EDMPrecnd", "did you mean 'EDMPrecond'.*module:object"),
     ):
         monkeypatch.setenv(ALLOW, "docs.examples")

@@ -13,7 +13,7 @@ import yaml
 
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
-from eval.measuring.kinds import metric_class
+from eval.measuring.kinds import METRIC_KINDS
 from eval.measuring.sources import CallableSource
 from sida.assets import load_registry
 from sida.config.plugins import ALLOW, TYPED, allow_typed, allowed, load_object, source_file
@@ -116,7 +116,7 @@ def test_a_spec_calls_none_of_our_own_functions(study, tmp_path, monitor, kwargs
         lambda: load_dataset({"name": "x", "kind": monitor}),
         lambda: find_method(monitor),
         lambda: get_extractor(monitor),
-        lambda: metric_class(monitor, "metrics[0].kind"),
+        lambda: METRIC_KINDS.find(monitor, "metrics[0].kind"),
     ):
         with pytest.raises(UserError, match="files may name"):
             call()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 
 from eval.commands import main
-from eval.features import extractor_assets, extractor_names, get_extractor
+from eval.features import extractor_assets, get_extractor
 from eval.features.digits import DIGITS_NETWORK, DigitsTraining, read_weights, split, train_digits, weights_digest
 from eval.features.pixels import resize_bytes, resize_clean
 from eval.features.registry import EXTRACTORS
@@ -51,7 +50,7 @@ def hub(tmp_path_factory):
 
 def test_names():
     variants = ["inception_cpu", "dinov2_fp16", "dinov2_pil", "dinov2_tf32", "inception_clean", "inception_tf32"]
-    assert {"digits", "digits_backbone", "dinov2", "glyphs", "inception", "pixels", *variants} <= {*extractor_names()}
+    assert {"digits", "digits_backbone", "dinov2", "glyphs", "inception", "pixels", *variants} <= {*EXTRACTORS}
     with pytest.raises(UserError, match="did you mean 'inception'"):
         get_extractor("inceptoin")
     with pytest.raises(UserError, match="no option 'pth'"):
@@ -251,10 +250,9 @@ def test_tiny_networks_are_not_degenerate(script):
     assert isinstance(TinyInception(), torch.nn.Module)
 
 
-@pytest.mark.parametrize("name", extractor_names())
+@pytest.mark.parametrize("name", EXTRACTORS)
 def test_named_classes_exist_and_their_assets_are_registered(name):
-    ours = EXTRACTORS[name]
-    assert getattr(importlib.import_module(f"eval.features.{ours.module}"), ours.cls).name == name
+    assert EXTRACTORS.find(name, "extractor").name == name
     assert set(extractor_assets(name)) <= set(load_registry())
 
 
@@ -267,8 +265,8 @@ def test_naming_extractors_and_kinds_does_not_wait_for_torch():
     ("name", "options", "message"),
     [
         ("digitz", {}, "no extractor 'digitz' .did you mean 'digits'"),
-        ("docs.examples.spectrum:Spectre", {}, "has no class 'Spectre' .did you mean 'Spectrum'"),
-        ("docs.examples.spectrum:source_sha256", {}, "must be a subclass of eval.features.Extractor"),
+        ("docs.examples.spectrum:Spectre", {}, "has no extractor 'Spectre' .did you mean 'Spectrum'"),
+        ("docs.examples.spectrum:source_sha256", {}, "is no eval.features.base.Extractor"),
         ("docs.examples.spectrum:Spectrum", {"flor": 1}, "no option 'flor' .did you mean 'floor'"),
     ],
 )

@@ -507,7 +507,7 @@ def panel(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "pie"}, r"kind: must be one of curves, samples, points or FILE.py:CLASS, got 'pie'"),
+        ({"kind": "pie"}, r"kind: no figure kind 'pie' .*FILE.py:object"),
         ({"panels": []}, r"panels: must not be empty"),
         ({"width": 68}, r"width: must be between 1 and 20, got 68"),
         ({"widths": [1]}, r"widths: must be 2 positive numbers"),

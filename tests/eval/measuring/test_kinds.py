@@ -155,9 +155,9 @@ def test_a_kind_that_streams_is_watched_and_may_choose_the_network():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "frechett"}, r"metrics\[0\].kind: must be one of frechet, .* or module:object, got 'frechett'"),
+        ({"kind": "frechett"}, r"metrics\[0\].kind: no metric kind 'frechett' .did you mean 'frechet'.*module:object"),
         ({"kind": "docs.examples.coverage:Coverag"}, r"metrics\[0\].kind: cannot import .*did you mean 'Coverage'"),
-        ({"kind": "docs.examples.coverage:radii"}, r"'docs.examples.coverage:radii' must be a subclass of eval"),
+        ({"kind": "docs.examples.coverage:radii"}, r"'docs.examples.coverage:radii' is no eval"),
         ({"kind": "no.module:Kind"}, r"metrics\[0\].kind: cannot import 'no.module:Kind'"),
         ({"neighbours": 3}, r"metrics\[0\].neighbours: unknown key"),
         ({"k": 0}, r"metrics\[0\].k: must be at least 1"),
