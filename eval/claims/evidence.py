@@ -18,7 +18,7 @@ from eval.effects.contrast import Effect, Estimated, Interval, difference, mean_
 from eval.results.analyses import Fact, analysis_path, read_analysis
 from eval.results.identity import Identity, comparable
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
-from eval.results.sheet import Run, matching
+from eval.results.sheet import SheetRow, matching
 from eval.results.summary import Estimate, Measurements
 from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
 from sida.errors import UserError
@@ -39,7 +39,7 @@ class Evidence:
     """
 
     measurements: Measurements
-    runs: Mapping[str, Run]
+    runs: Mapping[str, SheetRow]
     published: Mapping[str, Published]
     students: Path | None = None
     by_published: bool = False

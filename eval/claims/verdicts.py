@@ -23,7 +23,7 @@ from eval.claims.rules import decide_part
 from eval.claims.write import write_verdicts
 from eval.effects.contrast import survivors
 from eval.results.published import load_published
-from eval.results.sheet import Run, matching, read_runs
+from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError, suggestion
 
@@ -151,7 +151,7 @@ def main_scope(claims: list[Claim], evidence: Evidence) -> str:
     return best if counts[best] else "paper"
 
 
-def claim_rows(claims: Iterable[Claim], runs: Mapping[str, Run]) -> list[str]:
+def claim_rows(claims: Iterable[Claim], runs: Mapping[str, SheetRow]) -> list[str]:
     """Ids of the rows that claims name, by id or by conditions, in the order of the sheet."""
     named: set[str] = set()
     for claim in claims:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from eval.figures.sources import Sources
-from eval.results.sheet import SELECTABLE, Needs, Run, matching
+from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching
 from eval.results.training_logs import Curve
 from sida.config.settings import Count, Range
 from sida.errors import SettingError, UserError, suggestion
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Size of a figure in inches: smaller figures are unreadable, larger sizes are typing errors.
 Inches = Annotated[float, Range(least=1, most=20)]
 #: Sample sheet by run id.
-Runs = Mapping[str, Run]
+Runs = Mapping[str, SheetRow]
 
 
 class Drawing(NamedTuple):
@@ -82,7 +82,7 @@ class FigureKind(abc.ABC):
             UserError: Data that are not optional in the layout are missing or faulty.
         """
 
-    def pick(self, conditions: Mapping[str, Any], runs: Runs) -> list[Run]:
+    def pick(self, conditions: Mapping[str, Any], runs: Runs) -> list[SheetRow]:
         """Rows of the sheet that meet conditions, in its order, within the figure's scope."""
         return matching(runs, {**(self.scope or {}), **conditions})
 
@@ -183,7 +183,7 @@ class PanelsFigure(FigureKind):
             raise UserError(self.source, "no run of the sample sheet matches any of its panels", "remove the figure")
         return self.of(panels)
 
-    def line_rows(self, line: LineSpec, runs: Runs) -> list[Run]:
+    def line_rows(self, line: LineSpec, runs: Runs) -> list[SheetRow]:
         """Rows that a reference line names; a line needs exactly one."""
         if line.start_of is not None:
             first = self.pick(line.start_of, runs)[:1]
@@ -372,7 +372,7 @@ class SamplesLayout(FigureKind):
     def __post_init__(self) -> None:
         require_panels(self.panels)
 
-    def panel_rows(self, panel: SamplesPanel, runs: Runs) -> list[Run]:
+    def panel_rows(self, panel: SamplesPanel, runs: Runs) -> list[SheetRow]:
         """Rows of the sheet that a panel shows."""
         if panel.where is not None:
             return self.pick(panel.where, runs)
@@ -380,13 +380,13 @@ class SamplesLayout(FigureKind):
             return self.pick(panel.each, runs)
         return self.pick(panel.first or {}, runs)[:1]
 
-    def grids(self, runs: Runs) -> tuple[list[tuple[SamplesPanel, Run]], list[str]]:
+    def grids(self, runs: Runs) -> tuple[list[tuple[SamplesPanel, SheetRow]], list[str]]:
         """Each grid to draw with its run, and the names of optional panels without one.
 
         Raises:
             UserError: ``where`` does not pick exactly one run, or nothing is left to draw.
         """
-        shown: list[tuple[SamplesPanel, Run]] = []
+        shown: list[tuple[SamplesPanel, SheetRow]] = []
         missing = []
         for number, panel in enumerate(self.panels):
             where, found = f"{self.source}: panels[{number}].where", self.panel_rows(panel, runs)

@@ -15,7 +15,7 @@ from eval.effects.contrast import CONFIDENCE, pooled_std, t_quantile
 from eval.figures.gather import ReferenceLine, identities_on, reference_line
 from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
 from eval.figures.sources import Sources
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from eval.results.summary import require_comparable
 from sida.errors import UserError, suggestion
 from sida.files.content_hash import csv_text
@@ -192,7 +192,7 @@ class _Panel:
         pooled = self.layout.interval_of(self.spec) == "pooled95" and any(len(cell) > 1 for cell in values)
         return pooled_std(values) if pooled else None
 
-    def _rows(self, series: PointSeries, conditions: Mapping[str, Any], where: str) -> list[Run]:
+    def _rows(self, series: PointSeries, conditions: Mapping[str, Any], where: str) -> list[SheetRow]:
         rows = self.layout.pick(conditions, self.sources.runs)
         if rows:
             return rows
@@ -202,7 +202,7 @@ class _Panel:
             self.missing.append(series.label or "no run with " + ", ".join(f"{k} {v}" for k, v in conditions.items()))
         return []
 
-    def _values(self, rows: Sequence[Run], by: str, series: PointSeries, where: str) -> dict[Any, Single]:
+    def _values(self, rows: Sequence[SheetRow], by: str, series: PointSeries, where: str) -> dict[Any, Single]:
         """Trainings by point, teacher and seed."""
         found: dict[Any, Single] = {}
         for row in rows:
@@ -227,7 +227,7 @@ class _Panel:
         return found
 
     def _less(
-        self, values: Mapping[Any, Single], rows: Sequence[Run], by: str, series: PointSeries, where: str
+        self, values: Mapping[Any, Single], rows: Sequence[SheetRow], by: str, series: PointSeries, where: str
     ) -> dict[Any, Single]:
         others = self._values(rows, by, series, f"{where}.minus")
         for one, other, side in ((values, others, "minus"), (others, values, "each")):
@@ -253,7 +253,7 @@ class _Panel:
 
     # Numbers of a row.
 
-    def _settings(self, row: Run) -> Mapping[str, Any]:
+    def _settings(self, row: SheetRow) -> Mapping[str, Any]:
         return self.sources.settings.get(row.run, {})
 
     def _group(self, single: Single) -> str | None:
@@ -268,7 +268,7 @@ class _Panel:
             )
         return group
 
-    def _by(self, row: Run, by: str, where: str) -> float | str:
+    def _by(self, row: SheetRow, by: str, where: str) -> float | str:
         if by == TEACHER:
             if row.teacher is None:
                 raise UserError(where, f"run '{row.run}' has no teacher", "change the conditions")
@@ -284,14 +284,14 @@ class _Panel:
             raise UserError(where, f"run '{row.run}' has {what}", "change the conditions or by")
         return float(value)
 
-    def _x(self, row: Run, key: float | str, where: str) -> float:
+    def _x(self, row: SheetRow, key: float | str, where: str) -> float:
         if self.spec.x is None:
             return float(key)
         source = self._x_row(row, self.spec.x, where)
         self._places.add(source.run)
         return self.sources.measurements.estimate(source.run, self.spec.x.metric, f"{where}: x").mean
 
-    def _x_row(self, row: Run, x: MeasuredX, where: str) -> Run:
+    def _x_row(self, row: SheetRow, x: MeasuredX, where: str) -> SheetRow:
         if x.of == "row":
             return row
         found = self.layout.teachers(x, row, self.sources.runs)
@@ -300,7 +300,7 @@ class _Panel:
             raise UserError(where, f"x: {len(found)} rows of the sheet measure the teacher '{row.teacher}'{names}")
         return found[0]
 
-    def _value(self, row: Run, where: str) -> float:
+    def _value(self, row: SheetRow, where: str) -> float:
         if self.spec.of is not None:
             return self._fact(self.spec.of, row, where)
         if self.spec.at == "end":
@@ -308,7 +308,7 @@ class _Panel:
         self._shown.add(row.run)
         return self.sources.measurements.estimate(row.run, self.spec.metric, where).mean
 
-    def _fact(self, analysis: str, row: Run, where: str) -> float:
+    def _fact(self, analysis: str, row: SheetRow, where: str) -> float:
         found = self.sources.analyses(analysis, [row.run], where)
         if row.run not in found:
             raise UserError(where, f"analysis '{analysis}' of run '{row.run}' was not computed", "compute it")
@@ -320,7 +320,7 @@ class _Panel:
         value = value[0] if isinstance(value, (list, tuple)) else value  # value, low, high
         return math.nan if value is None else float(value)
 
-    def _reason_missing(self, row: Run, where: str) -> str:
+    def _reason_missing(self, row: SheetRow, where: str) -> str:
         measured = self.sources.measurements
         if self.spec.x is not None:
             source = self._x_row(row, self.spec.x, where)

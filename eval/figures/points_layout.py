@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from eval.figures.layout import LineSpec, PanelsFigure, Runs, check_pick
-from eval.results.sheet import SELECTABLE, Run
+from eval.results.sheet import SELECTABLE, SheetRow
 from sida.errors import SettingError, suggestion
 
 #: Numeric columns of the sample sheet.
@@ -189,7 +189,7 @@ class PointsLayout(PanelsFigure):
         """Interval of a panel: its own, else that of the figure."""
         return panel.interval or self.interval
 
-    def panel_rows(self, panel: PointsPanel, runs: Runs) -> list[tuple[PointSeries, Run]]:
+    def panel_rows(self, panel: PointsPanel, runs: Runs) -> list[tuple[PointSeries, SheetRow]]:
         """Rows of a panel with their series, including rows that differences subtract."""
         return [
             (series, run)
@@ -197,6 +197,6 @@ class PointsLayout(PanelsFigure):
             for run in (*self.pick(series.each, runs), *(self.pick(series.minus, runs) if series.minus else ()))
         ]
 
-    def teachers(self, x: MeasuredX, run: Run, runs: Runs) -> list[Run]:
+    def teachers(self, x: MeasuredX, run: SheetRow, runs: Runs) -> list[SheetRow]:
         """Rows that measure the teacher of a row; a horizontal axis needs exactly one."""
         return self.pick({**(x.where or {}), "method": "teacher", "teacher": run.teacher}, runs)

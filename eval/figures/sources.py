@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.results.analyses import analysis_path, read_analysis
 from eval.results.published import Published
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from eval.results.summary import Measurements
 from eval.results.training_logs import (
     Point,
@@ -40,7 +40,7 @@ class Sources:
     """
 
     measurements: Measurements
-    runs: Mapping[str, Run]
+    runs: Mapping[str, SheetRow]
     published: Mapping[str, Published]
     results: Path
     logs: Mapping[str, Path] = field(default_factory=dict)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eval.figures.build import FIGURE_KINDS, load_figure_layout
-from eval.results.sheet import Needs, Run, read_extended
+from eval.results.sheet import Needs, SheetRow, read_extended
 from eval.tables.files import load_table_layout
 from sida.errors import UserError
 
 
-def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
+def find_needs(path: str | Path, runs: Mapping[str, SheetRow]) -> Needs:
     """Needs of a layout of ``config/tables`` or ``config/figures``; rows that are not in the sheet are left out.
 
     A layout that cannot be resolved needs every row; its builder reports the fault.

@@ -41,7 +41,7 @@ def methods() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Run:
+class SheetRow:
     """A row of a sample sheet: one generator to measure; empty cells are ``None``.
 
     Attributes:
@@ -94,7 +94,7 @@ class Run:
         return self.method == "data" or (self.method == "external" and self.sampler is None)
 
 
-def read_runs(path: str | Path) -> list[Run]:
+def read_runs(path: str | Path) -> list[SheetRow]:
     """Reads and validates a sample sheet (tab-separated; lines starting with # are comments).
 
     A ``.json`` file is a spec of the workflow, whose key ``runs`` has the rows of a table or figure.
@@ -110,7 +110,7 @@ def read_runs(path: str | Path) -> list[Run]:
         rows = load_spec(str(path)).get("runs", [])
         if not isinstance(rows, list):
             raise UserError(path, "runs: must be a list of rows", "let the workflow write the spec again")
-        return [from_mapping(Run, row, f"{path}: runs[{index}]") for index, row in enumerate(rows)]
+        return [from_mapping(SheetRow, row, f"{path}: runs[{index}]") for index, row in enumerate(rows)]
     lines = list(_lines(path))
     if not lines:
         raise UserError(path, "the sample sheet is empty", "it needs a header line and one row per generator")
@@ -118,12 +118,12 @@ def read_runs(path: str | Path) -> list[Run]:
     double = next((key for number, key in enumerate(header) if key in header[:number]), None)
     if double is not None:
         raise UserError(where, f"two columns are called '{double}'", "remove or rename one")
-    runs: dict[str, Run] = {}
+    runs: dict[str, SheetRow] = {}
     for where, cells in lines[1:]:
         if len(cells) > len(header):
             raise UserError(where, f"{len(cells)} cells but {len(header)} columns", "separate cells by single tabs")
         cells_by_column = {key: cell for key, cell in zip(header, cells) if cell}
-        run = from_texts(Run, cells_by_column, f"{where}:")
+        run = from_texts(SheetRow, cells_by_column, f"{where}:")
         # Runs are names of folders, and some file systems ignore case.
         other = runs.setdefault(run.run.lower(), run)
         if other is not run:
@@ -265,23 +265,23 @@ def parse_condition(column: str, text: str) -> float | int | str:
         raise UserError("", f"{column} must be a number, got '{text}'") from None
 
 
-def with_other_seeds(runs: Mapping[str, Run], name: str) -> list[str]:
+def with_other_seeds(runs: Mapping[str, SheetRow], name: str) -> list[str]:
     """Names of a run and the runs that differ from it in the training seed only (and in the seed of their start)."""
     settings = _without_seed(runs[name])
     return [row.run for row in runs.values() if _without_seed(row) == settings]
 
 
-def _without_seed(row: Run) -> Run:
+def _without_seed(row: SheetRow) -> SheetRow:
     return dataclasses.replace(row, run="", seed=None, init=None, notes="")
 
 
-def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:
+def matching(runs: Mapping[str, SheetRow], conditions: Mapping[str, Any]) -> list[SheetRow]:
     """Runs of the sample sheet that meet conditions on columns.
 
     A list of values means any of them; the method ``own`` means any custom method (``module:object``).
     """
 
-    def fits(run: Run) -> bool:
+    def fits(run: SheetRow) -> bool:
         return all(
             _meets(run, key, wanted if isinstance(wanted, list) else [wanted]) for key, wanted in conditions.items()
         )
@@ -289,6 +289,6 @@ def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run
     return [run for run in runs.values() if fits(run)]
 
 
-def _meets(run: Run, column: str, wanted: list[Any]) -> bool:
+def _meets(run: SheetRow, column: str, wanted: list[Any]) -> bool:
     own = column == "method" and OWN in wanted and names_object(run.method)
     return own or getattr(run, column) in wanted

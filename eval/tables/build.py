@@ -23,7 +23,7 @@ from typing import Any
 from eval.effects.contrast import Effect, difference
 from eval.results.identity import Identity, comparable
 from eval.results.published import Agreement, Published, published_number
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from eval.results.stored import FROM_STORED
 from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_comparable
 from eval.tables.cells import (
@@ -62,7 +62,7 @@ DIFFER_NOTE = (
 
 
 def with_effects(
-    layout: TableLayout, lines: list[TableLine], measurements: Measurements, runs: Mapping[str, Run], mode: str
+    layout: TableLayout, lines: list[TableLine], measurements: Measurements, runs: Mapping[str, SheetRow], mode: str
 ) -> list[TableLine]:
     """Fills the columns of effects of a table's lines.
 
@@ -87,7 +87,7 @@ def _with_effect(
     line: TableLine,
     lines: list[TableLine],
     measurements: Measurements,
-    runs: Mapping[str, Run],
+    runs: Mapping[str, SheetRow],
     where: str,
 ) -> CellSource:
     assert column.effect is not None
@@ -129,7 +129,7 @@ def _row(name: str, column: ColumnSpec, line: TableLine, lines: list[TableLine],
     return found[0]
 
 
-def _blocks(source: CellSource, measurements: Measurements, runs: Mapping[str, Run]) -> dict[str, list[float]]:
+def _blocks(source: CellSource, measurements: Measurements, runs: Mapping[str, SheetRow]) -> dict[str, list[float]]:
     blocks: dict[str, list[float]] = {}
     for name in source.runs:
         teacher = (runs[name].teacher if name in runs else None) or ""
@@ -293,7 +293,7 @@ def _number(layout: TableLayout, column: ColumnSpec, number: int, published: Map
 def build_table(
     layout: TableLayout,
     measurements: Measurements,
-    runs: Mapping[str, Run],
+    runs: Mapping[str, SheetRow],
     published: Mapping[str, Published] | None = None,
     mode: Mode | None = None,
     added: Collection[str] = (),

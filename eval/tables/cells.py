@@ -17,7 +17,7 @@ from typing import Literal
 from eval.effects.contrast import Effect
 from eval.results.identity import Identity, comparable
 from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from eval.results.summary import Estimate, Measurements
 from eval.tables.layout import TRIAL_FIELDS, BoldSpec, ColumnSpec, Mode, RowSpec, TableLayout, expand
 from eval.tables.model import Cell, Column, Row
@@ -67,7 +67,7 @@ class TableLine:
     """A body row: its spec, its run in the sample sheet, its key in the layout, and its sources by column id."""
 
     spec: RowSpec
-    run: Run | None
+    run: SheetRow | None
     where: str
     nfe: int | None
     sources: dict[str, CellSource]
@@ -105,7 +105,7 @@ class TableLine:
 def resolve(
     layout: TableLayout,
     measurements: Measurements,
-    runs: Mapping[str, Run],
+    runs: Mapping[str, SheetRow],
     published: Mapping[str, Published],
     mode: Mode,
 ) -> list[TableLine]:
@@ -173,7 +173,7 @@ def _source(
     number: int,
     where: str,
     measurements: Measurements,
-    runs: Mapping[str, Run],
+    runs: Mapping[str, SheetRow],
     published: Mapping[str, Published],
     mode: Mode,
 ) -> CellSource:
@@ -275,7 +275,7 @@ def _check(
     names: list[str],
     metric: str,
     measurements: Measurements,
-    runs: Mapping[str, Run],
+    runs: Mapping[str, SheetRow],
 ) -> None:
     """Refuses rows that are not in the sheet, and metrics that were measured for no row; names the layout's key."""
     if not names and where.endswith(".where"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eval.results.published import Published, published_number
-from eval.results.sheet import Needs, Run
+from eval.results.sheet import Needs, SheetRow
 from eval.results.training_logs import read_log
 from eval.tables.build import RECORD_FIELDS
 from eval.tables.model import Cell, Column, Row, Table
@@ -109,7 +109,7 @@ class HyperLayout:
         """Rows whose settings and logs are shown."""
         return [run for column in self.columns for run in (column.sid, column.sida)]
 
-    def needs(self, runs: Mapping[str, Run]) -> Needs:
+    def needs(self, runs: Mapping[str, SheetRow]) -> Needs:
         """Rows of a sheet whose trainings the table shows."""
         return Needs([], set(self.runs))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.results.sheet import SELECTABLE, Needs, Run, matching, read_extended, with_other_seeds
+from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, with_other_seeds
 from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 
@@ -224,7 +224,7 @@ class TableLayout:
                 if key not in known:
                     raise SettingError(f"rows[{number}]", f"no column '{key}'{suggestion(key, known)}")
 
-    def needs(self, runs: Mapping[str, Run]) -> Needs:
+    def needs(self, runs: Mapping[str, SheetRow]) -> Needs:
         """Rows of a sheet that the table shows."""
         names: set[str] = set()
         for _, row in expand(self, runs):
@@ -248,7 +248,7 @@ def load_layout(path: str | Path) -> TableLayout:
     return from_mapping(TableLayout, mapping | {"source": str(path)}, str(path))
 
 
-def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowSpec]]:
+def expand(layout: TableLayout, runs: Mapping[str, SheetRow]) -> list[tuple[str, RowSpec]]:
     """Resolves ``each``, ``where`` and ``pool_seeds`` of the rows by the sheet; returns rows with their keys.
 
     A row whose ``where`` matches no run keeps ``run = None`` and is 'not measured'. For ``each`` no match is an error

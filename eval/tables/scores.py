@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from eval.results.exchange import read_numbers
 from eval.results.published import load_published
-from eval.results.sheet import Run, check_cells
+from eval.results.sheet import SheetRow, check_cells
 from eval.results.stored import FROM_STORED
 from eval.results.summary import Estimate, Measurements
 from eval.tables.cells import CellSource, heading, measured_cell, require_in_column, resolve
@@ -116,7 +116,7 @@ def score_rows(table: str, paths: Sequence[str | Path], plain: bool = False, cit
     return "\n".join(lines)
 
 
-def _added_runs(measured: Measurements, path: str | Path) -> dict[str, Run]:
+def _added_runs(measured: Measurements, path: str | Path) -> dict[str, SheetRow]:
     """The generators of a file as rows of a sheet; the label of a row that another group measured names the group.
 
     Raises:
@@ -136,7 +136,7 @@ def _added_runs(measured: Measurements, path: str | Path) -> dict[str, Run]:
         stored = row.origin.startswith(FROM_STORED)
         label = f"{name} ({row.origin.split(',')[0].strip()})" if row.origin and not stored else name
         check_cells([name, label, family], str(path))
-        found[name] = Run(name, label, row.method, family=family)
+        found[name] = SheetRow(name, label, row.method, family=family)
     return found
 
 
@@ -174,8 +174,8 @@ def _estimate(score: Score, key: str) -> Estimate | None:
 
 
 def with_scores(
-    layout: TableLayout, measured: Measurements, sheet: Mapping[str, Run] | None, paths: Sequence[str | Path]
-) -> tuple[TableLayout, Measurements, dict[str, Run]]:
+    layout: TableLayout, measured: Measurements, sheet: Mapping[str, SheetRow] | None, paths: Sequence[str | Path]
+) -> tuple[TableLayout, Measurements, dict[str, SheetRow]]:
     """A layout, measurements and a sheet with further rows.
 
     Args:

@@ -20,7 +20,7 @@ from workflow.docs.words import block
 from workflow.preset.files import find_preset
 
 if TYPE_CHECKING:
-    from eval.results.sheet import Run
+    from eval.results.sheet import SheetRow
     from workflow.planning.jobs import Jobs
 
 CARD = "H200"
@@ -204,6 +204,6 @@ def _plan(root: Path, preset: str) -> Jobs:
     return Jobs(Costs(loaded, assumptions.gpu(CARD), CARD, assumptions, fresh=True))
 
 
-def _shown_in_tables(run: Run) -> bool:
+def _shown_in_tables(run: SheetRow) -> bool:
     """Whether a row is SiD, SiDA or SiD2A in Tables 1 to 7."""
     return run.method in ("sid", "sida", "sid2a") and run.family != "Ablation"

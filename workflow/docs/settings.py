@@ -24,7 +24,7 @@ from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.analyses import AnalysisEntry
 from eval.results.exchange import ExchangedMetric
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
 from sida.config.method_options import DMD2Options, DMDOptions, FDistillOptions, GDDOptions, InstanceOptions
@@ -205,7 +205,7 @@ def _words(hint: Any, links: Mapping[type, str]) -> str:
 #: Classes of settings by the anchor of their table in docs/settings.md.
 SETTINGS: dict[str, type] = {
     "preset": PresetSettings,
-    "sheet": Run,
+    "sheet": SheetRow,
     "experiment": Experiment,
     "teacher": TeacherEntry,
     "network": NetworkConfig,

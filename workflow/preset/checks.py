@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from sida.config.families import guide_mismatch
 from sida.config.plugins import load_object
 from sida.config.samplers import read_sampler
@@ -65,7 +65,7 @@ def check_object(name: str, where: str, kind: str) -> None:
         load_object(name, where, kind)
 
 
-def check_sampler(preset: Rows, run: Run, where: str, samplers: Mapping[str, Any]) -> None:
+def check_sampler(preset: Rows, run: SheetRow, where: str, samplers: Mapping[str, Any]) -> None:
     """Checks the sampler of a row."""
     if run.sampler is None:
         raise UserError(where, "column 'sampler' is empty", f"name one of {', '.join(samplers)}")
@@ -81,7 +81,7 @@ def check_sampler(preset: Rows, run: Run, where: str, samplers: Mapping[str, Any
         )
 
 
-def check_guide(preset: Rows, run: Run, where: str) -> None:
+def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
     """Checks that a row with guidance has a guiding network, and that the two networks fit."""
     guided = f"recipe '{run.recipe}'" if run.trained_here else f"sampler '{run.sampler}'"
     guidance = preset.guidance(run)
@@ -97,7 +97,7 @@ def check_guide(preset: Rows, run: Run, where: str) -> None:
         check_fit(preset, run, f"{where}: guide '{run.guide}'")
 
 
-def check_fit(preset: Rows, run: Run, where: str) -> None:
+def check_fit(preset: Rows, run: SheetRow, where: str) -> None:
     """Checks that a guide among the preset's teachers differs from the row's teacher and has the same images."""
     if run.guide == run.teacher and run.checkpoint is None:
         raise UserError("", f"{where} is the teacher of the row, so guidance has no effect", "name another network")
@@ -107,7 +107,7 @@ def check_fit(preset: Rows, run: Run, where: str) -> None:
         raise UserError(where, fault)
 
 
-def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]) -> None:
+def check_student(preset: Rows, run: SheetRow, where: str, recipes: Mapping[str, Any]) -> None:
     """Checks a distilled row: its recipe, options of its method, initial network, and source of real images."""
     if not run.recipe:
         raise UserError(where, "column 'recipe' is empty", f"name one of {', '.join(recipes) or 'none defined'}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from eval.results.sheet import Run, read_extended, read_runs, with_other_seeds
+from eval.results.sheet import SheetRow, read_extended, read_runs, with_other_seeds
 from eval.results.stored import STORED, files_of, read_stored, unchanged_rows
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text
@@ -96,7 +96,7 @@ def _plain(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c == "-") else "-" for c in name.lower()).strip("-") or "mine"
 
 
-def _grown_table(base: Preset, added: Sequence[Run]) -> tuple[str, dict[str, Any]] | None:
+def _grown_table(base: Preset, added: Sequence[SheetRow]) -> tuple[str, dict[str, Any]] | None:
     """Name and layout of the study's first table that names a row with the teacher of an added one, with these rows."""
     for name in base.settings.tables:
         path = base.layout("tables", name)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from sida.assets.registry import find_asset, is_address, load_registry
 from sida.config.datasets import dataset_counts
 from sida.config.settings import names_file_object
@@ -32,7 +32,7 @@ class Paths:
     def __init__(self, rows: Rows) -> None:
         self._rows, self._teachers, self.results = rows, rows.settings.teachers, rows.results
 
-    def network(self, run: Run) -> str | None:
+    def network(self, run: SheetRow) -> str | None:
         """Path of the network that a row samples from; ``None`` for rows without a network."""
         if run.without_network:
             return None
@@ -47,7 +47,7 @@ class Paths:
         checkpoint = self._teachers[name].get("checkpoint")
         return self.checkpoint(checkpoint) if checkpoint else f"{self.results}/teachers/{name}/network.safetensors"
 
-    def teacher_references(self, run: Run, watched: bool = False) -> dict[str, str]:
+    def teacher_references(self, run: SheetRow, watched: bool = False) -> dict[str, str]:
         """Paths of the samples of a row's teacher by key of its protocol's references, all or the watched ones."""
         protocol = self._rows.protocol(run)
         used = {key for metric in protocol.watched for key in metric.references}
@@ -58,13 +58,13 @@ class Paths:
         """Path of the network that replaces a teacher while rows are timed."""
         return f"{self.results}/ticks/teachers/{name}/network.safetensors"
 
-    def guide(self, run: Run) -> str | None:
+    def guide(self, run: SheetRow) -> str | None:
         """Path of a row's guiding network, a teacher of the preset or a checkpoint; ``None`` without one."""
         if run.guide is None:
             return None
         return self.teacher(run.guide) if run.guide in self._teachers else self.checkpoint(run.guide)
 
-    def sampler_guide(self, run: Run) -> str | None:
+    def sampler_guide(self, run: SheetRow) -> str | None:
         """Path of the guiding network of a row's sampler; rows distilled here use their guide in training only."""
         return None if run.trained_here else self.guide(run)
 
@@ -145,7 +145,7 @@ def find_archives(preset: Rows) -> dict[str, str]:
     return found
 
 
-def training_data(preset: Rows, run: Run) -> dict[str, Any]:
+def training_data(preset: Rows, run: SheetRow) -> dict[str, Any]:
     """Spec of the data of a row's training: only classes if its data set has counts and the method sees no images."""
     where = f"{preset.sheet}: run '{run.run}'"
     spec, protocol = preset.dataset_of(run), preset.protocol(run)

@@ -24,7 +24,7 @@ from eval.figures.sources import Sources
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.analyses import Analysis, load_analysis
 from eval.results.published import Published, load_published
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
 from eval.results.training_logs import Point
 from eval.tables.build import build_table
@@ -64,7 +64,7 @@ def check_trainings(preset: Preset) -> None:
             _check_student(preset, run)
 
 
-def _check_student(preset: Preset, run: Run) -> None:
+def _check_student(preset: Preset, run: SheetRow) -> None:
     where = f"{preset.source}: recipes.{run.recipe}"
     spec = preset.specs.student(run.run)
     config = from_mapping(DistillConfig, spec, where)
@@ -182,7 +182,7 @@ def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:
         raise UserError(where, f"no asset '{name}'{hint if len(hint) < 200 else ' (see sida assets list)'}")
 
 
-def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str, Asset]) -> None:
+def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict[str, Asset]) -> None:
     """Checks the files and assets of a row, and that its images fit its protocol."""
     where = f"{preset.sheet}: run '{run.run}'"
     teacher = preset.teacher(run) if run.trained_here else {}

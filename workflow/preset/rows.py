@@ -12,7 +12,7 @@ from typing import Any, get_args
 from eval.claims.experiments import Experiment, load_experiments
 from eval.claims.model import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.results.sheet import Run, matching, read_runs
+from eval.results.sheet import SheetRow, matching, read_runs
 from sida.assets.registry import is_counted
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec, remedy
 from sida.config.resources import base_name, find, object_there, there
@@ -47,7 +47,7 @@ class Rows:
         self.name: str = self.settings.preset
         self.sheet: str = self.settings.runs
         self.own.append(Path(self.sheet).parent)
-        self.runs: dict[str, Run] = {row.run: self._found(row) for row in read_runs(self.sheet)}
+        self.runs: dict[str, SheetRow] = {row.run: self._found(row) for row in read_runs(self.sheet)}
         self._find_recipes()
         self._protocols: dict[str, Protocol] = {}
         self.runs |= {run.run: run for run in self._measured_also()}
@@ -104,7 +104,7 @@ class Rows:
             from_mapping(Recipe, recipes[name], f"{path}: {name}")
             self.settings.recipes[recipe] = recipes[name]
 
-    def _found(self, run: Run) -> Run:
+    def _found(self, run: SheetRow) -> SheetRow:
         """A row with its names of files replaced by paths."""
         named = {key: path for key in ("checkpoint", "guide") if (path := getattr(run, key))}
         if run.guide in self.settings.teachers:
@@ -114,7 +114,7 @@ class Rows:
             found["protocol"] = str(find("protocols", run.protocol, self.own, f"{self.sheet}: run '{run.run}'"))
         return dataclasses.replace(run, **found)
 
-    def _measured_also(self) -> list[Run]:
+    def _measured_also(self) -> list[SheetRow]:
         """Copies of rows for the preset's second protocols; conditions on methods do not match these."""
         more = []
         for own, name in self.settings.also.items():
@@ -129,15 +129,15 @@ class Rows:
             ]
         return more
 
-    def recipe(self, run: Run) -> dict[str, Any]:
+    def recipe(self, run: SheetRow) -> dict[str, Any]:
         """Recipe of a row as the preset or its file gives it; empty for a row without one."""
         return self.settings.recipes.get(run.recipe or "", {})
 
-    def teacher(self, run: Run) -> dict[str, Any]:
+    def teacher(self, run: SheetRow) -> dict[str, Any]:
         """Teacher of a row as the preset gives it; empty for a row without one."""
         return self.settings.teachers.get(run.teacher or "", {})
 
-    def parents(self, run: Run) -> list[str]:
+    def parents(self, run: SheetRow) -> list[str]:
         """Runs that a row's training needs: its initial generator, and the run whose images replace the data."""
         if not run.trained_here:
             return []
@@ -149,11 +149,11 @@ class Rows:
         """Ids of the teachers that are trained and not downloaded."""
         return [name for name, teacher in self.settings.teachers.items() if teacher.get("training")]
 
-    def students(self) -> list[Run]:
+    def students(self) -> list[SheetRow]:
         """Rows that are distilled here."""
         return [run for run in self.runs.values() if run.trained_here]
 
-    def guidance(self, run: Run) -> float:
+    def guidance(self, run: SheetRow) -> float:
         """Strength of a row's guidance: of the training for distilled rows, else of the sampler."""
         settings = self.recipe(run) if run.trained_here else self.sampler_of(run)
         return float(settings.get("guidance", 1))
@@ -174,13 +174,13 @@ class Rows:
         return {run.run: str(run.checkpoint) for run in self.runs.values() if run.checkpoint in gone}
 
     @property
-    def measurable(self) -> dict[str, Run]:
+    def measurable(self) -> dict[str, SheetRow]:
         """Rows that can be measured here: all but :attr:`left_out`, and those that an extension does not run."""
         out = {*self.left_out, *self.stored.get("waiting", "").split()}
         return {name: run for name, run in self.runs.items() if name not in out}
 
     @functools.cached_property
-    def judged(self) -> dict[str, Run]:
+    def judged(self) -> dict[str, SheetRow]:
         """Rows that claims speak about: all but those that an extension adds to a study."""
         added = self.stored.get("added", "").split()
         return {name: run for name, run in self.runs.items() if name not in added}
@@ -210,7 +210,7 @@ class Rows:
         """Spec of a data set of the preset or of ``config/datasets.yaml``."""
         return dataset_spec(name, where, self.settings.datasets)
 
-    def dataset_of(self, run: Run) -> dict[str, Any]:
+    def dataset_of(self, run: SheetRow) -> dict[str, Any]:
         """Spec of the data set that a row is trained on and compared with."""
         return self.dataset(run.dataset or self.settings.dataset, f"{self.sheet}: run '{run.run}'")
 
@@ -218,7 +218,7 @@ class Rows:
         """Source of a data set's archive; None if unknown."""
         return dataset_origin(dataset, where, self.settings.datasets)
 
-    def sampler_of(self, run: Run) -> dict[str, Any]:
+    def sampler_of(self, run: SheetRow) -> dict[str, Any]:
         """Settings of a row's sampler; an external row without one is a Python callable or stored images."""
         if run.sampler is not None:
             return dict(self.settings.samplers[run.sampler])
@@ -228,11 +228,11 @@ class Rows:
             return {"kind": "python", "callable": source}
         return {"kind": "images", "path": source}
 
-    def protocol_of(self, run: Run) -> str:
+    def protocol_of(self, run: SheetRow) -> str:
         """Path of the protocol that a row is measured under."""
         return run.protocol or self.settings.protocol
 
-    def protocol(self, run: Run) -> Protocol:
+    def protocol(self, run: SheetRow) -> Protocol:
         """The protocol that a row is measured under; read once, since sheets have hundreds of rows.
 
         Raises:
@@ -243,7 +243,7 @@ class Rows:
             self._protocols[path] = load_protocol(path)
         return self._protocols[path]
 
-    def class_counts(self, run: Run) -> dict[str, Any] | str | None:
+    def class_counts(self, run: SheetRow) -> dict[str, Any] | str | None:
         """Images per class for a row's class frequencies, or the asset with them; None if the row needs none.
 
         Raises:
@@ -270,7 +270,7 @@ class Rows:
             raise UserError(self.sheet, f"protocols differ in trials: {counts}", "use one number within a preset")
         return counts[self.settings.protocol]
 
-    def options(self, run: Run) -> Any:
+    def options(self, run: SheetRow) -> Any:
         """Options of a row's method from its recipe; None if the method has none.
 
         Raises:
@@ -312,7 +312,7 @@ class Rows:
         path = self.settings.experiments
         return {experiment.id: experiment for experiment in load_experiments(path)} if path else {}
 
-    def seed_of(self, run: Run) -> int:
+    def seed_of(self, run: SheetRow) -> int:
         """Training seed of a row."""
         return self.settings.seed if run.seed is None else run.seed
 

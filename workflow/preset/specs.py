@@ -17,7 +17,7 @@ from eval.figures.layout import FigureKind
 from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER
 from eval.measuring.protocol import Protocol
 from eval.report.needs import find_needs
-from eval.results.sheet import Needs, Run
+from eval.results.sheet import Needs, SheetRow
 from eval.tables.files import load_table_layout
 from eval.tables.hyperparameters import HyperLayout
 from sida.config.plugins import MONITOR, file_code_sha256
@@ -48,7 +48,7 @@ def figure_settings(preset: Rows, layout: FigureKind, specs: StudentSpec) -> dic
     return {name: _of(preset, preset.runs[name], keys, layout.source, specs) for name, keys in there.items()}
 
 
-def _of(preset: Rows, run: Run, keys: set[str], source: str, specs: StudentSpec) -> dict[str, Any]:
+def _of(preset: Rows, run: SheetRow, keys: set[str], source: str, specs: StudentSpec) -> dict[str, Any]:
     found: dict[str, Any] = {"seed": preset.seed_of(run)}
     if run.teacher is not None:
         found[TEACHER] = _first_alike(preset, run.teacher)
@@ -64,7 +64,7 @@ def _first_alike(preset: Rows, teacher: str) -> str:
     return next((name for name, other in without_seed.items() if other == without_seed.get(teacher)), teacher)
 
 
-def _of_recipe(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
+def _of_recipe(preset: Rows, run: SheetRow, name: str, where: str, specs: StudentSpec) -> Any:
     if not run.trained_here:
         raise UserError("", f"{where} is not distilled here and has no recipe", "give its series a 'by' of its own")
     value = preset.recipe(run).get(name)
@@ -76,14 +76,14 @@ def _of_recipe(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec
     return getattr(resolve_recipe(config, network, where) if network else config, name)
 
 
-def _of_sampler(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
+def _of_sampler(preset: Rows, run: SheetRow, name: str, where: str, specs: StudentSpec) -> Any:
     if run.sampler is None:
         raise UserError("", f"{where} has no sampler", "change the conditions")
     sampler = read_sampler(preset.sampler_of(run))
     return sampler.steps if name == "num_steps" else getattr(sampler, name)
 
 
-def _of_teacher(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
+def _of_teacher(preset: Rows, run: SheetRow, name: str, where: str, specs: StudentSpec) -> Any:
     training = preset.teacher(run).get("training")
     if training is None:
         raise UserError("", f"{where} has no teacher that is trained here", "change the conditions")

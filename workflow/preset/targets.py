@@ -12,7 +12,7 @@ from typing import Any
 from eval.features import extractor_assets
 from eval.report.needs import find_needs
 from eval.results.analyses import analysis_path
-from eval.results.sheet import Needs, Run
+from eval.results.sheet import Needs, SheetRow
 from sida.assets.registry import is_address, is_counted, load_registry
 from sida.config.families import SD_VAE
 from workflow.preset import Preset
@@ -286,7 +286,7 @@ class Targets:
         jobs = [(0, self.preset.trials - 1, quick)] if quick else []
         return jobs + [(first, last, slow) for first, last in parts if slow]
 
-    def _many_steps(self, run: Run) -> bool:
+    def _many_steps(self, run: SheetRow) -> bool:
         return (nfe(self.preset.sampler_of(run)) or run.nfe or 1) > 1
 
     def training_assets(self, name: str) -> list[str]:

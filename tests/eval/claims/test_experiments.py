@@ -8,7 +8,7 @@ import yaml
 from eval.claims.experiments import load_experiments
 from eval.claims.model import load_claims
 from eval.claims.verdicts import claim_rows
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from sida.errors import UserError
 
 ALPHA = {
@@ -104,6 +104,6 @@ def test_rows_of_claims_are_those_of_every_operand(tmp_path):
     ]
     claims = {"claims": [{"id": "T-1", "scope": "digits", "statement": "s", "parts": parts}]}
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump(claims))
-    runs = {name: Run(run=name, label=name, method="sid", seed=seed) for seed, name in enumerate("ebdacf")}
+    runs = {name: SheetRow(run=name, label=name, method="sid", seed=seed) for seed, name in enumerate("ebdacf")}
     assert claim_rows(load_claims(tmp_path / "claims.yaml"), runs) == ["e", "b", "d", "a"]
     assert claim_rows([], runs) == []

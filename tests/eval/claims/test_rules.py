@@ -16,7 +16,7 @@ from eval.claims import Claim, Evidence, Finding, Operand, Part, combined, decid
 from eval.claims.model import Repeats
 from eval.measuring.analyse import analyse
 from eval.results.published import load_published
-from eval.results.sheet import Run, matching, read_runs
+from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurement, Measurements, load_measurements
 from sida.errors import UserError
 from tests.eval.synthetic_output import write_preset
@@ -64,7 +64,8 @@ COUNTED = f"{ROOT}/studies/papers/analyses.py:COUNTED"
 def evidence(*rows, students=None):
     measured = Measurements([line for row in rows for line in row], "m.csv")
     sheet = {
-        run: Run(run=run, label=run, method="sid", sampler="x", recipe=run.partition("-")[0]) for run in measured.runs
+        run: SheetRow(run=run, label=run, method="sid", sampler="x", recipe=run.partition("-")[0])
+        for run in measured.runs
     }
     return Evidence(measured, sheet, PUBLISHED, students)
 
@@ -409,7 +410,7 @@ def by_alpha(values, recipe="x"):
         for alpha, mean in means.items():
             name = f"{recipe}-{alpha}-{seed}"
             rows.append(lines(name, spread(mean, 0.01)))
-            sheet[name] = Run(
+            sheet[name] = SheetRow(
                 run=name, label=name, method="sid", sampler="x", recipe=recipe, alpha=alpha, seed=seed, teacher="t"
             )
     return Evidence(Measurements([line for row in rows for line in row], "m.csv"), sheet, PUBLISHED, None)
@@ -432,11 +433,11 @@ def test_a_power_of_the_teachers_distance_is_judged_by_its_exponent():
         for teacher in (4.0, 8.0, 16.0, 30.0):
             name = f"t{teacher:g}"
             rows.append(lines(name, spread(teacher, 0.01)))
-            sheet[name] = Run(run=name, label=name, method="teacher", sampler="x", teacher=name)
+            sheet[name] = SheetRow(run=name, label=name, method="teacher", sampler="x", teacher=name)
             for seed in range(3):
                 mean = 2 * teacher ** (exponent + seed / 100)
                 rows.append(lines(f"{name}-s{seed}", spread(mean, 0.01)))
-                sheet[f"{name}-s{seed}"] = Run(
+                sheet[f"{name}-s{seed}"] = SheetRow(
                     run=f"{name}-s{seed}", label="s", method="sid", sampler="x", recipe="x", seed=seed, teacher=name
                 )
         return Evidence(Measurements([line for row in rows for line in row], "m.csv"), sheet, PUBLISHED, None)
@@ -476,7 +477,7 @@ def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, cla
                 (folder / name / "evaluations.jsonl").write_text(text)
                 rows.extend(lines(name, spread(min(moved), 0.001), "fid"))
                 place = {"dataset": "cifar10-uncond", "teacher": "t", "recipe": recipe, "alpha": alpha}
-                sheet[name] = Run(run=name, label=name, method="sida", sampler="x", seed=seed, **place)
+                sheet[name] = SheetRow(run=name, label=name, method="sida", sampler="x", seed=seed, **place)
 
         calm, wild = [5, 4.5, 4, 3.5], [5, 4.5, 12, 40]
         for alpha, best in {-0.25: 5, 0.0: 4.8, 0.5: 4.1, 0.75: 4.05, 1.0: 4, 1.2: 4.5, 1.5: 4.6}.items():

@@ -12,7 +12,7 @@ from eval.claims.curves import cost_table
 from eval.claims.power import plans, power_table
 from eval.claims.write import amount, comparisons
 from eval.effects.variance import Scatter, detectable, seeds_needed
-from eval.results.sheet import Run
+from eval.results.sheet import SheetRow
 from eval.results.summary import Measurements
 from eval.tables.render import to_markdown
 from sida.errors import UserError
@@ -29,7 +29,7 @@ def seeds_evidence(**values):
         for seed, mean in enumerate(means):
             name = f"{key}-s{seed}"
             rows += lines(name, spread(mean, 0.01))
-            sheet[name] = Run(
+            sheet[name] = SheetRow(
                 run=name, label=recipe, method="sid", sampler="x", recipe=recipe, teacher=teacher, seed=seed
             )
     return Evidence(Measurements(rows, "m.csv"), sheet, PUBLISHED)
@@ -183,7 +183,7 @@ def test_costs_need_pairs_and_a_level_of_their_own_teacher(tmp_path):
 
 def test_plans_say_how_many_seeds_a_claim_needs():
     found = seeds_evidence(a_t=[1.0, 1.2, 0.8], a_u=[3.0, 3.2, 2.8], b_t=[1.5, 1.7, 1.3], b_u=[3.7, 3.9, 3.5])
-    waiting = Run(run="c-s0", label="label c", method="sid", sampler="x", recipe="c", teacher="t", seed=0)
+    waiting = SheetRow(run="c-s0", label="label c", method="sid", sampler="x", recipe="c", teacher="t", seed=0)
     found = dataclasses.replace(found, runs={**found.runs, "c-s0": waiting})
     claim = Claim("X", "x", "test", (Part(**TRAIN), Part(**TRAIN | {"b": Operand(where={"recipe": "c"})})))
     plan, absent = plans([claim], found, "10%")
