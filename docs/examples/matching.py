@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import torch
 
+from sida.config.recipe import SCORE_SETTINGS
 from sida.config.settings import Positive
 from sida.losses import Draws, SiDLoss, Terms
 from sida.losses.terms import Net, dropped_count, finite_mask, keep, unit_noise
 from sida.methods import SID
-from sida.training.config import SCORE_SETTINGS
 
 
 @dataclasses.dataclass(frozen=True)

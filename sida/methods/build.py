@@ -12,6 +12,7 @@ import torch
 from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.families import Family, WeightNorm
 from sida.config.method_options import DMDOptions
+from sida.config.recipe import LOSS_SETTINGS, ResolvedConfig
 from sida.data import AugmentPipe
 from sida.errors import UserError
 from sida.losses import ScoreLoss
@@ -20,7 +21,6 @@ from sida.methods.method import Method
 from sida.networks import architecture, build_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.precond import GuidedDenoiser
-from sida.training.config import LOSS_SETTINGS, ResolvedConfig
 from sida.training.iteration import OptimizerStep
 from sida.training.schedule import Schedule
 from sida.training.student_trainer import StudentTrainer
@@ -102,7 +102,7 @@ class Parts:
         """Makes a loss of its own settings, and of the recipe's settings of losses that the method reads.
 
         Args:
-            cls: Dataclass; it gets those of :data:`~sida.training.config.LOSS_SETTINGS` that it has as fields.
+            cls: Dataclass; it gets those of :data:`~sida.config.recipe.LOSS_SETTINGS` that it has as fields.
             **own: Its other fields, such as options of the method.
         """
         fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]

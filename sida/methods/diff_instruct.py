@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sida.config.method_options import EDM_P_MEAN, EDM_P_STD
+from sida.config.recipe import SCORE_SETTINGS
 from sida.methods.method import Method, Passes
-from sida.training.config import SCORE_SETTINGS
 
 if TYPE_CHECKING:
     from sida.losses import ScoreLoss

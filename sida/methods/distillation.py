@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 
 from sida.config.plugins import code_sha256, load_object
+from sida.config.recipe import EvaluationSettings, ResolvedConfig, StudentConfig
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
@@ -32,7 +33,6 @@ from sida.sampling.drawer import Pictures
 from sida.sampling.networks import evaluation_copy
 from sida.sampling.samplers import one_step, to_uint8
 from sida.training.batches import Batch, StepBatches, step_batches
-from sida.training.config import EvaluationSettings, ResolvedConfig, StudentConfig
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import class_source, common_facts, decisive_settings, run_digest, run_metadata
 from sida.training.logs import check_loggers

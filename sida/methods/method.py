@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sida.config.families import Family
+from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError
-from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
 
 if TYPE_CHECKING:
     import torch
@@ -65,8 +65,8 @@ class Method:
             options.
         trainer: Makes the trainer: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
-        reads: Settings that this method reads, of :data:`sida.training.config.SCORE_SETTINGS` and
-            :data:`~sida.training.config.ADVERSARIAL_SETTINGS`; None takes those of :attr:`settings`.
+        reads: Settings that this method reads, of :data:`sida.config.recipe.SCORE_SETTINGS` and
+            :data:`~sida.config.recipe.ADVERSARIAL_SETTINGS`; None takes those of :attr:`settings`.
     """
 
     name: str

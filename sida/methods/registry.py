@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 # Defaults of recipes by network family: settings that differ between methods or families. Defaults that all methods
-# share are fields of sida.training.config.Recipe; settings that differ between data sets (rates, batches) have none.
+# share are fields of sida.config.recipe.Recipe; settings that differ between data sets (rates, batches) have none.
 # Source: mingyuanzhou/SiD, branches main and sida, and Zyriix/GDD: training scripts and their options' defaults.
 
 #: Default β₁ and β₂ of Adam.

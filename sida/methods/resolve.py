@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from sida.config.families import Family
+from sida.config.recipe import OFFICIAL_SETTINGS, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.settings import OneOf
 from sida.errors import SettingError, UserError
 from sida.methods.registry import BETAS, METHODS, UNREAD, find_method
-from sida.training.config import OFFICIAL_SETTINGS, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 
 #: Adam's ε in float32 and in float16.
 EPS, EPS_FP16 = 1e-8, 1e-6

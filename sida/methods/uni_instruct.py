@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
+from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
 from sida.config.settings import Settings
 from sida.errors import SettingError
-from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
 
 if TYPE_CHECKING:
     from sida.methods.build import Parts

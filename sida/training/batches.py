@@ -13,12 +13,12 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from sida.config.recipe import RunConfig
 from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
 from sida.errors import UserError
 from sida.runtime.devices import to_device
 from sida.runtime.randomness import derive_seed, generator
-from sida.training.config import RunConfig
 from sida.training.ranks import Ranks
 
 T = TypeVar("T")

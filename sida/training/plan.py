@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sida.training.config import RunConfig
+from sida.config.recipe import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)

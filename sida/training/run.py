@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
+from sida.config.recipe import RunConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.data.dataset import Dataset
 from sida.errors import UserError
@@ -20,7 +21,6 @@ from sida.networks.file import write_state_dict
 from sida.progress import say
 from sida.training.averages import check_architecture, write_network
 from sida.training.background import BackgroundWriter, NamedTensors, copied_to_cpu
-from sida.training.config import RunConfig
 from sida.training.logs import Logs
 from sida.training.ranks import ALONE, Ranks
 from sida.training.state import KeptState, StateStore, is_record, other_tensors

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from sida.config.recipe import ResolvedConfig
 from sida.losses import Draws, MicroBatch
 from sida.losses.terms import Augment
 from sida.progress import say
 from sida.runtime.graphs import Recording, RecordingError, Tensors, restored
 from sida.training.averages import Average
 from sida.training.batches import Batch
-from sida.training.config import ResolvedConfig
 from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.iteration import (
     EagerRunner,

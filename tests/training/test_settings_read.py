@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 import torch
 
+from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig, StudentConfig
 from sida.errors import UserError
 from sida.methods import METHODS, SID
 from sida.methods.build import Parts, make_score_distiller
 from sida.methods.distiller import LAMBDAS
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network, family_of
-from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig, StudentConfig
 from tests.training.toy import DATASET, NETWORK
 
 #: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.

@@ -28,6 +28,7 @@ from eval.results.sheet import SheetRow
 from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
 from sida.config.method_options import DMD2Options, DMDOptions, FDistillOptions, GDDOptions, InstanceOptions
+from sida.config.recipe import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.errors import UserError, suggestion
@@ -35,7 +36,6 @@ from sida.methods.cd import CDOptions
 from sida.methods.ect import ECTOptions
 from sida.methods.sida_discriminator import SiDAOptions
 from sida.methods.uni_instruct import UniInstructOptions
-from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
 from workflow.docs.words import block
 from workflow.planning.requests import Site
 from workflow.preset.files import PresetSettings, TeacherEntry

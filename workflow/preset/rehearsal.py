@@ -33,11 +33,11 @@ from eval.tables.layout import TableLayout
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE
+from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, suggestion
 from sida.methods.registry import METHODS, find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
-from sida.training.config import TeacherConfig
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
 from workflow.preset.specs import figure_settings

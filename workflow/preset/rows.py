@@ -15,12 +15,12 @@ from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import SheetRow, matching, read_runs
 from sida.assets.registry import is_counted
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec, remedy
+from sida.config.recipe import Recipe
 from sida.config.resources import base_name, find, object_there, there
 from sida.config.samplers import SamplerKind, read_sampler
 from sida.config.settings import from_mapping, load_yaml, names_file_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
-from sida.training.config import Recipe
 from workflow.preset.files import PresetSettings
 from workflow.preset.outside_code import check_code
 
