@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from sida.config.method_options import DMDOptions
 from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import ScoreLoss
+from sida.methods.dmd import DMDOptions
 from sida.networks.fused import convert_frozen_weights, use_fused_kernels
 from sida.runtime.graphs import compiled
 from sida.training.iteration import OptimizerStep

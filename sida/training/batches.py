@@ -109,17 +109,18 @@ class StepBatches:
         Args:
             purpose: Separates independent streams, e.g. ``"psi"`` and ``"generator"``.
             nimg: Images seen before the step, over all devices.
-            with_images: False returns placeholders with only a shape, if only the labels are needed.
+            with_images: Whether the step sees images.
 
         Returns:
-            Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``.
+            Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``. For a step without images they are
+            on the device ``meta``: they have a shape and no values.
         """
         indices = self._indices(purpose, nimg)
         labels = to_device(self.dataset.labels(indices), self.device)
         if with_images:
             images = to_device(self._images(purpose, nimg, indices), self.device)
         else:
-            images = torch.empty((), device=self.device).expand(len(indices), *self.dataset.network_shape)
+            images = torch.empty((len(indices), *self.dataset.network_shape), device="meta")
         return list(zip(images.split(self.micro_batch), labels.split(self.micro_batch)))
 
     def _indices(self, purpose: str, nimg: int) -> np.ndarray:
@@ -252,9 +253,9 @@ def share_of_draws(
 def _share(draw: Draw, shape: Shape, source: torch.Generator, rank: int, world_size: int) -> torch.Tensor:
     """Draws for the images of all devices and returns this device's part, which has the given shape."""
     count = shape[0]
-    everyones = draw((count * world_size, *shape[1:]), generator=source, device=source.device)
+    of_all = draw((count * world_size, *shape[1:]), generator=source, device=source.device)
     # A copy of the part frees the memory of the other parts.
-    return everyones if world_size == 1 else everyones[rank * count : (rank + 1) * count].clone()
+    return of_all if world_size == 1 else of_all[rank * count : (rank + 1) * count].clone()
 
 
 def seed_layers(seed: int, purpose: str, nimg: int, position: int, device: torch.device) -> None:

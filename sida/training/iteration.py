@@ -24,7 +24,8 @@ from sida.training.logs import IterationRecord
 from sida.training.optimized_network import OptimizedNetwork
 from sida.training.schedule import Phase, Schedule
 
-#: ``batches(stream, nimg, with_images)``: micro-batches of one step; without images, placeholders of their shape.
+#: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
+#: ``meta``, with a shape alone.
 Batches = Callable[[str, int, bool], Sequence[Batch]]
 
 

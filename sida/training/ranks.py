@@ -254,10 +254,10 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
 
 
 def _check_alike(ranks: Ranks, facts: Mapping[str, object]) -> None:
-    everyones = ranks.gather(facts)
+    of_all = ranks.gather(facts)
 
     def difference() -> str | None:
-        for rank, theirs in enumerate(everyones):
+        for rank, theirs in enumerate(of_all):
             for name, value in facts.items():
                 if theirs.get(name) != value:
                     return f"rank {rank} has another {name} than rank 0: {theirs.get(name)}, not {value}"

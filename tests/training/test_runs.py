@@ -44,11 +44,6 @@ KILLS = {"test_kills_at_random_moments": 30}
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    return str(train_teacher(TEACHER, tmp_path_factory.mktemp("teacher")))
-
-
-@pytest.fixture(scope="module")
 def student_spec(teacher):
     return {**STUDENT, "teacher": teacher}
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 from torch.nn.functional import softplus
 
-from sida.config.method_options import EDM_P_MEAN, EDM_P_STD, Divergence, DMD2Options, DMDOptions, FDistillOptions
+from sida.config.recipe import EDM_P_MEAN, EDM_P_STD, ResolvedConfig
 from sida.losses.terms import (
     SIGMA_MAX,
     SIGMA_MIN,
@@ -30,6 +31,9 @@ from sida.losses.terms import (
     uniform,
     unit_noise,
 )
+from sida.methods.dmd import DMDOptions
+from sida.methods.dmd2 import DMD2Options
+from sida.methods.f_distill import Divergence, FDistillOptions
 
 
 @dataclasses.dataclass(eq=False)
@@ -50,6 +54,11 @@ class DiffInstructLoss(ScoreLoss):
 
     P_mean: float = EDM_P_MEAN
     P_std: float = EDM_P_STD
+
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """See :meth:`~sida.losses.terms.ScoreLoss.of`."""
+        return super().of(recipe, **{"P_mean": recipe.P_mean, "P_std": recipe.P_std, **own})
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`; as in SiD, terms are sums over the elements of an image."""
@@ -93,6 +102,11 @@ class DMDLoss(ScoreLoss):
     """
 
     options: DMDOptions = dataclasses.field(default_factory=DMDOptions)
+
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """See :meth:`~sida.losses.terms.ScoreLoss.of`."""
+        return super().of(recipe, **{"options": options, **own})
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`."""
@@ -163,7 +177,7 @@ class DMD2Loss(DMDLoss):
         discriminator = mean [softplus(ℓ(x_σ)) + softplus(−ℓ(y_σ))]                    (with the fake score)
         r1            = mean (ℓ(y_σ) − ℓ(y + α n))²                                    (with the fake score, optional)
 
-    The other terms, ``kl`` and ``denoising``, are those of :class:`~sida.losses.matching.DMDLoss`; means are over an
+    The other terms, ``kl`` and ``denoising``, are those of :class:`DMDLoss`; means are over an
     image's heads.
 
     Attributes:
@@ -249,8 +263,8 @@ class DMD2Loss(DMDLoss):
         error, weight, judged = keep(mask, error, self.weight(sigma), judged)
         terms = {"denoising": weight * error.square(), "discriminator": judged}
         if self.options.r1_weight:
-            beside = real_images + self.options.r1_alpha * unit_noise(draws, real_images, "r1_noise")
-            change = of_real - fake_score(beside, real_side[1], class_labels, return_flag="logits")
+            near = real_images + self.options.r1_alpha * unit_noise(draws, real_images, "r1_noise")
+            change = of_real - fake_score(near, real_side[1], class_labels, return_flag="logits")
             terms["r1"] = keep(mask, change.square().mean(1))[0]
         return Terms(terms, dropped_count(mask))
 
