@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 
 from sida.config.recipe import ResolvedConfig
+from sida.losses.sid import SiDLoss
 from sida.losses.sida import LOGIT_LIMIT, SiDALoss
 from sida.losses.terms import keep, mean_of_kept
 
@@ -60,7 +61,9 @@ class UniInstructLoss(SiDALoss):
     @classmethod
     def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
         """See :meth:`~sida.losses.terms.ScoreLoss.of`."""
-        return super().of(recipe, **{**({} if options is None else vars(options)), **own})
+        # Neither α, which is 1, nor the pool of the logits, which is the batch, is a setting of the method.
+        shared = {"t_max": recipe.t_max, "P_mean": recipe.P_mean, "P_std": recipe.P_std}
+        return super(SiDLoss, cls).of(recipe, **shared, **({} if options is None else vars(options)), **own)
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`; ``weighted_sid`` has the factor of ``sid``."""

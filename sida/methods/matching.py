@@ -126,11 +126,11 @@ class DMDLoss(ScoreLoss):
 
     def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
         """Term ``kl``, float32 ``(N', C, H, W)``."""
-        images, class_labels, draws = given.images, given.class_labels, given.draws
+        images, draws = given.images, given.draws
         sigma = self.generator_sigma(images, draws)
         with torch.no_grad():
             noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
-        direction = self.direction(true_score, fake_score, images, class_labels, noisy, sigma)
+        direction = self.direction(true_score, fake_score, given, noisy, sigma)
         mask = finite_mask(direction)
         return Terms({"kl": halved_square(*keep(mask, images, direction))}, dropped_count(mask))
 
@@ -140,28 +140,21 @@ class DMDLoss(ScoreLoss):
         return 0.0
 
     def direction(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        noisy: torch.Tensor,
-        sigma: torch.Tensor,
+        self, true_score: Net, fake_score: Net, given: MicroBatch, noisy: torch.Tensor, sigma: torch.Tensor
     ) -> torch.Tensor:
         """Direction g, float32 ``(N, C, H, W)``, without gradient.
 
         Args:
             true_score: The teacher φ.
             fake_score: ψ.
-            images: The generator's images ``(N, C, H, W)``.
-            class_labels: ``(N, label_dim)`` or None.
+            given: The generator's images.
             noisy: The images with noise, ``(N, C, H, W)``.
             sigma: Its levels, ``(N, 1, 1, 1)``.
         """
         with torch.no_grad():
-            true = true_score(noisy, sigma, class_labels)
-            fake = fake_score(noisy, sigma, class_labels)
-            return (fake - true) / ((images - true).abs().mean(dim=(1, 2, 3), keepdim=True) + self.error_eps)
+            true = true_score(noisy, sigma, given.class_labels)
+            fake = fake_score(noisy, sigma, given.class_labels)
+            return (fake - true) / ((given.images - true).abs().mean(dim=(1, 2, 3), keepdim=True) + self.error_eps)
 
 
 def halved_square(images: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
@@ -223,7 +216,7 @@ class DMD2Loss(DMDLoss):
         images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
-        direction = self.direction(true_score, fake_score, images, class_labels, noisy.detach(), sigma)
+        direction = self.direction(true_score, fake_score, given, noisy.detach(), sigma)
         logits = fake_score(*self._judged(images, draws, noisy, sigma), class_labels, return_flag="logits")
         direction = direction * self.image_weights(logits.detach(), sigma)
         mask = finite_mask(direction, logits)

@@ -118,7 +118,7 @@ class Method:
         if self.options is not None:
             return from_mapping(self.options, given, where)
         if given:
-            raise UserError(where, f"method '{self.name}' has no settings of its own", "remove them")
+            raise SettingError(where, f"method '{self.name}' has no settings of its own", "remove them")
         return None
 
     @property

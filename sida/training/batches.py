@@ -94,8 +94,6 @@ class StepBatches:
         world_size: int = 1,
         order: str = "shuffled",
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(f"batch size {batch_size} cannot be shared by {world_size} devices")
         self.dataset, self.seed, self.device = dataset, seed, device
         self.rank, self.world_size, self.order = rank, world_size, order
         self.per_device = batch_size // world_size

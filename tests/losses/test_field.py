@@ -120,7 +120,7 @@ def test_direction_of_matching(case):
     by = lambda name: lambda *_: given[name]
     loss = DMDLoss()
     factor = given.get("scale", torch.ones(BATCH)).view(-1, 1, 1, 1)
-    direction = factor * loss.direction(by("teacher_x0"), by("fake_x0"), images, None, images, images)
+    direction = factor * loss.direction(by("teacher_x0"), by("fake_x0"), MicroBatch(images, None), images, images)
     value = (images - (images - direction).detach()).square().sum() / 2 / images.numel()
     assert relative_error(value, given["loss"]) < VALUE
     assert relative_error(gradient(value, images), given["grad_images"]) < VALUE

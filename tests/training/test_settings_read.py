@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig, StudentConfig
+from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig
 from sida.errors import UserError
 from sida.methods import METHODS, SID
 from sida.methods.build import Parts, method_trainer
@@ -49,11 +49,6 @@ def test_a_method_reads_the_settings_that_it_names(name):
     known = (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - ELSEWHERE
     assert method.settings & known <= read
     assert read & known - OF_THE_DISTILLER <= method.settings
-
-
-def test_settings_of_methods_are_settings_with_a_default():
-    defaults = {field.name: field.default for field in dataclasses.fields(StudentConfig)}
-    assert all(defaults[name] is not dataclasses.MISSING for name in SCORE_SETTINGS | ADVERSARIAL_SETTINGS)
 
 
 @pytest.mark.parametrize(

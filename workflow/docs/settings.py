@@ -153,12 +153,12 @@ def settings_table(cls: type, links: Mapping[type, str]) -> str:
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(cls):
         kind = _words(hints[field.name], links)
-        cells = (f"`{field.name.rstrip('_')}`", kind, _schema_default(field), texts[field.name])
+        cells = (f"`{field.name.rstrip('_')}`", kind, _default(field), texts[field.name])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
 
 
-def _schema_default(field: dataclasses.Field[Any]) -> str:
+def _default(field: dataclasses.Field[Any]) -> str:
     value = field.default
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
@@ -264,10 +264,6 @@ def kinds() -> str:
         needs = ("yes" if flag else "" for flag in (cls.real is not None, cls.generated == "features"))
         lines.append(f"| `{name}` | {' | '.join([what, *needs, cls.better, ' '.join(own)])} |")
     return block(lines)
-
-
-def _default(field: dataclasses.Field[object]) -> object:
-    return "required" if field.default is dataclasses.MISSING else field.default
 
 
 def schemas(root: Path) -> dict[Path, str]:
