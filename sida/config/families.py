@@ -111,7 +111,7 @@ def check_images(network: Mapping[str, Any], dataset: Mapping[str, Any]) -> None
     for option in IMAGE_OPTIONS:
         actual, expected = network.get(option), dataset.get(option)
         if None not in (actual, expected) and actual != expected:
-            raise SettingError(option, f"{actual}, but data set {dataset['name']} has {expected}", "make them equal")
+            raise SettingError(option, f"{actual}, but data set '{dataset['name']}' has {expected}", "make them equal")
 
 
 def check_guidance(guidance: float, guide: object) -> None:
