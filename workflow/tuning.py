@@ -28,11 +28,11 @@ from typing import Annotated, Any
 
 import yaml
 
+from sida.config.recipe import Recipe
 from sida.config.settings import CheckedAs, Count, Name, Natural, Positive, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import read_jsonl, write_text
 from sida.files.text_files import read_csv
-from sida.training.config import Recipe
 from sida.training.plan import hopeless
 from workflow.preset import Preset
 from workflow.preset.files import preset_files

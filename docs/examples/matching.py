@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import torch
 
+from sida.config.recipe import SCORE_SETTINGS
 from sida.config.settings import Positive
-from sida.losses import Draws, SiDLoss, Terms
+from sida.losses import MicroBatch, SiDLoss, Terms
 from sida.losses.terms import Net, dropped_count, finite_mask, keep, unit_noise
 from sida.methods import SID
-from sida.training.config import SCORE_SETTINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +46,9 @@ class MatchingLoss(SiDLoss):
         """Of both terms."""
         return {"matching": self.matching, "denoising": settings["lambda_fake_score"]}
 
-    def generator_loss(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> Terms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
         """Term ``matching``, per element ``(N', C, H, W)``."""
+        images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         with torch.no_grad():
             noisy = images + sigma * unit_noise(draws, images)

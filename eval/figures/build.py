@@ -17,7 +17,7 @@ from eval.results.published import load_published
 from eval.results.sheet import Needs, read_extended, read_runs
 from eval.results.summary import Measurements, load_measurements, measurements_file
 from sida.config.registry import Registry
-from sida.config.resources import find, object_there
+from sida.config.resources import find, located_object
 from sida.config.settings import from_mapping, load_spec, names_file_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_text
@@ -135,7 +135,7 @@ def load_figure_layout(path: str | Path) -> FigureKind:
     kind = FIGURE_KINDS.check(mapping.pop("kind", None), f"{path}: kind")
     if names_file_object(kind):
         # Beside the layout, or in the folder above, which is the preset's.
-        kind = object_there(kind, [path.parent, path.parent.parent])
+        kind = located_object(kind, [path.parent, path.parent.parent])
     mapping["source"] = str(path)
     shown: FigureKind = from_mapping(FIGURE_KINDS.find(kind, f"{path}: kind"), mapping, f"{path}:")
     return shown

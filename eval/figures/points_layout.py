@@ -25,8 +25,8 @@ IntervalKind = Literal["t95", "pooled95", "std", "range", "none"]
 @functools.cache
 def settings_of(group: str) -> tuple[str, ...]:
     """Settings of a group (``recipe``, ``sampler`` or ``teacher``) that points may be drawn against."""
+    from sida.config.recipe import Recipe, TeacherTraining
     from sida.config.samplers import Sampler
-    from sida.training.config import Recipe, TeacherTraining
 
     classes: dict[str, type] = {"recipe": Recipe, "sampler": Sampler, "teacher": TeacherTraining}
     return tuple(field.name for field in fields(classes[group])) if group in classes else ()

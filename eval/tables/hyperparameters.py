@@ -20,7 +20,7 @@ from sida.errors import SettingError, suggestion
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
-    from sida.training.config import ResolvedConfig
+    from sida.config.recipe import ResolvedConfig
 
 PRINTED_SETTINGS: dict[str, Callable[[ResolvedConfig, int], Any]] = {
     "batch_size": lambda c, gpus: c.batch_size,

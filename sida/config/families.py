@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from sida.errors import SettingError
+
 #: Times at which normalised weights replace the stored ones of an EDM2 network, see :class:`sida.networks.EDM2Precond`.
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
 
@@ -92,8 +94,40 @@ EDM2 = Family(
 EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2")
 
 
-#: Options that must be equal in a network and its guide.
-GUIDE_OPTIONS = ("img_resolution", "img_channels", "label_dim")
+#: Options of a network for the size, channels and classes of its images.
+IMAGE_OPTIONS = ("img_resolution", "img_channels", "label_dim")
+
+
+def check_images(network: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+    """Checks that a network is for the images and classes of a data set.
+
+    Args:
+        network: Its :data:`IMAGE_OPTIONS`; unknown values are left out or None, here as in ``dataset``.
+        dataset: Values of the data set for these options, and its ``name``.
+
+    Raises:
+        SettingError: An option differs.
+    """
+    for option in IMAGE_OPTIONS:
+        actual, expected = network.get(option), dataset.get(option)
+        if None not in (actual, expected) and actual != expected:
+            raise SettingError(option, f"{actual}, but data set '{dataset['name']}' has {expected}", "make them equal")
+
+
+def check_guidance(guidance: float, guide: object) -> None:
+    """Checks that a guiding network is named where there is guidance, and only there.
+
+    Args:
+        guidance: Strength; 1 is none.
+        guide: Name or path of the guiding network, or None.
+
+    Raises:
+        SettingError: One comes without the other.
+    """
+    if guidance != 1 and guide is None:
+        raise SettingError("guidance", f"{guidance:g} needs a guiding network", "name one as guide, or set 1")
+    if guidance == 1 and guide is not None:
+        raise SettingError("guide", "guides nothing with a guidance of 1", "set guidance, or remove the guide")
 
 
 def guide_mismatch(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> str | None:
@@ -104,7 +138,7 @@ def guide_mismatch(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> str |
             compared.
         guide: The same options of the guide, which may have no classes (``label_dim`` 0).
     """
-    for name in GUIDE_OPTIONS:
+    for name in IMAGE_OPTIONS:
         wanted, found = guided.get(name), guide.get(name)
         if wanted is None or found is None or wanted == found or (name == "label_dim" and found == 0):
             continue

@@ -77,16 +77,16 @@ def base_name(name: str | Path) -> str:
     return path.stem if path.suffix in _SUFFIXES else path.name
 
 
-def there(path: str, own: Iterable[Path] = ()) -> str:
+def located(path: str, own: Iterable[Path] = ()) -> str:
     """A data path below a folder of the preset, the current folder or the checkout; unchanged if it exists nowhere."""
     found = ((base / Path(os.path.expanduser(path))) for base in (*own, Path(), ROOT))
     return str(next((place for place in found if place.exists()), path))
 
 
-def object_there(named: str, own: Iterable[Path] = ()) -> str:
-    """``FILE.py:object`` with the file's path found by :func:`there`."""
+def located_object(named: str, own: Iterable[Path] = ()) -> str:
+    """``FILE.py:object`` with the file's path found by :func:`located`."""
     file, _, name = named.rpartition(":")
-    return f"{there(file, own)}:{name}"
+    return f"{located(file, own)}:{name}"
 
 
 def names(kind: str, own: Iterable[Path] = ()) -> list[str]:

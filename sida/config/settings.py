@@ -1,13 +1,9 @@
-"""Conversion of mappings to frozen dataclasses, with one-line errors that name the key.
+"""Settings: annotations of their types and ranges, and conversion of mappings to frozen dataclasses.
 
-A setting is defined once, as a field of a dataclass: the annotation has its type and range (``lr: Positive``), the
-docstring describes it under ``Attributes``. This module checks values by the annotations; :mod:`workflow.docs.settings`
-makes schemas and tables from name, type, default and description.
-
-Annotations of settings: ranges, known names, patterns, and classes of inner mappings.
-
-A class of settings uses them as ``lr: Positive`` or ``t_max: Annotated[float, Range(above=0, most=1000)]``.
-:mod:`sida.config.settings` checks values by them, :mod:`workflow.docs.settings` documents them.
+A setting is defined once, as a field of a dataclass: the annotation has its type and range (``lr: Positive``, ``t_max:
+Annotated[float, Range(above=0, most=1000)]``), the docstring describes it under ``Attributes``. This module checks
+values by the annotations, with one-line errors that name the key; :mod:`workflow.docs.settings` makes schemas and
+tables from name, type, default and description.
 """
 
 from __future__ import annotations
@@ -195,7 +191,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
         SettingError: Unknown or missing key, wrong type, or a value out of range.
     """
     if not isinstance(mapping, Mapping):
-        raise SettingError(_shown(where), f"must be a mapping of settings, got {_show(mapping)}")
+        raise SettingError(where.removesuffix(":"), f"must be a mapping of settings, got {_show(mapping)}")
     fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = type_hints(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
@@ -241,10 +237,6 @@ def takes_text(cls: type, key: str) -> bool:
 
 def _parts(hint: Any) -> set[Any]:
     return {hint}.union(*map(_parts, typing.get_args(hint)))
-
-
-def _shown(where: str) -> str:
-    return where.removesuffix(":")
 
 
 def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:

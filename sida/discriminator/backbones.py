@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from sida.config.method_options import BACKBONES
+from sida.config.backbones import BACKBONES
 from sida.errors import UserError
 from sida.networks import Precond
 
@@ -62,7 +62,7 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
     """Makes a frozen backbone in evaluation mode.
 
     Args:
-        name: Key of :data:`sida.config.method_options.BACKBONES`.
+        name: Key of :data:`sida.config.backbones.BACKBONES`.
         weights: ``published`` or ``random`` (from torch's global generator).
         image_channels: Channels of the images.
         resolution: Height and width of the images.

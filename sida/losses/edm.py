@@ -6,6 +6,7 @@ import dataclasses
 
 import torch
 
+from sida.config.recipe import TeacherTraining
 from sida.losses.terms import (
     Augment,
     Draws,
@@ -36,9 +37,9 @@ class EDMLoss(FakeScoreLoss):
     Source: EDM (arXiv:2206.00364), equation 8 and Table 1; NVlabs/edm:training/loss.py.
     """
 
-    P_mean: float = -1.2
-    P_std: float = 1.2
-    sigma_data: float = 0.5
+    P_mean: float = TeacherTraining.P_mean
+    P_std: float = TeacherTraining.P_std
+    sigma_data: float = TeacherTraining.sigma_data
     return_logvar: bool = False
 
     def __call__(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 
-from sida.config.method_options import EDM_P_MEAN, EDM_P_STD, SID_ALPHA
+from sida.config.recipe import EDM_P_MEAN, EDM_P_STD, SID_ALPHA, Recipe, ResolvedConfig
 from sida.losses.terms import (
     Draws,
     MicroBatch,
@@ -49,9 +50,15 @@ class SiDLoss(ScoreLoss):
     """
 
     alpha: float = SID_ALPHA
-    t_max: float = 800
+    t_max: float = Recipe.t_max
     P_mean: float = EDM_P_MEAN
     P_std: float = EDM_P_STD
+
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """See :meth:`~sida.losses.terms.ScoreLoss.of`."""
+        shared = {"alpha": recipe.alpha, "t_max": recipe.t_max, "P_mean": recipe.P_mean, "P_std": recipe.P_std}
+        return super().of(recipe, **{**shared, **own})
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`."""

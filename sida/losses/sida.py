@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sida.config.method_options import EDM2_P_MEAN, EDM2_P_STD, SIDA_ALPHA
+from sida.config.recipe import EDM2_P_MEAN, EDM2_P_STD, SIDA_ALPHA, Pool, Recipe, ResolvedConfig
 from sida.losses.sid import SiDLoss
 from sida.losses.terms import (
     MicroBatch,
@@ -30,8 +30,6 @@ from sida.losses.terms import (
 
 #: Bound of the generator's logits, without gradient outside; the discriminator's logits have no bound.
 LOGIT_LIMIT = 10.0
-#: Images over which the cross-entropy of the logits is averaged before weighting: the batch (as in the paper) or each.
-Pool = Literal["batch", "sample"]
 
 
 @dataclasses.dataclass(eq=False)
@@ -55,7 +53,12 @@ class SiDALoss(SiDLoss):
     uses_real_images = True
 
     alpha: float = SIDA_ALPHA
-    pool: Pool = "batch"
+    pool: Pool = Recipe.adversarial_pool
+
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """See :meth:`~sida.losses.terms.ScoreLoss.of`."""
+        return super().of(recipe, **{"pool": recipe.adversarial_pool, **own})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,6 +186,11 @@ class EDM2SiDALoss(SiDALoss):
     P_std: float = EDM2_P_STD
     return_logvar: bool = True
     adversarial: bool = True
+
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """See :meth:`~sida.losses.terms.ScoreLoss.of`."""
+        return super().of(recipe, **{"return_logvar": recipe.logvar, **own})
 
     def __post_init__(self) -> None:
         super().__post_init__()

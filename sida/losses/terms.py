@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, Self, get_args
 
 import torch
 
+from sida.config.recipe import Gamma, Recipe, ResolvedConfig
+
 Draws = Mapping[str, torch.Tensor]
 
-#: Weights γ of the fake score's and discriminator's losses over noise levels, see :func:`score_weight`.
-Gamma = Literal["edm", "snr", "constant", "min-snr"]
 #: Bound of ``min-snr`` (Hang et al. 2023, arXiv:2303.09556: γ = 5).
 MIN_SNR = 5.0
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
@@ -294,12 +294,23 @@ class ScoreLoss(Loss):
         gamma: The weight w(σ), see :func:`score_weight`; the official code's is ``edm``.
     """
 
-    sigma_data: float = 0.5
-    gamma: Gamma = "edm"
+    sigma_data: float = Recipe.sigma_data
+    gamma: Gamma = Recipe.gamma
 
     def __post_init__(self) -> None:
         # Rejects an unknown gamma here, not in the first step.
         self.weight(torch.ones(1))
+
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """Returns the loss of a recipe.
+
+        Args:
+            recipe: Gives the values of the settings that the loss shares with recipes.
+            options: Options of the method, for losses that have such.
+            **own: Values of other fields.
+        """
+        return cls(**{"sigma_data": recipe.sigma_data, "gamma": recipe.gamma, **own})
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """Factor of each term before it is averaged over the images, by the term's name.

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Any, Self
 
 import torch
 
+from sida.config.recipe import ResolvedConfig
+from sida.losses.sid import SiDLoss
 from sida.losses.sida import LOGIT_LIMIT, SiDALoss
 from sida.losses.terms import keep, mean_of_kept
 
-#: f-divergences between data and generator.
-ExpandedDivergence = Literal["forward-kl", "reverse-kl", "jeffreys", "chi-square", "jensen-shannon"]
-#: Estimates of the density ratio.
-Ratio = Literal["released", "logits"]
 #: Smallest and largest ratio of ``logits``; f-distill's.
 RATIO_RANGE = (0.1, 20.0)
 
 
-def expansion_weight(ratio: torch.Tensor, divergence: ExpandedDivergence) -> torch.Tensor:
+def expansion_weight(ratio: torch.Tensor, divergence: str) -> torch.Tensor:
     """Weight ``w = r² f''(r)`` of the SiD term; for ``jeffreys`` the mixture 0.6 + 0.4 r of the released code.
 
     Args:
@@ -56,15 +54,16 @@ class UniInstructLoss(SiDALoss):
     Source: a-little-hoof/Uni_Instruct:fsim_training/fsim_training_loop.py (``released``); docs/differences.md.
     """
 
-    divergence: ExpandedDivergence = "forward-kl"
-    ratio: Ratio = "released"
+    divergence: str = "forward-kl"
+    ratio: str = "released"
     variance_reduction: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, known in (("divergence", get_args(ExpandedDivergence)), ("ratio", get_args(Ratio))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """See :meth:`~sida.losses.terms.ScoreLoss.of`."""
+        # Neither α, which is 1, nor the pool of the logits, which is the batch, is a setting of the method.
+        shared = {"t_max": recipe.t_max, "P_mean": recipe.P_mean, "P_std": recipe.P_std}
+        return super(SiDLoss, cls).of(recipe, **shared, **({} if options is None else vars(options)), **own)
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`; ``weighted_sid`` has the factor of ``sid``."""

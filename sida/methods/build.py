@@ -11,21 +11,23 @@ import torch
 
 from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.families import Family, WeightNorm
-from sida.config.method_options import DMDOptions
+from sida.config.plugins import our_object
+from sida.config.recipe import ResolvedConfig
 from sida.data import AugmentPipe
 from sida.errors import UserError
 from sida.losses import ScoreLoss
 from sida.methods.distiller import Distiller
+from sida.methods.dmd import DMDOptions
 from sida.methods.method import Method
 from sida.networks import architecture, build_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.precond import GuidedDenoiser
-from sida.training.config import LOSS_SETTINGS, ResolvedConfig
 from sida.training.iteration import OptimizerStep
+from sida.training.optimized_network import OptimizedNetwork
 from sida.training.schedule import Schedule
 from sida.training.student_trainer import StudentTrainer
 
-_Made = TypeVar("_Made")
+_Loss = TypeVar("_Loss", bound=ScoreLoss)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,16 +100,23 @@ class Parts:
         net.load_state_dict(self.initial.state_dict())
         return net
 
-    def make(self, cls: type[_Made], **own: Any) -> _Made:
-        """Makes a loss of its own settings, and of the recipe's settings of losses that the method reads.
+    def make(self, cls: type[_Loss], **own: Any) -> _Loss:
+        """Returns a score loss with the settings of the recipe; ``own`` are values of its other fields."""
+        return cls.of(self.config, **own)
 
-        Args:
-            cls: Dataclass; it gets those of :data:`~sida.training.config.LOSS_SETTINGS` that it has as fields.
-            **own: Its other fields, such as options of the method.
-        """
-        fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        names = fields.intersection(LOSS_SETTINGS) - self.method.unread
-        return cls(**{name: getattr(self.config, name) for name in names} | own)
+    def loss(self) -> ScoreLoss:
+        """Returns the loss of the method."""
+        made = _imported(self.method.loss)
+        if isinstance(made, type) and issubclass(made, ScoreLoss):
+            return made.of(self.config, self.options)
+        loss: ScoreLoss = made(self)
+        return loss
+
+    def optimized(self, net: torch.nn.Module, **ways: Any) -> OptimizedNetwork:
+        """Returns a generator with the configured optimizer; ``ways`` are further arguments of the class."""
+        config = self.config
+        betas = config.generator_betas or config.betas
+        return OptimizedNetwork(net, config.lr, betas, config.eps, compile=config.compile, **ways)
 
     def schedule(self) -> Schedule:
         """Returns the configured phases and rates; a method that does not read the setting has no adversarial phase."""
@@ -129,6 +138,17 @@ class Parts:
         """Returns the configured augmentation; ``official`` holds the default flags."""
         settings = self.config.augment
         return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", official)
+
+
+def _imported(made: Any) -> Any:
+    """A loss or trainer of a method, which is imported if only its name is given."""
+    return our_object(made) if isinstance(made, str) else made
+
+
+def method_trainer(parts: Parts) -> StudentTrainer:
+    """Returns the trainer of a run's method."""
+    trainer: StudentTrainer = (_imported(parts.method.trainer) or make_score_distiller)(parts)
+    return trainer
 
 
 def make_score_distiller(
@@ -157,7 +177,7 @@ def make_score_distiller(
         parts.true_score,
         fake_score,
         parts.copy(parts.initial, config.weight_norm),
-        parts.method.loss(parts) if loss is None else loss,
+        parts.loss() if loss is None else loss,
         parts.schedule(),
         config,
         optimizer=parts.options if isinstance(parts.options, DMDOptions) else None,

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from sida.config.settings import Range, Settings
-from sida.methods.ect import ECT, consistency_trainer
+from sida.methods.ect import ECT
 from sida.methods.method import Passes
-
-if TYPE_CHECKING:
-    from sida.methods.build import Parts
-    from sida.training.student_trainer import StudentTrainer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,37 +25,19 @@ class CDOptions(Settings):
     weighting: Literal["uniform", "snr+1"] = "uniform"
 
 
-def make_cd(parts: Parts) -> StudentTrainer:
-    """Returns the trainer of a configuration; its network is the identity at σ = 0.002, as GDD's."""
-    return consistency_trainer(parts, "GDDPrecond", parts.method.loss(parts), "t")
-
-
-def _loss(parts: Parts) -> Any:
-    from sida.losses.consistency import CDLoss
-
-    options = parts.options
-    return CDLoss(parts.true_score, options.levels, options.distance, options.weighting)
-
-
 CD = dataclasses.replace(
     ECT,
     name="cd",
     title="CD without LPIPS",
     about="consistency distillation along the teacher's sampler, on real images; starts from the teacher",
-    loss=_loss,
     options=CDOptions,
-    trainer=make_cd,
+    trainer="sida.methods.consistency:make_cd",
     reads=frozenset({"real_source"}),
     passes=Passes(generator=6),
     defaults={
         "edm": {
-            "betas": (0.9, 0.999),
-            "init_sigma": 80.0,
-            "dropout": 0.0,
-            "ema_half_life_kimg": 3549.0,
-            "warmup_kimg": 0.0,
-            "weight_norm": None,
-            "fake_score_weight_norm": None,
+            "betas": (0.9, 0.999), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 3549.0,
+            "warmup_kimg": 0.0, "weight_norm": None, "fake_score_weight_norm": None,
         },
     },
-)
+)  # fmt: skip

@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sida.config.method_options import EDM_P_MEAN, EDM_P_STD
+from sida.config.recipe import EDM_P_MEAN, EDM_P_STD, SCORE_SETTINGS
 from sida.methods.method import Method, Passes
-from sida.training.config import SCORE_SETTINGS
-
-if TYPE_CHECKING:
-    from sida.losses import ScoreLoss
-    from sida.methods.build import Parts
-
-
-def _loss(parts: Parts) -> ScoreLoss:
-    from sida.losses.matching import DiffInstructLoss
-
-    return parts.make(DiffInstructLoss)
-
 
 DIFF_INSTRUCT = Method(
     name="diff-instruct",
@@ -25,19 +11,13 @@ DIFF_INSTRUCT = Method(
     about="the plain difference of the two scores; no real images; starts from the teacher",
     start="teacher",
     real_images=False,
-    loss=_loss,
+    loss="sida.methods.matching:DiffInstructLoss",
     reads=SCORE_SETTINGS - {"alpha", "lambda_sid", "t_max", "logvar"},
     passes=Passes(generator=5),
     defaults={
         "edm": {
-            "init_sigma": 1.0,
-            "P_mean": EDM_P_MEAN,
-            "P_std": EDM_P_STD,
-            "ema_half_life_kimg": 500.0,
-            "grad_clip_value": 0.0,
-            "warmup_kimg": 0.0,
-            "weight_norm": None,
-            "fake_score_weight_norm": None,
+            "init_sigma": 1.0, "P_mean": EDM_P_MEAN, "P_std": EDM_P_STD, "ema_half_life_kimg": 500.0,
+            "grad_clip_value": 0.0, "warmup_kimg": 0.0, "weight_norm": None, "fake_score_weight_norm": None,
         },
     },
-)
+)  # fmt: skip

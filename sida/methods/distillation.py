@@ -5,7 +5,6 @@ The identity is the digest of everything that decides the result.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Mapping
@@ -15,12 +14,12 @@ from typing import Any, cast
 import torch
 
 from sida.config.plugins import code_sha256, load_object
+from sida.config.recipe import ResolvedConfig, StudentConfig
 from sida.config.samplers import Sampler
-from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.methods.build import Parts, make_score_distiller
+from sida.methods.build import Parts, method_trainer
 from sida.methods.registry import BETAS, METHODS, find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import family_of
@@ -32,12 +31,11 @@ from sida.sampling.drawer import Pictures
 from sida.sampling.networks import evaluation_copy
 from sida.sampling.samplers import one_step, to_uint8
 from sida.training.batches import Batch, StepBatches, step_batches
-from sida.training.config import EvaluationSettings, ResolvedConfig, StudentConfig
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import class_source, common_facts, decisive_settings, run_digest, run_metadata
 from sida.training.logs import check_loggers
 from sida.training.loop import TrainingLoop
-from sida.training.plan import Plan, Points
+from sida.training.plan import Plan
 from sida.training.process import prepare_process
 from sida.training.ranks import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
@@ -151,7 +149,7 @@ def distill(
         if resolved.evaluation is not None:
             place = f"{where}.evaluation"
             evaluate = Evaluation(resolved.evaluation, dataset, resolved.init_sigma, resolved.device, place)
-        plan = student_plan(resolved, stage, trainer.begun(math.prod(dataset.network_shape)))
+        plan = Plan.from_config(resolved, stage, trainer.begun(math.prod(dataset.network_shape)))
         if resolved.guidance != 1:
             metadata["guidance"] = resolved.guidance
         metadata["sampler"] = {"kind": "one_step", "init_sigma": resolved.init_sigma}
@@ -159,27 +157,6 @@ def distill(
         picture = Pictures(sampler, resolved.pictures, resolved.device)
         TrainingLoop(plan, trainer, files, metadata, evaluate, ranks, picture).run()
     return files.network
-
-
-def student_plan(config: ResolvedConfig, stage: str, begun: float) -> Plan:
-    """Returns the plan of a distillation with its evaluations.
-
-    Args:
-        config: Settings.
-        stage: Label of progress lines.
-        begun: Images after which all phases of the method have begun; earlier evaluations do not end a run.
-    """
-    plan = dataclasses.replace(Plan.from_config(config, stage), max_nan_share=config.max_nan_share)
-    if config.evaluation is None:
-        return plan
-    evaluation = from_mapping(EvaluationSettings, config.evaluation, "evaluation")
-    return dataclasses.replace(
-        plan,
-        evaluation=Points(evaluation.every_kimg * 1000, evaluation.per_decade),
-        patience=evaluation.patience,
-        min_improvement=evaluation.min_improvement,
-        counted_after=begun,
-    )
 
 
 def make_batches(
@@ -240,7 +217,7 @@ def make_trainer(
         for net in frozen:
             checkpoint_blocks(net, f"{where}.checkpointing")
     parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide)
-    return method.trainer(parts) if method.trainer else make_score_distiller(parts)
+    return method_trainer(parts)
 
 
 class GeneratedBatches:

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from sida.config.method_options import DMDOptions
+from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import ScoreLoss
+from sida.methods.dmd import DMDOptions
 from sida.networks.fused import convert_frozen_weights, use_fused_kernels
 from sida.runtime.graphs import compiled
-from sida.training.config import ResolvedConfig
 from sida.training.iteration import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork
 from sida.training.schedule import Schedule

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import Annotated
 
-from sida.config.method_options import DMDOptions
+from sida.config.recipe import SCORE_SETTINGS
+from sida.config.settings import NotNegative, Range, Settings
+from sida.errors import SettingError
 from sida.methods.method import Method, Passes
-from sida.training.config import SCORE_SETTINGS
-
-if TYPE_CHECKING:
-    from sida.losses import ScoreLoss
-    from sida.methods.build import Parts
 
 #: Settings of score distillation that distribution matching reads.
 MATCHING_SETTINGS = SCORE_SETTINGS - {
@@ -23,12 +21,37 @@ MATCHING_DEFAULTS = {
         "weight_norm": None, "fake_score_weight_norm": None,
     },
 }  # fmt: skip
+Level = Annotated[int, Range(least=0, most=999)]
 
 
-def _loss(parts: Parts) -> ScoreLoss:
-    from sida.losses.matching import DMDLoss
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DMDOptions(Settings):
+    """Levels and optimizer of distribution matching. Defaults are official (DMD2's code for ImageNet 64).
 
-    return parts.make(DMDLoss, options=parts.options)
+    Attributes:
+        generator_levels: Smallest and largest index of the generator's noise levels, of 1000 Karras levels from 0.002
+            to 80.
+        fake_score_levels: Smallest and largest index of the fake score's noise levels.
+        weight_decay: Decoupled weight decay (AdamW) of generator and fake score.
+        clip_norm: Largest norm of the generator's gradient; 0 means no clipping.
+        fake_score_clip_norm: Largest norm of the gradient of the fake score and its heads; 0 means no clipping.
+        lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code);
+            0 means no ramp-up.
+    """
+
+    generator_levels: tuple[Level, Level] = (20, 980)
+    fake_score_levels: tuple[Level, Level] = (0, 999)
+    weight_decay: NotNegative = 0.01
+    clip_norm: NotNegative = 10.0
+    fake_score_clip_norm: NotNegative = 10.0
+    lr_rampup_kimg: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("generator_levels", "fake_score_levels"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise SettingError(name, f"the first index must not be above the second, got {low} and {high}")
 
 
 DMD = Method(
@@ -37,7 +60,7 @@ DMD = Method(
     about="the difference of the two scores, normalised for each image; no real images; starts from the teacher",
     start="teacher",
     real_images=False,
-    loss=_loss,
+    loss="sida.methods.matching:DMDLoss",
     options=DMDOptions,
     reads=MATCHING_SETTINGS,
     passes=Passes(generator=5),

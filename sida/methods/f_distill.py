@@ -1,33 +1,71 @@
-"""f-distill: DMD2 with the frozen teacher's encoder, whose discriminator weighs the images for any f-divergence."""
+"""f-distill: DMD2 with the frozen teacher's encoder, whose discriminator weighs the images for any f-divergence.
+
+The losses are :class:`sida.methods.matching.FDistillLoss`, the networks those of :mod:`sida.methods.dmd2`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from sida.config.method_options import FDistillOptions
-from sida.methods.dmd2 import DMD2, make_dmd2
+from sida.config.settings import Count, Fraction, NotNegative, Positive
+from sida.errors import SettingError
+from sida.methods.dmd import Level
+from sida.methods.dmd2 import DMD2, DMD2Options, make_dmd2
 from sida.methods.method import Passes
 
 if TYPE_CHECKING:
-    from sida.losses import ScoreLoss
     from sida.methods.build import Parts
     from sida.methods.distiller import Distiller
 
+#: f-divergences: reverse KL (DMD2's), forward KL, Jensen–Shannon, softened reverse KL, squared Hellinger, Neyman's χ²,
+#: Jeffreys.
+Divergence = Literal["rkl", "kl", "js", "sf", "sh", "neyman", "jf"]
 
-def _loss(parts: Parts) -> ScoreLoss:
-    from sida.losses.matching import FDistillLoss
 
-    return parts.make(FDistillLoss, options=parts.options)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FDistillOptions(DMD2Options):
+    """Divergence and ratios of f-distill, in addition to DMD2's options. Defaults are those of FastGen (CIFAR-10).
+
+    Attributes:
+        divergence: ``rkl`` (reverse KL, which is DMD2), ``kl``, ``js`` (Jensen-Shannon), ``sf`` (softened reverse KL),
+            ``sh`` (squared Hellinger), ``neyman`` or ``jf`` (Jeffreys).
+        normalised: Whether to divide ratios by their running mean at similar noise levels.
+        bins: Number of intervals of noise levels, each with its own running mean.
+        decay: Share that a running mean keeps in a step; 0 takes the batch's mean.
+        ratio_range: Smallest and largest ratio, before the division.
+    """
+
+    features: Literal["fake-score", "teacher"] = "teacher"
+    heads: Literal["last", "all"] = "all"
+    generator_levels: tuple[Level, Level] = (2, 998)
+    fake_score_levels: tuple[Level, Level] = (2, 998)
+    gan_weight: NotNegative = 1e-3
+    discriminator_weight: NotNegative = 1.0
+    fake_score_steps: Count = 4
+    fake_score_clip_norm: NotNegative = 0.0
+    weighted: bool = False
+    own_draws: bool = False
+    error_eps: NotNegative = 1e-6
+    divergence: Divergence = "kl"
+    normalised: bool = True
+    bins: Count = 10
+    decay: Fraction = 0.0
+    ratio_range: tuple[Positive, Positive] = (0.1, 20.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.own_draws:
+            raise SettingError(
+                "own_draws", "f-distill weighs the noisy images that the scores denoise", "set it to false"
+            )
 
 
 def make_f_distill(parts: Parts) -> Distiller:
-    """Returns DMD2's trainer with running means of the density ratios."""
-    from sida.losses.matching import FDistillLoss
-
+    """Returns DMD2's trainer with running means of the density ratios, which are a buffer of the fake score."""
     distiller = make_dmd2(parts, parts.options.bins)
-    loss, network = distiller.loss, distiller.fake_score
-    assert isinstance(loss, FDistillLoss)
+    loss: Any = distiller.loss
+    network = distiller.fake_score
     loss.means = network.net.get_buffer("ratios")
     loss.add_up = lambda values: network.ranks.add_up(values)
     return distiller
@@ -38,7 +76,7 @@ F_DISTILL = dataclasses.replace(
     name="f-distill",
     title="f-distill",
     about="DMD2 whose discriminator weighs the images for an f-divergence; starts from the teacher",
-    loss=_loss,
+    loss="sida.methods.matching:FDistillLoss",
     psi_steps=4,
     options=FDistillOptions,
     trainer=make_f_distill,

@@ -6,70 +6,72 @@ training_loop.py. Differences from that code: docs/differences.md.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-
-from sida.config.augmentation import GDD_FLAGS
-from sida.config.method_options import GDDOptions, official_backbones
-from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
-from sida.errors import UserError
-from sida.losses import GDDLoss, MicroBatch, Terms
-from sida.losses.gdd import lazy_regularisation
-from sida.networks import Precond
-from sida.progress import say
-from sida.runtime.randomness import derive_seed
-from sida.training.iteration import OptimizerStep
-from sida.training.optimized_network import OptimizedNetwork
+from sida.config.backbones import BACKBONES, official_backbones
+from sida.config.settings import Count, NotNegative, OneOf, Positive, Range, Settings
+from sida.errors import SettingError
+from sida.methods.method import Method, Passes
 
 if TYPE_CHECKING:
-    from sida.methods.build import Parts
-    from sida.training.student_trainer import StudentTrainer
+    import torch
 
+BackboneName = Annotated[str, OneOf(BACKBONES.keys)]
+Sign = Annotated[float, Range(least=-1, most=1)]
 #: Parameters that GDD-I freezes: convolutions and the attention's last layer in the blocks of a U-Net, with biases.
 INNATE = re.compile(r"model\.(enc|dec)\.\w+_(block\d+|in\d+|up|down)\.(conv\d|proj)\.")
 
 
-def make_gdd(parts: Parts) -> StudentTrainer:
-    """Returns the trainer of a configuration, with steps of the discriminator, its penalty and the generator.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GDDOptions(Settings):
+    """Settings of GDD's discriminator and its training; defaults are the official values.
 
-    Raises:
-        UserError: The teacher has another class, or a backbone does not fit or is not available.
+    Attributes:
+        backbones: Frozen feature networks; null takes VGG16-BN and EfficientNet-lite0 up to 32×32 pixels, DeiT-base
+            (distilled) and EfficientNet-lite0 above.
+        weights: ``published`` (trained on ImageNet; downloaded), or ``random`` for trying out.
+        form: ``ns`` (non-saturating) or ``hinge``.
+        r1_gamma: γ of the R1 penalty on real images; 0 leaves it out.
+        r1_interval: Iterations between two penalties; each counts this many times.
+        loss_images: Factor on the adversarial terms, not on R1. The official code sums over the images of a device, 64,
+            instead of averaging.
+        diffaug: Differentiable augmentation of the backbones' input: colour, translation, cutout.
+        ada_target: Adaptive augmentation: target for the mean sign of the logits of real images. The probability
+            starts at ``augment.p`` of the recipe and follows the target; null is off.
+        ada_interval: Iterations between two changes of the probability.
+        ada_kimg: Thousands of images in which p can change by 1 at most.
     """
-    config, options = parts.config, parts.options
-    generator = parts.copy(parts.initial_as("GDDPrecond"), None)
-    if config.method == "gdd-i":
-        share = freeze_innate(generator)
-        say(f"{config.method}: {100 * share:.1f} % of the generator's parameters stay as the teacher's")
-    # With lazy regularisation the discriminator has a slightly smaller learning rate and a larger β₂. The official code
-    # uses both even without a penalty.
-    ratio, beta2 = lazy_regularisation(options.r1_interval, config.betas[1])
-    discriminator = OptimizedNetwork(
-        make_discriminator(parts), ratio * (config.fake_score_lr or config.lr), (config.betas[0], beta2), config.eps,
-        always_training=True,
-    )  # fmt: skip
-    betas = config.generator_betas or config.betas
-    theta = OptimizedNetwork(generator, config.lr, betas, config.eps, compile=config.compile)
-    return parts.trainer(
-        _steps(cast(GDDLoss, parts.method.loss(parts)), discriminator, theta, options, config.batch_size)
-    )
 
+    backbones: tuple[BackboneName, ...] | None = None
+    weights: Literal["published", "random"] = "published"
+    form: Literal["ns", "hinge"] = "ns"
+    r1_gamma: NotNegative = 1e-4
+    r1_interval: Count = 16
+    loss_images: Positive = 64.0
+    diffaug: bool = False
+    ada_target: Sign | None = None
+    ada_interval: Count = 4
+    ada_kimg: Positive = 500.0
 
-def make_discriminator(parts: Parts) -> ProjectedDiscriminator:
-    """Returns the discriminator of a configuration on its device; the run's seed alone decides its random weights."""
-    config, options, teacher = parts.config, parts.options, cast(Precond, parts.teacher)
-    names = options.backbones or official_backbones(teacher.img_resolution)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "discriminator"))
-        backbones = [
-            make_backbone(name, options.weights, teacher.img_channels, teacher.img_resolution, f"{parts.where}.options")
-            for name in names
-        ]
-        net = ProjectedDiscriminator(backbones, teacher.label_dim, options.diffaug, _augment(parts))
-    return net.to(parts.device)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backbones is not None and not self.backbones:
+            raise SettingError("backbones", "must name at least one", "null takes the official ones")
+
+    @staticmethod
+    def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as they enter a run's digest; without the key it is that of the discriminator before 2026-11-22."""
+        return {**given, "former": False}
+
+    def assets(self, resolution: int) -> list[str]:
+        """Registered downloads of a training on images of a size."""
+        if self.weights == "random":
+            return []
+        named = (BACKBONES[name] for name in self.backbones or official_backbones(resolution))
+        return [asset for asset in named if asset]
 
 
 def freeze_innate(generator: torch.nn.Module) -> float:
@@ -77,71 +79,28 @@ def freeze_innate(generator: torch.nn.Module) -> float:
     frozen = [value for name, value in generator.named_parameters() if INNATE.match(name)]
     for value in frozen:
         value.requires_grad_(False)
-    return _count(frozen) / _count(generator.parameters())
+    return sum(value.numel() for value in frozen) / sum(value.numel() for value in generator.parameters())
 
 
-def _count(parameters: Iterable[torch.nn.Parameter]) -> int:
-    return sum(value.numel() for value in parameters)
-
-
-def _augment(parts: Parts) -> AdaptiveAugment | None:
-    config, options = parts.config, parts.options
-    pipe = parts.augment(GDD_FLAGS)
-    if options.ada_target is None:
-        return None if pipe is None else AdaptiveAugment(pipe)
-    if pipe is None:
-        raise UserError(
-            f"{parts.where}.options.ada_target",
-            "there is no augmentation whose probability could move",
-            "give augment, {p: 0} for the official transformations, or set it to null",
-        )
-    move = config.batch_size * options.ada_interval / (options.ada_kimg * 1000)
-    return AdaptiveAugment(pipe, options.ada_target, options.ada_interval, move)
-
-
-def _steps(
-    loss: GDDLoss, critic: OptimizedNetwork, generator: OptimizedNetwork, options: GDDOptions, batch_size: int
-) -> list[OptimizerStep]:
-    """Returns the steps of discriminator, penalty (on the same images) and generator; terms are sums over images."""
-    augment = cast(ProjectedDiscriminator, critic.net).augment
-
-    def augmented(images: torch.Tensor) -> torch.Tensor:
-        return images if augment is None else augment(images)
-
-    def discriminator_loss(given: MicroBatch) -> Terms:
-        assert given.real_images is not None
-        logits = []
-
-        def discriminator(images: torch.Tensor, labels: torch.Tensor | None) -> list[torch.Tensor]:
-            logits.append(critic.call(augmented(images), labels))
-            return logits[-1]
-
-        value = loss.fake_score_loss(discriminator, *given).discriminator
-        if augment is not None:
-            # The loss evaluates real images last.
-            augment.observe(logits[-1], len(given.images) / batch_size, critic.ranks.add_up)
-        return _summed("real_or_fake", value, given)
-
-    def penalty(given: MicroBatch) -> Terms:
-        assert given.real_images is not None
-        return Terms({"r1": loss.r1_penalty(critic.call, given.real_images, given.class_labels)})
-
-    def generator_loss(given: MicroBatch) -> Terms:
-        discriminator = lambda images, labels: critic.call(augmented(images), labels)
-        terms = loss.generator_loss(None, discriminator, given.images, given.class_labels)
-        return _summed("fooling", terms.adversarial, given)
-
-    adversarial, lazy = options.loss_images, float(options.r1_interval)
-    step = functools.partial(OptimizerStep, "discriminator", critic, stream="discriminator", real_images=True)
-    steps = [
-        step(discriminator_loss, lambda pixels: {"real_or_fake": adversarial}),
-        step(penalty, lambda pixels: {"r1": lazy}, every=options.r1_interval),
-        OptimizerStep("generator", generator, generator_loss, lambda pixels: {"fooling": adversarial}, "generator"),
-    ]
-    return steps if options.r1_gamma else [steps[0], steps[2]]
-
-
-def _summed(name: str, value: torch.Tensor, given: MicroBatch) -> Terms:
-    """Converts a mean over a micro-batch to a sum over its images; after a NaN, all images count as dropped."""
-    count = len(given.images)
-    return Terms({name: value * count}, count if bool(value.isnan()) else 0)
+#: The losses have no noise levels and no α.
+GDD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "edm": {
+        "betas": (0.0, 0.99), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
+        "weight_norm": None, "fake_score_weight_norm": None,
+    },
+}  # fmt: skip
+GDD = Method(
+    name="gdd",
+    title="GDD",
+    about="a discriminator on frozen features, no score; starts from the teacher",
+    start="teacher",
+    real_images=True,
+    options=GDDOptions,
+    passes=Passes(fake_score_encoder=3),
+    reads=frozenset({"augment", "fake_score_lr"}),
+    trainer="sida.methods.gdd_trainer:make_gdd",
+    defaults=GDD_DEFAULTS,
+)
+GDD_I = dataclasses.replace(
+    GDD, name="gdd-i", title="GDD-I", about="the same with most of the generator's convolutions frozen"
+)

@@ -1,77 +1,69 @@
 """Instance-based distillation: the generator learns to reproduce the teacher's image of the same latent.
 
-Source: see :class:`sida.methods.instance.InstanceLoss`.
+Each latent occurs once: pairs are computed when needed, and no pairs are stored.
+
+Source: Luhman & Luhman (arXiv:2101.02388), whose student also starts from the teacher. They use DDIM's sampler and
+pairs computed before the training.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
 
-from sida.training.iteration import OptimizerStep
-from sida.training.optimized_network import OptimizedNetwork
+from sida.config.settings import Range, Settings
+from sida.methods.gdd import GDD_DEFAULTS
+from sida.methods.method import Method
 
 if TYPE_CHECKING:
+    from sida.losses import MicroBatch, Terms
     from sida.methods.build import Parts
     from sida.training.student_trainer import StudentTrainer
-import dataclasses
-
-import torch
-
-from sida.losses.terms import Terms, dropped_count, finite_mask, keep
-from sida.sampling.samplers import heun
 
 
-@dataclasses.dataclass(eq=False)
-class InstanceLoss:
-    """``(G(z) − Φ(z))²``, where Φ is the teacher's deterministic sampler.
-
-    Each latent occurs once: pairs are computed when needed, and no pairs are stored.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InstanceOptions(Settings):
+    """Settings of the teacher's images that the generator imitates.
 
     Attributes:
-        num_steps: Steps of Heun's method (:func:`sida.sampling.heun`), whose state is float64.
-
-    Source: Luhman & Luhman (arXiv:2101.02388), whose student also starts from the teacher. They use DDIM's sampler and
-    pairs computed before the training.
+        num_steps: Steps of Heun's deterministic method, from the σ_max of EDM's sampler; 2n − 1 evaluations of the
+            teacher for each training image.
     """
 
-    num_steps: int = 18
-
-    def targets(self, teacher: torch.nn.Module, z: torch.Tensor, class_labels: torch.Tensor | None) -> torch.Tensor:
-        """Returns Φ(z), float32 ``(N, C, H, W)``, without gradient.
-
-        Args:
-            teacher: Frozen denoiser.
-            z: Unit normal latents ``(N, C, H, W)``.
-            class_labels: ``(N, label_dim)`` or None.
-        """
-        with torch.no_grad():
-            return heun(teacher, z, class_labels, self.num_steps).to(torch.float32)
-
-    def generator_loss(
-        self, teacher: torch.nn.Module, images: torch.Tensor, class_labels: torch.Tensor | None, z: torch.Tensor
-    ) -> Terms:
-        """Returns the term ``instance``, per element ``(N', C, H, W)``, of the generator's images of latents ``z``."""
-        error = images - self.targets(teacher, z, class_labels)
-        mask = finite_mask(error)
-        return Terms({"instance": keep(mask, error)[0].square()}, dropped_count(mask))
+    num_steps: Annotated[int, Range(least=2)] = 18
 
 
 def make_instance(parts: Parts) -> StudentTrainer:
-    """Returns the trainer of a configuration."""
-    config, teacher = parts.config, parts.true_score
-    loss = cast(InstanceLoss, parts.method.loss(parts))
-    generator = OptimizedNetwork(
-        parts.copy(parts.initial, config.weight_norm),
-        config.lr,
-        config.generator_betas or config.betas,
-        config.eps,
-        compile=config.compile,
-    )
-    step = OptimizerStep(
-        "generator",
-        generator,
-        lambda given: loss.generator_loss(teacher, given.images, given.class_labels, (given.draws or {})["z"]),
-        lambda pixels: {"instance": 1.0},
-        "generator",
-    )
+    """Returns the trainer of a configuration, with the loss ``(G(z) − Φ(z))²``; Φ is the teacher's Heun sampler."""
+    import torch
+
+    from sida.losses import Terms
+    from sida.losses.terms import dropped_count, finite_mask, keep
+    from sida.sampling.samplers import heun
+    from sida.training.iteration import OptimizerStep
+
+    def loss(given: MicroBatch) -> Terms:
+        assert given.draws is not None
+        with torch.no_grad():
+            wanted = heun(parts.true_score, given.draws["z"], given.class_labels, parts.options.num_steps)
+        error = given.images - wanted.to(torch.float32)
+        mask = finite_mask(error)
+        return Terms({"instance": keep(mask, error)[0].square()}, dropped_count(mask))
+
+    generator = parts.optimized(parts.copy(parts.initial, parts.config.weight_norm))
+    step = OptimizerStep("generator", generator, loss, lambda pixels: {"instance": 1.0}, "generator")
     return parts.trainer([step])
+
+
+INSTANCE = Method(
+    name="instance",
+    title="Instance",
+    about="squared error to the teacher's image of the same latent; starts from the teacher",
+    start="teacher",
+    real_images=False,
+    options=InstanceOptions,
+    trainer=make_instance,
+    reads=frozenset({"guidance", "weight_norm"}),
+    # It has no official code: the input σ_max · z of EDM's sampler, and GDD's settings, since tables compare the two.
+    defaults=GDD_DEFAULTS,
+)

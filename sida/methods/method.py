@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sida.config.families import Family
+from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError
-from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,8 @@ class Passes:
 class Method:
     """A method that distils a teacher into a one-step generator.
 
-    ``dataclasses.replace(SID, name="mine", loss=...)`` differs from SiD only in its loss.
+    ``dataclasses.replace(SID, name="mine", loss=...)`` differs from SiD only in its loss. Loss and trainer of this
+    package may be named ``module:object``, which is imported at first use: the registry must not import torch.
 
     Attributes:
         name: Name in sheets and specs.
@@ -53,8 +54,9 @@ class Method:
         real_images: Whether the method uses real images.
         defaults: Default settings by name of the network family (:mod:`sida.config.families`). Each family needs all of
             them: ``{**SID.defaults["edm"], "alpha": 1.0}`` changes one.
-        loss: Makes the loss of fake score and generator from the parts. With ``trainer``, any loss that the trainer
-            uses.
+        loss: Loss of fake score and generator: a :class:`~sida.losses.ScoreLoss`, which takes its settings from recipe
+            and options (``of``), or a function of the parts (:class:`sida.methods.build.Parts`). None: the trainer has
+            other losses.
         fake_score: Makes the fake score from the parts; None copies the teacher.
         psi_steps: Steps of the fake score per step of the generator.
         passes: Work of these steps, for plans.
@@ -63,10 +65,10 @@ class Method:
             it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``passes``
             replaces those of the method in plans; ``unread`` names settings that the method does not read with these
             options.
-        trainer: Makes the trainer: networks with their optimizers, losses and order. None makes
+        trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
-        reads: Settings that this method reads, of :data:`sida.training.config.SCORE_SETTINGS` and
-            :data:`~sida.training.config.ADVERSARIAL_SETTINGS`; None takes those of :attr:`settings`.
+        reads: Settings that this method reads, of :data:`sida.config.recipe.SCORE_SETTINGS` and
+            :data:`~sida.config.recipe.ADVERSARIAL_SETTINGS`; None takes those of :attr:`settings`.
     """
 
     name: str
@@ -75,12 +77,12 @@ class Method:
     start: Literal["teacher", "generator", "either"]
     real_images: bool
     defaults: Mapping[str, Mapping[str, Any]]
-    loss: Callable[[Any], ScoreLoss]
+    loss: str | type[ScoreLoss] | Callable[[Any], ScoreLoss] | None = None
     fake_score: Callable[[Any], torch.nn.Module] | None = None
     psi_steps: int = 1
     passes: Passes = Passes()
     options: type | None = None
-    trainer: Callable[[Any], StudentTrainer] | None = None
+    trainer: str | Callable[[Any], StudentTrainer] | None = None
     reads: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
@@ -116,7 +118,7 @@ class Method:
         if self.options is not None:
             return from_mapping(self.options, given, where)
         if given:
-            raise UserError(where, f"method '{self.name}' has no settings of its own", "remove them")
+            raise SettingError(where, f"method '{self.name}' has no settings of its own", "remove them")
         return None
 
     @property
@@ -135,18 +137,26 @@ class Method:
         """Settings that other methods read and this method does not."""
         return (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - self.settings
 
+    def check_start(self, init: object) -> None:
+        """Checks that a run names a generator to start from (``init``) where the method needs one, and only there.
+
+        Raises:
+            SettingError: It does not.
+        """
+        if self.start == "generator" and init is None:
+            raise SettingError("init", f"{self.name} starts from a distilled generator", "name one")
+        if self.start == "teacher" and init is not None:
+            others = "sid2a (or sid: a restart)"
+            raise SettingError("init", f"'{self.name}' starts from the teacher", f"remove it, or choose {others}")
+
     def check(self, config: StudentConfig) -> None:
         """Checks that a run names a start that the method has, and that the method reads all settings of the run.
 
         Raises:
-            ValueError: ``key: fault``.
+            SettingError: The first fault.
         """
         options = self.read_options(config.options, "options")
-        if self.start == "generator" and config.init is None:
-            raise SettingError("init", f"{self.name} starts from a distilled generator", "give its network file")
-        if self.start == "teacher" and config.init is not None:
-            others = "sid2a (or sid: a restart)"
-            raise SettingError("init", f"'{self.name}' starts from the teacher", f"remove it, or choose {others}")
+        self.check_start(config.init)
         defaults = {field.name: field.default for field in dataclasses.fields(config)}
         of_options: frozenset[str] = getattr(options, "unread", frozenset())
         found = sorted(name for name in self.unread | of_options if getattr(config, name) != defaults[name])

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from sida.config.families import Family
+from sida.config.recipe import OFFICIAL_SETTINGS, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.settings import OneOf
-from sida.errors import SettingError, UserError
+from sida.errors import SettingError
+from sida.methods.method import Method
 from sida.methods.registry import BETAS, METHODS, UNREAD, find_method
-from sida.training.config import OFFICIAL_SETTINGS, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 
 #: Adam's ε in float32 and in float16.
 EPS, EPS_FP16 = 1e-8, 1e-6
@@ -28,6 +29,20 @@ class DistillConfig(StudentConfig):
             METHODS[self.method].check(self)
 
 
+def checked_method(config: StudentConfig, where: str) -> Method:
+    """Returns the method of a configuration, which it may be distilled by.
+
+    Raises:
+        UserError: The method does not exist, has another start, or does not read a setting.
+    """
+    method = find_method(config.method, f"{where}.method")
+    try:
+        method.check(config)
+    except SettingError as error:
+        raise error.inside(where) from None
+    return method
+
+
 def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str = "student") -> ResolvedConfig:
     """Returns the configuration with official values for all missing settings.
 
@@ -42,44 +57,37 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     """
     from sida.networks import family_of
 
-    method = find_method(config.method, f"{where}.method")
-    try:
-        method.check(config)
-    except SettingError as error:
-        raise error.inside(where) from None
-    family, kwargs = family_of(network, f"{where}.teacher: {config.teacher}"), network["kwargs"]
-    _check(config, family, family.has_variance_head(network), where)
+    method, teacher = checked_method(config, where), f"{where}.teacher: {config.teacher}"
+    family, kwargs = family_of(network, teacher), network["kwargs"]
+    head = family.has_variance_head(network)
     unread = {name: value for name, value in UNREAD.items() if name in method.unread}
-    values = {"betas": BETAS, **unread, **method.settings_of(family, f"{where}.teacher: {config.teacher}")}
-    values["logvar"] = family.has_variance_head(network) and values.get("logvar")
-    on_gpu = config.device.startswith("cuda")
+    values = {"betas": BETAS, **unread, **method.settings_of(family, teacher)}
+    values["logvar"] = head and values.get("logvar")
     # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
-    values["fp16"] = on_gpu and bool(kwargs.get("use_fp16", family.fp16))
+    values["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(StudentConfig)}
     given = {name: value for name, value in fields.items() if value is not None}
     fp16 = {**values, **given}["fp16"]
     values = {**fields, **values, "eps": EPS_FP16 if fp16 else EPS, **given}
-    left = [name for name in OFFICIAL_SETTINGS if values[name] is None]
-    if left:
-        raise UserError(
-            f"{where}.method",
-            f"'{method.name}' has no default for {', '.join(left)} with {family.title} networks",
-            "add it to the method's defaults, or set it",
-        )
     try:
+        _check_family(config, family, head)
+        if left := [name for name in OFFICIAL_SETTINGS if values[name] is None]:
+            fault = f"'{method.name}' has no default for {', '.join(left)} with {family.title} networks"
+            raise SettingError("method", fault, "add it to the method's defaults, or set it")
         return ResolvedConfig(**values)
     except SettingError as error:
         raise error.inside(where) from None
 
 
-def _check(config: StudentConfig, family: Family, head: bool, where: str) -> None:
+def _check_family(config: StudentConfig, family: Family, head: bool) -> None:
+    """Refuses settings that networks of the teacher's family do not have; ``head``: it predicts the log-variance."""
     if config.augment is not None and not family.augmentation:
-        raise UserError(f"{where}.augment", f"{family.title} networks take no augmentation", "set it to null")
+        raise SettingError("augment", f"{family.title} networks take no augmentation", "set it to null")
     for key in WEIGHT_NORMS:
         if getattr(config, key) and not family.weight_norm:
-            raise UserError(f"{where}.{key}", f"{family.title} networks do not have it ({config.teacher})", "remove it")
+            raise SettingError(key, f"{family.title} networks do not have it ({config.teacher})", "remove it")
     if config.logvar and not head:
-        raise UserError(f"{where}.logvar", f"{config.teacher} has no log-variance head", "set it to false")
+        raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
 
 
 def recipe_of(method: str = "sida", network: str = "EDMPrecond", **given: Any) -> ResolvedConfig:

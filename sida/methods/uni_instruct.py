@@ -1,20 +1,19 @@
-"""Uni-Instruct: SiDA with the SiD term weighted for an f-divergence; its options and its trainer."""
+"""Uni-Instruct: SiDA with the SiD term weighted for an f-divergence."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
+from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
 from sida.config.settings import Settings
 from sida.errors import SettingError
-from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
+from sida.methods.sida import SIDA, SIDA_DEFAULTS
 
 if TYPE_CHECKING:
     from sida.methods.build import Parts
     from sida.methods.distiller import Distiller
 
-#: Settings of SiDA that Uni-Instruct reads: α is 1, and the batch has one cross-entropy.
-UNI_INSTRUCT_SETTINGS = (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - {"alpha", "adversarial_pool", "logvar"}
 #: Branches of the released code that end in an error at the first step after the adversarial term joins.
 _STOPS = {
     "reverse-kl": "its weight is never set",
@@ -54,9 +53,24 @@ class UniInstructOptions(Settings):
 
 def make_uni_instruct(parts: Parts) -> Distiller:
     """Returns SiDA's trainer with both terms in full in the adversarial phase."""
-    from sida.losses.uni_instruct import UniInstructLoss
     from sida.methods.build import make_score_distiller
 
-    distiller = make_score_distiller(parts, parts.make(UniInstructLoss, **vars(parts.options)))
+    distiller = make_score_distiller(parts)
     distiller.schedule = dataclasses.replace(distiller.schedule, sid_share=0.0)
     return distiller
+
+
+UNI_INSTRUCT = dataclasses.replace(
+    SIDA,
+    name="uni-instruct",
+    title="Uni-Instruct",
+    about="SiDA, its SiD term weighted by a density ratio for an f-divergence",
+    start="either",
+    loss="sida.losses.uni_instruct:UniInstructLoss",
+    fake_score=None,
+    options=UniInstructOptions,
+    trainer=make_uni_instruct,
+    # α is 1, and the batch has one cross-entropy.
+    reads=(SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - {"alpha", "adversarial_pool", "logvar"},
+    defaults={"edm": SIDA_DEFAULTS["edm"]},
+)

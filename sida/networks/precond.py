@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sida.config.families import EDM, GUIDE_OPTIONS, Family, guide_mismatch
+from sida.config.families import EDM, IMAGE_OPTIONS, Family, guide_mismatch
 from sida.errors import UserError, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_unet import EDM2UNet
@@ -443,6 +443,6 @@ def check_guide_fits(net: nn.Module, guide: nn.Module, where: str) -> None:
     Raises:
         UserError: The guide does not fit.
     """
-    guided, guiding = ({name: getattr(network, name, None) for name in GUIDE_OPTIONS} for network in (net, guide))
+    guided, guiding = ({name: getattr(network, name, None) for name in IMAGE_OPTIONS} for network in (net, guide))
     if fault := guide_mismatch(guided, guiding):
         raise UserError(where, fault)

@@ -13,12 +13,12 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from sida.config.recipe import RunConfig
 from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
 from sida.errors import UserError
 from sida.runtime.devices import to_device
 from sida.runtime.randomness import derive_seed, generator
-from sida.training.config import RunConfig
 from sida.training.ranks import Ranks
 
 T = TypeVar("T")
@@ -94,8 +94,6 @@ class StepBatches:
         world_size: int = 1,
         order: str = "shuffled",
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(f"batch size {batch_size} cannot be shared by {world_size} devices")
         self.dataset, self.seed, self.device = dataset, seed, device
         self.rank, self.world_size, self.order = rank, world_size, order
         self.per_device = batch_size // world_size
@@ -109,17 +107,18 @@ class StepBatches:
         Args:
             purpose: Separates independent streams, e.g. ``"psi"`` and ``"generator"``.
             nimg: Images seen before the step, over all devices.
-            with_images: False returns placeholders with only a shape, if only the labels are needed.
+            with_images: Whether the step sees images.
 
         Returns:
-            Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``.
+            Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``. For a step without images they are
+            on the device ``meta``: they have a shape and no values.
         """
         indices = self._indices(purpose, nimg)
         labels = to_device(self.dataset.labels(indices), self.device)
         if with_images:
             images = to_device(self._images(purpose, nimg, indices), self.device)
         else:
-            images = torch.empty((), device=self.device).expand(len(indices), *self.dataset.network_shape)
+            images = torch.empty((len(indices), *self.dataset.network_shape), device="meta")
         return list(zip(images.split(self.micro_batch), labels.split(self.micro_batch)))
 
     def _indices(self, purpose: str, nimg: int) -> np.ndarray:
@@ -252,9 +251,9 @@ def share_of_draws(
 def _share(draw: Draw, shape: Shape, source: torch.Generator, rank: int, world_size: int) -> torch.Tensor:
     """Draws for the images of all devices and returns this device's part, which has the given shape."""
     count = shape[0]
-    everyones = draw((count * world_size, *shape[1:]), generator=source, device=source.device)
+    of_all = draw((count * world_size, *shape[1:]), generator=source, device=source.device)
     # A copy of the part frees the memory of the other parts.
-    return everyones if world_size == 1 else everyones[rank * count : (rank + 1) * count].clone()
+    return of_all if world_size == 1 else of_all[rank * count : (rank + 1) * count].clone()
 
 
 def seed_layers(seed: int, purpose: str, nimg: int, position: int, device: torch.device) -> None:

@@ -234,10 +234,10 @@ class Shards:
         result = torch.empty(self.ranks.world_size, self.size if first else 0, dtype=piece.dtype)
         for start in range(0, self.size, _CHUNK):
             part = piece[start : start + _CHUNK]
-            everyones = part.new_empty(self.ranks.world_size * len(part))
-            self.ranks.all_gather(everyones, part)
+            of_all = part.new_empty(self.ranks.world_size * len(part))
+            self.ranks.all_gather(of_all, part)
             if first:
-                result[:, start : start + len(part)].copy_(everyones.view(self.ranks.world_size, -1))
+                result[:, start : start + len(part)].copy_(of_all.view(self.ranks.world_size, -1))
         return flat.portable(result.view(-1)[: self.count]) if first else piece
 
     def piece_of(self, vector: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from sida.config.plugins import code_sha256, load_object
+from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
 from sida.config.settings import names_object
 from sida.data.dataset import Dataset
 from sida.files.atomic import sha256_json
 from sida.networks import architecture
 from sida.runtime.provenance import code_version
-from sida.training.config import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
 
 #: Settings that enter every digest. Any other setting enters a digest only if its value differs from its default, so
 #: that a new setting changes no recorded digest.

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
 from sida.losses import Draws, MicroBatch, Terms
 from sida.losses.terms import Augment
@@ -19,12 +20,12 @@ from sida.runtime.randomness import generator as random_generator
 from sida.sampling.samplers import one_step
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
-from sida.training.config import ResolvedConfig
 from sida.training.logs import IterationRecord
 from sida.training.optimized_network import OptimizedNetwork
 from sida.training.schedule import Phase, Schedule
 
-#: ``batches(stream, nimg, with_images)``: micro-batches of one step; without images, placeholders of their shape.
+#: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
+#: ``meta``, with a shape alone.
 Batches = Callable[[str, int, bool], Sequence[Batch]]
 
 

@@ -47,7 +47,8 @@ class Logs:
         last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
         # Trackers of a training that ends have these records.
         wanted = [logger for logger in self.loggers if not (final and (self.folder / logger).is_dir())]
-        opened = [open_tracker(logger, self.folder, last) for logger in wanted]
+        kinds: dict[str, Any] = {"tensorboard": _TensorBoard, "wandb": _WeightsAndBiases}
+        opened = [kinds[logger](self.folder, last) for logger in wanted]
         self._trackers += opened
         for tracker in opened:
             for name, records in logs.items() if tracker.is_new else ():
@@ -92,23 +93,16 @@ def check_loggers(wanted: Sequence[str], where: str) -> None:
             raise UserError(f"{where}.loggers", f"the package {name} is not installed", f"{remedy} or leave {name} out")
 
 
-def open_tracker(name: str, folder: Path, last: int) -> _TensorBoard | _WeightsAndBiases:
-    """Opens a tracker for a run that starts or resumes.
+class _TensorBoard:
+    """TensorBoard's files, for a run that starts or resumes.
 
     Args:
-        name: ``tensorboard`` or ``wandb``.
-        folder: The run's folder; the tracker's files lie below ``folder / name``.
+        folder: The run's folder; the tracker's files lie below ``folder / "tensorboard"``.
         last: Step of the last record so far; -1 where there is none.
 
-    Returns:
-        A tracker with ``show(log, record)``, ``close()``, and ``is_new`` where no earlier process has shown the
-        records so far.
+    Attributes:
+        is_new: Whether no earlier process has shown the records so far.
     """
-    return (_TensorBoard if name == "tensorboard" else _WeightsAndBiases)(folder, last)
-
-
-class _TensorBoard:
-    """TensorBoard's files."""
 
     def __init__(self, folder: Path, last: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -127,7 +121,10 @@ class _TensorBoard:
 
 
 class _WeightsAndBiases:
-    """A run of Weights & Biases; offline, unless the user sets ``WANDB_MODE``. A resumed run keeps its id."""
+    """As :class:`_TensorBoard`, a run of Weights & Biases; offline, unless the user sets ``WANDB_MODE``.
+
+    A resumed run keeps its id.
+    """
 
     def __init__(self, folder: Path, last: int) -> None:
         import wandb

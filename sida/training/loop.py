@@ -237,8 +237,8 @@ class TrainingLoop:
     def _show(self, progress: Progress, force: bool = False) -> None:
         latest = self.evaluations[-1] if self.evaluations else {}
         key = latest.get("selection", "fd")
-        told = {key: latest.get(key)} | (self.train[-1]["losses"] if self.train else {})
-        facts = {name: value for name, value in told.items() if value is not None}
+        shown = {key: latest.get(key)} | (self.train[-1]["losses"] if self.train else {})
+        facts = {name: value for name, value in shown.items() if value is not None}
         progress.update(min(self.nimg, self.plan.total), facts, force)
 
     def _record(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A network that learns: steps on all its parameters that survive NaNs."""
+"""A network with its optimizer: steps on all its parameters, guarded against NaNs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sida.runtime.graphs import compiled
 from sida.training.flat import Adam, FlatParameters, Shards, buffers, load_buffers
 from sida.training.ranks import ALONE, Ranks
 
-#: What infinite gradients become in EDM, SiD, SiDA and GDD.
+#: Replacement of infinite gradients in EDM, SiD, SiDA and GDD.
 INFINITY_REPLACEMENT = 1e5
 
 
 class GuardReport(NamedTuple):
-    """What the guard saw.
+    """Result of the guard.
 
     Attributes:
         norm: Euclidean norm after replacement, before clipping; 0-dim.
@@ -36,11 +36,12 @@ def guard_gradient(
     Args:
         gradient: All gradients of a network in one vector.
         clip_value: Largest magnitude of an entry; None does not clip.
-        infinity: What takes the place of infinity.
+        infinity: Replacement of infinity.
     """
     norm = gradient.norm()
     replaced: torch.Tensor | int = 0
-    # One reduction decides whether anything is wrong; asking would make a GPU wait, so there it is always repaired.
+    # One reduction decides whether anything is wrong. Reading its result would make a GPU wait, so that gradients on a
+    # GPU are always repaired.
     if gradient.is_cuda or not torch.isfinite(norm):
         replaced = gradient.numel() - torch.isfinite(gradient).sum()
         gradient.nan_to_num_(nan=0.0, posinf=infinity, neginf=-infinity)
@@ -68,7 +69,7 @@ class OptimizedNetwork:
         clip_value: Value clip of the gradients after the guard; None is off.
         compile: Run the network through ``torch.compile``.
         fused: Take the step, and lay out the parameters, as fused kernels want (:mod:`sida.kernels`).
-        infinity: What takes the place of infinity in gradients.
+        infinity: Replacement of infinity in gradients.
         always_training: Keep the network in training mode while it is frozen, too.
         optimizer: Class of the optimizer.
         weight_decay: Each step first multiplies the parameters by 1 − rate · this (AdamW).
@@ -97,7 +98,7 @@ class OptimizedNetwork:
         self.weight_decay, self.clip_norm = weight_decay, clip_norm
         self._gathered: torch.Tensor | None = None
         self._calls = {mode: compiled(net) if compile else net for mode in (True, False)}
-        #: What to call: the network in the mode it was put in last.
+        #: The network in its present mode; compiled if asked for.
         self.call: torch.nn.Module = net
         self.flat = FlatParameters(net, channels_last=fused)
         self.adam = optimizer(self.flat.vector, betas, eps)
@@ -126,7 +127,7 @@ class OptimizedNetwork:
         return self.call
 
     def add_gradient(self, gradient: torch.Tensor) -> None:
-        """Adds a round's gradient ``(P,)`` that is not with the parameters; its memory may be written again after."""
+        """Adds a micro-batch's gradient ``(P,)``, which the parameters do not hold; its memory may be reused then."""
         if self._gathered is None:
             self._gathered = gradient.clone()
         else:
@@ -191,7 +192,7 @@ class OptimizedNetwork:
         self.adam = type(self.adam)(shards.own(self.flat.padded), self.adam.betas, self.adam.eps)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything a resumed run needs, as named tensors (references where nothing is changed or put together)."""
+        """Everything that a resumed run needs, as named tensors (references where possible)."""
         flat, shards, moments = self.flat, self.shards, self.adam.moments()
         return {
             "parameters": flat.portable(flat.vector),
@@ -204,7 +205,7 @@ class OptimizedNetwork:
         }
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Puts a :meth:`state` back.
+        """Restores a :meth:`state`.
 
         Raises:
             KeyError: A tensor is missing.

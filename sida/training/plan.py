@@ -11,7 +11,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sida.training.config import RunConfig
+from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
+from sida.config.settings import from_mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +72,21 @@ class Plan:
     publish_diverged: bool = False
 
     @classmethod
-    def from_config(cls, config: RunConfig, stage: str) -> Plan:
-        """Returns the plan of a configuration, without evaluations; settings are in kimg, plans in images."""
+    def from_config(cls, config: RunConfig, stage: str, begun: float = 0.0) -> Plan:
+        """Returns the plan of a configuration; settings are in kimg, plans in images.
+
+        Args:
+            config: Settings of a teacher, or of a student, which may have evaluations.
+            stage: Label of progress lines.
+            begun: Images after which all phases of the method have begun.
+        """
+        more: dict[str, Any] = {}
+        if isinstance(config, StudentConfig):
+            more["max_nan_share"] = config.max_nan_share
+            if config.evaluation is not None:
+                given = from_mapping(EvaluationSettings, config.evaluation, "evaluation")
+                more["evaluation"] = Points(given.every_kimg * 1000, given.per_decade)
+                more |= {"patience": given.patience, "min_improvement": given.min_improvement, "counted_after": begun}
         return cls(
             stage=stage,
             total=config.total_kimg * 1000,
@@ -82,6 +96,7 @@ class Plan:
             state_seconds=config.state_minutes * 60,
             stop_diverged=config.on_divergence == "stop",
             publish_diverged=config.on_divergence == "publish",
+            **more,
         )
 
     def plateaued(self, evaluations: Sequence[tuple[int, float]]) -> bool:

@@ -102,8 +102,7 @@ class ProcessGroup(Ranks):
 
     def add_up(self, tensor: torch.Tensor) -> None:
         """See :meth:`Ranks.add_up`."""
-        with self._answered():
-            self._dist.all_reduce(tensor)
+        self._together(self._dist.all_reduce, tensor)
 
     def average(self, tensor: torch.Tensor) -> None:
         """See :meth:`Ranks.average`."""
@@ -112,36 +111,31 @@ class ProcessGroup(Ranks):
 
     def reduce_scatter(self, piece: torch.Tensor, whole: torch.Tensor) -> None:
         """See :meth:`Ranks.reduce_scatter`."""
-        with self._answered():
-            self._scatter(piece, whole)
+        self._together(self._scatter, piece, whole)
 
     def all_gather(self, whole: torch.Tensor, piece: torch.Tensor) -> None:
         """See :meth:`Ranks.all_gather`."""
-        with self._answered():
-            self._gather(whole, piece)
+        self._together(self._gather, whole, piece)
 
     def agree(self, request: T) -> T:
         """See :meth:`Ranks.agree`."""
         import torch
 
         value = torch.tensor(int(request))  # type: ignore[call-overload]
-        with self._answered():
-            self._dist.all_reduce(value, op=self._dist.ReduceOp.MAX)
+        self._together(self._dist.all_reduce, value, op=self._dist.ReduceOp.MAX)
         return type(request)(int(value))  # type: ignore[call-arg]
 
     def from_first(self, task: Callable[[], T]) -> T:
         """See :meth:`Ranks.from_first`."""
         result: list[Any] = [task() if self.rank == 0 else None]
-        with self._answered():
-            self._dist.broadcast_object_list(result, src=0, group=self._patient)
+        self._together(self._dist.broadcast_object_list, result, src=0, group=self._patient)
         given: T = result[0]
         return given
 
     def gather(self, value: T) -> list[T]:
         """See :meth:`Ranks.gather`."""
         values: list[Any] = [None] * self.world_size if self.rank == 0 else []
-        with self._answered():
-            self._dist.gather_object(value, values if self.rank == 0 else None, dst=0, group=self._patient)
+        self._together(self._dist.gather_object, value, values if self.rank == 0 else None, dst=0, group=self._patient)
         return values
 
     def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
@@ -153,17 +147,21 @@ class ProcessGroup(Ranks):
         result = {}
         for name, shape, dtype in kinds:
             value = given[name].contiguous() if self.rank == 0 else torch.empty(shape, dtype=dtype)
-            with self._answered():
-                self._dist.broadcast(value, src=0, group=self._patient)
+            self._together(self._dist.broadcast, value, src=0, group=self._patient)
             result[name] = value
         return result
 
-    @contextlib.contextmanager
-    def _answered(self) -> Iterator[None]:
+    def _together(self, operation: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Does an operation of all processes.
+
+        Raises:
+            RankLostError: Another process does not take part.
+        """
         try:
-            yield
+            operation(*args, **kwargs)
         except RuntimeError as error:
             raise RankLostError(
+                "",
                 f"another of the {self.world_size} processes of this training has ended or does not answer "
                 f"({_reason(error)}); the last kept state is intact",
                 "run the same command again to resume",
@@ -254,10 +252,10 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
 
 
 def _check_alike(ranks: Ranks, facts: Mapping[str, object]) -> None:
-    everyones = ranks.gather(facts)
+    of_all = ranks.gather(facts)
 
     def difference() -> str | None:
-        for rank, theirs in enumerate(everyones):
+        for rank, theirs in enumerate(of_all):
             for name, value in facts.items():
                 if theirs.get(name) != value:
                     return f"rank {rank} has another {name} than rank 0: {theirs.get(name)}, not {value}"

@@ -11,16 +11,17 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
+from sida.config.families import IMAGE_OPTIONS, check_images
+from sida.config.recipe import RunConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.data.dataset import Dataset
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.files.atomic import sweep_temporaries
 from sida.networks.checkpoint import read_metadata
 from sida.networks.file import write_state_dict
 from sida.progress import say
 from sida.training.averages import check_architecture, write_network
 from sida.training.background import BackgroundWriter, NamedTensors, copied_to_cpu
-from sida.training.config import RunConfig
 from sida.training.logs import Logs
 from sida.training.ranks import ALONE, Ranks
 from sida.training.state import KeptState, StateStore, is_record, other_tensors
@@ -83,14 +84,12 @@ def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
     Raises:
         UserError: Resolution, channels or classes differ.
     """
-    channels, resolution, _ = dataset.network_shape
-    wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim}
-    for key, expected in wanted.items():
-        actual = getattr(net, key)
-        if actual != expected:
-            raise UserError(
-                f"{where}.{key}", f"{actual}, but data set {dataset.name} has {expected}", "make them equal"
-            )
+    (channels, resolution, _), name = dataset.network_shape, dataset.name
+    wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim, "name": name}
+    try:
+        check_images({option: getattr(net, option) for option in IMAGE_OPTIONS}, wanted)
+    except SettingError as error:
+        raise error.inside(where) from None
 
 
 def of_the_first_rank(write: Callable[Concatenate[RunFiles, P], None]) -> Callable[Concatenate[RunFiles, P], None]:

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
+from sida.config.recipe import Recipe
+
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
@@ -48,11 +50,11 @@ class Schedule:
     """
 
     warmup_kimg: float = 100
-    adversarial_kimg: float | None = 200
+    adversarial_kimg: float | None = Recipe.adversarial_kimg
     sid_share: float = 0.5
     total_kimg: float | None = None
-    lr_decay_start: float = 1.0
-    lr_final: float = 1.0
+    lr_decay_start: float = Recipe.lr_decay_start
+    lr_final: float = Recipe.lr_final
     lr_rampup_kimg: float = 0.0
 
     def at(self, nimg: int) -> Phase:

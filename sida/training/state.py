@@ -38,7 +38,7 @@ class KeptState(NamedTuple):
     Attributes:
         record: Plain JSON values: counters, log records, best value.
         tensors: Named tensors on the CPU.
-        path: Where it lies, without suffix.
+        path: Its path, without suffix.
     """
 
     record: dict[str, Any]
@@ -111,7 +111,7 @@ class StateStore:
             self._lock = None
 
     def load(self) -> KeptState | None:
-        """The newest intact state of this configuration, or None; says so when it is not simply the newest.
+        """The newest intact state of this configuration, or None; reports a state that is not simply the newest.
 
         Raises:
             UserError: A state cannot be read for now, or (without ``set_aside``) the run would start anew beside
@@ -138,7 +138,7 @@ class StateStore:
         return None
 
     def _start_anew(self, headers: Mapping[int, dict[str, Any] | None], damaged: list[int]) -> None:
-        """Says why no state is gone on from; asks for the user's word if that leaves an unfinished run behind."""
+        """Reports why the run starts anew; without permission, refuses to leave an unfinished run behind."""
         newest = max(headers)
         header = headers[newest]
         if damaged:
@@ -158,7 +158,7 @@ class StateStore:
         say(f"{why}; it is kept, and this run starts anew")
 
     def save(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-        """Writes a new state, then forgets all of this configuration but the newest two intact ones.
+        """Writes a new state, then removes all states of this configuration except the newest two intact ones.
 
         Raises:
             UserError: The disk is full or the folder is gone; earlier states are untouched.
@@ -234,7 +234,7 @@ class StateStore:
 
 
 def _ordinary(path: Path) -> bool:
-    """Whether it is a file: a pipe would be waited for."""
+    """Whether a path is a regular file: reading a pipe would wait."""
     return stat.S_ISREG(os.stat(path).st_mode)
 
 

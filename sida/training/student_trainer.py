@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from sida.config.recipe import ResolvedConfig
 from sida.losses import Draws, MicroBatch
 from sida.losses.terms import Augment
 from sida.progress import say
 from sida.runtime.graphs import Recording, RecordingError, Tensors, restored
 from sida.training.averages import Average
 from sida.training.batches import Batch
-from sida.training.config import ResolvedConfig
 from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.iteration import (
     EagerRunner,
@@ -173,7 +173,7 @@ class GraphRunner:
         return dict(recording(inputs))
 
     def _changing(self) -> list[torch.Tensor]:
-        """What a network's call may change: weights that it normalises, and buffers, which count, say."""
+        """Tensors that a call of a network may change: weights that it normalises, and buffers."""
         return [tensor for network in self.networks for tensor in (network.flat.vector, *network.net.buffers())]
 
     def _images(self, spec: MicroBatchSpec, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -210,7 +210,7 @@ class GraphRunner:
 
 
 class _Watch:
-    """An augmentation that does nothing but note what it is given."""
+    """An augmentation that returns its images unchanged and records which they are."""
 
     def __init__(self, images: torch.Tensor, real: torch.Tensor | None) -> None:
         self.images, self.real, self.calls = images, real, list[bool]()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sida.config.recipe import TeacherConfig
 from sida.config.samplers import Sampler
 from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
@@ -21,7 +22,6 @@ from sida.sampling.drawer import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import NamedTensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
-from sida.training.config import TeacherConfig
 from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.identity import common_facts, run_metadata, teacher_digest
 from sida.training.logs import IterationRecord, check_loggers

@@ -15,10 +15,10 @@ from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
 from eval.tables.layout import load_layout
 from eval.tables.render import escape
 from sida.assets import load_registry
+from sida.config.recipe import Recipe, TeacherConfig
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.methods.resolve import DistillConfig
-from sida.training.config import Recipe, TeacherConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.fuzz.changes import CSV_BOMBS, JSON_BOMBS, YAML_BOMBS, json_text, lines, tokens
 from tests.fuzz.frame import Reader

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from sida.config.method_options import DMD2Options, FDistillOptions
 from sida.discriminator.backbones import FakeScoreWithHeads
 from sida.losses import MicroBatch
-from sida.losses.consistency import CDLoss, ECTLoss
-from sida.losses.matching import DiffInstructLoss, DMD2Loss, DMDLoss, FDistillLoss, divergence_weight
+from sida.methods.cd import CDOptions
+from sida.methods.consistency import CDLoss, ECTLoss
+from sida.methods.dmd2 import DMD2Options
+from sida.methods.ect import ECTOptions
+from sida.methods.f_distill import FDistillOptions
+from sida.methods.matching import DiffInstructLoss, DMD2Loss, DMDLoss, FDistillLoss, divergence_weight
 from sida.networks import build_network
 from sida.networks.precond import extrapolated
 from sida.sampling import one_step
@@ -117,7 +120,7 @@ def test_direction_of_matching(case):
     by = lambda name: lambda *_: given[name]
     loss = DMDLoss()
     factor = given.get("scale", torch.ones(BATCH)).view(-1, 1, 1, 1)
-    direction = factor * loss.direction(by("teacher_x0"), by("fake_x0"), images, None, images, images)
+    direction = factor * loss.direction(by("teacher_x0"), by("fake_x0"), MicroBatch(images, None), images, images)
     value = (images - (images - direction).detach()).square().sum() / 2 / images.numel()
     assert relative_error(value, given["loss"]) < VALUE
     assert relative_error(gradient(value, images), given["grad_images"]) < VALUE
@@ -288,20 +291,20 @@ def test_f_distill_generator(network, divergence):
 ECT = ["stage0", "stage4", "q256", "huber", "const", "in64_stage1", "in64_stage3"]
 
 
-def ect_loss(info, **more):
-    weighting = "step" if info["weighting"] == "1/(t - r)" else "edm"
-    names = ("P_mean", "P_std", "q", "k", "b", "c", "stage")
-    return ECTLoss(**{name: info[name] for name in names}, weighting=weighting, **more)
+def ect_loss(P_mean=-1.1, P_std=2.0, stage=0, **options):
+    return ECTLoss(ECTOptions(**options), P_mean, P_std, 0.5, stage)
 
 
 @pytest.mark.parametrize("name", ECT)
 def test_ect(network, name):
     arrays, info = recorded(f"ect_{name}")
     net, (labels, real) = network("student"), (torch.from_numpy(arrays[f"in/{k}"]) for k in ("labels", "real_images"))
-    if name == "const":
-        info = {**info, "k": 0}
+    given = {name: info[name] for name in ("P_mean", "P_std", "q", "k", "b", "c", "stage")}
+    given |= {"weighting": "step" if info["weighting"] == "1/(t - r)" else "edm"} | (
+        {"k": 0} if name == "const" else {}
+    )
     draws = {"sigma_normal": draw(arrays, 0), "noise": draw(arrays, 1)}
-    value = ect_loss(info).generator_loss(net.train(), real, labels, draws).consistency
+    value = ect_loss(**given)(net.train(), MicroBatch(real, labels, draws=draws)).consistency
     assert relative_error(value.flatten(), arrays["out/loss"]) < VALUE
     (value.sum() / BATCH).backward()
     found = dict(net.named_parameters())
@@ -316,7 +319,7 @@ def test_ect_levels():
     for key in arrays:
         if key.startswith("r/"):
             q, stage = key.removeprefix("r/q").split("_stage")
-            loss = ECTLoss(q=float(q), stage=int(stage))
+            loss = ect_loss(q=float(q), stage=int(stage))
             assert np.allclose(loss.lower_level(t).numpy(), arrays[key], rtol=1e-6, atol=1e-9), key
 
 
@@ -346,10 +349,11 @@ def test_cd(network, name):
     # The recorded target is another network, as an average is.
     outputs = iter((student, target))
     levels = info["num_scales"]
-    loss = CDLoss(network("teacher"), levels, info["loss_norm"], info["weight_schedule"])
+    options = CDOptions(levels=levels, distance=info["loss_norm"], weighting=info["weight_schedule"])
+    loss = CDLoss(network("teacher"), options)
     draws = {"t": (draw(arrays, 1).float().reshape(-1, 1, 1, 1) + 0.5) / (levels - 1), "noise": draw(arrays, 0)}
     labels, real = (torch.from_numpy(arrays[f"in/{key}"]) for key in ("labels", "real_images"))
-    value = loss.generator_loss(lambda *given: next(outputs)(*given), real, labels, draws).consistency
+    value = loss(lambda *given: next(outputs)(*given), MicroBatch(real, labels, draws=draws)).consistency
     assert relative_error(value.flatten(), arrays["out/loss"]) < VALUE
     (value.sum() / BATCH).backward()
     compare_norms(student, arrays, info)
@@ -358,6 +362,6 @@ def test_cd(network, name):
 @pytest.mark.parametrize("levels", [18, 40])
 def test_cd_levels(levels):
     arrays, _ = recorded("cm_schedule")
-    t, r = CDLoss(None, levels).pair((torch.arange(levels - 1) + 0.5) / (levels - 1))
+    t, r = CDLoss(None, CDOptions(levels=levels)).pair((torch.arange(levels - 1) + 0.5) / (levels - 1))
     assert np.allclose(t.numpy(), arrays[f"levels/n{levels}"][:-1], rtol=1e-5)
     assert np.allclose(r.numpy(), arrays[f"levels/n{levels}"][1:], rtol=1e-5)

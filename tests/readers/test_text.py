@@ -14,10 +14,10 @@ from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from sida.cli.commands._spec import read_spec
 from sida.config.plugins import MONITOR
+from sida.config.recipe import TeacherConfig
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.errors import UserError
-from sida.training.config import TeacherConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from workflow.cli import sida_main
 

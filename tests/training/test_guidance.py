@@ -141,7 +141,7 @@ def test_guides_of_other_families_and_checkpointing(tmp_path, networks):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"guidance": 1.5}, r"student.guidance: 1.5 needs a guiding network; give its file as guide"),
+        ({"guidance": 1.5}, r"student.guidance: 1.5 needs a guiding network; name one as guide"),
         ({"guide": "uncond"}, r"student.guide: guides nothing with a guidance of 1"),
         ({"guidance": -1, "guide": "uncond"}, r"student.guidance: must be 0 or more, got -1"),
         ({"guidance": 2, "guide": "nowhere.safetensors"}, r"student.guide: no such file 'nowhere.safetensors'"),

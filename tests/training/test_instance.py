@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.cli.main import main
 from sida.files.atomic import read_jsonl
+from sida.losses import MicroBatch
 from sida.methods import distill
-from sida.methods.instance import InstanceLoss
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import heun, latents_for_seeds, one_step
-from sida.training import train_teacher
-from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, of_method, results, student_trainer
+from tests.training.toy import STUDENT, of_method, student_trainer
 
 INSTANCE = {
     **of_method("instance", STUDENT), "total_kimg": 0.32, "warmup_kimg": None,
@@ -21,28 +19,18 @@ INSTANCE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    return str(train_teacher({**TEACHER, "total_kimg": 0.4}, tmp_path_factory.mktemp("teacher")))
-
-
-def test_targets_are_what_the_teachers_sampler_draws(teacher):
+def test_loss_is_the_distance_to_what_the_teachers_sampler_draws(teacher):
     net, _ = load_network(teacher)
     z, labels = latents_for_seeds(range(4), (1, 8, 8)), torch.eye(10)[[3, 1, 4, 1]]
-    drawn = heun(net, z, labels, num_steps=5)
-    loss = InstanceLoss(num_steps=5)
-    assert torch.equal(loss.targets(net, z, labels), drawn.to(torch.float32).detach())
-    images = torch.zeros_like(z)
-    terms = loss.generator_loss(net, images, labels, z)
-    assert torch.equal(terms.instance, loss.targets(net, z, labels).square())
+    (step,) = student_trainer(DistillConfig(**{**INSTANCE, "teacher": teacher, "options": {"num_steps": 5}})).steps
+    with torch.no_grad():
+        drawn = heun(net, z, labels, num_steps=5).to(torch.float32)
+    terms = step.loss(MicroBatch(torch.zeros_like(z), labels, draws={"z": z}))
+    assert torch.equal(terms.instance, drawn.square())
 
 
-def test_run_goes_on_where_it_stopped(tmp_path, teacher, monkeypatch):
-    spec = {**INSTANCE, "teacher": teacher}
-    distill(spec, tmp_path / "straight")
-    interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, 96)
-    distill(spec, tmp_path / "resumed")
-    assert results(tmp_path / "resumed") == results(tmp_path / "straight")
+def test_run_goes_on_where_it_stopped(resumes, teacher):
+    resumes({**INSTANCE, "teacher": teacher}, 96)
 
 
 def test_images_come_nearer_to_the_teachers(tmp_path, teacher):
@@ -84,9 +72,5 @@ def test_defaults_are_gdds_with_which_it_is_compared(teacher):
         ),
     ],
 )
-def test_fault_is_one_line(tmp_path, teacher, change, message, capsys):
-    spec = as_json({**INSTANCE, "teacher": teacher, **change})
-    assert main(["distill", "--spec", spec, "--out", str(tmp_path / "x")]) == 1
-    error = capsys.readouterr().err.strip().splitlines()
-    assert message in error[-1]
-    assert len(error) == 1
+def test_fault_is_one_line(refused, teacher, change, message):
+    assert message in refused({**INSTANCE, "teacher": teacher, **change})

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from sida.config.recipe import TeacherConfig
 from sida.data import load_dataset
 from sida.losses import SiDALoss
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.training.batches import StepBatches, step_draws
-from sida.training.config import TeacherConfig
 from sida.training.logs import IterationRecord, TickMeter
 from sida.training.ranks import Ranks
 from sida.training.schedule import Schedule

@@ -44,11 +44,6 @@ KILLS = {"test_kills_at_random_moments": 30}
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    return str(train_teacher(TEACHER, tmp_path_factory.mktemp("teacher")))
-
-
-@pytest.fixture(scope="module")
 def student_spec(teacher):
     return {**STUDENT, "teacher": teacher}
 
@@ -398,7 +393,7 @@ BAD = [
         {"evaluation": {"every_kimg": 1, "monitor": "no.such:thing"}},
         "--spec.evaluation.monitor: cannot import 'no.such:thing'",
     ),
-    ({"dataset": {"name": "digits", "kind": "digits", "labels": False}}, "label_dim: 10, but data set digits has 0"),
+    ({"dataset": {"name": "digits", "kind": "digits", "labels": False}}, "label_dim: 10, but data set 'digits' has 0"),
     ({"device": "cude"}, "--spec.device: 'cude' is no device"),
     ({"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
     ({"augment": {"p": 2}}, "p: must be between 0 and 1"),

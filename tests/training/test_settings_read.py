@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 import torch
 
+from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig
 from sida.errors import UserError
 from sida.methods import METHODS, SID
-from sida.methods.build import Parts, make_score_distiller
+from sida.methods.build import Parts, method_trainer
 from sida.methods.distiller import LAMBDAS
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network, family_of
-from sida.training.config import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig, StudentConfig
 from tests.training.toy import DATASET, NETWORK
 
 #: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.
@@ -45,15 +45,10 @@ def test_a_method_reads_the_settings_that_it_names(name):
     read.clear()
     options = method.read_options(config.options, "options")
     parts = Parts(method, watched, options, family_of(NETWORK), teacher, teacher, torch.device("cpu"), "student")
-    (method.trainer or make_score_distiller)(parts)
+    method_trainer(parts)
     known = (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - ELSEWHERE
     assert method.settings & known <= read
     assert read & known - OF_THE_DISTILLER <= method.settings
-
-
-def test_settings_of_methods_are_settings_with_a_default():
-    defaults = {field.name: field.default for field in dataclasses.fields(StudentConfig)}
-    assert all(defaults[name] is not dataclasses.MISSING for name in SCORE_SETTINGS | ADVERSARIAL_SETTINGS)
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,11 @@ from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks.checkpoint import load_network
 from sida.training import train_teacher
 from sida.training.process import prepare_process
-from tests.training.toy import NETWORK, STUDENT, TEACHER, interrupt_after, results, student_trainer
+from tests.training.toy import NETWORK, STUDENT, TEACHER, student_trainer
 from workflow.planning.steps import student_cost
 
 OTHERS = ("separate", "teacher")
 BRIEF = {**STUDENT, "total_kimg": 0.08, "warmup_kimg": 0, "adversarial_kimg": 0, "evaluation": None}
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    return str(train_teacher(TEACHER, tmp_path_factory.mktemp("teacher")))
 
 
 def spec_of(teacher, chosen, **more):
@@ -63,13 +58,8 @@ def test_a_separate_discriminator_learns_and_a_frozen_teacher_does_not(teacher):
 
 
 @pytest.mark.parametrize("chosen", OTHERS)
-def test_runs_resume_bit_by_bit(tmp_path, teacher, chosen, monkeypatch):
-    spec = spec_of(teacher, chosen)
-    distill(spec, tmp_path / "straight")
-    interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, 48)
-    distill(spec, tmp_path / "resumed")
-    assert results(tmp_path / "resumed") == results(tmp_path / "straight")
-    logs = read_jsonl(tmp_path / "straight/train.jsonl")
+def test_runs_resume_bit_by_bit(resumes, teacher, chosen):
+    logs = read_jsonl(resumes(spec_of(teacher, chosen), 48) / "train.jsonl")
     assert {name for record in logs for name in record["losses"]} == {
         "sid", "adversarial", "denoising", "discriminator"
     }  # fmt: skip

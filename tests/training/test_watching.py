@@ -26,8 +26,7 @@ from sida.networks.checkpoint import read_metadata
 from sida.training import train_teacher
 from sida.training.logs import Logs
 from sida.training.plan import Points, rising, unhealthy
-from sida.training.student_trainer import StudentTrainer
-from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, CrashError, as_json, results
+from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, as_json, interrupt_after, results
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +46,6 @@ def following(teacher, values, **changes):
     more = changes.pop("evaluation", {})
     spec = {**STUDENT, "teacher": teacher, "warmup_kimg": 0.01, "adversarial_kimg": 0.05, "snapshot_kimg": None}
     return {**spec, "evaluation": {**evaluation, **more}, **changes}
-
-
-def crash_at(stop, spec, folder, monkeypatch):
-    original = StudentTrainer.iteration
-
-    def fragile(self, nimg):
-        if nimg >= stop:
-            raise CrashError
-        return original(self, nimg)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StudentTrainer, "iteration", fragile)
-        with pytest.raises(CrashError):
-            distill(spec, folder)
 
 
 @given(
@@ -113,7 +98,7 @@ def test_a_plateau_ends_the_run_and_the_best_network_is_kept(teacher, tmp_path, 
 def test_a_plateau_is_found_by_a_resumed_run_too(teacher, tmp_path, monkeypatch):
     spec = following(teacher, FALLING, evaluation={"patience": 3, "min_improvement": 0.1}, state_minutes=1e6)
     for stop in (96, 176):
-        crash_at(stop, spec, tmp_path / "run", monkeypatch)
+        interrupt_after(distill, spec, tmp_path / "run", monkeypatch, stop, state_minutes=1e6)
     assert read_metadata(distill(spec, tmp_path / "run"))["last_nimg"] == 192
     GIVEN.clear()
     distill(spec, tmp_path / "alone")
@@ -194,7 +179,7 @@ def test_what_shall_show_that_it_diverges_is_a_result(teacher, tmp_path, capsys,
     distill(spec, tmp_path / "run")
     assert "already trained" in capsys.readouterr().err
     GIVEN.clear()
-    crash_at(ticks[-1]["nimg"] - 16, spec, tmp_path / "cut", monkeypatch)
+    interrupt_after(distill, spec, tmp_path / "cut", monkeypatch, ticks[-1]["nimg"] - 16, state_minutes=1e6)
     distill(spec, tmp_path / "cut")
     assert results(tmp_path / "cut")["network"] == results(tmp_path / "run")["network"]
 
@@ -243,7 +228,7 @@ def test_pictures_of_other_settings_are_set_aside_with_their_snapshots(teacher, 
 def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, monkeypatch):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     spec = following(teacher, range(20, 0, -1), loggers=["tensorboard"])
-    crash_at(176, spec, tmp_path / "run", monkeypatch)
+    interrupt_after(distill, spec, tmp_path / "run", monkeypatch, 176, state_minutes=5)
     distill(spec, tmp_path / "run")
     distill(spec, tmp_path / "run")
     # One of each process that trained: neither the end of a training nor a finished run opens a further one.

@@ -133,8 +133,13 @@ class CrashError(Exception):
     """Stands for a process that dies."""
 
 
-def interrupt_after(run: Callable[..., Any], spec: dict[str, Any], folder: Path, monkeypatch: Any, nimg: int) -> None:
-    """Runs ``distill`` or ``train_teacher`` until ``nimg`` images, keeping a state after each iteration."""
+def interrupt_after(
+    run: Callable[..., Any], spec: dict[str, Any], folder: Path, monkeypatch: Any, nimg: int, **minutes: float
+) -> None:
+    """Runs ``distill`` or ``train_teacher`` until ``nimg`` images, keeping a state after each iteration.
+
+    ``state_minutes`` keeps others.
+    """
     trainer = TeacherTrainer if "network" in spec else StudentTrainer
     original = trainer.iteration
 
@@ -146,7 +151,7 @@ def interrupt_after(run: Callable[..., Any], spec: dict[str, Any], folder: Path,
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "iteration", fragile)
         with pytest.raises(CrashError):
-            run({**spec, "state_minutes": 0}, folder)
+            run({**spec, "state_minutes": 0, **minutes}, folder)
 
 
 def results(folder: Path) -> dict[str, Any]:

@@ -110,18 +110,18 @@ OTHER["network"]["kwargs"]["img_resolution"] = 16
         (
             "heun-guided\tuncond",
             "heun-guided\t",
-            r"run 'guided': sampler 'heun-guided' has guidance 1.5, and column 'guide' is empty; name a",
+            r"run 'guided': sampler 'heun-guided'.guidance: 1.5 needs a guiding network",
         ),
-        ("heun-18\t", "heun-18\tuncond", r"run 'plain': column 'guide' names 'uncond', but sampler 'heun-18' has no"),
+        ("heun-18\t", "heun-18\tuncond", r"run 'plain'.guide: guides nothing"),
         (
             "sida\tone-step\t\n",
             "sida\tone-step\tuncond\n",
-            r"run 'sida': column 'guide' names 'uncond', but recipe 'sida' has no guidance; empty the cell",
+            r"run 'sida'.guide: guides nothing",
         ),
         (
             "one-step\tuncond",
             "one-step\t",
-            r"run 'sida-guided': recipe 'sida-guided' has guidance 1.5, and column 'guide' is empty",
+            r"run 'sida-guided': recipe 'sida-guided'.guidance: 1.5 needs a guiding network",
         ),
         ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' has guidance, but"),
         ("\tuncond", "\tuncnod", r"run 'guided': guide: no teacher of preset.yaml and no asset 'uncnod'.*'uncond'"),

@@ -82,7 +82,7 @@ def test_missing_key_is_named():
             "sid2a\tdigits-short\tsid-a1.1",
             r"column 'init': no run .*did you mean 'sid-a1.0'",
         ),
-        ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\t", r"column 'init' must name a generator"),
+        ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\t", r"\.init: sid2a starts from a distilled generator"),
         ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\tsid2a-a1.0", r"init goes in a circle"),
         ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\tteacher-nfe35", r"not a one-step generator"),
         ("\tsida\tdigits-short\t\t1.0", "\tsida\tdigits\t\t1.0", r"run 'sida-a1.0': no teacher 'digits'"),

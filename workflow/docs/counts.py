@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sida.assets import load_registry
 from sida.errors import UserError
 from sida.files.text_files import read_csv
-from workflow.docs.settings import kinds, settings
+from workflow.docs.settings import kinds, method_options, settings
 from workflow.docs.words import block
 from workflow.preset.files import find_preset
 
@@ -31,6 +31,7 @@ def functions(root: Path) -> dict[str, Callable[..., str]]:
     of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings, tuning)
     of_root += (fuzzed, unpinned)
     found: dict[str, Callable[..., str]] = {"published": published, "settings": settings, "kinds": kinds}
+    found |= {"method_options": method_options}
     return found | {function.__name__: functools.partial(function, root) for function in of_root}
 
 

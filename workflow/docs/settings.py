@@ -27,15 +27,11 @@ from eval.results.exchange import ExchangedMetric
 from eval.results.sheet import SheetRow
 from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
-from sida.config.method_options import DMD2Options, DMDOptions, FDistillOptions, GDDOptions, InstanceOptions
+from sida.config.recipe import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
 from sida.errors import UserError, suggestion
-from sida.methods.cd import CDOptions
-from sida.methods.ect import ECTOptions
-from sida.methods.sida_discriminator import SiDAOptions
-from sida.methods.uni_instruct import UniInstructOptions
-from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
+from sida.methods.registry import METHODS
 from workflow.docs.words import block
 from workflow.planning.requests import Site
 from workflow.preset.files import PresetSettings, TeacherEntry
@@ -157,12 +153,12 @@ def settings_table(cls: type, links: Mapping[type, str]) -> str:
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for field in dataclasses.fields(cls):
         kind = _words(hints[field.name], links)
-        cells = (f"`{field.name.rstrip('_')}`", kind, _schema_default(field), texts[field.name])
+        cells = (f"`{field.name.rstrip('_')}`", kind, _default(field), texts[field.name])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
 
 
-def _schema_default(field: dataclasses.Field[Any]) -> str:
+def _default(field: dataclasses.Field[Any]) -> str:
     value = field.default
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
@@ -202,6 +198,15 @@ def _words(hint: Any, links: Mapping[type, str]) -> str:
     return _SIMPLE[hint][1] if hint in _SIMPLE else ""
 
 
+def _options() -> dict[str, tuple[type, str]]:
+    """Options of methods, and the methods that have them, by the anchor of their table."""
+    methods: dict[type, list[str]] = {}
+    for method in METHODS.values():
+        if method.options is not None:
+            methods.setdefault(method.options, []).append(method.name)
+    return {f"{names[0]}-options": (cls, "` or `".join(names)) for cls, names in methods.items()}
+
+
 #: Classes of settings by the anchor of their table in docs/settings.md.
 SETTINGS: dict[str, type] = {
     "preset": PresetSettings,
@@ -211,15 +216,7 @@ SETTINGS: dict[str, type] = {
     "network": NetworkConfig,
     "training": TeacherTraining,
     "recipe": Recipe,
-    "sida-options": SiDAOptions,
-    "gdd-options": GDDOptions,
-    "instance-options": InstanceOptions,
-    "dmd-options": DMDOptions,
-    "dmd2-options": DMD2Options,
-    "f-distill-options": FDistillOptions,
-    "uni-instruct-options": UniInstructOptions,
-    "ect-options": ECTOptions,
-    "cd-options": CDOptions,
+    **{anchor: cls for anchor, (cls, _) in _options().items()},
     "evaluation": RecipeEvaluation,
     "analysis": AnalysisEntry,
     "space": Space,
@@ -247,6 +244,15 @@ def settings(name: str) -> str:
     return f"\n\n{settings_table(SETTINGS[name], {cls: f'#{word}' for word, cls in SETTINGS.items()})}\n\n"
 
 
+def method_options() -> str:
+    """A section with the table of each class of options."""
+    sections = [
+        f"## {name}\n`options` of a recipe with method `{methods}`.{settings(name)}"
+        for name, (_, methods) in _options().items()
+    ]
+    return "\n\n" + "".join(sections)
+
+
 def kinds() -> str:
     """Table of metric kinds with their inputs, and their settings with defaults."""
     common = {field.name for field in dataclasses.fields(Metric)}
@@ -258,10 +264,6 @@ def kinds() -> str:
         needs = ("yes" if flag else "" for flag in (cls.real is not None, cls.generated == "features"))
         lines.append(f"| `{name}` | {' | '.join([what, *needs, cls.better, ' '.join(own)])} |")
     return block(lines)
-
-
-def _default(field: dataclasses.Field[object]) -> object:
-    return "required" if field.default is dataclasses.MISSING else field.default
 
 
 def schemas(root: Path) -> dict[Path, str]:

@@ -273,16 +273,14 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
 
 
 def _trainer(config: Any, network: Any, device: Any) -> Any:
-    from sida.config.settings import from_mapping
-    from sida.methods.build import Parts, make_score_distiller
+    from sida.methods.build import Parts, method_trainer
     from sida.methods.registry import find_method
     from sida.networks import build_network, family_of
 
     method = find_method(config.method)
     teacher = build_network(network).to(device)
-    options = None if method.options is None else from_mapping(method.options, config.options, "options")
-    parts = Parts(method, config, options, family_of(teacher), teacher, teacher, device, "--measure")
-    return method.trainer(parts) if method.trainer else make_score_distiller(parts)
+    options = method.read_options(config.options, "options")
+    return method_trainer(Parts(method, config, options, family_of(teacher), teacher, teacher, device, "--measure"))
 
 
 def _wait(device: Any) -> None:

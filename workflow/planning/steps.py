@@ -174,7 +174,7 @@ def student_cost(
     the teacher.
 
     Args:
-        config: :class:`sida.training.config.ResolvedConfig`.
+        config: :class:`sida.config.recipe.ResolvedConfig`.
         network: ``{class, kwargs}`` of the teacher.
         gpus: Number of GPUs, which share the optimizer state if the settings say so (``shard``).
         guide: ``{class, kwargs}`` of the guiding network; None without guidance.
@@ -208,7 +208,7 @@ def teacher_cost(training: Mapping[str, Any], network: Mapping[str, Any]) -> Ste
     """Cost of the training of a teacher: one network, forward and backward.
 
     Args:
-        training: See :class:`sida.training.config.TeacherTraining`.
+        training: See :class:`sida.config.recipe.TeacherTraining`.
         network: ``{class, kwargs}``.
     """
     cost: NetworkCost = network_cost(network)

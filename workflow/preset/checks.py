@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.results.sheet import SheetRow
-from sida.config.families import guide_mismatch
+from sida.config.families import check_guidance, guide_mismatch
 from sida.config.plugins import load_object
 from sida.config.samplers import read_sampler
 from sida.config.settings import names_object
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.methods.registry import find_method, is_method
 from workflow.preset.paths import find_archives
 from workflow.preset.rows import Rows
@@ -85,12 +85,10 @@ def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
     """Checks that a row with guidance has a guiding network, and that the two networks fit."""
     guided = f"recipe '{run.recipe}'" if run.trained_here else f"sampler '{run.sampler}'"
     guidance = preset.guidance(run)
-    if guidance != 1 and run.guide is None:
-        raise UserError(
-            where, f"{guided} has guidance {guidance:g}, and column 'guide' is empty", "name a guiding network"
-        )
-    if guidance == 1 and run.guide is not None:
-        raise UserError(where, f"column 'guide' names '{run.guide}', but {guided} has no guidance", "empty the cell")
+    try:
+        check_guidance(guidance, run.guide)
+    except SettingError as error:
+        raise error.inside(where if error.place == "guide" else f"{where}: {guided}") from None
     if guidance != 1 and run.trained_here and "guidance" not in find_method(run.method, f"{where}: method").settings:
         raise UserError(where, f"{guided} has guidance, which method '{run.method}' does not read", "remove it")
     if run.guide in preset.settings.teachers:
@@ -117,10 +115,10 @@ def check_student(preset: Rows, run: SheetRow, where: str, recipes: Mapping[str,
     method = find_method(run.method, f"{where}: method")
     if run.alpha is not None and "alpha" not in method.settings:
         raise UserError(where, f"column 'alpha': method '{run.method}' does not read it", "empty the cell")
-    start = method.start
-    if (start == "generator" and run.init is None) or (start == "teacher" and run.init is not None):
-        wanted = "must name a generator" if run.init is None else "must be empty"
-        raise UserError(where, f"column 'init' {wanted} for method '{run.method}'")
+    try:
+        method.check_start(run.init)
+    except SettingError as error:
+        raise error.inside(where) from None
     if run.init is not None and run.init not in preset.runs:
         raise UserError(where, f"column 'init': no run '{run.init}' in this sheet{suggestion(run.init, preset.runs)}")
     for parent in preset.parents(run):

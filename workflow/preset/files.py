@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 from eval.results.analyses import AnalysisEntry
 from sida.config.datasets import DatasetEntry
+from sida.config.recipe import NetworkConfig, Recipe, TeacherTraining
 from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, Count, Device, Name, Natural, Pattern, load_yaml
 from sida.errors import SettingError, UserError, suggestion
-from sida.training.config import NetworkConfig, Recipe, TeacherTraining
 
 
 def find_preset(name: str | Path, where: str = "--preset") -> Path:

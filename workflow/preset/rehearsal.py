@@ -32,12 +32,12 @@ from eval.tables.files import load_table_layout
 from eval.tables.layout import TableLayout
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
-from sida.config.families import SD_VAE
+from sida.config.families import SD_VAE, check_images
+from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError, suggestion
-from sida.methods.registry import METHODS, find_method
-from sida.methods.resolve import DistillConfig, resolve_recipe
-from sida.training.config import TeacherConfig
+from sida.methods.registry import METHODS
+from sida.methods.resolve import DistillConfig, checked_method, resolve_recipe
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
 from workflow.preset.specs import figure_settings
@@ -68,10 +68,7 @@ def _check_student(preset: Preset, run: SheetRow) -> None:
     where = f"{preset.source}: recipes.{run.recipe}"
     spec = preset.specs.student(run.run)
     config = from_mapping(DistillConfig, spec, where)
-    try:
-        find_method(run.method, where).check(config)
-    except SettingError as error:
-        raise error.inside(where) from None
+    checked_method(config, where)
     source = preset.recipe(run).get("real_source", "data")
     if source != "data" and source not in preset.runs and not os.path.exists(source):
         near = suggestion(source, preset.runs)
@@ -93,13 +90,11 @@ def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where:
         found["channels"] = None
     if dataset.get("labels") is False:
         found["label_dim"] = 0
-    for key, expected in found.items():
-        option = key if key == "label_dim" else f"img_{key}"
-        actual = network.get("kwargs", {}).get(option)
-        if None not in (actual, expected) and actual != expected:
-            raise UserError(
-                f"{where}.{option}", f"{actual}, but data set '{dataset['name']}' has {expected}", "make them equal"
-            )
+    wanted = {key if key == "label_dim" else f"img_{key}": value for key, value in found.items()}
+    try:
+        check_images(network.get("kwargs", {}), {**wanted, "name": dataset["name"]})
+    except SettingError as error:
+        raise error.inside(where) from None
 
 
 #: Largest number of rows that a remark names.

@@ -15,12 +15,12 @@ from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import SheetRow, matching, read_runs
 from sida.assets.registry import is_counted
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec, remedy
-from sida.config.resources import base_name, find, object_there, there
+from sida.config.recipe import Recipe
+from sida.config.resources import base_name, find, located, located_object
 from sida.config.samplers import SamplerKind, read_sampler
 from sida.config.settings import from_mapping, load_yaml, names_file_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
-from sida.training.config import Recipe
 from workflow.preset.files import PresetSettings
 from workflow.preset.outside_code import check_code
 
@@ -76,15 +76,15 @@ class Rows:
             removed = "checkpoint" if settings.train_teachers and teacher.get("training") else "training"
             teacher[removed] = None
             if teacher["checkpoint"]:
-                teacher["checkpoint"] = there(teacher["checkpoint"], self.own)
+                teacher["checkpoint"] = located(teacher["checkpoint"], self.own)
         for name, analysis in settings.analyses.items():
             if analysis:
-                self.analyses[name] = {**analysis, "function": object_there(analysis["function"], self.own)}
+                self.analyses[name] = {**analysis, "function": located_object(analysis["function"], self.own)}
         for dataset in settings.datasets.values():
             if dataset.get("path"):
-                dataset["path"] = there(dataset["path"], self.own)
+                dataset["path"] = located(dataset["path"], self.own)
             if names_file_object(str((origin := dataset.get("made_from") or {}).get("source"))):
-                dataset["made_from"] = {**origin, "source": object_there(origin["source"], self.own)}
+                dataset["made_from"] = {**origin, "source": located_object(origin["source"], self.own)}
         files |= {kind: tuple(layouts) for kind, layouts in self.layouts.items()} | {"analyses": self.analyses}
         return dataclasses.replace(settings, **files)
 
@@ -109,7 +109,7 @@ class Rows:
         named = {key: path for key in ("checkpoint", "guide") if (path := getattr(run, key))}
         if run.guide in self.settings.teachers:
             del named["guide"]
-        found: dict[str, Any] = {key: there(path, self.own) for key, path in named.items()}
+        found: dict[str, Any] = {key: located(path, self.own) for key, path in named.items()}
         if run.protocol:
             found["protocol"] = str(find("protocols", run.protocol, self.own, f"{self.sheet}: run '{run.run}'"))
         return dataclasses.replace(run, **found)

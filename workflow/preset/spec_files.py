@@ -17,9 +17,9 @@ from typing import Any
 
 from eval.measuring.protocol import OF_ALL_TRIALS, load_protocol
 from eval.results.sheet import read_extended
+from sida.config.recipe import EXCLUDED_FROM_DIGEST
 from sida.errors import UserError
 from sida.files.atomic import sha256_json, write_text
-from sida.training.config import EXCLUDED_FROM_DIGEST
 from workflow.preset import Preset
 
 

@@ -21,12 +21,12 @@ from eval.results.sheet import Needs, SheetRow
 from eval.tables.files import load_table_layout
 from eval.tables.hyperparameters import HyperLayout
 from sida.config.plugins import MONITOR, file_code_sha256
+from sida.config.recipe import EvaluationPoints, TeacherTraining
 from sida.config.samplers import read_sampler
 from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.methods.registry import find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
-from sida.training.config import EvaluationPoints, TeacherTraining
 from workflow.preset.paths import Paths, training_data
 from workflow.preset.rows import Rows, nfe
 

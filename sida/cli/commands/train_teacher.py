@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains the teacher and prints the path of the network."""
     if (status := in_processes(args)) is not None:
         return status
-    from sida.training.config import TeacherConfig
+    from sida.config.recipe import TeacherConfig
     from sida.training.process import limit_library_threads
 
     config, where = read_settings(args, TeacherConfig)

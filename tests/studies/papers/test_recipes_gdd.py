@@ -10,9 +10,10 @@ import pytest
 from eval.results.published import load_published
 from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
-from sida.config.method_options import GDDOptions, official_backbones
+from sida.config.backbones import official_backbones
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
+from sida.methods.gdd import GDDOptions
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from workflow.preset import Preset
 from workflow.preset.targets import Targets

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 from torch.nn.functional import softplus
 
-from sida.config.method_options import EDM_P_MEAN, EDM_P_STD, Divergence, DMD2Options, DMDOptions, FDistillOptions
+from sida.config.recipe import EDM_P_MEAN, EDM_P_STD, ResolvedConfig
 from sida.losses.terms import (
     SIGMA_MAX,
     SIGMA_MIN,
@@ -30,6 +31,9 @@ from sida.losses.terms import (
     uniform,
     unit_noise,
 )
+from sida.methods.dmd import DMDOptions
+from sida.methods.dmd2 import DMD2Options
+from sida.methods.f_distill import Divergence, FDistillOptions
 
 
 @dataclasses.dataclass(eq=False)
@@ -50,6 +54,11 @@ class DiffInstructLoss(ScoreLoss):
 
     P_mean: float = EDM_P_MEAN
     P_std: float = EDM_P_STD
+
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """See :meth:`~sida.losses.terms.ScoreLoss.of`."""
+        return super().of(recipe, **{"P_mean": recipe.P_mean, "P_std": recipe.P_std, **own})
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`; as in SiD, terms are sums over the elements of an image."""
@@ -94,6 +103,11 @@ class DMDLoss(ScoreLoss):
 
     options: DMDOptions = dataclasses.field(default_factory=DMDOptions)
 
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """See :meth:`~sida.losses.terms.ScoreLoss.of`."""
+        return super().of(recipe, **{"options": options, **own})
+
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`~sida.losses.terms.ScoreLoss.weights`."""
         return {"kl": 1 / pixels, "denoising": settings["lambda_fake_score"] / pixels}
@@ -112,11 +126,11 @@ class DMDLoss(ScoreLoss):
 
     def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
         """Term ``kl``, float32 ``(N', C, H, W)``."""
-        images, class_labels, draws = given.images, given.class_labels, given.draws
+        images, draws = given.images, given.draws
         sigma = self.generator_sigma(images, draws)
         with torch.no_grad():
             noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
-        direction = self.direction(true_score, fake_score, images, class_labels, noisy, sigma)
+        direction = self.direction(true_score, fake_score, given, noisy, sigma)
         mask = finite_mask(direction)
         return Terms({"kl": halved_square(*keep(mask, images, direction))}, dropped_count(mask))
 
@@ -126,28 +140,21 @@ class DMDLoss(ScoreLoss):
         return 0.0
 
     def direction(
-        self,
-        true_score: Net,
-        fake_score: Net,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        noisy: torch.Tensor,
-        sigma: torch.Tensor,
+        self, true_score: Net, fake_score: Net, given: MicroBatch, noisy: torch.Tensor, sigma: torch.Tensor
     ) -> torch.Tensor:
         """Direction g, float32 ``(N, C, H, W)``, without gradient.
 
         Args:
             true_score: The teacher φ.
             fake_score: ψ.
-            images: The generator's images ``(N, C, H, W)``.
-            class_labels: ``(N, label_dim)`` or None.
+            given: The generator's images.
             noisy: The images with noise, ``(N, C, H, W)``.
             sigma: Its levels, ``(N, 1, 1, 1)``.
         """
         with torch.no_grad():
-            true = true_score(noisy, sigma, class_labels)
-            fake = fake_score(noisy, sigma, class_labels)
-            return (fake - true) / ((images - true).abs().mean(dim=(1, 2, 3), keepdim=True) + self.error_eps)
+            true = true_score(noisy, sigma, given.class_labels)
+            fake = fake_score(noisy, sigma, given.class_labels)
+            return (fake - true) / ((given.images - true).abs().mean(dim=(1, 2, 3), keepdim=True) + self.error_eps)
 
 
 def halved_square(images: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
@@ -163,7 +170,7 @@ class DMD2Loss(DMDLoss):
         discriminator = mean [softplus(ℓ(x_σ)) + softplus(−ℓ(y_σ))]                    (with the fake score)
         r1            = mean (ℓ(y_σ) − ℓ(y + α n))²                                    (with the fake score, optional)
 
-    The other terms, ``kl`` and ``denoising``, are those of :class:`~sida.losses.matching.DMDLoss`; means are over an
+    The other terms, ``kl`` and ``denoising``, are those of :class:`DMDLoss`; means are over an
     image's heads.
 
     Attributes:
@@ -209,7 +216,7 @@ class DMD2Loss(DMDLoss):
         images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
-        direction = self.direction(true_score, fake_score, images, class_labels, noisy.detach(), sigma)
+        direction = self.direction(true_score, fake_score, given, noisy.detach(), sigma)
         logits = fake_score(*self._judged(images, draws, noisy, sigma), class_labels, return_flag="logits")
         direction = direction * self.image_weights(logits.detach(), sigma)
         mask = finite_mask(direction, logits)
@@ -249,8 +256,8 @@ class DMD2Loss(DMDLoss):
         error, weight, judged = keep(mask, error, self.weight(sigma), judged)
         terms = {"denoising": weight * error.square(), "discriminator": judged}
         if self.options.r1_weight:
-            beside = real_images + self.options.r1_alpha * unit_noise(draws, real_images, "r1_noise")
-            change = of_real - fake_score(beside, real_side[1], class_labels, return_flag="logits")
+            near = real_images + self.options.r1_alpha * unit_noise(draws, real_images, "r1_noise")
+            change = of_real - fake_score(near, real_side[1], class_labels, return_flag="logits")
             terms["r1"] = keep(mask, change.square().mean(1))[0]
         return Terms(terms, dropped_count(mask))
 

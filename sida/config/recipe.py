@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from sida.config.augmentation import AugmentConfig
 from sida.config.datasets import DatasetConfig
-from sida.config.families import WeightNorm
+from sida.config.families import WeightNorm, check_guidance
 from sida.config.plugins import MONITOR
 from sida.config.settings import (
     CheckedAs,
@@ -97,6 +97,15 @@ class RecipeEvaluation(EvaluationPoints):
     trials: Count = 1
 
 
+#: Official α of SiD, and of SiDA and SiD2A.
+SID_ALPHA, SIDA_ALPHA = 1.2, 1.0
+#: Official mean and standard deviation of ln σ in the fake score's loss, by network family.
+EDM_P_MEAN, EDM_P_STD = -1.2, 1.2
+EDM2_P_MEAN, EDM2_P_STD = -0.4, 1.0
+#: Weights over noise levels of the fake score's and discriminator's losses, see :func:`sida.losses.terms.score_weight`.
+Gamma = Literal["edm", "snr", "constant", "min-snr"]
+#: Images over which the cross-entropy of the logits is averaged before weighting: the batch (as in the paper) or each.
+Pool = Literal["batch", "sample"]
 _T = TypeVar("_T")
 if TYPE_CHECKING:
     #: Type of a setting that a file may leave null; a resolved recipe has its value.
@@ -116,7 +125,7 @@ Beta = Annotated[float, Range(least=0, below=1)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobSettings(Settings):
-    """What the workflow gives to every training.
+    """Settings that the workflow gives to every training.
 
     Attributes:
         name: Name for records and progress lines.
@@ -135,7 +144,7 @@ class JobSettings(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
-    """What people choose for teachers and students alike.
+    """Settings of teachers and students that people choose.
 
     Attributes:
         total_kimg: Length of the run, in thousands of images.
@@ -222,8 +231,8 @@ class TeacherTraining(TrainingSettings):
 
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: Positive = 1e-8
-    P_mean: Finite = -1.2
-    P_std: Positive = 1.2
+    P_mean: Finite = EDM_P_MEAN
+    P_std: Positive = EDM_P_STD
     ema_half_life_kimg: Positive = 500.0
     lr_rampup_kimg: NotNegative = 0.0
     lr_ref_batches: NotNegative = 0.0
@@ -270,8 +279,6 @@ SCORE_SETTINGS = frozenset({
     "weight_norm",
 })  # fmt: skip
 ADVERSARIAL_SETTINGS = frozenset({"adversarial_kimg", "adversarial_pool", "lambda_adv", "lambda_d", "real_source"})
-#: Settings that are fields of losses (:meth:`sida.methods.build.Parts.make`).
-LOSS_SETTINGS = frozenset({"P_mean", "P_std", "alpha", "gamma", "sigma_data", "t_max"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -342,8 +349,8 @@ class Recipe(TrainingSettings):
     ema_half_life_kimg: Official[Positive] = UNRESOLVED
     grad_clip_value: Official[NotNegative] = UNRESOLVED
     dropout: Fraction | None = None
-    gamma: Literal["edm", "snr", "constant", "min-snr"] = "edm"
-    adversarial_pool: Literal["batch", "sample"] = "batch"
+    gamma: Gamma = "edm"
+    adversarial_pool: Pool = "batch"
     real_source: str = "data"
     weight_norm: WeightNorm | None = None
     fake_score_weight_norm: WeightNorm | None = None
@@ -387,12 +394,7 @@ class StudentConfig(Recipe, RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.guidance != 1 and self.guide is None:
-            raise SettingError(
-                "guidance", f"{self.guidance:g} needs a guiding network", "give its file as guide, or set 1"
-            )
-        if self.guidance == 1 and self.guide is not None:
-            raise SettingError("guide", "guides nothing with a guidance of 1", "set guidance, or remove the guide")
+        check_guidance(self.guidance, self.guide)
         if self.kernels == "fused" and not self.device.startswith("cuda"):
             raise SettingError("kernels", "'fused' needs device 'cuda'", "set kernels to torch")
         if self.recompute and self.kernels != "fused":

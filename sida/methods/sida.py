@@ -1,4 +1,7 @@
-"""Discriminators that SiDA can have in place of the fake score's encoder: controls of joint training."""
+"""SiD, SiDA and SiD2A, and discriminators that SiDA can have in place of the fake score's encoder.
+
+The other discriminators are controls of joint training.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,46 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from sida.config.recipe import EDM2_P_MEAN, EDM2_P_STD, EDM_P_MEAN, EDM_P_STD, SID_ALPHA, SIDA_ALPHA
 from sida.config.settings import Settings
 from sida.errors import UserError
-from sida.methods.method import Passes
+from sida.methods.method import Method, Passes
 
 if TYPE_CHECKING:
     import torch
 
+    from sida.losses import ScoreLoss
     from sida.methods.build import Parts
 
+# Source of the default settings: mingyuanzhou/SiD, branches main and sida: training scripts and their options.
+
+_EDM: dict[str, Any] = {
+    "init_sigma": 2.5, "P_mean": EDM_P_MEAN, "P_std": EDM_P_STD, "lambda_d": 1.0, "ema_half_life_kimg": 500.0,
+    "weight_norm": None, "fake_score_weight_norm": None, "logvar": False,
+}  # fmt: skip
+_EDM2: dict[str, Any] = {
+    "init_sigma": 2.5, "P_mean": EDM2_P_MEAN, "P_std": EDM2_P_STD, "lambda_d": 100.0, "ema_half_life_kimg": 2000.0,
+    "alpha": SIDA_ALPHA, "grad_clip_value": 0.0,
+}  # fmt: skip
+_SID_EDM2 = {
+    **_EDM2, "warmup_kimg": 0.0, "weight_norm": "in_forward", "fake_score_weight_norm": "in_forward", "logvar": True,
+}  # fmt: skip
+_SIDA_EDM2 = {
+    **_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off", "logvar": True,
+}  # fmt: skip
+
+#: Defaults of SiD by the name of a family (:mod:`sida.config.families`).
+SID_DEFAULTS = {
+    "edm": {**_EDM, "alpha": SID_ALPHA, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
+    "edm2": _SID_EDM2,
+    "edm2-s": _SID_EDM2,
+}
+#: Defaults of SiDA and SiD2A.
+SIDA_DEFAULTS = {
+    "edm": {**_EDM, "alpha": SIDA_ALPHA, "grad_clip_value": 1.0, "warmup_kimg": 100.0},
+    "edm2": _SIDA_EDM2,
+    "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
+}
 JOINT = Passes(fake_score_encoder=3)
 #: Two images through an encoder, forward or in a whole step, and the generator's image through it and back.
 _PASSES = {
@@ -47,6 +81,15 @@ class SiDAOptions(Settings):
         return _PASSES[self.discriminator]
 
 
+def make_sid_loss(parts: Parts) -> ScoreLoss:
+    """Returns the loss of SiD, or of SiDA for a method with real images, for the family of the networks."""
+    from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
+
+    if parts.family.variance_head:
+        return parts.make(EDM2SiDALoss, adversarial=parts.method.real_images)
+    return parts.make(SiDALoss if parts.method.real_images else SiDLoss)
+
+
 def make_fake_score(parts: Parts) -> torch.nn.Module:
     """Returns the fake score of a configuration, with the discriminator that its options name.
 
@@ -73,3 +116,29 @@ def make_fake_score(parts: Parts) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(parts.config.seed, "discriminator"))
         return FakeScoreAndDiscriminator(score, FrozenEncoderWithHead(parts.teacher))
+
+
+SID = Method(
+    name="sid",
+    title="SiD",
+    about="score identity distillation; no real images",
+    start="either",
+    real_images=False,
+    loss=make_sid_loss,
+    defaults=SID_DEFAULTS,
+)
+SIDA = Method(
+    name="sida",
+    title="SiDA",
+    about="with the adversarial term; starts from the teacher",
+    real_images=True,
+    start="teacher",
+    loss=make_sid_loss,
+    fake_score=make_fake_score,
+    options=SiDAOptions,
+    passes=JOINT,
+    defaults=SIDA_DEFAULTS,
+)
+SID2A = dataclasses.replace(
+    SIDA, name="sid2a", title="SiD2A", about="the same from a distilled generator (--init)", start="generator"
+)

@@ -1,0 +1,44 @@
+"""What tests of trainings share: a toy teacher, a refused run, and a run that is interrupted and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sida.cli.main import main
+from sida.methods import distill
+from sida.training import train_teacher
+from tests.training.toy import TEACHER, as_json, interrupt_after, results
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    """Network file of a toy teacher."""
+    return str(train_teacher(TEACHER, tmp_path_factory.mktemp("teacher")))
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """``refused(spec)``: the one line by which ``sida distill`` refuses a spec."""
+
+    def error(spec) -> str:
+        assert main(["distill", "--spec", as_json(spec), "--out", str(tmp_path / "refused")]) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    return error
+
+
+@pytest.fixture
+def resumes(tmp_path, monkeypatch):
+    """``resumes(spec, nimg)``: checks that an interruption changes nothing; returns the uninterrupted run's folder."""
+
+    def check(spec, nimg: int) -> Path:
+        distill(spec, tmp_path / "straight")
+        interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, nimg)
+        distill(spec, tmp_path / "resumed")
+        assert results(tmp_path / "resumed") == results(tmp_path / "straight")
+        return tmp_path / "straight"
+
+    return check
