@@ -1,11 +1,7 @@
-"""Access to assets: downloads a file if it is missing, and checks the file in the cache.
-
-Parallel downloads, which one interrupt ends.
-"""
+"""Access to assets: downloads missing files, several at a time, and checks the files in the cache."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 import queue
@@ -222,11 +218,8 @@ def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
     if expected and found != expected:
         source = "registered" if asset.sha256 else "one in assets.lock,"
         remedy = "" if asset.sha256 else f" (where the recorded one was wrong: sida assets forget {asset.id})"
-        raise UserError(
-            target,
-            f"its sha256 {found[:12]}… is not the {source} {expected[:12]}…",
-            f"delete it and fetch it again{remedy}",
-        )
+        fault = f"its sha256 {found[:12]}… is not the {source} {expected[:12]}…"
+        raise UserError(target, fault, f"delete it and fetch it again{remedy}")
     if not expected and (other := wrong_content(target, asset.target)):
         raise UserError(target, f"is {other}, not the file", "delete it, and fetch the file or put it there")
     if record:
@@ -253,9 +246,8 @@ def by_hand(asset: Asset, target: Path) -> UserError:
     why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"
     origin = asset.urls[0] if asset.urls else asset.source
     note = f" [{asset.note}]" if asset.note and not asset.urls else ""
-    return UserError(
-        f"asset '{asset.id}'", f"is missing and {why}", f"get it from {origin}{size} and put it at {target}{note}"
-    )
+    remedy = f"get it from {origin}{size} and put it at {target}{note}"
+    return UserError(f"asset '{asset.id}'", f"is missing and {why}", remedy)
 
 
 def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None = None) -> None:
@@ -306,16 +298,14 @@ def fetch_many(
     for asset_id in asset_ids:
         find_asset(assets, asset_id)
     transfer = dataclasses.replace(transfer or Transfer(), stop=threading.Event())
-    waiting = collections.deque(dict.fromkeys(asset_ids))
+    waiting = list(dict.fromkeys(asset_ids))
+    left = iter(waiting)  # shared by the threads
     ended: queue.SimpleQueue[tuple[str, Path | BaseException]] = queue.SimpleQueue()
 
     def work() -> None:
-        while waiting and not transfer.stop.is_set():
+        for asset_id in left:
             try:
-                asset_id = waiting.popleft()
-            except IndexError:
-                return
-            try:
+                transfer.pause(0)
                 path = fetch(asset_id, registry=assets, cache=cache, transfer=transfer, slots=parallel)
                 ended.put((asset_id, path))
             except BaseException as error:

@@ -1,7 +1,4 @@
-"""HTTP for downloads: redirects keep https, credentials go to their own host only, and each answer ends.
-
-Check before a run downloads: without a network one line names all missing files, before attempts cost minutes.
-"""
+"""HTTP for downloads: redirects keep https, credentials go to their own host only, and each answer ends."""
 
 from __future__ import annotations
 
@@ -200,11 +197,8 @@ def check_reachable(
         return
     why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
     ids = " ".join(asset.id for asset in missing)
-    raise UserError(
-        f"missing in {folder}",
-        f"{ids} ({why})",
-        f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here",
-    )
+    remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
+    raise UserError(f"missing in {folder}", f"{ids} ({why})", remedy)
 
 
 def _accepts(host: str, port: int) -> bool:

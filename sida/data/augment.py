@@ -4,13 +4,9 @@ Each transformation happens with probability ``p`` times its multiplier; its par
 zero if it does not happen. The order of transformations, draws and labels is the official one
 (NVlabs/edm:training/augment.py; facts 26 of tests/golden/README.md), so recorded draws give recorded images.
 
-Colour changes of the augmentation, as one affine map of (R, G, B) per image.
-
-Source of random tensors: a generator, or recorded draws.
-
-Affine warps with wavelet-filtered resampling: small matrix products before and after one grid sample.
-
-Upsampling ×2 (with mirrored borders) and downsampling ×2 are linear and separable, so each is a matrix per axis:
+Colour changes are one affine map of (R, G, B) per image. Affine warps resample with a wavelet filter: small matrix
+products before and after one grid sample. Upsampling ×2 (with mirrored borders) and downsampling ×2 are linear and
+separable, so each is a matrix per axis:
 
     out = D_y · sample(U_y · image · U_xᵀ, affine grid) · D_xᵀ
 
@@ -24,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,30 +52,25 @@ class DrawSource:
 
     def rand(self, *shape: int) -> torch.Tensor:
         """Uniform in [0, 1), float32."""
-        if self._recorded is not None:
-            return self._next(shape)
-        return torch.rand(shape, generator=self._generator, device=self._device)
+        return self._draw(torch.rand, shape)
 
     def randn(self, *shape: int) -> torch.Tensor:
         """Unit normal, float32."""
-        if self._recorded is not None:
-            return self._next(shape)
-        return torch.randn(shape, generator=self._generator, device=self._device)
+        return self._draw(torch.randn, shape)
 
     def randint(self, high: int, *shape: int) -> torch.Tensor:
         """Integers in ``[0, high)``, int64."""
-        if self._recorded is not None:
-            return self._next(shape)
-        return torch.randint(high, shape, generator=self._generator, device=self._device)
+        return self._draw(functools.partial(torch.randint, high), shape)
 
-    def _next(self, shape: Sequence[int]) -> torch.Tensor:
-        assert self._recorded is not None
+    def _draw(self, draw: Callable[..., torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
+        if self._recorded is None:
+            return draw(shape, generator=self._generator, device=self._device)
         value = next(self._recorded, None)
         if value is None:
-            raise ValueError(f"the recorded draws have run out; a draw of shape {tuple(shape)} was asked for")
+            raise ValueError(f"the recorded draws have run out; a draw of shape {shape} was asked for")
         value = torch.as_tensor(value)
-        if tuple(value.shape) != tuple(shape):
-            raise ValueError(f"recorded draw has shape {tuple(value.shape)}, expected {tuple(shape)}")
+        if tuple(value.shape) != shape:
+            raise ValueError(f"recorded draw has shape {tuple(value.shape)}, expected {shape}")
         return value
 
 
@@ -156,19 +147,10 @@ def _turn_about_luma(angle: torch.Tensor) -> torch.Tensor:
 
 #: Low-pass coefficients of the symlet "sym6" (I. Daubechies, Ten Lectures on Wavelets, table 6.3); sum √2.
 SYM6 = (
-    0.015404109327027373,
-    0.0034907120842174702,
-    -0.11799011114819057,
-    -0.048311742585633,
-    0.4910559419267466,
-    0.787641141030194,
-    0.3379294217276218,
-    -0.07263752278646252,
-    -0.021060292512300564,
-    0.04472490177066578,
-    0.0017677118642428036,
-    -0.007800708325034148,
-)
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
+    0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
+    0.0017677118642428036, -0.007800708325034148,
+)  # fmt: skip
 _TAPS = len(SYM6)
 _REACH = _TAPS // 4  # original pixels beyond a border that either filter uses
 
@@ -266,16 +248,9 @@ def _downsampling(size: int) -> torch.Tensor:
 
 
 _LABELS = {
-    "xflip": 1,
-    "yflip": 1,
-    "rotate_int": 2,
-    "translate_int": 2,
-    "scale": 1,
-    "rotate_frac": 2,
-    "aniso": 2,
-    "translate_frac": 2,
-    **COLOUR_LABELS,
-}
+    "xflip": 1, "yflip": 1, "rotate_int": 2, "translate_int": 2, "scale": 1, "rotate_frac": 2, "aniso": 2,
+    "translate_frac": 2, **COLOUR_LABELS,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -59,11 +59,8 @@ class Dataset(abc.ABC):
         count, self.num_channels, self.resolution, _ = raw_shape
         if labels is not None and len(labels) != count:
             raise ValueError(f"{len(labels)} labels for {count} images")
-        self._labels = labels
-        self.raw_count = count
-        if labels is None:
-            self.label_dim = 0
-        else:
+        self._labels, self.raw_count, self.label_dim = labels, count, 0
+        if labels is not None:
             self.label_dim = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
         self.raw_indices = np.arange(count, dtype=np.int64)
         if max_size is not None and max_size < count:
@@ -114,9 +111,8 @@ class Dataset(abc.ABC):
             UserError: The data set has no integer labels.
         """
         if self._labels is None or self._labels.ndim != 1:
-            raise UserError(
-                "", f"data set {self.name} has no class labels", "use one with integer labels in dataset.json"
-            )
+            remedy = "use one with integer labels in dataset.json"
+            raise UserError("", f"data set {self.name} has no class labels", remedy)
         return torch.from_numpy(self._labels[self.raw_indices])
 
     @property
@@ -145,13 +141,8 @@ class Dataset(abc.ABC):
 
     def describe(self) -> dict[str, Any]:
         """Facts for records: name, size, shape, classes."""
-        return {
-            "name": self.name,
-            "images": len(self),
-            "channels": self.num_channels,
-            "resolution": self.resolution,
-            "label_dim": self.label_dim,
-        }
+        sizes = {"channels": self.num_channels, "resolution": self.resolution, "label_dim": self.label_dim}
+        return {"name": self.name, "images": len(self), **sizes}
 
 
 def read_batches(
@@ -176,7 +167,7 @@ def read_batches(
         return
     loader: torch.utils.data.DataLoader[tuple[torch.Tensor, torch.Tensor] | UserError] = torch.utils.data.DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_sampler=_Lists(indices),
+        batch_sampler=(batch.tolist() for batch in indices),
         num_workers=workers,
         prefetch_factor=ahead,
         pin_memory=pin_memory,
@@ -186,16 +177,6 @@ def read_batches(
         if isinstance(pair, UserError):
             raise pair
         yield pair
-
-
-class _Lists(torch.utils.data.Sampler[list[int]]):
-    """Batches of indices as lists, as the data loader requires."""
-
-    def __init__(self, indices: Iterable[np.ndarray]) -> None:
-        self._indices = indices
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (batch.tolist() for batch in self._indices)
 
 
 def _unchanged(pair: Any) -> Any:

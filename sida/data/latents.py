@@ -119,15 +119,12 @@ class LatentDecoder:
     @torch.no_grad()
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
         """uint8 ``(N, 3, H, W)`` from network output ``(N, C, h, w)``."""
-        raw = self.scaling.to_raw(latents)
-        parts = [self._decode(part) for part in raw.split(self.batch_size)]
-        return torch.cat(parts)
+        return torch.cat([self._decode(part) for part in self.scaling.to_raw(latents).split(self.batch_size)])
 
     def _decode(self, raw: torch.Tensor) -> torch.Tensor:
         result = self.vae.decode(raw)
         pixels = result["sample"] if isinstance(result, dict) else getattr(result, "sample", result)
-        quantised: torch.Tensor = pixels.clamp(0, 1).mul(255).to(torch.uint8)
-        return quantised
+        return pixels.clamp(0, 1).mul(255).to(torch.uint8)
 
 
 class LatentEncoder:
@@ -161,9 +158,8 @@ def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offlin
     try:
         from diffusers import AutoencoderKL
     except ImportError:
-        raise UserError(
-            "latent diffusion", "the package diffusers is not installed", how_to_install("diffusers>=0.27")
-        ) from None
+        fault, remedy = "the package diffusers is not installed", how_to_install("diffusers>=0.27")
+        raise UserError("latent diffusion", fault, remedy) from None
     try:
         vae = AutoencoderKL.from_pretrained(path, local_files_only=offline, use_safetensors=True)
     except (OSError, ValueError) as error:

@@ -1,7 +1,4 @@
-"""Opening of data sets from their specs.
-
-Check of a whole data set: facts about its images and classes, and damaged images.
-"""
+"""Opening of data sets from their specs, and check of a whole data set: its images, its classes, damaged images."""
 
 from __future__ import annotations
 
@@ -37,19 +34,13 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
     """
     config = spec if isinstance(spec, DatasetConfig) else from_mapping(DatasetConfig, spec, where)
     opens = DATASET_KINDS.find(config.kind, f"{where}.kind")
-    views = {
-        "name": config.name,
-        "use_labels": config.labels and config.label_dim != 0,
-        "max_size": config.max_size,
-        "random_seed": config.random_seed,
-        "xflip": config.xflip,
-    }
+    views = {name: getattr(config, name) for name in ("name", "max_size", "random_seed", "xflip")}
+    views["use_labels"] = config.labels and config.label_dim != 0
     try:
         inspect.signature(opens).bind(config, **views)
     except TypeError as error:
-        raise UserError(
-            f"{where}.kind", f"'{config.kind}' cannot be called as function(config, **views): {error}"
-        ) from None
+        fault = f"'{config.kind}' cannot be called as function(config, **views): {error}"
+        raise UserError(f"{where}.kind", fault) from None
     try:
         dataset = opens(config, **views)
     except SettingError as error:
@@ -74,23 +65,16 @@ def open_stored(config: DatasetConfig, **views: Any) -> Dataset:
 
 def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:
     """Checks counts and sizes against the spec, and the digest if the spec has one."""
-    found = {
-        "num_images": dataset.raw_count,
-        "resolution": dataset.resolution,
-        "channels": dataset.num_channels,
-        "label_dim": dataset.label_dim,
-    }
+    found = {"num_images": dataset.raw_count, "resolution": dataset.resolution, "channels": dataset.num_channels}
+    found["label_dim"] = dataset.label_dim
     place = config.path or config.name
     for key, actual in found.items():
         expected = getattr(config, key)
         if expected is not None and expected != actual:
             raise UserError(f"{where}.{key}", f"{place} has {actual}, the spec says {expected}", "correct one of them")
     if config.sha256 is not None and config.sha256 != dataset.sha256:
-        raise UserError(
-            f"{where}.sha256",
-            f"{place} has {dataset.sha256}, the spec says {config.sha256}",
-            "fetch or prepare the file again, or correct the spec",
-        )
+        fault = f"{place} has {dataset.sha256}, the spec says {config.sha256}"
+        raise UserError(f"{where}.sha256", fault, "fetch or prepare the file again, or correct the spec")
 
 
 def check_dataset(dataset: Dataset, workers: int | None = None, most_faults: int = 20) -> dict[str, Any]:

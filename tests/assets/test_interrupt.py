@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -22,10 +21,8 @@ from sida.assets.fetch import describe_asset
 from sida.assets.registry import ASSET_COLUMNS
 from sida.config.resources import ROOT
 from sida.errors import UserError
+from tests.assets.fault_server import BODY, SHA
 from tests.signals import heed_interrupts
-
-BODY = bytes(range(256)) * 1200
-SHA = hashlib.sha256(BODY).hexdigest()
 
 
 @pytest.mark.parametrize("fault", [("stall", 1000, 15), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])

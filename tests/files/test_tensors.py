@@ -78,10 +78,10 @@ def test_foreign_files_are_explained_in_the_readers_words(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(TensorFileError) as own:
         read_tensors(path)
-    assert str(own.value).startswith(f"{path}: {own.value.reason}; ")
+    assert str(own.value).startswith(f"{path}: {own.value.fault}; ")
     with pytest.raises(UserError) as caught, explained(path, "no shard", "measure it again"):
         read_tensors(path)
-    assert str(caught.value) == f"{path}: no shard ({own.value.reason}); measure it again"
+    assert str(caught.value) == f"{path}: no shard ({own.value.fault}); measure it again"
 
 
 def test_cut_files_missing_files_and_strange_records(tmp_path):
