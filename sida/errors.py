@@ -44,7 +44,6 @@ def located(place: object) -> Iterator[None]:
     except UserError as error:
         if not error.place or error.place.startswith(":"):
             error.place = f"{place}{error.place}"
-            error.args = (error.place, *error.args[1:])
         raise
 
 

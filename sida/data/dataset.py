@@ -1,7 +1,4 @@
-"""Base class of data sets.
-
-Reading of batches, with prefetch in worker processes and without changing their order.
-"""
+"""Base class of data sets, and reading of batches in order, with prefetch in worker processes."""
 
 from __future__ import annotations
 
@@ -146,34 +143,24 @@ class Dataset(abc.ABC):
 
 
 def read_batches(
-    dataset: Dataset, indices: Iterable[np.ndarray], workers: int = 0, ahead: int = 2, pin_memory: bool = False
+    dataset: Dataset, indices: Iterable[np.ndarray], workers: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields ``(images, labels)`` of :class:`Dataset` for each batch of indices, in order.
 
     Args:
         dataset: The data set; must be picklable for spawned processes (all data sets of this package are).
-        indices: Batches of indices; may be endless, since only ``workers * ahead`` batches are read in advance.
+        indices: Batches of indices; may be endless, since each worker reads two batches in advance.
         workers: Reading processes; 0 reads in this process.
-        ahead: Batches that each worker prepares in advance.
-        pin_memory: Whether to put batches into page-locked memory, for asynchronous copies to a GPU.
 
     Raises:
         UserError: The data set raises it, e.g. for a damaged image, in this process or in a worker.
     """
     if workers == 0:
-        for batch in indices:
-            pair = (dataset.images(batch), dataset.labels(batch))
-            yield (pair[0].pin_memory(), pair[1].pin_memory()) if pin_memory else pair
+        yield from ((dataset.images(batch), dataset.labels(batch)) for batch in indices)
         return
-    loader: torch.utils.data.DataLoader[tuple[torch.Tensor, torch.Tensor] | UserError] = torch.utils.data.DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=(batch.tolist() for batch in indices),
-        num_workers=workers,
-        prefetch_factor=ahead,
-        pin_memory=pin_memory,
-        collate_fn=_unchanged,
-    )
-    for pair in loader:
+    options: Any = {"batch_sampler": (batch.tolist() for batch in indices), "collate_fn": _unchanged}
+    pairs: Any = torch.utils.data.DataLoader(dataset, num_workers=workers, **options)  # type: ignore[arg-type]
+    for pair in pairs:
         if isinstance(pair, UserError):
             raise pair
         yield pair

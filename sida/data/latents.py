@@ -144,13 +144,12 @@ class LatentEncoder:
         return torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
 
 
-def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offline: bool = True) -> Any:
-    """Loads diffusers' ``AutoencoderKL`` in evaluation mode.
+def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu") -> Any:
+    """Loads diffusers' ``AutoencoderKL`` in evaluation mode, from local files only.
 
     Args:
         path: Folder with ``config.json`` and weights, or a name on the Hugging Face hub.
         device: Device of the autoencoder.
-        offline: Whether to use local files only.
 
     Raises:
         UserError: The optional package is not installed, or the model does not exist.
@@ -161,7 +160,7 @@ def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offlin
         fault, remedy = "the package diffusers is not installed", how_to_install("diffusers>=0.27")
         raise UserError("latent diffusion", fault, remedy) from None
     try:
-        vae = AutoencoderKL.from_pretrained(path, local_files_only=offline, use_safetensors=True)
+        vae = AutoencoderKL.from_pretrained(path, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(path, f"cannot load the VAE ({reason})", "fetch it with 'sida assets fetch'") from None

@@ -77,13 +77,16 @@ def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:
         raise UserError(f"{where}.sha256", fault, "fetch or prepare the file again, or correct the spec")
 
 
-def check_dataset(dataset: Dataset, workers: int | None = None, most_faults: int = 20) -> dict[str, Any]:
+#: Damaged images after which a check stops.
+_MOST_FAULTS = 20
+
+
+def check_dataset(dataset: Dataset, workers: int | None = None) -> dict[str, Any]:
     """Decodes every image.
 
     Args:
         dataset: Data set opened without ``max_size`` and ``xflip``.
         workers: Threads; None: one per processor.
-        most_faults: Number of damaged images after which reading stops.
 
     Returns:
         ``images``, ``resolution``, ``channels``, ``label_dim``, ``mean`` and ``std`` per channel (of 0..255),
@@ -108,7 +111,7 @@ def check_dataset(dataset: Dataset, workers: int | None = None, most_faults: int
                 else:
                     count, total, squares = count + 1, total + result[0], squares + result[1]
             progress.update(min(start + 1024, len(dataset)))
-            if len(faults) >= most_faults:
+            if len(faults) >= _MOST_FAULTS:
                 break
     mean = total / max(count, 1)
     return {
@@ -117,7 +120,7 @@ def check_dataset(dataset: Dataset, workers: int | None = None, most_faults: int
         "std": np.round(np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0)), 4).tolist(),
         "classes": class_counts(dataset),
         "sha256": dataset.sha256,
-        "faults": faults[:most_faults],
+        "faults": faults[:_MOST_FAULTS],
     }
 
 

@@ -90,14 +90,13 @@ class EDMOrder:
     Args:
         dataset_size: Number of items, at least 1.
         seed: Seed of the order.
-        window_size: Reach of the swaps, share of the data set.
 
     Source: NVlabs/edm:torch_utils/misc.py (``InfiniteSampler``), fact 28 of tests/golden/README.md.
     """
 
-    def __init__(self, dataset_size: int, seed: int, window_size: float = 0.5) -> None:
+    def __init__(self, dataset_size: int, seed: int) -> None:
         self.dataset_size, self.seed = dataset_size, seed
-        self._window = int(np.rint(dataset_size * window_size))
+        self._window = int(np.rint(dataset_size * 0.5))
         self._restart()
 
     def _restart(self) -> None:

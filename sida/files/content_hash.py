@@ -38,6 +38,7 @@ class DamagedError(UserError):
 
     def __init__(self, where: object, remedy: str = REMAKE, reason: str = _REASON) -> None:
         super().__init__(where, f"damaged: {reason}", remedy)
+        self.args = (where, remedy, reason)  # with which a copy from another process is made
 
 
 def content_hash(record: Mapping[str, Any], place: str = "") -> str:

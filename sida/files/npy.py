@@ -60,9 +60,10 @@ def read_npy_header(stream: IO[bytes]) -> NpyHeader:
         ValueError: Not an npy file, or an array of anything but numbers.
     """
     try:
-        newer = npy_format.read_magic(stream) != (1, 0)
-        read = npy_format.read_array_header_2_0 if newer else npy_format.read_array_header_1_0
-        shape, fortran, dtype = read(stream, max_header_size=_MOST_HEADER)
+        # Arrays of numbers need no later version, whose headers may claim gigabytes: NumPy would allocate them.
+        if npy_format.read_magic(stream) != (1, 0):
+            raise ValueError("not of version 1.0")
+        shape, fortran, dtype = npy_format.read_array_header_1_0(stream, max_header_size=_MOST_HEADER)
     except (ValueError, *_HEADER_FAULTS) as error:
         raise ValueError(f"no npy file, or a damaged one ({str(error).partition(chr(10))[0][:100]})") from None
     if dtype.kind not in "biuf":

@@ -55,6 +55,7 @@ class TensorFileError(UserError):
 
     def __init__(self, reason: str, remedy: str = _AGAIN) -> None:
         super().__init__("", reason, remedy)
+        self.args = (reason, remedy)  # with which a copy from another process is made
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,7 @@ class RefusedError(UserError):
 
     def __init__(self, reason: str, remedy: str = "no published checkpoint needs it") -> None:
         super().__init__("", f"refused: {reason}", remedy)
+        self.args = (reason, remedy)  # with which a copy from another process is made
 
 
 @dataclasses.dataclass(eq=False)

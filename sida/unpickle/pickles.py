@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
+from sida.unpickle import records
 from sida.unpickle.inert import (
     MAX_NESTING,
     Allowed,
@@ -28,19 +29,7 @@ from sida.unpickle.inert import (
     refusals,
 )
 from sida.unpickle.pickle_machine import PickleMachine
-from sida.unpickle.records import (
-    AttributeDict,
-    BoundMethod,
-    Dtype,
-    Named,
-    NumpyArray,
-    Opaque,
-    PersistentObject,
-    PlainObject,
-    Storage,
-    Tensor,
-    Window,
-)
+from sida.unpickle.records import NumpyArray, Tensor, Window
 from sida.unpickle.torch_stream import LEGACY_MAGIC, is_zip, read_torch_stream
 
 STORAGES = {
@@ -116,10 +105,10 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): _parameter,
         ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-        ("torch.utils.hooks", "RemovableHandle"): lambda: Opaque("torch.utils.hooks.RemovableHandle"),
+        ("torch.utils.hooks", "RemovableHandle"): lambda: records.Opaque("torch.utils.hooks.RemovableHandle"),
         ("torch", "Size"): _size,
         ("torch", "device"): _device,
-        ("torch.serialization", "_get_layout"): lambda name: Named(expect_type(name, str)),
+        ("torch.serialization", "_get_layout"): lambda name: records.Named(expect_type(name, str)),
         ("_codecs", "encode"): _encode,
     }
     for core in ("numpy.core", "numpy._core"):
@@ -127,7 +116,7 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
         makers[f"{core}.multiarray", "scalar"] = _scalar
         makers[f"{core}.numeric", "_frombuffer"] = _array_from_buffer
     makers["numpy", "ndarray"] = _not_called
-    makers["numpy", "dtype"] = lambda code, *_: Dtype(code)
+    makers["numpy", "dtype"] = lambda code, *_: records.Dtype(code)
     for builtins in ("builtins", "__builtin__"):
         makers[builtins, "getattr"] = _bound_method
         makers[builtins, "set"] = _set
@@ -144,15 +133,15 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
             entries[f"torch.nn.modules.{folder}", name] = Allowed(full, _plain_object(full))
     for name, dtype in STORAGES.items():
         for module in ("torch", "torch.cuda", "torch.storage"):
-            entries[module, name] = Storage(dtype, 0)
+            entries[module, name] = records.Storage(dtype, 0)
     for module, names in (("torch", _TORCH_CONSTANTS), ("numpy", _NUMPY_CONSTANTS)):
-        entries.update({(module, name): Named(f"{module}.{name}") for name in names.split()})
-    entries["torch.nn.parameter", "Parameter"] = Named("torch.nn.parameter.Parameter")
+        entries.update({(module, name): records.Named(f"{module}.{name}") for name in names.split()})
+    entries["torch.nn.parameter", "Parameter"] = records.Named("torch.nn.parameter.Parameter")
     return entries
 
 
-def _plain_object(name: str) -> Callable[[], PlainObject]:
-    return lambda: PlainObject(name)
+def _plain_object(name: str) -> Callable[[], records.PlainObject]:
+    return lambda: records.PlainObject(name)
 
 
 def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
@@ -162,12 +151,12 @@ def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
     return result
 
 
-def _settings(items: Any = ()) -> AttributeDict:
+def _settings(items: Any = ()) -> records.AttributeDict:
     pairs = items.items() if isinstance(items, dict) else items
-    return AttributeDict((checked_key(key), value) for key, value in pairs)
+    return records.AttributeDict((checked_key(key), value) for key, value in pairs)
 
 
-def _persistent_object(meta: Any) -> PersistentObject:
+def _persistent_object(meta: Any) -> records.PersistentObject:
     """Keeps the record of an object with embedded source; the source stays text."""
     if not isinstance(meta, dict) or meta.get("type") != "class":
         raise RefusedError("a persistent object that is not a class instance")
@@ -175,7 +164,7 @@ def _persistent_object(meta: Any) -> PersistentObject:
     if not isinstance(state, dict) or not isinstance(version, int):
         raise TypeError("a persistent object without state or version")
     name, source = (expect_type(meta.get(key), str) for key in ("class_name", "module_src"))
-    return PersistentObject(name, state, source, version)
+    return records.PersistentObject(name, state, source, version)
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
@@ -192,8 +181,8 @@ def _size(numbers: Any) -> tuple[int, ...]:
     return numbers
 
 
-def _device(*parts: Any) -> Named:
-    return Named(":".join(printable(str(part)) for part in parts[:2] if isinstance(part, (str, int))))
+def _device(*parts: Any) -> records.Named:
+    return records.Named(":".join(printable(str(part)) for part in parts[:2] if isinstance(part, (str, int))))
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
@@ -228,12 +217,12 @@ def _bytes(data: Any = b"") -> Any:
     return expect_type(data, (bytes, Window))
 
 
-def _bound_method(target: Any, name: Any, *default: Any) -> BoundMethod:
+def _bound_method(target: Any, name: Any, *default: Any) -> records.BoundMethod:
     """Reference to a method, with which genuine files name a module's hook; other attributes are refused."""
-    if default or not isinstance(target, (PersistentObject, PlainObject)) or not isinstance(name, str):
-        whose = target.name if isinstance(target, (Allowed, Named)) else type(target).__name__
+    if default or not isinstance(target, (records.PersistentObject, records.PlainObject)) or not isinstance(name, str):
+        whose = target.name if isinstance(target, (Allowed, records.Named)) else type(target).__name__
         raise RefusedError(f"it asks builtins.getattr for {_shown(name)} of '{printable(whose, 40)}'")
-    return BoundMethod(target, name)
+    return records.BoundMethod(target, name)
 
 
 def _not_called(*_: Any) -> Any:

@@ -8,10 +8,11 @@ import hashlib
 import http.server
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sida.assets import Asset, Transfer, fetch
+from sida.assets.registry import ASSET_COLUMNS
 
 BODY = bytes(range(256)) * 1200
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -25,6 +26,13 @@ def one(url: str, target: str = "some/net.pkl", **options) -> dict[str, Asset]:
 
 def get(registry: dict[str, Asset], cache: Path, transfer: Transfer = HASTY) -> Path:
     return fetch("net", registry=registry, cache=cache, transfer=transfer)
+
+
+def write_registry(path: Path, *rows: dict[str, str], columns: Sequence[str] = ASSET_COLUMNS) -> Path:
+    """A registry of downloads as a file."""
+    lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines))
+    return path
 
 
 def left_part(cache: Path, content: bytes, note: str | None = None) -> None:

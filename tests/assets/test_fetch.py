@@ -32,7 +32,7 @@ def test_a_file_is_fetched_once_and_recorded(site, tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["net.pkl"]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(BODY) - 1), max_size=4), known=st.booleans(), ranges=st.booleans())
 def test_broken_connections_end_in_the_whole_file(site, tmp_path_factory, cuts, known, ranges):
     site.requests.clear()

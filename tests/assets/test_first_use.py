@@ -16,11 +16,10 @@ import pytest
 from sida.assets import Transfer, fetch, verify_asset
 from sida.assets.cache import LOCK_FILE
 from sida.assets.download import PartialDownload
-from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one
+from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one, write_registry
 
 
 def records(cache: Path) -> dict:
@@ -193,9 +192,8 @@ def test_first_use_says_what_it_recorded(site, tmp_path, capsys):
 @pytest.fixture
 def registry(site, tmp_path, monkeypatch):
     """A registry file and a cache of the command's own."""
-    path = tmp_path / "assets.tsv"
     row = {"id": "net", "kind": "network", "url": site.add("f", BODY), "target": "some/net.pkl"}
-    path.write_text("\t".join(ASSET_COLUMNS) + "\n" + "\t".join(row.get(name, "") for name in ASSET_COLUMNS) + "\n")
+    path = write_registry(tmp_path / "assets.tsv", row)
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIDA_ASSETS", str(path))
     return path
@@ -283,8 +281,7 @@ def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path, capsy
 
 
 def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_path, capsys):
-    row = {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "a drive"}
-    registry.write_text("\t".join(ASSET_COLUMNS) + "\n" + "\t".join(row.get(name, "") for name in ASSET_COLUMNS) + "\n")
+    write_registry(registry, {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "a drive"})
     path = tmp_path / "cache/some/net.pkl"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"first")

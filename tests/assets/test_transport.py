@@ -15,7 +15,7 @@ from sida.assets import Transfer
 from sida.assets.registry import asset_at, load_registry
 from sida.assets.transport import HopelessError, open_url
 from sida.errors import UserError
-from tests.assets.fault_server import get, one
+from tests.assets.fault_server import get, one, write_registry
 
 WINDOW = 0.3
 HASTY = Transfer(attempts=2, backoff=0.0, timeout=WINDOW, window=WINDOW, least=1 << 16, quiet=True)
@@ -167,9 +167,8 @@ def test_an_address_that_can_never_work_is_refused_before_it_is_asked(tmp_path, 
         asset_at(address)
     assert str(caught.value).startswith(f"'{address}'")
     if address.startswith("https"):
-        row = ["net", "network", address, "", "", "", "net.pkl", "", "", ""]
-        columns = ["id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note"]
-        (tmp_path / "assets.tsv").write_text("\n".join(map("\t".join, (columns, row))))
+        row = {"id": "net", "kind": "network", "url": address, "target": "net.pkl"}
+        write_registry(tmp_path / "assets.tsv", row)
         with pytest.raises(UserError, match=r"assets.tsv:2: "):
             load_registry(tmp_path / "assets.tsv")
 

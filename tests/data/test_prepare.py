@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.latents import encode_dataset
 from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10, to_square
 from sida.errors import UserError
+from tests.assets.fault_server import write_registry
 from tests.golden.vectors import GOLDEN
 
 
@@ -474,7 +474,7 @@ def test_a_source_may_be_an_asset(tmp_path, monkeypatch, capsys):
     with zipfile.ZipFile(tmp_path / "cache/faces.zip", "w") as archive:
         for name in ("a.png", "b.png"):
             archive.write(tmp_path / "cache/faces" / name, name)
-    (tmp_path / "assets.tsv").write_text("\t".join(ASSET_COLUMNS) + "\nfaces\tdataset\t\t\t\t\tfaces.zip\t\t\t\n")
+    write_registry(tmp_path / "assets.tsv", {"id": "faces", "kind": "dataset", "target": "faces.zip"})
     monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 
 import pytest
 import safetensors
 import safetensors.torch
 import torch
 
-from sida.errors import UserError
+from sida.errors import UserError, located
+from sida.files.content_hash import DamagedError
 from sida.files.tensors import (
     ITEM_BYTES,
     TensorFileError,
@@ -20,6 +22,7 @@ from sida.files.tensors import (
     torch_dtypes,
     write_tensors,
 )
+from sida.unpickle.inert import RefusedError
 
 RECORD = {"format": "x/1", "ranges": [[0, 5]], "name": "ünï"}
 
@@ -117,3 +120,13 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path):
         with pytest.raises(UserError, match=message):
             write_tensors(tmp_path / "x.safetensors", bad, record)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error", [TensorFileError("cut off"), RefusedError("code"), DamagedError(""), UserError("", "x")]
+)
+def test_a_place_is_given_once_and_copies_in_other_processes_keep_it(error):
+    with pytest.raises(UserError), located("outer"), located("a.bin"):
+        raise error
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.place) == (type(error), str(error), "a.bin")
