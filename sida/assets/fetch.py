@@ -61,11 +61,10 @@ def fetch(
         UserError: The id is unknown, the asset has no link or the network is forbidden (with the place for the file),
             the download failed, or the content is not the registered or recorded one.
     """
-    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
+    asset, folder = _find(asset_id, registry, cache)
     if asset.hub and not asset.hub[2]:
         repository, mark, sha256 = asset_id.partition("#")
         asset = asset_at(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
-    folder = Path(cache) if cache is not None else cache_dir()
     target = folder / asset.target
     if _is_checked(asset, folder):
         return target
@@ -81,6 +80,14 @@ def fetch(
         # A read-only cache needs no lock and takes no record.
         check_cached(asset, folder, record=False)
     return target
+
+
+def _find(
+    asset_id: str, registry: Mapping[str, Asset] | None, cache: str | os.PathLike[str] | None
+) -> tuple[Asset, Path]:
+    """The asset and the folder of the cache; None stands for the usual registry and folder."""
+    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
+    return asset, Path(cache) if cache is not None else cache_dir()
 
 
 def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> None:
@@ -126,8 +133,7 @@ def verify_asset(
     Raises:
         UserError: The hash differs.
     """
-    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
-    folder = Path(cache) if cache is not None else cache_dir()
+    asset, folder = _find(asset_id, registry, cache)
     if not (folder / asset.target).exists():
         return None
     try:
@@ -147,8 +153,7 @@ def forget(
     Returns:
         Descriptions of the removed things.
     """
-    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
-    folder = Path(cache) if cache is not None else cache_dir()
+    asset, folder = _find(asset_id, registry, cache)
     target, gone = folder / asset.target, []
     with file_lock(folder, asset.target):
         part = PartialDownload(target.with_name(target.name + ".part"))
