@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 #: Exit status that asks to start the command again: EX_TEMPFAIL of sysexits.h. No command exits with it otherwise.
 EXIT_RETRY = 75
@@ -33,6 +34,17 @@ class UserError(Exception):
     def __str__(self) -> str:
         message = f"{self.place}: {self.fault}" if self.place else self.fault
         return one_line(f"{message}; {self.remedy}" if self.remedy else message)
+
+
+@contextlib.contextmanager
+def located(place: object) -> Iterator[None]:
+    """Gives a place to errors of the block that have none, or only a line (``:12``) of this place."""
+    try:
+        yield
+    except UserError as error:
+        if not error.place or error.place.startswith(":"):
+            error.place = f"{place}{error.place}"
+        raise
 
 
 class SettingError(UserError, ValueError):

@@ -81,12 +81,13 @@ def read_records(cache: Path) -> dict[str, dict[str, Any]]:
     text = read_text(path)
     with contextlib.suppress(UserError):
         value = parse_json(text, str(path))
-        if isinstance(value, dict) and all(
-            isinstance(v, dict) and v.keys() >= {"size", "url"} and isinstance(v.get("sha256"), str)
-            for v in value.values()
-        ):
+        if isinstance(value, dict) and all(map(_is_record, value.values())):
             return value
     raise UserError(path, "damaged", "restore it, or delete it to record all hashes anew")
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() >= {"size", "url"} and isinstance(value.get("sha256"), str)
 
 
 def registered(asset: str) -> str:
@@ -122,11 +123,8 @@ def _locking(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ReadOnlyCacheError(
-            cache,
-            f"the cache cannot be locked ({error.strerror})",
-            "set SIDA_CACHE to a folder on a file system with locks",
-        ) from None
+        remedy = "set SIDA_CACHE to a folder on a file system with locks"
+        raise ReadOnlyCacheError(cache, f"the cache cannot be locked ({error.strerror})", remedy) from None
 
 
 def _lock_stream(cache: Path, name: str) -> BinaryIO:
@@ -135,6 +133,5 @@ def _lock_stream(cache: Path, name: str) -> BinaryIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "a+b")
     except OSError as error:
-        raise ReadOnlyCacheError(
-            cache, f"the cache cannot be written ({error.strerror})", "set SIDA_CACHE to another folder"
-        ) from None
+        fault = f"the cache cannot be written ({error.strerror})"
+        raise ReadOnlyCacheError(cache, fault, "set SIDA_CACHE to another folder") from None

@@ -1,8 +1,7 @@
 """Download of one file over HTTP(S): resumes, retries, tries mirrors, and checks the result.
 
-Unfinished downloads, with the facts needed to resume them.
-
-Checks that a server sent the requested file, not a web page, a message, a pointer or a compressed copy.
+An unfinished download has a note with the facts needed to resume it. The result must be the requested file, not a web
+page, a message, a pointer or a compressed copy.
 """
 
 from __future__ import annotations
@@ -51,11 +50,6 @@ class PartialDownload:
         for path in (self.path, self._note):
             if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
                 path.unlink()
-
-    @property
-    def target(self) -> str:
-        """Name of the finished file."""
-        return self.path.name.removesuffix(".part")
 
     @property
     def size(self) -> int:
@@ -157,11 +151,6 @@ def wrong_content(path: Path, target: str) -> str | None:
     return "a message in JSON" if text.startswith(b"{") and suffix != ".json" and head.isascii() else None
 
 
-def is_page(content_type: str, target: str) -> bool:
-    """Whether the answer for another kind of file declares itself a web page."""
-    return content_type.lower().startswith("text/html") and not target.endswith(".html")
-
-
 def packing(headers: Mapping[str, str], target: str) -> str | None:
     """Compression that the server applied to the file for the transfer, or None.
 
@@ -255,12 +244,10 @@ def download(asset: Asset, part: PartialDownload, sha256: str, transfer: Transfe
             try:
                 return _from_url(session, asset, url, part, sha256, transfer), url
             except HopelessError as error:
-                reasons.append(f"{_host(url)}: {error}")
-    raise UserError(
-        "",
-        f"asset '{asset.id}' could not be downloaded ({'; '.join(reasons)})",
-        f"run the command again to continue, or put '{part.target}' into {part.path.parent} by hand",
-    )
+                reasons.append(f"{url.split('/')[2]}: {error}")
+    name = part.path.name.removesuffix(".part")
+    remedy = f"run the command again to continue, or put '{name}' into {part.path.parent} by hand"
+    raise UserError("", f"asset '{asset.id}' could not be downloaded ({'; '.join(reasons)})", remedy)
 
 
 def _from_url(session: Session, asset: Asset, url: str, part: PartialDownload, sha256: str, transfer: Transfer) -> str:
@@ -314,14 +301,12 @@ def _attempt(session: Session, asset: Asset, url: str, part: PartialDownload, kn
                 stream.truncate()
                 part.note(url, response.headers, total, start)
                 _receive(response, stream, start, total, asset, transfer)
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        network = (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
-        if not isinstance(error, network):
-            raise UserError(part.path, error, "free some space or set SIDA_CACHE to another folder") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
         raise BrokenError(f"connection failed ({type(error).__name__})") from None
-    size = part.size
-    if total is not None and size < total:
-        raise BrokenError(f"connection broke after {size:,} of {total:,} bytes")
+    except OSError as error:
+        raise UserError(part.path, error, "free some space or set SIDA_CACHE to another folder") from None
+    if total is not None and part.size < total:
+        raise BrokenError(f"connection broke after {part.size:,} of {total:,} bytes")
 
 
 def _accepted(
@@ -330,7 +315,7 @@ def _accepted(
     """Checks status, form and announced length; returns ``(first byte of the body, total length or None)``."""
     status, headers = response.status_code, response.headers
     if status in _AGAIN:
-        raise BrokenError(f"the server answered {status}", _retry_after(response))
+        raise BrokenError(f"the server answered {status}", float(_number(headers.get("Retry-After")) or 0))
     if status == 416:
         part.path.unlink(missing_ok=True)
         raise BrokenError("the part kept from an earlier try does not belong to the file; starting over")
@@ -338,7 +323,7 @@ def _accepted(
         private = asset.hub is not None and status in (401, 403)
         remedy = "; for a private or gated repository set HF_TOKEN or run `hf auth login`" if private else ""
         raise HopelessError(f"the server answered {status}{remedy}")
-    if is_page(headers.get("Content-Type", ""), asset.target):
+    if headers.get("Content-Type", "").lower().startswith("text/html") and not asset.target.endswith(".html"):
         raise HopelessError("the server sent a web page instead of the file")
     if packed := packing(headers, asset.target):
         raise HopelessError(f"the server sends it compressed (Content-Encoding: {packed}), which was not asked for")
@@ -352,11 +337,8 @@ def _accepted(
         raise HopelessError(f"the file has {total:,} bytes there, {asset.size:,} are registered")
     if asset.size is None and total is not None and total > transfer.most:
         raise HopelessError(f"the file has {total:,} bytes there, {_at_most(transfer)}")
-    free = shutil.disk_usage(part.path.parent).free
-    if total is not None and total - start > free:
-        raise UserError(
-            part.path.parent, f"{total - start:,} bytes are missing, {free:,} free", "set SIDA_CACHE to another disk"
-        )
+    if total is not None:
+        _leave_room(part.path.parent, total - start)
     return start, total
 
 
@@ -389,7 +371,7 @@ def _receive(
             raise HopelessError(f"the server sends more than {should}")
         if limit is None and position >= look:
             look = position + _LOOK
-            _leave_room(stream)
+            _leave_room(Path(stream.name).parent)
         stream.write(chunk)
         if not transfer.quiet:
             progress.update(position / 1e6)
@@ -399,14 +381,12 @@ def _at_most(transfer: Transfer) -> str:
     return f"the limit of a file without registered size is {transfer.most:,} bytes (SIDA_MAX_DOWNLOAD, in gigabytes)"
 
 
-def _leave_room(stream: BinaryIO) -> None:
-    """Stops a body of unknown length before it fills the disk."""
-    folder = Path(stream.name).parent
+def _leave_room(folder: Path, missing: int | None = None) -> None:
+    """Stops a body before it fills the disk; one of unknown length (None) must leave a gigabyte."""
     free = shutil.disk_usage(folder).free
-    if free < _ROOM:
-        raise UserError(
-            folder, f"{free:,} bytes are free, and the file's length is unknown", "set SIDA_CACHE to another folder"
-        )
+    if free < (_ROOM if missing is None else missing):
+        length = "the file's length is unknown" if missing is None else f"{missing:,} are missing"
+        raise UserError(folder, f"{free:,} bytes are free, and {length}", "set SIDA_CACHE to another disk")
 
 
 def _fault(asset: Asset, part: PartialDownload, found: str, sha256: str) -> str | None:
@@ -429,11 +409,3 @@ def _fault(asset: Asset, part: PartialDownload, found: str, sha256: str) -> str 
 def _number(text: str | None) -> int | None:
     # str.isdigit accepts ² and ³, and int() refuses thousands of digits.
     return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else None
-
-
-def _retry_after(response: Response) -> float:
-    return float(_number(response.headers.get("Retry-After")) or 0)
-
-
-def _host(url: str) -> str:
-    return url.split("/")[2]

@@ -1,11 +1,7 @@
-"""Access to assets: downloads a file if it is missing, and checks the file in the cache.
-
-Parallel downloads, which one interrupt ends.
-"""
+"""Access to assets: downloads missing files, several at a time, and checks the files in the cache."""
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 import queue
@@ -65,11 +61,10 @@ def fetch(
         UserError: The id is unknown, the asset has no link or the network is forbidden (with the place for the file),
             the download failed, or the content is not the registered or recorded one.
     """
-    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
+    asset, folder = _find(asset_id, registry, cache)
     if asset.hub and not asset.hub[2]:
         repository, mark, sha256 = asset_id.partition("#")
         asset = asset_at(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
-    folder = Path(cache) if cache is not None else cache_dir()
     target = folder / asset.target
     if _is_checked(asset, folder):
         return target
@@ -85,6 +80,14 @@ def fetch(
         # A read-only cache needs no lock and takes no record.
         check_cached(asset, folder, record=False)
     return target
+
+
+def _find(
+    asset_id: str, registry: Mapping[str, Asset] | None, cache: str | os.PathLike[str] | None
+) -> tuple[Asset, Path]:
+    """The asset and the folder of the cache; None stands for the usual registry and folder."""
+    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
+    return asset, Path(cache) if cache is not None else cache_dir()
 
 
 def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> None:
@@ -130,8 +133,7 @@ def verify_asset(
     Raises:
         UserError: The hash differs.
     """
-    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
-    folder = Path(cache) if cache is not None else cache_dir()
+    asset, folder = _find(asset_id, registry, cache)
     if not (folder / asset.target).exists():
         return None
     try:
@@ -151,8 +153,7 @@ def forget(
     Returns:
         Descriptions of the removed things.
     """
-    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
-    folder = Path(cache) if cache is not None else cache_dir()
+    asset, folder = _find(asset_id, registry, cache)
     target, gone = folder / asset.target, []
     with file_lock(folder, asset.target):
         part = PartialDownload(target.with_name(target.name + ".part"))
@@ -222,11 +223,8 @@ def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
     if expected and found != expected:
         source = "registered" if asset.sha256 else "one in assets.lock,"
         remedy = "" if asset.sha256 else f" (where the recorded one was wrong: sida assets forget {asset.id})"
-        raise UserError(
-            target,
-            f"its sha256 {found[:12]}… is not the {source} {expected[:12]}…",
-            f"delete it and fetch it again{remedy}",
-        )
+        fault = f"its sha256 {found[:12]}… is not the {source} {expected[:12]}…"
+        raise UserError(target, fault, f"delete it and fetch it again{remedy}")
     if not expected and (other := wrong_content(target, asset.target)):
         raise UserError(target, f"is {other}, not the file", "delete it, and fetch the file or put it there")
     if record:
@@ -253,9 +251,8 @@ def by_hand(asset: Asset, target: Path) -> UserError:
     why = f"{'SIDA_OFFLINE' if offline() else 'HF_HUB_OFFLINE'} is set" if asset.urls else "has no direct link"
     origin = asset.urls[0] if asset.urls else asset.source
     note = f" [{asset.note}]" if asset.note and not asset.urls else ""
-    return UserError(
-        f"asset '{asset.id}'", f"is missing and {why}", f"get it from {origin}{size} and put it at {target}{note}"
-    )
+    remedy = f"get it from {origin}{size} and put it at {target}{note}"
+    return UserError(f"asset '{asset.id}'", f"is missing and {why}", remedy)
 
 
 def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None = None) -> None:
@@ -306,16 +303,14 @@ def fetch_many(
     for asset_id in asset_ids:
         find_asset(assets, asset_id)
     transfer = dataclasses.replace(transfer or Transfer(), stop=threading.Event())
-    waiting = collections.deque(dict.fromkeys(asset_ids))
+    waiting = list(dict.fromkeys(asset_ids))
+    left = iter(waiting)  # shared by the threads
     ended: queue.SimpleQueue[tuple[str, Path | BaseException]] = queue.SimpleQueue()
 
     def work() -> None:
-        while waiting and not transfer.stop.is_set():
+        for asset_id in left:
             try:
-                asset_id = waiting.popleft()
-            except IndexError:
-                return
-            try:
+                transfer.pause(0)
                 path = fetch(asset_id, registry=assets, cache=cache, transfer=transfer, slots=parallel)
                 ended.put((asset_id, path))
             except BaseException as error:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from sida.assets.hub import NETWORK_ENDS, endpoint
 from sida.config.plugins import check_code_path
 from sida.config.resources import ROOT, find
-from sida.errors import UserError, suggestion
+from sida.errors import UserError, located, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 
 ASSET_COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
@@ -134,14 +134,18 @@ def _parsed(text: str, path: Path) -> dict[str, Asset]:
         if not any(row):
             continue
         if len(row) != len(ASSET_COLUMNS):
-            raise UserError(
-                f"{path}:{number}", f"{len(row)} fields instead of {len(ASSET_COLUMNS)}", "separate them by single tabs"
-            )
-        asset = _asset(dict(zip(ASSET_COLUMNS, row)), f"{path}:{number}")
-        if asset.id in assets:
-            raise UserError(f"{path}:{number}", f"id '{asset.id}' is used twice", "ids must differ")
-        assets[asset.id] = asset
-    _check_targets(assets, path)
+            fault = f"{len(row)} fields instead of {len(ASSET_COLUMNS)}"
+            raise UserError(f"{path}:{number}", fault, "separate them by single tabs")
+        with located(f"{path}:{number}"):
+            asset = _asset(dict(zip(ASSET_COLUMNS, row)))
+            if asset.id in assets:
+                raise UserError("", f"id '{asset.id}' is used twice", "ids must differ")
+            assets[asset.id] = asset
+    places: dict[str, Asset] = {}
+    for asset in assets.values():
+        other = places.setdefault(asset.target, asset)
+        if other.url != asset.url:
+            raise UserError(path, f"'{asset.id}' and '{other.id}' have the same target but different URLs")
     return assets
 
 
@@ -225,37 +229,28 @@ def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
     return registry[asset_id]
 
 
-def _asset(row: dict[str, str], where: str) -> Asset:
+def _asset(row: dict[str, str]) -> Asset:
     target = PurePosixPath(row["target"])
-    if not row["id"] or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row["id"]):
-        raise UserError(where, f"id '{row['id']}' must be made of a-z, 0-9, '.', '_' and '-'")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row["id"]):
+        raise UserError("", f"id '{row['id']}' must be made of a-z, 0-9, '.', '_' and '-'")
     kind, _, network = row["kind"].partition(":")
     if (kind == "state-dict") != bool(network):
-        raise UserError(where, f"kind '{row['kind']}': state-dict:NAME names an architecture, other kinds have none")
+        raise UserError("", f"kind '{row['kind']}': state-dict:NAME names an architecture, other kinds have none")
     if kind not in ASSET_KINDS:
-        raise UserError(where, f"kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
+        raise UserError("", f"kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
     if not row["target"] or target.is_absolute() or ".." in target.parts:
-        raise UserError(where, f"target '{row['target']}' must be a relative path inside the cache")
+        raise UserError("", f"target '{row['target']}' must be a relative path inside the cache")
     if row["size"] and not re.fullmatch("[1-9][0-9]{0,17}", row["size"]):
-        raise UserError(where, f"size '{row['size']}' must be a number of bytes or empty")
+        raise UserError("", f"size '{row['size']}' must be a number of bytes or empty")
     if row["sha256"] and not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):
-        raise UserError(where, "sha256 must be 64 lower-case hexadecimal digits or empty")
+        raise UserError("", "sha256 must be 64 lower-case hexadecimal digits or empty")
     mirrors = tuple(row["mirrors"].split())
     for url in (*mirrors, *filter(None, [row["url"]])):
         if fault := address_fault(url):
-            raise UserError(where, f"'{url}' {fault}")
+            raise UserError("", f"'{url}' {fault}")
     size = int(row["size"]) if row["size"] else None
     texts: dict[str, Any] = {name: row[name] for name in ("id", "url", "sha256", "target", "license", "source", "note")}
     return Asset(**texts, kind=kind, network=network, mirrors=mirrors, size=size)
-
-
-def _check_targets(assets: dict[str, Asset], path: Path) -> None:
-    """Checks that assets with the same target have the same URL."""
-    places: dict[str, Asset] = {}
-    for asset in assets.values():
-        other = places.setdefault(asset.target, asset)
-        if other.url != asset.url:
-            raise UserError(path, f"'{asset.id}' and '{other.id}' have the same target but different URLs")
 
 
 def is_counted(name: Any) -> bool:

@@ -1,7 +1,4 @@
-"""HTTP for downloads: redirects keep https, credentials go to their own host only, and each answer ends.
-
-Check before a run downloads: without a network one line names all missing files, before attempts cost minutes.
-"""
+"""HTTP for downloads: redirects keep https, credentials go to their own host only, and each answer ends."""
 
 from __future__ import annotations
 
@@ -112,9 +109,9 @@ def open_url(session: Session, url: str, headers: dict[str, str], timeout: float
     """
     first = place = urlsplit(url)
     for _ in range(_REDIRECTS):
-        own = (place.scheme, place.netloc) == ("https", first.netloc)
-        token = hub_token(first.netloc) if own else None
-        auth = _credentials(first.hostname or "") if own and not token else None
+        trusted = (place.scheme, place.netloc) == ("https", first.netloc)
+        token = hub_token(first.netloc) if trusted else None
+        auth = _credentials(first.hostname or "") if trusted and not token else None
         sent = {**headers, "Authorization": f"Bearer {token}"} if token else headers
         # A function in the place of no credentials: requests itself would look into ~/.netrc.
         response = session.get(url, headers=sent, auth=auth or (lambda it: it), stream=True, timeout=timeout)
@@ -173,10 +170,7 @@ PATIENCE = 3.0
 
 
 def check_reachable(
-    names: Iterable[str],
-    *,
-    registry: Mapping[str, Asset] | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    names: Iterable[str], *, registry: Mapping[str, Asset] | None = None, cache: str | os.PathLike[str] | None = None
 ) -> None:
     """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
 
@@ -200,11 +194,8 @@ def check_reachable(
         return
     why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
     ids = " ".join(asset.id for asset in missing)
-    raise UserError(
-        f"missing in {folder}",
-        f"{ids} ({why})",
-        f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here",
-    )
+    remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
+    raise UserError(f"missing in {folder}", f"{ids} ({why})", remedy)
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -64,19 +64,15 @@ class ImageArchive(Dataset):
         first = self._decode(0)
         channels, height, width = first.shape
         if height != width:
-            raise UserError(
-                self.files.where(int(self.members[0])),
-                f"is {width}×{height}",
-                "images must be square (sida data prepare --transform center-crop makes them so)",
-            )
+            remedy = "images must be square (sida data prepare --transform center-crop makes them so)"
+            raise UserError(self.files.where(int(self.members[0])), f"is {width}×{height}", remedy)
         labels = read_labels(self.files, self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
         if first.dtype == np.uint8 and height * width * len(self.members) > MOST_SUM:
             PixelSum(self.files.path, self.files.size).add(height * width * len(self.members))
         self.dtype = first.dtype
-        super().__init__(
-            name or PurePosixPath(self.files.path).stem, self._raw_shape, labels, max_size, random_seed, xflip
-        )
+        name = name or PurePosixPath(self.files.path).stem
+        super().__init__(name, self._raw_shape, labels, max_size, random_seed, xflip)
         self._cached: np.ndarray | None = None
         if cache:
             self._cached = np.empty(self._raw_shape, dtype=self.dtype)
@@ -106,13 +102,10 @@ class ImageArchive(Dataset):
     def _checked(self, index: int) -> np.ndarray:
         image = self._decode(index, (self._raw_shape[3], self._raw_shape[2]))
         if image.shape != self._raw_shape[1:] or image.dtype != self.dtype:
-            where = self.files.where(int(self.members[index]))
-            first = self.files.name(int(self.members[0]))
-            raise UserError(
-                where,
-                f"is {describe_archive(image)}, but {first} is {'×'.join(map(str, self._raw_shape[1:]))} {self.dtype}",
-                "all images must be alike (sida data prepare makes them so)",
-            )
+            first, shape = self.files.name(int(self.members[0])), _describe(self._raw_shape[1:], self.dtype)
+            fault = f"is {_describe(image.shape, image.dtype)}, but {first} is {shape}"
+            remedy = "all images must be alike (sida data prepare makes them so)"
+            raise UserError(self.files.where(int(self.members[index])), fault, remedy)
         return image
 
     def _decode(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -128,7 +121,8 @@ def image_members(files: Files) -> np.ndarray:
     """
     found = with_suffix(files, PICTURES | ARRAYS)
     if len(found) == 0:
-        raise UserError(files.path, "holds no images (PNG or npy)", f"is it the right {_kind(files)}?")
+        kind = "archive" if isinstance(files, ZipFiles) else "folder"
+        raise UserError(files.path, "holds no images (PNG or npy)", f"is it the right {kind}?")
     return found
 
 
@@ -156,7 +150,8 @@ def decode_image(content: bytes, where: str, size: tuple[int, int] | None = None
         except ValueError as error:
             raise UserError(where, f"damaged npy ({error})") from None
         if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16) or not array.size:
-            raise UserError(where, f"npy must be (C, H, W) of uint8 or float32, got {describe_archive(array)}")
+            found = _describe(array.shape, array.dtype)
+            raise UserError(where, f"npy must be (C, H, W) of uint8 or float32, got {found}")
         if array.dtype != np.uint8 and not np.isfinite(array).all():
             raise UserError(where, "holds NaN or infinities", "encode the image again")
         return array.astype(np.float32) if array.dtype == np.float16 else array
@@ -257,10 +252,5 @@ def dataset_json(labels: Iterable[Sequence[Any]] | None) -> str:
     return json.dumps({"labels": None if labels is None else [list(pair) for pair in labels]})
 
 
-def describe_archive(image: np.ndarray) -> str:
-    """Shape and dtype for messages."""
-    return f"{'×'.join(map(str, image.shape))} {image.dtype}"
-
-
-def _kind(files: Files) -> str:
-    return "archive" if isinstance(files, ZipFiles) else "folder"
+def _describe(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    return f"{'×'.join(map(str, shape))} {dtype}"

@@ -4,13 +4,9 @@ Each transformation happens with probability ``p`` times its multiplier; its par
 zero if it does not happen. The order of transformations, draws and labels is the official one
 (NVlabs/edm:training/augment.py; facts 26 of tests/golden/README.md), so recorded draws give recorded images.
 
-Colour changes of the augmentation, as one affine map of (R, G, B) per image.
-
-Source of random tensors: a generator, or recorded draws.
-
-Affine warps with wavelet-filtered resampling: small matrix products before and after one grid sample.
-
-Upsampling ×2 (with mirrored borders) and downsampling ×2 are linear and separable, so each is a matrix per axis:
+Colour changes are one affine map of (R, G, B) per image. Affine warps resample with a wavelet filter: small matrix
+products before and after one grid sample. Upsampling ×2 (with mirrored borders) and downsampling ×2 are linear and
+separable, so each is a matrix per axis:
 
     out = D_y · sample(U_y · image · U_xᵀ, affine grid) · D_xᵀ
 
@@ -24,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,94 +52,30 @@ class DrawSource:
 
     def rand(self, *shape: int) -> torch.Tensor:
         """Uniform in [0, 1), float32."""
-        if self._recorded is not None:
-            return self._next(shape)
-        return torch.rand(shape, generator=self._generator, device=self._device)
+        return self._draw(torch.rand, shape)
 
     def randn(self, *shape: int) -> torch.Tensor:
         """Unit normal, float32."""
-        if self._recorded is not None:
-            return self._next(shape)
-        return torch.randn(shape, generator=self._generator, device=self._device)
+        return self._draw(torch.randn, shape)
 
     def randint(self, high: int, *shape: int) -> torch.Tensor:
         """Integers in ``[0, high)``, int64."""
-        if self._recorded is not None:
-            return self._next(shape)
-        return torch.randint(high, shape, generator=self._generator, device=self._device)
+        return self._draw(functools.partial(torch.randint, high), shape)
 
-    def _next(self, shape: Sequence[int]) -> torch.Tensor:
-        assert self._recorded is not None
+    def _draw(self, draw: Callable[..., torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
+        if self._recorded is None:
+            return draw(shape, generator=self._generator, device=self._device)
         value = next(self._recorded, None)
         if value is None:
-            raise ValueError(f"the recorded draws have run out; a draw of shape {tuple(shape)} was asked for")
+            raise ValueError(f"the recorded draws have run out; a draw of shape {shape} was asked for")
         value = torch.as_tensor(value)
-        if tuple(value.shape) != tuple(shape):
-            raise ValueError(f"recorded draw has shape {tuple(value.shape)}, expected {tuple(shape)}")
+        if tuple(value.shape) != shape:
+            raise ValueError(f"recorded draw has shape {tuple(value.shape)}, expected {shape}")
         return value
 
 
 #: Number of label columns of each change, in order.
 COLOUR_LABELS: Mapping[str, int] = {"brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1}
-#: ``chosen(value, uniform, multiplier)`` keeps a change's parameter or sets it to 0 (no change).
-Chosen = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
-
-
-def transform_colours(
-    images: torch.Tensor, flags: AugmentFlags, chosen: Chosen, source: DrawSource, labels: list[torch.Tensor]
-) -> torch.Tensor:
-    """Applies colour changes and appends their label columns.
-
-    Args:
-        images: float32 ``(N, C, H, W)`` with 3 channels, or 1 (which takes the mean of the map over the colours).
-        flags: Multipliers and strengths.
-        chosen: See :data:`Chosen`.
-        source: Source of the draws.
-        labels: List to which one tensor per change is appended.
-
-    Raises:
-        ValueError: The images have another number of channels.
-    """
-    if not any(getattr(flags, name) > 0 for name in COLOUR_LABELS):
-        return images
-    count, channels = images.shape[:2]
-    if channels not in (1, 3):
-        raise ValueError(f"colour changes need 1 or 3 channels, got {channels}; leave their flags out")
-    # Rows act on (r, g, b, 1): colour = matrix @ rgb + bias.
-    matrix = torch.eye(3).expand(count, 3, 3)
-    bias = torch.zeros(count, 3)
-    grey = torch.full((3, 3), 1 / 3)  # projection on the luma axis (1, 1, 1)/√3
-    colourful = torch.eye(3) - grey
-    steps: list[torch.Tensor] = []
-    if flags.brightness > 0:
-        weight = chosen(source.randn(count), source.rand(count), flags.brightness)
-        labels.append(weight)
-        bias = bias.to(weight.device) + (weight * flags.brightness_std)[:, None]
-    if flags.contrast > 0:
-        weight = chosen(source.randn(count), source.rand(count), flags.contrast)
-        labels.append(weight)
-        steps.append(torch.exp2(weight * flags.contrast_std)[:, None, None] * torch.eye(3, device=weight.device))
-    if flags.lumaflip > 0:
-        flip = source.randint(2, count, 1, 1)
-        flip = chosen(flip, source.rand(count, 1, 1), flags.lumaflip)
-        labels.append(flip)
-        steps.append(torch.eye(3, device=flip.device) - 2 * grey.to(flip.device) * flip)
-    if flags.hue > 0:
-        angle = (source.rand(count) * 2 - 1) * (math.pi * flags.hue_max)
-        angle = chosen(angle, source.rand(count), flags.hue)
-        labels.append(torch.stack([angle.cos() - 1, angle.sin()], 1))
-        steps.append(_turn_about_luma(angle))
-    if flags.saturation > 0:
-        weight = chosen(source.randn(count, 1, 1), source.rand(count, 1, 1), flags.saturation)
-        labels.append(weight)
-        device = weight.device
-        steps.append(grey.to(device) + colourful.to(device) * torch.exp2(weight * flags.saturation_std))
-    for step in steps:
-        matrix, bias = step @ matrix.to(step.device), (step @ bias.to(step.device)[:, :, None])[:, :, 0]
-    matrix, bias = (to_device(x.to(images.dtype), images.device) for x in (matrix, bias))
-    if channels == 1:
-        return images * matrix.mean(1).sum(1)[:, None, None, None] + bias.mean(1)[:, None, None, None]
-    return (matrix @ images.flatten(2) + bias[:, :, None]).reshape(images.shape)
 
 
 def _turn_about_luma(angle: torch.Tensor) -> torch.Tensor:
@@ -156,19 +88,10 @@ def _turn_about_luma(angle: torch.Tensor) -> torch.Tensor:
 
 #: Low-pass coefficients of the symlet "sym6" (I. Daubechies, Ten Lectures on Wavelets, table 6.3); sum √2.
 SYM6 = (
-    0.015404109327027373,
-    0.0034907120842174702,
-    -0.11799011114819057,
-    -0.048311742585633,
-    0.4910559419267466,
-    0.787641141030194,
-    0.3379294217276218,
-    -0.07263752278646252,
-    -0.021060292512300564,
-    0.04472490177066578,
-    0.0017677118642428036,
-    -0.007800708325034148,
-)
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
+    0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
+    0.0017677118642428036, -0.007800708325034148,
+)  # fmt: skip
 _TAPS = len(SYM6)
 _REACH = _TAPS // 4  # original pixels beyond a border that either filter uses
 
@@ -266,16 +189,9 @@ def _downsampling(size: int) -> torch.Tensor:
 
 
 _LABELS = {
-    "xflip": 1,
-    "yflip": 1,
-    "rotate_int": 2,
-    "translate_int": 2,
-    "scale": 1,
-    "rotate_frac": 2,
-    "aniso": 2,
-    "translate_frac": 2,
-    **COLOUR_LABELS,
-}
+    "xflip": 1, "yflip": 1, "rotate_int": 2, "translate_int": 2, "scale": 1, "rotate_frac": 2, "aniso": 2,
+    "translate_frac": 2, **COLOUR_LABELS,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -325,7 +241,7 @@ class AugmentPipe(AugmentFlags):
         labels: list[torch.Tensor] = []
         images = self._move_pixels(images, source, labels)
         images = self._warp(images, source, labels)
-        images = transform_colours(images, self, self.chosen, source, labels)
+        images = self._change_colours(images, source, labels)
         if not labels:
             return images, images.new_zeros(len(images), 0)
         columns = torch.cat([column.reshape(len(images), -1).to(torch.float32) for column in labels], 1)
@@ -338,19 +254,19 @@ class AugmentPipe(AugmentFlags):
             multiplier = getattr(self, name)
             if multiplier > 0:
                 flip = source.randint(2, count, 1, 1, 1)
-                flip = self.chosen(flip, source.rand(count, 1, 1, 1), multiplier)
+                flip = self._chosen(flip, source.rand(count, 1, 1, 1), multiplier)
                 images = torch.where(to_device(flip == 1, images.device), images.flip(axis), images)
                 labels.append(flip)
         if self.rotate_int > 0:
             turns = source.randint(4, count, 1, 1, 1)
-            turns = self.chosen(turns, source.rand(count, 1, 1, 1), self.rotate_int)
+            turns = self._chosen(turns, source.rand(count, 1, 1, 1), self.rotate_int)
             labels += [((turns == 1) | (turns == 2)), ((turns == 2) | (turns == 3))]
             options = [images, images.flip(3).transpose(2, 3), images.flip(2, 3), images.flip(2).transpose(2, 3)]
             for number in (1, 2, 3):
                 images = torch.where(to_device(turns == number, images.device), options[number], images)
         if self.translate_int > 0:
             share = source.rand(2, count, 1, 1, 1) * 2 - 1
-            share = self.chosen(share, source.rand(1, count, 1, 1, 1), self.translate_int)
+            share = self._chosen(share, source.rand(1, count, 1, 1, 1), self.translate_int)
             limit_x, limit_y = width * self.translate_int_max, height * self.translate_int_max
             move_x, move_y = (share[0] * limit_x).round().flatten(), (share[1] * limit_y).round().flatten()
             images = _take(images, move_x, 3)
@@ -365,19 +281,19 @@ class AugmentPipe(AugmentFlags):
         linear: torch.Tensor | None = None  # maps output to input positions; None is the identity
         offset: torch.Tensor | None = None
         if self.scale > 0:
-            log_scale = self.chosen(source.randn(count), source.rand(count), self.scale)
+            log_scale = self._chosen(source.randn(count), source.rand(count), self.scale)
             labels.append(log_scale)
             zoom = torch.exp2(-log_scale * self.scale_std)
             linear = _then(linear, torch.diag_embed(torch.stack([zoom, zoom], 1)))
         if self.rotate_frac > 0:
             angle = (source.rand(count) * 2 - 1) * (math.pi * self.rotate_frac_max)
-            angle = self.chosen(angle, source.rand(count), self.rotate_frac)
+            angle = self._chosen(angle, source.rand(count), self.rotate_frac)
             labels.append(torch.stack([angle.cos() - 1, angle.sin()], 1))
             linear = _then(linear, _rotation(angle))
         if self.aniso > 0:
             log_stretch = source.randn(count)
             direction = (source.rand(count) * 2 - 1) * math.pi
-            log_stretch = self.chosen(log_stretch, source.rand(count), self.aniso)
+            log_stretch = self._chosen(log_stretch, source.rand(count), self.aniso)
             direction = torch.where(source.rand(count) < self.aniso_rotate_prob, direction, torch.zeros(()))
             labels.append(torch.stack([log_stretch * direction.cos(), log_stretch * direction.sin()], 1))
             squeeze = torch.exp2(-log_stretch * self.aniso_std)
@@ -387,7 +303,7 @@ class AugmentPipe(AugmentFlags):
             still = (log_stretch == 0)[:, None, None]
             linear = _then(linear, torch.where(still, torch.eye(2, device=turn.device), stretched))
         if self.translate_frac > 0:
-            share = self.chosen(source.randn(2, count), source.rand(1, count), self.translate_frac)
+            share = self._chosen(source.randn(2, count), source.rand(1, count), self.translate_frac)
             labels.append(share.T)
             move = share.T * (torch.tensor([width, height], device=share.device) * self.translate_frac_std)
             offset = -move if linear is None else -(linear @ move[:, :, None])[:, :, 0]
@@ -400,7 +316,50 @@ class AugmentPipe(AugmentFlags):
             offset = torch.zeros(count, 2, device=device)
         return warp(images, linear, offset)
 
-    def chosen(self, value: torch.Tensor, uniform: torch.Tensor, multiplier: float) -> torch.Tensor:
+    def _change_colours(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
+        """Applies colour changes to images of 3 channels, or 1, which takes the mean of the map over the colours."""
+        if not any(getattr(self, name) > 0 for name in COLOUR_LABELS):
+            return images
+        count, channels = images.shape[:2]
+        if channels not in (1, 3):
+            raise ValueError(f"colour changes need 1 or 3 channels, got {channels}; leave their flags out")
+        # Rows act on (r, g, b, 1): colour = matrix @ rgb + bias.
+        matrix = torch.eye(3).expand(count, 3, 3)
+        bias = torch.zeros(count, 3)
+        grey = torch.full((3, 3), 1 / 3)  # projection on the luma axis (1, 1, 1)/√3
+        colourful = torch.eye(3) - grey
+        steps: list[torch.Tensor] = []
+        if self.brightness > 0:
+            weight = self._chosen(source.randn(count), source.rand(count), self.brightness)
+            labels.append(weight)
+            bias = bias.to(weight.device) + (weight * self.brightness_std)[:, None]
+        if self.contrast > 0:
+            weight = self._chosen(source.randn(count), source.rand(count), self.contrast)
+            labels.append(weight)
+            steps.append(torch.exp2(weight * self.contrast_std)[:, None, None] * torch.eye(3, device=weight.device))
+        if self.lumaflip > 0:
+            flip = source.randint(2, count, 1, 1)
+            flip = self._chosen(flip, source.rand(count, 1, 1), self.lumaflip)
+            labels.append(flip)
+            steps.append(torch.eye(3, device=flip.device) - 2 * grey.to(flip.device) * flip)
+        if self.hue > 0:
+            angle = (source.rand(count) * 2 - 1) * (math.pi * self.hue_max)
+            angle = self._chosen(angle, source.rand(count), self.hue)
+            labels.append(torch.stack([angle.cos() - 1, angle.sin()], 1))
+            steps.append(_turn_about_luma(angle))
+        if self.saturation > 0:
+            weight = self._chosen(source.randn(count, 1, 1), source.rand(count, 1, 1), self.saturation)
+            labels.append(weight)
+            device = weight.device
+            steps.append(grey.to(device) + colourful.to(device) * torch.exp2(weight * self.saturation_std))
+        for step in steps:
+            matrix, bias = step @ matrix.to(step.device), (step @ bias.to(step.device)[:, :, None])[:, :, 0]
+        matrix, bias = (to_device(x.to(images.dtype), images.device) for x in (matrix, bias))
+        if channels == 1:
+            return images * matrix.mean(1).sum(1)[:, None, None, None] + bias.mean(1)[:, None, None, None]
+        return (matrix @ images.flatten(2) + bias[:, :, None]).reshape(images.shape)
+
+    def _chosen(self, value: torch.Tensor, uniform: torch.Tensor, multiplier: float) -> torch.Tensor:
         """Keeps a transformation's parameter with probability ``multiplier * p``, else sets it to 0 (no change)."""
         return torch.where(uniform < multiplier * self.p, value, torch.zeros_like(value))
 

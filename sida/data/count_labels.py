@@ -17,7 +17,7 @@ from sida.data.load import load_dataset
 from sida.data.prepare import picture_labels
 from sida.errors import UserError
 from sida.files.archives import PICTURES, open_files
-from sida.files.tar_index import is_tar, tar_names
+from sida.files.tar_index import is_tar, tar_members
 
 _SUFFIXES = PICTURES | ARRAYS
 
@@ -38,7 +38,7 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
         found = parse_labels(path.read_bytes(), str(path)) or {}
         classes = list(found.values())
     elif path.is_file() and (path.suffix == ".txt" or is_tar(path)):
-        names = tar_names(path) if is_tar(path) else _listed(path)
+        names = (name for name, *_ in tar_members(path)) if is_tar(path) else _listed(path)
         return _counted(_by_folder(names, str(path)), name, path)
     else:
         files = open_files(path)
@@ -79,12 +79,11 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
     ours = dict(enumerate(labels.counts))
     wrong = sorted(label for label in {*ours, *found} if ours.get(label, 0) != found[label])
     if wrong:
-        raise UserError(
-            where,
+        fault = (
             f"{path or dataset.name} has {found[wrong[0]]:,} images of class {wrong[0]}, the class counts of "
-            f"'{labels.name}' say {ours.get(wrong[0], 0):,} ({len(wrong)} classes differ)",
-            "is it the right and complete data set?",
+            f"'{labels.name}' say {ours.get(wrong[0], 0):,} ({len(wrong)} classes differ)"
         )
+        raise UserError(where, fault, "is it the right and complete data set?")
 
 
 def _listed(path: Path) -> Iterable[str]:

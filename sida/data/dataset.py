@@ -1,7 +1,4 @@
-"""Base class of data sets.
-
-Reading of batches, with prefetch in worker processes and without changing their order.
-"""
+"""Base class of data sets, and reading of batches in order, with prefetch in worker processes."""
 
 from __future__ import annotations
 
@@ -59,11 +56,8 @@ class Dataset(abc.ABC):
         count, self.num_channels, self.resolution, _ = raw_shape
         if labels is not None and len(labels) != count:
             raise ValueError(f"{len(labels)} labels for {count} images")
-        self._labels = labels
-        self.raw_count = count
-        if labels is None:
-            self.label_dim = 0
-        else:
+        self._labels, self.raw_count, self.label_dim = labels, count, 0
+        if labels is not None:
             self.label_dim = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
         self.raw_indices = np.arange(count, dtype=np.int64)
         if max_size is not None and max_size < count:
@@ -114,9 +108,8 @@ class Dataset(abc.ABC):
             UserError: The data set has no integer labels.
         """
         if self._labels is None or self._labels.ndim != 1:
-            raise UserError(
-                "", f"data set {self.name} has no class labels", "use one with integer labels in dataset.json"
-            )
+            remedy = "use one with integer labels in dataset.json"
+            raise UserError("", f"data set {self.name} has no class labels", remedy)
         return torch.from_numpy(self._labels[self.raw_indices])
 
     @property
@@ -145,57 +138,32 @@ class Dataset(abc.ABC):
 
     def describe(self) -> dict[str, Any]:
         """Facts for records: name, size, shape, classes."""
-        return {
-            "name": self.name,
-            "images": len(self),
-            "channels": self.num_channels,
-            "resolution": self.resolution,
-            "label_dim": self.label_dim,
-        }
+        sizes = {"channels": self.num_channels, "resolution": self.resolution, "label_dim": self.label_dim}
+        return {"name": self.name, "images": len(self), **sizes}
 
 
 def read_batches(
-    dataset: Dataset, indices: Iterable[np.ndarray], workers: int = 0, ahead: int = 2, pin_memory: bool = False
+    dataset: Dataset, indices: Iterable[np.ndarray], workers: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields ``(images, labels)`` of :class:`Dataset` for each batch of indices, in order.
 
     Args:
         dataset: The data set; must be picklable for spawned processes (all data sets of this package are).
-        indices: Batches of indices; may be endless, since only ``workers * ahead`` batches are read in advance.
+        indices: Batches of indices; may be endless, since each worker reads two batches in advance.
         workers: Reading processes; 0 reads in this process.
-        ahead: Batches that each worker prepares in advance.
-        pin_memory: Whether to put batches into page-locked memory, for asynchronous copies to a GPU.
 
     Raises:
         UserError: The data set raises it, e.g. for a damaged image, in this process or in a worker.
     """
     if workers == 0:
-        for batch in indices:
-            pair = (dataset.images(batch), dataset.labels(batch))
-            yield (pair[0].pin_memory(), pair[1].pin_memory()) if pin_memory else pair
+        yield from ((dataset.images(batch), dataset.labels(batch)) for batch in indices)
         return
-    loader: torch.utils.data.DataLoader[tuple[torch.Tensor, torch.Tensor] | UserError] = torch.utils.data.DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=_Lists(indices),
-        num_workers=workers,
-        prefetch_factor=ahead,
-        pin_memory=pin_memory,
-        collate_fn=_unchanged,
-    )
-    for pair in loader:
+    options: Any = {"batch_sampler": (batch.tolist() for batch in indices), "collate_fn": _unchanged}
+    pairs: Any = torch.utils.data.DataLoader(dataset, num_workers=workers, **options)  # type: ignore[arg-type]
+    for pair in pairs:
         if isinstance(pair, UserError):
             raise pair
         yield pair
-
-
-class _Lists(torch.utils.data.Sampler[list[int]]):
-    """Batches of indices as lists, as the data loader requires."""
-
-    def __init__(self, indices: Iterable[np.ndarray]) -> None:
-        self._indices = indices
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (batch.tolist() for batch in self._indices)
 
 
 def _unchanged(pair: Any) -> Any:

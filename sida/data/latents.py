@@ -119,15 +119,12 @@ class LatentDecoder:
     @torch.no_grad()
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
         """uint8 ``(N, 3, H, W)`` from network output ``(N, C, h, w)``."""
-        raw = self.scaling.to_raw(latents)
-        parts = [self._decode(part) for part in raw.split(self.batch_size)]
-        return torch.cat(parts)
+        return torch.cat([self._decode(part) for part in self.scaling.to_raw(latents).split(self.batch_size)])
 
     def _decode(self, raw: torch.Tensor) -> torch.Tensor:
         result = self.vae.decode(raw)
         pixels = result["sample"] if isinstance(result, dict) else getattr(result, "sample", result)
-        quantised: torch.Tensor = pixels.clamp(0, 1).mul(255).to(torch.uint8)
-        return quantised
+        return pixels.clamp(0, 1).mul(255).to(torch.uint8)
 
 
 class LatentEncoder:
@@ -147,13 +144,12 @@ class LatentEncoder:
         return torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
 
 
-def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offline: bool = True) -> Any:
-    """Loads diffusers' ``AutoencoderKL`` in evaluation mode.
+def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu") -> Any:
+    """Loads diffusers' ``AutoencoderKL`` in evaluation mode, from local files only.
 
     Args:
         path: Folder with ``config.json`` and weights, or a name on the Hugging Face hub.
         device: Device of the autoencoder.
-        offline: Whether to use local files only.
 
     Raises:
         UserError: The optional package is not installed, or the model does not exist.
@@ -161,11 +157,10 @@ def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offlin
     try:
         from diffusers import AutoencoderKL
     except ImportError:
-        raise UserError(
-            "latent diffusion", "the package diffusers is not installed", how_to_install("diffusers>=0.27")
-        ) from None
+        fault, remedy = "the package diffusers is not installed", how_to_install("diffusers>=0.27")
+        raise UserError("latent diffusion", fault, remedy) from None
     try:
-        vae = AutoencoderKL.from_pretrained(path, local_files_only=offline, use_safetensors=True)
+        vae = AutoencoderKL.from_pretrained(path, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(path, f"cannot load the VAE ({reason})", "fetch it with 'sida assets fetch'") from None

@@ -1,7 +1,4 @@
-"""Opening of data sets from their specs.
-
-Check of a whole data set: facts about its images and classes, and damaged images.
-"""
+"""Opening of data sets from their specs, and check of a whole data set: its images, its classes, damaged images."""
 
 from __future__ import annotations
 
@@ -37,19 +34,13 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
     """
     config = spec if isinstance(spec, DatasetConfig) else from_mapping(DatasetConfig, spec, where)
     opens = DATASET_KINDS.find(config.kind, f"{where}.kind")
-    views = {
-        "name": config.name,
-        "use_labels": config.labels and config.label_dim != 0,
-        "max_size": config.max_size,
-        "random_seed": config.random_seed,
-        "xflip": config.xflip,
-    }
+    views = {name: getattr(config, name) for name in ("name", "max_size", "random_seed", "xflip")}
+    views["use_labels"] = config.labels and config.label_dim != 0
     try:
         inspect.signature(opens).bind(config, **views)
     except TypeError as error:
-        raise UserError(
-            f"{where}.kind", f"'{config.kind}' cannot be called as function(config, **views): {error}"
-        ) from None
+        fault = f"'{config.kind}' cannot be called as function(config, **views): {error}"
+        raise UserError(f"{where}.kind", fault) from None
     try:
         dataset = opens(config, **views)
     except SettingError as error:
@@ -74,32 +65,28 @@ def open_stored(config: DatasetConfig, **views: Any) -> Dataset:
 
 def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:
     """Checks counts and sizes against the spec, and the digest if the spec has one."""
-    found = {
-        "num_images": dataset.raw_count,
-        "resolution": dataset.resolution,
-        "channels": dataset.num_channels,
-        "label_dim": dataset.label_dim,
-    }
+    found = {"num_images": dataset.raw_count, "resolution": dataset.resolution, "channels": dataset.num_channels}
+    found["label_dim"] = dataset.label_dim
     place = config.path or config.name
     for key, actual in found.items():
         expected = getattr(config, key)
         if expected is not None and expected != actual:
             raise UserError(f"{where}.{key}", f"{place} has {actual}, the spec says {expected}", "correct one of them")
     if config.sha256 is not None and config.sha256 != dataset.sha256:
-        raise UserError(
-            f"{where}.sha256",
-            f"{place} has {dataset.sha256}, the spec says {config.sha256}",
-            "fetch or prepare the file again, or correct the spec",
-        )
+        fault = f"{place} has {dataset.sha256}, the spec says {config.sha256}"
+        raise UserError(f"{where}.sha256", fault, "fetch or prepare the file again, or correct the spec")
 
 
-def check_dataset(dataset: Dataset, workers: int | None = None, most_faults: int = 20) -> dict[str, Any]:
+#: Damaged images after which a check stops.
+_MOST_FAULTS = 20
+
+
+def check_dataset(dataset: Dataset, workers: int | None = None) -> dict[str, Any]:
     """Decodes every image.
 
     Args:
         dataset: Data set opened without ``max_size`` and ``xflip``.
         workers: Threads; None: one per processor.
-        most_faults: Number of damaged images after which reading stops.
 
     Returns:
         ``images``, ``resolution``, ``channels``, ``label_dim``, ``mean`` and ``std`` per channel (of 0..255),
@@ -124,7 +111,7 @@ def check_dataset(dataset: Dataset, workers: int | None = None, most_faults: int
                 else:
                     count, total, squares = count + 1, total + result[0], squares + result[1]
             progress.update(min(start + 1024, len(dataset)))
-            if len(faults) >= most_faults:
+            if len(faults) >= _MOST_FAULTS:
                 break
     mean = total / max(count, 1)
     return {
@@ -133,7 +120,7 @@ def check_dataset(dataset: Dataset, workers: int | None = None, most_faults: int
         "std": np.round(np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0)), 4).tolist(),
         "classes": class_counts(dataset),
         "sha256": dataset.sha256,
-        "faults": faults[:most_faults],
+        "faults": faults[:_MOST_FAULTS],
     }
 
 

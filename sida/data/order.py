@@ -90,14 +90,13 @@ class EDMOrder:
     Args:
         dataset_size: Number of items, at least 1.
         seed: Seed of the order.
-        window_size: Reach of the swaps, share of the data set.
 
     Source: NVlabs/edm:torch_utils/misc.py (``InfiniteSampler``), fact 28 of tests/golden/README.md.
     """
 
-    def __init__(self, dataset_size: int, seed: int, window_size: float = 0.5) -> None:
+    def __init__(self, dataset_size: int, seed: int) -> None:
         self.dataset_size, self.seed = dataset_size, seed
-        self._window = int(np.rint(dataset_size * window_size))
+        self._window = int(np.rint(dataset_size * 0.5))
         self._restart()
 
     def _restart(self) -> None:
@@ -121,21 +120,20 @@ class EDMOrder:
             forgotten = min(needed - self._first, len(self._past))
             del self._past[:forgotten]
             self._first += forgotten
-        here = start - self._first
-        return np.array(self._past[here : here + count], dtype=np.int64)
+        begin = start - self._first
+        return np.array(self._past[begin : begin + count], dtype=np.int64)
 
     def _visit(self, count: int) -> list[int]:
         """The next indices."""
-        order, size, here = self._order, self.dataset_size, self._position % self.dataset_size
+        order, size, current = self._order, self.dataset_size, self._position % self.dataset_size
         # One call for many numbers gives the same numbers as many calls.
         draws = self._state.randint(self._window, size=count).tolist() if self._window >= 2 else [0] * count
         visited = []
         for draw in draws:
-            item = order[here]
+            item = order[current]
             visited.append(item)
-            there = here - draw
-            order[here], order[there] = order[there], item
-            here = here + 1 if here + 1 < size else 0
+            order[current], order[current - draw] = order[current - draw], item
+            current = current + 1 if current + 1 < size else 0
         self._position += count
         return visited
 

@@ -14,13 +14,12 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sida.errors import UserError
-from sida.files.archives import FORMATS, Files, open_files, refuse_picture
+from sida.files.archives import FORMATS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,16 +49,6 @@ _FAULTS = (
     RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
-
-
-def source_files(path: str | Path) -> Files:
-    """Opens a folder or archive of pictures.
-
-    Raises:
-        UserError: No such file, a damaged archive, or one picture alone.
-    """
-    refuse_picture(path)
-    return open_files(path)
 
 
 class PixelSum:
@@ -104,11 +93,8 @@ class PixelSum:
         with self._changed:
             self._left -= pixels
         if self._left < 0:
-            raise UserError(
-                self._path,
-                f"its pictures have more than {MOST_SUM:,} pixels and {PIXELS_PER_BYTE} for each byte",
-                "make them smaller, or take fewer at a time",
-            )
+            fault = f"its pictures have more than {MOST_SUM:,} pixels and {PIXELS_PER_BYTE} for each byte"
+            raise UserError(self._path, fault, "make them smaller, or take fewer at a time")
 
 
 def open_picture(

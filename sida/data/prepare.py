@@ -21,10 +21,10 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -34,11 +34,10 @@ from sida.config.datasets import Transform
 from sida.config.plugins import load_file_object
 from sida.config.settings import Count, OneOf, Range, Settings, names_file_object
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
-from sida.data.pictures import MOST_PIXELS, PixelSum, encode_png, open_picture, source_files
-from sida.errors import SettingError, UserError
-from sida.files.archives import PICTURES, Files
+from sida.data.pictures import MOST_PIXELS, PixelSum, encode_png, open_picture
+from sida.errors import SettingError, UserError, located
+from sida.files.archives import PICTURES, Files, TarFiles, open_files
 from sida.files.atomic import atomic_path, zip_member
-from sida.files.tar_index import TAR_FAULTS, checked_members
 from sida.progress import Progress, visible
 from sida.unpickle.pickles import parse_pickle
 
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
-_MAX_BYTES = 64 << 20
 
 
 def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tuple[np.ndarray, int]]:
@@ -61,23 +59,14 @@ def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tup
     Raises:
         UserError: The file is missing or broken, or a batch is missing or invalid.
     """
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            members = {PurePosixPath(member.name).name: member for member in checked_members(archive)}
-            for name in batches:
-                if name not in members:
-                    raise UserError(path, f"has no member {name}", "fetch cifar-10-python.tar.gz again")
-                if members[name].size > _MAX_BYTES:
-                    raise UserError(path, f"{name} claims {members[name].size} bytes", "that is not CIFAR-10")
-                stream = archive.extractfile(members[name])
-                assert stream is not None
-                yield from _read_batch(stream.read(), f"{path}: {name}")
-    except FileNotFoundError:
-        raise UserError(path, "no such file", "fetch cifar-10-python.tar.gz first") from None
-    except TAR_FAULTS as error:
-        # Python's message lists every compression that it tried, one per line.
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-        raise UserError(path, f"not a whole tar archive ({reason})", "fetch it again") from None
+    if not Path(path).is_file():
+        raise UserError(path, "no such file", "fetch cifar-10-python.tar.gz first")
+    files = TarFiles(path)
+    members = {PurePosixPath(files.name(index)).name: index for index in range(len(files))}
+    for name in batches:
+        if name not in members:
+            raise UserError(path, f"has no member {name}", "fetch cifar-10-python.tar.gz again")
+        yield from _read_batch(files.read(members[name]), files.where(members[name]))
 
 
 def _read_batch(content: bytes, where: str) -> Iterator[tuple[np.ndarray, int]]:
@@ -96,7 +85,7 @@ def _read_batch(content: bytes, where: str) -> Iterator[tuple[np.ndarray, int]]:
 TRANSFORMS: tuple[str, ...] = get_args(Transform)
 
 
-def to_square(picture: Image, transform: str, resolution: int | None, channels: int, where: str) -> Image:
+def to_square(picture: Image, transform: str, resolution: int | None, channels: int) -> Image:
     """Applies a transform.
 
     Args:
@@ -104,7 +93,6 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
         transform: One of :data:`TRANSFORMS`.
         resolution: Target height and width; None keeps the (cropped) size.
         channels: 3 makes everything RGB (as the originals; transparency is dropped), 1 makes it grey.
-        where: File named in errors.
 
     Returns:
         RGB or grey, square.
@@ -113,35 +101,30 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
         UserError: Without cropping, the picture is not square and has no target size; or it has more than 8 bits.
     """
     if picture.mode.startswith(("I", "F")):
-        raise UserError(where, f"has more than 8 bits per channel (mode {picture.mode})", "convert it first")
+        raise UserError("", f"has more than 8 bits per channel (mode {picture.mode})", "convert it first")
     mode = "RGB" if channels == 3 else "L"
     if picture.mode != mode:
         picture = picture.convert(mode)
     if transform == "center-crop-dhariwal":
-        return _shrink_then_crop(picture, resolution or min(picture.size), where)
+        return _shrink_then_crop(picture, resolution or min(picture.size))
     if transform == "center-crop":
-        picture = _centre_square(picture)
+        width, height = picture.size
+        left, top, side = (width - min(picture.size)) // 2, (height - min(picture.size)) // 2, min(picture.size)
+        picture = picture.crop((left, top, left + side, top + side))
     width, height = picture.size
     if resolution is None and width != height:
-        raise UserError(where, f"is {width}×{height}", "give --resolution or --transform center-crop")
+        raise UserError("", f"is {width}×{height}", "give --resolution or --transform center-crop")
     if resolution is not None and (width, height) != (resolution, resolution):
         picture = picture.resize((resolution, resolution), _filters().LANCZOS)
     return picture
 
 
-def _centre_square(picture: Image) -> Image:
-    """Rows and columns ``(size - side) // 2 … (size + side) // 2``."""
-    width, height = picture.size
-    side = min(width, height)
-    return picture.crop(((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2))
-
-
-def _shrink_then_crop(picture: Image, resolution: int, where: str) -> Image:
+def _shrink_then_crop(picture: Image, resolution: int) -> Image:
     while min(picture.size) >= 2 * resolution:
         picture = picture.resize((picture.width // 2, picture.height // 2), _filters().BOX)
     scale = resolution / min(picture.size)
     if max(picture.size) * scale * resolution > MOST_PIXELS:
-        raise UserError(where, f"is {picture.width}×{picture.height}, too long for its width", "remove it")
+        raise UserError("", f"is {picture.width}×{picture.height}, too long for its width", "remove it")
     # The long side is rounded as in the original: Python's round, halves to even.
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), _filters().BICUBIC)
     left, top = (picture.width - resolution) // 2, (picture.height - resolution) // 2
@@ -275,27 +258,24 @@ def summary(facts: dict[str, Any]) -> str:
 
 def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
     """Number of pictures, a job for each, and facts about the source."""
-    if names_file_object(config.source):
-        return _made_jobs(config)
     path = Path(config.source)
-    if path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name and path.suffix != ".tar":
-        return _cifar_jobs(config)
-    files = source_files(config.source)
+    packed = path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name and path.suffix != ".tar"
+    if packed or names_file_object(config.source):
+        total, pairs = _arrays(config)
+        keep = config.labels != "none"
+        return total, ((partial(_prepared_array, pixels), label if keep else None) for pixels, label in pairs), {}
+    files = open_files(config.source)
     members = with_suffix(files, PICTURES)
     if len(members) == 0:
         raise UserError(config.source, "holds no pictures", "is it the right folder?")
     labels, names = picture_labels(files, members, config.labels)
     channels = config.channels or (1 if all(_is_grey(files, int(member)) for member in members) else 3)
-
-    total = PixelSum(files.path, files.size)
-
-    def jobs() -> Iterator[PictureJob]:
-        for place, member in enumerate(members):
-            yield _PictureJob(files, int(member), config.transform, config.resolution, channels, total), labels[place]
-
+    square = partial(to_square, transform=config.transform, resolution=config.resolution, channels=channels)
+    make = partial(_prepared_picture, files, square, PixelSum(files.path, files.size))
+    jobs = ((partial(make, int(member)), label) for member, label in zip(members, labels))
     others = (files.name(index) for index in sorted({*range(len(files))} - {*members.tolist()}))
     skipped = collections.Counter(Path(name).suffix or name for name in others if name != "dataset.json")
-    return len(members), jobs(), {"class_names": names, "skipped": dict(skipped)}
+    return len(members), jobs, {"class_names": names, "skipped": dict(skipped)}
 
 
 def _is_grey(files: Files, member: int) -> bool:
@@ -308,47 +288,29 @@ def _is_grey(files: Files, member: int) -> bool:
         return True
 
 
-def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
-    if config.resolution not in (None, 32) or config.transform != "none":
-        raise UserError(config.source, "CIFAR-10 is 32×32 already", "leave out --resolution and --transform")
+def _arrays(config: PrepareConfig) -> tuple[int, Iterable[tuple[np.ndarray, int]]]:
+    """Number of images, and pixels with class of each, of CIFAR-10's archive or a function."""
+    made = names_file_object(config.source)
+    if config.transform != "none" or (config.resolution is not None and (made or config.resolution != 32)):
+        fault = "makes images of its own size" if made else "CIFAR-10 is 32×32 already"
+        raise UserError(config.source, fault, "leave out --resolution and --transform")
+    if made:
+        return load_file_object(config.source, "source")(config.subset, config.max_images)
     # Read all batches (150 MB) before writing, so that a fault in the last one is found at once.
     pairs = list(read_cifar10(config.source, TRAINING if config.subset == "train" else TEST))
-    keep = config.labels != "none"
-    return len(pairs), ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
+    return len(pairs), pairs
 
 
-def _made_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
-    if config.resolution is not None or config.transform != "none":
-        raise UserError(config.source, "makes images of its own size", "leave out --resolution and --transform")
-    total, pairs = load_file_object(config.source, "source")(config.subset, config.max_images)
-    keep = config.labels != "none"
-    return total, ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
+def _prepared_picture(files: Files, square: Callable[[Image], Image], total: PixelSum, member: int) -> PreparedPicture:
+    where = files.where(member)
+    with located(where), total.turn() as add:
+        picture = open_picture(files.read(member), where, add=add)
+        result = square(picture)
+        return encode_png(result, 0), _MODES.get(picture.mode, picture.mode), result.size != picture.size
 
 
-@dataclasses.dataclass(frozen=True)
-class _PictureJob:
-    files: Files
-    member: int
-    transform: str
-    resolution: int | None
-    channels: int
-    total: PixelSum
-
-    def __call__(self) -> PreparedPicture:
-        where = self.files.where(self.member)
-        with self.total.turn() as add:
-            picture = open_picture(self.files.read(self.member), where, add=add)
-            square = to_square(picture, self.transform, self.resolution, self.channels, where)
-            kind = _MODES.get(picture.mode, picture.mode)
-            return encode_png(square, 0), kind, square.size != picture.size
-
-
-@dataclasses.dataclass(frozen=True)
-class _ArrayJob:
-    pixels: np.ndarray
-
-    def __call__(self) -> PreparedPicture:
-        return encode_png(self.pixels, 0), "grey" if self.pixels.ndim == 2 else "RGB", False
+def _prepared_array(pixels: np.ndarray) -> PreparedPicture:
+    return encode_png(pixels, 0), "grey" if pixels.ndim == 2 else "RGB", False
 
 
 def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[list[Any], list[str]]:

@@ -56,9 +56,8 @@ class Files(abc.ABC):
         if longest > _LONGEST_NAME or longest * len(names) > _MOST_NAMES:
             raise UserError(path, f"{len(names):,} files, the longest name of {longest:,} bytes", "that is no data set")
         self.names = np.array(names or [b""], dtype=bytes)[: len(names)]
-        double = np.flatnonzero(self.names[1:] == self.names[:-1])
-        if len(double):
-            raise UserError(self.where(int(double[0])), "occurs twice", "make the archive again")
+        for double in np.flatnonzero(self.names[1:] == self.names[:-1]):
+            raise UserError(self.where(int(double)), "occurs twice", "make the archive again")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,9 +84,9 @@ class Files(abc.ABC):
             UserError: The member cannot be read, or its checksum is wrong.
         """
 
-    @abc.abstractmethod
     def digest(self) -> str:
-        """SHA-256 that identifies the whole content."""
+        """SHA-256 that identifies the whole content: of the archive's bytes."""
+        return sha256_file(self.path)
 
     @property
     def size(self) -> int:
@@ -122,17 +121,13 @@ class ZipFiles(Files):
             check_members(members, os.path.getsize(path))
         except ValueError as error:
             raise UserError(path, f"refused: {error}", "that is no data set") from None
-        self._open_file()
-
-    def _open_file(self) -> None:
-        self._handle = open(self.path, "rb")  # noqa: SIM115
+        self._handle = open(self.path, "rb")  # noqa: SIM115 - stays open as long as this
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_handle"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open_file()
+        self.__dict__.update(state, _handle=open(state["path"], "rb"))  # noqa: SIM115
 
     def read(self, index: int) -> bytes:
         """Content of a member; its CRC is checked."""
@@ -157,10 +152,6 @@ class ZipFiles(Files):
         except (OSError, ValueError, OverflowError, struct.error, zlib.error) as error:
             raise UserError(self.where(index), f"damaged ({error})", "fetch or prepare the archive again") from None
         return content
-
-    def digest(self) -> str:
-        """SHA-256 of the archive's bytes."""
-        return sha256_file(self.path)
 
 
 class TarFiles(Files):
@@ -203,10 +194,6 @@ class TarFiles(Files):
         except TAR_FAULTS as error:
             raise UserError(self.where(index), f"damaged ({error})", "make or fetch the archive again") from None
 
-    def digest(self) -> str:
-        """SHA-256 of the archive's bytes."""
-        return sha256_file(self.path)
-
 
 class TarIndexFiles(Files):
     """Members of an uncompressed tar archive and of the tars in it (such as ImageNet's); read from any thread.
@@ -230,10 +217,6 @@ class TarIndexFiles(Files):
         if len(content) < size:
             raise UserError(self.where(index), "cut off", "fetch the archive again")
         return content
-
-    def digest(self) -> str:
-        """SHA-256 of the archive's bytes."""
-        return sha256_file(self.path)
 
 
 class FolderFiles(Files):

@@ -1,8 +1,7 @@
-"""Atomic writes (temporary name, fsync, rename), JSON files with the hash of their content, digests.
+"""Atomic writes (temporary name, fsync, rename), JSON files with the hash of their content, digests, locks.
 
-Temporary files that name their process, so that exactly those of killed processes can be removed.
-
-Locks on open files (``flock``), which the kernel releases when their process ends for any reason.
+Temporary files name their process, so that exactly those of killed processes can be removed. Locks are those of open
+files (``flock``), which the kernel releases when their process ends for any reason.
 """
 
 from __future__ import annotations
@@ -55,19 +54,7 @@ _NAME = re.compile(r"\..+?\.(?:(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.)?[a-z0-9_]{8
 _swept: set[str] = set()
 
 
-def prefix(name: str) -> str:
-    """Beginning of the name of a temporary file for ``name``, with this machine and this process in it."""
-    return f".{name[:180]}.{_host()}-{os.getpid()}."
-
-
-def hold(handle: int) -> None:
-    """Locks an open file until it is closed or its process ends."""
-    # Where the file system has no locks, the name decides.
-    with contextlib.suppress(OSError):
-        try_lock(handle)
-
-
-def sweep_dead(folder: Path) -> None:
+def _sweep_dead(folder: Path) -> None:
     """Removes temporary files of dead processes from a folder, once for each process and folder.
 
     A process of this machine is dead if its lock and its process id are free. A file of another machine, or without
@@ -78,9 +65,12 @@ def sweep_dead(folder: Path) -> None:
     _swept.add(str(folder))
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            name = _NAME.fullmatch(entry.name)
             with contextlib.suppress(OSError):
-                if name and entry.is_file(follow_symlinks=False) and _is_dead(entry, name["host"], name["pid"]):
+                if (
+                    (name := _NAME.fullmatch(entry.name))
+                    and entry.is_file(follow_symlinks=False)
+                    and _is_dead(entry, name["host"], name["pid"])
+                ):
                     os.unlink(entry.path)
 
 
@@ -119,9 +109,6 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-#: Temporary names of :func:`atomic_path`.
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
-
 # The umask can only be read by setting it, which affects all threads: do it once, before threads exist.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
@@ -149,7 +136,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
     On any exception (KeyboardInterrupt included) the temporary file is removed and ``path`` is untouched. The first
-    write to a folder also removes temporary files that killed processes left there (:mod:`sida.files.atomic`).
+    write to a folder also removes temporary files that killed processes left there.
 
     Raises:
         UserError: ``path`` is a folder or a device; a rename would fail late or replace the device.
@@ -158,11 +145,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise UserError(target, "is no ordinary file and will not be replaced", "name another file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep_dead(target.parent)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix(target.name), suffix=f".tmp{target.suffix}")
+    _sweep_dead(target.parent)
+    # The name has machine and process in it: where the file system has no locks, they decide.
+    prefix = f".{target.name[:180]}.{_host()}-{os.getpid()}."
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=f".tmp{target.suffix}")
     temporary = Path(name)
     try:
-        hold(handle)
+        with contextlib.suppress(OSError):
+            try_lock(handle)
         yield temporary
         # mkstemp makes private files; results get the usual permissions.
         temporary.chmod(0o666 & ~_UMASK)
@@ -184,7 +174,7 @@ def sweep_temporaries(folder: str | os.PathLike[str]) -> None:
     """Removes temporary files of killed processes from a folder that no other process writes to (e.g. under a lock)."""
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(folder):
-            if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 os.unlink(entry.path)
 
 

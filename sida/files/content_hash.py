@@ -38,6 +38,7 @@ class DamagedError(UserError):
 
     def __init__(self, where: object, remedy: str = REMAKE, reason: str = _REASON) -> None:
         super().__init__(where, f"damaged: {reason}", remedy)
+        self.args = (where, remedy, reason)  # with which a copy from another process is made
 
 
 def content_hash(record: Mapping[str, Any], place: str = "") -> str:
@@ -77,8 +78,8 @@ def check_hash(
     plain = {key: value for key, value in record.items() if key != HASH_KEY}
     found = record.get(HASH_KEY)
     try:
-        whole = isinstance(found, str) and len(found) >= SHORT_DIGITS
-        if not whole or not any(content_hash(plain, place).startswith(str(found)) for place in accepted):
+        legible = isinstance(found, str) and len(found) >= SHORT_DIGITS
+        if not legible or not any(content_hash(plain, place).startswith(str(found)) for place in accepted):
             raise DamagedError(where, remedy)
     except (TypeError, ValueError, RecursionError):
         raise DamagedError(where, remedy) from None

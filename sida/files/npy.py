@@ -1,37 +1,32 @@
-"""Reader of untrusted npy and npz files.
+"""Reader of untrusted npy and npz files: NumPy parses a header of limited length, this module checks what it claims.
 
-NumPy's reader evaluates the header as Python, and allocates the claimed size before it checks the file. This reader
-accepts headers of one form and arrays of plain numbers only, whose size must be that of the file.
+NumPy's own reader allocates the claimed size before it looks at the file. This reader accepts arrays of plain numbers
+only, whose size must be that of the file.
 """
 
 from __future__ import annotations
 
-import lzma
 import math
 import os
-import re
-import struct
+import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import IO
 
 import numpy as np
+from numpy.lib import format as npy_format
 
-from sida.files.tar_index import MAX_RATIO, most_unpacked
+from sida.files.tar_index import ARCHIVE_FAULTS, MAX_RATIO, most_unpacked
 
-MAGIC = b"\x93NUMPY"
+MAGIC = npy_format.MAGIC_PREFIX
 #: Exceptions of Python's zip reader for damaged, encrypted and unusually packed members.
-ZIP_FAULTS = (
-    zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError, IndexError, RuntimeError, OverflowError, struct.error,
-    zlib.error, lzma.LZMAError,
-)  # fmt: skip
-_MOST_HEADER = 10_000
-_TYPE = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[?biuf]\d*)['"]""")
-_ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
-_SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\dL\s,]*)\)""")
+ZIP_FAULTS = (zipfile.BadZipFile, *ARCHIVE_FAULTS)
+#: Limit of a header in bytes; that of an array of numbers has 118.
+_MOST_HEADER = 1_000
+#: Exceptions of NumPy's parser of headers, which are Python literals, beside ValueError.
+_HEADER_FAULTS = (TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError, LookupError, OverflowError)
 #: Bytes of an array from which on its compression ratio must be plausible for images.
 _LARGE = 1 << 30
 #: Least number of bytes before a member's content.
@@ -64,28 +59,19 @@ def read_npy_header(stream: IO[bytes]) -> NpyHeader:
     Raises:
         ValueError: Not an npy file, or an array of anything but numbers.
     """
-    start = stream.read(8)
-    if len(start) < 8 or not start.startswith(MAGIC) or start[6] not in (1, 2, 3):
-        raise ValueError("no npy file")
-    width = 2 if start[6] == 1 else 4
-    length = int.from_bytes(stream.read(width), "little")
-    if length > _MOST_HEADER:
-        raise ValueError(f"its header has {length} bytes")
-    text = stream.read(length).decode("latin-1")
-    kind, order, shape = _TYPE.search(text), _ORDER.search(text), _SHAPE.search(text)
-    if not kind and "descr" in text:
-        objects = re.search(r"descr.{1,5}\|O", text)
-        raise ValueError("Object arrays cannot be loaded" if objects else "its array does not hold plain numbers")
-    if not (kind and order and shape):
-        raise ValueError("its header is cut off or damaged")
     try:
-        dtype = np.dtype(kind[1])
-        sizes = tuple(int(part.strip().rstrip("L")) for part in shape[1].split(",") if part.strip())
-    except (TypeError, ValueError):
-        raise ValueError("its header is damaged") from None
-    if len(sizes) > 8 or max(sizes, default=0) >= 1 << 62:
+        # Arrays of numbers need no later version, whose headers may claim gigabytes: NumPy would allocate them.
+        if npy_format.read_magic(stream) != (1, 0):
+            raise ValueError("not of version 1.0")
+        shape, fortran, dtype = npy_format.read_array_header_1_0(stream, max_header_size=_MOST_HEADER)
+    except (ValueError, *_HEADER_FAULTS) as error:
+        raise ValueError(f"no npy file, or a damaged one ({str(error).partition(chr(10))[0][:100]})") from None
+    if dtype.kind not in "biuf":
+        fault = "Object arrays cannot be loaded" if dtype.hasobject else "its array does not hold plain numbers"
+        raise ValueError(fault)
+    if len(shape) > 8 or not all(0 <= n < 1 << 62 for n in shape):
         raise ValueError("it claims a shape that no array has")
-    return NpyHeader(sizes, dtype, order[1] == "True")
+    return NpyHeader(shape, dtype, fortran)
 
 
 def read_npy(stream: IO[bytes], size: int) -> np.ndarray:

@@ -20,20 +20,15 @@ _FILE = b"0\0"
 _MOST_LEVELS, _LONGEST_HEADER, _MOST_MEMBERS = 3, 1 << 20, 5_000_000
 #: Bytes that any archive may unpack to, and largest plausible compression ratio of images.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
-#: Exceptions of Python's tar reader for damaged archives.
-TAR_FAULTS = (
-    tarfile.TarError, OSError, EOFError, ValueError, KeyError, IndexError, OverflowError, RecursionError, struct.error,
-    zlib.error, lzma.LZMAError,
+#: Exceptions of Python's readers for damaged, encrypted and unusually packed archives.
+ARCHIVE_FAULTS = (
+    OSError, EOFError, ValueError, LookupError, RuntimeError, OverflowError, struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
+TAR_FAULTS = (tarfile.TarError, *ARCHIVE_FAULTS)
 
 
 #: Name, position of the content in the archive, bytes.
 Member = tuple[str, int, int]
-
-
-def tar_names(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Names of all files, see :func:`tar_members`."""
-    return (name for name, _, _ in tar_members(path))
 
 
 def tar_members(path: str | os.PathLike[str]) -> Iterator[Member]:
@@ -88,9 +83,8 @@ def _size(header: bytes, where: str) -> int:
             raise ValueError
         return size
     except ValueError:
-        raise UserError(
-            where, "is no whole tar file, or a compressed one, which has no index", "unpack it and give the folder"
-        ) from None
+        fault = "is no whole tar file, or a compressed one, which has no index"
+        raise UserError(where, fault, "unpack it and give the folder") from None
 
 
 def _name(header: bytes) -> str:

@@ -1,10 +1,7 @@
 """Tensor files with a JSON record: networks, training states, statistics, features, references.
 
 The files are safetensors, with the record in the header under the key ``sida``; the ``safetensors`` package reads them
-and writes files that this module reads. In place of the package, this module streams tensors one at a time (a gigabyte
-is never in memory twice) and explains each kind of damage in one line (:mod:`sida.files.tensors`).
-
-Header of a safetensors file: names, types and places of tensors, checked before any tensor is read.
+and writes files that this module reads. It cannot write them: docs/architecture.md has the reasons.
 
 Layout (huggingface/safetensors:README.md, "Format"): 8 bytes little-endian length N of the header; N bytes of JSON
 ``{"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets": [begin, end]}}``; data without holes.
@@ -25,8 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from sida.errors import UserError
+from sida.errors import UserError, located
 from sida.files.atomic import atomic_path
+from sida.files.text_files import check_amount, parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +39,7 @@ ITEM_BYTES = {
 MAX_HEADER_BYTES = 16 << 20
 MAX_HEADER_VALUES = 500_000
 MAX_DIMENSIONS = 32
+_ENTRY_KEYS = ("dtype", "shape", "data_offsets")
 DATA_HASH, HEADER_HASH = "sida_data_sha256", "sida_header_sha256"
 _AGAIN = "delete it and make or download it again"
 _CONVERT = "convert or download it again"
@@ -50,13 +49,13 @@ class TensorFileError(UserError):
     """A file that cannot be read as tensors.
 
     Args:
-        path: The file.
         reason: Fault of the file.
         remedy: Action that fixes the fault.
     """
 
-    def __init__(self, path: Path, reason: str, remedy: str = _AGAIN) -> None:
-        super().__init__(path, reason, remedy)
+    def __init__(self, reason: str, remedy: str = _AGAIN) -> None:
+        super().__init__("", reason, remedy)
+        self.args = (reason, remedy)  # with which a copy from another process is made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,17 +120,11 @@ def header_bytes(entries: Sequence[TensorEntry], metadata: dict[str, str]) -> by
 _BLANK = "0" * 64
 
 
-def damaged(path: Path, part: str) -> TensorFileError:
-    """The error for a part of a file that has changed since it was written.
-
-    Args:
-        path: The file.
-        part: The part with its verb: ``tensors do`` or ``header does``.
-    """
-    return TensorFileError(path, f"damaged: its {part} not have the recorded SHA-256")
+def _damaged(part: str) -> TensorFileError:
+    return TensorFileError(f"damaged: its {part} not have the recorded SHA-256")
 
 
-def hashed_header(entries: Sequence[TensorEntry], metadata: dict[str, str], data_sha256: str) -> bytes:
+def _hashed_header(entries: Sequence[TensorEntry], metadata: dict[str, str], data_sha256: str) -> bytes:
     """As :func:`header_bytes`, with the hashes of the tensors' bytes and of the header."""
     text = header_bytes(entries, {**metadata, DATA_HASH: data_sha256, HEADER_HASH: _BLANK})
     return text.replace(_hash_field(_BLANK), _hash_field(hashlib.sha256(text).hexdigest()))
@@ -141,14 +134,14 @@ def _hash_field(value: str) -> bytes:
     return f'"{HEADER_HASH}":"{value}"'.encode()
 
 
-def _check_header(path: Path, text: bytes, metadata: dict[str, str]) -> None:
+def _check_header(text: bytes, metadata: dict[str, str]) -> None:
     """Checks the hash in a header, if there is one."""
     found = metadata.get(HEADER_HASH)
     if found is None and DATA_HASH not in metadata:
         return
     blank = text.replace(_hash_field(str(found)), _hash_field(_BLANK))
     if DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
-        raise damaged(path, "header does")
+        raise _damaged("header does")
 
 
 def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
@@ -157,37 +150,52 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
     Raises:
         TensorFileError: The file is missing, empty, a pickle, not safetensors, cut off, or has an inconsistent header.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise TensorFileError(path, "no such file", "check the path, or make the file first")
-    size = path.stat().st_size
-    with open(path, "rb") as stream:
-        start = stream.read(9)
-        _refuse_other_formats(path, start, size)
-        length = int.from_bytes(start[:8], "little")
-        if length > MAX_HEADER_BYTES:
-            raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
-        if 8 + length > size:
-            raise TensorFileError(path, f"cut off inside its header ({size} of {8 + length} bytes or more)")
-        stream.seek(0)
-        text = stream.read(8 + length)
-    value = _parse_json(path, text[8:])
+    with located(path):
+        if not Path(path).is_file():
+            raise TensorFileError("no such file", "check the path, or make the file first")
+        with open(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            start = stream.read(9)
+            if is_pickle(start):
+                remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
+                raise TensorFileError("this is a pickle", remedy)
+            if size < 8:
+                raise TensorFileError(f"cut off after {size} bytes" if size else "the file is empty")
+            length = int.from_bytes(start[:8], "little")
+            if length > MAX_HEADER_BYTES:
+                raise TensorFileError("not a safetensors file (impossible header length)", _CONVERT)
+            if 8 + length > size:
+                raise TensorFileError(f"cut off inside its header ({size} of {8 + length} bytes or more)")
+            stream.seek(0)
+            header = _parsed_header(stream.read(8 + length))
+        expected = header.data_start + sum(entry.num_bytes for entry in header.entries)
+        if size < expected:
+            raise TensorFileError(f"cut off: {size} of {expected} bytes are there")
+        if size > expected:
+            raise TensorFileError(f"{size - expected} bytes too long for its header")
+        return header
+
+
+def _parsed_header(text: bytes) -> TensorHeader:
+    """Checks the length field and the JSON of a header."""
+    try:
+        check_amount(text, "", most=MAX_HEADER_VALUES)
+        value = parse_json(text[8:].decode(), "")
+    except (UserError, UnicodeDecodeError, MemoryError) as error:
+        raise TensorFileError(f"not a safetensors file (unreadable header: {error})", _CONVERT) from None
+    if not isinstance(value, dict):
+        raise TensorFileError("not a safetensors file (header is no mapping)", _CONVERT)
     metadata = value.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise TensorFileError(path, "not a safetensors file (metadata must be texts)", _CONVERT)
-    _check_header(path, text, metadata)
-    entries = sorted((_entry(path, name, item) for name, item in value.items()), key=lambda e: (e.begin, e.num_bytes))
+        raise TensorFileError("not a safetensors file (metadata must be texts)", _CONVERT)
+    _check_header(text, metadata)
+    entries = sorted((_entry(name, item) for name, item in value.items()), key=lambda e: (e.begin, e.num_bytes))
     position = 0
     for entry in entries:
         if entry.begin != position:
-            raise TensorFileError(path, f"damaged header: tensor '{entry.name}' overlaps another or leaves a hole")
+            raise TensorFileError(f"damaged header: tensor '{entry.name}' overlaps another or leaves a hole")
         position += entry.num_bytes
-    expected = 8 + length + position
-    if size < expected:
-        raise TensorFileError(path, f"cut off: {size} of {expected} bytes are there")
-    if size > expected:
-        raise TensorFileError(path, f"{size - expected} bytes too long for its header")
-    return TensorHeader(metadata, tuple(entries), 8 + length)
+    return TensorHeader(metadata, tuple(entries), len(text))
 
 
 def is_pickle(start: bytes) -> bool:
@@ -205,47 +213,15 @@ def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
         return is_pickle(stream.read(9))
 
 
-def _refuse_other_formats(path: Path, start: bytes, size: int) -> None:
-    if size == 0:
-        raise TensorFileError(path, "the file is empty")
-    if is_pickle(start):
-        remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
-        raise TensorFileError(path, "this is a pickle", remedy)
-    if size < 8:
-        raise TensorFileError(path, f"cut off after {size} bytes")
-
-
-def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
-    if sum(data.count(sign) for sign in (b",", b"[", b"{")) > MAX_HEADER_VALUES:
-        raise TensorFileError(path, f"refused: a header of more than {MAX_HEADER_VALUES:,} values", _CONVERT)
-    try:
-        value = json.loads(data.decode("utf-8"), parse_constant=no_constant)
-    except (ValueError, RecursionError, MemoryError):
-        raise TensorFileError(path, "not a safetensors file (unreadable header)", _CONVERT) from None
-    if not isinstance(value, dict):
-        raise TensorFileError(path, "not a safetensors file (header is no mapping)", _CONVERT)
-    return value
-
-
-def _entry(path: Path, name: str, item: Any) -> TensorEntry:
+def _entry(name: str, item: Any) -> TensorEntry:
     """Checks one entry of the header: known type, integer sizes, a place that fits the sizes."""
-    fault = TensorFileError(path, f"damaged header at tensor '{name}'")
-    if not isinstance(item, dict) or not isinstance(item.get("dtype"), str) or item["dtype"] not in ITEM_BYTES:
-        raise fault
-    shape, place = item.get("shape"), item.get("data_offsets")
-    if not (_whole_numbers(shape) and _whole_numbers(place) and len(place) == 2 and len(shape) <= MAX_DIMENSIONS):
-        raise fault
-    if math.prod(max(n, 1) for n in shape) >= 2**63:
-        raise fault
-    entry = TensorEntry(name, item["dtype"], tuple(shape), place[0])
-    if place[1] - place[0] != entry.num_bytes:
-        raise fault
-    return entry
-
-
-def no_constant(name: str) -> None:
-    """Refuses NaN and infinity, which Python's JSON reader accepts although JSON does not have them."""
-    raise ValueError(f"{name} is no JSON")
+    dtype, shape, place = (item.get(key) if isinstance(item, dict) else None for key in _ENTRY_KEYS)
+    if isinstance(dtype, str) and dtype in ITEM_BYTES and _whole_numbers(shape) and _whole_numbers(place):
+        plausible = len(place) == 2 and len(shape) <= MAX_DIMENSIONS and math.prod(max(n, 1) for n in shape) < 2**63
+        entry = TensorEntry(name, dtype, tuple(shape), place[0])
+        if plausible and place[1] - place[0] == entry.num_bytes:
+            return entry
+    raise TensorFileError(f"damaged header at tensor '{name}'")
 
 
 def _whole_numbers(value: Any) -> TypeGuard[list[int]]:
@@ -254,7 +230,6 @@ def _whole_numbers(value: Any) -> TypeGuard[list[int]]:
 
 #: Key of the record in the header's metadata.
 RECORD_KEY = "sida"
-MAX_RECORD_DEPTH = 64
 Buffer = bytes | bytearray | memoryview
 
 
@@ -266,10 +241,9 @@ def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iter
     """
     try:
         yield
-    except TensorFileError as error:
-        raise UserError(path, f"{complaint} ({error.fault})", remedy) from None
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(path, f"{complaint} ({error})", remedy) from None
+    except (TensorFileError, OSError, KeyError, ValueError) as error:
+        reason = error.fault if isinstance(error, TensorFileError) else error
+        raise UserError(path, f"{complaint} ({reason})", remedy) from None
 
 
 def write_tensor_file(
@@ -295,9 +269,7 @@ def write_tensor_file(
     promised = sum(entry.num_bytes for entry in entries)
     digest = hashlib.sha256()
 
-    def header(metadata: dict[str, str]) -> bytes:
-        return hashed_header(entries, metadata, digest.hexdigest())
-
+    header = lambda metadata: _hashed_header(entries, metadata, digest.hexdigest())
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         length = stream.write(header(metadata))
         written = 0
@@ -333,6 +305,8 @@ def write_tensors(
     Raises:
         UserError: The record is not JSON, or the format does not have a tensor's type.
     """
+    import torch
+
     names = {dtype: name for name, dtype in torch_dtypes().items()}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     for name, tensor in on_cpu.items():
@@ -340,7 +314,8 @@ def write_tensors(
             raise UserError(path, f"tensor '{name}' of type {tensor.dtype} cannot be stored", "use float32 or int64")
     entries = entries_for((name, names[tensor.dtype], tensor.shape) for name, tensor in on_cpu.items())
     metadata = {} if record is None else {RECORD_KEY: encode_record(record, str(path))}
-    chunks = (chunk for entry in entries for chunk in _tensor_bytes(on_cpu[entry.name]))
+    full = (on_cpu[entry.name] for entry in entries if entry.num_bytes)
+    chunks = (tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in full)
     write_tensor_file(path, entries, metadata, chunks)
 
 
@@ -362,11 +337,12 @@ def read_record(path: str | os.PathLike[str], header: TensorHeader | None = None
     """
     text = (header or read_tensor_header(path)).metadata.get(RECORD_KEY, "{}")
     try:
-        record = json.loads(text, parse_constant=no_constant)
-    except (ValueError, RecursionError):
+        record = parse_json(text, "")
+    except UserError:
         record = None
-    if not isinstance(record, dict) or _deeper(record, MAX_RECORD_DEPTH):
-        raise TensorFileError(Path(path), f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
+    if not isinstance(record, dict):
+        with located(path):
+            raise TensorFileError(f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
     return record
 
 
@@ -380,22 +356,22 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
     import torch
 
     dtypes, digest = torch_dtypes(), hashlib.sha256()
-    with open(path, "rb") as stream:
+    with located(path), open(path, "rb") as stream:
         for entry in header.entries:
             stream.seek(header.data_start + entry.begin)
             try:
                 data = bytearray(entry.num_bytes)
             except MemoryError:
                 reason = f"tensor '{entry.name}' has {entry.num_bytes:,} bytes, more than there is memory"
-                raise TensorFileError(Path(path), reason, "read it on a larger machine") from None
+                raise TensorFileError(reason, "read it on a larger machine") from None
             if stream.readinto(data) != entry.num_bytes:
-                raise TensorFileError(Path(path), "cut off while it was read")
+                raise TensorFileError("cut off while it was read")
             digest.update(data)
             dtype = dtypes[entry.dtype]
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             yield entry.name, flat.reshape(entry.shape)
-    if header.metadata.get(DATA_HASH, digest.hexdigest()) != digest.hexdigest():
-        raise damaged(Path(path), "tensors do")
+        if header.metadata.get(DATA_HASH, digest.hexdigest()) != digest.hexdigest():
+            raise _damaged("tensors do")
 
 
 def verify_tensors(path: str | os.PathLike[str]) -> bool:
@@ -407,11 +383,10 @@ def verify_tensors(path: str | os.PathLike[str]) -> bool:
     header = read_tensor_header(path)
     if DATA_HASH not in header.metadata:
         return False
-    with open(path, "rb") as stream:
+    with located(path), open(path, "rb") as stream:
         stream.seek(header.data_start)
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != header.metadata[DATA_HASH]:
-        raise damaged(Path(path), "tensors do")
+        if hashlib.file_digest(stream, "sha256").hexdigest() != header.metadata[DATA_HASH]:
+            raise _damaged("tensors do")
     return True
 
 
@@ -424,22 +399,3 @@ def torch_dtypes() -> dict[str, torch.dtype]:
         "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "U32": torch.uint32, "F32": torch.float32,
         "I64": torch.int64, "U64": torch.uint64, "F64": torch.float64,
     }  # fmt: skip
-
-
-def _tensor_bytes(tensor: torch.Tensor) -> Iterator[memoryview]:
-    import torch
-
-    if tensor.numel():
-        yield tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _deeper(value: Any, depth: int) -> bool:
-    """Whether lists and mappings are nested more than ``depth`` deep."""
-    pending = [(value, 0)]
-    while pending:
-        item, level = pending.pop()
-        if isinstance(item, (dict, list)):
-            if level >= depth:
-                return True
-            pending += [(inner, level + 1) for inner in (item.values() if isinstance(item, dict) else item)]
-    return False

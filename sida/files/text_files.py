@@ -1,13 +1,7 @@
-"""Readers of untrusted text, CSV and JSON: plain values, or an error of one line.
+"""Readers of untrusted text, CSV, JSON and YAML: plain values, or an error of one line.
 
-A file is refused if it is a pipe, not in UTF-8, or too large, nests too deeply, or repeats a key.
-:mod:`sida.files.text_files` reads YAML.
-
-Reading of regular files, which never waits for pipes or devices.
-
-Reader of untrusted YAML: plain values, or an error of one line.
-
-A text is refused if it is too large, nests too deeply, repeats a key, expands through aliases, or names Python types.
+A file is refused if it is a pipe, not in UTF-8, or too large, nests too deeply, or repeats a key; YAML also if it
+expands through aliases, or names Python types. Reading of regular files never waits for pipes or devices.
 """
 
 from __future__ import annotations
@@ -27,7 +21,7 @@ import zlib
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from sida.errors import UserError
+from sida.errors import UserError, located
 from sida.files.content_hash import DamagedError, checked_rows
 
 
@@ -79,6 +73,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_RIGHT_FILE = "is it the right file?"
 _SAVE = "save it as UTF-8 (Excel: 'CSV UTF-8'; other programs: encoding or character set UTF-8)"
 # Control characters except tabs and line ends.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -97,10 +92,9 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
         UserError: The file is missing, not regular, too large, in another encoding (the message names it), or has
             control characters.
     """
-    content = read_ordinary(path, str(path), MOST_TEXT_BYTES, "give the path of a text file", "is it the right file?")
-    if os.fspath(path).endswith(".gz"):
-        content = _decompressed(content, str(path))
-    text = _decoded(content, str(path))
+    content = read_ordinary(path, str(path), MOST_TEXT_BYTES, "give the path of a text file", _RIGHT_FILE)
+    with located(path):
+        text = _decoded(_decompressed(content) if os.fspath(path).endswith(".gz") else content)
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -109,25 +103,25 @@ def gzip_bytes(text: str) -> bytes:
     return gzip.compress(text.encode(), 9, mtime=0)
 
 
-def _decompressed(content: bytes, where: str) -> bytes:
+def _decompressed(content: bytes) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             # A small file can hold a huge text.
             text = stream.read(MOST_TEXT_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DamagedError(where, reason=f"not a whole gzip file ({error})") from None
+        raise DamagedError("", reason=f"not a whole gzip file ({error})") from None
     if len(text) > MOST_TEXT_BYTES:
-        raise UserError(where, f"holds more than {MOST_TEXT_BYTES >> 20} MiB", "is it the right file?")
+        raise UserError("", f"holds more than {MOST_TEXT_BYTES >> 20} MiB", _RIGHT_FILE)
     return text
 
 
-def _decoded(content: bytes, where: str) -> str:
+def _decoded(content: bytes) -> str:
     for mark, name in _MARKS.items():
         if content.startswith(mark):
-            raise UserError(where, f"is {name} text", _SAVE)
+            raise UserError("", f"is {name} text", _SAVE)
     half = content[: 1 << 10]
     if len(half) > 3 and (not any(half[1::2]) or not any(half[::2])):
-        raise UserError(where, "looks like UTF-16 text", _SAVE)
+        raise UserError("", "looks like UTF-16 text", _SAVE)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -135,11 +129,10 @@ def _decoded(content: bytes, where: str) -> str:
         byte = error.object[error.start]
         character = bytes([byte]).decode("cp1252", "ignore")
         guess = f"; in Windows-1252 it is '{character}'" if character else ""
-        raise UserError(f"{where}:{line}", f"is not UTF-8 text (byte 0x{byte:02x}{guess})", _SAVE) from None
-    found = _CONTROL.search(text)
-    if found:
+        raise UserError(f":{line}", f"is not UTF-8 text (byte 0x{byte:02x}{guess})", _SAVE) from None
+    if found := _CONTROL.search(text):
         line = text.count("\n", 0, found.start()) + 1
-        raise UserError(f"{where}:{line}", f"holds a control character (0x{ord(found[0]):02x})", "is it a text file?")
+        raise UserError(f":{line}", f"holds a control character (0x{ord(found[0]):02x})", "is it a text file?")
     return text
 
 
@@ -180,13 +173,12 @@ def parse_json(text: str | bytes, where: str) -> Any:
         UserError: The text is not JSON or too large, repeats a key, has NaN or infinity, or nests too deeply.
     """
     check_amount(text, where)
-    try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-    except UserError as error:
-        raise UserError(where, error) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(where, f"not valid JSON ({brief_reason(error)})") from None
-    check_values(value, where)
+    with located(where):
+        try:
+            value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise UserError("", f"not valid JSON ({brief_reason(error)})") from None
+        _check_values(value)
     return value
 
 
@@ -204,7 +196,7 @@ def check_amount(text: str | bytes, where: str, marks: str = "[{,", most: int = 
         UserError: The text has more.
     """
     if sum(text.count(mark if isinstance(text, str) else mark.encode()) for mark in marks) > most:  # type: ignore[arg-type,misc]
-        raise UserError(where, f"has more than {most:,} {of}", "is it the right file?")
+        raise UserError(where, f"has more than {most:,} {of}", _RIGHT_FILE)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -223,29 +215,24 @@ def _no_constant(text: str) -> Any:
     raise UserError("", f"{text} is not a JSON number", "give a finite number")
 
 
-def check_values(value: Any, where: str) -> None:
-    """Refuses values that settings cannot have: not plain, NaN, huge integers, or too many levels.
-
-    Raises:
-        UserError: A value is refused.
-    """
+def _check_values(value: Any) -> None:
+    """Refuses values that settings cannot have: not plain, NaN, huge integers, or too many levels."""
     level: list[Any] = [value]
     for _ in range(MOST_LEVELS + 1):
         inner: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                bad = next((key for key in item if not _plain(key)), None)
-                if bad is not None:
-                    raise UserError(where, f"a key is {_named(bad)}", "quote it")
+                if bad := [key for key in item if not _plain(key)]:
+                    raise UserError("", f"a key is {_named(bad[0])}", "quote it")
                 inner += item.values()
             elif isinstance(item, list):
                 inner += item
             elif not _plain(item):
-                raise UserError(where, f"a value is {_named(item)}", "give a number or a text (quoted)")
+                raise UserError("", f"a value is {_named(item)}", "give a number or a text (quoted)")
         if not inner:
             return
         level = inner
-    raise UserError(where, f"nested more than {MOST_LEVELS} levels deep")
+    raise _too_deep("")
 
 
 def _plain(value: Any) -> bool:
@@ -289,33 +276,46 @@ def parse_yaml(text: str, where: str) -> Any:
         UserError: The text has a syntax error (with its line), names a Python type, repeats a key, has NaN, nests too
             deeply, or has aliases that stand for more than :data:`MOST_VALUES` values.
     """
+    with located(where):
+        if len(text) > MOST_YAML:
+            raise UserError("", f"is longer than {MOST_YAML >> 20} million characters", _RIGHT_FILE)
+        value = _constructed(text)
+        _check_values(value)
+    return value
+
+
+def _constructed(text: str) -> Any:
     import yaml
 
-    if len(text) > MOST_YAML:
-        raise UserError(where, f"is longer than {MOST_YAML >> 20} million characters", "is it the right file?")
     try:
-        _check_events(text, where)
+        _check_events(text)
         loader = _loader_class()(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        _count(node, {}, where)
-        value = loader.construct_document(node)
+        _count(node, {})
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        raise UserError(f"{where}{line}", f"not valid YAML ({brief_reason(problem)})") from None
-    except RecursionError:
-        raise UserError(where, "not valid YAML (nested too deeply)") from None
+        place = _line(getattr(error, "problem_mark", None))
+        raise UserError(place, f"not valid YAML ({brief_reason(problem)})") from None
+    except RecursionError as error:
+        raise UserError("", f"not valid YAML ({brief_reason(error)})") from None
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         # PyYAML's constructors fail on values that contradict their tags: `!!int x`, 2001-99-99, 5,000 digits.
-        raise UserError(where, f"not valid YAML (a value is not of its type: {brief_reason(error)})") from None
-    check_values(value, where)
-    return value
+        raise UserError("", f"not valid YAML (a value is not of its type: {brief_reason(error)})") from None
 
 
-def _check_events(text: str, where: str) -> None:
+def _line(mark: Any) -> str:
+    """The place of a parser's mark, such as ``:12``."""
+    return f":{mark.line + 1}" if mark else ""
+
+
+def _too_deep(place: str) -> UserError:
+    return UserError(place, f"nested more than {MOST_LEVELS} levels deep")
+
+
+def _check_events(text: str) -> None:
     """Refuses too many values and deep nesting before the recursive construction of nodes."""
     import yaml
 
@@ -323,11 +323,10 @@ def _check_events(text: str, where: str) -> None:
     for event in yaml.parse(text, Loader=_loader_class()):
         values += not isinstance(event, yaml.CollectionEndEvent)
         if values > MOST_VALUES:
-            raise UserError(where, f"holds more than {MOST_VALUES:,} values", "is it the right file?")
+            raise UserError("", f"holds more than {MOST_VALUES:,} values", _RIGHT_FILE)
         levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if levels > MOST_LEVELS + 1:
-            line = f":{event.start_mark.line + 1}" if event.start_mark else ""
-            raise UserError(f"{where}{line}", f"nested more than {MOST_LEVELS} levels deep")
+            raise _too_deep(_line(event.start_mark))
 
 
 @functools.cache
@@ -360,26 +359,21 @@ def _decimal(construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda loader, node: node.value if ":" in node.value else construct(loader, node)
 
 
-def _count(node: Any, sizes: dict[int, int], where: str, level: int = 0) -> int:
+def _count(node: Any, sizes: dict[int, int], level: int = 0) -> int:
     """Number of values of a node, with each use of an alias counted; visits each node once."""
     if id(node) in sizes:
-        size = sizes[id(node)]
-        if size == 0:
-            raise UserError(
-                f"{where}:{node.start_mark.line + 1}", "an alias is inside the value it names", "write the value out"
-            )
-        return size
+        if sizes[id(node)] == 0:
+            raise UserError(_line(node.start_mark), "an alias is inside the value it names", "write the value out")
+        return sizes[id(node)]
     if level > MOST_LEVELS:
-        raise UserError(f"{where}:{node.start_mark.line + 1}", f"nested more than {MOST_LEVELS} levels deep")
+        raise _too_deep(_line(node.start_mark))
     sizes[id(node)] = 0
     size = 1
     if not isinstance(node.value, str):
         for item in node.value:
             for part in item if isinstance(item, tuple) else (item,):
-                size += _count(part, sizes, where, level + 1)
+                size += _count(part, sizes, level + 1)
         if size > MOST_VALUES:
-            raise UserError(
-                where, f"its aliases stand for more than {MOST_VALUES:,} values", "write out what is needed"
-            )
+            raise UserError("", f"its aliases stand for more than {MOST_VALUES:,} values", "write out what is needed")
     sizes[id(node)] = size
     return size

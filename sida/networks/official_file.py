@@ -36,7 +36,7 @@ from sida.networks.file import (
     check_network_config,
     write_state_dict,
 )
-from sida.unpickle.inert import Budget, DeniedError, printable, refusals
+from sida.unpickle.inert import Budget, RefusedError, printable, refusals
 from sida.unpickle.pickles import open_pickle
 from sida.unpickle.records import BoundMethod, PersistentObject, PlainObject, Tensor
 from sida.unpickle.values import float32_pieces, read_state_dict, stored_type
@@ -229,12 +229,12 @@ def _json_value(value: Any, where: str, budget: Budget | None = None) -> Any:
     budget = budget or Budget(steps=MAX_ARGUMENT_STEPS)
     budget.spend(1)
     if isinstance(value, str) and len(value) > MAX_ARGUMENT_TEXT:
-        raise DeniedError(f"a constructor argument of {len(value)} characters")
+        raise RefusedError(f"a constructor argument of {len(value)} characters")
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         if math.isnan(value):
-            raise UserError("", f"{where} is not a number")
+            raise UserError(where, "is not a number")
         return None if math.isinf(value) else value
     if isinstance(value, (list, tuple)) and len(value) <= 64:
         return [_json_value(item, where, budget) for item in value]

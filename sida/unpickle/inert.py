@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sida.errors import UserError
+from sida.errors import UserError, located
 
 MAX_STEPS = 1_500_000
 """Limit of a file's work in steps: opcodes, calls, items of a call's arguments, members of archives.
@@ -18,11 +18,16 @@ _TEXT_PER_STEP = 256
 
 
 class RefusedError(UserError):
-    """A file contains something outside the allow-list; the message names it."""
+    """A file contains something outside the allow-list.
 
+    Args:
+        reason: The refused thing.
+        remedy: Remark on it.
+    """
 
-class DeniedError(Exception):
-    """The allow-list denies a value; :func:`refusals` adds the file's name and raises :class:`RefusedError`."""
+    def __init__(self, reason: str, remedy: str = "no published checkpoint needs it") -> None:
+        super().__init__("", f"refused: {reason}", remedy)
+        self.args = (reason, remedy)  # with which a copy from another process is made
 
 
 @dataclasses.dataclass(eq=False)
@@ -64,24 +69,24 @@ class Budget:
         """Spends steps.
 
         Raises:
-            DeniedError: The steps are used up.
+            RefusedError: The steps are used up.
         """
         self.steps -= steps
         if self.steps < 0:
-            raise DeniedError("it makes far more objects than any network has")
+            raise RefusedError("it makes far more objects than any network has")
 
     def spend_on(self, values: tuple[Any, ...]) -> None:
         """Spends the steps for one look at every item of every value, and the bytes for a copy of every text."""
         self.spend(sum(_weight(value) for value in values))
         self.copied_bytes -= sum(len(value) for value in values if isinstance(value, str))
         if self.copied_bytes < 0:
-            raise DeniedError(f"it makes more than {MAX_TEXT >> 20} MiB of copies of its texts")
+            raise RefusedError(f"it makes more than {MAX_TEXT >> 20} MiB of copies of its texts")
 
     def enter(self, length: int) -> None:
         """Spends the bytes of a nested stream, which bounds repeated reads of the same stream."""
         self.nested_bytes -= length
         if self.nested_bytes < 0:
-            raise DeniedError("it reads the same nested stream again and again")
+            raise RefusedError("it reads the same nested stream again and again")
 
 
 def _weight(value: Any) -> int:
@@ -92,19 +97,14 @@ def _weight(value: Any) -> int:
 
 @contextlib.contextmanager
 def refusals(where: str) -> Iterator[None]:
-    """Adds the file's name to refusals, and turns Python's own limits into refusals.
-
-    Raises:
-        RefusedError: For a :class:`DeniedError`, a MemoryError or a RecursionError.
-    """
-    try:
-        yield
-    except DeniedError as reason:
-        raise RefusedError(where, f"refused: {reason}", "no published checkpoint needs it") from None
-    except MemoryError:
-        raise RefusedError(where, "refused: reading it takes more memory than there is") from None
-    except RecursionError:
-        raise RefusedError(where, "refused: it is nested deeper than any network") from None
+    """Gives errors the file's name, and turns Python's own limits (memory, recursion) into refusals."""
+    with located(where):
+        try:
+            yield
+        except MemoryError:
+            raise RefusedError("reading it takes more memory than there is", "") from None
+        except RecursionError:
+            raise RefusedError("it is nested deeper than any network", "") from None
 
 
 def checked_key(value: Any) -> Any:
@@ -125,10 +125,11 @@ def printable(text: str, limit: int = 80) -> str:
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
-def expect_type(value: Any, kind: type) -> Any:
-    """Returns a value of the expected type; raises TypeError for any other value."""
+def expect_type(value: Any, kind: type | tuple[type, ...]) -> Any:
+    """Returns a value of an expected type; raises TypeError for any other value."""
     if not isinstance(value, kind):
-        raise TypeError(f"a {kind.__name__} was expected, {type(value).__name__} found")
+        wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"a {wanted} was expected, {type(value).__name__} found")
     return value
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sida.errors import UserError
 from sida.unpickle import inert
-from sida.unpickle.inert import MAX_TEXT, Allowed, Budget, DeniedError, InertObject, checked_key, refusals
+from sida.unpickle.inert import MAX_TEXT, Allowed, Budget, InertObject, RefusedError, checked_key
 from sida.unpickle.records import Window
 
 MAX_STACK = 200_000
@@ -59,9 +59,8 @@ class PickleMachine:
 
     Args:
         window: Bytes of the pickle.
-        resolve: ``(module, name) -> Allowed`` or an inert value; raises :class:`DeniedError` for anything else.
+        resolve: ``(module, name) -> Allowed`` or an inert value; raises :class:`RefusedError` for anything else.
         budget: Shared limits.
-        where: File named in errors.
         persistent: Function that turns a persistent id into a record; ``None`` refuses persistent ids.
     """
 
@@ -70,11 +69,9 @@ class PickleMachine:
         window: Window,
         resolve: Callable[[str, str], Any],
         budget: Budget,
-        where: str,
         persistent: Callable[[Any], Any] | None = None,
     ) -> None:
-        self._window, self._resolve, self._budget, self._where = window, resolve, budget, where
-        self._persistent = persistent
+        self._window, self._resolve, self._budget, self._persistent = window, resolve, budget, persistent
         self._position = 0
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
@@ -91,25 +88,17 @@ class PickleMachine:
         """
         self._position = start
         try:
-            with refusals(self._where):
-                return self._run()
+            while (opcode := self._read(1)[0]) != ord("."):
+                self._budget.spend(1)
+                if len(self._stack) > MAX_STACK or len(self._marks) > MAX_MARKS:
+                    raise RefusedError("it makes far more objects than any network has")
+                self._step(opcode)
+            return self._pop(), self._position
         except EOFError:
-            need, have = self._position, self._window.length
-            raise UserError(
-                self._where, f"cut off: a value at byte {need} goes beyond the {have} bytes there", "download it again"
-            ) from None
+            fault = f"cut off: a value at byte {self._position} goes beyond the {self._window.length} bytes there"
+            raise UserError("", fault, "download it again") from None
         except _FAULTS as error:
-            raise UserError(
-                self._where, f"damaged pickle at byte {self._position} ({inert.brief_error(error)})"
-            ) from None
-
-    def _run(self) -> tuple[Any, int]:
-        while (opcode := self._read(1)[0]) != ord("."):
-            self._budget.spend(1)
-            if len(self._stack) > MAX_STACK or len(self._marks) > MAX_MARKS:
-                raise DeniedError("it makes far more objects than any network has")
-            self._step(opcode)
-        return self._pop(), self._position
+            raise UserError("", f"damaged pickle at byte {self._position} ({inert.brief_error(error)})") from None
 
     def _step(self, opcode: int) -> None:
         """Executes one opcode."""
@@ -135,7 +124,7 @@ class PickleMachine:
         elif opcode in _LONGS:
             self._stack.append(self._long(_LONGS[opcode]))
         elif opcode in _REFUSED:
-            raise DeniedError(f"it uses the opcode {_REFUSED[opcode]}")
+            raise RefusedError(f"it uses the opcode {_REFUSED[opcode]}")
         elif opcode in _METHODS:
             getattr(self, f"_{_METHODS[opcode]}")()
         else:
@@ -156,7 +145,7 @@ class PickleMachine:
             return part
         self._budget.text_bytes -= length
         if self._budget.text_bytes < 0:
-            raise DeniedError(f"it holds more than {MAX_TEXT >> 20} MiB of text")
+            raise RefusedError(f"it holds more than {MAX_TEXT >> 20} MiB of text")
         data = self._read(length)
         if kind == "bytes":
             return data
@@ -165,7 +154,7 @@ class PickleMachine:
     def _long(self, width: int) -> int:
         length = int.from_bytes(self._read(width), "little")
         if length > MAX_INTEGER_BYTES:
-            raise DeniedError(f"it holds an integer of {length} bytes")
+            raise RefusedError(f"it holds an integer of {length} bytes")
         return int.from_bytes(self._read(length), "little", signed=True)
 
     def _line(self) -> str:
@@ -212,7 +201,7 @@ class PickleMachine:
         self._memo[len(self._memo)] = self._stack[-1]
 
     def _tuple(self) -> None:
-        items = self._pop_mark()
+        items = self._pop_mark()  # before the next line names the stack, which this replaces
         self._stack.append(tuple(items))
 
     def _list(self) -> None:
@@ -226,7 +215,7 @@ class PickleMachine:
 
     def _frozenset(self) -> None:
         items = self._pop_mark()
-        self._stack.append(frozenset(checked_key(item) for item in items))
+        self._stack.append(frozenset(map(checked_key, items)))
 
     def _append(self) -> None:
         item = self._pop()
@@ -238,16 +227,14 @@ class PickleMachine:
 
     def _setitem(self) -> None:
         value = self._pop()
-        key = self._pop()
-        self._put_items([key, value])
+        self._put_items([self._pop(), value])
 
     def _setitems(self) -> None:
-        items = self._pop_mark()
-        self._put_items(items)
+        self._put_items(self._pop_mark())
 
     def _additems(self) -> None:
         items = self._pop_mark()
-        inert.expect_type(self._stack[-1], set).update(checked_key(item) for item in items)
+        inert.expect_type(self._stack[-1], set).update(map(checked_key, items))
 
     def _put_items(self, items: list[Any]) -> None:
         target = inert.expect_type(self._stack[-1], dict)
@@ -271,12 +258,12 @@ class PickleMachine:
 
     def _newobj_ex(self) -> None:
         if inert.expect_type(self._pop(), dict):
-            raise DeniedError("it makes an object with keyword arguments")
+            raise RefusedError("it makes an object with keyword arguments")
         self._reduce()
 
     def _call(self, function: Any, args: tuple[Any, ...]) -> None:
         if not isinstance(function, Allowed):
-            raise DeniedError(f"it calls {inert.describe_value(function)}")
+            raise RefusedError(f"it calls {inert.describe_value(function)}")
         self._budget.spend(STEPS_PER_CALL)
         self._budget.spend_on(args)
         try:
@@ -292,9 +279,9 @@ class PickleMachine:
             target.set_state(state)
         elif not (isinstance(target, dict) and isinstance(state, dict)):
             # Attributes of a dictionary (in which torch keeps version numbers) are not needed.
-            raise DeniedError(f"it sets the state of {inert.describe_value(target)}")
+            raise RefusedError(f"it sets the state of {inert.describe_value(target)}")
 
     def _binpersid(self) -> None:
         if self._persistent is None:
-            raise DeniedError("it refers to data outside the file")
+            raise RefusedError("it refers to data outside the file")
         self._stack.append(self._persistent(self._pop()))

@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
-from sida.unpickle.inert import MAX_NESTING, Allowed, Budget, DeniedError, checked_key, printable, refusals
-from sida.unpickle.pickle_machine import PickleMachine
-from sida.unpickle.records import (
-    AttributeDict,
-    BoundMethod,
-    Dtype,
-    Named,
-    NumpyArray,
-    Opaque,
-    PersistentObject,
-    PlainObject,
-    Storage,
-    Tensor,
-    Window,
+from sida.unpickle import records
+from sida.unpickle.inert import (
+    MAX_NESTING,
+    Allowed,
+    Budget,
+    RefusedError,
+    checked_key,
+    expect_type,
+    printable,
+    refusals,
 )
+from sida.unpickle.pickle_machine import PickleMachine
+from sida.unpickle.records import NumpyArray, Tensor, Window
 from sida.unpickle.torch_stream import LEGACY_MAGIC, is_zip, read_torch_stream
 
 STORAGES = {
@@ -64,39 +62,36 @@ class AllowList:
     """Resolves the names of one file.
 
     Args:
-        where: File named in errors.
         budget: Shared limits of the file and the streams nested in it.
         nesting: Number of streams around this one.
     """
 
-    def __init__(self, where: str, budget: Budget, nesting: int = 0) -> None:
-        self._where, self._budget, self._nesting = where, budget, nesting
+    def __init__(self, budget: Budget, nesting: int = 0) -> None:
+        self._budget, self._nesting = budget, nesting
         self._stream = Allowed("torch.storage._load_from_bytes", self._nested_stream)
 
     def resolve(self, module: str, name: str) -> Any:
         """The inert stand-in for ``module.name``.
 
         Raises:
-            DeniedError: The name is not on the list.
+            RefusedError: The name is not on the list.
         """
         if (module, name) == ("torch.storage", "_load_from_bytes"):
             return self._stream
         entry = _fixed_entries().get((module, name))
         if entry is None:
-            raise DeniedError(f"it refers to '{printable(f'{module}.{name}')}'")
+            raise RefusedError(f"it refers to '{printable(f'{module}.{name}')}'")
         return entry
 
     def _nested_stream(self, data: Any) -> Any:
         """Reads a torch file inside a byte string, in which a plain pickle stores a tensor's memory."""
         if isinstance(data, bytes):
             data = Window(data, 0, len(data))
-        if not isinstance(data, Window):
-            raise TypeError("bytes were expected")
+        expect_type(data, Window)
         if self._nesting >= MAX_NESTING:
-            raise DeniedError(f"it nests more than {MAX_NESTING} torch streams")
+            raise RefusedError(f"it nests more than {MAX_NESTING} torch streams")
         self._budget.enter(data.length)
-        inner = AllowList(self._where, self._budget, self._nesting + 1)
-        return read_torch_stream(data, inner.resolve, self._budget, self._where)
+        return read_torch_stream(data, AllowList(self._budget, self._nesting + 1).resolve, self._budget)
 
 
 @functools.cache
@@ -110,10 +105,10 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): _parameter,
         ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-        ("torch.utils.hooks", "RemovableHandle"): lambda: Opaque("torch.utils.hooks.RemovableHandle"),
+        ("torch.utils.hooks", "RemovableHandle"): lambda: records.Opaque("torch.utils.hooks.RemovableHandle"),
         ("torch", "Size"): _size,
         ("torch", "device"): _device,
-        ("torch.serialization", "_get_layout"): lambda name: Named(_text(name)),
+        ("torch.serialization", "_get_layout"): lambda name: records.Named(expect_type(name, str)),
         ("_codecs", "encode"): _encode,
     }
     for core in ("numpy.core", "numpy._core"):
@@ -121,14 +116,16 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
         makers[f"{core}.multiarray", "scalar"] = _scalar
         makers[f"{core}.numeric", "_frombuffer"] = _array_from_buffer
     makers["numpy", "ndarray"] = _not_called
-    makers["numpy", "dtype"] = lambda code, *_: Dtype(code)
+    makers["numpy", "dtype"] = lambda code, *_: records.Dtype(code)
     for builtins in ("builtins", "__builtin__"):
         makers[builtins, "getattr"] = _bound_method
         makers[builtins, "set"] = _set
         makers[builtins, "frozenset"] = lambda items=(): frozenset(_set(items))
         makers[builtins, "bytearray"] = _bytes
         makers[builtins, "bytes"] = _bytes
-        makers[builtins, "complex"] = lambda real, imag: complex(_number(real), _number(imag))
+        makers[builtins, "complex"] = lambda real, imag: complex(
+            *(float(expect_type(x, (int, float))) for x in (real, imag))
+        )
     entries: dict[tuple[str, str], Any] = {k: Allowed(".".join(k), make) for k, make in makers.items()}
     for folder, classes in _MODULES.items():
         for name in classes.split():
@@ -136,37 +133,38 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
             entries[f"torch.nn.modules.{folder}", name] = Allowed(full, _plain_object(full))
     for name, dtype in STORAGES.items():
         for module in ("torch", "torch.cuda", "torch.storage"):
-            entries[module, name] = Storage(dtype, 0)
-    entries.update({("torch", name): Named(f"torch.{name}") for name in _TORCH_CONSTANTS.split()})
-    entries.update({("numpy", name): Named(f"numpy.{name}") for name in _NUMPY_CONSTANTS.split()})
-    entries["torch.nn.parameter", "Parameter"] = Named("torch.nn.parameter.Parameter")
+            entries[module, name] = records.Storage(dtype, 0)
+    for module, names in (("torch", _TORCH_CONSTANTS), ("numpy", _NUMPY_CONSTANTS)):
+        entries.update({(module, name): records.Named(f"{module}.{name}") for name in names.split()})
+    entries["torch.nn.parameter", "Parameter"] = records.Named("torch.nn.parameter.Parameter")
     return entries
 
 
-def _plain_object(name: str) -> Callable[[], PlainObject]:
-    return lambda: PlainObject(name)
+def _plain_object(name: str) -> Callable[[], records.PlainObject]:
+    return lambda: records.PlainObject(name)
 
 
 def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
     result: OrderedDict[Any, Any] = OrderedDict()
     for key, value in pairs:
-        result[_text(key)] = value
+        result[expect_type(key, str)] = value
     return result
 
 
-def _settings(items: Any = ()) -> AttributeDict:
+def _settings(items: Any = ()) -> records.AttributeDict:
     pairs = items.items() if isinstance(items, dict) else items
-    return AttributeDict((checked_key(key), value) for key, value in pairs)
+    return records.AttributeDict((checked_key(key), value) for key, value in pairs)
 
 
-def _persistent_object(meta: Any) -> PersistentObject:
+def _persistent_object(meta: Any) -> records.PersistentObject:
     """Keeps the record of an object with embedded source; the source stays text."""
     if not isinstance(meta, dict) or meta.get("type") != "class":
-        raise DeniedError("a persistent object that is not a class instance")
+        raise RefusedError("a persistent object that is not a class instance")
     state, version = meta.get("state"), meta.get("version")
     if not isinstance(state, dict) or not isinstance(version, int):
         raise TypeError("a persistent object without state or version")
-    return PersistentObject(_text(meta.get("class_name")), state, _text(meta.get("module_src")), version)
+    name, source = (expect_type(meta.get(key), str) for key in ("class_name", "module_src"))
+    return records.PersistentObject(name, state, source, version)
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
@@ -174,9 +172,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tenso
 
 
 def _parameter(data: Any, *_: Any) -> Tensor:
-    if not isinstance(data, Tensor):
-        raise TypeError("a parameter without tensor")
-    return data
+    return expect_type(data, Tensor)
 
 
 def _size(numbers: Any) -> tuple[int, ...]:
@@ -185,19 +181,19 @@ def _size(numbers: Any) -> tuple[int, ...]:
     return numbers
 
 
-def _device(*parts: Any) -> Named:
-    return Named(":".join(printable(str(part)) for part in parts[:2] if isinstance(part, (str, int))))
+def _device(*parts: Any) -> records.Named:
+    return records.Named(":".join(printable(str(part)) for part in parts[:2] if isinstance(part, (str, int))))
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise DeniedError(f"it encodes a text as {_shown(encoding)}")
-    return _text(text).encode("latin-1")
+        raise RefusedError(f"it encodes a text as {_shown(encoding)}")
+    return expect_type(text, str).encode("latin-1")
 
 
 def _empty_array(kind: Any, shape: Any, code: Any) -> NumpyArray:
     if not (isinstance(kind, Allowed) and kind.name == "numpy.ndarray"):
-        raise DeniedError("a numpy array of a foreign class")
+        raise RefusedError("a numpy array of a foreign class")
     return NumpyArray()
 
 
@@ -214,44 +210,28 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 def _set(items: Any = ()) -> set[Any]:
-    if not isinstance(items, (list, tuple)):
-        raise TypeError("a set of something that is no list")
-    return {checked_key(item) for item in items}
+    return set(map(checked_key, expect_type(items, (list, tuple))))
 
 
 def _bytes(data: Any = b"") -> Any:
-    if not isinstance(data, (bytes, Window)):
-        raise TypeError("bytes were expected")
-    return data
+    return expect_type(data, (bytes, Window))
 
 
-def _bound_method(target: Any, name: Any, *default: Any) -> BoundMethod:
+def _bound_method(target: Any, name: Any, *default: Any) -> records.BoundMethod:
     """Reference to a method, with which genuine files name a module's hook; other attributes are refused."""
-    if default or not isinstance(target, (PersistentObject, PlainObject)) or not isinstance(name, str):
-        whose = target.name if isinstance(target, (Allowed, Named)) else type(target).__name__
-        raise DeniedError(f"it asks builtins.getattr for {_shown(name)} of '{printable(whose, 40)}'")
-    return BoundMethod(target, name)
+    if default or not isinstance(target, (records.PersistentObject, records.PlainObject)) or not isinstance(name, str):
+        whose = target.name if isinstance(target, (Allowed, records.Named)) else type(target).__name__
+        raise RefusedError(f"it asks builtins.getattr for {_shown(name)} of '{printable(whose, 40)}'")
+    return records.BoundMethod(target, name)
 
 
 def _not_called(*_: Any) -> Any:
-    raise DeniedError("it calls numpy.ndarray")
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, (int, float)):
-        raise TypeError("a number was expected")
-    return float(value)
+    raise RefusedError("it calls numpy.ndarray")
 
 
 def _shown(value: Any) -> str:
     """A text, or the type of another value, which may be endless when it is written out."""
     return f"'{printable(value, 40)}'" if isinstance(value, str) else f"a {type(value).__name__}"
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a text was expected")
-    return value
 
 
 MAX_VALUE_DEPTH = 64
@@ -271,25 +251,25 @@ def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, Window]:
         UserError: The file is missing, empty, cut off, not a pickle, or outside the allow-list.
     """
     path = Path(path)
-    where = str(path)
-    if not path.is_file():
-        raise UserError(where, "no such file", "check the path, or fetch it: sida assets fetch")
-    window = Window.of_file(path)
-    return _value(window, where), window
+    with refusals(str(path)):
+        if not path.is_file():
+            raise UserError("", "no such file", "check the path, or fetch it: sida assets fetch")
+        window = Window.of_file(path)
+        return _value(window), window
 
 
-def _value(window: Window, where: str) -> Any:
+def _value(window: Window) -> Any:
     if window.length == 0:
-        raise UserError(where, "the file is empty", "delete it and download it again")
+        raise UserError("", "the file is empty", "delete it and download it again")
     start = window.read_at(0, min(window.length, 16))
     budget = Budget.of_file(window.length)
-    resolve = AllowList(where, budget).resolve
+    resolve = AllowList(budget).resolve
     if is_zip(window) or start[2:].startswith(_LEGACY_START):
-        return read_torch_stream(window, resolve, budget, where)
+        return read_torch_stream(window, resolve, budget)
     if start[0] != 0x80:
         hint = "an HTML page: the download went wrong" if start.lstrip()[:1] == b"<" else "check the path"
-        raise UserError(where, f"not a pickle of protocol 2 to 5 ({hint})")
-    return PickleMachine(window, resolve, budget, where).load()[0]
+        raise UserError("", f"not a pickle of protocol 2 to 5 ({hint})")
+    return PickleMachine(window, resolve, budget).load()[0]
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -305,21 +285,22 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         UserError: As :func:`open_pickle`, or the file holds tensors or objects (for networks: ``sida convert``).
     """
     value, window = open_pickle(path)
-    return _plain_value(value, window, str(path))
+    with refusals(str(path)):
+        return _plain_value(value, window)
 
 
 def parse_pickle(content: bytes, where: str) -> Any:
     """As :func:`read_pickle`, for a pickle in memory (a member of an archive); ``where`` is named in errors."""
     window = Window(content, 0, len(content))
-    return _plain_value(_value(window, where), window, where)
+    with refusals(where):
+        return _plain_value(_value(window), window)
 
 
-def _plain_value(value: Any, window: Window, where: str) -> Any:
+def _plain_value(value: Any, window: Window) -> Any:
     try:
-        with refusals(where):
-            return _plain(value, {}, 0, [0], window.length)
+        return _plain(value, {}, 0, [0], window.length)
     except (ValueError, EOFError) as error:
-        raise UserError(where, error, "download it again, or use sida convert if it is a network") from None
+        raise UserError("", error, "download it again, or use sida convert if it is a network") from None
 
 
 def _plain(value: Any, done: dict[int, Any], depth: int, total: list[int], size: int) -> Any:

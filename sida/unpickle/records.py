@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.files.tensors import ITEM_BYTES
-from sida.unpickle.inert import DeniedError, InertObject
+from sida.unpickle.inert import InertObject, RefusedError
 
 _AHEAD = 1 << 13
 
@@ -176,7 +176,7 @@ class Tensor:
     """A strided view of a storage, as in torch: neighbours along dimension d are ``stride[d]`` elements apart.
 
     Raises:
-        DeniedError: The view reaches beyond the storage.
+        RefusedError: The view reaches beyond the storage.
     """
 
     storage: Storage
@@ -193,7 +193,7 @@ class Tensor:
         if self.numel == 0:
             return
         if self.offset + self.span > self.storage.numel or self.numel > self.storage.numel:
-            raise DeniedError(f"a tensor claims {self.numel} elements and its storage holds {self.storage.numel}")
+            raise RefusedError(f"a tensor claims {self.numel} elements and its storage holds {self.storage.numel}")
 
     @property
     def numel(self) -> int:
@@ -229,13 +229,13 @@ class Dtype(InertObject):
         if not isinstance(self.code, str):
             raise TypeError("a numpy type without name")
         if not _SIMPLE_DTYPE.fullmatch(self.code):
-            raise DeniedError(f"a numpy array of type {self.code[:20]!r}")
+            raise RefusedError(f"a numpy array of type {self.code[:20]!r}")
 
     def set_state(self, state: Any) -> None:
         """Takes the byte order from numpy's state tuple."""
         order = state[1].decode() if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "=", "|") or state[2] is not None or state[3] is not None or state[4] is not None:
-            raise DeniedError("a numpy array of a structured type")
+            raise RefusedError("a numpy array of a structured type")
         self.order = order
 
 

@@ -63,11 +63,10 @@ def stored_type(tensor: Tensor, name: str, where: str) -> str:
     Raises:
         UserError: The tensor does not hold floating-point numbers.
     """
-    if tensor.storage.dtype in ("F16", "BF16", "F32", "F64"):
-        return "F32"
-    raise UserError(
-        where, f"tensor '{name}' is of type {tensor.storage.dtype}", "networks have floating-point tensors only"
-    )
+    if tensor.storage.dtype not in ("F16", "BF16", "F32", "F64"):
+        fault = f"tensor '{name}' is of type {tensor.storage.dtype}"
+        raise UserError(where, fault, "networks have floating-point tensors only")
+    return "F32"
 
 
 def float32_pieces(tensor: Tensor, name: str, where: str) -> Iterator[memoryview]:
@@ -76,8 +75,7 @@ def float32_pieces(tensor: Tensor, name: str, where: str) -> Iterator[memoryview
 
     if tensor.numel == 0:
         return
-    pieces = _stored_pieces(tensor) if tensor.contiguous else iter([_gathered(tensor)])
-    for piece in _still_there(pieces, where):
+    for piece in _pieces(tensor, where):
         values = np.ascontiguousarray(piece, dtype="<f4")
         # A sum is far cheaper than a test of every element, which follows only if the sum is not finite.
         with np.errstate(all="ignore"):
@@ -87,41 +85,31 @@ def float32_pieces(tensor: Tensor, name: str, where: str) -> Iterator[memoryview
         yield values.reshape(-1).view(np.uint8).data
 
 
-def _still_there(pieces: Iterator[np.ndarray], where: str) -> Iterator[np.ndarray]:
+def _pieces(tensor: Tensor, where: str) -> Iterator[np.ndarray]:
+    """Yields a contiguous tensor in pieces, each in the memory of the previous one, and a strided view as a whole."""
+    import numpy as np
+
+    length = min(_PIECE, tensor.numel) if tensor.contiguous else tensor.span
+    room = np.empty(length * ITEM_BYTES[tensor.storage.dtype], dtype=np.uint8)
     try:
-        yield from pieces
+        if not tensor.contiguous:
+            flat = _elements(tensor, tensor.offset, room)
+            strides = [step * flat.itemsize for step in tensor.stride]
+            yield np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False)
+            return
+        for start in range(0, tensor.numel, _PIECE):
+            count = min(_PIECE, tensor.numel - start)
+            yield _elements(tensor, tensor.offset + start, room[: count * ITEM_BYTES[tensor.storage.dtype]])
     except EOFError:
         raise UserError(where, "became shorter while it was read", "download it again") from None
 
 
-def _stored_pieces(tensor: Tensor) -> Iterator[np.ndarray]:
-    """Yields a contiguous tensor in pieces, each of which overwrites the memory of the previous one."""
-    import numpy as np
-
-    room = np.empty(min(_PIECE, tensor.numel) * ITEM_BYTES[tensor.storage.dtype], dtype=np.uint8)
-    for start in range(0, tensor.numel, _PIECE):
-        yield _elements(tensor, tensor.offset + start, min(_PIECE, tensor.numel - start), room)
-
-
-def _gathered(tensor: Tensor) -> np.ndarray:
-    """A strided view, copied to row-major order."""
-    import numpy as np
-
-    flat = _elements(tensor, tensor.offset, tensor.span)
-    strides = [step * flat.itemsize for step in tensor.stride]
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False))
-
-
-def _elements(tensor: Tensor, start: int, count: int, room: np.ndarray | None = None) -> np.ndarray:
-    """Elements ``start … start + count`` of the storage, in a floating-point type of numpy (in ``room`` if given)."""
-    import numpy as np
-
+def _elements(tensor: Tensor, start: int, raw: np.ndarray) -> np.ndarray:
+    """Fills bytes with elements from ``start`` on, and returns them in a floating-point type of numpy."""
     storage = tensor.storage
-    size = ITEM_BYTES[storage.dtype]
-    raw = np.empty(count * size, dtype=np.uint8) if room is None else room[: count * size]
     if storage.data is None:
         raise EOFError
-    storage.data.read_into(start * size, raw.data)
+    storage.data.read_into(start * ITEM_BYTES[storage.dtype], raw.data)
     if storage.dtype == "BF16":
         return (raw.view("<u2").astype("<u4") << 16).view("<f4")
     return raw.view(_NUMPY[storage.dtype])

@@ -1,4 +1,4 @@
-"""A local HTTP server that misbehaves on request."""
+"""A local HTTP server that misbehaves on request, and a client of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,40 @@ import hashlib
 import http.server
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sida.assets import Asset, Transfer, fetch
+from sida.assets.registry import ASSET_COLUMNS
+
+BODY = bytes(range(256)) * 1200
+SHA = hashlib.sha256(BODY).hexdigest()
+HASTY = Transfer(attempts=3, total_attempts=12, backoff=0.001, max_backoff=0.002, timeout=0.5, quiet=True)
+
+
+def one(url: str, target: str = "some/net.pkl", **options) -> dict[str, Asset]:
+    """A registry of one network."""
+    return {"net": Asset(id="net", kind="network", url=url, target=target, **options)}
+
+
+def get(registry: dict[str, Asset], cache: Path, transfer: Transfer = HASTY) -> Path:
+    return fetch("net", registry=registry, cache=cache, transfer=transfer)
+
+
+def write_registry(path: Path, *rows: dict[str, str], columns: Sequence[str] = ASSET_COLUMNS) -> Path:
+    """A registry of downloads as a file."""
+    lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines))
+    return path
+
+
+def left_part(cache: Path, content: bytes, note: str | None = None) -> None:
+    """An unfinished download of an earlier process."""
+    part = cache / "some/net.pkl.part"
+    part.parent.mkdir()
+    part.write_bytes(content)
+    if note is not None:
+        part.with_name("net.pkl.part.json").write_text(note)
 
 
 @dataclasses.dataclass

@@ -20,8 +20,6 @@ from sida.networks.checkpoint import load_network
 from tests.test_python import UNET, write_network
 from workflow.preset.paths import import_folders
 
-CONFIG = {"class": "EDMPrecond", "kwargs": UNET}
-
 
 @pytest.fixture
 def network(tmp_path):
@@ -135,8 +133,7 @@ def test_addresses_of_a_sheet_are_imported_into_folders_of_their_own():
     assert all(folder.startswith("network-") for folder in folders.values())
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("form", ["pt", "ema", "safetensors"])
+@pytest.mark.parametrize(("prefix", "form"), [("", "pt"), ("module.", "ema"), ("module.", "safetensors")])
 def test_a_plain_state_dict_loads_by_its_architecture(tmp_path, network, prefix, form):
     from safetensors.torch import save_file
 
@@ -147,7 +144,7 @@ def test_a_plain_state_dict_loads_by_its_architecture(tmp_path, network, prefix,
         save_file(state, path)
     else:
         torch.save({"ema": state, "step": 3} if form == "ema" else state, path)
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps({"class": "EDMPrecond", "kwargs": UNET}))
     assert main(["convert", str(path), str(target), "--network", str(tmp_path / "config.json")]) == 0
     assert np.array_equal(sida.load(target).sample(4), sida.load(network).sample(4))
     assert sida.load(target).info["origin"]["sha256"] == sha256_file(path)

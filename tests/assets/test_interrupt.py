@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -19,23 +18,17 @@ import pytest
 from sida.assets import Asset, Transfer, fetch, fetch_many, verify_asset
 from sida.assets.cache import LOCK_FILE
 from sida.assets.fetch import describe_asset
-from sida.assets.registry import ASSET_COLUMNS
 from sida.config.resources import ROOT
 from sida.errors import UserError
+from tests.assets.fault_server import BODY, SHA, write_registry
 from tests.signals import heed_interrupts
-
-BODY = bytes(range(256)) * 1200
-SHA = hashlib.sha256(BODY).hexdigest()
 
 
 @pytest.mark.parametrize("fault", [("stall", 1000, 15), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
 def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site, tmp_path, fault):
     names = ["a", "b", "c", "d"]
     rows = [{"id": n, "kind": "network", "url": site.add(n, BODY, faults=[fault]), "target": n} for n in names]
-    registry, cache = tmp_path / "assets.tsv", tmp_path / "cache"
-    registry.write_text(
-        "\n".join("\t".join(row.get(c, c * (not row)) for c in ASSET_COLUMNS) for row in [{}, *rows]) + "\n"
-    )
+    registry, cache = write_registry(tmp_path / "assets.tsv", *rows), tmp_path / "cache"
     command = [sys.executable, "-m", "sida", "assets", "fetch", *names, "--parallel", "3", "--registry", str(registry)]
     environment = {**os.environ, "SIDA_CACHE": str(cache)}
 

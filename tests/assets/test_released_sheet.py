@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import yaml
 
 from eval.results.sheet import read_runs
 from sida.assets import load_registry
 from sida.config.datasets import DatasetEntry
+from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +22,12 @@ def datasets():
     return yaml.safe_load((ROOT / "config/datasets.yaml").read_text())
 
 
-def test_every_row_points_at_things_that_exist(runs, datasets):
-    registry = load_registry(ROOT / "config/assets.tsv")
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry(ROOT / "config/assets.tsv")
+
+
+def test_every_row_points_at_things_that_exist(runs, datasets, registry):
     for run in runs.values():
         kinds = ("gdd-network",) if run.method.startswith("gdd") else ("network", "teacher")
         kinds = ("state-dict",) if run.method == "dmd2" else kinds
@@ -39,9 +40,8 @@ def test_every_row_points_at_things_that_exist(runs, datasets):
         assert (run.guide is not None) == ("guidance" in run.sampler), run.run
 
 
-def test_every_released_network_is_measured(runs):
-    assets = load_registry(ROOT / "config/assets.tsv").values()
-    networks = {asset.id for asset in assets if asset.kind in ("network", "gdd-network", "state-dict")}
+def test_every_released_network_is_measured(runs, registry):
+    networks = {asset.id for asset in registry.values() if asset.kind in ("network", "gdd-network", "state-dict")}
     assert networks == {run.checkpoint for run in runs.values() if run.method != "teacher"}
 
 
@@ -72,8 +72,7 @@ def test_alpha_agrees_with_the_id_and_the_label(runs):
             assert run.label.endswith(f"α={run.alpha:.1f}")
 
 
-def test_guided_teachers_use_the_guide_of_their_own_ema_length(runs):
-    registry = load_registry(ROOT / "config/assets.tsv")
+def test_guided_teachers_use_the_guide_of_their_own_ema_length(runs, registry):
     for run in runs.values():
         if run.guide and not registry[run.guide].note.startswith("guide, less trained"):
             length = registry[run.checkpoint].url.rsplit("-", 1)[1]
@@ -84,15 +83,13 @@ def test_data_sets_are_valid_specs(datasets):
     for name, spec in datasets.items():
         assert from_mapping(DatasetEntry, spec, name).kind
     assert set(datasets) >= {
-        "digits", "digits-uncond", "digits-train", "digits-heldout", "cifar10", "cifar10-uncond",
-        "imagenet64", "ffhq64", "afhqv2",
-        "imagenet512", "imagenet512-latents"
+        "digits", "digits-uncond", "digits-train", "digits-heldout", "cifar10", "cifar10-uncond", "imagenet64",
+        "ffhq64", "afhqv2", "imagenet512", "imagenet512-latents",
     }  # fmt: skip
 
 
-def test_autoguided_teachers_have_a_less_trained_guide_and_the_strength_of_edm2(runs):
+def test_autoguided_teachers_have_a_less_trained_guide_and_the_strength_of_edm2(runs, registry):
     """Network, guide and strength of NVlabs/edm2:generate_images.py."""
-    registry = load_registry(ROOT / "config/assets.tsv")
     stated = {
         "teacher-edm2-img64-s-autog": ("img64-s-1073741-0.045", "img64-xs-0134217-0.110", 1.7),
         "teacher-edm2-img64-s-autog-dino": ("img64-s-1073741-0.105", "img64-xs-0134217-0.175", 2.2),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.networks import build_network
+from tests.assets.fault_server import write_registry
 from tests.unpickle.genuine import MARK, write_genuine
 
 KWARGS = {
@@ -37,12 +37,11 @@ def released(site, tmp_path, monkeypatch):
         "student": write_genuine(tmp_path / "student.pkl", net, kwargs, renamed=names),
         "teacher": write_genuine(tmp_path / "teacher.pkl", net),
     }
-    lines = ["\t".join(ASSET_COLUMNS)]
+    rows = []
     for name, path in files.items():
         url = site.add(path.name, path.read_bytes(), faults=[("cut", 12_345)])
-        row = {"id": name, "kind": "network", "url": url, "target": path.name}
-        lines.append("\t".join(row.get(column, "") for column in ASSET_COLUMNS))
-    (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
+        rows.append({"id": name, "kind": "network", "url": url, "target": path.name})
+    write_registry(tmp_path / "assets.tsv", *rows)
     yield net.eval()
     assert not (tmp_path / MARK).exists()
 

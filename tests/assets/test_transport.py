@@ -11,10 +11,11 @@ import time
 import pytest
 import requests
 
-from sida.assets import Asset, Transfer, fetch
+from sida.assets import Transfer
 from sida.assets.registry import asset_at, load_registry
 from sida.assets.transport import HopelessError, open_url
 from sida.errors import UserError
+from tests.assets.fault_server import get, one, write_registry
 
 WINDOW = 0.3
 HASTY = Transfer(attempts=2, backoff=0.0, timeout=WINDOW, window=WINDOW, least=1 << 16, quiet=True)
@@ -71,31 +72,18 @@ def raw_server(first: bytes, then: bytes, pause: float):
         thread.join(2)
 
 
-def one(url: str, **options) -> dict[str, Asset]:
-    return {"net": Asset(id="net", kind="network", url=url, target="some/net.pkl", **options)}
-
-
-@pytest.mark.parametrize("what", ENDLESS)
-def test_an_answer_without_end_ends(tmp_path, what):
+@pytest.mark.parametrize(
+    ("answer", "pause", "reason"),
+    [*((answer, 0.0, r"headers without end|redirects") for answer in ENDLESS.values()),
+     *((answer, WINDOW / 10, r"less than .* \(2 attempts\)") for answer in SLOW.values())],
+    ids=[*(f"endless {name}" for name in ENDLESS), *(f"slow {name}" for name in SLOW)],
+)  # fmt: skip
+def test_an_answer_without_end_or_one_that_crawls_ends(tmp_path, answer, pause, reason):
     began = time.monotonic()
-    with (
-        raw_server(*ENDLESS[what], 0.0) as (url, sent),
-        pytest.raises(UserError, match=r"headers without end|redirects"),
-    ):
-        fetch("net", registry=one(url), cache=tmp_path, transfer=HASTY)
+    with raw_server(*answer, pause) as (url, sent), pytest.raises(UserError, match=reason):
+        get(one(url), tmp_path, HASTY)
     assert time.monotonic() - began < 4
     assert sum(sent) < 100 << 20
-
-
-@pytest.mark.parametrize("what", SLOW)
-def test_a_server_that_crawls_is_left(tmp_path, what):
-    began = time.monotonic()
-    with (
-        raw_server(*SLOW[what], WINDOW / 10) as (url, _),
-        pytest.raises(UserError, match=r"less than .* \(2 attempts\)"),
-    ):
-        fetch("net", registry=one(url), cache=tmp_path, transfer=HASTY)
-    assert time.monotonic() - began < 4
 
 
 def test_credentials_of_no_host_go_nowhere(site, tmp_path, monkeypatch):
@@ -104,7 +92,7 @@ def test_credentials_of_no_host_go_nowhere(site, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", lambda self, it, **_: seen.append(it.headers) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        fetch("net", registry=one(site.add("f", b"x")), cache=tmp_path, transfer=HASTY)
+        get(one(site.add("f", b"x")), tmp_path, HASTY)
     assert "Authorization" not in seen[0]
 
 
@@ -179,9 +167,8 @@ def test_an_address_that_can_never_work_is_refused_before_it_is_asked(tmp_path, 
         asset_at(address)
     assert str(caught.value).startswith(f"'{address}'")
     if address.startswith("https"):
-        row = ["net", "network", address, "", "", "", "net.pkl", "", "", ""]
-        columns = ["id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note"]
-        (tmp_path / "assets.tsv").write_text("\n".join(map("\t".join, (columns, row))))
+        row = {"id": "net", "kind": "network", "url": address, "target": "net.pkl"}
+        write_registry(tmp_path / "assets.tsv", row)
         with pytest.raises(UserError, match=r"assets.tsv:2: "):
             load_registry(tmp_path / "assets.tsv")
 
@@ -199,7 +186,7 @@ def test_a_part_that_is_a_link_is_not_followed(site, tmp_path):
     for name in ("net.pkl.part", "net.pkl.part.json"):
         (tmp_path / "cache/some").mkdir(parents=True, exist_ok=True)
         (tmp_path / "cache/some" / name).symlink_to(mine)
-    path = fetch("net", registry=one(site.add("f", b"x" * 1000)), cache=tmp_path / "cache", transfer=HASTY)
+    path = get(one(site.add("f", b"x" * 1000)), tmp_path / "cache", HASTY)
     assert path.read_bytes() == b"x" * 1000
     assert not path.is_symlink()
     assert mine.read_bytes() == b"precious"

@@ -74,15 +74,9 @@ def test_views_match_the_golden_ones(golden, name, case):
     np.testing.assert_array_equal(data.images(everything), arrays[f"{case}/images"])
     np.testing.assert_array_equal(data.labels(everything), arrays[f"{case}/labels"])
     np.testing.assert_array_equal(data.raw_indices, arrays[f"{case}/raw_idx"])
-
-
-@pytest.mark.parametrize("name", ["tiny_rgb_labels", "tiny_rgb_nolabels"])
-def test_networks_see_the_golden_floats(golden, name):
-    arrays, _ = golden(f"dataset/{name}")
-    data = open_zip(GOLDEN / "dataset" / f"{name}.zip")
-    seen = data.network_input(data.images(range(len(data))))
-    np.testing.assert_array_equal(seen, arrays["float_batch"])
-    np.testing.assert_array_equal(data.images(range(len(data))), arrays["raw_images_in_archive_order"])
+    if case == "plain":
+        np.testing.assert_array_equal(data.images(everything), arrays["raw_images_in_archive_order"])
+        np.testing.assert_array_equal(data.network_input(data.images(everything)), arrays["float_batch"])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -109,16 +103,11 @@ def test_label_vectors_are_passed_on(tmp_path):
         _ = data.class_indices
 
 
-def test_images_without_labels_file_are_unconditional(tmp_path):
-    content = members(pictures(2))
-    del content["dataset.json"]
-    assert open_zip(write_zip(tmp_path / "a.zip", content)).label_dim == 0
-
-
-def test_labels_left_out_need_not_exist(tmp_path):
+def test_images_without_labels_or_with_labels_left_out_are_unconditional(tmp_path):
     content = members(pictures(2)) | {"dataset.json": b"broken"}
-    path = write_zip(tmp_path / "a.zip", content)
-    assert open_zip(path, labels=False).label_dim == 0
+    assert open_zip(write_zip(tmp_path / "a.zip", content), labels=False).label_dim == 0
+    del content["dataset.json"]
+    assert open_zip(write_zip(tmp_path / "b.zip", content)).label_dim == 0
 
 
 def test_pickled_copies_and_threads_read_the_same():
@@ -154,12 +143,6 @@ def test_a_local_header_with_a_long_extra_field_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(info, png(pictures(1)[0]))
     np.testing.assert_array_equal(open_zip(tmp_path / "a.zip").images([0])[0], pictures(1)[0].transpose(2, 0, 1))
-
-
-def broken_crc(path):
-    data = bytearray(path.read_bytes())
-    data[120] ^= 0xFF
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
@@ -230,10 +213,9 @@ def test_a_cut_off_archive_is_one_line_error(tmp_path, share):
 
 
 def test_missing_paths_are_one_line_errors(tmp_path):
-    with pytest.raises(UserError, match=r"no such file; fetch or prepare"):
-        open_zip(tmp_path / "none.zip")
-    with pytest.raises(UserError, match=r"no such folder|no such file"):
-        load_dataset({"name": "t", "kind": "folder", "path": str(tmp_path / "none")})
+    for kind in ("zip", "folder"):
+        with pytest.raises(UserError, match="no such"):
+            load_dataset({"name": "t", "kind": kind, "path": str(tmp_path / "none")})
 
 
 def test_a_member_that_claims_gigabytes_is_refused(tmp_path):

@@ -26,13 +26,10 @@ def official(p: float) -> AugmentPipe:
     return AugmentPipe.from_config({"p": p})
 
 
-def test_every_recorded_case_is_listed(recorded):
-    assert set(recorded[1]) == set(CASES)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_images_and_labels_match_the_golden_ones(recorded, name):
     arrays, info = recorded
+    assert set(info) == set(CASES)
     pipe = AugmentPipe(**info[name]["kwargs"])
     images = torch.from_numpy(arrays[f"in/{info[name]['input']}"])
     before = images.clone()
@@ -58,21 +55,14 @@ def test_torch_generators_give_the_recorded_draws(recorded, name):
     torch.testing.assert_close(actual, torch.from_numpy(arrays[f"{name}/images"]), atol=1e-5, rtol=0)
 
 
-def test_the_official_flags_have_nine_label_columns():
-    pipe = official(0.12)
-    images, labels = pipe(torch.randn(4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
-    assert pipe.label_dim == 9
-    assert labels.shape == (4, 9)
-    assert images.shape == (4, 1, 8, 8)
-
-
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31), channels=st.sampled_from([1, 3]), size=st.sampled_from([1, 2, 8, 13]))
 def test_images_without_labels_are_untouched(seed, channels, size):
     """What the labels don't mention did not happen: bit for bit."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(16, channels, size, size, generator=generator)
     augmented, labels = official(0.12)(images, generator=generator)
+    assert labels.shape == (16, official(0.12).label_dim) == (16, 9)
     untouched = (labels == 0).all(1)
     assert torch.equal(augmented[untouched], images[untouched])
     assert augmented.isfinite().all()
@@ -80,7 +70,7 @@ def test_images_without_labels_are_untouched(seed, channels, size):
         assert (augmented != images)[~untouched].flatten(1).any(1).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_an_image_hardly_depends_on_its_batch(seed):
     """Only the mirrored margin is shared; it is as wide as the neediest image asks for."""
@@ -118,7 +108,7 @@ def test_resampling_without_a_warp_is_the_identity(size, margin):
     torch.testing.assert_close(_downsampling(size) @ kept, torch.eye(size), atol=1e-6, rtol=0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(angle=st.floats(-3.1, 3.1), zoom=st.floats(0.8, 1.2), dx=st.floats(-2, 2), dy=st.floats(-2, 2))
 def test_a_warped_ramp_is_the_ramp_at_the_warped_place(angle, zoom, dx, dy):
     """Away from the mirrored borders; the wavelet is only nearly symmetric, hence a tenth of a pixel."""

@@ -9,16 +9,7 @@ from sida.data import InfiniteSampler
 from sida.data.order import ORDERS, EDM2Order, EDMOrder
 
 
-@settings(deadline=None, max_examples=50)
-@given(size=st.integers(1, 50), seed=st.integers(0, 2**40), start=st.integers(0, 300), count=st.integers(0, 120))
-def test_a_batch_depends_on_seed_and_position_only(size, seed, start, count):
-    fresh = InfiniteSampler(size, seed).indices(start, count)
-    used = InfiniteSampler(size, seed)
-    used.indices(0, 7)
-    np.testing.assert_array_equal(used.indices(0, start + count)[start:], fresh)
-
-
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(size=st.integers(1, 50), seed=st.integers(0, 1000), epoch=st.integers(0, 5))
 def test_an_epoch_visits_every_item_once(size, seed, epoch):
     visited = InfiniteSampler(size, seed).indices(epoch * size, size)
@@ -54,7 +45,7 @@ def test_official_orders_match_the_golden_ones(golden, name, size):
         np.testing.assert_array_equal(EDM2Order(size, 3).indices(start, len(expected)), expected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     name=st.sampled_from(sorted(ORDERS)),
     size=st.integers(1, 50),

@@ -35,10 +35,7 @@ def test_a_teacher_trains_on_it(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"kind": "docs.examples.gratings:open_grating"},
-            r"has no kind of data set 'open_grating'.*did you mean 'open_gratings'",
-        ),
+        ({"kind": "docs.examples.gratings:open_grating"}, r"open_grating'.*did you mean 'open_gratings'"),
         ({"kind": "docs.examples.gratings:grating"}, r"cannot be called as function\(config, \*\*views\)"),
         ({"kind": "docs.examples.nothing:open"}, r"cannot import 'docs.examples.nothing:open'"),
         ({"kind": "gratings"}, r"kind: must be one of digits, .*got \"gratings\""),

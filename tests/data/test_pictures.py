@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import re
+import sys
 import zipfile
 
 import numpy as np
@@ -59,8 +59,6 @@ def read_store(folder, out):
     try:
         return store.read(0, store.count)
     except UserError as error:
-        import sys
-
         return print(f"error: {error}", file=sys.stderr) or 1
 
 
@@ -81,13 +79,10 @@ def test_an_eps_under_another_name_never_reaches_ghostscript(tmp_path, capsys, g
     assert not (tmp_path / "o.zip").exists()
 
 
-@pytest.mark.parametrize("name", ["PCX", "TGA", "ICO", "SGI", "DDS", "JPEG2000", "IM", "XBM"])
+@pytest.mark.parametrize("name", ["PCX", "TGA", "ICO", "SGI", "DDS", "JPEG2000", "IM"])
 def test_formats_that_nobody_named_are_refused(name):
-    picture = (
-        encoded(name) if name != "XBM" else b"#define a_width 8\n#define a_height 8\nstatic char a_bits[] = {\n0x00};"
-    )
     with pytest.raises(UserError, match="its content is none of"):
-        open_picture(picture, "a.png")
+        open_picture(encoded(name), "a.png")
 
 
 @pytest.mark.parametrize("suffix", sorted(PICTURES))
@@ -102,7 +97,6 @@ def test_pictures_are_opened_at_one_place_only():
     found = []
     for folder in ("sida", "eval", "workflow"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("Image.open", "imread")):
-                    found.append(str(path.relative_to(ROOT)))
+            if re.search(r"Image\.open\(|imread\(", path.read_text(encoding="utf-8")):
+                found.append(str(path.relative_to(ROOT)))
     assert found == ["sida/data/pictures.py"]

@@ -1,9 +1,11 @@
 import io
 import json
 import pickle
+import sys
 import tarfile
 import tracemalloc
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,8 +18,9 @@ from PIL import Image
 from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.latents import encode_dataset
-from sida.data.prepare import TEST, PrepareConfig, prepare, read_cifar10, to_square
+from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10, to_square
 from sida.errors import UserError
+from tests.assets.fault_server import write_registry
 from tests.golden.vectors import GOLDEN
 
 
@@ -34,37 +37,38 @@ def save(path, image):
 # ---- transforms
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(width=st.integers(1, 40), height=st.integers(1, 40))
 def test_centre_crops_keep_the_middle(width, height):
     image = picture(width, height)
-    cropped = to_square(image, "center-crop", None, 3, "x")
+    cropped = to_square(image, "center-crop", None, 3)
     side = min(width, height)
     pixels = np.asarray(image)
     top, left = (height - side) // 2, (width - side) // 2
     np.testing.assert_array_equal(cropped, pixels[top : top + side, left : left + side])
 
 
-@settings(max_examples=40, deadline=None)
-@given(width=st.integers(8, 90), height=st.integers(8, 90), resolution=st.integers(4, 24))
-def test_every_transform_ends_at_the_resolution(width, height, resolution):
-    for transform in ("none", "center-crop", "center-crop-dhariwal"):
-        assert to_square(picture(width, height), transform, resolution, 3, "x").size == (resolution, resolution)
+@settings(max_examples=20, deadline=None)
+@given(
+    width=st.integers(8, 90), height=st.integers(8, 90), resolution=st.integers(4, 24), name=st.sampled_from(TRANSFORMS)
+)
+def test_every_transform_ends_at_the_resolution(width, height, resolution, name):
+    assert to_square(picture(width, height), name, resolution, 3).size == (resolution, resolution)
 
 
 def test_pictures_of_the_right_size_are_left_alone():
     image = picture(16, 16)
-    for transform in ("none", "center-crop", "center-crop-dhariwal"):
-        np.testing.assert_array_equal(to_square(image, transform, 16, 3, "x"), np.asarray(image))
+    for transform in TRANSFORMS:
+        np.testing.assert_array_equal(to_square(image, transform, 16, 3), np.asarray(image))
 
 
 def test_resizing_uses_lanczos_and_the_whole_picture():
     image = picture(30, 20)
     np.testing.assert_array_equal(
-        to_square(image, "none", 8, 3, "x"), np.asarray(image.resize((8, 8), Image.Resampling.LANCZOS))
+        to_square(image, "none", 8, 3), np.asarray(image.resize((8, 8), Image.Resampling.LANCZOS))
     )
     middle = image.crop((5, 0, 25, 20)).resize((8, 8), Image.Resampling.LANCZOS)
-    np.testing.assert_array_equal(to_square(image, "center-crop", 8, 3, "x"), np.asarray(middle))
+    np.testing.assert_array_equal(to_square(image, "center-crop", 8, 3), np.asarray(middle))
 
 
 def test_the_guided_diffusion_crop_halves_then_resizes_then_crops():
@@ -77,17 +81,17 @@ def test_the_guided_diffusion_crop_halves_then_resizes_then_crops():
         halved = np.floor(halved.reshape(height, 2, width, 3).mean(1) + 0.5)
     resized = Image.fromarray(halved.astype(np.uint8)).resize((18, 8), Image.Resampling.BICUBIC)
     expected = np.asarray(resized)[:, 5:13]
-    actual = to_square(image, "center-crop-dhariwal", 8, 3, "x")
+    actual = to_square(image, "center-crop-dhariwal", 8, 3)
     np.testing.assert_array_equal(actual, expected)
 
 
 def test_modes_become_what_was_asked_for():
     for mode in ("L", "RGB", "RGBA"):
-        assert to_square(picture(8, 8, mode=mode), "none", None, 3, "x").mode == "RGB"
-    assert to_square(picture(8, 8), "none", None, 1, "x").mode == "L"
+        assert to_square(picture(8, 8, mode=mode), "none", None, 3).mode == "RGB"
+    assert to_square(picture(8, 8), "none", None, 1).mode == "L"
     deep = Image.fromarray(np.zeros((8, 8), np.uint16))
-    with pytest.raises(UserError, match=r"a.png: has more than 8 bits"):
-        to_square(deep, "none", 8, 3, "a.png")
+    with pytest.raises(UserError, match="has more than 8 bits"):
+        to_square(deep, "none", 8, 3)
 
 
 # ---- folders and zips
@@ -128,7 +132,7 @@ def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
     assert (facts["resized"], facts["skipped"]) == (4, {".txt": 1})
     data = load_dataset({"name": "t", "kind": "zip", "path": out, "resolution": 8, "channels": 3, "label_dim": 3})
     assert data.class_indices.tolist() == [0, 0, 1, 2]
-    expected = [to_square(Image.open(folder / name), "center-crop", 8, 3, "x") for name in ("n01/a.png", "n03/c.png")]
+    expected = [to_square(Image.open(folder / name), "center-crop", 8, 3) for name in ("n01/a.png", "n03/c.png")]
     np.testing.assert_array_equal(data.images([0, 3]).permute(0, 2, 3, 1), expected)
 
 
@@ -172,17 +176,10 @@ def test_sources_that_do_not_fit_are_refused_and_nothing_is_written(folder, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train"]
 
 
-def test_a_damaged_picture_is_named(folder, tmp_path):
+def test_all_damaged_pictures_are_named_in_one_run(folder, tmp_path):
     whole = (folder / "n02" / "a.png").read_bytes()
     (folder / "n02" / "a.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"n02/a.png: not a readable picture .*replace or remove it"):
-        prepare(PrepareConfig(str(folder), str(tmp_path / "out.zip"), resolution=8))
-    assert not (tmp_path / "out.zip").exists()
-
-
-def test_all_damaged_pictures_are_named_in_one_run(folder, tmp_path):
-    for name in ("n02/a.png", "n01/b.png"):
-        (folder / name).write_bytes(b"no picture")
+    (folder / "n01" / "b.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"n01/b.png: not a readable picture.*n02/a.png: not a readable picture"):
         prepare(PrepareConfig(str(folder), str(tmp_path / "out.zip"), resolution=8))
     assert not (tmp_path / "out.zip").exists()
@@ -205,20 +202,18 @@ def test_only_sets_that_are_all_grey_stay_grey(tmp_path, modes, channels):
         (["--labels", "x"], "labels: must be one of auto"),
         (["--out", "x.tar"], "out: must end in .zip"),
         (["--source", "nowhere"], "nowhere: no such file"),
+        (["--source", "empty"], "holds no pictures"),
+        (["--source", "train/n01/a.png"], "is one picture"),
     ],
 )
-def test_bad_flags_are_one_line_errors(folder, tmp_path, flags, message, capsys):
+def test_bad_flags_are_one_line_errors(folder, tmp_path, monkeypatch, flags, message, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     command = ["data", "prepare", "--source", str(folder), "--out", str(tmp_path / "o.zip"), *flags]
     assert main(command) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no pictures"):
-        prepare(PrepareConfig(str(tmp_path / "empty"), str(tmp_path / "o.zip")))
 
 
 # ---- CIFAR-10
@@ -244,48 +239,30 @@ def cifar_archive(path, batches):
 
 def test_cifar_is_read_in_its_order(tmp_path):
     batches = {f"data_batch_{i}": cifar_batch(3, i) for i in (3, 1, 2, 5, 4)}
-    archive = cifar_archive(
-        tmp_path / "cifar-10-python.tar.gz",
-        {name: batch[0] for name, batch in batches.items()}
-        | {"test_batch": cifar_batch(2, 9)[0], "readme.html": b"no pickle"},
-    )
+    content = {name: batch[0] for name, batch in batches.items()}
+    content |= {"test_batch": cifar_batch(2, 9)[0], "readme.html": b"no pickle"}
+    archive = cifar_archive(tmp_path / "cifar-10-python.tar.gz", content)
     facts = prepare(PrepareConfig(archive, str(tmp_path / "c.zip"), expect=15))
     assert (facts["images"], facts["resolution"], facts["channels"]) == (15, 32, 3)
     data = load_dataset({"name": "cifar10", "kind": "zip", "path": str(tmp_path / "c.zip")})
     ordered = [batches[f"data_batch_{i}"] for i in range(1, 6)]
-    np.testing.assert_array_equal(
-        data.images(range(15)), np.concatenate([b[1] for b in ordered]).reshape(15, 3, 32, 32)
-    )
+    pixels = np.concatenate([b[1] for b in ordered]).reshape(15, 3, 32, 32)
+    np.testing.assert_array_equal(data.images(range(15)), pixels)
     assert data.class_indices.tolist() == [label for b in ordered for label in b[2]]
     assert len(list(read_cifar10(archive, TEST))) == 2
 
 
 def python2_batch(pixels: bytes, labels: list[int]) -> bytes:
     """A batch opcode by opcode as Python 2 wrote the published ones: byte strings, old module names, binary puts."""
-    count = len(labels).to_bytes(2, "little")
+    count, size = len(labels).to_bytes(2, "little"), len(pixels).to_bytes(4, "little")
     dtype = b"cnumpy\ndtype\nq\x0eU\x02u1q\x0fK\x00K\x01\x87q\x10Rq\x11"
     dtype += b"(K\x03U\x01|q\x12NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x13b"
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85q\tU\x01bq\n\x87q\x0bRq\x0c"
-        b"(K\x01M"
-        + count
-        + b"M\x00\x0c\x86q\r"
-        + dtype
-        + b"\x89T"
-        + len(pixels).to_bytes(4, "little")
-        + pixels
-        + b"q\x14tq\x15b"
-    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85q\tU\x01bq\n\x87q\x0bRq\x0c"
+    array += b"(K\x01M" + count + b"M\x00\x0c\x86q\r" + dtype + b"\x89T" + size + pixels + b"q\x14tq\x15b"
     names = b"U\tfilenamesq\x16]q\x17(" + b"".join(b"U\x05a.png" for _ in labels) + b"e"
     numbers = b"U\x06labelsq\x04]q\x05(" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-    return (
-        b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03"
-        + numbers
-        + b"U\x04dataq\x06"
-        + array
-        + names
-        + b"u."
-    )
+    title = b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03"
+    return title + numbers + b"U\x04dataq\x06" + array + names + b"u."
 
 
 def test_cifar_as_python_2_wrote_it(tmp_path):
@@ -295,9 +272,8 @@ def test_cifar_as_python_2_wrote_it(tmp_path):
     archive = cifar_archive(tmp_path / "cifar-10-python.tar.gz", {"test_batch": content})
     found = list(read_cifar10(archive, TEST))
     assert [label for _, label in found] == [6, 9, 9]
-    np.testing.assert_array_equal(
-        np.stack([image for image, _ in found]), pixels.reshape(3, 3, 32, 32).transpose(0, 2, 3, 1)
-    )
+    images = np.stack([image for image, _ in found])
+    np.testing.assert_array_equal(images, pixels.reshape(3, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
 class Evil:
@@ -319,18 +295,19 @@ FLAGS = cifar_batch(1, 0)[0].replace(
 )
 
 
+def batch(data: object, labels: object = (0,)) -> bytes:
+    return pickle.dumps({"data": data, "labels": list(labels)}, protocol=2)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps({"data": Evil(print), "labels": []}, protocol=2), r"refused: it refers to '__builtin__.print'"),
+        (batch(Evil(print)), r"refused: it refers to '__builtin__.print'"),
         (pickle.dumps(Evil(eval), protocol=4), "refused: it refers to 'builtins.eval'"),
-        (pickle.dumps({"data": np.zeros((1, 3072), np.float64), "labels": [0]}, protocol=2), "must hold 'data' uint8"),
-        (
-            pickle.dumps({"data": np.zeros((1, 3072), object), "labels": [0]}, protocol=2),
-            "refused: a numpy array of type",
-        ),
-        (pickle.dumps({"data": np.zeros((1, 100), np.uint8), "labels": [0]}, protocol=2), "must hold 'data'"),
-        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, protocol=2), "must hold 'data'"),
+        (batch(np.zeros((1, 3072), np.float64)), "must hold 'data' uint8"),
+        (batch(np.zeros((1, 3072), object)), "refused: a numpy array of type"),
+        (batch(np.zeros((1, 100), np.uint8)), "must hold 'data'"),
+        (batch(np.zeros((2, 3072), np.uint8)), "must hold 'data'"),
         (pickle.dumps({"labels": [0]}, protocol=2), "must hold 'data'"),
         (pickle.dumps([1], protocol=2), "must hold 'data'"),
         (cifar_batch(1, 0, ["x"])[0], "class 'x' is not between 0 and 9"),
@@ -341,10 +318,7 @@ FLAGS = cifar_batch(1, 0)[0].replace(
         (shared_tuples(60), "tuple as a key"),
         # A number in the memo for which Python's own reader makes room for half a thousand million others.
         (b"\x80\x02]r\xff\xff\xff\x1f.", "must hold 'data'"),
-        (
-            FLAGS.replace(b"U\x02u1", b"U\x02O8").replace(b"X\x02\x00\x00\x00u1", b"X\x02\x00\x00\x00O8"),
-            "refused: a numpy array of type",
-        ),
+        (FLAGS.replace(b"X\x02\x00\x00\x00u1", b"X\x02\x00\x00\x00O8"), "refused: a numpy array of type"),
     ],
 )
 def test_hostile_and_broken_batches_are_refused(tmp_path, content, message, capsys):
@@ -372,17 +346,19 @@ def test_flags_that_a_file_gives_to_a_type_are_ignored(tmp_path):
 
 def test_broken_cifar_archives_are_one_line_errors(tmp_path):
     good = cifar_archive(tmp_path / "cifar-10-python.tar.gz", {"data_batch_1": cifar_batch(1, 0)[0]})
-    with pytest.raises(UserError, match="has no member data_batch_2"):
-        list(read_cifar10(good))
-    whole = (tmp_path / "cifar-10-python.tar.gz").read_bytes()
+    whole = Path(good).read_bytes()
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="not a whole tar archive"):
-        list(read_cifar10(str(tmp_path / "cut.tar.gz")))
     (tmp_path / "text.tar.gz").write_text("hello")
-    with pytest.raises(UserError, match=r"^[^\n]*not a whole tar archive [^\n]*; fetch it again$"):
-        list(read_cifar10(str(tmp_path / "text.tar.gz")))
-    with pytest.raises(UserError, match="no such file"):
-        list(read_cifar10(str(tmp_path / "none.tar.gz")))
+    for name, fault in (
+        ("cifar-10-python.tar.gz", "has no member data_batch_2"),
+        ("cut.tar.gz", "not a whole tar archive"),
+        ("text.tar.gz", "not a whole tar archive"),
+        ("none.tar.gz", "no such file"),
+    ):
+        with pytest.raises(UserError, match=fault) as caught:
+            list(read_cifar10(str(tmp_path / name)))
+        assert caught.value.place == str(tmp_path / name)
+        assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="CIFAR-10 is 32×32 already"):
         prepare(PrepareConfig(good, str(tmp_path / "c.zip"), resolution=64))
 
@@ -461,19 +437,11 @@ def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch, capsys):
             mean = torch.nn.functional.avg_pool2d(x, 8)[:, [0, 1, 2, 0]]
             return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=mean))
 
-    import sys
-
     monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(AutoencoderKL=Vae))
     prepare(PrepareConfig(str(folder), str(tmp_path / "rgb.zip"), resolution=16))
     (tmp_path / "vae").mkdir()
-    flags = [
-        "--source",
-        str(tmp_path / "rgb.zip"),
-        "--out",
-        str(tmp_path / "latent.zip"),
-        "--vae",
-        str(tmp_path / "vae"),
-    ]
+    files = {"--source": "rgb.zip", "--out": "latent.zip", "--vae": "vae"}
+    flags = [word for flag, name in files.items() for word in (flag, str(tmp_path / name))]
     assert main(["data", "encode", *flags]) == 0
     assert "4 latents 2×2×8" in capsys.readouterr().out
 
@@ -506,17 +474,9 @@ def test_a_source_may_be_an_asset(tmp_path, monkeypatch, capsys):
     with zipfile.ZipFile(tmp_path / "cache/faces.zip", "w") as archive:
         for name in ("a.png", "b.png"):
             archive.write(tmp_path / "cache/faces" / name, name)
-    columns = ["id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note"]
-    (tmp_path / "assets.tsv").write_text("\t".join(columns) + "\nfaces\tdataset\t\t\t\t\tfaces.zip\t\t\t\n")
+    write_registry(tmp_path / "assets.tsv", {"id": "faces", "kind": "dataset", "target": "faces.zip"})
     monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     assert main(["data", "prepare", "--source", "faces", "--out", "f.zip", "--labels", "none", "--expect", "2"]) == 0
     assert "2 images 8×8, no labels" in capsys.readouterr().out
-
-
-def test_one_picture_is_no_data_set(tmp_path, capsys):
-    save(tmp_path / "one.png", picture(8, 8))
-    assert main(["data", "prepare", "--source", str(tmp_path / "one.png"), "--out", str(tmp_path / "o.zip")]) == 1
-    assert "one.png: is one picture" in capsys.readouterr().err
-    assert not (tmp_path / "o.zip").exists()

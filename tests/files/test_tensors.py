@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 
 import pytest
 import safetensors
 import safetensors.torch
 import torch
 
-from sida.errors import UserError
+from sida.errors import UserError, located
+from sida.files.content_hash import DamagedError
 from sida.files.tensors import (
     ITEM_BYTES,
     TensorFileError,
@@ -20,6 +22,7 @@ from sida.files.tensors import (
     torch_dtypes,
     write_tensors,
 )
+from sida.unpickle.inert import RefusedError
 
 RECORD = {"format": "x/1", "ranges": [[0, 5]], "name": "ünï"}
 
@@ -78,10 +81,10 @@ def test_foreign_files_are_explained_in_the_readers_words(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(TensorFileError) as own:
         read_tensors(path)
-    assert str(own.value).startswith(f"{path}: {own.value.reason}; ")
+    assert str(own.value).startswith(f"{path}: {own.value.fault}; ")
     with pytest.raises(UserError) as caught, explained(path, "no shard", "measure it again"):
         read_tensors(path)
-    assert str(caught.value) == f"{path}: no shard ({own.value.reason}); measure it again"
+    assert str(caught.value) == f"{path}: no shard ({own.value.fault}); measure it again"
 
 
 def test_cut_files_missing_files_and_strange_records(tmp_path):
@@ -117,3 +120,13 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path):
         with pytest.raises(UserError, match=message):
             write_tensors(tmp_path / "x.safetensors", bad, record)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error", [TensorFileError("cut off"), RefusedError("code"), DamagedError(""), UserError("", "x")]
+)
+def test_a_place_is_given_once_and_copies_in_other_processes_keep_it(error):
+    with pytest.raises(UserError), located("outer"), located("a.bin"):
+        raise error
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.place) == (type(error), str(error), "a.bin")

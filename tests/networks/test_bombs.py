@@ -14,8 +14,8 @@ import torch
 
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files import tensors as tensor_file
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES, read_tensors
+from sida.files.text_files import MOST_LEVELS
 from sida.networks import build_network, options
 from sida.networks import official_file as architecture
 from sida.networks.checkpoint import import_official, load_network, save_network
@@ -166,8 +166,8 @@ def test_numbers_of_an_architecture_are_finite(value):
     ("raw", "reason"),
     [
         (b'{"a":[' + b"[]," * 30_000_000 + b"[]]}", "not a safetensors file"),
-        (b'{"a":[' + b"[]," * 5_000_000 + b"[]]}", "a header of more than 500,000 values"),
-        (b"{" + b",".join(b'"%d":{}' % n for n in range(1_200_000)) + b"}", "a header of more than 500,000 values"),
+        (b'{"a":[' + b"[]," * 5_000_000 + b"[]]}", "header: has more than 500,000 values"),
+        (b"{" + b",".join(b'"%d":{}' % n for n in range(1_200_000)) + b"}", "header: has more than 500,000 values"),
         (b'{"a":{"dtype":"U8","shape":[' + b"9223372036854775807," * 100_000 + b'1],"data_offsets":[0,0]}}', "damaged"),
         (b'{"a":{"dtype":"U8","shape":[9223372036854775807,2,0],"data_offsets":[0,0]}}', "damaged header"),
         (b'{"a":' * 100_000, "not a safetensors file"),
@@ -209,7 +209,7 @@ def test_the_documented_bounds_are_these():
         f"`torch.save` | {torch_stream.MAX_DIRECTORY >> 20} MiB",
         f"{architecture.MAX_MODULES:,} modules, {architecture.MAX_MODULE_DEPTH} deep",
         f"names of {architecture.MAX_NAME} characters",
-        f"{MAX_HEADER_BYTES >> 20} MiB, {MAX_HEADER_VALUES:,} values; its record {tensor_file.MAX_RECORD_DEPTH} deep",
+        f"{MAX_HEADER_BYTES >> 20} MiB, {MAX_HEADER_VALUES:,} values; its record {MOST_LEVELS} deep",
         *(f"`{name}` {most:,}" for name, most in options._LARGEST.items()),
         f"other whole numbers {options._LARGEST_OTHER:,}, lists of {options._LONGEST},",
     ):

@@ -6,7 +6,6 @@ Written for the tests from the format's description. The embedded source would l
 from __future__ import annotations
 
 import contextlib
-import copyreg
 import io
 import pickle
 import sys
@@ -88,14 +87,8 @@ class GenuinePickler(pickle.Pickler):
             elif not isinstance(obj, Twin):
                 state["_init_args"], state["_init_kwargs"] = (), EasyDict()
             self.states[id(obj)] = state
-        meta = EasyDict(
-            type="class",
-            version=6,
-            module_src=SOURCE,
-            class_name=self.renamed.get(name, name),
-            state=self.states[id(obj)],
-        )
-        return _reconstruct_persistent_obj, (meta,)
+        meta = EasyDict(type="class", version=6, module_src=SOURCE, class_name=self.renamed.get(name, name))
+        return _reconstruct_persistent_obj, (EasyDict(meta, state=self.states[id(obj)]),)
 
 
 class Twin:
@@ -122,25 +115,18 @@ def write_genuine(path, network, kwargs=None, args=(), renamed=None, protocol=pi
     stream = io.BytesIO()
     with foreign_modules():
         value = dict(
-            ema=network,
-            augment_pipe=None,
-            dataset_kwargs=EasyDict(path="cifar10.zip", use_labels=True),
-            **extra,
+            ema=network, augment_pipe=None, dataset_kwargs=EasyDict(path="cifar10.zip", use_labels=True), **extra
         )
         GenuinePickler(stream, protocol, network, renamed, (tuple(args), EasyDict(kwargs))).dump(value)
     Path(path).write_bytes(stream.getvalue())
     return Path(path)
 
 
-def reduced(function, *args, state=None):
+def reduced(function, *args):
     """A pickle that calls ``function(*args)``; for hostile files."""
 
     class Call:
         def __reduce__(self):
-            return (function, args) if state is None else (function, args, state)
+            return function, args
 
     return pickle.dumps(Call())
-
-
-def new_object(cls):
-    return copyreg.__newobj__, (cls,)

@@ -82,10 +82,9 @@ def shared(depth: int, wide: int = 2) -> bytes:
     return b"".join(parts)
 
 
-def archive(members: dict[str, bytes]) -> bytes:
-    """A zip archive that squeezes nothing."""
+def archive(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as file:
+    with zipfile.ZipFile(stream, "w", compression) as file:
         for name, content in members.items():
             file.writestr(name, content)
     return stream.getvalue()

@@ -110,7 +110,7 @@ def test_the_largest_published_networks_take_an_eighth_of_the_steps(tmp_path):
     path = write_genuine(tmp_path / "n.pkl", build_network({"class": "EDMPrecond", "kwargs": kwargs}), protocol=2)
     window = Window.of_file(path)
     budget = Budget.of_file(window.length)
-    PickleMachine(window, AllowList("n.pkl", budget).resolve, budget, "n.pkl").load()
+    PickleMachine(window, AllowList(budget).resolve, budget).load()
     assert 100_000 < MAX_STEPS - budget.steps < MAX_STEPS / 8
 
 

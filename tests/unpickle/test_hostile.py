@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import io
 import os
 import pickle
 import struct
@@ -28,18 +27,12 @@ from sida.networks import official_file as architecture
 from sida.networks.checkpoint import import_official, load_network, read_pickle
 from sida.unpickle.pickles import open_pickle
 from tests.unpickle.genuine import MARK, reduced, write_genuine
+from tests.unpickle.opcodes import archive, called, text, whole
 
 SUSPICIOUS = {
-    "import",
-    "exec",
-    "compile",
-    "os.system",
-    "subprocess.Popen",
-    "os.exec",
-    "os.posix_spawn",
-    "pickle.find_class",
-}
-SUSPICIOUS |= {"ctypes.dlopen", "socket.connect", "os.remove", "os.rename", "os.mkdir", "code.__new__"}
+    "import", "exec", "compile", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pickle.find_class",
+    "ctypes.dlopen", "socket.connect", "os.remove", "os.rename", "os.mkdir", "code.__new__",
+}  # fmt: skip
 _watching: list[list[str]] = []
 
 
@@ -99,11 +92,7 @@ def refuse(path: Path, data: bytes, reason: str, megabytes: float = 64, seconds:
 
 def call(module: str, name: str, *args: bytes) -> bytes:
     """A pickle that calls ``module.name`` with already pickled arguments."""
-    return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"(" + b"".join(args) + b"tR."
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+    return whole(called(module, name, *args))
 
 
 class OnlyState:
@@ -172,14 +161,6 @@ def nested(opcode: bytes, count: int) -> bytes:
     return b"\x80\x02" + opcode * count + b"."
 
 
-def zip_bytes(members: dict, compression: int = zipfile.ZIP_STORED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
-
-
 STORAGE_CLAIM = (
     b"\x80\x02(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"J\x00\x00\x00\x20" + b"tQ."
 )
@@ -211,21 +192,18 @@ TENSOR_CLAIM = (
         (b"\x80\x02\x8b" + struct.pack("<i", 100_000) + b"\xff" * 100_000 + b".", "an integer of 100000 bytes"),
         (b"\x80\x02c" + b"a" * 100_000 + b"\nb\n.", "damaged"),
         (nested(b"(", 200_000), "far more objects"),
-        (nested(b"N", 1_200_000), "far more objects"),
+        (nested(b"N", 210_000), "far more objects"),
         (nested(b"]", 200_000), None),
         (nested(b"\x80", 10), "protocol 128"),
+        (archive({"a/data.pkl": b"\x80\x02N.", "a/data/0": b"\0" * 10**7}, zipfile.ZIP_DEFLATED), "compressed archive"),
+        (archive({"a/code.py": b"x"}), "no data.pkl"),
+        (archive({"a/data.pkl": STORAGE_CLAIM, "a/data/0": b"\0" * 16}), "claims 2147483648 bytes and 16 are there"),
         (
-            zip_bytes({"a/data.pkl": b"\x80\x02N.", "a/data/0": b"\0" * 10**7}, zipfile.ZIP_DEFLATED),
-            "compressed archive",
-        ),
-        (zip_bytes({"a/code.py": b"x"}), "no data.pkl"),
-        (zip_bytes({"a/data.pkl": STORAGE_CLAIM, "a/data/0": b"\0" * 16}), "claims 2147483648 bytes and 16 are there"),
-        (
-            zip_bytes({"a/data.pkl": TENSOR_CLAIM, "a/data/0": b"\0" * 16}),
+            archive({"a/data.pkl": TENSOR_CLAIM, "a/data/0": b"\0" * 16}),
             "claims 268435456 elements and its storage holds 1",
         ),
-        (zip_bytes({"a/data.pkl": b"\x80\x02N.", "a/byteorder": b"big"}), "big-endian"),
-        (zip_bytes({"a/data.pkl": b"\x80\x02N."})[:-10], "zip archive"),
+        (archive({"a/data.pkl": b"\x80\x02N.", "a/byteorder": b"big"}), "big-endian"),
+        (archive({"a/data.pkl": b"\x80\x02N."})[:-10], "zip archive"),
         (b"PK\x03\x04" + b"\0" * 100, "zip archive"),
     ],
 )
@@ -240,7 +218,7 @@ def test_damaged_and_oversized_files(tmp_path, data, reason):
 
 def test_overlapping_archive_members_are_refused(tmp_path):
     body = b"\0" * 100_000
-    data = bytearray(zip_bytes({"a/data.pkl": b"\x80\x02N.", "a/data/0": body, "a/data/1": b"", "a/data/2": b""}))
+    data = bytearray(archive({"a/data.pkl": b"\x80\x02N.", "a/data/0": body, "a/data/1": b"", "a/data/2": b""}))
     # Let every entry of the central directory claim the one large member.
     at = data.index(b"PK\x01\x02")
     entries = []
@@ -279,15 +257,10 @@ def test_structures_that_contain_themselves_are_refused(tmp_path):
         read_pickle(path)
 
 
-def test_crafted_hash_collisions_are_no_keys(tmp_path):
-    refuse(tmp_path / "n.pkl", pickle.dumps({(2**61 - 1) * 2**20: 1}), "int as a key")
-    refuse(tmp_path / "n.pkl", pickle.dumps({(1, 2): 1}), "tuple as a key")
-
-
 def test_nested_streams_are_counted(tmp_path):
     data = b"\x80\x02N."
     for _ in range(5):
-        inner = zip_bytes({"a/data.pkl": data})
+        inner = archive({"a/data.pkl": data})
         data = b"\x80\x04ctorch.storage\n_load_from_bytes\n(B" + struct.pack("<I", len(inner)) + inner + b"tR."
     refuse(tmp_path / "n.pkl", data, "nests more than 3")
 
@@ -307,31 +280,24 @@ def flipped(draw, content: bytes) -> bytes:
     return bytes(changed)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_flipped_bytes_never_run_hang_or_crash(tmp_path, genuine, data):
-    path = tmp_path / "n.pkl"
-    path.write_bytes(flipped(data.draw, genuine.read_bytes()))
-    begin = time.monotonic()
-    with contextlib.suppress(UserError), nothing_may_run():
-        value, _ = open_pickle(path)
-        architecture.network_tensors(value["ema"], str(path)) if isinstance(value, dict) and "ema" in value else None
-    assert time.monotonic() - begin < 10
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_flipped_bytes_give_a_network_or_one_line(tmp_path, monkeypatch, genuine, data):
+def test_flipped_bytes_never_run_hang_or_crash(tmp_path, monkeypatch, genuine, data):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "n.pkl"
     path.write_bytes(flipped(data.draw, genuine.read_bytes()))
+    begin = time.monotonic()
     with contextlib.suppress(UserError):
-        import_official(path, tmp_path / "n.safetensors")
-        load_network(tmp_path / "n.safetensors")
+        with nothing_may_run():
+            value, _ = open_pickle(path)
+        if isinstance(value, dict) and "ema" in value:
+            import_official(path, tmp_path / "n.safetensors")
+            load_network(tmp_path / "n.safetensors")
+    assert time.monotonic() - begin < 10
     assert not (tmp_path / MARK).exists()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_cut_off_pickle_is_one_line(tmp_path, genuine, share):
     content = genuine.read_bytes()
@@ -344,7 +310,7 @@ def test_a_cut_off_pickle_is_one_line(tmp_path, genuine, share):
     assert not (tmp_path / "n.safetensors").exists()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(
     [b"N", b"K\x01", b"(", b")", b"]", b"}", b"t", b"R", b"b", b"s", b"u", b"a", b"e", b"0", b"1", b"2", b"\x94",
      b"h\x00", b"q\x00", b"\x81", b"\x85", b"\x86", b"\x8f", b"\x90", b"\x91", b"\x92", b"\x93", b"C\x01a",
@@ -357,10 +323,9 @@ def test_a_cut_off_pickle_is_one_line(tmp_path, genuine, share):
 def test_random_programs_never_run_hang_or_crash(tmp_path, genuine, opcodes):
     path = tmp_path / "n.pkl"
     path.write_bytes(b"\x80\x04" + b"".join(opcodes) + b".")
-    with contextlib.suppress(UserError), nothing_may_run():
-        open_pickle(path)
-    with contextlib.suppress(UserError), nothing_may_run():
-        read_pickle(path)
+    for read in (open_pickle, read_pickle):
+        with contextlib.suppress(UserError), nothing_may_run():
+            read(path)
 
 
 def test_the_reader_does_not_use_python_s_pickle():
