@@ -14,19 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.evidence import p_text
-from eval.claims.model import DEPENDS_NOTE, RULES, SIGNS, Finding, Part, Verdict, verdict_counts
+from eval.claims.model import DEPENDS_NOTE, SIGNS, Finding, Rule, Verdict, verdict_counts
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.render import markdown, to_html
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json, write_hashed_json, write_text
 
-#: Words for the counts that a rule gives: of the share, for the things counted, and as a verb.
-_COUNTED = {"diverged": ("diverging", "seeds", "diverge")}
-#: What a rule's gain is about, where it is no difference of the metric itself.
-_GAINS = {"SPREAD": "margin of the relative spread of "}
 
-
-def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
+def amount(part: Rule, finding: Finding) -> dict[str, Any] | None:
     """The effect behind a finding with the interval that its rule uses.
 
     Args:
@@ -37,36 +32,18 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
         Name of the quantity (``what``: ``fd``, ``ratio of recall``), its ``value`` and a ``text`` with the interval;
         None if the rule has no such number or nothing was measured.
     """
-    numbers = finding.numbers
-    compared = part.quantity or ("images" if part.rule in ("SPEED", "COST") else part.metric)
-    metric = part.fact.replace("_", " ") if part.rule == "FACT" else _GAINS.get(part.rule, "") + part.metric
-    # Runs that never reach a level leave a bound: "ratio of images at most".
-    ratio = f"ratio of {compared} {numbers.get('censored', '')}".rstrip()
-    named = {
-        "gain": metric,
-        "ratio": ratio,
-        "slope": f"slope of {part.metric}",
-        "exponent": f"exponent of {part.metric}",
-        "rise": f"end over lowest {part.metric}",
-    }
-    named |= {"fit": f"R² of {part.metric}", "ahead": f"lead in R² of {part.metric}"}
-    for key, what in named.items():
-        value = numbers.get(key)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            signed = key not in ("ratio", "rise", "fit")
-            text = f"{what} {_shown(value, _interval(numbers, value), signed)}"
-            text += f", {p_text(numbers['p'])}" if "p" in numbers else ""
-            if each := numbers.get("by_teacher"):
-                decimals = decimals_of(max(one["high"] - one["low"] for one in each.values()))
-                listed = (f"{name} {_number(one['value'], decimals, signed)}" for name, one in each.items())
-                text += f" ({', '.join(listed)})"
-            return {"what": what, "value": value, "signed": signed, "text": text}
-    for key, (kind, among, verb) in _COUNTED.items():
-        if key in numbers:
-            what, value = f"{kind} share of {among}", numbers[key] / numbers[among]
-            text = f"{numbers[key]} of {numbers[among]} {among} {verb}"
-            return {"what": what, "value": value, "signed": False, "text": text}
-    return None
+    numbers, size = finding.numbers, part.effect(finding.numbers)
+    if size is None:
+        return None
+    text = size.text
+    if not text:
+        text = f"{size.what} {_shown(size.value, _interval(numbers, size.value), size.signed)}"
+        text += f", {p_text(numbers['p'])}" if "p" in numbers else ""
+        if each := numbers.get("by_teacher"):
+            decimals = decimals_of(max(one["high"] - one["low"] for one in each.values()))
+            listed = (f"{name} {_number(one['value'], decimals, size.signed)}" for name, one in each.items())
+            text += f" ({', '.join(listed)})"
+    return {"what": size.what, "value": size.value, "signed": size.signed, "text": text}
 
 
 def deciding(findings: Sequence[Mapping[str, Any]], verdict: str) -> list[Mapping[str, Any]]:
@@ -220,8 +197,8 @@ def verdicts_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], 
     lines += ["", "## Evidence", ""]
     for verdict in verdicts:
         lines += _section(verdict, printed.get(verdict.claim.id))
-    used = sorted({part.rule for verdict in verdicts for part in verdict.claim.parts})
-    lines += ["## Rules", "", *(f"- **{rule}**: {RULES[rule]}." for rule in used)]
+    used = {part.rule: part.text for verdict in verdicts for part in verdict.claim.parts}
+    lines += ["## Rules", "", *(f"- **{rule}**: {used[rule]}." for rule in sorted(used))]
     return markdown("\n".join(lines)) + "\n"
 
 
@@ -262,39 +239,27 @@ def _evidence(verdict: Verdict) -> list[str]:
 
 def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
     claim = verdict.claim
-    record: dict[str, Any] = {
-        "id": claim.id,
-        "scope": claim.scope,
-        "statement": claim.statement,
-        "source": claim.source,
-        "counterpart": claim.counterpart,
-        "note": claim.note,
-        "verdict": verdict.outcome,
-        "chance": verdict.chance,
-        "evidence": _evidence(verdict),
-        "findings": _findings(verdict),
-        "rows": list(verdict.rows),
-        "unmeasured": list(verdict.unmeasured),
-    }
-    if claim.id in printed:
-        record["by_published"] = {
-            "verdict": printed[claim.id].outcome,
-            "evidence": _evidence(printed[claim.id]),
-            "findings": _findings(printed[claim.id]),
-        }
+    named = ("id", "scope", "statement", "source", "counterpart", "note")
+    record: dict[str, Any] = {name: getattr(claim, name) for name in named}
+    record |= {"verdict": verdict.outcome, "chance": verdict.chance, **_decided(verdict)}
+    record |= {"rows": list(verdict.rows), "unmeasured": list(verdict.unmeasured)}
+    if by := printed.get(claim.id):
+        record["by_published"] = {"verdict": by.outcome, **_decided(by)}
     return record
 
 
-def _findings(verdict: Verdict) -> list[dict[str, Any]]:
-    if not verdict.claim.parts:
-        return [_finding(finding, "no rule", None) for finding in verdict.findings]
-    pairs = zip(verdict.claim.parts, verdict.findings)
-    return [_finding(finding, part.rule, amount(part, finding)) for part, finding in pairs]
-
-
-def _finding(finding: Finding, rule: str, effect: dict[str, Any] | None) -> dict[str, Any]:
-    common = {"rule": rule, "verdict": finding.outcome, "evidence": finding.evidence}
-    return common | {"numbers": finding.numbers, "effect": effect}
+def _decided(verdict: Verdict) -> dict[str, Any]:
+    """Evidence and findings of a verdict."""
+    findings = []
+    for part, finding in zip(verdict.claim.parts or [None], verdict.findings):
+        findings.append({
+            "rule": part.rule if part else "no rule",
+            "verdict": finding.outcome,
+            "evidence": finding.evidence,
+            "numbers": finding.numbers,
+            "effect": amount(part, finding) if part else None,
+        })  # fmt: skip
+    return {"evidence": _evidence(verdict), "findings": findings}
 
 
 _AGAIN = "decide the claims again (sida-eval claims)"
@@ -308,8 +273,8 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     record = read_hashed_json(path)
     try:
-        known = isinstance(record.get("preamble", ""), str) and isinstance(record["claims"], list)
-        known = known and isinstance(record.get("comparisons", ""), str) and all(map(_is_claim, record["claims"]))
+        known = isinstance(record["claims"], list) and all(map(_is_claim, record["claims"]))
+        known = known and _are_texts([record.get(key, "") for key in ("preamble", "comparisons")])
     except KeyError as error:
         raise UserError(path, f"no key {error}", _AGAIN) from None
     except (TypeError, AttributeError):
@@ -320,19 +285,12 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _is_claim(claim: Any) -> bool:
-    texts = [claim[key] for key in ("id", "statement", "source", "counterpart", "note")]
-    lists = [claim.get(key, []) for key in ("rows", "unmeasured")]
     return (
         isinstance(claim.get("chance", False), bool)
-        and _are_texts(texts)
-        and all(map(_are_texts, lists))
-        and _is_decided(claim)
-        and _is_printed(claim)
+        and _are_texts([claim[key] for key in ("id", "statement", "source", "counterpart", "note")])
+        and all(_are_texts(claim.get(key, [])) for key in ("rows", "unmeasured"))
+        and all(map(_is_decided, [claim, claim.get("by_published", claim)]))
     )
-
-
-def _is_printed(claim: Any) -> bool:
-    return "by_published" not in claim or _is_decided(claim["by_published"])
 
 
 def _is_decided(record: Any) -> bool:
@@ -342,13 +300,10 @@ def _is_decided(record: Any) -> bool:
 
 
 def _is_finding(finding: Any) -> bool:
-    effect = finding.get("effect")
-    known = isinstance(finding["rule"], str) and isinstance(finding["numbers"], dict)
-    return known and (effect is None or (_are_texts([effect["what"], effect["text"]]) and _is_number(effect["value"])))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    effect = finding.get("effect") or {"what": "", "text": "", "value": 0}
+    number = isinstance(effect["value"], (int, float)) and not isinstance(effect["value"], bool)
+    texts = [finding["rule"], effect["what"], effect["text"]]
+    return number and _are_texts(texts) and isinstance(finding["numbers"], dict)
 
 
 def _are_texts(value: Any) -> bool:

@@ -26,6 +26,11 @@ from typing import Literal, Self
 
 from sida.errors import UserError
 
+
+class NotMeasuredError(UserError):
+    """Measurements are missing, so a statement about them is not decided."""
+
+
 #: Values of training seeds by block, e.g. ``{"t30": [5.4, 5.3, 5.6], "t30b": [5.5, 5.2, 5.4]}``.
 Blocks = Mapping[str, Sequence[float]]
 CONFIDENCE = 0.95
@@ -126,7 +131,7 @@ def mean_interval(values: Blocks, confidence: float = CONFIDENCE) -> Estimated:
         confidence: Coverage, in (0, 1).
 
     Raises:
-        UserError: No value, or a single seed in every block.
+        NotMeasuredError: No value, or a single seed in every block.
     """
     _check(values, "the mean")
     return _with_blocks([(1, values)], list(values), confidence)
@@ -144,13 +149,15 @@ def difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Effect:
         confidence: Coverage, in (0, 1).
 
     Raises:
-        UserError: No value, a single seed in every block of a method, or blocks of which only some are shared.
+        NotMeasuredError: No value, a single seed in every block of a method, or blocks of which only some are shared.
     """
     _check(a, "A")
     _check(b, "B")
     shared = [name for name in a if name in b]
     if shared and (odd := sorted({*a, *b} - set(shared))):
-        raise UserError("", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers")
+        raise NotMeasuredError(
+            "", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers"
+        )
     found = _with_blocks([(1, a), (-1, b)], shared, confidence)
     std, df = pooled_std([*a.values(), *b.values()])
     return Effect(**vars(found), std=std, std_df=df, seeds=(sum(map(len, a.values())), sum(map(len, b.values()))))
@@ -160,12 +167,14 @@ def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
     """Standard deviation within cells, pooled, and its degrees of freedom; cells with one value do not count.
 
     Raises:
-        UserError: No cell has two values.
+        NotMeasuredError: No cell has two values.
     """
     several = [cell for cell in cells if len(cell) > 1]
     df = sum(len(cell) - 1 for cell in several)
     if not df:
-        raise UserError("", "no method has two training seeds, so their scatter is unknown", "train another seed")
+        raise NotMeasuredError(
+            "", "no method has two training seeds, so their scatter is unknown", "train another seed"
+        )
     return math.sqrt(sum((len(cell) - 1) * statistics.variance(cell) for cell in several) / df), df
 
 
@@ -245,9 +254,9 @@ def _equal_blocks(blocks: Sequence[Interval], df: float) -> float | None:
 
 def _check(values: Blocks, side: str) -> None:
     if not any(values.values()):
-        raise UserError("", f"no training seed of {side}")
+        raise NotMeasuredError("", f"no training seed of {side}")
     if all(len(cell) < 2 for cell in values.values()):
-        raise UserError(
+        raise NotMeasuredError(
             "", f"one training seed of {side}{' from each teacher' * (len(values) > 1)}", "an interval needs two"
         )
 
@@ -274,10 +283,10 @@ def crossing(points: Sequence[tuple[float, float]], level: float, how: Crossing 
             ``evaluation``: the first evaluation that is not above it, late by up to the distance of two evaluations.
 
     Raises:
-        UserError: No evaluation.
+        NotMeasuredError: No evaluation.
     """
     if not points:
-        raise UserError("", "the curve has no evaluation, so it reaches no level", "train with an evaluation")
+        raise NotMeasuredError("", "the curve has no evaluation, so it reaches no level", "train with an evaluation")
     for number, (images, value) in enumerate(points):
         if value > level:
             continue
@@ -298,14 +307,16 @@ def seconds_until(ticks: Sequence[tuple[float, float]], images: float) -> float:
         images: Number of images, at most those at the last tick.
 
     Raises:
-        UserError: The log ends before this number of images.
+        NotMeasuredError: The log ends before this number of images.
     """
     seen = spent = 0.0
     for end, seconds in ticks:
         if images <= end:
             return spent + seconds * ((images - seen) / (end - seen) if end > seen else 0.0)
         seen, spent = end, spent + seconds
-    raise UserError("", f"the training log ends at {seen:,.0f} images, before {images:,.0f}", "its seconds are unknown")
+    raise NotMeasuredError(
+        "", f"the training log ends at {seen:,.0f} images, before {images:,.0f}", "its seconds are unknown"
+    )
 
 
 @dataclass(frozen=True)
@@ -352,13 +363,13 @@ def speedup(pairs: Mapping[str, Sequence[tuple[Cost, Cost]]], confidence: float 
         confidence: Coverage of the interval, in (0, 1).
 
     Raises:
-        UserError: No pair, or a run that is at the level before its training begins.
+        NotMeasuredError: No pair, or a run that is at the level before its training begins.
     """
     everything = [pair for block in pairs.values() for pair in block]
     if not everything:
-        raise UserError("", "no pair of training seeds")
+        raise NotMeasuredError("", "no pair of training seeds")
     if any(cost.value <= 0 for pair in everything for cost in pair):
-        raise UserError("", "a run lies at the level before it is trained", "its cost is 0 and no ratio")
+        raise NotMeasuredError("", "a run lies at the level before it is trained", "its cost is 0 and no ratio")
     known = [None if not (a.reached or b.reached) else b.value / a.value for a, b in everything]
     never_a, never_b = (sum(not pair[side].reached for pair in everything) for side in (0, 1))
     if None in known or (never_a and never_b):
