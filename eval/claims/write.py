@@ -161,19 +161,25 @@ def marked(verdict: str, chance: bool) -> str:
     return VERDICT_MARKS[verdict] + (f" {CHANCE}" if chance else "")  # type: ignore[index]
 
 
+def _summary(verdict: Verdict, printed: dict[str, Verdict]) -> list[str]:
+    """Claim, statement and verdict, and the verdict by the published numbers if there are some; see ``_HEADS``."""
+    cells = [verdict.claim.id, verdict.claim.statement, marked(verdict.outcome, verdict.chance)]
+    by = printed.get(verdict.claim.id)
+    return [*cells, VERDICT_MARKS[by.outcome] if by else ""] if printed else cells
+
+
+_HEADS = ("claim", "statement", "verdict", "by the published numbers")
+
+
 def verdicts_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> Table:
     """Table of verdicts and evidence with one row per comparison."""
-    heads = ["claim", "statement", "verdict", *(["by the published numbers"] if printed else []), "evidence"]
-    rows = []
+    heads, rows = _HEADS[: 4 if printed else 3], []
     for number, verdict in enumerate(verdicts):
-        claim = verdict.claim
-        cells = [Cell(claim.id), Cell(claim.statement), Cell(marked(verdict.outcome, verdict.chance), bold=True)]
-        if printed:
-            cells.append(Cell(VERDICT_MARKS[printed[claim.id].outcome]))
+        cells = [Cell(text, bold=head == "verdict") for head, text in zip(heads, _summary(verdict, printed))]
         for i, line in enumerate(_evidence(verdict) or [""]):
             shown = cells if i == 0 else [Cell(kind="blank")] * len(cells)
             rows.append(Row((*shown, Cell(line)), rule=i == 0 and number > 0))
-    columns = tuple(Column(head) for head in heads)
+    columns = tuple(map(Column, (*heads, "evidence")))
     notes = (_EXPLANATION, *filter(None, (comparisons(verdicts), _depends(verdicts))))
     return Table("claims", "Claims", preamble, "measured", columns, tuple(rows), notes)
 
@@ -187,13 +193,10 @@ def verdicts_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], 
     counts = verdict_counts(v.outcome for v in verdicts)
     lines = ["# Claims", "", *([preamble, ""] if preamble else []), f"{counts}.", "", _EXPLANATION, ""]
     lines += [line for note in (comparisons(verdicts), _depends(verdicts)) if note for line in (note, "")]
-    head = ["claim", "statement", "verdict"] + (["by the published numbers"] if printed else [])
+    head = _HEADS[: 4 if printed else 3]
     lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for verdict in verdicts:
-        cells = [verdict.claim.id, verdict.claim.statement, marked(verdict.outcome, verdict.chance)]
-        if printed:
-            cells.append(VERDICT_MARKS[printed[verdict.claim.id].outcome] if verdict.claim.id in printed else "")
-        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in _summary(verdict, printed)) + " |")
     lines += ["", "## Evidence", ""]
     for verdict in verdicts:
         lines += _section(verdict, printed.get(verdict.claim.id))
@@ -209,32 +212,28 @@ def _section(verdict: Verdict, printed: Verdict | None) -> list[str]:
         origin += [f"{word} {theirs}"] if theirs else []
     lines = [f"### {claim.id}: {marked(verdict.outcome, verdict.chance)}", ""]
     lines += [claim.statement + (f" ({'; '.join(origin)})" if origin else ""), ""]
-    lines += _bullets(verdict)
+    lines += [f"- {line}" for line in _evidence(verdict)]
     if printed is not None and any(finding.numbers for finding in printed.findings):
         lines += ["", f"By the published numbers alone: {VERDICT_MARKS[printed.outcome]}.", ""]
         lines += [f"- {SIGNS[f.outcome]} {f.evidence}" for f in printed.findings]
     return [*lines, *(["", claim.note] if claim.note else []), ""]
 
 
-def _bullets(verdict: Verdict) -> list[str]:
+def _evidence(verdict: Verdict) -> list[str]:
     """One line per comparison; comparisons without a measurement share one line per reason."""
     lines: list[str] = []
     absent: dict[str, list[str]] = {}
-    for number, finding in enumerate(verdict.findings):
-        rule = verdict.claim.parts[number].rule if verdict.claim.parts else "no rule"
-        if finding.numbers or not verdict.claim.parts:
-            lines.append(f"- {SIGNS[finding.outcome]} {rule}: {finding.evidence}")
+    for part, finding in zip(verdict.claim.parts or [None], verdict.findings):
+        rule = part.rule if part else "no rule"
+        if finding.numbers or part is None:
+            lines.append(f"{SIGNS[finding.outcome]} {rule}: {finding.evidence}")
         else:
             reason, _, subject = finding.evidence.partition(" of ")
             absent.setdefault(f"{rule}: {reason}", []).append(subject)
     for reason, subjects in absent.items():
         named = ", ".join(dict.fromkeys(filter(None, subjects)))
-        lines.append(f"- – {reason}" + (f" of {named}" if named else ""))
+        lines.append(f"– {reason}" + (f" of {named}" if named else ""))
     return lines
-
-
-def _evidence(verdict: Verdict) -> list[str]:
-    return [line.removeprefix("- ") for line in _bullets(verdict)]
 
 
 def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:

@@ -305,8 +305,8 @@ class Specs:
         analyses = {name: list(rows) for need in needs for name, rows in need.analyses.items()}
         for claim in claims:
             for part in claim.parts:
-                rows = claim_rows([dataclasses.replace(claim, parts=(part,))], self.rows.measurable)
                 for name in part.facts:
+                    rows = claim_rows([dataclasses.replace(claim, parts=(part,))], self.rows.measurable)
                     analyses[name] = list(dict.fromkeys([*analyses.get(name, ()), *rows]))
         return Needs(
             [run for run in self.rows.runs if run in measured],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.claims import RULES, Claim, Finding, Operand, combined, decide
+from eval.claims import Claim, Finding, Operand, combined, decide
 from eval.claims.model import Repeats
 from eval.results.sheet import SheetRow
 from sida.errors import UserError
@@ -38,10 +38,6 @@ def under(protocol, metric):
     columns = {name: getattr(found, name) for name in ("n", "settings", "classes", "resolution")}
     files = {"reference_sha256": found.reference, "extractor_sha256": found.extractor}
     return {"protocol": protocol, **columns, **files}
-
-
-def test_every_rule_has_a_text():
-    assert all(entry.load().text for entry in RULES.values())
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.2, "supported"), (-0.2, "contradicted"), (0.0, OPEN)])
