@@ -12,7 +12,6 @@ import pytest
 
 from eval.commands import main
 from eval.measuring.protocol import load_protocol
-from eval.results import load
 from eval.results.exchange import read_exchanged
 from eval.results.measurements import write_csv
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
@@ -54,7 +53,6 @@ def test_numbers_of_others_are_collected_with_their_origin(printed, tmp_path):
     rows = load_measurements(tmp_path / "measurements.csv").rows
     assert {row.origin for row in rows} == {"Group A, doi:10.1/x"}
     assert [row.value for row in rows if row.metric == "fd"] == printed[0]["values"]
-    assert set(load(tmp_path).measurements.origin) == {"Group A, doi:10.1/x"}
     # Without them the file is as before.
     write_csv(tmp_path / "ours.csv", [])
     assert (tmp_path / "ours.csv").read_text().startswith(",".join(MEASUREMENT_COLUMNS) + ",")
