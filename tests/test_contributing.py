@@ -72,6 +72,7 @@ def test_each_kind_of_thing_has_its_diff():
     assert {title.removeprefix("Add a ").removeprefix("Add an ") for title in ADDITIONS} == {
         "method",
         "metric kind",
+        "claim rule",
         "figure kind",
         "feature extractor",
         "network",

@@ -1,7 +1,7 @@
 """Claims: statements as data, decided by rules over measurements with their uncertainty."""
 
 from eval.claims.evidence import Evidence
-from eval.claims.model import RULES, Claim, Finding, Operand, Part, Verdict, load_claims
+from eval.claims.model import RULES, Claim, Finding, Operand, Rule, Verdict, load_claims
 from eval.claims.verdicts import combined, decide
 from eval.claims.write import verdicts_markdown, write_verdicts
 
@@ -11,7 +11,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "Operand",
-    "Part",
+    "Rule",
     "Verdict",
     "combined",
     "decide",

@@ -1,8 +1,6 @@
 """Evidence for claims: measured runs with their training logs, or the published numbers alone.
 
-Differences of two methods over training seeds: rule TRAIN, and helpers for tables, power and documents.
-
-Helpers of the rules: verdicts from intervals, and numbers as text.
+Verdicts from intervals, and numbers as text.
 """
 
 from __future__ import annotations
@@ -13,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.claims.model import DEPENDS, UNDECIDED, Finding, Operand, Outcome, Part, Repeats
-from eval.effects.contrast import Effect, Estimated, Interval, difference, mean_interval
+from eval.claims.model import DEPENDS, UNDECIDED, Measured, Operand, Outcome, Repeats
+from eval.effects.contrast import Estimated, Interval, NotMeasuredError, mean_interval
 from eval.results.analyses import Fact, analysis_path, read_analysis
 from eval.results.identity import Identity, comparable
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
@@ -22,10 +20,6 @@ from eval.results.sheet import SheetRow, matching
 from eval.results.summary import Estimate, Measurements
 from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
 from sida.errors import UserError
-
-
-class NotMeasuredError(Exception):
-    """Data for a claim are missing; the message names them."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Evidence:
         named = self._named(operand) if operand.run or operand.where else []
         found = [name for name in named if self.students and (self.students / name / "train.jsonl").is_file()]
         if not found:
-            raise NotMeasuredError(f"no training log of {operand}")
+            raise NotMeasuredError("", f"no training log of {operand}")
         return found
 
     def require_gpus(self, runs: Iterable[str], gpus: str) -> None:
@@ -63,11 +57,21 @@ class Evidence:
         Raises:
             NotMeasuredError: A run was trained on other cards.
         """
+        number, _, card = gpus.partition(" × ")
         for run in runs if gpus else ():
-            number, _, card = gpus.partition(" × ")
             found = str(self.ticks(run)[-1].get("gpus") or "no GPU")
             if not found.startswith(f"{number} × ") or card not in found:
-                raise NotMeasuredError(f"run '{run}' was trained on {found}; this is about {gpus}")
+                raise NotMeasuredError("", f"run '{run}' was trained on {found}; this is about {gpus}")
+
+    def require_equal_budget(self, runs: Iterable[str]) -> None:
+        """Requires that runs saw equally many images, up to one percent: a training ends with a whole batch.
+
+        Raises:
+            NotMeasuredError: They did not, or a run has no training log.
+        """
+        seen = [int(self.ticks(run)[-1]["nimg"]) for run in runs]
+        if max(seen) - min(seen) > 0.01 * max(seen):
+            raise NotMeasuredError("", f"budgets differ: {min(seen):,} to {max(seen):,} training images")
 
     def runs_of(self, operand: Operand, where: str) -> list[str]:
         """Ids of the measured runs that an operand names.
@@ -76,13 +80,42 @@ class Evidence:
             NotMeasuredError: None of them is in the sample sheet or the measurements.
         """
         if operand.run is None and operand.where is None:
-            raise NotMeasuredError(f"no run here of {operand.published}")
+            raise NotMeasuredError("", f"no run here of {operand.published}")
         measured = [name for name in self._named(operand) if name in self.measurements.runs]
         if not measured:
-            raise NotMeasuredError(f"no measurement of {operand}")
+            raise NotMeasuredError("", f"no measurement of {operand}")
         return measured
 
-    def identities(self, part: Part, where: str) -> dict[str, Identity]:
+    def seeds_of(self, operand: Operand, least: int, where: str) -> list[str]:
+        """Ids of the measured runs of an operand: at least as many training seeds as a rule requires.
+
+        Raises:
+            NotMeasuredError: There are fewer training seeds.
+        """
+        if self.by_published:
+            raise NotMeasuredError("", "the papers report one training run of each")
+        names = self.runs_of(operand, where)
+        if len(names) < least:
+            have = "one training seed" if len(names) == 1 else f"{len(names)} training seeds"
+            raise NotMeasuredError("", f"{have}; this claim is about training and needs {least}")
+        return names
+
+    def by_teacher(self, names: Iterable[str], value: Callable[[str], float]) -> dict[str, list[float]]:
+        """Values of runs, grouped by teacher."""
+        blocks: dict[str, list[float]] = {}
+        for name in names:
+            blocks.setdefault(self.teacher(name), []).append(value(name))
+        return blocks
+
+    def interval_over(self, names: Iterable[str], value: Callable[[str], float]) -> Estimated:
+        """Mean of a number over runs with its interval, within teachers.
+
+        Raises:
+            NotMeasuredError: Too few training seeds of every teacher.
+        """
+        return mean_interval(self.by_teacher(names, value))
+
+    def identities(self, part: Measured, where: str) -> dict[str, Identity]:
         """Identities of the values that a part compares, by operand: of a metric of A, B and the level.
 
         Raises:
@@ -90,24 +123,24 @@ class Evidence:
         """
         found: dict[str, tuple[str, Identity]] = {}
         first: tuple[str, Identity] | None = None
-        for key, operand in (("a", part.a), ("b", part.b), ("level", part.level)):
-            for name, one in self._identities(operand, part, f"{where}.{key}") if operand is not None else ():
+        for key, operand in part.compared.items():
+            for name, one in self._identities(operand, part, f"{where}.{key}"):
                 other = found.setdefault(key, (name, one)) if part.across else first
                 first = first or (name, one)
                 found.setdefault(key, (name, one))
                 if other is not None and other[1] is not one and (reason := comparable(other[1], one)):
-                    raise NotMeasuredError(f"not compared: {other[0]} and {name}: {reason}")
+                    raise NotMeasuredError("", f"not compared: {other[0]} and {name}: {reason}")
         return {key: one for key, (_, one) in found.items()}
 
-    def _identities(self, operand: Operand, part: Part, where: str) -> list[tuple[str, Identity]]:
-        if operand.value is not None or part.quantity is not None:
+    def _identities(self, operand: Operand, part: Measured, where: str) -> list[tuple[str, Identity]]:
+        if operand.value is not None or not part.measured:
             return []
         if operand.published is not None and (self.by_published or not (operand.run or operand.where)):
             number = self.quoted(operand, where)
             return [(f"{number.row_label}, published", number.identity)]
         names = [] if self.by_published else self._named(operand)
-        measured = [name for name in names if self.measurements.has(name, part.metric)]
-        found = [(f"run '{name}'", self.measurements.identity(name, part.metric)) for name in measured]
+        measured = [name for name in names if self.measurements.has(name, part.measured)]
+        found = [(f"run '{name}'", self.measurements.identity(name, part.measured)) for name in measured]
         if not part.across or operand.published is None or not found:
             return found
         # A pair that is declared is one of printed numbers; each side must be measured like its own.
@@ -124,7 +157,7 @@ class Evidence:
         quoted = operand.published is not None and operand.run is None and operand.where is None
         if self.by_published or quoted:
             if operand.published is None:
-                raise NotMeasuredError(f"no published number for {operand}")
+                raise NotMeasuredError("", f"no published number for {operand}")
             number = published_number(self.published, operand.published, f"{where}.published")
             std = float(number.std) if number.std else 0.0
             return f"{number.row_label}, published", Estimate(number.value, std, PUBLISHED_TRIALS)
@@ -132,7 +165,7 @@ class Evidence:
         if len(names) > 1:
             raise UserError(f"{where}.where", f"{dict(operand.where or {})} matches {', '.join(names)}", "pick one run")
         if not self.measurements.has(names[0], metric):
-            raise NotMeasuredError(f"metric '{metric}' of run '{names[0]}' was not measured")
+            raise NotMeasuredError("", f"metric '{metric}' of run '{names[0]}' was not measured")
         return self.label(names[0]), self.measurements.estimate(names[0], metric, where)
 
     def _named(self, operand: Operand) -> list[str]:
@@ -149,7 +182,7 @@ class Evidence:
         if operand.at != "kept":
             return self.curve(run, metric)[0 if operand.at == "start" else -1].value
         if not self.measurements.has(run, metric):
-            raise NotMeasuredError(f"metric '{metric}' of run '{run}' was not measured")
+            raise NotMeasuredError("", f"metric '{metric}' of run '{run}' was not measured")
         return self.measurements.estimate(run, metric).mean
 
     def noise_of_one(self, run: str, metric: str) -> float:
@@ -175,8 +208,8 @@ class Evidence:
         Without ``runs``: the label of the first matching row of the sheet, measured or not, else the operand as text.
         """
         rows = runs or (self._named(operand) if operand.run or operand.where else [])
-        place = {"kept": "", "start": " at the start", "end": " at the end"}[operand.at]
-        return self.label(rows[0]) + place if rows else f"{operand}"
+        point = {"kept": "", "start": " at the start", "end": " at the end"}[operand.at]
+        return self.label(rows[0]) + point if rows else f"{operand}"
 
     def teacher(self, run: str) -> str:
         """Id of the teacher of a run; empty if the run has no teacher."""
@@ -192,11 +225,9 @@ class Evidence:
         Raises:
             NotMeasuredError: The run has no log, or its log does not have the metric.
         """
-        path = self.students / run / "evaluations.jsonl" if self.students else None
-        if path is None or not path.is_file():
-            raise NotMeasuredError(f"no training log of run '{run}'")
+        path = self._log(run, "evaluations.jsonl")
         if not has_metric(path, metric):
-            raise NotMeasuredError(f"the training log of run '{run}' has no '{metric}'")
+            raise NotMeasuredError("", f"the training log of run '{run}' has no '{metric}'")
         return read_evaluations(path, metric, finite)
 
     def ticks(self, run: str) -> list[dict[str, Any]]:
@@ -205,11 +236,15 @@ class Evidence:
         Raises:
             NotMeasuredError: The run has no log, or its log is empty.
         """
-        path = self.students / run / "train.jsonl" if self.students else None
-        records = read_log(path) if path is not None and path.is_file() else []
-        if not records:
-            raise NotMeasuredError(f"no training log of run '{run}'")
-        return records
+        if records := read_log(self._log(run, "train.jsonl")):
+            return records
+        raise NotMeasuredError("", f"no training log of run '{run}'")
+
+    def _log(self, run: str, name: str) -> Path:
+        path = self.students / run / name if self.students else None
+        if path is None or not path.is_file():
+            raise NotMeasuredError("", f"no training log of run '{run}'")
+        return path
 
     def fact(self, analysis: str, name: str, run: str = "") -> tuple[Fact, str]:
         """A fact of an analysis, of a row or of an analysis without rows, and its description.
@@ -220,15 +255,11 @@ class Evidence:
         """
         path = analysis_path(self.students.parent, analysis, run) if self.students else None
         if path is None or not path.is_file():
-            raise NotMeasuredError(f"no analysis {analysis}{f' of run {run!r}' if run else ''}")
+            raise NotMeasuredError("", f"no analysis {analysis}{f' of run {run!r}' if run else ''}")
         found = read_analysis(path)
         if name not in found["facts"]:
-            raise NotMeasuredError(f"no fact '{name}' in {path.name}; compute it again")
+            raise NotMeasuredError("", f"no fact '{name}' in {path.name}; compute it again")
         return found["facts"][name], str(found.get("about", {}).get(name, name))
-
-    def budget(self, run: str) -> int:
-        """Number of images that a run was trained on."""
-        return int(self.ticks(run)[-1]["nimg"])
 
     def repeat_std(self, run: str | None, metric: str) -> float:
         """Relative standard deviation of a metric if a row of this sheet were trained again elsewhere."""
@@ -244,7 +275,7 @@ class Evidence:
             NotMeasuredError: The mean is of a single trial, so its noise is unknown.
         """
         if estimate.std is None:
-            raise NotMeasuredError("a single trial says nothing about the noise; measure at least two")
+            raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")
         parts = [(estimate.std**2 / estimate.trials, max(1.0, estimate.trials - 1))]
         if self.repeats is not None and not self.by_published and (operand.run or operand.where):
             again = self.repeat_std(self.runs_of(operand, where)[0], metric) * estimate.mean
@@ -252,39 +283,14 @@ class Evidence:
         return parts
 
 
-def same_budget(images: Iterable[int]) -> bool:
-    """Whether runs saw equally many images, up to one percent: a training ends with a whole batch."""
-    seen = list(images)
-    return max(seen) - min(seen) <= 0.01 * max(seen)
-
-
-def bound(a: Estimate, b: Estimate, factor: float) -> float:
-    """``factor`` standard errors of the difference of two means.
-
-    Raises:
-        NotMeasuredError: One mean is of a single trial, so its noise is unknown.
-    """
-    if a.std is None or b.std is None:
-        raise NotMeasuredError("a single trial says nothing about the noise; measure at least two")
-    return factor * math.sqrt(a.std**2 / a.trials + b.std**2 / b.trials)
+#: Words of rules for seeds of several teachers.
+BLOCKS = "with several teachers within each teacher, averaged over them"
 
 
 #: Coverage of intervals over the evaluation trials of single generators; over training seeds it is 95 %.
 TRIALS = 0.99
 #: Standard errors with this coverage where the noise is known.
 Z = 2.6
-
-
-def operand_a(part: Part) -> Operand:
-    """First operand of a part."""
-    assert part.a is not None
-    return part.a
-
-
-def operand_b(part: Part) -> Operand:
-    """Second operand of a part."""
-    assert part.b is not None
-    return part.b
 
 
 def show(estimate: Estimate) -> str:
@@ -370,7 +376,7 @@ def p_text(p: float) -> str:
     return "p < 0.0001" if p < 1e-4 else f"p {p:.2g}"
 
 
-def of_each(outcomes: list[Outcome]) -> Outcome:
+def of_each(outcomes: Iterable[Outcome]) -> Outcome:
     """Verdict on a statement of which all parts must hold."""
     for outcome in ("contradicted", DEPENDS, UNDECIDED):
         if outcome in outcomes:
@@ -381,84 +387,3 @@ def of_each(outcomes: list[Outcome]) -> Outcome:
 def sides_of(a: Estimate, b: Estimate) -> dict[str, float | int | None]:
     """Numbers of two means that are compared."""
     return {"a": a.mean, "a_std": a.std, "a_n": a.trials, "b": b.mean, "b_std": b.std, "b_n": b.trials}
-
-
-def seeds_of(operand: Operand, part: Part, evidence: Evidence, where: str) -> list[str]:
-    """Ids of the measured runs of an operand: at least as many training seeds as the part requires.
-
-    Raises:
-        NotMeasuredError: There are fewer training seeds.
-    """
-    if evidence.by_published:
-        raise NotMeasuredError("the papers report one training run of each")
-    names = evidence.runs_of(operand, where)
-    if len(names) < part.seeds:
-        have = "one training seed" if len(names) == 1 else f"{len(names)} training seeds"
-        raise NotMeasuredError(f"{have}; this claim is about training and needs {part.seeds}")
-    return names
-
-
-def over_seeds(operand: Operand, names: Sequence[str], part: Part, evidence: Evidence) -> tuple[str, Estimate]:
-    """Name and mean ± std over the runs of an operand."""
-    values = [evidence.value(operand, name, part.metric) for name in names]
-    return f"{evidence.name(operand, names)}; {len(names)} training seeds", Estimate.of(values)
-
-
-def by_teacher(names: Sequence[str], value: Callable[[str], float], evidence: Evidence) -> dict[str, list[float]]:
-    """Values of runs, grouped by teacher."""
-    blocks: dict[str, list[float]] = {}
-    for name in names:
-        blocks.setdefault(evidence.teacher(name), []).append(value(name))
-    return blocks
-
-
-def interval_over(names: Sequence[str], value: Callable[[str], float], evidence: Evidence) -> Estimated:
-    """Mean of a number over runs with its interval, within teachers.
-
-    Raises:
-        NotMeasuredError: Too few training seeds of every teacher.
-    """
-    try:
-        return mean_interval(by_teacher(names, value, evidence))
-    except UserError as reason:
-        raise NotMeasuredError(f"{reason}") from None
-
-
-def blocks_of(operand: Operand, names: Sequence[str], metric: str, evidence: Evidence) -> dict[str, list[float]]:
-    """Values of a metric for the runs of an operand, grouped by teacher."""
-    return by_teacher(names, lambda name: evidence.value(operand, name, metric), evidence)
-
-
-def effect_of(part: Part, evidence: Evidence, where: str) -> tuple[Effect, list[str], list[str]]:
-    """The difference A − B of a part with its interval, the runs of A and the runs of B.
-
-    Raises:
-        NotMeasuredError: Too few training seeds, or runs that cannot be compared.
-    """
-    a, b = operand_a(part), operand_b(part)
-    names_a, names_b = (seeds_of(o, part, evidence, f"{where}.{key}") for o, key in ((a, "a"), (b, "b")))
-    if part.equal_budget and not same_budget(evidence.budget(name) for name in (*names_a, *names_b)):
-        raise NotMeasuredError("budgets differ between the runs")
-    try:
-        effect = difference(blocks_of(a, names_a, part.metric, evidence), blocks_of(b, names_b, part.metric, evidence))
-    except UserError as reason:
-        raise NotMeasuredError(f"{reason}") from None
-    return effect, names_a, names_b
-
-
-def trained(part: Part, evidence: Evidence, where: str) -> Finding:
-    """TRAIN: A is better than B over training seeds."""
-    effect, names_a, names_b = effect_of(part, evidence, where)
-    (name_a, a), (name_b, b) = (
-        over_seeds(operand, names, part, evidence)
-        for operand, names in ((operand_a(part), names_a), (operand_b(part), names_b))
-    )
-    effect = effect.moved(-1 if part.direction == "lower" else 1)
-    found = decide_gain(effect)
-    text = f"{part.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); gain {effect.value:.3g}, {found.text}"
-    if effect.std:
-        text += f"; {abs(effect.standardised):.1f} standard deviations over seeds"
-    numbers = sides_of(a, b) | {"gain": effect.value} | found.numbers | {
-        "std": effect.std, "std_df": effect.std_df, "teachers": len(effect.blocks),
-    }  # fmt: skip
-    return Finding(found.outcome, text, numbers)

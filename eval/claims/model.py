@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from eval.results.sheet import SELECTABLE, listed_entries
-from sida.config.settings import Range, from_mapping, load_yaml
+from sida.config.registry import Registry, RegistryEntry
+from sida.config.settings import Range, Variants, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 
 Outcome = Literal["supported", "contradicted", "depends on the teacher", "not decided here"]
@@ -26,55 +28,6 @@ def verdict_counts(outcomes: Iterable[str]) -> str:
     return ", ".join(f"{found.count(one)} {one}" for one in SIGNS if one != DEPENDS or one in found)
 
 
-_BLOCKS = "with several teachers within each teacher, averaged over them"
-RULES = {
-    "EQ": "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of "
-    "p; 2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than "
-    "printed, and not reproduced either way: a leak or a wrong reference makes numbers better",
-    "LT": "A is better than B: the 99 % interval of the difference of the means (Welch's t over evaluation trials) "
-    "excludes 0; for generators trained here the interval also holds the scatter of a row that is trained again on "
-    "another kind of processor, if the file of claims states it; speaks about these generators, not about training",
-    "LTQ": "A is better than a quoted number b: the interval of rule LT around m lies beyond b, allowing for b's "
-    "rounding",
-    "TRAIN": "A trains to better values than B: the 95 % interval of the difference over at least three training seeds "
-    f"excludes 0 (Welch's t, {_BLOCKS}); of the kept generators, or of the start or end of the curves where it says so",
-    "SPEED": "images until the running minimum first falls to a level: the ratio B/A must reach the factor, also when "
-    "evaluation noise and the scatter of a repeated training (2.6 standard errors) and the evaluation interval count "
-    "against it",
-    "COST": "what A spends (images, or seconds of training without evaluations) until its curve first falls to a "
-    "level, against B: the 95 % interval of the geometric mean of the ratios B/A over at least three pairs of equal "
-    f"training seeds ({_BLOCKS}) lies at or above the factor, or below it; a run that never reaches the level counts "
-    "as a bound, which decides in its own direction alone and where every pair says so",
-    "REACHES": "within the stated number of images the running minimum falls to the factor times a level, also when "
-    "evaluation noise and the scatter of a repeated training (2.6 standard errors) count against it; contradicted "
-    "where it does not with both in its favour",
-    "DIVERGES": "at the end of its curve of evaluations a run lies above the factor times its own lowest value (or "
-    "above the stated multiple of B's end): the 95 % interval of the geometric mean of the ratio over three or more "
-    "training seeds lies above the factor, also after the lowest of several noisy evaluations is raised to what their "
-    "noise takes from it; contradicted where the interval lies below the factor; a value that is not finite is above "
-    "every factor",
-    "STABLE": "over the whole curve of each of three or more training seeds no evaluation lies above the factor times "
-    "the lowest before it, the 95 % interval of the largest such ratio (geometric mean over seeds) lies below the "
-    "factor, and the curve lies below its start at its end (or from the stated number of images on) by a 95 % interval",
-    "TREND": "a metric rises (or falls) with a column of the sheet: the 95 % interval of the least-squares slopes of "
-    f"three or more training seeds ({_BLOCKS}) excludes 0",
-    "LAW": "a metric of students is a power of that of their teachers: the 95 % interval over three or more training "
-    "seeds of the exponent (least squares of logarithms over three or more teachers) lies in the given range; "
-    "contradicted where it lies outside as a whole",
-    "SHAPE": "a curve falls, from its first evaluation of a trained network to its lowest, as a straight line of its "
-    "logarithm against images (exponential) or against their logarithm (power): by 95 % intervals over the training "
-    f"seeds ({_BLOCKS}) R² reaches the least value and exceeds that of the other form",
-    "SPREAD": "the relative spread (largest − smallest, by the mean) over a column's values is at most the factor "
-    "times B's, by a 95 % interval over training seeds",
-    "RATIO": "the interval of the ratio of A to B lies in the given range as a whole: 95 % over training seeds "
-    f"({_BLOCKS}), 99 % over the records of a log, or over evaluation trials with the scatter of rule LT; contradicted "
-    "where it lies outside as a whole",
-    "FACT": "a number of an analysis, which no measurement gives, lies in the given range (with `than`: its ratio to "
-    "another does): of one row the interval that the analysis gives, of conditions the 95 % interval over at least "
-    "three training seeds; with B, it is larger for A than for B (Welch's t)",
-    "NEAR": "A is at most the given factor times B, by the rule LT against that multiple",
-    "NONE": "not decidable by these measurements; the reason is given",
-}
 #: Sentence for pages with comparisons of several teachers.
 DEPENDS_NOTE = (
     "Where an F test finds that teachers differ by more than their training seeds do (p below 0.05), each teacher "
@@ -115,99 +68,148 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A comparison of a claim.
+class Finding:
+    """The outcome of a comparison with the numbers behind it."""
+
+    outcome: Outcome
+    evidence: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of an effect.
 
     Attributes:
-        rule: See :data:`RULES`.
-        metric: Key of the metric.
-        a: The generator that is claimed to be better (faster, equal to the published number).
-        b: The generator or number that A is compared with; for LTQ a published number alone.
-        factor: SPEED, COST: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the
-            lowest value; REACHES: multiple of the level.
-        low: RATIO, FACT, LAW: least value; SHAPE: least R².
-        high: RATIO, FACT, LAW: largest value; DIVERGES: multiple of B's end.
-        level: SPEED, COST, REACHES: a run's measured mean or a published number; for SPEED and COST B's own minimum by
-            default.
-        quantity: RATIO: ``img_per_s``, ``seconds_per_kimg``, ``memory_mb``, ``memory_reserved_mb`` or
-            ``memory_reserved_gb`` (the most that was reserved) of the training logs, or ``nfe``, instead of a metric.
-            COST: ``images`` (the default) or ``seconds``.
-        gpus: RATIO of a quantity: cards that the comparison is about, ``8 × V100``; other cards decide nothing.
-        crossing: COST: a level counts as reached between two evaluations (linear), or at the first evaluation that is
-            not above the level.
-        form: SHAPE: the form that is claimed.
-        column: TREND, SPREAD: numeric column of the sheet.
-        images: STABLE: number of images from which the curve must lie below its start (default: the end of the curve).
-        REACHES: largest number of images.
-        of: FACT: name of an analysis of the preset.
-        fact: FACT: name of the number.
-        than: FACT: name of the number by which it is divided.
-        slack: LTQ: extra allowance because b is the minimum of several evaluations.
-        across: Why A and B may be compared although their values are of other identities (protocol, images, reference);
-            the evidence then names both. Without it such values are not compared.
-        equal_budget: LT, TRAIN: A and B must have been trained on equally many images (to one percent: the last batch).
-        seeds: TRAIN, FACT, COST, DIVERGES, STABLE, TREND, LAW, SPREAD, SHAPE, RATIO (of conditions): least number of
-            training seeds.
+        what: Name of the quantity, such as ``ratio of recall``.
+        value: Its value.
+        signed: Whether texts show the sign of positive values, too.
+        text: The value in words; empty for a number that is shown with its interval.
     """
 
-    rule: Literal[
-        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "COST", "REACHES", "DIVERGES", "STABLE", "TREND", "LAW", "SHAPE", "SPREAD",
-        "RATIO", "NEAR", "FACT", "NONE",
-    ]  # fmt: skip
-    metric: str = "fid"
-    direction: Literal["lower", "higher"] = "lower"
-    a: Operand | None = None
-    b: Operand | None = None
-    factor: float = 1.0
-    low: float = 0.0
-    high: float = float("inf")
-    level: Operand | None = None
-    quantity: (
-        Literal[
-            "img_per_s",
-            "seconds_per_kimg",
-            "memory_mb",
-            "memory_reserved_mb",
-            "memory_reserved_gb",
-            "nfe",
-            "images",
-            "seconds",
-        ]
-        | None
-    ) = None
-    crossing: Literal["interpolated", "evaluation"] = "interpolated"
-    gpus: str = ""
-    form: Literal["exponential", "power"] = "exponential"
-    column: str = "alpha"
-    images: int = 0
-    of: str = ""
-    fact: str = ""
-    than: str = ""
-    slack: float = 0.0
-    across: str = ""
-    equal_budget: bool = False
-    seeds: int = 3
-    label: str = ""
+    what: str
+    value: float
+    signed: bool = True
+    text: str = ""
 
-    def __post_init__(self) -> None:
-        if self.rule not in ("NONE", "FACT") and self.a is None:
-            raise SettingError("a", f"rule {self.rule} needs an operand a")
-        if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "COST", "RATIO", "NEAR", "SPREAD") and self.b is None:
-            raise SettingError("b", f"rule {self.rule} needs an operand b")
-        if self.rule == "REACHES" and (self.level is None or not self.images):
-            raise SettingError("level", "rule REACHES needs a level and a number of images")
-        if self.quantity is not None and (self.quantity in ("images", "seconds")) != (self.rule == "COST"):
-            raise SettingError("quantity", f"'{self.quantity}' is none of rule {self.rule}")
-        if self.rule == "FACT" and not (self.of and self.fact):
-            raise SettingError(
-                "of", "rule FACT needs an analysis of the preset and one of its facts", "give of and fact"
-            )
-        if self.rule == "FACT" and self.b is not None and (self.a is None or self.a.run is not None):
-            raise SettingError("a", "rule FACT compares rows by conditions on both sides")
-        if self.rule in ("EQ", "LTQ"):
-            quoted = self.a if self.rule == "EQ" else self.b
-            if quoted is None or quoted.published is None:
-                raise SettingError("published", f"rule {self.rule} needs a published number")
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A comparison of a claim: settings of its rule, and the decision by them; a class for each rule of :data:`RULES`.
+
+    Attributes:
+        rule: Name of the rule.
+    """
+
+    #: The rule in words, for pages.
+    text: ClassVar[str] = ""
+    #: Words for the numbers of a finding that say how large the effect is; the first number that is there counts.
+    effects: ClassVar[Mapping[str, str]] = {}
+    rule: str
+
+    @property
+    def operands(self) -> dict[str, Operand]:
+        """Operands by key."""
+        return {key: value for key, value in vars(self).items() if isinstance(value, Operand)}
+
+    @property
+    def measured(self) -> str:
+        """Metric that the rule takes from measurements; empty for a rule that takes other numbers."""
+        return ""
+
+    @property
+    def subject(self) -> str:
+        """Name of what the rule compares, for :attr:`effects`."""
+        return ""
+
+    @property
+    def facts(self) -> Mapping[str, tuple[str, ...]]:
+        """Facts that the rule reads, by analysis of the preset."""
+        return {}
+
+    def decide(self, evidence: Any, where: str) -> Finding:
+        """Decides the comparison.
+
+        Args:
+            evidence: Measurements, training logs and published numbers (:class:`eval.claims.evidence.Evidence`).
+            where: Place of the comparison, for errors.
+
+        Raises:
+            NotMeasuredError: Data are missing.
+            UserError: An unknown published number, or conditions that match several runs.
+        """
+        raise NotImplementedError
+
+    def effect(self, numbers: Mapping[str, Any]) -> Size | None:
+        """How large the effect behind the numbers of a finding is, if they say it."""
+        for key, what in self.effects.items():
+            value = numbers.get(key)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                # Runs that never reach a level leave a bound: "ratio of images at most".
+                what = f"{what.format(self.subject)} {numbers.get('censored', '')}".rstrip()
+                return Size(what, value, signed=key not in ("ratio", "rise", "fit"))
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Rule):
+    """A rule about a metric of a generator.
+
+    Attributes:
+        metric: Key of the metric.
+        a: The generator that is claimed to be better (faster, equal to the published number).
+        across: Why operands may be compared although their values are of other identities (protocol, images,
+            reference); the evidence then names both. Without it such values are not compared.
+    """
+
+    effects = {"gain": "{}"}
+    metric: str = "fid"
+    a: Operand
+    across: str = ""
+
+    @property
+    def measured(self) -> str:
+        """The metric."""
+        return self.metric
+
+    @property
+    def subject(self) -> str:
+        """The metric."""
+        return self.metric
+
+    @property
+    def compared(self) -> dict[str, Operand]:
+        """Operands whose values must be comparable."""
+        return self.operands
+
+
+#: Rules by name.
+RULES: Registry[RegistryEntry] = Registry(
+    "claim rule",
+    "eval.claims.model:Rule",
+    {
+        "EQ": RegistryEntry("eval.claims.rules:EqualRule"),
+        "LT": RegistryEntry("eval.claims.rules:LessRule"),
+        "LTQ": RegistryEntry("eval.claims.rules:QuotedRule"),
+        "TRAIN": RegistryEntry("eval.claims.seeds:TrainRule"),
+        "SPEED": RegistryEntry("eval.claims.curves:SpeedRule"),
+        "COST": RegistryEntry("eval.claims.costs:CostRule"),
+        "REACHES": RegistryEntry("eval.claims.curves:ReachesRule"),
+        "DIVERGES": RegistryEntry("eval.claims.curves:DivergesRule"),
+        "STABLE": RegistryEntry("eval.claims.curves:StableRule"),
+        "TREND": RegistryEntry("eval.claims.seeds:TrendRule"),
+        "LAW": RegistryEntry("eval.claims.seeds:LawRule"),
+        "SHAPE": RegistryEntry("eval.claims.curves:ShapeRule"),
+        "SPREAD": RegistryEntry("eval.claims.seeds:SpreadRule"),
+        "RATIO": RegistryEntry("eval.claims.rules:RatioRule"),
+        "FACT": RegistryEntry("eval.claims.seeds:FactRule"),
+        "NEAR": RegistryEntry("eval.claims.rules:NearRule"),
+        "NONE": RegistryEntry("eval.claims.rules:NoRule"),
+    },
+)
+R = TypeVar("R", bound=Rule)
+#: A comparison of a claim; the rule determines the settings.
+AnyRule = Annotated[Rule, Variants("rule", lambda: {name: rule.load() for name, rule in RULES.items()}, RULES.find)]
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,7 @@ class Claim:
     id: str
     statement: str
     scope: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[AnyRule, ...] = ()
     source: str = ""
     combine: Literal["all", "any"] = "all"
     ties: int = 0
@@ -263,14 +265,11 @@ class Claim:
         if not self.parts and not self.reason:
             raise SettingError("reason", "a claim without parts needs a reason why it is not decided")
 
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of one part with the numbers behind it."""
-
-    outcome: Outcome
-    evidence: str
-    numbers: dict[str, Any] = field(default_factory=dict)
+    def named_parts(self, kind: type[R]) -> Iterator[tuple[str, str, R]]:
+        """Comparisons by one class of rules: name for readers (``ID``, ``ID/2``), place for errors, comparison."""
+        for number, part in enumerate(self.parts):
+            if isinstance(part, kind):
+                yield f"{self.id}/{number + 1}" if number else self.id, f"{self.id}.parts[{number}]", part
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.claims.evidence import Evidence, NotMeasuredError, blocks_of, effect_of, operand_a, operand_b
-from eval.claims.model import Claim, Part
-from eval.effects.contrast import pooled_std
-from eval.effects.variance import MOST, Scatter, detectable, of_difference, seeds_needed, teachers_needed
+from eval.claims.evidence import Evidence
+from eval.claims.model import Claim
+from eval.claims.seeds import TrainRule
+from eval.effects.contrast import difference, pooled_std
+from eval.effects.variance import MOST, Scatter, detectable, of_difference, power_of, seeds_needed, teachers_needed
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
 
@@ -77,13 +78,11 @@ def plans(
         UserError: ``smallest`` is not a number above 0.
     """
     share, number = _parsed(smallest)
-    found = []
-    for claim in claims:
-        for place, part in enumerate(claim.parts):
-            if part.rule == "TRAIN":
-                name = f"{claim.id}/{place + 1}" if place else claim.id
-                found.append(_plan(name, part, evidence, number, share, f"{source}: {claim.id}.parts[{place}]"))
-    return found
+    return [
+        _plan(name, part, evidence, number, share, f"{source}: {where}")
+        for claim in claims
+        for name, where, part in claim.named_parts(TrainRule)
+    ]
 
 
 def _parsed(smallest: str | None) -> tuple[bool, float | None]:
@@ -101,37 +100,27 @@ def _parsed(smallest: str | None) -> tuple[bool, float | None]:
     return share, number
 
 
-def _plan(name: str, part: Part, evidence: Evidence, number: float | None, share: bool, where: str) -> PowerPlan:
-    comparison = f"{evidence.name(operand_a(part))} − {evidence.name(operand_b(part))}"
+def _plan(name: str, part: TrainRule, evidence: Evidence, number: float | None, share: bool, where: str) -> PowerPlan:
+    comparison = f"{evidence.name(part.a)} − {evidence.name(part.b)}"
     try:
         # Two seeds are enough to see a scatter, though not to decide.
-        effect, names_a, names_b = effect_of(dataclasses.replace(part, seeds=2), evidence, where)
-        comparison = f"{evidence.name(operand_a(part), names_a)} − {evidence.name(operand_b(part), names_b)}"
-        a, b = (
-            blocks_of(operand, names, part.metric, evidence)
-            for operand, names in ((operand_a(part), names_a), (operand_b(part), names_b))
-        )
+        (names_a, a), (names_b, b) = part.sides(evidence, where, 2)
+        effect = difference(a, b)
+        comparison = f"{evidence.name(part.a, names_a)} − {evidence.name(part.b, names_b)}"
         scatter = Scatter(pooled_std(list(a.values()))[0], pooled_std(list(b.values()))[0])
-    except (NotMeasuredError, UserError) as reason:
+    except UserError as reason:
         return PowerPlan(name, comparison, part.metric, reason=f"{reason}")
     if share and number is not None:
         number *= abs(statistics.fmean(value for cell in b.values() for value in cell))
     teachers = max(1, len(effect.blocks))
     seeds = max(2, min(len(cell) for cell in (*a.values(), *b.values())))
     plan = PowerPlan(
-        name,
-        comparison,
-        part.metric,
-        difference=effect.value,
-        std_a=scatter.a,
-        std_b=scatter.b,
-        seeds=seeds,
-        teachers=teachers,
+        name, comparison, part.metric, effect.value, scatter.a, scatter.b, seeds, teachers,
         detectable=detectable(scatter, seeds, teachers),
         needed=seeds_needed(effect.value, scatter, teachers),
         smallest=number,
         needed_smallest=seeds_needed(number, scatter, teachers) if number else None,
-    )
+    )  # fmt: skip
     if teachers < 2:
         return plan
     std = of_difference(a, b).std
@@ -178,13 +167,11 @@ def by_numbers(effect: float, scatter: Scatter, seeds: int, teachers: int = 1) -
     Raises:
         UserError: Fewer than two seeds, or standard deviations below 0.
     """
-    from eval.effects.variance import power_of
-
     within = Scatter(scatter.a, scatter.b)
-    place = f"{seeds} training seeds of each method" + (f" from each of {teachers} teachers" if teachers > 1 else "")
+    runs = f"{seeds} training seeds of each method" + (f" from each of {teachers} teachers" if teachers > 1 else "")
     lines = [
         f"difference {effect:g}, standard deviations {scatter.a:g} and {scatter.b:g} over training seeds",
-        f"{place}: power {100 * power_of(effect, within, seeds, teachers):.0f} %, "
+        f"{runs}: power {100 * power_of(effect, within, seeds, teachers):.0f} %, "
         f"smallest difference with power 80 %: {detectable(within, seeds, teachers):.3g}",
         f"seeds of each method{' from each teacher' * (teachers > 1)} for power 80 %: "
         f"{seeds_text(seeds_needed(effect, within, teachers))}",

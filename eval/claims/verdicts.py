@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eval.claims.evidence import Evidence
 from eval.claims.model import (
@@ -13,19 +12,37 @@ from eval.claims.model import (
     UNDECIDED,
     Claim,
     Finding,
-    Operand,
+    Measured,
     Outcome,
+    Rule,
     Verdict,
     load_claims,
     verdict_counts,
 )
-from eval.claims.rules import decide_part
 from eval.claims.write import write_verdicts
-from eval.effects.contrast import survivors
+from eval.effects.contrast import NotMeasuredError, survivors
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError, suggestion
+
+#: Words for the operands of a comparison.
+_OPERANDS = {"a": "A", "b": "B", "level": "the level"}
+
+
+def decide_part(part: Rule, evidence: Evidence, where: str) -> Finding:
+    """Decides a comparison; without a measurement the outcome is 'not decided here' with the reason."""
+    try:
+        compared = evidence.identities(part, where) if isinstance(part, Measured) else {}
+        finding = part.decide(evidence, where)
+    except NotMeasuredError as reason:
+        return Finding(UNDECIDED, f"{reason}")
+    except ZeroDivisionError:
+        return Finding(UNDECIDED, "there is no ratio to a value of 0")
+    if not isinstance(part, Measured) or not part.across:
+        return finding
+    named = "; ".join(f"{_OPERANDS[key]} under {identity}" for key, identity in compared.items())
+    return dataclasses.replace(finding, evidence=f"{finding.evidence}; {named} ({part.across})")
 
 
 def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") -> list[Verdict]:
@@ -46,7 +63,8 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
             decide_part(part, known, f"{source}: {claim.id}.parts[{number}]") for number, part in enumerate(claim.parts)
         ) or (Finding(UNDECIDED, claim.reason),)
         named, measured = claim_rows([claim], evidence.runs), evidence.measurements.runs
-        rows, missing = (tuple(row for row in named if (row in measured) == there) for there in (True, False))
+        rows = tuple(row for row in named if row in measured)
+        missing = tuple(row for row in named if row not in measured)
         verdicts.append(Verdict(claim, combined(findings, claim.combine, claim.ties), findings, rows, missing))
     return _corrected(verdicts)
 
@@ -139,9 +157,7 @@ def main_scope(claims: list[Claim], evidence: Evidence) -> str:
     counts = {claim.scope: 0 for claim in claims}
     for claim in claims:
         for part in claim.parts:
-            for operand in (part.a, part.b):
-                if operand is None:
-                    continue
+            for operand in part.operands.values():
                 named = operand.run in evidence.measurements.runs
                 found = operand.where is not None and bool(matching(evidence.runs, operand.where))
                 counts[claim.scope] += named or found
@@ -154,22 +170,9 @@ def main_scope(claims: list[Claim], evidence: Evidence) -> str:
 def claim_rows(claims: Iterable[Claim], runs: Mapping[str, SheetRow]) -> list[str]:
     """Ids of the rows that claims name, by id or by conditions, in the order of the sheet."""
     named: set[str] = set()
-    for claim in claims:
-        for operand in _operands(claim):
-            if operand.run is not None:
-                named.add(operand.run)
-            elif operand.where is not None:
-                named |= {run.run for run in matching(runs, operand.where)}
+    for operand in (operand for claim in claims for part in claim.parts for operand in part.operands.values()):
+        if operand.run is not None:
+            named.add(operand.run)
+        elif operand.where is not None:
+            named |= {run.run for run in matching(runs, operand.where)}
     return [name for name in runs if name in named]
-
-
-def _operands(value: Any) -> Iterator[Operand]:
-    """All operands in a claim, under any key."""
-    if isinstance(value, Operand):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _operands(item)
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from _operands(getattr(value, field.name))

@@ -14,19 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.evidence import p_text
-from eval.claims.model import DEPENDS_NOTE, RULES, SIGNS, Finding, Part, Verdict, verdict_counts
+from eval.claims.model import DEPENDS_NOTE, SIGNS, Finding, Rule, Verdict, verdict_counts
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.render import markdown, to_html
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json, write_hashed_json, write_text
 
-#: Words for the counts that a rule gives: of the share, for the things counted, and as a verb.
-_COUNTED = {"diverged": ("diverging", "seeds", "diverge")}
-#: What a rule's gain is about, where it is no difference of the metric itself.
-_GAINS = {"SPREAD": "margin of the relative spread of "}
 
-
-def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
+def amount(part: Rule, finding: Finding) -> dict[str, Any] | None:
     """The effect behind a finding with the interval that its rule uses.
 
     Args:
@@ -37,36 +32,18 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
         Name of the quantity (``what``: ``fd``, ``ratio of recall``), its ``value`` and a ``text`` with the interval;
         None if the rule has no such number or nothing was measured.
     """
-    numbers = finding.numbers
-    compared = part.quantity or ("images" if part.rule in ("SPEED", "COST") else part.metric)
-    metric = part.fact.replace("_", " ") if part.rule == "FACT" else _GAINS.get(part.rule, "") + part.metric
-    # Runs that never reach a level leave a bound: "ratio of images at most".
-    ratio = f"ratio of {compared} {numbers.get('censored', '')}".rstrip()
-    named = {
-        "gain": metric,
-        "ratio": ratio,
-        "slope": f"slope of {part.metric}",
-        "exponent": f"exponent of {part.metric}",
-        "rise": f"end over lowest {part.metric}",
-    }
-    named |= {"fit": f"R² of {part.metric}", "ahead": f"lead in R² of {part.metric}"}
-    for key, what in named.items():
-        value = numbers.get(key)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            signed = key not in ("ratio", "rise", "fit")
-            text = f"{what} {_shown(value, _interval(numbers, value), signed)}"
-            text += f", {p_text(numbers['p'])}" if "p" in numbers else ""
-            if each := numbers.get("by_teacher"):
-                decimals = decimals_of(max(one["high"] - one["low"] for one in each.values()))
-                listed = (f"{name} {_number(one['value'], decimals, signed)}" for name, one in each.items())
-                text += f" ({', '.join(listed)})"
-            return {"what": what, "value": value, "signed": signed, "text": text}
-    for key, (kind, among, verb) in _COUNTED.items():
-        if key in numbers:
-            what, value = f"{kind} share of {among}", numbers[key] / numbers[among]
-            text = f"{numbers[key]} of {numbers[among]} {among} {verb}"
-            return {"what": what, "value": value, "signed": False, "text": text}
-    return None
+    numbers, size = finding.numbers, part.effect(finding.numbers)
+    if size is None:
+        return None
+    text = size.text
+    if not text:
+        text = f"{size.what} {_shown(size.value, _interval(numbers, size.value), size.signed)}"
+        text += f", {p_text(numbers['p'])}" if "p" in numbers else ""
+        if each := numbers.get("by_teacher"):
+            decimals = decimals_of(max(one["high"] - one["low"] for one in each.values()))
+            listed = (f"{name} {_number(one['value'], decimals, size.signed)}" for name, one in each.items())
+            text += f" ({', '.join(listed)})"
+    return {"what": size.what, "value": size.value, "signed": size.signed, "text": text}
 
 
 def deciding(findings: Sequence[Mapping[str, Any]], verdict: str) -> list[Mapping[str, Any]]:
@@ -184,19 +161,25 @@ def marked(verdict: str, chance: bool) -> str:
     return VERDICT_MARKS[verdict] + (f" {CHANCE}" if chance else "")  # type: ignore[index]
 
 
+def _summary(verdict: Verdict, printed: dict[str, Verdict]) -> list[str]:
+    """Claim, statement and verdict, and the verdict by the published numbers if there are some; see ``_HEADS``."""
+    cells = [verdict.claim.id, verdict.claim.statement, marked(verdict.outcome, verdict.chance)]
+    by = printed.get(verdict.claim.id)
+    return [*cells, VERDICT_MARKS[by.outcome] if by else ""] if printed else cells
+
+
+_HEADS = ("claim", "statement", "verdict", "by the published numbers")
+
+
 def verdicts_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> Table:
     """Table of verdicts and evidence with one row per comparison."""
-    heads = ["claim", "statement", "verdict", *(["by the published numbers"] if printed else []), "evidence"]
-    rows = []
+    heads, rows = _HEADS[: 4 if printed else 3], []
     for number, verdict in enumerate(verdicts):
-        claim = verdict.claim
-        cells = [Cell(claim.id), Cell(claim.statement), Cell(marked(verdict.outcome, verdict.chance), bold=True)]
-        if printed:
-            cells.append(Cell(VERDICT_MARKS[printed[claim.id].outcome]))
+        cells = [Cell(text, bold=head == "verdict") for head, text in zip(heads, _summary(verdict, printed))]
         for i, line in enumerate(_evidence(verdict) or [""]):
             shown = cells if i == 0 else [Cell(kind="blank")] * len(cells)
             rows.append(Row((*shown, Cell(line)), rule=i == 0 and number > 0))
-    columns = tuple(Column(head) for head in heads)
+    columns = tuple(map(Column, (*heads, "evidence")))
     notes = (_EXPLANATION, *filter(None, (comparisons(verdicts), _depends(verdicts))))
     return Table("claims", "Claims", preamble, "measured", columns, tuple(rows), notes)
 
@@ -210,18 +193,15 @@ def verdicts_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], 
     counts = verdict_counts(v.outcome for v in verdicts)
     lines = ["# Claims", "", *([preamble, ""] if preamble else []), f"{counts}.", "", _EXPLANATION, ""]
     lines += [line for note in (comparisons(verdicts), _depends(verdicts)) if note for line in (note, "")]
-    head = ["claim", "statement", "verdict"] + (["by the published numbers"] if printed else [])
+    head = _HEADS[: 4 if printed else 3]
     lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for verdict in verdicts:
-        cells = [verdict.claim.id, verdict.claim.statement, marked(verdict.outcome, verdict.chance)]
-        if printed:
-            cells.append(VERDICT_MARKS[printed[verdict.claim.id].outcome] if verdict.claim.id in printed else "")
-        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in _summary(verdict, printed)) + " |")
     lines += ["", "## Evidence", ""]
     for verdict in verdicts:
         lines += _section(verdict, printed.get(verdict.claim.id))
-    used = sorted({part.rule for verdict in verdicts for part in verdict.claim.parts})
-    lines += ["## Rules", "", *(f"- **{rule}**: {RULES[rule]}." for rule in used)]
+    used = {part.rule: part.text for verdict in verdicts for part in verdict.claim.parts}
+    lines += ["## Rules", "", *(f"- **{rule}**: {used[rule]}." for rule in sorted(used))]
     return markdown("\n".join(lines)) + "\n"
 
 
@@ -232,69 +212,53 @@ def _section(verdict: Verdict, printed: Verdict | None) -> list[str]:
         origin += [f"{word} {theirs}"] if theirs else []
     lines = [f"### {claim.id}: {marked(verdict.outcome, verdict.chance)}", ""]
     lines += [claim.statement + (f" ({'; '.join(origin)})" if origin else ""), ""]
-    lines += _bullets(verdict)
+    lines += [f"- {line}" for line in _evidence(verdict)]
     if printed is not None and any(finding.numbers for finding in printed.findings):
         lines += ["", f"By the published numbers alone: {VERDICT_MARKS[printed.outcome]}.", ""]
         lines += [f"- {SIGNS[f.outcome]} {f.evidence}" for f in printed.findings]
     return [*lines, *(["", claim.note] if claim.note else []), ""]
 
 
-def _bullets(verdict: Verdict) -> list[str]:
+def _evidence(verdict: Verdict) -> list[str]:
     """One line per comparison; comparisons without a measurement share one line per reason."""
     lines: list[str] = []
     absent: dict[str, list[str]] = {}
-    for number, finding in enumerate(verdict.findings):
-        rule = verdict.claim.parts[number].rule if verdict.claim.parts else "no rule"
-        if finding.numbers or not verdict.claim.parts:
-            lines.append(f"- {SIGNS[finding.outcome]} {rule}: {finding.evidence}")
+    for part, finding in zip(verdict.claim.parts or [None], verdict.findings):
+        rule = part.rule if part else "no rule"
+        if finding.numbers or part is None:
+            lines.append(f"{SIGNS[finding.outcome]} {rule}: {finding.evidence}")
         else:
             reason, _, subject = finding.evidence.partition(" of ")
             absent.setdefault(f"{rule}: {reason}", []).append(subject)
     for reason, subjects in absent.items():
         named = ", ".join(dict.fromkeys(filter(None, subjects)))
-        lines.append(f"- – {reason}" + (f" of {named}" if named else ""))
+        lines.append(f"– {reason}" + (f" of {named}" if named else ""))
     return lines
-
-
-def _evidence(verdict: Verdict) -> list[str]:
-    return [line.removeprefix("- ") for line in _bullets(verdict)]
 
 
 def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
     claim = verdict.claim
-    record: dict[str, Any] = {
-        "id": claim.id,
-        "scope": claim.scope,
-        "statement": claim.statement,
-        "source": claim.source,
-        "counterpart": claim.counterpart,
-        "note": claim.note,
-        "verdict": verdict.outcome,
-        "chance": verdict.chance,
-        "evidence": _evidence(verdict),
-        "findings": _findings(verdict),
-        "rows": list(verdict.rows),
-        "unmeasured": list(verdict.unmeasured),
-    }
-    if claim.id in printed:
-        record["by_published"] = {
-            "verdict": printed[claim.id].outcome,
-            "evidence": _evidence(printed[claim.id]),
-            "findings": _findings(printed[claim.id]),
-        }
+    named = ("id", "scope", "statement", "source", "counterpart", "note")
+    record: dict[str, Any] = {name: getattr(claim, name) for name in named}
+    record |= {"verdict": verdict.outcome, "chance": verdict.chance, **_decided(verdict)}
+    record |= {"rows": list(verdict.rows), "unmeasured": list(verdict.unmeasured)}
+    if by := printed.get(claim.id):
+        record["by_published"] = {"verdict": by.outcome, **_decided(by)}
     return record
 
 
-def _findings(verdict: Verdict) -> list[dict[str, Any]]:
-    if not verdict.claim.parts:
-        return [_finding(finding, "no rule", None) for finding in verdict.findings]
-    pairs = zip(verdict.claim.parts, verdict.findings)
-    return [_finding(finding, part.rule, amount(part, finding)) for part, finding in pairs]
-
-
-def _finding(finding: Finding, rule: str, effect: dict[str, Any] | None) -> dict[str, Any]:
-    common = {"rule": rule, "verdict": finding.outcome, "evidence": finding.evidence}
-    return common | {"numbers": finding.numbers, "effect": effect}
+def _decided(verdict: Verdict) -> dict[str, Any]:
+    """Evidence and findings of a verdict."""
+    findings = []
+    for part, finding in zip(verdict.claim.parts or [None], verdict.findings):
+        findings.append({
+            "rule": part.rule if part else "no rule",
+            "verdict": finding.outcome,
+            "evidence": finding.evidence,
+            "numbers": finding.numbers,
+            "effect": amount(part, finding) if part else None,
+        })  # fmt: skip
+    return {"evidence": _evidence(verdict), "findings": findings}
 
 
 _AGAIN = "decide the claims again (sida-eval claims)"
@@ -308,8 +272,8 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     record = read_hashed_json(path)
     try:
-        known = isinstance(record.get("preamble", ""), str) and isinstance(record["claims"], list)
-        known = known and isinstance(record.get("comparisons", ""), str) and all(map(_is_claim, record["claims"]))
+        known = isinstance(record["claims"], list) and all(map(_is_claim, record["claims"]))
+        known = known and _are_texts([record.get(key, "") for key in ("preamble", "comparisons")])
     except KeyError as error:
         raise UserError(path, f"no key {error}", _AGAIN) from None
     except (TypeError, AttributeError):
@@ -320,19 +284,12 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _is_claim(claim: Any) -> bool:
-    texts = [claim[key] for key in ("id", "statement", "source", "counterpart", "note")]
-    lists = [claim.get(key, []) for key in ("rows", "unmeasured")]
     return (
         isinstance(claim.get("chance", False), bool)
-        and _are_texts(texts)
-        and all(map(_are_texts, lists))
-        and _is_decided(claim)
-        and _is_printed(claim)
+        and _are_texts([claim[key] for key in ("id", "statement", "source", "counterpart", "note")])
+        and all(_are_texts(claim.get(key, [])) for key in ("rows", "unmeasured"))
+        and all(map(_is_decided, [claim, claim.get("by_published", claim)]))
     )
-
-
-def _is_printed(claim: Any) -> bool:
-    return "by_published" not in claim or _is_decided(claim["by_published"])
 
 
 def _is_decided(record: Any) -> bool:
@@ -342,13 +299,10 @@ def _is_decided(record: Any) -> bool:
 
 
 def _is_finding(finding: Any) -> bool:
-    effect = finding.get("effect")
-    known = isinstance(finding["rule"], str) and isinstance(finding["numbers"], dict)
-    return known and (effect is None or (_are_texts([effect["what"], effect["text"]]) and _is_number(effect["value"])))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    effect = finding.get("effect") or {"what": "", "text": "", "value": 0}
+    number = isinstance(effect["value"], (int, float)) and not isinstance(effect["value"], bool)
+    texts = [finding["rule"], effect["what"], effect["text"]]
+    return number and _are_texts(texts) and isinstance(finding["numbers"], dict)
 
 
 def _are_texts(value: Any) -> bool:

@@ -26,6 +26,11 @@ from typing import Literal, Self
 
 from sida.errors import UserError
 
+
+class NotMeasuredError(UserError):
+    """Measurements are missing, so a statement about them is not decided."""
+
+
 #: Values of training seeds by block, e.g. ``{"t30": [5.4, 5.3, 5.6], "t30b": [5.5, 5.2, 5.4]}``.
 Blocks = Mapping[str, Sequence[float]]
 CONFIDENCE = 0.95
@@ -56,11 +61,6 @@ class Interval:
         """Half the length of the interval."""
         return (self.high - self.low) / 2
 
-    @property
-    def decided(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low > 0 or self.high < 0
-
     def moved(self, factor: float = 1.0, shift: float = 0.0) -> Self:
         """The interval of ``factor · value + shift``."""
         low, high = sorted((factor * self.low + shift, factor * self.high + shift))
@@ -68,8 +68,11 @@ class Interval:
         return dataclasses.replace(self, value=factor * self.value + shift, standard_error=error, low=low, high=high)
 
     def p_value(self, claimed: float = 0.0) -> float:
-        """Two-sided p value of a claimed true value; 0 or 1 without any scatter."""
-        return p_of(self.value - claimed, self.standard_error, self.df)
+        """Two-sided p value of a claimed true value by Student's t; 0 or 1 without any scatter."""
+        from scipy.special import stdtr
+
+        far = abs(self.value - claimed)
+        return float(2 * stdtr(self.df, -far / self.standard_error)) if self.standard_error > 0 else float(far == 0)
 
 
 @dataclass(frozen=True)
@@ -118,21 +121,20 @@ class Effect(Estimated):
         return math.copysign(math.inf, self.value) if self.value else 0.0
 
 
-def mean_interval(values: Blocks, confidence: float = CONFIDENCE) -> Estimated:
+def mean_interval(values: Blocks) -> Estimated:
     """The mean of the blocks' means, with its interval.
 
     Args:
         values: Values of training seeds; at least two in one of the blocks.
-        confidence: Coverage, in (0, 1).
 
     Raises:
-        UserError: No value, or a single seed in every block.
+        NotMeasuredError: No value, or a single seed in every block.
     """
     _check(values, "the mean")
-    return _with_blocks([(1, values)], list(values), confidence)
+    return _with_blocks([(1, values)], list(values))
 
 
-def difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Effect:
+def difference(a: Blocks, b: Blocks) -> Effect:
     """The difference A − B: within each block, then averaged over the blocks, with Welch's t interval.
 
     With one block this is the plain Welch interval. If A and B have no block in common (they come from different
@@ -141,17 +143,18 @@ def difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Effect:
     Args:
         a: Values of method A, at least two in one of its blocks.
         b: Values of method B.
-        confidence: Coverage, in (0, 1).
 
     Raises:
-        UserError: No value, a single seed in every block of a method, or blocks of which only some are shared.
+        NotMeasuredError: No value, a single seed in every block of a method, or blocks of which only some are shared.
     """
     _check(a, "A")
     _check(b, "B")
     shared = [name for name in a if name in b]
     if shared and (odd := sorted({*a, *b} - set(shared))):
-        raise UserError("", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers")
-    found = _with_blocks([(1, a), (-1, b)], shared, confidence)
+        raise NotMeasuredError(
+            "", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers"
+        )
+    found = _with_blocks([(1, a), (-1, b)], shared)
     std, df = pooled_std([*a.values(), *b.values()])
     return Effect(**vars(found), std=std, std_df=df, seeds=(sum(map(len, a.values())), sum(map(len, b.values()))))
 
@@ -160,12 +163,14 @@ def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
     """Standard deviation within cells, pooled, and its degrees of freedom; cells with one value do not count.
 
     Raises:
-        UserError: No cell has two values.
+        NotMeasuredError: No cell has two values.
     """
     several = [cell for cell in cells if len(cell) > 1]
     df = sum(len(cell) - 1 for cell in several)
     if not df:
-        raise UserError("", "no method has two training seeds, so their scatter is unknown", "train another seed")
+        raise NotMeasuredError(
+            "", "no method has two training seeds, so their scatter is unknown", "train another seed"
+        )
     return math.sqrt(sum((len(cell) - 1) * statistics.variance(cell) for cell in several) / df), df
 
 
@@ -176,22 +181,13 @@ def t_quantile(confidence: float, df: float) -> float:
     return float(stdtrit(df, (1 + confidence) / 2))
 
 
-def p_of(value: float, standard_error: float, df: float) -> float:
-    """Two-sided p value of Student's t: that of a value as far from 0 as this one; 0 or 1 without any scatter."""
-    if not standard_error > 0:
-        return float(value == 0)
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(df, -abs(value) / standard_error))
-
-
-def survivors(p_values: Sequence[float], rate: float = 1 - CONFIDENCE) -> list[bool]:
-    """Which of several tests are significant if at most ``rate`` of the significant ones may be false discoveries.
+def survivors(p_values: Sequence[float]) -> list[bool]:
+    """Which of several tests are significant if at most 5 % of the significant ones may be false discoveries.
 
     Source: Y. Benjamini and Y. Hochberg, Journal of the Royal Statistical Society B 57 (1995).
     """
     ranked = sorted(p_values)
-    bound = max((p for rank, p in enumerate(ranked, 1) if p <= rate * rank / len(ranked)), default=-1.0)
+    bound = max((p for rank, p in enumerate(ranked, 1) if p <= (1 - CONFIDENCE) * rank / len(ranked)), default=-1.0)
     return [p <= bound for p in p_values]
 
 
@@ -212,7 +208,7 @@ def interval_of(value: float, parts: Sequence[tuple[float, float]], confidence: 
     return Interval(value, error, freedom, value - half, value + half, confidence)
 
 
-def _with_blocks(sides: Sequence[tuple[int, Blocks]], shared: Sequence[str], confidence: float) -> Estimated:
+def _with_blocks(sides: Sequence[tuple[int, Blocks]], shared: Sequence[str]) -> Estimated:
     """Sum over independent sides of ``± mean of the blocks' means``; each side has one variance within its blocks."""
     scatter = [pooled_std(list(blocks.values())) for _, blocks in sides]
 
@@ -222,7 +218,7 @@ def _with_blocks(sides: Sequence[tuple[int, Blocks]], shared: Sequence[str], con
             cells = [blocks[name] for name in chosen]
             value += sign * math.fsum(map(statistics.fmean, cells)) / len(cells)
             parts.append((std**2 * math.fsum(1 / len(cell) for cell in cells) / len(cells) ** 2, df))
-        return interval_of(value, parts, confidence)
+        return interval_of(value, parts)
 
     whole = over([list(blocks) for _, blocks in sides])
     found = {name: over([[name]] * len(sides)) for name in shared}
@@ -245,9 +241,9 @@ def _equal_blocks(blocks: Sequence[Interval], df: float) -> float | None:
 
 def _check(values: Blocks, side: str) -> None:
     if not any(values.values()):
-        raise UserError("", f"no training seed of {side}")
+        raise NotMeasuredError("", f"no training seed of {side}")
     if all(len(cell) < 2 for cell in values.values()):
-        raise UserError(
+        raise NotMeasuredError(
             "", f"one training seed of {side}{' from each teacher' * (len(values) > 1)}", "an interval needs two"
         )
 
@@ -274,10 +270,10 @@ def crossing(points: Sequence[tuple[float, float]], level: float, how: Crossing 
             ``evaluation``: the first evaluation that is not above it, late by up to the distance of two evaluations.
 
     Raises:
-        UserError: No evaluation.
+        NotMeasuredError: No evaluation.
     """
     if not points:
-        raise UserError("", "the curve has no evaluation, so it reaches no level", "train with an evaluation")
+        raise NotMeasuredError("", "the curve has no evaluation, so it reaches no level", "train with an evaluation")
     for number, (images, value) in enumerate(points):
         if value > level:
             continue
@@ -298,14 +294,16 @@ def seconds_until(ticks: Sequence[tuple[float, float]], images: float) -> float:
         images: Number of images, at most those at the last tick.
 
     Raises:
-        UserError: The log ends before this number of images.
+        NotMeasuredError: The log ends before this number of images.
     """
     seen = spent = 0.0
     for end, seconds in ticks:
         if images <= end:
             return spent + seconds * ((images - seen) / (end - seen) if end > seen else 0.0)
         seen, spent = end, spent + seconds
-    raise UserError("", f"the training log ends at {seen:,.0f} images, before {images:,.0f}", "its seconds are unknown")
+    raise NotMeasuredError(
+        "", f"the training log ends at {seen:,.0f} images, before {images:,.0f}", "its seconds are unknown"
+    )
 
 
 @dataclass(frozen=True)
@@ -344,21 +342,20 @@ class Speedup:
         return "at most" if self.never_a else "at least" if self.never_b else ""
 
 
-def speedup(pairs: Mapping[str, Sequence[tuple[Cost, Cost]]], confidence: float = CONFIDENCE) -> Speedup:
+def speedup(pairs: Mapping[str, Sequence[tuple[Cost, Cost]]]) -> Speedup:
     """Ratios of costs over pairs ``(A, B)`` of equal training seeds, by teacher.
 
     Args:
         pairs: Costs of both, all greater than 0.
-        confidence: Coverage of the interval, in (0, 1).
 
     Raises:
-        UserError: No pair, or a run that is at the level before its training begins.
+        NotMeasuredError: No pair, or a run that is at the level before its training begins.
     """
     everything = [pair for block in pairs.values() for pair in block]
     if not everything:
-        raise UserError("", "no pair of training seeds")
+        raise NotMeasuredError("", "no pair of training seeds")
     if any(cost.value <= 0 for pair in everything for cost in pair):
-        raise UserError("", "a run lies at the level before it is trained", "its cost is 0 and no ratio")
+        raise NotMeasuredError("", "a run lies at the level before it is trained", "its cost is 0 and no ratio")
     known = [None if not (a.reached or b.reached) else b.value / a.value for a, b in everything]
     never_a, never_b = (sum(not pair[side].reached for pair in everything) for side in (0, 1))
     if None in known or (never_a and never_b):
@@ -367,4 +364,4 @@ def speedup(pairs: Mapping[str, Sequence[tuple[Cost, Cost]]], confidence: float 
     mean = math.exp(math.fsum(math.fsum(values) / len(values) for values in logs.values()) / len(logs))
     if min(map(len, logs.values())) < 2:
         return Speedup(None, tuple(known), never_a, never_b, mean)
-    return Speedup(mean_interval(logs, confidence), tuple(known), never_a, never_b, mean)
+    return Speedup(mean_interval(logs), tuple(known), never_a, never_b, mean)

@@ -133,13 +133,12 @@ class _Square:
     teachers: float = 0.0
 
 
-def components(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> Components:
+def components(groups: Sequence[Nested]) -> Components:
     """Components of variance, pooled over groups.
 
     Args:
         groups: Nested values of each method; differences between methods are part of no component. A teacher of several
             methods counts once in the degrees of freedom, since these methods share its error.
-        confidence: Coverage of the intervals, in (0, 1).
 
     Raises:
         UserError: No value, or a run without a trial.
@@ -154,24 +153,23 @@ def components(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> Comp
         raise UserError("", "no measured run, so the scatter is unknown", "measure the runs first")
     trial, seed, between = _squares(groups)
     nothing = _Square(0.0, math.inf)
-    evaluation = _component(trial, nothing, 1.0, confidence) if trial else None
+    evaluation = _component(trial, nothing, 1.0) if trial else None
     # With one trial of each run the component of training includes that of evaluation.
-    training = _component(seed, trial or nothing, seed.seeds, confidence) if seed else None
+    training = _component(seed, trial or nothing, seed.seeds) if seed else None
     among = None
     if between and seed:
         share = between.seeds / seed.seeds
-        among = _component(between, _mixed(seed, trial, share), between.teachers, confidence)
+        among = _component(between, _mixed(seed, trial, share), between.teachers)
     return Components(evaluation, training, among)
 
 
-def shared_trials(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> SharedTrials:
+def shared_trials(groups: Sequence[Nested]) -> SharedTrials:
     """Components of variance where trial r of every run has equal latents and classes, pooled over groups.
 
     Contrasts between the trials of a run (Helmert's, of unit length) are free of its mean: contrast ⊃ method ⊃ seed.
 
     Args:
         groups: Nested values of each method; trials in equal order.
-        confidence: Coverage of the intervals, in (0, 1).
 
     Raises:
         UserError: No value, a single trial, or runs with different numbers of trials.
@@ -183,19 +181,19 @@ def shared_trials(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> S
             "", f"runs have {min(counts)} to {max(counts)} trials", "measure equally many of each, at least two"
         )
     averaged = [{t: {r: [statistics.fmean(v)] for r, v in runs.items() if v} for t, runs in g.items()} for g in groups]
-    seeds, trials = components(averaged, confidence), counts.pop()
+    seeds, trials = components(averaged), counts.pop()
     contrasts: dict[str, dict[str, list[float]]] = {str(k): {} for k in range(1, trials)}
     for k, (cell, runs) in itertools.product(range(1, trials), cells.items()):
         contrasts[str(k)][cell] = [math.sqrt(k / (k + 1)) * (statistics.fmean(run[:k]) - run[k]) for run in runs]
-    parts = components([contrasts], confidence)
+    parts = components([contrasts])
     training, rest = seeds.training, parts.evaluation
     if training and rest:
         noise = _Square(rest.variance / trials, rest.df)
-        training = _component(_Square(training.variance, training.df), noise, 1.0, confidence)
+        training = _component(_Square(training.variance, training.df), noise, 1.0)
     return SharedTrials(parts.teacher, parts.training, rest, training, seeds.teacher, trials)
 
 
-def of_difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Component:
+def of_difference(a: Blocks, b: Blocks) -> Component:
     """Standard deviation of the difference A − B over teachers, without the part of training seeds.
 
     It shows how far a difference holds for other teachers; an interval within teachers does not.
@@ -203,23 +201,18 @@ def of_difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Compo
     Args:
         a: Values of training seeds of method A by teacher.
         b: Values of method B by the same teachers.
-        confidence: Coverage of the interval, in (0, 1).
 
     Raises:
         UserError: A and B have fewer than two teachers in common.
     """
-    effect = difference(a, b, confidence)
+    effect = difference(a, b)
     if len(effect.blocks) < 2:
         raise UserError("", "one teacher cannot show the scatter over teachers", "train from at least two")
     teachers = len(effect.blocks)
     # Variance of one block's difference due to seeds: that of the mean over blocks, times their number.
     noise = _Square(teachers * effect.standard_error**2, effect.df)
-    return _component(
-        _Square(statistics.variance(block.value for block in effect.blocks.values()), teachers - 1),
-        noise,
-        1.0,
-        confidence,
-    )
+    between = statistics.variance(block.value for block in effect.blocks.values())
+    return _component(_Square(between, teachers - 1), noise, 1.0)
 
 
 def _squares(groups: Sequence[Nested]) -> tuple[_Square | None, _Square | None, _Square | None]:
@@ -266,12 +259,12 @@ def _mixed(seed: _Square, trial: _Square | None, share: float) -> _Square:
     return _Square(max(value, 0.0), value**2 / below if below else seed.df)
 
 
-def _component(square: _Square, noise: _Square, times: float, confidence: float) -> Component:
+def _component(square: _Square, noise: _Square, times: float) -> Component:
     """Component of a mean square beyond its noise, ``(MS − noise) / times``, with Williams's interval."""
     from scipy.special import chdtri, fdtri
 
     variance = (square.value - noise.value) / times
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     ends = []
     for upper in (tail, 1 - tail):
         # chdtri takes the upper tail, fdtri the lower one. If the noise is known (df = ∞), the F quantile is χ²/df.
@@ -307,7 +300,7 @@ class Scatter:
             raise UserError("", f"standard deviations must be at least 0 and not all 0, got {self.a}, {self.b}")
 
 
-def power_of(effect: float, scatter: Scatter, seeds: int, teachers: int = 1, confidence: float = CONFIDENCE) -> float:
+def power_of(effect: float, scatter: Scatter, seeds: int, teachers: int = 1) -> float:
     """Probability that the interval of the difference excludes 0, on either side.
 
     Args:
@@ -315,13 +308,12 @@ def power_of(effect: float, scatter: Scatter, seeds: int, teachers: int = 1, con
         scatter: Standard deviations.
         seeds: Training seeds of each method from each teacher, at least 2; at least 1 with scatter over teachers.
         teachers: Teachers, at least 1; at least 2 with scatter over teachers, since the teachers are then the sample.
-        confidence: Coverage of the interval, in (0, 1).
     """
     import numpy as np
     from scipy.special import ndtr
 
     error, df = _error(scatter, seeds, teachers)
-    limit, shift = t_quantile(confidence, df), abs(effect) / error
+    limit, shift = t_quantile(CONFIDENCE, df), abs(effect) / error
     # The definition of the non-central t: scipy.stats.nct jumps at few degrees of freedom and large shifts.
     estimated = _estimated_errors(df)
     return float(np.mean(ndtr(shift - limit * estimated) + ndtr(-shift - limit * estimated)))
@@ -336,20 +328,16 @@ def _estimated_errors(df: float) -> np.ndarray:
     return np.sqrt(chdtri(df, (np.arange(_POINTS) + 0.5) / _POINTS) / df)
 
 
-def seeds_needed(
-    effect: float, scatter: Scatter, teachers: int = 1, power: float = POWER, confidence: float = CONFIDENCE
-) -> int | None:
-    """Least number of training seeds of each method from each teacher; None for more than :data:`MOST`.
+def seeds_needed(effect: float, scatter: Scatter, teachers: int = 1) -> int | None:
+    """Least number of training seeds of each method from each teacher for power 80 %; None for more than :data:`MOST`.
 
     The result is about the given teachers: scatter over teachers does not count, since more seeds cannot reduce it.
     """
     within = Scatter(scatter.a, scatter.b)
-    return _least(lambda seeds: power_of(effect, within, seeds, teachers, confidence), power)
+    return _least(lambda seeds: power_of(effect, within, seeds, teachers))
 
 
-def teachers_needed(
-    effect: float, scatter: Scatter, seeds: int, power: float = POWER, confidence: float = CONFIDENCE
-) -> int | None:
+def teachers_needed(effect: float, scatter: Scatter, seeds: int) -> int | None:
     """Least number of teachers with ``seeds`` seeds each for a statement about teachers in general.
 
     Raises:
@@ -357,19 +345,17 @@ def teachers_needed(
     """
     if not scatter.teacher:
         raise UserError("", "the standard deviation over teachers is 0", "ask for the number of seeds instead")
-    return _least(lambda teachers: power_of(effect, scatter, seeds, teachers, confidence), power)
+    return _least(lambda teachers: power_of(effect, scatter, seeds, teachers))
 
 
-def detectable(
-    scatter: Scatter, seeds: int, teachers: int = 1, power: float = POWER, confidence: float = CONFIDENCE
-) -> float:
-    """Smallest true difference that ``seeds`` seeds show with the given power."""
+def detectable(scatter: Scatter, seeds: int, teachers: int = 1) -> float:
+    """Smallest true difference that ``seeds`` seeds show with power 80 %."""
     from scipy.optimize import brentq
 
     error, df = _error(scatter, seeds, teachers)
     # An upper end for the search: the quantile is at most 12.7 (one degree of freedom).
-    most = (t_quantile(confidence, df) + 10) * error * 4
-    return float(brentq(lambda effect: power_of(effect, scatter, seeds, teachers, confidence) - power, 0.0, most))
+    most = (t_quantile(CONFIDENCE, df) + 10) * error * 4
+    return float(brentq(lambda effect: power_of(effect, scatter, seeds, teachers) - POWER, 0.0, most))
 
 
 def _error(scatter: Scatter, seeds: int, teachers: int) -> tuple[float, float]:
@@ -384,12 +370,12 @@ def _error(scatter: Scatter, seeds: int, teachers: int) -> tuple[float, float]:
     return math.sqrt((a + b) / teachers), teachers * (seeds - 1) * (a + b) ** 2 / (a**2 + b**2)
 
 
-def _least(power_with: Callable[[int], float], power: float) -> int | None:
-    """Least number, from 2 on, that has the given power; None above :data:`MOST`. Power rises with the number."""
-    if power_with(MOST) < power:
+def _least(power_with: Callable[[int], float]) -> int | None:
+    """Least number, from 2 on, that has power 80 %; None above :data:`MOST`. Power rises with the number."""
+    if power_with(MOST) < POWER:
         return None
     low, high = 1, MOST
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power_with(middle) >= power else (middle, high)
+        low, high = (low, middle) if power_with(middle) >= POWER else (middle, high)
     return high

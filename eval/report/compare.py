@@ -5,6 +5,7 @@ Values that are not comparable are not compared; a note, or an error if nothing 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eval.claims.evidence import Z, bound, show
+from eval.claims.evidence import Z, show
 from eval.results.identity import comparable
 from eval.results.measurements import read_score
 from eval.results.published import load_published
@@ -146,7 +147,7 @@ def _difference(pair: tuple[str, str], metric: str, first: Measurements, second:
     same = [row.value for row in first.lines(pair[0], metric)] == [row.value for row in second.lines(pair[1], metric)]
     if a.std is None or b.std is None:
         return RunDifference(run, metric, a, b, change, None, "identical" if same else "single trial")
-    limit = bound(a, b, Z)
+    limit = Z * math.sqrt(a.std**2 / a.trials + b.std**2 / b.trials)
     outcome: ComparisonOutcome = "lower" if change < -limit else "higher" if change > limit else "within noise"
     return RunDifference(run, metric, a, b, change, limit, "identical" if same else outcome)
 

@@ -307,7 +307,7 @@ def write_index(
         counts=counts(decided),
         marks=VERDICT_MARKS,
         signs=SIGNS,
-        rules={rule: RULES[rule] for rule in RULES if any(rule in claim.rules for claim in claims)},
+        rules={name: rule.load().text for name, rule in RULES.items() if any(name in claim.rules for claim in claims)},
         kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
         measured=bool(measurements.rows),
         runs=len(measurements.runs),

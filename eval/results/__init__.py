@@ -1,5 +1,77 @@
 """Results: trial files, their long table and its summary, published numbers, and all of it as DataFrames (`load`)."""
 
-from eval.results.frames import load
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
+from eval.results.training_logs import read_log
+from sida.errors import UserError
+from sida.files.atomic import read_hashed_json
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["load"]
+
+_LOGS = {"evaluations.jsonl": "evaluation", "train.jsonl": "training"}
+_CLAIMS = ("id", "scope", "statement", "source", "verdict")
+
+
+class Frames(NamedTuple):
+    """Results of a preset as DataFrames.
+
+    Attributes:
+        measurements: One line per run, trial and metric, with the columns of ``measurements.csv`` and the
+            ``origin`` of numbers that another group measured.
+        curves: One line per number of a training log: ``run``, ``log`` (``evaluation`` or ``training``), ``nimg``,
+            ``quantity`` (keys within a key are joined by dots: ``losses.sid``) and ``value``.
+        claims: One line per claim with its verdict; empty without decided claims.
+    """
+
+    measurements: pandas.DataFrame
+    curves: pandas.DataFrame
+    claims: pandas.DataFrame
+
+
+def load(folder: str | Path) -> Frames:
+    """Reads the measurements, training logs and verdicts of a preset.
+
+    >>> found = load("results/demo").measurements
+    >>> found.groupby(["run", "metric"]).value.agg(["mean", "std"])
+
+    Args:
+        folder: Results of a preset.
+
+    Raises:
+        UserError: There are no measurements, or a file is damaged.
+    """
+    import pandas
+
+    folder = Path(folder)
+    rows = load_measurements(folder).rows
+    records = [
+        {"run": path.parent.name, "log": log, **record}
+        for name, log in _LOGS.items()
+        for path in sorted(folder.glob(f"students/*/{name}"))
+        for record in read_log(path)
+    ]
+    keys = ["run", "log", "nimg"]
+    curves = pandas.json_normalize(records) if records else pandas.DataFrame(columns=keys)
+    curves = curves.melt(keys, var_name="quantity")
+    curves["value"] = pandas.to_numeric(curves["value"], errors="coerce")
+    return Frames(
+        pandas.DataFrame([vars(row) for row in rows], columns=[*MEASUREMENT_COLUMNS, "origin"]),
+        curves.dropna(subset="value").reset_index(drop=True),
+        pandas.DataFrame(_claims(folder / "claims.json"), columns=list(_CLAIMS)),
+    )
+
+
+def _claims(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    claims = read_hashed_json(path).get("claims")
+    if not isinstance(claims, list) or not all(isinstance(claim, dict) for claim in claims):
+        raise UserError(path, "claims: must be a list of verdicts", "decide the claims again (sida-eval claims)")
+    return [{name: str(claim.get(name, "")) for name in _CLAIMS} for claim in claims]

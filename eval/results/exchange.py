@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 
 from eval.results.identity import Identity, comparable
 from eval.results.measurements import long_rows, read_score
-from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
+from eval.results.summary import Measurements, measurements_of
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
-from sida.files.content_hash import csv_text
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
 
 Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
@@ -111,20 +110,17 @@ def require_beside(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str
     Raises:
         UserError: There is such a row; the message has the reason.
     """
-    columns = (*MEASUREMENT_COLUMNS, "origin")
-    theirs, mine = (measurements_of(csv_text(columns, found), str(path)) for found in (rows, ours))
+    theirs, mine = (measurements_of(found, str(path)) for found in (rows, ours))
     known: dict[str, list[Identity]] = {}
     for row in mine.rows:
         known.setdefault(row.metric, []).append(row.identity)
     for row in theirs.rows:
         reasons = [comparable(row.identity, other) for other in dict.fromkeys(known.setdefault(row.metric, []))]
         if reasons and None not in reasons:
-            raise UserError(
-                path,
-                f"metric '{row.metric}' of run '{row.run}' is not comparable with the collected values of this "
-                f"metric ({reasons[0]})",
-                "leave it out, or measure it under their protocol",
+            what = (
+                f"metric '{row.metric}' of run '{row.run}' is not comparable with the collected values of this metric"
             )
+            raise UserError(path, f"{what} ({reasons[0]})", "leave it out, or measure it under their protocol")
         known[row.metric].append(row.identity)
 
 
@@ -134,9 +130,7 @@ def read_numbers(path: str | Path) -> Measurements:
     Raises:
         UserError: As :func:`read_exchanged` and :func:`eval.results.measurements.read_score`.
     """
-    if Path(path).suffix != ".jsonl":
-        return read_score(path)
-    return measurements_of(csv_text([*MEASUREMENT_COLUMNS, "origin"], read_exchanged(path)), str(path))
+    return read_score(path) if Path(path).suffix != ".jsonl" else measurements_of(read_exchanged(path), str(path))
 
 
 def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
@@ -160,9 +154,8 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         where = f"{path}:{number}"
         found = from_mapping(ExchangedMetric, parse_json(line, where), where)
         if not found.origin.strip() or not found.origin.isprintable():
-            raise UserError(
-                f"{where}: origin", "is empty or no plain text", 'add who measured it: "origin": "NAME, ADDRESS"'
-            )
+            remedy = 'add who measured it: "origin": "NAME, ADDRESS"'
+            raise UserError(f"{where}: origin", "is empty or no plain text", remedy)
         if (found.run, found.metric) in seen:
             raise UserError(where, f"metric '{found.metric}' of run '{found.run}' stands there twice", "remove one")
         seen.add((found.run, found.metric))

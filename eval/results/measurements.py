@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from eval.results.identity import Identity, comparable, identity_of
@@ -60,11 +60,11 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     record = read_hashed_json(path, _AGAIN)
     for key, kind in _REQUIRED.items():
         if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
-            raise UserError(f"{path}: {key}", f"missing or not of type {kind.__name__}", "measure this trial again")
+            raise UserError(f"{path}: {key}", f"missing or not of type {kind.__name__}", _AGAIN)
     for key, value in record["metrics"].items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"{path}: metrics.{key}", "must be a finite number", "measure this trial again")
-    if wrong := [place for place, good in _parts(record) if not good]:
+            raise UserError(f"{path}: metrics.{key}", "must be a finite number", _AGAIN)
+    if wrong := [key for key, good in _parts(record) if not good]:
         raise UserError(f"{path}: {wrong[0]}", "not what a measurement holds there", _AGAIN)
     if fault := contradiction(record):
         raise UserError(path, fault, _AGAIN)
@@ -72,9 +72,7 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     wanted = record["protocol"].get("fields", {}).get("metrics", {})
     missing = [key for key in wanted if key not in record["metrics"] and key not in record.get("details", {})]
     if missing or not (wanted or record["metrics"]):
-        raise UserError(
-            f"{path}: metrics.{''.join(missing[:1]) or '*'}", "was not measured", "measure this trial again"
-        )
+        raise UserError(f"{path}: metrics.{''.join(missing[:1]) or '*'}", "was not measured", _AGAIN)
     return record
 
 
@@ -94,30 +92,25 @@ def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     """Yields the nested keys of a record, and whether the value of each has the expected form."""
     protocol, seeds, fields = record["protocol"], record["seeds"], record["protocol"].get("fields", {})
     metrics = fields.get("metrics", {}) if isinstance(fields, dict) else None
-    references = record.get("metric_references", {})
     yield "seeds", len(seeds) == 2 and all(type(seed) is int for seed in seeds)
     yield "protocol", isinstance(protocol.get("name"), str)
-    yield (
-        "protocol.fields.metrics",
-        isinstance(metrics, dict)
-        and all(
-            isinstance(metric, dict) and isinstance(metric.get("extractor", ""), (str, NoneType))
-            for metric in metrics.values()
-        ),
-    )
-    yield (
-        "metric_references",
-        isinstance(references, dict)
-        and all(
-            not found or (isinstance(found, dict) and isinstance(found.get("sha256"), str))
-            for found in references.values()
-        ),
-    )
-    yield "extractors", all(isinstance(digest, (str, NoneType)) for digest in record["extractors"].values())
-    yield "details", isinstance(record.get("details", {}), dict)
-    added = record.get("added", {})
-    yield "added", isinstance(added, dict) and all(isinstance(found, dict) for found in added.values())
-    yield "source", isinstance(record.get("source", {}), dict)
+    yield "protocol.fields.metrics", _maps_to(metrics, lambda metric: _is_text(metric.get("extractor")))
+    references = record.get("metric_references", {})
+    known = {key: found for key, found in references.items() if found} if isinstance(references, dict) else None
+    yield "metric_references", _maps_to(known, lambda found: isinstance(found.get("sha256"), str))
+    yield "extractors", all(map(_is_text, record["extractors"].values()))
+    yield "added", _maps_to(record.get("added", {}))
+    for key in ("details", "source"):
+        yield key, isinstance(record.get(key, {}), dict)
+
+
+def _maps_to(value: Any, good: Callable[[dict[str, Any]], bool] = lambda inner: True) -> bool:
+    """Whether a value is a mapping of mappings, each of which is good."""
+    return isinstance(value, dict) and all(isinstance(inner, dict) and good(inner) for inner in value.values())
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
 
 
 def missing_metrics(
@@ -204,8 +197,11 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
         try:
             record = read_measurement(path)
         except DamagedError as error:
-            aside = _set_aside(path)
-            raise UserError("", f"{error}{aside}") from None
+            aside = ""
+            # A read-only folder keeps the file.
+            with contextlib.suppress(OSError):
+                aside = f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
+            raise UserError(error.place, error.fault, f"{error.remedy}{aside}") from None
         if record["run"] != folder.name or path.name != trial_path(folder, record["trial"]).name:
             raise UserError(
                 path, f"holds trial {record['trial']} of run '{record['run']}'", "was it copied? measure it again"
@@ -213,14 +209,6 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
         _check_same(records[0] if records else record, record, path)
         records.append(record)
     return records
-
-
-def _set_aside(path: Path) -> str:
-    """Moves a damaged trial aside so that it is measured again; returns a note, empty in a read-only folder."""
-    try:
-        return f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
-    except OSError:
-        return ""
 
 
 def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
@@ -268,33 +256,16 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row per record and metric, with the keys of :data:`eval.results.summary.MEASUREMENT_COLUMNS`."""
     rows = []
     for record in records:
+        images = {
+            name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
+        }
+        images |= {"seed_first": record["seeds"][0], "seed_last": record["seeds"][1]}
         for metric, value in record["metrics"].items():
-            identity = record_identity(record, metric)
-            measured = measured_by(record, metric)
-            rows.append(
-                {
-                    "run": record["run"],
-                    "method": record["method"],
-                    "trial": record["trial"],
-                    "metric": metric,
-                    "value": repr(float(value)),
-                    "n": record["n"],
-                    "seed_first": record["seeds"][0],
-                    "seed_last": record["seeds"][1],
-                    "nfe": record.get("nfe"),
-                    "kept_at": record.get("kept_at"),
-                    "protocol": record["protocol"]["name"],
-                    "settings": identity.settings,
-                    "classes": identity.classes,
-                    "resolution": identity.resolution,
-                    "reference_sha256": identity.reference or None,
-                    "extractor_sha256": identity.extractor or None,
-                    "network_sha256": record.get("network_sha256"),
-                    "device": measured.get("device"),
-                    "code_version": measured.get("code_version"),
-                    "date": measured.get("date"),
-                }
-            )
+            identity, environment = record_identity(record, metric), measured_by(record, metric)
+            measured = {name: environment.get(name) for name in ("device", "code_version", "date")}
+            measured |= {name: getattr(identity, name) for name in ("protocol", "settings", "classes", "resolution")}
+            files = {"reference_sha256": identity.reference or None, "extractor_sha256": identity.extractor or None}
+            rows.append({**images, "metric": metric, "value": repr(float(value)), **measured, **files})
     return rows
 
 
@@ -330,14 +301,13 @@ def read_score(path: str | os.PathLike[str]) -> Measurements:
     try:
         fault = next(filter(None, map(contradiction, record["measurements"])), None)
         rows = long_rows(record["measurements"])
-        text = csv_text(MEASUREMENT_COLUMNS, rows)
     except (KeyError, TypeError, ValueError, AttributeError):
         rows, fault = [], None
     if fault:
         raise UserError(path, fault, "score the images again")
     if not rows:
         raise UserError(path, "is no result of sida-eval score", "give its --out, or a measurements.csv")
-    return measurements_of(text, str(path))
+    return measurements_of(rows, str(path))
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -348,9 +318,6 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             found += differences(mine, theirs, f"{prefix}{key}.")
         elif mine != theirs:
-            found.append(f"{prefix}{key}: {_short(mine)} != {_short(theirs)}")
+            shown = ["a mapping" if isinstance(value, Mapping) else str(value) for value in (mine, theirs)]
+            found.append(f"{prefix}{key}: {' != '.join(shown)}")
     return found
-
-
-def _short(value: Any) -> str:
-    return "a mapping" if isinstance(value, Mapping) else str(value)

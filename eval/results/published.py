@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from eval.features.registry import registered_digest
 from eval.results.identity import Identity, comparable
@@ -86,6 +86,10 @@ _OF_DATA = {
     "ImageNet 512x512": "imagenet512",
 }
 _TEACHERS = ("VP-EDM", "EDM2")
+#: Columns that are taken as they are.
+_AS_PRINTED = (
+    "id", "source", "row_label", "method", "dataset", "nfe", "metric", "std", "notes", "literal",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,10 @@ class Published:
     row_label: str
     method: str
     dataset: str
-    model_size: str
     nfe: str
     metric: str
     text: str
     std: str
-    unit: str
     own: bool
     notes: str
     literal: str
@@ -184,21 +186,11 @@ def _published(record: Mapping[str, str]) -> Published:
     protocol = _OF_DATA.get(f"{record['dataset']} {record['resolution']}", "")
     if teacher and f"{protocol}-uniform" in PROTOCOLS:
         protocol += "-uniform"
+    printed: dict[str, Any] = {name: record[name] for name in _AS_PRINTED}
     return Published(
-        id=record["id"],
-        source=record["source"],
-        row_label=record["row_label"],
-        method=record["method"],
-        dataset=record["dataset"],
-        model_size=record["model_size"],
-        nfe=record["nfe"],
-        metric=record["metric"],
+        **printed,
         text=record["value"],
-        std=record["std"],
-        unit=record["unit"],
         own=own,
-        notes=record["notes"],
-        literal=record["literal"],
         protocol=protocol if teacher or (own and method.startswith("SiD")) else "",
         lowest_of=3 if teacher and record["metric"] in ("FID", "FD-DINOv2") else 0,
     )

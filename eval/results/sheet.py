@@ -127,8 +127,8 @@ def read_runs(path: str | Path) -> list[SheetRow]:
         # Runs are names of folders, and some file systems ignore case.
         other = runs.setdefault(run.run.lower(), run)
         if other is not run:
-            also = "" if other.run == run.run else f", but for its case, as '{other.run}'"
-            raise UserError(where, f"run '{run.run}' appears twice{also}", "give each row its own id")
+            differing = "" if other.run == run.run else f", but for its case, as '{other.run}'"
+            raise UserError(where, f"run '{run.run}' appears twice{differing}", "give each row its own id")
     return list(runs.values())
 
 

@@ -14,9 +14,11 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from eval.results.identity import Identity, comparable
 from sida.errors import UserError, suggestion
+from sida.files.content_hash import csv_text
 from sida.files.text_files import parse_csv, read_text
 
 
@@ -64,6 +66,8 @@ class Measurement:
 #: Columns of the measurements of this suite; ``origin`` follows where numbers of other groups are among them.
 MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name != "origin")
 _OPTIONAL = {"kept_at"}
+#: Columns of non-negative integers; all but the first two may be empty.
+_WHOLE = ("trial", "n", "seed_first", "seed_last", "nfe", "kept_at")
 
 
 @dataclass(frozen=True)
@@ -149,22 +153,16 @@ class Measurements:
             self._runs.setdefault(row.run, []).append(row)
             trials = self._values.setdefault((row.run, row.metric), {})
             if row.trial in trials:
-                raise UserError(
-                    source,
-                    f"run '{row.run}', trial {row.trial}, metric '{row.metric}' occurs twice",
-                    "collect the measurements again",
-                )
+                line = f"run '{row.run}', trial {row.trial}, metric '{row.metric}'"
+                raise UserError(source, f"{line} occurs twice", "collect the measurements again")
             trials[row.trial] = row
         for (run, metric), trials in self._values.items():
-            missing = sorted(set(range(min(max(trials), len(trials)) + 1)) - set(trials))
-            if missing:
-                raise UserError(
-                    source,
-                    f"run '{run}', metric '{metric}': trial {missing[0]} is missing",
-                    "measure it and collect the measurements again",
-                )
+            about = f"run '{run}', metric '{metric}'"
+            if missing := sorted(set(range(min(max(trials), len(trials)) + 1)) - set(trials)):
+                remedy = "measure it and collect the measurements again"
+                raise UserError(source, f"{about}: trial {missing[0]} is missing", remedy)
             if fault := _contradiction([trials[trial] for trial in sorted(trials)]):
-                raise UserError(source, f"run '{run}', metric '{metric}': {fault}", "measure it again")
+                raise UserError(source, f"{about}: {fault}", "measure it again")
 
     @property
     def runs(self) -> list[str]:
@@ -215,22 +213,15 @@ class Measurements:
         Raises:
             UserError: The run or metric was not measured, or a trial does not have this metric.
         """
-        place = f"{where}: " if where else ""
         if run not in self._runs:
-            raise UserError("", f"{place}run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
+            raise UserError(where, f"run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
         if not self.has(run, metric):
-            known = {row.metric for row in self.of_run(run)}
-            raise UserError(
-                "",
-                f"{place}metric '{metric}' was not measured for run '{run}' in {self.source}"
-                f"{suggestion(metric, known)}",
-                "add it to the protocol or remove it here",
-            )
-        gaps = sorted(set(self.trials(run)) - set(self.trials(run, metric)))
-        if gaps:
-            raise UserError(
-                f"{place}run '{run}'", f"trial {gaps[0]} has no metric '{metric}' in {self.source}", "measure it again"
-            )
+            known = suggestion(metric, {row.metric for row in self.of_run(run)})
+            fault = f"metric '{metric}' was not measured for run '{run}' in {self.source}{known}"
+            raise UserError(where, fault, "add it to the protocol or remove it here")
+        if gaps := sorted(set(self.trials(run)) - set(self.trials(run, metric))):
+            fault = f"run '{run}': trial {gaps[0]} has no metric '{metric}' in {self.source}"
+            raise UserError(where, fault, "measure it again")
         return Estimate.of([line.value for line in self.lines(run, metric)])
 
     def nfe(self, run: str) -> int | None:
@@ -277,65 +268,44 @@ def load_measurements(path: str | Path) -> Measurements:
     path = measurements_file(path)
     if not path.is_file():
         raise UserError(path, "no such measurements", "run `sida-eval measure` or the workflow first")
-    return measurements_of(read_text(path, newline=""), str(path))
+    return Measurements(_parsed(read_text(path, newline=""), str(path)), str(path))
 
 
-def measurements_of(text: str, source: str) -> Measurements:
-    """Reads the text of a ``measurements.csv``; see :func:`load_measurements`."""
-    return Measurements(_parsed(text, source), source)
+def measurements_of(rows: Iterable[Mapping[str, Any]], source: str) -> Measurements:
+    """Checks rows by column as those of a ``measurements.csv``; see :func:`load_measurements`."""
+    return Measurements(_parsed(csv_text((*MEASUREMENT_COLUMNS, "origin"), rows), source), source)
 
 
 @functools.lru_cache(2)
 def _parsed(text: str, path: str) -> tuple[Measurement, ...]:
     """Parses the text; cached, since pages read one file for each of their tables and figures."""
     columns, lines = parse_csv(text, path)
-    absent = [name for name in MEASUREMENT_COLUMNS if name not in {*columns, *_OPTIONAL}]
-    if absent:
+    if absent := [name for name in MEASUREMENT_COLUMNS if name not in {*columns, *_OPTIONAL}]:
         raise UserError(path, f"column '{absent[0]}' is missing", "collect the measurements again")
     return tuple(_measurement(record, f"{path}:{line}") for line, record in lines)
 
 
 def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
     cells = {name: record.get(name, "" if name in _OPTIONAL else None) for name in MEASUREMENT_COLUMNS}
-    cut = [name for name, text in cells.items() if text is None]
-    if cut:
+    if cut := [name for name, text in cells.items() if text is None]:
         raise UserError(where, f"column '{cut[0]}' is missing in this line", "the file was cut off, collect it again")
     text = {name: str(value).strip() for name, value in cells.items()}
     value = _number(text["value"], f"{where}: value")
     if not math.isfinite(value):
-        raise UserError(
-            where,
-            f"metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}",
-            "look at the run's log and measure it again",
-        )
-
+        fault = f"metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}"
+        raise UserError(where, fault, "look at the run's log and measure it again")
     for name in ("reference_sha256", "extractor_sha256"):
         if not re.fullmatch("[0-9a-f]*", text[name]):
             raise UserError(f"{where}: {name}", f"must be a digest in hexadecimal digits, got '{text[name]}'")
-
-    def whole(name: str) -> int:
-        number = _number(text[name], f"{where}: {name}")
-        if not math.isfinite(number) or number != int(number) or number < 0:
-            raise UserError(f"{where}: {name}", f"must be a non-negative integer, got '{text[name]}'")
-        return int(number)
-
-    def optional(name: str) -> int | None:
-        return whole(name) if text[name] else None
-
-    return Measurement(
-        run=text["run"],
-        method=text["method"],
-        trial=whole("trial"),
-        metric=text["metric"],
-        value=value,
-        n=whole("n"),
-        seed_first=optional("seed_first"),
-        seed_last=optional("seed_last"),
-        nfe=optional("nfe"),
-        kept_at=optional("kept_at"),
-        **{name: text[name] for name in MEASUREMENT_COLUMNS[MEASUREMENT_COLUMNS.index("protocol") :]},
-        origin=(record.get("origin") or "").strip(),
-    )
+    numbers: dict[str, Any] = {"value": value}
+    for name in _WHOLE:
+        numbers[name] = None
+        if text[name] or name in _WHOLE[:2]:
+            number = _number(text[name], f"{where}: {name}")
+            if not math.isfinite(number) or number != int(number) or number < 0:
+                raise UserError(f"{where}: {name}", f"must be a non-negative integer, got '{text[name]}'")
+            numbers[name] = int(number)
+    return Measurement(**(text | numbers), origin=(record.get("origin") or "").strip())
 
 
 def _number(text: str, where: str) -> float:

@@ -72,9 +72,7 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
     Raises:
         UserError: A missing file, a line without the metric, or a NaN if ``finite``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(path, "no such training log", "train the run with an 'evaluation' in its recipe")
+    path = _existing(path, "training log", "train the run with an 'evaluation' in its recipe")
     points = []
     for number, record in enumerate(read_log(path), start=1):
         if metric not in record or "nimg" not in record:
@@ -109,9 +107,7 @@ def read_ticks(path: str | Path, quantity: str) -> tuple[Point, ...]:
     Raises:
         UserError: Missing file, or no record with the quantity.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(path, "no such training log", "train the run first")
+    path = _existing(path, "training log", "train the run first")
     found = [(int(record["nimg"]), _quantity(record, quantity)) for record in read_log(path)]
     where = f"{path}: {quantity}"
     points = {nimg: Point(nimg, _number(value, where)) for nimg, value in found if value is not None}
@@ -161,6 +157,12 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return records
 
 
+def _existing(path: str | Path, kind: str, remedy: str) -> Path:
+    if not Path(path).is_file():
+        raise UserError(path, f"no such {kind}", remedy)
+    return Path(path)
+
+
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UserError(where, "must be a number", "train the run again")
@@ -186,9 +188,7 @@ def read_author_log(path: str | Path, metric: str | None = None) -> tuple[Point,
     Raises:
         UserError: The file is no such log, or has several metrics and none is named.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(path, "no such metric log")
+    path = _existing(path, "metric log", "")
     values: dict[int, list[float]] = {}
     for number, record in enumerate(read_jsonl(path), start=1):
         results = record.get("results")
@@ -206,23 +206,21 @@ def read_author_log(path: str | Path, metric: str | None = None) -> tuple[Point,
     return tuple(_mean_point(nimg, numbers) for nimg, numbers in sorted(values.items()))
 
 
-def _mean_point(nimg: int, values: list[float]) -> Point:
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return Point(nimg, mean)
-    return Point(nimg, mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
+def _mean_point(nimg: int, values: list[float], num_samples: int | None = None) -> Point:
+    mean, n = sum(values) / len(values), len(values)
+    std = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
+    return Point(nimg, mean, std, n, num_samples)
 
 
 def pool(curves: list[Curve], label: str) -> Curve:
     """Pools the curves of several seeds: mean and sample std at the evaluations that all seeds have."""
     if len(curves) == 1:
         return replace(curves[0], label=label)
-    common = set.intersection(*({point.nimg for point in curve.points} for curve in curves))
-    by_run: list[dict[int, Any]] = [{point.nimg: point for point in curve.points} for curve in curves]
+    by_run = [{point.nimg: point for point in curve.points} for curve in curves]
     points = []
-    for nimg in sorted(common):
+    for nimg in sorted(set.intersection(*map(set, by_run))):
         found = [points_of[nimg] for points_of in by_run]
-        points.append(replace(_mean_point(nimg, [p.value for p in found]), num_samples=found[0].num_samples))
+        points.append(_mean_point(nimg, [point.value for point in found], found[0].num_samples))
     names = tuple(curve.run for curve in curves)
     rates = [curve.rate for curve in curves if curve.rate is not None]
     rate = sum(rates) / len(rates) if rates else None

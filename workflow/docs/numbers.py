@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from eval.claims.curves import cost_table
+from eval.claims.costs import cost_table
 from eval.claims.evidence import p_text
 from eval.claims.model import DEPENDS, SIGNS
 from eval.claims.power import PowerPlan, plans, power_table, seeds_text

@@ -18,6 +18,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from eval.claims.model import Claim, load_claims
+from eval.claims.rules import RatioRule
 from eval.results.stored import STORED, store
 from eval.tables.render import markdown
 from sida.config.resources import ROOT
@@ -80,8 +81,9 @@ def _why_none(claim: Claim) -> str:
     """Reason why a claim has no counterpart, by the numbers that its rules compare."""
     if not claim.parts:
         return markdown(claim.reason)
-    operands = [one for part in claim.parts for one in (part.a, part.b) if one is not None]
-    if all(part.quantity == "nfe" for part in claim.parts) or not any(one.run or one.where for one in operands):
+    operands = [one for part in claim.parts for one in part.operands.values()]
+    counted = all(isinstance(part, RatioRule) and part.quantity == "nfe" for part in claim.parts)
+    if counted or not any(one.run or one.where for one in operands):
         return "Counted, not measured."
     if any(one.published for one in operands):
         return "Compares with printed numbers of networks that no stored study has."

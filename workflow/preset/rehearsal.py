@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.evidence import Evidence
-from eval.claims.rules import decide_part
-from eval.claims.verdicts import claim_rows, main_scope
+from eval.claims.verdicts import claim_rows, decide_part, main_scope
 from eval.features import extractor_assets, without_classes
 from eval.figures.build import load_figure_layout
 from eval.figures.sources import Sources
@@ -289,15 +288,17 @@ def _check_claims(preset: Preset, evidence: Evidence, analyses: Mapping[str, Ana
     scope = main_scope(claims, evidence)
     for claim in claims:
         for number, part in enumerate(claim.parts):
-            # Facts do not depend on the sheet, and take seconds to compute.
             where = f"{path}: {claim.id}.parts[{number}]"
-            if claim.scope == scope and part.rule != "FACT":
+            # Facts do not depend on the sheet, and take seconds to compute.
+            if claim.scope == scope and not part.facts:
                 decide_part(part, evidence, where)
-            if claim.scope == scope and part.of:
-                _check_analysed(preset, part.of, claim_rows([replace(claim, parts=(part,))], preset.judged), where)
-                for fact in (fact for fact in (part.fact, part.than) if fact and fact not in analyses[part.of].facts):
-                    known = analyses[part.of].facts
-                    raise UserError(where, f"no fact '{fact}' of analysis '{part.of}'{suggestion(fact, known)}")
+            for name, facts in part.facts.items() if claim.scope == scope else ():
+                _check_analysed(preset, name, claim_rows([replace(claim, parts=(part,))], preset.judged), where)
+                known = analyses[name].facts
+                if unknown := [fact for fact in facts if fact not in known]:
+                    raise UserError(
+                        where, f"no fact '{unknown[0]}' of analysis '{name}'{suggestion(unknown[0], known)}"
+                    )
 
 
 @dataclass(frozen=True)

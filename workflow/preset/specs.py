@@ -304,9 +304,10 @@ class Specs:
         networks = {*compared, *(run for need in needs for run in need.networks)}
         analyses = {name: list(rows) for need in needs for name, rows in need.analyses.items()}
         for claim in claims:
-            for part in (part for part in claim.parts if part.of):
-                rows = claim_rows([dataclasses.replace(claim, parts=(part,))], self.rows.measurable)
-                analyses[part.of] = list(dict.fromkeys([*analyses.get(part.of, ()), *rows]))
+            for part in claim.parts:
+                for name in part.facts:
+                    rows = claim_rows([dataclasses.replace(claim, parts=(part,))], self.rows.measurable)
+                    analyses[name] = list(dict.fromkeys([*analyses.get(name, ()), *rows]))
         return Needs(
             [run for run in self.rows.runs if run in measured],
             [run for run in self.rows.runs if run in networks],

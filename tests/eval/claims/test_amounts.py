@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from eval.claims.model import Finding, Operand, Part
+from eval.claims.model import Finding
 from eval.claims.write import amount, together
+from tests.eval.claims.evidence import A, B, rule
 
-RUN = Operand(run="x")
 
-
-def text(rule, numbers, **part):
-    found = amount(Part(rule, a=RUN, b=RUN, **{"metric": "fd", **part}), Finding("supported", "", numbers))
-    return found and found["text"]
+def told(name, numbers, **settings):
+    """The effect of a finding with these numbers."""
+    operands = {"a": A} if name in ("TREND", "DIVERGES") else {"a": A, "b": B}
+    return amount(rule(rule=name, **{"metric": "fd", **operands, **settings}), Finding("supported", "", numbers))
 
 
 @pytest.mark.parametrize(
-    ("rule", "numbers", "part", "expected"),
+    ("name", "numbers", "settings", "expected"),
     [
         ("LT", {"gain": 1.4789, "bound": 0.18}, {}, "fd +1.48 [+1.30, +1.66]"),
         ("TRAIN", {"gain": 1.4789, "bound": 0.18, "low": 1.2, "high": 1.7}, {}, "fd +1.48 [+1.20, +1.70]"),
@@ -28,6 +28,7 @@ def text(rule, numbers, **part):
         ("SPEED", {"ratio": 2.0, "low": 1.5, "high": float("inf")}, {}, "ratio of images 2.00"),
         ("COST", {"ratio": 1.23, "low": 1.01, "high": 1.49}, {}, "ratio of images 1.23 [1.01, 1.49]"),
         ("COST", {"ratio": 1.23}, {"quantity": "seconds"}, "ratio of seconds 1.23"),
+        ("COST", {"ratio": 1.23, "censored": "at most"}, {}, "ratio of images at most 1.23"),
         ("TREND", {"slope": 0.11, "bound": 0.3, "seeds": 3}, {}, "slope of fd +0.11 [−0.19, +0.41]"),
         ("SPREAD", {"gain": -0.01, "bound": 0.07}, {}, "margin of the relative spread of fd −0.010 [−0.080, +0.060]"),
         ("DIVERGES", {"diverged": 2, "seeds": 3}, {}, "2 of 3 seeds diverge"),
@@ -36,17 +37,16 @@ def text(rule, numbers, **part):
         ("LT", {"gain": float("nan"), "bound": 0.1}, {}, None),
     ],
 )
-def test_an_amount_shows_its_interval_with_digits_enough(rule, numbers, part, expected):
-    assert text(rule, numbers, **part) == expected
+def test_an_amount_shows_its_interval_with_digits_enough(name, numbers, settings, expected):
+    found = told(name, numbers, **settings)
+    assert (found and found["text"]) == expected
 
 
 def test_several_comparisons_are_a_range_by_what_they_compare():
-    parts = [Part("LT", metric="fd", a=RUN, b=RUN), Part("LT", metric="is", a=RUN, b=RUN)]
-    gains = [amount(parts[0], Finding("supported", "", {"gain": gain, "bound": 0.1})) for gain in (1.5, -0.25, 0.5)]
-    other = amount(parts[1], Finding("supported", "", {"gain": 0.3, "bound": 0.1}))
-    assert together([]) == ""
+    gains = [told("LT", {"gain": gain, "bound": 0.1}) for gain in (1.5, -0.25, 0.5)]
+    other = told("LT", {"gain": 0.3, "bound": 0.1}, metric="is")
+    assert together([]) == together([None]) == ""
     assert together(gains[:1]) == "fd +1.50 [+1.40, +1.60]"
     assert together(gains) == "fd −0.25 to +1.50 (3 comparisons)"
     assert together([*gains, other]) == "fd −0.25 to +1.50; is +0.30 [+0.20, +0.40] (4 comparisons)"
     assert together([gains[0], None]) == "fd +1.50 [+1.40, +1.60] (1 of 2 comparisons)"
-    assert together([None]) == ""

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import pytest
 
-from eval.claims import Claim, Evidence, Operand, Part, decide
-from eval.claims.curves import cost_table
+from eval.claims import Claim, Operand, decide
+from eval.claims.costs import cost_table
 from eval.claims.power import plans, power_table
 from eval.claims.write import amount, comparisons
 from eval.effects.variance import Scatter, detectable, seeds_needed
 from eval.results.sheet import SheetRow
-from eval.results.summary import Measurements
 from eval.tables.render import to_markdown
 from sida.errors import UserError
-from tests.eval.claims.test_rules import PUBLISHED, lines, spread
+from tests.eval.claims.evidence import curve, lines, log, made, rows_of, rule, spread, verdict
 
-TRAIN = {"rule": "TRAIN", "metric": "fd", "a": Operand(where={"recipe": "a"}), "b": Operand(where={"recipe": "b"})}
+TRAIN = {"rule": "TRAIN", "metric": "fd", "a": rows_of(recipe="a"), "b": rows_of(recipe="b")}
+COST = TRAIN | {"rule": "COST"}
 
 
 def seeds_evidence(**values):
     """Evidence of runs ``{recipe}_{teacher}=[value of each training seed]``."""
-    rows, sheet = [], {}
+    rows, sheet = [], []
     for key, means in values.items():
         recipe, _, teacher = key.partition("_")
         for seed, mean in enumerate(means):
             name = f"{key}-s{seed}"
             rows += lines(name, spread(mean, 0.01))
-            sheet[name] = SheetRow(
-                run=name, label=recipe, method="sid", sampler="x", recipe=recipe, teacher=teacher, seed=seed
-            )
-    return Evidence(Measurements(rows, "m.csv"), sheet, PUBLISHED)
+            sheet.append(SheetRow(name, recipe, "sid", "x", recipe=recipe, teacher=teacher, seed=seed))
+    return made(rows, sheet)
 
 
 def finding(evidence, **part):
-    (verdict,) = decide([Claim("X", "x", "test", (Part(**TRAIN | part),))], evidence)
-    return verdict.findings[0]
+    return verdict(evidence, **TRAIN | part).findings[0]
 
 
 def test_the_interval_decides_and_not_two_standard_errors():
@@ -81,7 +77,7 @@ def test_many_comparisons_are_counted_and_verdicts_that_need_one_by_chance_are_m
     rows = {f"a_t{i}": [1.0, 1.2, 0.8] for i in range(20)} | {f"b_t{i}": [1.01, 1.21, 0.81] for i in range(20)}
     rows |= {"a_near": [0.5, 1.0, 1.5], "b_near": [1.7, 2.2, 2.7], "a_far": [1.0, 1.1, 0.9], "b_far": [9.0, 9.1, 8.9]}
     teachers = [*(f"t{i}" for i in range(20)), "near", "far"]
-    parts = [Part(**{**TRAIN, **{k: Operand(where={"recipe": k, "teacher": t}) for k in "ab"}}) for t in teachers]
+    parts = [rule(**TRAIN | {k: rows_of(recipe=k, teacher=t) for k in "ab"}) for t in teachers]
     verdicts = decide([Claim(t, "x", "test", (p,)) for t, p in zip(teachers, parts)], seeds_evidence(**rows))
     assert {v.claim.id: v.chance for v in verdicts if v.outcome == "supported"} == {"near": True, "far": False}
     assert comparisons(verdicts).startswith("22 comparisons")
@@ -100,12 +96,9 @@ def curves(folder, **runs):
     """Logs of runs ``{recipe}_{teacher}=[values of each seed, every thousand images]``; a tick of 2 s each."""
     for key, seeds in runs.items():
         for seed, values in enumerate(seeds):
-            run = folder / f"{key}-s{seed}"
-            run.mkdir()
-            records = [{"nimg": 1000 * i, "fd": v, "num_samples": 5000} for i, v in enumerate(values)]
-            (run / "evaluations.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+            curve(folder, f"{key}-s{seed}", [(1000 * i, value) for i, value in enumerate(values)])
             ticks = [{"nimg": 1000 * (i + 1), "seconds": 2.0 if key.startswith("a") else 1.0} for i in range(9)]
-            (run / "train.jsonl").write_text("".join(json.dumps(t) + "\n" for t in ticks))
+            log(folder, f"{key}-s{seed}", "train.jsonl", ticks)
     found = seeds_evidence(**{key: [min(v) for v in values] for key, values in runs.items()})
     return dataclasses.replace(found, students=folder)
 
@@ -132,7 +125,7 @@ def test_the_cost_to_a_level_is_compared_between_equal_seeds(tmp_path):
 
 def test_the_table_of_costs_has_images_and_seconds(tmp_path):
     found = curves(tmp_path, a_t=FAST, b_t=SLOW)
-    claims = [Claim("X", "x", "test", (Part(**TRAIN | {"rule": "COST"}),))]
+    claims = [Claim("X", "x", "test", (rule(**COST),))]
     images, seconds = to_markdown(cost_table(claims, found)).splitlines()[-2:]
     assert images == (
         "| X | fd 4 to 4.2: the lowest value of each seed of the second | a | 989 images | b | 5,000 images | "
@@ -140,7 +133,7 @@ def test_the_table_of_costs_has_images_and_seconds(tmp_path):
     )
     assert seconds.startswith("| X, in seconds | fd 4 to 4.2")
     assert seconds.endswith("| a | 2 seconds | b | 5 seconds | ratio 2.5 [2.4, 2.7] of 3 pairs |")
-    one = [Claim("X", "x", "test", (Part(**TRAIN | {"rule": "COST", "quantity": "seconds"}),))]
+    one = [Claim("X", "x", "test", (rule(**COST, quantity="seconds"),))]
     assert to_markdown(cost_table(one, found)).count("seconds |") == 2
 
 
@@ -158,8 +151,7 @@ def test_runs_that_never_reach_the_level_are_counted(tmp_path):
     assert "(1 of 3 of A never)" in lost.evidence
     assert lost.outcome == "contradicted"
     # An effect that is a bound says so.
-    cost_part = Part(**TRAIN | {"rule": "COST"})
-    assert [amount(cost_part, one)["what"] for one in (wins, lost)] == [
+    assert [amount(rule(**COST), one)["what"] for one in (wins, lost)] == [
         "ratio of images at least",
         "ratio of images at most",
     ]
@@ -171,21 +163,19 @@ def test_runs_that_never_reach_the_level_are_counted(tmp_path):
 def test_costs_need_pairs_and_a_level_of_their_own_teacher(tmp_path):
     runs = {"a_t": FAST, "a_u": FAST, "b_t": SLOW, "b_u": SLOW, "l_t": [[5.0]], "l_u": [[6.0]]}
     found = curves(tmp_path, **runs)
-    both = finding(found, rule="COST", factor=2.0, level=Operand(where={"recipe": "l"}))
+    both = finding(found, rule="COST", factor=2.0, level=rows_of(recipe="l"))
     assert both.outcome == "supported"
     assert "fd 5 to 6 (each pair's own teacher, such as l;" in both.evidence
     assert both.numbers["pairs"] == 6
-    odd = finding(found, rule="COST", b=Operand(where={"recipe": "b", "teacher": "t"}))
+    odd = finding(found, rule="COST", b=rows_of(recipe="b", teacher="t"))
     assert "only one side has runs of u seed 0, u seed 1, u seed 2" in odd.evidence
-    with pytest.raises(ValueError, match="'seconds' is none of rule TRAIN"):
-        Part(**TRAIN, quantity="seconds")
 
 
 def test_plans_say_how_many_seeds_a_claim_needs():
     found = seeds_evidence(a_t=[1.0, 1.2, 0.8], a_u=[3.0, 3.2, 2.8], b_t=[1.5, 1.7, 1.3], b_u=[3.7, 3.9, 3.5])
     waiting = SheetRow(run="c-s0", label="label c", method="sid", sampler="x", recipe="c", teacher="t", seed=0)
     found = dataclasses.replace(found, runs={**found.runs, "c-s0": waiting})
-    claim = Claim("X", "x", "test", (Part(**TRAIN), Part(**TRAIN | {"b": Operand(where={"recipe": "c"})})))
+    claim = Claim("X", "x", "test", (rule(**TRAIN), rule(**TRAIN | {"b": rows_of(recipe="c")})))
     plan, absent = plans([claim], found, "10%")
     assert (plan.claim, plan.seeds, plan.teachers) == ("X", 3, 2)
     assert (plan.difference, plan.std_a, plan.std_b) == pytest.approx((-0.6, 0.2, 0.2))
@@ -208,5 +198,5 @@ def test_plans_say_how_many_seeds_a_claim_needs():
 def test_a_plan_says_where_on_the_curve_it_looks(tmp_path):
     found = curves(tmp_path, a_t=FAST, b_t=SLOW)
     ends = {"b": Operand(where={"recipe": "a"}, at="start"), "a": Operand(where={"recipe": "a"}, at="end")}
-    (plan,) = plans([Claim("X", "x", "test", (Part(**TRAIN | ends),))], found)
+    (plan,) = plans([Claim("X", "x", "test", (rule(**TRAIN | ends),))], found)
     assert plan.comparison == "a at the end − a at the start"

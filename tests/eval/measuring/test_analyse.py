@@ -7,10 +7,9 @@ import json
 import pytest
 import yaml
 
-from eval.claims import Claim, Part, decide
 from eval.results.analyses import read_analysis
 from sida.config.plugins import ALLOW
-from tests.eval.claims.test_rules import evidence
+from tests.eval.claims.evidence import evidence, outcome
 from tests.workflow.workspace import settings_of
 from workflow.cli import eval_main as main
 from workflow.preset import Preset
@@ -53,13 +52,12 @@ def test_facts_and_curves_are_kept_and_decide_a_claim(study, capsys):
     assert (found["facts"], found["curves"]) == ({"double": 6.0, "none": None}, {"x": [1.0, 2.0]})
     assert found["options"] == {"factor": 3.0}
     known = evidence(students=study / "results/students")
-    for low, fact, outcome in (
+    for low, fact, expected in (
         (6, "double", "supported"),
         (7, "double", "contradicted"),
         (0, "none", "not decided here"),
     ):
-        (verdict,) = decide([Claim("X", "x", "t", (Part(rule="FACT", of="one", fact=fact, low=low),))], known)
-        assert verdict.outcome == outcome
+        assert outcome(known, rule="FACT", of="one", fact=fact, low=low) == expected
 
 
 def test_a_change_of_the_code_beside_it_makes_the_analysis_again(study):

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from eval.claims import Evidence, load_claims
-from eval.claims.rules import decide_part
+from eval.claims.verdicts import decide_part
 from eval.figures.build import build_figure
 from eval.results.summary import Measurements
 from sida.config.resources import ROOT

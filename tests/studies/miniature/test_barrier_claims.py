@@ -6,14 +6,15 @@ import csv
 
 import pytest
 
-from eval.claims import Claim, Operand, Part, decide
+from eval.claims import Operand
 from eval.claims.write import amount
 from eval.figures.build import build_figure
 from eval.results.analyses import ANALYSIS_FORMAT
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
 from studies.miniature.barrier import LINE, facts, line_points
-from tests.eval.claims.test_rules import evidence, lines
+from tests.eval.claims.evidence import evidence, lines
+from tests.eval.claims.evidence import verdict as decided
 
 A, B = Operand(where={"recipe": "a"}), Operand(where={"recipe": "b"})
 FLAT = [1.0, 1.0, 1.0]
@@ -40,10 +41,7 @@ def made(folder, **barriers):
 
 
 def verdict(found, **part):
-    (decided,) = decide(
-        [Claim("X", "x", "test", (Part(rule="FACT", of="barriers", fact="fd_barrier", **part),))], found
-    )
-    return decided
+    return decided(found, rule="FACT", of="barriers", fact="fd_barrier", **part)
 
 
 @pytest.mark.parametrize(

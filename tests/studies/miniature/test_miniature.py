@@ -78,7 +78,7 @@ def test_claims_name_rows_and_three_seeds_where_training_is_compared(preset):
     assert {claim.scope for claim in claims} == {"digits"}
     for claim in claims:
         for part in claim.parts:
-            for operand in filter(None, (part.a, part.b)):
+            for operand in (one for key, one in part.operands.items() if key != "level"):
                 if operand.value is not None:
                     continue
                 names = [operand.run] if operand.run else [run.run for run in matching(preset.runs, operand.where)]

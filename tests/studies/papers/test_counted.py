@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from eval.claims import decide, load_claims
-from eval.claims.model import Part
+from eval.claims import load_claims
 from eval.measuring.analyse import analyse
 from sida.config.resources import ROOT
-from tests.eval.claims.test_rules import evidence
+from tests.eval.claims.evidence import evidence, verdict
 
 PAPERS = ROOT / "studies" / "papers"
 
@@ -22,12 +21,11 @@ def results(tmp_path_factory):
 
 
 def test_each_claim_about_a_fact_holds_and_could_fail(results):
-    about = [claim for claim in load_claims(PAPERS / "claims.yaml") if any(part.of for part in claim.parts)]
+    about = [claim for claim in load_claims(PAPERS / "claims.yaml") if any(part.facts for part in claim.parts)]
     assert about
     found = evidence(students=results / "students")
     for claim in about:
-        for part in (part for part in claim.parts if part.of):
+        for part in (part for part in claim.parts if part.facts):
             for low, high, expected in ((part.low, part.high, "supported"), (9, 99, "contradicted")):
-                changed = Part(rule="FACT", of=part.of, fact=part.fact, low=low, high=high)
-                (decided,) = decide([type(claim)(id="X", scope="x", statement="s", parts=(changed,))], found)
+                decided = verdict(found, rule="FACT", of=part.of, fact=part.fact, low=low, high=high)
                 assert decided.outcome == expected, (part.fact, decided.findings)

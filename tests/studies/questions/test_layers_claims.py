@@ -6,13 +6,13 @@ import csv
 
 import pytest
 
-from eval.claims import Claim, Operand, Part, decide
 from eval.figures.build import build_figure
 from eval.results.analyses import ANALYSIS_FORMAT
 from sida.config.resources import ROOT
 from sida.files.atomic import write_hashed_json
 from studies.questions.layers import LAYERS, facts
-from tests.eval.claims.test_rules import evidence, lines
+from tests.eval.claims.evidence import evidence, lines
+from tests.eval.claims.evidence import verdict as decided
 
 KIND = f"{ROOT}/studies/questions/layers_figure.py:LayersFigure"
 
@@ -47,9 +47,8 @@ def made(folder, *blocks, scatter=0.02, run="t", sigmas=LEVELS, factor=2.0, befo
 
 def verdict(found, run="t"):
     lowest = {"varying_share": 0.5, "apart": 1.0}
-    parts = [Part(rule="FACT", of="layers", fact=name, low=low, a=Operand(run=run)) for name, low in lowest.items()]
-    (decided,) = decide([Claim("X", "x", "test", tuple(parts))], found)
-    return decided
+    fact = {"rule": "FACT", "of": "layers", "a": {"run": run}}
+    return decided(found, *({**fact, "fact": name, "low": low} for name, low in lowest.items()))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_rows_are_shown_and_claims_compare_three_seeds(preset):
     assert unshown_rows(Targets(preset, False)) == []
     for claim in load_claims(preset.settings.claims):
         # The facts of layers are of one network.
-        for operand in (one for part in claim.parts if part.of != "layers" for one in (part.a, part.b) if one):
+        for operand in (one for part in claim.parts if "layers" not in part.facts for one in part.operands.values()):
             seeds = collections.defaultdict(set)
             for run in matching(preset.runs, operand.where):
                 seeds[run.teacher].add(run.seed)

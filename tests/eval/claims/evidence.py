@@ -1,0 +1,89 @@
+"""Made-up measurements and training logs, and claims that are decided on them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from eval.claims import RULES, Claim, Evidence, Operand, Rule, Verdict, decide
+from eval.results.published import load_published
+from eval.results.sheet import SheetRow
+from eval.results.summary import Measurement, Measurements
+from sida.config.settings import from_mapping
+
+PUBLISHED = load_published()
+A, B = Operand(run="a"), Operand(run="b")
+
+
+def rows_of(**conditions) -> Operand:
+    """An operand of conditions on the sheet."""
+    return Operand(where=conditions)
+
+
+def lines(run, values, metric="fd", **files):
+    """Measurements of a run, one for each trial."""
+    columns = {
+        "n": 5000, "seed_first": None, "seed_last": None, "nfe": 1, "protocol": "p", "settings": f"kind key={metric}",
+        "classes": "data", "resolution": "8", "reference_sha256": "0", "network_sha256": "0", "device": "d",
+        "code_version": "v", "date": "2025-01-01",
+    } | files  # fmt: skip
+    return [Measurement(run, run, trial, metric, value, **columns) for trial, value in enumerate(values)]
+
+
+def spread(mean, std, trials=10):
+    """Values with exactly this mean and sample standard deviation."""
+    half = std * math.sqrt((trials - 1) / trials)
+    return [mean + half * (-1) ** i for i in range(trials)]
+
+
+def made(rows, sheet, students=None) -> Evidence:
+    """Evidence of measurements and rows of the sheet."""
+    return Evidence(Measurements(rows, "m.csv"), {row.run: row for row in sheet}, PUBLISHED, students)
+
+
+def evidence(*rows, students=None) -> Evidence:
+    """Evidence of measured runs, whose recipe is the part of their name before ``-``."""
+    measured = [line for row in rows for line in row]
+    names = dict.fromkeys(line.run for line in measured)
+    sheet = [SheetRow(name, name, "sid", "x", recipe=name.partition("-")[0]) for name in names]
+    return made(measured, sheet, students)
+
+
+def rule(**settings) -> Rule:
+    """A comparison with these settings."""
+    return from_mapping(RULES.find(settings["rule"], "rule"), settings, "part")
+
+
+def verdict(found, *parts, **settings) -> Verdict:
+    """The verdict on a claim of these comparisons, or of one with these settings."""
+    claim = from_mapping(Claim, {"id": "X", "statement": "x", "scope": "test", "parts": parts or [settings]}, "claim")
+    (decided,) = decide([claim], found)
+    return decided
+
+
+def outcome(found, **settings) -> str:
+    """The outcome of a claim of one comparison."""
+    return verdict(found, **settings).outcome
+
+
+def log(folder: Path, run: str, name: str, records) -> None:
+    """Writes a training log."""
+    (folder / run).mkdir(exist_ok=True)
+    (folder / run / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def curve(folder, run, points, std=0.0, metric="fd") -> None:
+    """Writes evaluations ``(images, value)`` of three trials each."""
+    records = [
+        {"nimg": n, metric: v, f"{metric}_std": std, f"{metric}_trials": [v, v, v], "num_samples": 5000}
+        for n, v in points
+    ]
+    log(folder, run, "evaluations.jsonl", records)
+
+
+def trained(folder, recipe, *curves):
+    """Runs of one recipe with these curves, evaluated every thousand images; returns their measurements."""
+    for seed, values in enumerate(curves):
+        curve(folder, f"{recipe}-s{seed}", [(1000 * i, value) for i, value in enumerate(values)])
+    return [lines(f"{recipe}-s{seed}", spread(min(values), 0.01)) for seed, values in enumerate(curves)]
