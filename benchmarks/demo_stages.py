@@ -37,7 +37,7 @@ def main(out: Path) -> bool:
     root = Path(__file__).resolve().parent.parent
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
-        for name in ("Snakefile", "workflow", "profiles", "config", "sida", "eval", "environment.yml"):
+        for name in ("Snakefile", "workflow", "profiles", "config", "studies", "sida", "eval", "environment.yml"):
             (workspace / name).symlink_to(root / name)
         (workspace / "results").mkdir()
         shutil.copytree(root / "results" / "published", workspace / "results" / "published")
