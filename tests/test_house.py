@@ -83,14 +83,6 @@ def test_the_page_has_the_rooms_and_floors_of_sida():
     assert floors == {room: number for number, rooms in enumerate(FLOORS["sida"], 1) for room in rooms}
 
 
-def test_the_page_names_files_that_exist():
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    names = set(re.findall(r"`([\w/]+\.(?:py|smk))`", page))
-    paths = [str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*") if path.suffix in (".py", ".smk")]
-    assert names
-    assert {name for name in names if not any(f"/{path}".endswith(f"/{name}") for path in paths)} == set()
-
-
 #: Public names that several modules have by design: those of commands and programs, type variables, `sida.load` and
 #: `eval.results.load`.
 SHARED = {"ABOUT", "EXAMPLES", "HELP", "T", "arguments", "load", "main", "run"}
