@@ -10,23 +10,30 @@ import yaml
 from sida.config.resources import ROOT
 from sida.methods import METHODS
 from tests.studies.plans import dry_run
-from tests.workflow.workspace import Workspace
+from tests.workflow.workspace import Workspace, settings_of
 from workflow.preset import Preset
 from workflow.preset.specs import most_gpus
 from workflow.preset.targets import Targets
 
 
-def test_the_paper_as_a_whole_and_one_table(tmp_path):
+def test_the_plan_of_the_paper(tmp_path):
     jobs, _ = dry_run(tmp_path, "papers/paper.yaml")
     preset = Preset.load(ROOT / "studies/papers/paper.yaml")
     assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) > 50
     assert jobs["measure_0_9"] == len(preset.runs)
     assert (jobs["prepare_data"], jobs["encode_data"]) == (5, 1)
     assert (jobs["table"], jobs["figure"]) == (len(preset.settings.tables), len(preset.settings.figures))
-    jobs, _ = dry_run(tmp_path, "papers/paper.yaml", "--config", "train_teachers=True", "--", "tables/table8.tex")
-    assert jobs["distill"] + jobs["distill_parent"] == 8
-    assert (jobs["prepare_data"], jobs["train_teacher"], jobs["table"]) == (4, 4, 1)
-    assert "import_checkpoint" not in jobs
+    assert jobs["import_checkpoint"] >= len(preset.settings.teachers)
+    assert "train_teacher" not in jobs
+
+
+def test_teachers_are_trained_if_the_preset_says_so():
+    config, own = settings_of("paper"), [ROOT / "studies/papers"]
+    assert Preset(config, "paper.yaml", own).trained_teachers() == []
+    preset = Preset(config | {"train_teachers": True}, "paper.yaml", own)
+    students = Targets(preset, False).needs("tables", "table8").networks
+    assert len(students) == 8
+    assert {preset.runs[run].teacher for run in students} <= {*preset.trained_teachers()}
 
 
 def test_every_table_and_figure_names_its_rows():
