@@ -12,11 +12,6 @@ from workflow.preset.targets import Targets
 
 
 @pytest.fixture(scope="module")
-def paper():
-    return Preset.load(ROOT / "studies/papers/paper.yaml")
-
-
-@pytest.fixture(scope="module")
 def released():
     return Preset.load(ROOT / "studies/papers/leakage.yaml")
 

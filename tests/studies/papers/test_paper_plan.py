@@ -16,9 +16,8 @@ from workflow.preset.specs import most_gpus
 from workflow.preset.targets import Targets
 
 
-def test_the_plan_of_the_paper(tmp_path):
-    jobs, _ = dry_run(tmp_path, "papers/paper.yaml")
-    preset = Preset.load(ROOT / "studies/papers/paper.yaml")
+def test_the_plan_of_the_paper(paper, tmp_path):
+    preset, (jobs, _) = paper, dry_run(tmp_path, "papers/paper.yaml")
     assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) > 50
     assert jobs["measure_0_9"] == len(preset.runs)
     assert (jobs["prepare_data"], jobs["encode_data"]) == (5, 1)
@@ -36,10 +35,9 @@ def test_teachers_are_trained_if_the_preset_says_so():
     assert {preset.runs[run].teacher for run in students} <= {*preset.trained_teachers()}
 
 
-def test_every_table_and_figure_names_its_rows():
+def test_every_table_and_figure_names_its_rows(paper):
     """What each is made from; a dry run of each takes seconds, which one test of all would make minutes."""
-    preset = Preset.load(ROOT / "studies/papers/paper.yaml")
-    targets = Targets(preset, False)
+    preset, targets = paper, Targets(paper, False)
     for kind in ("tables", "figures"):
         for name in preset.layouts[kind]:
             needs = targets.needs(kind, name)
@@ -103,9 +101,8 @@ def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures
     assert planned() == {"measure_0_0": 1}
 
 
-def test_each_training_takes_as_many_gpus_as_can_share_its_rounds():
-    preset = Preset.load(ROOT / "studies/papers/paper.yaml")
-    taken = {}
+def test_each_training_takes_as_many_gpus_as_can_share_its_rounds(paper):
+    preset, taken = paper, {}
     for run in preset.students():
         spec = preset.specs.student(run.run)
         taken[run.run] = preset.specs.training_gpus(spec)
