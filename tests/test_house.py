@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 
-from benchmarks.house import FLOORS, arrangement, imports
+from benchmarks.house import FLOORS, Size, arrangement, imports
 from sida.config.resources import ROOT
 
 HOUSE = (("ground",), ("middle",), ("top",))
@@ -54,6 +54,12 @@ def test_a_circle_within_a_room_is_found(package):
     found = arrangement(package, HOUSE)
     assert found.circles == [["house.middle.other", "house.middle.room"]]
     assert not found.upward
+
+
+def test_code_is_neither_blank_nor_comment_nor_docstring(tmp_path):
+    lines = ('"""About."""', "import a", "", "# Why.", "def f():", '    """What.', "", '    More."""', "    return a")
+    (tmp_path / "m.py").write_text("\n".join(lines) + "\n")
+    assert Size.of(tmp_path / "m.py") == Size(lines=9, code=3, imports=1, functions=[5])
 
 
 @pytest.mark.parametrize("name", sorted(FLOORS))
