@@ -18,7 +18,7 @@ QUICK := tests/losses tests/networks tests/kernels tests/sampling tests/unpickle
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_failed_rerun.py \
   tests/studies/papers/test_published.py
 
-.PHONY: help setup demo test test-all test-slurm test-versions extras docs publish peers audit lint format bench lock clean
+.PHONY: help setup demo test test-slow test-all test-slurm test-versions extras docs publish peers audit lint format bench lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,10 +38,13 @@ $(STAMP): requirements/main.lock pyproject.toml
 demo: $(STAMP) ## train, distil and measure on 8x8 digits: minutes on two cores
 	@$(BIN)/snakemake --cores $(CORES)
 
-test: $(STAMP) ## the test-suite (about 12 minutes on two cores)
+test: $(STAMP) ## the test-suite (about ten minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
-test-all: $(STAMP) ## also the slow tests
+test-slow: $(STAMP) ## the slow tests alone (about half an hour on two cores)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## both
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 test-slurm: $(STAMP) ## the workflow on a real SLURM on this machine (installs it by apt-get, as root)

@@ -29,7 +29,6 @@ SLOW = [
     "gpu",
     "gpu_sampling",
     "gpu_loop",
-    "demo_stages",
     "training_step_compiled",
     "peers",
     "protocol_choices",

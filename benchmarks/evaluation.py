@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import io
+import itertools
 import tempfile
 import time
 import warnings
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.frechet import by_square_root
+from benchmarks.inception import write_network
 from eval.features import get_extractor
 from eval.features.registry import extract
 from eval.inception_score import inception_score
@@ -43,42 +45,14 @@ IMAGES, REFERENCES, SIZE, BATCH = 2304, 500, 32, 64
 BOUNDS = {"one_pass": 3.0, "merge_seconds": 10.0, "busy_share": 0.95, "memory_growth": 1.10}
 
 
-class StandIn(torch.nn.Module):
-    """Call signature of ``inception-2015-12-05.pt``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 48, 3, stride=2),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(48, 128, 3, stride=2),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(128, 2048, 3, stride=2),
-            torch.nn.ReLU(),
-            torch.nn.AdaptiveAvgPool2d(1),
-            torch.nn.Flatten(),
-        )
-        self.output = torch.nn.Linear(2048, 1008)
-
-    def forward(  # noqa: D102
-        self, img: torch.Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
-    ) -> torch.Tensor:
-        x = torch.nn.functional.interpolate(img.to(torch.float32), size=(75, 75), mode="bilinear", align_corners=False)
-        features = self.layers((x - 128) / 128)
-        if return_features:
-            return features
-        if no_output_bias:
-            return torch.softmax(torch.nn.functional.linear(features, self.output.weight), 1)
-        return torch.softmax(self.output(features), 1)
-
-
-def write_network(folder: Path) -> Path:
-    path = folder / "inception.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(0)
-        torch.jit.script(StandIn().eval().requires_grad_(False)).save(str(path))
-    return path
+def write_stand_in(folder: Path) -> Path:
+    """A small network in the place of Inception."""
+    torch.manual_seed(0)
+    widths = (3, 48, 128, 2048)
+    convolutions = [torch.nn.Conv2d(a, b, 3, stride=2) for a, b in itertools.pairwise(widths)]
+    layers = [layer for convolution in convolutions for layer in (convolution, torch.nn.ReLU())]
+    layers = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    return write_network(folder / "inception.pt", layers, 75)
 
 
 def make_generator() -> Callable[[int, int], torch.Tensor]:
@@ -237,7 +211,7 @@ def memory_growth() -> float:
 def main(out: Path) -> bool:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        network = write_network(folder)
+        network = write_stand_in(folder)
         result = {
             "one_pass": one_pass(make_generator(), network, folder),
             "merge_seconds": merge_100(folder),

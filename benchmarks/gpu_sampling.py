@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu import CIFAR, REHEARSAL, SMALL, wait
+from benchmarks.inception import write_network
 from eval.features import get_extractor
 from eval.features.base import Extractor
 from eval.measuring.measure import measure
@@ -188,33 +189,14 @@ def write_inception(folder: Path) -> Path:
     """Inception-v3 of torchvision with random weights, as a TorchScript file of the published call signature."""
     import torchvision
 
-    class Inception(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            layers = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=False).eval()
-            layers.fc = torch.nn.Identity()
-            for module in layers.modules():
-                if isinstance(module, torch.nn.Conv2d):
-                    torch.nn.init.kaiming_normal_(module.weight)
-            self.layers = torch.jit.trace(layers.requires_grad_(False), torch.randn(2, 3, 299, 299))
-            self.output = torch.nn.Linear(2048, 1008)
-
-        def forward(
-            self, img: torch.Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
-        ) -> torch.Tensor:
-            x = torch.nn.functional.interpolate(img.to(torch.float32), size=(299, 299), mode="bilinear")
-            features = self.layers((x - 128) / 128)
-            if return_features:
-                return features
-            if no_output_bias:
-                return torch.softmax(torch.nn.functional.linear(features, self.output.weight), 1)
-            return torch.softmax(self.output(features), 1)
-
+    layers = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=False).eval()
+    layers.fc = torch.nn.Identity()
     torch.manual_seed(0)
-    net = Inception()
-    path = folder / "inception.pt"
-    torch.jit.script(net.eval().requires_grad_(False)).save(str(path))
-    return path
+    for module in layers.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    traced = torch.jit.trace(layers.requires_grad_(False), torch.randn(2, 3, 299, 299))
+    return write_network(folder / "inception.pt", traced, 299)
 
 
 def extractors(table: Table, folder: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Arrangement of the code: lines, long modules, rooms and their floors, and circles of imports.
+"""Arrangement of the code: lines, imports, lengths of functions, rooms and their floors, and circles of imports.
 
 A room is a module or sub-package directly in a package; an arrow is a pair of rooms of which one imports the other; a
 floor is a layer of rooms that :data:`FLOORS` declares. Imports inside functions and for type checking count, too.
@@ -7,6 +7,7 @@ floor is a layer of rooms that :data:`FLOORS` declares. Imports inside functions
 from __future__ import annotations
 
 import ast
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from sida.files.atomic import write_json
 ROOT = Path(__file__).resolve().parents[1]
 
 #: Folders whose Python is counted.
-COUNTED = ("sida", "eval", "workflow", "benchmarks", "tests", "docs")
-LONG = 500
+COUNTED = ("sida", "eval", "workflow", "studies", "benchmarks", "tests", "docs")
+#: Lines of a long module, and of a function that does not fit a screen.
+LONG, SCREEN = 500, 60
 #: Rooms of each package by floor, the ground floor first: a room imports rooms of lower floors only.
 FLOORS = {
     "sida": (
@@ -147,25 +149,82 @@ def _reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
     return found
 
 
+@dataclass(frozen=True)
+class Size:
+    """Lines of a module: all, those of code (no blank lines, comments, docstrings), of imports, and by function."""
+
+    lines: int
+    code: int
+    imports: int
+    functions: list[int]
+
+    @classmethod
+    def of(cls, path: Path) -> Size:
+        """Measures a file."""
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        if path.suffix != ".py":
+            return cls(len(lines), sum(_is_code(line) for line in lines), 0, [])
+        nodes = list(ast.walk(ast.parse(text)))
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        described = [node for node in nodes if isinstance(node, ast.Module | ast.ClassDef) or node in functions]
+        docstrings = {
+            number for node in described if ast.get_docstring(node, clean=False) for number in _span(node.body[0])
+        }
+        return cls(
+            len(lines),
+            sum(_is_code(line) for number, line in enumerate(lines, 1) if number not in docstrings),
+            sum(len(_span(node)) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)),
+            [len(_span(node)) for node in functions],
+        )
+
+
+def _is_code(line: str) -> bool:
+    return bool(line.strip()) and not line.strip().startswith("#")
+
+
+def _span(node: ast.stmt) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
 def main(out: Path) -> bool:
     """Prints and writes the counts of this checkout; whether all packages are sound."""
-    report: dict[str, Any] = {"lines": {}, "long": {}, "rooms": {}}
+    report: dict[str, Any] = {"sizes": {}, "long": {}, "rooms": {}}
     for name in COUNTED:
-        files = sorted(path for suffix in ("py", "smk") for path in (ROOT / name).rglob(f"*.{suffix}"))
-        sizes = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in files}
-        report["lines"][name] = {"modules": len(sizes), "lines": sum(sizes.values())}
+        paths = sorted(path for suffix in ("py", "smk") for path in (ROOT / name).rglob(f"*.{suffix}"))
+        sizes = {str(path.relative_to(ROOT)): Size.of(path) for path in paths}
+        report["sizes"][name] = found = _summary(list(sizes.values()))
         if name != "tests":
-            report["long"] |= {path: lines for path, lines in sizes.items() if lines > LONG}
-        print(f"{name:<11}{len(sizes):>4} modules {sum(sizes.values()):>7,} lines")
+            report["long"] |= {path: size.lines for path, size in sizes.items() if size.lines > LONG}
+        print(
+            f"{name:<11}{found['modules']:>4} modules {found['lines']:>7,} lines {found['code']:>7,} of code, "
+            f"{found['import_share']:.1%} imports; functions: median {found['function_median']:g}, longest "
+            f"{found['function_longest']}, {found['function_long']} longer than {SCREEN}"
+        )
     for path, lines in report["long"].items():
         print(f"longer than {LONG}: {path} ({lines})")
     sound = True
     for name, floors in FLOORS.items():
-        found = arrangement(ROOT / name, floors)
-        sound &= found.sound
-        report["rooms"][name] = {"rooms": len(found.rooms), "arrows": len(found.arrows), "floors": len(floors)}
-        print(f"{name}: {len(found.rooms)} rooms on {len(floors)} floors, {len(found.arrows)} arrows")
-        for fault in (*found.undeclared, *found.upward, *found.circles):
+        rooms = arrangement(ROOT / name, floors)
+        sound &= rooms.sound
+        report["rooms"][name] = {"rooms": len(rooms.rooms), "arrows": len(rooms.arrows), "floors": len(floors)}
+        print(f"{name}: {len(rooms.rooms)} rooms on {len(floors)} floors, {len(rooms.arrows)} arrows")
+        for fault in (*rooms.undeclared, *rooms.upward, *rooms.circles):
             print(f"    wrong: {fault}")
     write_json(out, report)
     return sound
+
+
+def _summary(sizes: list[Size]) -> dict[str, float]:
+    """Counts of a folder's modules; the share of imports is of all lines."""
+    functions = [length for size in sizes for length in size.functions]
+    code = sum(size.code for size in sizes)
+    return {
+        "modules": len(sizes),
+        "lines": sum(size.lines for size in sizes),
+        "code": code,
+        "import_share": sum(size.imports for size in sizes) / sum(size.lines for size in sizes),
+        "function_median": statistics.median(functions),
+        "function_longest": max(functions),
+        "function_long": sum(length > SCREEN for length in functions),
+    }

@@ -31,6 +31,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from benchmarks.inception import write_network
+
 OURS, TOOLS = "sida", ("cleanfid", "torch_fidelity", "torchmetrics")
 SUBSETS, SIZE = 20, 1000
 #: Seconds after which no further round begins.
@@ -48,25 +50,7 @@ WORKS: dict[str, tuple[str, tuple[str, ...], float]] = {
 }
 
 
-class Network(nn.Module):
-    """Call signature of ``inception-2015-12-05.pt`` around any layers."""
-
-    def __init__(self, layers: nn.Module, size: int) -> None:
-        super().__init__()
-        self.layers, self.size, self.output = layers, size, nn.Linear(2048, 1008)
-
-    def forward(  # noqa: D102
-        self, img: torch.Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
-    ) -> torch.Tensor:
-        x = nn.functional.interpolate(img.to(torch.float32), size=(self.size, self.size), mode="bilinear")
-        features = self.layers((x - 128) / 128)
-        if return_features:
-            return features
-        logits = nn.functional.linear(features, self.output.weight) if no_output_bias else self.output(features)
-        return torch.softmax(logits, 1)
-
-
-def write_network(path: Path, inception: bool) -> None:
+def write_inception(path: Path, inception: bool) -> None:
     """Writes a network as TorchScript; Inception's layers are those of torch-fidelity with random weights."""
     torch.manual_seed(0)
     layers: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(768, 2048), nn.ReLU())
@@ -88,8 +72,7 @@ def write_network(path: Path, inception: bool) -> None:
                 assert module.running_var is not None
                 nn.init.normal_(module.running_mean, 0, 0.1)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
-    net = Network(layers, 299 if inception else 16).eval().requires_grad_(False)
-    torch.jit.script(net).save(str(path))
+    write_network(path, layers, 299 if inception else 16)
 
 
 def write_pictures(folder: Path, count: int, size: int, seed: int) -> None:
@@ -109,8 +92,8 @@ def write_pictures(folder: Path, count: int, size: int, seed: int) -> None:
 def prepare(folder: Path) -> None:
     """Writes networks, pictures and features."""
     folder.mkdir(parents=True)
-    write_network(folder / "free.pt", inception=False)
-    write_network(folder / "inception.pt", inception=True)
+    write_inception(folder / "free.pt", inception=False)
+    write_inception(folder / "inception.pt", inception=True)
     for work, count, size in (("small", 2000, 32), ("large", 1000, 256), ("inception", 64, 64)):
         for side in (0, 1):
             write_pictures(folder / f"{work}-{side}", count, size, side)

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: golden vectors and quiet single-threaded torch; counts of the fuzzing at the end."""
+"""Fixtures of all tests: golden vectors and quiet single-threaded torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import hypothesis
 import pytest
 import torch
 
-# A hook: pytest finds it here by its name.
-from tests.fuzz.report import pytest_terminal_summary  # noqa: F401
 from tests.golden import vectors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

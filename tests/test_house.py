@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 
-from benchmarks.house import FLOORS, arrangement, imports
+from benchmarks.house import FLOORS, Size, arrangement, imports
 from sida.config.resources import ROOT
 
 HOUSE = (("ground",), ("middle",), ("top",))
@@ -56,6 +56,12 @@ def test_a_circle_within_a_room_is_found(package):
     assert not found.upward
 
 
+def test_code_is_neither_blank_nor_comment_nor_docstring(tmp_path):
+    lines = ('"""About."""', "import a", "", "# Why.", "def f():", '    """What.', "", '    More."""', "    return a")
+    (tmp_path / "m.py").write_text("\n".join(lines) + "\n")
+    assert Size.of(tmp_path / "m.py") == Size(lines=9, code=3, imports=1, functions=[5])
+
+
 @pytest.mark.parametrize("name", sorted(FLOORS))
 def test_the_packages_are_sound(name):
     found = arrangement(ROOT / name, FLOORS[name])
@@ -81,14 +87,6 @@ def test_the_page_has_the_rooms_and_floors_of_sida():
     rows = re.findall(r"^\| (\d+) \| ((?:`\w+`(?:, )?)+) \|", page, flags=re.M)
     floors = {room: int(floor) for floor, rooms in rows for room in re.findall(r"\w+", rooms)}
     assert floors == {room: number for number, rooms in enumerate(FLOORS["sida"], 1) for room in rooms}
-
-
-def test_the_page_names_files_that_exist():
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    names = set(re.findall(r"`([\w/]+\.(?:py|smk))`", page))
-    paths = [str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*") if path.suffix in (".py", ".smk")]
-    assert names
-    assert {name for name in names if not any(f"/{path}".endswith(f"/{name}") for path in paths)} == set()
 
 
 #: Public names that several modules have by design: those of commands and programs, type variables, `sida.load` and

@@ -4,22 +4,17 @@ Each module in a ``commands`` package is a verb and provides ``HELP`` (one line)
 ``--help``), ``arguments(parser)`` and ``run(args) -> int | None``. Its name with ``_`` replaced by ``-`` is the
 verb; modules that begin with ``_`` are not verbs. Heavy imports (torch, matplotlib) belong inside ``run``, to keep
 ``--help`` fast.
-
-Measures start-up and work of each command in a workflow, for the benchmark.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import importlib
-import os
 import pkgutil
 import re
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from sida.cli import terminal
@@ -27,35 +22,6 @@ from sida.cli.arguments import check_output_paths
 from sida.config.plugins import allow_typed
 from sida.errors import EXIT_RETRY, Preempted, UserError, suggestion
 from sida.progress import say
-
-# Libraries that verbs need; loaded before the work begins, so that the measured start-up contains them.
-_HEAVY = {
-    "torch": ("train-teacher", "distill", "measure", "figure"),
-    "scipy.linalg": ("distill", "measure"),
-    "matplotlib.pyplot": ("figure",),
-}
-
-
-@contextlib.contextmanager
-def timed(verb: str) -> Iterator[None]:
-    """With ``SIDA_TIMING_LOG`` set, records the times at which the process starts, is ready to work, and ends."""
-    log = os.environ.get("SIDA_TIMING_LOG")
-    if not log:
-        yield
-        return
-    import psutil
-
-    for library, verbs in _HEAVY.items():
-        if verb in verbs:
-            importlib.import_module(library)
-    record = {"verb": verb, "start": psutil.Process().create_time(), "ready": time.time()}
-    try:
-        yield
-    finally:
-        from sida.files.atomic import append_jsonl
-
-        append_jsonl(log, {**record, "end": time.time()})
-
 
 #: Errors of paths and disks, which the user can fix.
 _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
@@ -131,8 +97,7 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
             args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
             allow_typed(arguments)
             check_output_paths(vars(args))
-            with timed(args.verb):
-                return int(args._run(args) or 0)
+            return int(args._run(args) or 0)
         finally:
             terminal.finish()
     except UserError as error:

@@ -68,203 +68,192 @@ def plain(value):
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-class Trial:
-    def make(self, folder):
-        path = folder / "measurements/a/trial-0.json"
-        write_measurement(path, trial())
-        return path
+# A file of each kind: its path, and what uses it.
 
-    def use(self, path):
-        (aside,) = [*path.parent.glob("*.damaged"), None][:1]
-        if aside is not None:
+
+def trial_file(folder):
+    path = folder / "measurements/a/trial-0.json"
+    write_measurement(path, trial())
+
+    def use():
+        for aside in path.parent.glob("*.damaged"):
             aside.unlink()
-        return collect(path.parents[1], ["a"])
+        return collect(folder / "measurements", ["a"])
+
+    return path, use
 
 
-class Csv:
-    def make(self, folder):
-        write_csv(folder / "measurements.csv", [trial(), {**trial(6.5), "trial": 1, "seeds": [40, 79]}])
-        return folder / "measurements.csv"
-
-    def use(self, path):
-        return load_measurements(path).rows
+def csv(folder):
+    path = folder / "measurements.csv"
+    write_csv(path, [trial(), {**trial(6.5), "trial": 1, "seeds": [40, 79]}])
+    return path, lambda: load_measurements(path).rows
 
 
-class Log:
-    def make(self, folder):
-        for nimg in (10, 20, 30):
-            append_jsonl(folder / "evaluations.jsonl", {"nimg": nimg, "fd": 5.5 / nimg, "img_per_s": 0.1 * nimg})
-        return folder / "evaluations.jsonl"
-
-    def use(self, path):
-        return [read_evaluations(path, "fd"), read_ticks(path, "img_per_s")]
+RECORDS = [{"nimg": nimg, "fd": 5.5 / nimg, "img_per_s": 0.1 * nimg} for nimg in (10, 20, 30)]
 
 
-class FinalLog(Log):
+def log(folder):
+    path = folder / "evaluations.jsonl"
+    for record in RECORDS:
+        append_jsonl(path, record)
+    return path, lambda: [read_evaluations(path, "fd"), read_ticks(path, "img_per_s")]
+
+
+def final_log(folder):
     """Of a finished run: no line can be lost."""
-
-    def make(self, folder):
-        records = [{"nimg": nimg, "fd": 5.5 / nimg, "img_per_s": 0.1 * nimg} for nimg in (10, 20, 30)]
-        Logs(folder).restart([], records, final=True)
-        return folder / "evaluations.jsonl"
+    Logs(folder).restart([], RECORDS, final=True)
+    path = folder / "evaluations.jsonl"
+    return path, lambda: [read_evaluations(path, "fd"), read_ticks(path, "img_per_s")]
 
 
-class Network:
-    def make(self, folder):
-        torch.manual_seed(0)
-        save_network(build_network(NETWORK), folder / "network.safetensors", {"method": "sid", "nimg": 400})
-        return folder / "network.safetensors"
+def network(folder):
+    torch.manual_seed(0)
+    path = folder / "network.safetensors"
+    save_network(build_network(NETWORK), path, {"method": "sid", "nimg": 400})
 
-    def use(self, path):
+    def use():
         net, metadata = load_network(path)
         return [net.state_dict(), metadata]
 
+    return path, use
 
-class NetworkHeader(Network):
+
+def network_header(folder):
     """What is read without the tensors; only flips in the header can matter."""
+    path, _ = network(folder)
+    return path, lambda: read_metadata(path)
 
-    def use(self, path):
-        return read_metadata(path)
 
+def reference(folder):
+    path, digests = folder / "r.safetensors", {"pixels": PixelExtractor().sha256}
+    sums, rows = {"pixels": statistics()}, {"pixels": torch.ones(3, 4)}
+    write_own(path, OwnReference("digits", "ab" * 32, sums, rows, digests, 1, False))
 
-class Reference:
-    extractor = PixelExtractor()
-
-    def make(self, folder):
-        sums, rows = {"pixels": statistics()}, {"pixels": torch.ones(3, 4)}
-        digests = {"pixels": self.extractor.sha256}
-        write_own(folder / "r.safetensors", OwnReference("digits", "ab" * 32, sums, rows, digests, 1, False))
-        return folder / "r.safetensors"
-
-    def use(self, path):
-        own = read_own(path, {"pixels": self.extractor.sha256})
+    def use():
+        own = read_own(path, digests)
         sums = own.statistics["pixels"]
         return [own.name, own.sha256, sums.mean, sums.cov, sums.count, own.features]
 
+    return path, use
 
-class Statistics:
-    def make(self, folder):
-        statistics().save(folder / "s.safetensors")
-        return folder / "s.safetensors"
 
-    def use(self, path):
+def statistics_file(folder):
+    path = folder / "s.safetensors"
+    statistics().save(path)
+
+    def use():
         found = FeatureStatistics.load(path)
         return [found.count, found.mean, found.cov]
 
+    return path, use
 
-class Shard:
-    protocol = load_protocol(PROTOCOL)
 
-    def make(self, folder):
-        sums = TrialSums(self.protocol)
-        sums.statistics["pixels"].update(torch.arange(160.0).reshape(40, 4).sin())
-        sums.rows["pixels"].append((0, torch.arange(160.0).reshape(40, 4)))
-        sums.ranges.append((0, 40))
-        sums.save(folder / "shard-0-40.safetensors", {"trial": 0, "spec_sha256": "5e" * 32})
-        return folder / "shard-0-40.safetensors"
+def shard(folder):
+    path, protocol = folder / "shard-0-40.safetensors", load_protocol(PROTOCOL)
+    sums = TrialSums(protocol)
+    sums.statistics["pixels"].update(torch.arange(160.0).reshape(40, 4).sin())
+    sums.rows["pixels"].append((0, torch.arange(160.0).reshape(40, 4)))
+    sums.ranges.append((0, 40))
+    sums.save(path, {"trial": 0, "spec_sha256": "5e" * 32})
 
-    def use(self, path):
-        sums, header = TrialSums.load(path, self.protocol)
+    def use():
+        sums, header = TrialSums.load(path, protocol)
         return [header, sums.statistics["pixels"].tensors(), sums.features("pixels"), sums.ranges]
 
+    return path, use
 
-class StateRecord:
+
+def state_record(folder, suffix=".json"):
     """The older of two states is gone back to."""
+    path = folder / f"state-000002{suffix}"
+    with StateStore(folder, "d" * 64) as store:
+        for nimg in (100, 200):
+            store.save({"nimg": nimg, "finished": True, "best": 1 / nimg}, {"x": torch.full((9,), float(nimg))})
 
-    suffix = ".json"
-
-    def make(self, folder):
+    def use():
         with StateStore(folder, "d" * 64) as store:
-            for nimg in (100, 200):
-                store.save({"nimg": nimg, "finished": True, "best": 1 / nimg}, {"x": torch.full((9,), float(nimg))})
-        return folder / f"state-000002{self.suffix}"
-
-    def use(self, path):
-        with StateStore(path.parent, "d" * 64) as store:
             kept = store.load()
         if kept.record == {"nimg": 100, "finished": True, "best": 0.01} and kept.tensors["x"].tolist() == [100.0] * 9:
             raise UserError("", f"{path}: went back")
         return [kept.record, kept.tensors]
 
-
-class StateTensors(StateRecord):
-    suffix = ".safetensors"
+    return path, use
 
 
-class AnalysisFile:
-    def make(self, folder):
-        write_hashed_json(
-            folder / "model.json",
-            {"format": ANALYSIS_FORMAT, "facts": {"lag": 0.125, "divisor_2": 7e-3}, "curves": {"t": [0.5]}},
-        )
-        return folder / "model.json"
-
-    def use(self, path):
-        return read_analysis(path)
+def state_tensors(folder):
+    return state_record(folder, ".safetensors")
 
 
-def samples(count):
-    images = torch.arange(count * 64, dtype=torch.uint8).reshape(count, 1, 8, 8)
-    return Samples(list(range(count)), images, torch.arange(count) % 3)
+def analysis(folder):
+    facts, path = {"lag": 0.125, "divisor_2": 7e-3}, folder / "model.json"
+    write_hashed_json(path, {"format": ANALYSIS_FORMAT, "facts": facts, "curves": {"t": [0.5]}})
+    return path, lambda: read_analysis(path)
 
 
-class NpzShard:
-    png = False
+def sample_store(folder, as_png):
+    """Six stored samples."""
+    images = torch.arange(6 * 64, dtype=torch.uint8).reshape(6, 1, 8, 8)
+    store = open_sample_store(str(folder / "out"), as_png, range(6), 6, {"kind": "x"})
+    store.write(0, [store.encode(Samples(list(range(6)), images, torch.arange(6) % 3))])
+    return store
 
-    def make(self, folder):
-        self.store = open_sample_store(str(folder / "out"), self.png, range(6), 6, {"kind": "x"})
-        self.store.write(0, [self.store.encode(samples(6))])
-        return self.store.shard_path(0)
 
-    def use(self, path):
-        if not intact_shard(path, range(6)):
-            raise UserError("", f"{path}: not intact")
+def intact(whole, path):
+    if not whole:
+        raise UserError("", f"{path}: not intact")
+
+
+def npz_shard(folder):
+    path = sample_store(folder, False).shard_path(0)
+
+    def use():
+        intact(intact_shard(path, range(6)), path)
         with np.load(path) as shard:
             return {key: shard[key] for key in shard.files}
 
+    return path, use
 
-class PngList(NpzShard):
-    png = True
 
-    def use(self, path):
-        if not self.store.is_intact(0):
-            raise UserError("", f"{path}: not intact")
+def png_list(folder):
+    store = sample_store(folder, True)
+    path = store.shard_path(0)
+
+    def use():
+        intact(store.is_intact(0), path)
         return json.loads(path.read_text())["images"]
 
+    return path, use
 
-class Png(NpzShard):
-    png = True
 
-    def make(self, folder):
-        super().make(folder)
-        return folder / "out/00000/img00000002.png"
+def png(folder):
+    sample_store(folder, True)
+    path = folder / "out/00000/img00000002.png"
 
-    def use(self, path):
-        if not intact_png(path):
-            raise UserError("", f"{path}: not intact")
+    def use():
+        intact(intact_png(path), path)
         return path.read_bytes()
+
+    return path, use
 
 
 KINDS = [
-    Trial, Csv, Log, FinalLog, Network, NetworkHeader, Reference, Statistics, Shard, StateRecord, StateTensors,
-    AnalysisFile, NpzShard, PngList, Png,
+    trial_file, csv, log, final_log, network, network_header, reference, statistics_file, shard, state_record,
+    state_tensors, analysis, npz_shard, png_list, png,
 ]  # fmt: skip
 
 
-def outcome(artefact, path):
+def outcome(use):
     """What using a file gives, or the line that refuses it."""
     try:
-        return plain(artefact.use(path)), None
+        return plain(use()), None
     except UserError as error:
         return None, str(error)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_bit_is_never_another_value(kind, tmp_path):
-    artefact = kind()
-    path = artefact.make(tmp_path)
-    content = path.read_bytes()
-    right = plain(artefact.use(path))
+    path, use = kind(tmp_path)
+    content, right = path.read_bytes(), plain(use())
     dice = random.Random(kind.__name__)
     places = {*range(0, len(content), max(1, len(content) // 60)), len(content) - 1}
     found = 0
@@ -272,30 +261,28 @@ def test_a_flipped_bit_is_never_another_value(kind, tmp_path):
         flipped = bytearray(content)
         flipped[place] ^= 1 << dice.randrange(8)
         path.write_bytes(flipped)
-        value, complaint = outcome(artefact, path)
+        value, complaint = outcome(use)
         assert complaint is not None or value == right, f"byte {place} of {len(content)}"
         assert complaint is None or (path.name in complaint and "\n" not in complaint)
         found += complaint is not None
-    needed = {NetworkHeader: 0.1, NpzShard: 0.3}.get(kind, 0.7)
+    needed = {network_header: 0.1, npz_shard: 0.3}.get(kind, 0.7)
     assert found > needed * len(places), f"{found} of {len(places)}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_was_cut_off_is_never_another_value(kind, tmp_path):
-    artefact = kind()
-    path = artefact.make(tmp_path)
-    content = path.read_bytes()
-    right = plain(artefact.use(path))
+    path, use = kind(tmp_path)
+    content, right = path.read_bytes(), plain(use())
     dice = random.Random(kind.__name__)
     for length in dice.sample(range(len(content)), min(20, len(content))):
         path.write_bytes(content[:length])
-        value, complaint = outcome(artefact, path)
+        value, complaint = outcome(use)
         # The log of a run that is not finished may end with a line that a killed process had not.
-        assert kind is Log or complaint is not None or value == right, length
+        assert kind is log or complaint is not None or value == right, length
 
 
 def test_an_edited_digit_is_found_and_a_file_without_hash_is_read(tmp_path):
-    path = Trial().make(tmp_path)
+    path, _ = trial_file(tmp_path)
     text = path.read_text()
     path.write_text(text.replace("7.4321", "7.4322"))
     with pytest.raises(UserError, match=r"trial-0\.json: damaged: .*measure this trial again \(set aside as trial-0"):
@@ -327,7 +314,7 @@ def _refused(folder):
 
 
 def test_a_log_that_ends_in_the_middle_of_a_line_and_one_whose_last_line_is_damaged(tmp_path):
-    path = Log().make(tmp_path)
+    path, _ = log(tmp_path)
     text = path.read_text()
     path.write_text(text[:-30])
     assert [record["nimg"] for record in read_jsonl(path)] == [10, 20]
@@ -336,15 +323,14 @@ def test_a_log_that_ends_in_the_middle_of_a_line_and_one_whose_last_line_is_dama
         read_jsonl(path)
 
 
-@pytest.mark.parametrize("kind", [Csv, FinalLog])
+@pytest.mark.parametrize("kind", [csv, final_log])
 def test_lost_lines_are_found(kind, tmp_path):
-    artefact = kind()
-    path = artefact.make(tmp_path)
+    path, use = kind(tmp_path)
     lines = path.read_text().splitlines(keepends=True)
     for kept in (lines[:-1], [*lines[:1], *lines[2:]], lines[:2]):
         path.write_text("".join(kept))
         with pytest.raises(UserError, match="damaged"):
-            artefact.use(path)
+            use()
 
 
 def test_two_values_that_look_alike_have_equal_hashes_after_reading(tmp_path):

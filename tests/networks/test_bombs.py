@@ -21,8 +21,8 @@ from sida.networks import official_file as architecture
 from sida.networks.checkpoint import import_official, load_network, save_network
 from sida.unpickle import inert, torch_stream
 from sida.unpickle.inert import printable
-from tests.fuzz.frame import command
-from tests.fuzz.guards import MemoryLimit
+from tests.readers.frame import command
+from tests.readers.guards import MemoryLimit
 from tests.unpickle.genuine import write_genuine
 from tests.unpickle.opcodes import again, called, kept, mapping, module, network, refused, shared, text, whole
 

@@ -77,20 +77,6 @@ def test_a_place_where_nothing_can_be_written_is_told_first(command, tmp_path, m
     assert sorted(os.listdir(tmp_path)) == ["circle", "file"]
 
 
-def test_every_verb_that_writes_is_in_the_list():
-    # The verbs of sida-eval are verbs of sida, too: each is called once.
-    verbs = {f"sida-eval {verb}" for verb in cli.VERBS["sida-eval"]}
-    verbs |= {
-        f"sida {verb}" for verb, module in cli.VERBS["sida"].items() if cli.VERBS["sida-eval"].get(verb) != module
-    }
-    silent = {"sida assets", "sida info", "sida doctor", "sida plan", "sida-eval show", "sida-eval power"}
-    silent |= {"sida completion", "sida-eval completion", "sida presets"}
-    # Pages and stored results of the documentation, and a preset's own folder, which must be there.
-    silent |= {"sida-eval cite", "sida-eval docs", "sida-eval paper", "sida rates", "sida run", "sida tune"}
-    known = {" ".join(command.split()[:2]) for command in WRITING}
-    assert verbs - silent - known <= {"sida check", "sida verify"}
-
-
 @pytest.mark.parametrize(
     ("command", "arguments", "told"),
     [

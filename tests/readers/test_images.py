@@ -8,7 +8,6 @@ import os
 import socket
 import struct
 import tarfile
-import tracemalloc
 import unicodedata
 import zipfile
 import zlib
@@ -24,8 +23,8 @@ from sida.data.load import check_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.files.archives import FolderFiles, open_files
 from tests.data.test_archive import members, npy, pictures, png, write_folder, write_zip
-from tests.fuzz.guards import time_limit
-from tests.readers.test_text import refused
+from tests.readers.frame import refused
+from tests.readers.guards import time_limit
 from workflow.cli import eval_main
 
 GENUINE = members(pictures(3), [0, 1, 2])
@@ -48,65 +47,44 @@ def scored(path):
     return store
 
 
-@pytest.fixture(autouse=True)
-def little_room():
-    """No test may take 100 MB."""
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 100 << 20
+def labelled(labels):
+    """A change of a genuine archive: other labels, as they are or as a list of classes."""
+    text = labels if isinstance(labels, bytes) else members(pictures(3), labels)["dataset.json"]
+    content = {**GENUINE, "dataset.json": text}
+    return lambda path: write_zip(path, content, zipfile.ZIP_DEFLATED)
 
 
-def changed_zip(path, change):
-    """A zip archive with bytes changed behind its writer's back."""
-    write_zip(path, GENUINE)
-    path.write_bytes(change(path.read_bytes()))
-    return path
+def replaced(old, new):
+    """A change behind the writer's back."""
+
+    def change(path):
+        write_zip(path, GENUINE)
+        path.write_bytes(path.read_bytes().replace(old, new))
+        return path
+
+    return change
 
 
 @pytest.mark.parametrize("reader", [both, scored])
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda data: data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"), "encrypted"),
-        (lambda data: data.replace(b"IDAT", b"IDAX"), "damaged"),
-        (lambda data: data[:200], "not a whole zip"),
-        (lambda data: data.replace(b"img00000001.png", b"img00000000.png"), "occurs twice"),
-        (lambda data: data.replace(b'{"labels"', b'{"lebals"'), "damaged"),
+        (replaced(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"), "encrypted"),
+        (replaced(b"img00000001.png", b"img00000000.png"), "occurs twice"),
+        (replaced(b'{"labels"', b'{"lebals"'), "damaged"),
+        (labelled(b"[" * 200_000), "must be JSON"),
+        (labelled(b'{"labels": ' + b"[" * 200_000), "must be JSON"),
+        (labelled([10**9, 0, 0]), "is beyond 100,000"),
+        (labelled([2**70, 0, 0]), "is beyond 100,000"),
+        (labelled([[], [], []]), "must all be"),
+        (labelled([[float("nan")], [1], [2]]), "must all be"),
+        (labelled([None, 0, 1]), "no label for"),
+        (labelled(b'{"labels": [["00000/img00000000.png", 0], ["00000/img00000000.png", 1]]}'), "two labels for"),
+        (labelled(b" " * (2 << 20)), "2,097,152 bytes for 3 images"),
     ],
 )
-def test_damaged_zips(tmp_path, reader, change, told):
-    assert told in refused(reader, changed_zip(tmp_path / "x.zip", change))
-
-
-@pytest.mark.parametrize("reader", [both, scored])
-@pytest.mark.parametrize(
-    ("labels", "told"),
-    [
-        (b"[" * 200_000, "must be JSON"),
-        (b'{"labels": ' + b"[" * 200_000, "must be JSON"),
-        (b"\xff\xfe", "must be JSON"),
-        (b'{"labels": 3}', "pairs"),
-        (b'{"labels": [["00000/img00000000.png"]]}', "pairs"),
-        ([10**9, 0, 0], "is beyond 100,000"),
-        ([2**70, 0, 0], "is beyond 100,000"),
-        ([-1, 0, 0], "negative"),
-        ([0.5, 1, 2], "must all be"),
-        (["a", "b", "c"], "must all be"),
-        ([[1], [2, 3], [4]], "must all be"),
-        ([[], [], []], "must all be"),
-        ([[float("nan")], [1], [2]], "must all be"),
-        ([None, 0, 1], "no label for"),
-        (b'{"labels": [["00000/img00000000.png", 0], ["00000/img00000000.png", 1]]}', "two labels for"),
-        (b" " * (2 << 20), "2,097,152 bytes for 3 images"),
-    ],
-)
-def test_damaged_labels(tmp_path, reader, labels, told):
-    content = {**members(pictures(3), labels), "x": b""} if isinstance(labels, list) else GENUINE
-    if isinstance(labels, bytes):
-        content = {**GENUINE, "dataset.json": labels}
-    assert told in refused(reader, write_zip(tmp_path / "x.zip", content, zipfile.ZIP_DEFLATED))
+def test_archives_and_labels_that_cannot_be(tmp_path, reader, change, told):
+    assert told in refused(reader, change(tmp_path / "x.zip"))
 
 
 def npy_of(header, content=b""):
@@ -169,10 +147,8 @@ def test_arrays_in_other_layouts_are_read_as_numpy_reads_them(tmp_path):
     [
         (npy(np.array([0, 1, 2**40])), "is not between"),
         (npy(np.array([0, -1, 2])), "is not between"),
-        (npy(np.array([0, 1])), "2 labels for 3 images"),
         (npy(np.arange(3))[:-3], "not a readable array"),
         (ABSURD["objects"], "not a readable array"),
-        (b"", "not a readable array"),
     ],
 )
 def test_damaged_label_arrays(tmp_path, labels, told):

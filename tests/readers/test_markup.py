@@ -26,7 +26,8 @@ from eval.tables.scores import latex_row
 from sida.files.atomic import write_hashed_json
 from sida.files.content_hash import check_hash, csv_text
 from sida.files.text_files import read_csv
-from tests.readers.test_text import refused, written
+from tests.readers.frame import refused
+from tests.readers.test_text import written
 
 HOSTILE = [
     r"\input{/etc/passwd}",

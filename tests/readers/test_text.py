@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 
 import pytest
 import yaml
@@ -13,27 +12,18 @@ import yaml
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from sida.cli.commands._spec import read_spec
+from sida.config import settings
 from sida.config.plugins import MONITOR
 from sida.config.recipe import TeacherConfig
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
+from tests.readers.frame import refused
 from workflow.cli import sida_main
 
+#: A sheet of two rows.
 SHEET = "run\tlabel\tmethod\na\tÄ first\tsid\nb\tsecond\tsida\n"
-
-
-def refused(function, *arguments):
-    """The one line with which arguments are refused, within seconds."""
-    start = time.monotonic()
-    with pytest.raises(UserError) as error:
-        function(*arguments)
-    text = str(error.value)
-    assert "\n" not in text
-    assert len(text) < 600
-    assert time.monotonic() - start < 10
-    return text
 
 
 def written(folder, name, content):
@@ -238,7 +228,7 @@ def test_a_home_of_nobody_is_a_missing_file(tmp_path, capsys, monkeypatch):
     [
         ({"trials": "x"}, "evaluation.kwargs.trials"), ({"num_samples": 1}, "num_samples"),
         ({"threads": -1}, "threads"),
-        ({"extractors": [1]}, "extractors"), ({"device": "tpu"}, "device"), ({"trails": 2}, "'trails'.*trials"),
+        ({"extractors": [1]}, "extractors"), ({"device": "tpu"}, "device"), ({"trails": 2}, "trails.*'trials'"),
         ({"dataset": "digits"}, "dataset"), ({"references": {"a": 1}}, "references"), ({"seed0": 1.5}, "seed0"),
     ],
 )  # fmt: skip
@@ -252,3 +242,18 @@ def test_arguments_of_the_monitor_have_types(tmp_path, capsys, kwargs, fault):
     assert error.count("\n") == 1
     assert re.search(fault, error), error
     assert not (tmp_path / "out").exists()
+
+
+def test_equal_text_is_parsed_once_and_a_change_is_seen(tmp_path, monkeypatch):
+    parsed, original = [], settings.parse_yaml
+    monkeypatch.setattr(settings, "parse_yaml", lambda text, where: parsed.append(where) or original(text, where))
+    path = written(tmp_path, "layout.yaml", "rows: [1, 2]\n")
+    load_yaml(path)["rows"].append(3)
+    assert load_yaml(path) == {"rows": [1, 2]}
+    assert parsed == [str(path)]
+    assert load_yaml(written(tmp_path, "layout.yaml", "rows: [1, 9]\n")) == {"rows": [1, 9]}
+
+
+def test_a_fault_is_told_each_time(tmp_path):
+    path = written(tmp_path, "layout.yaml", "rows: [1, 2\n")
+    assert [refused(load_yaml, path).startswith(f"{path}:2: ") for _ in range(2)] == [True, True]

@@ -2,10 +2,19 @@
 
 from pathlib import Path
 
+import pytest
+
 from sida.config.resources import ROOT
+from workflow.preset import Preset
 
 collect_ignore = [
     path.name
     for path in Path(__file__).parent.iterdir()
     if path.is_dir() and not (ROOT / "studies" / path.name).is_dir()
 ]
+
+
+@pytest.fixture(scope="session")
+def paper():
+    """The preset of the papers' trainings; nobody changes it."""
+    return Preset.load(ROOT / "studies/papers/paper.yaml")

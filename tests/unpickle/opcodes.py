@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sida.errors import UserError
 from sida.unpickle.pickles import open_pickle
-from tests.fuzz.frame import Reader, judge
-from tests.fuzz.guards import MemoryLimit
+from tests.readers.frame import Reader, judge
+from tests.readers.guards import MemoryLimit
 
 SECONDS, MEGABYTES = 6, 300
 

@@ -17,8 +17,8 @@ from sida.files.text_files import read_csv
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from tests.damage import DAMAGES
-from tests.fuzz.guards import peak_memory, reset_peak, time_limit
 from tests.readers import bombs
+from tests.readers.guards import peak_memory, reset_peak, time_limit
 from tests.training.toy import NETWORK
 from tests.workflow.results_folder import STUDENT, TEACHER, VALUES, write_manifest, write_results, write_table
 from workflow.archive import files

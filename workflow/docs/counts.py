@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import subprocess
 import sys
@@ -28,8 +27,7 @@ CARD = "H200"
 
 def functions(root: Path) -> dict[str, Callable[..., str]]:
     """Functions by their names in markers."""
-    of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings, tuning)
-    of_root += (fuzzed, unpinned)
+    of_root: list[Callable[..., str]] = [jobs, measured, planned, hours, measuring, trainings, tuning, unpinned]
     found: dict[str, Callable[..., str]] = {"published": published, "settings": settings, "kinds": kinds}
     found |= {"method_options": method_options}
     return found | {function.__name__: functools.partial(function, root) for function in of_root}
@@ -176,16 +174,6 @@ def tuning(root: Path, study: str) -> str:
         cells.setdefault(row["method"], []).append(f"**{text}**" if row["kept"] else text)
     lines = ["| method | settings and lowest FD; bold: the ones that are compared |", "|---|---|"]
     return block([*lines, *(f"| {name} | {'; '.join(some)} |" for name, some in cells.items())])
-
-
-def fuzzed(root: Path) -> str:
-    """Table of the counts of ``python -m tests.fuzz count``, with one row for each reader."""
-    found = json.loads((root / "tests/fuzz/counted.json").read_text(encoding="utf-8"))
-    rows = [["reader", "files", "read", "refused", "longest", "most memory", "on"], ["---", *["---:"] * 5, "---"]]
-    for name, count in found.items():
-        numbers = [f"{count[key]:,}" for key in ("cases", "accepted", "refused")]
-        rows.append([name, *numbers, f"{count['longest']:.1f} s", f"{count['peak_mb']:.0f} MB", count["date"]])
-    return block(f"| {' | '.join(row)} |" for row in rows)
 
 
 def unpinned(root: Path) -> str:

@@ -50,10 +50,15 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
         assert clean.specs.measurement(run) == released.specs.measurement(run)
 
 
+@pytest.fixture(scope="module")
+def measured(clean):
+    """Pretended measurements of every row."""
+    return Measurements(_placeholders(clean))
+
+
 @pytest.mark.parametrize("name", TABLES)
-def test_clean_numbers_have_columns_without_a_published_side(clean, name):
+def test_clean_numbers_have_columns_without_a_published_side(clean, measured, name):
     protocol = f"{TABLES[name]}-clean"
-    measured = Measurements(_placeholders(clean))
     layout = load_layout(find("tables", name, [PAPERS]))
     table = build_table(layout, measured, clean.runs, load_published(), "audit")
     heads = [(column.group, column.head) for column in table.columns]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 
 import pytest
@@ -10,38 +9,35 @@ import yaml
 
 from sida.config.resources import ROOT
 from sida.methods import METHODS
-from tests.workflow.workspace import Workspace
+from tests.studies.plans import dry_run
+from tests.workflow.workspace import Workspace, settings_of
 from workflow.preset import Preset
 from workflow.preset.specs import most_gpus
 from workflow.preset.targets import Targets
 
 
-def planned(workspace, *arguments):
-    result = workspace.snakemake("-n", *arguments)
-    assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
-    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE)}
-
-
-def test_the_paper_as_a_whole_and_one_table(tmp_path):
-    workspace = Workspace(tmp_path)
-    jobs = planned(workspace, "--configfile", "studies/papers/paper.yaml")
-    preset = Preset.load(ROOT / "studies/papers/paper.yaml")
+def test_the_plan_of_the_paper(paper, tmp_path):
+    preset, (jobs, _) = paper, dry_run(tmp_path, "papers/paper.yaml")
     assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) > 50
     assert jobs["measure_0_9"] == len(preset.runs)
     assert (jobs["prepare_data"], jobs["encode_data"]) == (5, 1)
     assert (jobs["table"], jobs["figure"]) == (len(preset.settings.tables), len(preset.settings.figures))
-    trained = ("--config", "train_teachers=True")
-    jobs = planned(workspace, "--configfile", "studies/papers/paper.yaml", *trained, "--", "tables/table8.tex")
-    assert (jobs["train_teacher"], jobs.get("import_checkpoint", 0)) == (4, 0)
-    jobs = planned(workspace, "--configfile", "studies/papers/paper.yaml", "--", "tables/table8.tex")
-    assert jobs["distill"] + jobs["distill_parent"] == 8
-    assert (jobs["prepare_data"], jobs["import_checkpoint"], jobs["table"]) == (4, 4, 1)
+    assert jobs["import_checkpoint"] >= len(preset.settings.teachers)
+    assert "train_teacher" not in jobs
 
 
-def test_every_table_and_figure_names_its_rows():
+def test_teachers_are_trained_if_the_preset_says_so():
+    config, own = settings_of("paper"), [ROOT / "studies/papers"]
+    assert Preset(config, "paper.yaml", own).trained_teachers() == []
+    preset = Preset(config | {"train_teachers": True}, "paper.yaml", own)
+    students = Targets(preset, False).needs("tables", "table8").networks
+    assert len(students) == 8
+    assert {preset.runs[run].teacher for run in students} <= {*preset.trained_teachers()}
+
+
+def test_every_table_and_figure_names_its_rows(paper):
     """What each is made from; a dry run of each takes seconds, which one test of all would make minutes."""
-    preset = Preset.load(ROOT / "studies/papers/paper.yaml")
-    targets = Targets(preset, False)
+    preset, targets = paper, Targets(paper, False)
     for kind in ("tables", "figures"):
         for name in preset.layouts[kind]:
             needs = targets.needs(kind, name)
@@ -90,22 +86,23 @@ def pictures(tmp_path, monkeypatch):
 def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures):
     workspace, config = pictures
     arguments = ("--configfile", config, "--config", "runs=own.tsv", "--")
-    target = "measurements/data/trial-0.json"
-    assert planned(workspace, *arguments, target) == {
-        "fetch": 1, "prepare_data": 1, "measure_0_0": 1, "total": 3
-    }  # fmt: skip
+    folder = workspace.folder
+
+    def planned():
+        return dry_run(folder, folder / config, *arguments[2:], "measurements/data/trial-0.json")[0]
+
+    assert planned() == {"fetch": 1, "prepare_data": 1, "measure_0_0": 1}
     done = workspace.snakemake(*arguments, "made/faces.zip")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (workspace.folder / "made/faces.zip").stat().st_size > 2000
+    assert (folder / "made/faces.zip").stat().st_size > 2000
     # A vanished source is no reason to make the data, and all that was trained on them, again.
-    (workspace.folder / "pictures.zip").unlink()
-    (workspace.folder / "results/tiny/assets/faces.json").unlink()
-    assert planned(workspace, *arguments, target) == {"measure_0_0": 1, "total": 1}
+    (folder / "pictures.zip").unlink()
+    (folder / "results/tiny/assets/faces.json").unlink()
+    assert planned() == {"measure_0_0": 1}
 
 
-def test_each_training_takes_as_many_gpus_as_can_share_its_rounds():
-    preset = Preset.load(ROOT / "studies/papers/paper.yaml")
-    taken = {}
+def test_each_training_takes_as_many_gpus_as_can_share_its_rounds(paper):
+    preset, taken = paper, {}
     for run in preset.students():
         spec = preset.specs.student(run.run)
         taken[run.run] = preset.specs.training_gpus(spec)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import re
-
-import pytest
-
 from eval.results.published import load_published
+from tests.studies.plans import dry_run
 from tests.workflow.workspace import Workspace
 
-PRESET = ("--configfile", "studies/papers/published.yaml")
 
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    return Workspace(tmp_path_factory.mktemp("published"))
-
-
-def test_the_plan_builds_tables_and_figures_and_nothing_else(workspace):
-    result = workspace.snakemake("-n", *PRESET)
-    assert result.returncode == 0, result.stderr[-2000:]
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE))
-    assert (jobs["table"], jobs["figure"], jobs["claims"]) == ("15", "3", "1")
+def test_the_plan_builds_tables_and_figures_and_nothing_else(tmp_path):
+    jobs, _ = dry_run(tmp_path, "papers/published.yaml")
+    assert (jobs["table"], jobs["figure"], jobs["claims"]) == (15, 3, 1)
     assert not {"fetch", "import_checkpoint", "train_teacher", "distill", "measure", "collect"} & set(jobs)
 
 
-def test_table_8_and_figure_3_have_short_targets(workspace, monkeypatch):
+def test_table_8_and_figure_3_have_short_targets(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_OFFLINE", "1")
-    result = workspace.snakemake(*PRESET, "--", "tables/table8.tex", "figures/figure3.pdf")
+    workspace = Workspace(tmp_path)
+    result = workspace.snakemake(
+        "--configfile", "studies/papers/published.yaml", "--", "tables/table8.tex", "figures/figure3.pdf"
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     results = workspace.folder / "results" / "published"
     table = (results / "tables" / "table8.md").read_text()

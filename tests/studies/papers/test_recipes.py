@@ -11,11 +11,12 @@ import pytest
 
 from sida.assets.registry import load_registry
 from sida.config.resources import ROOT
-from sida.config.settings import from_mapping
+from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from workflow.preset import Preset
 
+SHEET = ROOT / "studies/papers/runs/paper.tsv"
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}
 METHODS = {"sid": "SiD", "sida": "SiDA", "sid2a": "SiD2A"}
 #: Files whose name and title disagree: their length says nothing (docs/differences.md, 44 and 45).
@@ -40,11 +41,6 @@ class Case:
     @property
     def row(self):
         return self.preset.runs[self.run]
-
-
-@pytest.fixture(scope="module")
-def paper():
-    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -219,40 +215,33 @@ def test_both_values_of_alpha_are_rows(paper):
         assert ablated == {-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5}
 
 
-def test_a_wrong_name_of_a_recipe_is_one_line(tmp_path):
-    sheet = (ROOT / "studies/papers/runs/paper.tsv").read_text()
-    for wrong, message in (
+def of_sheet(folder, text, own, **changes):
+    """The preset with another sheet."""
+    (folder / "own.tsv").write_text(text)
+    config = load_yaml(ROOT / "studies/papers/paper.yaml") | changes
+    return Preset(config | {"runs": str(folder / "own.tsv")}, "paper.yaml", [own])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
         ("imagenet65/sida", "recipe: no file of recipes 'imagenet65'.*did you mean 'imagenet64'"),
         ("imagenet64/sidaa", "recipe: no 'sidaa' in .*imagenet64.yaml.*did you mean 'sida'"),
-    ):
-        path = tmp_path / "own.tsv"
-        path.write_text(sheet.replace("\timagenet64/sida\t", f"\t{wrong}\t"))
-        from sida.config.settings import load_yaml
-
-        with pytest.raises(UserError, match=message):
-            Preset(
-                {**load_yaml(ROOT / "studies/papers/paper.yaml"), "runs": str(path)},
-                "paper.yaml",
-                [ROOT / "studies/papers"],
-            )
+    ],
+)
+def test_a_wrong_name_of_a_recipe_is_one_line(tmp_path, wrong, message):
+    sheet = SHEET.read_text().replace("\timagenet64/sida\t", f"\t{wrong}\t")
+    with pytest.raises(UserError, match=message):
+        of_sheet(tmp_path, sheet, ROOT / "studies/papers")
 
 
 def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/imagenet64.yaml").write_text("sida: {total_kimg: 1, batch_size: 8, lr: 1}\n")
-    text = (ROOT / "studies/papers/runs/paper.tsv").read_text().splitlines()
-    keep = [line for line in text if line.startswith("run\t") or "\timagenet64/sida\t" in line]
-    (tmp_path / "own.tsv").write_text("\n".join(keep) + "\n")
-    from sida.config.settings import load_yaml
-
-    config = {
-        **load_yaml(ROOT / "studies/papers/paper.yaml"),
-        "runs": "own.tsv",
-        "tables": [],
-        "figures": [],
-        "claims": None,
-    }
-    preset = Preset(config, "own.yaml", [tmp_path])
+    keep = [
+        line for line in SHEET.read_text().splitlines() if line.startswith("run\t") or "\timagenet64/sida\t" in line
+    ]
+    preset = of_sheet(tmp_path, "\n".join(keep) + "\n", tmp_path, tables=[], figures=[], claims=None)
     assert preset.specs.student("imagenet64-sida-a1")["total_kimg"] == 1
 
 

@@ -28,11 +28,6 @@ ABSTRACT = {"cifar10-uncond-gdd-i": 1.54, "afhq64-gdd": 1.23, "ffhq64-gdd-i": 0.
 
 
 @pytest.fixture(scope="module")
-def paper():
-    return Preset.load(ROOT / "studies/papers/paper.yaml")
-
-
-@pytest.fixture(scope="module")
 def reference():
     found: dict[tuple, dict] = {}
     with open(ROOT / "tests/workflow/hyperparameters_gdd.csv", encoding="utf-8") as stream:

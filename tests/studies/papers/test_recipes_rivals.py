@@ -15,7 +15,6 @@ from sida.methods import METHODS
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from workflow.planning.rates import load_assumptions
 from workflow.planning.steps import student_cost
-from workflow.preset import Preset
 
 #: Method, steps of the generator, batch, rate, β₁, σ of the input, dropout, weight of each iteration in the average.
 STATED = {
@@ -39,11 +38,6 @@ UNI_INSTRUCT = {
     "cifar10-cond-uni-instruct-sid": (300_000, 256, 64, 1e-5, "forward-kl", "released", 0.01),
     "imagenet64-uni-instruct-sid": (300_000, 8192, 8, 4e-6, "forward-kl", "released", 0.01),
 }
-
-
-@pytest.fixture(scope="module")
-def paper():
-    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 def resolved(paper, run):

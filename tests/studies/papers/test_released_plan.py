@@ -6,16 +6,12 @@ import pytest
 import yaml
 
 from sida.config.resources import ROOT
-from tests.workflow.workspace import Workspace
+from tests.studies.plans import dry_run
 
 
 def test_the_released_preset_has_a_full_plan(tmp_path):
-    words = ["-n", "--quiet", "host", "reason", "--configfile", "studies/papers/released.yaml"]
-    assert f"`{' '.join(words[:4])}` lists each download" in (ROOT / "docs/reproduce.md").read_text()
-    result = Workspace(tmp_path).snakemake(*words)
-    assert result.returncode == 0, result.stderr[-2000:]
-    text = result.stdout + result.stderr
-    jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE)}
+    # As docs/reproduce.md lists the downloads.
+    jobs, text = dry_run(tmp_path, "papers/released.yaml", "--quiet", "host", "reason")
     measured = sum(count for name, count in jobs.items() if name.startswith("measure"))
     assert measured >= 60
     listed = [len(re.findall(rf"^Job \d+: {job}", text, re.MULTILINE)) for job in ("asset .*: fetching", "measure ")]
@@ -27,21 +23,15 @@ def test_the_released_preset_has_a_full_plan(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "target"),
+    ("name", "preset", "target"),
     [
-        ("demo", "students/sida-a1.0/network.safetensors"),
-        pytest.param("released", "tables/table3.tex", marks=pytest.mark.slow),
+        ("demo", "demo/preset.yaml", "students/sida-a1.0/network.safetensors"),
+        pytest.param("released", "papers/released.yaml", "tables/table3.tex", marks=pytest.mark.slow),
     ],
 )
-def test_a_product_is_asked_for_by_its_path_below_the_presets_folder(tmp_path, preset, target):
+def test_a_product_is_asked_for_by_its_path_below_the_presets_folder(tmp_path, name, preset, target):
     """A short name and what it stands for; a name that is no product is refused by Snakemake."""
-    workspace, plans = Workspace(tmp_path), []
-    file = "studies/demo/preset.yaml" if preset == "demo" else f"studies/papers/{preset}.yaml"
-    for asked in (target, f"results/{preset}/{target}"):
-        result = workspace.snakemake("-n", "--configfile", file, "--", asked)
-        assert result.returncode == 0, result.stderr[-2000:]
-        counts = re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE)
-        plans.append({name: int(count) for name, count in counts if name != "total"})
-    assert plans[0] == plans[1] != {}
-    wrong = workspace.snakemake("-n", "--configfile", file, "--", "tables/main.txt")
-    assert wrong.returncode != 0
+    short, long = (dry_run(tmp_path, preset, "--", asked)[0] for asked in (target, f"results/{name}/{target}"))
+    assert short == long != {}
+    with pytest.raises(AssertionError, match=r"tables/main\.txt"):
+        dry_run(tmp_path, preset, "--", "tables/main.txt")

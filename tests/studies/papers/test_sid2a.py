@@ -33,8 +33,8 @@ def preset():
     return Preset.load(ROOT / "studies/papers/sid2a.yaml")
 
 
-def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts_file(preset):
-    paper, registry = Preset.load(ROOT / "studies/papers/paper.yaml"), load_registry()
+def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts_file(paper, preset):
+    registry = load_registry()
     rows = {run.run for run in paper.students() if run.method == "sid2a" and run.family != "Ablation"}
     assert {run.run for run in preset.students()} == rows
     for run in preset.students():

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import hashlib
 import io
-import itertools
 import json
 import socket
-import threading
-import time
 from contextlib import redirect_stderr
 from pathlib import Path
 from random import Random
@@ -19,8 +13,8 @@ from unittest import mock
 
 from sida.assets import Asset, Transfer, fetch
 from sida.assets.cache import LOCK_FILE
-from tests.fuzz.changes import JSON_BOMBS, json_text, lines, tokens
-from tests.fuzz.frame import FaultError, Reader
+from tests.readers.changes import JSON_BOMBS, json_text, lines, tokens
+from tests.readers.frame import FaultError, Reader
 
 URL, TARGET = "http://127.0.0.1:9/f", "some/net.bin"
 CONTENT = b"".join(b"%d bytes of a network\n" % number for number in range(40))
@@ -49,20 +43,6 @@ def write_answers(folder: Path) -> None:
     (folder / "part.json").write_text(json.dumps(NOTE))
     (folder / LOCK_FILE).write_text(json.dumps({TARGET: RECORD}))
     (folder / "rot.bin").write_bytes(CONTENT)
-
-
-#: Answers whose last bytes may come again and again: of a body, of interim answers, of trailers.
-SLOW = {
-    "body": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(CONTENT), CONTENT),
-    "interim": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 100 Continue\r\n\r\n",
-    "trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\na: b\r\n\r\n",
-}
-
-
-def write_slow_answers(folder: Path) -> None:
-    """The answers."""
-    for name, answered in SLOW.items():
-        (folder / f"{name}.http").write_bytes(answered)
 
 
 def read_asset(path: Path, own: Path) -> None:
@@ -108,45 +88,6 @@ def served(reply: bytes) -> socket.socket:
     return here
 
 
-def read_slowly(path: Path, own: Path) -> None:
-    """A download from a server that pauses between pieces, and may say the last one for ever, ends in time."""
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).digest()
-    begin = time.monotonic()
-    connect = "urllib3.connection.HTTPConnection._new_conn"
-    asset = Asset(id="net", kind="network", url=URL, target=TARGET)
-    transfer = dataclasses.replace(HASTY, timeout=0.2, window=0.05, least=1 << 13)
-    # A genuine answer comes at once.
-    how = (1 << 16, 0.0, 0) if content in SLOW.values() else (1 + digest[0] // 4, digest[1] % 8 / 1000, digest[2] % 2)
-    slow = functools.partial(slowly, content, *how)
-    with mock.patch(connect, side_effect=lambda *_: slow()), redirect_stderr(io.StringIO()):
-        try:
-            fetch("net", registry={"net": asset}, cache=own / "cache", transfer=transfer)
-        finally:
-            if time.monotonic() - begin > 5:
-                raise FaultError("a slow server was waited for")
-
-
-def slowly(reply: bytes, size: int, pause: float, again: int) -> socket.socket:
-    """A connection at whose other end pieces are said for up to half a second."""
-    here, there = socket.socketpair()
-    here.settimeout(0.2)
-
-    def say() -> None:
-        until = time.monotonic() + 0.5
-        with contextlib.suppress(OSError), there:
-            for number in itertools.count():
-                place = number * size
-                piece = reply[place : place + size] if place < len(reply) else reply[-size:] if again else b""
-                if not piece or time.monotonic() > until:
-                    return
-                there.sendall(piece)
-                time.sleep(pause)
-
-    threading.Thread(target=say, daemon=True).start()
-    return here
-
-
 _OPEN: list[socket.socket] = []
 HEADERS = tokens(
     b"Content-Length", b"Content-Range", b"Transfer-Encoding", b"Content-Encoding", b"ETag", b"Last-Modified",
@@ -171,7 +112,6 @@ def values(data: bytes, rng: Random) -> bytes:
 READERS = (
     Reader(
         "download, and its cache", write_answers, read_asset, (values, values, HEADERS, lines, json_text, JSON_BOMBS),
-        0.7, quick=50,
+        0.7, cases=50,
     ),
-    Reader("download from a slow server", write_slow_answers, read_slowly, (values, HEADERS, lines), 0.7, quick=15),
 )  # fmt: skip

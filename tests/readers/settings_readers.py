@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from random import Random
 
 from eval.claims.model import load_claims
 from eval.figures.build import load_figure_layout
@@ -20,8 +19,8 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.methods.resolve import DistillConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
-from tests.fuzz.changes import CSV_BOMBS, JSON_BOMBS, YAML_BOMBS, json_text, lines, tokens
-from tests.fuzz.frame import Reader
+from tests.readers.changes import CSV_BOMBS, JSON_BOMBS, YAML_BOMBS, encoded, json_text, lines, tokens
+from tests.readers.frame import Reader
 from workflow.preset.files import PresetSettings
 
 CONFIG = ROOT / "config"
@@ -31,14 +30,6 @@ YAML = tokens(
     b"|\n", b"? ", b"\n", b"\n  ", b"# ", b'"', b"'", b"---\n", b".nan", b".inf", b"2001-01-01", b"0x1f", b"1:2:3",
     b"~",
 )  # fmt: skip
-
-
-def encoded(data: bytes, rng: Random) -> bytes:
-    """Another encoding."""
-    try:
-        return data.decode().encode(rng.choice(("utf-16", "utf-16-be", "utf-32", "cp1252", "utf-8-sig", "utf-7")))
-    except UnicodeError:
-        raise ValueError("no text") from None
 
 
 def copied(*paths: str, name: str = ""):
@@ -150,17 +141,17 @@ _NUMBERS = (lines, encoded, CSV_BOMBS, tokens(b",", b'"', b"\n", b"nan"))
 
 READERS = (
     Reader("sample sheet", write_sheets, read_sheet, (*_SHEET, json_text, JSON_BOMBS)),
-    Reader("asset registry", write_assets, lambda path, _: load_registry(path), _SHEET, quick=50),
-    Reader("training settings", write_specs, read_training, (json_text, json_text, JSON_BOMBS, *_YAML), quick=50),
-    Reader("preset", copied("studies/demo/preset.yaml", name="demo.yaml"), read_preset, _YAML, quick=25),
+    Reader("asset registry", write_assets, lambda path, _: load_registry(path), _SHEET, cases=50),
+    Reader("training settings", write_specs, read_training, (json_text, json_text, JSON_BOMBS, *_YAML), cases=50),
+    Reader("preset", copied("studies/demo/preset.yaml", name="demo.yaml"), read_preset, _YAML, cases=25),
     Reader(
         "protocol",
         copied("config/protocols/digits.yaml", "config/protocols/cifar10.yaml"),
         read_protocol,
         _YAML,
-        quick=50,
+        cases=50,
     ),
-    Reader("layout", write_layouts, read_layouts, _YAML, quick=25),
-    Reader("claims", write_claims, lambda path, _: load_claims(path), _YAML, quick=15),
+    Reader("layout", write_layouts, read_layouts, _YAML, cases=25),
+    Reader("claims", write_claims, lambda path, _: load_claims(path), _YAML, cases=15),
     Reader("measured and published numbers", write_numbers, read_numbers, _NUMBERS),
 )  # fmt: skip

@@ -19,9 +19,9 @@ from sida.files.tensors import DATA_HASH, HEADER_HASH, read_tensors, write_tenso
 from sida.networks import build_network
 from sida.networks.checkpoint import import_official, load_network, read_pickle, read_state_dict, save_network
 from sida.networks.file import build_on_meta, check_network_config
-from tests.fuzz.changes import JSON_BOMBS, bomb, json_text, json_value, short, tokens, zip_members
-from tests.fuzz.frame import Reader, command
 from tests.readers import bombs
+from tests.readers.changes import JSON_BOMBS, bomb, json_text, json_value, parsed, tokens, zip_members
+from tests.readers.frame import Reader, command
 from tests.unpickle.genuine import GenuinePickler, add_hooks, foreign_modules, write_genuine
 
 TINY: dict[str, Any] = {
@@ -130,7 +130,7 @@ def parted(data: bytes) -> tuple[Any, bytes]:
     length = int.from_bytes(data[:8], "little")
     if length > len(data):
         raise ValueError("no header")
-    return json.loads(short(data[8 : 8 + length])), data[8 + length :]
+    return parsed(data[8 : 8 + length]), data[8 + length :]
 
 
 def joined(value: Any, rest: bytes) -> bytes:
@@ -204,26 +204,20 @@ def build(path: Path, own: Path) -> object:
 
 
 HEADERS = (header, header, header, HEADER_BOMBS)
+
+
+def info(path: Path, own: Path) -> object:
+    """What ``sida info`` prints."""
+    return command("sida", "info", path)
+
+
 READERS = (
-    Reader("network file", write_networks, lambda path, own: load_network(path), HEADERS, 0.8, quick=50),
-    Reader(
-        "sida info, network file",
-        write_networks,
-        lambda path, own: command("sida", "info", path),
-        HEADERS,
-        0.8,
-        quick=25,
-    ),
-    Reader("sida info, pickle", write_pickles, lambda path, own: command("sida", "info", path), PICKLED, quick=25),
-    Reader("architecture", write_configs, build, (*[json_text] * 19, JSON_BOMBS), 0.95, quick=50),
+    Reader("network file", write_networks, lambda path, own: load_network(path), HEADERS, 0.8, cases=50),
+    Reader("sida info, network file", write_networks, info, HEADERS, 0.8, cases=25),
+    Reader("sida info, pickle", write_pickles, info, PICKLED, cases=25),
+    Reader("architecture", write_configs, build, (*[json_text] * 19, JSON_BOMBS), 0.95, cases=50),
     Reader("tensor file", write_state, lambda path, own: read_tensors(path), HEADERS),
-    Reader(
-        "official pickle",
-        write_pickles,
-        lambda path, own: import_official(path, own / "o.safetensors"),
-        PICKLED,
-        quick=50,
-    ),
+    Reader("official pickle", write_pickles, lambda path, own: import_official(path, own / "o"), PICKLED, cases=50),
     Reader("weights of torch.save", write_weights, lambda path, own: read_state_dict(path), PICKLED),
     Reader("pickle of values", write_values, lambda path, own: read_pickle(path), PICKLED),
 )

@@ -24,9 +24,9 @@ from sida.training.optimized_network import OptimizedNetwork
 from sida.training.plan import Plan, Points
 from sida.training.run import RunFiles
 from sida.training.state import STATE_FORMAT, KeptState
-from tests.fuzz.changes import JSON_BOMBS, json_text
-from tests.fuzz.checkpoint_readers import HEADER_BOMBS, header, network, unhashed
-from tests.fuzz.frame import FaultError, Reader
+from tests.readers.changes import JSON_BOMBS, json_text
+from tests.readers.checkpoint_readers import HEADER_BOMBS, header, network, unhashed
+from tests.readers.frame import FaultError, Reader
 
 DIGEST = "d" * 64
 METADATA = {"method": "teacher", "dataset": "digits", "network": network().init_config}
@@ -172,4 +172,4 @@ def bombs(data: bytes, rng: Random) -> bytes:
     return (JSON_BOMBS if data.startswith(b"{") else HEADER_BOMBS)(data, rng)
 
 
-READERS = (Reader("kept state", write_states, read_state, (*[record_or_header] * 9, bombs), 0.8, quick=25),)
+READERS = (Reader("kept state", write_states, read_state, (*[record_or_header] * 9, bombs), 0.8, cases=25),)

@@ -22,11 +22,10 @@ from sida.errors import UserError
 from sida.files.content_hash import HASH_KEY
 from sida.files.text_files import read_csv
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset
-from tests.fuzz.changes import CSV_BOMBS, JSON_BOMBS, Change, bomb, json_text, lines, tokens
-from tests.fuzz.checkpoint_readers import header
-from tests.fuzz.data_readers import PICTURE_BOMBS, ZIP_BOMBS
-from tests.fuzz.frame import FaultError, Reader, command
-from tests.fuzz.settings_readers import encoded
+from tests.readers.changes import CSV_BOMBS, JSON_BOMBS, Change, bomb, encoded, json_text, lines, tokens
+from tests.readers.checkpoint_readers import header
+from tests.readers.data_readers import PICTURE_BOMBS, ZIP_BOMBS
+from tests.readers.frame import FaultError, Reader, command
 from tests.workflow.results_folder import write_results
 from workflow.archive.verify import verify
 
@@ -246,22 +245,22 @@ def read_linked(path: Path, own: Path) -> None:
 
 
 READERS = (
-    Reader("links in a results folder", write_places, read_linked, quick=10),
+    Reader("links in a results folder", write_places, read_linked, cases=10),
     Reader(
         "results folder (verify)",
         genuine(small, ".json", ".jsonl", ".csv", ".safetensors", ".tex"),
         read_verified,
         (*_JSON, lines, _BOMBS),
-        quick=25,
+        cases=25,
     ),
-    Reader("trials (collect)", genuine(small, "trial-0.json"), read_trial, (*_JSON, *_JSON, JSON_BOMBS), 0.9, quick=25),
+    Reader("trials (collect)", genuine(small, "trial-0.json"), read_trial, (*_JSON, *_JSON, JSON_BOMBS), 0.9, cases=25),
     Reader(
         "measurements (table, claims, compare)",
         genuine(shown, "measurements.csv", "a1.0/evaluations.jsonl", "a1.0/train.jsonl"),
         read_measured,
         (lines, lines, encoded, COMMANDS, COMMANDS, any_json, _BOMBS),
         0.7,
-        quick=25,
+        cases=25,
     ),
     Reader(
         "results folder (page)",
@@ -269,6 +268,6 @@ READERS = (
         read_shown,
         (*_JSON, lines, lines, _BOMBS),
         0.7,
-        quick=15,
+        cases=15,
     ),
 )  # fmt: skip
