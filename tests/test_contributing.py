@@ -73,6 +73,7 @@ def test_each_kind_of_thing_has_its_diff():
         "method",
         "metric kind",
         "figure kind",
+        "table kind",
         "feature extractor",
         "network",
         "data set",

@@ -1,6 +1,6 @@
 """Common parts of figures of curves and of points: panels, axes, legends, horizontal lines, notes on missing data.
 
-Places annotations on axes where they cover the least of the drawing.
+Annotations are placed where they cover the least of the drawing.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.figures import style
-from eval.figures.gather import ReferenceLine
-from eval.figures.layout import CurvesLayout, PanelSpec
-from eval.figures.points_layout import PointsLayout, PointsPanel
+from eval.figures.curves import PanelSpec, ReferenceLine
+from eval.figures.layout import PanelsFigure
+from eval.figures.points_layout import PointsPanel
 from eval.figures.style import METHOD_LOOKS, literal
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ NO_DATA = "no data here yet"
 _MULTIPLES = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
 
 
-def panels_of(layout: CurvesLayout | PointsLayout, count: int) -> tuple[Figure, list[Axes]]:
+def panels_of(layout: PanelsFigure, count: int) -> tuple[Figure, list[Axes]]:
     """A figure with a pair of axes for each panel, in the layout's columns."""
     figure = style.new_figure(layout.width, layout.height)
     columns = min(layout.columns, count)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from eval.figures.layout import LineSpec, PanelsFigure, Runs, check_pick
-from eval.results.sheet import SELECTABLE, SheetRow
+from eval.results.sheet import SELECTABLE, Needs, SheetRow
 from sida.errors import SettingError, suggestion
 
 #: Numeric columns of the sample sheet.
@@ -166,7 +166,7 @@ class PointsPanel:
 
 @dataclass(frozen=True, kw_only=True)
 class PointsLayout(PanelsFigure):
-    """A figure of measured generators against a column, a setting or another metric.
+    """Points of measured generators against a column, a setting or another metric.
 
     Attributes:
         interval: Interval over the trainings of a point, one of :data:`IntervalKind`.
@@ -200,3 +200,23 @@ class PointsLayout(PanelsFigure):
     def teachers(self, x: MeasuredX, run: SheetRow, runs: Runs) -> list[SheetRow]:
         """Rows that measure the teacher of a row; a horizontal axis needs exactly one."""
         return self.pick({**(x.where or {}), "method": "teacher", "teacher": run.teacher}, runs)
+
+    def needs(self, runs: Runs) -> Needs:
+        """Needs rows with a point, their teachers and measured lines, and settings of the horizontal axis."""
+        measured, logged, settings = set[str](), set[str](), dict[str, set[str]]()
+        analysed: dict[str, dict[str, None]] = {}
+        for panel in self.present(runs).panels:
+            shown = self.panel_rows(panel, runs)
+            for series, run in shown:
+                settings.setdefault(run.run, set()).add(series.by or panel.by)
+            measured |= {run.run for line in panel.lines for run in self.line_rows(line, runs)}
+            if panel.of is None:
+                (logged if panel.at == "end" else measured).update(run.run for _, run in shown)
+            else:
+                analysed.setdefault(panel.of, {}).update(dict.fromkeys(run.run for _, run in shown))
+            if panel.x is not None and panel.x.of == "teacher":
+                measured |= {run.run for _, row in shown for run in self.teachers(panel.x, row, runs)}
+            elif panel.x is not None:
+                measured |= {run.run for _, run in shown}
+        analyses = {name: list(rows) for name, rows in analysed.items()}
+        return Needs(measured, logged, settings=settings, analyses=analyses)

@@ -18,8 +18,9 @@ from eval.figures.axes import (
     short_number,
     write_no_data,
 )
-from eval.figures.points import Mark, Marks, MarkSeries
+from eval.figures.points import Mark, Marks, MarkSeries, gather_points, points_csv
 from eval.figures.points_layout import PointsLayout
+from eval.figures.sources import Sources
 from eval.figures.style import Look, literal, looks_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,19 @@ LOST_LABEL = "at the top: not a finite number, in no mean"
 _APART = 3.0
 
 
-def draw_points(layout: PointsLayout, panels: list[Marks]) -> Figure:
+class PointsFigure(PointsLayout):
+    """Points of measured generators against a column, a setting or another metric."""
+
+    def gather(self, sources: Sources) -> list[Marks]:
+        """Collects the data of every panel."""
+        return gather_points(self, sources)
+
+    def draw(self, panels: Sequence[Marks]) -> tuple[Figure, str]:
+        """Draws points with their intervals."""
+        return draw_points(self, panels), points_csv(panels)
+
+
+def draw_points(layout: PointsLayout, panels: Sequence[Marks]) -> Figure:
     """Draws the figure of a layout; looks are those of :mod:`eval.figures.style`.
 
     A point of several trainings is filled and has an interval and small dots for its trainings; a point of one training

@@ -17,10 +17,8 @@ from eval.results.identity import comparable
 from eval.results.measurements import read_score
 from eval.results.published import load_published
 from eval.results.summary import Estimate, Measurements, load_measurements
-from eval.tables.build import build_table
 from eval.tables.cells import LATER
-from eval.tables.files import load_table_layout
-from eval.tables.layout import TableLayout
+from eval.tables.layout import TableSources, load_table_layout
 from eval.tables.model import Cell, Column, Row, Table
 from sida.config import resources
 from sida.errors import UserError, suggestion
@@ -153,15 +151,8 @@ def _difference(pair: tuple[str, str], metric: str, first: Measurements, second:
 
 def comparison_table(comparison: Comparison) -> Table:
     """Table of the comparison."""
-    columns = (
-        Column("run"),
-        Column("metric"),
-        Column("first", number=True),
-        Column("second", number=True),
-        Column("difference", number=True),
-        Column("noise bound", number=True),
-        Column("second is"),
-    )
+    numbers = (Column(head, number=True) for head in ("first", "second", "difference", "noise bound"))
+    columns = (Column("run"), Column("metric"), *numbers, Column("second is"))
     rows, last = [], ""
     for d in comparison.differences:
         cells = [Cell(d.run if d.run != last else ""), Cell(d.metric), Cell(show(d.first)), Cell(show(d.second))]
@@ -191,19 +182,14 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
     """
     measured, _ = _load(results)
     numbers = load_published(published)
-    columns = tuple(
-        Column(head, number=head not in ("table", "run", "metric", "agreement"))
-        for head in ("table", "run", "metric", "published", "measured", "Δ", "allowed", "agreement")
-    )
+    numeric = (Column(head, number=True) for head in ("published", "measured", "Δ", "allowed"))
+    columns = (Column("table"), Column("run"), Column("metric"), *numeric, Column("agreement"))
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
     apart: dict[tuple[str, str], str] = {}
     for name in (name for name in resources.names("tables") if re.match("table[1-7]", name)):
         path = resources.find("tables", name)
-        layout = load_table_layout(path)
-        if not isinstance(layout, TableLayout):
-            continue
-        records = build_table(layout, measured, {}, numbers, "audit").records
+        records = load_table_layout(path).build(TableSources(measured, {}, numbers, "audit")).records
         found = [r for r in records if r["agreement"] and (r["run"], r["metric"]) not in seen]
         seen |= {(r["run"], r["metric"]) for r in found}
         both = [r for r in records if r["published"] and r["measured"]]
@@ -211,12 +197,7 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
         for i, r in enumerate(found):
             estimate = measured.estimate(r["run"], r["metric"])
             spread = f" ± {r['published_std']}" if r["published_std"] else ""
-            cells = [
-                Cell(path.stem if i == 0 else ""),
-                Cell(r["run"]),
-                Cell(r["metric"]),
-                Cell(r["published"] + spread),
-            ]
+            cells = [Cell(path.stem if i == 0 else ""), *map(Cell, (r["run"], r["metric"], r["published"] + spread))]
             lowest = f"; lowest of 3: {float(r['measured_lowest']):.4g}" if r["measured_lowest"] else ""
             cells += [Cell(show(estimate) + lowest), Cell(f"{float(r['difference']):+.3g}".replace("-", "−"))]
             cells += [Cell(f"{float(r['tolerance']):.2g}"), Cell(r["agreement"], bold=r["agreement"] != "agrees")]
@@ -225,11 +206,10 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
     if not rows and not others:
         raise UserError(results, "no measured run has a published number", "compare two result folders instead")
     counts = Counter(row.cells[-1].text for row in rows)
-    note = (
+    notes = [
         f"{counts['agrees']} of {len(rows)} numbers agree with the published ones within the combined uncertainty; "
         f"{counts['better']} are better, {counts['worse']} worse."
-    )
-    notes = [note]
+    ]
     if others:
         notes.append(f"Not compared: {', '.join(others)}.")
     return Table("comparison", "Comparison", "", "audit", columns, tuple(rows), tuple(notes))

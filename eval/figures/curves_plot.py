@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from eval.figures.axes import (
-    NO_DATA,
     draw_lines,
     dress,
     legend_below,
     legend_inside,
     name_lines,
     panels_of,
-    short_number,
     write_no_data,
 )
-from eval.figures.gather import Panel
-from eval.figures.layout import CurvesLayout
+from eval.figures.curves import CurvesLayout, Panel, curves_csv
 from eval.figures.style import Look, literal, looks_of
 from eval.results.training_logs import Curve, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["KEPT_LABEL", "NO_DATA", "draw_curves", "short_number"]
 
 KEPT_LABEL = "hollow: kept generator, measured again"
 _EDGE_LABEL = "\n(on the left edge: its start)"
@@ -35,7 +31,15 @@ _APART = 1.6
 _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
 
 
-def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
+class CurvesFigure(CurvesLayout):
+    """Curves of metrics or quantities of training logs against images seen, or of an analysis's columns."""
+
+    def draw(self, panels: Sequence[Panel]) -> tuple[Figure, str]:
+        """Draws curves and lines."""
+        return draw_curves(self, panels), curves_csv(self, panels)
+
+
+def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
     """Draws the figure of a layout; looks are those of :mod:`eval.figures.style`.
 
     A panel without data (no log yet, or logs without the metric) says so.
@@ -55,7 +59,7 @@ def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
     return figure
 
 
-def _kept_entry(panels: list[Panel]) -> dict[str, Any]:
+def _kept_entry(panels: Sequence[Panel]) -> dict[str, Any]:
     from matplotlib.lines import Line2D
 
     if not any(panel.finals for panel in panels):
