@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eval.figures.layout import LineSpec, PanelsFigure, Runs, check_pick
+from eval.figures.layout import AxesSpec, LineSpec, PanelsFigure, Runs, check_pick
 from eval.figures.sources import Sources
 from eval.results.identity import comparable
 from eval.results.published import Published, published_number
@@ -46,12 +46,11 @@ LOGGED = {"losses": True, "grad_norm": True, "weight_rms": True, "nan_count": Fa
           "img_per_s": False, "memory_mb": False, "seconds": False}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class PanelSpec:
+@dataclass(frozen=True, kw_only=True)
+class PanelSpec(AxesSpec):
     """One pair of axes.
 
     Attributes:
-        title: Heading of the panel.
         metric: Key of the metric in the protocol, in ``evaluations.jsonl`` (with ``<metric>_std``) and in measurements.
         log: Quantity of ``train.jsonl`` instead of the metric, one of :data:`LOGGED`; for several networks or losses
             with the name of one, e.g. ``weight_rms.generator``.
@@ -62,28 +61,16 @@ class PanelSpec:
         log_metric: Name of the metric in official logs, e.g. ``fid50k_full``.
         x_min: Left end of the axis if there is no curve yet.
         x_max: Right end of the curves (images, or iterations if the figure counts iterations).
-        legend: Position of the legend in matplotlib's words, e.g. ``lower left``.
-        optional: Whether the panel is left out if no run matches its series.
     """
 
     series: tuple[SeriesSpec, ...]
-    lines: tuple[LineSpec, ...] = ()
-    title: str = ""
-    metric: str = "fd"
     log: str | None = None
-    of: str | None = None
     x: str = ""
     y: str = ""
     chord: bool = False
     log_metric: str | None = None
-    y_label: str = ""
-    x_label: str = ""
-    y_scale: Literal["log", "linear"] = "log"
-    x_scale: Literal["log", "linear"] = "log"
     x_min: float | None = None
     x_max: float | None = None
-    legend: str = "best"
-    optional: bool = False
 
     def __post_init__(self) -> None:
         if self.of is None and (self.x or self.y):
@@ -166,6 +153,11 @@ class ReferenceLine:
     run: str | None = None
     method: str = "published"
     published: str | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its line of the CSV."""
+        return {"kind": "line", "series": self.label, "value": repr(self.value), "source": self.source, "shown": True}
 
 
 @dataclass(frozen=True)
@@ -315,10 +307,9 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
     for panel in panels:
         of, metric = panel.spec.of, panel.spec.y or panel.spec.log or panel.spec.metric
         common: dict[str, Any] = {"panel": panel.spec.title, "metric": metric}
+        batch, limit = layout.batch or 0, panel.spec.x_max or float("inf")
         for curve in panel.curves:
             for point in curve.points:
-                batch = layout.batch or 0
-                limit = panel.spec.x_max or float("inf")
                 records.append(
                     common
                     | {
@@ -356,9 +347,7 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
                     }
                 )
         for line in panel.lines:
-            record: dict[str, Any] = {"kind": "line", "series": line.label, "value": repr(line.value), "shown": True}
-            std = "" if line.std is None else repr(line.std)
-            records.append(common | record | {"std": std, "source": line.source})
+            records.append(common | line.record | {"std": "" if line.std is None else repr(line.std)})
         records += [common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing]
     more = dict.fromkeys(panel.spec.x for panel in panels if panel.spec.of)
     return csv_text((*_COLUMNS, *more), records)

@@ -137,6 +137,35 @@ class LineSpec:
         check_pick(self, ways, "name a run (where, first or start_of) or a published number, one of them")
 
 
+AxisScale = Literal["log", "linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxesSpec:
+    """Base class of panels: one pair of axes of a figure of curves or of points.
+
+    Attributes:
+        lines: Horizontal lines.
+        title: Heading of the panel.
+        metric: Metric on the vertical axis: a key of the protocol.
+        of: Analysis of the preset that is drawn instead of the metric.
+        legend: Position of the legend in matplotlib's words, e.g. ``lower left``.
+        optional: Whether the panel is left out if no row matches its series.
+    """
+
+    series: tuple[Any, ...]
+    lines: tuple[LineSpec, ...] = ()
+    title: str = ""
+    metric: str = "fd"
+    of: str | None = None
+    x_label: str = ""
+    y_label: str = ""
+    x_scale: AxisScale = "log"
+    y_scale: AxisScale = "log"
+    legend: str = "best"
+    optional: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class PanelsFigure(FigureKind):
     """Base class of figures with several pairs of axes.

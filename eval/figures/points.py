@@ -377,9 +377,7 @@ def points_csv(panels: Sequence[Marks]) -> str:
             own = {"series": series.label, "by": series.by, "shown": True}
             for mark in series.marks:
                 records += [common | own | record for record in _records(mark)]
-        for line in panel.lines:
-            level = {"kind": "line", "series": line.label, "value": repr(line.value), "source": line.source}
-            records.append(common | level | {"shown": True})
+        records += [common | line.record for line in panel.lines]
         records += [common | {"kind": "not finite", "series": note, "shown": True} for note in panel.notes]
         records += [common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing]
     return csv_text(_COLUMNS, records)

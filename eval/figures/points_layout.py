@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from eval.figures.layout import LineSpec, PanelsFigure, Runs, check_pick
+from eval.figures.layout import AxesSpec, AxisScale, PanelsFigure, Runs, check_pick
 from eval.results.sheet import SELECTABLE, Needs, SheetRow
 from sida.errors import SettingError, suggestion
 
@@ -15,7 +15,6 @@ from sida.errors import SettingError, suggestion
 NUMBER_COLUMNS = ("alpha", "seed", "nfe")
 #: Value of ``by`` for points by teacher; a panel may pool teachers that differ in the seed only.
 TEACHER = "teacher"
-AxisScale = Literal["log", "linear"]
 #: Intervals over the trainings of a point: ``t95`` (95 % interval of their mean by Student's t), ``pooled95`` (the same
 #: with one standard deviation for all points of a series: for points of two or three trainings that scatter alike),
 #: ``std`` (their sample standard deviation), ``range`` (lowest to highest) or ``none``. One training has none of them.
@@ -102,8 +101,8 @@ class PointSeries:
         check_by(self.by)
 
 
-@dataclass(frozen=True)
-class PointsPanel:
+@dataclass(frozen=True, kw_only=True)
+class PointsPanel(AxesSpec):
     """One pair of axes.
 
     Attributes:
@@ -115,34 +114,23 @@ class PointsPanel:
             ``teacher``.
         x: Metric on the horizontal axis.
         pool_teachers: Whether rows whose teachers differ only in their seed are one point.
-        lines: Horizontal lines, as in figures of curves.
         diagonal: Name of the line on which both axes have the same value; null draws no line.
         name_points: Whether the value of ``by`` is written beside each point.
         connect: Whether the points of a series are joined.
         interval: Interval of the panel (default: that of the layout), one of :data:`IntervalKind`.
-        legend: Position of the legend in matplotlib's words, e.g. ``lower left``.
-        optional: Whether the panel is left out if no row matches its series.
     """
 
     series: tuple[PointSeries, ...]
     by: str
-    metric: str = "fd"
-    of: str | None = None
     at: Literal["kept", "end"] = "kept"
     x: MeasuredX | None = None
     pool_teachers: bool = False
-    lines: tuple[LineSpec, ...] = ()
-    title: str = ""
-    x_label: str = ""
-    y_label: str = ""
     x_scale: AxisScale = "linear"
     y_scale: AxisScale = "linear"
     diagonal: str | None = None
     name_points: bool = False
     connect: bool = True
     interval: IntervalKind | None = None
-    legend: str = "best"
-    optional: bool = False
 
     def __post_init__(self) -> None:
         if not self.series:

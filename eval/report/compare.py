@@ -72,42 +72,36 @@ def compare(
     Raises:
         UserError: No common run, an unknown run, or a run without a comparable value on both sides.
     """
-    sides = [_load(path) for path in (first, second)]
+    names = (str(first), str(second))
+    one, other = _load(first), _load(second)
     if pairs and runs is not None:
         raise UserError("--runs and --pair", "use only one of them")
     if pairs:
-        return _compare_pairs(sides, (str(first), str(second)), pairs)
-    wanted = [run for run in sides[0][0].runs if run in sides[1][0].runs and (runs is None or run in runs)]
+        for pair in pairs.items():
+            for measured, name, run in zip((one, other), names, pair):
+                if run not in measured.runs:
+                    raise UserError("--pair", f"{name} has no run '{run}'{suggestion(run, measured.runs)}")
+        found, apart = _differences(one, other, names, pairs)
+        return Comparison(names, tuple(found), (), (), apart)
+    wanted = [run for run in one.runs if run in other.runs and (runs is None or run in runs)]
     missing = [run for run in runs or [] if run not in wanted]
     if missing:
         raise UserError("--runs", f"'{missing[0]}' was not measured on both sides")
     if not wanted:
         raise UserError("", f"{first} and {second} have no measured run in common", "name two with --pair A=B")
-    found, apart = _differences(sides, (str(first), str(second)), {run: run for run in wanted})
-    chosen = [None if runs is not None else [r for r in side.runs if r not in wanted] for side, _ in sides]
-    return Comparison((str(first), str(second)), tuple(found), tuple(chosen[0] or ()), tuple(chosen[1] or ()), apart)
-
-
-def _compare_pairs(
-    sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str], pairs: Mapping[str, str]
-) -> Comparison:
-    for pair in pairs.items():
-        for (measured, _), name, run in zip(sides, names, pair):
-            if run not in measured.runs:
-                raise UserError("--pair", f"{name} has no run '{run}'{suggestion(run, measured.runs)}")
-    found, apart = _differences(sides, names, pairs)
-    return Comparison(names, tuple(found), (), (), apart)
+    found, apart = _differences(one, other, names, {run: run for run in wanted})
+    alone = [() if runs is not None else tuple(r for r in side.runs if r not in wanted) for side in (one, other)]
+    return Comparison(names, tuple(found), alone[0], alone[1], apart)
 
 
 def _differences(
-    sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str], pairs: Mapping[str, str]
+    first: Measurements, second: Measurements, names: tuple[str, str], pairs: Mapping[str, str]
 ) -> tuple[list[RunDifference], tuple[str, ...]]:
     """Differences of the comparable values of pairs of runs, and a line for each value that is not compared.
 
     Raises:
         UserError: A pair has common metrics, and no comparable value.
     """
-    (first, _), (second, _) = sides
     found: list[RunDifference] = []
     apart: list[str] = []
     for pair in pairs.items():
@@ -125,13 +119,8 @@ def _differences(
     return found, tuple(apart)
 
 
-def _load(path: str | Path) -> tuple[Measurements, Path]:
-    path = Path(path)
-    if path.suffix == ".json":
-        return read_score(path), path.parent
-    if path.is_dir():
-        return load_measurements(path), path
-    return load_measurements(path), path.parent
+def _load(path: str | Path) -> Measurements:
+    return read_score(Path(path)) if Path(path).suffix == ".json" else load_measurements(path)
 
 
 def _named(pair: tuple[str, str]) -> str:
@@ -180,7 +169,7 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
     Raises:
         UserError: No measured run of ``results`` has a published number in any layout.
     """
-    measured, _ = _load(results)
+    measured = _load(results)
     numbers = load_published(published)
     numeric = (Column(head, number=True) for head in ("published", "measured", "Δ", "allowed"))
     columns = (Column("table"), Column("run"), Column("metric"), *numeric, Column("agreement"))
