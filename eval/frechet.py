@@ -139,12 +139,8 @@ def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray)
     for which, cov in (("first", cov1), ("second", cov2)):
         if cov.shape != (len(mu1), len(mu1)):
             raise UserError("Fréchet distance", f"{which} covariance has shape {cov.shape} for {len(mu1)} features")
-    for name, array in (
-        ("first mean", mu1),
-        ("first covariance", cov1),
-        ("second mean", mu2),
-        ("second covariance", cov2),
-    ):
+    arrays = {"first mean": mu1, "first covariance": cov1, "second mean": mu2, "second covariance": cov2}
+    for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise UserError(
                 "Fréchet distance", f"the {name} has values that are not finite", "make the statistics again"
@@ -212,12 +208,8 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     if scale <= rounding:
         if np.abs(cov).max(initial=0) > rounding:
             raise UserError("Fréchet distance", "a covariance has a zero diagonal but other entries")
-        return _Factor(
-            np.zeros((len(cov), 0)),
-            np.arange(len(cov)),
-            triangular=False,
-            left_out=float(np.abs(np.diagonal(cov)).sum()),
-        )
+        left_out = float(np.abs(np.diagonal(cov)).sum())
+        return _Factor(np.zeros((len(cov), 0)), np.arange(len(cov)), triangular=False, left_out=left_out)
     # Without pivots: three times as fast, and sufficient if every pivot is far from the threshold of full rank.
     triangle, failed = dpotrf(cov.T, lower=1, clean=0)
     order, rank = np.arange(len(cov)), len(cov)

@@ -52,8 +52,7 @@ class InceptionScoreSums:
             part = rows[begin:end]
             if len(part):
                 # Only this split's row of the sums changes.
-                one = _row(self._probabilities, split)
-                one.add_rows(part)
+                _row(self._probabilities, split).add_rows(part)
                 _row(self._entropies, split).add_rows(terms[begin:end])
                 self._counts[split] += len(part)
 
@@ -84,10 +83,8 @@ class InceptionScoreSums:
     def tensors(self) -> dict[str, torch.Tensor]:
         """State as named integer tensors."""
         return {
-            "probability_high": self._probabilities.high.cpu(),
-            "probability_low": self._probabilities.low.cpu(),
-            "entropy_high": self._entropies.high.cpu(),
-            "entropy_low": self._entropies.low.cpu(),
+            **self._probabilities.tensors("probability"),
+            **self._entropies.tensors("entropy"),
             "counts": self._counts,
             "num_images": torch.tensor([self.num_images]),
         }
@@ -97,10 +94,8 @@ class InceptionScoreSums:
         """The inverse of :meth:`tensors`."""
         splits, classes = tensors["probability_high"].shape
         result = cls(int(tensors["num_images"]), splits, classes)
-        result._probabilities.high = tensors["probability_high"].clone()
-        result._probabilities.low = tensors["probability_low"].clone()
-        result._entropies.high = tensors["entropy_high"].clone()
-        result._entropies.low = tensors["entropy_low"].clone()
+        for name, sums in (("probability", result._probabilities), ("entropy", result._entropies)):
+            sums.high, sums.low = tensors[f"{name}_high"].clone(), tensors[f"{name}_low"].clone()
         result._counts = tensors["counts"].clone()
         return result
 

@@ -1,11 +1,9 @@
 """Streaming count, mean and covariance of features in float64; shards merge in any order to identical bits.
 
 Features are collected into blocks of a fixed number of rows, 1024, or 4096 from 1024 features on; each block adds Σx
-and Σxxᵀ to order-independent sums (:mod:`eval.statistics`). So the result depends neither on batch sizes nor on the
+and Σxxᵀ to order-independent sums (:class:`ExactSum`). So the result depends neither on batch sizes nor on the
 order of shards, and, if shard boundaries are multiples of the block, not on the number of shards. Memory does not grow
 with the number of images.
-
-Sums that do not depend on the order of their terms.
 
 Floating-point addition is not associative, so sums of shards merged in another order differ in the last bits. Here
 every term becomes a fixed-point number first, x ≈ hi·2⁻¹² + lo·2⁻⁶⁴ with 64-bit integers hi and lo; integer addition
@@ -69,6 +67,10 @@ class ExactSum:
     def merge(self, other: ExactSum) -> None:
         """Adds another sum."""
         _accumulate(self.high, self.low, other.high.to(self.high.device), other.low.to(self.low.device))
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """State as integer tensors on the CPU, ``<name>_high`` and ``<name>_low``."""
+        return {f"{name}_high": self.high.cpu(), f"{name}_low": self.low.cpu()}
 
     def value(self) -> torch.Tensor:
         """The sums as float64."""
@@ -210,9 +212,7 @@ class FeatureStatistics:
         """The whole state as named integer tensors on the CPU (closes the open block)."""
         self._close()
         vector, triangle = self._ensure_sums()
-        named = {"sum": vector, "outer": triangle}
-        result = {f"{key}_{part}": getattr(s, part).cpu() for key, s in named.items() for part in ("high", "low")}
-        return {"count": torch.tensor([self.count]), **result}
+        return {"count": torch.tensor([self.count]), **vector.tensors("sum"), **triangle.tensors("outer")}
 
     @classmethod
     def from_tensors(
@@ -263,10 +263,7 @@ class FeatureStatistics:
             raise UserError("feature statistics", "no features yet", "update with some first")
         if self._sums is None:
             width = self.num_features
-            self._sums = (
-                ExactSum((width,), self.device),
-                ExactSum((width * (width + 1) // 2,), self.device),
-            )
+            self._sums = ExactSum((width,), self.device), ExactSum((width * (width + 1) // 2,), self.device)
         return self._sums
 
     def _close(self) -> None:

@@ -89,6 +89,7 @@ def test_each_kind_of_thing_has_its_diff():
         "metric kind",
         "claim rule",
         "figure kind",
+        "table kind",
         "feature extractor",
         "network",
         "data set",

@@ -1,22 +1,21 @@
 """Common parts of figures of curves and of points: panels, axes, legends, horizontal lines, notes on missing data.
 
-Places annotations on axes where they cover the least of the drawing.
+Annotations are placed where they cover the least of the drawing.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from eval.figures import style
-from eval.figures.gather import ReferenceLine
-from eval.figures.layout import CurvesLayout, PanelSpec
-from eval.figures.points_layout import PointsLayout, PointsPanel
+from eval.figures.curves import ReferenceLine
+from eval.figures.layout import AxesSpec, PanelsFigure
 from eval.figures.style import METHOD_LOOKS, literal
 
 if TYPE_CHECKING:
@@ -98,20 +97,74 @@ NO_DATA = "no data here yet"
 _MULTIPLES = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
 
 
-def panels_of(layout: CurvesLayout | PointsLayout, count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with a pair of axes for each panel, in the layout's columns."""
+class PanelData(Protocol):
+    """Data of one pair of axes."""
+
+    @property
+    def spec(self) -> AxesSpec:
+        """Layout of the panel."""
+
+    @property
+    def curves(self) -> Sequence[Any]:
+        """Curves, or series of points."""
+
+    @property
+    def lines(self) -> Sequence[ReferenceLine]:
+        """Horizontal lines."""
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """Names of series without data."""
+
+
+_P = TypeVar("_P", bound=PanelData)
+
+
+def draw_panels(
+    layout: PanelsFigure,
+    panels: Sequence[_P],
+    draw: Callable[[Axes, _P], str],
+    entries: Callable[[Sequence[_P]], Mapping[str, Any]],
+    by_method: bool = True,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a pair of axes for each panel, in the layout's columns; a panel without data says so.
+
+    Args:
+        layout: Size, columns and legend.
+        panels: Data of each panel.
+        draw: Draws the data of a panel with its lines; returns the default label of the horizontal axis.
+        entries: Further entries of a legend of panels.
+        by_method: Whether colours distinguish methods.
+    """
     figure = style.new_figure(layout.width, layout.height)
-    columns = min(layout.columns, count)
-    rows = -(-count // columns)
-    grid = figure.subplots(
-        rows, columns, squeeze=False, width_ratios=layout.widths, sharey="row" if layout.share_y else False
+    columns = min(layout.columns, len(panels))
+    rows = -(-len(panels) // columns)
+    grid = list(
+        figure.subplots(
+            rows, columns, squeeze=False, width_ratios=layout.widths, sharey="row" if layout.share_y else False
+        ).flat
     )
-    for axes in list(grid.flat)[count:]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    return figure, list(grid.flat)[:count]
+    inside = layout.legend == "panels"
+    for axes, panel in zip(grid, panels):
+        axes.set_xscale(panel.spec.x_scale)
+        axes.set_yscale(panel.spec.y_scale)
+        dress(axes, panel.spec, draw(axes, panel))
+        if panel.curves and inside:
+            legend_inside(axes, panel.spec.legend, entries([panel]))
+    for axes, panel in zip(grid, panels):
+        if panel.missing and not panel.curves:
+            write_no_data(axes, panel.lines)
+    if not inside:
+        legend_below(figure, entries(panels))
+    for axes, panel in zip(grid, panels):
+        if inside:
+            name_lines(axes, panel.lines, by_method)
+    return figure, grid[: len(panels)]
 
 
-def dress(axes: Axes, spec: PanelSpec | PointsPanel, x_label: str) -> None:
+def dress(axes: Axes, spec: AxesSpec, x_label: str) -> None:
     """Sets title, labels, grid and ticks of a pair of axes; call it when the limits are final."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 

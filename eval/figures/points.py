@@ -1,7 +1,4 @@
-"""Data of a figure of points: means over trainings with intervals, differences of pairs, missing rows, and the CSV.
-
-Points of a figure: the mean of trainings, its interval, and the single trainings.
-"""
+"""Data of a figure of points: means over trainings with intervals, differences of pairs, missing rows, and the CSV."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.effects.contrast import CONFIDENCE, pooled_std, t_quantile
-from eval.figures.gather import ReferenceLine, identities_on, reference_line
+from eval.figures.curves import ReferenceLine, identities_on, reference_line
 from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
 from eval.figures.sources import Sources
 from eval.results.sheet import SheetRow
@@ -327,8 +324,8 @@ class _Panel:
             if not measured.has(source.run, self.spec.x.metric):
                 return f"{self.spec.x.metric} of {source.run} was not measured"
         if self.spec.of is not None:
-            there = self.sources.analyses(self.spec.of, [row.run], where)
-            return "" if there else f"analysis {self.spec.of} was not computed"
+            computed = self.sources.analyses(self.spec.of, [row.run], where)
+            return "" if computed else f"analysis {self.spec.of} was not computed"
         if self.spec.at == "end":
             return self.sources.end_missing(row.run, self.spec.metric)
         return "" if measured.has(row.run, self.spec.metric) else f"{self.spec.metric} was not measured"
@@ -369,7 +366,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def points_csv(panels: list[Marks]) -> str:
+def points_csv(panels: Sequence[Marks]) -> str:
     """CSV of the figure: one line per point (kind ``mean``), training (``single``), line, and missing row or series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
@@ -380,9 +377,7 @@ def points_csv(panels: list[Marks]) -> str:
             own = {"series": series.label, "by": series.by, "shown": True}
             for mark in series.marks:
                 records += [common | own | record for record in _records(mark)]
-        for line in panel.lines:
-            level = {"kind": "line", "series": line.label, "value": repr(line.value), "source": line.source}
-            records.append(common | level | {"shown": True})
+        records += [common | line.record for line in panel.lines]
         records += [common | {"kind": "not finite", "series": note, "shown": True} for note in panel.notes]
         records += [common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing]
     return csv_text(_COLUMNS, records)

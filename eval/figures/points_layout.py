@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from eval.figures.layout import LineSpec, PanelsFigure, Runs, check_pick
-from eval.results.sheet import SELECTABLE, SheetRow
+from eval.figures.layout import AxesSpec, AxisScale, PanelsFigure, Runs, check_pick
+from eval.results.sheet import SELECTABLE, Needs, SheetRow
 from sida.errors import SettingError, suggestion
 
 #: Numeric columns of the sample sheet.
 NUMBER_COLUMNS = ("alpha", "seed", "nfe")
 #: Value of ``by`` for points by teacher; a panel may pool teachers that differ in the seed only.
 TEACHER = "teacher"
-AxisScale = Literal["log", "linear"]
 #: Intervals over the trainings of a point: ``t95`` (95 % interval of their mean by Student's t), ``pooled95`` (the same
 #: with one standard deviation for all points of a series: for points of two or three trainings that scatter alike),
 #: ``std`` (their sample standard deviation), ``range`` (lowest to highest) or ``none``. One training has none of them.
@@ -102,8 +101,8 @@ class PointSeries:
         check_by(self.by)
 
 
-@dataclass(frozen=True)
-class PointsPanel:
+@dataclass(frozen=True, kw_only=True)
+class PointsPanel(AxesSpec):
     """One pair of axes.
 
     Attributes:
@@ -115,34 +114,23 @@ class PointsPanel:
             ``teacher``.
         x: Metric on the horizontal axis.
         pool_teachers: Whether rows whose teachers differ only in their seed are one point.
-        lines: Horizontal lines, as in figures of curves.
         diagonal: Name of the line on which both axes have the same value; null draws no line.
         name_points: Whether the value of ``by`` is written beside each point.
         connect: Whether the points of a series are joined.
         interval: Interval of the panel (default: that of the layout), one of :data:`IntervalKind`.
-        legend: Position of the legend in matplotlib's words, e.g. ``lower left``.
-        optional: Whether the panel is left out if no row matches its series.
     """
 
     series: tuple[PointSeries, ...]
     by: str
-    metric: str = "fd"
-    of: str | None = None
     at: Literal["kept", "end"] = "kept"
     x: MeasuredX | None = None
     pool_teachers: bool = False
-    lines: tuple[LineSpec, ...] = ()
-    title: str = ""
-    x_label: str = ""
-    y_label: str = ""
     x_scale: AxisScale = "linear"
     y_scale: AxisScale = "linear"
     diagonal: str | None = None
     name_points: bool = False
     connect: bool = True
     interval: IntervalKind | None = None
-    legend: str = "best"
-    optional: bool = False
 
     def __post_init__(self) -> None:
         if not self.series:
@@ -166,7 +154,7 @@ class PointsPanel:
 
 @dataclass(frozen=True, kw_only=True)
 class PointsLayout(PanelsFigure):
-    """A figure of measured generators against a column, a setting or another metric.
+    """Points of measured generators against a column, a setting or another metric.
 
     Attributes:
         interval: Interval over the trainings of a point, one of :data:`IntervalKind`.
@@ -200,3 +188,23 @@ class PointsLayout(PanelsFigure):
     def teachers(self, x: MeasuredX, run: SheetRow, runs: Runs) -> list[SheetRow]:
         """Rows that measure the teacher of a row; a horizontal axis needs exactly one."""
         return self.pick({**(x.where or {}), "method": "teacher", "teacher": run.teacher}, runs)
+
+    def needs(self, runs: Runs) -> Needs:
+        """Needs rows with a point, their teachers and measured lines, and settings of the horizontal axis."""
+        measured, logged, settings = set[str](), set[str](), dict[str, set[str]]()
+        analysed: dict[str, dict[str, None]] = {}
+        for panel in self.present(runs).panels:
+            shown = self.panel_rows(panel, runs)
+            for series, run in shown:
+                settings.setdefault(run.run, set()).add(series.by or panel.by)
+            measured |= {run.run for line in panel.lines for run in self.line_rows(line, runs)}
+            if panel.of is None:
+                (logged if panel.at == "end" else measured).update(run.run for _, run in shown)
+            else:
+                analysed.setdefault(panel.of, {}).update(dict.fromkeys(run.run for _, run in shown))
+            if panel.x is not None and panel.x.of == "teacher":
+                measured |= {run.run for _, row in shown for run in self.teachers(panel.x, row, runs)}
+            elif panel.x is not None:
+                measured |= {run.run for _, run in shown}
+        analyses = {name: list(rows) for name, rows in analysed.items()}
+        return Needs(measured, logged, settings=settings, analyses=analyses)

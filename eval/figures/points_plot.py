@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval.figures.axes import (
-    Annotation,
-    Spot,
-    annotate,
-    draw_lines,
-    dress,
-    legend_below,
-    legend_inside,
-    name_lines,
-    panels_of,
-    short_number,
-    write_no_data,
-)
-from eval.figures.points import Mark, Marks, MarkSeries
+from eval.figures.axes import Annotation, Spot, annotate, draw_lines, draw_panels, short_number
+from eval.figures.points import Mark, Marks, MarkSeries, gather_points, points_csv
 from eval.figures.points_layout import PointsLayout
+from eval.figures.sources import Sources
 from eval.figures.style import Look, literal, looks_of
 
 if TYPE_CHECKING:
@@ -41,24 +30,42 @@ LOST_LABEL = "at the top: not a finite number, in no mean"
 _APART = 3.0
 
 
-def draw_points(layout: PointsLayout, panels: list[Marks]) -> Figure:
+class PointsFigure(PointsLayout):
+    """Points of measured generators against a column, a setting or another metric."""
+
+    def gather(self, sources: Sources) -> list[Marks]:
+        """Collects the data of every panel."""
+        return gather_points(self, sources)
+
+    def draw(self, panels: Sequence[Marks]) -> tuple[Figure, str]:
+        """Draws points with their intervals."""
+        return draw_points(self, panels), points_csv(panels)
+
+
+def draw_points(layout: PointsLayout, panels: Sequence[Marks]) -> Figure:
     """Draws the figure of a layout; looks are those of :mod:`eval.figures.style`.
 
     A point of several trainings is filled and has an interval and small dots for its trainings; a point of one training
-    is hollow. A panel without points says so.
+    is hollow.
     """
-    figure, grid = panels_of(layout, len(panels))
     looks = looks_of([panel.curves for panel in panels], one_legend=layout.legend == "below")
+
+    def draw(axes: Axes, panel: Marks) -> str:
+        spec = panel.spec
+        if panel.differences:
+            axes.axhline(0, color="#222222", linewidth=0.8, zorder=1)
+        places = [{mark.x for mark in series.marks} for series in panel.curves]
+        shared = any(one & other for n, one in enumerate(places) for other in places[:n])
+        for number, series in enumerate(panel.curves):
+            apart = _APART * (number - (len(panel.curves) - 1) / 2) if shared else 0.0
+            _draw_series(layout, axes, panel, series, looks[series.label, series.method, series.alpha], apart)
+        draw_lines(axes, panel.lines, layout.legend == "panels")
+        if spec.diagonal is not None and panel.curves:
+            _diagonal(axes, spec.diagonal)
+        return spec.x.metric if spec.x is not None else spec.by
+
+    figure, grid = draw_panels(layout, panels, draw, lambda shown: _entries(layout, shown))
     for axes, panel in zip(grid, panels):
-        _draw_panel(layout, axes, panel, looks)
-    for axes, panel in zip(grid, panels):
-        if not panel.curves:
-            write_no_data(axes, panel.lines)
-    if layout.legend == "below":
-        legend_below(figure, _entries(layout, panels))
-    for axes, panel in zip(grid, panels):
-        if layout.legend == "panels":
-            name_lines(axes, panel.lines)
         if panel.spec.name_points:
             annotate(axes, [_name(mark, looks[s.label, s.method, s.alpha]) for s in panel.curves for mark in s.marks])
     return figure
@@ -92,25 +99,6 @@ def _intervals(panels: Sequence[Marks]) -> list[str]:
         for kind in {mark.interval for series in panel.curves for mark in series.marks if mark.ends}:
             kinds.setdefault(kind, []).append(panel.spec.title)
     return [INTERVALS[kind] if len(kinds) == 1 else f"{', '.join(t)}: {INTERVALS[kind]}" for kind, t in kinds.items()]
-
-
-def _draw_panel(layout: PointsLayout, axes: Axes, panel: Marks, looks: dict[Any, Look]) -> None:
-    spec = panel.spec
-    axes.set_xscale(spec.x_scale)
-    axes.set_yscale(spec.y_scale)
-    if panel.differences:
-        axes.axhline(0, color="#222222", linewidth=0.8, zorder=1)
-    places = [{mark.x for mark in series.marks} for series in panel.curves]
-    shared = any(one & other for n, one in enumerate(places) for other in places[:n])
-    for number, series in enumerate(panel.curves):
-        apart = _APART * (number - (len(panel.curves) - 1) / 2) if shared else 0.0
-        _draw_series(layout, axes, panel, series, looks[series.label, series.method, series.alpha], apart)
-    draw_lines(axes, panel.lines, layout.legend == "panels")
-    if spec.diagonal is not None and panel.curves:
-        _diagonal(axes, spec.diagonal)
-    dress(axes, spec, spec.x.metric if spec.x is not None else spec.by)
-    if panel.curves and layout.legend == "panels":
-        legend_inside(axes, spec.legend, _entries(layout, [panel]))
 
 
 def _draw_series(layout: PointsLayout, axes: Axes, panel: Marks, series: MarkSeries, look: Look, apart: float) -> None:

@@ -1,24 +1,23 @@
-"""Builds figures of samples: the same seeds from every generator, rows by class, beside real images.
+"""Figures of samples: the same seeds from every generator, rows by class, beside real images.
 
-Draws grids of generated or real images, and writes one line of CSV per image.
-
-Generated images with their nearest training image and their nearest held-out image below.
-
-A copy equals the image below it. A new image is about as far from its nearest training image as from its nearest
-held-out image, except that there are more training images.
+A figure of neighbours shows the nearest training image and the nearest held-out image below each image. A copy equals
+the image below it. A new image is about as far from its nearest training image as from its nearest held-out image,
+except that there are more training images.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
-from eval.figures.layout import Drawing, NeighboursSpec, SamplesLayout
+from eval.figures.layout import Drawing, FigureKind, Runs, check_pick, require_panels
 from eval.figures.sources import Sources
+from eval.results.sheet import Needs, SheetRow
+from sida.config.settings import Count
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
 
@@ -30,6 +29,131 @@ if TYPE_CHECKING:
     from eval.features.base import Extractor
     from eval.measuring.sources import DataSource
     from sida.data import Dataset
+
+
+@dataclass(frozen=True)
+class SamplesPanel:
+    """A grid of images: real images, or images of one run of the sample sheet.
+
+    Attributes:
+        where: Conditions on the sample sheet that pick one run.
+        first: Conditions; the first match in the sheet is taken, and without a match there is no panel.
+        each: Conditions; each matching run gives one panel.
+        title: Heading (default: the label in the sheet).
+        optional: Whether ``where`` may match no run; the panel is then reported as missing.
+    """
+
+    where: Mapping[str, Any] | None = None
+    first: Mapping[str, Any] | None = None
+    each: Mapping[str, Any] | None = None
+    title: str | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        check_pick(self, ("where", "first", "each"), "pick runs by one of where, first and each")
+
+
+@dataclass(frozen=True)
+class NeighboursSpec:
+    """Real images below each image of a grid: the nearest one of each of two data sets.
+
+    Attributes:
+        training: Data set of ``config/datasets.yaml`` that the generators were trained on.
+        held_out: Data set that the generators were not trained on.
+        extractor: Feature network for the distances.
+    """
+
+    training: str
+    held_out: str
+    extractor: str = "pixels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesFigure(FigureKind):
+    """Grids of images of the same seeds; with ``neighbours`` also their nearest real images.
+
+    Attributes:
+        rows: Rows of each grid.
+        by_class: Row r shows class r modulo the number of classes; otherwise each seed draws its class uniformly, as
+            ``sida sample`` does.
+        class_names: Names of classes 0, 1, … beside the rows (default: the numbers).
+        columns: Columns of each grid; the image in row r, column c has seed ``first_seed + r·columns + c``.
+        upscale: Nearest-neighbour factor before embedding, so that small images stay crisp.
+        panels_per_row: Grids side by side.
+        neighbours: Shows the nearest real images below each image. The grid is then transposed: there is a block of
+            three lines for each of ``columns``, with one image of each class.
+    """
+
+    panels: tuple[SamplesPanel, ...]
+    rows: Count = 10
+    columns: Count = 6
+    by_class: bool = True
+    class_names: tuple[str, ...] = ()
+    first_seed: int = 0
+    upscale: Count = 8
+    panels_per_row: Count = 5
+    neighbours: NeighboursSpec | None = None
+
+    def __post_init__(self) -> None:
+        require_panels(self.panels)
+
+    def panel_rows(self, panel: SamplesPanel, runs: Runs) -> list[SheetRow]:
+        """Rows of the sheet that a panel shows."""
+        if panel.where is not None:
+            return self.pick(panel.where, runs)
+        if panel.each is not None:
+            return self.pick(panel.each, runs)
+        return self.pick(panel.first or {}, runs)[:1]
+
+    def grids(self, runs: Runs) -> tuple[list[tuple[SamplesPanel, SheetRow]], list[str]]:
+        """Each grid to draw with its run, and the names of optional panels without one.
+
+        Raises:
+            UserError: ``where`` does not pick exactly one run, or nothing is left to draw.
+        """
+        shown: list[tuple[SamplesPanel, SheetRow]] = []
+        missing = []
+        for number, panel in enumerate(self.panels):
+            where, found = f"{self.source}: panels[{number}].where", self.panel_rows(panel, runs)
+            if panel.where is not None and len(found) != 1:
+                if found or not panel.optional:
+                    raise UserError(where, f"{len(found)} runs match {dict(panel.where)}", "it must pick exactly one")
+                missing.append(panel.title or f"{where} {dict(panel.where)}")
+            shown += [(panel, run) for run in found]
+        if not shown:
+            raise UserError(self.source, "nothing to draw: none of its runs is in the sample sheet")
+        return shown, missing
+
+    def needs(self, runs: Runs) -> Needs:
+        """Needs the networks to sample."""
+        rows = {run.run for panel in self.panels for run in self.panel_rows(panel, runs)}
+        return Needs([], rows, sampled=True)
+
+    def check(self, sources: Sources) -> None:
+        """Refuses panels without exactly one row."""
+        self.grids(sources.runs)
+
+    def build(self, sources: Sources) -> Drawing:
+        """Draws images of every panel's generator.
+
+        Raises:
+            UserError: No spec, a panel without its run, or a network that is missing or broken.
+        """
+        if sources.generators is None:
+            raise UserError(
+                "--spec", "sample grids need the generators' specs (JSON text or a file with key 'generators')"
+            )
+        if not isinstance(sources.generators, list):
+            raise UserError("--spec", "key 'generators' is missing", "give a list of measure specs")
+        generators = {str(generator.get("run")): generator for generator in sources.generators}
+        shown, missing = self.grids(sources.runs)
+        for _, run in shown:
+            if run.run not in generators:
+                raise UserError(self.source, f"run '{run.run}' is not among the generators of --spec", "add it")
+        grids = [draw_grid(self, generators[run.run], panel.title or run.label) for panel, run in shown]
+        if self.neighbours is None:
+            return Drawing(draw_grids(self, grids), samples_csv(grids, self.columns), missing)
+        return Drawing(*draw_neighbours(self, self.neighbours, grids), missing)
 
 
 _GAP = 2
@@ -84,83 +208,95 @@ def picture(grid: Grid, columns: int, upscale: int) -> np.ndarray:
     return tile(rgb, columns, _GAP * max(1, upscale // 4), fill).permute(1, 2, 0).numpy()
 
 
-def draw_grids(layout: SamplesLayout, grids: Sequence[Grid]) -> Figure:
+def draw_grids(layout: SamplesFigure, grids: Sequence[Grid]) -> Figure:
     """Draws one titled picture per panel, with class numbers at the left of each row of panels."""
     pictures = [picture(grid, layout.columns, layout.upscale) for grid in grids]
+    alone = min(layout.panels_per_row, len(grids)) == 1
+    # Panels side by side have room for two short lines each; a single panel takes one line.
+    captions = [(", " if alone else "\n").join(grid.caption()) for grid in grids]
+    figure, axes_grid = _pictures(layout, grids, pictures, captions, 5.5, below=0.3 if alone else 0.4)
+    by_row = next((grid.classes for grid in grids if grid.classes and grid.rule != OWN_CLASSES), None)
+    if layout.by_class and by_row:
+        names = [layout.class_names[c] if c < len(layout.class_names) else str(c) for c in by_row[:: layout.columns]]
+        step = pictures[0].shape[0] / layout.rows
+        for axes in axes_grid[:, 0]:
+            _name_rows(axes, [step * (row + 0.5) for row in range(layout.rows)], map(style.literal, names))
+    return figure
+
+
+def _pictures(
+    layout: SamplesFigure,
+    grids: Sequence[Grid],
+    pictures: Sequence[np.ndarray],
+    captions: Sequence[str],
+    size: float,
+    below: float,
+    beside: float = 0.0,
+) -> tuple[Figure, Any]:
+    """Draws a picture with its title and caption for each grid.
+
+    Args:
+        layout: Width, and panels side by side.
+        grids: Panels.
+        pictures: Their pictures, of equal size.
+        captions: Their captions.
+        size: Size of the captions.
+        below: Height of title and caption in inches.
+        beside: Width of the names at the left in inches.
+
+    Returns:
+        The figure and its array of axes.
+    """
     across = min(layout.panels_per_row, len(grids))
     down = -(-len(grids) // across)
     height, width = pictures[0].shape[:2]
     figure = style.new_figure(
-        layout.width, down * (layout.width / across * height / width + (0.3 if across == 1 else 0.4)), pad=0.02
+        layout.width, down * ((layout.width - beside) / across * height / width + below), pad=0.02
     )
     axes_grid = figure.subplots(down, across, squeeze=False)
-    for axes, grid, image in zip(axes_grid.flat, grids, pictures):
+    for axes, grid, image, caption in zip(axes_grid.flat, grids, pictures, captions):
         axes.imshow(image, interpolation="none")
         axes.set_title(style.literal(grid.title), fontsize=7, pad=3)
-        # Panels side by side have room for two short lines each; a single panel takes one line.
-        axes.set_xlabel((", " if across == 1 else "\n").join(grid.caption()), fontsize=5.5, labelpad=2)
+        axes.set_xlabel(caption, fontsize=size, labelpad=2)
         for spine in axes.spines.values():
             spine.set_visible(False)
         axes.set_xticks([])
         axes.set_yticks([])
-    by_row = next((grid.classes for grid in grids if grid.classes and grid.rule != OWN_CLASSES), None)
-    if layout.by_class and by_row:
-        _label_rows(layout, axes_grid[:, 0], by_row, pictures[0].shape[0])
     for axes in list(axes_grid.flat)[len(grids) :]:
         axes.set_axis_off()
-    return figure
+    return figure, axes_grid
 
 
-def _label_rows(layout: SamplesLayout, first_column: Any, classes: list[int], height: int) -> None:
-    step = height / layout.rows
-    shown = classes[:: layout.columns]
-    names = [layout.class_names[c] if c < len(layout.class_names) else str(c) for c in shown]
-    for axes in first_column:
-        axes.set_yticks([step * (row + 0.5) for row in range(layout.rows)])
-        axes.set_yticklabels([style.literal(name) for name in names])
-        axes.tick_params(length=0, pad=2)
+def _name_rows(axes: Any, places: Sequence[float], names: Iterable[str], **look: Any) -> None:
+    axes.set_yticks(places)
+    axes.set_yticklabels(list(names), **look)
+    axes.tick_params(length=0, pad=2)
 
 
-def samples_csv(layout: SamplesLayout, grids: Sequence[Grid]) -> str:
+def samples_csv(grids: Sequence[Grid], columns: int) -> str:
     """CSV of the grids: one line per image with position, seed (or index in the data) and digest of the generator."""
-    columns = ["panel", "row", "column", "class", "seed", "data_index", "run", "nfe", "sha256"]
+    names = ("panel", "row", "column", "class", "seed", "data_index", "run", "nfe", "sha256")
     rows: list[dict[str, Any]] = []
     for grid in grids:
-        for i, origin in enumerate(grid.origins):
-            seed, index = (origin, "") if grid.generated else ("", origin)
-            row, column = divmod(i, layout.columns)
-            label = grid.classes[i] if grid.classes else ""
-            cells = [grid.title, row, column, label, seed, index, grid.run, grid.nfe or "", grid.sha256]
-            rows.append(dict(zip(columns, cells, strict=True)))
-    return csv_text(columns, rows)
+        for i, image in enumerate(_images(grid)):
+            row, column = divmod(i, columns)
+            rows.append({**image, "row": row, "column": column, "nfe": grid.nfe or ""})
+    return csv_text(names, rows)
+
+
+def _images(grid: Grid) -> Iterator[dict[str, Any]]:
+    """Yields the origin of each image."""
+    for i, origin in enumerate(grid.origins):
+        label = grid.classes[i] if grid.classes else ""
+        source = {"seed" if grid.generated else "data_index": origin}
+        yield {"panel": grid.title, "run": grid.run, "class": label, **source, "sha256": grid.sha256}
 
 
 _BATCH = 64
 
 
-def build_samples(layout: SamplesLayout, sources: Sources) -> Drawing:
-    """Draws images of every panel's generator.
-
-    Raises:
-        UserError: No spec, a panel without its run, or a network that is missing or broken.
-    """
-    if sources.generators is None:
-        raise UserError("--spec", "sample grids need the generators' specs (JSON text or a file with key 'generators')")
-    if not isinstance(sources.generators, list):
-        raise UserError("--spec", "key 'generators' is missing", "give a list of measure specs")
-    generators = {str(generator.get("run")): generator for generator in sources.generators}
-    shown, missing = layout.grids(sources.runs)
-    for _, run in shown:
-        if run.run not in generators:
-            raise UserError(layout.source, f"run '{run.run}' is not among the generators of --spec", "add it")
-    grids = [draw_grid(layout, generators[run.run], panel.title or run.label) for panel, run in shown]
-    if layout.neighbours is None:
-        return Drawing(draw_grids(layout, grids), samples_csv(layout, grids), missing)
-    return Drawing(*draw_neighbours(layout, layout.neighbours, grids), missing)
-
-
-def draw_grid(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Grid:
-    """Draws the images of one generator's grid (:class:`SamplesLayout` describes seeds and classes).
+def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -> Grid:
+    """Draws the images of one generator's grid (:class:`SamplesFigure` describes seeds and classes).
 
     Sampling, guidance and decoding are those of a measurement, so a seed and class give the same image.
 
@@ -201,7 +337,7 @@ def draw_grid(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -
     return Grid(title, spec.run, images, tuple(seeds), True, classes, rule if classes else "", nfe, digest)
 
 
-def _real(layout: SamplesLayout, title: str, run: str, source: DataSource) -> Grid:
+def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Grid:
     """Grid of real images: the first ones of each class in the data set's order, or evenly spaced without classes."""
     import numpy as np
 
@@ -227,7 +363,7 @@ def _real(layout: SamplesLayout, title: str, run: str, source: DataSource) -> Gr
 _SPACE = 2  # gap between blocks of lines, in pixels of the images
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Near:
     """Nearest images of a data set, one for each image of a grid.
 
@@ -242,7 +378,7 @@ class Near:
     distances: list[float]
 
 
-def draw_neighbours(layout: SamplesLayout, spec: NeighboursSpec, grids: Sequence[Grid]) -> tuple[Figure, str]:
+def draw_neighbours(layout: SamplesFigure, spec: NeighboursSpec, grids: Sequence[Grid]) -> tuple[Figure, str]:
     """Draws the figure; returns it with one line of CSV per image.
 
     Args:
@@ -277,33 +413,26 @@ def _nearest(extractor: Extractor, dataset: Dataset, grids: Sequence[Grid]) -> l
     return results
 
 
-def _figure(layout: SamplesLayout, grids: Sequence[Grid], found: dict[str, list[Near]]) -> Figure:
+def _figure(layout: SamplesFigure, grids: Sequence[Grid], found: dict[str, list[Near]]) -> Figure:
     across = min(layout.panels_per_row, len(grids))
-    down = -(-len(grids) // across)
-    pictures = [_picture(layout, *parts) for parts in zip(grids, found["training"], found["held_out"])]
-    height, width = pictures[0].shape[:2]
-    # The names of the lines are at the left of the first panels.
-    figure = style.new_figure(layout.width, down * ((layout.width - 0.9) / across * height / width + 0.42), pad=0.02)
-    axes_grid = figure.subplots(down, across, squeeze=False)
-    for axes, grid, image, train, fresh in zip(axes_grid.flat, grids, pictures, found["training"], found["held_out"]):
-        axes.imshow(image, interpolation="none")
-        axes.set_title(style.literal(grid.title), fontsize=7, pad=3)
-        medians = [statistics.median(near.distances) for near in (train, fresh)]
-        axes.set_xlabel("median distance {:.2f} and {:.2f}".format(*medians), fontsize=6, labelpad=2)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    for row, first in enumerate(axes_grid[:, 0]):
+    pairs = list(zip(found["training"], found["held_out"]))
+    pictures = [_picture(layout, grid, *pair) for grid, pair in zip(grids, pairs)]
+    medians = [[statistics.median(near.distances) for near in pair] for pair in pairs]
+    captions = ["median distance {:.2f} and {:.2f}".format(*both) for both in medians]
+    figure, axes_grid = _pictures(layout, grids, pictures, captions, 6, below=0.42, beside=0.9)
+    space = _SPACE * layout.upscale
+    block = (pictures[0].shape[0] + space) / layout.columns - space
+    starts = [column * (block + space) for column in range(layout.columns)]
+    for row, axes in enumerate(axes_grid[:, 0]):
         kinds = {grid.generated for grid in grids[row * across : (row + 1) * across]}
         above = "image" if len(kinds) > 1 else "generated" if kinds == {True} else "real"
-        _name_lines(first, height, layout, [above, "nearest training", "nearest held-out"])
-    for axes in list(axes_grid.flat)[len(grids) :]:
-        axes.set_axis_off()
+        names = [above, "nearest training", "nearest held-out"]
+        places = [start + block / len(names) * (line + 0.5) for start in starts for line in range(len(names))]
+        _name_rows(axes, places, names * layout.columns, fontsize=6)
     return figure
 
 
-def _picture(layout: SamplesLayout, grid: Grid, train: Near, fresh: Near) -> np.ndarray:
+def _picture(layout: SamplesFigure, grid: Grid, train: Near, fresh: Near) -> np.ndarray:
     """Picture of a panel: blocks of three lines, with white between the blocks."""
     import numpy as np
     import torch
@@ -318,26 +447,12 @@ def _picture(layout: SamplesLayout, grid: Grid, train: Near, fresh: Near) -> np.
     return np.concatenate(blocks)
 
 
-def _name_lines(axes: Any, height: int, layout: SamplesLayout, names: Sequence[str]) -> None:
-    space = _SPACE * layout.upscale
-    block = (height + space) / layout.columns - space
-    places = [(column, line) for column in range(layout.columns) for line in range(len(names))]
-    axes.set_yticks([column * (block + space) + block / len(names) * (line + 0.5) for column, line in places])
-    axes.set_yticklabels([names[line] for _, line in places], fontsize=6)
-    axes.tick_params(length=0, pad=2)
-
-
 def _csv(grids: Sequence[Grid], found: dict[str, list[Near]]) -> str:
-    rows: list[list[Any]] = []
-    head = ["panel", "run", "class", "seed", "data_index", "sha256"]
-    near_head = [f"{key}_{column}" for key in found for column in ("index", "distance")]
+    near = [f"{key}_{column}" for key in found for column in ("index", "distance")]
+    rows: list[dict[str, Any]] = []
     for number, grid in enumerate(grids):
-        for i, origin in enumerate(grid.origins):
-            seed, index = (origin, "") if grid.generated else ("", origin)
-            label = grid.classes[i] if grid.classes else ""
-            near = [
-                value for key in found for value in (found[key][number].indices[i], found[key][number].distances[i])
-            ]
-            rows.append([grid.title, grid.run, label, seed, index, grid.sha256, *near])
-    columns = [*head, *near_head]
-    return csv_text(columns, (dict(zip(columns, row, strict=True)) for row in rows))
+        for i, image in enumerate(_images(grid)):
+            sets = [found[key][number] for key in found]
+            values = [value for one in sets for value in (one.indices[i], one.distances[i])]
+            rows.append(image | dict(zip(near, values, strict=True)))
+    return csv_text(("panel", "run", "class", "seed", "data_index", "sha256", *near), rows)

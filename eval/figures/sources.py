@@ -128,5 +128,6 @@ class Sources:
 
 
 def _reason(log: Path, name: str, has: Any) -> str:
-    there = log.is_file()
-    return "" if there and has(log, name) else f"no {f'{name} in ' if there else ''}{log}"
+    if not log.is_file():
+        return f"no {log}"
+    return "" if has(log, name) else f"no {name} in {log}"

@@ -139,7 +139,8 @@ def looks_of(panels: Sequence[Sequence[Shown]], by_alpha: bool = False, one_lege
             if look is None:
                 look = own_look(curve.method, curve.alpha, by_alpha)
                 if look is None or taken.get(look, curve.label) != curve.label:
-                    look = Look(*VARIANTS[variants % len(VARIANTS)])
+                    again, number = divmod(variants, len(VARIANTS))
+                    look = Look(*VARIANTS[number], (SOLID, DASHED, DOTTED)[again % 3])
                     variants += 1
                 looks[key] = look
             taken.setdefault(look, curve.label)

@@ -1,7 +1,4 @@
-"""Answers to experiments: the prediction and the verdict of each claim.
-
-Answers are read from a file of experiments and from the verdicts of ``sida-eval claims``.
-"""
+"""Answers to experiments: the prediction and the verdict of each claim, from the verdicts of ``sida-eval claims``."""
 
 from __future__ import annotations
 

@@ -18,10 +18,8 @@ from eval.results.identity import comparable
 from eval.results.measurements import read_score
 from eval.results.published import load_published
 from eval.results.summary import Estimate, Measurements, load_measurements
-from eval.tables.build import build_table
 from eval.tables.cells import LATER
-from eval.tables.files import load_table_layout
-from eval.tables.layout import TableLayout
+from eval.tables.layout import TableSources, load_table_layout
 from eval.tables.model import Cell, Column, Row, Table
 from sida.config import resources
 from sida.errors import UserError, suggestion
@@ -75,42 +73,36 @@ def compare(
     Raises:
         UserError: No common run, an unknown run, or a run without a comparable value on both sides.
     """
-    sides = [_load(path) for path in (first, second)]
+    names = (str(first), str(second))
+    one, other = _load(first), _load(second)
     if pairs and runs is not None:
         raise UserError("--runs and --pair", "use only one of them")
     if pairs:
-        return _compare_pairs(sides, (str(first), str(second)), pairs)
-    wanted = [run for run in sides[0][0].runs if run in sides[1][0].runs and (runs is None or run in runs)]
+        for pair in pairs.items():
+            for measured, name, run in zip((one, other), names, pair):
+                if run not in measured.runs:
+                    raise UserError("--pair", f"{name} has no run '{run}'{suggestion(run, measured.runs)}")
+        found, apart = _differences(one, other, names, pairs)
+        return Comparison(names, tuple(found), (), (), apart)
+    wanted = [run for run in one.runs if run in other.runs and (runs is None or run in runs)]
     missing = [run for run in runs or [] if run not in wanted]
     if missing:
         raise UserError("--runs", f"'{missing[0]}' was not measured on both sides")
     if not wanted:
         raise UserError("", f"{first} and {second} have no measured run in common", "name two with --pair A=B")
-    found, apart = _differences(sides, (str(first), str(second)), {run: run for run in wanted})
-    chosen = [None if runs is not None else [r for r in side.runs if r not in wanted] for side, _ in sides]
-    return Comparison((str(first), str(second)), tuple(found), tuple(chosen[0] or ()), tuple(chosen[1] or ()), apart)
-
-
-def _compare_pairs(
-    sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str], pairs: Mapping[str, str]
-) -> Comparison:
-    for pair in pairs.items():
-        for (measured, _), name, run in zip(sides, names, pair):
-            if run not in measured.runs:
-                raise UserError("--pair", f"{name} has no run '{run}'{suggestion(run, measured.runs)}")
-    found, apart = _differences(sides, names, pairs)
-    return Comparison(names, tuple(found), (), (), apart)
+    found, apart = _differences(one, other, names, {run: run for run in wanted})
+    alone = [() if runs is not None else tuple(r for r in side.runs if r not in wanted) for side in (one, other)]
+    return Comparison(names, tuple(found), alone[0], alone[1], apart)
 
 
 def _differences(
-    sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str], pairs: Mapping[str, str]
+    first: Measurements, second: Measurements, names: tuple[str, str], pairs: Mapping[str, str]
 ) -> tuple[list[RunDifference], tuple[str, ...]]:
     """Differences of the comparable values of pairs of runs, and a line for each value that is not compared.
 
     Raises:
         UserError: A pair has common metrics, and no comparable value.
     """
-    (first, _), (second, _) = sides
     found: list[RunDifference] = []
     apart: list[str] = []
     for pair in pairs.items():
@@ -128,13 +120,8 @@ def _differences(
     return found, tuple(apart)
 
 
-def _load(path: str | Path) -> tuple[Measurements, Path]:
-    path = Path(path)
-    if path.suffix == ".json":
-        return read_score(path), path.parent
-    if path.is_dir():
-        return load_measurements(path), path
-    return load_measurements(path), path.parent
+def _load(path: str | Path) -> Measurements:
+    return read_score(Path(path)) if Path(path).suffix == ".json" else load_measurements(path)
 
 
 def _named(pair: tuple[str, str]) -> str:
@@ -154,15 +141,8 @@ def _difference(pair: tuple[str, str], metric: str, first: Measurements, second:
 
 def comparison_table(comparison: Comparison) -> Table:
     """Table of the comparison."""
-    columns = (
-        Column("run"),
-        Column("metric"),
-        Column("first", number=True),
-        Column("second", number=True),
-        Column("difference", number=True),
-        Column("noise bound", number=True),
-        Column("second is"),
-    )
+    numbers = (Column(head, number=True) for head in ("first", "second", "difference", "noise bound"))
+    columns = (Column("run"), Column("metric"), *numbers, Column("second is"))
     rows, last = [], ""
     for d in comparison.differences:
         cells = [Cell(d.run if d.run != last else ""), Cell(d.metric), Cell(show(d.first)), Cell(show(d.second))]
@@ -190,21 +170,16 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
     Raises:
         UserError: No measured run of ``results`` has a published number in any layout.
     """
-    measured, _ = _load(results)
+    measured = _load(results)
     numbers = load_published(published)
-    columns = tuple(
-        Column(head, number=head not in ("table", "run", "metric", "agreement"))
-        for head in ("table", "run", "metric", "published", "measured", "Δ", "allowed", "agreement")
-    )
+    numeric = (Column(head, number=True) for head in ("published", "measured", "Δ", "allowed"))
+    columns = (Column("table"), Column("run"), Column("metric"), *numeric, Column("agreement"))
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
     apart: dict[tuple[str, str], str] = {}
     for name in (name for name in resources.names("tables") if re.match("table[1-7]", name)):
         path = resources.find("tables", name)
-        layout = load_table_layout(path)
-        if not isinstance(layout, TableLayout):
-            continue
-        records = build_table(layout, measured, {}, numbers, "audit").records
+        records = load_table_layout(path).build(TableSources(measured, {}, numbers, "audit")).records
         found = [r for r in records if r["agreement"] and (r["run"], r["metric"]) not in seen]
         seen |= {(r["run"], r["metric"]) for r in found}
         both = [r for r in records if r["published"] and r["measured"]]
@@ -212,12 +187,7 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
         for i, r in enumerate(found):
             estimate = measured.estimate(r["run"], r["metric"])
             spread = f" ± {r['published_std']}" if r["published_std"] else ""
-            cells = [
-                Cell(path.stem if i == 0 else ""),
-                Cell(r["run"]),
-                Cell(r["metric"]),
-                Cell(r["published"] + spread),
-            ]
+            cells = [Cell(path.stem if i == 0 else ""), *map(Cell, (r["run"], r["metric"], r["published"] + spread))]
             lowest = f"; lowest of 3: {float(r['measured_lowest']):.4g}" if r["measured_lowest"] else ""
             cells += [Cell(show(estimate) + lowest), Cell(f"{float(r['difference']):+.3g}".replace("-", "−"))]
             cells += [Cell(f"{float(r['tolerance']):.2g}"), Cell(r["agreement"], bold=r["agreement"] != "agrees")]
@@ -226,11 +196,10 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
     if not rows and not others:
         raise UserError(results, "no measured run has a published number", "compare two result folders instead")
     counts = Counter(row.cells[-1].text for row in rows)
-    note = (
+    notes = [
         f"{counts['agrees']} of {len(rows)} numbers agree with the published ones within the combined uncertainty; "
         f"{counts['better']} are better, {counts['worse']} worse."
-    )
-    notes = [note]
+    ]
     if others:
         notes.append(f"Not compared: {', '.join(others)}.")
     return Table("comparison", "Comparison", "", "audit", columns, tuple(rows), tuple(notes))

@@ -1,8 +1,6 @@
 """``index.html``: all results of a preset on one page without other files or network access.
 
-Writes the index page of a preset from its template.
-
-Content of the index page, read from the files of the other steps; only sums of time are computed.
+The content is read from the files of the other steps; only sums of time are computed.
 """
 
 from __future__ import annotations
@@ -13,10 +11,9 @@ import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.claims.model import RULES, SIGNS
 from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
@@ -24,7 +21,6 @@ from eval.report.answers import Answer, answers_of, paper_scale
 from eval.report.page import reduced_png
 from eval.report.paper import figure_caption, in_order, training_time
 from eval.results.summary import (
-    Measurement,
     Measurements,
     image_seeds,
     load_measurements,
@@ -47,8 +43,7 @@ if TYPE_CHECKING:
 _SHOWN = ("row", "model", "run", "measured", "published_id", "published", "published_std")
 
 
-@dataclass(frozen=True)
-class ShownPicture:
+class ShownPicture(NamedTuple):
     """A figure: stem of its file, caption, and the picture as a ``data:`` address."""
 
     name: str
@@ -56,77 +51,10 @@ class ShownPicture:
     data: str
 
 
-@dataclass(frozen=True)
-class ShownClaim:
-    """A verdict with its comparisons, from measurements and (for the paper's claims) from published numbers."""
-
-    id: str
-    statement: str
-    origin: str
-    note: str
-    verdict: str
-    evidence: Sequence[str]
-    published_verdict: str | None
-    published_evidence: Sequence[str]
-    rules: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Generator:
-    """Facts about the measurements of a run."""
-
-    run: str
-    label: str
-    tables: str
-    trials: str
-    seeds: str
-    network: str
-    training: str
-
-
-@dataclass(frozen=True)
-class Quoted:
-    """A row of published numbers with their ids in ``results/published``."""
-
-    row: str
-    numbers: str
-    ids: str
-
-
-@dataclass(frozen=True)
-class PageFiles:
-    """Files that a page shows.
-
-    Attributes:
-        folder: Results of a preset.
-    """
-
-    folder: Path
-
-    @property
-    def claims(self) -> Path:
-        """File of the verdicts."""
-        return self.folder / "claims.json"
-
-    @property
-    def measurements(self) -> Path:
-        """File of the measurements."""
-        return measurements_file(self.folder)
-
-    def files(self, kind: Literal["tables", "figures"], suffix: str) -> list[Path]:
-        """Existing files of tables or figures, in the order of the page."""
-        return in_order(self.folder / kind, suffix)
-
-
-def load_tables(sources: PageFiles) -> dict[str, Table]:
-    """The tables of a preset by name, the main one first."""
-    return {path.stem: load_table(path) for path in sources.files("tables", ".json")}
-
-
-def load_pictures(sources: PageFiles, own: str | Path | None) -> list[ShownPicture]:
+def load_pictures(folder: Path, own: str | Path | None) -> list[ShownPicture]:
     """The figures of a preset, in 256 colours."""
     pictures = []
-    for path in sources.files("figures", ".png"):
+    for path in in_order(folder / "figures", ".png"):
         data = b64encode(reduced_png(path)).decode("ascii")
         pictures.append(ShownPicture(path.stem, figure_caption(path, own), f"data:image/png;base64,{data}"))
     return pictures
@@ -145,8 +73,8 @@ def placed_pictures(pictures: Sequence[ShownPicture], answers: Sequence[Answer])
 _CHANCE = f"{CHANCE} The verdict needs a comparison that does not survive the correction for many comparisons."
 
 
-def load_verdicts(path: Path) -> tuple[str, list[ShownClaim]]:
-    """Introduction of the verdicts, and the verdicts; empty without decided claims.
+def load_verdicts(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Introduction of the verdicts, and their records as the page shows them; empty without decided claims.
 
     Raises:
         UserError: The file has another form.
@@ -158,35 +86,20 @@ def load_verdicts(path: Path) -> tuple[str, list[ShownClaim]]:
     return " ".join(filter(None, words)), [_claim(claim) for claim in record["claims"]]
 
 
-def _claim(record: dict[str, Any]) -> ShownClaim:
+def _claim(record: dict[str, Any]) -> dict[str, Any]:
     printed = record.get("by_published")
     # Claims that only a measurement can decide have no published verdict.
     if printed and not any(finding["numbers"] for finding in printed["findings"]):
         printed = None
     origin = [f"source: {record['source']}"] if record["source"] else []
     origin += [f"mirrors {record['counterpart']}"] if record["counterpart"] else []
-    return ShownClaim(
-        id=record["id"],
-        statement=record["statement"],
-        origin="; ".join(origin),
-        note=" ".join(filter(None, (record["note"], _CHANCE if record.get("chance") else ""))),
-        verdict=record["verdict"],
-        evidence=record["evidence"],
-        published_verdict=printed["verdict"] if printed else None,
-        published_evidence=printed["evidence"] if printed else [],
-        rules=[finding["rule"] for finding in record["findings"]],
-    )
-
-
-def counts(verdicts: Sequence[str]) -> list[tuple[str, int]]:
-    """Number of claims with each verdict, in the usual order of verdicts."""
-    found = Counter(verdicts)
-    return [(word, found[word]) for word in VERDICT_MARKS]
-
-
-def measured_rows(path: Path) -> Measurements:
-    """Measurements of a file; empty if the file is missing."""
-    return load_measurements(path) if path.is_file() else Measurements([], "no measurements")
+    return record | {
+        "origin": "; ".join(origin),
+        "note": " ".join(filter(None, (record["note"], _CHANCE if record.get("chance") else ""))),
+        "published_verdict": printed["verdict"] if printed else None,
+        "published_evidence": printed["evidence"] if printed else [],
+        "rules": [finding["rule"] for finding in record["findings"]],
+    }
 
 
 def origin(measurements: Measurements) -> dict[str, list[str]]:
@@ -202,35 +115,33 @@ def origin(measurements: Measurements) -> dict[str, list[str]]:
     return {name: values for name, values in facts.items() if values}
 
 
-def load_generators(sources: PageFiles, measurements: Measurements, tables: Mapping[str, Table]) -> list[Generator]:
-    """Facts about each measured run, in the order of ``measurements.csv``."""
+def load_generators(folder: Path, measurements: Measurements, tables: Mapping[str, Table]) -> list[dict[str, str]]:
+    """Facts about the measurements of each run, in the order of ``measurements.csv``."""
     shown: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
     for table, record in _records(tables):
         for run in record["run"].split() if record["measured"] else []:
             shown.setdefault(run, []).append(table)
             labels.setdefault(run, record["model"])
-    return [
-        _generator(run, measurements.of_run(run), labels.get(run, ""), shown.get(run, []), sources.folder)
-        for run in measurements.runs
-    ]
+    found = []
+    for run in measurements.runs:
+        rows = measurements.of_run(run)
+        seeds = image_seeds(rows)
+        facts = {
+            "run": run,
+            "label": labels.get(run, ""),
+            "tables": ", ".join(dict.fromkeys(shown.get(run, []))),
+            "trials": f"{len({row.trial for row in rows})} × {rows[0].n:,}",
+            "seeds": f"{min(seeds)}–{max(seeds)}" if seeds else "",
+            "network": rows[0].network_sha256[:16],
+            "training": training_time(folder / "students" / run / "train.jsonl").replace("--", ""),
+        }
+        found.append(facts)
+    return found
 
 
-def _generator(run: str, rows: list[Measurement], label: str, tables: list[str], folder: Path) -> Generator:
-    trials, seeds = len({row.trial for row in rows}), image_seeds(rows)
-    return Generator(
-        run=run,
-        label=label,
-        tables=", ".join(dict.fromkeys(tables)),
-        trials=f"{trials} × {rows[0].n:,}",
-        seeds=f"{min(seeds)}–{max(seeds)}" if seeds else "",
-        network=rows[0].network_sha256[:16],
-        training=training_time(folder / "students" / run / "train.jsonl").replace("--", ""),
-    )
-
-
-def load_quoted(tables: Mapping[str, Table]) -> dict[str, list[Quoted]]:
-    """The published numbers of each table, row by row."""
+def load_quoted(tables: Mapping[str, Table]) -> dict[str, list[dict[str, str]]]:
+    """The published numbers of each table with their ids in ``results/published``, row by row."""
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
     for table, record in _records(tables):
         if record["published_id"]:
@@ -239,10 +150,10 @@ def load_quoted(tables: Mapping[str, Table]) -> dict[str, list[Quoted]]:
     return {table: [_quoted(cells) for cells in rows.values()] for table, rows in found.items()}
 
 
-def _quoted(cells: list[dict[str, str]]) -> Quoted:
+def _quoted(cells: list[dict[str, str]]) -> dict[str, str]:
     texts = [f"{c['published']} ± {c['published_std']}" if c["published_std"] else c["published"] for c in cells]
-    ids = [cell["published_id"] for cell in cells]
-    return Quoted(cells[0]["model"], "; ".join(texts), _together(ids))
+    ids = _together([cell["published_id"] for cell in cells])
+    return {"row": cells[0]["model"], "numbers": "; ".join(texts), "ids": ids}
 
 
 def _together(ids: list[str]) -> str:
@@ -285,15 +196,16 @@ def write_index(
         UserError: There are neither tables nor figures, or a file has another form.
     """
     folder, out = Path(results), Path(out)
-    sources = PageFiles(folder)
-    tables, pictures = load_tables(sources), load_pictures(sources, own)
+    tables = {path.stem: load_table(path) for path in in_order(folder / "tables", ".json")}
+    pictures = load_pictures(folder, own)
     if not tables and not pictures and not experiments:
         raise UserError(folder, "no tables and no figures there yet", "run the workflow first")
-    preamble, claims = load_verdicts(sources.claims)
-    measurements = measured_rows(sources.measurements)
-    answers = answers_of(experiments, sources.claims, measurements) if experiments else []
+    preamble, claims = load_verdicts(folder / "claims.json")
+    file = measurements_file(folder)
+    measurements = load_measurements(file) if file.is_file() else Measurements([], "no measurements")
+    answers = answers_of(experiments, folder / "claims.json", measurements) if experiments else []
     placed = placed_pictures(pictures, answers)
-    decided = [(not measurements.rows and claim.published_verdict) or claim.verdict for claim in claims]
+    decided = Counter((not measurements.rows and c["published_verdict"]) or c["verdict"] for c in claims)
     text = template(_FOLDER / "template.html", rich=_rich, slug=_slug).render(
         title=title or f"Results of the preset {folder.name}",
         preset=folder.name,
@@ -304,19 +216,19 @@ def write_index(
         paper_scale=paper_scale,
         preamble=preamble,
         claims=claims,
-        counts=counts(decided),
+        counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
         marks=VERDICT_MARKS,
         signs=SIGNS,
-        rules={name: rule.load().text for name, rule in RULES.items() if any(name in claim.rules for claim in claims)},
+        rules={name: rule.load().text for name, rule in RULES.items() if any(name in claim["rules"] for claim in claims)},
         kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
         measured=bool(measurements.rows),
         runs=len(measurements.runs),
         origin=origin(measurements),
-        generators=load_generators(sources, measurements, tables),
+        generators=load_generators(folder, measurements, tables),
         quoted=load_quoted(tables),
         again=(again := again or f"snakemake --cores 2 --configfile config/{folder.name}.yaml"),
         setup=_setup(again),
-        files=_files(sources, out.parent),
+        files=_files(folder, out.parent),
     )
     write_text(out, text)
     return out
@@ -345,20 +257,16 @@ def _setup(again: str) -> list[str]:
     ]
 
 
-def _files(sources: PageFiles, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     """Further files of the results: descriptions, and names with addresses."""
-    folder = sources.folder
     listed = {
-        "Tables": [path for suffix in (".tex", ".csv", ".md") for path in sources.files("tables", suffix)],
-        "Figures": [path for suffix in (".pdf", ".csv") for path in sources.files("figures", suffix)],
+        "Tables": [path for suffix in (".tex", ".csv", ".md") for path in in_order(folder / "tables", suffix)],
+        "Figures": [path for suffix in (".pdf", ".csv") for path in in_order(folder / "figures", suffix)],
         "Verdicts": sorted(folder.glob("claims.*")),
         "Paper": sorted(folder.glob("paper.*")),
-        "Numbers": [path for path in (sources.measurements,) if path.is_file()],
+        "Numbers": [path for path in (measurements_file(folder),) if path.is_file()],
         "Run": [folder / "manifest.json"],
     }
     return [
         (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in listed.items() if paths
     ]
-
-
-__all__ = ["write_index"]

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.figures.build import FIGURE_KINDS, load_figure_layout
+from eval.figures.layout import load_figure_layout
 from eval.results.sheet import Needs, SheetRow, read_extended
-from eval.tables.files import load_table_layout
+from eval.tables.layout import TABLE_KINDS, load_table_layout
 from sida.errors import UserError
 
 
@@ -22,8 +22,10 @@ def find_needs(path: str | Path, runs: Mapping[str, SheetRow]) -> Needs:
         runs: The sample sheet.
     """
     try:
-        load = load_figure_layout if FIGURE_KINDS.knows(read_extended(Path(path)).get("kind")) else load_table_layout
-        found = load(path).needs(runs)
+        table = (
+            Path(path).parent.name == "tables" or str(read_extended(Path(path)).get("kind", "results")) in TABLE_KINDS
+        )
+        found = (load_table_layout if table else load_figure_layout)(path).needs(runs)
     except UserError:
         return Needs(list(runs), list(runs))
     # Measured rows and networks are separate: a figure may draw measured levels beside curves of training logs.

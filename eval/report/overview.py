@@ -62,17 +62,17 @@ def _verdicts(folder: Path, width: int) -> list[str]:
 
 
 def _paths(folder: Path, table: str) -> list[str]:
-    wanted = [
-        ("page", [folder / "index.html"]),
-        ("paper", [folder / "paper.pdf"]),
-        ("LaTeX", [folder / "tables" / f"{table}.tex"]),
-        ("figures", sorted((folder / "figures").glob("*.pdf"))),
-        ("pictures", sorted((folder / "figures").glob("*.png"))),
-        ("claims", [folder / "claims.md"]),
-        ("numbers", [measurements_file(folder)]),
-    ]
+    wanted = {
+        "page": [folder / "index.html"],
+        "paper": [folder / "paper.pdf"],
+        "LaTeX": [folder / "tables" / f"{table}.tex"],
+        "figures": sorted((folder / "figures").glob("*.pdf")),
+        "pictures": sorted((folder / "figures").glob("*.png")),
+        "claims": [folder / "claims.md"],
+        "numbers": [measurements_file(folder)],
+    }
     lines = []
-    for word, paths in wanted:
+    for word, paths in wanted.items():
         for number, path in enumerate(path for path in paths if path.is_file()):
             lines.append(f"{word if number == 0 else '':<10}{path}")
     return lines

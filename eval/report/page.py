@@ -64,10 +64,10 @@ def page_text(
         parts += _folded("Each question with its prediction, claims and limits", blocks)
     if tables:
         blocks = [f"### Table {path.stem}\n\n{to_markdown(load_table(path)).strip()}" for path in tables]
-        parts += ["## Tables", *(blocks if len(blocks) < _FEW else _folded(f"{len(blocks)} tables", blocks))]
+        parts += ["## Tables", *_folded(f"{len(blocks)} tables", blocks, _FEW)]
     if pictures:
         blocks = [_figure(picture, f"{link}/{picture.name}", own) for picture in pictures]
-        parts += ["## Figures", *(blocks if len(blocks) < _FEW else _folded(f"{len(blocks)} figures", blocks))]
+        parts += ["## Figures", *_folded(f"{len(blocks)} figures", blocks, _FEW)]
     claims = folder / "claims.md"
     if claims.is_file():
         text, _, _ = read_text(claims).strip().partition("\n## Evidence\n")
@@ -81,8 +81,10 @@ def page_text(
 _FEW = 4
 
 
-def _folded(summary: str, blocks: Sequence[str]) -> list[str]:
-    """Parts of a page that a reader opens."""
+def _folded(summary: str, blocks: Sequence[str], least: int = 0) -> list[str]:
+    """Parts of a page that a reader opens if there are at least so many."""
+    if len(blocks) < least:
+        return list(blocks)
     return [f'<details markdown="1">\n<summary>{summary}</summary>', *blocks, "</details>"]
 
 
@@ -90,9 +92,7 @@ def _origin(folder: Path) -> str:
     """Origin of the page (a program) and of its numbers: days, devices and version of the code."""
     made = f"Written by `sida-eval` from the results of `{folder.name}`; not edited by hand."
     path = measurements_file(folder)
-    if not path.is_file():
-        return made
-    if not (rows := load_measurements(path).rows):
+    if not path.is_file() or not (rows := load_measurements(path).rows):
         return made
     facts = [
         f"{len({row.run for row in rows})} generators measured",

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def figure_caption(figure: Path, own: str | Path | None = None) -> str:
     places = [Path(own)] if own else []
     if figure.stem not in names("figures", places):
         return figure.stem
-    from eval.figures.build import load_figure_layout
+    from eval.figures.layout import load_figure_layout
 
     found = load_figure_layout(find("figures", figure.stem, places))
     heading = found.title.partition(". ")[2] or found.title
@@ -192,8 +193,7 @@ def _claims(path: Path, measured: bool) -> list[str]:
     form = (
         rf"@{{}}l>{{\raggedright\arraybackslash}}p{{{0.78 - 0.16 * len(heads):.2f}\linewidth}}{'l' * len(heads)}@{{}}"
     )
-    lines = [rf"\begin{{longtable}}{{{form}}}", r"\toprule", " & ".join(["claim", "statement", *heads]) + r" \\"]
-    lines += [r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+    rows = [["claim", "statement", *heads]]
     # Without measurements, claims that published numbers cannot decide are left out.
     shown = [claim for claim in record["claims"] if "here" in heads or _printed(claim.get("by_published")) != "--"]
     for claim in shown:
@@ -201,8 +201,7 @@ def _claims(path: Path, measured: bool) -> list[str]:
             "here": escape(VERDICT_MARKS[claim["verdict"]]),
             "as published": _printed(claim.get("by_published")),
         }
-        cells = [escape(claim["id"]), escape(claim["statement"]), *(verdicts[head] for head in heads)]
-        lines.append(" & ".join(cells) + r" \\")
+        rows.append([escape(claim["id"]), escape(claim["statement"]), *(verdicts[head] for head in heads)])
     text = escape(record.get("preamble", "")) + " The evidence is in claims.md."
     if left := len(record["claims"]) - len(shown):
         text += f" Not listed: {left} of {len(record['claims'])} claims, in which published numbers have no say."
@@ -211,9 +210,24 @@ def _claims(path: Path, measured: bool) -> list[str]:
         r"\section{Claims}",
         text,
         r"\begingroup\small",
-        "\n".join([*lines, r"\end{longtable}"]),
+        _longtable(form, rows),
         r"\endgroup",
     ]
+
+
+def _longtable(form: str, rows: Sequence[Sequence[str]]) -> str:
+    """A table that may take several pages; the first row is its head."""
+    head, *body = (" & ".join(cells) + r" \\" for cells in rows)
+    lines = [
+        rf"\begin{{longtable}}{{{form}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        r"\endhead",
+        r"\bottomrule",
+        r"\endfoot",
+    ]
+    return "\n".join([*lines, *body, r"\end{longtable}"])
 
 
 def _printed(found: dict[str, Any] | None) -> str:
@@ -226,15 +240,13 @@ def _provenance(folder: Path, measurements: Measurements) -> str:
     """Hashes, versions, devices and training time of every measured generator."""
     if not measurements.rows:
         return "Nothing was measured."
-    lines = [r"\begin{longtable}{@{}lrrlr@{}}", r"\toprule"]
-    lines += [r"run & trials & images & network (SHA-256) & training \\", r"\midrule", r"\endhead", r"\bottomrule"]
-    lines.append(r"\endfoot")
+    shown = [["run", "trials", "images", "network (SHA-256)", "training"]]
     for run in measurements.runs:
         rows = measurements.of_run(run)
         network = escape(rows[0].network_sha256[:16])
         trials = len({row.trial for row in rows})
         cells = [escape(run), str(trials), f"{rows[0].n:,}", rf"\texttt{{{network}}}" if network else "--"]
-        lines.append(" & ".join([*cells, training_time(folder / "students" / run / "train.jsonl")]) + r" \\")
+        shown.append([*cells, training_time(folder / "students" / run / "train.jsonl")])
     facts = {
         "Protocols": {row.protocol for row in measurements.rows},
         "References (SHA-256)": {row.reference_sha256 for row in measurements.rows if row.reference_sha256},
@@ -243,13 +255,12 @@ def _provenance(folder: Path, measurements: Measurements) -> str:
         "Devices": {row.device for row in measurements.rows},
         "Measured": {row.date[:10] for row in measurements.rows},
     }
-    table = "\n".join([*lines, r"\end{longtable}"])
     listed = "\n\n".join(
         rf"{{\raggedright\noindent\textbf{{{name}:}} {breakable(', '.join(sorted(values)))}.\par}}"
         for name, values in facts.items()
         if values
     )
-    return rf"\begingroup\small {table}\endgroup" + "\n\n" + listed
+    return rf"\begingroup\small {_longtable('@{}lrrlr@{}', shown)}\endgroup" + "\n\n" + listed
 
 
 def training_time(log: Path) -> str:

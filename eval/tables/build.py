@@ -4,23 +4,19 @@ There are three modes: ``paper`` prints the published strings; ``measured`` prin
 side by side with their difference. A published cell never shows a measurement, nor the reverse. Notes below a table
 give the origin of the numbers.
 
-Columns of effects: the difference of a row from another row, with its interval over training seeds.
-
-The CSV of a table: one record per number cell, in full precision and with its provenance.
-
-Headings may themselves be published numbers, such as model sizes with their parameter counts.
+Columns of effects show the difference of a row from another row, with its interval over training seeds. Headings may
+themselves be published numbers, such as model sizes with their parameter counts.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.effects.contrast import Effect, difference
+from eval.effects.contrast import difference
 from eval.results.identity import Identity, comparable
 from eval.results.published import Agreement, Published, published_number
 from eval.results.sheet import SheetRow
@@ -28,23 +24,21 @@ from eval.results.stored import FROM_STORED
 from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_comparable
 from eval.tables.cells import (
     AUDIT_LEGEND,
+    DIFFER,
+    Best,
     CellSource,
     TableLine,
-    best_rows,
+    best_values,
     compared,
-    empty_cell,
+    grid,
     heading,
-    measured_cell,
-    published_cell,
     require_added_comparable,
     resolve,
-    rule_above,
-    side_by_side,
     stacked,
-    text_cell,
 )
-from eval.tables.layout import ColumnSpec, EffectSpec, Mode, TableLayout
-from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.layout import ColumnSpec, Mode, TableLayout, TableSources
+from eval.tables.model import RECORD_FIELDS, Table, published_record
+from eval.tables.scores import with_scores
 from sida.errors import UserError, suggestion
 
 #: Value of ``against`` for a row without an effect.
@@ -53,8 +47,6 @@ EFFECT_NOTE = (
     "Differences in brackets: 95 % interval by Welch's t over training seeds, within each teacher and averaged over "
     "teachers; one that holds 0 is not decided."
 )
-#: Mark of an average over teachers that differ, which is that of the verdict “depends on the teacher”, and its note.
-DIFFER = "≠"
 DIFFER_NOTE = (
     f"{DIFFER}: an F test finds that the teachers differ by more than their training seeds do (p below 0.05), so the "
     "average speaks about none of them alone."
@@ -72,13 +64,22 @@ def with_effects(
     wanted = [(number, column) for number, column in enumerate(layout.columns) if column.effect]
     if wanted and mode != "measured":
         raise UserError(f"{layout.source}: columns[{wanted[0][0]}].effect", f"needs mode measured, this is mode {mode}")
+
+    def blocks(source: CellSource) -> dict[str, list[float]]:
+        """Means of a row's trainings by teacher."""
+        found: dict[str, list[float]] = {}
+        for name in source.runs:
+            teacher = (runs[name].teacher if name in runs else None) or ""
+            found.setdefault(teacher, []).append(measurements.estimate(name, source.metric).mean)
+        return found
+
     result = []
     for line in lines:
         sources = dict(line.sources)
         for number, column in wanted:
             where = f"{layout.source}: columns[{number}].effect"
-            sources[column.id] = _with_effect(column, line, lines, measurements, runs, where)
-        result.append(dataclasses.replace(line, sources=sources))
+            sources[column.id] = _with_effect(column, line, lines, blocks, where)
+        result.append(replace(line, sources=sources))
     return result
 
 
@@ -86,20 +87,19 @@ def _with_effect(
     column: ColumnSpec,
     line: TableLine,
     lines: list[TableLine],
-    measurements: Measurements,
-    runs: Mapping[str, SheetRow],
+    blocks: Callable[[CellSource], dict[str, list[float]]],
     where: str,
 ) -> CellSource:
     assert column.effect is not None
     source, name = line.sources[column.id], line.spec.against or column.effect.against
     if name == NONE:
-        return dataclasses.replace(source, empty="dash")
+        return replace(source, empty="dash")
     other = _row(name, column, line, lines, where)
     if other is line:
-        return dataclasses.replace(source, empty="dash")
+        return replace(source, empty="dash")
     against = other.sources[column.id]
     if source.estimate is None or against.estimate is None:
-        return dataclasses.replace(source, estimate=None)
+        return replace(source, estimate=None)
     assert source.identity is not None
     assert against.identity is not None
     if reason := comparable(source.identity, against.identity):
@@ -107,14 +107,14 @@ def _with_effect(
             where, f"'{line.label}' and '{other.label}' are not comparable: {reason}", f"give the row against: '{NONE}'"
         )
     try:
-        effect = difference(_blocks(source, measurements, runs), _blocks(against, measurements, runs))
+        effect = difference(blocks(source), blocks(against))
     except UserError as error:
         raise UserError(
             where,
             f"'{line.label}' against '{other.label}': {error}",
             f"pool more seeds, or give the row against: '{NONE}'",
         ) from None
-    return dataclasses.replace(source, effect=effect, against=other.label)
+    return replace(source, effect=effect, against=other.label)
 
 
 def _row(name: str, column: ColumnSpec, line: TableLine, lines: list[TableLine], where: str) -> TableLine:
@@ -129,88 +129,39 @@ def _row(name: str, column: ColumnSpec, line: TableLine, lines: list[TableLine],
     return found[0]
 
 
-def _blocks(source: CellSource, measurements: Measurements, runs: Mapping[str, SheetRow]) -> dict[str, list[float]]:
-    blocks: dict[str, list[float]] = {}
-    for name in source.runs:
-        teacher = (runs[name].teacher if name in runs else None) or ""
-        blocks.setdefault(teacher, []).append(measurements.estimate(name, source.metric).mean)
-    return blocks
-
-
-def effect_cell(column: ColumnSpec, source: CellSource) -> Cell:
-    """Cell of an effect: ``−1.48 [−1.60, −1.36]``, or in standard deviations; a dash in the row ``against``."""
-    if source.empty:
-        return Cell(kind="dash")
-    if source.effect is None:
-        return Cell(kind="missing")
-    return Cell(effect_text(source.effect, column.decimals, column.scale, column.effect), "difference")
-
-
-def effect_text(effect: Effect, decimals: int, scale: float = 1.0, spec: EffectSpec | None = None) -> str:
-    """An effect as text, with typographic minus signs, and with a mark where its teachers differ."""
-    mark = f" {DIFFER}" if effect.blocks_differ else ""
-    if spec and spec.show == "standardised":
-        return f"{effect.standardised:+.1f}{mark}".replace("-", "−").replace("inf", "∞")
-    value, low, high = (number * scale for number in (effect.value, effect.low, effect.high))
-    return f"{value:+.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]{mark}".replace("-", "−")
-
-
-RECORD_FIELDS = (
-    "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
-    "run", "measured", "measured_std", "measured_lowest", "trials", "training_seeds", "kept_at", "measured_bold",
-    "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
-    "difference", "tolerance", "agreement", "not_compared",
-    "effect", "effect_low", "effect_high", "effect_df", "effect_standardised", "effect_against",
-    "n", "seed_first", "seed_last", "protocol", "settings", "classes", "resolution",
-    "reference_sha256", "extractor_sha256", "network_sha256", "device", "code_version", "date",
-)  # fmt: skip
-
-
 def table_records(
-    layout: TableLayout, lines: list[TableLine], measurements: Measurements, mode: Mode
+    layout: TableLayout, lines: list[TableLine], measurements: Measurements, mode: Mode, best: Best
 ) -> list[dict[str, Any]]:
-    """Records of all number cells, also of missing numbers; :data:`RECORD_FIELDS` lists the fields."""
-    bold = {"published": best_rows(layout, lines, "published"), "measured": best_rows(layout, lines, "measured")}
+    """Records of all number cells, also of missing numbers."""
     records = []
     for number, line in enumerate(lines):
         for column in layout.columns:
             source = line.sources.get(column.id)
             if source is None or (source.published is None and source.run is None):
                 continue
-            record = dict.fromkeys(RECORD_FIELDS, "") | _place(layout, line, column, source, number, mode)
+            record = _record(layout, mode, number, column) | {
+                "family": line.family,
+                "model": line.label,
+                "metric": source.metric,
+                "direction": column.direction or "",
+                "nfe": "" if line.nfe is None else line.nfe,
+                "run": " ".join(source.runs),
+            }
             if source.published is not None:
-                record |= {
-                    "published_id": source.published.id,
-                    "published": source.published.text,
-                    "published_std": source.published.std,
-                    "published_bold": number in bold["published"].get(column.id, ()),
-                    "published_source": source.published.source,
-                    "published_literal": source.published.literal,
-                }
+                record |= published_record(source.published)
+                record["published_bold"] = ("published", column.id, number) in best
             if source.estimate is not None:
                 record |= _measured(
                     source, [line for run in source.runs for line in measurements.lines(run, source.metric)]
                 )
-                record["measured_bold"] = number in bold["measured"].get(column.id, ())
+                record["measured_bold"] = ("measured", column.id, number) in best
             records.append(record)
     return records
 
 
-def _place(
-    layout: TableLayout, line: TableLine, column: ColumnSpec, source: CellSource, number: int, mode: Mode
-) -> dict[str, Any]:
-    return {
-        "table": Path(layout.source).stem,
-        "mode": mode,
-        "row": number,
-        "family": line.family,
-        "model": line.label,
-        "column": column.id,
-        "metric": source.metric,
-        "direction": column.direction or "",
-        "nfe": "" if line.nfe is None else line.nfe,
-        "run": " ".join(source.runs),
-    }
+def _record(layout: TableLayout, mode: Mode, row: int, column: ColumnSpec) -> dict[str, Any]:
+    place = {"table": Path(layout.source).stem, "mode": mode, "row": row, "column": column.id}
+    return dict.fromkeys(RECORD_FIELDS, "") | place
 
 
 def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
@@ -245,49 +196,50 @@ def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
     return record
 
 
-def with_headings(layout: TableLayout, published: Mapping[str, Published]) -> TableLayout:
+def with_headings(
+    layout: TableLayout, published: Mapping[str, Published], mode: Mode
+) -> tuple[TableLayout, list[dict[str, Any]]]:
     """Replaces headings ``@id`` by the literal text of the published number ``id``.
+
+    Returns:
+        The layout, and records of the numbers (row −1) for modes that show published numbers.
 
     Raises:
         UserError: Unknown id.
     """
-    columns = tuple(
-        dataclasses.replace(column, head=_number(layout, column, number, published).literal)
-        if column.head.startswith("@")
-        else column
-        for number, column in enumerate(layout.columns)
-    )
-    return dataclasses.replace(layout, columns=columns)
-
-
-def header_records(layout: TableLayout, published: Mapping[str, Published], mode: str) -> list[dict[str, Any]]:
-    """CSV records of headings that are published numbers (row −1)."""
-    records = []
+    columns, records = [], []
     for number, column in enumerate(layout.columns):
-        if not column.head.startswith("@") or mode == "measured":
-            continue
-        found = _number(layout, column, number, published)
-        records.append(
-            dict.fromkeys(RECORD_FIELDS, "")
-            | {
-                "table": Path(layout.source).stem,
-                "mode": mode,
-                "row": -1,
-                "model": "heading",
-                "column": column.id,
-                "metric": found.metric,
-                "published_id": found.id,
-                "published": found.text,
-                "published_std": found.std,
-                "published_source": found.source,
-                "published_literal": found.literal,
-            }
-        )
-    return records
+        if column.head.startswith("@"):
+            found = published_number(published, column.head[1:], f"{layout.source}: columns[{number}].head")
+            column = replace(column, head=found.literal)
+            if mode != "measured":
+                about = {"model": "heading", "metric": found.metric}
+                records.append(_record(layout, mode, -1, column) | about | published_record(found))
+        columns.append(column)
+    return replace(layout, columns=tuple(columns)), records
 
 
-def _number(layout: TableLayout, column: ColumnSpec, number: int, published: Mapping[str, Published]) -> Published:
-    return published_number(published, column.head[1:], f"{layout.source}: columns[{number}].head")
+class ResultsTable(TableLayout):
+    """Measurements, published numbers, or both."""
+
+    def build(self, sources: TableSources) -> Table:
+        """Builds the table with the rows of scores."""
+        layout: TableLayout = replace(self, scope={**self.scope, **sources.scope})
+        mode = sources.mode or layout.mode or "measured"
+        if mode == "measured" and sources.measurements is None and not sources.scores:
+            raise UserError("", "mode measured needs --measurements or --add", "or use --mode paper")
+        if sources.scores and mode == "paper":
+            raise UserError("--add", "mode paper prints published numbers alone", "take --mode audit or measured")
+        measured, sheet = sources.measurements or Measurements([], "no measurements"), sources.runs
+        # Without a sheet, collected numbers are rows of the table themselves, in the columns that they have.
+        alone = sheet is None and mode == "measured"
+        if alone:
+            layout = replace(
+                layout, columns=tuple(replace(c, optional=c.optional or c.metric is not None) for c in layout.columns)
+            )
+        layout, measured, every = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
+        added = [name for name in every if name not in (sheet or {})]
+        return build_table(layout, measured, every, sources.published, mode, added)
 
 
 def build_table(
@@ -314,16 +266,19 @@ def build_table(
     """
     mode = mode or layout.mode or "measured"
     published = published or {}
-    printed_heads = header_records(layout, published, mode)
-    layout = with_headings(_with_columns(layout, measurements), published)
+    # Optional columns of metrics that nothing was measured by are left out.
+    known = {row.metric for row in measurements.rows}
+    kept = tuple(column for column in layout.columns if not column.optional or column.metric in known)
+    layout, printed_heads = with_headings(replace(layout, columns=kept), published, mode)
     lines = with_effects(layout, resolve(layout, measurements, runs, published, mode), measurements, runs, mode)
     for group in compared(layout, lines):
         require_comparable(measured_lines(group.values(), measurements), layout.source)
     require_added_comparable(lines, layout, added)
-    if mode == "audit":
-        columns, rows = (stacked if layout.audit == "rows" else side_by_side)(layout, lines)
+    best = best_values(layout, lines)
+    if mode == "audit" and layout.audit == "rows":
+        columns, rows = stacked(layout, lines, best)
     else:
-        columns, rows = _one_sided(layout, lines, mode)
+        columns, rows = grid(layout, lines, mode, best)
     return Table(
         name=Path(layout.source).stem,
         title=layout.title,
@@ -337,38 +292,12 @@ def build_table(
             *provenance_notes(lines, measurements),
             *comparison_notes(lines),
             *identity_notes(layout, lines),
-            *(AUDIT_LEGEND if mode == "audit" else ()),
+            *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
         number=layout.number,
         cite=layout.cite,
-        records=(*printed_heads, *table_records(layout, lines, measurements, mode)),
+        records=(*printed_heads, *table_records(layout, lines, measurements, mode, best)),
     )
-
-
-def _with_columns(layout: TableLayout, measurements: Measurements) -> TableLayout:
-    """The layout without optional columns of metrics that nothing was measured by."""
-    measured = {row.metric for row in measurements.rows}
-    kept = (column for column in layout.columns if not column.optional or column.metric in measured)
-    return replace(layout, columns=tuple(kept))
-
-
-def _one_sided(layout: TableLayout, lines: list[TableLine], mode: Mode) -> tuple[list[Column], list[Row]]:
-    best = best_rows(layout, lines, "published" if mode == "paper" else "measured")
-    rows = []
-    for number, line in enumerate(lines):
-        cells = []
-        for column in layout.columns:
-            source, bold = line.sources.get(column.id), number in best.get(column.id, ())
-            if source is None:
-                cells.append(text_cell(column, lines, number))
-            elif column.effect:
-                cells.append(effect_cell(column, source))
-            elif source.empty:
-                cells.append(empty_cell(source))
-            else:
-                cells.append(published_cell(source, bold) if mode == "paper" else measured_cell(column, source, bold))
-        rows.append(Row(tuple(cells), rule_above(lines, number), line.spec.continues))
-    return [heading(column) for column in layout.columns], rows
 
 
 _POOLED = (

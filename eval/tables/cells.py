@@ -1,25 +1,24 @@
 """Cells and rows of the three modes: published strings, measured means with their spread, or both.
 
-Audit mode prints both side by side, or one below the other if the columns are model sizes.
-
-Resolves the rows of a layout against the sample sheet, the measurements and the published numbers.
+The rows of a layout are resolved against the sample sheet, the measurements and the published numbers. Audit mode
+prints both numbers side by side, or one below the other if the columns are model sizes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from eval.effects.contrast import Effect
 from eval.results.identity import Identity, comparable
 from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
 from eval.results.sheet import SheetRow
 from eval.results.summary import Estimate, Measurements
-from eval.tables.layout import TRIAL_FIELDS, BoldSpec, ColumnSpec, Mode, RowSpec, TableLayout, expand
+from eval.tables.layout import TRIAL_FIELDS, BoldSpec, ColumnSpec, EffectSpec, Mode, RowSpec, TableLayout, expand
 from eval.tables.model import Cell, Column, Row
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_csv
@@ -116,11 +115,12 @@ def resolve(
     """
     lines = []
     tunings = read_tunings(Path(layout.source).parent / layout.trials_of) if layout.trials_of else {}
+    data = _Data(layout, measurements, runs, published, mode)
     for where, spec in expand(layout, runs):
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
         sources = {
-            column.id: _source(layout, spec, column, number, where, measurements, runs, published, mode)
+            column.id: data.source(spec, column, number, where)
             for number, column in enumerate(layout.columns)
             if column.metric is not None
         }
@@ -166,60 +166,84 @@ def read_tunings(path: Path) -> dict[str, dict[str, str]]:
     return texts
 
 
-def _source(
-    layout: TableLayout,
-    spec: RowSpec,
-    column: ColumnSpec,
-    number: int,
-    where: str,
-    measurements: Measurements,
-    runs: Mapping[str, SheetRow],
-    published: Mapping[str, Published],
-    mode: Mode,
-) -> CellSource:
-    metric = str(layout.metrics.get(str(column.metric), column.metric))
-    # Blank cells of the paper may have measurements.
-    empty = (
-        None
-        if mode == "measured"
-        else "dash"
-        if column.id in spec.dash
-        else "blank"
-        if column.id in spec.blank
-        else None
-    )
-    printed = None
-    if spec.published is not None and mode != "measured" and empty is None and column.run is None:
+@dataclass(frozen=True)
+class _Data:
+    """Data from which the cells of a table are resolved."""
+
+    layout: TableLayout
+    measurements: Measurements
+    runs: Mapping[str, SheetRow]
+    published: Mapping[str, Published]
+    mode: Mode
+
+    def source(self, spec: RowSpec, column: ColumnSpec, number: int, where: str) -> CellSource:
+        """Data of the cell of a row (with its place ``where``) in a column (with its number)."""
+        layout, measurements = self.layout, self.measurements
+        metric = str(layout.metrics.get(str(column.metric), column.metric))
+        empty = None
+        if self.mode != "measured":  # blank cells of the paper may have measurements
+            empty = "dash" if column.id in spec.dash else "blank" if column.id in spec.blank else None
+        printed = self._printed(spec, column, where) if empty is None else None
+        run = self._run_id(spec, column, where) if self.mode != "paper" else None
+        if run is None and self.mode != "measured":
+            return CellSource(metric, printed, empty=empty)
+        pool = tuple(column.run_of(name) for name in spec.pool)
+        names = [name for name in (run, *pool) if name is not None]
+        if layout.missing == "error" or self.mode == "measured":
+            self._check(spec, number, where, names, metric)
+        if not names or (layout.missing == "mark" and not all(measurements.has(name, metric) for name in names)):
+            return CellSource(metric, printed, run, None, empty, pool)
+        estimates = [measurements.estimate(name, metric, where) for name in names]
+        for name, estimate in zip(names, estimates):
+            if layout.trials is not None and estimate.trials != layout.trials:
+                fault = f"run '{name}' has {estimate.trials} trials of '{metric}'"
+                raise UserError(
+                    where, f"{fault}, but the layout's trials is {layout.trials}", "measure the missing ones"
+                )
+        pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
+        compared: Agreement | str | None = None
+        if printed is not None:
+            lines = [line for name in names for line in measurements.lines(name, metric)]
+            compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
+        identity = measurements.identity(names[0], metric)
+        for name in names[1:]:
+            if reason := comparable(identity, measurements.identity(name, metric)):
+                fault = f"pools '{names[0]}' and '{name}', which are not comparable: {metric}: {reason}"
+                raise UserError(where, fault)
+        return CellSource(metric, printed, run, pooled, empty, pool, compared=compared, identity=identity)
+
+    def _printed(self, spec: RowSpec, column: ColumnSpec, where: str) -> Published | None:
+        if spec.published is None or self.mode == "measured" or column.run is not None:
+            return None
         slug = str(column.metric).replace("_", "-")
         key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
-        printed = published_number(published, key, where.rpartition(".")[0] + ".published")
-    run = _run_id(layout, spec, column, where) if mode != "paper" else None
-    if run is None and mode != "measured":
-        return CellSource(metric, printed, empty=empty)
-    pool = tuple(column.run_of(name) for name in spec.pool)
-    names = [name for name in (run, *pool) if name is not None]
-    if layout.missing == "error" or mode == "measured":
-        _check(layout, spec, number, where, names, metric, measurements, runs)
-    if not names or (layout.missing == "mark" and not all(measurements.has(name, metric) for name in names)):
-        return CellSource(metric, printed, run, None, empty, pool)
-    estimates = [measurements.estimate(name, metric, where) for name in names]
-    for name, estimate in zip(names, estimates):
-        if layout.trials is not None and estimate.trials != layout.trials:
+        return published_number(self.published, key, where.rpartition(".")[0] + ".published")
+
+    def _run_id(self, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:
+        if spec.run is None:
+            return None
+        run = self.layout.run_id(spec.run, column)
+        if "{" in run:
+            raise UserError(where, f"'{run}' has a name in braces that is neither 'column' nor a key of vars", "set it")
+        return run
+
+    def _check(self, spec: RowSpec, number: int, where: str, names: list[str], metric: str) -> None:
+        """Refuses rows that are not in the sheet, and metrics that were measured for no row; names the layout's key."""
+        if not names and where.endswith(".where"):
             raise UserError(
-                where,
-                f"run '{name}' has {estimate.trials} trials of '{metric}', but the layout's trials is {layout.trials}",
-                "measure the missing ones",
+                where, f"no run of the sample sheet matches {dict(spec.where or {})}", "change the condition"
             )
-    pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
-    compared: Agreement | str | None = None
-    if printed is not None:
-        lines = [line for name in names for line in measurements.lines(name, metric)]
-        compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
-    identity = measurements.identity(names[0], metric)
-    for name in names[1:]:
-        if reason := comparable(identity, measurements.identity(name, metric)):
-            raise UserError(where, f"pools '{names[0]}' and '{name}', which are not comparable: {metric}: {reason}")
-    return CellSource(metric, printed, run, pooled, empty, pool, compared=compared, identity=identity)
+        for run in names:
+            if run not in self.runs:
+                near = suggestion(run, self.runs)
+                raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{near}")
+        known = self.measurements.metrics
+        if known and metric not in known:
+            raise UserError(
+                f"{self.layout.source}: columns[{number}].metric",
+                f"'{metric}' was not measured in {self.measurements.source}{suggestion(metric, known)}",
+                "add it to the protocol or remove the column",
+            )
 
 
 def require_added_comparable(lines: Sequence[TableLine], layout: TableLayout, added: Collection[str]) -> None:
@@ -253,41 +277,6 @@ def require_in_column(identity: Identity, known: Sequence[Identity], where: str)
             f"measured under {identity}, which is not comparable with the column's numbers "
             f"({min(map(str, reasons), key=len)})",
             f"score the images under protocol {protocols}",
-        )
-
-
-def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:
-    if spec.run is None:
-        return None
-    run = column.run_of(spec.run.replace("{column}", column.key))
-    for name, value in layout.vars.items():
-        run = run.replace("{" + name + "}", str(value))
-    if "{" in run:
-        raise UserError(where, f"'{run}' has a name in braces that is neither 'column' nor a key of vars", "set it")
-    return run
-
-
-def _check(
-    layout: TableLayout,
-    spec: RowSpec,
-    number: int,
-    where: str,
-    names: list[str],
-    metric: str,
-    measurements: Measurements,
-    runs: Mapping[str, SheetRow],
-) -> None:
-    """Refuses rows that are not in the sheet, and metrics that were measured for no row; names the layout's key."""
-    if not names and where.endswith(".where"):
-        raise UserError(where, f"no run of the sample sheet matches {dict(spec.where or {})}", "change the condition")
-    for run in names:
-        if run not in runs:
-            raise UserError(where, f"unknown run '{run}': the sample sheet does not list it{suggestion(run, runs)}")
-    if measurements.rows and metric not in measurements.metrics:
-        raise UserError(
-            f"{layout.source}: columns[{number}].metric",
-            f"'{metric}' was not measured in {measurements.source}{suggestion(metric, measurements.metrics)}",
-            "add it to the protocol or remove the column",
         )
 
 
@@ -327,26 +316,21 @@ def measured_cell(column: ColumnSpec, source: CellSource, bold: bool = False) ->
     """Cell of a measured mean with its sample standard deviation, or 'not measured'."""
     if source.estimate is None:
         return Cell(kind="missing")
-    mean, spread = printed(column, source.estimate)
-    return Cell(mean, "measured", spread, bold)
+    mean, std = source.estimate.mean, source.estimate.std if column.spread else None
+    spread = None if std is None else f"{std * column.scale:.{column.decimals}f}"
+    return Cell(f"{mean * column.scale:.{column.decimals}f}", "measured", spread, bold)
 
 
-def printed(column: ColumnSpec, estimate: Estimate) -> tuple[str, str | None]:
-    """Mean and spread with the column's decimals and scale."""
-    mean = f"{estimate.mean * column.scale:.{column.decimals}f}"
-    if not column.spread or estimate.std is None:
-        return mean, None
-    return mean, f"{estimate.std * column.scale:.{column.decimals}f}"
-
-
-def heading(column: ColumnSpec, group: str = "") -> Column:
+def heading(column: ColumnSpec) -> Column:
     """Heading of a layout's column."""
     direction = column.direction if column.arrow else None
     number = column.metric is not None or column.field in ("nfe", "seeds")
-    return Column(column.head, direction, number, group, name=column.field == "label")
+    return Column(column.head, direction, number, name=column.field == "label")
 
 
 Side = Literal["published", "measured"]
+#: Best values: side, column id and row number of each.
+Best = Set[tuple[Side, str, int]]
 
 
 def compared(layout: TableLayout, lines: Sequence[TableLine]) -> list[dict[int, TableLine]]:
@@ -357,39 +341,34 @@ def compared(layout: TableLayout, lines: Sequence[TableLine]) -> list[dict[int, 
     return list(groups.values())
 
 
-def best_rows(layout: TableLayout, lines: list[TableLine], side: Side) -> dict[str, set[int]]:
-    """Row numbers of the best values by column id, separately for published and measured numbers.
+def best_values(layout: TableLayout, lines: list[TableLine]) -> Best:
+    """Best values of the columns, separately for published and measured numbers.
 
     Values are compared as printed, so rows that print the same best value are all bold. Published numbers are ranked as
     the paper ranks them. No measured value is bold if the measured values are not comparable with each other, or if a
     published number of a row that is not measured beats it.
     """
-    best: dict[str, set[int]] = {}
+    best = set[tuple[Side, str, int]]()
     for column in layout.columns:
         if layout.bold is None or column.metric is None or column.direction is None:
             continue
         if layout.bold.columns is not None and column.id not in layout.bold.columns:
             continue
-        best[column.id] = set()
         for group in compared(layout, lines):
             shown = {n: line.sources[column.id] for n, line in group.items() if _candidate(layout.bold, line)}
-            best[column.id] |= _best_of(shown, column, side)
+            for side in get_args(Side):
+                best |= {(side, column.id, number) for number in _best_of(shown, column, side)}
     return best
 
 
 def _best_of(shown: Mapping[int, CellSource], column: ColumnSpec, side: Side) -> set[int]:
     values = {n: value for n, source in shown.items() if (value := _printed_value(column, source, side)) is not None}
-    if not values or (side == "measured" and not _one_identity([shown[number] for number in values])):
+    found = [source.identity for n, source in shown.items() if n in values and source.identity is not None]
+    if not values or (side == "measured" and any(comparable(found[0], other) for other in found[1:])):
         return set()
     rivals = [source.published.value for n, source in shown.items() if source.published and n not in values]
     winner = (min if column.direction == "lower" else max)([*values.values(), *rivals])
     return {number for number, value in values.items() if value == winner}
-
-
-def _one_identity(sources: Sequence[CellSource]) -> bool:
-    """Whether all measured values may be compared with each other."""
-    found = [source.identity for source in sources if source.identity is not None]
-    return all(comparable(found[0], other) is None for other in found[1:])
 
 
 def _candidate(bold: BoldSpec, line: TableLine) -> bool:
@@ -406,44 +385,57 @@ def _printed_value(column: ColumnSpec, source: CellSource, side: Side) -> float 
     return None if source.estimate is None else round(source.estimate.mean * column.scale, column.decimals)
 
 
-AUDIT_LEGEND = (f"Δ = measured − published; {LEGEND}.",)
+SIDES = ("published", "measured", "Δ")
+AUDIT_LEGEND = f"Δ = measured − published; {LEGEND}."
 
 
-def side_by_side(layout: TableLayout, lines: list[TableLine]) -> tuple[list[Column], list[Row]]:
-    """Columns and rows with three columns per metric: published, measured, difference; for ``run`` columns one."""
-    columns: list[Column] = []
-    for column in layout.columns:
-        if column.metric is None:
-            columns.append(heading(column))
-        else:
-            title, heads = heading(column).title, ("measured",) if column.run else ("published", "measured", "Δ")
-            columns += [Column(head, None, True, title) for head in heads]
-    best = _best(layout, lines)
+def grid(layout: TableLayout, lines: list[TableLine], mode: Mode, best: Best) -> tuple[list[Column], list[Row]]:
+    """Columns and rows with a line for each row.
+
+    Audit mode has three columns per metric: published, measured, difference; for ``run`` columns one.
+    """
     rows = []
     for number, line in enumerate(lines):
-        cells: list[Cell] = []
-        for column in layout.columns:
-            if column.id not in line.sources:
-                cells.append(text_cell(column, lines, number))
-            elif column.run:
-                source = line.sources[column.id]
-                cells.append(measured_cell(column, source) if line.ours else Cell(kind="blank"))
-            else:
-                cells += _three(column, line, number, best)
+        cells = [cell for column in layout.columns for cell in _cells(column, lines, number, mode, best)]
         rows.append(Row(tuple(cells), rule_above(lines, number), line.spec.continues))
-    return columns, rows
+    return [head for column in layout.columns for head in _heads(column, mode)], rows
 
 
-def stacked(layout: TableLayout, lines: list[TableLine]) -> tuple[list[Column], list[Row]]:
+def _heads(column: ColumnSpec, mode: Mode) -> list[Column]:
+    if mode != "audit" or column.metric is None:
+        return [heading(column)]
+    title, heads = heading(column).title, ("measured",) if column.run else SIDES
+    return [Column(head, None, True, title) for head in heads]
+
+
+def _cells(column: ColumnSpec, lines: list[TableLine], number: int, mode: Mode, best: Best) -> list[Cell]:
+    """Cells of a row under the headings of a column."""
+    line = lines[number]
+    source = line.sources.get(column.id)
+    if source is None:
+        return [text_cell(column, lines, number)]
+    if mode == "audit":
+        if column.run:
+            return [measured_cell(column, source) if line.ours else Cell(kind="blank")]
+        return _three(column, line, number, best)
+    if column.effect:
+        return [effect_cell(column, source)]
+    if source.empty:
+        return [empty_cell(source)]
+    if mode == "paper":
+        return [published_cell(source, ("published", column.id, number) in best)]
+    return [measured_cell(column, source, ("measured", column.id, number) in best)]
+
+
+def stacked(layout: TableLayout, lines: list[TableLine], best: Best) -> tuple[list[Column], list[Row]]:
     """Columns and rows with three lines per own row (published, measured, difference), and one line per quoted row."""
     columns = [heading(column) for column in layout.columns]
     place = next((i for i, column in enumerate(layout.columns) if column.metric is not None), len(columns))
     columns.insert(place, Column(""))
-    best = _best(layout, lines)
     rows = []
     for number, line in enumerate(lines):
         threes = {column.id: _three(column, line, number, best) for column in layout.columns if column.metric}
-        for i, name in enumerate(("published", "measured", "Δ") if line.ours else ("published",)):
+        for i, name in enumerate(SIDES if line.ours else SIDES[:1]):
             cells: list[Cell] = []
             for column in layout.columns:
                 if column.id in threes:
@@ -457,18 +449,14 @@ def stacked(layout: TableLayout, lines: list[TableLine]) -> tuple[list[Column], 
     return columns, rows
 
 
-def _best(layout: TableLayout, lines: list[TableLine]) -> dict[str, dict[str, set[int]]]:
-    return {"published": best_rows(layout, lines, "published"), "measured": best_rows(layout, lines, "measured")}
-
-
-def _three(column: ColumnSpec, line: TableLine, number: int, best: dict[str, dict[str, set[int]]]) -> list[Cell]:
+def _three(column: ColumnSpec, line: TableLine, number: int, best: Best) -> list[Cell]:
     """Cells for the published number, the measurement and the difference."""
     source = line.sources[column.id]
-    bold = {side: number in rows.get(column.id, ()) for side, rows in best.items()}
-    printed = empty_cell(source) if source.empty else published_cell(source, bold["published"])
+    printed = empty_cell(source) if source.empty else published_cell(source, ("published", column.id, number) in best)
+    own = Cell(kind="blank")
     # Quoted rows are never measured here, so the cell is blank and not 'not measured'.
-    expected = line.ours and source.published is not None
-    own = measured_cell(column, source, bold["measured"]) if source.estimate or expected else Cell(kind="blank")
+    if source.estimate or (line.ours and source.published is not None):
+        own = measured_cell(column, source, ("measured", column.id, number) in best)
     return [printed, own, difference_cell(column, source)]
 
 
@@ -480,3 +468,25 @@ def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:
     decimals = max(column.decimals, 2)
     text = f"{compared.difference * column.scale:+.{decimals}f}".replace("-", "−")
     return Cell(text, "difference", agreement=compared.outcome)
+
+
+#: Mark of an average over teachers that differ, which is that of the verdict “depends on the teacher”.
+DIFFER = "≠"
+
+
+def effect_cell(column: ColumnSpec, source: CellSource) -> Cell:
+    """Cell of an effect: ``−1.48 [−1.60, −1.36]``, or in standard deviations; a dash in the row ``against``."""
+    if source.empty:
+        return Cell(kind="dash")
+    if source.effect is None:
+        return Cell(kind="missing")
+    return Cell(effect_text(source.effect, column.decimals, column.scale, column.effect), "difference")
+
+
+def effect_text(effect: Effect, decimals: int, scale: float = 1.0, spec: EffectSpec | None = None) -> str:
+    """An effect as text, with typographic minus signs, and with a mark where its teachers differ."""
+    mark = f" {DIFFER}" if effect.blocks_differ else ""
+    if spec and spec.show == "standardised":
+        return f"{effect.standardised:+.1f}{mark}".replace("-", "−").replace("inf", "∞")
+    value, low, high = (number * scale for number in (effect.value, effect.low, effect.high))
+    return f"{value:+.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]{mark}".replace("-", "−")

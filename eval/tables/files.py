@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.published import load_published
-from eval.results.sheet import read_extended, read_runs
-from eval.results.summary import Measurements, load_measurements, measurements_file
-from eval.tables.build import build_table
-from eval.tables.hyperparameters import HyperLayout, build_hyperparameters
-from eval.tables.layout import Mode, TableLayout
+from eval.results.sheet import read_runs
+from eval.results.summary import load_measurements, measurements_file
+from eval.tables.layout import Mode, TableSources, load_table_layout
 from eval.tables.model import Table
 from eval.tables.render import to_csv, to_html, to_latex, to_markdown
-from eval.tables.scores import with_scores
-from sida.config.registry import Registry
 from sida.config.resources import find
 from sida.config.settings import from_mapping
 from sida.errors import UserError
@@ -34,26 +30,6 @@ def to_json(table: Table) -> str:
 RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html, ".json": to_json}
 
 
-#: Classes of layouts by their key ``kind``.
-TABLE_KINDS: Registry[type[TableLayout] | type[HyperLayout]] = Registry(
-    "table kind", "eval.tables.layout:TableLayout", {"results": TableLayout, "hyperparameters": HyperLayout}
-)
-
-
-def load_table_layout(path: str | Path) -> TableLayout | HyperLayout:
-    """Reads a layout of any kind; ``extends: other.yaml`` names a file for all keys that the layout does not set.
-
-    Raises:
-        UserError: Missing file, unknown kind or key, wrong type, or files that extend each other.
-    """
-    mapping = read_extended(Path(path))
-    kind = mapping.pop("kind", "results")
-    layout: TableLayout | HyperLayout = from_mapping(
-        TABLE_KINDS.find(kind, f"{path}: kind"), mapping | {"source": str(path)}, str(path)
-    )
-    return layout
-
-
 def make_table(
     layout: str | Path,
     measurements: str | Path | None = None,
@@ -66,7 +42,7 @@ def make_table(
     results: str | Path | None = None,
     scores: Sequence[str | Path] = (),
 ) -> Table:
-    """Builds the table of a layout, of results or of hyperparameters.
+    """Builds the table of a layout.
 
     Args:
         layout: A file, or a name in ``config/tables``.
@@ -83,28 +59,22 @@ def make_table(
     Raises:
         UserError: Any fault in a file, or ``measured`` mode without measurements or scores.
     """
-    path = find("tables", str(layout), where="--layout")
-    rows, numbers = load_table_layout(path), load_published(published)
-    if isinstance(rows, HyperLayout):
-        logs = results or (measurements_file(measurements).parent if measurements else None)
-        return build_hyperparameters(rows, numbers, spec, logs, mode)
-    rows = dataclasses.replace(rows, scope={**rows.scope, **(scope or {})})
-    mode = mode or rows.mode or "measured"
-    if mode == "measured" and measurements is None and not scores:
-        raise UserError("", "mode measured needs --measurements or --add", "or use --mode paper")
-    measured = Measurements([], str(measurements or "no measurements"))
-    if measurements is not None and mode != "paper":
+    shown = load_table_layout(find("tables", str(layout), where="--layout"))
+    measured = None
+    if measurements is not None and (mode or shown.mode) != "paper" and not shown.shows_settings:
         measured = load_measurements(measurements)
-    # Without a sheet, collected numbers are rows of the table themselves, in the columns that they have.
-    alone = runs is None and mode == "measured"
-    if alone:
-        shown = (dataclasses.replace(column, optional=True) if column.metric else column for column in rows.columns)
-        rows = dataclasses.replace(rows, columns=tuple(shown))
-    sheet = {run.run: run for run in read_runs(runs)} if runs is not None else {}
-    if scores and mode == "paper":
-        raise UserError("--add", "mode paper prints published numbers alone", "take --mode audit or measured")
-    rows, measured, every = with_scores(rows, measured, None if alone else sheet, scores)
-    return build_table(rows, measured, every, numbers, mode, [name for name in every if name not in sheet])
+    return shown.build(
+        TableSources(
+            measured,
+            None if runs is None else {run.run: run for run in read_runs(runs)},
+            load_published(published),
+            mode,
+            scope or {},
+            scores,
+            spec,
+            Path(results) if results else measurements_file(measurements).parent if measurements else None,
+        )
+    )
 
 
 def table_paths(out: str | Path) -> list[Path]:

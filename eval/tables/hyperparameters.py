@@ -1,21 +1,18 @@
-"""Builds Table 8: hyperparameters from specs of trainings, time and memory from training logs.
-
-Published values are printed beside them.
-"""
+"""Table 8: hyperparameters from specs of trainings, time and memory from training logs, and published values."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from eval.results.published import Published, published_number
+from eval.results.published import published_number
 from eval.results.sheet import Needs, SheetRow
 from eval.results.training_logs import read_log
-from eval.tables.build import RECORD_FIELDS
-from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.layout import Mode, TableKind, TableSources
+from eval.tables.model import RECORD_FIELDS, Cell, Column, Row, Table, published_record
 from sida.errors import SettingError, suggestion
 from sida.methods.registry import METHODS
 
@@ -86,18 +83,14 @@ class HyperRow:
             raise SettingError("log", f"unknown quantity '{self.log}'{suggestion(self.log, LOGS)}")
 
 
-@dataclass(frozen=True)
-class HyperLayout:
-    """Layout of kind ``hyperparameters``."""
+@dataclass(frozen=True, kw_only=True)
+class HyperLayout(TableKind):
+    """Layout of kind ``hyperparameters``; the default mode is ``audit``."""
+
+    shows_settings = True
 
     columns: tuple[DatasetColumn, ...]
     rows: tuple[HyperRow, ...]
-    title: str = ""
-    caption: str = ""
-    number: int | str | None = None
-    mode: Literal["paper", "audit", "measured"] | None = None
-    notes: tuple[str, ...] = ()
-    source: str = ""
 
     def __post_init__(self) -> None:
         for key in ("columns", "rows"):
@@ -113,150 +106,137 @@ class HyperLayout:
         """Rows of a sheet whose trainings the table shows."""
         return Needs([], set(self.runs))
 
+    def build(self, sources: TableSources) -> Table:
+        """Builds Table 8; without settings, cells say 'not configured'."""
+        mode = sources.mode or self.mode or "audit"
+        return _Builder(self, sources, mode, {"table": Path(self.source).stem, "mode": mode}).table()
 
-def build_hyperparameters(
-    layout: HyperLayout,
-    published: Mapping[str, Published],
-    settings: Mapping[str, Any] | None,
-    results: str | Path | None,
-    mode: str | None = None,
-) -> Table:
-    """Builds Table 8.
 
-    Args:
-        layout: Lines and columns.
-        published: Published numbers by id.
-        settings: ``gpus``, and ``students``: for each row its ``settings`` (a :class:`sida.methods.DistillConfig`) and
-            the ``network`` of its teacher (null reads the teacher's file). None: cells say 'not configured'.
-        results: Folder whose ``students/<run>/train.jsonl`` give time and memory.
-        mode: Overrides the layout's mode; the default of both is ``audit``.
+@dataclass(frozen=True)
+class _Builder:
+    """Builds the table of a layout.
 
-    Raises:
-        UserError: An unknown published id.
+    Attributes:
+        about: Fields that all records have.
     """
-    mode = mode or layout.mode or "audit"
-    rows: list[Row] = []
-    records: list[dict[str, Any]] = []
-    for number, spec in enumerate(layout.rows):
-        new_group = number > 0 and spec.group != layout.rows[number - 1].group
+
+    layout: HyperLayout
+    sources: TableSources
+    mode: Mode
+    about: Mapping[str, str]
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def table(self) -> Table:
+        """The table, with its notes."""
+        layout, audit = self.layout, self.mode == "audit"
+        rows = [row for number in range(len(layout.rows)) for row in self._rows(number)]
+        heads = [Column("Method"), Column("Hyperparameters", name=True), *[Column("")] * audit]
+        columns = (*heads, *(Column(column.head) for column in layout.columns))
+        notes = list(layout.notes)
+        if self.mode != "paper":
+            given = self.sources.settings
+            notes.append("Configured: settings of the preset." if given else "No settings were given (--spec).")
+            notes.append("Measured: medians (memory: maxima) over the training logs without their first record.")
+            if partial := {run: n for run in layout.runs if (n := self._partial(run))}:
+                listed = ", ".join(f"{run} ({n})" for run, n in partial.items())
+                notes.append(f"From N ticks: from the first log records of a training, not from a whole one: {listed}.")
+        about = (self.about["table"], layout.title, layout.caption, self.mode)
+        return Table(*about, columns, tuple(rows), tuple(notes), layout.number, tuple(self.records))
+
+    def _rows(self, number: int) -> list[Row]:
+        """The lines of a row: published and own values, as far as the mode shows them."""
+        spec = self.layout.rows[number]
+        new_group = number > 0 and spec.group != self.layout.rows[number - 1].group
         lines: list[tuple[str, list[Cell]]] = []
-        if mode != "measured" and (spec.published or spec.text is not None):
-            lines.append(("published", _published_cells(layout, spec, number, published, records, mode)))
-        if mode != "paper" and spec.text is None:
-            kind = "configured" if spec.setting else _measured(layout, spec, settings, results)
-            lines.append((kind, _own(layout, spec, settings, results, records)))
-        if mode == "measured" and spec.text is not None:
-            lines.append(("", [Cell(spec.text, columns=len(layout.columns))]))
+        if self.mode != "measured" and (spec.published or spec.text is not None):
+            lines.append(("published", self._published(number)))
+        if self.mode != "paper" and spec.text is None:
+            lines.append(("configured" if spec.setting else self._measured(spec), self._own(number)))
+        if self.mode == "measured" and spec.text is not None:
+            lines.append(("", [Cell(spec.text, columns=len(self.layout.columns))]))
+        rows = []
         for i, (kind, cells) in enumerate(lines):
             head = [Cell(spec.group if new_group and i == 0 else ""), Cell(spec.label if i == 0 else "")]
-            middle = [Cell(kind)] if mode == "audit" else []
+            middle = [Cell(kind)] if self.mode == "audit" else []
             rows.append(Row((*head, *middle, *cells), new_group and i == 0, i > 0))
-    heads = [Column("Method"), Column("Hyperparameters", name=True), *([Column("")] if mode == "audit" else [])]
-    columns = (*heads, *(Column(column.head) for column in layout.columns))
-    notes = list(layout.notes)
-    if mode != "paper":
-        notes.append("Configured: settings of the preset." if settings else "No settings were given (--spec).")
-        notes.append("Measured: medians (memory: maxima) over the training logs without their first record.")
-        if partial := {run: n for run in layout.runs if (n := _partial(run, settings, results))}:
-            listed = ", ".join(f"{run} ({n})" for run, n in partial.items())
-            notes.append(f"From N ticks: from the first log records of a training, not from a whole one: {listed}.")
-    name, about = Path(layout.source).stem, (layout.title, layout.caption, mode)
-    sources = tuple(record | {"table": name, "mode": mode} for record in records)
-    return Table(name, *about, columns, tuple(rows), tuple(notes), layout.number, sources)
+        return rows
 
+    def _published(self, number: int) -> list[Cell]:
+        spec, columns = self.layout.rows[number], self.layout.columns
+        if spec.text is not None:
+            return [Cell(spec.text, "published", columns=len(columns))]
+        cells, where = [], f"{self.layout.source}: rows[{number}].published"
+        for column in columns[:1] if spec.span else columns:
+            ids = [key.replace("{column}", column.key) for key in spec.published]
+            found = [published_number(self.sources.published, key, where) for key in ids]
+            text = spec.form.format(*(item.text for item in found))
+            cells.append(Cell(text, "published", columns=len(columns) if spec.span else 1))
+            for item in found:
+                self._record(number, "all" if spec.span else column.key, published_record(item))
+        return cells
 
-def _published_cells(
-    layout: HyperLayout,
-    spec: HyperRow,
-    number: int,
-    published: Mapping[str, Published],
-    records: list[dict[str, Any]],
-    mode: str,
-) -> list[Cell]:
-    if spec.text is not None:
-        return [Cell(spec.text, "published", columns=len(layout.columns))]
-    cells = []
-    for column in layout.columns[:1] if spec.span else layout.columns:
-        where = f"{layout.source}: rows[{number}].published"
-        found = [published_number(published, key.replace("{column}", column.key), where) for key in spec.published]
-        width = len(layout.columns) if spec.span else 1
-        cells.append(Cell(spec.form.format(*(item.text for item in found)), "published", columns=width))
-        for item in found:
-            records.append(
-                _record(spec, number, "all" if spec.span else column.key)
-                | {
-                    "published_id": item.id,
-                    "published": item.text,
-                    "published_std": item.std,
-                    "published_source": item.source,
-                    "published_literal": item.literal,
-                }
-            )
-    return cells
+    def _own(self, number: int) -> list[Cell]:
+        """Configured or measured values."""
+        spec, cells = self.layout.rows[number], []
+        for column in self.layout.columns:
+            run = _run(spec, column)
+            text = self._setting(spec, run) if spec.setting else self._logged(spec, run)
+            absent = Cell("not configured" if spec.setting else "", "missing")
+            cells.append(absent if text is None else Cell(text, "measured"))
+            self._record(number, column.key, {"run": run, "measured": text or ""})
+        if spec.span and len({(cell.text, cell.kind) for cell in cells}) == 1:
+            return [Cell(cells[0].text, cells[0].kind, columns=len(cells))]
+        return cells
 
+    def _record(self, number: int, column: str, fields: Mapping[str, str]) -> None:
+        spec = self.layout.rows[number]
+        place = {"row": number, "family": spec.group, "model": spec.label, "column": column}
+        place["metric"] = spec.log or " ".join(spec.setting)
+        self.records.append({**dict.fromkeys(RECORD_FIELDS, ""), **place, **fields, **self.about})
 
-def _record(spec: HyperRow, number: int, column: str) -> dict[str, Any]:
-    place = {"row": number, "family": spec.group, "model": spec.label, "column": column}
-    return dict.fromkeys(RECORD_FIELDS, "") | place | {"metric": spec.log or " ".join(spec.setting)}
+    def _measured(self, spec: HyperRow) -> str:
+        """``measured``, or ``from N ticks`` if a training of the line is incomplete."""
+        found = [n for column in self.layout.columns if (n := self._partial(_run(spec, column)))]
+        return f"from {min(found)} ticks" if found else "measured"
 
+    def _partial(self, run: str) -> int | None:
+        """Number of log records behind a run's numbers if its log is incomplete; else None."""
+        student, ticks = (self.sources.settings or {}).get("students", {}).get(run), self._ticks(run)
+        if student is None or ticks is None:
+            return None
+        whole = bool(ticks) and ticks[-1]["nimg"] >= 1000 * student["settings"]["total_kimg"]
+        return None if whole else max(1, len(ticks) - 1)
 
-def _own(
-    layout: HyperLayout,
-    spec: HyperRow,
-    settings: Mapping[str, Any] | None,
-    results: str | Path | None,
-    records: list[dict[str, Any]],
-) -> list[Cell]:
-    cells = []
-    number = layout.rows.index(spec)
-    for column in layout.columns:
-        run = _run(spec, column)
-        text = _setting(spec, run, settings) if spec.setting else _logged(spec, run, results)
-        cells.append(
-            Cell(text, "measured") if text is not None else Cell("not configured" if spec.setting else "", "missing")
-        )
-        records.append(_record(spec, number, column.key) | {"run": run, "measured": text or ""})
-    if len({cell.text for cell in cells}) == 1 and all(cell.kind == cells[0].kind for cell in cells) and spec.span:
-        return [Cell(cells[0].text, cells[0].kind, columns=len(cells))]
-    return cells
+    def _ticks(self, run: str) -> list[dict[str, Any]] | None:
+        """Records of a run's training log; None without a log."""
+        path = None if self.sources.results is None else self.sources.results / "students" / run / "train.jsonl"
+        return read_log(path) if path is not None and path.is_file() else None
+
+    def _setting(self, spec: HyperRow, run: str) -> str | None:
+        given = self.sources.settings
+        if given is None or run not in given["students"]:
+            return None
+        from sida.config.settings import from_mapping
+        from sida.methods.resolve import DistillConfig, resolve_recipe
+        from sida.networks.checkpoint import read_metadata
+
+        student, where = given["students"][run], f"run '{run}'"
+        config = from_mapping(DistillConfig, student["settings"], where)
+        # The file of an imported teacher has its architecture.
+        network = student["network"] or read_metadata(config.teacher)["network"]
+        resolved, gpus = resolve_recipe(config, network, where), max(1, int(given["gpus"]))
+        values = [_text(PRINTED_SETTINGS[name](resolved, gpus)) for name in spec.setting]
+        form = spec.form if spec.form.count("{}") == len(values) else "{}"
+        return form.format(*values)
+
+    def _logged(self, spec: HyperRow, run: str) -> str | None:
+        ticks = self._ticks(run)
+        value = None if ticks is None else log_quantity(ticks, str(spec.log))
+        return None if value is None else f"{value:.3g}"
 
 
 def _run(spec: HyperRow, column: DatasetColumn) -> str:
     return column.sid if spec.group == METHODS["sid"].title else column.sida
-
-
-def _measured(layout: HyperLayout, spec: HyperRow, settings: Mapping[str, Any] | None, results: Any) -> str:
-    """``measured``, or ``from N ticks`` if a training of the line is incomplete."""
-    found = [n for column in layout.columns if (n := _partial(_run(spec, column), settings, results))]
-    return f"from {min(found)} ticks" if found else "measured"
-
-
-def _partial(run: str, settings: Mapping[str, Any] | None, results: str | Path | None) -> int | None:
-    """Number of log records behind a run's numbers if its log is incomplete; else None."""
-    path = Path(results) / "students" / run / "train.jsonl" if results is not None else None
-    student = (settings or {}).get("students", {}).get(run)
-    if path is None or student is None or not path.is_file():
-        return None
-    ticks = read_log(path)
-    whole = bool(ticks) and ticks[-1]["nimg"] >= 1000 * student["settings"]["total_kimg"]
-    return None if whole else max(1, len(ticks) - 1)
-
-
-def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> str | None:
-    if settings is None or run not in settings["students"]:
-        return None
-    from sida.config.settings import from_mapping
-    from sida.methods.resolve import DistillConfig, resolve_recipe
-    from sida.networks.checkpoint import read_metadata
-
-    student, where = settings["students"][run], f"run '{run}'"
-    config = from_mapping(DistillConfig, student["settings"], where)
-    # The file of an imported teacher has its architecture.
-    network = student["network"] or read_metadata(config.teacher)["network"]
-    gpus = max(1, int(settings["gpus"]))
-    values = [_text(PRINTED_SETTINGS[name](resolve_recipe(config, network, where), gpus)) for name in spec.setting]
-    form = spec.form if spec.form.count("{}") == len(values) else "{}"
-    return form.format(*values)
 
 
 def _text(value: Any) -> str:
@@ -265,14 +245,6 @@ def _text(value: Any) -> str:
         mantissa, sign, exponent = short.partition("e")
         return f"{mantissa}e{int(exponent)}" if sign else short
     return str(value)
-
-
-def _logged(spec: HyperRow, run: str, results: str | Path | None) -> str | None:
-    path = Path(results) / "students" / run / "train.jsonl" if results is not None else None
-    if path is None or not path.is_file():
-        return None
-    value = log_quantity(read_log(path), str(spec.log))
-    return None if value is None else f"{value:.3g}"
 
 
 def log_quantity(ticks: Sequence[Mapping[str, Any]], name: str) -> float | None:
@@ -290,6 +262,5 @@ def log_quantity(ticks: Sequence[Mapping[str, Any]], name: str) -> float | None:
     if key != "img_per_s":
         return max(values) / 1024
     seconds = 1000 / statistics.median(values)
-    return {"seconds_per_kimg": seconds, "hours_per_10M": seconds * 1e4 / 3600, "days_per_100M": seconds * 1e5 / 86400}[
-        name
-    ]
+    rates = {"hours_per_10M": seconds * 1e4 / 3600, "days_per_100M": seconds * 1e5 / 86400}
+    return rates.get(name, seconds)

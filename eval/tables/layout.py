@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from eval.results.published import Published
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, with_other_seeds
+from eval.results.summary import Measurements
+from eval.tables.model import Table
+from sida.config.registry import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 
@@ -164,14 +169,86 @@ class BoldSpec:
 
 
 @dataclass(frozen=True)
-class TableLayout:
-    r"""A table's layout.
+class TableSources:
+    """Data of a table.
+
+    Attributes:
+        measurements: All measurements; None if there is no file of them.
+        runs: Sample sheet by run id; None makes a row of each measured generator.
+        published: Published numbers by id.
+        mode: Overrides the layout's mode.
+        scope: Conditions on the sample sheet added to every row.
+        scores: Files of ``sida-eval score``, whose rows are added at the end.
+        settings: ``gpus``, and ``students`` with the settings of each row, for tables of settings.
+        results: Folder whose ``students/<run>/train.jsonl`` give time and memory.
+    """
+
+    measurements: Measurements | None
+    runs: Mapping[str, SheetRow] | None
+    published: Mapping[str, Published]
+    mode: Mode | None = None
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    scores: Sequence[str | Path] = ()
+    settings: Mapping[str, Any] | None = None
+    results: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableKind(abc.ABC):
+    """Base class of table kinds; an instance is one layout.
+
+    Attributes:
+        number: Number of the table in the paper; a variant has words after it, e.g. ``4 (version 4)``.
+        mode: Mode if the command line names none.
+        notes: Lines printed below.
+        source: File of the layout, for messages.
+    """
+
+    #: Whether the table shows settings of trainings, which its spec then has, instead of measurements.
+    shows_settings: ClassVar[bool] = False
+
+    title: str = ""
+    caption: str = ""
+    number: int | str | None = None
+    mode: Mode | None = None
+    notes: tuple[str, ...] = ()
+    source: str = ""
+
+    @abc.abstractmethod
+    def needs(self, runs: Mapping[str, SheetRow]) -> Needs:
+        """Rows of a sheet that the table shows.
+
+        Raises:
+            UserError: The layout does not fit the sheet.
+        """
+
+    @abc.abstractmethod
+    def build(self, sources: TableSources) -> Table:
+        """Builds the table.
+
+        Raises:
+            UserError: Data are missing or faulty.
+        """
+
+    def check(self, sources: TableSources) -> None:
+        """Checks the layout against a preset before the first job.
+
+        Args:
+            sources: Placeholder data: each row has each metric of its protocol.
+
+        Raises:
+            UserError: The preset does not have a row or metric of the layout.
+        """
+        self.build(sources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableLayout(TableKind):
+    r"""Layout of a table of results.
 
     Attributes:
         columns: From left to right.
         rows: From top to bottom; the family is printed where it changes.
-        number: Number of the table in the paper; a variant has words after it, e.g. ``4 (version 4)``.
-        mode: Mode if the command line names none.
         bold: Bold rule; null for none.
         compare: Rows whose values are compared: refused if these are not comparable, ranked in bold. All, or those of
             one family, for references that differ between families.
@@ -181,7 +258,6 @@ class TableLayout:
         metrics: Metrics measured under another key here, e.g. ``{fid: fd}``.
         missing: Whether a missing measurement is marked (the default) or an error.
         trials: Required number of trials of every cell.
-        notes: Lines printed below.
         published_notes: Further lines about the published numbers, printed in modes that show these.
         protocol: Protocol of a score for this table (``sida score --like``); by default that of its published numbers.
         cite: Whether the LaTeX has ``\cite`` in labels; compiled alone it has the references.
@@ -191,10 +267,6 @@ class TableLayout:
 
     columns: tuple[ColumnSpec, ...]
     rows: tuple[RowSpec, ...]
-    title: str = ""
-    caption: str = ""
-    number: int | str | None = None
-    mode: Mode | None = None
     bold: BoldSpec | None = None
     compare: Literal["all", "family"] = "all"
     audit: Literal["columns", "rows"] = "columns"
@@ -203,12 +275,10 @@ class TableLayout:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     missing: Missing = "mark"
     trials: int | None = None
-    notes: tuple[str, ...] = ()
     published_notes: tuple[str, ...] = ()
     protocol: str = ""
     cite: bool = False
     trials_of: str = ""
-    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.columns:
@@ -224,28 +294,52 @@ class TableLayout:
                 if key not in known:
                     raise SettingError(f"rows[{number}]", f"no column '{key}'{suggestion(key, known)}")
 
+    def run_id(self, run: str, column: ColumnSpec) -> str:
+        """Id of the run that a column shows for a row's run, with the values of the names in braces."""
+        run = column.run_of(run.replace("{column}", column.key))
+        for name, value in self.vars.items():
+            run = run.replace(f"{{{name}}}", str(value))
+        return run
+
     def needs(self, runs: Mapping[str, SheetRow]) -> Needs:
         """Rows of a sheet that the table shows."""
         names: set[str] = set()
         for _, row in expand(self, runs):
             for column in self.columns:
-                name = (row.run or "").replace("{column}", column.key)
-                for key, value in self.vars.items():
-                    name = name.replace("{" + key + "}", str(value))
-                names |= {column.run_of(run) for run in (name, *row.pool)}
+                names |= {self.run_id(row.run or "", column), *map(column.run_of, row.pool)}
         return Needs(names, names)
 
 
-def load_layout(path: str | Path) -> TableLayout:
-    """Reads a layout of results; ``extends: other.yaml`` names a file for all keys that the layout does not set.
+#: Table kinds by the ``kind`` of a layout.
+TABLE_KINDS: Registry[RegistryEntry] = Registry(
+    "table kind",
+    "eval.tables.layout:TableKind",
+    {
+        "results": RegistryEntry("eval.tables.build:ResultsTable"),
+        "hyperparameters": RegistryEntry("eval.tables.hyperparameters:HyperLayout"),
+    },
+)
+
+
+def load_table_layout(path: str | Path) -> TableKind:
+    """Reads a layout; ``extends: other.yaml`` names a file for all keys that the layout does not set.
 
     Raises:
-        UserError: Missing file, unknown key, wrong type (file and key are named), or files that extend each other.
+        UserError: Missing file, unknown kind or key, wrong type (file and key are named), or files that extend each
+            other.
     """
     mapping = read_extended(Path(path))
-    if mapping.pop("kind", "results") != "results":
+    kind = TABLE_KINDS.find(mapping.pop("kind", "results"), f"{path}: kind")
+    layout: TableKind = from_mapping(kind, mapping | {"source": str(path)}, str(path))
+    return layout
+
+
+def load_layout(path: str | Path) -> TableLayout:
+    """Reads a layout of results; errors are those of :func:`load_table_layout`."""
+    layout = load_table_layout(path)
+    if not isinstance(layout, TableLayout):
         raise UserError(path, "kind: this layout is not one of results", "build it with `sida-eval table`")
-    return from_mapping(TableLayout, mapping | {"source": str(path)}, str(path))
+    return layout
 
 
 def expand(layout: TableLayout, runs: Mapping[str, SheetRow]) -> list[tuple[str, RowSpec]]:

@@ -7,8 +7,20 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-from eval.results.published import AGREEMENT_MARKS, AgreementOutcome
+from eval.results.published import AGREEMENT_MARKS, AgreementOutcome, Published
 from sida.config.settings import Count
+
+#: Fields of a table's records, which are the columns of its CSV: one record per number cell, in full precision and with
+#: its provenance.
+RECORD_FIELDS = (
+    "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
+    "run", "measured", "measured_std", "measured_lowest", "trials", "training_seeds", "kept_at", "measured_bold",
+    "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
+    "difference", "tolerance", "agreement", "not_compared",
+    "effect", "effect_low", "effect_high", "effect_df", "effect_standardised", "effect_against",
+    "n", "seed_first", "seed_last", "protocol", "settings", "classes", "resolution",
+    "reference_sha256", "extractor_sha256", "network_sha256", "device", "code_version", "date",
+)  # fmt: skip
 
 CellKind = Literal["text", "published", "measured", "difference", "missing", "blank", "dash"]
 
@@ -70,6 +82,22 @@ class Row:
     cells: tuple[Cell, ...]
     rule: bool = False
     part: bool = False
+
+    @property
+    def by_column(self) -> list[Cell]:
+        """A cell for each column: a cell that spans several is followed by empty ones."""
+        return [filled for cell in self.cells for filled in [cell, *[Cell()] * (cell.columns - 1)]]
+
+
+def published_record(number: Published) -> dict[str, Any]:
+    """Fields of a record about the published number of a cell."""
+    return {
+        "published_id": number.id,
+        "published": number.text,
+        "published_std": number.std,
+        "published_source": number.source,
+        "published_literal": number.literal,
+    }
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,13 @@
-r"""Renders tables as Markdown, as CSV records and as aligned lines for the terminal.
+r"""Renders tables as Markdown, as CSV records, as aligned lines for the terminal, as HTML and as LaTeX.
 
-Renders tables as LaTeX that compiles alone, or by ``\input`` in a document with booktabs and siunitx (version 3).
-
-The file adds a preamble if it is compiled alone: ``\@nodocument`` is a macro before ``\begin{document}``, and
-    ``\relax``
-inside the body of a document.
+The LaTeX compiles alone, or by ``\input`` in a document with booktabs and siunitx (version 3). The file adds a preamble
+if it is compiled alone: ``\@nodocument`` is a macro before ``\begin{document}``, and ``\relax`` inside the body of a
+document.
 
 Columns of numbers are siunitx's ``S`` columns. Siunitx typesets cells with a plain decimal, alone or with a spread of
 as many decimals. Any other content (a word, a dash, ``<5``, ``98 %``, ``1,000``, a spread with other decimals, which
-siunitx would pad) is set in braces, so that siunitx centres it and changes no digit.
-
-Escapes plain text for LaTeX, such as cells, captions and names; nothing in the result is a command.
-
-Renders tables as HTML pages, and as parts of pages with several tables.
-
-Loads jinja2 templates of HTML and LaTeX.
+siunitx would pad) is set in braces, so that siunitx centres it and changes no digit. Plain text (cells, captions,
+names) is escaped: nothing in the result is a command.
 """
 
 from __future__ import annotations
@@ -29,8 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.results.published import bibliography_items, cited_label
-from eval.tables.build import RECORD_FIELDS
-from eval.tables.model import Cell, Column, Table
+from eval.tables.model import RECORD_FIELDS, Cell, Column, Table
 from sida.files.content_hash import csv_text
 
 if TYPE_CHECKING:
@@ -60,8 +52,7 @@ def to_markdown(table: Table) -> str:
     lines.append("| " + " | ".join(_pipe(head) for head in heads) + " |")
     lines.append("|" + "|".join(" ---: " if column.number else " --- " for column in table.columns) + "|")
     for row in table.rows:
-        cells = [_markdown_cell(cell) for cell in row.cells for cell in [cell, *[Cell()] * (cell.columns - 1)]]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(map(_markdown_cell, row.by_column)) + " |")
     lines += [line for note in table.notes for line in ("", markdown(note))]
     return "\n".join(lines) + "\n"
 
@@ -101,7 +92,7 @@ def to_terminal(table: Table, colour: bool = False, width: int = 100) -> str:
 
 
 def _aligned(table: Table, colour: bool, sign: str) -> str:
-    cells = [[c for cell in row.cells for c in [cell, *[Cell()] * (cell.columns - 1)]] for row in table.rows]
+    cells = [row.by_column for row in table.rows]
     grid = [[terminal_text(f"{c.group} {c.title}".strip()) for c in table.columns]]
     grid += [
         [terminal_text(c.plain) + ("*" if c.bold and c.plain and not colour else "") for c in row] for row in cells
@@ -285,7 +276,7 @@ def number_column(cells: Sequence[Cell]) -> str:
     Args:
         cells: The column from top to bottom.
     """
-    numbers = [number for cell in cells if (number := _number(cell))]
+    numbers = [number for number in map(_number, cells) if number]
     if not numbers:
         return "c"
     whole, decimals = max(n.whole for n in numbers), max(n.decimals for n in numbers)
@@ -322,7 +313,12 @@ def number_cell(cell: Cell) -> str:
 
 def to_latex(table: Table, cite: bool = False) -> str:
     r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` in the place of citations in labels."""
-    shape = "".join(_shape(table, place) for place in range(len(table.columns)))
+    # Text columns are ``l``, also in Table 8: each row is another quantity (8192, 1e-5, 46.7, 8xV100, False), so
+    # decimal markers are not aligned.
+    shape = "".join(
+        number_column([row.by_column[place] for row in table.rows]) if column.number else "l"
+        for place, column in enumerate(table.columns)
+    )
     cite = cite or table.cite
     # Compiled alone the table has its own number; by \\input the document counts.
     number = rf"\renewcommand{{\thetable}}{{{escape(str(table.number))}}}" if table.number else ""
@@ -335,7 +331,7 @@ def to_latex(table: Table, cite: bool = False) -> str:
         caption=escape(table.caption or table.title),
         shape=shape,
         hangs=HANGS in shape,
-        groups=_groups(table) if table.grouped else [],
+        groups=_groups(table),
         heads=[_heading(column) for column in table.columns],
         cell_of=functools.partial(row_cell, cite=cite),
         references=bibliography_items(cited_keys(table)) if cite else "",
@@ -344,27 +340,15 @@ def to_latex(table: Table, cite: bool = False) -> str:
     return text + "\n"
 
 
-def _at(cells: tuple[Cell, ...], place: int) -> Cell:
-    for cell in cells:
-        if place < cell.columns:
-            return cell
-        place -= cell.columns
-    return Cell()
-
-
-def _shape(table: Table, place: int) -> str:
-    # Text columns are ``l``, also in Table 8: each row is another quantity (8192, 1e-5, 46.7, 8xV100, False), so
-    # decimal markers are not aligned.
-    return number_column([_at(row.cells, place) for row in table.rows]) if table.columns[place].number else "l"
-
-
 def _heading(column: Column) -> str:
     text = escape(column.title)
     return f"{{{text}}}" if column.number else text
 
 
 def _groups(table: Table) -> list[str]:
-    """Upper headings with a line below each group."""
+    """Upper headings with a line below each group; empty without groups."""
+    if not table.grouped:
+        return []
     cells, rules, place = [], [], 1
     for group, columns in table.groups:
         width = len(columns)
@@ -410,10 +394,8 @@ def _mathematics(cell: Cell) -> str | None:
 
 def latex_of(table: Table, plain: bool = False, cite: bool = False) -> str:
     """The ``.tex`` file for booktabs with siunitx, or for booktabs alone (``plain``)."""
-    return _plain_latex(table, cite) if plain else to_latex(table, cite)
-
-
-def _plain_latex(table: Table, cite: bool) -> str:
+    if not plain:
+        return to_latex(table, cite)
     shape = "".join("c" if column.number else "l" for column in table.columns)
     lines = [
         rf"% {table.name}: needs \usepackage{{booktabs}} and no other package.",
@@ -423,7 +405,7 @@ def _plain_latex(table: Table, cite: bool) -> str:
     if caption := table.caption or table.title:
         lines.append(rf"\caption{{{escape(caption)}}}\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', table.name)}}}")
     lines += [r"\small", rf"\begin{{tabular}}{{@{{}}{shape}@{{}}}}", r"\toprule"]
-    lines += _groups(table) if table.grouped else []
+    lines += _groups(table)
     lines += [" & ".join(escape(column.title) for column in table.columns) + r" \\", r"\midrule"]
     for row in table.rows:
         cells = [row_cell(cell, column, plain=True, cite=cite) for column, cell in table.placed(row)]

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import random
 from pathlib import Path
@@ -223,3 +224,9 @@ def write_released(folder, share=0.8):
     folder.mkdir(parents=True, exist_ok=True)
     lines = [line | {"value": line["value"]} for line in measurement_lines(truth=kept)]
     return write_csv(folder / "measurements.csv", lines)
+
+
+def csv_rows(source: Path | str) -> list[dict[str, str]]:
+    """Records of a CSV file, or of its text."""
+    text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+    return list(csv.DictReader(io.StringIO(text, newline="")))

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from eval.claims.model import load_claims
-from eval.figures.build import load_figure_layout
+from eval.figures.layout import load_figure_layout
 from eval.measuring.protocol import load_protocol
 from eval.results.published import load_published
 from eval.results.sheet import read_runs

@@ -9,7 +9,7 @@ import torch
 
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import Estimate
-from eval.tables.build import RECORD_FIELDS
+from eval.tables.model import RECORD_FIELDS
 from sida.files.atomic import sha256_file, sha256_json, write_hashed_json, write_json, write_text
 from sida.files.content_hash import csv_text
 from sida.networks import build_network

@@ -172,7 +172,7 @@ def test_a_resolution_is_refused_before_a_picture_is_read(tmp_path, capsys):
 
 
 def test_pictures_are_summed_up_and_names_of_classes_kept(tmp_path, monkeypatch, capsys):
-    from eval.figures.build import load_figure_layout
+    from eval.figures.layout import load_figure_layout
 
     data = pictures(tmp_path / "pictures", (8, 8), "L", classes=("tulip", "rose: red"), each=3)
     (data / "notes.txt").write_text("no picture")

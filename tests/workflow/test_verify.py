@@ -10,7 +10,7 @@ import time
 import pytest
 
 from eval.results.measurements import read_measurement, write_measurement
-from eval.tables.build import RECORD_FIELDS
+from eval.tables.model import RECORD_FIELDS
 from sida.files.atomic import read_hashed_json, sha256_file, write_hashed_json, write_json, write_text
 from sida.files.content_hash import HASH_KEY, csv_text
 from sida.files.text_files import read_csv

@@ -18,7 +18,7 @@ from eval.results.analyses import analysis_path, read_analysis
 from eval.results.summary import Estimate, measured_days
 from eval.results.training_logs import read_evaluations, read_ticks
 from eval.tables import Table, to_markdown
-from eval.tables.build import effect_text
+from eval.tables.cells import effect_text
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json
 from sida.files.text_files import read_csv

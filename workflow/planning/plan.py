@@ -10,9 +10,7 @@ from typing import Any
 
 from eval.results.published import load_published
 from eval.results.summary import Measurements
-from eval.tables.build import build_table
-from eval.tables.files import load_table_layout
-from eval.tables.layout import TableLayout
+from eval.tables.layout import TableSources, load_table_layout
 from workflow.planning.costs import SMALLER, Job, too_large
 from workflow.planning.jobs import Jobs
 from workflow.preset import Preset
@@ -157,9 +155,9 @@ def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
     published, scores = load_published(), dict[str, dict[str, str]]()
     for name in preset.settings.tables:
         layout = load_table_layout(preset.layout("tables", name))
-        if not isinstance(layout, TableLayout) or layout.mode == "measured":
+        if layout.mode == "measured":
             continue  # it shows no published score
-        table = build_table(layout, Measurements([], preset.sheet), preset.runs, published, "audit")
+        table = layout.build(TableSources(Measurements([], preset.sheet), preset.runs, published, "audit"))
         for record in table.records:
             if record["run"] and record["published"]:
                 text = " ± ".join(filter(None, (record["published"], record["published_std"])))

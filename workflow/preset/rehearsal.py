@@ -18,7 +18,7 @@ from typing import Any
 from eval.claims.evidence import Evidence
 from eval.claims.verdicts import claim_rows, decide_part, main_scope
 from eval.features import extractor_assets, without_classes
-from eval.figures.build import load_figure_layout
+from eval.figures.layout import load_figure_layout
 from eval.figures.sources import Sources
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.analyses import Analysis, load_analysis
@@ -26,9 +26,7 @@ from eval.results.published import Published, load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
 from eval.results.training_logs import Point
-from eval.tables.build import build_table
-from eval.tables.files import load_table_layout
-from eval.tables.layout import TableLayout
+from eval.tables.layout import TableSources, load_table_layout
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE, check_images
@@ -244,9 +242,7 @@ def _placeholders(preset: Preset) -> Iterator[Measurement]:
 
 
 def _check_table(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
-    layout = load_table_layout(path)
-    if isinstance(layout, TableLayout):
-        build_table(layout, measured, preset.runs, published, preset.settings.table_mode)
+    load_table_layout(path).check(TableSources(measured, preset.runs, published, preset.settings.table_mode))
 
 
 def _check_figure(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.verdicts import claim_rows
-from eval.figures.build import load_figure_layout
-from eval.figures.layout import FigureKind
+from eval.figures.layout import FigureKind, load_figure_layout
 from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER
 from eval.measuring.protocol import Protocol
 from eval.report.needs import find_needs
 from eval.results.sheet import Needs, SheetRow
-from eval.tables.files import load_table_layout
-from eval.tables.hyperparameters import HyperLayout
+from eval.tables.layout import load_table_layout
 from sida.config.plugins import MONITOR, file_code_sha256
 from sida.config.recipe import EvaluationPoints, TeacherTraining
 from sida.config.samplers import read_sampler
@@ -204,7 +202,7 @@ class Specs:
     def timed(self) -> dict[str, list[str]]:
         """Tables of hours and memory, with the students whose first log records give their numbers."""
         layouts = {name: self.rows.layout("tables", name) for name in self.settings.tables}
-        tables = [name for name, path in layouts.items() if isinstance(load_table_layout(path), HyperLayout)]
+        tables = [name for name, path in layouts.items() if load_table_layout(path).shows_settings]
         found = {name: find_needs(layouts[name], self.rows.runs).networks for name in tables}
         return {
             name: rows for name, runs in found.items() if (rows := [r for r in runs if self.rows.runs[r].trained_here])
@@ -277,7 +275,7 @@ class Specs:
         path = self.rows.layout("tables", name)
         needs = find_needs(path, self.rows.runs)
         spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
-        if not isinstance(load_table_layout(path), HyperLayout):
+        if not load_table_layout(path).shows_settings:
             return spec
         students = {run: self._settings(run) for run in needs.networks if self.rows.runs[run].trained_here}
         return spec | {"gpus": self.settings.gpus, "students": students}

@@ -1,6 +1,5 @@
 """Figures: files, data, same seeds in every panel, official logs, and faults."""
 
-import csv
 import dataclasses
 import json
 import math
@@ -18,41 +17,26 @@ from PIL import Image
 
 from eval.commands import main
 from eval.figures import load_figure_layout, style
-from eval.figures.gather import Panel, ReferenceLine, gather, identities_on
-from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves, short_number
+from eval.figures.axes import NO_DATA, short_number
+from eval.figures.curves import Panel, ReferenceLine, identities_on
+from eval.figures.curves_plot import KEPT_LABEL, draw_curves
 from eval.figures.sources import Sources
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, Measurements, load_measurements
 from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from sida.errors import UserError
-from tests.eval.synthetic_output import CURVES, measurement_lines, write_csv, write_preset
+from tests.eval.synthetic_output import CURVES, csv_rows, measurement_lines, write_csv
 
 ROOT = Path(__file__).parents[3]
 FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
 LAYOUTS = sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")])
 
 
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory):
-    return write_preset(tmp_path_factory.mktemp("preset"))
-
-
 def build(preset, layout, out, *more):
-    options = [
-        "--runs",
-        str(preset / "runs.tsv"),
-        "--results",
-        str(preset),
-        "--measurements",
-        str(preset / "measurements.csv"),
-    ]
+    options = ["--runs", str(preset / "runs.tsv"), "--results", str(preset)]
+    options += ["--measurements", str(preset / "measurements.csv")]
     return main(["figure", "--layout", str(layout), "--out", str(out), *options, *more])
-
-
-def rows(path):
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +63,7 @@ def test_png_is_readable_and_200_dots_per_inch(convergence):
 
 
 def test_csv_holds_every_evaluation_line_and_kept_generator(convergence, preset):
-    found = rows(convergence.with_suffix(".csv"))
+    found = csv_rows(convergence.with_suffix(".csv"))
     for run in CURVES:
         log = read_evaluations(preset / "students" / run / "evaluations.jsonl", "fd")
         drawn = [row for row in found if row["kind"] == "curve" and row["run"] == run]
@@ -115,27 +99,37 @@ def test_the_same_data_give_the_same_bytes(convergence, preset, tmp_path):
     assert (tmp_path / "again.pdf").read_bytes() == convergence.read_bytes()
 
 
+LEVELS = {1: [], 2: [1.923, 9.98], 3: [1.97, 3.77, 4.53, 1.79, 2.66, 4.19, 1.36, 2.62, 5.57], 5: [2.39, 1.96]}
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(preset, tmp_path, capsys, number):
-    assert build(preset, PAPERS / f"figures/figure{number}.yaml", tmp_path / "f.pdf") == 0
+def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(preset, measured, runs, number):
+    layout = load_figure_layout(PAPERS / f"figures/figure{number}.yaml")
+    panels = layout.gather(Sources(measured, runs, load_published(), preset))
+    lines = [line.value for panel in panels for line in panel.lines]
+    assert lines == LEVELS.get(number, lines)
+    assert number != 4 or len(lines) == 2 + 5 * 4
+    assert any(panel.missing for panel in panels)
+    published = {run.run: run for run in read_runs(PAPERS / "runs/published.tsv")}
+    panels = layout.gather(Sources(measured, published, load_published(), preset))
+    assert not any(panel.missing for panel in panels)
+
+
+def test_a_figure_without_data_is_drawn_and_says_so(preset, tmp_path, capsys):
+    assert build(preset, PAPERS / "figures/figure4.yaml", tmp_path / "f.pdf") == 0
     assert "not shown, no data yet" in capsys.readouterr().out
-    found = rows(tmp_path / "f.csv")
-    lines = [float(row["value"]) for row in found if row["kind"] == "line"]
-    expected = {1: [], 2: [1.923, 9.98], 3: [1.97, 3.77, 4.53, 1.79, 2.66, 4.19, 1.36, 2.62, 5.57], 5: [2.39, 1.96]}
-    assert lines == expected.get(number, lines)
-    assert len(lines) == {1: 0, 2: 2, 3: 9, 4: 2 + 5 * 4, 5: 2}[number]
-    assert any(row["kind"] == "missing" for row in found)
-    published = PAPERS / "runs/published.tsv"
-    assert build(preset, PAPERS / f"figures/figure{number}.yaml", tmp_path / "f.pdf", "--runs", str(published)) == 0
-    assert not any(row["kind"] == "missing" for row in rows(tmp_path / "f.csv"))
+    assert any(row["kind"] == "missing" for row in csv_rows(tmp_path / "f.csv"))
 
 
-def test_every_layout_of_the_repository_loads():
+def test_every_layout_of_the_repository_loads_and_no_two_lines_of_its_legend_look_alike():
     assert {"convergence", "samples", *(f"figure{n}" for n in range(1, 11))} <= {path.stem for path in LAYOUTS}
     for path in LAYOUTS:
         layout = load_figure_layout(path)
         assert 3.3 <= layout.width <= 6.8
         assert layout.caption
+        if getattr(layout, "legend", None) == "below":
+            lines = {(line.label, line.colour) for panel in layout.panels for line in panel.lines if line.colour}
+            assert len(lines) == len({colour for _, colour in lines}), path
 
 
 # Curves.
@@ -170,7 +164,7 @@ def test_an_official_log_can_stand_for_a_run(preset, tmp_path):
     layout = tmp_path / "l.yaml"
     layout.write_text(yaml.safe_dump({"kind": "curves", "panels": [{"series": [{"each": {"run": ["sid-a1.2"]}}]}]}))
     assert build(preset, layout, tmp_path / "f.pdf", "--log", f"sid-a1.2={log}") == 0
-    drawn = [row for row in rows(tmp_path / "f.csv") if row["kind"] == "curve"]
+    drawn = [row for row in csv_rows(tmp_path / "f.csv") if row["kind"] == "curve"]
     assert [float(row["value"]) for row in drawn] == [20.0, 13.0, 2.5]
 
 
@@ -187,7 +181,7 @@ def test_any_logged_metric_is_plotted_and_the_kept_generator_is_the_selected_one
     layout = tmp_path / "l.yaml"
     layout.write_text(yaml.safe_dump({"kind": "curves", "panels": panels}))
     assert build(preset, layout, tmp_path / "f.pdf", "--results", str(results)) == 0
-    found = rows(tmp_path / "f.csv")
+    found = csv_rows(tmp_path / "f.csv")
     drawn = {
         key: [float(r["value"]) for r in found if r["metric"] == key and r["kind"] == "curve"] for key in ("fid", "is")
     }
@@ -217,7 +211,7 @@ def test_quantities_of_a_training_log_are_curves(preset, tmp_path):
     layout = tmp_path / "l.yaml"
     layout.write_text(yaml.safe_dump({"kind": "curves", "panels": panels}))
     assert build(preset, layout, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
-    drawn = rows(tmp_path / "f.csv")
+    drawn = csv_rows(tmp_path / "f.csv")
     assert [(row["images"], float(row["value"])) for row in drawn] == [("1000", 1.5), ("2000", 2.0)]
     assert {(row["metric"], row["source"], row["over"]) for row in drawn} == {
         ("weight_rms.generator", "training log", "seeds")
@@ -265,10 +259,7 @@ def test_seeds_are_pooled_where_all_were_evaluated():
 
 @pytest.mark.parametrize("names", [["short", "also"], [f"a generator with a rather long name, {i}" for i in range(7)]])
 def test_a_legend_below_fits_the_figure(tmp_path, names):
-    (tmp_path / "l.yaml").write_text("kind: curves\nlegend: below\ncolumns: 1\npanels: [{series: []}]\n")
-    layout = load_figure_layout(tmp_path / "l.yaml")
-    curves = tuple(Curve(name, name, (Point(1, 5.0), Point(2, 4.0))) for name in names)
-    figure = draw_curves(layout, [Panel(layout.panels[0], curves, (), {}, ())])
+    figure = drawn(tmp_path, [[Curve(name, name, (Point(1, 5.0), Point(2, 4.0))) for name in names]], columns=1)
     (legend,) = figure.legends
     box = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
     assert [text.get_text() for text in legend.get_texts()] == names
@@ -321,6 +312,9 @@ def test_the_same_alpha_looks_the_same_for_every_method_in_figures_about_it(tmp_
 
 def test_a_changed_recipe_of_a_method_gets_a_look_of_its_own_kept_in_the_figure(tmp_path):
     base, changed = curve("SiDA", "sida", 1.0), [curve(f"SiDA, changed {i}", "sida", 1.0) for i in range(4)]
+    # A curve after all variants of colour and marker is dashed.
+    many = [base, *changed, *(curve(f"more {i}", "sida", 1.0) for i in range(10))]
+    assert len(set(style.looks_of([many]).values())) == 15
     first, second = (shown(axes) for axes in drawn(tmp_path, [[base, *changed], [base, changed[2]]]).axes)
     assert len(set(first.values())) == 5
     assert second == {label: first[label] for label in second}
@@ -331,20 +325,6 @@ def test_no_two_entries_of_one_legend_look_alike(tmp_path):
     figure = drawn(tmp_path, [[curve("SiD", "sid", 1.0)], [curve("SiD restarted", "sid", 1.0)]])
     first, second = (shown(axes) for axes in figure.axes)
     assert first["SiD"] != second["SiD restarted"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")]),
-    ids=lambda path: path.stem,
-)
-def test_no_two_lines_of_one_legend_look_alike(path):
-    layout = load_figure_layout(path)
-    if getattr(layout, "legend", None) != "below":
-        return
-    lines = {(line.label, line.colour) for panel in layout.panels for line in panel.lines if line.colour}
-    colours = [colour for _, colour in lines]
-    assert len(colours) == len({*colours}), lines
 
 
 def test_no_curve_has_a_colour_near_the_teachers():
@@ -387,7 +367,7 @@ def test_figure_4_names_two_methods(preset, tmp_path):
     layout = load_figure_layout(PAPERS / "figures/figure4.yaml")
     runs = {run.run: run for run in read_runs(tmp_path / "released.tsv")}
     sources = Sources(Measurements([], "none"), runs, load_published(), tmp_path)
-    figure = draw_curves(layout, gather(layout, sources))
+    figure = draw_curves(layout, layout.gather(sources))
     assert {label for axes in figure.axes for label in shown(axes)} == {"SiD", "SiDA"}
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()][:2] == ["SiD", "SiDA"]
@@ -412,11 +392,8 @@ def test_hollow_markers_and_start_lines_are_explained_in_the_figure(tmp_path, pl
 
 def test_a_kept_start_has_its_hollow_marker_on_the_edge_of_a_log_axis(tmp_path):
     points = tuple(Point(nimg, value) for nimg, value in ((0, 4.0), (1000, 5.0), (9000, 4.5)))
-    (tmp_path / "l.yaml").write_text(yaml.safe_dump({"kind": "curves", "panels": [{"series": []}]}))
-    layout = load_figure_layout(tmp_path / "l.yaml")
-    assert layout.panels[0].x_scale == "log"
     found = Curve("sid2a", "SiD2A", points, "trials", ("sid2a",), 0, "sid2a", 1.0)
-    figure = draw_curves(layout, [Panel(layout.panels[0], (found,), (), {"sid2a": Estimate(3.1, 0.1, 10)}, ())])
+    figure = drawn(tmp_path, [[found]], finals={"sid2a": Estimate(3.1, 0.1, 10)}, legend="panels")
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     (axes,) = figure.axes
@@ -532,9 +509,7 @@ def test_faulty_layouts_end_with_one_line(preset, tmp_path, capsys, change, mess
 
 
 def test_missing_logs(preset, tmp_path, capsys):
-    (tmp_path / "p" / "students").mkdir(parents=True)
-    options = ["--runs", str(preset / "runs.tsv"), "--results", str(tmp_path / "p"), "--out", str(tmp_path / "f.pdf")]
-    assert main(["figure", "--layout", str(FIGURES / "convergence.yaml"), *options]) == 1
+    assert build(preset, FIGURES / "convergence.yaml", tmp_path / "f.pdf", "--results", str(tmp_path)) == 1
     assert "no such training log" in capsys.readouterr().err
 
 
@@ -542,7 +517,7 @@ def test_curves_against_seconds_of_training(preset, tmp_path):
     layout = yaml.safe_load((FIGURES / "convergence.yaml").read_text()) | {"x": "seconds"}
     (tmp_path / "l.yaml").write_text(yaml.safe_dump(layout))
     assert build(preset, tmp_path / "l.yaml", tmp_path / "f.pdf") == 0
-    found = [line for line in rows(tmp_path / "f.csv") if line["kind"] == "curve"]
+    found = [line for line in csv_rows(tmp_path / "f.csv") if line["kind"] == "curve"]
     for line in found:
         ticks = len(CURVES[line["run"]])
         last = CURVES[line["run"]][-1][0] * 1000

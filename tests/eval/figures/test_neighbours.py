@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import pytest
@@ -11,6 +10,7 @@ from eval.figures.build import build_figure
 from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
 from sida.errors import UserError
+from tests.eval.synthetic_output import csv_rows
 
 TRAIN = dataset_spec("digits-train", "test")
 HELD_OUT = dataset_spec("digits-heldout", "test")
@@ -41,8 +41,7 @@ def build(tmp_path, **neighbours):
         spec=str(tmp_path / "spec.json"),
     )
     assert [path.suffix for path in paths] == [".pdf", ".png", ".csv"]
-    with open(tmp_path / "figure.csv", encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    return csv_rows(tmp_path / "figure.csv")
 
 
 def test_each_image_lies_over_its_nearest_ones(tmp_path):

@@ -1,6 +1,5 @@
 """Figures of points: places, means, intervals, differences of pairs, what is missing or lost, and faults."""
 
-import csv
 import dataclasses
 import json
 import math
@@ -22,7 +21,7 @@ from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
-from tests.eval.synthetic_output import measurement_lines, write_csv
+from tests.eval.synthetic_output import csv_rows, measurement_lines, write_csv
 
 TEACHERS = {"t1": 20.0, "t1b": 24.0, "t2": 4.0, "t2b": 5.0}
 SAME = {"t1": "t1", "t1b": "t1", "t2": "t2", "t2b": "t2"}
@@ -215,8 +214,7 @@ def test_files_hold_every_point_and_training(store, tmp_path):
     )
     paths, remarks = build("f.pdf")
     assert ([path.suffix for path in paths], remarks) == ([".pdf", ".png", ".csv"], [])
-    with open(tmp_path / "f.csv", encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = csv_rows(tmp_path / "f.csv")
     means = [row for row in rows if row["kind"] == "mean"]
     assert [(row["by_value"], row["count"], row["teachers"], row["interval"]) for row in means] == [
         ("t2", "6", "2", "std"),

@@ -1,6 +1,5 @@
 """Grids of samples: the one sampler of the package behind every panel, and captions that say what was drawn."""
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -19,7 +18,7 @@ from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
 from sida.sampling import generate
-from tests.eval.synthetic_output import CURVES, write_preset
+from tests.eval.synthetic_output import CURVES, csv_rows
 
 FIGURES = Path(__file__).parents[3] / "config" / "figures"
 DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}
@@ -38,11 +37,6 @@ def write_network(path, seed=0, **kwargs):
             parameter.add_(0.1 * torch.randn_like(parameter))
     save_network(net, path, {"network": config, "method": "test"})
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory):
-    return write_preset(tmp_path_factory.mktemp("preset"))
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +75,6 @@ def build(preset, layout, out, *more):
     return main(["figure", "--layout", str(layout), "--out", str(out), *options, *more])
 
 
-def rows(path):
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def layout_of(tmp_path, **keys):
     keys = {"rows": 3, "columns": 4, "panels": [{"where": {"run": "x"}}], **keys}
     (tmp_path / "layout.yaml").write_text(json.dumps({"kind": "samples", **keys}))
@@ -94,7 +83,7 @@ def layout_of(tmp_path, **keys):
 
 def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec, networks, tmp_path):
     assert build(preset, FIGURES / "samples.yaml", tmp_path / "s.pdf", "--spec", str(spec)) == 0
-    found = rows(tmp_path / "s.csv")
+    found = csv_rows(tmp_path / "s.csv")
     panels = list(dict.fromkeys(row["panel"] for row in found))
     assert panels == ["real images", "EDM teacher", "SiD, α = 1.2", "SiD, α = 1.0", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
     by_panel = {name: [row for row in found if row["panel"] == name] for name in panels}
@@ -146,12 +135,6 @@ def test_each_grid_says_what_was_drawn(networks, tmp_path):
 
     (axes,) = draw_grids(random, [draw_grid(random, generator, "t")]).axes
     assert axes.get_xlabel() == f"seeds 5–16, random classes, NFE 1, network {digest}"
-
-
-def test_figure_8_shows_random_classes():
-    layout = load_figure_layout(FIGURES.parents[1] / "studies/papers/figures/figure8.yaml")
-    assert not layout.by_class
-    assert layout.caption.count("random class") == 1
 
 
 class StandInVae:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 import pytest
 import yaml
 
 from eval.effects.contrast import difference
-from eval.results.sheet import read_runs
-from eval.results.summary import Measurements, load_measurements
+from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_latex, to_markdown
-from eval.tables.build import effect_text
+from eval.tables.cells import effect_text
 from sida.errors import UserError
-from tests.eval.synthetic_output import write_preset
+from tests.eval.synthetic_output import csv_rows
 
 # The preset's runs have one seed each; two runs stand for two seeds here.
 SID = {"label": "SiD", "family": "One Step", "run": "sid-a1.0", "pool": ["sid-a1.2"]}
@@ -27,22 +23,21 @@ COLUMNS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory):
-    return write_preset(tmp_path_factory.mktemp("preset"))
+@pytest.fixture
+def table(measured, runs, tmp_path):
+    """Builds a table of rows and columns, without a measurement."""
+
+    def build(rows, columns=COLUMNS, mode="measured", without=""):
+        path = tmp_path / "layout.yaml"
+        path.write_text(yaml.safe_dump({"columns": columns, "rows": rows}, allow_unicode=True))
+        kept = [row for row in measured.rows if row.run != without]
+        return build_table(load_layout(path), Measurements(kept), runs, mode=mode)
+
+    return build
 
 
-def table(preset, tmp_path, rows, columns=COLUMNS, mode="measured", without=""):
-    path = tmp_path / "layout.yaml"
-    path.write_text(yaml.safe_dump({"columns": columns, "rows": rows}, allow_unicode=True))
-    runs = {run.run: run for run in read_runs(preset / "runs.tsv")}
-    measured = [row for row in load_measurements(preset / "measurements.csv").rows if row.run != without]
-    return build_table(load_layout(path), Measurements(measured), runs, mode=mode)
-
-
-def test_an_effect_is_the_difference_with_its_interval_in_every_form(preset, tmp_path):
-    made = table(preset, tmp_path, [SID, SIDA, {**SIDA, "label": "SiDA alone", "against": "-"}])
-    measured = load_measurements(preset / "measurements.csv")
+def test_an_effect_is_the_difference_with_its_interval_in_every_form(table, measured):
+    made = table([SID, SIDA, {**SIDA, "label": "SiDA alone", "against": "-"}])
     means = [[measured.estimate(run, "fd").mean for run in (row["run"], *row["pool"])] for row in (SIDA, SID)]
     expected = difference({"t": means[0]}, {"t": means[1]})
     text = f"{expected.value:+.2f} [{expected.low:.2f}, {expected.high:.2f}]".replace("-", "−")
@@ -52,7 +47,7 @@ def test_an_effect_is_the_difference_with_its_interval_in_every_form(preset, tmp
     assert f"| {text} |" in to_markdown(made)
     assert f">{text}<" in to_html(made)
     assert text.replace("−", "$-$") in to_latex(made)
-    (record,) = [r for r in csv.DictReader(io.StringIO(to_csv(made))) if r["column"] == "fd_difference" and r["effect"]]
+    (record,) = [r for r in csv_rows(to_csv(made)) if r["column"] == "fd_difference" and r["effect"]]
     assert record["run"] == "sida-a1.0 sid2a-a1.0"
     assert record["effect_against"] == "SiD"
     numbers = [float(record[f"effect{end}"]) for end in ("", "_low", "_high", "_df", "_standardised")]
@@ -66,17 +61,17 @@ def test_an_average_over_teachers_that_differ_is_marked():
     assert [effect_text(effect, 2).endswith("] ≠") for effect in (alike, apart)] == [False, True]
 
 
-def test_labels_may_repeat_in_other_families(preset, tmp_path):
+def test_labels_may_repeat_in_other_families(table):
     other = {**SID, "family": "Elsewhere", "run": "teacher-nfe35", "pool": ["teacher-nfe19"]}
     rows = [SID, SIDA, other, {**SIDA, "family": "Elsewhere"}]
-    cells = [row.cells[2].plain for row in table(preset, tmp_path, rows, COLUMNS[:3]).rows]
+    cells = [row.cells[2].plain for row in table(rows, COLUMNS[:3]).rows]
     assert cells[1] != cells[3]
     assert cells[0] == cells[2] == "–"
 
 
-def test_a_row_that_is_not_measured_has_no_effect(preset, tmp_path):
+def test_a_row_that_is_not_measured_has_no_effect(table):
     for absent in ("sid2a-a1.0", "sid-a1.2"):
-        made = table(preset, tmp_path, [SID, SIDA], without=absent)
+        made = table([SID, SIDA], without=absent)
         assert made.rows[1].cells[2].plain == "not measured"
 
 
@@ -90,13 +85,13 @@ def test_a_row_that_is_not_measured_has_no_effect(preset, tmp_path):
         ([SID, SIDA], {"effect": {"agianst": "SiD"}}, "agianst"),
     ],
 )
-def test_faulty_effects_are_one_line(preset, tmp_path, rows, column, message):
+def test_faulty_effects_are_one_line(table, rows, column, message):
     if "agianst" in message:
         message = r"effect.*(agianst|against)"
     with pytest.raises(UserError, match=message):
-        table(preset, tmp_path, rows, [COLUMNS[0], COLUMNS[1], {**COLUMNS[2], **column}])
+        table(rows, [COLUMNS[0], COLUMNS[1], {**COLUMNS[2], **column}])
 
 
-def test_effects_are_of_measurements_alone(preset, tmp_path):
+def test_effects_are_of_measurements_alone(table):
     with pytest.raises(UserError, match="needs mode measured, this is mode paper"):
-        table(preset, tmp_path, [SID, SIDA], mode="paper")
+        table([SID, SIDA], mode="paper")

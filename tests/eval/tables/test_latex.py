@@ -10,21 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.report.paper import missing_latex
-from eval.results.sheet import read_runs
-from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout, to_latex, write_table
 from eval.tables.model import Cell
 from eval.tables.render import cited_keys, escape, latex_of, number_cell, number_column
-from tests.eval.synthetic_output import write_preset
 
 MAIN = Path(__file__).parents[3] / "config" / "tables" / "main.yaml"
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    preset = write_preset(tmp_path_factory.mktemp("preset"))
-    runs = {run.run: run for run in read_runs(preset / "runs.tsv")}
-    return build_table(load_layout(MAIN), load_measurements(preset / "measurements.csv"), runs)
+def table(measured, runs):
+    return build_table(load_layout(MAIN), measured, runs)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Scores of anyone's images beside the rows of a table."""
 
-import csv
 import json
 import subprocess
 
@@ -17,7 +16,7 @@ from sida.assets.registry import load_registry
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
-from tests.eval.synthetic_output import digest_of
+from tests.eval.synthetic_output import csv_rows, digest_of
 
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 
@@ -50,8 +49,7 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
     assert comment == r"% Family & Model & NFE & FD & IS & Prec. & Rec. & Acc. \% & FD pixel"
     assert (tmp_path / "main.tex").read_text().splitlines().count(row) == 1
     assert row.startswith(r"Two \& More & Mine & 4 & ")
-    with open(tmp_path / "main.csv", encoding="utf-8", newline="") as stream:
-        found = {(r["model"], r["column"]): r for r in csv.DictReader(stream)}
+    found = {(r["model"], r["column"]): r for r in csv_rows(tmp_path / "main.csv")}
     summary = json.loads((folder / "Mine.json").read_text())["summary"]
     assert float(found["Mine", "fd"]["measured"]) == pytest.approx(summary["fd"]["mean"])
     assert found["Mine", "fd"]["protocol"] == found["Theirs", "fd"]["protocol"] == "digits-n40"
@@ -186,8 +184,7 @@ def test_invented_records_find_no_place_in_table_1(folder, tmp_path, capsys, cha
         return
     # An honest row stands there, and is not the best beside published numbers that beat it.
     assert done == 0
-    with open(out.with_suffix(".csv"), encoding="utf-8", newline="") as stream:
-        (mine,) = [row for row in csv.DictReader(stream) if row["run"] == "Mine" and row["measured"]]
+    (mine,) = [row for row in csv_rows(out.with_suffix(".csv")) if row["run"] == "Mine" and row["measured"]]
     assert mine["measured_bold"] in ("False", "")
 
 

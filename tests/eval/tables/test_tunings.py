@@ -7,11 +7,8 @@ import dataclasses
 import pytest
 import yaml
 
-from eval.results.sheet import read_runs
-from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout
 from sida.errors import UserError
-from tests.eval.synthetic_output import write_preset
 
 TRIALS = """method,teacher,kimg,trial,fd,fd_end,diverged,seconds,settings
 sid,t,3,1,4.0,4.0,,6,"{}"
@@ -31,29 +28,32 @@ COLUMNS = [
 ]
 
 
-def table(folder, columns=COLUMNS, **layout):
-    preset = write_preset(folder / "preset")
-    rows = [{"run": "sid-a1.0"}, {"run": "sida-a1.0"}]
-    (folder / "layout.yaml").write_text(yaml.safe_dump({"columns": columns, "rows": rows, **layout}))
-    runs = {run.run: run for run in read_runs(preset / "runs.tsv")}
-    runs["sid-a1.0"] = dataclasses.replace(runs["sid-a1.0"], recipe="sid-t")
-    measured = load_measurements(preset / "measurements.csv")
-    return build_table(load_layout(folder / "layout.yaml"), measured, runs, mode="measured")
+@pytest.fixture
+def table(measured, runs, tmp_path):
+    """Builds a table whose first row has a tuned recipe."""
+
+    def build(**layout):
+        rows = [{"run": "sid-a1.0"}, {"run": "sida-a1.0"}]
+        (tmp_path / "layout.yaml").write_text(yaml.safe_dump({"columns": COLUMNS, "rows": rows, **layout}))
+        tuned = dataclasses.replace(runs["sid-a1.0"], recipe="sid-t")
+        return build_table(load_layout(tmp_path / "layout.yaml"), measured, {**runs, tuned.run: tuned})
+
+    return build
 
 
-def test_a_row_shows_the_tuning_of_its_recipe(tmp_path):
+def test_a_row_shows_the_tuning_of_its_recipe(table, tmp_path):
     (tmp_path / "trials.csv").write_text(TRIALS)
-    tuned, other = table(tmp_path, trials_of="trials.csv").rows
+    tuned, other = table(trials_of="trials.csv").rows
     # Beyond the edge is a setting, but none of those drawn equally for all methods.
     assert [cell.plain for cell in tuned.cells[2:]] == ["4", "4.0 / 6.0 / 8.0", "1 of 3", "3.0"]
     assert [cell.plain for cell in other.cells[2:]] == [""] * 4
 
 
-def test_faults_name_the_file_and_the_key(tmp_path):
+def test_faults_name_the_file_and_the_key(table, tmp_path):
     with pytest.raises(UserError, match=r"layout\.yaml.*trials_of"):
-        table(tmp_path)
+        table()
     with pytest.raises(UserError, match=r"trials\.csv"):
-        table(tmp_path, trials_of="trials.csv")
+        table(trials_of="trials.csv")
     (tmp_path / "trials.csv").write_text(TRIALS.replace("diverged", "ended"))
     with pytest.raises(UserError, match=r"trials\.csv.*'diverged'"):
-        table(tmp_path, trials_of="trials.csv")
+        table(trials_of="trials.csv")

@@ -15,9 +15,9 @@ from eval.report.paper import missing_latex
 from eval.results.identity import comparable
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.summary import Measurements, load_measurements
-from eval.tables import build_table, load_layout, to_csv, to_markdown, write_table
-from eval.tables.files import load_table_layout
-from eval.tables.hyperparameters import build_hyperparameters, log_quantity
+from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown, write_table
+from eval.tables.hyperparameters import log_quantity
+from eval.tables.layout import TableSources, load_table_layout
 from sida.errors import UserError
 from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_released
@@ -35,7 +35,7 @@ EMPTY = Measurements([], "none")
 def paper(name, mode="paper", measured=EMPTY, runs=None):
     path = PAPERS / "tables" / f"{name}.yaml"
     if name == "table8":
-        return build_hyperparameters(load_table_layout(path), PUBLISHED, None, None, mode)
+        return load_table_layout(path).build(TableSources(None, None, PUBLISHED, mode))
     return build_table(load_layout(path), measured, runs or {}, PUBLISHED, mode)
 
 
@@ -355,7 +355,9 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     columns = "columns: [{head: digits, key: cifar-10, sid: sid-a1.2, sida: sida-a1.0}]\n"
     layout.write_text(f"extends: {ROOT / 'config' / 'tables' / 'table8.yaml'}\n{columns}")
     spec = preset.specs.table("t8")
-    table = build_hyperparameters(load_table_layout(layout), PUBLISHED, spec, tmp_path, "measured")
+    table = load_table_layout(layout).build(
+        TableSources(None, None, PUBLISHED, "measured", settings=spec, results=tmp_path)
+    )
     found = {row.cells[1].text: row.cells[2].text for row in table.rows if row.cells[1].text}
     config = from_mapping(DistillConfig, preset.specs.student("sida-a1.0"), "demo")
     assert found["Batch size"] == str(config.batch_size)
@@ -378,6 +380,6 @@ def test_time_and_memory_leave_out_the_first_record():
 
 def test_a_line_without_published_numbers_has_ours_alone():
     path = ROOT / "studies/miniature/tables/mini-table8.yaml"
-    table = build_hyperparameters(load_table_layout(path), PUBLISHED, None, None, "audit")
+    table = load_table_layout(path).build(TableSources(None, None, PUBLISHED, "audit"))
     assert {row.cells[2].text for row in table.rows} <= {"", "configured", "measured"}
     assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}

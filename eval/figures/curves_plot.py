@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval.figures.axes import (
-    NO_DATA,
-    draw_lines,
-    dress,
-    legend_below,
-    legend_inside,
-    name_lines,
-    panels_of,
-    short_number,
-    write_no_data,
-)
-from eval.figures.gather import Panel
-from eval.figures.layout import CurvesLayout
+from eval.figures.axes import draw_lines, draw_panels
+from eval.figures.curves import CurvesLayout, Panel, curves_csv
 from eval.figures.style import Look, literal, looks_of
 from eval.results.training_logs import Curve, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["KEPT_LABEL", "NO_DATA", "draw_curves", "short_number"]
 
 KEPT_LABEL = "hollow: kept generator, measured again"
 _EDGE_LABEL = "\n(on the left edge: its start)"
@@ -35,27 +23,32 @@ _APART = 1.6
 _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
 
 
-def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
-    """Draws the figure of a layout; looks are those of :mod:`eval.figures.style`.
+class CurvesFigure(CurvesLayout):
+    """Curves of metrics or quantities of training logs against images seen, or of an analysis's columns."""
 
-    A panel without data (no log yet, or logs without the metric) says so.
-    """
-    figure, grid = panels_of(layout, len(panels))
+    def draw(self, panels: Sequence[Panel]) -> tuple[Figure, str]:
+        """Draws curves and lines."""
+        return draw_curves(self, panels), curves_csv(self, panels)
+
+
+def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
+    """Draws the figure of a layout; looks are those of :mod:`eval.figures.style`."""
     looks = looks_of([panel.curves for panel in panels], layout.colours == "alpha", layout.legend == "below")
-    for axes, panel in zip(grid, panels):
-        _draw_panel(layout, axes, panel, looks)
-    for axes, panel in zip(grid, panels):
-        if panel.missing and not panel.curves:
-            write_no_data(axes, panel.lines)
-    if layout.legend == "below":
-        legend_below(figure, _kept_entry(panels))
-    else:
-        for axes, panel in zip(grid, panels):
-            name_lines(axes, panel.lines, layout.colours == "method")
-    return figure
+    by_method = layout.colours == "method"
+
+    def draw(axes: Axes, panel: Panel) -> str:
+        for number, curve in enumerate(panel.curves):
+            apart = _APART * (number - (len(panel.curves) - 1) / 2) if _crowded(panel) else 0.0
+            _draw_curve(layout, axes, panel, curve, looks[curve.label, curve.method, curve.alpha], apart)
+        draw_lines(axes, panel.lines, layout.legend == "panels", by_method)
+        if not panel.curves and panel.spec.x_min and panel.spec.x_max:
+            axes.set_xlim(panel.spec.x_min, panel.spec.x_max)
+        return {"images": "training images", "seconds": "seconds of training"}.get(layout.x, layout.x)
+
+    return draw_panels(layout, panels, draw, _kept_entry, by_method)[0]
 
 
-def _kept_entry(panels: list[Panel]) -> dict[str, Any]:
+def _kept_entry(panels: Sequence[Panel]) -> dict[str, Any]:
     from matplotlib.lines import Line2D
 
     if not any(panel.finals for panel in panels):
@@ -67,21 +60,6 @@ def _kept_entry(panels: list[Panel]) -> dict[str, Any]:
 def _on_edge(panel: Panel, curve: Curve) -> bool:
     """Whether the kept generator is the start, which a logarithmic axis shows at its left edge."""
     return panel.spec.x_scale == "log" and curve.best.nimg == 0
-
-
-def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, looks: dict[Any, Look]) -> None:
-    spec = panel.spec
-    axes.set_xscale(spec.x_scale)
-    axes.set_yscale(spec.y_scale)
-    for number, curve in enumerate(panel.curves):
-        apart = _APART * (number - (len(panel.curves) - 1) / 2) if _crowded(panel) else 0.0
-        _draw_curve(layout, axes, panel, curve, looks[curve.label, curve.method, curve.alpha], apart)
-    draw_lines(axes, panel.lines, layout.legend == "panels", layout.colours == "method")
-    if not panel.curves and spec.x_min and spec.x_max:
-        axes.set_xlim(spec.x_min, spec.x_max)
-    dress(axes, spec, {"images": "training images", "seconds": "seconds of training"}.get(layout.x, layout.x))
-    if panel.curves and layout.legend == "panels":
-        legend_inside(axes, spec.legend, _kept_entry([panel]))
 
 
 def _crowded(panel: Panel) -> bool:

@@ -1,19 +1,144 @@
-"""Data of a figure of curves: curves, reference lines, kept generators, missing series, and the CSV."""
+"""Figures of curves: their layout, and the data of a figure.
+
+The data are curves, reference lines, kept generators, missing series, and the CSV.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from eval.figures.layout import CurvesLayout, LineSpec, PanelsFigure, PanelSpec, SeriesSpec
+from eval.figures.layout import AxesSpec, LineSpec, PanelsFigure, Runs, check_pick
 from eval.figures.sources import Sources
 from eval.results.identity import comparable
 from eval.results.published import Published, published_number
+from eval.results.sheet import Needs
 from eval.results.summary import Estimate, Measurement, require_comparable
 from eval.results.training_logs import Curve, Point, pool
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.files.content_hash import csv_text
+
+
+@dataclass(frozen=True)
+class SeriesSpec:
+    """Curves of training runs.
+
+    Attributes:
+        each: Conditions on the sample sheet; one curve per matching run.
+        pool_seeds: Whether the matching runs with one label become one curve with a band over them: other training
+            seeds, and other teachers where no label names them. A table pools training seeds only.
+        label: Name in the legend (default: that of the sheet); ``{alpha}`` stands for the run's α.
+        optional: Whether no match is allowed; the series is then reported as missing.
+    """
+
+    each: Mapping[str, Any]
+    pool_seeds: bool = False
+    label: str | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        check_pick(self, ("each",), "give conditions")
+
+
+#: Quantities of ``train.jsonl`` that can be drawn, and whether each has values for several networks or losses.
+LOGGED = {"losses": True, "grad_norm": True, "weight_rms": True, "nan_count": False, "bad_steps": False,
+          "img_per_s": False, "memory_mb": False, "seconds": False}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelSpec(AxesSpec):
+    """One pair of axes.
+
+    Attributes:
+        metric: Key of the metric in the protocol, in ``evaluations.jsonl`` (with ``<metric>_std``) and in measurements.
+        log: Quantity of ``train.jsonl`` instead of the metric, one of :data:`LOGGED`; for several networks or losses
+            with the name of one, e.g. ``weight_rms.generator``.
+        of: Analysis of the preset whose columns ``x`` and ``y`` are drawn instead of the metric.
+        x: Column of the analysis on the horizontal axis.
+        y: Column of the analysis on the vertical axis.
+        chord: Whether a dotted straight line joins the ends of each curve.
+        log_metric: Name of the metric in official logs, e.g. ``fid50k_full``.
+        x_min: Left end of the axis if there is no curve yet.
+        x_max: Right end of the curves (images, or iterations if the figure counts iterations).
+    """
+
+    series: tuple[SeriesSpec, ...]
+    log: str | None = None
+    x: str = ""
+    y: str = ""
+    chord: bool = False
+    log_metric: str | None = None
+    x_min: float | None = None
+    x_max: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.of is None and (self.x or self.y):
+            raise SettingError("of", "name the analysis that has the columns x and y, or remove them")
+        if self.of is not None and not (self.x and self.y):
+            raise SettingError("of", "name the analysis's columns, x and y")
+        if self.of is not None and (self.lines or self.log):
+            raise SettingError("of", "a panel of an analysis has neither log nor lines", "remove them")
+        if self.log is None:
+            return
+        group, dot, name = self.log.partition(".")
+        if group not in LOGGED:
+            raise SettingError("log", f"a training log has no '{group}'{suggestion(group, LOGGED)}")
+        if LOGGED[group] != bool(name) or bool(dot) != bool(name):
+            names = f"'{group}.generator', say" if LOGGED[group] else f"'{group}' alone"
+            raise SettingError(f"log: '{self.log}'", f"give {names}")
+        if self.lines:
+            raise SettingError("lines", "are of measured metrics", "a panel of a training log has none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesLayout(PanelsFigure):
+    """Curves of metrics or quantities of training logs against images seen, or of an analysis's columns.
+
+    Attributes:
+        x: Unit of the horizontal axis; iterations are images divided by ``batch``, seconds by a run's images per second
+            of training, evaluations apart.
+        colours: Whether colour and marker distinguish methods or values of α (see :mod:`eval.figures.style`).
+        final: Whether the independent measurement of the kept generator is marked.
+    """
+
+    panels: tuple[PanelSpec, ...]
+    share_y: bool = True
+    legend: Literal["panels", "below"] = "panels"
+    x: Literal["images", "iterations", "seconds"] = "images"
+    batch: int | None = None
+    colours: Literal["method", "alpha"] = "method"
+    final: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.x == "iterations" and not self.batch:
+            raise SettingError("batch", "is needed to count iterations", "give the batch size")
+
+    def unit(self, curve: Curve) -> float:
+        """Images of one unit of the horizontal axis."""
+        return {"images": 1.0, "iterations": self.batch or 1.0, "seconds": curve.rate or 1.0}[self.x]
+
+    def needs(self, runs: Runs) -> Needs:
+        """Needs rows with a curve, and measured rows of reference lines."""
+        panels = self.present(runs).panels
+        curves, logged, analysed = set[str](), set[str](), dict[str, dict[str, None]]()
+        for panel in panels:
+            rows = [run.run for series in panel.series for run in self.pick(series.each, runs)]
+            curves.update(rows)
+            if panel.of is None:
+                logged.update(rows)
+            else:
+                analysed.setdefault(panel.of, {}).update(dict.fromkeys(rows))
+        lines = {run.run for panel in panels for line in panel.lines for run in self.line_rows(line, runs)}
+        analyses = {name: list(rows) for name, rows in analysed.items()}
+        return Needs((logged | lines) if self.final else lines, curves, analyses=analyses)
+
+    def gather(self, sources: Sources) -> list[Panel]:
+        """Collects the data of every panel."""
+        return [
+            _panel(self, spec, sources, f"{self.source}: panels[{number}]") for number, spec in enumerate(self.panels)
+        ]
 
 
 @dataclass(frozen=True)
@@ -29,6 +154,11 @@ class ReferenceLine:
     method: str = "published"
     published: str | None = None
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its line of the CSV."""
+        return {"kind": "line", "series": self.label, "value": repr(self.value), "source": self.source, "shown": True}
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -40,17 +170,6 @@ class Panel:
     finals: Mapping[str, Estimate]
     missing: tuple[str, ...]
     notes: tuple[str, ...] = ()
-
-
-def gather(layout: CurvesLayout, sources: Sources) -> list[Panel]:
-    """Collects the data of every panel.
-
-    Raises:
-        UserError: A series or line that the layout does not call optional has no data.
-    """
-    return [
-        _panel(layout, spec, sources, f"{layout.source}: panels[{number}]") for number, spec in enumerate(layout.panels)
-    ]
 
 
 def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) -> Panel:
@@ -182,16 +301,15 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
+def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
     """CSV of the figure: one line per evaluation, kept generator, reference line and missing series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
         of, metric = panel.spec.of, panel.spec.y or panel.spec.log or panel.spec.metric
         common: dict[str, Any] = {"panel": panel.spec.title, "metric": metric}
+        batch, limit = layout.batch or 0, panel.spec.x_max or float("inf")
         for curve in panel.curves:
             for point in curve.points:
-                batch = layout.batch or 0
-                limit = panel.spec.x_max or float("inf")
                 records.append(
                     common
                     | {
@@ -229,9 +347,7 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
                     }
                 )
         for line in panel.lines:
-            record: dict[str, Any] = {"kind": "line", "series": line.label, "value": repr(line.value), "shown": True}
-            std = "" if line.std is None else repr(line.std)
-            records.append(common | record | {"std": std, "source": line.source})
+            records.append(common | line.record | {"std": "" if line.std is None else repr(line.std)})
         records += [common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing]
     more = dict.fromkeys(panel.spec.x for panel in panels if panel.spec.of)
     return csv_text((*_COLUMNS, *more), records)
