@@ -75,6 +75,7 @@ def test_each_kind_of_thing_has_its_diff():
         "figure kind",
         "feature extractor",
         "network",
+        "sampler",
         "data set",
         "setting",
         "verb",
