@@ -306,6 +306,10 @@ def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Sampl
         batches: Samples of those shards, one after the other; no batch reaches into the next shard.
         workers: Encoding threads (encoding releases the interpreter lock); about twice as many batches may wait.
     """
+
+    def write(shard: int, encoded: list[Future[Any]]) -> None:
+        store.write(shard, [batch.result() for batch in encoded])
+
     waiting: collections.deque[Future[Any]] = collections.deque()
     with ThreadPoolExecutor(workers) as encoders, ThreadPoolExecutor(1) as writer:
         for shard in shards:
@@ -317,9 +321,7 @@ def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Sampl
                 waiting.append(encoded[-1])
                 if len(waiting) > 2 * workers:
                     waiting.popleft().result()
-            waiting.append(
-                writer.submit(lambda shard, parts: store.write(shard, [p.result() for p in parts]), shard, encoded)
-            )
+            waiting.append(writer.submit(write, shard, encoded))
         while waiting:
             waiting.popleft().result()
 
