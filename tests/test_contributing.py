@@ -92,6 +92,7 @@ def test_each_kind_of_thing_has_its_diff():
         "table kind",
         "feature extractor",
         "network",
+        "sampler",
         "data set",
         "setting",
         "verb",

@@ -33,6 +33,7 @@ from eval.results.identity import Identity
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
 from sida.assets import cache_dir, fetch_many, find_asset, load_registry
 from sida.assets.hub import offline
+from sida.config.samplers import SAMPLER_KINDS
 from sida.config.settings import Count, Natural, Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import SettingError, UserError, suggestion
@@ -96,8 +97,8 @@ class FinishedTrials:
             self._folder.rmdir()
 
 
-NETWORK_SAMPLERS = ("one_step", "heun")
-SAMPLERS = (*NETWORK_SAMPLERS, "data", "python", "images")
+NETWORK_SAMPLERS = [name for name, kind in SAMPLER_KINDS.items() if kind.made_by]
+SAMPLERS = (*SAMPLER_KINDS, "python", "images")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,11 @@ def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int
     return read
 
 
+def add_whole(parser: Any, option: str, text: str, least: int = 0, most: int = _MOST, **more: Any) -> None:
+    """Adds an option with an integer to a parser of ``argparse``; bounds as of :func:`whole`, ``text`` is its help."""
+    parser.add_argument(option, type=whole(option, least, most), help=text, **{"metavar": "N", **more})
+
+
 def number(option: str, least: float = -math.inf) -> Callable[[str], float]:
     """Returns a parser of finite numbers; see :func:`whole`."""
 
@@ -69,7 +74,7 @@ def existing(option: str = "", pictures: bool = False) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         path = Path(os.path.expanduser(text))
-        if not _there(path):
+        if not _exists(path):
             near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
             meant = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
             raise UserError(f"{option + ' ' if option else ''}{text}", "no such file or folder", meant)
@@ -123,7 +128,7 @@ def check_output_path(path: str, option: str) -> None:
         )
     place = Path(os.path.expanduser(path)).absolute()
     try:
-        parent = next(folder for folder in (place, *place.parents) if _there(folder))
+        parent = next(folder for folder in (place, *place.parents) if _exists(folder))
         if parent == place and not place.is_dir():
             parent = place.parent
         if not parent.is_dir():
@@ -137,7 +142,7 @@ def check_output_path(path: str, option: str) -> None:
         raise UserError(f"{option} {path}", f"cannot be written ({error.strerror})", "choose another place") from None
 
 
-def _there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Whether a path exists; raises OSError for an impossible path (too long, or a circle of links)."""
     try:
         os.stat(path)

@@ -1,4 +1,4 @@
-"""Settings of samplers: ranges, and parsing of texts such as ``heun:18``.
+"""Kinds of samplers and their settings, and parsing of texts such as ``heun:18``.
 
 :mod:`sida.sampling` draws the images. This module does not import torch, for presets and specs.
 """
@@ -7,15 +7,61 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
-from sida.config.settings import Count, Finite, NotNegative, Positive, Range, Settings, from_mapping
+from sida.config.registry import Registry, RegistryEntry
+from sida.config.settings import Count, Finite, NotNegative, OneOf, Positive, Range, Settings, from_mapping
 from sida.errors import SettingError, UserError
 
-SamplerKind = Literal["one_step", "heun", "data"]
-#: Keys that a sampler of a kind reads; ``heun`` reads all except ``init_sigma``.
-_READS: Mapping[str, set[str]] = {"data": {"kind"}, "one_step": {"kind", "init_sigma", "num_steps", "kernels"}}
+
+def heun_evaluations(num_steps: int) -> int:
+    """Network evaluations (NFE) of Heun's method: two per step, except one for the last step."""
+    return 2 * num_steps - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerKind(RegistryEntry):
+    """A kind of sampler: a function of :class:`sida.sampling.samplers.SamplerInputs` that draws a batch.
+
+    Attributes:
+        made_by: Name of the function; empty where real images are drawn and there is no network.
+        reads: Settings that it reads besides ``kind``.
+        nfe: Function from the number of steps to the network evaluations per image.
+        steps: Default number of steps.
+        fewest: Smallest number of steps.
+    """
+
+    made_by: str = ""
+    reads: frozenset[str]
+    nfe: Callable[[int], int]
+    steps: int = 1
+    fewest: int = 1
+
+
+#: Kinds of samplers by name.
+SAMPLER_KINDS: Registry[SamplerKind] = Registry(
+    "sampler",
+    "",
+    {
+        "one_step": SamplerKind(
+            made_by="sida.sampling.samplers:draw_multi_step",
+            reads=frozenset({"init_sigma", "num_steps", "kernels"}),
+            nfe=lambda steps: steps,
+        ),
+        "heun": SamplerKind(
+            made_by="sida.sampling.samplers:draw_heun",
+            reads=frozenset({
+                "num_steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance",
+                "dtype", "kernels",
+            }),
+            nfe=heun_evaluations,
+            steps=18,
+            fewest=2,
+        ),
+        "data": SamplerKind(reads=frozenset(), nfe=lambda steps: 0),
+    },
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +82,7 @@ class Sampler(Settings):
             docs/measurements.md).
     """
 
-    kind: SamplerKind
+    kind: Annotated[str, OneOf(SAMPLER_KINDS.keys)]
     init_sigma: Positive = 2.5
     num_steps: Count | None = None
     sigma_min: Positive = 0.002
@@ -52,40 +98,43 @@ class Sampler(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind == "heun" and self.num_steps is not None and self.num_steps < 2:
-            raise SettingError("num_steps", f"must be at least 2, got {self.num_steps}")
+        if self.steps < self.definition.fewest:
+            raise SettingError("num_steps", f"must be at least {self.definition.fewest}, got {self.steps}")
         if not self.sigma_min < self.sigma_max:
             raise SettingError(
                 "sigma_min", f"must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}"
             )
 
     @property
+    def definition(self) -> SamplerKind:
+        """The sampler's kind."""
+        return SAMPLER_KINDS[self.kind]
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether a network draws the images."""
+        return bool(self.definition.made_by)
+
+    @property
     def steps(self) -> int:
         """Number of steps; the default if ``num_steps`` is None."""
-        if self.num_steps is not None:
-            return self.num_steps
-        return 18 if self.kind == "heun" else 1
+        return self.definition.steps if self.num_steps is None else self.num_steps
 
     @property
     def nfe(self) -> int:
         """Evaluations of the network per image; as in the papers, those of a guiding network do not count."""
-        return {"heun": heun_evaluations(self.steps), "one_step": self.steps, "data": 0}[self.kind]
+        return self.definition.nfe(self.steps)
 
     def given(self) -> dict[str, Any]:
         """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""
         fields = {field.name: field.default for field in dataclasses.fields(self)}
         changed = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
-        return changed | ({} if self.kind == "data" else {"num_steps": self.steps})
+        return changed | ({"num_steps": self.steps} if "num_steps" in self.definition.reads else {})
 
     def facts(self) -> dict[str, Any]:
         """The settings that decide the images, as JSON values for records; ``kernels`` only if it is not ``torch``."""
         facts = {key: value for key, value in dataclasses.asdict(self).items() if value != math.inf}
         return {key: value for key, value in facts.items() if (key, value) != ("kernels", "torch")}
-
-
-def heun_evaluations(num_steps: int) -> int:
-    """Network evaluations (NFE) of Heun's method: two per step, except one for the last step."""
-    return 2 * num_steps - 1
 
 
 def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler") -> Sampler:
@@ -101,7 +150,7 @@ def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler
     mapping = _parsed(value, where) if isinstance(value, str) else value
     sampler = from_mapping(Sampler, mapping, where)
     for key in mapping:
-        if key not in _READS.get(sampler.kind, {*mapping} - {"init_sigma"}):
+        if key not in {"kind", *sampler.definition.reads}:
             raise UserError(f"{where}.{key}", f"a sampler of kind '{sampler.kind}' does not read it", "remove it")
     return sampler
 
@@ -117,6 +166,6 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
             mapping[key] = int(number) if number.lstrip("+-").isdigit() else float(number)
         except ValueError:
             mapping[key] = number
-    if mapping["kind"] not in get_args(SamplerKind):
-        raise UserError(where, f"unknown sampler '{text}'", "use one_step, heun:STEPS or data, e.g. heun:18,S_churn=40")
+    if mapping["kind"] not in SAMPLER_KINDS:
+        raise UserError(where, f"unknown sampler '{text}'", f"use {', '.join(SAMPLER_KINDS)}, e.g. heun:18,S_churn=40")
     return mapping

@@ -6,7 +6,6 @@ Discriminators of noisy images on the encoder of a diffusion network, and the fa
 from __future__ import annotations
 
 import abc
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
@@ -14,14 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from sida.config.backbones import BACKBONES
+from sida.config.registry import RegistryEntry
 from sida.errors import UserError
 from sida.networks import Precond
 
+#: Classes of the backbones of :data:`sida.config.method_options.BACKBONES`.
 _CLASSES = {
-    "vgg16_bn": "imagenet:VGG16BN",
-    "efficientnet_lite0": "imagenet:EfficientNetLite0",
-    "deit_base_distilled": "imagenet:DeiTBaseDistilled",
-    "digits": "digits:DigitsBackbone",
+    "vgg16_bn": RegistryEntry("sida.discriminator.imagenet:VGG16BN"),
+    "efficientnet_lite0": RegistryEntry("sida.discriminator.imagenet:EfficientNetLite0"),
+    "deit_base_distilled": RegistryEntry("sida.discriminator.imagenet:DeiTBaseDistilled"),
+    "digits": RegistryEntry("sida.discriminator.digits:DigitsBackbone"),
 }
 
 
@@ -71,8 +72,7 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
     Raises:
         UserError: The backbone does not take such images, or a package or the weights are missing.
     """
-    module, _, cls = _CLASSES[name].partition(":")
-    found: type[Backbone] = getattr(importlib.import_module(f"sida.discriminator.{module}"), cls)
+    found: type[Backbone] = _CLASSES[name].load()
     if image_channels != found.image_channels or found.resolution not in (None, resolution):
         size = f"{found.resolution}×{found.resolution}, " if found.resolution else ""
         others = [other for other, asset in BACKBONES.items() if (asset is None) == (image_channels == 1)]

@@ -207,9 +207,9 @@ class _UnitRows(torch.autograd.Function):
             grad = torch.empty_like(weight, dtype=grad.dtype).copy_(grad)
         out, size = weight.shape[0], weight[0].numel()
         dw, along = torch.empty_like(weight), weight.new_empty((out,))
-        there = gain is not None
+        has_gain = gain is not None
         _rows_backward[(out,)](
-            weight, grad, dw, lengths, along, gain if there else weight, factor, offset, size, there, _BLOCK
+            weight, grad, dw, lengths, along, gain if has_gain else weight, factor, offset, size, has_gain, _BLOCK
         )
         of_gain = (along / (lengths + offset)).sum() if ctx.needs_input_grad[1] else None
         return dw, of_gain, None, None, None

@@ -152,7 +152,7 @@ def _whole(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
     y = torch.empty_like(x)
     norm_whole[(triton.cdiv(c, step), n)](
         x, y, channel, group, x if seed is None else seed, *_with_strides(affine, x), height * width, c, groups, eps,
-        n * c, n * groups, dropout, size, step, silu, seed is not None, *_there(affine), block, width_c,
+        n * c, n * groups, dropout, size, step, silu, seed is not None, *_given(affine), block, width_c,
         num_warps=warps,
     )  # fmt: skip
     return y
@@ -170,7 +170,7 @@ def _gradient_whole(norm: _Norm, of_y: Tensor, y: Tensor | None, beside: Tensor 
     gradient_whole[(triton.cdiv(c, step), n)](
         x, grad, x if y is None else y, channel, group, other, x if dx is None else dx, out,
         *_with_strides(affine, x)[:-2], height * width, c, groups, stride, other_stride, n * c, n * groups, dropout,
-        size, step, silu, dropout > 0, beside is not None, dx is not None, *_there(affine)[:2], block, width_c,
+        size, step, silu, dropout > 0, beside is not None, dx is not None, *_given(affine)[:2], block, width_c,
         num_warps=warps,
     )  # fmt: skip
     return out
@@ -187,7 +187,7 @@ def _in_passes(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
     moments[(n, chunks, tiles)](x, partial, positions, c, n * chunks * c, block, width_c, num_warps=warps)
     combine_moments[(n, groups)](
         partial, channel, group, *_with_strides(affine, x), positions, c, groups, eps, n * chunks * c, n * c,
-        n * groups, chunks, block, _power(chunks), _power(c // groups), *_there(affine), num_warps=1,
+        n * groups, chunks, block, _power(chunks), _power(c // groups), *_given(affine), num_warps=1,
     )  # fmt: skip
     return _applied(x, channel, seed, silu, dropout)
 
@@ -212,7 +212,7 @@ def _gradient_in_passes(
     factors, out = x.new_empty((2, n, c), dtype=torch.float32), x.new_empty((5, n, c), dtype=torch.float32)
     combine_sums[(n, groups)](
         partial, channel, group, factors, out, *_with_strides(affine, x)[:-2], positions, c, groups, n * chunks * c,
-        n * c, n * groups, chunks, _power(chunks), _power(c // groups), *_there(affine)[:2], num_warps=1,
+        n * c, n * groups, chunks, _power(chunks), _power(c // groups), *_given(affine)[:2], num_warps=1,
     )  # fmt: skip
     if dx is not None:
         other, other_stride = (x, c) if beside is None else like_map(beside)
@@ -269,6 +269,6 @@ def _with_strides(affine: Affine, filler: Tensor) -> list[Any]:
     return arguments
 
 
-def _there(affine: Affine) -> tuple[bool, bool, bool]:
+def _given(affine: Affine) -> tuple[bool, bool, bool]:
     """Whether each of the optional vectors is given."""
     return affine.before is not None, affine.scale is not None, affine.after is not None

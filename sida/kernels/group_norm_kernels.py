@@ -1,7 +1,7 @@
 """Kernels of :mod:`sida.kernels.group_norm`: factors, three passes each way for large maps, one for small maps.
 
 Factors are computed from sums over positions, for the channels of whole groups. A vector has one entry for each channel
-of a program; ``kind`` numbers the channel's group, and ``there`` is false for lanes without a channel.
+of a program; ``kind`` numbers the channel's group, and ``valid`` is false for lanes without a channel.
 
 Partial results of large maps have the shape ``(quantity, N, chunks, C)``; ``plane`` is the distance of two quantities.
 For small maps, a program reads the channels of some groups of a sample at all positions, once for the sums and once for
@@ -23,17 +23,17 @@ def over_group(vector, kind):
 
 
 @triton.jit
-def entries(pointer, stride, n, channels, there, GIVEN: tl.constexpr):
+def entries(pointer, stride, n, channels, valid, GIVEN: tl.constexpr):
     """Loads the entries of an optional vector, or zeros."""
     value = tl.zeros_like(channels).to(tl.float32)
     if GIVEN:
-        value = tl.load(pointer + n * stride + channels, mask=there, other=0.0)
+        value = tl.load(pointer + n * stride + channels, mask=valid, other=0.0)
     return value
 
 
 @triton.jit
 def forward_factors(
-    mean, square, kind, channels, there, n, gamma, beta, before, before_stride, scale, scale_stride,
+    mean, square, kind, channels, valid, n, gamma, beta, before, before_stride, scale, scale_stride,
     after, after_stride, positions, size, eps,
     BEFORE: tl.constexpr, SCALE: tl.constexpr, AFTER: tl.constexpr,
 ):  # fmt: skip
@@ -41,59 +41,59 @@ def forward_factors(
 
     Source: Chan's combination of moments, over the channels of a group.
     """
-    moved = tl.where(there, mean + entries(before, before_stride, n, channels, there, BEFORE), 0.0)
+    moved = tl.where(valid, mean + entries(before, before_stride, n, channels, valid, BEFORE), 0.0)
     centre = over_group(moved, kind) / size
-    off = tl.where(there, moved - centre, 0.0)
+    off = tl.where(valid, moved - centre, 0.0)
     variance = over_group(square + off * off * positions, kind) / (size * positions)
     inverse = 1 / tl.sqrt(variance + eps)
-    factor = 1 + entries(scale, scale_stride, n, channels, there, SCALE)
-    slope = tl.load(gamma + channels, mask=there, other=0.0) * factor
-    level = tl.load(beta + channels, mask=there, other=0.0) * factor
-    level += entries(after, after_stride, n, channels, there, AFTER)
+    factor = 1 + entries(scale, scale_stride, n, channels, valid, SCALE)
+    slope = tl.load(gamma + channels, mask=valid, other=0.0) * factor
+    level = tl.load(beta + channels, mask=valid, other=0.0) * factor
+    level += entries(after, after_stride, n, channels, valid, AFTER)
     # x + before − centre = (x − mean) + (moved − centre)
     return slope * inverse, (moved - centre - mean) * inverse * slope + level, centre, inverse
 
 
 @triton.jit
 def keep_factors(
-    channel, group, mean, slope, level, centre, inverse, channels, there, n, C, G, size, channel_plane, group_plane
+    channel, group, mean, slope, level, centre, inverse, channels, valid, n, C, G, size, channel_plane, group_plane
 ):  # fmt: skip
     """Stores mean and factors per channel, and mean and 1/std per group, for the backward pass."""
-    here = channel + n * C + channels
-    tl.store(here, mean, mask=there)
-    tl.store(here + channel_plane, slope, mask=there)
-    tl.store(here + 2 * channel_plane, level, mask=there)
-    first = there & (channels % size == 0)
+    target = channel + n * C + channels
+    tl.store(target, mean, mask=valid)
+    tl.store(target + channel_plane, slope, mask=valid)
+    tl.store(target + 2 * channel_plane, level, mask=valid)
+    first = valid & (channels % size == 0)
     tl.store(group + n * G + channels // size, centre, mask=first)
     tl.store(group + group_plane + n * G + channels // size, inverse, mask=first)
 
 
 @triton.jit
 def backward_factors(
-    total, moment, kind, channel, group, out, channels, there, n, gamma, beta, before, before_stride,
+    total, moment, kind, channel, group, out, channels, valid, n, gamma, beta, before, before_stride,
     scale, scale_stride, positions, C, G, size, channel_plane, group_plane,
     BEFORE: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     """Computes p and q of ``dx = a du + p x + q`` from the sums of du and du (x − mean); stores vector gradients."""
-    mean = tl.load(channel + n * C + channels, mask=there, other=0.0)
-    centre = tl.load(group + n * G + channels // size, mask=there, other=0.0)
-    inverse = tl.load(group + group_plane + n * G + channels // size, mask=there, other=0.0)
-    shift = entries(before, before_stride, n, channels, there, BEFORE)
+    mean = tl.load(channel + n * C + channels, mask=valid, other=0.0)
+    centre = tl.load(group + n * G + channels // size, mask=valid, other=0.0)
+    inverse = tl.load(group + group_plane + n * G + channels // size, mask=valid, other=0.0)
+    shift = entries(before, before_stride, n, channels, valid, BEFORE)
     # Sum of du times the normalised map.
     product = inverse * (moment + (mean + shift - centre) * total)
-    factor = 1 + entries(scale, scale_stride, n, channels, there, SCALE)
-    plain, bias = tl.load(gamma + channels, mask=there, other=0.0), tl.load(beta + channels, mask=there, other=0.0)
-    slope = tl.where(there, plain * factor, 0.0)
+    factor = 1 + entries(scale, scale_stride, n, channels, valid, SCALE)
+    plain, bias = tl.load(gamma + channels, mask=valid, other=0.0), tl.load(beta + channels, mask=valid, other=0.0)
+    slope = tl.where(valid, plain * factor, 0.0)
     one = over_group(slope * total, kind) / (size * positions)
     two = over_group(slope * product, kind) / (size * positions)
     p = -inverse * inverse * two
     q = -inverse * one - p * (centre - shift)
-    here = out + n * C + channels
-    tl.store(here, product * factor, mask=there)
-    tl.store(here + channel_plane, total * factor, mask=there)
-    tl.store(here + 2 * channel_plane, slope * inverse * total + (p * mean + q) * positions, mask=there)
-    tl.store(here + 3 * channel_plane, plain * product + bias * total, mask=there)
-    tl.store(here + 4 * channel_plane, total, mask=there)
+    target = out + n * C + channels
+    tl.store(target, product * factor, mask=valid)
+    tl.store(target + channel_plane, total * factor, mask=valid)
+    tl.store(target + 2 * channel_plane, slope * inverse * total + (p * mean + q) * positions, mask=valid)
+    tl.store(target + 3 * channel_plane, plain * product + bias * total, mask=valid)
+    tl.store(target + 4 * channel_plane, total, mask=valid)
     return p, q
 
 
@@ -126,14 +126,14 @@ def moments(x, partial, positions, C, plane, BLOCK: tl.constexpr, WIDTH: tl.cons
     values = tl.load(x + base + row * C + col, mask=inside, other=0.0).to(tl.float32)
     count = tl.minimum(positions - chunk * BLOCK, BLOCK).to(tl.float32)
     # Deviations from a value of the same channel: one pass suffices, and a large mean costs no digits.
-    there = channels < C
-    pivot = tl.load(x + base + chunk * BLOCK * C + channels, mask=there, other=0.0).to(tl.float32)
+    valid = channels < C
+    pivot = tl.load(x + base + chunk * BLOCK * C + channels, mask=valid, other=0.0).to(tl.float32)
     away = tl.where(inside, values - pivot[None, :], 0.0)
     off = tl.sum(away, 0) / count
     square = tl.maximum(tl.sum(away * away, 0) - off * off * count, 0.0)
     place = (n * tl.num_programs(1) + chunk) * C + channels
-    tl.store(partial + place, pivot + off, mask=there)
-    tl.store(partial + plane + place, square, mask=there)
+    tl.store(partial + place, pivot + off, mask=valid)
+    tl.store(partial + plane + place, square, mask=valid)
 
 
 @triton.jit
@@ -146,9 +146,9 @@ def combine_moments(
     """Combines partial moments (Chan's formula), first over chunks, then over the channels of a group."""
     n, size = tl.program_id(0), C // G
     lane = tl.arange(0, WIDTH)
-    channels, there = tl.program_id(1) * size + lane, lane < size
+    channels, valid = tl.program_id(1) * size + lane, lane < size
     chunk = tl.arange(0, CHUNKS)[:, None]
-    inside = (chunk < chunks) & there[None, :]
+    inside = (chunk < chunks) & valid[None, :]
     place = (n * chunks + chunk) * C + channels[None, :]
     counts = tl.where(chunk < chunks, tl.minimum(positions - chunk * BLOCK, BLOCK), 0).to(tl.float32)
     means = tl.load(partial + place, mask=inside, other=0.0)
@@ -157,11 +157,11 @@ def combine_moments(
     away = tl.where(inside, means - mean[None, :], 0.0)
     square = tl.sum(squares + away * away * counts, 0)
     slope, level, centre, inverse = forward_factors(
-        mean, square, lane * 0, channels, there, n, gamma, beta, before, before_stride, scale, scale_stride,
+        mean, square, lane * 0, channels, valid, n, gamma, beta, before, before_stride, scale, scale_stride,
         after, after_stride, positions, size, eps, BEFORE, SCALE, AFTER,
     )  # fmt: skip
     keep_factors(
-        channel, group, mean, slope, level, centre, inverse, channels, there, n, C, G, size, channel_plane, group_plane
+        channel, group, mean, slope, level, centre, inverse, channels, valid, n, C, G, size, channel_plane, group_plane
     )
 
 
@@ -247,18 +247,18 @@ def combine_sums(
     """Computes the factors of dx and the gradients of the vectors, per group."""
     n, size = tl.program_id(0), C // G
     lane = tl.arange(0, WIDTH)
-    channels, there = tl.program_id(1) * size + lane, lane < size
+    channels, valid = tl.program_id(1) * size + lane, lane < size
     chunk = tl.arange(0, CHUNKS)[:, None]
-    inside = (chunk < chunks) & there[None, :]
+    inside = (chunk < chunks) & valid[None, :]
     place = (n * chunks + chunk) * C + channels[None, :]
     total = tl.sum(tl.load(partial + place, mask=inside, other=0.0), 0)
     moment = tl.sum(tl.load(partial + plane + place, mask=inside, other=0.0), 0)
     p, q = backward_factors(
-        total, moment, lane * 0, channel, group, out, channels, there, n, gamma, beta, before, before_stride,
+        total, moment, lane * 0, channel, group, out, channels, valid, n, gamma, beta, before, before_stride,
         scale, scale_stride, positions, C, G, size, channel_plane, group_plane, BEFORE, SCALE,
     )  # fmt: skip
-    tl.store(factors + n * C + channels, p, mask=there)
-    tl.store(factors + channel_plane + n * C + channels, q, mask=there)
+    tl.store(factors + n * C + channels, p, mask=valid)
+    tl.store(factors + channel_plane + n * C + channels, q, mask=valid)
 
 
 @triton.jit
@@ -311,15 +311,15 @@ def norm_whole(
     n, lane = tl.program_id(1), tl.arange(0, WIDTH)
     begin = tl.program_id(0) * STEP
     channels = begin + lane
-    there = (lane < STEP) & (channels < C)
+    valid = (lane < STEP) & (channels < C)
     base = n.to(tl.int64) * positions * C
     # Deviations from a value of the same channel: one pass suffices, and a large mean costs no digits.
-    pivot = tl.load(x + base + channels, mask=there, other=0.0).to(tl.float32)
+    pivot = tl.load(x + base + channels, mask=valid, other=0.0).to(tl.float32)
     # Each thread sums its own positions; the threads' sums are added once, after the loop.
     total, square = tl.zeros((BLOCK, WIDTH), dtype=tl.float32), tl.zeros((BLOCK, WIDTH), dtype=tl.float32)
     for start in range(0, positions, BLOCK):
         row = start + tl.arange(0, BLOCK)[:, None]
-        inside = (row < positions) & there[None, :]
+        inside = (row < positions) & valid[None, :]
         values = tl.load(x + base + row * C + channels[None, :], mask=inside, other=0.0).to(tl.float32)
         away = tl.where(inside, values - pivot[None, :], 0.0)
         total += away
@@ -328,16 +328,16 @@ def norm_whole(
     mean, spread = pivot + off, tl.maximum(tl.sum(square, 0) - off * off * positions, 0.0)
     kind = lane // SIZE
     slope, level, centre, inverse = forward_factors(
-        mean, spread, kind, channels, there, n, gamma, beta, before, before_stride, scale, scale_stride,
+        mean, spread, kind, channels, valid, n, gamma, beta, before, before_stride, scale, scale_stride,
         after, after_stride, positions, SIZE, eps, BEFORE, SCALE, AFTER,
     )  # fmt: skip
     keep_factors(
-        channel, group, mean, slope, level, centre, inverse, channels, there, n, C, G, SIZE, channel_plane, group_plane
+        channel, group, mean, slope, level, centre, inverse, channels, valid, n, C, G, SIZE, channel_plane, group_plane
     )
     for start in range(0, positions, BLOCK):
         row = start + tl.arange(0, BLOCK)[:, None]
         place = row * C + channels[None, :]
-        inside = (row < positions) & there[None, :]
+        inside = (row < positions) & valid[None, :]
         u = slope[None, :] * tl.load(x + base + place, mask=inside, other=0.0).to(tl.float32) + level[None, :]
         if SILU:
             u = silu(u)
@@ -356,15 +356,15 @@ def gradient_whole(
     """Gradients of the vectors for ``STEP`` channels of a sample, and of x, with that from other operations."""
     n, lane = tl.program_id(1), tl.arange(0, WIDTH)
     channels = tl.program_id(0) * STEP + lane
-    there = (lane < STEP) & (channels < C)
-    here = channel + n * C + channels
-    mean = tl.load(here, mask=there, other=0.0)
-    slope = tl.load(here + channel_plane, mask=there, other=0.0)
-    level = tl.load(here + 2 * channel_plane, mask=there, other=0.0)
+    valid = (lane < STEP) & (channels < C)
+    target = channel + n * C + channels
+    mean = tl.load(target, mask=valid, other=0.0)
+    slope = tl.load(target + channel_plane, mask=valid, other=0.0)
+    level = tl.load(target + 2 * channel_plane, mask=valid, other=0.0)
     total, moment = tl.zeros((BLOCK, WIDTH), dtype=tl.float32), tl.zeros((BLOCK, WIDTH), dtype=tl.float32)
     for start in range(0, positions, BLOCK):
         row = start + tl.arange(0, BLOCK)[:, None]
-        inside = (row < positions) & there[None, :]
+        inside = (row < positions) & valid[None, :]
         du, values = gradient_of_u(
             x, grad, y, n, row, channels[None, :], inside, slope[None, :], level[None, :], positions, C, stride,
             dropout, SILU, DROP,
@@ -372,14 +372,14 @@ def gradient_whole(
         total += du
         moment += du * (values - mean[None, :])
     p, q = backward_factors(
-        tl.sum(total, 0), tl.sum(moment, 0), lane // SIZE, channel, group, out, channels, there, n, gamma, beta,
+        tl.sum(total, 0), tl.sum(moment, 0), lane // SIZE, channel, group, out, channels, valid, n, gamma, beta,
         before, before_stride, scale, scale_stride, positions, C, G, SIZE, channel_plane, group_plane, BEFORE, SCALE,
     )  # fmt: skip
     if DX:
         base = n.to(tl.int64) * positions
         for start in range(0, positions, BLOCK):
             row = start + tl.arange(0, BLOCK)[:, None]
-            inside = (row < positions) & there[None, :]
+            inside = (row < positions) & valid[None, :]
             du, values = gradient_of_u(
                 x, grad, y, n, row, channels[None, :], inside, slope[None, :], level[None, :], positions, C, stride,
                 dropout, SILU, DROP,

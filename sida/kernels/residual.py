@@ -209,8 +209,8 @@ def _backward(
         inside = (row < total) & (col < C)
         value = tl.load(grad + row * stride + col, mask=inside, other=0.0).to(tl.float32)
         if CLIP:
-            there = tl.load(y + row * C + col, mask=inside, other=0.0).to(tl.float32)
-            value = tl.where(tl.abs(there) < limit, value, 0.0)
+            result = tl.load(y + row * C + col, mask=inside, other=0.0).to(tl.float32)
+            value = tl.where(tl.abs(result) < limit, value, 0.0)
         if BRANCH:
             tl.store(of_branch + row * C + col, (value * share).to(of_branch.dtype.element_ty), mask=inside)
         if SKIP:

@@ -11,30 +11,16 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from sida.config.families import EDM, Family
-from sida.config.registry import Registry
-from sida.errors import UserError
-from sida.networks.dhariwal_unet import DhariwalUNet
-from sida.networks.edm2_precond import EDM2Precond
-from sida.networks.edm2_unet import EDM2UNet
+from sida.config.registry import Registry, RegistryEntry
+from sida.errors import SettingError, UserError
 from sida.networks.options import check_options
-from sida.networks.precond import ECTPrecond, EDMPrecond, GDDPrecond, Precond, VEPrecond, VPPrecond
-from sida.networks.song_unet import SongUNet
+from sida.networks.precond import Precond
 
 REAL_BELOW = 4096
 """Tensors with fewer elements (filters, frequencies, schedules) always have content."""
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
-_SCALING = {
-    "mul",
-    "__mul__",
-    "__rmul__",
-    "add",
-    "__add__",
-    "__radd__",
-    "sub",
-    "__sub__",
-    "__rsub__",
-    "div",
-    "__truediv__",
+_SCALING = {"mul", "add", "sub", "div", "__truediv__"} | {
+    f"__{side}{name}__" for side in ("", "r") for name in ("mul", "add", "sub")
 }
 
 
@@ -65,15 +51,20 @@ def _num_elements(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[st
     return math.prod(n for n in sizes if isinstance(n, int))
 
 
-NETWORKS: Registry[type[nn.Module]] = Registry(
+#: Classes of networks by their names, which files record.
+NETWORKS = Registry(
     "network",
     "sida.networks.precond:Precond",
     {
-        cls.__name__: cls
-        for cls in (
-            *(EDMPrecond, GDDPrecond, ECTPrecond, VPPrecond, VEPrecond, EDM2Precond),
-            *(SongUNet, DhariwalUNet, EDM2UNet),
-        )
+        "EDMPrecond": RegistryEntry("sida.networks.precond:EDMPrecond"),
+        "GDDPrecond": RegistryEntry("sida.networks.precond:GDDPrecond"),
+        "ECTPrecond": RegistryEntry("sida.networks.precond:ECTPrecond"),
+        "VPPrecond": RegistryEntry("sida.networks.precond:VPPrecond"),
+        "VEPrecond": RegistryEntry("sida.networks.precond:VEPrecond"),
+        "EDM2Precond": RegistryEntry("sida.networks.edm2_precond:EDM2Precond"),
+        "SongUNet": RegistryEntry("sida.networks.song_unet:SongUNet"),
+        "DhariwalUNet": RegistryEntry("sida.networks.dhariwal_unet:DhariwalUNet"),
+        "EDM2UNet": RegistryEntry("sida.networks.edm2_unet:EDM2UNet"),
     },
 )
 
@@ -103,15 +94,22 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
         raise UserError(f"{where}.kwargs", "must be a mapping of constructor arguments")
     where, options = f"{where}.kwargs", dict(kwargs)
     if not issubclass(cls, Precond):
-        return cls(**check_options(cls, options, where))
+        return _made(cls, check_options(cls, options, where), where)
     half = options.pop("half_dtype", None)
     if half not in (None, "float16", "bfloat16"):
-        raise UserError(f"{where}.half_dtype", "must be float16 or bfloat16")
+        raise SettingError(f"{where}.half_dtype", "must be float16 or bfloat16")
     options, inner = cls.read_options(options, where)
-    net = cls(**check_options(cls, options, where, extra=inner))
+    net = _made(cls, check_options(cls, options, where, extra=inner), where)
     if half is not None:
         net.half_dtype = getattr(torch, half)
     return net
+
+
+def _made(cls: type[nn.Module], options: Mapping[str, Any], where: str) -> Any:
+    try:
+        return cls(**options)
+    except SettingError as error:
+        raise error.inside(where) from None
 
 
 def architecture(net: nn.Module) -> dict[str, Any]:

@@ -66,14 +66,13 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     if not path.is_file():
         raise UserError(path, "no such file", "give a .safetensors or a .pkl network")
     facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
-    facts.update(_pickle(path, key, network_class) if starts_as_pickle(path) else _safetensors(path))
+    if starts_as_pickle(path):
+        facts |= _pickle(path, key, network_class)
+    else:
+        metadata = read_metadata(path)
+        shapes = {entry.name: entry.shape for entry in read_tensor_header(path).entries}
+        facts |= {**metadata, **_counts(metadata["network"], shapes, path)}
     return {**facts, "sha256": sha256_file(path)}
-
-
-def _safetensors(path: Path) -> dict[str, Any]:
-    metadata = read_metadata(path)
-    shapes = {entry.name: entry.shape for entry in read_tensor_header(path).entries}
-    return {**metadata, **_counts(metadata["network"], shapes, path)}
 
 
 def _pickle(path: Path, key: str, network_class: str | None) -> dict[str, Any]:

@@ -55,8 +55,6 @@ class DhariwalUNet(UNet):
     ):
         super().__init__()
         self._describe(locals())
-        self.augment_dim = augment_dim
-        self.label_dropout = label_dropout
         emb_channels = model_channels * channel_mult_emb
         init: dict[str, Any] = {"init_mode": "kaiming_uniform", "init_weight": 3**-0.5, "init_bias": 3**-0.5}
         init_zero: dict[str, Any] = {"init_mode": "kaiming_uniform", "init_weight": 0.0, "init_bias": 0.0}
@@ -94,21 +92,6 @@ class DhariwalUNet(UNet):
             emb = emb + self.map_label(self.drop_labels(class_labels))
         return F.silu(emb)
 
-    def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """See `UNet.encode`."""
-        kept: list[Tensor] = []
-        given = self.prepare(self.enc, x, emb)
-        for block in self.enc.values():
-            x = block(x, given) if isinstance(block, UNetBlock) else block(x)
-            x, beside = self.fork(x)
-            kept.append(beside)
-        return x, kept
-
-    def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """See `UNet.decode`."""
-        given = self.prepare(self.dec, x, emb)
-        for name, block in self.dec.items():
-            if "_block" in name:
-                x = self.concat(x, skips.pop())
-            x = block(x, given)
+    def image(self, x: Tensor) -> Tensor:
+        """See `UNet.image`."""
         return self.out_conv(self.out_norm.activated(x))

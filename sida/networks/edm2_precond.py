@@ -129,15 +129,11 @@ class EDM2Precond(Precond):
     def _layers(self) -> list[MPConv]:
         return [module for module in self.modules() if isinstance(module, MPConv)]
 
-    def normalize_weights(self) -> None:
-        """Replaces all weights by normalised ones."""
-        for layer in self._layers():
-            layer.normalize_weight()
-
     def stop_rewriting(self) -> None:
         """Turns ``always`` into ``off``, after one last normalisation of the weights."""
         if self.weight_norm == "always":
-            self.normalize_weights()
+            for layer in self._layers():
+                layer.normalize_weight()
             self.weight_norm = "off"
 
     def evaluation_copy(self) -> EDM2Precond:

@@ -187,7 +187,6 @@ class EDM2Block(nn.Module):
         clip_act: float | None = 256.0,
     ):
         super().__init__()
-        self.out_channels = out_channels
         self.flavor = flavor
         self.resample_mode = resample_mode
         self.resample_filter = tuple(resample_filter)
@@ -260,6 +259,8 @@ class EDM2UNet(UNet):
     State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
     """
 
+    channel_options = ("img_channels",)
+
     def __init__(
         self,
         img_resolution: int,
@@ -324,18 +325,12 @@ class EDM2UNet(UNet):
 
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See `UNet.encode`."""
-        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
-        kept: list[Tensor] = []
-        for block in self.enc.values():
-            x = block(x, emb) if isinstance(block, EDM2Block) else block(x)
-            x, beside = self.fork(x)
-            kept.append(beside)
-        return x, kept
+        return super().encode(F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0), emb)
 
-    def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """See `UNet.decode`."""
-        for name, block in self.dec.items():
-            if "_block" in name:
-                x = mp_cat(x, skips.pop(), self.concat_balance, self.concat)
-            x = block(x, emb)
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """See `UNet.join`."""
+        return mp_cat(x, skip, self.concat_balance, self.concat)
+
+    def image(self, x: Tensor) -> Tensor:
+        """See `UNet.image`."""
         return self.out_conv(x, gain=self.out_gain)

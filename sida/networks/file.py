@@ -186,9 +186,9 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
         )
     try:
         with ShapesOnly():
-            return build_network(dict(network))
-    except UserError as error:
-        raise UserError(where, error) from None
+            return build_network(network, f"{where}: network")
+    except UserError:
+        raise
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(where, f"architecture '{network['class']}' cannot be built ({reason})") from None

@@ -26,7 +26,7 @@ from torch.nn.grad import conv2d_input
 
 from sida.errors import UserError
 from sida.kernels import unavailable_reason
-from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, MPConv, sum_weights
+from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, EDM2UNet, MPConv, resample, sum_weights
 from sida.networks.layers import Conv2d, GroupNorm, UNetBlock
 from sida.networks.precond import Precond
 from sida.networks.unet import UNet
@@ -94,8 +94,8 @@ class _Converted(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        there = iter(_copies([grad for grad in grads if grad is not None], ctx.dtype))
-        return None, *(None if grad is None else next(there) for grad in grads)
+        copies = iter(_copies([grad for grad in grads if grad is not None], ctx.dtype))
+        return None, *(None if grad is None else next(copies) for grad in grads)
 
 
 def _copies(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -119,15 +119,16 @@ class _PerSample(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def recomputed(y: Tensor) -> Iterator[None]:
+def recomputed(y: Tensor, recompute: bool = True) -> Iterator[None]:
     """Keeps no copy of ``y`` for the gradients of operations within the context; its function recomputes it.
 
     Args:
         y: Result of a function of this package called with ``recompute=True``. Without gradients nothing is kept, and
             the context does nothing.
+        recompute: False makes a context that does nothing.
     """
     node = y.grad_fn
-    if node is None:
+    if node is None or not recompute:
         yield
         return
     remake = node.remake  # type: ignore[attr-defined]
@@ -180,7 +181,8 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels", recompute: bool = 
             module.override = _normed
         elif isinstance(module, UNet):
             module.concat, module.fork, module.memory_format = concat, fork, torch.channels_last
-            module.prepare = part_inputs
+            if not isinstance(module, EDM2UNet):
+                module.prepare = part_inputs
 
 
 def convert_frozen_weights(net: nn.Module) -> None:
@@ -230,7 +232,7 @@ def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) 
         x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu, recompute=recompute
     )
     h, x = normed(block.norm0, x)
-    with _recomputing(h, recompute):
+    with recomputed(h, recompute):
         h = _convolved(block.conv0, h, of(block.conv0.weight))
     vector, gamma, beta = given.rows[block], of(block.norm1.weight), of(block.norm1.bias)
     if block.adaptive_scale:
@@ -243,13 +245,13 @@ def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) 
     bias, skip_bias = block.conv1.bias, None
     if block.skip is not None:
         x, skip_bias = _convolved(block.skip, x, of(block.skip.weight)), block.skip.bias
-    with _recomputing(h, recompute):
+    with recomputed(h, recompute):
         h = _convolved(block.conv1, h, of(block.conv1.weight))
     x = residual(h, x, bias, shares, skip_bias)
     if block.num_heads:
         h, x = normed(block.norm2, x, silu=False)
         weight, order = of(block.qkv.weight).flatten(1), of(block.qkv.bias)
-        with _recomputing(h, recompute):
+        with recomputed(h, recompute):
             heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
         h = _pointwise(_attended(heads, block.num_heads), of(block.proj.weight).flatten(1))
         x = residual(h, x, block.proj.bias, shares)
@@ -270,11 +272,11 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Te
     else:
         h, x = scaled_silu(x, recompute=recompute)
     gains = _gains(block)
-    with _recomputing(h, recompute):
+    with recomputed(h, recompute):
         h = _magnitude_preserving(block.conv_res0, h, gains[block.conv_res0])
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
     h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, recompute=recompute)
-    with _recomputing(h, recompute):
+    with recomputed(h, recompute):
         h = _magnitude_preserving(block.conv_res1, h, gains[block.conv_res1])
     if block.flavor == "dec" and block.conv_skip is not None:
         x = _magnitude_preserving(block.conv_skip, x)
@@ -298,11 +300,6 @@ def _gains(block: EDM2Block) -> dict[MPConv, float]:
     gains = {block.conv_res0: 1 / SILU_RMS, block.conv_res1: of_residual / SILU_RMS, block.conv_skip: 1.0}
     gains |= {block.attn_qkv: 1.0, block.attn_proj: of_attention}
     return {conv: gain for conv, gain in gains.items() if conv is not None}
-
-
-def _recomputing(h: Tensor, recompute: bool) -> contextlib.AbstractContextManager[None]:
-
-    return recomputed(h) if recompute else contextlib.nullcontext()
 
 
 def _normed(norm: GroupNorm, x: Tensor) -> Tensor:
@@ -337,7 +334,6 @@ def _filtered(conv: Conv2d, x: Tensor, mode: str) -> Tensor:
 
 def _resampled(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
     from sida.kernels.resample import double, halve
-    from sida.networks.edm2_unet import resample
 
     if mode == "keep":
         return x

@@ -156,7 +156,13 @@ def network_config(
     """
     from sida.networks.build import NETWORKS, family_of
 
-    own = network_class or _our_class(network.class_name, where)
+    own = network_class or _CLASSES.get(network.class_name)
+    if own is None:
+        raise UserError(
+            where,
+            f"architecture '{printable(network.class_name)}' is none of EDM, EDM2, SiD, SiDA or GDD",
+            "if one of ours computes the same, name it (--network-class)",
+        )
     if own not in NETWORKS:
         raise UserError(where, f"there is no network class '{own}'{suggestion(own, NETWORKS)}")
     args, kwargs = network.state.get("_init_args", ()), network.state.get("_init_kwargs")
@@ -172,19 +178,18 @@ def network_config(
         )
     if len(kwargs) > MAX_ARGUMENTS or not all(isinstance(key, str) and len(key) < MAX_ARGUMENT_TEXT for key in kwargs):
         raise UserError(where, "refused: constructor arguments that no network has")
-    order = list(inspect.signature(NETWORKS[own]).parameters)
+    order = list(inspect.signature(NETWORKS[own].load()).parameters)
     given = {**dict(zip(order, args)), **kwargs}
     with refusals(where):
         given = {key: _json_value(value, f"{where}: {printable(key)}") for key, value in given.items()}
     family = family_of({"class": own, "kwargs": given})
     switches = {key: bool(given.pop(key)) for key in _SWITCHES if family.weight_norm and key in given}
-    result = given
     if family.variance_head and "logvar_linear.weight" not in names:
         # SiDA's generators have no such head, although their class takes the argument.
-        result[family.variance_head] = None
+        given[family.variance_head] = None
     if family.weight_norm:
-        result["weight_norm"] = weight_norm(network, switches, where)
-    return {"class": own, "kwargs": {**result, **_OVERRIDES.get(own, {})}}
+        given["weight_norm"] = weight_norm(network, switches, where)
+    return {"class": own, "kwargs": {**given, **_OVERRIDES.get(own, {})}}
 
 
 def weight_norm(network: Module, switches: Mapping[str, bool], where: str) -> str:
@@ -209,19 +214,7 @@ def weight_norm(network: Module, switches: Mapping[str, bool], where: str) -> st
                     flags.append(method.target.state.get("training") is True)
     if flags:
         return copied_weight_norm("pre_hook", any(flags))
-    if switches.get("use_gan"):
-        return official_weight_norm(True, False)
-    return official_weight_norm(False, False)
-
-
-def _our_class(name: str, where: str) -> str:
-    if name in _CLASSES:
-        return _CLASSES[name]
-    raise UserError(
-        where,
-        f"architecture '{printable(name)}' is none of EDM, EDM2, SiD, SiDA or GDD",
-        "if one of ours computes the same, name it (--network-class)",
-    )
+    return official_weight_norm(switches.get("use_gan", False), False)
 
 
 def _json_value(value: Any, where: str, budget: Budget | None = None) -> Any:

@@ -55,7 +55,8 @@ _SHARES = ("dropout", "label_dropout", "label_balance", "concat_balance", "res_b
 def _check_ranges(options: Any) -> None:
     """Checks that sizes are positive and bounded, counts not negative, shares in [0, 1), other numbers finite.
 
-    An untrusted file may give these options, and the network is built before the file's tensors are compared.
+    The resolution must be divisible by two once per level. An untrusted file may give these options, and the network is
+    built before the file's tensors are compared.
     """
     for name, value in vars(options).items():
         if name in _SHARES:
@@ -74,6 +75,20 @@ def _check_ranges(options: Any) -> None:
                 raise SettingError(name, f"must be at least {lowest}, got {number}")
             if number > highest:
                 raise SettingError(name, f"must be at most {highest}, got {number}")
+    if hasattr(options, "channel_mult") and hasattr(options, "img_resolution"):
+        _check_levels(options.img_resolution, options.channel_mult)
+
+
+def _check_levels(img_resolution: int, channel_mult: tuple[int, ...]) -> None:
+    if not channel_mult:
+        raise SettingError("channel_mult", "must have at least one level")
+    divisor = 2 ** (len(channel_mult) - 1)
+    if img_resolution < divisor or img_resolution % divisor:
+        raise SettingError(
+            "img_resolution",
+            f"{img_resolution} cannot be halved {len(channel_mult) - 1} times",
+            f"use a multiple of {divisor} or fewer entries in channel_mult",
+        )
 
 
 # Options of a U-Net that its preconditioner sets.

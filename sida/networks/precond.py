@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from sida.config.families import EDM, IMAGE_OPTIONS, Family, guide_mismatch
-from sida.errors import UserError, suggestion
+from sida.errors import SettingError, UserError, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
-from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.options import check_options, class_name, describe_options
 from sida.networks.song_unet import SongUNet
-from sida.networks.unet import Output, UNet, as_slice, check_flag, take_samples
+from sida.networks.unet import UNet, as_slice, check_flag, take_samples
 
+#: U-Nets by the value of ``model_type``; imported here, since the code of an exported network follows imports.
 UNETS: dict[str, type[UNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
 
 
@@ -134,11 +134,24 @@ class Precond(nn.Module):
         """
         check_flag(return_flag, decode)
         sigma, class_labels = self._check(x, sigma, class_labels, augment_labels)
-        coefficients = self.coefficients(sigma)
-        output = self._evaluate(x.float(), coefficients, class_labels, augment_labels, return_flag, decode, force_fp32)
+        x, (c_skip, c_out, c_in, c_noise) = x.float(), self.coefficients(sigma)
+        half = self.use_fp16 and not force_fp32 and x.is_cuda
+        scaled = (x if c_in is None else c_in * x).to(self.half_dtype if half else torch.float32)
+        if augment_labels is not None:
+            augment_labels = augment_labels.float()
+        unet = getattr(self, self.unet_name)
+        output = unet(scaled, c_noise.flatten(), class_labels, augment_labels, return_flag, decode)
+        if return_flag in ("decoder", "encoder_decoder"):
+            raw, *logits = output if isinstance(output, tuple) else (output,)
+            selection = as_slice(decode, x.shape[0])
+            if selection is not None:
+                x, c_out = x[selection], take_samples(c_out, selection)
+                c_skip = None if c_skip is None else take_samples(c_skip, selection)
+            image = torch.addcmul(x if c_skip is None else c_skip * x, c_out, raw.float())
+            output = (image, *logits) if logits else image
         if not return_logvar:
             return output
-        logvar = self.logvar(coefficients[3])
+        logvar = self.logvar(c_noise)
         return (*output, logvar) if isinstance(output, tuple) else (output, logvar)
 
     def logvar(self, c_noise: Tensor) -> Tensor:
@@ -171,33 +184,6 @@ class Precond(nn.Module):
         _check_rows("class_labels", class_labels, n, self.label_dim)
         return sigma, class_labels.float()
 
-    def _evaluate(
-        self,
-        x: Tensor,
-        coefficients: tuple[Tensor | None, Tensor, Tensor | None, Tensor],
-        class_labels: Tensor | None,
-        augment_labels: Tensor | None,
-        return_flag: str,
-        decode: int | slice | None,
-        force_fp32: bool,
-    ) -> Output:
-        c_skip, c_out, c_in, c_noise = coefficients
-        half = self.use_fp16 and not force_fp32 and x.is_cuda
-        scaled = (x if c_in is None else c_in * x).to(self.half_dtype if half else torch.float32)
-        unet = getattr(self, self.unet_name)
-        if augment_labels is not None:
-            augment_labels = augment_labels.float()
-        output = unet(scaled, c_noise.flatten(), class_labels, augment_labels, return_flag, decode)
-        if return_flag in ("encoder", "features"):
-            return output
-        raw, *logits = output if isinstance(output, tuple) else (output,)
-        selection = as_slice(decode, x.shape[0])
-        if selection is not None:
-            x, c_out = x[selection], take_samples(c_out, selection)
-            c_skip = None if c_skip is None else take_samples(c_skip, selection)
-        image = torch.addcmul(x if c_skip is None else c_skip * x, c_out, raw.float())
-        return (image, *logits) if logits else image
-
     def _build(self, options: dict[str, Any], unet_class: type[UNet], unet_kwargs: dict[str, Any]) -> None:
         """Builds the U-Net, and sets the attributes and ``init_config``.
 
@@ -214,10 +200,7 @@ class Precond(nn.Module):
         for name in ("img_resolution", "img_channels", "label_dim", "use_fp16"):
             setattr(self, name, options[name])
         follows = {name: options[name] for name in ("img_resolution", "label_dim")}
-        if unet_class is EDM2UNet:
-            follows["img_channels"] = self.img_channels
-        else:
-            follows["in_channels"] = follows["out_channels"] = self.img_channels
+        follows |= dict.fromkeys(unet_class.channel_options, self.img_channels)
         unet = unet_class(**follows, **unet_kwargs)
         setattr(self, self.unet_name, unet)
         inner = {name: value for name, value in unet.init_config["kwargs"].items() if name not in follows}
@@ -237,7 +220,7 @@ def find_unet(name: str, where: str) -> type[UNet]:
     """
     plain = name.removesuffix("_EncoderDecoder")
     if plain not in UNETS:
-        raise UserError(where, f"unknown network '{name}'{suggestion(plain, UNETS)}")
+        raise SettingError(where, f"unknown network '{name}'{suggestion(plain, UNETS)}")
     return UNETS[plain]
 
 

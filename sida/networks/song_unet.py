@@ -68,8 +68,6 @@ class SongUNet(UNet):
     ):
         super().__init__()
         self._describe(locals())
-        self.augment_dim = augment_dim
-        self.label_dropout = label_dropout
         widths = [model_channels * mult for mult in channel_mult]
         noise_channels = model_channels * channel_mult_noise
         emb_channels = model_channels * channel_mult_emb
@@ -125,8 +123,8 @@ class SongUNet(UNet):
         aux, given = x, self.prepare(self.enc, x, emb)
         for name, block in self.enc.items():
             if isinstance(block, UNetBlock) or name.endswith("_conv"):
-                x, beside = self.fork(block(x, given) if isinstance(block, UNetBlock) else block(x))
-                kept.append(beside)
+                x, skip = self.fork(block(x, given) if isinstance(block, UNetBlock) else block(x))
+                kept.append(skip)
             elif name.endswith("_aux_down"):
                 aux = block(aux)
             elif name.endswith("_aux_skip"):
@@ -141,9 +139,7 @@ class SongUNet(UNet):
         normed, given = x, self.prepare(self.dec, x, emb)
         for name, block in self.dec.items():
             if isinstance(block, UNetBlock):
-                if "_block" in name:
-                    x = self.concat(x, skips.pop())
-                x = block(x, given)
+                x = block(self.join(x, skips.pop()) if "_block" in name else x, given)
             elif name.endswith("_aux_up"):
                 image = block(image)
             elif name.endswith("_aux_norm"):
@@ -157,7 +153,7 @@ class SongUNet(UNet):
 def _image_down(
     architecture: Architecture, channels: int, resampling: dict[str, Any], init: dict[str, Any]
 ) -> Callable[[int], dict[str, nn.Module]]:
-    """What follows a halving: the path on which the image itself goes down beside the maps."""
+    """Modules after a halving: those of the path on which the image itself is halved, too."""
 
     def extras(width: int) -> dict[str, nn.Module]:
         nonlocal channels
@@ -175,7 +171,7 @@ def _image_down(
 def _image_up(
     architecture: Architecture, channels: int, widths: list[int], resampling: dict[str, Any], init: dict[str, Any]
 ) -> Callable[[int], dict[str, nn.Module]]:
-    """What follows a level of the decoder: from its maps to the image; with ``skip`` at every level."""
+    """Modules after a level of the decoder, from its maps to the image; with ``skip`` at every level."""
 
     def extras(level: int) -> dict[str, nn.Module]:
         layers: dict[str, nn.Module] = {}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sida.errors import UserError
 from sida.networks.options import check_options, describe_options
 
 RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder", "features")
@@ -60,6 +59,7 @@ class UNet(nn.Module):
         img_resolution: Side of the square input in pixels.
         label_dim: Width of the class labels; 0 = unconditional.
         label_dropout: Probability of dropping a label.
+        augment_dim: Width of the augmentation labels; 0 = none.
         init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
         concat: Function that concatenates decoder and encoder maps.
         fork: Function that returns a map twice: for the next block and for the decoder.
@@ -74,8 +74,13 @@ class UNet(nn.Module):
     memory_format: torch.memory_format = torch.contiguous_format
     img_resolution: int
     label_dim: int
-    label_dropout: float = 0.0
+    label_dropout: float
+    augment_dim: int
     init_config: dict[str, Any]
+    enc: nn.ModuleDict
+    dec: nn.ModuleDict
+    #: Options with the number of channels of the images.
+    channel_options: ClassVar[tuple[str, ...]] = ("in_channels", "out_channels")
 
     def _describe(self, options: Mapping[str, Any]) -> None:
         """Checks a constructor's arguments, and sets ``init_config`` and attributes.
@@ -86,11 +91,10 @@ class UNet(nn.Module):
         Raises:
             UserError: A value is wrong, or the resolution does not fit the levels.
         """
-        name = type(self).__name__
         self.init_config = describe_options(type(self), options)
-        check_options(type(self), self.init_config["kwargs"], name)
-        check_levels(name, options["img_resolution"], options["channel_mult"])
-        self.img_resolution, self.label_dim = options["img_resolution"], options["label_dim"]
+        check_options(type(self), self.init_config["kwargs"], type(self).__name__)
+        for name in ("img_resolution", "label_dim", "augment_dim", "label_dropout"):
+            setattr(self, name, options.get(name, 0))
 
     def drop_labels(self, class_labels: Tensor) -> Tensor:
         """In training mode, zeroes the label of a sample with probability ``label_dropout``."""
@@ -105,10 +109,26 @@ class UNet(nn.Module):
 
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the encoder's last activation and the maps kept for the decoder, in order."""
-        raise NotImplementedError
+        kept: list[Tensor] = []
+        given = self.prepare(self.enc, x, emb)
+        for name, block in self.enc.items():
+            x, skip = self.fork(block(x) if name.endswith("_conv") else block(x, given))
+            kept.append(skip)
+        return x, kept
 
     def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
         """Returns the image-shaped result; consumes ``skips`` from its end."""
+        given = self.prepare(self.dec, x, emb)
+        for name, block in self.dec.items():
+            x = block(self.join(x, skips.pop()) if "_block" in name else x, given)
+        return self.image(x)
+
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Concatenates a map of the decoder and one of the encoder along channels."""
+        return self.concat(x, skip)
+
+    def image(self, x: Tensor) -> Tensor:
+        """Turns the decoder's last map into the result."""
         raise NotImplementedError
 
     def forward(
@@ -153,15 +173,6 @@ class UNet(nn.Module):
         return self.decode(x, skips, emb), logits
 
 
-class BlockFactory(Protocol):
-    """Function that makes blocks of a U-Net."""
-
-    def __call__(
-        self, inputs: int, outputs: int, mode: Literal["keep", "down", "up"] = "keep", attention: bool = False
-    ) -> nn.Module:
-        """Makes a block of given widths that keeps, halves (``down``) or doubles (``up``) the resolution."""
-
-
 @dataclass(frozen=True)
 class UNetPlan:
     """Plan of a U-Net: the blocks at each resolution, under the names of the official networks.
@@ -173,14 +184,15 @@ class UNetPlan:
         widths: Channels of each level, from full resolution downwards.
         num_blocks: Blocks per level of the encoder; the decoder has one more.
         attention: Resolutions with self-attention.
-        block: Function that makes a block.
+        block: ``block(inputs, outputs, mode="keep", attention=False)`` makes a block of given widths that keeps, halves
+            (``down``) or doubles (``up``) the resolution.
     """
 
     resolution: int
     widths: list[int]
     num_blocks: int
     attention: tuple[int, ...]
-    block: BlockFactory
+    block: Callable[..., nn.Module]
 
     def encoder(
         self, stem: nn.Module, width: int, extras: Callable[[int], dict[str, nn.Module]] | None = None
@@ -242,20 +254,3 @@ class UNetPlan:
     def _at(self, level: int) -> str:
         resolution = self.resolution >> level
         return f"{resolution}x{resolution}"
-
-
-def check_levels(where: str, img_resolution: int, channel_mult: tuple[int, ...]) -> None:
-    """Refuses resolutions that cannot be halved once per level.
-
-    Raises:
-        UserError: The resolution does not fit, or there is no level.
-    """
-    if not channel_mult:
-        raise UserError(f"{where}.channel_mult", "must have at least one level")
-    divisor = 2 ** (len(channel_mult) - 1)
-    if img_resolution < divisor or img_resolution % divisor:
-        raise UserError(
-            f"{where}.img_resolution",
-            f"{img_resolution} cannot be halved {len(channel_mult) - 1} times",
-            f"use a multiple of {divisor} or fewer entries in channel_mult",
-        )

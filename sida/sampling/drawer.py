@@ -86,7 +86,7 @@ class Drawer:
         output_device: str = "cpu",
     ) -> Iterator[Samples]:
         """Yields images for seeds, in order; arguments and errors are those of :func:`sida.sampling.generate`."""
-        needs_data = self.sampler.kind == "data" or (class_labels == "empirical" and self.label_dim)
+        needs_data = not self.sampler.needs_network or (class_labels == "empirical" and self.label_dim)
         dataset = self.dataset() if needs_data else None
         return generate(
             self.net,

@@ -90,13 +90,13 @@ def generate(
         raise UserError(
             "sampler", f"guidance {sampler.guidance} needs a guiding network", "give one or leave guidance out"
         )
-    if sampler.kind == "data":
+    if not sampler.needs_network:
         if dataset is None:
-            raise UserError("sampler", "'data' resamples a data set", "give one")
+            raise UserError("sampler", f"'{sampler.kind}' resamples a data set", "give one")
         return _resample(dataset, seeds, batch_size, decode, torch.device(output_device))
     if net is None:
         raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
-    if sampler.kind == "heun":
+    if "sigma_max" in sampler.definition.reads:
         sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
     if gnet is not None:
         check_guide_fits(net, gnet, "guiding network")

@@ -94,30 +94,29 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         UserError: A setting is wrong, a file is missing, or the target holds other samples.
     """
     with tf32(False):
-        yield from _run(config)
-
-
-def _run(config: SampleConfig) -> Iterator[str]:
-    rank, world = _share(config.shard)
-    seeds, (rows, columns) = parse_seeds(config.seeds), _grid_size(config.grid_size)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    source = _Source(config)
-    # Refuses contradicting settings before the target exists.
-    source.batches(seeds[:1], config.batch_size)
-    if config.out is not None:
-        store = open_sample_store(config.out, config.png, seeds, config.whole_shard_size, source.record(config))
-        _fill(store, source, config, rank, world)
-        if store.finish():
-            yield f"{config.out}: {len(seeds):,} images, {source.sampler.nfe} network evaluations each"
-        else:
-            yield f"{config.out}: this share ({rank + 1}/{world}) is finished, others are not yet"
-    if config.grid is not None and rank == 0:
-        first = seeds[0]
-        save_grid(
-            config.grid, source.drawer.grid(rows, columns, first, config.batch_size), columns, scale=config.grid_scale
-        )
-        yield f"{config.grid}: {rows} × {columns} images, seeds {first}–{first + rows * columns - 1}"
+        rank, world = _share(config.shard)
+        seeds, (rows, columns) = parse_seeds(config.seeds), _grid_size(config.grid_size)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        source = _Source(config)
+        # Refuses contradicting settings before the target exists.
+        source.batches(seeds[:1], config.batch_size)
+        if config.out is not None:
+            store = open_sample_store(config.out, config.png, seeds, config.whole_shard_size, source.record(config))
+            _fill(store, source, config, rank, world)
+            if store.finish():
+                yield f"{config.out}: {len(seeds):,} images, {source.sampler.nfe} network evaluations each"
+            else:
+                yield f"{config.out}: this share ({rank + 1}/{world}) is finished, others are not yet"
+        if config.grid is not None and rank == 0:
+            first = seeds[0]
+            save_grid(
+                config.grid,
+                source.drawer.grid(rows, columns, first, config.batch_size),
+                columns,
+                scale=config.grid_scale,
+            )
+            yield f"{config.grid}: {rows} × {columns} images, seeds {first}–{first + rows * columns - 1}"
 
 
 def parse_seeds(text: str) -> Sequence[int]:
@@ -151,7 +150,7 @@ class _Source:
         self.sampler, self.device = read_sampler(config.sampler, "sampler"), open_device(config.device)
         net, self.network_sha256 = self._open(config.network)
         guide, self.guide_sha256 = self._open(config.gnet)
-        if net is None and self.sampler.kind != "data":
+        if net is None and self.sampler.needs_network:
             raise UserError("network", "give --network FILE (only the sampler 'data' needs none)")
         self.dataset = _dataset(config.dataset)
         self.class_labels = _class_rule(config.class_labels)
@@ -189,7 +188,7 @@ class _Source:
 
     def _data_digest(self) -> str | None:
         """Digest of the part of a data set that the samples use: images, classes, or class counts."""
-        if self.sampler.kind == "data":
+        if not self.sampler.needs_network:
             return self.dataset.sha256 if self.dataset is not None else None
         if isinstance(self.class_labels, LabelCounts):
             return self.class_labels.sha256

@@ -13,12 +13,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from sida.config.families import Family
 from sida.config.samplers import Sampler
-from sida.errors import UserError
+from sida.errors import SettingError, UserError
 from sida.networks import family_of
 from sida.networks.precond import extrapolated, guide_labels
 from sida.sampling.seeds import SeedStreams
@@ -36,12 +37,12 @@ def sigma_steps(
     """Noise levels ``(num_steps + 1,)`` from ``sigma_max`` down to ``sigma_min``, then 0.
 
     Raises:
-        ValueError: There are fewer than two steps, or ``0 < sigma_min < sigma_max`` does not hold.
+        SettingError: There are fewer than two steps, or ``0 < sigma_min < sigma_max`` does not hold.
     """
     if num_steps < 2:
-        raise ValueError(f"num_steps: must be at least 2, got {num_steps}")
+        raise SettingError("num_steps", f"must be at least 2, got {num_steps}")
     if not 0 < sigma_min < sigma_max:
-        raise ValueError(f"sigma_min: must lie between 0 and sigma_max = {sigma_max}, got {sigma_min}")
+        raise SettingError("sigma_min", f"must lie between 0 and sigma_max = {sigma_max}, got {sigma_min}")
     share = torch.arange(num_steps, dtype=dtype) / (num_steps - 1)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     steps = (high + share * (low - high)) ** rho
@@ -108,13 +109,13 @@ def heun(
         guidance: Extrapolation ``D_g + guidance (D − D_g)``, see :mod:`sida.networks.precond`.
 
     Raises:
-        ValueError: An argument is out of range or missing.
+        SettingError: An argument is out of range or missing.
         UserError: No noise level lies within the network's range.
     """
     if S_churn > 0 and noise is None:
-        raise ValueError("noise: S_churn > 0 needs a source of noise")
+        raise SettingError("noise", "S_churn > 0 needs a source of noise")
     if guidance != 1 and gnet is None:
-        raise ValueError(f"gnet: guidance {guidance} needs a guiding network")
+        raise SettingError("gnet", f"guidance {guidance} needs a guiding network")
     labels_of_guide = guide_labels(gnet, class_labels)
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -186,7 +187,7 @@ def multi_step(
     Source: mingyuanzhou/SiD, branch sida (EDM2 generation), golden losses_edm2/generate_multistep.
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps: must be at least 1, got {num_steps}")
+        raise SettingError("num_steps", f"must be at least 1, got {num_steps}")
     images = one_step(net, z, class_labels, init_sigma)
     for step in range(1, num_steps):
         sigma = init_sigma * (1 - step / num_steps)
@@ -203,7 +204,26 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8)
 
 
-_HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance")
+class SamplerInputs(NamedTuple):
+    """Inputs of the function of a kind of samplers.
+
+    Attributes:
+        sampler: Its settings.
+        family: Family of the network.
+        net: Network, or its substitute, see :meth:`sida.sampling.generate.Evaluations.of`.
+        guide: Guiding network, or its substitute, or None.
+        latents: Unit normal ``(N, C, H, W)`` on the network's device.
+        class_labels: One-hot rows or None.
+        streams: Sources of fresh noise, one per image.
+    """
+
+    sampler: Sampler
+    family: Family
+    net: Any
+    guide: Any
+    latents: torch.Tensor
+    class_labels: torch.Tensor | None
+    streams: SeedStreams
 
 
 def draw_batch(
@@ -218,26 +238,40 @@ def draw_batch(
     """Returns images or latents of about unit scale, ``(N, C, H, W)``.
 
     Args:
-        sampler: ``one_step`` or ``heun``.
+        sampler: Sampler with a network.
         net: Preconditioned network.
-        latents: Unit normal ``(N, C, H, W)`` on the network's device.
-        class_labels: One-hot rows or None.
-        streams: Sources of fresh noise, one per image.
+        latents: See :class:`SamplerInputs`.
+        class_labels: See :class:`SamplerInputs`.
+        streams: See :class:`SamplerInputs`.
         gnet: Guiding network.
-        called: Substitutes for the two networks, see :meth:`sida.sampling.generate.Evaluations.of`.
+        called: Substitutes for the two networks.
     """
     network, guide = called or (net, gnet)
-    if sampler.kind == "one_step":
-        return multi_step(network, latents, class_labels, sampler.steps, streams.randn_like, sampler.init_sigma)
-    family = family_of(net)
+    draw = sampler.definition.load()
+    images: torch.Tensor = draw(SamplerInputs(sampler, family_of(net), network, guide, latents, class_labels, streams))
+    return images
+
+
+def draw_multi_step(given: SamplerInputs) -> torch.Tensor:
+    """Images of the kind ``one_step``."""
+    sampler, noise = given.sampler, given.streams.randn_like
+    return multi_step(given.net, given.latents, given.class_labels, sampler.steps, noise, sampler.init_sigma)
+
+
+_HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance")
+
+
+def draw_heun(given: SamplerInputs) -> torch.Tensor:
+    """Images of the kind ``heun``."""
+    sampler = given.sampler
     return heun(
-        network,
-        latents,
-        class_labels,
+        given.net,
+        given.latents,
+        given.class_labels,
         sampler.steps,
-        dtype=getattr(torch, sampler.dtype or family.sampler_dtype),
-        noise=streams.randn_like,
-        noise_every_step=family.noise_every_step,
-        gnet=guide,
+        dtype=getattr(torch, sampler.dtype or given.family.sampler_dtype),
+        noise=given.streams.randn_like,
+        noise_every_step=given.family.noise_every_step,
+        gnet=given.guide,
         **{key: getattr(sampler, key) for key in _HEUN_KEYS},
     )

@@ -1,4 +1,4 @@
-"""Where samples go: shards that are finished or absent, then one archive if that was asked for.
+"""Files of samples: shards that are finished or absent, then one archive if requested.
 
 | target | while running | at the end |
 |---|---|---|
@@ -111,22 +111,26 @@ class SampleStore(abc.ABC):
         shard_size: Seeds per shard.
         record: JSON values that decide the samples (and ``info``, which does not). An existing target with another
             record is refused.
+
+    Attributes:
+        is_folder: Whether the target is a folder.
+        parts_inside: Subfolder of a folder with the unfinished parts; empty: the folder itself.
+        suffix: End of the names of shards.
     """
+
+    is_folder = False
+    parts_inside = ""
+    suffix = ".npz"
 
     def __init__(self, path: Path, seeds: Sequence[int], shard_size: int, record: dict[str, Any]) -> None:
         self.path, self.seeds, self.shard_size, self.record = path, seeds, shard_size, record
-        self.parts = self._parts_folder()
+        self.parts = path / self.parts_inside if self.is_folder else path.with_name(path.name + ".parts")
         self.num_shards = -(-len(seeds) // shard_size)
-
-    @abc.abstractmethod
-    def _parts_folder(self) -> Path: ...
 
     @property
     def record_path(self) -> Path:
         """JSON that says what the samples are."""
         return self.path / "samples.json" if self.is_folder else self.path.with_name(self.path.name + ".json")
-
-    is_folder = False
 
     def open(self) -> None:
         """Makes folders and the record, or checks that the existing ones belong to the same samples.
@@ -134,8 +138,10 @@ class SampleStore(abc.ABC):
         Raises:
             UserError: The target holds other samples.
         """
-        # Looked at before the record, which comes first: what another process of the same job has put there has one.
-        taken = self._is_taken()
+        # Looked at before the record, which another process of the same job writes before anything else.
+        taken = self.path.exists()
+        if taken and self.is_folder:
+            taken = any(not entry.name.startswith(".") for entry in self.path.iterdir())
         if self.record_path.exists():
             existing = read_hashed_json(self.record_path, f"remove it and {self.path}, then sample again")
             different = sorted(k for k in self.record if k != "info" and existing.get(k) != self.record[k])
@@ -165,12 +171,6 @@ class SampleStore(abc.ABC):
         if path.is_symlink() or (path.exists() and not is_kind(path)):
             raise UserError(path, "is a link, a pipe or the like, which no sampling made", "remove it")
 
-    def _is_taken(self) -> bool:
-        """Whether the target holds anything."""
-        if not self.path.exists():
-            return False
-        return not self.is_folder or any(not entry.name.startswith(".") for entry in self.path.iterdir())
-
     def shard_seeds(self, shard: int) -> Sequence[int]:
         """Seeds of a shard."""
         return self.seeds[shard * self.shard_size : (shard + 1) * self.shard_size]
@@ -180,7 +180,10 @@ class SampleStore(abc.ABC):
         seeds = self.shard_seeds(shard)
         return self.parts / f"shard-{seeds[0]:06d}-{seeds[-1]:06d}{self.suffix}"
 
-    suffix = ".npz"
+    @property
+    def shard_paths(self) -> list[Path]:
+        """Files of all finished shards."""
+        return [self.shard_path(shard) for shard in range(self.num_shards)]
 
     def is_done(self, shard: int) -> bool:
         """Whether a shard is finished and whole; a damaged one is removed, so that it is made again."""
@@ -243,17 +246,8 @@ class SampleStore(abc.ABC):
             shutil.rmtree(self.parts, ignore_errors=True)
 
 
-class ShardFolder(SampleStore):
-    """A folder of npz shards."""
-
-    is_folder = True
-
-    def _parts_folder(self) -> Path:
-        return self.path
-
-    def is_complete(self) -> bool:
-        """Whether all shards are there."""
-        return all(self.is_done(shard) for shard in range(self.num_shards))
+class NpzFile(SampleStore):
+    """One npz file in the layout of guided-diffusion's sample batches."""
 
     def is_intact(self, shard: int) -> bool:
         """By the checksums of npz, and the seeds."""
@@ -272,25 +266,8 @@ class ShardFolder(SampleStore):
             np.savez(temporary, images=images, seeds=seeds, classes=classes)
 
     def assemble(self) -> None:
-        """Nothing to do: the shards are the final form."""
-
-
-class NpzFile(ShardFolder):
-    """One npz file in the layout of guided-diffusion's sample batches."""
-
-    is_folder = False
-
-    def _parts_folder(self) -> Path:
-        return self.path.with_name(self.path.name + ".parts")
-
-    def is_complete(self) -> bool:
-        """Whether the file exists."""
-        return self.path.exists()
-
-    def assemble(self) -> None:
         """Joins the shards into one file."""
-        shards = [self.shard_path(shard) for shard in range(self.num_shards)]
-        with np.load(shards[0]) as first:
+        with np.load(self.shard_path(0)) as first:
             _, channels, height, width = first["images"].shape
         shape = (len(self.seeds), height, width, channels)
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -298,14 +275,26 @@ class NpzFile(ShardFolder):
             with archive.open(zip_member("arr_0.npy", MODE), "w", force_zip64=True) as stream:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(stream, header)
-                for path in shards:
+                for path in self.shard_paths:
                     with np.load(path) as shard:
                         stream.write(np.ascontiguousarray(shard["images"].transpose(0, 2, 3, 1)).tobytes())
             for key, name in (("classes", "arr_1.npy"), ("seeds", "seeds.npy")):
-                joined = np.concatenate([np.load(path)[key] for path in shards])
-                stream_bytes = io.BytesIO()
-                np.save(stream_bytes, joined)
-                archive.writestr(zip_member(name, MODE), stream_bytes.getvalue())
+                content = io.BytesIO()
+                np.save(content, np.concatenate([np.load(path)[key] for path in self.shard_paths]))
+                archive.writestr(zip_member(name, MODE), content.getvalue())
+
+
+class ShardFolder(NpzFile):
+    """A folder of npz shards."""
+
+    is_folder = True
+
+    def is_complete(self) -> bool:
+        """Whether all shards are there."""
+        return all(self.is_done(shard) for shard in range(self.num_shards))
+
+    def assemble(self) -> None:
+        """Nothing to do: the shards are the final form."""
 
 
 def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Samples], workers: int) -> None:
@@ -317,6 +306,10 @@ def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Sampl
         batches: Samples of those shards, one after the other; no batch reaches into the next shard.
         workers: Encoding threads (encoding releases the interpreter lock); about twice as many batches may wait.
     """
+
+    def write(shard: int, encoded: list[Future[Any]]) -> None:
+        store.write(shard, [batch.result() for batch in encoded])
+
     waiting: collections.deque[Future[Any]] = collections.deque()
     with ThreadPoolExecutor(workers) as encoders, ThreadPoolExecutor(1) as writer:
         for shard in shards:
@@ -328,13 +321,9 @@ def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Sampl
                 waiting.append(encoded[-1])
                 if len(waiting) > 2 * workers:
                     waiting.popleft().result()
-            waiting.append(writer.submit(_write, store, shard, encoded))
+            waiting.append(writer.submit(write, shard, encoded))
         while waiting:
             waiting.popleft().result()
-
-
-def _write(store: SampleStore, shard: int, encoded: list[Future[Any]]) -> None:
-    store.write(shard, [future.result() for future in encoded])
 
 
 #: Member of a shard with name, class and seed of each image; its last one.
@@ -346,9 +335,6 @@ class PngZip(SampleStore):
 
     suffix = ".zip"
 
-    def _parts_folder(self) -> Path:
-        return self.path.with_name(self.path.name + ".parts")
-
     def is_intact(self, shard: int) -> bool:
         """By the checksums of zip."""
         return intact_zip(self.shard_path(shard))
@@ -357,23 +343,27 @@ class PngZip(SampleStore):
         """``(seed, class, PNG)`` of each image."""
         return list(zip(samples.seeds, samples.classes.tolist(), map(_png, samples.images.numpy())))
 
+    def named(self, shard: int, encoded: list[Any]) -> Iterator[tuple[list[Any], bytes]]:
+        """Yields ``[name, class, seed]`` and PNG of each image of a shard."""
+        images = (image for batch in encoded for image in batch)
+        for position, (seed, label, content) in enumerate(images, shard * self.shard_size):
+            yield [image_name(position), label, seed], content
+
     def write(self, shard: int, encoded: list[Any]) -> None:
         """Writes a zip with the shard's PNG files and their classes and seeds."""
-        position = shard * self.shard_size
         labels = []
         with atomic_path(self.shard_path(shard)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for seed, label, content in (item for batch in encoded for item in batch):
-                archive.writestr(zip_member(image_name(position), MODE), content)
-                labels.append([image_name(position), label, seed])
-                position += 1
+            for entry, content in self.named(shard, encoded):
+                archive.writestr(zip_member(entry[0], MODE), content)
+                labels.append(entry)
             archive.writestr(zip_member(_LABELS, MODE), json.dumps(labels))
 
     def assemble(self) -> None:
         """Copies the bytes of all shards into one archive: no file of an image is opened."""
         labels: list[list[Any]] = []
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for shard in range(self.num_shards):
-                with zipfile.ZipFile(self.shard_path(shard)) as part:
+            for path in self.shard_paths:
+                with zipfile.ZipFile(path) as part:
                     labels += json.loads(part.read(_LABELS))
                     _append(archive, part)
             archive.writestr(zip_member("dataset.json", MODE), _dataset_json(labels))
@@ -399,10 +389,8 @@ class PngFolder(PngZip):
     """A folder of PNG files in the EDM format; the unpacked form of :class:`PngZip`."""
 
     is_folder = True
+    parts_inside = ".parts"
     suffix = ".json"
-
-    def _parts_folder(self) -> Path:
-        return self.path / ".parts"
 
     def is_complete(self) -> bool:
         """Whether the last file was written."""
@@ -420,22 +408,19 @@ class PngFolder(PngZip):
 
     def write(self, shard: int, encoded: list[Any]) -> None:
         """Writes the PNG files, then the shard's list, which makes it finished."""
-        position = shard * self.shard_size
         labels = []
-        for seed, label, content in (item for batch in encoded for item in batch):
-            target = self.path / image_name(position)
+        for entry, content in self.named(shard, encoded):
+            target = self.path / entry[0]
             self._check_own(target.parent, os.path.isdir)
             self._check_own(target)
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(content)
-            labels.append([image_name(position), label, seed])
-            position += 1
+            labels.append(entry)
         write_hashed_json(self.shard_path(shard), {"images": labels})
 
     def assemble(self) -> None:
         """Writes ``dataset.json``."""
-        shards = (self.shard_path(shard) for shard in range(self.num_shards))
-        labels = [entry for path in shards for entry in read_hashed_json(path)["images"]]
+        labels = [entry for path in self.shard_paths for entry in read_hashed_json(path)["images"]]
         with atomic_path(self.path / "dataset.json") as temporary:
             temporary.write_text(_dataset_json(labels), encoding="utf-8")
 

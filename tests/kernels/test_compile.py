@@ -8,11 +8,6 @@ import sys
 
 import pytest
 
-from sida.kernels import unavailable_reason
-
-if unavailable_reason() is not None:
-    pytest.skip(str(unavailable_reason()), allow_module_level=True)
-
 
 @pytest.mark.parametrize("parts", [[], pytest.param(["plain"], marks=pytest.mark.slow)], ids=["whole", "plain"])
 def test_all_kernels_compile(parts):

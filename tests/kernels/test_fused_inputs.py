@@ -8,12 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sida.kernels import unavailable_reason
+from sida.kernels.residual import ResidualFactors, residual
 from sida.networks import build_network
 from sida.networks.fused import convert_frozen_weights, converted_parameters, part_inputs, use_fused_kernels
-
-if unavailable_reason() is not None:
-    pytest.skip(str(unavailable_reason()), allow_module_level=True)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -80,8 +77,6 @@ def test_gradients_of_two_passes_add_up():
 
 
 def test_sum_with_two_biases():
-    from sida.kernels.residual import ResidualFactors, residual
-
     maps = [torch.randn(2, 6, 3, 4, device=DEVICE, requires_grad=True) for _ in range(2)]
     biases = [torch.randn(6, device=DEVICE, requires_grad=True) for _ in range(2)]
     shares = ResidualFactors(0.7, 0.7)

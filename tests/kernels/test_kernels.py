@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sida.kernels import unavailable_reason
+from sida.kernels import adam, elements, group_norm
+from sida.kernels.activation import scaled_silu
+from sida.kernels.concat import concat
+from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
+from sida.kernels.group_norm import Affine, norm_act
+from sida.kernels.resample import double, halve
+from sida.kernels.residual import ResidualFactors, fork, residual
 from sida.networks.edm2_unet import NORM_EPS, MPConv, normalize
+from sida.networks.fused import recomputed
 from sida.training.flat import Adam
 from sida.training.optimized_network import INFINITY_REPLACEMENT, guard_gradient
-
-if unavailable_reason() is not None:
-    pytest.skip(str(unavailable_reason()), allow_module_level=True)
 
 TOLERANCE = 2e-6
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -48,15 +52,11 @@ def close(one: Tensor, other: Tensor) -> None:
 @pytest.fixture(params=["one kernel", "passes"])
 def normalising(request, monkeypatch):
     """Both ways in which maps are normalised, whatever their size."""
-    from sida.kernels import group_norm
-
     monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", 10**9 if request.param == "one kernel" else 0)
 
 
 @pytest.mark.parametrize("kind", ["plain", "shift", "scale and shift"])
 def test_group_norm_and_activation(kind, normalising):
-    from sida.kernels.group_norm import Affine, norm_act
-
     # Six channels a group: no power of two; a mean far from zero.
     n, c, groups = 2, 12, 2
     x, gamma, beta = leaf(n, c, 4, 4, shift=5.0), leaf(c), leaf(c, seed=1)
@@ -73,8 +73,6 @@ def test_group_norm_and_activation(kind, normalising):
 
 @pytest.mark.parametrize(("c", "groups", "height"), [(40, 5, 6), (36, 3, 24), (96, 4, 3)])
 def test_group_norm_of_several_programs_and_looks(c, groups, height, normalising):
-    from sida.kernels.group_norm import Affine, norm_act
-
     # Groups of 8, 12 and 24; 24 × 24 positions of 24 channels take more than one tile.
     plain = lambda x, *v: F.silu(F.group_norm(x, groups, *v, 1e-5))
     x = leaf(2, c, height, height, shift=2.0)
@@ -82,8 +80,6 @@ def test_group_norm_of_several_programs_and_looks(c, groups, height, normalising
 
 
 def test_both_ways_of_normalising_drop_the_same(monkeypatch):
-    from sida.kernels import group_norm
-
     affine, results = group_norm.Affine(leaf(40), leaf(40, seed=1)), []
     for limit in (0, 10**9):
         monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", limit)
@@ -95,9 +91,6 @@ def test_both_ways_of_normalising_drop_the_same(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
 def test_what_else_uses_a_map_adds_its_gradient_in_the_same_pass(kind, normalising):
-    from sida.kernels.activation import scaled_silu
-    from sida.kernels.group_norm import Affine, norm_act
-
     gamma, beta, scale = leaf(12), leaf(12, seed=1), leaf(2, 12, seed=2)
 
     def ours(x, *vectors):
@@ -115,9 +108,6 @@ def test_what_else_uses_a_map_adds_its_gradient_in_the_same_pass(kind, normalisi
 
 @pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
 def test_a_map_of_which_only_the_other_use_has_a_gradient(kind):
-    from sida.kernels.activation import scaled_silu
-    from sida.kernels.group_norm import Affine, norm_act
-
     x = leaf(1, 8, 2, 2)
     norm = lambda: norm_act(x, Affine(leaf(8), leaf(8, seed=1)), 2, 1e-5)
     _, same = norm() if kind == "norm_act" else scaled_silu(x)
@@ -126,8 +116,6 @@ def test_a_map_of_which_only_the_other_use_has_a_gradient(kind):
 
 
 def test_group_norm_of_a_channel_without_spread_and_without_activation():
-    from sida.kernels.group_norm import Affine, norm_act
-
     x = torch.full((1, 8, 2, 2), 3.0, requires_grad=True, device=DEVICE)
     gamma, beta = leaf(8), leaf(8, seed=1)
     ours = norm_act(x, Affine(gamma, beta), 2, 1e-5, silu=False)[0]
@@ -138,8 +126,6 @@ def test_group_norm_of_a_channel_without_spread_and_without_activation():
 @pytest.mark.parametrize("channels", [1, 8, 12])
 @pytest.mark.parametrize("probability", [0.3])
 def test_dropout_drops_its_share_and_passes_gradients_where_it_kept(probability, channels):
-    from sida.kernels.activation import scaled_silu
-
     x = leaf(2, channels, 64, 64)
     torch.manual_seed(3)
     y, _ = scaled_silu(x, None, probability)
@@ -154,8 +140,6 @@ def test_dropout_drops_its_share_and_passes_gradients_where_it_kept(probability,
 
 
 def test_dropout_of_neighbours_is_independent():
-    from sida.kernels.group_norm import Affine, norm_act
-
     affine = Affine(torch.ones(16, device=DEVICE), torch.full((16,), 9.0, device=DEVICE))
     kept = (norm_act(leaf(2, 16, 32, 48), affine, 4, 1e-5, dropout=0.5)[0] != 0).double() - 0.5
     rows = kept.permute(0, 2, 3, 1).reshape(2, -1, 16)
@@ -166,8 +150,6 @@ def test_dropout_of_neighbours_is_independent():
 
 
 def test_activation_with_a_factor_per_channel():
-    from sida.kernels.activation import scaled_silu
-
     plain = lambda x, scale: F.silu(x * scale[:, :, None, None])
     ours = lambda x, scale: scaled_silu(x, scale)[0]
     agree(ours, plain, leaf(2, 6, 4, 4), leaf(2, 6))
@@ -176,8 +158,6 @@ def test_activation_with_a_factor_per_channel():
 
 @pytest.mark.parametrize(("branch", "skip", "clip"), [(0.7, 0.7, None), (1.0, 0.9, 0.8), (1.0, 1.0, None)])
 def test_residual_sum(branch, skip, clip):
-    from sida.kernels.residual import ResidualFactors, residual
-
     def plain(h, x, bias):
         total = branch * (h + bias[:, None, None]) + skip * x
         return total if clip is None else total.clamp(-clip, clip)
@@ -187,16 +167,11 @@ def test_residual_sum(branch, skip, clip):
 
 
 def test_residual_sum_keeps_nan():
-    from sida.kernels.residual import ResidualFactors, residual
-
     h = torch.full((1, 2, 1, 1), float("nan"), device=DEVICE)
     assert residual(h, torch.zeros_like(h), None, ResidualFactors(clip=1.0)).isnan().all()
 
 
 def test_concatenation_and_fork():
-    from sida.kernels.concat import concat
-    from sida.kernels.residual import fork
-
     a, b = leaf(2, 4, 2, 2), part(2, 6, 2, 2)
     agree(lambda a, b: concat(a, b, 0.5, 2.0), lambda a, b: torch.cat([0.5 * a, 2 * b], 1), a, b)
     agree(concat, lambda a, b: torch.cat([a, b], 1), a, b)
@@ -209,15 +184,11 @@ def test_concatenation_and_fork():
 
 
 def test_halving_and_doubling():
-    from sida.kernels.resample import double, halve
-
     agree(halve, lambda x: F.avg_pool2d(x, 2), leaf(2, 6, 4, 6))
     agree(double, lambda x: F.interpolate(x, scale_factor=2), part(2, 6, 2, 3))
 
 
 def test_pixel_norm():
-    from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu
-
     agree(lambda x: pixel_norm(x, NORM_EPS), lambda x: normalize(x, dim=1), leaf(5, 12))
     x = leaf(2, 12, 2, 3)
     agree(lambda x: torch.cat(pixel_norm_silu(x, NORM_EPS)), lambda x: torch.cat(_with_silu(normalize(x, dim=1))), x)
@@ -228,8 +199,6 @@ def _with_silu(y):
 
 
 def test_unit_rows():
-    from sida.kernels.edm2_norms import unit_rows
-
     conv = MPConv(4, 6, 3).to(DEVICE)
     conv.rewrite = "never"
     plain = lambda weight, gain: _weights(conv, weight, gain)
@@ -244,8 +213,6 @@ def _weights(conv, weight, gain):
 
 @pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
 def test_guard_and_step(betas):
-    from sida.kernels import adam
-
     vector, gradient = leaf(5000).detach(), leaf(5000, seed=1).detach()
     gradient[3], gradient[5], gradient[6] = float("nan"), float("inf"), -float("inf")
     plain, moved = Adam(vector.clone(), betas, 1e-8), vector.clone()
@@ -263,8 +230,6 @@ def test_guard_and_step(betas):
 
 def kept_and_gradients(make, weight, recompute):
     """Whether an activation is kept by a convolution of it or by its own function, and the gradients."""
-    from sida.networks.fused import recomputed
-
     torch.manual_seed(3)
     leaves = [leaf(2, 16, 8, 8), weight]
     y = make(leaves[0], recompute)
@@ -280,10 +245,6 @@ def kept_and_gradients(make, weight, recompute):
     [("norm_act", 0.0), ("norm_act", 0.4), ("scaled_silu", 0.0), ("scaled_silu", 0.4), ("pixel_norm_silu", 0.0)],
 )
 def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising):
-    from sida.kernels.activation import scaled_silu
-    from sida.kernels.edm2_norms import pixel_norm_silu
-    from sida.kernels.group_norm import Affine, norm_act
-
     affine, weight = Affine(leaf(16), leaf(16, seed=1)), leaf(4, 16, 3, 3, seed=2)
     make = {
         "norm_act": lambda x, recompute: norm_act(x, affine, 4, 1e-5, dropout=dropout, recompute=recompute)[0],
@@ -296,10 +257,39 @@ def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising
 
 
 def test_nothing_is_made_again_where_nothing_is_kept():
-    from sida.kernels.activation import scaled_silu
-    from sida.networks.fused import recomputed
-
     with torch.no_grad():
         y, _ = scaled_silu(leaf(1, 16, 2, 2), recompute=True)
         with recomputed(y):
             assert F.conv2d(y, torch.ones(1, 16, 1, 1, device=DEVICE)).shape == (1, 1, 2, 2)
+
+
+def of_divided_rows(x: Tensor, other: Tensor, vector: Tensor, rows: Tensor) -> list[Tensor]:
+    """Results of all kernels that divide rows."""
+    torch.manual_seed(3)
+    shares = ResidualFactors(0.7, 0.7)
+    return [
+        residual(x, other, vector, shares, 2 * vector),
+        concat(x, other, 0.5, 2.0),
+        *scaled_silu(x, rows, 0.4),
+        *norm_act(x, Affine(vector, 3 * vector, rows), 3, 1e-5, dropout=0.4),
+        double(x),
+        halve(x),
+    ]
+
+
+def test_divided_rows_give_the_same(monkeypatch):
+    assert elements.tile_size(192)[1::2] == (64, 3)
+    assert elements.tile_size(384)[1::2] == (128, 3)
+    assert elements.tile_size(256)[1::2] == (256, 1)
+    monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", 0)
+    leaves = [leaf(2, 12, 4, 4), leaf(2, 12, 4, 4, seed=1), leaf(12, seed=2), leaf(2, 12, seed=3)]
+    found = []
+    for narrowest, tiles in ((64, 1), (4, 3)):
+        monkeypatch.setattr(elements, "_NARROWEST", narrowest)
+        assert elements.tile_size(12)[3] == tiles
+        results = of_divided_rows(*leaves)
+        found.append(([*results], torch.autograd.grad([y.square().sum() for y in results], leaves)))
+    for one, other in zip(*(values for values, _ in found), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-6, atol=1e-7)
+    for one, other in zip(*(gradients for _, gradients in found), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)

@@ -7,7 +7,6 @@ import copy
 import pytest
 import torch
 
-from sida.kernels import unavailable_reason
 from sida.losses import SiDALoss
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
@@ -15,9 +14,6 @@ from sida.networks.fused import use_fused_kernels
 from sida.training.flat import FlatParameters
 from sida.training.schedule import Schedule
 from tests.training.toy import iterate, recipe
-
-if unavailable_reason() is not None:
-    pytest.skip(str(unavailable_reason()), allow_module_level=True)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = {"img_resolution": 4, "num_blocks": 1, "channel_mult": [1, 2], "attn_resolutions": [2], "dropout": 0.0}

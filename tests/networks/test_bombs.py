@@ -153,13 +153,12 @@ def test_info_has_the_same_bounds(tmp_path):
     refused(tmp_path / "n.safetensors", our_network({**TINY, "model_channels": 2 * 10**9}), "at most 65536", look)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_of_an_architecture_are_finite(value):
-    with pytest.raises(UserError, match="sigma_data: must be a finite number"):
-        build_network({"class": "EDMPrecond", "kwargs": {**TINY, "sigma_data": value}})
-    if value != float("inf"):
-        with pytest.raises(UserError, match="sigma_max: must be a finite number"):
-            build_network({"class": "EDMPrecond", "kwargs": {**TINY, "sigma_max": value}})
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+@pytest.mark.parametrize("name", ["sigma_data", "sigma_max"])
+def test_numbers_of_an_architecture_are_finite(name, value):
+    with pytest.raises(UserError) as error:
+        build_network({"class": "EDMPrecond", "kwargs": {**TINY, name: value}})
+    assert error.value.place == f"network.kwargs.{name}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What differs between families of networks is said by them, and asked by sampling, methods and measuring."""
+"""Families of networks state their differences, which sampling, methods and measuring read."""
 
 from __future__ import annotations
 

@@ -16,66 +16,64 @@ def config(cls="EDMPrecond", **changes):
     return {"class": cls, "kwargs": {**SMALL, **changes}}
 
 
+def edm2(**changes):
+    sizes = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
+    return {"class": "EDM2Precond", "kwargs": {**sizes, **changes}}
+
+
 @pytest.mark.parametrize(
-    ("bad", "words"),
+    ("bad", "place", "word"),
     [
-        (None, "'class' and 'kwargs'"),
-        ({"kwargs": {}}, "'class' and 'kwargs'"),
-        ({"class": "EDMPrecond", "kwarg": {}}, "'class' and 'kwargs'"),
-        (
-            {"class": "EDMPrecnd", "kwargs": SMALL},
-            "here.class: no network 'EDMPrecnd' (did you mean 'EDMPrecond'?)",
-        ),
-        ({"class": "ResNet", "kwargs": SMALL}, "(known: DhariwalUNet, "),
-        ({"class": "EDMPrecond", "kwargs": [1]}, "here.kwargs: must be a mapping"),
-        ({"class": "EDMPrecond", "kwargs": {"img_channels": 1}}, "img_resolution: is missing"),
-        (config(model_chanels=3), "here.kwargs.model_chanels: unknown key (did you mean 'model_channels'?)"),
-        (config(zzz=3), "(known: attn_resolutions, augment_dim, "),
-        (config(model_type="SongNet"), "here.kwargs.model_type: unknown network 'SongNet'"),
-        (config(model_channels="32"), "here.kwargs.model_channels: must be an integer"),
-        (config(channel_mult=2), "here.kwargs.channel_mult: must be a list"),
-        (config(channel_mult=[1, "2"]), "here.kwargs.channel_mult[1]: must be an integer"),
-        (config(channel_mult=[]), "channel_mult: must have at least one level"),
-        (config(channel_mult=[1, 0]), "channel_mult: must be at least 1"),
-        (config(num_blocks=0), "num_blocks: must be at least 1"),
-        (config(label_dim=-1), "label_dim: must be at least 0"),
-        (config(dropout=1.0), "dropout: must be in [0, 1)"),
-        (config(encoder_type="standart"), "encoder_type: must be one of standard, skip, residual"),
-        (config(channel_mult=[1, 1, 1, 1, 1]), "img_resolution: 8 cannot be halved 4 times"),
-        (config(model_channels=37), "37 feature channels"),
-        (config("DhariwalUNet"), "unknown key"),
-        (config("EDM2Precond"), "unknown key"),
+        (None, "here", "'class' and 'kwargs'"),
+        ({"kwargs": {}}, "here", "'class' and 'kwargs'"),
+        ({"class": "EDMPrecond", "kwarg": {}}, "here", "'class' and 'kwargs'"),
+        (config("EDMPrecnd"), "here.class", "did you mean 'EDMPrecond'?"),
+        (config("ResNet"), "here.class", "known: DhariwalUNet, "),
+        ({"class": "EDMPrecond", "kwargs": [1]}, "here.kwargs", "mapping"),
+        ({"class": "EDMPrecond", "kwargs": {"img_channels": 1}}, "here.kwargs.img_resolution", "missing"),
+        (config(model_chanels=3), "here.kwargs.model_chanels", "did you mean 'model_channels'?"),
+        (config(zzz=3), "here.kwargs.zzz", "known: attn_resolutions, augment_dim, "),
+        (config(model_type="SongNet"), "here.kwargs.model_type", "did you mean 'SongUNet'?"),
+        (config(model_channels="32"), "here.kwargs.model_channels", "integer"),
+        (config(channel_mult=2), "here.kwargs.channel_mult", "list"),
+        (config(channel_mult=[1, "2"]), "here.kwargs.channel_mult[1]", "integer"),
+        (config(channel_mult=[]), "here.kwargs.channel_mult", "at least one level"),
+        (config(channel_mult=[1, 0]), "here.kwargs.channel_mult", "at least 1"),
+        (config(num_blocks=0), "here.kwargs.num_blocks", "at least 1"),
+        (config(label_dim=-1), "here.kwargs.label_dim", "at least 0"),
+        (config(dropout=1.0), "here.kwargs.dropout", "[0, 1)"),
+        (config(sigma_data=float("inf")), "here.kwargs.sigma_data", "finite"),
+        (config(encoder_type="standart"), "here.kwargs.encoder_type", "standard, skip, residual"),
+        (config(channel_mult=[1, 1, 1, 1, 1]), "here.kwargs.img_resolution", "multiple of 16"),
+        (config(model_channels=37), "here.kwargs.model_channels, channel_mult", "multiples of 4"),
+        (config(half_dtype="float64"), "here.kwargs.half_dtype", "bfloat16"),
+        (config("DhariwalUNet"), "here.kwargs.img_channels", "unknown key"),
+        (config("EDM2Precond"), "here.kwargs.augment_dim", "unknown key"),
+        (edm2(weight_norm="sometimes"), "here.kwargs.weight_norm", "off, in_forward, pre_hook, always"),
+        (edm2(use_gan=True), "here.kwargs", "both 'use_gan' and 'force_normalization'"),
+        (edm2(use_gan=True, force_normalization=True, weight_norm="off"), "here.kwargs", "either 'weight_norm'"),
     ],
 )
-def test_bad_configurations(bad, words):
+def test_bad_configurations(bad, place, word):
     with pytest.raises(UserError) as error:
         build_network(bad, where="here")
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
+    assert error.value.place == place
+    assert word in str(error.value)
 
 
-def test_weight_norm_switch():
-    kwargs = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
-    for bad, words in [
-        ({"weight_norm": "sometimes"}, "must be one of off, in_forward, pre_hook, always"),
-        ({"use_gan": True}, "both 'use_gan' and 'force_normalization'"),
-        ({"use_gan": True, "force_normalization": True, "weight_norm": "off"}, "either 'weight_norm'"),
-    ]:
-        with pytest.raises(UserError, match="kwargs") as error:
-            build_network({"class": "EDM2Precond", "kwargs": {**kwargs, **bad}})
-        assert words in str(error.value)
-    net = EDM2Precond(**kwargs)
-    with pytest.raises(UserError, match="did you mean 'always'"):
-        net.weight_norm = "alway"
-
-
-def test_constructors_check_too():
-    with pytest.raises(UserError, match=r"EDMPrecond\.model_chanels: unknown key"):
-        EDMPrecond(8, 1, model_type="SongUNet", model_chanels=4)
-    with pytest.raises(UserError, match=r"SongUNet\.embedding_type"):
-        SongUNet(8, 1, 1, embedding_type="none")
-    with pytest.raises(UserError, match="cannot be halved"):
-        DhariwalUNet(12, 3, 3)
+@pytest.mark.parametrize(
+    ("make", "place"),
+    [
+        (lambda: EDMPrecond(8, 1, model_type="SongUNet", model_chanels=4), "EDMPrecond.model_chanels"),
+        (lambda: SongUNet(8, 1, 1, embedding_type="none"), "SongUNet.embedding_type"),
+        (lambda: DhariwalUNet(12, 3, 3), "DhariwalUNet.img_resolution"),
+        (lambda: setattr(EDM2Precond(**edm2()["kwargs"]), "weight_norm", "alway"), "weight_norm"),
+    ],
+)
+def test_constructors_check_too(make, place):
+    with pytest.raises(UserError) as error:
+        make()
+    assert error.value.place == place
 
 
 def test_sida_spelling_of_the_unets():
@@ -83,29 +81,28 @@ def test_sida_spelling_of_the_unets():
     assert net.init_config["kwargs"]["model_type"] == "SongUNet"
 
 
+X = torch.zeros(3, 1, 8, 8)
+
+
 @pytest.mark.parametrize(
-    ("inputs", "kwargs", "words"),
+    ("inputs", "kwargs", "word"),
     [
-        ((torch.zeros(3, 2, 8, 8), 1.0), {}, r"images must have shape \(N, 1, 8, 8\), got \(3, 2, 8, 8\)"),
-        ((torch.zeros(3, 1, 16, 16), 1.0), {}, "images must have shape"),
-        ((torch.zeros(1, 8, 8), 1.0), {}, "images must have shape"),
-        ((torch.zeros(3, 1, 8, 8), torch.ones(2)), {}, "sigma must have one value or one per image"),
-        ((torch.zeros(3, 1, 8, 8), 1.0, torch.zeros(3, 5)), {}, r"class_labels must have shape \(3, 2\), got \(3, 5\)"),
-        ((torch.zeros(3, 1, 8, 8), 1.0, torch.zeros(2, 2)), {}, "class_labels"),
-        ((torch.zeros(3, 1, 8, 8), 1.0, torch.tensor([0, 1, 1])), {}, "class_labels"),
-        (
-            (torch.zeros(3, 1, 8, 8), 1.0),
-            {"augment_labels": torch.zeros(3, 8)},
-            r"augment_labels must have shape \(3, 9\)",
-        ),
-        ((torch.zeros(3, 1, 8, 8), 1.0), {"return_flag": "both"}, "return_flag must be one of"),
-        ((torch.zeros(3, 1, 8, 8), 1.0), {"decode": 1}, "encoder_decoder"),
-        ((torch.zeros(3, 1, 8, 8), 1.0), {"decode": 4, "return_flag": "encoder_decoder"}, "decode=4"),
-        ((torch.zeros(3, 1, 8, 8), 1.0), {"return_logvar": True}, "log-variance"),
+        ((torch.zeros(3, 2, 8, 8), 1.0), {}, "images"),
+        ((torch.zeros(3, 1, 16, 16), 1.0), {}, "images"),
+        ((torch.zeros(1, 8, 8), 1.0), {}, "images"),
+        ((X, torch.ones(2)), {}, "sigma"),
+        ((X, 1.0, torch.zeros(3, 5)), {}, "class_labels"),
+        ((X, 1.0, torch.zeros(2, 2)), {}, "class_labels"),
+        ((X, 1.0, torch.tensor([0, 1, 1])), {}, "class_labels"),
+        ((X, 1.0), {"augment_labels": torch.zeros(3, 8)}, "augment_labels"),
+        ((X, 1.0), {"return_flag": "both"}, "return_flag"),
+        ((X, 1.0), {"decode": 1}, "encoder_decoder"),
+        ((X, 1.0), {"decode": 4, "return_flag": "encoder_decoder"}, "decode=4"),
+        ((X, 1.0), {"return_logvar": True}, "log-variance"),
     ],
 )
-def test_bad_inputs(inputs, kwargs, words):
-    with pytest.raises(ValueError, match=words):
+def test_bad_inputs(inputs, kwargs, word):
+    with pytest.raises(ValueError, match=word):
         build_network(config())(*inputs, **kwargs)
 
 

@@ -22,19 +22,15 @@ from sida.files.tensors import DATA_HASH, HEADER_HASH, header_bytes, read_tensor
 from sida.networks import EDMPrecond, build_network
 from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.networks.file import build_on_meta
+from tests.networks.made import random_network
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 
 
-def small_net(seed: int = 0) -> EDMPrecond:
-    torch.manual_seed(seed)
-    net = EDMPrecond(
-        8, 1, label_dim=3, model_type="SongUNet", model_channels=8, channel_mult=[1], num_blocks=1, attn_resolutions=[4]
-    )
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(torch.randn(parameter.shape))
-    return net
+def small_net() -> EDMPrecond:
+    kwargs = {"img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_type": "SongUNet", "model_channels": 8}
+    kwargs |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": [4]}
+    return random_network("EDMPrecond", kwargs, std=1)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +70,6 @@ def test_half_precision_that_is_not_float16_is_in_the_file(tmp_path, file, capsy
     loaded.half_dtype = torch.float16
     save_network(loaded, path, METADATA)
     assert path.read_bytes() == file.read_bytes()
-    with pytest.raises(UserError, match=r"network\.kwargs\.half_dtype: must be float16 or bfloat16"):
-        build_network({"class": "EDMPrecond", "kwargs": {**metadata["network"]["kwargs"], "half_dtype": "float64"}})
 
 
 def test_a_network_comes_back_with_equal_outputs_and_its_provenance(net, file):
@@ -172,15 +166,6 @@ def test_other_files_are_recognised(tmp_path, content, reason):
     with pytest.raises(UserError, match=reason) as caught:
         load_network(path)
     assert str(path) in str(caught.value)
-
-
-def test_a_missing_file_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
-        load_network(tmp_path / "nothing.safetensors")
-
-
-def no_change(header, body):
-    return body
 
 
 def drop_tensor(header, body):
@@ -292,34 +277,26 @@ def test_loading_does_not_import_torch_s_compiler(file):
     assert done.stdout.strip() == "[]"
 
 
-def test_a_network_with_nan_is_not_written_and_the_old_file_stays(file):
-    before = file.read_bytes()
-    net = small_net()
-    with torch.no_grad():
-        next(net.parameters()).view(-1)[0] = float("nan")
-    with pytest.raises(UserError, match="NaN or infinity"):
-        save_network(net, file, {})
+def with_nan(net):
+    next(net.parameters()).data.view(-1)[0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("change", "metadata", "word"),
+    [
+        (with_nan, {}, "NaN or infinity"),
+        (lambda net: None, {"when": object()}, "JSON"),
+        (lambda net: net.register_buffer("odd", torch.zeros(2, dtype=torch.complex64)), {}, "complex64"),
+        (lambda net: net.__dict__.pop("init_config"), {}, "no architecture"),
+    ],
+)
+def test_a_network_that_nobody_could_load_is_not_written_and_the_old_file_stays(file, change, metadata, word):
+    before, net = file.read_bytes(), small_net()
+    change(net)
+    with pytest.raises(UserError, match=word):
+        save_network(net, file, metadata)
     assert file.read_bytes() == before
     assert [p.name for p in file.parent.iterdir()] == [file.name]
-
-
-def test_metadata_that_are_not_json_are_refused(net, tmp_path):
-    with pytest.raises(UserError, match="JSON"):
-        save_network(net, tmp_path / "n.safetensors", {"when": object()})
-    assert not list(tmp_path.iterdir())
-
-
-def test_unusual_types_are_refused(tmp_path):
-    net = small_net()
-    net.register_buffer("odd", torch.zeros(2, dtype=torch.complex64))
-    with pytest.raises(UserError, match="complex64"):
-        save_network(net, tmp_path / "n.safetensors", {})
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_module_without_recorded_architecture_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no architecture"):
-        save_network(torch.nn.Linear(2, 2), tmp_path / "n.safetensors", {})
 
 
 def test_the_header_is_aligned():

@@ -70,24 +70,18 @@ def test_a_sampler_with_guidance_uses_the_guided_denoiser(networks, which):
 def test_a_guide_for_other_images_is_refused(networks):
     net, _, uncond = networks
     check_guide_fits(net, uncond, "guide")
-    with pytest.raises(
-        UserError, match=r"^guide: its label_dim is 3, the guided network's 4; name a guide with 4, or 0"
+    for place, call in (
+        ("guide", lambda: check_guide_fits(net, make(3), "guide")),
+        ("guiding network", lambda: generate(uncond, range(2), "heun:3,guidance=2", gnet=net)),
     ):
-        check_guide_fits(net, make(3), "guide")
-    with pytest.raises(UserError, match="guiding network: its label_dim is 4, the guided network's 0"):
-        list(generate(uncond, range(2), "heun:3,guidance=2", gnet=net))
+        with pytest.raises(UserError, match="label_dim") as error:
+            call()
+        assert error.value.place == place
 
 
-def test_only_what_is_known_is_compared():
+def test_options_that_both_have_are_compared():
     whole = {"img_resolution": 8, "img_channels": 1, "label_dim": 10}
-    assert (
-        guide_mismatch(whole, whole)
-        is guide_mismatch(whole, {**whole, "label_dim": 0})
-        is guide_mismatch(whole, {})
-        is guide_mismatch({}, whole)
-    )
-    assert (
-        guide_mismatch(whole, {"img_resolution": 16})
-        == "its img_resolution is 16, the guided network's 8; name a guide with 8"
-    )
+    for guide in (whole, {**whole, "label_dim": 0}, {}):
+        assert guide_mismatch(whole, guide) is guide_mismatch({}, guide) is None
+    assert "img_resolution is 16" in str(guide_mismatch(whole, {"img_resolution": 16}))
     assert "img_channels is 3" in str(guide_mismatch(whole, {**whole, "img_channels": 3}))

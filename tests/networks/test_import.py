@@ -19,6 +19,7 @@ from sida.networks.checkpoint import import_official, load_network
 from sida.sampling import multi_step
 from sida.sampling.networks import evaluation_copy
 from tests.golden.vectors import relative_error
+from tests.networks.made import random_network, recorded_network
 from tests.unpickle.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
 
 TINY = {
@@ -36,12 +37,7 @@ def _nothing_runs(tmp_path, monkeypatch):
 
 
 def tiny(cls: str = "EDMPrecond", **changes):
-    torch.manual_seed(0)
-    net = build_network({"class": cls, "kwargs": {**TINY, **changes}})
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(torch.randn(parameter.shape))
-    return net.eval()
+    return random_network(cls, {**TINY, **changes}, std=1)
 
 
 def edm2(**changes):
@@ -78,11 +74,8 @@ GOLDEN = [
 def test_a_converted_network_gives_the_official_outputs(golden, tmp_path, case, cls, unet):
     arrays, info = golden(case)
     kwargs = {**info["constructor_kwargs"], **({"model_type": unet} if unet else {})}
-    net = build_network({"class": cls, "kwargs": kwargs})
-    net.load_state_dict(
-        {k.removeprefix("param/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("param/")}
-    )
-    path = write_genuine(tmp_path / "g.pkl", net.eval(), kwargs, renamed={"EDM2Precond": "Precond", "EDM2UNet": "UNet"})
+    net = recorded_network(arrays, cls, kwargs)
+    path = write_genuine(tmp_path / "g.pkl", net, kwargs, renamed={"EDM2Precond": "Precond", "EDM2UNet": "UNet"})
     converted, _ = convert(path)
     labels = torch.tensor(arrays["in/class_labels"]) if "in/class_labels" in arrays and kwargs["label_dim"] else None
     output = converted(torch.tensor(arrays["in/x"]), torch.tensor(arrays["in/sigma"]), labels)
@@ -249,9 +242,7 @@ def test_forced_weight_normalisation_follows_the_hook(tmp_path, switches, hook_t
 
 def golden_net(golden, case, prefix, kwargs):
     arrays, _ = golden(case)
-    net = build_network({"class": "EDM2Precond", "kwargs": kwargs})
-    net.load_state_dict({k.removeprefix(prefix): torch.tensor(v) for k, v in arrays.items() if k.startswith(prefix)})
-    return net.eval().requires_grad_(False), arrays
+    return recorded_network(arrays, "EDM2Precond", kwargs, prefix).requires_grad_(False), arrays
 
 
 @pytest.mark.parametrize("switches", [{"use_gan": True, "force_normalization": False}, {"use_gan": False}, {}])
@@ -353,31 +344,38 @@ def test_a_wrong_key_lists_the_known_ones(tmp_path):
     refused(path, "'augment_pipe' is a NoneType", key="augment_pipe")
 
 
-def test_foreign_architectures(tmp_path):
-    refused(
-        write_genuine(tmp_path / "n.pkl", tiny(), renamed={"EDMPrecond": "iDDPMPrecond"}), "'iDDPMPrecond' is none of"
-    )
-    refused(write_genuine(tmp_path / "n.pkl", tiny(), renamed={"EDMPrecond": "Precond"}), "sigma_min: unknown key")
-    kwargs = dict(tiny().init_config["kwargs"], depth=4)
-    refused(write_genuine(tmp_path / "n.pkl", tiny(), kwargs), "depth: unknown key")
-    kwargs = dict(tiny().init_config["kwargs"], model_type="VQUNet")
-    refused(write_genuine(tmp_path / "n.pkl", tiny(), kwargs), "VQUNet")
+@pytest.mark.parametrize(
+    ("changes", "renamed", "reason"),
+    [
+        ({}, {"EDMPrecond": "iDDPMPrecond"}, "'iDDPMPrecond' is none of"),
+        ({}, {"EDMPrecond": "Precond"}, "sigma_min: unknown key"),
+        ({"depth": 4}, {}, "depth: unknown key"),
+        ({"model_type": "VQUNet"}, {}, "VQUNet"),
+    ],
+)
+def test_foreign_architectures(tmp_path, changes, renamed, reason):
+    kwargs = {**tiny().init_config["kwargs"], **changes}
+    refused(write_genuine(tmp_path / "n.pkl", tiny(), kwargs, renamed=renamed), reason)
 
 
-def test_tensors_that_do_not_fit(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda net: net.model.register_buffer("extra", torch.zeros(3)), r"unexpected tensor 'model\.extra'"),
+        (lambda net: setattr(net.model.map_layer0, "bias", None), r"misses tensor 'model\.map_layer0\.bias'"),
+        (lambda net: setattr(net.model.map_layer0.bias, "data", torch.zeros(3)), "has shape"),
+        (
+            lambda net: setattr(
+                net.requires_grad_(False).model.map_layer0.bias, "data", torch.zeros(32, dtype=torch.int64)
+            ),
+            "of type I64",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit(tmp_path, change, reason):
     net = tiny()
-    net.model.register_buffer("extra", torch.zeros(3))
-    refused(write_genuine(tmp_path / "n.pkl", net), r"unexpected tensor 'model\.extra'")
-    net = tiny()
-    net.model.map_layer0.bias = None
-    refused(write_genuine(tmp_path / "n.pkl", net), r"misses tensor 'model\.map_layer0\.bias'")
-    net = tiny()
-    net.model.map_layer0.bias.data = torch.zeros(3)
-    refused(write_genuine(tmp_path / "n.pkl", net), "has shape")
-    net = tiny()
-    net.requires_grad_(False)
-    net.model.map_layer0.bias.data = torch.zeros(len(net.model.map_layer0.bias), dtype=torch.int64)
-    refused(write_genuine(tmp_path / "n.pkl", net), "of type I64")
+    change(net)
+    refused(write_genuine(tmp_path / "n.pkl", net), reason)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

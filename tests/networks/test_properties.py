@@ -1,4 +1,4 @@
-"""What must hold for every architecture: exactness of partial decoding, independence of samples, modes, shapes."""
+"""Properties of every architecture: exactness of partial decoding, independence of samples, modes, shapes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sida.networks import build_network
+from tests.networks.made import random_network
 
 SONG = {"img_resolution": 8, "img_channels": 2, "model_type": "SongUNet", "model_channels": 8, "channel_mult": [1, 2],
         "num_blocks": 1, "attn_resolutions": [4]}  # fmt: skip
@@ -43,13 +44,7 @@ CONFIGS = {
 
 def make(name, **changes):
     cls, kwargs = CONFIGS[name]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = build_network({"class": cls, "kwargs": {**kwargs, **changes}})
-        # Fresh networks end in (nearly) zero layers, which would hide errors.
-        for parameter in net.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-    return net.eval()
+    return random_network(cls, {**kwargs, **changes}, std=0.2)
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))

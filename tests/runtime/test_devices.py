@@ -1,4 +1,4 @@
-"""A GPU that is named is the one that is worked on: it becomes the current one before anything lies on it."""
+"""The named GPU becomes the current device before a command puts anything on a device."""
 
 from __future__ import annotations
 
@@ -78,15 +78,16 @@ def test_each_process_of_a_training_takes_its_own(two_gpus, monkeypatch):
         own_device("cuda", "spec")
 
 
-def test_what_names_none_leaves_the_current_one(two_gpus):
+def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):
     assert take_device("cuda", "spec") == torch.device("cuda")
     assert take_device("cpu", "spec") == torch.device("cpu")
     assert take_device("cpu:1", "spec").type == "cpu"
 
 
-def test_a_gpu_that_is_not_there_is_one_line(two_gpus, capsys, monkeypatch, tmp_path):
+def test_a_missing_gpu_is_one_line(two_gpus, capsys, monkeypatch, tmp_path):
     in_folder(tmp_path, monkeypatch)
-    with pytest.raises(UserError, match=r"spec\.device: there is no cuda:2 here, the last GPU is cuda:1; use that"):
+    with pytest.raises(UserError, match=r"the last GPU is cuda:1") as error:
         take_device("cuda:2", "spec")
+    assert error.value.place == "spec.device"
     assert sida(["sample", "--network", "net.safetensors", "--out", "samples", "--device", "cuda:2"]) == 1
     assert capsys.readouterr().err.startswith("error: sample.device: there is no cuda:2 here")

@@ -1,4 +1,4 @@
-"""What stands beside numbers: versions as their packages name themselves, without loading what is not needed."""
+"""Provenance of numbers: versions of packages, processors, and no import of torch where nothing needs it."""
 
 from __future__ import annotations
 

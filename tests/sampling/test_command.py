@@ -16,24 +16,21 @@ from sida.config.datasets import LabelCounts, write_labels
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from sida.runtime.devices import tf32
 from sida.sampling import generate
 from sida.sampling.drawer import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
 from sida.sampling.networks import network_file
+from tests.networks.made import random_network
+from tests.unpickle.genuine import write_genuine
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": 9}
 UNET |= {"model_channels": 16, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 
 
 def make(seed=0, **kwargs):
-    torch.manual_seed(seed)
-    net = build_network({"class": "EDMPrecond", "kwargs": {**UNET, **kwargs}}).eval()
-    for parameter in net.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.1
-    return net
+    return random_network("EDMPrecond", {**UNET, **kwargs}, seed)
 
 
 @pytest.fixture(scope="module")
@@ -311,35 +308,30 @@ def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "place"),
     [
-        (["--out", "x", "--seeds", "5-1"], "seeds: '5-1' is not a seed or a rising range"),
-        (["--out", "x", "--seeds", "1,1"], "names a seed twice"),
-        (["--out", "x", "--shard", "0/4"], "shard: '0/4' must be A/B"),
-        (["--out", "x", "--batch", "0"], "batch_size: must be at least 1"),
-        (["--out", "x", "--sampler", "huen"], "sampler: unknown sampler 'huen'"),
-        (["--out", "x", "--class-labels", "11"], "class labels: must be between 0 and 9"),
-        (["--out", "x", "--class-labels", "unifrom"], "must be uniform, balanced, empirical or a class, got 'unifrom'"),
-        (["--out", "x", "--sampler", "heun:3,guidance=2"], "guidance 2.0 needs a guiding network"),
-        (["--out", "x", "--sampler", "data"], "'data' resamples a data set"),
-        (["--out", "x", "--grid", "g.png", "--grid-size", "0x3"], "grid_size: '0x3' must be ROWSxCOLUMNS"),
-        (["--out", "x", "--class-labels", "empirical"], "draws from a data set with classes"),
-        (["--out", "x", "--dataset", "digitz"], "no data set 'digitz'"),
-        (["--out", "x", "--device", "gpu"], "device: must be cpu, cuda or cuda:NUMBER"),
-        (["--grid", "g.png", "--grid-size", "10"], "grid_size: '10' must be ROWSxCOLUMNS"),
-        ([], "^error: sida sample: out: .*give --out or --grid"),
-        (["--spec", '{"netwrk": "x"}', "--out", "x"], "netwrk: unknown key \\(did you mean 'network'"),
+        (["--out", "x", "--seeds", "5-1"], "seeds"),
+        (["--out", "x", "--seeds", "1,1"], "seeds"),
+        (["--out", "x", "--shard", "0/4"], "shard"),
+        (["--out", "x", "--batch", "0"], "sida sample: batch_size"),
+        (["--out", "x", "--sampler", "huen"], "sampler"),
+        (["--out", "x", "--sampler", "data"], "sampler"),
+        (["--out", "x", "--class-labels", "11"], "class labels"),
+        (["--out", "x", "--class-labels", "unifrom"], "class labels"),
+        (["--out", "x", "--grid", "g.png", "--grid-size", "0x3"], "grid_size"),
+        (["--out", "x", "--dataset", "digitz"], "dataset"),
+        (["--out", "x", "--device", "gpu"], "device"),
+        (["--grid", "g.png", "--grid-size", "10"], "grid_size"),
+        ([], "sida sample: out"),
+        (["--spec", '{"netwrk": "x"}', "--out", "x"], "--spec.netwrk"),
     ],
 )
-def test_bad_input_is_one_line(network, flags, message, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line(network, flags, place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["sample", "--network", network, *flags]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.startswith(f"error: {place}: ")
     assert error.count("\n") == 1
-    import re
-
-    assert re.search(message, error)
     assert not list(tmp_path.iterdir()), "a corrected command must find its target free"
 
 
@@ -373,8 +365,6 @@ def test_tiles_are_in_reading_order(tmp_path):
 
 
 def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
-    from tests.unpickle.genuine import write_genuine
-
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pickle_file = write_genuine(tmp_path / "published.pkl", make())
     job(str(pickle_file), tmp_path / "samples")
@@ -385,32 +375,16 @@ def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
     assert converted.stat().st_mtime_ns == moment
 
 
-def test_registered_networks_are_fetched_by_id(tmp_path, monkeypatch):
-    import sida.assets
-    from tests.unpickle.genuine import write_genuine
-
-    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-    fetched = []
-
-    def fetch(asset_id):
-        fetched.append(asset_id)
-        return write_genuine(tmp_path / "fetched.pkl", make())
-
-    monkeypatch.setattr(sida.assets, "fetch", fetch)
-    assert network_file("cifar10-uncond-sida-a1").suffix == ".safetensors"
-    assert fetched == ["cifar10-uncond-sida-a1"]
-
-
 def test_equal_bytes_are_converted_for_each_network_class(tmp_path, monkeypatch):
     import sida.assets
     from sida.networks.checkpoint import read_metadata
-    from tests.unpickle.genuine import write_genuine
 
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-    pickle_file = write_genuine(tmp_path / "published.pkl", make())
-    monkeypatch.setattr(sida.assets, "fetch", lambda asset_id: pickle_file)
+    pickle_file, fetched = write_genuine(tmp_path / "published.pkl", make()), []
+    monkeypatch.setattr(sida.assets, "fetch", lambda asset_id: fetched.append(asset_id) or pickle_file)
     classes = [
         read_metadata(network_file(source))["network"]["class"]
         for source in (str(pickle_file), "cifar10-uncond-gdd-i", "cifar10-uncond-sida-a1")
     ]
     assert classes == ["EDMPrecond", "GDDPrecond", "EDMPrecond"]
+    assert fetched == ["cifar10-uncond-gdd-i", "cifar10-uncond-sida-a1"]

@@ -1,4 +1,4 @@
-"""One object draws for all: it opens the data and the decoder only when they are needed, and once."""
+"""The drawer opens data set and decoder once, and only if a draw needs them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ import torch
 import sida.sampling.drawer as module
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.networks import build_network
 from sida.sampling import Drawer, Sampler, generate, read_sampler
 from sida.sampling.samplers import draw_batch
 from sida.sampling.seeds import SeedStreams
+from tests.networks.made import random_network
 
 KWARGS = {"img_resolution": 8, "label_dim": 10, "model_channels": 4, "channel_mult": [1], "num_blocks": 1}
 ONE_STEP = Sampler(kind="one_step")
 
 
 def network(channels=1, seed=0):
-    torch.manual_seed(seed)
     kwargs = {"img_channels": channels, "model_type": "SongUNet", "attn_resolutions": [], **KWARGS}
-    net = build_network({"class": "EDMPrecond", "kwargs": kwargs}).eval()
-    for parameter in net.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.1
-    return net
+    return random_network("EDMPrecond", kwargs, seed)
 
 
 @pytest.fixture(scope="module")

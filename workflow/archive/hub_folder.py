@@ -56,7 +56,8 @@ def model_source(network: Mapping[str, Any]) -> str | None:
     Raises:
         UserError: Arguments that the class does not take.
     """
-    cls = NETWORKS.get(str(network["class"]))
+    entry = NETWORKS.get(str(network["class"]))
+    cls = None if entry is None else entry.load()
     if cls is None or not issubclass(cls, Precond):
         return None
     options = dict(network["kwargs"])

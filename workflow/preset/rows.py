@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from eval.claims.experiments import Experiment, load_experiments
 from eval.claims.model import Claim, load_claims
@@ -17,7 +17,7 @@ from sida.assets.registry import is_counted
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec, remedy
 from sida.config.recipe import Recipe
 from sida.config.resources import base_name, find, located, located_object
-from sida.config.samplers import SamplerKind, read_sampler
+from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.settings import from_mapping, load_yaml, names_file_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
@@ -202,8 +202,7 @@ class Rows:
         return [
             name
             for name, run in self.runs.items()
-            if self.protocol(run).quantisation != "truncate_unit"
-            and self.sampler_of(run)["kind"] in get_args(SamplerKind)
+            if self.protocol(run).quantisation != "truncate_unit" and self.sampler_of(run)["kind"] in SAMPLER_KINDS
         ]
 
     def dataset(self, name: str, where: str) -> dict[str, Any]:
@@ -334,4 +333,4 @@ def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:
 
 def nfe(sampler: Mapping[str, Any]) -> int | None:
     """Network evaluations per image of a sampler; ``None`` for real images and generators from outside."""
-    return read_sampler(sampler).nfe or None if sampler["kind"] in get_args(SamplerKind) else None
+    return read_sampler(sampler).nfe or None if sampler["kind"] in SAMPLER_KINDS else None

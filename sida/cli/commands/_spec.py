@@ -43,14 +43,12 @@ def in_processes(args: argparse.Namespace) -> int | None:
     Raises:
         UserError: The number is negative or larger than a machine's number of GPUs.
     """
-    from sida.training.ranks import place
-
     if args.processes < 0:
         raise UserError("--processes", f"must not be negative, got {args.processes}")
     if args.processes > _MOST:
         raise UserError("--processes", f"must be at most {_MOST}, one for each GPU of this machine")
     # The started processes have the same arguments.
-    if args.processes < 2 or place()[1] > 1:
+    if args.processes < 2 or ranks.place()[1] > 1:
         return None
     from sida.training.process import run_together
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.arguments import existing, number, whole
+from sida.cli.arguments import add_whole, existing, number
 
 HELP = "Compute a further average of a teacher's weights from stored averages (EDM2's post-hoc EMA)."
 EXAMPLES = """examples:
@@ -22,9 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--std", type=number("--std", 0), required=True, metavar="WIDTH", help="relative width wanted, e.g. 0.13"
     )
-    parser.add_argument(
-        "--nimg", type=whole("--nimg", 1), metavar="IMAGES", help="end of its profile (default: the newest's)"
-    )
+    add_whole(parser, "--nimg", "end of its profile (default: the newest's)", 1, metavar="IMAGES")
     parser.add_argument("--out", required=True, metavar="OUT.safetensors", help="network to write")
 
 

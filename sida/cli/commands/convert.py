@@ -19,18 +19,14 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument(
-        "source", type=network_source, metavar="IN.pkl", help="pickle, id of a registered network, or address"
-    )
+    source = "pickle, id of a registered network, or address"
+    parser.add_argument("source", type=network_source, metavar="IN.pkl", help=source)
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--key", default="ema", help="entry of the pickle that holds the network (default: ema)")
     parser.add_argument("--url", help="origin of the file; recorded in the header")
     parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in the file")
-    parser.add_argument(
-        "--network",
-        metavar="CONFIG",
-        help="architecture of a plain state dict: JSON text or file with class and kwargs",
-    )
+    architecture = "architecture of a plain state dict: JSON text or file with class and kwargs"
+    parser.add_argument("--network", metavar="CONFIG", help=architecture)
     parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")
     parser.add_argument("--dataset", help="recorded in the header")
 

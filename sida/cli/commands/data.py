@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sida.cli.arguments import existing, whole
+from sida.cli.arguments import add_whole, existing
 
 if TYPE_CHECKING:
     from sida.data import Dataset
@@ -35,61 +35,34 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     prepare = actions.add_parser("prepare", help="pictures of any size to one zip")
     prepare.add_argument("--source", required=True, help="folder, zip, tar, cifar-10-python.tar.gz, or an asset's id")
     prepare.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
-    prepare.add_argument("--resolution", type=whole("--resolution", 1), metavar="N", help="height and width")
+    add_whole(prepare, "--resolution", "height and width", 1)
     prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
     prepare.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
     prepare.add_argument("--labels", help="auto (default), json, folders or none")
     prepare.add_argument("--subset", help="train (default) or test; CIFAR-10 only")
-    prepare.add_argument("--max-images", type=whole("--max-images", 1), metavar="N", help="only the first N")
-    prepare.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N pictures")
-    _workers(prepare)
+    add_whole(prepare, "--max-images", "only the first N", 1)
     check = actions.add_parser("check", help="read every image and describe the data set")
     check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or a spec (JSON)")
-    check.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
-    _expect_classes(check)
-    _workers(check)
     check.add_argument("--json", action="store_true", help="print JSON")
     labels = actions.add_parser("labels", help="count the images per class without reading them")
-    labels.add_argument(
-        "source", help="folder, zip, tar, dataset.json, .txt with a file name per line, or an asset's id"
-    )
+    source = "folder, zip, tar, dataset.json, .txt with a file name per line, or an asset's id"
+    labels.add_argument("source", help=source)
     labels.add_argument("--out", required=True, metavar="NAME|FILE.json", help="a name is a file in config/labels")
-    labels.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
-    _expect_classes(labels)
     encode = actions.add_parser("encode", help="pixels to VAE moments")
-    encode.add_argument(
-        "--source", required=True, type=existing("--source", pictures=True), help="zip or folder of RGB images"
-    )
+    images = existing("--source", pictures=True)
+    encode.add_argument("--source", required=True, type=images, help="zip or folder of RGB images")
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
-    encode.add_argument(
-        "--vae",
-        type=existing("--vae"),
-        metavar="DIR",
-        help="diffusers AutoencoderKL (default: EDM2's, fetched if need be)",
-    )
-    encode.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
-    encode.add_argument(
-        "--batch", type=whole("--batch", 1), default=8, metavar="N", help="images per call (default: 8)"
-    )
+    decoder = "diffusers AutoencoderKL (default: EDM2's, fetched if need be)"
+    encode.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
+    add_whole(encode, "--batch", "images per call (default: 8)", 1, default=8)
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
-    encode.add_argument(
-        "--workers", type=whole("--workers", 0, 4096), default=0, metavar="N", help="reading processes (default: none)"
-    )
-
-
-def _workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--workers", type=whole("--workers", 0, 4096), metavar="N", help="threads (default: one per processor)"
-    )
-
-
-def _expect_classes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--expect-classes",
-        type=whole("--expect-classes", 0),
-        metavar="N",
-        help="fail unless there are N classes, none empty",
-    )
+    add_whole(encode, "--workers", "reading processes (default: none)", 0, 4096, default=0)
+    for action in (prepare, check, labels, encode):
+        add_whole(action, "--expect", "fail unless there are N images")
+    for action in (check, labels):
+        add_whole(action, "--expect-classes", "fail unless there are N classes, none empty")
+    for action in (prepare, check):
+        add_whole(action, "--workers", "threads (default: one per processor)", 0, 4096)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -194,11 +167,8 @@ def _encode(args: argparse.Namespace) -> int:
     from sida.config.families import SD_VAE
     from sida.data import LatentEncoder, load_vae, open_archive
     from sida.data.latents import encode_dataset
-    from sida.errors import UserError
     from sida.runtime.devices import take_device
 
-    if args.batch < 1 or args.workers < 0:
-        raise UserError("", "--batch must be at least 1 and --workers at least 0")
     take_device(args.device, "encode")
     dataset = open_archive(args.source)
     _expected(args, args.source, len(dataset), ())

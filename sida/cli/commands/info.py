@@ -16,25 +16,15 @@ EXAMPLES = """examples:
 """
 _WIDTH, _MOST = 300, 100
 _FIRST = (
-    "file",
-    "bytes",
-    "sha256",
-    "format",
-    "class_in_file",
-    "entries",
-    "method",
-    "dataset",
-    "nimg",
-    "parameters",
-    "tensors",
+    *("file", "bytes", "sha256", "format", "class_in_file", "entries"),
+    *("method", "dataset", "nimg", "parameters", "tensors"),
 )
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument(
-        "file", type=existing(), metavar="FILE", help=".safetensors of this package, or a published pickle"
-    )
+    text = ".safetensors of this package, or a published pickle"
+    parser.add_argument("file", type=existing(), metavar="FILE", help=text)
     parser.add_argument("--key", default="ema", help="entry of a pickle that holds the network (default: ema)")
     parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in a pickle")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a list")

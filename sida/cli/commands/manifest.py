@@ -43,16 +43,7 @@ def run(args: argparse.Namespace) -> None:
         and not skipped & set(path.relative_to(folder).parts[:-1])
     ]
     preset = load_spec(args.preset, "--preset") if args.preset else None
-    write_hashed_json(
-        out,
-        {
-            "environment": environment(None),
-            "command": args.command,
-            "preset": preset,
-            "preset_sha256": sha256_json(preset) if preset is not None else None,
-            "files": {
-                str(path.relative_to(folder)): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-                for path in files
-            },
-        },
-    )
+    facts = {str(p.relative_to(folder)): {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
+    manifest = {"environment": environment(None), "command": args.command, "preset": preset, "files": facts}
+    manifest["preset_sha256"] = None if preset is None else sha256_json(preset)
+    write_hashed_json(out, manifest)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from sida.cli.arguments import existing, network_source, whole
-
-if TYPE_CHECKING:
-    from sida.sampling.job import SampleConfig
+from sida.cli.arguments import add_whole, existing, network_source
 
 HELP = "Draw images from a generator or teacher, one per seed; resumes after an interruption."
 EXAMPLES = """examples:
@@ -35,57 +31,37 @@ of device; another --batch may change single levels by 1.
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--spec", help="JSON text or file with the settings below (underscores); flags override it")
-    parser.add_argument(
-        "--network", type=network_source, help="network file (.safetensors), published .pkl, asset id, or address"
-    )
+    network = "network file (.safetensors), published .pkl, asset id, or address"
+    parser.add_argument("--network", type=network_source, help=network)
     parser.add_argument("--seeds", metavar="LIST", help="image seeds, e.g. 0-49999 or 3,8,100-163 (default: 0-63)")
     parser.add_argument("--out", metavar="PATH", help="folder of npz shards, FILE.zip (PNG, EDM format) or FILE.npz")
     parser.add_argument("--png", action="store_true", default=None, help="PNG files instead of npz shards in a folder")
     parser.add_argument("--sampler", help="see below (default: one_step)")
     parser.add_argument("--batch", type=int, dest="batch_size", metavar="N", help="images per call (default: 64)")
-    parser.add_argument(
-        "--class-labels",
-        metavar="RULE",
-        help="uniform (default), balanced (in turn), empirical (as in --dataset), counts (a file of config/labels, an "
-        "asset) or a class",
+    rule = (
+        "uniform (default), balanced (in turn), empirical (as in --dataset), counts (a file of config/labels, an asset)"
     )
+    parser.add_argument("--class-labels", metavar="RULE", help=f"{rule} or a class")
     parser.add_argument("--dataset", help="name in config/datasets.yaml, or a spec (JSON text or file)")
     parser.add_argument("--gnet", type=network_source, metavar="FILE", help="guiding network")
-    parser.add_argument(
-        "--vae", type=existing("--vae"), metavar="DIR", help="decoder of latent networks (diffusers AutoencoderKL)"
-    )
+    decoder = "decoder of latent networks (diffusers AutoencoderKL)"
+    parser.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
     parser.add_argument("--grid", metavar="PNG", help="also write a picture: a row per class, seeds from the first one")
     parser.add_argument("--grid-size", metavar="RxC", help="rows and columns of the grid (default: 10x10)")
-    parser.add_argument(
-        "--grid-scale",
-        type=whole("--grid-scale", 1, 1000),
-        metavar="N",
-        help="enlarge pixels of the grid N times (default: 1)",
-    )
-    parser.add_argument(
-        "--shard-size", type=whole("--shard-size", 1), metavar="N", help="images per shard (default: 1024)"
-    )
+    add_whole(parser, "--grid-scale", "enlarge pixels of the grid N times (default: 1)", 1, 1000)
+    add_whole(parser, "--shard-size", "images per shard (default: 1024)", 1)
     parser.add_argument("--shard", metavar="A/B", help="do only every B-th shard from the A-th (1/4 ... 4/4)")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
-    parser.add_argument(
-        "--threads", type=whole("--threads", 1, 4096), metavar="N", help="CPU threads (default: torch's)"
-    )
+    add_whole(parser, "--threads", "CPU threads (default: torch's)", 1, 4096)
 
 
 def run(args: argparse.Namespace) -> int:
     """Draws the images and prints the written paths."""
-    from sida.sampling.job import run_job
-
-    for line in run_job(_config(args)):
-        print(line, flush=True)
-    return 0
-
-
-def _config(args: argparse.Namespace) -> SampleConfig:
     from sida.config.settings import from_mapping, load_spec
-    from sida.sampling.job import SampleConfig
+    from sida.sampling.job import SampleConfig, run_job
 
     spec = load_spec(args.spec) if args.spec else {}
-    where = "--spec" if args.spec else "sida sample:"
-    flags = {name: value for name, value in vars(args).items() if name in SampleConfig.__dataclass_fields__}
-    return from_mapping(SampleConfig, {**spec, **{k: v for k, v in flags.items() if v is not None}}, where)
+    flags = {k: v for k, v in vars(args).items() if k in SampleConfig.__dataclass_fields__ and v is not None}
+    for line in run_job(from_mapping(SampleConfig, spec | flags, "--spec" if args.spec else "sida sample:")):
+        print(line, flush=True)
+    return 0

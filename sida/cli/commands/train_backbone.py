@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.arguments import whole
+from sida.cli.arguments import add_whole
 
 HELP = "Train the frozen digits backbone of GDD's discriminator again (seconds)."
 EXAMPLES = """examples:
@@ -16,7 +16,7 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--out", metavar="FILE", help="file for the weights (safetensors)")
-    parser.add_argument("--seed", type=whole("--seed"), default=0, help="seed of weights and order (default: 0)")
+    add_whole(parser, "--seed", "seed of weights and order (default: 0)", default=0, metavar="SEED")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from eval.report.paper import missing_latex
 from eval.results.identity import comparable
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.summary import Measurements, load_measurements
-from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown, write_table
+from eval.tables import build_table, load_layout, to_csv, to_markdown, write_table
 from eval.tables.hyperparameters import log_quantity
 from eval.tables.layout import TableSources, load_table_layout
 from sida.errors import UserError

@@ -1,0 +1,14 @@
+from sida.networks.build import architecture as architecture
+from sida.networks.build import build_network as build_network
+from sida.networks.build import family_of as family_of
+from sida.networks.dhariwal_unet import DhariwalUNet as DhariwalUNet
+from sida.networks.edm2_precond import EDM2Precond as EDM2Precond
+from sida.networks.edm2_precond import copied_weight_norm as copied_weight_norm
+from sida.networks.edm2_precond import official_weight_norm as official_weight_norm
+from sida.networks.edm2_unet import EDM2UNet as EDM2UNet
+from sida.networks.precond import EDMPrecond as EDMPrecond
+from sida.networks.precond import GDDPrecond as GDDPrecond
+from sida.networks.precond import Precond as Precond
+from sida.networks.precond import VEPrecond as VEPrecond
+from sida.networks.precond import VPPrecond as VPPrecond
+from sida.networks.song_unet import SongUNet as SongUNet
