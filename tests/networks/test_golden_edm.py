@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.networks.made import recorded_network
 
-from sida.networks import build_network
 from tests.golden.vectors import relative_error
 
 CASES = ["song_ddpmpp_uncond", "song_ncsnpp_uncond", "song_ddpmpp_cond", "adm_uncond_tiny"]
@@ -16,13 +16,8 @@ OUTPUT, GRADIENT = 1e-5, 1e-4
 def case(request, golden):
     arrays, info = golden(f"nets_edm/{request.param}")
     kwargs = {**info["constructor_kwargs"], "model_type": info["unet_class"]}
-    net = build_network({"class": info["precond_class"], "kwargs": kwargs})
-    net.load_state_dict(parameters(arrays), strict=True)
-    return net.eval(), {k: torch.tensor(v) for k, v in arrays.items()}, info
-
-
-def parameters(arrays):
-    return {k.removeprefix("param/"): torch.as_tensor(v) for k, v in arrays.items() if k.startswith("param/")}
+    net = recorded_network(arrays, info["precond_class"], kwargs)
+    return net, {k: torch.tensor(v) for k, v in arrays.items()}, info
 
 
 def inputs(arrays):
@@ -31,7 +26,7 @@ def inputs(arrays):
 
 def test_state_dict_has_the_official_names_in_order(case):
     net, arrays, info = case
-    assert list(net.state_dict()) == list(parameters(arrays))
+    assert [f"param/{name}" for name in net.state_dict()] == [key for key in arrays if key.startswith("param/")]
     assert sum(p.numel() for p in net.parameters()) == info["num_params"]
 
 
@@ -76,9 +71,7 @@ def test_one_sigma_for_the_batch(case, sigma):
 
 def test_missing_labels_are_a_row_of_zeros(golden):
     arrays, info = golden("nets_edm/song_ddpmpp_cond")
-    net = build_network({"class": "EDMPrecond", "kwargs": {**info["constructor_kwargs"], "model_type": "SongUNet"}})
-    net.load_state_dict(parameters(arrays))
-    net.eval()
+    net = recorded_network(arrays, "EDMPrecond", {**info["constructor_kwargs"], "model_type": "SongUNet"})
     x, sigma = torch.tensor(arrays["in/x"]), torch.tensor(arrays["in/sigma"])
     with torch.no_grad():
         assert relative_error(net(x, sigma), arrays["out/D_x_labels_none"]) < OUTPUT
@@ -88,13 +81,8 @@ def test_gradients(case):
     net, arrays, info = case
     x = arrays["in/x"].clone().requires_grad_()
     net.zero_grad()
-    image, logits = net(
-        x,
-        arrays["in/sigma"],
-        arrays.get("in/class_labels"),
-        augment_labels=arrays.get("in/augment_labels"),
-        return_flag="encoder_decoder",
-    )
+    augment = arrays.get("in/augment_labels")
+    image, logits = net(x, *inputs(arrays)[1:], augment_labels=augment, return_flag="encoder_decoder")
     total = (image * arrays["in/cotangent_D_x"]).sum() + (logits * arrays["in/cotangent_logits"]).sum()
     total.backward()
     assert relative_error(x.grad, arrays["grad_x"]) < GRADIENT
@@ -112,9 +100,7 @@ def test_gdd_preconditioning(golden):
     arrays, info = golden("gdd/generator_precond")
     arrays = {k: torch.tensor(v) for k, v in arrays.items()}
     for name, prefix in [("GDDPrecond", "gdd"), ("EDMPrecond", "edm")]:
-        net = build_network({"class": name, "kwargs": info["constructor_kwargs"]})
-        net.load_state_dict(parameters(arrays), strict=True)
-        net.eval()
+        net = recorded_network(arrays, name, info["constructor_kwargs"])
         for sigma in (0.002, 0.1, 0.8, 2.5, 80.0):
             with torch.no_grad():
                 image = net(arrays[f"sigma{sigma}/x"], sigma, arrays["in/labels"])

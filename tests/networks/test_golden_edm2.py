@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from tests.networks.made import recorded_network
 
 from sida.networks import build_network, copied_weight_norm, official_weight_norm
 from tests.golden.vectors import relative_error
@@ -16,11 +17,9 @@ OUTPUT, GRADIENT = 1e-5, 1e-4
 def load(golden, name, **changes):
     arrays, info = golden(f"nets_edm2/{name}")
     kwargs = {**info["constructor_kwargs"], **info.get("flags_for_parameters", {}), **changes}
-    net = build_network({"class": "EDM2Precond", "kwargs": kwargs})
-    state = {k.removeprefix("param/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("param/")}
-    assert list(net.state_dict()) == list(state)
-    net.load_state_dict(state, strict=True)
-    return net.eval(), {k: torch.tensor(v) for k, v in arrays.items()}, info
+    net = recorded_network(arrays, "EDM2Precond", kwargs)
+    assert [f"param/{name}" for name in net.state_dict()] == [key for key in arrays if key.startswith("param/")]
+    return net, {k: torch.tensor(v) for k, v in arrays.items()}, info
 
 
 def inputs(arrays):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.networks.made import random_network
 
 from sida.networks import build_network
 
@@ -43,13 +44,7 @@ CONFIGS = {
 
 def make(name, **changes):
     cls, kwargs = CONFIGS[name]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = build_network({"class": cls, "kwargs": {**kwargs, **changes}})
-        # Fresh networks end in (nearly) zero layers, which would hide errors.
-        for parameter in net.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-    return net.eval()
+    return random_network(cls, {**kwargs, **changes}, std=0.2)
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.networks.made import random_network
 
 import sida.sampling.job
 from sida.cli.main import main
@@ -16,24 +17,20 @@ from sida.config.datasets import LabelCounts, write_labels
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from sida.runtime.devices import tf32
 from sida.sampling import generate
 from sida.sampling.drawer import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
 from sida.sampling.networks import network_file
+from tests.unpickle.genuine import write_genuine
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": 9}
 UNET |= {"model_channels": 16, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 
 
 def make(seed=0, **kwargs):
-    torch.manual_seed(seed)
-    net = build_network({"class": "EDMPrecond", "kwargs": {**UNET, **kwargs}}).eval()
-    for parameter in net.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.1
-    return net
+    return random_network("EDMPrecond", {**UNET, **kwargs}, seed)
 
 
 @pytest.fixture(scope="module")
@@ -373,8 +370,6 @@ def test_tiles_are_in_reading_order(tmp_path):
 
 
 def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
-    from tests.unpickle.genuine import write_genuine
-
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pickle_file = write_genuine(tmp_path / "published.pkl", make())
     job(str(pickle_file), tmp_path / "samples")
@@ -385,32 +380,16 @@ def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
     assert converted.stat().st_mtime_ns == moment
 
 
-def test_registered_networks_are_fetched_by_id(tmp_path, monkeypatch):
-    import sida.assets
-    from tests.unpickle.genuine import write_genuine
-
-    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-    fetched = []
-
-    def fetch(asset_id):
-        fetched.append(asset_id)
-        return write_genuine(tmp_path / "fetched.pkl", make())
-
-    monkeypatch.setattr(sida.assets, "fetch", fetch)
-    assert network_file("cifar10-uncond-sida-a1").suffix == ".safetensors"
-    assert fetched == ["cifar10-uncond-sida-a1"]
-
-
 def test_equal_bytes_are_converted_for_each_network_class(tmp_path, monkeypatch):
     import sida.assets
     from sida.networks.checkpoint import read_metadata
-    from tests.unpickle.genuine import write_genuine
 
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-    pickle_file = write_genuine(tmp_path / "published.pkl", make())
-    monkeypatch.setattr(sida.assets, "fetch", lambda asset_id: pickle_file)
+    pickle_file, fetched = write_genuine(tmp_path / "published.pkl", make()), []
+    monkeypatch.setattr(sida.assets, "fetch", lambda asset_id: fetched.append(asset_id) or pickle_file)
     classes = [
         read_metadata(network_file(source))["network"]["class"]
         for source in (str(pickle_file), "cifar10-uncond-gdd-i", "cifar10-uncond-sida-a1")
     ]
     assert classes == ["EDMPrecond", "GDDPrecond", "EDMPrecond"]
+    assert fetched == ["cifar10-uncond-gdd-i", "cifar10-uncond-sida-a1"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.networks.made import random_network
 
 import sida.sampling.drawer as module
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.networks import build_network
 from sida.sampling import Drawer, Sampler, generate, read_sampler
 from sida.sampling.samplers import draw_batch
 from sida.sampling.seeds import SeedStreams
@@ -18,12 +18,8 @@ ONE_STEP = Sampler(kind="one_step")
 
 
 def network(channels=1, seed=0):
-    torch.manual_seed(seed)
     kwargs = {"img_channels": channels, "model_type": "SongUNet", "attn_resolutions": [], **KWARGS}
-    net = build_network({"class": "EDMPrecond", "kwargs": kwargs}).eval()
-    for parameter in net.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.1
-    return net
+    return random_network("EDMPrecond", kwargs, seed)
 
 
 @pytest.fixture(scope="module")

@@ -3,32 +3,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.networks.made import random_network
 
+from sida.config.samplers import SAMPLER_KINDS, SamplerKind
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.networks import build_network
 from sida.sampling import (
     NO_CLASS,
     SeedStreams,
     generate,
     latents_for_seeds,
-    multi_step,
     one_step,
     read_sampler,
     to_uint8,
 )
-from tests.golden.vectors import relative_error
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "augment_dim": 9, "model_channels": 16}
 UNET |= {"channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.5}
 
 
 def make(label_dim=10, seed=0, **kwargs):
-    torch.manual_seed(seed)
-    net = build_network({"class": "EDMPrecond", "kwargs": {**UNET, "label_dim": label_dim, **kwargs}})
-    for parameter in net.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.1
-    return net
+    return random_network("EDMPrecond", {**UNET, "label_dim": label_dim, **kwargs}, seed).train()
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +72,7 @@ FAMILIES += [(cls, {**UNET, "label_dim": 5}) for cls in ("EDMPrecond", "GDDPreco
 @pytest.mark.parametrize("training", [True, False])
 def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs, sampler, training):
     """To the last bit of the floats, for each family and mode of weight normalisation, and for guiding networks."""
-    net, guide = (build_network({"class": cls, "kwargs": kwargs}).train(training) for _ in range(2))
-    for parameter in (*net.parameters(), *guide.parameters()):
-        parameter.data = torch.randn_like(parameter) * 0.1
+    net, guide = (random_network(cls, kwargs, seed).train(training) for seed in range(2))
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
     def draw(seeds):
@@ -193,23 +186,6 @@ def test_guidance_reaches_the_sampler(net):
     assert not torch.equal(plain, guided)
 
 
-def test_few_steps_match_the_golden_ones(golden):
-    arrays, _ = golden("losses_edm2/generate_multistep")
-    weights, info = golden("losses_edm2/networks")
-    kwargs = info["constructor_kwargs"] | {"logvar_channels": 16}
-    generator = build_network({"class": "EDM2Precond", "kwargs": kwargs}).eval().requires_grad_(False)
-    state = {k.removeprefix("G/"): torch.from_numpy(v) for k, v in weights.items() if k.startswith("G/")}
-    missing, unexpected = generator.load_state_dict(state, strict=False)
-    assert not unexpected
-    assert all(name.startswith("logvar") for name in missing)
-    labels = torch.from_numpy(arrays["in/labels"])
-    for steps in (1, 2, 4):
-        draws = [torch.from_numpy(arrays[f"steps{steps}/draw{i:02d}"]) for i in range(steps)]
-        later = iter(draws[1:])
-        images = multi_step(generator, draws[0], labels, steps, lambda x, later=later: next(later))
-        assert relative_error(images, arrays[f"steps{steps}/images"]) < 1e-5
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -229,20 +205,39 @@ def test_samplers_are_read_from_text_and_mappings(text, expected):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("value", "place"),
     [
-        ("huen:18", "unknown sampler 'huen:18'"),
-        ("heun:1", "num_steps: must be at least 2"),
-        ("heun:x", "num_steps: must be an integer"),
-        ("heun:18,S_chrun=1", "S_chrun: unknown key \\(did you mean 'S_churn'"),
-        ("heun:18,sigma_min=100", "sigma_min: must lie between"),
-        ("one_step,init_sigma=0", "init_sigma: must be above 0, got 0"),
-        ({"kind": "heun", "num_steps": -3}, "num_steps: must be at least 1, got -3"),
+        ("huen:18", "sampler"),
+        ("heun:1", "sampler.num_steps"),
+        ("heun:x", "sampler.num_steps"),
+        ("heun:18,S_chrun=1", "sampler.S_chrun"),
+        ("heun:18,sigma_min=100", "sampler.sigma_min"),
+        ("heun:18,init_sigma=2", "sampler.init_sigma"),
+        ("one_step,init_sigma=0", "sampler.init_sigma"),
+        ("one_step:kernels=fast", "sampler.kernels"),
+        ({"kind": "data", "kernels": "fused"}, "sampler.kernels"),
+        ({"kind": "heun", "num_steps": -3}, "sampler.num_steps"),
     ],
 )
-def test_bad_samplers_are_one_line_errors(value, message):
-    with pytest.raises(UserError, match=message):
+def test_bad_samplers_are_errors_at_the_setting(value, place):
+    with pytest.raises(UserError) as error:
         read_sampler(value)
+    assert error.value.place == place
+
+
+def test_a_new_kind_of_sampler_needs_its_function_and_a_line_of_the_registry(net, monkeypatch):
+    kind = SamplerKind(made_by=f"{__name__}:draw_zeros", reads=frozenset({"num_steps"}), nfe=lambda steps: 3 * steps)
+    monkeypatch.setitem(SAMPLER_KINDS, "zeros", kind)
+    sampler = read_sampler("zeros:2")
+    assert (sampler.nfe, sampler.given()) == (6, {"kind": "zeros", "num_steps": 2})
+    _, images, _ = collect(net, range(3), sampler, batch_size=4)
+    assert (images == 128).all()
+    with pytest.raises(UserError, match="needs a network"):
+        generate(None, range(3), sampler)
+
+
+def draw_zeros(sampler, family, net, guide, latents, class_labels, streams):
+    return torch.zeros_like(latents)
 
 
 def test_contradicting_arguments_are_one_line_errors(net, digits):

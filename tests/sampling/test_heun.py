@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.networks.made import random_network, recorded_network
 
 from sida.errors import UserError
 from sida.networks import build_network
@@ -41,10 +42,7 @@ class Gaussian(torch.nn.Module):
 
 
 def load(kwargs, arrays, prefix, cls="EDMPrecond"):
-    net = build_network({"class": cls, "kwargs": kwargs}).eval()
-    state = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
-    net.load_state_dict(state)
-    return net.requires_grad_(False)
+    return recorded_network(arrays, cls, kwargs, prefix).requires_grad_(False)
 
 
 EDM_CASES = ["heun18", "heun40", "heun5_sigma", "churn18", "churn6_big"]
@@ -125,10 +123,7 @@ TINY = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mu
 )
 @torch.no_grad()
 def test_noise_levels_stay_within_those_of_the_network(cls, limits, wanted, used):
-    torch.manual_seed(0)
-    net = build_network({"class": cls, "kwargs": {**TINY, "model_type": "SongUNet", **limits}}).eval()
-    for parameter in net.parameters():
-        parameter.normal_(std=0.1)
+    net = random_network(cls, {**TINY, "model_type": "SongUNet", **limits})
     seen = []
     hook = net.register_forward_pre_hook(lambda module, arguments: seen.append(float(arguments[1])))
     images = heun(net, latents_for_seeds(range(2), (1, 8, 8)), None, 6, *wanted)
