@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,21 +172,21 @@ def load_references(
     with tf32(protocol.allow_tf32):
         for key, source in protocol.used_sources.items():
             users = [metric for metric in protocol.metrics if key in metric.references]
-            moments = {m.extractor: extractors[m.extractor] for m in users if m.real == "moments"}
-            rows = {m.extractor: extractors[m.extractor] for m in users if m.real == "features"}
+            moments = list(dict.fromkeys(m.extractor for m in users if m.real == "moments"))
+            rows = list(dict.fromkeys(m.extractor for m in users if m.real == "features"))
             where = f"protocol '{protocol.name}': references.{key}"
             if source.kind == "dataset" and key not in files:
                 images = ImageSet.of_dataset(_open_dataset(source, key, where, dataset))
-                result[key] = _made(images, source, moments, rows)
+                result[key] = _made(images, source, extractors, moments, rows)
             elif source.kind == "given":
                 images = ImageSet.of_files(files[key])
                 if images.count < 2:
                     raise UserError(files[key], "holds one image", "a comparison takes two or more")
                 progress = Progress(f"features of {files[key]}", images.count, "img", interval=2)
-                result[key] = _made(images, source, moments, rows, progress.update)
+                result[key] = _made(images, source, extractors, moments, rows, progress.update)
             else:
                 path = checked(files[key] if key in files else find_file(source, key, where, files.get("*")))
-                result[key] = _read(path, source, where, moments, rows, protocol.allow_tf32)
+                result[key] = _read(path, source, where, extractors, moments, rows, protocol.allow_tf32)
     return result
 
 
@@ -194,8 +194,9 @@ def _read(
     path: Path,
     source: ReferenceSource,
     where: str,
-    moments: Mapping[str, Extractor],
-    rows: Mapping[str, Extractor],
+    extractors: Mapping[str, Extractor],
+    moments: Sequence[str],
+    rows: Sequence[str],
     allow_tf32: bool,
 ) -> Reference:
     """A reference of a file."""
@@ -205,7 +206,7 @@ def _read(
     if source.sha256 is not None and digest != source.sha256:
         raise UserError(path, f"sha256 is {digest}, {where} says {source.sha256}", "fetch the published file again")
     if path.suffix == ".safetensors":
-        own = read_own(path, {name: network.sha256 for name, network in {**moments, **rows}.items()})
+        own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
         _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
         known = {name: own.statistics[name] for name in moments}
         return Reference(own.name, own.sha256, {n: (s.mean, s.cov, s.count) for n, s in known.items()}, own.features)
@@ -218,21 +219,22 @@ def _read(
         if source.num_images is not None and len(images) != source.num_images:
             raise UserError(path, f"holds {len(images)} images, {where} says {source.num_images}")
         batch = ImageSet(path.name, len(images), lambda a, b: images[a:b], lambda: digest)
-        reference._features |= _made(batch, source, {}, rows)._features
+        reference._features |= _made(batch, source, extractors, [], rows)._features
     return reference
 
 
 def _made(
     images: ImageSet,
     source: ReferenceSource,
-    moments: Mapping[str, Extractor],
-    rows: Mapping[str, Extractor],
+    extractors: Mapping[str, Extractor],
+    moments: Sequence[str],
+    rows: Sequence[str],
     progress: Callable[[int], None] | None = None,
 ) -> Reference:
     """A reference of all images of a set, in one pass for all extractors."""
-    statistics = {name: FeatureStatistics(ddof=source.cov_ddof, device=net.device) for name, net in moments.items()}
+    statistics = {name: FeatureStatistics(ddof=source.cov_ddof, device=extractors[name].device) for name in moments}
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
-    add_features(images.batches(_BATCH), {**moments, **rows}, statistics, kept, progress)
+    add_features(images.batches(_BATCH), extractors, statistics, kept, progress)
     known: dict[str, Moments] = {name: (sums.mean, sums.cov, sums.count) for name, sums in statistics.items()}
     return Reference(images.name, images.digest(), known, {name: torch.cat(parts) for name, parts in kept.items()})
 
