@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.cli.arguments import existing
+from sida.cli.arguments import existing, whole
+from sida.config.settings import load_spec
 from sida.errors import UserError, suggestion
 
 _WORDS = {"true": True, "false": False, "null": None}
@@ -30,71 +30,117 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     return result
 
 
-def extractor_options(texts: Sequence[str], option: str = "--extractor-option") -> dict[str, dict[str, Any]]:
+def extractor_options(texts: Sequence[str], used: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
     """Parses options: ``["inception.path=x.pt"]`` gives ``{"inception": {"path": "x.pt"}}``; reads true, false, null.
 
+    Args:
+        texts: Options as given.
+        used: Feature networks, of which an option must be; None if the caller checks the names.
+
     Raises:
-        UserError: Not of that form.
+        UserError: Not of that form, or an option of another feature network.
     """
+    option = "--extractor-option"
     result: dict[str, dict[str, Any]] = {}
     for key, value in pairs(texts, option).items():
         name, dot, setting = key.rpartition(".")
         if not dot:
             raise UserError(option, f"must be NAME.KEY=VALUE, got '{key}={value}'")
+        if used is not None and name not in used:
+            raise UserError(option, f"no feature network '{name}' is used here{suggestion(name, used)}")
         result.setdefault(name, {})[setting] = _WORDS.get(value, value)
     return result
 
 
-def check_extractors(options: Mapping[str, Any], used: Iterable[str], option: str = "--extractor-option") -> None:
-    """Refuses options of a feature network that is not used: a misspelt name would have no effect and no error.
+def output(option: str, *suffixes: str) -> Callable[[str], str]:
+    """Returns a parser of output files: a folder, or a format that is not written, ends before the heavy imports.
+
+    Args:
+        option: Option named in errors.
+        *suffixes: Ends of names of the formats; none accepts any name.
 
     Raises:
-        UserError: An option names an unused network.
+        UserError: Raised by the parser for a folder or another end.
     """
-    names = list(used)
-    for name in options:
-        if name not in names:
-            raise UserError(option, f"no feature network '{name}' is used here{suggestion(name, names)}")
+
+    def read(text: str) -> str:
+        if suffixes and Path(text).suffix not in suffixes:
+            raise UserError(f"{option} {text}", f"must end in {' or '.join(suffixes)}")
+        if Path(text).is_dir():
+            raise UserError(f"{option} {text}", "is a folder", "give the name of a file")
+        return text
+
+    return read
 
 
-def check_output(path: str | None, option: str, suffix: str | None = None) -> None:
-    """Refuses an output file that cannot be written, before the computation; None is no file.
+_PICTURES = "folder, .zip, .tar, .npz or .npy"
+#: Options that several verbs have.
+_SHARED: dict[str, dict[str, Any]] = {
+    "--measurements": {"metavar": "CSV", "help": "measurements.csv"},
+    "--runs": {"metavar": "TSV", "help": "sample sheet, or a spec with its rows"},
+    "--results": {"metavar": "DIR", "help": "results of the preset (holds students/<run>/ with the logs)"},
+    "--claims": {"metavar": "YAML", "help": "claims and rules (studies/papers/claims.yaml)"},
+    "--published": {"metavar": "DIR", "help": "folder of published numbers (default results/published)"},
+    "--scope": {
+        "action": "append",
+        "default": [],
+        "metavar": "COLUMN=VALUE",
+        "help": "condition on the sample sheet for every row, e.g. dataset=digits",
+    },
+    "--own": {"metavar": "DIR", "help": "folder of the preset, if it has custom layouts (DIR/figures)"},
+    "--title": {"default": "", "help": "headline"},
+    "--images": {"type": existing("--images", pictures=True), "metavar": "PATH", "help": _PICTURES},
+    "--trials": {"type": whole("--trials", 1), "metavar": "T", "help": "disjoint trials (default: all that fit)"},
+    "--num-samples": {
+        "type": whole("--num-samples", 2),
+        "metavar": "N",
+        "help": "images of a trial; another n than the protocol's is not comparable",
+    },
+    "--dataset": {"metavar": "JSON", "help": "data set for references made here (spec or file)"},
+    "--reference": {"action": "append", "default": [], "metavar": "KEY=FILE", "help": "file of a reference"},
+    "--extractor-option": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME.KEY=VALUE",
+        "help": "option of a feature network, e.g. inception.path=FILE",
+    },
+    "--device": {"default": "cpu", "help": "cpu (default) or cuda"},
+}
 
-    Raises:
-        UserError: A folder, a file in place of a parent folder, or another suffix.
-    """
-    if path is None:
-        return
-    if suffix is not None and Path(path).suffix != suffix:
-        raise UserError(f"{option} {path}", f"must end in {suffix}, the format it is written in")
-    if Path(path).is_dir():
-        raise UserError(f"{option} {path}", "is a folder", "give the name of a file")
-    parent = next(p for p in Path(path).absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{option} {path}", f"cannot be written in {parent}", "choose another place")
+
+def shared(parser: argparse._ActionsContainer, *options: str, required: Container[str] = ()) -> None:
+    """Adds options that several verbs have, some of them as required ones."""
+    for option in options:
+        parser.add_argument(option, **(_SHARED[option] | ({"required": True} if option in required else {})))
+
+
+def scoring_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that verbs of image files share, as arguments of :func:`eval.measuring.score.score_images`."""
+    return {
+        "trials": args.trials,
+        "num_samples": args.num_samples,
+        "dataset": load_spec(args.dataset, "--dataset") if args.dataset else None,
+        "references": pairs(args.reference, "--reference"),
+    }
 
 
 def extraction_arguments(parser: argparse.ArgumentParser, sampled: bool = False) -> None:
     """Adds the options of verbs that run one extractor over a set of images, or draw a teacher's (``sampled``)."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
-    what.add_argument(
-        "--images", type=existing("--images", pictures=True), metavar="PATH", help="folder, .zip, .tar, .npz or .npy"
-    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
+    shared(source, "--images")
     if sampled:
-        what.add_argument("--spec", metavar="JSON", help="teacher, protocol and data set: samples of a teacher")
+        source.add_argument("--spec", metavar="JSON", help="teacher, protocol and data set: samples of a teacher")
     parser.add_argument("--extractor", required=not sampled, help="feature network")
-    parser.add_argument("--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE")
     parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--out", required=True, metavar="FILE", help="safetensors file to write")
+    shared(parser, "--extractor-option", "--device")
+    out = output("--out", ".safetensors") if sampled else output("--out")
+    parser.add_argument("--out", required=True, type=out, metavar="FILE", help="safetensors file to write")
 
 
 def extraction_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The options of :func:`extraction_arguments` as arguments of :mod:`eval.measuring.extract`."""
-    given = extractor_options(args.extractor_option)
-    check_extractors(given, [args.extractor])
-    options = given.get(args.extractor)
+    options = extractor_options(args.extractor_option, [args.extractor]).get(args.extractor)
     names = ("out", "extractor", "dataset", "images", "allow_tf32", "device")
     return {"options": options} | {name: getattr(args, name) for name in names}
 

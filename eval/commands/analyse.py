@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from eval.commands._options import output
+
 HELP = "Compute an analysis of a study: facts and curves of a row's network, by a function of the study."
 EXAMPLES = """examples:
   sida-eval analyse --spec results/miniature/specs/analyses/barriers/line-gdd.json --out line-gdd.json
@@ -16,16 +18,15 @@ A preset's key `analyses` names functions and rows, whose specs the workflow wri
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--spec", required=True, metavar="JSON", help="function, options, inputs: JSON text or file")
-    parser.add_argument("--out", required=True, metavar="FILE.json", help="file to write")
+    out = output("--out", ".json")
+    parser.add_argument("--out", required=True, type=out, metavar="FILE.json", help="file to write")
 
 
 def run(args: argparse.Namespace) -> int:
     """Computes the analysis and writes its file."""
-    from eval.commands._options import check_output
     from eval.measuring.analyse import analyse
     from sida.config.settings import load_spec
 
-    check_output(args.out, "--out", ".json")
     found = analyse(load_spec(args.spec), args.out)
     print(f"{args.out}: {len(found['facts'])} facts, columns {', '.join(found['curves']) or 'none'}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from eval.commands._options import output
 from sida.cli.arguments import existing
 
 HELP = "Show collected numbers of several groups on one page: a table for each metric and identity, best first."
@@ -17,23 +18,20 @@ that are not comparable (other protocol, reference or feature network) stand in 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("folder", type=existing(), metavar="FOLDER", help="folder of .json and .jsonl files")
-    parser.add_argument("--out", metavar="PAGE", help="page to write: .html or .md (default: print Markdown)")
+    add = parser.add_argument
+    add("folder", type=existing(), metavar="FOLDER", help="folder of .json and .jsonl files")
+    pages = output("--out", ".html", ".md")
+    add("--out", type=pages, metavar="PAGE", help="page to write: .html or .md (default: print Markdown)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes or prints the page."""
     from pathlib import Path
 
-    from eval.commands._options import check_output
     from eval.report.board import board
     from eval.tables.render import pages, to_markdown
-    from sida.errors import UserError
     from sida.files.atomic import write_text
 
-    check_output(args.out, "--out")
-    if args.out and Path(args.out).suffix not in (".html", ".md"):
-        raise UserError(f"--out {args.out}", "must end in .html or .md")
     tables = board(args.folder)
     text = "\n\n".join(to_markdown(table).rstrip() for table in tables) + "\n"
     if not args.out:

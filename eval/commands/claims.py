@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from eval.commands._options import shared
+
 HELP = "Decide claims by rule: supported, contradicted or not decided here, with the evidence."
 EXAMPLES = """examples:
   sida-eval claims --claims studies/demo/claims.yaml --measurements results/demo/measurements.csv \\
@@ -14,14 +16,9 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--claims", required=True, metavar="YAML", help="claims and rules (studies/papers/claims.yaml)")
-    parser.add_argument("--measurements", metavar="CSV", help="measurements.csv")
-    parser.add_argument("--runs", metavar="TSV", help="sample sheet")
-    parser.add_argument("--results", metavar="DIR", help="results of the preset (holds students/<run>/ with the logs)")
-    parser.add_argument(
-        "--scope", metavar="NAME", help="only claims of this scope (default: those about measured runs)"
-    )
-    parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
+    shared(parser, "--claims", "--measurements", "--runs", "--results", "--published", required=["--claims"])
+    about = "only claims of this scope (default: those about measured runs)"
+    parser.add_argument("--scope", metavar="NAME", help=about)
     parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json and .html beside it")
 
 
@@ -29,14 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Decides the claims and writes the verdicts."""
     from eval.claims.verdicts import decide_claims
 
-    paths, counts = decide_claims(
-        args.claims,
-        args.out,
-        measurements=args.measurements,
-        runs=args.runs,
-        results=args.results,
-        scope=args.scope,
-        published=args.published,
-    )
+    given = {name: getattr(args, name) for name in ("measurements", "runs", "results", "scope", "published")}
+    paths, counts = decide_claims(args.claims, args.out, **given)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])}): {counts}")
     return 0

@@ -16,15 +16,12 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("folder", type=existing(), metavar="DIR", help="folder with <run>/trial-<t>.json")
-    parser.add_argument("--runs", nargs="*", metavar="RUN", help="runs in the order of the table (default: all)")
-    parser.add_argument(
-        "--add", nargs="*", default=[], metavar="FILE", help="numbers of other groups, marked by their origin"
-    )
-    parser.add_argument(
-        "--stored", nargs="+", default=[], metavar=("DIR", "RUN"), help="take runs from stored results instead"
-    )
-    parser.add_argument("--out", required=True, metavar="FILE", help="CSV file to write")
+    add = parser.add_argument
+    add("folder", type=existing(), metavar="DIR", help="folder with <run>/trial-<t>.json")
+    add("--runs", nargs="*", metavar="RUN", help="runs in the order of the table (default: all)")
+    add("--add", nargs="*", default=[], metavar="FILE", help="numbers of other groups, marked by their origin")
+    add("--stored", nargs="+", default=[], metavar=("DIR", "RUN"), help="take runs from stored results instead")
+    add("--out", required=True, metavar="FILE", help="CSV file to write")
 
 
 def run(args: argparse.Namespace) -> int:

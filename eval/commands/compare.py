@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from eval.commands._options import output, pairs, shared
+
 HELP = "Compare two result folders (or one with the published numbers) with significance."
 EXAMPLES = """examples:
   sida-eval compare results/demo results/demo-seed1
@@ -17,14 +19,14 @@ Values that are not comparable are left out; a run without any comparable value 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("first", metavar="A", help="results of a preset, a measurements.csv, or --out of score")
-    parser.add_argument("second", metavar="B", help="the same, or the word 'published'")
-    parser.add_argument("--runs", nargs="+", metavar="RUN", help="only these runs (default: all common ones)")
-    parser.add_argument(
-        "--pair", action="append", default=[], metavar="A=B", help="run A of the first against run B of the second"
-    )
-    parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
-    parser.add_argument("--out", metavar="FILE", help="also write a page (.md, .html or .tex)")
+    add = parser.add_argument
+    add("first", metavar="A", help="results of a preset, a measurements.csv, or --out of score")
+    add("second", metavar="B", help="the same, or the word 'published'")
+    add("--runs", nargs="+", metavar="RUN", help="only these runs (default: all common ones)")
+    add("--pair", action="append", default=[], metavar="A=B", help="run A of the first against run B of the second")
+    shared(parser, "--published")
+    page = output("--out", ".md", ".html", ".tex", ".json")
+    add("--out", type=page, metavar="FILE", help="also write a page (.md, .html, .tex or .json)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,17 +34,12 @@ def run(args: argparse.Namespace) -> int:
     import textwrap
     from pathlib import Path
 
-    from eval.commands._options import pairs
     from eval.report.compare import compare, compare_published, comparison_table
     from eval.tables.files import RENDERERS
     from eval.tables.render import to_terminal
     from sida.cli import terminal
-    from sida.errors import UserError
     from sida.files.atomic import write_text
 
-    renderers = {suffix: function for suffix, function in RENDERERS.items() if suffix != ".csv"}
-    if args.out and Path(args.out).suffix not in renderers:
-        raise UserError(f"--out {args.out}", f"must end in {', '.join(renderers)}")
     if args.second == "published":
         table = compare_published(args.first, args.published)
     else:
@@ -51,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
     print(to_terminal(table, terminal.colour(), width))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))
     if args.out:
-        write_text(args.out, renderers[Path(args.out).suffix](table))
+        write_text(args.out, RENDERERS[Path(args.out).suffix](table))
         print(args.out)
     return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from eval.commands._options import output, shared
+
 HELP = "Answer one question: decide its claims, print the answer and write the verdicts."
 EXAMPLES = """examples:
   sida-eval experiment --spec results/miniature/specs/experiments/teachers.json \\
@@ -16,13 +18,11 @@ The workflow writes spec and measurements: sida run miniature experiments/teache
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument(
-        "--spec", required=True, metavar="JSON", help="the experiment and the rows of the sheet it needs"
-    )
-    parser.add_argument("--claims", required=True, metavar="YAML", help="claims and rules")
-    parser.add_argument("--measurements", metavar="CSV", help="measurements of these rows")
-    parser.add_argument("--results", required=True, metavar="DIR", help="results of the preset")
-    parser.add_argument("--out", required=True, metavar="FILE.json", help="verdicts, as in claims.json")
+    add = parser.add_argument
+    add("--spec", required=True, metavar="JSON", help="the experiment and the rows of the sheet it needs")
+    shared(parser, "--claims", "--measurements", "--results", required=["--claims", "--results"])
+    out = output("--out", ".json")
+    add("--out", required=True, type=out, metavar="FILE.json", help="verdicts, as in claims.json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,8 +42,6 @@ def run(args: argparse.Namespace) -> int:
     from sida.errors import UserError
     from sida.files.atomic import write_hashed_json
 
-    if Path(args.out).suffix != ".json":
-        raise UserError(f"--out {args.out}", "must end in .json")
     experiment = from_mapping(Experiment, load_spec(args.spec).get("experiment", {}), f"{args.spec}: experiment")
     known = {claim.id: claim for claim in load_claims(args.claims)}
     if missing := [name for name in experiment.claims if name not in known]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from eval.commands._options import check_output, extraction_arguments, extraction_settings
+from eval.commands._options import extraction_arguments, extraction_settings
 
 HELP = "Extract features of images or of a data set into a file (safetensors: features, and logits if there are any)."
 EXAMPLES = """examples:
@@ -22,7 +22,6 @@ def run(args: argparse.Namespace) -> int:
     """Extracts the features and writes them."""
     from eval.measuring.extract import write_features
 
-    check_output(args.out, "--out")
     name, shape = write_features(**extraction_settings(args))
     print(f"{args.out}: {shape[0]:,} × {shape[1]} features of {name}")
     return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from eval.commands._options import shared
+
 HELP = "Build a figure: vector .pdf with embedded fonts, .png and the data as .csv."
 EXAMPLES = """examples:
   sida-eval figure --layout config/figures/convergence.yaml --measurements results/demo/measurements.csv \\
@@ -22,14 +24,11 @@ the sheet. The workflow writes this file: results/<preset>/specs/figures/<figure
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--layout", required=True, metavar="YAML", help="layout: a file, or a name in config/figures")
-    parser.add_argument("--runs", required=True, metavar="TSV", help="sample sheet, or a spec with its rows")
-    parser.add_argument("--results", required=True, metavar="DIR", help="results of the preset (holds students/<run>/)")
-    parser.add_argument("--measurements", metavar="CSV", help="measurements.csv, for reference lines")
+    required = ["--runs", "--results"]
+    shared(parser, *required, "--measurements", "--published", "--scope", required=required)
     parser.add_argument("--spec", metavar="JSON", help="generators to sample, settings of rows: JSON text or a file")
     parser.add_argument("--out", required=True, metavar="FILE.pdf", help="written with .png and .csv beside it")
     parser.add_argument("--log", action="append", default=[], metavar="RUN=JSONL", help="official metric log of a run")
-    parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
-    parser.add_argument("--scope", action="append", default=[], metavar="COLUMN=VALUE", help="condition on every run")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,17 +36,9 @@ def run(args: argparse.Namespace) -> int:
     from eval.commands._options import pairs, parse_scope
     from eval.figures.build import build_figure
 
-    paths, remarks = build_figure(
-        args.layout,
-        args.runs,
-        args.results,
-        args.out,
-        measurements=args.measurements,
-        spec=args.spec,
-        logs=pairs(args.log, "--log"),
-        published=args.published,
-        scope=parse_scope(args.scope),
-    )
+    settings = {key: getattr(args, key) for key in ("measurements", "spec", "published")}
+    settings |= {"logs": pairs(args.log, "--log"), "scope": parse_scope(args.scope)}
+    paths, remarks = build_figure(args.layout, args.runs, args.results, args.out, **settings)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
     for remark in remarks:
         print(f"  {remark}")

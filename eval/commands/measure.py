@@ -25,20 +25,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures trials or shards and prints their number."""
     from eval.commands._options import parse_range, parse_trials
-    from eval.measuring.measure import measure
-    from eval.measuring.protocol import load_protocol
-    from eval.measuring.shards import measure_shard
-    from sida.config.settings import load_spec
-    from sida.errors import UserError
+    from eval.measuring.measure import measure, measure_shard
+    from eval.measuring.sources import MeasureSpec
+    from sida.config.settings import from_mapping, load_spec
 
-    spec = load_spec(args.spec)
-    if "protocol" not in spec:
-        raise UserError("--spec", "key 'protocol' is missing", "add it")
-    trials = parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
+    spec = from_mapping(MeasureSpec, load_spec(args.spec), "--spec")
+    trials = parse_trials(args.trials, spec.protocol.trials)
     if args.shard is None:
         measured = measure(spec, args.out, trials)
         kept = len(trials) - len(measured)
-        print(f"{spec.get('run')}: {len(measured)} trials measured, {kept} kept, in {args.out}")
+        print(f"{spec.run}: {len(measured)} trials measured, {kept} kept, in {args.out}")
         return 0
     begin, end = parse_range(args.shard, "--shard")
     for trial in trials:

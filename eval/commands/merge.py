@@ -15,17 +15,16 @@ Missing and broken shards are named; only these have to be measured again.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument(
-        "shards", nargs="+", type=existing(), metavar="SHARD", help="files written by sida-eval measure --shard"
-    )
-    parser.add_argument("--spec", required=True, metavar="JSON", help="the spec the shards were measured with")
-    parser.add_argument("--trial", required=True, type=whole("--trial"), metavar="T", help="number of the trial")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for trial-<t>.json")
+    add = parser.add_argument
+    add("shards", nargs="+", type=existing(), metavar="SHARD", help="files written by sida-eval measure --shard")
+    add("--spec", required=True, metavar="JSON", help="the spec the shards were measured with")
+    add("--trial", required=True, type=whole("--trial"), metavar="T", help="number of the trial")
+    add("--out", required=True, metavar="DIR", help="folder for trial-<t>.json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Merges the shards."""
-    from eval.measuring.shards import merge_shards
+    from eval.measuring.measure import merge_shards
     from eval.results.measurements import trial_path
     from sida.config.settings import load_spec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from eval.commands._options import shared
 from sida.cli.arguments import existing
 
 HELP = "Collect all tables and figures of a preset in paper.tex and, where LaTeX is installed, paper.pdf."
@@ -18,8 +19,7 @@ LaTeX: apt-get install --no-install-recommends texlive-latex-recommended texlive
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("results", type=existing(), metavar="DIR", help="results of a preset")
-    parser.add_argument("--title", default="", help="headline")
-    parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has custom layouts (DIR/figures)")
+    shared(parser, "--title", "--own")
     parser.add_argument("--require-pdf", action="store_true", help="fail where LaTeX is not installed")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from eval.commands._options import check_output, extraction_arguments, extraction_settings
+from eval.commands._options import extraction_arguments, extraction_settings
 
 HELP = "Measure a data set, real images or samples of a teacher once, as the reference of later measurements."
 EXAMPLES = """examples:
@@ -31,7 +31,6 @@ def run(args: argparse.Namespace) -> int:
     from sida.config.settings import load_spec
     from sida.errors import UserError
 
-    check_output(args.out, "--out", ".safetensors")
     if args.spec is not None:
         own = write_teacher_reference(args.out, load_spec(args.spec), args.key)
         print(f"{args.out}: {own.count:,} {own.name}, extractors {', '.join(own.extractors)}")

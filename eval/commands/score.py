@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from eval.commands._options import extractor_options, output, scoring_settings, shared
 from sida.cli.arguments import existing, network_source, whole
 
 HELP = "Score the images of any generator under a protocol: files, a network, or a Python function."
@@ -29,6 +30,7 @@ images. A GPU takes minutes.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
+    add = parser.add_argument
     scored = parser.add_mutually_exclusive_group(required=True)
     scored.add_argument(
         "source",
@@ -37,9 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=_source,
         help="images, network (file, folder of a run, id or address), or module:function",
     )
-    scored.add_argument(
-        "--images", type=existing("--images", pictures=True), metavar="PATH", help="folder, .zip, .tar, .npz or .npy"
-    )
+    shared(scored, "--images")
     scored.add_argument(
         "--network",
         type=network_source,
@@ -47,51 +47,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="network file (.safetensors), published .pkl, asset id, or address",
     )
     scored.add_argument("--function", type=_function, metavar="MODULE:NAME", help="Python function of a list of seeds")
-    parser.add_argument(
-        "--latent", metavar="SHAPE", help="latents of a TorchScript file, such as 128 or 3x32x32; needs a permission"
-    )
-    parser.add_argument("--sampler", metavar="TEXT", help="of --network, as for sida sample (default: one_step)")
-    parser.add_argument("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
-    parser.add_argument(
+    add("--latent", metavar="SHAPE", help="latents of a TorchScript file, such as 128 or 3x32x32; needs a permission")
+    add("--sampler", metavar="TEXT", help="of --network, as for sida sample (default: one_step)")
+    add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
+    add(
         "--against",
         type=existing("--against", pictures=True),
         metavar="PATH",
         help="images in the place of the protocol's references (default protocol: pair)",
     )
-    parser.add_argument("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
-    parser.add_argument(
-        "--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)"
-    )
-    parser.add_argument(
-        "--num-samples", type=whole("--num-samples", 2), metavar="N", help="another n: the result is not comparable"
-    )
-    parser.add_argument("--name", help="label of the row (default: name of the path)")
-    parser.add_argument("--family", help="group of the row in tables (default: One Step with --like, else none)")
-    parser.add_argument("--nfe", type=whole("--nfe", 1), metavar="N", help="network evaluations per image, for tables")
-    parser.add_argument("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
-    parser.add_argument("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
-    parser.add_argument(
-        "--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE", help="e.g. inception.path=FILE"
-    )
-    parser.add_argument("--allow-duplicates", action="store_true", help="accept equal images")
-    parser.add_argument(
+    add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
+    shared(parser, "--trials", "--num-samples", "--dataset", "--reference", "--extractor-option")
+    add("--name", help="label of the row (default: name of the path)")
+    add("--family", help="group of the row in tables (default: One Step with --like, else none)")
+    add("--nfe", type=whole("--nfe", 1), metavar="N", help="network evaluations per image, for tables")
+    add("--allow-duplicates", action="store_true", help="accept equal images")
+    add(
         "--fast",
         action=argparse.BooleanOptionalAction,
         help="inception_cpu for inception: other last digits (default: on a processor, with downloaded files)",
     )
-    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
-    parser.add_argument("--batch-size", type=whole("--batch-size", 1), metavar="B", help="images per batch")
-    parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
-    parser.add_argument(
-        "--json", action="store_true", help="print one line of JSON per metric, with digests, and no text"
-    )
-    parser.add_argument("--latex", metavar="FILE", help="write the LaTeX row to a file (it is printed anyway)")
-    parser.add_argument("--plain", action="store_true", help="LaTeX row without siunitx: $4.73 \\pm 0.16$")
-    parser.add_argument(
+    add("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
+    add("--batch-size", type=whole("--batch-size", 1), metavar="B", help="images per batch")
+    add("--out", type=output("--out"), metavar="FILE", help="write everything as JSON")
+    add("--json", action="store_true", help="print one line of JSON per metric, with digests, and no text")
+    latex = output("--latex")
+    add("--latex", type=latex, metavar="FILE", help="write the LaTeX row to a file, too")
+    add("--plain", action="store_true", help="LaTeX row without siunitx: $4.73 \\pm 0.16$")
+    add(
         "--table",
         metavar="LAYOUT",
-        help="columns, decimals and units of the LaTeX row: those of a table, e.g. table1 (default: main where the "
-        "protocol has its metrics, else the protocol's)",
+        help="table whose columns, decimals and units the LaTeX row has (default: main if it fits, else none)",
     )
 
 
@@ -100,26 +86,21 @@ def run(args: argparse.Namespace) -> int:
     from sida.errors import UserError
 
     if not (args.protocol or args.like or args.against):
-        raise UserError(
-            "score", "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
-        )
+        fault = "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
+        raise UserError("score", fault)
 
     import json
     from pathlib import Path
 
-    from eval.commands._options import check_output, extractor_options, pairs
     from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
     from eval.measuring.sources import ScriptedGenerator, is_torchscript
     from eval.results.exchange import exchanged
     from eval.tables.scores import latex_row, row_columns, table_protocol
     from sida.config.samplers import read_sampler
-    from sida.config.settings import load_spec
     from sida.files.atomic import write_hashed_json, write_text
     from sida.sampling.job import open_device
     from sida.sampling.networks import network_file
 
-    check_output(args.out, "--out")
-    check_output(args.latex, "--latex")
     network = args.network or (args.source if args.source and names_network(args.source) else None)
     scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))
     if scripted and not args.latent:
@@ -130,9 +111,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--sampler", "is for networks", "leave it out")
     table = args.table or args.like
     if args.against and (table or args.latex):
-        raise UserError(
-            "--against", "a comparison of two sets is no row of a table", "leave --like, --table and --latex out"
-        )
+        fault = "a comparison of two sets is no row of a table"
+        raise UserError("--against", fault, "leave --like, --table and --latex out")
     protocol = args.protocol or (table_protocol(args.like) if args.like else "pair")
     if not args.against:
         row_columns(chosen_protocol(protocol, args.num_samples, bool(args.fast)), table)
@@ -147,23 +127,10 @@ def run(args: argparse.Namespace) -> int:
         nfe = nfe or images.sampler.nfe
     if args.like and family is None and (nfe or 1) == 1:
         family, nfe = "One Step", 1
-    score = score_images(
-        images,
-        protocol,
-        trials=args.trials,
-        num_samples=args.num_samples,
-        name=label,
-        allow_duplicates=args.allow_duplicates,
-        fast=args.fast,
-        against=args.against,
-        dataset=load_spec(args.dataset, "--dataset") if args.dataset else None,
-        references=pairs(args.reference, "--reference"),
-        extractors=extractor_options(args.extractor_option),
-        device=device,
-        batch_size=args.batch_size,
-        family=family or "",
-        nfe=nfe,
-    )
+    settings = scoring_settings(args) | {"device": device, "family": family or "", "nfe": nfe}
+    settings |= {key: getattr(args, key) for key in ("allow_duplicates", "fast", "against", "batch_size")}
+    settings["extractors"] = extractor_options(args.extractor_option)
+    score = score_images(images, protocol, name=label, **settings)
     # Files first: an error while printing must not lose the measurement.
     if args.out:
         write_hashed_json(args.out, score.record())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from eval.commands._options import output, parse_scope, shared
 from sida.cli.arguments import existing
 
 HELP = "Build a table: .tex (booktabs, siunitx), .csv, .md and .html."
@@ -21,22 +22,17 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("table", nargs="?", metavar="TABLE", help="layout of the table: a name, or a file")
-    parser.add_argument("--layout", metavar="TABLE", help="the same")
-    parser.add_argument("--measurements", metavar="CSV", help="measurements.csv (not needed in mode paper)")
-    parser.add_argument(
-        "--runs", metavar="TSV", help="sample sheet, or a spec with rows (default: a row for each generator)"
-    )
-    parser.add_argument(
-        "--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)"
-    )
-    parser.add_argument("--plain", action="store_true", help="LaTeX for booktabs alone: $4.73 \\pm 0.16$, no siunitx")
-    parser.add_argument("--bib", metavar="FILE.bib", help="cite by keys in labels, and write their BibTeX entries")
-    parser.add_argument("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
-    parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
-    parser.add_argument("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
-    parser.add_argument("--results", metavar="DIR", help="training logs for table 8 (default: beside --measurements)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("table", nargs="?", metavar="TABLE", help="layout of the table: a name, or a file")
+    add("--layout", metavar="TABLE", help="the same")
+    shared(parser, "--measurements", "--runs", "--results", "--published", "--scope")
+    add("--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)")
+    add("--plain", action="store_true", help="LaTeX for booktabs alone: $4.73 \\pm 0.16$, no siunitx")
+    bib = output("--bib")
+    add("--bib", type=bib, metavar="FILE.bib", help="cite by keys in labels, and write their entries")
+    add("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
+    add("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
+    add(
         "--add",
         action="append",
         default=[],
@@ -44,20 +40,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="add rows: a file of sida score --out, or of other groups' lines of --json (.jsonl)",
     )
-    parser.add_argument(
-        "--scope",
-        action="append",
-        default=[],
-        metavar="COLUMN=VALUE",
-        help="condition on the sample sheet added to every row, e.g. dataset=digits",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Builds the table; writes or prints it."""
     import functools
 
-    from eval.commands._options import check_output, parse_scope
     from eval.results.published import bibliography
     from eval.tables import make_table, table_paths, write_table
     from eval.tables.render import cited_keys, latex_of
@@ -71,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if not layout or (args.table and args.layout):
         raise UserError("table", "name one layout, e.g. sida-eval table table1")
     for path in table_paths(args.out) if args.out else ():
-        check_output(str(path), "--out")
-    check_output(args.bib, "--bib")
+        output("--out")(str(path))
     table = make_table(
         layout,
         args.measurements,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.arguments import existing, whole
+from eval.commands._options import extractor_options, output, scoring_settings, shared
 
 HELP = "Compare variants of a feature network on your images: difference as a share of the spread over trials."
 EXAMPLES = """examples:
@@ -15,50 +15,22 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument(
-        "--images",
-        required=True,
-        type=existing("--images", pictures=True),
-        metavar="PATH",
-        help="folder, .zip, .tar, .npz or .npy",
-    )
-    parser.add_argument("--protocol", required=True, metavar="NAME", help="name or YAML file of a protocol")
-    parser.add_argument(
-        "--extractors", required=True, nargs="+", metavar="NAME", help="the protocol's network, then its variants"
-    )
-    parser.add_argument(
-        "--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)"
-    )
-    parser.add_argument(
-        "--num-samples", type=whole("--num-samples", 2), metavar="N", help="images of a trial (default: the protocol's)"
-    )
-    parser.add_argument("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
-    parser.add_argument("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
-    parser.add_argument("--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--out", metavar="FILE", help="write the table as JSON, too")
+    add = parser.add_argument
+    shared(parser, "--images", required=["--images"])
+    add("--protocol", required=True, metavar="NAME", help="name or YAML file of a protocol")
+    add("--extractors", required=True, nargs="+", metavar="NAME", help="the protocol's network, then its variants")
+    shared(parser, "--trials", "--num-samples", "--dataset", "--reference", "--extractor-option", "--device")
+    add("--out", type=output("--out"), metavar="FILE", help="write the table as JSON, too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints the table."""
-    from eval.commands._options import check_extractors, check_output, extractor_options, pairs
     from eval.measuring.score import compare_variants
-    from sida.config.settings import load_spec
     from sida.files.atomic import write_json
 
-    check_output(args.out, "--out")
-    check_extractors(extractor_options(args.extractor_option), args.extractors)
-    rows = compare_variants(
-        args.images,
-        args.protocol,
-        args.extractors,
-        args.trials,
-        args.num_samples,
-        extractor_options(args.extractor_option),
-        dataset=load_spec(args.dataset, "--dataset") if args.dataset else None,
-        references=pairs(args.reference, "--reference"),
-        device=args.device,
-    )
+    options = extractor_options(args.extractor_option, args.extractors)
+    settings = scoring_settings(args) | {"extractor_options": options, "device": args.device}
+    rows = compare_variants(args.images, args.protocol, args.extractors, **settings)
     print("| metric | feature network | mean | difference | share of the spread over trials |")
     print("|---|---|---:|---:|---:|")
     for row in rows:

@@ -11,6 +11,6 @@ names and are never mixed with the published networks.
 from __future__ import annotations
 
 from eval.features.base import Extractor
-from eval.features.registry import EXTRACTORS, extractor_assets, get_extractor, without_classes
+from eval.features.registry import EXTRACTORS, extractor_entry, get_extractor
 
-__all__ = ["EXTRACTORS", "Extractor", "extractor_assets", "get_extractor", "without_classes"]
+__all__ = ["EXTRACTORS", "Extractor", "extractor_entry", "get_extractor"]

@@ -71,6 +71,13 @@ def convolution_block(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
+def check_shape(images: torch.Tensor, shape: tuple[int, int, int], name: str) -> None:
+    """Refuses images of another shape than (N, *shape), which an extractor takes."""
+    if tuple(images.shape[1:]) != shape:
+        fault = f"images must have shape (N, {', '.join(map(str, shape))}), got {tuple(images.shape)}"
+        raise UserError(f"extractor '{name}'", fault, "use 'inception' or 'pixels' for other images")
+
+
 class DigitsExtractor(Extractor):
     """The committed digits network, or another one by ``path``."""
 
@@ -97,13 +104,7 @@ class DigitsExtractor(Extractor):
         return images.to(torch.float32) / 127.5 - 1
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if tuple(images.shape[1:]) != self.image_shape:
-            shape = ", ".join(map(str, self.image_shape))
-            raise UserError(
-                f"extractor '{self.name}'",
-                f"images must have shape (N, {shape}), got {tuple(images.shape)}",
-                "use 'inception' or 'pixels' for other images",
-            )
+        check_shape(images, self.image_shape, self.name)
         x = self._input(images)
         if logits:
             features, classes = self._net(x)
@@ -151,10 +152,7 @@ class DigitsBackboneExtractor(Extractor):
         self._net = net.to(self.device)
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if tuple(images.shape[1:]) != (1, 8, 8):
-            raise UserError(
-                f"extractor '{self.name}'", f"images must have shape (N, 1, 8, 8), got {tuple(images.shape)}"
-            )
+        check_shape(images, (1, 8, 8), self.name)
         return self._net(images.to(torch.float32) / 127.5 - 1)[-1].flatten(1), None
 
 

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,7 +26,7 @@ from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.assets import checked, fetch, load_registry
 from sida.config.plugins import check_code_path
 from sida.errors import UserError
-from sida.files.atomic import sha256_file, sha256_json
+from sida.files.atomic import sha256_file
 from sida.runtime.devices import tf32
 
 (ASSET,) = EXTRACTORS["inception"].assets
@@ -49,6 +49,8 @@ class InceptionExtractor(Extractor):
 
     name = "inception"
     at_once = 16
+    #: Difference from the published network, part of the digest; None for the published network.
+    variant: ClassVar[str | None] = None
 
     def __init__(
         self, device: str | torch.device = "cpu", path: str | Path | None = None, two_passes: bool = False
@@ -68,6 +70,12 @@ class InceptionExtractor(Extractor):
             features, probabilities = self._features(self._probe), self._probabilities(self._probe)
             self._weight = None if two_passes else self._output_weight(features, probabilities)
         self.num_features, self.num_classes = features.shape[1], probabilities.shape[1]
+        if self.variant is not None:
+            self.sha256 = variant_digest(self.sha256, self.variant)
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Prepares a variant."""
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         rgb = as_rgb(images, self.name).contiguous()
@@ -96,22 +104,21 @@ class InceptionExtractor(Extractor):
                 ours = torch.softmax(features @ tensor.float().T, 1)
                 if bool((ours - probabilities).abs().max() <= _TOLERANCE * probabilities.abs().max()):
                     return tensor.detach().float()
-        raise UserError(
-            self.path,
-            f"no matrix {shape} in it gives its own class probabilities from its features",
-            "use the published file, or the option two_passes: true",
-        )
+        fault = f"no matrix {shape} in it gives its own class probabilities from its features"
+        raise UserError(self.path, fault, "use the published file, or the option two_passes: true")
 
 
 class InceptionCleanExtractor(InceptionExtractor):
     """Inception after clean-fid's resize to 299×299, features only; its numbers differ, so it has another name."""
 
     name = "inception_clean"
+    variant = "clean-fid resize, Pillow bicubic float32, no resize inside"
 
     def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
         super().__init__(device, path, two_passes=True)
+
+    def _prepare(self) -> None:
         self.num_classes = 0
-        self.sha256 = sha256_json([self.sha256, "clean-fid resize, Pillow bicubic float32, no resize inside"])
         if not hasattr(self._net, "layers"):
             raise UserError(self.path, "has no 'layers' to call without its own resize", "use the published file")
 
@@ -125,13 +132,10 @@ class InceptionTF32Extractor(InceptionExtractor):
     """Inception with TF32 and channels-last maps on a GPU; its last digits differ, so it has another name."""
 
     name = "inception_tf32"
+    variant = "TF32, channels last"
     tf32 = True
 
-    def __init__(
-        self, device: str | torch.device = "cpu", path: str | Path | None = None, two_passes: bool = False
-    ) -> None:
-        super().__init__(device, path, two_passes)
-        self.sha256 = sha256_json([self.sha256, "TF32, channels last"])
+    def _prepare(self) -> None:
         self._net = self._net.to(memory_format=torch.channels_last)
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -149,21 +153,17 @@ class InceptionCPUExtractor(InceptionExtractor):
     """
 
     name = "inception_cpu"
+    variant = ON_PROCESSOR["inception"][1]
 
-    def __init__(
-        self, device: str | torch.device = "cpu", path: str | Path | None = None, two_passes: bool = False
-    ) -> None:
-        super().__init__(device, path, two_passes)
-        self.sha256 = variant_digest(self.sha256, ON_PROCESSOR["inception"][1])
+    def _prepare(self) -> None:
         self._folded = _Folded([*self._net.parameters(), *self._net.buffers()])
         with torch.inference_mode():
             published = super()._features(self._probe)
             for _ in range(2):  # the first pass is for notes, the second one uses them
                 features = self._features(self._probe)
         if not bool((features - published).abs().max() <= _TOLERANCE * published.abs().max()):
-            raise UserError(
-                self.path, "gives other features with folded convolutions", "use 'inception' (score --no-fast)"
-            )
+            fault = "gives other features with folded convolutions"
+            raise UserError(self.path, fault, "use 'inception' (score --no-fast)")
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         # TorchScript's own optimisation repeats for every shape, and would see none of the replaced operations.

@@ -70,18 +70,18 @@ def variant_digest(sha256: str, words: str) -> str:
 @functools.cache
 def _of_studies(folders: tuple[Path, ...]) -> dict[str, str]:
     """Extractors of studies, ``FILE.py:CLASS`` by name (``extractors.yaml`` of a study's folder)."""
-    files = [folder / "extractors.yaml" for folder in folders]
-    listed = ((file, entry) for file in files if file.is_file() for entry in load_yaml(file).items())
+    files = [file for folder in folders if (file := folder / "extractors.yaml").is_file()]
+    listed = ((file, entry) for file in files for entry in load_yaml(file).items())
     return {name: located_object(str(named), [file.parent]) for file, (name, named) in listed}
 
 
-def extractor_assets(name: str) -> tuple[str, ...]:
-    """Registered downloads of an extractor.
+def extractor_entry(name: str) -> ExtractorEntry:
+    """Downloads of an extractor, and whether it has classes, which is assumed of a custom one.
 
     Raises:
         UserError: No such extractor.
     """
-    return EXTRACTORS[name].assets if name in EXTRACTORS else _class(name).assets
+    return EXTRACTORS.get(name) or ExtractorEntry(name, _class(name).assets, classes=True)
 
 
 def registered_digest(name: str) -> str:
@@ -99,11 +99,6 @@ def registered_digest(name: str) -> str:
 def _record_of(name: str) -> str:
     """Target of an extractor's own digest in ``assets.lock``."""
     return f"extractors/{name}"
-
-
-def without_classes(name: str) -> bool:
-    """Whether an extractor of this package has no class probabilities; False for custom extractors."""
-    return name in EXTRACTORS and not EXTRACTORS[name].classes
 
 
 def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any) -> Extractor:
@@ -127,9 +122,8 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
     if name not in EXTRACTORS:
         extractor.name = name
         if not hasattr(extractor, "sha256"):
-            raise UserError(
-                f"extractor '{name}'", "has no sha256", "give the digest of everything that decides its output"
-            )
+            remedy = "give the digest of everything that decides its output"
+            raise UserError(f"extractor '{name}'", "has no sha256", remedy)
     return extractor
 
 

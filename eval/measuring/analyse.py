@@ -49,8 +49,6 @@ def analyse(spec: Mapping[str, Any], out: str | os.PathLike[str]) -> dict[str, A
     Raises:
         UserError: Bad spec, a missing file or device, or facts that the analysis does not declare.
     """
-    if Path(out).suffix != ".json":
-        raise UserError(f"--out {out}", "must end in .json")
     settings = from_mapping(AnalysisSpec, spec, "--spec")
     analysis = load_analysis(settings.function, "--spec.function")
     options = analysis.read_options(settings.options, "--spec.options")
@@ -62,18 +60,13 @@ def analyse(spec: Mapping[str, Any], out: str | os.PathLike[str]) -> dict[str, A
     with threads(settings.threads), tf32(False), torch.no_grad():
         found = analysis.compute(settings, options)
     if unknown := set(found.facts) ^ set(analysis.facts):
-        raise UserError(
-            "--spec.function", f"'{settings.function}' must give the facts that it declares: {sorted(unknown)}"
-        )
+        fault = f"'{settings.function}' must give the facts that it declares: {sorted(unknown)}"
+        raise UserError("--spec.function", fault)
     hashes = {key: sha256_file(path) for key, path in networks.items()}
     hashes |= {key: sha256_json(given) for key in ("dataset", "protocol") if (given := getattr(settings, key))}
     record = {
         "format": ANALYSIS_FORMAT,
-        "analysis": settings.analysis,
-        "function": settings.function,
-        "code_sha256": settings.code_sha256,
-        "run": settings.run,
-        "method": settings.method,
+        **{key: getattr(settings, key) for key in ("analysis", "function", "code_sha256", "run", "method")},
         "options": dataclasses.asdict(options) if options is not None else {},
         "about": dict(analysis.facts),
         "facts": dict(found.facts),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import torch
 
 from eval.features import get_extractor
 from eval.features.base import Extractor
-from eval.features.registry import extract, make_extractors
+from eval.features.registry import make_extractors
 from eval.measuring.measure import Measurer, threads
-from eval.measuring.pipeline import prefetch
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_own, write_own
-from eval.measuring.references import data_digest
-from eval.measuring.stores import open_images
+from eval.measuring.references import ImageSet, add_features
+from eval.measuring.trial import prefetch
 from eval.statistics import FeatureStatistics
 from sida.config.settings import load_spec
 from sida.data import load_dataset
@@ -35,23 +33,6 @@ TEACHER_SEED0 = 1 << 30
 _BATCH, _BATCH_LARGE = 128, 32
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """A finite set of images.
-
-    Attributes:
-        name: Name for people.
-        count: Number of images.
-        read: Function ``read(begin, end) -> uint8 (N, C, H, W)``.
-        digest: Digest of the images.
-    """
-
-    name: str
-    count: int
-    read: Callable[[int, int], torch.Tensor]
-    digest: Callable[[], str]
-
-
 def open_set(dataset: str | None = None, images: str | None = None) -> ImageSet:
     """Opens a data-set spec (JSON text or file), or a folder or file of images.
 
@@ -59,17 +40,10 @@ def open_set(dataset: str | None = None, images: str | None = None) -> ImageSet:
         UserError: The file is missing or has no images.
     """
     if dataset is not None:
-        data = load_dataset(load_spec(dataset, "--dataset"))
-        return ImageSet(data.name, len(data), lambda a, b: data.images(range(a, b)), lambda: data_digest(data))
+        return ImageSet.of_dataset(load_dataset(load_spec(dataset, "--dataset")))
     if images is None:
         raise UserError("", "give --dataset or --images")
-    store = open_images(images)
-    return ImageSet(
-        Path(images).name,
-        store.count,
-        lambda a, b: torch.from_numpy(store.read(a, b).transpose(0, 3, 1, 2).copy()),
-        store.digest,
-    )
+    return ImageSet.of_files(images)
 
 
 def write_reference(
@@ -103,25 +77,16 @@ def write_reference(
     Raises:
         UserError: Fewer than two images there, no such network or device, or unknown options.
     """
-    network, found = _opened(extractor, dataset, images, options, device, "reference")
+    network, found, progress = _opened(extractor, dataset, images, options, device, "reference")
     if found.count < 2:
         raise UserError(images or found.name, f"too few images for a covariance ({found.count})", "give at least two")
-    statistics = FeatureStatistics(ddof=ddof, device=network.device)
-    kept: list[torch.Tensor] = []
-    for features, _ in _outputs(found, network, allow_tf32):
-        statistics.update(features)
-        if keep_features:
-            kept.append(features.cpu())
-    own = OwnReference(
-        found.name,
-        found.digest(),
-        {network.name: statistics},
-        {network.name: torch.cat(kept)} if keep_features else {},
-        {network.name: network.sha256},
-        ddof,
-        allow_tf32,
-    )
-    write_own(out, own)
+    name, statistics = network.name, FeatureStatistics(ddof=ddof, device=network.device)
+    kept: dict[str, list[torch.Tensor]] = {name: []} if keep_features else {}
+    with tf32(allow_tf32):
+        add_features(_read_ahead(found), {name: network}, {name: statistics}, kept, progress.update)
+    features = {name: torch.cat(rows) for name, rows in kept.items()}
+    digests = {name: network.sha256}
+    write_own(out, OwnReference(found.name, found.digest(), {name: statistics}, features, digests, ddof, allow_tf32))
     return found.name, statistics
 
 
@@ -132,7 +97,7 @@ def write_teacher_reference(out: str | os.PathLike[str], spec: Mapping[str, Any]
 
     Args:
         out: Safetensors file to write.
-        spec: See :class:`eval.measuring.measure.MeasureSpec`; the reference determines the sampler.
+        spec: See :class:`eval.measuring.sources.MeasureSpec`; the reference determines the sampler.
         key: Key of the protocol's reference.
 
     Raises:
@@ -157,18 +122,15 @@ def write_teacher_reference(out: str | os.PathLike[str], spec: Mapping[str, Any]
         if (begun.images_sha256, begun.ddof, begun.sampled) == (own.images_sha256, own.ddof, own.sampled):
             own, done = begun, begun.count
     progress = Progress(own.name, total, "img", done=done)
-    kept = {name: [rows] for name, rows in own.features.items() if len(rows)}
+    kept = {name: [rows] if len(rows) else [] for name, rows in own.features.items()}
     with threads(measurer.spec.threads), tf32(measurer.protocol.allow_tf32), torch.no_grad():
         while done < total:
             # A tenth at a time: half of one is lost on average when a machine goes away.
             last = min(done + -(-total // 10), total)
             first = measurer.protocol.seed0
-            for batch in measurer.source.batches(range(first + done, first + last), measurer.batch_size):
-                for name, found in extract(batch.images, extractors, ()).items():
-                    own.statistics[name].update(found.features)
-                    kept.setdefault(name, []).append(found.features.float().cpu())
-                done += len(batch.images)
-                progress.update(done)
+            batches = measurer.source.batches(range(first + done, first + last), measurer.batch_size)
+            images = (batch.images for batch in batches)
+            done = add_features(images, extractors, own.statistics, kept, progress.update, done)
             own.features.update({name: torch.cat(rows) for name, rows in kept.items()})
             write_own(part if done < total else out, own)
     part.unlink(missing_ok=True)
@@ -180,14 +142,13 @@ def _sampling(spec: Mapping[str, Any], key: str) -> tuple[Measurer, dict[str, Ex
     protocol = load_protocol(spec.get("protocol", ""))
     source = protocol.sources.get(key)
     if source is None or source.sampled is None or key not in protocol.drawn_references():
-        raise UserError(
-            f"protocol '{protocol.name}'",
-            f"has no metric with a reference '{key}' of kind 'teacher'{suggestion(key, protocol.drawn_references())}",
-        )
+        known = suggestion(key, protocol.drawn_references())
+        fault = f"has no metric with a reference '{key}' of kind 'teacher'{known}"
+        raise UserError(f"protocol '{protocol.name}'", fault)
     used = protocol.part([metric.key for metric in protocol.metrics if key in metric.references])
     used = dataclasses.replace(used, num_samples=int(source.sampled["num_images"]), trials=1, seed0=TEACHER_SEED0)
     names = {"run": "teacher", "method": "teacher", "sampler": source.sampler}
-    measurer = Measurer({**spec, **names, "protocol": used.content()})
+    measurer = Measurer({**spec, **names, "protocol": used})
     return measurer, make_extractors(used.extractors(), measurer.spec.device, measurer.spec.extractors)
 
 
@@ -209,19 +170,20 @@ def write_features(
     Returns:
         Name of the set, and (N, C).
     """
-    network, found = _opened(extractor, dataset, images, options, device, "features")
+    network, found, progress = _opened(extractor, dataset, images, options, device, "features")
     rows: dict[str, list[torch.Tensor]] = {"features": [], "logits": []}
-    for features, logits in _outputs(found, network, allow_tf32):
-        rows["features"].append(features.cpu())
-        if logits is not None:
-            rows["logits"].append(logits.float().cpu())
+    done = 0
+    with tf32(allow_tf32):
+        for batch in _read_ahead(found):
+            features, logits = network.features_and_logits(batch)
+            rows["features"].append(features.cpu())
+            if logits is not None:
+                rows["logits"].append(logits.float().cpu())
+            done += len(batch)
+            progress.update(done)
     tensors = {key: torch.cat(parts) for key, parts in rows.items() if parts}
-    header = {
-        "images": found.name,
-        "images_sha256": found.digest(),
-        "extractor": network.name,
-        "extractor_sha256": network.sha256,
-    }
+    header = {"images": found.name, "images_sha256": found.digest()}
+    header |= {"extractor": network.name, "extractor_sha256": network.sha256}
     write_tensors(out, tensors, header)
     return found.name, (len(tensors["features"]), tensors["features"].shape[1])
 
@@ -233,26 +195,14 @@ def _opened(
     options: Mapping[str, Any] | None,
     device: str,
     where: str,
-) -> tuple[Extractor, ImageSet]:
+) -> tuple[Extractor, ImageSet, Progress]:
+    """Network and images of a command, and its lines of progress."""
     take_device(device, where)
-    return get_extractor(extractor, device, **(options or {})), open_set(dataset, images)
+    network, found = get_extractor(extractor, device, **(options or {})), open_set(dataset, images)
+    return network, found, Progress(f"{network.name} of {found.name}", found.count, "img")
 
 
-def _outputs(
-    images: ImageSet, extractor: Extractor, allow_tf32: bool
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Yields features and logits batch by batch while a thread reads ahead."""
-    progress = Progress(f"{extractor.name} of {images.name}", images.count, "img")
-    with tf32(allow_tf32):
-        done = 0
-        for batch in prefetch(_batches(images), 2):
-            yield extractor.features_and_logits(batch)
-            done += len(batch)
-            progress.update(done)
-
-
-def _batches(images: ImageSet) -> Iterator[torch.Tensor]:
+def _read_ahead(images: ImageSet) -> Iterator[torch.Tensor]:
+    """Batches of images while a thread reads the next ones."""
     small = images.read(0, 1).shape[-1] <= 64 if images.count else True
-    step = _BATCH if small else _BATCH_LARGE
-    for begin in range(0, images.count, step):
-        yield images.read(begin, min(begin + step, images.count))
+    return prefetch(images.batches(_BATCH if small else _BATCH_LARGE), 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from eval.measuring.metric import Direction, Metric, MetricValue, Sides
 from sida.config.registry import Registry
@@ -33,11 +33,8 @@ class Frechet(Metric):
 
         statistics, (mean, cov, count) = sides.statistics, sides.real_moments
         report = frechet_report(statistics.mean, statistics.cov, mean, cov, counts=(statistics.count, count))
-        detail: dict[str, Any] = {
-            "mean_term": report.mean_term,
-            "ranks": list(report.ranks),
-            "numerical_error": report.numerical_error,
-        }
+        detail = {"mean_term": report.mean_term, "ranks": list(report.ranks)}
+        detail["numerical_error"] = report.numerical_error
         return report.value, detail | ({"warnings": report.warnings} if report.warnings else {})
 
 
@@ -241,12 +238,9 @@ class Accuracy(Metric):
         if output.logits is None:
             raise UserError("", f"extractor '{self.extractor}' has no classes for accuracy")
         last = output.logits.shape[1] - 1
-        for wrong in classes[(classes < 0) | (classes > last)].tolist():
-            raise UserError(
-                self.key,
-                f"an image has class {wrong}, extractor '{self.extractor}' has the classes 0-{last}",
-                "correct the labels or leave them out",
-            )
+        if wrong := classes[(classes < 0) | (classes > last)].tolist():
+            fault = f"an image has class {wrong[0]}, extractor '{self.extractor}' has the classes 0-{last}"
+            raise UserError(self.key, fault, "correct the labels or leave them out")
         self._correct += int((output.logits.argmax(1).cpu() == classes.cpu()).sum())
         self._labelled += len(classes)
 

@@ -1,8 +1,6 @@
-"""Measures trials of a generator under a protocol in one process, with one file per trial; resumes by trial.
+"""Measures trials of a generator under a protocol in one process: one record per trial; resumes by trial.
 
-Keeps finished trials of a job while the job measures further trials.
-
-Spec of ``sida-eval measure``: a generator, its sampler, and the protocol.
+Measures and merges shards of a trial; shards merge in any order, and a lost shard is measured again alone.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,138 +21,22 @@ import torch
 from eval.features import EXTRACTORS
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
-from eval.measuring.pipeline import run_pass, sized
-from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, load_references, records_of
-from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
-from eval.measuring.trial import TrialSums, compute_metrics
+from eval.measuring.sources import CallableSource, DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
+from eval.measuring.trial import TrialSums, compute_metrics, run_pass, sized
 from eval.results.identity import Identity
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
 from sida.assets import cache_dir, fetch_many, find_asset, load_registry
 from sida.assets.hub import offline
-from sida.config.samplers import SAMPLER_KINDS
-from sida.config.settings import Count, Natural, Settings, from_mapping
+from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
-from sida.errors import SettingError, UserError, suggestion
-from sida.files.atomic import sha256_json
-from sida.progress import Progress
+from sida.errors import UserError, suggestion
+from sida.files.atomic import set_aside, sha256_json
+from sida.files.tensors import TensorFileError, read_tensors
+from sida.progress import Progress, say
 from sida.runtime import provenance
 from sida.runtime.devices import take_device, tf32
-
-
-class FinishedTrials:
-    """Copies of finished trials of one job, kept until the job ends.
-
-    If a job fails or is killed, a workflow manager removes all its declared outputs, including finished trials;
-    undeclared files stay.
-
-    Args:
-        out: Folder of the run's measurements; None has copies only.
-        trials: Trial numbers of the job; for a single trial nothing is kept, because the job ends with it.
-        folder: Folder of the copies; None takes ``<out>/finished``.
-    """
-
-    def __init__(self, out: str | os.PathLike[str] | None, trials: Sequence[int], folder: Path | None = None) -> None:
-        self._out, self._trials = out, trials if len(trials) > 1 else ()
-        self._folder = folder or Path(out or "") / "finished"
-
-    def __bool__(self) -> bool:
-        """Whether there may be copies of an earlier attempt."""
-        return bool(self._trials) and self._folder.is_dir()
-
-    def write(self, trial: int, record: Mapping[str, Any]) -> None:
-        """Writes a measurement to its declared path, and a copy for a later attempt of the job.
-
-        Raises:
-            UserError: A metric that is not finite, or a full disk.
-        """
-        for folder in (self._folder if trial in self._trials else None, self._out):
-            if folder is not None:
-                write_measurement(trial_path(folder, trial), record)
-
-    def take_back(
-        self, trial: int, spec_sha256: str, identities: Mapping[str, Identity], names: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
-        """Restores a trial of an earlier attempt if the same code measured the same values; returns its record."""
-        copy = trial_path(self._folder, trial)
-        if trial not in self._trials or missing_metrics(copy, spec_sha256, identities, names):
-            return None
-        record = read_measurement(copy)
-        latest = [record["environment"], *record.get("added", {}).values()][-1]
-        if latest.get("code") != provenance.source_digest():
-            return None
-        if self._out is not None:
-            write_measurement(trial_path(self._out, trial), record)
-        return record
-
-    def forget(self) -> None:
-        """Removes the copies after the last trial of the job."""
-        for trial in self._trials:
-            trial_path(self._folder, trial).unlink(missing_ok=True)
-        # Another job of the same run may have copies there.
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()
-
-
-NETWORK_SAMPLERS = [name for name, kind in SAMPLER_KINDS.items() if kind.made_by]
-SAMPLERS = (*SAMPLER_KINDS, "python", "images")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureSpec(Settings):
-    """A generator with its sampler and protocol (``docs/architecture.md``, "Generator to measure").
-
-    Attributes:
-        run: Id of the row.
-        method: ``teacher``, ``sid``, ``sida``, ``sid2a``, ``data`` or the name of another method.
-        sampler: ``{kind: one_step, init_sigma}``, ``{kind: heun, num_steps, ...}``, ``{kind: data}``,
-            ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path}``.
-        protocol: Name, path or content of the protocol.
-        dataset: Data set for labels, image size, and references that are computed here.
-        network: File of the network; None for other sources.
-        guide: File of a guiding network, for samplers with guidance.
-        vae: Folder of the decoder of latent networks; None takes the registered one.
-        label: Name for people.
-        family: Group of rows in tables.
-        nfe: Network evaluations per image.
-        references: File by reference key (``"*"``: a folder to search).
-        extractors: Options by extractor name, e.g. ``{"inception": {"path": ...}}``.
-        batch_size: Images per batch; None chooses by device.
-        threads: CPU threads; 0 keeps torch's choice.
-        device: Torch device.
-    """
-
-    run: str
-    method: str
-    sampler: dict[str, Any]
-    protocol: Any
-    dataset: dict[str, Any] | None = None
-    network: str | None = None
-    guide: str | None = None
-    vae: str | None = None
-    label: str = ""
-    family: str = ""
-    nfe: Count | None = None
-    references: dict[str, Any] = field(default_factory=dict)
-    extractors: dict[str, Any] = field(default_factory=dict)
-    batch_size: Count | None = None
-    threads: Natural = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        kind = self.sampler.get("kind")
-        if kind not in SAMPLERS:
-            raise SettingError("sampler.kind", f"no such sampler '{kind}'{suggestion(str(kind), SAMPLERS)}")
-        if (kind in NETWORK_SAMPLERS) != (self.network is not None):
-            raise SettingError(
-                "network", f"must be {'a file' if kind in NETWORK_SAMPLERS else 'null'} for sampler '{kind}'"
-            )
-        needed = {"python": "callable", "images": "path", "heun": "num_steps"}.get(str(kind))
-        if needed and needed not in self.sampler:
-            raise SettingError(f"sampler.{needed}", "is missing", f"sampler '{kind}' needs it")
-        if self.dataset is None and kind == "data":
-            raise SettingError("dataset", "is missing", "sampler 'data' resamples it")
 
 
 class Measurer:
@@ -168,23 +49,21 @@ class Measurer:
 
     def __init__(self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec") -> None:
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
-        self.protocol: Protocol = load_protocol(self.spec.protocol)
+        self.protocol: Protocol = self.spec.protocol
         take_device(self.spec.device, where)
         # With a misspelt key the published file would be fetched instead of the given one.
-        self._known("references", self.spec.references, ["*", *self.protocol.references], where)
-        self._known("extractors", self.spec.extractors, [*EXTRACTORS, *self.protocol.extractors()], where)
+        known = {
+            "references": ["*", *self.protocol.references],
+            "extractors": [*EXTRACTORS, *self.protocol.extractors()],
+        }
+        for field_, names in known.items():
+            for key in getattr(self.spec, field_):
+                if key not in names:
+                    fault = f"protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, names)}"
+                    raise UserError(f"{where}.{field_}", fault, "name one of these")
         given = [key for key, source in self.protocol.sources.items() if source.kind == "given"]
         if given and not self.spec.references.keys() & {*given}:
             raise UserError(where, f"protocol '{self.protocol.name}' compares two sets", "add --against FOLDER|ZIP|NPZ")
-
-    def _known(self, field: str, given: Iterable[str], known: Sequence[str], where: str) -> None:
-        for key in given:
-            if key not in known:
-                raise UserError(
-                    f"{where}.{field}",
-                    f"protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, known)}",
-                    "name one of these",
-                )
 
     @functools.cached_property
     def dataset(self) -> Dataset:
@@ -236,19 +115,8 @@ class Measurer:
         if kind == "python":
             return CallableSource(sampler["callable"], sampler.get("kwargs", {}), repeats)
         if kind == "images":
-            from eval.measuring.sources import ImageFiles
-
             return ImageFiles(sampler["path"], self.protocol, repeats)
-        return NetworkSource(
-            str(self.spec.network),
-            sampler,
-            self.protocol,
-            lambda: self.dataset,
-            self.spec.guide,
-            self.spec.vae,
-            self.spec.device,
-            self.spec.dataset,
-        )
+        return NetworkSource(self.spec, lambda: self.dataset)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -264,21 +132,17 @@ class Measurer:
     def identities(self) -> dict[str, Identity]:
         """Identity of each metric's values; a trial's value with the same identity is not measured again."""
         references = records_of(self.protocol.metrics, self.references)
-        return {
-            metric.key: self.protocol.identity(
-                metric.key,
-                references.get(metric.key, {}).get("sha256", ""),
-                self.extractors[metric.extractor].sha256,
-            )
-            for metric in self.protocol.metrics
-        }
+        found = {}
+        for metric in self.protocol.metrics:
+            reference = references.get(metric.key, {}).get("sha256", "")
+            extractor = self.extractors[metric.extractor].sha256
+            found[metric.key] = self.protocol.identity(metric.key, reference, extractor)
+        return found
 
     @property
     def batch_size(self) -> int:
         """Images per batch."""
-        if self.spec.batch_size is not None:
-            return self.spec.batch_size
-        return default_batch_size(self.protocol, small=250)
+        return self.spec.batch_size or default_batch_size(self.protocol, small=250)
 
     def sums(
         self,
@@ -307,14 +171,8 @@ class Measurer:
         if ready is not None:
             ready()
         report = None if progress is None else lambda count: progress.update(done + count)
-        return run_pass(
-            images,
-            extractors,
-            TrialSums(protocol, self.spec.device),
-            first=begin,
-            prefetched=self._prefetched(),
-            progress=report,
-        )
+        sums = TrialSums(protocol, self.spec.device)
+        return run_pass(images, extractors, sums, begin, self._prefetched(), report)
 
     def _prefetched(self) -> int:
         """Number of batches that a thread prepares: for image files, and on a GPU without TF32 feature networks."""
@@ -329,11 +187,18 @@ class Measurer:
         nimg = getattr(self.source, "metadata", {}).get("nimg")
         return {**names, "kept_at": nimg if isinstance(nimg, int) else None, "protocol": self.protocol.record()}
 
-    def record(self, trial: int, sums: TrialSums, seconds: float | None = None) -> dict[str, Any]:
+    def check_trials(self, trials: Iterable[int]) -> None:
+        """Refuses trials that the protocol does not have."""
+        for trial in trials:
+            if trial >= self.protocol.trials:
+                has = f"protocol '{self.protocol.name}' has the trials 0-{self.protocol.trials - 1}, got {trial}"
+                raise UserError("--trials", has)
+
+    def record(self, trial: int, sums: TrialSums) -> dict[str, Any]:
         """The measurement of a whole trial, with the metrics of its sums."""
         values, details = compute_metrics(sums, self.references, self.spec.device)
         used = records_of(sums.protocol.metrics, self.references)
-        record = {
+        return {
             **self.names(),
             "trial": trial,
             "n": self.protocol.num_samples,
@@ -349,10 +214,108 @@ class Measurer:
             "spec_sha256": self.digest,
             "environment": {**provenance.environment(self.spec.device), "code": provenance.source_digest()},
         }
-        return record if seconds is None else {**record, "seconds": round(seconds, 3)}
 
 
-def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequence[int]) -> list[dict[str, Any]]:
+class TrialRecords:
+    """Records of the trials of one job: which metrics are missing, their measuring, and copies until the job ends.
+
+    If a job fails or is killed, a workflow manager removes all its declared outputs, including finished trials;
+    undeclared files, such as the copies, stay. For a single trial there is no copy, because the job ends with it.
+
+    Args:
+        measurer: The measurement.
+        trials: Trial numbers of the job.
+        out: Folder of the declared ``trial-<t>.json``; None has copies only.
+        copies: Folder of the copies; None has none.
+    """
+
+    def __init__(
+        self, measurer: Measurer, trials: Sequence[int], out: str | os.PathLike[str] | None, copies: Path | None
+    ) -> None:
+        self._measurer, self._trials, self._out = measurer, trials, out
+        self._copies = copies if len(trials) > 1 else None
+        self.restored: dict[int, dict[str, Any]] = {}
+
+    @functools.cached_property
+    def missing(self) -> dict[int, list[str]]:
+        """Metrics to measure, by trial; trials of an earlier attempt with the same code are restored from copies."""
+        measurer = self._measurer
+        if self._out is None and (self._copies is None or not self._copies.is_dir()):
+            # Identities need the feature networks, which a wrong image need not wait for.
+            return {trial: [metric.key for metric in measurer.protocol.metrics] for trial in self._trials}
+        asked = measurer.digest, measurer.identities, measurer.names()
+        found = {}
+        for trial in self._trials:
+            keys = [*measurer.identities]
+            if self._out is not None:
+                keys = missing_metrics(trial_path(self._out, trial), *asked)
+            if keys and not self._restore(trial, *asked):
+                found[trial] = keys
+        return found
+
+    def _restore(self, trial: int, *asked: Any) -> bool:
+        if self._copies is None or missing_metrics(trial_path(self._copies, trial), *asked):
+            return False
+        record = read_measurement(trial_path(self._copies, trial))
+        latest = [record["environment"], *record.get("added", {}).values()][-1]
+        if latest.get("code") != provenance.source_digest():
+            return False
+        if self._out is not None:
+            write_measurement(trial_path(self._out, trial), record)
+        self.restored[trial] = record
+        return True
+
+    def measure(
+        self, title: str, ready: Callable[[], None] | None = None, interval: float = 10
+    ) -> dict[int, dict[str, Any]]:
+        """Measures the missing metrics, writes the records, and removes the copies; returns the records by trial.
+
+        Args:
+            title: Stage in lines of progress.
+            ready: See :meth:`Measurer.sums`.
+            interval: Seconds between two lines of progress.
+
+        Raises:
+            UserError: Broken images, a metric that is not finite, or a full disk.
+        """
+        protocol = self._measurer.protocol
+        size, total = protocol.num_samples, len(self._trials) * protocol.num_samples
+        done = total - len(self.missing) * size
+        progress = Progress(title, total, "img", done=done, interval=interval)
+        records: dict[int, dict[str, Any]] = {}
+
+        def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
+            found = {**self._measurer.record(trial, sums), "seconds": round(seconds, 3)}
+            if len(self.missing[trial]) < len(protocol.metrics):
+                found = extended(trial_path(str(self._out), trial), found)
+            for folder in (self._copies, self._out):
+                if folder is not None:
+                    write_measurement(trial_path(folder, trial), found)
+            records[trial] = found
+            progress.update(done, _headline(protocol, found), force=done == total)
+
+        with _overlapped(self._measurer.spec) as submit:
+            for trial, keys in self.missing.items():
+                start = time.monotonic()
+                sums = self._measurer.sums(trial, 0, size, progress, done, keys, ready)
+                done += size
+                submit(functools.partial(record, trial, sums, time.monotonic() - start, done))
+        self._remove_copies()
+        return records
+
+    def _remove_copies(self) -> None:
+        if self._copies is None:
+            return
+        for trial in self._trials:
+            trial_path(self._copies, trial).unlink(missing_ok=True)
+        # Another job of the same run may have copies there.
+        with contextlib.suppress(OSError):
+            self._copies.rmdir()
+
+
+def measure(
+    spec: Mapping[str, Any] | MeasureSpec, out: str | os.PathLike[str], trials: Sequence[int]
+) -> list[dict[str, Any]]:
     """Measures the trials of a generator and writes ``<out>/trial-<t>.json``.
 
     Existing values of the same images and settings are kept, so that a metric added to a protocol is measured alone; so
@@ -370,41 +333,89 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
         UserError: Bad spec, missing files, or broken images.
     """
     measurer = Measurer(spec)
-    protocol = measurer.protocol
-    for trial in trials:
-        if trial >= protocol.trials:
-            raise UserError(
-                "--trials", f"protocol '{protocol.name}' has the trials 0-{protocol.trials - 1}, got {trial}"
-            )
-    finished, names = FinishedTrials(out, trials), measurer.names()
+    measurer.check_trials(trials)
     with threads(measurer.spec.threads):
-        asked = (measurer.digest, measurer.identities, names)
-        missing = {trial: missing_metrics(trial_path(out, trial), *asked) for trial in trials}
-        wanted = [trial for trial in trials if missing[trial] and not finished.take_back(trial, *asked)]
-        done = (len(trials) - len(wanted)) * protocol.num_samples
-        total = len(trials) * protocol.num_samples
-        progress = Progress(f"measure {measurer.spec.run}", total, "img", done=done)
-        records: list[dict[str, Any]] = []
+        records = TrialRecords(measurer, trials, out, Path(out) / "finished")
+        return [*records.measure(f"measure {measurer.spec.run}").values()]
 
-        def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
-            found = measurer.record(trial, sums, seconds)
-            whole = len(missing[trial]) == len(protocol.metrics)
-            records.append(found if whole else extended(trial_path(out, trial), found))
-            finished.write(trial, records[-1])
-            progress.update(done, _headline(protocol, records[-1]), force=done == total)
 
-        with overlapped(measurer.spec) as later:
-            for trial in wanted:
-                start = time.monotonic()
-                sums = measurer.sums(trial, 0, protocol.num_samples, progress, done, missing[trial])
-                done += protocol.num_samples
-                later(functools.partial(record, trial, sums, time.monotonic() - start, done))
-    finished.forget()
-    return records
+def measure_shard(
+    spec: Mapping[str, Any] | MeasureSpec, out: str | os.PathLike[str], trial: int, begin: int, end: int
+) -> Path:
+    """Measures the images ``begin … end − 1`` of a trial into ``<out>/trial-<t>/shard-<begin>-<end>.safetensors``.
+
+    An existing shard of the same spec is kept. Returns the path.
+    """
+    measurer = Measurer(spec)
+    protocol = measurer.protocol
+    measurer.check_trials([trial])
+    if not 0 <= begin < end <= protocol.num_samples:
+        raise UserError("--shard", f"must lie within 0-{protocol.num_samples}, got {begin}-{end}")
+    path = Path(out) / f"trial-{trial}" / f"shard-{begin}-{end}.safetensors"
+    with threads(measurer.spec.threads):
+        if path.is_file():
+            try:
+                header = TrialSums.load(path, protocol)[1]
+                if _origin(measurer, trial).items() <= header.items():
+                    return path
+            except UserError as error:
+                say(f"{error} (which is done now)")
+        progress = Progress(f"measure {measurer.spec.run} trial {trial} images {begin}-{end}", end - begin, "img")
+        sums = measurer.sums(trial, begin, end, progress)
+    sums.save(path, {"run": measurer.spec.run, **_origin(measurer, trial)})
+    return path
+
+
+def _origin(measurer: Measurer, trial: int) -> dict[str, Any]:
+    """Everything that decides the sums of a shard, except the settings of metrics, which the sums check themselves.
+
+    Another version of the code may draw other images.
+    """
+    weights = {name: extractor.sha256 for name, extractor in measurer.extractors.items()}
+    return {"trial": trial, "spec_sha256": measurer.digest, "extractors": weights, "code": provenance.source_digest()}
+
+
+def merge_shards(
+    spec: Mapping[str, Any], shards: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], trial: int
+) -> dict[str, Any]:
+    """Merges the shards of a trial, in any order, into ``<out>/trial-<t>.json`` and returns the record.
+
+    Raises:
+        UserError: Shards of another spec, trial or version of the code, missing images (the message names
+            the ranges), or a damaged shard (it is moved aside, so that the same command measures it again).
+    """
+    measurer = Measurer(spec)
+    sums, origin = TrialSums(measurer.protocol), _origin(measurer, trial)
+    for path in shards:
+        shard, header = _load(path, measurer.protocol)
+        other = [key for key, value in origin.items() if header.get(key) != value]
+        if other == ["code"]:
+            fault = f"was measured by another version of the code ({header.get('code')}, here {origin['code']})"
+            raise UserError(path, fault, "remove it to have it measured again")
+        if other:
+            raise UserError(path, "belongs to another trial, generator or feature network", "measure this shard again")
+        sums.merge(shard)
+    record = measurer.record(trial, sums)
+    write_measurement(trial_path(out, trial), record)
+    return record
+
+
+def _load(path: str | os.PathLike[str], protocol: Protocol) -> tuple[TrialSums, dict[str, Any]]:
+    """Reads a shard; moves a damaged file aside."""
+    try:
+        return TrialSums.load(path, protocol)
+    except UserError as error:
+        try:
+            read_tensors(path)
+        except TensorFileError:
+            with contextlib.suppress(OSError):
+                aside = f"it is set aside as {set_aside(path).name}: the same workflow command measures it now"
+                raise UserError(error.place, error.fault, f"{error.remedy} ({aside})") from None
+        raise
 
 
 @contextmanager
-def overlapped(spec: MeasureSpec) -> Iterator[Callable[[Callable[[], None]], None]]:
+def _overlapped(spec: MeasureSpec) -> Iterator[Callable[[Callable[[], None]], None]]:
     """Runs functions one after the other, in a thread unless the measurement has one core.
 
     So a GPU does not wait for metrics, and the cores of a processor that a metric leaves idle measure the next trial.

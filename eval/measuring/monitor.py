@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from eval.features.base import Extractor
-from eval.features.registry import Features, extract, make_extractors
+from eval.features.registry import make_extractors
 from eval.measuring.measure import default_batch_size
 from eval.measuring.measure import threads as use_threads
 from eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol
 from eval.measuring.references import Reference, data_digest, fixed_digests, load_references
-from eval.measuring.trial import TrialSums, compute_metrics
+from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, run_pass
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
@@ -136,7 +136,7 @@ class Monitor:
 
     def part(self, generate: Generate, number: int, count: int) -> list[TrialSums]:
         """Sums of each trial over every ``count``-th batch, from batch ``number`` on: one process's part of a call."""
-        with use_threads(self.threads), tf32(self.protocol.allow_tf32), torch.no_grad():
+        with use_threads(self.threads), torch.no_grad():
             return [self._sums(generate, trial, number, count) for trial in range(self.protocol.trials)]
 
     def join(self, parts: Sequence[Sequence[TrialSums]]) -> dict[str, Any]:
@@ -152,19 +152,12 @@ class Monitor:
 
     def _sums(self, generate: Generate, trial: int, number: int, count: int) -> TrialSums:
         first, last = self.protocol.seeds(trial)
+        size = self.batch_size
+        begins = range(first + number * size, last + 1, count * size)
+        drawn = (generate(range(begin, min(begin + size, last + 1))) for begin in begins)
+        batches = (ImageBatch.of(images, classes) for images, classes in drawn)
         sums = TrialSums(self.protocol, self.device)
-        waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
-        for begin in range(first + number * self.batch_size, last + 1, count * self.batch_size):
-            images, classes = generate(range(begin, min(begin + self.batch_size, last + 1)))
-            # Adding to sums waits for the GPU; meanwhile the GPU has drawn the next images and these features.
-            if waiting is not None:
-                sums.update(*waiting)
-            # Networks without classes give none, or -1 (sida.sampling.NO_CLASS).
-            labelled = classes is not None and int(classes[0]) >= 0
-            waiting = (extract(images, self.extractors), classes if labelled else None, begin - first)
-        if waiting is not None:
-            sums.update(*waiting)
-        return sums
+        return run_pass(batches, self.extractors, sums, first=number * size, skipped=(count - 1) * size)
 
     def _values(self, parts: Sequence[TrialSums]) -> dict[str, float]:
         whole = parts[0]

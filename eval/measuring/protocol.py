@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.features import extractor_assets
+from eval.features import extractor_entry
 from eval.features.registry import registered_digest
 from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
@@ -83,9 +83,8 @@ class ReferenceSource(Settings):
             if self.num_images is None:
                 raise SettingError("num_images", "is missing", "a reference of kind 'teacher' draws as many")
             if self.sampler.get("kind") == "data" or self.sampler.get("guidance", 1) != 1:
-                raise SettingError(
-                    "sampler", "must draw images of the teacher alone: one_step or heun, without guidance"
-                )
+                fault = "must draw images of the teacher alone: one_step or heun, without guidance"
+                raise SettingError("sampler", fault)
         if self.kind in ("statistics", "images") and (self.asset is None) == (self.file is None):
             raise SettingError("asset", f"a reference of kind '{self.kind}' needs either an asset or a file")
         if self.fixed and (self.kind != "dataset" or self.dataset is None):
@@ -166,16 +165,14 @@ class Protocol(Settings):
         if not self.metrics:
             raise SettingError("metrics", "must list at least one metric")
         keys = [metric.key for metric in self.metrics]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise SettingError("metrics", f"key '{key}' appears twice")
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise SettingError("metrics", f"key '{twice[0]}' appears twice")
         if self.labels is not None and self.label_dist != "empirical":
             raise SettingError("labels", f"must be left out where label_dist is {self.label_dist}")
-        for metric in self.metrics:
-            for reference in metric.references:
-                if reference not in self.references:
-                    known = suggestion(reference, self.references)
-                    raise SettingError("metrics", f"'{metric.key}' names no reference '{reference}'{known}")
+        for key, name in [(metric.key, name) for metric in self.metrics for name in metric.references]:
+            if name not in self.references:
+                known = suggestion(name, self.references)
+                raise SettingError("metrics", f"'{key}' names no reference '{name}'{known}")
         for key in self.watch or ():
             if key not in keys:
                 raise SettingError("watch", f"no metric '{key}'{suggestion(key, keys)}")
@@ -201,11 +198,15 @@ class Protocol(Settings):
 
     @functools.cached_property
     def sources(self) -> dict[str, ReferenceSource]:
-        """References by key, as objects."""
-        return {
-            key: from_mapping(ReferenceSource, value, f"protocol '{self.name}': references.{key}")
-            for key, value in self.references.items()
-        }
+        """References by key, as objects; the field keeps them as written, which is part of stored digests."""
+        where = f"protocol '{self.name}': references"
+        return {key: from_mapping(ReferenceSource, value, f"{where}.{key}") for key, value in self.references.items()}
+
+    @property
+    def used_sources(self) -> dict[str, ReferenceSource]:
+        """The references that metrics use, by key."""
+        used = {key for metric in self.metrics for key in metric.references}
+        return {key: source for key, source in self.sources.items() if key in used}
 
     @functools.cached_property
     def label_counts(self) -> LabelCounts | None:
@@ -256,8 +257,7 @@ class Protocol(Settings):
         """Facts in the form of the first trainings' digests: references and ``cov_ddof`` beside the metrics."""
         facts = {key: value for key, value in self.facts().items() if key != "metrics"}
         references = {}
-        for key in {key for metric in self.metrics for key in metric.references}:
-            source = self.sources[key]
+        for key, source in self.used_sources.items():
             file = {"file": source.asset or source.file, "entry": source.entry, "sha256": source.sha256}
             made = {"cov_ddof": source.cov_ddof, **({"dataset": source.dataset} if source.fixed else {})}
             if source.sampled is not None:
@@ -322,9 +322,8 @@ class Protocol(Settings):
         Args:
             drawn: Also those of images that a network draws: classes, and the decoder of latents.
         """
-        used = {key for metric in self.metrics for key in metric.references}
-        networks = [asset for name in self.extractors() for asset in extractor_assets(name)]
-        references = [source.asset for key, source in self.sources.items() if source.asset and key in used]
+        networks = [asset for name in self.extractors() for asset in extractor_entry(name).assets]
+        references = [source.asset for source in self.used_sources.values() if source.asset]
         drawing = [self.labels_asset] if self.labels_asset else []
         drawing += SD_VAE.assets if self.quantisation == "truncate_unit" else ()
         return list(dict.fromkeys([*networks, *references, *(drawing if drawn else ())]))
@@ -344,20 +343,15 @@ class Protocol(Settings):
 
     def drawn_references(self) -> list[str]:
         """Keys of the references that are samples of a row's teacher, of those that the metrics use."""
-        used = {key for metric in self.metrics for key in metric.references}
-        return [key for key, source in self.sources.items() if source.kind == "teacher" and key in used]
+        return [key for key, source in self.used_sources.items() if source.kind == "teacher"]
 
     def part(self, keys: Collection[str], watch: tuple[str, ...] | None = None) -> Protocol:
         """The protocol with only some of its metrics, their references, and another ``watch``."""
         metrics = tuple(metric for metric in self.metrics if metric.key in keys)
         used = {reference for metric in metrics for reference in metric.references}
-        return dataclasses.replace(
-            self,
-            metrics=metrics,
-            references={key: source for key, source in self.references.items() if key in used},
-            selection=self.selection if self.selection in keys else None,
-            watch=watch,
-        )
+        references = {key: source for key, source in self.references.items() if key in used}
+        selection = self.selection if self.selection in keys else None
+        return dataclasses.replace(self, metrics=metrics, references=references, selection=selection, watch=watch)
 
     def against(self, num_samples: int) -> Protocol:
         """The protocol of two sets of images: the second set is the reference of every metric that has one.
@@ -368,14 +362,13 @@ class Protocol(Settings):
         metrics = [metric for metric in self.metrics if metric.real is not None and len(metric.references) == 1]
         if not metrics:
             raise UserError(f"protocol '{self.name}'", "no metric compares two sets", "name another one, such as pair")
+        metrics = [dataclasses.replace(metric.for_samples(num_samples), reference="against") for metric in metrics]
         return dataclasses.replace(
             self,
             name=self.name if self.name.startswith("pair") else f"{self.name}-pair",
             num_samples=num_samples,
             trials=1,
-            metrics=tuple(
-                dataclasses.replace(metric.for_samples(num_samples), reference="against") for metric in metrics
-            ),
+            metrics=tuple(metrics),
             references={"against": {"kind": "given", "cov_ddof": self.cov_ddof}},
             selection=None,
             watch=None,
@@ -383,10 +376,10 @@ class Protocol(Settings):
 
     def metric(self, key: str) -> Metric:
         """A metric by its key."""
-        for metric in self.metrics:
-            if metric.key == key:
-                return metric
-        raise UserError(f"protocol '{self.name}'", f"no metric '{key}'{suggestion(key, [m.key for m in self.metrics])}")
+        known = {metric.key: metric for metric in self.metrics}
+        if key not in known:
+            raise UserError(f"protocol '{self.name}'", f"no metric '{key}'{suggestion(key, known)}")
+        return known[key]
 
 
 def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol:
@@ -410,14 +403,14 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
         if isinstance(labels := mapping.get("labels"), str):
             mapping = {**mapping, "labels": str(find_labels(labels, path) or labels)}
     protocol = from_mapping(Protocol, mapping, where)
-    there = tuple(metric for metric in protocol.if_cached if _cached(metric.extractor))
-    return dataclasses.replace(protocol, metrics=protocol.metrics + there, if_cached=())
+    cached = tuple(metric for metric in protocol.if_cached if _cached(metric.extractor))
+    return dataclasses.replace(protocol, metrics=protocol.metrics + cached, if_cached=())
 
 
 def _cached(extractor: str) -> bool:
     """Whether all downloads of a feature network are in the cache."""
     registry = load_registry()
-    return all((cache_dir() / registry[asset].target).exists() for asset in extractor_assets(extractor))
+    return all((cache_dir() / registry[asset].target).exists() for asset in extractor_entry(extractor).assets)
 
 
 def _given(settings: Any, *without: str) -> dict[str, Any]:

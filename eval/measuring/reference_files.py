@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,8 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
     path = Path(path)
     content: Mapping[str, Any] = _read_pickle(path, entry) if path.suffix == ".pkl" else _read_npz(path)
     if "arr_0" in content:
-        raise UserError(
-            path,
-            "is a batch of reference images with statistics of another network, for precision and recall",
-            "the FID reference is EDM's .npz with mu and sigma alone",
-        )
+        fault = "is a batch of reference images with statistics of another network, for precision and recall"
+        raise UserError(path, fault, "the FID reference is EDM's .npz with mu and sigma alone")
     missing = [name for name in ("mu", "sigma") if name not in content]
     if missing:
         raise UserError(path, f"has no '{missing[0]}'", "it must hold mu and sigma")
@@ -135,9 +132,7 @@ class OwnReference:
 
 def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
     """Writes a reference as safetensors, atomically."""
-    tensors: dict[str, torch.Tensor] = {}
-    for name, statistics in reference.statistics.items():
-        tensors |= {f"statistics/{name}/{key}": value for key, value in statistics.tensors().items()}
+    tensors = statistics_tensors(reference.statistics)
     tensors |= {f"features/{name}": rows for name, rows in reference.features.items()}
     names = ("name", "extractors", "ddof", "allow_tf32", "sampled")
     header = {"format": _FORMAT, "dataset_sha256": reference.images_sha256}
@@ -164,10 +159,7 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
         own = OwnReference(
             name=header["name"],
             images_sha256=header["dataset_sha256"],
-            statistics={
-                name: FeatureStatistics.from_tensors(within(tensors, f"statistics/{name}/"), header["ddof"])
-                for name in known
-            },
+            statistics=read_statistics(tensors, known, header["ddof"]),
             features=within(tensors, "features/"),
             extractors=known,
             ddof=header["ddof"],
@@ -180,6 +172,19 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
         if digest != known[wanted]:
             raise UserError(path, f"was made with other weights of extractor '{wanted}'", "make it again")
     return own
+
+
+def statistics_tensors(statistics: Mapping[str, FeatureStatistics]) -> dict[str, torch.Tensor]:
+    """Statistics by extractor as named tensors; :func:`read_statistics` reads them."""
+    named = ((name, sums.tensors()) for name, sums in statistics.items())
+    return {f"statistics/{name}/{key}": value for name, tensors in named for key, value in tensors.items()}
+
+
+def read_statistics(
+    tensors: Mapping[str, torch.Tensor], names: Iterable[str], ddof: int
+) -> dict[str, FeatureStatistics]:
+    """The inverse of :func:`statistics_tensors`."""
+    return {name: FeatureStatistics.from_tensors(within(tensors, f"statistics/{name}/"), ddof) for name in names}
 
 
 def within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

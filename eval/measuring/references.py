@@ -10,9 +10,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,10 @@ from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
 from eval.measuring.stores import open_images
 from eval.statistics import FeatureStatistics
-from sida.assets import checked
+from sida.assets import checked, fetch, load_registry
+from sida.assets.registry import find_asset
+from sida.config.datasets import dataset_spec
+from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json
 from sida.progress import Progress
@@ -33,9 +35,79 @@ from sida.runtime.devices import tf32
 
 if TYPE_CHECKING:
     from eval.measuring.metric import Metric
-    from sida.data import Dataset
 
 _BATCH = 256
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A finite set of images.
+
+    Attributes:
+        name: Name for people.
+        count: Number of images.
+        read: Function ``read(begin, end) -> uint8 (N, C, H, W)``.
+        digest: Digest of the images.
+    """
+
+    name: str
+    count: int
+    read: Callable[[int, int], torch.Tensor]
+    digest: Callable[[], str]
+
+    @classmethod
+    def of_dataset(cls, data: Dataset) -> ImageSet:
+        """All images of a data set."""
+        return cls(data.name, len(data), lambda a, b: data.images(range(a, b)), lambda: data_digest(data))
+
+    @classmethod
+    def of_files(cls, path: str | Path) -> ImageSet:
+        """All images of a folder or file (:func:`~eval.measuring.stores.open_images`)."""
+        store = open_images(path)
+
+        def read(begin: int, end: int) -> torch.Tensor:
+            return torch.from_numpy(store.read(begin, end).transpose(0, 3, 1, 2).copy())
+
+        return cls(Path(path).name, store.count, read, store.digest)
+
+    def batches(self, size: int) -> Iterator[torch.Tensor]:
+        """All images in their order, ``size`` at a time."""
+        for begin in range(0, self.count, size):
+            yield self.read(begin, min(begin + size, self.count))
+
+
+def add_features(
+    batches: Iterable[torch.Tensor],
+    extractors: Mapping[str, Extractor],
+    statistics: Mapping[str, FeatureStatistics],
+    rows: Mapping[str, list[torch.Tensor]],
+    progress: Callable[[int], None] | None = None,
+    done: int = 0,
+) -> int:
+    """Adds the features of images to sums, and to lists of features on the CPU, by extractor.
+
+    Args:
+        batches: Images uint8 (N, C, H, W).
+        extractors: Networks by name; those without sums and lists are not run.
+        statistics: Sums by extractor.
+        rows: Lists by extractor, each with a tensor float32 (N, C) for a batch.
+        progress: Called after each batch with the number of images.
+        done: Number of images before the first batch.
+
+    Returns:
+        The number of images.
+    """
+    used = {name: extractors[name] for name in dict.fromkeys([*statistics, *rows])}
+    for images in batches:
+        outputs = extract(images, used, ())
+        for name, sums in statistics.items():
+            sums.update(outputs[name].features)
+        for name, parts in rows.items():
+            parts.append(outputs[name].features.float().cpu())
+        done += len(images)
+        if progress is not None:
+            progress(done)
+    return done
 
 
 @dataclass
@@ -69,11 +141,9 @@ class Reference:
             UserError: The reference holds no features of this extractor.
         """
         if extractor not in self._features:
-            raise UserError(
-                f"reference '{self.name}'",
-                f"holds no features of extractor '{extractor}' for precision and recall",
-                "give reference images, or make one with `sida-eval reference --keep-features`",
-            )
+            fault = f"holds no features of extractor '{extractor}' for precision and recall"
+            remedy = "give reference images, or make one with `sida-eval reference --keep-features`"
+            raise UserError(f"reference '{self.name}'", fault, remedy)
         return self._features[extractor]
 
     def record(self) -> dict[str, str]:
@@ -98,37 +168,38 @@ def load_references(
     Raises:
         UserError: Missing file, wrong content, wrong digest or wrong size.
     """
-    result = {}
+    result, files = {}, files or {}
     with tf32(protocol.allow_tf32):
-        for key, source in protocol.sources.items():
+        for key, source in protocol.used_sources.items():
             users = [metric for metric in protocol.metrics if key in metric.references]
             moments = list(dict.fromkeys(m.extractor for m in users if m.real == "moments"))
             rows = list(dict.fromkeys(m.extractor for m in users if m.real == "features"))
-            if users:
-                where = f"protocol '{protocol.name}': references.{key}"
-                result[key] = _load(
-                    source, key, where, moments, rows, extractors, files or {}, dataset, protocol.allow_tf32
-                )
+            where = f"protocol '{protocol.name}': references.{key}"
+            if source.kind == "dataset" and key not in files:
+                images = ImageSet.of_dataset(_open_dataset(source, key, where, dataset))
+                result[key] = _made(images, source, extractors, moments, rows)
+            elif source.kind == "given":
+                images = ImageSet.of_files(files[key])
+                if images.count < 2:
+                    raise UserError(files[key], "holds one image", "a comparison takes two or more")
+                progress = Progress(f"features of {files[key]}", images.count, "img", interval=2)
+                result[key] = _made(images, source, extractors, moments, rows, progress.update)
+            else:
+                path = checked(files[key] if key in files else find_file(source, key, where, files.get("*")))
+                result[key] = _read(path, source, where, extractors, moments, rows, protocol.allow_tf32)
     return result
 
 
-def _load(
+def _read(
+    path: Path,
     source: ReferenceSource,
-    key: str,
     where: str,
-    moments: list[str],
-    rows: list[str],
     extractors: Mapping[str, Extractor],
-    files: Mapping[str, str],
-    dataset: Callable[[], Dataset] | None,
+    moments: Sequence[str],
+    rows: Sequence[str],
     allow_tf32: bool,
 ) -> Reference:
-    given = files.get(key)
-    if source.kind == "dataset" and given is None:
-        return from_dataset(_open_dataset(source, key, where, dataset), extractors, moments, rows, source.cov_ddof)
-    if source.kind == "given":
-        return _from_images(files[key], extractors, moments, rows, source.cov_ddof)
-    path = checked(given if given is not None else find_file(source, key, where, files.get("*")))
+    """A reference of a file."""
     if not path.is_file():
         raise UserError(path, f"no such reference file ({where})")
     digest = sha256_file(path)
@@ -137,25 +208,35 @@ def _load(
     if path.suffix == ".safetensors":
         own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
         _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
-        found = Reference(own.name, own.sha256, {}, own.features)
-        for name in moments:
-            sums = own.statistics[name]
-            found._moments[name] = (sums.mean, sums.cov, sums.count)
-        return found
+        known = {name: own.statistics[name] for name in moments}
+        return Reference(own.name, own.sha256, {n: (s.mean, s.cov, s.count) for n, s in known.items()}, own.features)
     reference = Reference(path.name, digest)
     if moments:
         mean, cov = read_moments(path, source.entry)
-        for name in moments:
-            reference._moments[name] = (mean, cov, source.num_images)
+        reference._moments |= dict.fromkeys(moments, (mean, cov, source.num_images))
     if rows:
         images = read_batch(path)
         if source.num_images is not None and len(images) != source.num_images:
             raise UserError(path, f"holds {len(images)} images, {where} says {source.num_images}")
-        _, features = _extract_all(
-            (images[i : i + _BATCH] for i in range(0, len(images), _BATCH)), extractors, [], rows
-        )
-        reference._features |= features
+        batch = ImageSet(path.name, len(images), lambda a, b: images[a:b], lambda: digest)
+        reference._features |= _made(batch, source, extractors, [], rows)._features
     return reference
+
+
+def _made(
+    images: ImageSet,
+    source: ReferenceSource,
+    extractors: Mapping[str, Extractor],
+    moments: Sequence[str],
+    rows: Sequence[str],
+    progress: Callable[[int], None] | None = None,
+) -> Reference:
+    """A reference of all images of a set, in one pass for all extractors."""
+    statistics = {name: FeatureStatistics(ddof=source.cov_ddof, device=extractors[name].device) for name in moments}
+    kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
+    add_features(images.batches(_BATCH), extractors, statistics, kept, progress)
+    known: dict[str, Moments] = {name: (sums.mean, sums.cov, sums.count) for name, sums in statistics.items()}
+    return Reference(images.name, images.digest(), known, {name: torch.cat(parts) for name, parts in kept.items()})
 
 
 def _check_made_alike(
@@ -164,24 +245,15 @@ def _check_made_alike(
     """Refuses a reference file that was made with other settings than the protocol's."""
     if own.allow_tf32 != allow_tf32:
         made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
-        raise UserError(
-            path,
-            f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)",
-            f"make it again {remedy} --allow-tf32",
-        )
+        fault = f"was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32)"
+        raise UserError(path, fault, f"make it again {remedy} --allow-tf32")
     if source.sampled is not None and own.sampled != source.sampled:
-        raise UserError(
-            path,
-            f"holds {own.sampled or 'images of another source'}, {where} asks for samples of a teacher, "
-            f"{source.sampled}",
-            "make it with `sida-eval reference --spec`",
-        )
+        holds = own.sampled or "images of another source"
+        fault = f"holds {holds}, {where} asks for samples of a teacher, {source.sampled}"
+        raise UserError(path, fault, "make it with `sida-eval reference --spec`")
     if moments and source.kind in ("dataset", "teacher") and own.ddof != source.cov_ddof:
-        raise UserError(
-            path,
-            f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}",
-            f"make it again with --ddof {source.cov_ddof}",
-        )
+        fault = f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}"
+        raise UserError(path, fault, f"make it again with --ddof {source.cov_ddof}")
 
 
 def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callable[[], Dataset] | None) -> Dataset:
@@ -189,9 +261,6 @@ def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callab
         return dataset()
     if source.dataset is None:
         raise UserError(where, "needs the data set", f"give --dataset, or a file with --reference {key}=FILE")
-    from sida.config.datasets import dataset_spec
-    from sida.data import load_dataset
-
     return load_dataset(dataset_spec(source.dataset, where))
 
 
@@ -204,68 +273,16 @@ def find_file(source: ReferenceSource, key: str, where: str, folder: str | None)
     if folder:
         name = source.file
         if source.asset is not None:
-            from sida.assets import load_registry
-            from sida.assets.registry import find_asset
-
             name = Path(find_asset(load_registry(), source.asset).target).name
         hits = sorted(Path(folder).rglob(str(name)))
         if hits:
             return hits[0]
     if source.asset is not None:
-        from sida.assets import fetch
-
         return fetch(source.asset)
     if source.kind == "teacher":
         making = "make it with `sida-eval reference --spec`, then give --reference"
         raise UserError(where, "has no samples of the teacher", f"{making} {key}=FILE")
     raise UserError(where, f"file '{source.file}' is not here", f"give it with --reference {key}=FILE")
-
-
-def from_dataset(
-    dataset: Dataset,
-    extractors: Mapping[str, Extractor],
-    moments: list[str],
-    rows: list[str],
-    cov_ddof: int = 1,
-    progress: Callable[[int], None] | None = None,
-) -> Reference:
-    """Computes a reference from all images of a data set, in one pass for all extractors."""
-    batches = (dataset.images(range(i, min(i + _BATCH, len(dataset)))) for i in range(0, len(dataset), _BATCH))
-    made = _measured(dataset.name, batches, extractors, moments, rows, cov_ddof, progress)
-    return dataclasses.replace(made, sha256=data_digest(dataset))
-
-
-def _from_images(
-    path: str, extractors: Mapping[str, Extractor], moments: list[str], rows: list[str], cov_ddof: int
-) -> Reference:
-    """Computes a reference from all images of a folder or file."""
-    store = open_images(path)
-    if store.count < 2:
-        raise UserError(path, "holds one image", "a comparison takes two or more")
-    batches = (
-        torch.from_numpy(store.read(i, min(i + _BATCH, store.count)).transpose(0, 3, 1, 2).copy())
-        for i in range(0, store.count, _BATCH)
-    )
-    progress = Progress(f"features of {path}", store.count, "img", interval=2)
-    made = _measured(Path(path).name, batches, extractors, moments, rows, cov_ddof, progress.update)
-    return dataclasses.replace(made, sha256=store.digest())
-
-
-def _measured(
-    name: str,
-    batches: Iterator[torch.Tensor],
-    extractors: Mapping[str, Extractor],
-    moments: list[str],
-    rows: list[str],
-    cov_ddof: int,
-    progress: Callable[[int], None] | None,
-) -> Reference:
-    """A reference, without its digest, of images uint8 (N, C, H, W) in batches."""
-    statistics, features = _extract_all(batches, extractors, moments, rows, progress)
-    reference = Reference(name, "", _features=features)
-    for extractor, sums in statistics.items():
-        reference._moments[extractor] = (sums.mean, sums.covariance(cov_ddof), sums.count)
-    return reference
 
 
 def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -> dict[str, dict[str, str]]:
@@ -282,8 +299,7 @@ def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -
 
 def fixed_digests(protocol: Protocol) -> dict[str, str]:
     """Digests of the fixed data sets of a protocol's references, by key, for references that its metrics use."""
-    used = {key for metric in protocol.metrics for key in metric.references}
-    fixed = {key: source for key, source in protocol.sources.items() if source.fixed and key in used}
+    fixed = {key: source for key, source in protocol.used_sources.items() if source.fixed}
     where = f"protocol '{protocol.name}': references"
     return {key: data_digest(_open_dataset(source, key, f"{where}.{key}", None)) for key, source in fixed.items()}
 
@@ -291,26 +307,3 @@ def fixed_digests(protocol: Protocol) -> dict[str, str]:
 def data_digest(dataset: Dataset) -> str:
     """Digest of the images of a data set: its data, with the subset or mirrored copies if any."""
     return sha256_json([dataset.sha256, hashlib.sha256(dataset.raw_indices.tobytes()).hexdigest()])
-
-
-def _extract_all(
-    batches: Iterator[torch.Tensor],
-    extractors: Mapping[str, Extractor],
-    moments: list[str],
-    rows: list[str],
-    progress: Callable[[int], None] | None = None,
-) -> tuple[dict[str, FeatureStatistics], dict[str, torch.Tensor]]:
-    used = {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
-    statistics = {name: FeatureStatistics(device=used[name].device) for name in moments}
-    kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
-    done = 0
-    for images in batches:
-        outputs = extract(images, used, ())
-        for name, sums in statistics.items():
-            sums.update(outputs[name].features)
-        for name, parts in kept.items():
-            parts.append(outputs[name].features.float().cpu())
-        done += len(images)
-        if progress is not None:
-            progress(done)
-    return statistics, {name: torch.cat(parts) for name, parts in kept.items()}

@@ -9,7 +9,6 @@ does not matter, since other seeds change a number more.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -18,24 +17,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.features.registry import ON_PROCESSOR
-from eval.measuring.measure import FinishedTrials, Measurer, MeasureSpec, overlapped, threads
+from eval.measuring.measure import Measurer, TrialRecords, threads
 from eval.measuring.metric import Metric
-from eval.measuring.pipeline import sized
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score_plan import ScorePlan
 from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import open_images
-from eval.measuring.trial import TrialSums
+from eval.measuring.trial import sized
 from eval.results.identity import Identity
 from eval.results.measurements import record_identity
 from eval.results.summary import Estimate
+from sida.assets import is_address, load_registry
 from sida.assets.cache import cache_dir
 from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
 from sida.config.settings import names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
-from sida.progress import Progress, say
+from sida.progress import say
 from sida.runtime import provenance
 from sida.sampling.generator import LoadedGenerator
 
@@ -84,17 +83,10 @@ class Score:
         """Mean, sample standard deviation, standard error, extremes and all values, by metric."""
         result = {}
         for metric in self.protocol.metrics:
-            values = self.values(metric.key)
-            if values:
+            if values := self.values(metric.key):
                 estimate = Estimate.of(values)
-                result[metric.key] = {
-                    "mean": estimate.mean,
-                    "std": estimate.std,
-                    "standard_error": estimate.standard_error,
-                    "min": min(values),
-                    "max": max(values),
-                    "values": values,
-                }
+                found = {key: getattr(estimate, key) for key in ("mean", "std", "standard_error")}
+                result[metric.key] = {**found, "min": min(values), "max": max(values), "values": values}
         return result
 
     def record(self) -> dict[str, Any]:
@@ -120,9 +112,8 @@ class Score:
             arrow = "↓" if metric.better == "lower" else "↑"
             label = f"  {metric.label or metric.key} {arrow}"
             if not values:
-                lines.append(
-                    f"{label:<18} {self.records[0]['details'].get(metric.key, {}).get('note', 'not measured')}"
-                )
+                detail = self.records[0]["details"].get(metric.key, {})
+                lines.append(f"{label:<18} {detail.get('note', 'not measured')}")
                 continue
             text = f"{label:<18} {_number(sum(values) / len(values), metric.decimals)}"
             spread = self.spread(metric)
@@ -165,8 +156,6 @@ _NETWORKS = (".safetensors", ".pkl", ".pt", ".pth")
 
 def names_network(source: str) -> bool:
     """Whether a text names a network: a file, the folder of a run or of ``sida export``, an id or an address."""
-    from sida.assets import is_address, load_registry
-
     path = Path(source)
     if path.is_dir():
         return (path / "network.safetensors").is_file() or (path / "generator" / "network.safetensors").is_file()
@@ -203,7 +192,7 @@ def score_images(
             a reference or the network's file is given. The record names the variant; values of both are comparable.
         against: Folder, zip, tar, npz or npy of images in the place of the protocol's references: all images of both
             sets are compared, and the values are comparable with those of the same second set alone.
-        **settings: Other fields of :class:`~eval.measuring.measure.MeasureSpec` (dataset, references, device, ...).
+        **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
@@ -227,7 +216,7 @@ def score_images(
     if trials is not None and trials < 1:
         raise UserError("--trials", f"must be at least 1, got {trials}")
     files = ImageFiles(str(images), chosen) if fields["sampler"]["kind"] == "images" else None
-    count = _trials(files, trials, str(images)) if files else trials or chosen.trials
+    count = _trials(files, trials) if files else trials or chosen.trials
     if count > chosen.trials:
         chosen = dataclasses.replace(chosen, trials=count)
     label = name or label
@@ -235,45 +224,26 @@ def score_images(
     if "network" in settings and "dataset" not in settings:
         named = [source.dataset for source in chosen.sources.values() if source.dataset]
         settings |= {"dataset": dataset_spec(named[0], "score")} if named else {}
-    try:
-        spec = MeasureSpec(run=label, protocol=chosen, label=label, **settings)
-    except ValueError as error:
-        raise UserError("score", error) from None
-    measurer = Measurer(spec, "score")
+    measurer = Measurer({"run": label, "protocol": chosen, "label": label, **settings}, "score")
+    spec = measurer.spec
     if spec.sampler["kind"] == "python" and not isinstance(images, str):
         assert callable(images)
         measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
     # Python objects may change between two calls in a way that no digest shows.
-    kept = () if callable(images) or count < 2 else range(count)
-    finished = FinishedTrials(None, kept, _copies(measurer) if kept else None)
-    records: dict[int, dict[str, Any]] = {}
-    # The identities need the feature networks, which a wrong image need not wait for.
-    for trial in range(count) if finished else ():
-        if found := finished.take_back(trial, measurer.digest, measurer.identities, measurer.names()):
-            records[trial] = found
-    if records:
-        say(f"score: {len(records)} of {count} trials are finished")
-    done = len(records) * chosen.num_samples
-    progress = Progress(f"score {label}", count * chosen.num_samples, "img", done=done, interval=2)
-
-    def record(trial: int, sums: TrialSums) -> None:
-        records[trial] = measurer.record(trial, sums)
-        finished.write(trial, records[trial])
-
-    with threads(spec.threads), overlapped(spec) as later:
+    copies = None if callable(images) else _copies(measurer)
+    with threads(spec.threads):
+        kept = TrialRecords(measurer, range(count), None, copies)
+        if len(kept.missing) < count:
+            say(f"score: {count - len(kept.missing)} of {count} trials are finished")
         second = 0 if against is None else open_images(against).count
-        plan = ScorePlan(measurer, (count - len(records)) * chosen.num_samples + second)
+        plan = ScorePlan(measurer, len(kept.missing) * chosen.num_samples + second)
         if against is not None:
             # A fault of the second set must not wait for the first one.
             _ = measurer.extractors
             plan.announce()
             _ = measurer.references
-        for trial in sorted({*range(count)} - records.keys()):
-            sums = measurer.sums(trial, 0, chosen.num_samples, progress, done, None, plan.announce)
-            done += chosen.num_samples
-            later(functools.partial(record, trial, sums))
+        records = kept.restored | kept.measure(f"score {label}", plan.announce, interval=2)
     plan.finish()
-    finished.forget()
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
     measured = [records[trial] for trial in range(count)]
     return Score(label, chosen, measured, remarks, spec.family, spec.nfe, Path(against).name if against else None)
@@ -293,7 +263,7 @@ def _pair(images: Scored, against: str, protocol: Protocol, trials: int | None, 
     if num_samples is not None and num_samples < 2:
         raise UserError(images, f"a comparison takes two images or more, got {num_samples}")
     chosen = protocol.against(num_samples or protocol.num_samples)
-    next(sized(ImageFiles(against, chosen).batches(range(chosen.seed0, chosen.seed0 + 1), 1), chosen, against))
+    _check_size(ImageFiles(against, chosen))
     return chosen
 
 
@@ -346,14 +316,12 @@ def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]
     else:
         name = str(images)
     if callable(images) or (names_object(name) and not Path(name).exists()):
-        return name.rpartition(":")[2], {
-            "method": "external",
-            "sampler": {"kind": "python", "callable": name, **repeats},
-        }
+        drawn = {"kind": "python", "callable": name, **repeats}
+        return name.rpartition(":")[2], {"method": "external", "sampler": drawn}
     return Path(name).name, {"method": "images", "sampler": {"kind": "images", "path": name, **repeats}}
 
 
-def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
+def _trials(images: ImageFiles, wanted: int | None) -> int:
     """Number of trials.
 
     Raises:
@@ -361,18 +329,20 @@ def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
     """
     n, present = images.protocol.num_samples, images.store.count
     if images.trials < (wanted or 1):
-        first = images.protocol.seed0
-        next(sized(images.batches(range(first, first + 1), 1), images.protocol, path))
+        _check_size(images)
         count = wanted or 1
         takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"
         fits = present // count
         other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
-        raise UserError(
-            path,
-            f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}",
-            f"generate {n * count - present:,} more{other if fits >= 2 else ''}",
-        )
+        fault = f"holds {present:,} images, protocol '{images.protocol.name}' takes {takes}"
+        raise UserError(images.path, fault, f"generate {n * count - present:,} more{other if fits >= 2 else ''}")
     return wanted if wanted is not None else min(images.trials, images.protocol.trials)
+
+
+def _check_size(images: ImageFiles) -> None:
+    """Refuses images of another size than the protocol's, by the first one."""
+    seed0 = images.protocol.seed0
+    next(sized(images.batches(range(seed0, seed0 + 1), 1), images.protocol, images.path))
 
 
 def _number(value: float, decimals: int) -> str:
@@ -425,38 +395,24 @@ def compare_variants(
     metrics = [metric for metric in asked.metrics if metric.extractor in extractors[:1]]
     if not metrics or len(extractors) < 2:
         known = ", ".join(asked.extractors())
-        raise UserError(
-            "variants",
-            f"give a feature network of protocol '{asked.name}' ({known}) and then variants of it, "
-            f"got {', '.join(extractors) or 'none'}",
-        )
+        asks = f"give a feature network of protocol '{asked.name}' ({known}) and then variants of it"
+        raise UserError("variants", f"{asks}, got {', '.join(extractors) or 'none'}")
     values: dict[str, dict[str, list[float]]] = {}
     for name in extractors:
         changed = tuple(dataclasses.replace(metric, extractor=name) for metric in metrics)
-        options = {name: dict((extractor_options or {}).get(name, {}))}
-        score = score_images(
-            images,
-            dataclasses.replace(asked, metrics=changed, selection=None, watch=None),
-            trials,
-            num_samples,
-            name=name,
-            extractors=options,
-            **settings,
-        )
+        variant = dataclasses.replace(asked, metrics=changed, selection=None, watch=None)
+        settings["extractors"] = {name: (extractor_options or {}).get(name, {})}
+        score = score_images(images, variant, trials, num_samples, name, **settings)
         if len(score.records) < 2:
             raise UserError(images, "suffices for one trial, and their spread is the measure", "give more images")
         values[name] = {metric.key: score.values(metric.key) for metric in metrics}
-    first = values[extractors[0]]
-    return [
-        _difference(metric.key, name, first[metric.key], values[name][metric.key])
-        for metric in metrics
-        if first[metric.key]
-        for name in extractors
-    ]
-
-
-def _difference(metric: str, extractor: str, published: Sequence[float], given: Sequence[float]) -> VariantDifference:
-    spread = statistics.stdev(published)
-    difference = statistics.fmean(theirs - ours for theirs, ours in zip(given, published))
-    share = abs(difference) / spread if spread else None
-    return VariantDifference(metric, extractor, statistics.fmean(given), difference, share)
+    found = []
+    for metric in metrics:
+        first = values[extractors[0]][metric.key]
+        spread = statistics.stdev(first) if first else 0.0
+        for name in extractors if first else ():
+            given = values[name][metric.key]
+            difference = statistics.fmean(theirs - ours for theirs, ours in zip(given, first))
+            share = abs(difference) / spread if spread else None
+            found.append(VariantDifference(metric.key, name, statistics.fmean(given), difference, share))
+    return found

@@ -23,16 +23,19 @@ from typing import Protocol as Interface
 import numpy as np
 import torch
 
-from eval.measuring.pipeline import ImageBatch
-from eval.measuring.protocol import Protocol
+from eval.features.inception import load_torchscript
+from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import data_digest
 from eval.measuring.stores import open_images
+from eval.measuring.trial import ImageBatch
 from sida.config.plugins import check_code_path, code_sha256, load_object
-from sida.config.samplers import Sampler, read_sampler
-from sida.errors import UserError
+from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
+from sida.config.settings import Count, Natural, Settings
+from sida.data.count_labels import check_labels
+from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import by_content, sha256_file
 from sida.networks.checkpoint import load_network
-from sida.sampling import NO_CLASS, Drawer, Samples
+from sida.sampling import Drawer
 from sida.sampling.networks import decoder_digest
 from sida.sampling.samplers import to_uint8
 from sida.sampling.seeds import latents_for_seeds
@@ -40,6 +43,67 @@ from sida.sampling.seeds import latents_for_seeds
 if TYPE_CHECKING:
     from sida.config.datasets import LabelCounts
     from sida.data import Dataset
+
+
+NETWORK_SAMPLERS = [name for name, kind in SAMPLER_KINDS.items() if kind.made_by]
+SAMPLERS = (*SAMPLER_KINDS, "python", "images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec(Settings):
+    """A generator with its sampler and protocol (``docs/architecture.md``, "Generator to measure").
+
+    Attributes:
+        run: Id of the row.
+        method: ``teacher``, ``sid``, ``sida``, ``sid2a``, ``data`` or the name of another method.
+        sampler: ``{kind: one_step, init_sigma}``, ``{kind: heun, num_steps, ...}``, ``{kind: data}``,
+            ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path}``.
+        protocol: Name, path or content of the protocol; the object has the loaded protocol.
+        dataset: Data set for labels, image size, and references that are computed here.
+        network: File of the network; None for other sources.
+        guide: File of a guiding network, for samplers with guidance.
+        vae: Folder of the decoder of latent networks; None takes the registered one.
+        label: Name for people.
+        family: Group of rows in tables.
+        nfe: Network evaluations per image.
+        references: File by reference key (``"*"``: a folder to search).
+        extractors: Options by extractor name, e.g. ``{"inception": {"path": ...}}``.
+        batch_size: Images per batch; None chooses by device.
+        threads: CPU threads; 0 keeps torch's choice.
+        device: Torch device.
+    """
+
+    run: str
+    method: str
+    sampler: dict[str, Any]
+    protocol: Any
+    dataset: dict[str, Any] | None = None
+    network: str | None = None
+    guide: str | None = None
+    vae: str | None = None
+    label: str = ""
+    family: str = ""
+    nfe: Count | None = None
+    references: dict[str, Any] = field(default_factory=dict)
+    extractors: dict[str, Any] = field(default_factory=dict)
+    batch_size: Count | None = None
+    threads: Natural = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = self.sampler.get("kind")
+        if kind not in SAMPLERS:
+            raise SettingError("sampler.kind", f"no such sampler '{kind}'{suggestion(str(kind), SAMPLERS)}")
+        if (kind in NETWORK_SAMPLERS) != (self.network is not None):
+            needs = "a file" if kind in NETWORK_SAMPLERS else "null"
+            raise SettingError("network", f"must be {needs} for sampler '{kind}'")
+        needed = {"python": "callable", "images": "path", "heun": "num_steps"}.get(str(kind))
+        if needed and needed not in self.sampler:
+            raise SettingError(f"sampler.{needed}", "is missing", f"sampler '{kind}' needs it")
+        if self.dataset is None and kind == "data":
+            raise SettingError("dataset", "is missing", "sampler 'data' resamples it")
+        object.__setattr__(self, "protocol", load_protocol(self.protocol))
 
 
 class Duplicates:
@@ -79,24 +143,24 @@ def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
         UserError: The returned value is anything else.
     """
     images, classes = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
-    wanted = f"{name}: must return uint8 images of shape ({count}, C, H, W)"
-    try:
-        pixels = torch.as_tensor(images)
-    except (TypeError, ValueError, RuntimeError):
-        raise UserError("", f"{wanted}, or (images, classes), got {type(images).__name__}") from None
+    wanted = f"must return uint8 images of shape ({count}, C, H, W), or (images, classes)"
+    pixels = _tensor(images, name, wanted)
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != count:
-        raise UserError("", f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}")
+        raise UserError(name, f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}")
     if classes is None:
         return ImageBatch(pixels, None)
-    try:
-        labels = torch.as_tensor(classes)
-    except (TypeError, ValueError, RuntimeError):
-        raise UserError(name, f"must return classes as whole numbers, got {type(classes).__name__}") from None
+    wanted = f"must return classes as whole numbers of shape ({count},)"
+    labels = _tensor(classes, name, wanted)
     if labels.shape != (count,) or labels.is_floating_point():
-        raise UserError(
-            name, f"must return classes as whole numbers of shape ({count},), got {labels.dtype} {tuple(labels.shape)}"
-        )
+        raise UserError(name, f"{wanted}, got {labels.dtype} {tuple(labels.shape)}")
     return ImageBatch(pixels, labels.to(torch.int64))
+
+
+def _tensor(value: Any, name: str, wanted: str) -> torch.Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(name, f"{wanted}, got {type(value).__name__}") from None
 
 
 #: Largest mean difference, in grey levels, of images that are drawn twice with the same seeds.
@@ -137,7 +201,7 @@ class DataSource:
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Real images drawn with replacement; their classes are the true ones."""
-        return _plain(self.drawer.draw(seeds, batch_size))
+        return (ImageBatch.of(drawn.images, drawn.classes) for drawn in self.drawer.draw(seeds, batch_size))
 
 
 @dataclass
@@ -164,9 +228,8 @@ class CallableSource:
         else:
             self._module, self._function = sys.modules[self.function.__module__], self.function
         if not callable(self._function):
-            raise UserError(
-                "sampler.callable", f"'{self.name}' is of type {type(self._function).__name__}, no function"
-            )
+            kind = type(self._function).__name__
+            raise UserError("sampler.callable", f"'{self.name}' is of type {kind}, no function")
         allowing = "or say allow_duplicates: true in the spec's sampler if it really repeats itself"
         remedy = f"give each seed an image of its own, {allowing}"
         self._duplicates = Duplicates(lambda seed: f"seed {seed} of {self.name}", remedy)
@@ -193,11 +256,9 @@ class CallableSource:
                 # Kernels of a GPU may round a few values differently; different noise changes all values.
                 again = self._draw(chosen).images
                 if again.shape != first.shape or (again.short() - first.short()).abs().float().mean() > _ROUNDING:
-                    raise UserError(
-                        self.name,
-                        f"gave other images when asked for seeds {chosen[0]} to {chosen[-1]} again",
-                        "the same seed must always give the same image: let a random stream start from each seed",
-                    )
+                    fault = f"gave other images when asked for seeds {chosen[0]} to {chosen[-1]} again"
+                    rule = "the same seed must always give the same image"
+                    raise UserError(self.name, fault, f"{rule}: let a random stream start from each seed")
                 batch = batch._replace(images=first)
             if not self.allow_duplicates:
                 self._duplicates.check(batch.images.cpu().numpy(), chosen[0])
@@ -220,8 +281,6 @@ class ScriptedGenerator:
     """
 
     def __init__(self, path: str | Path, latent: Sequence[int], device: str = "cpu") -> None:
-        from eval.features.inception import load_torchscript
-
         check_code_path(path, "a TorchScript file, a program")
         self.path, self._latent, self._device = Path(path), tuple(latent), device
         self._net = load_torchscript(self.path, torch.device(device))
@@ -235,9 +294,8 @@ class ScriptedGenerator:
                 images = self._net(latents_for_seeds(seeds, self._latent).to(self._device))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][:200]
-            raise UserError(
-                self.path, f"fails on latents {self._latent} ({reason})", "give others by --latent"
-            ) from None
+            fault = f"fails on latents {self._latent} ({reason})"
+            raise UserError(self.path, fault, "give others by --latent") from None
         if not isinstance(images, torch.Tensor):
             raise UserError(self.path, f"must return a tensor of images, got {type(images).__name__}")
         return images if images.dtype == torch.uint8 else to_uint8(images)
@@ -251,44 +309,26 @@ def is_torchscript(path: str | Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-@dataclass
 class NetworkSource:
     """A network with a sampler (:func:`sida.sampling.generate`).
 
     Args:
-        path: Network file.
-        sampler: Mapping of :class:`sida.config.samplers.Sampler`.
-        protocol: Protocol, which determines the distribution of classes and the quantisation.
+        spec: Spec of the measurement, whose protocol determines the distribution of classes and the quantisation.
         dataset: Opens the data set; called only for class frequencies that the protocol does not contain.
-        data: Spec of the data set, compared with the protocol's class counts if the data set is available.
-        guide: File of a guiding network, for samplers with guidance.
-        vae: Folder of the decoder of latent networks; None takes the registered one.
-        device: Torch device of the network.
     """
 
-    path: str
-    sampler: Mapping[str, Any]
-    protocol: Protocol
-    dataset: Callable[[], Dataset]
-    guide: str | None = None
-    vae: str | None = None
-    device: str = "cpu"
-    data: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-
-        net, self.metadata = load_network(self.path, self.device)
-        guide = load_network(self.guide, self.device)[0] if self.guide else None
-        sampler = read_sampler(self.sampler)
-        self.drawer = Drawer(sampler, net, guide, lambda: self._label_data, self.vae, self.device)
-        decodes = self.protocol.quantisation == "truncate_unit"
+    def __init__(self, spec: MeasureSpec, dataset: Callable[[], Dataset]) -> None:
+        self._spec, self._dataset, self.path = spec, dataset, str(spec.network)
+        self._protocol: Protocol = spec.protocol
+        net, self.metadata = load_network(self.path, spec.device)
+        guide = load_network(spec.guide, spec.device)[0] if spec.guide else None
+        sampler = read_sampler(spec.sampler)
+        self.drawer = Drawer(sampler, net, guide, lambda: self._label_data, spec.vae, spec.device)
+        decodes = self._protocol.quantisation == "truncate_unit"
         if decodes != self.drawer.draws_latents:
-            raise UserError(
-                self.path,
-                f"has {getattr(net, 'img_channels', 0)} channels, protocol '{self.protocol.name}' "
-                f"measures {'decoded latents' if decodes else 'pixels'}",
-                "choose another protocol",
-            )
+            measures = f"protocol '{self._protocol.name}' measures {'decoded latents' if decodes else 'pixels'}"
+            fault = f"has {getattr(net, 'img_channels', 0)} channels, {measures}"
+            raise UserError(self.path, fault, "choose another protocol")
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -300,21 +340,19 @@ class NetworkSource:
         """Class counts of the protocol, if it has any and classes are drawn."""
         if not self.drawer.label_dim:
             return None
-        counts = self.protocol.label_counts
-        if counts is not None and self.data is not None:
-            from sida.data.count_labels import check_labels
-
-            check_labels(counts, self.data, f"protocol '{self.protocol.name}': labels")
+        counts = self._protocol.label_counts
+        if counts is not None and self._spec.dataset is not None:
+            check_labels(counts, self._spec.dataset, f"protocol '{self._protocol.name}': labels")
         return counts
 
     @functools.cached_property
     def _label_data(self) -> Dataset | None:
-        drawn = self.drawer.label_dim and self.protocol.label_dist == "empirical" and self.protocol.labels is None
-        return self.dataset() if drawn else None
+        drawn = self.drawer.label_dim and self._protocol.label_dist == "empirical" and self._protocol.labels is None
+        return self._dataset() if drawn else None
 
     @property
     def _labels_digest(self) -> str | None:
-        if self._counts is not None and self.protocol.labels_asset:
+        if self._counts is not None and self._protocol.labels_asset:
             return self._counts.sha256
         return data_digest(self._label_data) if self._label_data is not None else None
 
@@ -326,8 +364,8 @@ class NetworkSource:
         sampler = self.drawer.sampler
         return {
             "network": self.sha256,
-            "guide": sha256_file(self.guide) if self.guide else None,
-            "vae": decoder_digest(self.vae),
+            "guide": sha256_file(self._spec.guide) if self._spec.guide else None,
+            "vae": decoder_digest(self._spec.vae),
             "sampler": {**sampler.facts(), "num_steps": sampler.steps},
             "labels_of": self._labels_digest,
         }
@@ -336,15 +374,9 @@ class NetworkSource:
         self, seeds: range, batch_size: int, class_labels: str | Sequence[int] | None = None
     ) -> Iterator[ImageBatch]:
         """Samples and quantises; ``class_labels`` (see :func:`sida.sampling.generate`) overrides the protocol."""
-        rule = class_labels if class_labels is not None else self._counts or self.protocol.label_dist
-        return _plain(self.drawer.draw(seeds, batch_size, rule, self.device))
-
-
-def _plain(samples: Iterator[Samples]) -> Iterator[ImageBatch]:
-    """Batches of samples; networks without classes give None for classes."""
-    for batch in samples:
-        has_classes = len(batch.classes) > 0 and int(batch.classes[0]) != NO_CLASS
-        yield ImageBatch(batch.images, batch.classes if has_classes else None)
+        rule = class_labels if class_labels is not None else self._counts or self._protocol.label_dist
+        drawn = self.drawer.draw(seeds, batch_size, rule, self._spec.device)
+        return (ImageBatch.of(batch.images, batch.classes) for batch in drawn)
 
 
 @dataclass
@@ -384,16 +416,13 @@ class ImageFiles:
         """
         begin, end = seeds.start - self.protocol.seed0, seeds.stop - self.protocol.seed0
         if end > self.store.count:
-            raise UserError(
-                self.path,
-                f"holds {self.store.count} images, this trial needs {end}",
-                f"generate more (protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial)",
-            )
+            takes = f"protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial"
+            fault = f"holds {self.store.count} images, this trial needs {end}"
+            raise UserError(self.path, fault, f"generate more ({takes})")
         for first in range(begin, end, batch_size):
             images = self.store.read(first, min(first + batch_size, end))
             if not self.allow_duplicates:
                 self._duplicates.check(images, first)
-            classes = None
-            if self.store.classes is not None:
-                classes = torch.from_numpy(self.store.classes[first : first + len(images)])
+            known = self.store.classes
+            classes = None if known is None else torch.from_numpy(known[first : first + len(images)])
             yield ImageBatch(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), classes)

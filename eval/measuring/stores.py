@@ -18,7 +18,7 @@ import hashlib
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -88,8 +88,8 @@ class ArrayStore(ImageStore):
         if begin < self._position:
             self._open()
         try:
-            for size in _steps(begin - self._position):
-                self._take(size)
+            while self._position < begin:
+                self._take(min(begin - self._position, 1024))
             rows = self._take(end - begin)
         except ZIP_FAULTS as error:
             raise UserError(self.path, f"damaged after image {self._position} ({error})", "make it again") from None
@@ -110,31 +110,25 @@ class ArrayStore(ImageStore):
         if self._zip is None:
             return self.path.name
         arrays = [name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")]
-        for name in ("arr_1", "labels"):
-            if name in arrays:
-                self.classes = self._read_classes(name)
-                break
-        images = "arr_0" if "arr_0" in arrays else next((n for n in arrays if n in ("images", "samples")), None)
+        classes = next((name for name in ("arr_1", "labels") if name in arrays), None)
+        if classes is not None:
+            self.classes = self._read_classes(classes)
         others = [name for name in arrays if name not in ("arr_1", "labels")]
-        if images is None and len(others) == 1:
-            images = others[0]
-        if images is None:
+        named = [*({"arr_0"} & {*arrays}), *(name for name in arrays if name in ("images", "samples"))]
+        if not named and len(others) != 1:
             raise UserError(self.path, f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})")
-        return images
+        return [*named, *others][0]
 
     def _read_classes(self, name: str) -> np.ndarray:
+        where = f"{self.path}[{name}]"
         try:
             found = Npz(self.path, MAX_MEMBER_BYTES).read(name).reshape(-1)
         except ZIP_FAULTS as error:
-            raise UserError(f"{self.path}[{name}]", f"not a readable array ({error})", "make it again") from None
+            raise UserError(where, f"not a readable array ({error})", "make it again") from None
         if not np.issubdtype(found.dtype, np.integer):
-            raise UserError(
-                f"{self.path}[{name}]",
-                f"classes must be integers, got {found.dtype}",
-                "save them so, or leave them out",
-            )
+            raise UserError(where, f"classes must be integers, got {found.dtype}", "save them so, or leave them out")
         if found.size and not 0 <= found.min() <= found.max() < MAX_CLASSES:
-            raise UserError(f"{self.path}[{name}]", f"a class is not between 0 and {MAX_CLASSES:,}", "make it again")
+            raise UserError(where, f"a class is not between 0 and {MAX_CLASSES:,}", "make it again")
         return found.astype(np.int64)
 
     def _open(self) -> None:
@@ -191,12 +185,6 @@ class ArrayStore(ImageStore):
         return f"{span}; save images as uint8 in 0..255"
 
 
-def _steps(count: int, most: int = 1024) -> Iterator[int]:
-    while count > 0:
-        yield min(count, most)
-        count -= most
-
-
 _MODES = {"L": 1, "RGB": 3}
 
 
@@ -250,19 +238,16 @@ class PictureStore(ImageStore):
             if image.shape[0] * image.shape[1] * self.count > MOST_SUM:
                 PixelSum(str(self.path), self._files.size).add(image.shape[0] * image.shape[1] * self.count)
         encoded = [self._files.read(int(member)) for member in self._members[begin:end]]
-        size = (self._shape[1], self._shape[0])
-        decode = functools.partial(decode_picture, size=size)
+        decode = functools.partial(decode_picture, size=(self._shape[1], self._shape[0]))
         decoded = list(self._pool.map(decode, encoded, map(self.name, range(begin, end))))
         images = [image for image, _ in decoded]
         for position, image in enumerate(images, start=begin):
-            if image.shape != self._shape:
-                raise _unequal(self.name(position), image.shape, self._shape)
+            _check_equal(self.name(position), image.shape, self._shape)
         # Judged by content: artefacts remain in a JPEG that is named .png.
         self._lossy.update({position: lossy for position, (_, lossy) in enumerate(decoded, start=begin) if lossy})
         if self._lossy:
-            counts = ", ".join(
-                f"{count:,} pictures are {kind}" for kind, count in Counter(self._lossy.values()).items()
-            )
+            kinds = Counter(self._lossy.values()).items()
+            counts = ", ".join(f"{count:,} pictures are {kind}" for kind, count in kinds)
             lossy = f"{counts}, whose artefacts raise distances; protocols take lossless images"
             self.remarks = (*self._order, lossy)
         return np.stack(images)
@@ -314,15 +299,14 @@ def _is_picture(name: str) -> bool:
     return not any(part.startswith(".") or part == "__MACOSX" for part in name.replace(os.sep, "/").split("/"))
 
 
-def _unequal(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> UserError:
+def _check_equal(name: str, shape: tuple[int, ...], first: tuple[int, ...]) -> None:
     if shape[:2] != first[:2]:
-        return UserError(
-            name,
-            f"is {shape[0]}×{shape[1]}, the pictures before it {first[0]}×{first[1]}",
-            "all must have one size (resizing changes the numbers, so it is not done here)",
-        )
-    modes = {1: "grey", 3: "RGB"}
-    return UserError(name, f"is {modes[shape[2]]}, the pictures before it {modes[first[2]]}", "convert all to one mode")
+        fault = f"is {shape[0]}×{shape[1]}, the pictures before it {first[0]}×{first[1]}"
+        raise UserError(name, fault, "all must have one size (resizing changes the numbers, so it is not done here)")
+    if shape != first:
+        modes = {1: "grey", 3: "RGB"}
+        fault = f"is {modes[shape[2]]}, the pictures before it {modes[first[2]]}"
+        raise UserError(name, fault, "convert all to one mode")
 
 
 def open_images(path: str | os.PathLike[str]) -> ImageStore:
@@ -334,19 +318,13 @@ def open_images(path: str | os.PathLike[str]) -> ImageStore:
     path = Path(path)
     if path.is_dir():
         if next(path.glob("shard-*.npz"), None):
-            raise UserError(
-                path,
-                "holds shards of `sida sample`, which are not read here",
-                f"sample to --out {path}.zip or {path}.npz, or with --png into another folder",
-            )
+            remedy = f"sample to --out {path}.zip or {path}.npz, or with --png into another folder"
+            raise UserError(path, "holds shards of `sida sample`, which are not read here", remedy)
         return PictureStore(FolderFiles(path))
     if not path.is_file() and names_object(str(path)):
-        raise UserError(
-            path,
-            "a Python function, which is no file of images",
-            "write its images into a .npz file, or name it in "
-            "column 'checkpoint' of a sample sheet (docs/add-a-method.md, 2)",
-        )
+        named = "name it in column 'checkpoint' of a sample sheet (docs/add-a-method.md, 2)"
+        fault = "a Python function, which is no file of images"
+        raise UserError(path, fault, f"write its images into a .npz file, or {named}")
     if not path.is_file():
         raise UserError(path, "no such folder or file of images")
     if path.suffix == ".zip":

@@ -1,28 +1,39 @@
-"""Sums of one trial or shard: one pass over the images feeds all metrics of a protocol.
+"""Sums of one trial or shard, and the pass that fills them: images go through all extractors into the sums.
 
 This module is independent of the source of the images and of the kinds of metrics. Features are kept only if a metric
 requests them; everything else streams in constant memory.
+
+On a GPU the source runs ahead in a thread and on a separate stream, so that decoding, drawing latents on the CPU and
+sampling overlap with feature extraction. On a CPU a thread reads image files ahead; networks draw without one, since
+sampling and feature extraction share the cores.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from eval.features.registry import Features
-from eval.measuring.metric import Sides
+from eval.features.base import Extractor
+from eval.features.registry import Features, extract
+from eval.measuring.metric import Metric, Sides
 from eval.measuring.protocol import Protocol
-from eval.measuring.reference_files import within
+from eval.measuring.reference_files import read_statistics, statistics_tensors, within
 from eval.measuring.references import Reference
 from eval.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors, write_tensors
+from sida.runtime.devices import tf32
+from sida.sampling import NO_CLASS
 
 _FORMAT = "sida-trial-shard/1"
+T = TypeVar("T")
 
 
 class TrialSums:
@@ -102,19 +113,13 @@ class TrialSums:
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
         """Writes the sums atomically as safetensors; ``metadata`` identifies the trial and its spec."""
-        tensors: dict[str, torch.Tensor] = {}
-        for name, statistics in self.statistics.items():
-            tensors |= {f"statistics/{name}/{key}": value for key, value in statistics.tensors().items()}
+        tensors = statistics_tensors(self.statistics)
         for metric in self.metrics:
             tensors |= {f"score/{metric.key}/{key}": value for key, value in metric.tensors().items()}
         for name in self.rows:
             tensors[f"features/{name}"] = self.features(name)
-        header: dict[str, Any] = {
-            "format": _FORMAT,
-            "protocol_sha256": self.protocol.trial_sha256,
-            "ranges": self.ranges,
-            **metadata,
-        }
+        header: dict[str, Any] = {"format": _FORMAT, "protocol_sha256": self.protocol.trial_sha256}
+        header |= {"ranges": self.ranges, **metadata}
         for metric in self.metrics:
             for key, count in metric.counts().items():
                 header.setdefault(key, {})[metric.extractor] = count
@@ -135,15 +140,14 @@ class TrialSums:
             raise UserError(path, f"measured under another protocol than '{protocol.name}'", "measure this shard again")
         result = cls(protocol)
         result.ranges = [(begin, end) for begin, end in header["ranges"]]
-        for name in result.statistics:
-            result.statistics[name] = FeatureStatistics.from_tensors(
-                within(tensors, f"statistics/{name}/"), protocol.cov_ddof
-            )
+        result.statistics = read_statistics(tensors, result.statistics, protocol.cov_ddof)
         for metric in result.metrics:
             counts = {key: header.get(key, {}).get(metric.extractor, 0) for key in metric.counts()}
             metric.restore(within(tensors, f"score/{metric.key}/"), counts)
         for name in result.rows:
-            result.rows[name] = list(_split_rows(tensors[f"features/{name}"], result.ranges))
+            ranges, rows = sorted(result.ranges), tensors[f"features/{name}"]
+            places = itertools.accumulate((end - begin for begin, end in ranges), initial=0)
+            result.rows[name] = [(begin, rows[at : at + end - begin]) for (begin, end), at in zip(ranges, places)]
         return result, header
 
     def _cover(self, begin: int, end: int) -> None:
@@ -156,14 +160,6 @@ class TrialSums:
             self.ranges[-1] = (self.ranges[-1][0], end)
         else:
             self.ranges.append((begin, end))
-
-
-def _split_rows(rows: torch.Tensor, ranges: Iterable[tuple[int, int]]) -> Iterable[tuple[int, torch.Tensor]]:
-    """Splits stored rows by the ranges of their images; yields (first image, rows)."""
-    position = 0
-    for begin, end in sorted(ranges):
-        yield begin, rows[position : position + end - begin]
-        position += end - begin
 
 
 def compute_metrics(
@@ -196,3 +192,147 @@ def compute_metrics(
         if detail:
             details[metric.key] = detail
     return values, details
+
+
+class ImageBatch(NamedTuple):
+    """Images of consecutive seeds.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        classes: Requested classes, int64 (N,), or None.
+    """
+
+    images: torch.Tensor
+    classes: torch.Tensor | None
+
+    @classmethod
+    def of(cls, images: torch.Tensor, classes: torch.Tensor | None) -> ImageBatch:
+        """Images of a generator; a network without classes gives None or :data:`sida.sampling.NO_CLASS`."""
+        has_classes = classes is not None and len(classes) > 0 and int(classes[0]) != NO_CLASS
+        return cls(images, classes if has_classes else None)
+
+
+def run_pass(
+    batches: Iterable[ImageBatch],
+    extractors: Mapping[str, Extractor],
+    sums: TrialSums,
+    first: int = 0,
+    prefetched: int = 0,
+    progress: Callable[[int], None] | None = None,
+    skipped: int = 0,
+) -> TrialSums:
+    """Adds batches to ``sums`` and returns ``sums``.
+
+    A batch is added when the features of the next one are requested: adding waits for a GPU, which then has work.
+
+    Args:
+        batches: Images in the order of their seeds.
+        extractors: Networks by name.
+        sums: Sums of the trial.
+        first: Index of the first image within the trial.
+        prefetched: Number of batches that the source may prepare in advance (0: no thread).
+        progress: Called after each batch with the number of finished images.
+        skipped: Number of images between two batches, which other processes add.
+    """
+    position, done = first, 0
+    waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
+    # The last layer of Inception is a product of 2048 × 1008; only kinds with sums of their own look at it.
+    classes = {metric.extractor for metric in sums.metrics if type(metric).update is not Metric.update}
+    with tf32(sums.protocol.allow_tf32):
+        for batch in prefetch(batches, prefetched, sums.device) if prefetched else batches:
+            outputs = extract(batch.images, extractors, classes)
+            if waiting is not None:
+                sums.update(*waiting)
+            waiting = outputs, batch.classes, position
+            done += len(batch.images)
+            position += len(batch.images) + skipped
+            if progress is not None:
+                progress(done)
+        if waiting is not None:
+            sums.update(*waiting)
+    return sums
+
+
+def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Iterator[ImageBatch]:
+    """Yields the batches after a check that the first one has the image size of the protocol.
+
+    Raises:
+        UserError: The size differs; ``origin`` names the images.
+    """
+    for number, batch in enumerate(items):
+        if number == 0:
+            channels, height, width = batch.images.shape[1:]
+            size = protocol.resolution
+            # Feature networks repeat grey images to three channels, as the official tools do.
+            fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
+            if not fits or (size is not None and (height, width) != (size, size)):
+                plural = "" if protocol.channels == 1 else "s"
+                expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
+                found = f"images have {channels} channel{'s' * (channels > 1)} of {height}×{width}"
+                remedy = "generate images of that size, or choose the protocol of this data set"
+                why = "nothing is resized here, since that changes the numbers"
+                raise UserError(origin, f"{found}, protocol '{protocol.name}' measures {expected}", f"{remedy} ({why})")
+        yield batch
+
+
+def prefetch(items: Iterable[T], count: int, device: str | torch.device = "cpu") -> Iterator[T]:
+    """Yields ``items`` in order while a thread prepares up to ``count`` of them; raises the exceptions of the thread.
+
+    On a CUDA ``device`` the thread works on a separate stream; the consumer's stream waits for the event of each item.
+    """
+    device = torch.device(device)
+    channel: queue.Queue[_Ready[T]] = queue.Queue(maxsize=count)
+    stopped = threading.Event()
+
+    def put(ready: _Ready[T]) -> bool:
+        while not stopped.is_set():
+            try:
+                channel.put(ready, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+            with torch.cuda.stream(stream):
+                for item in items:
+                    if not put(_Ready(item, stream.record_event() if stream is not None else None)):
+                        return
+            put(_Ready(last=True))
+        except BaseException as error:
+            put(_Ready(error=error))
+
+    # A daemon: an interrupted run must not wait for the batch in preparation.
+    thread = threading.Thread(target=produce, name="image source", daemon=True)
+    thread.start()
+    try:
+        while not (ready := channel.get()).last:
+            if ready.error is not None:
+                raise ready.error
+            ready.wait()
+            yield ready.item  # type: ignore[misc]  # only the last one and errors have none
+    finally:
+        stopped.set()
+        thread.join(timeout=5)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ready(Generic[T]):
+    """Message of the thread: an item with the event after which it may be read, an error, or the end."""
+
+    item: T | None = None
+    event: torch.cuda.Event | None = None
+    error: BaseException | None = None
+    last: bool = False
+
+    def wait(self) -> None:
+        """Makes the current stream wait for the item, and keeps the item's memory until that stream has read it."""
+        if self.event is None:
+            return
+        stream = torch.cuda.current_stream(self.event.device)
+        stream.wait_event(self.event)
+        for part in self.item if isinstance(self.item, tuple) else (self.item,):
+            if isinstance(part, torch.Tensor) and part.is_cuda:
+                part.record_stream(stream)

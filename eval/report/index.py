@@ -219,7 +219,7 @@ def write_index(
         counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
         marks=VERDICT_MARKS,
         signs=SIGNS,
-        rules={name: rule.load().text for name, rule in RULES.items() if any(name in claim["rules"] for claim in claims)},
+        rules={name: RULES[name].load().text for name in RULES if any(name in claim["rules"] for claim in claims)},
         kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
         measured=bool(measurements.rows),
         runs=len(measurements.runs),

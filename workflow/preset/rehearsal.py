@@ -17,7 +17,7 @@ from typing import Any
 
 from eval.claims.evidence import Evidence
 from eval.claims.verdicts import claim_rows, decide_part, main_scope
-from eval.features import extractor_assets, without_classes
+from eval.features import extractor_entry
 from eval.figures.layout import load_figure_layout
 from eval.figures.sources import Sources
 from eval.measuring.protocol import Protocol, ReferenceSource
@@ -137,7 +137,7 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
             _check_asset(asset, registry, f"{where}: extractor '{metric.extractor}'")
         if fault := metric.fault(protocol.num_samples):
             raise UserError(where, fault)
-        if metric.classifies and without_classes(metric.extractor):
+        if metric.classifies and not extractor_entry(metric.extractor).classes:
             raise UserError(
                 where, f"extractor '{metric.extractor}' has no classes for kind '{metric.kind}'", "name another"
             )
@@ -163,7 +163,7 @@ def _check_reference(path: str, key: str, source: ReferenceSource, where: str, r
 
 def _named(extractor: str, where: str) -> tuple[str, ...]:
     try:
-        return extractor_assets(extractor)
+        return extractor_entry(extractor).assets
     except UserError as error:
         raise UserError(where, error) from None
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from eval.features import extractor_assets
+from eval.features import extractor_entry
 from eval.report.needs import find_needs
 from eval.results.analyses import analysis_path
 from eval.results.sheet import Needs, SheetRow
@@ -266,7 +266,7 @@ class Targets:
         run = self.preset.runs[name]
         protocol = self.preset.protocol(run)
         needed = [source.asset for source in protocol.sources.values()]
-        needed += [asset for extractor in protocol.extractors() for asset in extractor_assets(extractor)]
+        needed += [asset for extractor in protocol.extractors() for asset in extractor_entry(extractor).assets]
         if protocol.quantisation == "truncate_unit" and not run.without_network:
             needed += SD_VAE.assets
         if isinstance(counts := self.preset.class_counts(run), str):

@@ -14,7 +14,7 @@ from sida.cli.main import main as method_main
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from tests import disks
-from tests.eval.measuring.test_measure import data_spec, small_protocol
+from tests.eval.measuring.specs import data_spec, small_protocol
 from tests.training.toy import NETWORK
 
 SPEC = json.dumps(data_spec(protocol=small_protocol(num_samples=40, trials=1)))
@@ -59,13 +59,7 @@ def contents(folder):
 @pytest.mark.parametrize("fault", ["full", "read-only"])
 @pytest.mark.parametrize("what", ["shard", "trial", "measurements.csv", "table", "samples"])
 def test_what_cannot_be_written_is_one_line_and_the_rerun_is_the_same(
-    tmp_path,
-    network,
-    measured,
-    monkeypatch,
-    capsys,
-    what,
-    fault,
+    tmp_path, network, measured, monkeypatch, capsys, what, fault
 ):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     main, arguments, place = writers(network, measured)[what]

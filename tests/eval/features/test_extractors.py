@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from eval.commands import main
-from eval.features import extractor_assets, get_extractor
+from eval.features import extractor_entry, get_extractor
 from eval.features.digits import DIGITS_NETWORK, DigitsTraining, read_weights, split, train_digits, weights_digest
 from eval.features.pixels import resize_bytes, resize_clean
 from eval.features.registry import EXTRACTORS
@@ -24,7 +24,6 @@ from tests.eval.metric_networks import (
     NormedInception,
     OddInception,
     ReusedInception,
-    TinyInception,
     load_script,
     pictures,
     write_hub,
@@ -48,15 +47,6 @@ def hub(tmp_path_factory):
     return write_hub(tmp_path_factory.mktemp("hub"))
 
 
-def test_names():
-    variants = ["inception_cpu", "dinov2_fp16", "dinov2_pil", "dinov2_tf32", "inception_clean", "inception_tf32"]
-    assert {"digits", "digits_backbone", "dinov2", "glyphs", "inception", "pixels", *variants} <= {*EXTRACTORS}
-    with pytest.raises(UserError, match="did you mean 'inception'"):
-        get_extractor("inceptoin")
-    with pytest.raises(UserError, match="no option 'pth'"):
-        get_extractor("digits", pth="x")
-
-
 def test_digits_network_has_the_recorded_held_out_accuracy(digits):
     _, metadata = read_weights(DIGITS_NETWORK)
     assert metadata["held_out_accuracy"] >= 0.98
@@ -73,11 +63,9 @@ def test_digits_network_has_the_recorded_held_out_accuracy(digits):
 
 
 def test_digits_features_do_not_depend_on_the_batch(digits):
-    extractor = get_extractor("digits")
-    images = digits.images(range(40))
+    extractor, images = get_extractor("digits"), digits.images(range(40))
     whole = extractor(images)
-    parts = torch.cat([extractor(part) for part in images.split(7)])
-    assert relative_error(parts, whole) < 1e-5
+    assert relative_error(torch.cat([extractor(part) for part in images.split(7)]), whole) < 1e-5
     assert torch.equal(whole, extractor.features_and_logits(images)[0])
 
 
@@ -187,9 +175,6 @@ def test_clean_resize_is_pillows_bicubic_filter_in_float():
         for channel, found in zip(image, resized):
             exact = Image.fromarray(channel.float().numpy()).resize((299, 299), Image.Resampling.BICUBIC)
             assert np.array_equal(found, np.asarray(exact).clip(0, 255))
-
-
-def test_pillow_resize_keeps_the_identity():
     images = pictures(2, size=224)
     assert torch.equal(resize_bytes(images, 224), images)
 
@@ -220,13 +205,17 @@ def test_dinov2_with_weights_from_a_file(hub, tmp_path):
         get_extractor("dinov2", repository=str(hub), weights=str(tmp_path / "other.pth"))
 
 
-def test_dinov2_faults(tmp_path, hub):
-    with pytest.raises(UserError, match="no such folder"):
-        get_extractor("dinov2", repository=str(tmp_path / "missing"), weights="hub")
-    with pytest.raises(UserError, match="cannot load 'dinov2_vits99'"):
-        get_extractor("dinov2", repository=str(hub), weights="hub", model="dinov2_vits99")
-    with pytest.raises(UserError, match="no such file of weights"):
-        get_extractor("dinov2", repository=str(hub), weights=str(tmp_path / "missing.pth"))
+@pytest.mark.parametrize(
+    ("option", "value", "fault"),
+    [
+        ("repository", "missing", "no such folder"),
+        ("model", "dinov2_vits99", "cannot load 'dinov2_vits99'"),
+        ("weights", "missing.pth", "no such file of weights"),
+    ],
+)
+def test_dinov2_faults(hub, option, value, fault):
+    with pytest.raises(UserError, match=fault):
+        get_extractor("dinov2", **{"repository": str(hub), "weights": "hub", option: value})
 
 
 def test_features_command_writes_what_the_extractor_gives(tmp_path, script, digits, capsys):
@@ -244,16 +233,10 @@ def test_features_command_writes_what_the_extractor_gives(tmp_path, script, digi
     assert relative_error(written["logits"], logits) < 1e-5
 
 
-def test_tiny_networks_are_not_degenerate(script):
-    features = get_extractor("inception", path=script)(pictures(50))
-    assert (features.std(0) > 1e-3).sum() >= 4
-    assert isinstance(TinyInception(), torch.nn.Module)
-
-
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_named_classes_exist_and_their_assets_are_registered(name):
     assert EXTRACTORS.find(name, "extractor").name == name
-    assert set(extractor_assets(name)) <= set(load_registry())
+    assert set(extractor_entry(name).assets) <= set(load_registry())
 
 
 def test_naming_extractors_and_kinds_does_not_wait_for_torch():
@@ -265,6 +248,7 @@ def test_naming_extractors_and_kinds_does_not_wait_for_torch():
     ("name", "options", "message"),
     [
         ("digitz", {}, "no extractor 'digitz' .did you mean 'digits'"),
+        ("digits", {"pth": "x"}, "no option 'pth'"),
         ("docs.examples.spectrum:Spectre", {}, "has no extractor 'Spectre' .did you mean 'Spectrum'"),
         ("docs.examples.spectrum:source_sha256", {}, "is no eval.features.base.Extractor"),
         ("docs.examples.spectrum:Spectrum", {"flor": 1}, "no option 'flor' .did you mean 'floor'"),
@@ -289,7 +273,7 @@ def test_faster_variants_have_names_and_digests_of_their_own(script, hub, monkey
         seen[name] = (extractor.sha256, features)
         assert extractor.name == name
         assert features.dtype == torch.float32
-        assert extractor_assets(name) == extractor_assets(name.split("_")[0])
+        assert extractor_entry(name).assets == extractor_entry(name.split("_")[0]).assets
         assert extractor.tf32 == name.endswith("tf32")
         if name == "inception_tf32":
             assert allowed == [(True, True)]

@@ -7,26 +7,18 @@ import json
 import pytest
 
 from eval.commands import main
-from eval.measuring import measure as measuring
-from eval.measuring import shards
-from eval.measuring.shards import measure_shard, merge_shards
+from eval.measuring.measure import measure_shard, merge_shards
 from sida.errors import UserError
 from sida.runtime import provenance
-from tests.eval.measuring.test_measure import data_spec, small_protocol
+from tests.eval.measuring.specs import data_spec, small_protocol
 
 SPEC = data_spec(protocol=small_protocol(num_samples=40, trials=2))
 
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """A switch: what follows is done by a machine with other code."""
-
-    def switch(version):
-        for module in (shards, provenance):
-            monkeypatch.setattr(module, "source_digest", lambda: version)
-
-    assert measuring.provenance is provenance
-    return switch
+    """Function that sets the version of the code."""
+    return lambda version: monkeypatch.setattr(provenance, "source_digest", lambda: version)
 
 
 def test_a_shard_of_other_code_is_refused_at_the_merge_and_measured_again(tmp_path, elsewhere):

@@ -14,7 +14,6 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,34 +23,24 @@ from eval.features import get_extractor, registry
 from eval.frechet import frechet_distance
 from eval.inception_score import inception_score
 from eval.measuring.kinds import Frechet, Precision
-from eval.measuring.measure import Measurer, MeasureSpec, measure, overlapped
-from eval.measuring.shards import measure_shard, merge_shards
+from eval.measuring.measure import Measurer, _overlapped, measure, measure_shard, merge_shards
+from eval.measuring.sources import CallableSource, DataSource, MeasureSpec
 from eval.precision_recall import precision_recall
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
 from sida.config.datasets import LabelCounts, write_labels
-from sida.config.resources import find
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.content_hash import HASH_KEY
+from sida.networks import build_network
+from sida.networks.checkpoint import save_network
 from sida.runtime import provenance
 from sida.sampling import SeedStreams
-
-DIGITS = {"name": "digits", "kind": "digits"}
-
+from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol, small_protocol
+from tests.training.toy import NETWORK
 
 HERE = "tests.eval.measuring.test_measure"
-
-
-def small_protocol(**changes) -> dict:
-    content = yaml.safe_load(find("protocols", "digits").read_text())
-    return content | {"name": "small", "num_samples": 600, "trials": 3, "watch": None} | changes
-
-
-def data_spec(**changes) -> dict:
-    spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": small_protocol()}
-    return spec | {"dataset": DIGITS, "threads": 1} | changes
 
 
 def noisy(seeds, std=0.3):
@@ -97,28 +86,9 @@ def unseeded(seeds):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    from sida.networks import build_network
-    from sida.networks.checkpoint import save_network
-
     torch.manual_seed(0)
-    net = build_network(
-        {
-            "class": "EDMPrecond",
-            "kwargs": {
-                "model_type": "SongUNet",
-                "img_resolution": 8,
-                "img_channels": 1,
-                "label_dim": 10,
-                "augment_dim": 9,
-                "model_channels": 8,
-                "channel_mult": [1],
-                "num_blocks": 1,
-                "attn_resolutions": [],
-            },
-        }
-    )
     path = tmp_path_factory.mktemp("network") / "network.safetensors"
-    save_network(net, path, {"method": "sid", "nimg": 0})
+    save_network(build_network(NETWORK), path, {"method": "sid", "nimg": 0})
     return path
 
 
@@ -150,8 +120,7 @@ def test_every_metric_equals_its_function_on_the_same_images(tmp_path):
     assert (values["precision"], values["recall"]) == pytest.approx(precision_recall(real, features), abs=2e-3)
     hits = logits.argmax(1) == data.class_indices[indices]
     assert values["accuracy"] == pytest.approx(hits.double().mean().item(), abs=2e-3)
-    assert record["seeds"] == [600, 1199]
-    assert record["n"] == 600
+    assert (record["seeds"], record["n"]) == ([600, 1199], 600)
     assert record["details"]["is"]["split_std"] > 0
 
 
@@ -161,6 +130,7 @@ def test_record_says_what_it_was_measured_with(tmp_path, network):
     assert record["reference"]["name"] == "digits"
     assert set(record["extractors"]) == {"digits", "pixels"}
     assert len(record["network_sha256"]) == 64
+    assert record["source"]["sampler"]["init_sigma"] == 2.5
     assert (record["label"], record["family"], record["nfe"], record["kept_at"]) == ("SiD", "One Step", 1, 0)
     assert {"code_version", "date", "device", "torch"} <= set(record["environment"])
 
@@ -172,9 +142,9 @@ def counted(network, folder, counts=SKEWED, **changes) -> dict:
     """A spec whose protocol draws classes by counts; it needs nothing else of the data set."""
     write_labels(folder / "mine.json", LabelCounts("mine", sum(counts), counts))
     metrics = [m for m in small_protocol()["metrics"] if m["key"] in ("is", "accuracy")]
-    protocol = small_protocol(labels=str(folder / "mine.json"), metrics=metrics, references={})
+    asked = small_protocol(labels=str(folder / "mine.json"), metrics=metrics, references={})
     archive = {"name": "mine", "kind": "zip", "path": str(folder / "mine.zip"), "label_dim": 10}
-    return network_spec(network, protocol=protocol, dataset=archive) | changes
+    return network_spec(network, protocol=asked, dataset=archive) | changes
 
 
 def drawn(spec) -> torch.Tensor:
@@ -284,80 +254,49 @@ def test_more_trials_or_another_spread_keep_the_trials_and_their_shards(tmp_path
     assert merge_shards(more, shards, tmp_path / "merged", 0)["protocol"] == records[0]["protocol"]
 
 
-def test_interrupted_and_restarted_gives_the_same_numbers(tmp_path, network, monkeypatch):
-    spec = network_spec(network, protocol=small_protocol(num_samples=200, trials=2))
-    measure(spec, tmp_path / "whole", [0, 1])
-    original, calls = Measurer.record, []
+@pytest.mark.parametrize("change", ["nothing", "code", "settings"])
+def test_finished_trials_outlive_the_removal_of_outputs_of_a_failed_job(tmp_path, network, monkeypatch, change):
+    spec = network_spec(network, protocol=small_protocol(num_samples=60, trials=3))
+    out, trials, original = tmp_path / "student", [0, 1, 2], Measurer.record
 
-    def killed(self, *args, **kwargs):
-        calls.append(args)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(Measurer, "record", killed)
-    with pytest.raises(KeyboardInterrupt):
-        measure(spec, tmp_path / "parts", [0, 1])
-    monkeypatch.undo()
-    assert [r["trial"] for r in measure(spec, tmp_path / "parts", [0, 1])] == [1]
-    for trial in (0, 1):
-        one, two = (read_measurement(trial_path(tmp_path / name, trial)) for name in ("whole", "parts"))
-        assert one["metrics"] == two["metrics"]
-
-
-def test_finished_trials_outlive_the_removal_of_what_a_failed_job_promised(tmp_path, network, monkeypatch):
-    spec = network_spec(network, protocol=small_protocol(num_samples=200, trials=3))
-    out, trials = tmp_path / "student", [0, 1, 2]
-    original, code = Measurer.record, provenance.source_digest
-
-    def broken(self, trial, *args):
+    def interrupted(self, trial, *args):
         if trial == 2:
-            raise UserError("", "the node is gone")
+            raise KeyboardInterrupt
         return original(self, trial, *args)
 
-    def failed():
-        """As Snakemake leaves it; what the two finished trials held."""
-        monkeypatch.setattr(Measurer, "record", broken)
-        with pytest.raises(UserError):
+    with monkeypatch.context() as patch:
+        patch.setattr(Measurer, "record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
             measure(spec, out, trials)
-        monkeypatch.setattr(Measurer, "record", original)
-        found = [trial_path(out, trial).read_bytes() for trial in (0, 1)]
-        for trial in (0, 1):
-            trial_path(out, trial).unlink()
-        return found
-
-    before = failed()
-    assert [r["trial"] for r in measure(spec, out, trials)] == [2]
-    assert [trial_path(out, trial).read_bytes() for trial in (0, 1)] == before
+    before = [trial_path(out, trial).read_bytes() for trial in (0, 1)]
+    for trial in (0, 1):
+        trial_path(out, trial).unlink()
+    if change == "code":
+        monkeypatch.setattr(provenance, "source_digest", lambda: "newer")
+    if change == "settings":
+        spec["sampler"] = {"kind": "one_step", "init_sigma": 2.0}
+    measured = [record["trial"] for record in measure(spec, out, trials)]
+    kept = [trial_path(out, trial).read_bytes() for trial in (0, 1)]
+    assert (measured, kept == before) == (([2], True) if change == "nothing" else (trials, False))
     assert sorted(path.name for path in out.iterdir()) == [f"trial-{trial}.json" for trial in trials]
-    # Without a copy, a finished trial is measured anew when its file is gone; so are those of other code or settings.
-    trial_path(out, 1).unlink()
-    assert [r["trial"] for r in measure(spec, out, trials)] == [1]
-    for trial in trials:
-        trial_path(out, trial).unlink()
-    failed()
-    monkeypatch.setattr(provenance, "source_digest", lambda: "newer")
-    assert [r["trial"] for r in measure(spec, out, trials)] == trials
-    monkeypatch.setattr(provenance, "source_digest", code)
-    for trial in trials:
-        trial_path(out, trial).unlink()
-    failed()
-    other = spec | {"sampler": {"kind": "one_step", "init_sigma": 2.0}}
-    assert [r["trial"] for r in measure(other, out, trials)] == trials
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Metrics of the first trial in one piece."""
+    return measure(data_spec(), tmp_path_factory.mktemp("whole"), [0])[0]["metrics"]
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.sets(st.integers(1, 599), min_size=1, max_size=3), order=st.randoms(use_true_random=False))
-def test_shards_merge_in_any_order_to_the_same_numbers(tmp_path, cuts, order: random.Random):
-    spec = data_spec()
+def test_shards_merge_in_any_order_to_the_same_numbers(tmp_path, whole, cuts, order: random.Random):
     bounds = [0, *sorted(cuts), 600]
     out = tmp_path / "-".join(map(str, bounds))
-    shards = [measure_shard(spec, out, 0, a, b) for a, b in itertools.pairwise(bounds)]
-    first = merge_shards(spec, shards, tmp_path / "a", 0)["metrics"]
+    shards = [measure_shard(data_spec(), out, 0, a, b) for a, b in itertools.pairwise(bounds)]
+    first = merge_shards(data_spec(), shards, tmp_path / "a", 0)["metrics"]
     order.shuffle(shards)
-    assert merge_shards(spec, shards, tmp_path / "b", 0)["metrics"] == first
-    (whole,) = measure(spec, tmp_path / f"whole-{out.name}", [0])
-    assert whole["metrics"] == pytest.approx(first, rel=1e-7)
+    assert merge_shards(data_spec(), shards, tmp_path / "b", 0)["metrics"] == first
+    assert whole == pytest.approx(first, rel=1e-7)
 
 
 def test_a_lost_shard_costs_only_that_shard(tmp_path):
@@ -389,21 +328,21 @@ def test_shards_of_something_else_are_refused(tmp_path, network):
         merge_shards(data_spec(protocol=small_protocol(cov_ddof=1)), [shard], tmp_path, 0)
     with pytest.raises(UserError, match="must lie within 0-600"):
         measure_shard(data_spec(), tmp_path, 0, 0, 601)
+    for function, *part in ((measure, [3]), (measure_shard, 3, 0, 600)):
+        with pytest.raises(UserError, match="has the trials 0-2"):
+            function(data_spec(), tmp_path, *part)
 
 
 @pytest.mark.slow
 def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
     """The distance to one point, in the measurement and where its rows are collected; no metric gives up."""
-    protocol = small_protocol(num_samples=2500)
-    protocol["metrics"].append({"key": "kid", "kind": "kernel", "extractor": "digits", "reference": "data"})
-    protocol["metrics"].append(
-        {"key": "fd_inf", "kind": "frechet_infinity", "extractor": "digits", "reference": "data"}
-    )
+    asked = small_protocol(num_samples=2500)
+    asked["metrics"] += [metric("kid", "kernel"), metric("fd_inf", "frechet_infinity")]
     sampler = {"kind": "python", "callable": f"{HERE}:collapsed"}
     with pytest.raises(UserError, match=r"seed 1 of .*:collapsed: is the same image as seed 0 of .*; give each seed"):
-        measure(data_spec(run="one", method="x", sampler=sampler, protocol=protocol), tmp_path, [0])
+        measure(data_spec(run="one", method="x", sampler=sampler, protocol=asked), tmp_path, [0])
     sampler |= {"allow_duplicates": True}
-    (record,) = measure(data_spec(run="one", method="x", sampler=sampler, protocol=protocol), tmp_path, [0])
+    (record,) = measure(data_spec(run="one", method="x", sampler=sampler, protocol=asked), tmp_path, [0])
     data, extractor = load_dataset(DIGITS), get_extractor("digits", "cpu")
     features = extractor(data.images(range(len(data)))).double().numpy()
     mean, cov = features.mean(0), np.cov(features, rowvar=False)
@@ -440,8 +379,6 @@ def test_an_external_python_method(tmp_path):
 
 
 def test_an_object_that_is_called_counts_by_the_module_that_names_it():
-    from eval.measuring.sources import CallableSource
-
     sources = [CallableSource(f"{HERE}:{name}") for name in ("noisy", "called", "partly")]
     digests = [source.identity()["source_sha256"] for source in sources]
     assert digests == [sha256_file(__file__)] * 3
@@ -479,8 +416,6 @@ def test_faults(tmp_path, changes, message):
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=message):
         measure(data_spec(**changes), tmp_path, [0])
-    with pytest.raises(UserError, match="has the trials 0-2"):
-        measure(data_spec(), tmp_path, [3])
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -566,28 +501,13 @@ def test_collect_refuses_what_does_not_belong_together(tmp_path, changes, messag
     assert "trial-1.json" in str(caught.value)
 
 
-def test_collect_names_what_differs_between_the_generators_of_one_run(tmp_path, network):
-    protocol = small_protocol(num_samples=100)
-    for name, sigma in (("good", 2.5), ("bad", 2.0)):
-        images = np.random.default_rng(int(10 * sigma)).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
-        np.savez(tmp_path / f"{name}.npz", arr_0=images)
-    for trial, (name, sigma) in enumerate((("good", 2.5), ("bad", 2.0))):
-        sampler = {"kind": "one_step", "init_sigma": sigma}
-        measure(network_spec(network, protocol=protocol, sampler=sampler), tmp_path / "m" / "student", [trial])
-        files = {"kind": "images", "path": str(tmp_path / f"{name}.npz")}
-        measure(data_spec(run="theirs", protocol=protocol, sampler=files), tmp_path / "m" / "theirs", [trial])
-    with pytest.raises(UserError, match=r"trial-1.json: .* in source\.sampler\.init_sigma: 2.5 != 2.0; delete"):
-        collect(tmp_path / "m", ["student"])
-    with pytest.raises(UserError, match=r"trial-1.json: .* in source\.images: \w{64} != \w{64}; delete"):
-        collect(tmp_path / "m", ["theirs"])
-
-
 def test_collect_faults(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         collect(tmp_path / "missing")
     with pytest.raises(UserError, match="holds no measurements"):
         collect(tmp_path)
-    write_trials(tmp_path / "sida-a1")
+    write_trials(tmp_path / "sida-a1", trials=12)
+    assert [record["trial"] for record in collect(tmp_path)] == list(range(12))
     with pytest.raises(UserError, match="did you mean 'sida-a1'"):
         collect(tmp_path, ["sida-a2"])
     trial_path(tmp_path / "sida-a1", 1).write_text("{")
@@ -595,15 +515,8 @@ def test_collect_faults(tmp_path):
         collect(tmp_path)
 
 
-def test_trials_are_in_numerical_order(tmp_path):
-    write_trials(tmp_path / "sid", trials=12)
-    assert [record["trial"] for record in collect(tmp_path)] == list(range(12))
-
-
 def test_a_decoder_and_a_callables_files_count_by_content(tmp_path):
     """Edited under the same path they make another measurement; moved elsewhere they do not."""
-    from eval.measuring.sources import CallableSource, DataSource
-
     with zipfile.ZipFile(tmp_path / "latents.zip", "w") as archive:
         stream = io.BytesIO()
         np.save(stream, np.zeros((8, 4, 4), np.float32))
@@ -614,10 +527,7 @@ def test_a_decoder_and_a_callables_files_count_by_content(tmp_path):
         folder.mkdir(exist_ok=True)
         (folder / "weights.bin").write_bytes(content)
         options = {"file": str(folder / "weights.bin"), "device": "cpu"}
-        return [
-            DataSource(latents, vae=str(folder)).identity(),
-            CallableSource(f"{HERE}:grey", options).identity(),
-        ]
+        return [DataSource(latents, str(folder)).identity(), CallableSource(f"{HERE}:grey", options).identity()]
 
     first = identities(tmp_path / "a", b"1")
     assert identities(tmp_path / "b", b"1") == first
@@ -630,31 +540,23 @@ def grey(seeds, file, device):
 
 
 def test_metrics_are_computed_beside_the_next_trial_in_order_and_faults_come_through():
-    spec = MeasureSpec(run="r", method="data", sampler={"kind": "data"}, protocol="digits", dataset=DIGITS)
+    spec = MeasureSpec(**data_spec())
     for count in (1, 2):
         limited = dataclasses.replace(spec, threads=count)
         done: list[int] = []
-        with overlapped(limited) as beside:
+        with _overlapped(limited) as beside:
             for number in range(5):
                 beside(functools.partial(done.append, number))
         assert done == [0, 1, 2, 3, 4]
-        with pytest.raises(ZeroDivisionError), overlapped(limited) as beside:
+        with pytest.raises(ZeroDivisionError), _overlapped(limited) as beside:
             beside(lambda: 1 / 0)
 
 
 def test_a_network_in_tf32_is_a_protocol_of_its_own_and_has_the_process_for_itself():
-    metric = {"key": "fid", "kind": "frechet", "reference": "stats"}
-    content = {
-        "name": "p",
-        "num_samples": 10,
-        "trials": 1,
-        "references": {"stats": {"kind": "statistics", "file": "x"}},
-    }
     digests, ahead = set(), {}
     for name in ("inception", "inception_tf32", "dinov2_fp16"):
-        protocol = content | {"metrics": [metric | {"extractor": name}]}
-        spec = {"run": "r", "method": "m", "sampler": {"kind": "python", "callable": "a:b"}, "protocol": protocol}
-        measurer = Measurer(spec)
+        asked = protocol(metric("fid", extractor=name), references={"data": {"kind": "statistics", "file": "x"}})
+        measurer = Measurer(data_spec(sampler={"kind": "python", "callable": "a:b"}, protocol=asked))
         measurer.spec = dataclasses.replace(measurer.spec, device="cuda")
         cls = registry._class(name)
         measurer.__dict__["extractors"] = {name: object.__new__(cls)}

@@ -7,41 +7,20 @@ import statistics
 
 import pytest
 import torch
-import yaml
 
 from eval.measuring.measure import measure
 from eval.measuring.monitor import SEED0, make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
 from sida.config.plugins import MONITOR
-from sida.config.resources import find
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.sampling import NO_CLASS, SeedStreams
-
-DIGITS = {"name": "digits", "kind": "digits"}
-
-
-def resampled(seeds):
-    data = load_dataset(DIGITS)
-    indices = SeedStreams(seeds).randint(len(data))
-    return data.images(indices), data.class_indices[indices]
+from sida.sampling import NO_CLASS
+from tests.eval.measuring.specs import DIGITS, content, data_spec, metric, protocol, resampled
 
 
 def test_found_by_the_name_that_presets_use():
     module, _, function = MONITOR.partition(":")
     assert getattr(importlib.import_module(module), function) is make_monitor
-
-
-def test_agrees_with_a_measurement_at_the_same_seeds(tmp_path):
-    content = yaml.safe_load(find("protocols", "digits").read_text()) | {"num_samples": 400, "trials": 2, "watch": None}
-    spec = {"run": "d", "method": "data", "sampler": {"kind": "data"}, "protocol": content, "dataset": DIGITS}
-    expected = [record["metrics"]["fd"] for record in measure(spec, tmp_path, [0, 1])]
-    monitor = make_monitor(DIGITS, protocol=content, trials=2, seed0=0, batch_size=150, threads=1)
-    result = monitor(resampled)
-    assert result["fd_trials"] == pytest.approx(expected, rel=1e-6)
-    assert result["fd"] == pytest.approx(statistics.fmean(expected), rel=1e-6)
-    assert result["fd_std"] == pytest.approx(statistics.stdev(expected), rel=1e-4)
-    assert result["num_samples"] == 400
 
 
 def test_a_collapsed_generator_is_evaluated_too():
@@ -76,44 +55,37 @@ def test_single_trial_has_no_spread_and_unconditional_images_no_accuracy():
 
 
 def test_every_watched_metric_of_the_protocol_is_logged_as_it_is_measured(tmp_path):
-    content = yaml.safe_load(find("protocols", "digits").read_text()) | {"num_samples": 400, "trials": 2}
-    spec = {"run": "d", "method": "data", "sampler": {"kind": "data"}, "protocol": content, "dataset": DIGITS}
-    expected = [record["metrics"] for record in measure(spec, tmp_path, [0, 1])]
-    result = make_monitor(DIGITS, protocol=content, trials=2, seed0=0)(resampled)
+    asked = content(num_samples=400, trials=2)
+    expected = [record["metrics"] for record in measure(data_spec(protocol=asked), tmp_path, [0, 1])]
+    result = make_monitor(DIGITS, protocol=asked, trials=2, seed0=0, batch_size=150, threads=1)(resampled)
     for key in ("fd", "is", "fd_pixel", "accuracy"):
-        assert result[f"{key}_trials"] == pytest.approx([trial[key] for trial in expected], rel=1e-6)
-        assert result[key] == pytest.approx(statistics.fmean(result[f"{key}_trials"]))
+        values = [trial[key] for trial in expected]
+        assert result[f"{key}_trials"] == pytest.approx(values, rel=1e-6)
+        assert result[key] == pytest.approx(statistics.fmean(values), rel=1e-6)
+        assert result[f"{key}_std"] == pytest.approx(statistics.stdev(values), rel=1e-4)
+    assert result["num_samples"] == 400
     assert result["accuracy"] > 0.99
     assert "recall" not in result  # needs stored features
     assert result["selection"] == "fd"
 
 
 def test_the_protocol_says_which_metric_chooses():
-    content = yaml.safe_load(find("protocols", "digits").read_text())
-    chosen = {**content, "selection": "fd_pixel"}
+    chosen = content(selection="fd_pixel")
     assert make_monitor(DIGITS, protocol=chosen, num_samples=100)(resampled)["selection"] == "fd_pixel"
-    facts = [monitor_facts(protocol) for protocol in (content, {**content, "selection": "fd"}, chosen)]
+    facts = [monitor_facts(protocol) for protocol in (content(), content(selection="fd"), chosen)]
     assert facts[0] == facts[1] != facts[2]
-    assert load_protocol(content).facts() == load_protocol(chosen).facts()  # no measured number changes
+    assert load_protocol(content()).facts() == load_protocol(chosen).facts()  # no measured number changes
     with pytest.raises(UserError, match="selection: must be a metric of kind 'frechet'"):
-        load_protocol({**content, "selection": "is"})
+        load_protocol(content(selection="is"))
 
 
 def test_faults():
     with pytest.raises(UserError, match="num_samples must be at least 2"):
         make_monitor(DIGITS, num_samples=1)
-    unknown = {"name": "p", "num_samples": 10, "trials": 1, "references": {"d": {"kind": "dataset"}}}
-    unknown["metrics"] = [{"key": "a", "kind": "frechet", "extractor": "x", "reference": "d"}]
     with pytest.raises(UserError, match=r"no extractor 'x' .known: digits"):
-        make_monitor(DIGITS, protocol=unknown)
-    only_accuracy = {
-        "name": "p",
-        "num_samples": 10,
-        "trials": 1,
-        "metrics": [{"key": "a", "kind": "accuracy", "extractor": "digits"}],
-    }
+        make_monitor(DIGITS, protocol=protocol(metric("a", extractor="x")))
     with pytest.raises(UserError, match="no metric of kind 'frechet'"):
-        make_monitor(DIGITS, protocol=only_accuracy)
+        make_monitor(DIGITS, protocol=protocol(metric("a", "accuracy", reference=None)))
 
 
 @pytest.mark.parametrize("count", [2, 5])

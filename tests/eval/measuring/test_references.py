@@ -17,9 +17,8 @@ from eval.measuring.references import Reference, load_references
 from eval.statistics import FeatureStatistics
 from sida.data import load_dataset
 from sida.errors import UserError
+from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import pictures, write_inception
-
-DIGITS = {"name": "digits", "kind": "digits"}
 
 
 def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -28,19 +27,9 @@ def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def image_protocol(**references) -> dict:
-    return {
-        "name": "tiny",
-        "num_samples": 40,
-        "trials": 2,
-        "resolution": 16,
-        "channels": 3,
-        "references": references,
-        "metrics": [
-            {"key": "fid", "kind": "frechet", "extractor": "inception", "reference": "stats"},
-            {"key": "precision", "kind": "precision", "extractor": "inception", "reference": "batch"},
-            {"key": "recall", "kind": "recall", "extractor": "inception", "reference": "batch"},
-        ],
-    }
+    metrics = [metric("fid", "frechet", "inception", "stats")]
+    metrics += [metric(key, key, "inception", "batch") for key in ("precision", "recall")]
+    return protocol(*metrics, resolution=16, channels=3, references=references)
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +104,18 @@ def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
     np.savez(tmp_path / "batch.npz", arr_0=images, mu=mean, sigma=cov)
     np.savez(tmp_path / "stats.npz", mu=mean, sigma=cov)
     sources = {"stats": {"kind": "statistics", "file": "stats.npz"}, "batch": {"kind": "images", "file": "batch.npz"}}
-    protocol = load_protocol(image_protocol(**sources))
+    asked = load_protocol(image_protocol(**sources))
     right = {"stats": str(tmp_path / "stats.npz"), "batch": str(tmp_path / "batch.npz")}
-    references = load_references(protocol, inception, right)
+    references = load_references(asked, inception, right)
     assert np.array_equal(references["stats"].moments("inception")[0], mean)
     expected = inception["inception"](pictures(30))
     assert np.allclose(references["batch"].features("inception").numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(UserError, match="batch of reference images"):
-        load_references(protocol, inception, right | {"stats": right["batch"]})
+        load_references(asked, inception, right | {"stats": right["batch"]})
     with pytest.raises(UserError, match="no 'arr_0'"):
-        load_references(protocol, inception, right | {"batch": right["stats"]})
+        load_references(asked, inception, right | {"batch": right["stats"]})
     # A folder finds both by name; a wrong digest or size is refused.
-    assert set(load_references(protocol, inception, {"*": str(tmp_path)})) == {"stats", "batch"}
+    assert set(load_references(asked, inception, {"*": str(tmp_path)})) == {"stats", "batch"}
     pinned = load_protocol(image_protocol(**sources | {"stats": sources["stats"] | {"sha256": "0" * 64}}))
     with pytest.raises(UserError, match="sha256 is"):
         load_references(pinned, inception, right)
@@ -134,9 +123,9 @@ def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
     with pytest.raises(UserError, match=r"holds 30 images, .* says 10000"):
         load_references(sized, inception, right)
     with pytest.raises(UserError, match="give it with --reference stats=FILE"):
-        load_references(protocol, inception, {})
+        load_references(asked, inception, {})
     with pytest.raises(UserError, match="no such reference file"):
-        load_references(protocol, inception, right | {"stats": str(tmp_path / "missing.npz")})
+        load_references(asked, inception, right | {"stats": str(tmp_path / "missing.npz")})
 
 
 def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception):
@@ -144,14 +133,14 @@ def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception)
 
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     monkeypatch.setenv("SIDA_OFFLINE", "1")
-    protocol = load_protocol("cifar10")
+    asked = load_protocol("cifar10")
     with pytest.raises(UserError, match=r"cifar10-32x32\.npz"):
-        load_references(protocol, inception)
+        load_references(asked, inception)
     target = tmp_path / load_registry()["fid-ref-cifar10"].target
     target.parent.mkdir(parents=True)
     mean, cov = moments()
     np.savez(target, mu=mean, sigma=cov)
-    assert np.array_equal(load_references(protocol, inception)["edm"].moments("inception")[1], cov)
+    assert np.array_equal(load_references(asked, inception)["edm"].moments("inception")[1], cov)
 
 
 def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys):
@@ -163,39 +152,17 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys):
     assert "must end in .safetensors" in capsys.readouterr().err
     assert main([*command, "--out", str(out), "--device", "tpu"]) == 1
     assert "'tpu' is no device" in capsys.readouterr().err
-    protocol = load_protocol(
-        {
-            "name": "p",
-            "num_samples": 10,
-            "trials": 1,
-            "references": {"data": {"kind": "dataset"}},
-            "metrics": [
-                {"key": "fd", "kind": "frechet", "extractor": "digits", "reference": "data"},
-                {"key": "recall", "kind": "recall", "extractor": "digits", "reference": "data"},
-            ],
-        }
-    )
+    asked = load_protocol(protocol(metric("fd"), metric("recall", "recall")))
     extractors = make_extractors(["digits"])
-    made = load_references(protocol, extractors, {}, lambda: load_dataset(DIGITS))["data"]
-    read = load_references(protocol, extractors, {"data": str(out)})["data"]
+    made = load_references(asked, extractors, {}, lambda: load_dataset(DIGITS))["data"]
+    read = load_references(asked, extractors, {"data": str(out)})["data"]
     assert read.name == made.name == "digits"
     for one, two in zip(made.moments("digits"), read.moments("digits")):
         assert np.allclose(one, two, rtol=1e-5, atol=1e-6)
     assert np.allclose(made.features("digits"), read.features("digits"), rtol=1e-4, atol=1e-5)
+    pixels = load_protocol(protocol(metric("fd", extractor="pixels")))
     with pytest.raises(UserError, match="not of 'pixels'"):
-        load_references(
-            load_protocol(
-                {
-                    "name": "p",
-                    "num_samples": 10,
-                    "trials": 1,
-                    "references": {"data": {"kind": "dataset"}},
-                    "metrics": [{"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "data"}],
-                }
-            ),
-            make_extractors(["pixels"]),
-            {"data": str(out)},
-        )
+        load_references(pixels, make_extractors(["pixels"]), {"data": str(out)})
 
 
 def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
@@ -205,22 +172,17 @@ def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
 
     def load(kind: str = "frechet", **changes) -> Reference:
         source = {"kind": "dataset", "cov_ddof": changes.pop("cov_ddof", 1)}
-        metric = {"key": "m", "kind": kind, "extractor": "digits", "reference": "data"}
-        content = {"name": "p", "num_samples": 10, "trials": 1, "references": {"data": source}, "metrics": [metric]}
-        return load_references(load_protocol(content | changes), extractors, {"data": str(out)})["data"]
+        asked = load_protocol(protocol(metric("m", kind), references={"data": source}, **changes))
+        return load_references(asked, extractors, {"data": str(out)})["data"]
 
     assert main([*make, "--allow-tf32"]) == 0
-    with pytest.raises(
-        UserError, match=r"digits.safetensors: was made with TF32, .*data asks .* without it .*; make it"
-    ):
+    with pytest.raises(UserError, match=r"digits.safetensors: was made with TF32, .*data asks .* without it"):
         load()
     load(allow_tf32=True)
     assert main([*make, "--ddof", "0"]) == 0
     with pytest.raises(UserError, match=r"was made without TF32, .*; make it again with --allow-tf32"):
         load(allow_tf32=True)
-    with pytest.raises(
-        UserError, match=r"has a covariance of ddof 0, .*data says cov_ddof 1; make it again with --ddof 1"
-    ):
+    with pytest.raises(UserError, match=r"has a covariance of ddof 0, .*; make it again with --ddof 1"):
         load()
     load("recall")  # needs no covariance
     load(cov_ddof=0)

@@ -22,33 +22,25 @@ from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
+from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.workflow.small import small
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.targets import Targets
 
-DIGITS = {"name": "digits", "kind": "digits"}
 NETWORK = load_yaml("tests/workflow/tiny.yaml")["teachers"]["digits-short"]["network"]
 METRICS = [
-    {"key": "fd", "kind": "frechet", "extractor": "digits", "reference": "data"},
-    {"key": "fd_teacher", "kind": "frechet", "extractor": "digits", "reference": "teacher"},
-    {"key": "precision_teacher", "kind": "precision", "extractor": "pixels", "reference": "teacher", "k": 3},
+    metric("fd"),
+    metric("fd_teacher", reference="teacher"),
+    metric("precision_teacher", "precision", "pixels", "teacher", k=3),
 ]
 
 
 def content(num_images: int = 100, **changes) -> dict:
     drawn = {"kind": "teacher", "sampler": {"kind": "heun", "num_steps": 3}, "num_images": num_images}
-    return {
-        "name": "near",
-        "resolution": 8,
-        "channels": 1,
-        "num_samples": 60,
-        "trials": 1,
-        "references": {"data": {"kind": "dataset"}, "teacher": drawn},
-        "metrics": METRICS,
-        "watch": ["fd", "fd_teacher", "precision_teacher"],
-        **changes,
-    }
+    references = {"data": {"kind": "dataset"}, "teacher": drawn}
+    watch = ["fd", "fd_teacher", "precision_teacher"]
+    return protocol(*METRICS, name="near", num_samples=60, references=references, watch=watch) | changes
 
 
 def network(path, seed: int = 0):
@@ -67,15 +59,15 @@ def test_one_file_has_both_kinds_of_metrics_and_extractors(tmp_path, spec, capsy
     assert main(["reference", "--spec", json.dumps(spec), "--out", str(path)]) == 0
     assert "100 samples" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.part"))
-    protocol = load_protocol(content())
-    made = make_extractors(protocol.extractors())
-    found = load_references(protocol.part(["fd_teacher", "precision_teacher"]), made, {"teacher": str(path)})["teacher"]
+    asked = load_protocol(content())
+    made = make_extractors(asked.extractors())
+    found = load_references(asked.part(["fd_teacher", "precision_teacher"]), made, {"teacher": str(path)})["teacher"]
     assert found.moments("digits")[2] == 100
     assert found.features("pixels").shape == (100, 64)
     # The distance of a generator to its own samples: smaller, and not zero, because the seeds differ.
-    asked = {"run": "t", "method": "teacher", "sampler": {"kind": "heun", "num_steps": 3}, **spec}
-    asked["references"] = {"teacher": str(path)}
-    values = measure(asked, tmp_path / "m", [0])[0]["metrics"]
+    generator = {"run": "t", "method": "teacher", "sampler": {"kind": "heun", "num_steps": 3}, **spec}
+    generator["references"] = {"teacher": str(path)}
+    values = measure(generator, tmp_path / "m", [0])[0]["metrics"]
     assert 0 < values["fd_teacher"] < values["fd"] / 2
     assert values["precision_teacher"] > 0.5
 
@@ -147,13 +139,13 @@ def test_a_file_of_another_origin_is_refused(tmp_path, spec):
         tmp_path / "few.safetensors", spec | {"protocol": content(num_images=50)}, "teacher"
     )
     extract.write_reference(tmp_path / "data.safetensors", "digits", dataset=json.dumps(DIGITS))
-    protocol = load_protocol(content()).part(["fd_teacher"])
+    asked = load_protocol(content()).part(["fd_teacher"])
     made = make_extractors(["digits"])
     for name in ("few", "data"):
         with pytest.raises(UserError, match=rf"{name}\.safetensors: .*references\.teacher.*--spec"):
-            load_references(protocol, made, {"teacher": str(tmp_path / f"{name}.safetensors")})
+            load_references(asked, made, {"teacher": str(tmp_path / f"{name}.safetensors")})
     with pytest.raises(UserError, match=r"references\.teacher: .*--reference teacher=FILE"):
-        load_references(protocol, made)
+        load_references(asked, made)
     with pytest.raises(UserError, match="'data'"):
         extract.write_teacher_reference(tmp_path / "x.safetensors", spec, "data")
 

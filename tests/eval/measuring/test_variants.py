@@ -14,8 +14,7 @@ from eval.features.digits import DigitsExtractor
 from eval.measuring.score import compare_variants, score_images
 from sida.data import load_dataset
 from sida.errors import UserError
-
-DIGITS = {"name": "digits", "kind": "digits"}
+from tests.eval.measuring.specs import DIGITS
 
 
 class Halved(DigitsExtractor):
