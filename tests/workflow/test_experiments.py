@@ -18,7 +18,6 @@ from tests.workflow.test_preset_check import study
 from workflow.docs.study import Study
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.targets import Targets
@@ -121,15 +120,12 @@ def small(tmp_path):
 def test_the_answer_to_an_experiment_is_a_target_that_needs_its_rows_alone(small):
     targets = Targets(small, paper=False)
     assert targets.experiments() == ["results/tiny/experiments/adversarial.json"]
-    assert "experiments/adversarial.json" in targets.short()
+    assert "experiments/adversarial.json" in targets.short
     inputs = targets.answered("adversarial")
     assert inputs["shown"] == [f"results/tiny/figures/curve.{end}" for end in ("pdf", "png", "csv")]
     assert inputs["networks"] == targets.networks(["sid-a1.0", "sida-a1.0"])
     assert inputs["measurements"] == "results/tiny/collected/experiments/adversarial.csv"
-    assumptions = load_assumptions()
-    found = Jobs(Costs(small, assumptions.gpu("CPU"), "CPU", assumptions, fresh=True)).behind(
-        ["experiments/adversarial.json"]
-    )
+    found = Jobs(Costs(small, "CPU", fresh=True)).behind(["experiments/adversarial.json"])
     assert sorted((job.kind, job.name) for job in found.values() if job.kind != "build") == [
         ("measure", "sid-a1.0"),
         ("measure", "sida-a1.0"),
@@ -177,10 +173,7 @@ def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*/questions.yaml")), ids=lambda path: path.parent.name)
 def test_targets_at_the_paper_s_scale_exist(path):
-    assumptions = load_assumptions()
-    jobs = Jobs(
-        Costs(Preset.load(ROOT / "studies/papers/paper.yaml"), assumptions.gpu("H200"), "H200", assumptions, fresh=True)
-    )
+    jobs = Jobs(Costs(Preset.load(ROOT / "studies/papers/paper.yaml"), "H200", fresh=True))
     for experiment in load_experiments(path):
         for target in experiment.plan:
-            assert jobs.paths(target), experiment.id
+            assert jobs.targets.named(target), experiment.id

@@ -60,7 +60,7 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
         ),
         (
             ["--configfile", str(DEMO), "--", "tables/mian.tex"],
-            "error: tables/mian.tex: no target of .*demo/preset.yaml (did you mean 'tables/main.tex'?)",
+            "error: tables/mian.tex: no product and no row of .*demo/preset.yaml (did you mean 'tables/main.tex'?)",
         ),
     ],
     ids=["no preset", "preset", "target"],

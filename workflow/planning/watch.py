@@ -25,7 +25,6 @@ from sida.errors import UserError
 from sida.progress import duration, say
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 
 #: Seconds of every job besides its planned seconds: starting Python, reading and writing.
@@ -239,8 +238,7 @@ def planned_seconds(preset: Preset, outputs: Mapping[str, list[str]]) -> dict[st
         preset: The preset.
         outputs: Files that each job makes.
     """
-    card, assumptions = "CPU" if preset.settings.device == "cpu" else "H200", load_assumptions([*preset.own])
-    jobs = Jobs(Costs(preset, assumptions.gpu(card), card, assumptions, max(1, preset.settings.gpus), fresh=True))
+    jobs = Jobs(Costs(preset, gpus=max(1, preset.settings.gpus), fresh=True))
     found = dict.fromkeys(outputs, 0.0)
     for job, paths in outputs.items():
         with contextlib.suppress(UserError):
@@ -257,7 +255,7 @@ def _seconds(jobs: Jobs, paths: list[str]) -> float:
             share = (int(end) - int(begin)) / (preset.trials * preset.protocol(preset.runs[run]).num_samples)
     elif not path.endswith("network.safetensors") and path not in preset.archives:
         return 0.0
-    job = jobs.job(path)
+    job, _ = jobs.job(path)
     return 3600 * share * (job.gpu_hours + job.cpu_hours) / max(1, job.gpus)
 
 

@@ -17,7 +17,6 @@ from tests.eval.synthetic_output import measurement_lines, write_csv
 from workflow.archive.verify import verify
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.targets import Targets
@@ -45,15 +44,14 @@ def test_each_row_is_compared_with_its_teacher(preset):
     assert "trials" not in spec["protocol"] or "rows" not in spec
     targets = Targets(preset, paper=False)
     assert {spec["network"], spec["teacher"]} <= set(targets.analysed("line-gdd-s1"))
-    assert "analyses/barriers/line-gdd-s1.json" in targets.short()
+    assert "analyses/barriers/line-gdd-s1.json" in targets.short
     assert targets.shown("figures", "mini-barrier")["analyses"] == targets.analyses()
     assert len(targets.answered("barrier")["analyses"]) == 15
     assert targets.answered("gdd")["analyses"] == []
 
 
 def test_a_plan_has_a_job_for_each(preset):
-    assumptions = load_assumptions([])
-    jobs = Jobs(Costs(preset, assumptions.gpu("H200"), "H200", assumptions, fresh=True))
+    jobs = Jobs(Costs(preset, "H200", fresh=True))
     job = jobs.job("results/miniature/analyses/barriers/line-instance.json")
     assert (job.kind, job.name) == ("build", "analyses/barriers/line-instance.json")
 
