@@ -36,7 +36,7 @@ from sida.progress import say
 from workflow.checks import check_folder, check_profile, closed_results, fix_times
 from workflow.planning.costs import check_card
 from workflow.planning.requests import Requests, allow_attempts, load_site
-from workflow.planning.watch import RunProgress, Stopwatch, watch
+from workflow.planning.watch import RunProgress, watch
 from workflow.preset import Preset
 from workflow.preset.files import read_preset
 from workflow.preset.rehearsal import check_preset, unshown_remark
@@ -76,8 +76,7 @@ class Start:
         self._share_environment()
         with _ending():
             self._read(config)
-        self._stopwatch = Stopwatch()
-        self._progress: RunProgress | None = None
+        self._progress, self._watched = RunProgress(), False
         logger.addFilter(self._record)
         self._lock = PresetLock(self.results, sys.argv)
         missing = missing_latex() if self.preset.settings.paper else None
@@ -128,7 +127,7 @@ class Start:
             subprocess.run([sys.executable, "-m", "eval", "show", self.results], check=False)
         # Runs with a scheduler have jobs instead of cores, and `workflow.cores` would stop them.
         cores = self._workflow.resource_settings.cores or os.cpu_count() or 1
-        print(f"time      {self._stopwatch.summary(cores)}", file=sys.stderr)
+        print(f"time      {self._progress.summary(cores)}", file=sys.stderr)
 
     def _share_environment(self) -> None:
         """Sets variables that all jobs inherit, also on other machines.
@@ -181,24 +180,21 @@ class Start:
         Of Snakemake's lines only the count of steps is shown, with its share of the work.
         """
         event, given = get_event(record), vars(record)
-        if event == LogEvent.JOB_STARTED and self._progress is None and not self._job:
+        if event == LogEvent.JOB_STARTED and not self._watched and not self._job:
             jobs = [job for job in self._workflow.dag.needrun_jobs() if job.shellcmd]
             outputs = {str(job.jobid): [str(path) for path in job.output] for job in jobs}
             folders = [str(folder) for folder in self._folders]
             facts = {"config": self._settings, "source": self.preset.source, "folders": folders, "outputs": outputs}
-            self._progress = watch(facts)
+            self._watched = True
+            watch(self._progress, facts)
         elif event == LogEvent.JOB_INFO and given["shellcmd"]:
             stage = Path(self._workflow.get_rule(given["rule_name"]).snakefile).stem
-            self._stopwatch.started(given["jobid"], stage, given["threads"])
-            if self._progress:
-                name = given["rule_msg"] or given["rule_name"]
-                self._progress.started(given["jobid"], name, "".join(given["log"][:1]))
+            name, log = given["rule_msg"] or given["rule_name"], "".join(given["log"][:1])
+            self._progress.started(given["jobid"], name, log, stage, given["threads"])
         elif event in (LogEvent.JOB_FINISHED, LogEvent.JOB_ERROR):
             number = given["job_id" if event == LogEvent.JOB_FINISHED else "jobid"]
-            self._stopwatch.ended(number)
-            if self._progress:
-                self._progress.ended(number, failed=event == LogEvent.JOB_ERROR)
-        elif event == LogEvent.PROGRESS and self._progress:
+            self._progress.ended(number, failed=event == LogEvent.JOB_ERROR)
+        elif event == LogEvent.PROGRESS and self._watched:
             given |= {"event": None, "msg": self._progress.line(given["done"], given["total"])}
         return event != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
 

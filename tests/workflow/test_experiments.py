@@ -78,16 +78,8 @@ def test_an_experiment_needs_the_rows_of_its_claims_tables_and_figures_alone(tmp
 @pytest.mark.parametrize(
     ("experiments", "changes", "message"),
     [
-        (
-            [ADVERSARIAL | {"predicted": {"T-11": "supported"}}],
-            {},
-            r"e.yaml: adversarial.predicted: no claim 'T-11' in .*c.yaml \(did you mean 'T-1'\?\)",
-        ),
-        (
-            [ADVERSARIAL | {"figures": ["curves"]}, TEACHER],
-            {},
-            r"e.yaml: adversarial.figures: 'curves' is not in preset.yaml: figures \(did you mean 'curve'\?\)",
-        ),
+        ([ADVERSARIAL | {"predicted": {"T-11": "supported"}}], {}, r"e.yaml: adversarial.predicted: .*'T-11' .*'T-1'"),
+        ([ADVERSARIAL | {"figures": ["curves"]}, TEACHER], {}, r"e.yaml: adversarial.figures: 'curves' .*'curve'"),
         ([ADVERSARIAL, TEACHER | {"tables": ["mani"]}], {}, r"teacher.tables: 'mani' is not in .*did you mean 'main'"),
         ([ADVERSARIAL], {}, r"e.yaml: no experiment predicts T-2; name each claim in one"),
         ([ADVERSARIAL, TEACHER | {"predicted": {"P-1": "undecided"}}], {}, r"claims of several scopes: 'digits' \(adv"),
@@ -99,16 +91,6 @@ def test_what_an_experiment_names_is_checked_before_the_first_job(tmp_path, expe
     with pytest.raises(UserError, match=message) as caught:
         check_preset(preset)
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_of_experiments_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"experiments: no such file 'x.yaml'"):
-        study(tmp_path, experiments="x.yaml")
-
-
-def test_presets_need_no_experiments():
-    assert Preset.load(ROOT / "studies/demo/preset.yaml").experiments == {}
-    assert Preset.load(ROOT / "studies/miniature/preset.yaml").experiments
 
 
 @pytest.fixture
