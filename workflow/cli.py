@@ -15,10 +15,7 @@ _NAMES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).par
 _OURS = {name.replace("_", "-"): f"workflow.commands.{name}" for name in _NAMES}
 _MEASURING = verbs_of(eval.commands) | {verb: _OURS[verb] for verb in ("completion", "docs", "power", "show", "table")}
 #: Modules of all verbs, by program; ``sida`` has those of ``sida-eval``, too.
-VERBS = {
-    "sida": verbs_of(eval.commands) | verbs_of(sida.cli.commands) | _OURS,
-    "sida-eval": _MEASURING,
-}
+VERBS = {"sida": verbs_of(eval.commands) | verbs_of(sida.cli.commands) | _OURS, "sida-eval": _MEASURING}
 
 
 def sida_main(argv: Sequence[str] | None = None) -> int:

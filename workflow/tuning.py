@@ -8,7 +8,7 @@
 
 A trial counts by the lowest value of its evaluations after the first step. Lengths of a shorter trial (keys that end in
 ``_kimg``) are those of the recipe in proportion. Trials are rows of a generated preset (:mod:`workflow.preset`), so the
-workflow runs them, and an interrupted tuning goes on where it stopped. A trial of ``trials.csv`` with the same settings
+workflow runs them, and an interrupted tuning resumes where it stopped. A trial of ``trials.csv`` with the same settings
 is not trained again, also where its files are gone.
 """
 

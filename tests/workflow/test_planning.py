@@ -137,10 +137,7 @@ def test_what_is_there_already_costs_nothing(paper, tmp_path, monkeypatch):
     assert "student" in kinds(fresh=True)
 
 
-@pytest.mark.parametrize(
-    ("gpus", "hours"),
-    [(8, 1 + 3 + 2), (4, 1 + 6 + 2), (1, 1 + 24 + 2 + 1)],
-)
+@pytest.mark.parametrize(("gpus", "hours"), [(8, 1 + 3 + 2), (4, 1 + 6 + 2), (1, 1 + 24 + 2 + 1)])
 def test_wall_time_follows_chains_and_gpus(gpus, hours):
     """A download and data first, then a training on up to eight GPUs and a measurement beside another one's."""
     width = min(8, gpus)
@@ -207,10 +204,7 @@ def test_a_rate_may_be_measured_here(capsys):
     ("arguments", "message"),
     [
         (["sida-b1"], "no product and no row of .*demo.preset.yaml.*did you mean 'sida-a1.0'"),
-        (
-            ["--gpu", "H20"],
-            r"--gpu H20: not in config/plan.yaml .*did you mean 'H200'.*; it has H200, .*A100-40.*B200",
-        ),
+        (["--gpu", "H20"], r"--gpu H20: not in config/plan.yaml .*did you mean 'H200'.*; it has H200, .*A100-40.*B200"),
         (["--gpus", "0"], "--gpus: must be at least 1, got 0"),
         (["--measure", "teacher-nfe35"], "--measure: these targets train no student"),
         (["--preset", "domo"], "--preset: .*did you mean 'demo'"),

@@ -56,12 +56,11 @@ def run(args: argparse.Namespace) -> int:
     shown = _shown(preset)
     # Values of earlier versions are stored with seven digits.
     digits = 17 if any(len(row["value"]) > 12 for row in stored) else 7
-    found = [
-        trial_agreement(
-            metric, _values(stored, metric, trials), _measured(records, metric), digits, *shown.get(metric, (4, 1))
-        )
-        for metric in dict.fromkeys(row["metric"] for row in stored)
-    ]
+    found = []
+    for metric in dict.fromkeys(row["metric"] for row in stored):
+        before = {int(row["trial"]): row["value"] for row in stored if row["metric"] == metric}
+        here = {record["trial"]: record["metrics"][metric] for record in records}
+        found.append(trial_agreement(metric, before, here, digits, *shown.get(metric, (4, 1))))
     devices = {"stored": stored[0]["device"], "here": environment(spec["device"])["device"]}
     agree = all(one["as_printed"] for one in found)
     if args.json:
@@ -180,11 +179,3 @@ def _shown(preset: Preset) -> dict[str, tuple[int, float]]:
             if "metric" in column and "decimals" in column:
                 found.setdefault(column["metric"], (column["decimals"], column.get("scale", 1)))
     return found
-
-
-def _values(rows: list[dict[str, str]], metric: str, trials: list[int]) -> dict[int, str]:
-    return {int(row["trial"]): row["value"] for row in rows if row["metric"] == metric and int(row["trial"]) in trials}
-
-
-def _measured(records: list[dict[str, Any]], metric: str) -> dict[int, float]:
-    return {record["trial"]: record["metrics"][metric] for record in records}

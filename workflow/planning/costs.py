@@ -43,7 +43,7 @@ class Job:
         memory_gb: Memory on each GPU.
         download_gb: Size of downloads.
         disk_gb: Size of its files on disk.
-        facts: Facts for people: images, operations, published scores.
+        facts: Numbers that the plan shows: images, operations, published scores.
     """
 
     kind: str

@@ -82,7 +82,7 @@ def _totals(found: Mapping[str, Job], jobs: Jobs, gpus: int) -> dict[str, Any]:
 
 
 def show_plan(plan: Mapping[str, Any]) -> str:
-    """The plan as lines for people."""
+    """The plan as text: a table of jobs, totals and assumptions."""
     jobs = plan["jobs"]
     rows: list[tuple[str, ...]] = [("what", "jobs", f"{plan['gpu']} hours", "memory", "download", "disk", "to reach")]
     for kind, title in KINDS.items():

@@ -46,7 +46,7 @@ def allow_attempts(workflow: Any, resumable: Mapping[str, int | None]) -> list[s
             number, for a measurement its trials. Jobs of other rules start from the beginning.
 
     Returns:
-        Lines for people about jobs with several attempts, without a plan, or that cannot end within the limit.
+        Lines to print about jobs with several attempts, without a plan, or that cannot end within the limit.
     """
     faults = workflow.execution_settings.retries
     asked = [(job, job.resources.get(PIECES)) for job in workflow.dag.needrun_jobs()]

@@ -70,7 +70,7 @@ def test_a_plan_has_a_job_for_each(preset):
 )
 def test_fault_is_one_line_before_anything_runs(preset, change, message):
     alone = {"tables": [], "figures": ["mini-barrier"], "claims": None, "experiments": None}
-    analyses = {"barriers": preset.settings.analyses["barriers"] | change} if change else {}
+    analyses = {"barriers": dataclasses.asdict(preset.settings.analyses["barriers"]) | change} if change else {}
     with pytest.raises(UserError) as caught:
         check_preset(changed(preset, analyses=analyses, **alone))
     assert message in str(caught.value)
