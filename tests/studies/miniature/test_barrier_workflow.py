@@ -52,7 +52,7 @@ def test_each_row_is_compared_with_its_teacher(preset):
 
 def test_a_plan_has_a_job_for_each(preset):
     jobs = Jobs(Costs(preset, "H200", fresh=True))
-    job = jobs.job("results/miniature/analyses/barriers/line-instance.json")
+    job, _ = jobs.job("results/miniature/analyses/barriers/line-instance.json")
     assert (job.kind, job.name) == ("build", "analyses/barriers/line-instance.json")
 
 
