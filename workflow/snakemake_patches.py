@@ -53,16 +53,19 @@ KNOWN = {
 }
 
 
-def patch(named: Callable[[str], Sequence[str]], left_out: Collection[str]) -> None:
+def patch(
+    found: Callable[[str], Sequence[str]], named: Callable[[str], Sequence[str]], left_out: Collection[str]
+) -> None:
     """Replaces the three functions for the rest of this process.
 
     Args:
-        named: Products that a target names (:meth:`workflow.preset.targets.Targets.named`).
+        found: Products that a target names (:meth:`workflow.preset.targets.Targets.found`).
+        named: The same, which raises a UserError for an unknown target.
         left_out: Rules whose files are identified by their contents.
     """
     if changed := unknown_functions():
         say(f"Snakemake {__version__}: {', '.join(changed)} differ from 9.27.1; reruns after faults are not tested")
-    _find_targets(named)
+    _find_targets(found, named)
     _request_missing(left_out)
     _drop_failed()
 
@@ -107,7 +110,7 @@ def _drop_failed() -> None:
     Job.postprocess = ended
 
 
-def _find_targets(named: Callable[[str], Sequence[str]]) -> None:
+def _find_targets(found: Callable[[str], Sequence[str]], named: Callable[[str], Sequence[str]]) -> None:
     """Makes Snakemake find products by row or by their paths below the preset's folder: ``tables/main.tex``.
 
     An unknown target ends in one line with the nearest one.
@@ -117,18 +120,19 @@ def _find_targets(named: Callable[[str], Sequence[str]]) -> None:
     @functools.wraps(init)
     async def checked(dag: Any, *args: Any, **options: Any) -> None:
         for target in sorted(map(str, dag.targetfiles)):
+            products, rules = found(target), dag.workflow.rules
+            # Other files of a rule, such as samples, are targets by their whole path.
+            if not products and (os.path.exists(target) or any(rule.is_producer(target) for rule in rules)):
+                continue
             try:
-                found = named(target)
+                products = products or named(target)
             except UserError as error:
-                # Other files of a rule, such as samples, are targets by their whole path.
-                if os.path.exists(target) or any(rule.is_producer(target) for rule in dag.workflow.rules):
-                    continue
                 print(f"error: {error}", file=sys.stderr)
                 sys.exit(1)
             for files in (dag.targetfiles, dag.forcefiles, dag.priorityfiles, dag.untilfiles, dag.omitfiles):
                 if target in files:
                     files.remove(target)
-                    files.update(found)
+                    files.update(products)
         await init(dag, *args, **options)
 
     DAG.init = checked

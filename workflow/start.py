@@ -85,7 +85,7 @@ class Start:
         self.requests = Requests(self.preset, self._site, inside=workflow.remote_exec)
         self.one_gpu = min(1, self.preset.settings.gpus)
         self._remark(missing)
-        patch(self.targets.named, SHARED)
+        patch(self.targets.found, self.targets.named, SHARED)
 
     def command(self, *options: str) -> list[str]:
         """Command, as words, that starts this workflow again with these options and the current settings."""

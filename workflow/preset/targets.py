@@ -138,21 +138,24 @@ class Targets:
         inside = [path for path in paths if path.startswith(f"{self.results}/")]
         return list(dict.fromkeys(os.path.relpath(path, self.results) for path in inside))
 
+    def found(self, target: str) -> list[str]:
+        """Products that a target names: a row, or a path or folder with or without the preset's folder before it."""
+        inside = target.removeprefix(f"{self.results}/").rstrip("/")
+        if inside in self.preset.runs:
+            return self.trials([inside])
+        return [f"{self.results}/{name}" for name in self.short if name == inside or name.startswith(f"{inside}/")]
+
     def named(self, target: str) -> list[str]:
-        """Products that a target names: a row, or a path or folder with or without the preset's folder before it.
+        """The same products.
 
         Raises:
             UserError: There is no such product.
         """
-        inside = target.removeprefix(f"{self.results}/").rstrip("/")
-        if inside in self.preset.runs:
-            return self.trials([inside])
-        found = [name for name in self.short if name == inside or name.startswith(f"{inside}/")]
-        if not found:
-            near = suggestion(inside, [*self.preset.runs, *self.short])
-            near = near if len(near) < 200 else f"; rows are in {self.preset.sheet}"
-            raise UserError(target, f"no product and no row of {self.preset.source}{near}")
-        return [f"{self.results}/{name}" for name in found]
+        if found := self.found(target):
+            return found
+        near = suggestion(target.removeprefix(f"{self.results}/"), [*self.preset.runs, *self.short])
+        near = near if len(near) < 200 else f"; rows are in {self.preset.sheet}"
+        raise UserError(target, f"no product and no row of {self.preset.source}{near}")
 
     def trials(self, runs: Iterable[str]) -> list[str]:
         """Measurements of rows, except those that are taken from stored results."""
