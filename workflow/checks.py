@@ -10,12 +10,11 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sida.config.plugins import ALLOW, check_code_path
 from sida.config.resources import CHECKOUT, ROOT
-from sida.config.settings import load_spec, load_yaml
 from sida.errors import UserError
 from sida.files.text_files import read_ordinary
 from sida.progress import say
@@ -91,16 +90,15 @@ def _mark(records: Path) -> bytes | None:
     key = Path(os.path.expanduser("~"), ".config/sida/owner.key")
     try:
         key.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError), open(key, "xb", opener=_private) as stream:
+        with (
+            contextlib.suppress(FileExistsError),
+            open(key, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream,
+        ):
             stream.write(secrets.token_bytes(32))
         secret = read_ordinary(key, str(key), 1 << 10, "remove it", "remove it")
     except (OSError, UserError):
         return None
     return hmac.new(secret, os.fsencode(records.resolve()), "sha256").hexdigest().encode() if secret else None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def check_scheduler(profile: Path) -> None:
@@ -151,17 +149,6 @@ def closed_results(folder: str | Path) -> str | None:
     if not os.path.isdir(folder) or os.access(folder, os.W_OK | os.X_OK):
         return None
     return f"{folder}: is read-only, so nothing can be made there; start in a writable folder to make more"
-
-
-def check_files(paths: Iterable[str]) -> None:
-    """Checks the files of ``--configfile`` with the checks of other commands.
-
-    Raises:
-        UserError: The first fault, with its file.
-    """
-    for path in paths:
-        # Snakemake also accepts JSON under any name; the YAML reader accepts most of it.
-        (load_spec if Path(path).suffix == ".json" else load_yaml)(path)
 
 
 def fix_times(folder: str | os.PathLike[str], clock: str | os.PathLike[str]) -> int:

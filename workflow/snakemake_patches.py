@@ -3,7 +3,7 @@
 ==========================  ================================================================================
 function                    added
 ==========================  ================================================================================
-``DAG.init``                targets by the end of their path; one line for an unknown target
+``DAG.init``                targets by row or by the end of their path; one line for an unknown target
 ``DAG.check_incomplete``    a job runs again if its output is missing after a failure
 ``Job.postprocess``         a failed job leaves no record, and its remaining outputs count as old
 ==========================  ================================================================================
@@ -17,6 +17,10 @@ Snakemake also keeps a record of a failed job with the hashes of its inputs. A c
 would then count as the one that was used. The third function removes such records. Files that a job updates get their
 former contents back when it fails, and the time of the failure: the function gives them no time, so they are requested
 again.
+
+Nothing of this can be done by ``sida run`` before Snakemake starts, or by its options: the targets of a plain
+``snakemake tables/main.tex`` are known after the rules are read, missing files after the graph is built, and failures
+while jobs run.
 
 The three functions are the same in Snakemake 9.16.3 to 9.27.1 (:data:`KNOWN`). A run with others prints one
 line, and ``tests/workflow/test_failed_rerun.py`` fails.
@@ -38,7 +42,7 @@ from snakemake import __version__
 from snakemake.dag import DAG
 from snakemake.jobs import Job
 
-from sida.errors import suggestion
+from sida.errors import UserError
 from sida.progress import say
 
 #: SHA-256 of the source of each function that this module was written for.
@@ -49,31 +53,29 @@ KNOWN = {
 }
 
 
-def patch(preset: str, results: str, products: Callable[[], Sequence[str]], left_out: Collection[str]) -> None:
+def patch(
+    found: Callable[[str], Sequence[str]], named: Callable[[str], Sequence[str]], left_out: Collection[str]
+) -> None:
     """Replaces the three functions for the rest of this process.
 
     Args:
-        preset: File of the preset.
-        results: Folder of the preset, ``results/<preset>``.
-        products: Returns the preset's products below that folder.
+        found: Products that a target names (:meth:`workflow.preset.targets.Targets.found`).
+        named: The same, which raises a UserError for an unknown target.
         left_out: Rules whose files are identified by their contents.
     """
     if changed := unknown_functions():
         say(f"Snakemake {__version__}: {', '.join(changed)} differ from 9.27.1; reruns after faults are not tested")
-    _find_targets(preset, results, products)
+    _find_targets(found, named)
     _request_missing(left_out)
     _drop_failed()
 
 
 def unknown_functions() -> list[str]:
-    """Names of the functions that are not those of :data:`KNOWN`."""
+    """Names of the functions whose source is not that of :data:`KNOWN`."""
     functions = {"DAG.init": DAG.init, "DAG.check_incomplete": DAG.check_incomplete, "Job.postprocess": Job.postprocess}
     # The source below an earlier patch.
-    return [name for name, function in functions.items() if _digest(inspect.unwrap(function)) != KNOWN[name]]
-
-
-def _digest(function: Callable[..., Any]) -> str:
-    return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    sources = {name: inspect.getsource(inspect.unwrap(function)) for name, function in functions.items()}
+    return [name for name, text in sources.items() if hashlib.sha256(text.encode()).hexdigest() != KNOWN[name]]
 
 
 def _request_missing(left_out: Collection[str]) -> None:
@@ -108,8 +110,8 @@ def _drop_failed() -> None:
     Job.postprocess = ended
 
 
-def _find_targets(preset: str, results: str, products: Callable[[], Sequence[str]]) -> None:
-    """Makes Snakemake find products by their paths below the preset's folder: ``tables/main.tex``.
+def _find_targets(found: Callable[[str], Sequence[str]], named: Callable[[str], Sequence[str]]) -> None:
+    """Makes Snakemake find products by row or by their paths below the preset's folder: ``tables/main.tex``.
 
     An unknown target ends in one line with the nearest one.
     """
@@ -117,18 +119,20 @@ def _find_targets(preset: str, results: str, products: Callable[[], Sequence[str
 
     @functools.wraps(init)
     async def checked(dag: Any, *args: Any, **options: Any) -> None:
-        rules = list(dag.workflow.rules)
         for target in sorted(map(str, dag.targetfiles)):
-            if target in products():
-                for files in (dag.targetfiles, dag.forcefiles, dag.priorityfiles, dag.untilfiles, dag.omitfiles):
-                    if target in files:
-                        files.remove(target)
-                        files.add(f"{results}/{target}")
-            elif not os.path.exists(target) and not any(rule.is_producer(target) for rule in rules):
-                near = suggestion(target.split("/", 2)[-1] if target.startswith("results/") else target, products())
-                near = near if len(near) < 200 else "; docs/reproduce.md names them"
-                print(f"error: {target}: no target of {preset}{near}", file=sys.stderr)
+            products, rules = found(target), dag.workflow.rules
+            # Other files of a rule, such as samples, are targets by their whole path.
+            if not products and (os.path.exists(target) or any(rule.is_producer(target) for rule in rules)):
+                continue
+            try:
+                products = products or named(target)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
                 sys.exit(1)
+            for files in (dag.targetfiles, dag.forcefiles, dag.priorityfiles, dag.untilfiles, dag.omitfiles):
+                if target in files:
+                    files.remove(target)
+                    files.update(products)
         await init(dag, *args, **options)
 
     DAG.init = checked
@@ -138,14 +142,15 @@ async def _due_files(dag: Any, left_out: Collection[str]) -> set[Any]:
     """Missing inputs of existing products that were not made with the current settings, and files of failed updates."""
     due: set[Any] = set()
     for job in dag.jobs:
+        # Time 0: see _drop_failed.
         due.update(file for file in job.output if os.path.exists(file) and not os.stat(file).st_mtime)
-        there = [file for file in job.output if await file.exists()]
-        if not there or not any(map(dag.workflow.persistence.metadata, there)):
+        products = [file for file in job.output if await file.exists()]
+        if not any(map(dag.workflow.persistence.metadata, products)):
             continue
         for maker, files in dag.dependencies[job].items():
             wanted = [file for file in maker.output if file in files and not file.is_temp]
             absent = [file for file in wanted if not await file.exists()]
-            if absent and maker.rule.name not in left_out and _is_outdated(dag, maker, there):
+            if absent and maker.rule.name not in left_out and _is_outdated(dag, maker, products):
                 due.update(absent)
     return due
 

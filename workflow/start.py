@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
-import functools
 import json
 import logging
 import os
@@ -22,8 +21,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from snakemake.logging import LogEvent, get_event, logger
 
@@ -33,10 +33,10 @@ from sida.assets.transport import check_reachable
 from sida.errors import UserError
 from sida.files.atomic import try_lock
 from sida.progress import say
-from workflow.checks import check_files, check_folder, check_profile, closed_results, fix_times
+from workflow.checks import check_folder, check_profile, closed_results, fix_times
 from workflow.planning.costs import check_card
 from workflow.planning.requests import Requests, allow_attempts, load_site
-from workflow.planning.watch import RunProgress, Stopwatch, watch
+from workflow.planning.watch import RunProgress, watch
 from workflow.preset import Preset
 from workflow.preset.files import read_preset
 from workflow.preset.rehearsal import check_preset, unshown_remark
@@ -74,19 +74,18 @@ class Start:
         # A profile may claim to be a job, but only jobs have this variable of their workflow.
         self._job = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
         self._share_environment()
-        try:
+        with _ending():
             self._read(config)
-        except UserError as error:
-            _end(error)
-        self._watch_lines()
-        self._place_jobs()
+        self._progress, self._watched = RunProgress(), False
+        logger.addFilter(self._record)
         self._lock = PresetLock(self.results, sys.argv)
-        self.targets = Targets(self.preset, self._paper())
+        missing = missing_latex() if self.preset.settings.paper else None
+        self.targets = Targets(self.preset, bool(self.preset.settings.paper) and not missing)
         self.specs = SpecFiles(self.preset)
         self.requests = Requests(self.preset, self._site, inside=workflow.remote_exec)
         self.one_gpu = min(1, self.preset.settings.gpus)
-        self._remark()
-        patch(self.preset.source, self.results, functools.cache(self.targets.short), SHARED)
+        self._remark(missing)
+        patch(self.targets.found, self.targets.named, SHARED)
 
     def command(self, *options: str) -> list[str]:
         """Command, as words, that starts this workflow again with these options and the current settings."""
@@ -103,7 +102,7 @@ class Start:
         Names the trainings that are planned beyond the memory of their card.
         """
         jobs = list(self._workflow.dag.needrun_jobs())
-        try:
+        with _ending():
             for asset in {job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch"}:
                 check_pinned_code(find_asset(load_registry(), asset))
             check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
@@ -112,8 +111,6 @@ class Start:
             self._lock.take()
             fix_times(self.results, self._lock.path)
             self.specs.write()
-        except UserError as error:
-            _end(error)
         if warning := self.requests.too_large(jobs):
             print(warning, file=sys.stderr)
         if self._site is not None:
@@ -130,7 +127,7 @@ class Start:
             subprocess.run([sys.executable, "-m", "eval", "show", self.results], check=False)
         # Runs with a scheduler have jobs instead of cores, and `workflow.cores` would stop them.
         cores = self._workflow.resource_settings.cores or os.cpu_count() or 1
-        print(f"time      {self._stopwatch.summary(cores)}", file=sys.stderr)
+        print(f"time      {self._progress.summary(cores)}", file=sys.stderr)
 
     def _share_environment(self) -> None:
         """Sets variables that all jobs inherit, also on other machines.
@@ -153,7 +150,6 @@ class Start:
             check_profile(sys.argv)
         check_folder(Path.cwd())
         self._files = [os.path.relpath(path) for path in self._workflow.configfiles]
-        check_files(self._files)
         # The last file takes precedence, as in Snakemake.
         self._settings, source, self._folders = read_preset(self._files, config)
         self.preset = Preset(self._settings, source, self._folders)
@@ -162,65 +158,55 @@ class Start:
         # Profiles of schedulers have a time limit for jobs; each job then requests its planned time.
         limited = "runtime" in (self._workflow.resource_settings.default_resources or {})
         self._site = load_site(self.preset.own) if limited else None
-
-    def _place_jobs(self) -> None:
-        """Distributes the given number of GPUs among jobs of this machine; a scheduler does that itself."""
+        # GPUs of this machine are distributed among jobs by their number; a scheduler does that itself.
         if self._site is not None:
             os.environ.pop("SIDA_GPUS", None)
         elif self._workflow.is_main_process and (shared := self._workflow.global_resources.get("gpu")):
             os.environ.setdefault("SIDA_GPUS", str(shared.value))
 
-    def _paper(self) -> bool:
-        """Whether the paper is made: a preset without it, and a machine without LaTeX, leave it out."""
-        missing = missing_latex() if self.preset.settings.paper else None
-        if missing:
-            print(f"{self.results}/paper.pdf is left out: {missing}", file=sys.stderr)
-        return bool(self.preset.settings.paper) and not missing
-
-    def _remark(self) -> None:
-        """Prints what the preset names and this run does not make."""
+    def _remark(self, missing: str | None) -> None:
+        """Prints what the preset names and this run does not make; ``missing``: what LaTeX needs for the paper."""
+        lines = [f"{self.results}/paper.pdf is left out: {missing}"] if missing else []
         for run, asset in self.preset.left_out.items():
-            print(
-                f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)", file=sys.stderr
-            )
+            lines.append(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)")
         if self._workflow.is_main_process:
-            for line in filter(None, (closed_results(self.results), unshown_remark(self.targets))):
-                print(line, file=sys.stderr)
-
-    def _watch_lines(self) -> None:
-        """Records the start and end of jobs; of Snakemake's lines only the count of steps is shown, with its share."""
-        self._stopwatch = Stopwatch()
-        self._progress: RunProgress | None = None
-        logger.addFilter(self._record)
+            lines += filter(None, (closed_results(self.results), unshown_remark(self.targets)))
+        for line in lines:
+            print(line, file=sys.stderr)
 
     def _record(self, record: logging.LogRecord) -> bool:
-        """Records an event (the stage of a job is its rule's file); returns whether Snakemake prints the line."""
+        """Records the start and end of jobs, whose stage is their rule's file; returns whether a line is printed.
+
+        Of Snakemake's lines only the count of steps is shown, with its share of the work.
+        """
         event, given = get_event(record), vars(record)
-        if event == LogEvent.JOB_STARTED and self._progress is None and not self._job:
+        if event == LogEvent.JOB_STARTED and not self._watched and not self._job:
             jobs = [job for job in self._workflow.dag.needrun_jobs() if job.shellcmd]
             outputs = {str(job.jobid): [str(path) for path in job.output] for job in jobs}
             folders = [str(folder) for folder in self._folders]
             facts = {"config": self._settings, "source": self.preset.source, "folders": folders, "outputs": outputs}
-            self._progress = watch(facts)
+            self._watched = True
+            watch(self._progress, facts)
         elif event == LogEvent.JOB_INFO and given["shellcmd"]:
             stage = Path(self._workflow.get_rule(given["rule_name"]).snakefile).stem
-            self._stopwatch.started(given["jobid"], stage, given["threads"])
-            if self._progress:
-                name = given["rule_msg"] or given["rule_name"]
-                self._progress.started(given["jobid"], name, "".join(given["log"][:1]))
+            name, log = given["rule_msg"] or given["rule_name"], "".join(given["log"][:1])
+            self._progress.started(given["jobid"], name, log, stage, given["threads"])
         elif event in (LogEvent.JOB_FINISHED, LogEvent.JOB_ERROR):
             number = given["job_id" if event == LogEvent.JOB_FINISHED else "jobid"]
-            self._stopwatch.ended(number)
-            if self._progress:
-                self._progress.ended(number, failed=event == LogEvent.JOB_ERROR)
-        elif event == LogEvent.PROGRESS and self._progress:
+            self._progress.ended(number, failed=event == LogEvent.JOB_ERROR)
+        elif event == LogEvent.PROGRESS and self._watched:
             given |= {"event": None, "msg": self._progress.line(given["done"], given["total"])}
         return event != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
 
 
-def _end(error: UserError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(1)
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """Ends the process with one line for a fault."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 NAME = ".workflow.lock"
@@ -240,7 +226,8 @@ class PresetLock:
         self.folder, self.path = Path(folder), Path(folder) / NAME
         self._token = secrets.token_hex(8)
         self._record = {"token": self._token, "machine": machine(), "host": socket.gethostname(), "pid": os.getpid()}
-        self._record |= {"since": _now(), "command": shlex.join(command)}
+        since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._record |= {"since": since, "command": shlex.join(command)}
         self._file: int | None = None
         self._ended = threading.Event()
         self._signs = threading.Thread(target=self._live, daemon=True, name=f"lock of {self.folder}")
@@ -366,7 +353,3 @@ def _touched(path: Path) -> tuple[int, bytes] | None:
             return os.fstat(stream.fileno()).st_mtime_ns, stream.read()
     except OSError:
         return None
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

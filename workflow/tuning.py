@@ -8,7 +8,7 @@
 
 A trial counts by the lowest value of its evaluations after the first step. Lengths of a shorter trial (keys that end in
 ``_kimg``) are those of the recipe in proportion. Trials are rows of a generated preset (:mod:`workflow.preset`), so the
-workflow runs them, and an interrupted tuning goes on where it stopped. A trial of ``trials.csv`` with the same settings
+workflow runs them, and an interrupted tuning resumes where it stopped. A trial of ``trials.csv`` with the same settings
 is not trained again, also where its files are gone.
 """
 
@@ -29,7 +29,7 @@ from typing import Annotated, Any
 import yaml
 
 from sida.config.recipe import Recipe
-from sida.config.settings import CheckedAs, Count, Name, Natural, Positive, Range, Settings, from_mapping, load_yaml
+from sida.config.settings import Count, Name, Natural, Positive, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import read_jsonl, write_text
 from sida.files.text_files import read_csv
@@ -83,7 +83,7 @@ class TunedMethod(Settings):
     sampler: str
     alpha: float | None = None
     init: str | None = None
-    space: dict[str, Annotated[dict[str, Any], CheckedAs(Axis)]]
+    space: dict[str, Axis]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,19 +115,19 @@ class Space(Settings):
 
     preset: str
     teachers: tuple[Name, ...]
-    methods: dict[Name, Annotated[dict[str, Any], CheckedAs(TunedMethod)]]
+    methods: dict[Name, TunedMethod]
     draws: Annotated[int, Range(least=2, most=1000)] = 8
-    rungs: tuple[Annotated[dict[str, Any], CheckedAs(Rung)], ...]
+    rungs: tuple[Rung, ...]
     metric: str = "fd"
     seed: Natural = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lengths = [rung["total_kimg"] for rung in self.rungs]
+        lengths = [rung.total_kimg for rung in self.rungs]
         if not lengths or lengths != sorted(lengths):
             raise SettingError("rungs", "must list lengths that rise")
         for number, rung in enumerate(self.rungs):
-            if (number == 0) != (rung.get("settings") is None):
+            if (number == 0) != (rung.settings is None):
                 raise SettingError("rungs", "the first has all settings, and each later one says how many (settings)")
 
 
@@ -242,18 +242,13 @@ class Tuning:
         known = {"recipe": self.preset.settings.recipes, "sampler": self.preset.settings.samplers}
         for name in self.space.teachers:
             self._check(name, self.preset.settings.teachers, "teachers")
-        self.methods: dict[str, TunedMethod] = {}
-        self.axes: dict[str, dict[str, Axis]] = {}
-        for name, given in self.space.methods.items():
-            where = f"{path}: methods.{name}"
-            method = self.methods[name] = from_mapping(TunedMethod, given, where)
-            for key, there in known.items():
-                self._check(getattr(method, key), there, f"methods.{name}.{key}")
-            if method.init is not None and self.space.methods.get(method.init, {"init": ""}).get("init") is not None:
+        from_teacher = [name for name, method in self.space.methods.items() if method.init is None]
+        for name, method in self.space.methods.items():
+            for key, names in known.items():
+                self._check(getattr(method, key), names, f"methods.{name}.{key}")
+            if method.init not in (None, *from_teacher):
                 fault = f"'{method.init}' is no method of this file that starts from the teacher"
                 raise UserError(f"{path}: methods.{name}.init", fault)
-            axes = {key: from_mapping(Axis, axis, f"{where}.space.{key}") for key, axis in method.space.items()}
-            self.axes[name] = axes
         self.stored = self._stored()
 
     def _stored(self) -> dict[tuple[str, str], tuple[list[float], float]]:
@@ -265,7 +260,7 @@ class Tuning:
         path, found = self.path.parent / "trials.csv", {}
         if not path.is_file():
             return {}
-        lengths = {f"{rung['total_kimg']:g}": number for number, rung in enumerate(self.space.rungs)}
+        lengths = {f"{rung.total_kimg:g}": number for number, rung in enumerate(self.space.rungs)}
         for line, record in read_csv(path)[1]:
             try:
                 rung = lengths.get(record["kimg"], len(lengths))
@@ -316,7 +311,7 @@ class Tuning:
         first: dict[tuple[str, str], Trial | None] = {}
         then: dict[tuple[str, str], str] = {}
         for teacher in self.space.teachers:
-            for name, method in self.methods.items():
+            for name, method in self.space.methods.items():
                 if method.init is None:
                     first[name, teacher] = None
                 else:
@@ -332,14 +327,14 @@ class Tuning:
         """Passes of methods and teachers by their initial generator; returns the trials of the last rung."""
         reached: dict[tuple[str, str], list[Trial]] = {}
         for (method, teacher), start in starts.items():
-            settings = draws(method, self.axes[method], self.space.draws, self.space.seed)
+            settings = draws(method, self.space.methods[method].space, self.space.draws, self.space.seed)
             drawn = [Trial(method, teacher, 0, str(number), one, start) for number, one in enumerate(settings, 1)]
             reached[method, teacher] = [*map(self._read, drawn)]
         yield [trial for trials in reached.values() for trial in trials]
         edges = []
         for (method, teacher), trials in reached.items():
             best = min(trials, key=lambda trial: trial.lowest)
-            further = beyond(best.settings, self.axes[method], self.space.draws)
+            further = beyond(best.settings, self.space.methods[method].space, self.space.draws)
             start = starts[method, teacher]
             new = [self._read(Trial(method, teacher, 0, f"edge-{key}", one, start)) for key, one in further.items()]
             reached[method, teacher] = [*trials, *new]
@@ -347,7 +342,7 @@ class Tuning:
         yield edges
         for number, rung in enumerate(self.space.rungs[1:], 1):
             for pair, trials in reached.items():
-                best_first = sorted(trials, key=lambda trial: trial.lowest)[: rung["settings"]]
+                best_first = sorted(trials, key=lambda trial: trial.lowest)[: rung.settings]
                 reached[pair] = [self._read(dataclasses.replace(trial, rung=number)) for trial in best_first]
             yield [trial for trials in reached.values() for trial in trials]
         return reached
@@ -378,9 +373,9 @@ class Tuning:
         lines = ["run\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tseed"]
         starts = {trial.init.run: trial.init for trial in trials if trial.init is not None}
         for trial in (*starts.values(), *trials):
-            method = self.methods[trial.method]
+            method = self.space.methods[trial.method]
             # A setting that diverges is a trial like others, and does not stop the tuning.
-            recipe = self._recipe(trial, self.space.rungs[trial.rung]["total_kimg"]) | {"on_divergence": "publish"}
+            recipe = self._recipe(trial, self.space.rungs[trial.rung].total_kimg) | {"on_divergence": "publish"}
             config["recipes"][trial.run] = recipe
             alpha = "" if method.alpha is None else str(method.alpha)
             init = "" if trial.init is None else trial.init.run
@@ -392,7 +387,7 @@ class Tuning:
 
     def _recipe(self, trial: Trial, total_kimg: float | None = None) -> dict[str, Any]:
         """The recipe of a trial, of a length; None: of the length of its preset's recipe."""
-        base = self.preset.settings.recipes[self.methods[trial.method].recipe]
+        base = self.preset.settings.recipes[self.space.methods[trial.method].recipe]
         return trial_recipe(base, trial.settings, total_kimg)
 
     def write_results(self) -> list[Path]:
@@ -404,7 +399,7 @@ class Tuning:
             ["method", "teacher", "kimg", "trial", metric, f"{metric}_end", "diverged", "seconds", "settings"]
         )
         for trial in self.trials():
-            length = self.space.rungs[trial.rung]["total_kimg"]
+            length = self.space.rungs[trial.rung].total_kimg
             numbers = (f"{trial.lowest:.4g}", f"{trial.values[-1]:.4g}", "yes" if trial.diverged else "")
             row = (trial.method, trial.teacher, f"{length:g}", trial.name, *numbers, f"{trial.seconds:.0f}")
             table.writerow([*row, json.dumps(dict(trial.settings))])
@@ -415,7 +410,7 @@ class Tuning:
             for name, trial in self.chosen().items():
                 recipes[name] = self._recipe(trial)
                 if trial.init is not None:
-                    recipes[f"{name}-init"] = self._recipe(trial.init, self.space.rungs[-1]["total_kimg"])
+                    recipes[f"{name}-init"] = self._recipe(trial.init, self.space.rungs[-1].total_kimg)
             head = f"# Written by `sida tune {self.path}`: the settings that won, with their recipes.\n"
             # The detour by JSON makes equal lists separate ones, which YAML writes without anchors.
             recipes = json.loads(json.dumps(recipes))

@@ -17,7 +17,7 @@ from sida.config.registry import RegistryEntry
 from sida.errors import UserError
 from sida.networks import Precond
 
-#: Classes of the backbones of :data:`sida.config.method_options.BACKBONES`.
+#: Classes of the backbones of :data:`sida.config.backbones.BACKBONES`.
 _CLASSES = {
     "vgg16_bn": RegistryEntry("sida.discriminator.imagenet:VGG16BN"),
     "efficientnet_lite0": RegistryEntry("sida.discriminator.imagenet:EfficientNetLite0"),

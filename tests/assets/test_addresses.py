@@ -18,7 +18,7 @@ from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.networks.checkpoint import load_network
 from tests.test_python import UNET, write_network
-from workflow.preset.paths import import_folders
+from workflow.preset.rows import import_folders
 
 
 @pytest.fixture

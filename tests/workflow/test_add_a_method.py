@@ -17,7 +17,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.networks.checkpoint import read_metadata
-from tests.workflow.workspace import Workspace
+from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 from workflow.preset.targets import Targets
@@ -85,11 +85,8 @@ def test_method_of_ones_own_is_a_row(workspace):
     )
     own = own.replace("\t1.0\t", "\t\t", 1)  # the method reads no α
     (folder / "own.tsv").write_text("\n".join([rows[0], own.replace("sid-a1.0", "matching", 1)]) + "\n")
-    short = {
-        "recipes__sid__total_kimg": 0.128,
-        "recipes__sid__evaluation": None,
-        "recipes__sid__options": {"weight": 50},
-    }
+    short = {"recipes__sid__total_kimg": 0.128, "recipes__sid__evaluation": None}
+    short["recipes__sid__options"] = {"weight": 50}
     preset = workspace.config(runs="own.tsv", claims=None, tables=[], figures=[], **short)
     network = "results/tiny/students/matching/network.safetensors"
     result = workspace.snakemake("--configfile", preset, "--", network)
@@ -151,15 +148,8 @@ def test_the_line_for_another_preset_works_as_printed(workspace):
     assert (workspace.folder / "studies/demo/runs.tsv").read_bytes() == sheet
     word, _, call = command.partition(" snakemake ")
     bare = {key: value for key, value in workspace.environment().items() if key != "SIDA_ALLOW_CODE"}
-    status = subprocess.run(
-        [workspace.command()[0], "-n", *call.split()],
-        cwd=workspace.folder,
-        env=bare | dict([word.split("=")]),
-        capture_output=True,
-        text=True,
-    )
-    said = status.stdout + status.stderr
-    assert status.returncode == 0, said[-3000:]
+    status, said = forked_snakemake(workspace.folder, "-n", *call.split(), environment=bare | dict([word.split("=")]))
+    assert status == 0, said[-3000:]
     assert re.search(r"^measure_\w+ +1$", said, re.M)
     assert "train_teacher" not in said
 
@@ -199,7 +189,7 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
 
 def test_pickled_network_is_imported_first(tmp_path):
     preset = external(tmp_path, sampler="one-step", checkpoint="downloads/mine.pkl")
-    assert preset.paths.checkpoints == {"mine": "downloads/mine.pkl"}
+    assert preset.imports == {"mine": "downloads/mine.pkl"}
     assert preset.specs.measurement("mine")["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
 
 
@@ -210,8 +200,8 @@ def test_pickled_networks_of_one_name_are_imported_apart(tmp_path):
     sheet.write_text(head + "".join(rows) + "c\tc\texternal\tc/mine.pkl\tone-step\n")
     document = yaml.safe_load((EXAMPLES / "my-digits.yaml").read_text())
     preset = Preset(document | {"runs": str(sheet), "protocol": PROTOCOL, "tables": ["main"]}, "my-digits.yaml")
-    folders = {Path(str(preset.paths.network(run))).parent.name: run.checkpoint for run in preset.runs.values()}
-    assert preset.paths.checkpoints == folders
+    folders = {Path(str(preset.network(run))).parent.name: run.checkpoint for run in preset.runs.values()}
+    assert preset.imports == folders
     assert sorted(folders.values()) == ["a/network-snapshot.pkl", "b/network-snapshot.pkl", "c/mine.pkl"]
     assert folders["mine"] == "c/mine.pkl"
 
@@ -228,7 +218,7 @@ def test_rows_without_a_network(tmp_path, cells, sampler):
     preset = external(tmp_path, **cells)
     spec = preset.specs.measurement("mine")
     assert (spec["network"], spec["sampler"], spec["nfe"]) == (None, sampler, cells.get("nfe"))
-    assert preset.paths.checkpoints == {}
+    assert preset.imports == {}
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_every_test_that_counts_kills_has_a_row():
 
 def test_limits_beside_the_published_network_with_most_tensors():
     teacher = Preset.load("studies/papers/paper.yaml").settings.teachers["teacher-edm-ffhq64-ve"]
-    net = build_network(teacher["network"])
+    net = build_network(teacher.network)
     modules, state = [name for name, _ in net.named_modules()], net.state_dict()
     entries = entries_for((name, "F32", value.shape) for name, value in state.items())
     header = json.dumps(

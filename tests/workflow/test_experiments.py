@@ -18,7 +18,6 @@ from tests.workflow.test_preset_check import study
 from workflow.docs.study import Study
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.targets import Targets
@@ -79,16 +78,8 @@ def test_an_experiment_needs_the_rows_of_its_claims_tables_and_figures_alone(tmp
 @pytest.mark.parametrize(
     ("experiments", "changes", "message"),
     [
-        (
-            [ADVERSARIAL | {"predicted": {"T-11": "supported"}}],
-            {},
-            r"e.yaml: adversarial.predicted: no claim 'T-11' in .*c.yaml \(did you mean 'T-1'\?\)",
-        ),
-        (
-            [ADVERSARIAL | {"figures": ["curves"]}, TEACHER],
-            {},
-            r"e.yaml: adversarial.figures: 'curves' is not in preset.yaml: figures \(did you mean 'curve'\?\)",
-        ),
+        ([ADVERSARIAL | {"predicted": {"T-11": "supported"}}], {}, r"e.yaml: adversarial.predicted: .*'T-11' .*'T-1'"),
+        ([ADVERSARIAL | {"figures": ["curves"]}, TEACHER], {}, r"e.yaml: adversarial.figures: 'curves' .*'curve'"),
         ([ADVERSARIAL, TEACHER | {"tables": ["mani"]}], {}, r"teacher.tables: 'mani' is not in .*did you mean 'main'"),
         ([ADVERSARIAL], {}, r"e.yaml: no experiment predicts T-2; name each claim in one"),
         ([ADVERSARIAL, TEACHER | {"predicted": {"P-1": "undecided"}}], {}, r"claims of several scopes: 'digits' \(adv"),
@@ -102,16 +93,6 @@ def test_what_an_experiment_names_is_checked_before_the_first_job(tmp_path, expe
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_of_experiments_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"experiments: no such file 'x.yaml'"):
-        study(tmp_path, experiments="x.yaml")
-
-
-def test_presets_need_no_experiments():
-    assert Preset.load(ROOT / "studies/demo/preset.yaml").experiments == {}
-    assert Preset.load(ROOT / "studies/miniature/preset.yaml").experiments
-
-
 @pytest.fixture
 def small(tmp_path):
     """The adversarial question alone."""
@@ -121,15 +102,12 @@ def small(tmp_path):
 def test_the_answer_to_an_experiment_is_a_target_that_needs_its_rows_alone(small):
     targets = Targets(small, paper=False)
     assert targets.experiments() == ["results/tiny/experiments/adversarial.json"]
-    assert "experiments/adversarial.json" in targets.short()
+    assert "experiments/adversarial.json" in targets.short
     inputs = targets.answered("adversarial")
     assert inputs["shown"] == [f"results/tiny/figures/curve.{end}" for end in ("pdf", "png", "csv")]
     assert inputs["networks"] == targets.networks(["sid-a1.0", "sida-a1.0"])
     assert inputs["measurements"] == "results/tiny/collected/experiments/adversarial.csv"
-    assumptions = load_assumptions()
-    found = Jobs(Costs(small, assumptions.gpu("CPU"), "CPU", assumptions, fresh=True)).behind(
-        ["experiments/adversarial.json"]
-    )
+    found = Jobs(Costs(small, "CPU", fresh=True)).behind(["experiments/adversarial.json"])
     assert sorted((job.kind, job.name) for job in found.values() if job.kind != "build") == [
         ("measure", "sid-a1.0"),
         ("measure", "sida-a1.0"),
@@ -177,10 +155,7 @@ def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*/questions.yaml")), ids=lambda path: path.parent.name)
 def test_targets_at_the_paper_s_scale_exist(path):
-    assumptions = load_assumptions()
-    jobs = Jobs(
-        Costs(Preset.load(ROOT / "studies/papers/paper.yaml"), assumptions.gpu("H200"), "H200", assumptions, fresh=True)
-    )
+    jobs = Jobs(Costs(Preset.load(ROOT / "studies/papers/paper.yaml"), "H200", fresh=True))
     for experiment in load_experiments(path):
         for target in experiment.plan:
-            assert jobs.paths(target), experiment.id
+            assert jobs.targets.named(target), experiment.id

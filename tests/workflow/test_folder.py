@@ -54,13 +54,10 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
     ("words", "fault"),
     [
         ([], f"error: --configfile: no preset is named; give --configfile FILE, for the demo {DEMO}"),
-        (
-            ["--configfile", f"{ROOT}/config/demo.yaml"],
-            f"presets moved to studies/; name {DEMO}",
-        ),
+        (["--configfile", f"{ROOT}/config/demo.yaml"], f"presets moved to studies/; name {DEMO}"),
         (
             ["--configfile", str(DEMO), "--", "tables/mian.tex"],
-            "error: tables/mian.tex: no target of .*demo/preset.yaml (did you mean 'tables/main.tex'?)",
+            "error: tables/mian.tex: no product and no row of .*demo/preset.yaml (did you mean 'tables/main.tex'?)",
         ),
     ],
     ids=["no preset", "preset", "target"],

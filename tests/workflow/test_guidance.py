@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from sida.networks.file import read_metadata
 from sida.sampling.job import SampleConfig, run_job
 from sida.training import train_teacher
 from tests.workflow.test_planning import jobs_of
-from tests.workflow.workspace import Workspace
 from workflow.planning.steps import network_cost
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
@@ -107,52 +105,24 @@ OTHER["network"]["kwargs"]["img_resolution"] = 16
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            "heun-guided\tuncond",
-            "heun-guided\t",
-            r"run 'guided': sampler 'heun-guided'.guidance: 1.5 needs a guiding network",
-        ),
+        ("heun-guided\tuncond", "heun-guided\t", r"sampler 'heun-guided'.guidance: 1.5 needs a guiding network"),
         ("heun-18\t", "heun-18\tuncond", r"run 'plain'.guide: guides nothing"),
-        (
-            "sida\tone-step\t\n",
-            "sida\tone-step\tuncond\n",
-            r"run 'sida'.guide: guides nothing",
-        ),
-        (
-            "one-step\tuncond",
-            "one-step\t",
-            r"run 'sida-guided': recipe 'sida-guided'.guidance: 1.5 needs a guiding network",
-        ),
+        ("sida\tone-step\t\n", "sida\tone-step\tuncond\n", r"run 'sida': guide: .* guidance of 1"),
+        ("one-step\tuncond", "one-step\t", r"recipes.sida-guided.guidance: 1.5 needs a guiding network"),
         ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' has guidance, but"),
         ("\tuncond", "\tuncnod", r"run 'guided': guide: no teacher of preset.yaml and no asset 'uncnod'.*'uncond'"),
         ("one-step\tuncond", "one-step\tdigits-short", r"guide 'digits-short' is the teacher of the row"),
         ("one-step\tuncond", "one-step\tother", r"guide 'other': its img_resolution is 16, the guided network's 8"),
-        (
-            "\tsida\tdigits-short\t1.0\tsida-g",
-            "\tgdd\tdigits-short\t\tsida-g",
-            r"guidance, which method 'gdd' does not read",
-        ),
+        ("\tsida\tdigits-short\t1.0\tsida-g", "\tgdd\tdigits-short\t\tsida-g", r"'gdd' does not read .*guidance"),
         ("\tuncond", "\tnone.safetensors", r"run 'guided': guide: no such file 'none.safetensors'"),
     ],
 )
 def test_faults_are_one_line_before_the_first_job(tmp_path, old, new, message):
     assert old in SHEET
-    teachers = document()["teachers"] | {"other": OTHER}
+    teachers = document()["teachers"] | ({"other": OTHER} if "other" in new else {})
     with pytest.raises(UserError, match=message) as caught:
         check_preset(preset(tmp_path, SHEET.replace(old, new), teachers=teachers))
     assert "\n" not in str(caught.value)
-
-
-def test_the_workflow_trains_the_guide_first(tmp_path):
-    workspace = Workspace(tmp_path)
-    (tmp_path / "runs.tsv").write_text(SHEET)
-    (tmp_path / "preset.yaml").write_text(yaml.safe_dump(document()))
-    asked = ["measurements/sida-guided/trial-0.json", "measurements/guided/trial-0.json", "figures/samples.png"]
-    done = workspace.snakemake("-n", "--configfile", "preset.yaml", "--", *asked)
-    assert done.returncode == 0, done.stdout + done.stderr
-    planned = {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
-    assert planned["train_teacher"] == 2
-    assert planned["distill"] == 2
 
 
 def test_it_runs(tmp_path, monkeypatch):

@@ -185,7 +185,7 @@ def test_pictures_are_summed_up_and_names_of_classes_kept(tmp_path, monkeypatch,
     assert "2 classes: rose: red, tulip" in yaml.safe_load(Path("tables/main.yaml").read_text())["caption"]
     preset = Preset.load("preset.yaml")
     check_preset(preset)
-    assert preset.settings.teachers["edm"]["training"]["total_kimg"] <= 50
+    assert preset.settings.teachers["edm"].training["total_kimg"] <= 50
 
 
 def test_names_of_classes_are_text(tmp_path, capsys, monkeypatch):

@@ -46,8 +46,7 @@ def paper():
 
 
 def jobs_of(preset, gpu="H200", gpus=8, **more):
-    assumptions = load_assumptions()
-    return Jobs(Costs(preset, assumptions.gpu(gpu), gpu, assumptions, gpus, **more))
+    return Jobs(Costs(preset, gpu, gpus, **more))
 
 
 def test_hours_and_memory_agree_with_table_8(paper):
@@ -67,7 +66,7 @@ def test_hours_and_memory_agree_with_table_8(paper):
 
 
 def test_a_shared_optimizer_needs_less_memory(paper):
-    network = paper.settings.teachers["teacher-edm2-xxl"]["network"]
+    network = paper.settings.teachers["teacher-edm2-xxl"].network
     config = jobs_of(paper).costs.resolved("edm2-xxl-sida")
     sharded = dataclasses.replace(config, shard="optimizer")
     assert student_cost(sharded, network, 8).memory < 0.8 * student_cost(config, network, 8).memory
@@ -138,10 +137,7 @@ def test_what_is_there_already_costs_nothing(paper, tmp_path, monkeypatch):
     assert "student" in kinds(fresh=True)
 
 
-@pytest.mark.parametrize(
-    ("gpus", "hours"),
-    [(8, 1 + 3 + 2), (4, 1 + 6 + 2), (1, 1 + 24 + 2 + 1)],
-)
+@pytest.mark.parametrize(("gpus", "hours"), [(8, 1 + 3 + 2), (4, 1 + 6 + 2), (1, 1 + 24 + 2 + 1)])
 def test_wall_time_follows_chains_and_gpus(gpus, hours):
     """A download and data first, then a training on up to eight GPUs and a measurement beside another one's."""
     width = min(8, gpus)
@@ -208,10 +204,7 @@ def test_a_rate_may_be_measured_here(capsys):
     ("arguments", "message"),
     [
         (["sida-b1"], "no product and no row of .*demo.preset.yaml.*did you mean 'sida-a1.0'"),
-        (
-            ["--gpu", "H20"],
-            r"--gpu H20: not in config/plan.yaml .*did you mean 'H200'.*; it has H200, .*A100-40.*B200",
-        ),
+        (["--gpu", "H20"], r"--gpu H20: not in config/plan.yaml .*did you mean 'H200'.*; it has H200, .*A100-40.*B200"),
         (["--gpus", "0"], "--gpus: must be at least 1, got 0"),
         (["--measure", "teacher-nfe35"], "--measure: these targets train no student"),
         (["--preset", "domo"], "--preset: .*did you mean 'demo'"),
@@ -232,7 +225,7 @@ def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(c
     hours = []
     for described in (True, False):
         if not described:
-            monkeypatch.setattr("workflow.planning.costs._published_teachers", dict)
+            monkeypatch.setattr("workflow.planning.costs._published_networks", dict)
         assert main(plan) == 0
         hours.append(json.loads(capsys.readouterr().out)["totals"]["gpu_hours"])
         assert main([word for word in plan if word != "--json"]) == 0
@@ -374,7 +367,7 @@ def test_what_is_there_is_planned_again_where_its_spec_has_changed(tmp_path, mon
         (tmp_path / path).touch()
     assert jobs.behind(["sida-a1.0"]) == {}
     record = records / base64.urlsafe_b64encode(network.encode()).decode()
-    record.write_text(json.dumps({"params": [repr(jobs.records.specs.digest("students", "sida-a1.0"))]}))
+    record.write_text(json.dumps({"params": [repr(jobs.specs.digest("students", "sida-a1.0"))]}))
     assert jobs.behind(["sida-a1.0"]) == {}
     record.write_text(json.dumps({"params": ["'of other settings'"]}))
     assert [job.kind for job in jobs.behind(["sida-a1.0"]).values()] == ["student", "measure"]

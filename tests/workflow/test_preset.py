@@ -14,6 +14,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
 from workflow.preset.rows import nfe
 from workflow.preset.targets import Targets
 
@@ -77,20 +78,13 @@ def test_missing_key_is_named():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            "sid2a\tdigits-short\tsid-a1.0",
-            "sid2a\tdigits-short\tsid-a1.1",
-            r"column 'init': no run .*did you mean 'sid-a1.0'",
-        ),
-        ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\t", r"\.init: sid2a starts from a distilled generator"),
+        ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\tsid-a1.1", r"'init': no run .*mean 'sid-a1.0'"),
+        ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\t", r"demo.tsv: run 'sid2a-a1.0': init: "),
+        ("\tsida\tdigits-short\t\t", "\tsida\tdigits-short\tsid-a1.0\t", r"demo.tsv: run 'sida-a1.0': init: "),
         ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\tsid2a-a1.0", r"init goes in a circle"),
         ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\tteacher-nfe35", r"not a one-step generator"),
         ("\tsida\tdigits-short\t\t1.0", "\tsida\tdigits\t\t1.0", r"run 'sida-a1.0': no teacher 'digits'"),
-        (
-            "\tsida\tdigits-short\t\t1.0",
-            "\tsida\tdigits-short\t\tone",
-            r'demo.tsv:5: alpha: must be a number, got "one"',
-        ),
+        ("\tsida\tdigits-short\t\t1.0", "\tsida\tdigits-short\t\tone", r'demo.tsv:5: alpha: .* got "one"'),
         ("\tsida\tdigits-short", "\tsidda\tdigits-short", r"demo.tsv:5: method: must be one of"),
         ("\tsida\tdigits", "\tdocs.examples.matching:M\tdigits", r"'sida-a1.0': method: cannot import.*no method 'M'"),
         ("sid-a1.0\tOne", "sida-a1.0\tOne", r"run 'sida-a1.0' appears twice"),
@@ -104,7 +98,7 @@ def test_fault_in_sheet_is_one_line(tmp_path, old, new, message):
     sheet = tmp_path / "demo.tsv"
     sheet.write_text(text.replace(old, new))
     with pytest.raises(UserError, match=message) as caught:
-        Preset(changed("runs", str(sheet)), "studies/demo/preset.yaml")
+        check_preset(Preset(changed("runs", str(sheet)), "studies/demo/preset.yaml"))
     assert "\n" not in str(caught.value)
 
 
@@ -122,7 +116,7 @@ def test_options_of_a_method_are_checked_before_its_teacher_is_trained(tmp_path,
     (tmp_path / "runs.tsv").write_text(text)
     document = changed("recipes/sid/options", options) | {"runs": str(tmp_path / "runs.tsv")}
     with pytest.raises(UserError, match=f"demo.yaml: recipes.sid.{message}") as caught:
-        Preset(document, "demo.yaml")
+        check_preset(Preset(document, "demo.yaml"))
     assert "\n" not in str(caught.value)
 
 

@@ -29,7 +29,8 @@ def clock() -> Clock:
 @pytest.fixture
 def progress(clock):
     """A training of nine tenths of the work and two tables; the plan's rate is ten times too high."""
-    made = RunProgress([1, 2, 3], clock)
+    made = RunProgress(clock)
+    made.expect([1, 2, 3])
     made.weigh({1: 18 * START_SECONDS - START_SECONDS})
     return made
 
@@ -75,7 +76,8 @@ def test_between_two_lines_of_a_log_the_time_left_falls(progress, clock, tmp_pat
 
 
 def test_no_time_left_without_a_plan_and_failed_jobs_are_not_done(clock, tmp_path):
-    made = RunProgress([1, 2], clock)
+    made = RunProgress(clock)
+    made.expect([1, 2])
     made.started(1, "a", str(tmp_path / "none.log"))
     clock.now += 5
     assert made.line(0, 2) == "0 of 2 steps done"
@@ -98,6 +100,19 @@ def test_bars_of_the_whole_and_of_each_running_job(progress, clock, tmp_path):
     assert student == "##########----------  50 %  student x: distilling"
     assert table.startswith("--------------------   0 %  table y")
     assert max(map(len, progress.bars(30))) < 30
+
+
+def test_shares_of_stages_and_waiting_add_up(clock):
+    made = RunProgress(clock)
+    made.started(1, "a", "", "teacher")
+    made.started(2, "b", "", "student", threads=2)
+    clock.now += 30
+    made.ended(1)
+    clock.now += 60
+    made.ended(2)
+    made.ended(3)
+    assert made.summary(4) == "1 min 30 s on 4 cores: teacher 8 %, student 50 %, waiting 42 %"
+    assert RunProgress(clock).summary(1) == "0 s on 1 core: waiting 100 %"
 
 
 def test_bars_take_the_last_lines_and_give_them_back():

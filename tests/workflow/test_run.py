@@ -92,13 +92,8 @@ def test_jobs_report_progress_without_flooding(finished):
 
 def test_the_index_shows_the_main_table_and_how_to_run_again(finished):
     text = (finished.folder / "results/tiny/index.html").read_text()
-    for word in [
-        "Tiny workflow test",
-        "SiDA, α = 1.0",
-        "data:image/png;base64",
-        "--configfile tests/workflow/tiny.yaml",
-    ]:
-        assert word in text
+    for part in ("SiDA, α = 1.0", "data:image/png;base64", "--configfile tests/workflow/tiny.yaml"):
+        assert part in text
     manifest = json.loads((finished.folder / "results/tiny/manifest.json").read_text())
     assert "index.html" in manifest["files"]
 
@@ -155,9 +150,8 @@ def test_only_what_a_changed_key_touches_would_run_again(finished):
     protocol.write_text(words.replace("title: Digits, tiny test", "title: Other words"))
     specs = {path: path.stat().st_mtime_ns for path in (finished.folder / "results/tiny/specs").rglob("*.json")}
     assert finished.folder / "results/tiny/specs/students/sida-a1.0.json" in specs
-    assert planned(finished, "protocol=results/words.yaml") == set()
+    assert planned(finished, "protocol=results/words.yaml", "gpus=1") == set()
     assert planned(finished, "table_mode=audit") == {"table"}
-    assert planned(finished, "gpus=1") == set()
     assert {path: path.stat().st_mtime_ns for path in specs} == specs
 
 
@@ -195,31 +189,9 @@ def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign)
     assert networks(workspace) == networks(finished)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"recipes__sid__alhpa": 1}, "recipes.sid.alhpa: unknown key"),
-        ({"recipes__sid__batch_size": -1}, "recipes.sid.batch_size: must be at least 1"),
-        ({"teachers__digits-short": ...}, "no teacher 'digits-short'"),
-        ({"seed": "zero"}, 'seed: must be an integer, got "zero"'),
-    ],
-)
-def test_bad_config_is_one_line_and_no_job_starts(tmp_path, changes, message):
-    workspace = Workspace(tmp_path)
-    result = workspace.snakemake("--configfile", workspace.config(**changes))
-    assert result.returncode != 0
-    errors = [line for line in (result.stdout + result.stderr).splitlines() if "error" in line.lower()]
-    assert len(errors) == 1
-    assert message in errors[0]
-    assert "changed.yaml" in errors[0]
-    assert "Traceback" not in result.stdout + result.stderr
-    assert not (workspace.folder / "results/tiny").exists()
-
-
 def test_layout_that_wants_an_unmeasured_metric_is_one_line(finished):
     layout = finished.folder / "layout.yaml"
     text = (finished.folder / "config/tables/main.yaml").read_text()
-    assert "metric: fd\n" in text or "metric: fd," in text or "fd" in text
     layout.write_text(text.replace("fd_pixel", "fd_dinov2"))
     try:
         result = finished.run(

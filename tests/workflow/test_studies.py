@@ -1,4 +1,5 @@
-"""Each study stands alone: with `config/`, shared code and no other study its presets pass the check before a run.
+"""Each study stands alone: with `config/`, shared code and no other study its presets pass the check before a run,
+and show all that they measure.
 
 So each study may be removed, and nothing that is left misses it.
 """
@@ -18,7 +19,8 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from workflow.preset import Preset
 from workflow.preset.files import find_preset, presets
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.rehearsal import check_preset, unshown_rows
+from workflow.preset.targets import Targets
 
 STUDIES = sorted({path.parent.name for path in presets().values()})
 
@@ -38,6 +40,7 @@ def test_a_study_needs_no_other_study(study, tmp_path, monkeypatch):
         # A variant shows little that its base does not.
         if "\nbase: " not in path.read_text():
             check_preset(preset)
+            assert unshown_rows(Targets(preset, paper=False)) == [], path
 
 
 def copied(here, *studies):

@@ -27,7 +27,7 @@ def test_products_of_the_demo(demo):
     assert {"results/demo/tables/main.tex", "results/demo/figures/samples.png"} < set(products)
     assert "results/demo/paper.pdf" not in products
     assert "results/demo/paper.pdf" in Targets(demo.preset, paper=True).products()
-    short = demo.short()
+    short = demo.short
     assert {"tables/main.tex", "students/sida-a1.0/network.safetensors", "measurements/data/trial-9.json"} < set(short)
     assert not any(name.startswith("results") for name in short)
 
@@ -55,7 +55,7 @@ def test_downloads_come_first():
     released = Targets(Preset.load(ROOT / "studies/papers/released.yaml"), paper=False)
     run = released.preset.runs["cifar10-uncond-sida-a1"]
     imported, *assets = released.generator(run.run)
-    assert imported == released.preset.paths.network(run)
+    assert imported == released.preset.network(run)
     assert assets == [f"results/released/assets/{name}.json" for name in ("fid-ref-cifar10", "inception")]
     assert released.checkpoint(run.checkpoint) == [f"results/released/assets/{run.checkpoint}.json"]
     published = Targets(Preset.load(ROOT / "studies/papers/published.yaml"), paper=False)

@@ -17,7 +17,6 @@ from sida.methods import distill
 from sida.training import train_teacher
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset, specs
 from workflow.preset.targets import Targets
 
@@ -70,17 +69,18 @@ def test_the_first_records_fill_the_table_and_decide_claims_marked_as_such(prese
 
 def test_a_target_of_the_paper_times_its_eight_recipes_without_data_and_downloads():
     paper = Preset.load(ROOT / "studies/papers/paper.yaml")
-    targets, assumptions = Targets(paper, False), load_assumptions()
-    assert {"ticks/table8.md", "ticks/claims.md"} <= set(targets.short())
+    targets = Targets(paper, False)
+    assert {"ticks/table8.md", "ticks/claims.md"} <= set(targets.short)
     assert len(paper.specs.timed["table8"]) == 8
     spec = paper.specs.tick("imagenet64-sida-a1")
     data = load_dataset(spec["dataset"])
     assert (data.num_channels, data.resolution, data.label_dim) == (3, 64, 1000)
     assert (spec["total_kimg"], spec["warmup_kimg"], spec["evaluation"]) == (5 * 8.192, 0, None)
-    jobs = Jobs(Costs(paper, assumptions.gpu("H200"), "H200", assumptions, fresh=True))
+    jobs = Jobs(Costs(paper, "H200", fresh=True))
     path = f"{paper.results}/ticks/students/cifar10-uncond-sida-a1/network.safetensors"
-    assert 0.001 < jobs.job(path).gpu_hours < 0.1
-    assert not [job for job in (jobs._job(path)[1]) if "asset" in job]
+    job, needs = jobs.job(path)
+    assert 0.001 < job.gpu_hours < 0.1
+    assert not [path for path in needs if "asset" in path]
 
 
 def test_noise_needs_a_shape():

@@ -23,18 +23,8 @@ from workflow.preset.files import find_preset, presets, read_preset
 
 #: Shipped presets that change no other.
 PRESETS = [path for path in presets().values() if "\nbase: " not in path.read_text()]
-SHARED = [
-    "Snakefile",
-    "workflow",
-    "profiles",
-    "config",
-    "studies",
-    "sida",
-    "eval",
-    "tests",
-    "environment.yml",
-    "pyproject.toml",
-]
+SHARED = ["Snakefile", "workflow", "profiles", "config", "studies", "sida", "eval", "tests", "environment.yml"]
+SHARED += ["pyproject.toml"]
 
 
 def settings_of(name: str | Path) -> dict[str, Any]:
@@ -62,9 +52,8 @@ class Workspace:
 
     def config(self, base: str = "tests/workflow/tiny.yaml", name: str = "changed.yaml", **changes) -> str:
         """Writes a changed copy of a preset; ``a__b=value`` sets ``a.b``, the value ``...`` removes the key."""
-        document = (
-            settings_of(ROOT / base) if base.startswith("studies/") else yaml.safe_load((ROOT / base).read_text())
-        )
+        shipped = base.startswith("studies/")
+        document = settings_of(ROOT / base) if shipped else yaml.safe_load((ROOT / base).read_text())
         for path, value in changes.items():
             node, keys = document, path.split("__")
             for key in keys[:-1]:
@@ -83,25 +72,20 @@ class Workspace:
         return {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
 
     def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        command = self.command(*arguments)
+        if "-n" in arguments:
+            # A dry run needs no interpreter of its own, whose start takes seconds.
+            status, text = forked_snakemake(self.folder, *command[1:], environment=self.environment())
+            return subprocess.CompletedProcess(command, status, text, "")
+        return self._run(command, timeout)
 
     def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs ``python -m sida`` or ``python -m eval`` in the workspace."""
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return self._run([sys.executable, "-m", module, *arguments], 300)
+
+    def _run(self, command: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
+        place = {"cwd": self.folder, "env": self.environment()}
+        return subprocess.run(command, **place, capture_output=True, text=True, timeout=timeout)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Starts a run in a process group of its own (see :func:`kill_group`)."""

@@ -221,7 +221,7 @@ def model_card(
     pictured: bool,
     base_model: str | None = None,
 ) -> str:
-    """The card: metadata with ``model-index``, then the same for people.
+    """The card: metadata with ``model-index``, then the same as text.
 
     Args:
         name: Id of the run.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workflow.preset import Preset
 
 HELP = "Measure a row of stored results again, and say whether its numbers agree."
 EXAMPLES = """examples:
@@ -34,25 +38,29 @@ def run(args: argparse.Namespace) -> int:
     from eval.commands._options import parse_trials
     from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol
+    from eval.results.stored import read_stored
     from sida.runtime.provenance import environment
+    from workflow.preset import Preset
+    from workflow.preset.files import find_preset
 
     folder = stored_folder(args.study)
-    spec, stored = _spec(folder, args.row)
+    facts = read_stored(folder)
+    preset = Preset.load(*map(find_preset, facts["preset"].split()))
+    spec, stored = _spec(folder, preset, facts["rows"], args.row)
     known = sorted({int(row["trial"]) for row in stored})
     trials = known if args.trials == "all" else parse_trials(args.trials, load_protocol(spec["protocol"]).trials)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
         records = measure(spec, out, trials)
     seconds = time.monotonic() - started
-    shown = _shown(folder)
+    shown = _shown(preset)
     # Values of earlier versions are stored with seven digits.
     digits = 17 if any(len(row["value"]) > 12 for row in stored) else 7
-    found = [
-        trial_agreement(
-            metric, _values(stored, metric, trials), _measured(records, metric), digits, *shown.get(metric, (4, 1))
-        )
-        for metric in dict.fromkeys(row["metric"] for row in stored)
-    ]
+    found = []
+    for metric in dict.fromkeys(row["metric"] for row in stored):
+        before = {int(row["trial"]): row["value"] for row in stored if row["metric"] == metric}
+        here = {record["trial"]: record["metrics"][metric] for record in records}
+        found.append(trial_agreement(metric, before, here, digits, *shown.get(metric, (4, 1))))
     devices = {"stored": stored[0]["device"], "here": environment(spec["device"])["device"]}
     agree = all(one["as_printed"] for one in found)
     if args.json:
@@ -131,21 +139,20 @@ def _lines(found: list[dict[str, Any]]) -> list[str]:
     return [*lines, f"{same} of {len(found)} numbers agree to the last digit, {printed} as printed"]
 
 
-def _spec(folder: Path, row: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+def _spec(
+    folder: Path, preset: Preset, digests: Mapping[str, str], row: str
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Spec of the row's measurement with its stored network, and the stored lines of its measurements."""
-    from eval.results.stored import read_stored, stored_rows, unchanged_rows
+    from eval.results.stored import stored_rows, unchanged_rows
     from sida.errors import UserError, suggestion
     from sida.files.atomic import sha256_file
-    from workflow.preset import Preset
-    from workflow.preset.files import find_preset
     from workflow.preset.spec_files import row_digest
 
-    facts, rows = read_stored(folder), stored_rows(folder)
-    preset = Preset.load(*map(find_preset, facts["preset"].split()))
+    rows = stored_rows(folder)
     known = list(dict.fromkeys(line["run"] for line in rows))
     if row not in known or row not in preset.runs:
         raise UserError(folder, f"no row '{row}'{suggestion(row, known)}", f"the rows are in {preset.sheet}")
-    if facts["rows"].get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
+    if digests.get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
         raise UserError(folder, f"row '{row}' was stored with other settings than {preset.source} has now", "run it")
     spec = preset.specs.measurement(row)
     lines = [line for line in rows if line["run"] == row]
@@ -162,25 +169,13 @@ def _spec(folder: Path, row: str) -> tuple[dict[str, Any], list[dict[str, str]]]
     return spec, lines
 
 
-def _shown(folder: Path) -> dict[str, tuple[int, float]]:
+def _shown(preset: Preset) -> dict[str, tuple[int, float]]:
     """Printed decimals and factor of each metric, by the study's first table that has it."""
     from eval.results.sheet import read_extended
-    from eval.results.stored import read_stored
-    from workflow.preset import Preset
-    from workflow.preset.files import find_preset
 
-    preset = Preset.load(*map(find_preset, read_stored(folder)["preset"].split()))
     found: dict[str, tuple[int, float]] = {}
     for name in preset.settings.tables:
         for column in read_extended(preset.layout("tables", name)).get("columns", []):
             if "metric" in column and "decimals" in column:
                 found.setdefault(column["metric"], (column["decimals"], column.get("scale", 1)))
     return found
-
-
-def _values(rows: list[dict[str, str]], metric: str, trials: list[int]) -> dict[int, str]:
-    return {int(row["trial"]): row["value"] for row in rows if row["metric"] == metric and int(row["trial"]) in trials}
-
-
-def _measured(records: list[dict[str, Any]], metric: str) -> dict[int, float]:
-    return {record["trial"]: record["metrics"][metric] for record in records}

@@ -92,12 +92,11 @@ def make_jobs(
 
     loaded = Preset.load(*(preset_files(preset) if isinstance(preset, str) else preset))
     check_preset(loaded)
-    assumptions = load_assumptions([Path(loaded.source).parent])
-    on_cpu = loaded.settings.device == "cpu"
-    found = read_rates(Path("results", assumptions.rates_of, "rates.json")) if measured and not on_cpu else None
-    gpu = gpu or (found and found["card"]) or ("CPU" if on_cpu else "H200")
-    rates = found["rates"] if found and found["card"] == gpu else {}
-    return Jobs(Costs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, rates, fresh))
+    rates_of = load_assumptions(loaded.own).rates_of
+    measured = measured and loaded.settings.device != "cpu"
+    found = read_rates(Path("results", rates_of, "rates.json")) if measured else None
+    gpu = gpu or (found["card"] if found else None)
+    return Jobs(Costs(loaded, gpu, gpus, found["rates"] if found and found["card"] == gpu else {}, fresh))
 
 
 def preset_argument(parser: argparse.ArgumentParser, about: str, **settings: Any) -> None:

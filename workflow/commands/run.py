@@ -95,8 +95,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"rows  run here: {', '.join(rows) or 'none'}; all others from {stored}", flush=True)
         files = [*files, path]
     jobs = make_jobs(files, None, 1)
-    targets = [path for target in args.targets for path in jobs.paths(target)]
-    cores = _cores(args.cores)
+    targets = [path for target in args.targets for path in jobs.targets.named(target)]
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = here if args.cores in (None, "all") else int(args.cores)
     at_once = max(1, cores // jobs.preset.settings.threads) if jobs.preset.settings.device == "cpu" else 1
     print("\n".join(_summary(make_plan(jobs, targets, at_once), jobs.preset.results, cores)), flush=True)
     words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile)]
@@ -120,11 +121,6 @@ def _profile(name: str | None) -> Path | None:
     if not place.is_dir() and name not in ours:
         raise UserError(f"--profile {name}", f"no such folder and no such profile{suggestion(name, ours)}")
     return ours.get(name, place)
-
-
-def _cores(asked: str | None) -> int:
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return here if asked in (None, "all") else int(str(asked))
 
 
 def _summary(plan: Mapping[str, Any], results: str, cores: int) -> list[str]:

@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the overview; tables of stored results are made first, beside nothing."""
+    """Prints the overview; tables of stored results are made first, in a temporary folder."""
     from pathlib import Path
 
     from eval.results.stored import STORED

@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   sida tune studies/rivals/space.yaml --profile slurm
 
 The file names a preset, teachers, rungs, and axes of each method (docs/settings.md, 'space'). trials.csv and, at the
-end, tuned.yaml are written beside the file: name tuned.yaml as `base` of the preset. The same command goes on after an
+end, tuned.yaml are written beside the file: name tuned.yaml as `base` of the preset. The same command resumes after an
 interruption, and trains no trial of trials.csv again; delete that file after a change of the preset. A trial's files
 are in results/PRESET/students/tune-*.
 """

@@ -3,7 +3,7 @@
     python -m workflow.docs.convert results/demo studies/demo/stored
 
 Converted are trials (``measurements/<run>/trial-<t>.json``), tables of measurements (``*.csv``, ``*.csv.gz``), digests
-of rows in ``stored.json``. A trial says itself what decides its values; for a table, the digest must be that of a
+of rows in ``stored.json``. A trial itself records what decides its values; for a table, the digest must be that of a
 protocol of ``config/protocols`` or beside a study. Values stay as they are, and so do finished trials: their new
 digests are computed from what the files say.
 """

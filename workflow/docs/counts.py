@@ -185,12 +185,9 @@ def unpinned(root: Path) -> str:
 def _plan(root: Path, preset: str) -> Jobs:
     from workflow.planning.costs import Costs
     from workflow.planning.jobs import Jobs
-    from workflow.planning.rates import load_assumptions
     from workflow.preset import Preset
 
-    assumptions = load_assumptions()
-    loaded = Preset.load(find_preset(preset))
-    return Jobs(Costs(loaded, assumptions.gpu(CARD), CARD, assumptions, fresh=True))
+    return Jobs(Costs(Preset.load(find_preset(preset)), CARD, fresh=True))
 
 
 def _shown_in_tables(run: SheetRow) -> bool:

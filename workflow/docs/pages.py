@@ -167,7 +167,7 @@ def write_docs(
     if results and check:
         raise UserError("", "--store and --check exclude each other")
     if config:
-        preset_files(config, root)  # faults of an option are told first
+        preset_files(config, root)  # reports faults of the option first
     kept = _keep(results, config, page, title, add, networks, root) if results else None
     data = sorted(path.parent for path in (root / "studies").rglob(f"stored/{STORED}"))
     # Pages of stored studies, which are written as a whole.

@@ -96,7 +96,7 @@ def _reference(out: Path, root: Path) -> list[Path]:
             page, source = out / "api" / package / f"{room}.md", root / package / room
             source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
             about = (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-            # Pages for people come first in the search.
+            # The documentation's own pages come first in the search.
             write_text(page, f"---\nsearch: {{boost: 0.1}}\n---\n# {package}.{room}\n\n::: {package}.{room}\n")
             listed.append(f"- [{package}.{room}]({package}/{room}.md): {about.replace('``', '`')}")
             made.append(page)

@@ -147,7 +147,7 @@ class Study:
             self.make_table(name)
         assert self.verdicts_file.is_file()  # the page shows the verdicts
         files = [self.folder.parent / f"{name}.png" for name in self.preset.settings.figures]
-        there = [path for path in files if path.is_file()]
+        pictures = [path for path in files if path.is_file()]
         plans = {answer.experiment.id: answer.experiment.plan for answer in self.answers if answer.experiment.plan}
         costs = {
             name: f"{planned(self.root, load_assumptions().preset, p, 'gpu_hours')} hours of an H200"
@@ -156,7 +156,7 @@ class Study:
         about = self.folder.with_name("about.md")
         text = page_text(
             self.work,
-            there,
+            pictures,
             link,
             self.facts["title"],
             answers=self.answers,
@@ -165,7 +165,7 @@ class Study:
             about=about.read_text(encoding="utf-8") if about.is_file() else "",
         )
         waiting = [f"Table {name}" for name in tables if name not in shown]
-        waiting += [f"Figure {path.stem}" for path in files if path not in there]
+        waiting += [f"Figure {path.stem}" for path in files if path not in pictures]
         heading = "\n## Not measured yet\n" if waiting else ""
         return text + heading + "".join(f"\n### {name}\n\nNot all of its rows are measured.\n" for name in waiting)
 

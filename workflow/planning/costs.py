@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sida.assets.cache import cache_dir
-from sida.assets.registry import find_asset, is_address, load_registry
+from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.plugins import MONITOR
 from sida.config.samplers import read_sampler
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig
-from workflow.planning.rates import Assumptions, Gpu
+from workflow.planning.rates import load_assumptions
 from workflow.planning.steps import StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
 from workflow.preset.files import presets
@@ -43,7 +43,7 @@ class Job:
         memory_gb: Memory on each GPU.
         download_gb: Size of downloads.
         disk_gb: Size of its files on disk.
-        facts: Facts for people: images, operations, published scores.
+        facts: Numbers that the plan shows: images, operations, published scores.
     """
 
     kind: str
@@ -62,10 +62,8 @@ class Costs:
     """Computes the cost of single jobs of a preset.
 
     Args:
-        preset: The preset.
-        gpu: The card of the jobs.
-        gpu_name: Name of the card.
-        assumptions: Sizes and rates that cannot be counted.
+        preset: The preset, whose folder may have a ``plan.yaml``.
+        card: Card of the jobs; None: H200, or CPU for a preset without a GPU.
         gpus: Number of available GPUs; a training uses as many of them as the preset requests.
         rates: Measured operations per second, by whether they are in float16; they replace the card's rates.
         fresh: Whether downloads that are in the cache count.
@@ -74,31 +72,33 @@ class Costs:
     def __init__(
         self,
         preset: Preset,
-        gpu: Gpu,
-        gpu_name: str,
-        assumptions: Assumptions,
+        card: str | None = None,
         gpus: int = 1,
         rates: Mapping[bool, float] | None = None,
         fresh: bool = False,
     ) -> None:
-        self.preset, self.gpu, self.gpu_name, self.assumptions = preset, gpu, gpu_name, assumptions
+        self.preset, self.assumptions = preset, load_assumptions(preset.own)
+        self.gpu_name = card or ("CPU" if preset.settings.device == "cpu" else "H200")
+        self.gpu = self.assumptions.gpu(self.gpu_name)
         self.width = max(1, min(gpus, preset.settings.gpus))
         self.rates, self.fresh, self.registry = dict(rates or {}), fresh, load_registry()
 
     def fetch(self, name: str) -> Job:
         """A download."""
-        asset = self.registry[name]
+        job = self._fetched(self.registry[name])
+        return dataclasses.replace(job, disk_gb=job.download_gb)
+
+    def _fetched(self, asset: Asset) -> Job:
+        size = self.assumptions.gigabytes(asset)
         cached = not self.fresh and (cache_dir() / asset.target).exists()
-        size = 0.0 if cached else self.assumptions.gigabytes(asset)
-        return Job("fetch", asset.id, download_gb=size, disk_gb=size)
+        return Job("fetch", asset.id, download_gb=0.0 if cached else size, disk_gb=size)
 
     def imported(self, name: str) -> Job:
         """The import of a published checkpoint, given by its folder."""
-        named = self.preset.paths.checkpoints[name]
+        named = self.preset.imports[name]
         if is_address(named):
-            asset = find_asset(self.registry, named)
-            size, there = self.assumptions.gigabytes(asset), (cache_dir() / asset.target).exists()
-            return Job("import", name, download_gb=0.0 if there and not self.fresh else size, disk_gb=2 * size)
+            fetched = self._fetched(find_asset(self.registry, named))
+            return dataclasses.replace(fetched, kind="import", name=name, disk_gb=2 * fetched.disk_gb)
         source = self.registry.get(named)
         return Job("import", name, disk_gb=self.assumptions.gigabytes(source) if source else 0.0)
 
@@ -111,7 +111,7 @@ class Costs:
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
         """Architecture of a teacher, from the preset or of a published teacher; None if unknown."""
-        return self.preset.settings.teachers.get(teacher or "", {}).get("network") or self._like(teacher)
+        return self.preset.architecture(teacher) or self._like(teacher)
 
     def resolved(self, run: str) -> Any:
         """Resolved settings of a student, for a GPU if the preset uses one."""
@@ -120,9 +120,8 @@ class Costs:
         row = self.preset.runs[run]
         network = self.network(row.teacher)
         if network is None:
-            raise UserError(
-                f"{self.preset.source}: teachers.{row.teacher}", "has no network, so that its cost is unknown", "add it"
-            )
+            place = f"{self.preset.source}: teachers.{row.teacher}"
+            raise UserError(place, "has no network, so that its cost is unknown", "add it")
         return resolve_recipe(from_mapping(DistillConfig, self.preset.specs.student(run), run), network, run)
 
     def student(self, run: str) -> Job:
@@ -133,14 +132,10 @@ class Costs:
         """
         config, network = self.resolved(run), self.network(self.preset.runs[run].teacher)
         assert network is not None  # resolving the settings needs it
-        guide = self._guide(run)
+        guide = self.network(self.preset.runs[run].guide)
         if guide is None and config.guide is not None:
-            raise UserError(
-                self.preset.sheet,
-                f"run '{run}': guide '{self.preset.runs[run].guide}' is not known by its network, "
-                "so that its cost is unknown",
-                "name a teacher of the preset",
-            )
+            fault = f"guide '{self.preset.runs[run].guide}' is not known by its network, so that its cost is unknown"
+            raise UserError(f"{self.preset.sheet}: run '{run}'", fault, "name a teacher of the preset")
         cost, images = student_cost(config, network, self.width, guide), config.total_kimg * 1000
         seconds = images * cost.operations / self._rate(cost.fp16)
         evaluations = 0
@@ -157,8 +152,8 @@ class Costs:
 
     def teacher(self, name: str) -> Job:
         """The training of a teacher."""
-        teacher = self.preset.settings.teachers[name]
-        cost, images = teacher_cost(teacher["training"], teacher["network"]), teacher["training"]["total_kimg"] * 1000
+        teacher = self.preset.specs.teacher(name)
+        cost, images = teacher_cost(teacher, teacher["network"]), teacher["total_kimg"] * 1000
         job = self._training("teacher", name, cost, images * cost.operations / self._rate(cost.fp16))
         job.facts["images"] = images
         return job
@@ -174,7 +169,7 @@ class Costs:
         images = self.preset.trials * protocol.num_samples
         network = self.network(row.teacher) or self._like(row.checkpoint)
         guided = row.guide is not None and not row.trained_here
-        guide = self._guide(run) if guided else None
+        guide = self.network(row.guide) if guided else None
         forward, fp16 = 0.0, False
         if network is not None and not row.without_network:
             sampler = self.preset.specs.measurement(run)["nfe"] or 1
@@ -196,26 +191,21 @@ class Costs:
         hours = images * self._measured(run, forward, fp16) / 3600
         return Job("measure", f"references/{name}", [], 1, hours, 0.0, facts={"images": images})
 
-    def _guide(self, run: str) -> dict[str, Any] | None:
-        """Architecture of a row's guiding network; None without one, or if unknown."""
-        return self.network(self.preset.runs[run].guide)
-
     def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
         """Architecture of a checkpoint: that of the teacher whose name is the beginning of the checkpoint's name.
 
         Published teachers are described once, in the preset of the checkout that trains them.
         """
         name = (checkpoint or "").replace("guide-", "teacher-")
-        for teachers in (self.preset.settings.teachers, _published_teachers()):
-            like = [teacher for teacher, entry in teachers.items() if name.startswith(teacher) and entry.get("network")]
-            if like:
-                network: dict[str, Any] = teachers[max(like, key=len)]["network"]
-                return network
+        ours = {teacher: entry.network for teacher, entry in self.preset.settings.teachers.items()}
+        for networks in (ours, _published_networks()):
+            if like := [teacher for teacher in networks if name.startswith(teacher) and networks[teacher]]:
+                return networks[max(like, key=len)]
         return None
 
     def _measured(self, run: str, forward: float, fp16: bool) -> float:
         """Seconds per image for drawing, decoding and all feature networks."""
-        protocol, foreign = self.preset.protocol(self.preset.runs[run]), self.assumptions.foreign
+        protocol, foreign = self.preset.protocol(self.preset.runs[run]), self.assumptions.gflop
         seconds = forward / self._rate(fp16) if forward else 0.0
         others = sum(getattr(foreign, str(name), 0.0) for name in {*protocol.extractors()})
         others += foreign.vae_decode if protocol.quantisation == "truncate_unit" else 0.0
@@ -226,7 +216,7 @@ class Costs:
         row, sources = self.preset.runs[run], self.preset.protocol(self.preset.runs[run]).sources
         seconds = 0.0
         for key, extractor in {(key, m.extractor) for m in self.preset.protocol(row).metrics for key in m.references}:
-            gflop = getattr(self.assumptions.foreign, extractor, 0.0)
+            gflop = getattr(self.assumptions.gflop, extractor, 0.0)
             if sources[key].kind == "dataset" and gflop:
                 named = self.preset.dataset(str(sources[key].dataset), run) if sources[key].fixed else None
                 images = (named or self.preset.dataset_of(row)).get("num_images") or 0
@@ -241,17 +231,17 @@ class Costs:
         dataset = self.preset.dataset(self.preset.archives[path], self.preset.source)
         images, numbers = dataset.get("num_images") or 0, dataset["channels"] * dataset["resolution"] ** 2
         if self.preset.archive_origin(path).dataset:
-            hours = images * self.assumptions.foreign.vae_encode * 1e9 / self._rate(False) / 3600
+            hours = images * self.assumptions.gflop.vae_encode * 1e9 / self._rate(False) / 3600
             return Job("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)
         hours = images / self.assumptions.pictures_per_second / 3600
         return Job("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)
 
 
 @functools.cache
-def _published_teachers() -> dict[str, dict[str, Any]]:
+def _published_networks() -> dict[str, dict[str, Any] | None]:
     texts = [(path, path.read_text(encoding="utf-8")) for path in presets().values()]
     described = [load_yaml(path)["teachers"] for path, text in texts if "\n    checkpoint: " in text]
-    return {name: teacher for teachers in described for name, teacher in teachers.items()}
+    return {name: teacher.get("network") for teachers in described for name, teacher in teachers.items()}
 
 
 def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:

@@ -17,8 +17,8 @@ from sida.assets.hub import offline
 from sida.config.resources import CHECKOUT, how_to_install
 from workflow.planning.costs import SMALLER, SPARE, Job, driver_cuda, too_large, without_code
 from workflow.planning.jobs import Jobs
+from workflow.preset.archives import training_data
 from workflow.preset.outside_code import allowing, outside_code_of
-from workflow.preset.paths import training_data
 
 CheckVerdict = Literal["ok", "note", "missing"]
 
@@ -47,15 +47,8 @@ def examine(jobs: Jobs, targets: Sequence[str]) -> list[Check]:
         UserError: No such target.
     """
     found = jobs.behind(targets)
-    return [
-        *_gpu(jobs, found),
-        *_disk(jobs, found),
-        *_packages(jobs, found),
-        *_data(jobs, found),
-        *_assets(jobs, found),
-        *_latex(jobs),
-        *_scheduler(jobs),
-    ]
+    checks = (_gpu, _disk, _packages, _data, _assets, _latex, _scheduler)
+    return [finding for check in checks for finding in check(jobs, found)]
 
 
 def examine_code(preset: Path) -> list[Check]:
@@ -68,9 +61,8 @@ def examine_code(preset: Path) -> list[Check]:
     for code in outside_code_of(preset):
         text = f"{code.where} would import {code.name} from {code.source or 'nowhere: there is no such file'}"
         remedy = f"read it, and if you trust it: export {allowing([code])}"
-        found.append(
-            Check("code", "note", f"{text}; allowed") if code.allowed else Check("code", "missing", text, remedy)
-        )
+        verdict = ("note", f"{text}; allowed") if code.allowed else ("missing", text, remedy)
+        found.append(Check("code", *verdict))
     return found or [Check("code", "ok", "none from outside the package")]
 
 
@@ -80,10 +72,10 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         return
     import torch
 
-    wanted, there = jobs.preset.settings.gpus, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted, count = jobs.preset.settings.gpus, torch.cuda.device_count() if torch.cuda.is_available() else 0
     need = max((job.memory_gb for job in found.values()), default=0.0)
     driver, built = driver_cuda(), int((torch.version.cuda or "0").split(".")[0])
-    if not there:
+    if not count:
         size = f" with {need:.0f} GB each" if need >= 1 else ""
         text = f"none that torch sees; the preset asks for {wanted}{size}"
         remedy = "install a driver of NVIDIA's, run on another machine, or through a scheduler (docs/cluster.md)"
@@ -94,7 +86,7 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
             remedy = f"install a driver of NVIDIA's for CUDA {built} or newer"
         yield Check("GPU", "missing", text, remedy)
         return
-    for index in range(there):
+    for index in range(count):
         capability, archs = torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
         if without_code(capability, archs):
             text = f"GPU {index} has compute capability {capability[0]}.{capability[1]}, for which"
@@ -102,16 +94,16 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
             yield Check(
                 "GPU", "missing", f"{text} torch {torch.__version__} has no code (it has {', '.join(archs)})", remedy
             )
-    memory = min(torch.cuda.get_device_properties(index).total_memory for index in range(there)) / 1e9
+    memory = min(torch.cuda.get_device_properties(index).total_memory for index in range(count)) / 1e9
     large = too_large(found.values(), memory, "a GPU here")
     if large:
         close = need <= SPARE * memory
         text = f"{large}; plans lie up to a quarter above what is reserved" if close else large
         yield Check("GPU", "note" if close else "missing", text, SMALLER)
-    elif there < wanted:
-        yield Check("GPU", "note", f"{there} of {wanted}; the results are the same", f"--config gpus={there}")
+    elif count < wanted:
+        yield Check("GPU", "note", f"{count} of {wanted}; the results are the same", f"--config gpus={count}")
     else:
-        yield Check("GPU", "ok", f"{there} × {memory:.0f} GB, {need:.0f} GB are needed")
+        yield Check("GPU", "ok", f"{count} × {memory:.0f} GB, {need:.0f} GB are needed")
 
 
 def _disk(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
@@ -160,8 +152,8 @@ def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         if job.kind not in ("student", "teacher"):
             continue
         run = jobs.preset.runs.get(job.name)
-        entry = jobs.preset.settings.teachers.get(job.name, {})
-        name = entry.get("dataset") or jobs.preset.settings.dataset
+        entry = jobs.preset.settings.teachers.get(job.name)
+        name = (entry and entry.dataset) or jobs.preset.settings.dataset
         dataset = training_data(jobs.preset, run) if run else jobs.preset.dataset(name, jobs.preset.source)
         path = dataset.get("path")
         if path and path not in found and not os.path.exists(path):
@@ -192,7 +184,7 @@ def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         yield Check("assets", "ok", "all in the cache")
 
 
-def _latex(jobs: Jobs) -> Iterator[Check]:
+def _latex(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
     if jobs.preset.settings.paper:
         missing = missing_latex()
         remedy = "apt-get install --no-install-recommends texlive-latex-recommended texlive-science lmodern"
@@ -201,7 +193,7 @@ def _latex(jobs: Jobs) -> Iterator[Check]:
         )
 
 
-def _scheduler(jobs: Jobs) -> Iterator[Check]:
+def _scheduler(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
     program = shutil.which("sbatch")
     if program is None:
         text = "no SLURM here: jobs run on this machine, one after another on its GPUs"

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sida.config.families import SD_VAE
-from sida.errors import UserError, suggestion
+from sida.errors import UserError
 from workflow.planning.costs import Costs, Job
-from workflow.preset import Preset
 from workflow.preset.spec_files import SpecFiles
 from workflow.preset.targets import Targets
 
@@ -29,7 +28,7 @@ class Jobs:
 
     def __init__(self, costs: Costs) -> None:
         self.costs, self.preset = costs, costs.preset
-        self.targets, self.records = Targets(costs.preset, False), Records(costs.preset)
+        self.targets, self.specs = Targets(costs.preset, False), SpecFiles(costs.preset)
         self._looked: set[str] = set()
 
     def behind(self, targets: Iterable[str]) -> dict[str, Job]:
@@ -43,34 +42,17 @@ class Jobs:
         """
         found: dict[str, Job] = {}
         self._looked.clear()
-        wanted = [path for target in targets for path in self.paths(target)]
+        wanted = [path for target in targets for path in self.targets.named(target)]
         everything = [*self.targets.trials(self.targets.rows), *self.targets.tables_and_figures()]
         for path in wanted or everything:
             self._add(path, found)
         return found
 
-    def paths(self, target: str) -> list[str]:
-        """Products that a target names.
-
-        Raises:
-            UserError: There is no such product.
-        """
-        inside = target.removeprefix(f"{self.preset.results}/").rstrip("/")
-        if inside in self.preset.runs:
-            return self.targets.trials([inside])
-        known = self.targets.short()
-        found = [name for name in known if name == inside or name.startswith(f"{inside}/")]
-        if not found:
-            near = suggestion(inside, [*self.preset.runs, *known])
-            near = near if len(near) < 100 else f"; rows are in {self.preset.sheet}"
-            raise UserError(target, f"no product and no row of {self.preset.source}{near}")
-        return [f"{self.preset.results}/{name}" for name in found]
-
     def _add(self, path: str, found: dict[str, Job]) -> None:
         key = _product(path)
         if key in found or (os.path.exists(path) and not self.costs.fresh and not self._outdated(path, found)):
             return
-        job, needs = self._job(path)
+        job, needs = self.job(path)
         for needed in needs:
             self._add(needed, found)
         job.after = sorted({_product(needed) for needed in needs} & found.keys())
@@ -83,23 +65,28 @@ class Jobs:
             return False
         self._looked.add(path)
         try:
-            needs = self._job(path)[1]
+            needs = self.job(path)[1]
         except UserError:
             # The product exists, and its cost is unknown.
             return False
         for needed in filter(os.path.exists, needs):
             self._add(needed, found)
-        return self.records.changed(path) or any(_product(needed) in found for needed in needs)
+        return self._changed(path) or any(_product(needed) in found for needed in needs)
 
-    def job(self, path: str) -> Job:
-        """The job that makes a file.
+    def _changed(self, path: str) -> bool:
+        """Whether a product was made with another spec; False without a record of Snakemake."""
+        stage, _, inside = path.removeprefix(f"{self.preset.results}/").partition("/")
+        if stage not in _STAGES or (params := _params(path)) is None:
+            return False
+        name, slash, _ = inside.partition("/")
+        return repr(self.specs.digest(stage, name if slash else Path(name).stem)) not in params
+
+    def job(self, path: str) -> tuple[Job, list[str]]:
+        """The job that makes a file, and the files that it needs.
 
         Raises:
             UserError: The network of the job, or the card's rate, is unknown.
         """
-        return self._job(path)[0]
-
-    def _job(self, path: str) -> tuple[Job, list[str]]:
         if path in self.preset.archives:
             return self.costs.archive(path), self._archive_needs(path)
         folder, _, inside = path.removeprefix(f"{self.preset.results}/").partition("/")
@@ -156,30 +143,9 @@ def _flat(values: Iterable[Any]) -> list[str]:
     return [path for value in values for path in ([value] if isinstance(value, str) else value)]
 
 
-class Records:
-    """Snakemake's records of finished jobs in the current folder.
-
-    Args:
-        preset: The preset of the products.
-    """
-
-    def __init__(self, preset: Preset) -> None:
-        self.results, self.specs = preset.results, SpecFiles(preset)
-
-    def changed(self, path: str) -> bool:
-        """Whether a product was made with another spec; False without a record, as in Snakemake."""
-        stage, _, inside = path.removeprefix(f"{self.results}/").partition("/")
-        name, slash, _ = inside.partition("/")
-        if stage not in _STAGES or not path.startswith(f"{self.results}/"):
-            return False
-        params = _params(path)
-        return params is not None and repr(self.specs.digest(stage, name if slash else Path(name).stem)) not in params
-
-
 def _params(path: str) -> list[str] | None:
     """Parameters of the job that made a file, in the form of Snakemake 9; None without a record."""
-    name = base64.urlsafe_b64encode(path.encode()).decode()
-    record = Path(".snakemake/metadata") / name
+    record = Path(".snakemake/metadata") / base64.urlsafe_b64encode(path.encode()).decode()
     try:
         params: list[str] | None = json.loads(record.read_bytes()).get("params")
     except (OSError, ValueError, AttributeError):

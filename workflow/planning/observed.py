@@ -5,6 +5,7 @@ Measures the rate of a machine by a few training steps of a row.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -50,7 +51,9 @@ def observe(jobs: Jobs) -> dict[str, Any]:
     device = take_device(jobs.preset.settings.device, jobs.preset.source)
     card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     name = "CPU" if card is None else str(card.name)
-    trainings = [training for job in _trained(jobs) if (training := _training(jobs, job))]
+    planned = [("teachers", jobs.costs.teacher(name)) for name in jobs.preset.trained_teachers()]
+    planned += [("students", jobs.costs.student(run.run)) for run in jobs.preset.students()]
+    trainings = [training for folder, job in planned if (training := _training(jobs, folder, job))]
     if not trainings:
         raise UserError(jobs.preset.results, "no training there yet", "run the preset first")
     with tf32(False):
@@ -106,7 +109,7 @@ def rates_table(found: dict[str, Any], jobs: Jobs) -> Table:
         numbers += [training["memory_gb"], training["planned_memory_gb"]]
         rows.append(_row(training["name"], numbers))
         records += _records(training["name"], heads, numbers)
-    foreign = costs.assumptions.foreign
+    foreign = costs.assumptions.gflop
     for name, rate in found["extractors"].items():
         work = getattr(foreign, name.partition("_")[0], None)
         planned = costs.gpu.rate(False, costs.gpu_name) / (work * 1e9) if work else None
@@ -145,17 +148,8 @@ def _records(name: str, heads: Sequence[str], numbers: Sequence[float | None]) -
     ]
 
 
-def _trained(jobs: Jobs) -> Iterator[tuple[str, Job]]:
-    for name in jobs.preset.settings.teachers:
-        if jobs.preset.settings.teachers[name].get("training"):
-            yield "teachers", jobs.costs.teacher(name)
-    for run in jobs.preset.students():
-        yield "students", jobs.costs.student(run.run)
-
-
-def _training(jobs: Jobs, job: tuple[str, Job]) -> dict[str, Any] | None:
+def _training(jobs: Jobs, folder: str, planned: Job) -> dict[str, Any] | None:
     """Speed and memory of a training, beside what was planned; None where it has no log yet."""
-    folder, planned = job
     log = Path(jobs.preset.results) / folder / planned.name / "train.jsonl"
     ticks = read_log(log) if log.is_file() else []
     seconds = log_quantity(ticks, "seconds_per_kimg")
@@ -179,7 +173,7 @@ def _peak(dtype: Any, device: Any) -> float:
 
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 * _per_second(lambda: a @ b, device)
+    return 2 * size**3 * _per_second(lambda: a @ b, device, SECONDS)
 
 
 def _extractors(jobs: Jobs, device: Any) -> Iterator[tuple[str, float]]:
@@ -192,10 +186,10 @@ def _extractors(jobs: Jobs, device: Any) -> Iterator[tuple[str, float]]:
     images = torch.randint(0, 256, (batch, protocol.channels or 3, size, size), dtype=torch.uint8, device=device)
     for name in protocol.extractors():
         network = get_extractor(name, device)
-        yield name, batch * _per_second(lambda net=network: net(images), device)  # type: ignore[misc]
+        yield name, batch * _per_second(lambda net=network: net(images), device, SECONDS)  # type: ignore[misc]
 
 
-def _per_second(work: Callable[[], Any], device: Any) -> float:
+def _per_second(work: Callable[[], Any], device: Any, least_seconds: float, least_times: int = 1) -> float:
     """Times that some work is done in a second, after once that is not timed."""
     import torch
 
@@ -203,7 +197,7 @@ def _per_second(work: Callable[[], Any], device: Any) -> float:
     work()
     wait()
     start, times = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - start) < SECONDS or not times:
+    while (seconds := time.perf_counter() - start) < least_seconds or times < least_times:
         work()
         wait()
         times += 1
@@ -244,7 +238,6 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     """
     import torch
 
-    from sida.runtime.devices import take_device
     from sida.training.process import prepare_process
 
     config, network = jobs.costs.resolved(run), jobs.costs.network(jobs.preset.runs[run].teacher)
@@ -259,17 +252,11 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
         labels = torch.zeros(images, network["kwargs"].get("label_dim", 0), device=device)
         batch = [(torch.zeros(shape, device=device), labels)]
         trainer.batches = lambda stream, nimg, with_images: batch
-        trainer.iteration(nimg)
-        _wait(device)
-        start, steps, seconds = time.perf_counter(), 0, 0.0
-        while steps < STEPS or seconds < STEP_SECONDS:
-            steps += 1
-            trainer.iteration(nimg + steps * config.batch_size)
-            _wait(device)
-            seconds = time.perf_counter() - start
+        seen = itertools.count(nimg, config.batch_size)
+        steps = _per_second(lambda: trainer.iteration(next(seen)), device, STEP_SECONDS, STEPS)
     except torch.OutOfMemoryError:
         raise UserError(f"--measure {run}", f"the device has too little memory for a micro-batch of {images}") from None
-    return config.fp16, steps * images * student_cost(config, network).operations / seconds
+    return config.fp16, steps * images * student_cost(config, network).operations
 
 
 def _trainer(config: Any, network: Any, device: Any) -> Any:
@@ -281,10 +268,3 @@ def _trainer(config: Any, network: Any, device: Any) -> Any:
     teacher = build_network(network).to(device)
     options = method.read_options(config.options, "options")
     return method_trainer(Parts(method, config, options, family_of(teacher), teacher, teacher, device, "--measure"))
-
-
-def _wait(device: Any) -> None:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -53,45 +53,34 @@ def make_plan(jobs: Jobs, targets: Sequence[str], gpus: int) -> dict[str, Any]:
     for job in found.values():
         if job.kind == "student":
             job.facts["published"] = scores.get(job.name, {})
-    rates = {
-        "float16": jobs.costs.rates.get(True) or _known(jobs, True),
-        "float32": jobs.costs.rates.get(False) or _known(jobs, False),
-    }
+    costs = jobs.costs
+    measured = {"float16": costs.rates.get(True), "float32": costs.rates.get(False)}
     return {
         "preset": jobs.preset.name,
         "targets": list(targets),
-        "gpu": jobs.costs.gpu_name,
+        "gpu": costs.gpu_name,
         "gpus": gpus,
-        "tflops": {name: None if rate is None else rate / 1e12 for name, rate in rates.items()},
-        "rates_from": "measured here" if jobs.costs.rates else jobs.costs.gpu.source,
+        "tflops": {name: rate / 1e12 if rate else getattr(costs.gpu, name) for name, rate in measured.items()},
+        "rates_from": "measured here" if costs.rates else costs.gpu.source,
         "jobs": [{"product": product, **dataclasses.asdict(job)} for product, job in found.items()],
         "totals": _totals(found, jobs, gpus),
-        "too_large": too_large(found.values(), jobs.costs.gpu.memory_gb, jobs.costs.gpu_name),
+        "too_large": too_large(found.values(), costs.gpu.memory_gb, costs.gpu_name),
         "assumptions": list(ASSUMED),
     }
 
 
-def _known(jobs: Jobs, fp16: bool) -> float | None:
-    rate = jobs.costs.gpu.float16 if fp16 else jobs.costs.gpu.float32
-    return None if rate is None else rate * 1e12
-
-
 def _totals(found: Mapping[str, Job], jobs: Jobs, gpus: int) -> dict[str, Any]:
-    hours = sum(job.gpu_hours for job in found.values())
-    return {
-        "jobs": len(found),
-        "download_gb": sum(job.download_gb for job in found.values()),
-        "disk_gb": sum(job.disk_gb for job in found.values()),
-        "memory_gb": max((job.memory_gb for job in found.values()), default=0.0),
-        "gpu_hours": hours,
-        "cpu_hours": sum(job.cpu_hours for job in found.values()),
-        "kwh": hours * jobs.costs.gpu.watts / 1000,
+    sums = ("download_gb", "disk_gb", "gpu_hours", "cpu_hours")
+    totals: dict[str, Any] = {key: sum(getattr(job, key) for job in found.values()) for key in sums}
+    totals |= {"jobs": len(found), "memory_gb": max((job.memory_gb for job in found.values()), default=0.0)}
+    return totals | {
+        "kwh": totals["gpu_hours"] * jobs.costs.gpu.watts / 1000,
         "wall_hours": wall_hours(found, gpus),
     }
 
 
 def show_plan(plan: Mapping[str, Any]) -> str:
-    """The plan as lines for people."""
+    """The plan as text: a table of jobs, totals and assumptions."""
     jobs = plan["jobs"]
     rows: list[tuple[str, ...]] = [("what", "jobs", f"{plan['gpu']} hours", "memory", "download", "disk", "to reach")]
     for kind, title in KINDS.items():
@@ -100,7 +89,9 @@ def show_plan(plan: Mapping[str, Any]) -> str:
             continue
         rows.append(_row(title, some, ""))
         if kind in ("teacher", "student"):
-            rows += [_row(f"  {job['name']}", [job], _score(job)) for job in some]
+            for job in some:
+                scores = job["facts"].get("published", {}).items()
+                rows.append(_row(f"  {job['name']}", [job], ", ".join(f"{metric} {text}" for metric, text in scores)))
     totals = plan["totals"]
     rows.append(_row("all", jobs, ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -144,10 +135,6 @@ def _row(title: str, jobs: Sequence[Mapping[str, Any]], score: str) -> tuple[str
         f"{total('disk_gb'):,.1f} GB" if total("disk_gb") else "",
     ]
     return (title, str(len(jobs)), *cells, score)
-
-
-def _score(job: Mapping[str, Any]) -> str:
-    return ", ".join(f"{metric} {text}" for metric, text in job["facts"].get("published", {}).items())
 
 
 def published_scores(preset: Preset) -> dict[str, dict[str, str]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
 
 from sida.assets.registry import Asset
 from sida.config.resources import find
-from sida.config.settings import CheckedAs, NotNegative, Positive, Settings, from_mapping, load_yaml
+from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 
 
@@ -37,11 +36,11 @@ class Gpu(Settings):
         Raises:
             UserError: The rate at this precision is unknown.
         """
-        key = "float16" if fp16 else "float32"
-        rate = getattr(self, key)
+        rate = self.float16 if fp16 else self.float32
         if rate is None:
-            raise UserError("config/plan.yaml", f"gpus.{name} has no rate in {key}", "add one, or give --measure there")
-        return float(rate) * 1e12
+            fault = f"gpus.{name} has no rate in {'float16' if fp16 else 'float32'}"
+            raise UserError("config/plan.yaml", fault, "add one, or give --measure there")
+        return rate * 1e12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,8 +75,8 @@ class Assumptions(Settings):
 
     preset: str
     rates_of: str
-    gpus: dict[str, Annotated[dict[str, Any], CheckedAs(Gpu)]]
-    gflop: Annotated[dict[str, Any], CheckedAs(Foreign)]
+    gpus: dict[str, Gpu]
+    gflop: Foreign
     pictures_per_second: Positive
     downloads_gb: dict[str, NotNegative]
 
@@ -90,12 +89,7 @@ class Assumptions(Settings):
         if name not in self.gpus:
             near = suggestion(name, [card for card in self.gpus if name in card] or self.gpus)
             raise UserError(f"{where} {name}", f"not in config/plan.yaml{near}", f"it has {', '.join(self.gpus)}")
-        return Gpu(**self.gpus[name])
-
-    @property
-    def foreign(self) -> Foreign:
-        """Operations of external networks."""
-        return Foreign(**self.gflop)
+        return self.gpus[name]
 
     def gigabytes(self, asset: Asset) -> float:
         """Size of a download in GB: the registered size, else the assumed size; 0 if unknown."""

@@ -46,7 +46,7 @@ def allow_attempts(workflow: Any, resumable: Mapping[str, int | None]) -> list[s
             number, for a measurement its trials. Jobs of other rules start from the beginning.
 
     Returns:
-        Lines for people about jobs with several attempts, without a plan, or that cannot end within the limit.
+        Lines to print about jobs with several attempts, without a plan, or that cannot end within the limit.
     """
     faults = workflow.execution_settings.retries
     asked = [(job, job.resources.get(PIECES)) for job in workflow.dag.needrun_jobs()]
@@ -137,9 +137,9 @@ def load_site(own: Iterable[Path] = ()) -> Site:
         check_code_path(
             path, "a site file, whose options go to the command that submits jobs", f"set {VARIABLE}={path}"
         )
-    said = parse_yaml(read_text(path), str(path))
     # The file may be empty or have comments only.
-    site = from_mapping(Site, {} if said is None else said, f"{path}:")
+    given = parse_yaml(read_text(path), str(path))
+    site = from_mapping(Site, {} if given is None else given, f"{path}:")
     if site.gpu is not None:
         load_assumptions(own).gpu(site.gpu, f"{path}: gpu:")
     return site
@@ -252,10 +252,10 @@ class Requests:
         if START_MINUTES + wanted <= most:
             return None
         # At least half of the limit remains for computing.
-        there = max(most - START_MINUTES, most / 2)
+        computing = max(most - START_MINUTES, most / 2)
         if trials is None:
-            return max(2, math.ceil(wanted / there))
-        whole = int(there / (wanted / trials))
+            return max(2, math.ceil(wanted / computing))
+        whole = int(computing / (wanted / trials))
         return max(2, math.ceil(trials / whole)) if whole else trials + 1
 
     def memory_mb(self, kind: str, wildcards: Any, attempt: int) -> int:
@@ -299,11 +299,9 @@ class Requests:
             if kind == "shard":
                 images = preset.trials * preset.protocol(preset.runs[wildcards.run]).num_samples
                 share = (int(wildcards.end) - int(wildcards.begin)) / images
-            return share * self._planned("analyse" if kind == "analyse" else "measure", wildcards).gpu_hours
-        if kind == "reference":
-            return self._planned(kind, wildcards).gpu_hours
-        if kind in ("encode", "prepare"):
-            job = self._planned("archive", wildcards)
+            return share * self._planned(kind, wildcards).gpu_hours
+        if kind in ("reference", "encode", "prepare"):
+            job = self._planned(kind, wildcards)
             return job.gpu_hours + job.cpu_hours
         return 0.0
 
@@ -319,41 +317,34 @@ class Requests:
         return MEASURE_GB if measured and self.preset.settings.device != "cpu" else PROCESS_GB
 
     def _planned(self, kind: str, wildcards: Any) -> Job:
-        preset = self.preset
-        paths: Mapping[str, Callable[[], str]] = {
-            "teacher": lambda: f"{preset.results}/teachers/{wildcards.teacher}/network.safetensors",
-            "student": lambda: f"{preset.results}/students/{wildcards.run}/network.safetensors",
-            "measure": lambda: f"{preset.results}/measurements/{wildcards.run}",
-            "analyse": lambda: f"{preset.results}/measurements/{_row_of(wildcards.analysis)}",
-            "reference": lambda: f"{preset.results}/references/{'/'.join(wildcards)}.safetensors",
-            "import": lambda: f"{preset.results}/checkpoints/{wildcards.checkpoint}/network.safetensors",
-            "archive": lambda: str(wildcards.archive),
-        }
-        return self._job(paths[kind]())
+        """The plan's job of a kind of rule.
+
+        Raises:
+            UserError: Nothing is known about its time: a network or rate, or the row of an analysis.
+        """
+        if kind in ("encode", "prepare"):
+            return self._job(str(wildcards.archive))
+        if kind == "reference":
+            return self._job(f"{self.preset.results}/references/{'/'.join(wildcards)}.safetensors")
+        if kind == "import":
+            return self._job(f"{self.preset.results}/checkpoints/{wildcards.checkpoint}/network.safetensors")
+        if kind == "teacher":
+            return self._job(f"{self.preset.results}/teachers/{wildcards.teacher}/network.safetensors")
+        if kind == "student":
+            return self._job(f"{self.preset.results}/students/{wildcards.run}/network.safetensors")
+        name, _, row = wildcards.analysis.partition("/") if kind == "analyse" else ("", "", wildcards.run)
+        if not row:
+            raise UserError(f"analysis '{name}'", "has no rows", "its time is not planned")
+        return self._job(f"{self.preset.results}/measurements/{row}")
 
     @functools.cache  # noqa: B019 - requests live as long as their run
     def _job(self, path: str) -> Job:
-        return self._jobs.job(path)
+        return self._jobs.job(path)[0]
 
     @functools.cached_property
     def _jobs(self) -> Jobs:
-        assumptions = load_assumptions([*self.preset.own])
-        card = self.site.gpu if self.site and self.site.gpu and self.preset.settings.device != "cpu" else None
-        card = card or ("CPU" if self.preset.settings.device == "cpu" else "H200")
-        gpus = max(1, self.preset.settings.gpus)
-        return Jobs(Costs(self.preset, assumptions.gpu(card), card, assumptions, gpus, fresh=True))
-
-
-def _row_of(analysis: str) -> str:
-    """Row of an analysis's file.
-
-    Raises:
-        UserError: The analysis has no rows, so that nothing is known about its time.
-    """
-    name, _, row = analysis.partition("/")
-    if not row:
-        raise UserError(f"analysis '{name}'", "has no rows", "its time is not planned")
-    return row
+        card = self.site.gpu if self.site and self.preset.settings.device != "cpu" else None
+        return Jobs(Costs(self.preset, card, max(1, self.preset.settings.gpus), fresh=True))
 
 
 def _grown(attempt: int) -> float:

@@ -1,8 +1,6 @@
-"""Progress of a run in Snakemake's process: planned seconds of its jobs, and bars in a terminal.
+"""Progress of a run in Snakemake's process: jobs weighted by planned cost, time left, use of cores, bars in a terminal.
 
 Counting networks loads torch, so a separate process (``python -m workflow.planning.watch``) plans the jobs.
-
-Progress of a run: jobs weighted by planned cost, the time left, and bars in a terminal.
 """
 
 from __future__ import annotations
@@ -17,15 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from sida.errors import UserError
 from sida.progress import duration, say
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 
 #: Seconds of every job besides its planned seconds: starting Python, reading and writing.
@@ -34,36 +31,63 @@ START_SECONDS = 8.0
 _LINE = re.compile(r"^\[(?!score )[^\]]+\]  ([\d,]+)/([\d,]+) \S+  \d+ %  ([\d,.e+-]+) ", re.MULTILINE)
 
 
+class Running(NamedTuple):
+    """A running job: its name, start, log, stage and number of cores."""
+
+    name: str
+    start: float
+    log: str
+    stage: str
+    threads: int
+
+
 class RunProgress:
-    """Finished share of a run, by the planned seconds of its jobs; only the ratios of these matter.
+    """Finished share of a run, by the planned seconds of its jobs (only their ratios matter), and its use of cores.
 
     Args:
-        jobs: Numbers of all jobs that compute.
-        clock: Returns seconds since a fixed moment.
+        clock: Returns seconds since a fixed moment; the use of cores is watched at once.
     """
 
-    def __init__(self, jobs: Iterable[int], clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._begun = clock, clock()
-        self._weights = dict.fromkeys(jobs, START_SECONDS)
-        self._running: dict[int, tuple[str, float, str]] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._opened = clock, clock()
+        self._begun, self._weights = self._opened, dict[int, float]()
+        self._running: dict[int, Running] = {}
         self._ended: set[int] = set()
+        #: Core-seconds by stage, in the order of the stages' first end.
+        self._stages: dict[str, float] = {}
         #: Work done when it last changed, the end of the run as estimated then, and seconds for each unit of work.
         self._news = (0.0, 0.0, 0.0)
         self.weighed = False
+
+    def expect(self, jobs: Iterable[int]) -> None:
+        """Begins to count the work of these jobs."""
+        self._begun, self._weights = self._clock(), dict.fromkeys(jobs, START_SECONDS)
 
     def weigh(self, seconds: Mapping[int, float]) -> None:
         """Sets the planned seconds of jobs; before that the share of the work and the time left are unknown."""
         self._weights = {job: START_SECONDS + seconds.get(job, 0.0) for job in self._weights}
         self.weighed = True
 
-    def started(self, job: int, name: str, log: str) -> None:
+    def started(self, job: int, name: str, log: str, stage: str = "", threads: int = 1) -> None:
         """Records the start of a job; its log gives the job's progress."""
-        self._running |= {job: (name, self._clock(), log)} if job in self._weights else {}
+        self._running[job] = Running(name, self._clock(), log, stage, threads)
 
     def ended(self, job: int, failed: bool = False) -> None:
         """Records the end of a job; a failed job is not done."""
-        if self._running.pop(job, None) and not failed:
-            self._ended.add(job)
+        if (run := self._running.pop(job, None)) is not None:
+            spent = run.threads * (self._clock() - run.start)
+            self._stages[run.stage] = self._stages.get(run.stage, 0.0) + spent
+            self._ended |= set() if failed else {job}
+
+    def summary(self, cores: int) -> str:
+        """Line with wall time, cores, and shares of stages and of waiting."""
+        wall = self._clock() - self._opened
+        total = max(cores * wall, 1e-9)
+        stages = {**self._stages, "waiting": max(total - sum(self._stages.values()), 0.0)}
+        shares = ", ".join(f"{stage} {100 * seconds / total:.0f} %" for stage, seconds in stages.items())
+        minutes, seconds = divmod(round(wall), 60)
+        used = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+        return f"{used} on {cores} core{'s' * (cores != 1)}: {shares}"
 
     def line(self, done: int, total: int) -> str:
         """Line with finished steps, their share of the work and the time left."""
@@ -78,15 +102,15 @@ class RunProgress:
         """
         share, left = self._whole()
         rows = [(share, f"whole run{left}")] if self.weighed else []
-        rows += [(self._part(start, log)[0], name) for name, start, log in [*self._running.values()]]
+        rows += [(self._part(run)[0], run.name) for _, run in self._counted()]
         width = max(5, min(30, columns // 3))
         bars = [f"{'#' * round(part * width):-<{width}} {100 * part:3.0f} %  {name}" for part, name in rows]
         return [bar[: columns - 1] for bar in bars]
 
     def _whole(self) -> tuple[float, str]:
         """Finished share of the run, and text about the time left at the rate so far."""
-        whole, ended = sum(self._weights.values()), sum(self._weights[job] for job in self._ended)
-        parts = [(self._weights[job], *self._part(start, log)) for job, (_, start, log) in [*self._running.items()]]
+        whole, ended = sum(self._weights.values()), sum(self._weights.get(job, 0.0) for job in self._ended)
+        parts = [(weight, *self._part(run)) for weight, run in self._counted()]
         done = ended + sum(weight * part for weight, part, _ in parts)
         # Work of an earlier run does not count for the rate of this run.
         ours = ended + sum(weight * part for weight, _, part in parts)
@@ -100,17 +124,21 @@ class RunProgress:
         left = f", {duration(seconds)} left" if pace and done < whole else ""
         return done / whole if whole else 1.0, left
 
-    def _part(self, start: float, log: str) -> tuple[float, float]:
+    def _counted(self) -> list[tuple[float, Running]]:
+        """Weights of running jobs, whose number may change meanwhile."""
+        return [(self._weights[job], run) for job, run in [*self._running.items()] if job in self._weights]
+
+    def _part(self, run: Running) -> tuple[float, float]:
         """Finished share of a running job in total and in this run, by the last line of progress in its log."""
         try:
-            with Path(log).open("rb") as file:
+            with Path(run.log).open("rb") as file:
                 file.seek(max(0, file.seek(0, 2) - 4000))
                 lines = _LINE.findall(file.read().decode(errors="replace"))
             done, total, rate = (float(number.replace(",", "")) for number in lines[-1])
         except (OSError, ValueError, IndexError):
             return 0.0, 0.0
         part = min(1.0, done / max(total, 1.0))
-        return part, min(part, rate * (self._clock() - start) / max(total, 1.0))
+        return part, min(part, rate * (self._clock() - run.start) / max(total, 1.0))
 
 
 class Bars:
@@ -148,59 +176,25 @@ class Bars:
             self._stream.flush()
 
 
-class Stopwatch:
-    """Core-seconds of jobs by stage, and of waiting.
-
-    Args:
-        clock: Returns seconds since a fixed moment; the watch starts at once.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._start = clock, clock()
-        self._running: dict[Hashable, tuple[str, int, float]] = {}
-        self._stages: dict[str, float] = {}
-
-    def started(self, job: Hashable, stage: str, threads: int = 1) -> None:
-        """Records the start of a job of a stage on a number of cores."""
-        self._running[job] = (stage, threads, self._clock())
-
-    def ended(self, job: Hashable) -> None:
-        """Records the end of a job; a job without a start is ignored."""
-        if job in self._running:
-            stage, threads, start = self._running.pop(job)
-            self._stages[stage] = self._stages.get(stage, 0.0) + threads * (self._clock() - start)
-
-    def summary(self, cores: int) -> str:
-        """Line with wall time, cores, and shares of stages (in the order of their first end) and of waiting."""
-        wall = self._clock() - self._start
-        total = max(cores * wall, 1e-9)
-        waiting = max(total - sum(self._stages.values()), 0.0)
-        stages = {**self._stages, "waiting": waiting}
-        shares = ", ".join(f"{stage} {100 * seconds / total:.0f} %" for stage, seconds in stages.items())
-        minutes, seconds = divmod(round(wall), 60)
-        used = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-        return f"{used} on {cores} core{'s' * (cores != 1)}: {shares}"
-
-
 #: Seconds before jobs are weighted: a shorter run needs no estimate, and its jobs need the cores.
 WEIGH_AFTER = 20.0
 _OF_A_ROW = re.compile(r"(measurements|samples|statistics)/([^/]+)(?:/trial-\d+/shard-(\d+)-(\d+))?")
 
 
-def watch(run: Mapping[str, Any]) -> RunProgress:
-    """Starts to watch a run.
+def watch(progress: RunProgress, run: Mapping[str, Any]) -> None:
+    """Starts to watch the jobs of a run.
 
     Args:
+        progress: Receives starts and ends of jobs.
         run: ``config``, ``source`` and ``folders`` of the preset, and ``outputs`` of each job.
     """
-    progress = RunProgress(map(int, run["outputs"]))
+    progress.expect(map(int, run["outputs"]))
     timer = threading.Timer(WEIGH_AFTER, _weigh, (progress, json.dumps(run)))
     timer.daemon = True
     timer.start()
     if sys.stderr is not None and sys.stderr.isatty() and os.getenv("TERM", "dumb") != "dumb":
         # The bars are removed when the process ends for any reason.
         atexit.register(_begin_to_draw(progress))
-    return progress
 
 
 def _weigh(progress: RunProgress, run: str) -> None:
@@ -239,8 +233,7 @@ def planned_seconds(preset: Preset, outputs: Mapping[str, list[str]]) -> dict[st
         preset: The preset.
         outputs: Files that each job makes.
     """
-    card, assumptions = "CPU" if preset.settings.device == "cpu" else "H200", load_assumptions([*preset.own])
-    jobs = Jobs(Costs(preset, assumptions.gpu(card), card, assumptions, max(1, preset.settings.gpus), fresh=True))
+    jobs = Jobs(Costs(preset, gpus=max(1, preset.settings.gpus), fresh=True))
     found = dict.fromkeys(outputs, 0.0)
     for job, paths in outputs.items():
         with contextlib.suppress(UserError):
@@ -257,7 +250,7 @@ def _seconds(jobs: Jobs, paths: list[str]) -> float:
             share = (int(end) - int(begin)) / (preset.trials * preset.protocol(preset.runs[run]).num_samples)
     elif not path.endswith("network.safetensors") and path not in preset.archives:
         return 0.0
-    job = jobs.job(path)
+    job, _ = jobs.job(path)
     return 3600 * share * (job.gpu_hours + job.cpu_hours) / max(1, job.gpus)
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from sida.config.datasets import MadeFrom
+from workflow.preset.archives import find_archives
 from workflow.preset.checks import check_references
 from workflow.preset.files import read_preset
-from workflow.preset.paths import Paths, find_archives
 from workflow.preset.rows import Rows
 from workflow.preset.specs import Specs
 
 
 class Preset(Rows):
-    """A validated preset: its rows, with ``paths`` of networks and ``specs`` of jobs.
+    """A validated preset: its rows, with ``specs`` of jobs.
 
     Args:
         config: Settings as :func:`~workflow.preset.files.read_preset` reads them (Snakemake's overrides included).
@@ -34,8 +34,7 @@ class Preset(Rows):
 
     def __init__(self, config: Mapping[str, Any], source: str = "config", own: Sequence[Path] = ()) -> None:
         super().__init__(config, source, own)
-        self.paths = Paths(self)
-        self.specs = Specs(self, self.paths)
+        self.specs = Specs(self)
         check_references(self)
 
     @classmethod

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from eval.results.sheet import SheetRow
 from sida.config.families import check_guidance, guide_mismatch
 from sida.config.plugins import load_object
@@ -12,7 +9,7 @@ from sida.config.samplers import read_sampler
 from sida.config.settings import names_object
 from sida.errors import SettingError, UserError, suggestion
 from sida.methods.registry import find_method, is_method
-from workflow.preset.paths import find_archives
+from workflow.preset.archives import find_archives
 from workflow.preset.rows import Rows
 
 
@@ -22,7 +19,7 @@ def check_references(preset: Rows) -> None:
     Raises:
         UserError: The first fault, with the run that has it.
     """
-    teachers, recipes, samplers = preset.settings.teachers, preset.settings.recipes, preset.settings.samplers
+    teachers, samplers = preset.settings.teachers, preset.settings.samplers
     preset.dataset(preset.settings.dataset, f"{preset.source}: dataset")
     for name, sampler in samplers.items():
         read_sampler(sampler, f"{preset.source}: samplers.{name}")
@@ -32,10 +29,11 @@ def check_references(preset: Rows) -> None:
     for name, dataset in preset.settings.datasets.items():
         check_object(dataset["kind"], f"{preset.source}: datasets.{name}.kind", "function")
     for name, teacher in teachers.items():
-        network = teacher.get("network") or {}
-        check_object(str(network.get("class")), f"{preset.source}: teachers.{name}.network.class", "class")
-        if teacher.get("dataset"):
-            preset.dataset(teacher["dataset"], f"{preset.source}: teachers.{name}.dataset")
+        check_object(
+            str((teacher.network or {}).get("class")), f"{preset.source}: teachers.{name}.network.class", "class"
+        )
+        if teacher.dataset:
+            preset.dataset(teacher.dataset, f"{preset.source}: teachers.{name}.dataset")
     for run in preset.runs.values():
         where = f"{preset.sheet}: run '{run.run}'"
         if run.dataset:
@@ -45,14 +43,14 @@ def check_references(preset: Rows) -> None:
             raise UserError(where, "column 'checkpoint' is empty", f"give {wanted}")
         if run.method == "external" and run.without_network:
             continue
-        check_sampler(preset, run, where, samplers)
+        check_sampler(preset, run, where)
         needs_teacher = run.trained_here or (run.method == "teacher" and run.checkpoint is None)
         if needs_teacher and not run.teacher:
             raise UserError(where, "column 'teacher' is empty", f"name one of {', '.join(teachers) or 'none defined'}")
         if run.teacher and needs_teacher and run.teacher not in teachers:
             raise UserError(where, f"no teacher '{run.teacher}' in {preset.source}{suggestion(run.teacher, teachers)}")
         if run.trained_here:
-            check_student(preset, run, where, recipes)
+            check_student(preset, run, where)
         check_guide(preset, run, where)
         # Checked now and not after the training.
         preset.class_counts(run)
@@ -65,8 +63,9 @@ def check_object(name: str, where: str, kind: str) -> None:
         load_object(name, where, kind)
 
 
-def check_sampler(preset: Rows, run: SheetRow, where: str, samplers: Mapping[str, Any]) -> None:
+def check_sampler(preset: Rows, run: SheetRow, where: str) -> None:
     """Checks the sampler of a row."""
+    samplers = preset.settings.samplers
     if run.sampler is None:
         raise UserError(where, "column 'sampler' is empty", f"name one of {', '.join(samplers)}")
     if run.sampler not in samplers:
@@ -82,62 +81,50 @@ def check_sampler(preset: Rows, run: SheetRow, where: str, samplers: Mapping[str
 
 
 def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
-    """Checks that a row with guidance has a guiding network, and that the two networks fit."""
-    guided = f"recipe '{run.recipe}'" if run.trained_here else f"sampler '{run.sampler}'"
-    guidance = preset.guidance(run)
-    try:
-        check_guidance(guidance, run.guide)
-    except SettingError as error:
-        raise error.inside(where if error.place == "guide" else f"{where}: {guided}") from None
-    if guidance != 1 and run.trained_here and "guidance" not in find_method(run.method, f"{where}: method").settings:
-        raise UserError(where, f"{guided} has guidance, which method '{run.method}' does not read", "remove it")
+    """Checks that a sampler with guidance has a guiding network, and that it fits the guided one.
+
+    The guide of a training is checked with its other settings (:mod:`workflow.preset.rehearsal`).
+    """
+    if not run.trained_here:
+        try:
+            check_guidance(float(preset.sampler_of(run).get("guidance", 1)), run.guide)
+        except SettingError as error:
+            raise error.inside(where if error.place == "guide" else f"{where}: sampler '{run.sampler}'") from None
     if run.guide in preset.settings.teachers:
-        check_fit(preset, run, f"{where}: guide '{run.guide}'")
+        where = f"{where}: guide '{run.guide}'"
+        if run.guide == run.teacher and run.checkpoint is None:
+            raise UserError("", f"{where} is the teacher of the row, so guidance has no effect", "name another network")
+        ours, guide = preset.architecture(run.teacher), preset.architecture(run.guide)
+        if ours and guide and (fault := guide_mismatch(ours["kwargs"], guide["kwargs"])):
+            raise UserError(where, fault)
 
 
-def check_fit(preset: Rows, run: SheetRow, where: str) -> None:
-    """Checks that a guide among the preset's teachers differs from the row's teacher and has the same images."""
-    if run.guide == run.teacher and run.checkpoint is None:
-        raise UserError("", f"{where} is the teacher of the row, so guidance has no effect", "name another network")
-    teachers = preset.settings.teachers
-    guided, guide = (teachers.get(name or "", {}).get("network") for name in (run.teacher, run.guide))
-    if guided and guide and (fault := guide_mismatch(guided["kwargs"], guide["kwargs"])):
-        raise UserError(where, fault)
-
-
-def check_student(preset: Rows, run: SheetRow, where: str, recipes: Mapping[str, Any]) -> None:
-    """Checks a distilled row: its recipe, options of its method, initial network, and source of real images."""
+def check_student(preset: Rows, run: SheetRow, where: str) -> None:
+    """Checks that the recipe, the initial network and the source of real images of a distilled row exist."""
+    recipes = preset.settings.recipes
     if not run.recipe:
         raise UserError(where, "column 'recipe' is empty", f"name one of {', '.join(recipes) or 'none defined'}")
     if run.recipe not in recipes:
         raise UserError(where, f"no recipe '{run.recipe}' in {preset.source}{suggestion(run.recipe, recipes)}")
-    preset.options(run)
-    method = find_method(run.method, f"{where}: method")
-    if run.alpha is not None and "alpha" not in method.settings:
-        raise UserError(where, f"column 'alpha': method '{run.method}' does not read it", "empty the cell")
-    try:
-        method.check_start(run.init)
-    except SettingError as error:
-        raise error.inside(where) from None
     if run.init is not None and run.init not in preset.runs:
         raise UserError(where, f"column 'init': no run '{run.init}' in this sheet{suggestion(run.init, preset.runs)}")
+    find_method(run.method, f"{where}: method")
     for parent in preset.parents(run):
         if not is_method(preset.runs[parent].method):
             key = "init" if parent == run.init else f"recipes.{run.recipe}.real_source"
             raise UserError(where, f"{key} '{parent}' is not a one-step generator")
-        check_order(preset, run.run, parent, where)
-
-
-def check_order(preset: Rows, start: str, parent: str, where: str) -> None:
-    """Refuses a run that is its own ancestor."""
-    waiting, seen = [parent], set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name == start:
+        if run.run in ancestors(preset, parent):
             raise UserError(where, f"init goes in a circle through '{parent}'")
-        if name not in seen:
-            seen.add(name)
+
+
+def ancestors(preset: Rows, run: str) -> set[str]:
+    """A row with all rows that it starts from."""
+    waiting, found = [run], set[str]()
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.add(name)
             waiting += preset.parents(preset.runs[name])
+    return found
 
 
 def check_experiments(preset: Rows) -> None:
@@ -146,30 +133,26 @@ def check_experiments(preset: Rows) -> None:
     Raises:
         UserError: The first fault, with its experiment and key.
     """
-    path, known = preset.settings.experiments, preset.experiments
-    if not preset.settings.claims:
+    path, source = preset.settings.experiments, preset.settings.claims
+    if not source:
         raise UserError(preset.source, "experiments are decided by claims, and the preset has none", "add key 'claims'")
     claims = {claim.id: claim for claim in preset.claims}
-    for experiment in known.values():
+    predicted: dict[str, str] = {}
+    for experiment in preset.experiments.values():
         where = f"{path}: {experiment.id}"
         for claim in experiment.claims:
             if claim not in claims:
-                source = preset.settings.claims
                 raise UserError(f"{where}.predicted", f"no claim '{claim}' in {source}{suggestion(claim, claims)}")
-        for kind in ("tables", "figures"):
-            layouts = preset.layouts[kind]
+            predicted[claim] = experiment.id
+        for kind, layouts in preset.layouts.items():
             for name in getattr(experiment, kind):
                 if name not in layouts:
-                    raise UserError(
-                        f"{where}.{kind}", f"'{name}' is not in {preset.source}: {kind}{suggestion(name, layouts)}"
-                    )
-    scopes = {claims[name].scope: experiment.id for experiment in known.values() for name in experiment.claims}
+                    fault = f"'{name}' is not in {preset.source}: {kind}{suggestion(name, layouts)}"
+                    raise UserError(f"{where}.{kind}", fault)
+    scopes = {claims[claim].scope: experiment for claim, experiment in predicted.items()}
     if len(scopes) > 1:
         listed = ", ".join(f"'{scope}' ({name})" for scope, name in scopes.items())
         raise UserError(path, f"claims of several scopes: {listed}", "a preset decides those of one")
-    predicted = {name for experiment in known.values() for name in experiment.claims}
-    forgotten = [claim.id for claim in claims.values() if claim.scope in scopes and claim.id not in predicted]
-    if forgotten:
-        raise UserError(
-            path, f"no experiment predicts {', '.join(forgotten)}", "name each claim in one (key 'predicted')"
-        )
+    if forgotten := [claim.id for claim in claims.values() if claim.scope in scopes and claim.id not in predicted]:
+        fault = f"no experiment predicts {', '.join(forgotten)}"
+        raise UserError(path, fault, "name each claim in one (key 'predicted')")

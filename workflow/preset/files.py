@@ -109,12 +109,12 @@ def _with_bases(path: Path) -> dict[Path, dict[str, Any]]:
 
 def _merged(config: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with those of a later file, mapping by mapping."""
-    both = {key: _merged(config[key], value) for key, value in later.items() if _mappings(config.get(key), value)}
+    both = {
+        key: _merged(config[key], value)
+        for key, value in later.items()
+        if isinstance(value, Mapping) and isinstance(config.get(key), Mapping)
+    }
     return {**config, **later, **both}
-
-
-def _mappings(*values: Any) -> bool:
-    return all(isinstance(value, Mapping) for value in values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,9 +198,7 @@ class PresetSettings:
     stored: dict[Name, str] | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
-    analyses: dict[Name, Annotated[dict[str, Any], CheckedAs(AnalysisEntry)] | None] = dataclasses.field(
-        default_factory=dict
-    )
+    analyses: dict[Name, AnalysisEntry | None] = dataclasses.field(default_factory=dict)
     rates: bool = False
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False
@@ -211,5 +209,5 @@ class PresetSettings:
     shard_size: Count | None = None
     trials_per_job: Count | None = None
     samplers: dict[str, Annotated[dict[str, Any], CheckedAs(Sampler)]]
-    teachers: dict[Name, Annotated[dict[str, Any], CheckedAs(TeacherEntry)]] = dataclasses.field(default_factory=dict)
+    teachers: dict[Name, TeacherEntry] = dataclasses.field(default_factory=dict)
     recipes: dict[str, Annotated[dict[str, Any], CheckedAs(Recipe)]] = dataclasses.field(default_factory=dict)

@@ -10,7 +10,7 @@ Checks the settings of trainings before the first job, since a faulty student wo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from eval.figures.layout import load_figure_layout
 from eval.figures.sources import Sources
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.analyses import Analysis, load_analysis
-from eval.results.published import Published, load_published
+from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
 from eval.results.training_logs import Point
@@ -32,12 +32,11 @@ from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE, check_images
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
-from sida.errors import SettingError, UserError, suggestion
+from sida.errors import SettingError, UserError, inside, suggestion
 from sida.methods.registry import METHODS
 from sida.methods.resolve import DistillConfig, checked_method, resolve_recipe
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
-from workflow.preset.specs import figure_settings
 from workflow.preset.targets import Targets
 
 
@@ -55,23 +54,26 @@ def check_trainings(preset: Preset) -> None:
     seen = set[tuple[Any, ...]]()
     for run in preset.students():
         # Sheets have hundreds of rows, many of which differ only in numbers.
-        alike = (run.method, run.recipe, run.teacher, run.dataset, run.init is None, run.guide is None)
-        if alike not in seen:
+        empty = tuple(cell is None for cell in (run.init, run.guide, run.alpha))
+        if (alike := (run.method, run.recipe, run.teacher, run.dataset, empty)) not in seen:
             seen.add(alike)
             _check_student(preset, run)
 
 
 def _check_student(preset: Preset, run: SheetRow) -> None:
-    where = f"{preset.source}: recipes.{run.recipe}"
+    where, row = f"{preset.source}: recipes.{run.recipe}", f"{preset.sheet}: run '{run.run}':"
     spec = preset.specs.student(run.run)
-    config = from_mapping(DistillConfig, spec, where)
-    checked_method(config, where)
+    try:
+        config = from_mapping(DistillConfig, spec, where)
+        checked_method(config, where)
+    except UserError as error:
+        key = error.place.removeprefix(f"{where}.")
+        raise UserError(inside(row if key in _OF_A_ROW else where, key), error.fault, error.remedy) from None
     source = preset.recipe(run).get("real_source", "data")
     if source != "data" and source not in preset.runs and not os.path.exists(source):
-        near = suggestion(source, preset.runs)
-        hint = near if len(near) < 200 else ""
-        raise UserError(f"{where}.real_source", f"no run of {preset.sheet} and no file '{source}'{hint}")
-    network = preset.teacher(run).get("network")
+        fault = f"no run of {preset.sheet} and no file '{source}'{_short_suggestion(source, preset.runs)}"
+        raise UserError(f"{where}.real_source", fault)
+    network = preset.architecture(run.teacher)
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:
             # The check needs torch, whose import takes seconds; few recipes have such settings.
@@ -94,6 +96,8 @@ def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where:
         raise error.inside(where) from None
 
 
+#: Settings of a training that the sheet gives; the others are of the recipe.
+_OF_A_ROW = ("alpha", "guide", "init")
 #: Largest number of rows that a remark names.
 NAMED = 5
 #: Networks in the training logs of score distillation.
@@ -121,9 +125,12 @@ def check_preset(preset: Preset) -> None:
     published = load_published()
     measurements = Measurements(list(_placeholders(preset)), preset.sheet)
     for name in preset.settings.tables:
-        _check_table(preset, preset.layout("tables", name), measurements, published)
+        table = load_table_layout(preset.layout("tables", name))
+        table.check(TableSources(measurements, preset.runs, published, preset.settings.table_mode))
     for name in preset.settings.figures:
-        _check_figure(preset, preset.layout("figures", name), measurements, published)
+        figure = load_figure_layout(preset.layout("figures", name))
+        settings = preset.specs.figure_settings(figure)
+        figure.check(_Placeholders(measurements, preset.runs, published, Path(), settings=settings, preset=preset))
     if preset.settings.claims:
         _check_claims(preset, Evidence(measurements, preset.judged, published), analyses)
     if preset.settings.experiments:
@@ -170,19 +177,21 @@ def _named(extractor: str, where: str) -> tuple[str, ...]:
 
 def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:
     if name not in registry:
-        hint = suggestion(name, registry)
-        raise UserError(where, f"no asset '{name}'{hint if len(hint) < 200 else ' (see sida assets list)'}")
+        raise UserError(where, f"no asset '{name}'{_short_suggestion(name, registry) or ' (see sida assets list)'}")
+
+
+def _short_suggestion(name: str, known: Iterable[str]) -> str:
+    """A suggestion; empty in the place of a list of all names that fills the screen."""
+    near = suggestion(name, known)
+    return near if len(near) < 200 else ""
 
 
 def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict[str, Asset]) -> None:
     """Checks the files and assets of a row, and that its images fit its protocol."""
     where = f"{preset.sheet}: run '{run.run}'"
-    teacher = preset.teacher(run) if run.trained_here else {}
+    teacher = preset.teacher(run) if run.trained_here else None
     guide = preset.settings.teachers.get(run.guide or "")
-    networks = {
-        "guide": run.guide if guide is None else guide.get("checkpoint"),
-        "teacher": teacher.get("checkpoint"),
-    }
+    networks = {"guide": guide.checkpoint if guide else run.guide, "teacher": teacher.checkpoint if teacher else None}
     if not run.without_network:
         networks["checkpoint"] = run.checkpoint
     for column, name in networks.items():
@@ -241,21 +250,11 @@ def _placeholders(preset: Preset) -> Iterator[Measurement]:
                 yield Measurement(**common, **facts)  # type: ignore[arg-type]
 
 
-def _check_table(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
-    load_table_layout(path).check(TableSources(measured, preset.runs, published, preset.settings.table_mode))
-
-
-def _check_figure(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
-    layout = load_figure_layout(path)
-    settings = figure_settings(preset, layout, preset.specs.student)
-    layout.check(_Placeholders(measured, preset.runs, published, Path(), settings=settings, preset=preset))
-
-
 def _check_analysis(preset: Preset, name: str) -> Analysis:
     """Checks an analysis of a preset: its function, options and rows."""
     entry, where = preset.analyses[name], f"{preset.source}: analyses.{name}"
-    found = load_analysis(entry["function"], f"{where}.function")
-    found.read_options(entry.get("options", {}), f"{where}.options")
+    found = load_analysis(entry.function, f"{where}.function")
+    found.read_options(entry.options, f"{where}.options")
     for run in filter(None, preset.analysed(name)):
         if not preset.runs[run].trained_here and preset.runs[run].method != "teacher":
             raise UserError(f"{where}.rows", f"matches run '{run}', which is neither trained here nor a teacher")
@@ -269,7 +268,7 @@ def _check_analysed(preset: Preset, name: str, runs: Sequence[str], where: str) 
         raise UserError(
             where, f"no analysis '{name}' in {preset.source}{suggestion(name, known)}", "add it to 'analyses'"
         )
-    if known[name].get("rows") is None:
+    if known[name].rows is None:
         return
     if not runs:
         raise UserError(where, f"no row of {preset.sheet} matches", "correct the conditions")

@@ -1,27 +1,30 @@
-"""Rows of a preset: settings and sample sheet, with the files, data and protocol of each row."""
+"""Rows of a preset: settings and sample sheet, with the files, data, protocol and network of each row."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.claims.experiments import Experiment, load_experiments
 from eval.claims.model import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
+from eval.results.analyses import AnalysisEntry
 from eval.results.sheet import SheetRow, matching, read_runs
-from sida.assets.registry import is_counted
+from sida.assets.cache import cache_dir
+from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec, remedy
 from sida.config.recipe import Recipe
 from sida.config.resources import base_name, find, located, located_object
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
-from sida.config.settings import from_mapping, load_yaml, names_file_object
+from sida.config.settings import from_mapping, load_yaml, names_file_object, names_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
-from workflow.preset.files import PresetSettings
+from workflow.preset.files import PresetSettings, TeacherEntry
 from workflow.preset.outside_code import check_code
 
 _NOT_TRAINED: dict[str, Any] = {"teacher": None, "init": None, "alpha": None, "recipe": None}
@@ -30,7 +33,7 @@ _NOT_TRAINED: dict[str, Any] = {"teacher": None, "init": None, "alpha": None, "r
 class Rows:
     """Settings and sample sheet of a preset; see :class:`workflow.preset.Preset`."""
 
-    def __init__(self, config: Mapping[str, Any], source: str = "config", own: Sequence[Path] = ()) -> None:
+    def __init__(self, config: Mapping[str, Any], source: str, own: Sequence[Path]) -> None:
         self.source, self.own = source, list(own)
         check_code(config, source, own)
         settings = from_mapping(PresetSettings, config, f"{source}:")
@@ -42,51 +45,50 @@ class Rows:
         self.stored = settings.stored or {}
         if self.stored:
             self.own.append(Path(self.stored["beside"]))
-        self.analyses: dict[str, dict[str, Any]] = {}
-        self.settings = self._found_files(settings)
+        self.settings = self._with_paths(settings)
+        self.analyses: dict[str, AnalysisEntry] = {k: entry for k, entry in self.settings.analyses.items() if entry}
         self.name: str = self.settings.preset
+        #: Folder of all products of this preset, relative to the root.
+        self.results = f"results/{self.name}"
         self.sheet: str = self.settings.runs
         self.own.append(Path(self.sheet).parent)
-        self.runs: dict[str, SheetRow] = {row.run: self._found(row) for row in read_runs(self.sheet)}
+        self.runs: dict[str, SheetRow] = {row.run: self._row_with_paths(row) for row in read_runs(self.sheet)}
         self._find_recipes()
         self._protocols: dict[str, Protocol] = {}
-        self.runs |= {run.run: run for run in self._measured_also()}
-
-    @property
-    def results(self) -> str:
-        """Folder of all products of this preset, relative to the root."""
-        return f"results/{self.name}"
+        self.runs |= {run.run: run for run in self._second_measurements()}
 
     def layout(self, kind: str, name: str) -> Path:
         """Layout of a table or figure (kind ``tables`` or ``figures``), by the name of its product."""
         return find(kind, self.layouts[kind].get(name, name), self.own, f"{self.source}: {kind}")
 
-    def _found_files(self, given: PresetSettings) -> PresetSettings:
+    def _with_paths(self, settings: PresetSettings) -> PresetSettings:
         """Settings with paths in the place of names of files, so that they do not depend on the preset's folder."""
-        # Mappings are changed below, and those of the caller are kept.
-        settings = copy.deepcopy(given)
-        files: dict[str, Any] = {}
+        found: dict[str, Any] = {kind: tuple(layouts) for kind, layouts in self.layouts.items()}
         for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", ""), ("experiments", "")):
             if (name := getattr(settings, key)) is not None:
-                files[key] = str(find(kind, name, self.own, f"{self.source}: {key}"))
-        for teacher in settings.teachers.values():
-            if not teacher.get("checkpoint"):
-                continue
-            # A teacher with both ways is either trained or downloaded; the other way is removed here.
-            removed = "checkpoint" if settings.train_teachers and teacher.get("training") else "training"
-            teacher[removed] = None
-            if teacher["checkpoint"]:
-                teacher["checkpoint"] = located(teacher["checkpoint"], self.own)
-        for name, analysis in settings.analyses.items():
-            if analysis:
-                self.analyses[name] = {**analysis, "function": located_object(analysis["function"], self.own)}
+                found[key] = str(find(kind, name, self.own, f"{self.source}: {key}"))
+        found["teachers"] = {
+            name: self._one_way(teacher, settings.train_teachers) for name, teacher in settings.teachers.items()
+        }
+        found["analyses"] = {
+            name: dataclasses.replace(analysis, function=located_object(analysis.function, self.own))
+            for name, analysis in settings.analyses.items()
+            if analysis
+        }
         for dataset in settings.datasets.values():
             if dataset.get("path"):
                 dataset["path"] = located(dataset["path"], self.own)
             if names_file_object(str((origin := dataset.get("made_from") or {}).get("source"))):
                 dataset["made_from"] = {**origin, "source": located_object(origin["source"], self.own)}
-        files |= {kind: tuple(layouts) for kind, layouts in self.layouts.items()} | {"analyses": self.analyses}
-        return dataclasses.replace(settings, **files)
+        return dataclasses.replace(settings, **found)
+
+    def _one_way(self, teacher: TeacherEntry, train: bool) -> TeacherEntry:
+        """A teacher that is either trained or downloaded; an entry may describe both ways."""
+        if not teacher.checkpoint:
+            return teacher
+        if train and teacher.training:
+            return dataclasses.replace(teacher, checkpoint=None)
+        return dataclasses.replace(teacher, training=None, checkpoint=located(teacher.checkpoint, self.own))
 
     def _find_recipes(self) -> None:
         """Adds the recipes of files in ``recipes/`` that the sheet names (``imagenet64/sida``) to the preset's own."""
@@ -104,7 +106,7 @@ class Rows:
             from_mapping(Recipe, recipes[name], f"{path}: {name}")
             self.settings.recipes[recipe] = recipes[name]
 
-    def _found(self, run: SheetRow) -> SheetRow:
+    def _row_with_paths(self, run: SheetRow) -> SheetRow:
         """A row with its names of files replaced by paths."""
         named = {key: path for key in ("checkpoint", "guide") if (path := getattr(run, key))}
         if run.guide in self.settings.teachers:
@@ -114,7 +116,7 @@ class Rows:
             found["protocol"] = str(find("protocols", run.protocol, self.own, f"{self.sheet}: run '{run.run}'"))
         return dataclasses.replace(run, **found)
 
-    def _measured_also(self) -> list[SheetRow]:
+    def _second_measurements(self) -> list[SheetRow]:
         """Copies of rows for the preset's second protocols; conditions on methods do not match these."""
         more = []
         for own, name in self.settings.also.items():
@@ -133,9 +135,14 @@ class Rows:
         """Recipe of a row as the preset or its file gives it; empty for a row without one."""
         return self.settings.recipes.get(run.recipe or "", {})
 
-    def teacher(self, run: SheetRow) -> dict[str, Any]:
-        """Teacher of a row as the preset gives it; empty for a row without one."""
-        return self.settings.teachers.get(run.teacher or "", {})
+    def teacher(self, run: SheetRow) -> TeacherEntry | None:
+        """Teacher of a row; None for a row without a teacher of the preset."""
+        return self.settings.teachers.get(run.teacher or "")
+
+    def architecture(self, teacher: str | None) -> dict[str, Any] | None:
+        """Network ``{class, kwargs}`` of a teacher of the preset; None if the preset does not describe one."""
+        entry = self.settings.teachers.get(teacher or "")
+        return entry.network if entry else None
 
     def parents(self, run: SheetRow) -> list[str]:
         """Runs that a row's training needs: its initial generator, and the run whose images replace the data."""
@@ -147,16 +154,11 @@ class Rows:
 
     def trained_teachers(self) -> list[str]:
         """Ids of the teachers that are trained and not downloaded."""
-        return [name for name, teacher in self.settings.teachers.items() if teacher.get("training")]
+        return [name for name, teacher in self.settings.teachers.items() if teacher.training]
 
     def students(self) -> list[SheetRow]:
         """Rows that are distilled here."""
         return [run for run in self.runs.values() if run.trained_here]
-
-    def guidance(self, run: SheetRow) -> float:
-        """Strength of a row's guidance: of the training for distilled rows, else of the sampler."""
-        settings = self.recipe(run) if run.trained_here else self.sampler_of(run)
-        return float(settings.get("guidance", 1))
 
     @functools.cached_property
     def left_out(self) -> dict[str, str]:
@@ -164,9 +166,6 @@ class Rows:
 
         Tables list them as not measured; they return when the file is in the cache (``sida assets list``).
         """
-        from sida.assets.cache import cache_dir
-        from sida.assets.registry import load_registry
-
         registry = load_registry() if any(self.checkpoints) else {}
         gone = {
             name for name, asset in registry.items() if not asset.urls and not (cache_dir() / asset.target).exists()
@@ -222,10 +221,7 @@ class Rows:
         if run.sampler is not None:
             return dict(self.settings.samplers[run.sampler])
         source = str(run.checkpoint)
-        module, colon, function = source.partition(":")
-        if colon and all(part.isidentifier() for part in [*module.split("."), function]):
-            return {"kind": "python", "callable": source}
-        return {"kind": "images", "path": source}
+        return {"kind": "python", "callable": source} if names_object(source) else {"kind": "images", "path": source}
 
     def protocol_of(self, run: SheetRow) -> str:
         """Path of the protocol that a row is measured under."""
@@ -289,7 +285,7 @@ class Rows:
 
     def analysed(self, name: str) -> list[str]:
         """Rows that an analysis names, in the sheet's order; an empty name for an analysis without rows."""
-        conditions = self.analyses[name].get("rows")
+        conditions = self.analyses[name].rows
         return [""] if conditions is None else [run.run for run in matching(self.runs, conditions)]
 
     @functools.cached_property
@@ -314,6 +310,88 @@ class Rows:
     def seed_of(self, run: SheetRow) -> int:
         """Training seed of a row."""
         return self.settings.seed if run.seed is None else run.seed
+
+    # Paths of networks.
+
+    def network(self, run: SheetRow) -> str | None:
+        """Path of the network that a row samples from; ``None`` for rows without a network."""
+        if run.without_network:
+            return None
+        if run.checkpoint is not None:
+            return self.imported(run.checkpoint)
+        if run.method == "teacher":
+            return self.teacher_network(str(run.teacher))
+        return f"{self.results}/students/{run.run}/network.safetensors"
+
+    def teacher_network(self, name: str) -> str:
+        """Path of a teacher's network: trained here, or imported from its checkpoint."""
+        checkpoint = self.settings.teachers[name].checkpoint
+        return self.imported(checkpoint) if checkpoint else f"{self.results}/teachers/{name}/network.safetensors"
+
+    def teacher_references(self, run: SheetRow, watched: bool = False) -> dict[str, str]:
+        """Paths of the samples of a row's teacher by key of its protocol's references, all or the watched ones."""
+        protocol = self.protocol(run)
+        used = {key for metric in protocol.watched for key in metric.references}
+        keys = [key for key in protocol.drawn_references() if key in used or not watched]
+        return {key: f"{self.results}/references/{run.teacher}/{protocol.name}/{key}.safetensors" for key in keys}
+
+    def tick_teacher(self, name: str) -> str:
+        """Path of the network that replaces a teacher while rows are timed."""
+        return f"{self.results}/ticks/teachers/{name}/network.safetensors"
+
+    def guide(self, run: SheetRow) -> str | None:
+        """Path of a row's guiding network, a teacher of the preset or a checkpoint; ``None`` without one."""
+        if run.guide is None:
+            return None
+        return self.teacher_network(run.guide) if run.guide in self.settings.teachers else self.imported(run.guide)
+
+    def sampler_guide(self, run: SheetRow) -> str | None:
+        """Path of the guiding network of a row's sampler; rows distilled here use their guide in training only."""
+        return None if run.trained_here else self.guide(run)
+
+    def imported(self, checkpoint: str) -> str:
+        """Path of a published checkpoint after its import; a .safetensors file is used in place."""
+        if _used_in_place(checkpoint):
+            return checkpoint
+        return f"{self.results}/checkpoints/{self._import_folders[checkpoint]}/network.safetensors"
+
+    @functools.cached_property
+    def imports(self) -> dict[str, str]:
+        """Published checkpoints that the preset imports: folder name to asset id, address or path."""
+        runs = self.runs.values()
+        used = {run.teacher for run in runs if run.trained_here or run.method == "teacher"}
+        used |= {run.teacher for run in runs if self.protocol(run).drawn_references()}
+        used |= {run.guide for run in runs}
+        named = self.checkpoints
+        named += [teacher.checkpoint for name, teacher in self.settings.teachers.items() if name in used]
+        return {self._import_folders[name]: name for name in named if name in self._import_folders}
+
+    @functools.cached_property
+    def _import_folders(self) -> dict[str, str]:
+        return import_folders([*self.checkpoints, *(t.checkpoint for t in self.settings.teachers.values())])
+
+
+def import_folders(checkpoints: Iterable[str | None]) -> dict[str, str]:
+    """Names of folders for imported checkpoints, by asset id or path.
+
+    The folder is the asset's id, which may contain dots (``...-a1.2``), or the file's stem. Checkpoints of equal stems
+    (``a/network-snapshot.pkl``, ``b/network-snapshot.pkl``) get a digest of their path at the end.
+    """
+    names = {name: _plain(name) for name in checkpoints if name and not _used_in_place(name)}
+    shared = Counter(names.values())
+    return {
+        name: folder if shared[folder] == 1 else f"{folder}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        for name, folder in names.items()
+    }
+
+
+def _used_in_place(checkpoint: str) -> bool:
+    return checkpoint.endswith(".safetensors") and not is_address(checkpoint)
+
+
+def _plain(checkpoint: str) -> str:
+    path = Path(find_asset({}, checkpoint).target if is_address(checkpoint) else checkpoint)
+    return path.stem if path.suffix in (".pkl", ".pt", ".pth", ".safetensors") else path.name
 
 
 def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:

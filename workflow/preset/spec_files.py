@@ -132,8 +132,8 @@ def row_digest(preset: Preset, run: str, results: str = "") -> str:
         asked["parents"] = {parent: row_digest(preset, parent, results) for parent in preset.parents(row)}
     if row.teacher in preset.trained_teachers():
         asked["teacher"] = preset.specs.teacher(str(row.teacher))
-    here, there = (json.dumps(f"{folder}/")[:-1] for folder in (preset.results, results))
-    return sha256_json(json.loads(json.dumps(asked).replace(here, there)))
+    ours, named = (json.dumps(f"{folder}/")[:-1] for folder in (preset.results, results))
+    return sha256_json(json.loads(json.dumps(asked).replace(ours, named)))
 
 
 def with_pictures(digest: str, checkpoint: str | None) -> str:

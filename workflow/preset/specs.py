@@ -1,13 +1,10 @@
-"""Builds specs of jobs: mappings with everything that decides the result of one job.
-
-Settings of rows for the axes of figures of points, with seeds, and teachers that differ only in their seed.
-"""
+"""Builds specs of jobs: mappings with everything that decides the result of one job."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,72 +22,8 @@ from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.methods.registry import find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
-from workflow.preset.paths import Paths, training_data
+from workflow.preset.archives import training_data
 from workflow.preset.rows import Rows, nfe
-
-#: Function from the name of a student to its spec.
-StudentSpec = Callable[[str], dict[str, Any]]
-
-
-def figure_settings(preset: Rows, layout: FigureKind, specs: StudentSpec) -> dict[str, dict[str, Any]]:
-    """Settings that a figure shows, by measurable row.
-
-    Each row has its ``seed``, ``teacher`` (the first teacher that differs from its own in the seed only), and the
-    settings that the layout names.
-
-    Raises:
-        UserError: A row does not have a setting of the figure's axes.
-    """
-    wanted = layout.needs(preset.runs).settings or {}
-    there = {name: set(keys) for name, keys in wanted.items() if name in preset.measurable}
-    return {name: _of(preset, preset.runs[name], keys, layout.source, specs) for name, keys in there.items()}
-
-
-def _of(preset: Rows, run: SheetRow, keys: set[str], source: str, specs: StudentSpec) -> dict[str, Any]:
-    found: dict[str, Any] = {"seed": preset.seed_of(run)}
-    if run.teacher is not None:
-        found[TEACHER] = _first_alike(preset, run.teacher)
-    for key in sorted(keys - {*NUMBER_COLUMNS, TEACHER}):
-        group, _, name = key.partition(".")
-        found[key] = _SETTINGS[group](preset, run, name, f"{source}: by: {key}: run '{run.run}'", specs)
-    return found
-
-
-def _first_alike(preset: Rows, teacher: str) -> str:
-    teachers = preset.settings.teachers
-    without_seed = {name: {key: value for key, value in t.items() if key != "seed"} for name, t in teachers.items()}
-    return next((name for name, other in without_seed.items() if other == without_seed.get(teacher)), teacher)
-
-
-def _of_recipe(preset: Rows, run: SheetRow, name: str, where: str, specs: StudentSpec) -> Any:
-    if not run.trained_here:
-        raise UserError("", f"{where} is not distilled here and has no recipe", "give its series a 'by' of its own")
-    value = preset.recipe(run).get(name)
-    if value is not None:
-        return value
-    config = from_mapping(DistillConfig, specs(run.run), where)
-    network = preset.teacher(run).get("network")
-    # Defaults of a recipe may depend on the teacher's network, which is unknown before a teacher is downloaded.
-    return getattr(resolve_recipe(config, network, where) if network else config, name)
-
-
-def _of_sampler(preset: Rows, run: SheetRow, name: str, where: str, specs: StudentSpec) -> Any:
-    if run.sampler is None:
-        raise UserError("", f"{where} has no sampler", "change the conditions")
-    sampler = read_sampler(preset.sampler_of(run))
-    return sampler.steps if name == "num_steps" else getattr(sampler, name)
-
-
-def _of_teacher(preset: Rows, run: SheetRow, name: str, where: str, specs: StudentSpec) -> Any:
-    training = preset.teacher(run).get("training")
-    if training is None:
-        raise UserError("", f"{where} has no teacher that is trained here", "change the conditions")
-    defaults = {field.name: field.default for field in dataclasses.fields(TeacherTraining)}
-    return training.get(name, defaults[name])
-
-
-_SETTINGS = {"recipe": _of_recipe, "sampler": _of_sampler, "teacher": _of_teacher}
-
 
 #: Settings of an evaluation about its times; the other settings are those of the monitor.
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
@@ -111,51 +44,43 @@ class Specs:
 
     Args:
         rows: Settings and sample sheet of the preset.
-        paths: Paths of its networks.
     """
 
-    def __init__(self, rows: Rows, paths: Paths) -> None:
-        self.rows, self.paths, self.settings = rows, paths, rows.settings
+    def __init__(self, rows: Rows) -> None:
+        self.rows, self.settings = rows, rows.settings
 
     def teacher(self, name: str) -> dict[str, Any]:
         """Spec of ``sida train-teacher`` (see :class:`sida.training.TeacherConfig`)."""
         teacher = self.settings.teachers[name]
-        dataset = self.rows.dataset(
-            teacher.get("dataset") or self.settings.dataset, f"{self.rows.source}: teachers.{name}"
-        )
-        spec: dict[str, Any] = {"name": name, "dataset": dataset, "network": teacher["network"], **teacher["training"]}
-        seed = teacher.get("seed")
-        return {**spec, "seed": self.settings.seed if seed is None else seed, **self._common()}
+        assert teacher.training is not None
+        spec = {"name": name, "dataset": self._teacher_data(name), "network": teacher.network, **teacher.training}
+        return {**spec, "seed": self.settings.seed if teacher.seed is None else teacher.seed, **self._common()}
+
+    def _teacher_data(self, name: str) -> dict[str, Any]:
+        dataset = self.settings.teachers[name].dataset or self.settings.dataset
+        return self.rows.dataset(dataset, f"{self.rows.source}: teachers.{name}")
 
     def student(self, name: str) -> dict[str, Any]:
         """Spec of ``sida distill`` (see :class:`sida.methods.DistillConfig`)."""
         run = self.rows.runs[name]
-        recipe = dict(self.rows.recipe(run))
-        dataset = training_data(self.rows, run)
+        recipe, dataset = dict(self.rows.recipe(run)), training_data(self.rows, run)
         evaluation = recipe.pop("evaluation", None)
         if evaluation is not None:
-            kwargs: dict[str, Any] = {
-                "dataset": dataset,
-                "protocol": _watched(self.rows.protocol(run)).content(),
-                "device": self.settings.device,
-            }
+            kwargs: dict[str, Any] = {"dataset": dataset, "protocol": _watched(self.rows.protocol(run)).content()}
+            kwargs["device"] = self.settings.device
             kwargs |= {key: value for key, value in evaluation.items() if key not in _POINTS}
-            if drawn := self.paths.teacher_references(run, watched=True):
+            if drawn := self.rows.teacher_references(run, watched=True):
                 kwargs["references"] = drawn
             points = {key: value for key, value in evaluation.items() if key in _POINTS}
             evaluation = {**points, "monitor": MONITOR, "kwargs": kwargs}
         source = recipe.get("real_source", "data")
         if source != "data" and source in self.rows.runs:
-            recipe["real_source"] = self.paths.network(self.rows.runs[source])
-        init = self.paths.network(self.rows.runs[run.init]) if run.init else None
-        spec: dict[str, Any] = {
-            "name": name,
-            "method": run.method,
-            "dataset": dataset,
-            "teacher": self.paths.teacher(str(run.teacher)),
-        }
-        spec |= {"init": init, **recipe, "evaluation": evaluation, "seed": self.rows.seed_of(run), **self._common()}
-        given = {"alpha": run.alpha, "guide": self.paths.guide(run)}
+            recipe["real_source"] = self.rows.network(self.rows.runs[source])
+        init = self.rows.network(self.rows.runs[run.init]) if run.init else None
+        spec: dict[str, Any] = {"name": name, "method": run.method, "dataset": dataset}
+        spec |= {"teacher": self.rows.teacher_network(str(run.teacher)), "init": init, **recipe}
+        spec |= {"evaluation": evaluation, "seed": self.rows.seed_of(run), **self._common()}
+        given = {"alpha": run.alpha, "guide": self.rows.guide(run)}
         return spec | {key: value for key, value in given.items() if value is not None}
 
     def training_gpus(self, training: Mapping[str, Any]) -> int:
@@ -166,13 +91,13 @@ class Specs:
         """Spec of ``sida-eval measure``: the generator, its sampler, and the protocol."""
         run = self.rows.runs[name]
         sampler = self.rows.sampler_of(run)
-        drawn = self.paths.teacher_references(run)
+        drawn = self.rows.teacher_references(run)
         return {
             **({"references": drawn} if drawn else {}),
             "run": name,
             "method": run.method,
-            "network": self.paths.network(run),
-            "guide": self.paths.sampler_guide(run),
+            "network": self.rows.network(run),
+            "guide": self.rows.sampler_guide(run),
             "sampler": sampler,
             "nfe": nfe(sampler) or run.nfe,
             "dataset": self.rows.dataset_of(run),
@@ -184,17 +109,16 @@ class Specs:
     def drawn(self) -> dict[str, str]:
         """Files of teachers' samples, each with a row that it is made for, by path without folder and ending."""
         rows = {name: run for name, run in self.rows.runs.items() if name in self.rows.measurable}
-        drawn = [(path, name) for name, run in rows.items() for path in self.paths.teacher_references(run).values()]
+        drawn = [(path, name) for name, run in rows.items() for path in self.rows.teacher_references(run).values()]
         return {"/".join(Path(path).with_suffix("").parts[-3:]): name for path, name in reversed(drawn)}
 
     def reference(self, teacher: str, protocol: str, key: str) -> dict[str, Any]:
         """Spec of ``sida-eval reference`` for samples of a teacher: its network, data set and the protocol."""
         row = self.rows.runs[self.drawn[f"{teacher}/{protocol}/{key}"]]
-        data = self.settings.teachers[teacher].get("dataset") or self.settings.dataset
         return {
-            "network": self.paths.teacher(teacher),
+            "network": self.rows.teacher_network(teacher),
             "protocol": self.rows.protocol(row).content(),
-            "dataset": self.rows.dataset(data, f"{self.rows.source}: teachers.{teacher}"),
+            "dataset": self._teacher_data(teacher),
             **self._common(),
         }
 
@@ -218,10 +142,10 @@ class Specs:
         length = {"total_kimg": TICKS * tick, "tick_kimg": tick, "warmup_kimg": 0}
         if "adversarial_kimg" in find_method(spec["method"]).settings:
             length["adversarial_kimg"] = 0
-        beside = {"evaluation": None, "snapshot_kimg": None, "pictures": 0, "state_minutes": 60}
+        nothing_else = {"evaluation": None, "snapshot_kimg": None, "pictures": 0, "state_minutes": 60}
         network = self._teacher_network(str(self.rows.runs[name].teacher))
-        teacher = self.paths.tick_teacher(str(self.rows.runs[name].teacher))
-        return {**spec, **length, **beside, "dataset": _drawn(network), "teacher": teacher}
+        teacher = self.rows.tick_teacher(str(self.rows.runs[name].teacher))
+        return {**spec, **length, **nothing_else, "dataset": _drawn(network), "teacher": teacher}
 
     def tick_teacher(self, name: str) -> dict[str, Any]:
         """Spec of ``sida train-teacher`` for one training step of a teacher's network."""
@@ -230,7 +154,7 @@ class Specs:
         return {"name": name, "dataset": _drawn(network), "network": network, **step, **self._common()}
 
     def _teacher_network(self, name: str) -> dict[str, Any]:
-        network: dict[str, Any] | None = self.settings.teachers[name].get("network")
+        network = self.rows.architecture(name)
         if network is None:
             raise UserError(f"{self.rows.source}: teachers.{name}", "has no network to time a training with", "add it")
         return network
@@ -238,19 +162,15 @@ class Specs:
     def analysis(self, name: str, row: str = "") -> dict[str, Any]:
         """Spec of ``sida-eval analyse``: the function with its options, and the files of the row."""
         entry = self.rows.analyses[name]
-        code = file_code_sha256(Path(entry["function"].rpartition(":")[0]))
-        spec = {
-            "analysis": name,
-            "function": entry["function"],
-            "code_sha256": code,
-            "options": entry.get("options", {}),
-        }
+        code = file_code_sha256(Path(entry.function.rpartition(":")[0]))
+        spec: dict[str, Any] = {"analysis": name, "function": entry.function}
+        spec |= {"code_sha256": code, "options": entry.options}
         if not row:
             return spec | {"threads": self.settings.threads}
         run = self.rows.runs[row]
         spec |= {"run": row, "method": run.method, "dataset": self.rows.dataset_of(run), **self._common()}
-        spec |= {"network": self.paths.network(run), "teacher": self.paths.teacher(str(run.teacher))}
-        return spec | ({"protocol": _watched(self.rows.protocol(run)).content()} if entry.get("protocol") else {})
+        spec |= {"network": self.rows.network(run), "teacher": self.rows.teacher_network(str(run.teacher))}
+        return spec | ({"protocol": _watched(self.rows.protocol(run)).content()} if entry.protocol else {})
 
     def sample(self, name: str, trial: int | str) -> dict[str, Any]:
         """Spec of ``sida sample`` for the images of a row's trial."""
@@ -261,8 +181,8 @@ class Specs:
         classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
         with_data = run.method == "data" or (classes == "empirical" and protocol.labels is None)
         return {
-            "network": self.paths.network(run),
-            "gnet": self.paths.sampler_guide(run),
+            "network": self.rows.network(run),
+            "gnet": self.rows.sampler_guide(run),
             "sampler": self.rows.sampler_of(run),
             "seeds": f"{first}-{last}",
             "class_labels": self.rows.class_counts(run) or classes,
@@ -288,7 +208,53 @@ class Specs:
         spec["generators"] = [*map(self.measurement, needs.networks if needs.sampled else [])]
         if needs.settings is None:
             return spec
-        return spec | {"settings": figure_settings(self.rows, load_figure_layout(path), self.student)}
+        return spec | {"settings": self.figure_settings(load_figure_layout(path))}
+
+    def figure_settings(self, layout: FigureKind) -> dict[str, dict[str, Any]]:
+        """Settings that a figure shows, by measurable row.
+
+        Each row has its ``seed``, ``teacher`` (the first teacher that differs from its own in the seed only), and the
+        settings that the layout names.
+
+        Raises:
+            UserError: A row does not have a setting of the figure's axes.
+        """
+        wanted = (layout.needs(self.rows.runs).settings or {}).items()
+        found: dict[str, dict[str, Any]] = {}
+        for name, keys in ((name, keys) for name, keys in wanted if name in self.rows.measurable):
+            run = self.rows.runs[name]
+            found[name] = {"seed": self.rows.seed_of(run)}
+            if run.teacher is not None:
+                found[name][TEACHER] = self._first_alike(run.teacher)
+            for key in sorted({*keys} - {*NUMBER_COLUMNS, TEACHER}):
+                found[name][key] = self._setting(run, key, f"{layout.source}: by: {key}: run '{name}'")
+        return found
+
+    def _first_alike(self, teacher: str) -> str:
+        entries = self.settings.teachers
+        without_seed = {name: dataclasses.replace(entry, seed=None) for name, entry in entries.items()}
+        return next((name for name, other in without_seed.items() if other == without_seed.get(teacher)), teacher)
+
+    def _setting(self, run: SheetRow, key: str, where: str) -> Any:
+        """A setting ``group.name`` of a row: of its recipe, sampler, or the training of its teacher."""
+        group, _, name = key.partition(".")
+        if group == "sampler":
+            if run.sampler is None:
+                raise UserError("", f"{where} has no sampler", "change the conditions")
+            sampler = read_sampler(self.rows.sampler_of(run))
+            return sampler.steps if name == "num_steps" else getattr(sampler, name)
+        if group == "teacher":
+            teacher = self.rows.teacher(run)
+            if teacher is None or teacher.training is None:
+                raise UserError("", f"{where} has no teacher that is trained here", "change the conditions")
+            return teacher.training.get(name, getattr(TeacherTraining, name, None))
+        if not run.trained_here:
+            raise UserError("", f"{where} is not distilled here and has no recipe", "give its series a 'by' of its own")
+        if (value := self.rows.recipe(run).get(name)) is not None:
+            return value
+        config, network = from_mapping(DistillConfig, self.student(run.run), where), self.rows.architecture(run.teacher)
+        # Defaults of a recipe may depend on the teacher's network, which is unknown before a teacher is downloaded.
+        return getattr(resolve_recipe(config, network, where) if network else config, name)
 
     def experiment_needs(self, name: str) -> Needs:
         """Measurable rows that an experiment's tables, figures and claims need."""
@@ -319,8 +285,7 @@ class Specs:
         return {"experiment": {**dataclasses.asdict(self.rows.experiments[name])}, "runs": rows}
 
     def _settings(self, run: str) -> dict[str, Any]:
-        network = self.rows.teacher(self.rows.runs[run]).get("network")
-        return {"settings": self.student(run), "network": network}
+        return {"settings": self.student(run), "network": self.rows.architecture(self.rows.runs[run].teacher)}
 
     def _sheet(self, names: Collection[str]) -> list[dict[str, Any]]:
         """Rows in the form and order of the sheet."""

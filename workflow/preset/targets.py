@@ -12,12 +12,13 @@ from typing import Any
 from eval.features import extractor_entry
 from eval.report.needs import find_needs
 from eval.results.analyses import analysis_path
-from eval.results.sheet import Needs, SheetRow
+from eval.results.sheet import Needs
 from sida.assets.registry import is_address, is_counted, load_registry
 from sida.config.families import SD_VAE
+from sida.errors import UserError, suggestion
 from workflow.preset import Preset
+from workflow.preset.archives import training_data
 from workflow.preset.extension import taken_rows
-from workflow.preset.paths import training_data
 from workflow.preset.rows import nfe
 
 
@@ -60,11 +61,6 @@ class Targets:
         """The file of all measurements; empty for a preset without rows."""
         return [f"{self.results}/measurements.csv"] if self.rows else []
 
-    @property
-    def rates(self) -> list[str]:
-        """Rates of the device in the trainings, where the preset asks for them."""
-        return [f"{self.results}/rates.json"] if self.preset.settings.rates else []
-
     def analyses(self, wanted: Mapping[str, Collection[str]] | None = None) -> list[str]:
         """Files of analyses that the workflow computes: not those of rows that are taken from stored results.
 
@@ -83,8 +79,9 @@ class Targets:
         """Tables, figures and claims, and the numbers behind them."""
         settings = self.preset.settings
         claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if settings.claims else []
-        computed = [*self.measurements, *self.analyses(), *self.rates]
-        return [*computed, *self._files(settings.tables, self.figures), *claims]
+        rates = [f"{self.results}/rates.json"] if settings.rates else []
+        shown = self._files(settings.tables, self.figures)
+        return [*self.measurements, *self.analyses(), *rates, *shown, *claims]
 
     @functools.cached_property
     def figures(self) -> list[str]:
@@ -95,7 +92,7 @@ class Targets:
         """Rows that a figure draws images of, but whose networks are not stored."""
         needs = self.needs("figures", figure)
         rows = [self.preset.runs[run] for run in needs.networks if needs.sampled and run in self.taken]
-        networks = {row.run: self.preset.paths.network(row) for row in rows}
+        networks = {row.run: self.preset.network(row) for row in rows}
         return [run for run, path in networks.items() if path and not os.path.exists(path)]
 
     def stored_option(self, runs: Iterable[str]) -> list[str]:
@@ -127,27 +124,38 @@ class Targets:
 
     def from_ticks(self) -> list[str]:
         """Tables of hours and memory from a few log records, and the claims that these decide."""
-        names = [
-            *self.preset.specs.timed,
-            *(["claims"] if self.preset.specs.timed and self.preset.settings.claims else []),
-        ]
+        names = [*self.preset.specs.timed]
+        names += ["claims"] if names and self.preset.settings.claims else []
         return [f"{self.results}/ticks/{name}.md" for name in names]
 
+    @functools.cached_property
     def short(self) -> list[str]:
         """Paths below the preset's folder that are targets without the folder's name."""
-        teachers = [self.preset.paths.teacher(name) for name in self.preset.settings.teachers]
-        single = [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "manifest.json")]
-        paths = [
-            *self.tables_and_figures(),
-            *self.experiments(),
-            *self.from_ticks(),
-            *single,
-            *self.trials(self.rows),
-            *self.networks(self.preset.runs),
-            *teachers,
-        ]
+        paths = [*self.tables_and_figures(), *self.experiments(), *self.from_ticks()]
+        paths += [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "manifest.json")]
+        paths += [*self.trials(self.rows), *self.networks(self.preset.runs)]
+        paths += [self.preset.teacher_network(name) for name in self.preset.settings.teachers]
         inside = [path for path in paths if path.startswith(f"{self.results}/")]
         return list(dict.fromkeys(os.path.relpath(path, self.results) for path in inside))
+
+    def found(self, target: str) -> list[str]:
+        """Products that a target names: a row, or a path or folder with or without the preset's folder before it."""
+        inside = target.removeprefix(f"{self.results}/").rstrip("/")
+        if inside in self.preset.runs:
+            return self.trials([inside])
+        return [f"{self.results}/{name}" for name in self.short if name == inside or name.startswith(f"{inside}/")]
+
+    def named(self, target: str) -> list[str]:
+        """The same products.
+
+        Raises:
+            UserError: There is no such product.
+        """
+        if found := self.found(target):
+            return found
+        near = suggestion(target.removeprefix(f"{self.results}/"), [*self.preset.runs, *self.short])
+        near = near if len(near) < 200 else f"; rows are in {self.preset.sheet}"
+        raise UserError(target, f"no product and no row of {self.preset.source}{near}")
 
     def trials(self, runs: Iterable[str]) -> list[str]:
         """Measurements of rows, except those that are taken from stored results."""
@@ -165,16 +173,14 @@ class Targets:
         Rows that are taken from stored results have no job.
         """
         rows = [self.preset.runs[run] for run in runs if run not in self.taken]
-        paths = [
-            path for row in rows for path in (self.preset.paths.network(row), self.preset.paths.sampler_guide(row))
-        ]
+        paths = [path for row in rows for path in (self.preset.network(row), self.preset.sampler_guide(row))]
         return sorted({path for path in paths if path})
 
     # Inputs of jobs.
 
     def checkpoint(self, name: str) -> list[str]:
         """Inputs of an import: the record of a fetched asset, or an existing file; none for an address."""
-        source = self.preset.paths.checkpoints[name]
+        source = self.preset.imports[name]
         if is_address(source):
             return []
         return [source if os.path.exists(source) else self._asset(source)]
@@ -188,10 +194,8 @@ class Targets:
 
     def archive_flags(self, path: str) -> list[str]:
         """Options of ``sida data prepare`` or ``encode`` for an archive."""
-        origin, dataset = (
-            self.preset.archive_origin(path),
-            self.preset.dataset(self.preset.archives[path], self.preset.source),
-        )
+        origin = self.preset.archive_origin(path)
+        dataset = self.preset.dataset(self.preset.archives[path], self.preset.source)
         values = {"source": origin.source or self.sources(path)[0], "out": path, "resolution": origin.resolution}
         values |= {"transform": origin.transform, "labels": origin.labels, "subset": origin.subset}
         values |= {"max-images": origin.images, "expect": dataset.get("num_images")}
@@ -205,22 +209,22 @@ class Targets:
 
     def teacher(self, name: str) -> list[str]:
         """Inputs of a teacher's training: data, and the source file of a custom network class."""
-        return [*self._teacher_data(name), *_code([self.preset.settings.teachers[name]["network"]["class"]])]
+        return [*self._teacher_data(name), *_code([(self.preset.architecture(name) or {})["class"]])]
 
     def _teacher_data(self, name: str) -> list[str]:
-        named = self.preset.settings.teachers[name].get("dataset") or self.preset.settings.dataset
+        named = self.preset.settings.teachers[name].dataset or self.preset.settings.dataset
         return self._data(self.preset.dataset(named, self.preset.source))
 
     def training(self, run: str) -> dict[str, str | list[str]]:
         """Inputs of a student's training: data, teacher, guide, generators (start, source of images) and downloads."""
         row = self.preset.runs[run]
-        parents = [self.preset.paths.network(self.preset.runs[name]) for name in self.preset.parents(row)]
+        parents = [self.preset.network(self.preset.runs[name]) for name in self.preset.parents(row)]
         # Evaluations during training need the inputs of measuring.
         evaluated = self.preset.recipe(row).get("evaluation") is not None
         return {
             "data": self._data(training_data(self.preset, row)),
-            "teacher": self.preset.paths.teacher(str(row.teacher)),
-            "guide": self.preset.paths.guide(row) or [],
+            "teacher": self.preset.teacher_network(str(row.teacher)),
+            "guide": self.preset.guide(row) or [],
             "generators": [path for path in parents if path],
             "method": [*map(self._asset, self.training_assets(run)), *_code([row.method])],
             "measuring": self._measuring(run, watched=True) if evaluated else [],
@@ -230,13 +234,13 @@ class Targets:
         """Inputs of a row's analysis: both networks, and the inputs of its protocol; none without a row."""
         if not run:
             return []
-        teacher = self.preset.paths.teacher(str(self.preset.runs[run].teacher))
+        teacher = self.preset.teacher_network(str(self.preset.runs[run].teacher))
         return list(dict.fromkeys([*self.generator(run), teacher]))
 
     def generator(self, run: str) -> list[str]:
         """Inputs of a row's measurement: its network and guide, and the inputs of its protocol."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
-        files = [self.preset.paths.network(row), self.preset.paths.sampler_guide(row)]
+        files = [self.preset.network(row), self.preset.sampler_guide(row)]
         if row.method == "external" and row.without_network:
             files.append(source_of(str(row.checkpoint)))
         opened = row.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
@@ -251,7 +255,7 @@ class Targets:
         protocol = self.preset.protocol(self.preset.runs[run])
         named = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
         data = [self.preset.dataset(name, where) for where, name in protocol.fixed_datasets().items()]
-        drawn = self.preset.paths.teacher_references(self.preset.runs[run], watched).values()
+        drawn = self.preset.teacher_references(self.preset.runs[run], watched).values()
         archives = (path for part in data for path in self._data(part))
         return [*map(self._asset, self.assets_of(run)), *_code(named), *archives, *drawn]
 
@@ -259,7 +263,7 @@ class Targets:
         """Inputs of a teacher's samples: its network, its data, and the downloads and code of the protocol."""
         run, teacher = self.preset.specs.drawn[reference], reference.split("/")[0]
         measuring = [path for path in self._measuring(run) if not path.startswith(f"{self.results}/references/")]
-        return [self.preset.paths.teacher(teacher), *self._teacher_data(teacher), *measuring]
+        return [self.preset.teacher_network(teacher), *self._teacher_data(teacher), *measuring]
 
     def assets_of(self, name: str) -> list[str]:
         """Registered downloads for measuring a row, besides its network: references, extractors, a decoder."""
@@ -275,19 +279,13 @@ class Targets:
 
     def measure_jobs(self) -> list[tuple[int, int, list[str]]]:
         """Jobs of the evaluation without shards: first trial, last trial, rows; samplers of many steps have several."""
-        size = self.preset.settings.trials_per_job or self.preset.trials
-        slow = (
-            [name for name, run in self.preset.runs.items() if self._many_steps(run)]
-            if size < self.preset.trials
-            else []
-        )
-        quick = [name for name in self.preset.runs if name not in slow]
-        parts = [(first, min(first + size, self.preset.trials) - 1) for first in range(0, self.preset.trials, size)]
-        jobs = [(0, self.preset.trials - 1, quick)] if quick else []
-        return jobs + [(first, last, slow) for first, last in parts if slow]
-
-    def _many_steps(self, run: SheetRow) -> bool:
-        return (nfe(self.preset.sampler_of(run)) or run.nfe or 1) > 1
+        runs, trials = self.preset.runs, self.preset.trials
+        size, slow = self.preset.settings.trials_per_job or trials, list[str]()
+        if size < trials:
+            slow = [name for name, run in runs.items() if (nfe(self.preset.sampler_of(run)) or run.nfe or 1) > 1]
+        quick = [name for name in runs if name not in slow]
+        jobs = [(0, trials - 1, quick)] if quick else []
+        return jobs + [(first, min(first + size, trials) - 1, slow) for first in range(0, trials, size) if slow]
 
     def training_assets(self, name: str) -> list[str]:
         """Registered downloads that a row's method needs for its training."""

@@ -28,7 +28,7 @@ rule import_checkpoint:
     resources:
         **REQUESTS.of("import"),
     params:
-        source=lambda wildcards: PRESET.paths.checkpoints[wildcards.checkpoint],
+        source=lambda wildcards: PRESET.imports[wildcards.checkpoint],
     message:
         "checkpoint {wildcards.checkpoint}: importing without executing it"
     shell:

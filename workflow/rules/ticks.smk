@@ -26,7 +26,7 @@ rule tick_teacher:
 
 rule tick:
     input:
-        lambda wildcards: PRESET.paths.tick_teacher(PRESET.runs[wildcards.run].teacher),
+        lambda wildcards: PRESET.tick_teacher(PRESET.runs[wildcards.run].teacher),
     output:
         network=f"{RESULTS}/ticks/students/{{run}}/network.safetensors",
     log:

@@ -13,7 +13,6 @@ from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, kill_group
 from workflow.planning.costs import Costs, driver_memory
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 from workflow.preset.rehearsal import check_preset, unshown_rows
@@ -37,8 +36,7 @@ def test_further_files_win_as_for_the_workflow():
 
 
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
-    assumptions = load_assumptions()
-    jobs = Jobs(Costs(load("gpu"), assumptions.gpu("H200"), "H200", assumptions, fresh=True))
+    jobs = Jobs(Costs(load("gpu"), "H200", fresh=True))
     found = jobs.behind(Targets(load("gpu"), False).products()).values()
     assert sum(job.gpu_hours for job in found) < 25 / 60
     assert 10 < max(job.memory_gb or 0 for job in found) < 24

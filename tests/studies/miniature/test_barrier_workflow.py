@@ -17,7 +17,6 @@ from tests.eval.synthetic_output import measurement_lines, write_csv
 from workflow.archive.verify import verify
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.targets import Targets
@@ -45,16 +44,15 @@ def test_each_row_is_compared_with_its_teacher(preset):
     assert "trials" not in spec["protocol"] or "rows" not in spec
     targets = Targets(preset, paper=False)
     assert {spec["network"], spec["teacher"]} <= set(targets.analysed("line-gdd-s1"))
-    assert "analyses/barriers/line-gdd-s1.json" in targets.short()
+    assert "analyses/barriers/line-gdd-s1.json" in targets.short
     assert targets.shown("figures", "mini-barrier")["analyses"] == targets.analyses()
     assert len(targets.answered("barrier")["analyses"]) == 15
     assert targets.answered("gdd")["analyses"] == []
 
 
 def test_a_plan_has_a_job_for_each(preset):
-    assumptions = load_assumptions([])
-    jobs = Jobs(Costs(preset, assumptions.gpu("H200"), "H200", assumptions, fresh=True))
-    job = jobs.job("results/miniature/analyses/barriers/line-instance.json")
+    jobs = Jobs(Costs(preset, "H200", fresh=True))
+    job, _ = jobs.job("results/miniature/analyses/barriers/line-instance.json")
     assert (job.kind, job.name) == ("build", "analyses/barriers/line-instance.json")
 
 
@@ -72,7 +70,7 @@ def test_a_plan_has_a_job_for_each(preset):
 )
 def test_fault_is_one_line_before_anything_runs(preset, change, message):
     alone = {"tables": [], "figures": ["mini-barrier"], "claims": None, "experiments": None}
-    analyses = {"barriers": preset.settings.analyses["barriers"] | change} if change else {}
+    analyses = {"barriers": dataclasses.asdict(preset.settings.analyses["barriers"]) | change} if change else {}
     with pytest.raises(UserError) as caught:
         check_preset(changed(preset, analyses=analyses, **alone))
     assert message in str(caught.value)

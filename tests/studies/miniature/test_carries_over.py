@@ -37,8 +37,8 @@ def test_settings_are_the_miniatures_or_tuned(preset, miniature):
         assert fixed(recipe) == fixed(miniature.settings.recipes[name]), name
     for name, teacher in preset.settings.teachers.items():
         there = miniature.settings.teachers[name]
-        assert (fixed(teacher["training"]), teacher.get("seed")) == (fixed(there["training"]), there.get("seed"))
-        ours, theirs = teacher["network"]["kwargs"], there["network"]["kwargs"]
+        assert (fixed(teacher.training), teacher.seed) == (fixed(there.training), there.seed)
+        ours, theirs = teacher.network["kwargs"], there.network["kwargs"]
         differing = {key for key in ours if ours[key] != theirs[key]}
         assert differing == ({"model_type"} if preset.name == "adm" else set())
     for run in preset.students():

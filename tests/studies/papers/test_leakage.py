@@ -5,7 +5,6 @@ import pytest
 from eval.claims.model import load_claims
 from sida.config.resources import ROOT
 from workflow.planning.costs import Costs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset, unshown_rows
 from workflow.preset.targets import Targets
@@ -49,9 +48,8 @@ def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper, re
 
 
 def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):
-    assumptions = load_assumptions()
-    costs = Costs(paper, assumptions.gpu("H200"), "H200", assumptions)
+    costs = Costs(paper, "H200")
     row = "imagenet64-sida-a1"
     more = costs.measurement(f"{row}.imagenet64-leakage").gpu_hours - costs.measurement(row).gpu_hours
     images = 500_000 + 1_281_167
-    assert more == pytest.approx(images * assumptions.foreign.dinov2 * 1e9 / costs._rate(False) / 3600)
+    assert more == pytest.approx(images * costs.assumptions.gflop.dinov2 * 1e9 / costs._rate(False) / 3600)

@@ -54,7 +54,7 @@ def cases(paper):
     for run in paper.students():
         if run.family == "Ablation" or run.method not in METHODS or "-ddo-" in run.run:
             continue
-        network = paper.settings.teachers[run.teacher]["network"]
+        network = paper.settings.teachers[run.teacher].network
         config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), network)
         size = run.recipe.split("/")[1].split("-")[0].upper() if "imagenet512" in run.recipe else ""
         key = (METHODS[run.method], DATASETS.get(run.dataset, run.dataset), size)
@@ -136,7 +136,7 @@ def archive(case, name):
 
 
 def file_of_teacher(case, name):
-    checkpoint = case.preset.settings.teachers[case.row.teacher]["checkpoint"]
+    checkpoint = case.preset.settings.teachers[case.row.teacher].checkpoint
     return load_registry()[checkpoint].target.rsplit("/", 1)[-1], case.value(name)
 
 

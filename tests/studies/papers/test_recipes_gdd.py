@@ -42,12 +42,12 @@ def test_every_value_is_its_codes(paper, reference):
     seen = set()
     for run in rows:
         teacher = paper.settings.teachers[run.teacher]
-        config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), teacher["network"])
+        config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), teacher.network)
         options = from_mapping(GDDOptions, config.options, run.run)
         key = (run.method.upper(), DATASETS.get(run.dataset, run.dataset))
         values = reference[key]
         seen.add(key)
-        assert registry[teacher["checkpoint"]].target.rsplit("/", 1)[-1] == values["teacher checkpoint"]
+        assert registry[teacher.checkpoint].target.rsplit("/", 1)[-1] == values["teacher checkpoint"]
         assert config.batch_size == int(values["batch size"])
         # Four processes: a round is the batch of one, whose images the official losses add up.
         assert options.loss_images == config.batch_size / int(values["GPUs"][0])
@@ -64,10 +64,10 @@ def test_every_value_is_its_codes(paper, reference):
         assert config.init_sigma == 80
         assert (options.form, options.r1_gamma, options.r1_interval) == ("ns", 1e-4, 16)
         wanted = tuple(BACKBONES[name] for name in values["discriminator features"].split(" + "))
-        assert options.backbones == official_backbones(teacher["network"]["kwargs"]["img_resolution"]) == wanted
+        assert options.backbones == official_backbones(teacher.network["kwargs"]["img_resolution"]) == wanted
         mult = re.findall(r"\d", values["architecture"].partition("cres ")[2])
         if mult:
-            assert list(map(str, teacher["network"]["kwargs"]["channel_mult"])) == mult
+            assert list(map(str, teacher.network["kwargs"]["channel_mult"])) == mult
     assert seen == reference.keys()
     assert len(rows) == 14
     assert {run.seed for run in rows} == {42, 43, 44}

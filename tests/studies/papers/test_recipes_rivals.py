@@ -41,7 +41,7 @@ UNI_INSTRUCT = {
 
 
 def resolved(paper, run):
-    network = paper.settings.teachers[paper.runs[run].teacher]["network"]
+    network = paper.settings.teachers[paper.runs[run].teacher].network
     return resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run), run), network), network
 
 

@@ -8,7 +8,6 @@ from sida.assets.registry import load_registry
 from sida.config.resources import ROOT
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.targets import Targets
 
@@ -43,12 +42,11 @@ def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts
         assert {key for key in ours if ours[key] != theirs[key]} == {"init", "teacher"}
         start = preset.runs[run.init].checkpoint
         assert registry[start].urls[0].endswith(STARTS[run.run.split("-sid2a")[0]])
-        assert Targets(preset, False).training(run.run)["generators"] == [preset.paths.checkpoint(start)]
+        assert Targets(preset, False).training(run.run)["generators"] == [preset.imported(start)]
 
 
 def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe(preset):
-    assumptions = load_assumptions()
-    jobs = Jobs(Costs(preset, assumptions.gpu("H200"), "H200", assumptions, fresh=True))
+    jobs = Jobs(Costs(preset, "H200", fresh=True))
     found = jobs.behind(["cifar10-uncond-sid2a-a1.2"]).values()
     (student,) = [job for job in found if job.kind == "student"]
     assert student.name == "cifar10-uncond-sid2a-a1.2"

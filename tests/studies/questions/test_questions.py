@@ -11,7 +11,6 @@ from sida.config.settings import from_mapping
 from sida.methods import DistillConfig
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.rehearsal import unshown_rows
 from workflow.preset.targets import Targets
@@ -61,8 +60,7 @@ def test_rows_are_shown_and_claims_compare_three_seeds(preset):
 
 
 def test_the_question_of_gamma_takes_less_than_three_core_hours_by_plan(preset):
-    assumptions = load_assumptions()
-    jobs = Jobs(Costs(preset, assumptions.gpu("CPU"), "CPU", assumptions, fresh=True))
+    jobs = Jobs(Costs(preset, "CPU", fresh=True))
     hours = {
         name: sum(job.gpu_hours for job in jobs.behind([f"{preset.results}/experiments/{name}.json"]).values())
         for name in preset.experiments
