@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
 from sida.config.registry import Registry, RegistryEntry
-from sida.config.resources import located_object, study_folders
+from sida.config.resources import found_object, study_folders
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
@@ -72,7 +72,7 @@ def _of_studies(folders: tuple[Path, ...]) -> dict[str, str]:
     """Extractors of studies, ``FILE.py:CLASS`` by name (``extractors.yaml`` of a study's folder)."""
     files = [file for folder in folders if (file := folder / "extractors.yaml").is_file()]
     listed = ((file, entry) for file in files for entry in load_yaml(file).items())
-    return {name: located_object(str(named), [file.parent]) for file, (name, named) in listed}
+    return {name: found_object(str(named), [file.parent]) for file, (name, named) in listed}
 
 
 def extractor_entry(name: str) -> ExtractorEntry:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 from eval.figures.sources import Sources
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended
 from sida.config.registry import Registry, RegistryEntry
-from sida.config.resources import located_object
+from sida.config.resources import found_object
 from sida.config.settings import Count, Range, from_mapping, names_file_object
 from sida.errors import SettingError, UserError, suggestion
 
@@ -269,7 +269,7 @@ def load_figure_layout(path: str | Path) -> FigureKind:
     kind = FIGURE_KINDS.check(mapping.pop("kind", None), f"{path}: kind")
     if names_file_object(kind):
         # Beside the layout, or in the folder above, which is the preset's.
-        kind = located_object(kind, [path.parent, path.parent.parent])
+        kind = found_object(kind, [path.parent, path.parent.parent])
     mapping["source"] = str(path)
     shown: FigureKind = from_mapping(FIGURE_KINDS.find(kind, f"{path}: kind"), mapping, f"{path}:")
     return shown

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sida.config.registry import Registry, RegistryEntry
-from sida.config.resources import find, located, located_object, study_folders
+from sida.config.resources import find, found_object, found_path, study_folders
 from sida.config.settings import (
     CheckedAs,
     Count,
@@ -192,7 +192,7 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
     spec.pop("made_from", None)
     if spec.get("kind") != "counts":
         spec.pop("counts", None)
-    return spec | ({"path": located(spec["path"])} if "path" in spec else {})
+    return spec | ({"path": found_path(spec["path"])} if "path" in spec else {})
 
 
 def dataset_counts(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> str | None:
@@ -231,7 +231,7 @@ def _placed(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     origin = entry.get("made_from") or {}
     if not names_file_object(str(origin.get("source"))):
         return dict(entry)
-    return {**entry, "made_from": {**origin, "source": located_object(origin["source"], [folder])}}
+    return {**entry, "made_from": {**origin, "source": found_object(origin["source"], [folder])}}
 
 
 @dataclass(frozen=True)

@@ -77,16 +77,16 @@ def base_name(name: str | Path) -> str:
     return path.stem if path.suffix in _SUFFIXES else path.name
 
 
-def located(path: str, own: Iterable[Path] = ()) -> str:
+def found_path(path: str, own: Iterable[Path] = ()) -> str:
     """A data path below a folder of the preset, the current folder or the checkout; unchanged if it exists nowhere."""
     found = ((base / Path(os.path.expanduser(path))) for base in (*own, Path(), ROOT))
     return str(next((place for place in found if place.exists()), path))
 
 
-def located_object(named: str, own: Iterable[Path] = ()) -> str:
-    """``FILE.py:object`` with the file's path found by :func:`located`."""
+def found_object(named: str, own: Iterable[Path] = ()) -> str:
+    """``FILE.py:object`` with the file's path found by :func:`found_path`."""
     file, _, name = named.rpartition(":")
-    return f"{located(file, own)}:{name}"
+    return f"{found_path(file, own)}:{name}"
 
 
 def names(kind: str, own: Iterable[Path] = ()) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.results.sheet import read_extended
 from sida.config.plugins import ALLOW, allowed, allows_path, is_of_checkout, is_registered, refusal, source_file
-from sida.config.resources import find, located_object
+from sida.config.resources import find, found_object
 from sida.config.settings import load_yaml, names_file_object, names_object
 from sida.errors import UserError
 from workflow.preset.files import read_preset
@@ -55,7 +55,7 @@ def outside_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = (
     codes = [OutsideCode(name, where, source_file(name), allowed(name)) for name, where in found.items()]
     for key, named, where in _texts({part: config.get(part) for part in ("analyses", "datasets")}, source):
         if key in ("function", "source") and names_file_object(named):
-            path, _, item = located_object(named, own).rpartition(":")
+            path, _, item = found_object(named, own).rpartition(":")
             file = Path(path).resolve()
             if not is_of_checkout(file):
                 codes.append(OutsideCode(f"{file}:{item}", where, str(file), allows_path(file)))

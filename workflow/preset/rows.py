@@ -19,7 +19,7 @@ from sida.assets.cache import cache_dir
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec, remedy
 from sida.config.recipe import Recipe
-from sida.config.resources import base_name, find, located, located_object
+from sida.config.resources import base_name, find, found_object, found_path
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
 from sida.config.settings import from_mapping, load_yaml, names_file_object, names_object
 from sida.errors import UserError, suggestion
@@ -71,15 +71,15 @@ class Rows:
             name: self._one_way(teacher, settings.train_teachers) for name, teacher in settings.teachers.items()
         }
         found["analyses"] = {
-            name: dataclasses.replace(analysis, function=located_object(analysis.function, self.own))
+            name: dataclasses.replace(analysis, function=found_object(analysis.function, self.own))
             for name, analysis in settings.analyses.items()
             if analysis
         }
         for dataset in settings.datasets.values():
             if dataset.get("path"):
-                dataset["path"] = located(dataset["path"], self.own)
+                dataset["path"] = found_path(dataset["path"], self.own)
             if names_file_object(str((origin := dataset.get("made_from") or {}).get("source"))):
-                dataset["made_from"] = {**origin, "source": located_object(origin["source"], self.own)}
+                dataset["made_from"] = {**origin, "source": found_object(origin["source"], self.own)}
         return dataclasses.replace(settings, **found)
 
     def _one_way(self, teacher: TeacherEntry, train: bool) -> TeacherEntry:
@@ -88,7 +88,7 @@ class Rows:
             return teacher
         if train and teacher.training:
             return dataclasses.replace(teacher, checkpoint=None)
-        return dataclasses.replace(teacher, training=None, checkpoint=located(teacher.checkpoint, self.own))
+        return dataclasses.replace(teacher, training=None, checkpoint=found_path(teacher.checkpoint, self.own))
 
     def _find_recipes(self) -> None:
         """Adds the recipes of files in ``recipes/`` that the sheet names (``imagenet64/sida``) to the preset's own."""
@@ -111,7 +111,7 @@ class Rows:
         named = {key: path for key in ("checkpoint", "guide") if (path := getattr(run, key))}
         if run.guide in self.settings.teachers:
             del named["guide"]
-        found: dict[str, Any] = {key: located(path, self.own) for key, path in named.items()}
+        found: dict[str, Any] = {key: found_path(path, self.own) for key, path in named.items()}
         if run.protocol:
             found["protocol"] = str(find("protocols", run.protocol, self.own, f"{self.sheet}: run '{run.run}'"))
         return dataclasses.replace(run, **found)
