@@ -22,9 +22,9 @@ from sida.errors import UserError
 from sida.files.content_hash import HASH_KEY
 from sida.files.text_files import read_csv
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset
-from tests.readers.changes import CSV_BOMBS, JSON_BOMBS, Change, bomb, encoded, json_text, lines, tokens
+from tests.readers.changes import CSV_BOMBS, JSON_BOMBS, Change, encoded, json_text, lines, tokens
 from tests.readers.checkpoint_readers import header
-from tests.readers.data_readers import PICTURE_BOMBS, ZIP_BOMBS
+from tests.readers.data_readers import ZIP_BOMBS
 from tests.readers.frame import FaultError, Reader, command
 from tests.workflow.results_folder import write_results
 from workflow.archive.verify import verify
@@ -205,7 +205,6 @@ def any_json(data: bytes, rng: Random) -> bytes:
     return b"\n".join(rows)
 
 
-PNG_BOMBS = bomb(lambda rng: PICTURE_BOMBS(b"", rng))
 _JSON: tuple[Change, ...] = (any_json, any_json, any_json, COMMANDS)
 _BOMBS: Change = lambda data, rng: rng.choice((JSON_BOMBS, CSV_BOMBS, ZIP_BOMBS))(data, rng)
 
