@@ -12,6 +12,7 @@ import numpy as np
 from eval.measuring.protocol import Protocol
 from eval.measuring.score import Score, Scored, score_images
 from eval.results.measurements import long_rows
+from eval.results.summary import MEASUREMENT_COLUMNS
 from eval.tables.scores import latex_row, markdown_row, row_columns
 from sida.sampling.generator import LoadedGenerator
 from sida.sampling.job import open_device
@@ -40,7 +41,7 @@ class ScoreRow(Score):
         """One line per trial and metric, with the columns of ``measurements.csv``."""
         import pandas
 
-        rows = pandas.DataFrame(long_rows(self.records))
+        rows = pandas.DataFrame(long_rows(self.records), columns=list(MEASUREMENT_COLUMNS))
         return rows.assign(value=rows["value"].astype(float))
 
     def latex(self, table: str | None = None, plain: bool = False) -> str:

@@ -58,10 +58,11 @@ for line in sys.argv[1:]:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A copy of the code that may be changed, without stored results and pictures."""
+    """A copy of the code that may be changed, without pictures, and with the stored results of the demo alone."""
     for name in COPIED:
         ignored = shutil.ignore_patterns("__pycache__", "stored", "*.png")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    shutil.copytree(ROOT / "studies/demo/stored", tmp_path / "studies/demo/stored")
     return tmp_path
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.cli.arguments import existing, whole
+from sida.cli.arguments import check_output_path, existing, whole
 from sida.config.settings import load_spec
 from sida.errors import UserError, suggestion
 
@@ -64,6 +64,7 @@ def output(option: str, *suffixes: str) -> Callable[[str], str]:
     """
 
     def read(text: str) -> str:
+        check_output_path(text, option)
         if suffixes and Path(text).suffix not in suffixes:
             raise UserError(f"{option} {text}", f"must end in {' or '.join(suffixes)}")
         if Path(text).is_dir():

@@ -123,7 +123,8 @@ def test_numbers_beyond_their_range(command, arguments, told, tmp_path, monkeypa
     ],
 )  # fmt: skip
 def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path, capsys):
-    spec = {"run": "x", "protocol": protocol, "dataset": json.loads(DIGITS), "sampler": {"kind": "data"}}
+    row = {"run": "x", "method": "data", "sampler": {"kind": "data"}}
+    spec = {**row, "protocol": protocol, "dataset": json.loads(DIGITS)}
     status, error = called(capsys, "sida-eval measure", "--spec", json.dumps(spec), "--out", str(tmp_path / "o"))
     assert (status, error.count("\n")) == (1, 1)
     assert told in error

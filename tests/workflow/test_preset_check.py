@@ -89,7 +89,7 @@ def of_main(*rows) -> dict:
         ("figures", points("sampler.init_sigma", metric="fid", **SID), r"panels\[0\].series\[0\]: metric 'fid' .*'fd'"),
         ("figures", points("recipe.gamma", **SID), r"series\[0\]: run '[^']*' has no number as recipe.gamma: 'edm'"),
         ("figures", points("recipe.lr", **TEACHERS), r"by: recipe.lr: run 'teacher[^']*' .* no recipe; .*'by'"),
-        ("claims", {"claims": [CLAIM]}, r"x.yaml: claims\[0\] \(X-1\).*rule: must be one of"),
+        ("claims", {"claims": [CLAIM]}, r"x.yaml: claims\[0\] \(X-1\).*rule: no claim rule .LTT. .did you mean .LT."),
         (
             "protocol",
             protocol(metrics=[metric(extractor="digitz")]),
