@@ -15,8 +15,7 @@ Trains the digits feature network: a few seconds on one core, bit for bit the sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from sida.data.digits import shuffled
 from sida.discriminator import make_backbone
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors
+from sida.runtime.devices import cpu_threads
 
 DIGITS_NETWORK = Path(__file__).with_name("digits.safetensors")
 GLYPHS_NETWORK = Path(__file__).with_name("glyphs.safetensors")
@@ -238,24 +238,14 @@ def fit_and_test(
     Returns:
         The float32 state dict, and the accuracy to six decimals.
     """
-    with torch.random.fork_rng(devices=[]), one_thread():
+    # One thread fixes the order of sums; more do not speed up such small networks.
+    with torch.random.fork_rng(devices=[]), cpu_threads(1):
         torch.manual_seed(seed)
         net = fit(make(), *seen, settings)
         with torch.inference_mode():
             logits = net(unseen[0])[1]
     accuracy = (logits.argmax(1) == unseen[1]).double().mean().item()
     return {key: value.detach().contiguous() for key, value in net.state_dict().items()}, round(accuracy, 6)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Limits torch to one thread, which fixes the order of sums; more threads do not speed up such small networks."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def fit(net: torch.nn.Module, images: torch.Tensor, classes: torch.Tensor, settings: FitSettings) -> torch.nn.Module:

@@ -310,9 +310,9 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
     """
     import torch
 
-    from eval.measuring.measure import Measurer, threads
+    from eval.measuring.measure import Measurer
     from eval.measuring.sources import DataSource, NetworkSource
-    from sida.runtime.devices import tf32
+    from sida.runtime.devices import cpu_threads, tf32
     from sida.sampling import row_classes
 
     measurer = Measurer(generator, f"--spec: run '{generator.get('run')}'")
@@ -321,7 +321,7 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
     seeds = range(layout.first_seed, layout.first_seed + count)
     # At most the number of images: a padded batch would cost as much as a full one.
     batch_size = min(_BATCH, measurer.batch_size, count)
-    with threads(spec.threads), tf32(measurer.protocol.allow_tf32):
+    with cpu_threads(spec.threads), tf32(measurer.protocol.allow_tf32):
         if isinstance(source, DataSource):
             return _real(layout, title, spec.run, source)
         if isinstance(source, NetworkSource):

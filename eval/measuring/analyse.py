@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 
-from eval.measuring.measure import threads
 from eval.results.analyses import ANALYSIS_FORMAT, Inputs, load_analysis
 from sida.config.settings import Natural, from_mapping
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
 from sida.runtime import provenance
-from sida.runtime.devices import take_device, tf32
+from sida.runtime.devices import cpu_threads, take_device, tf32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ def analyse(spec: Mapping[str, Any], out: str | os.PathLike[str]) -> dict[str, A
     for key, path in networks.items():
         if not Path(path).is_file():
             raise UserError(f"--spec.{key}", f"no such file '{path}'")
-    with threads(settings.threads), tf32(False), torch.no_grad():
+    with cpu_threads(settings.threads), tf32(False), torch.no_grad():
         found = analysis.compute(settings, options)
     if unknown := set(found.facts) ^ set(analysis.facts):
         fault = f"'{settings.function}' must give the facts that it declares: {sorted(unknown)}"

@@ -14,7 +14,7 @@ import torch
 from eval.features import get_extractor
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
-from eval.measuring.measure import Measurer, threads
+from eval.measuring.measure import Measurer
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_own, write_own
 from eval.measuring.references import ImageSet, add_features
@@ -25,7 +25,7 @@ from sida.data import load_dataset
 from sida.errors import UserError, suggestion
 from sida.files.tensors import write_tensors
 from sida.progress import Progress
-from sida.runtime.devices import take_device, tf32
+from sida.runtime.devices import cpu_threads, take_device, tf32
 
 #: First seed of a teacher's samples, far from those of trials: samples of a student and its teacher share no noise.
 TEACHER_SEED0 = 1 << 30
@@ -123,7 +123,7 @@ def write_teacher_reference(out: str | os.PathLike[str], spec: Mapping[str, Any]
             own, done = begun, begun.count
     progress = Progress(own.name, total, "img", done=done)
     kept = {name: [rows] if len(rows) else [] for name, rows in own.features.items()}
-    with threads(measurer.spec.threads), tf32(measurer.protocol.allow_tf32), torch.no_grad():
+    with cpu_threads(measurer.spec.threads), tf32(measurer.protocol.allow_tf32), torch.no_grad():
         while done < total:
             # A tenth at a time: half of one is lost on average when a machine goes away.
             last = min(done + -(-total // 10), total)

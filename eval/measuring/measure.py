@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from eval.features import EXTRACTORS
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
@@ -36,7 +34,7 @@ from sida.files.atomic import set_aside, sha256_json
 from sida.files.tensors import TensorFileError, read_tensors
 from sida.progress import Progress, say
 from sida.runtime import provenance
-from sida.runtime.devices import take_device, tf32
+from sida.runtime.devices import cpu_threads, take_device, tf32
 
 
 class Measurer:
@@ -334,7 +332,7 @@ def measure(
     """
     measurer = Measurer(spec)
     measurer.check_trials(trials)
-    with threads(measurer.spec.threads):
+    with cpu_threads(measurer.spec.threads):
         records = TrialRecords(measurer, trials, out, Path(out) / "finished")
         return [*records.measure(f"measure {measurer.spec.run}").values()]
 
@@ -352,7 +350,7 @@ def measure_shard(
     if not 0 <= begin < end <= protocol.num_samples:
         raise UserError("--shard", f"must lie within 0-{protocol.num_samples}, got {begin}-{end}")
     path = Path(out) / f"trial-{trial}" / f"shard-{begin}-{end}.safetensors"
-    with threads(measurer.spec.threads):
+    with cpu_threads(measurer.spec.threads):
         if path.is_file():
             try:
                 header = TrialSums.load(path, protocol)[1]
@@ -440,18 +438,6 @@ def _overlapped(spec: MeasureSpec) -> Iterator[Callable[[Callable[[], None]], No
 def default_batch_size(protocol: Protocol, small: int) -> int:
     """Images per batch: ``small`` for small images, fewer for large images and those of any size."""
     return small if protocol.resolution is not None and protocol.resolution <= 64 else 32
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Sets torch's CPU threads within a context; 0 changes nothing."""
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _headline(protocol: Protocol, record: Mapping[str, Any]) -> dict[str, float]:

@@ -17,14 +17,13 @@ import torch
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
 from eval.measuring.measure import default_batch_size
-from eval.measuring.measure import threads as use_threads
 from eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol
 from eval.measuring.references import Reference, data_digest, fixed_digests, load_references
 from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, run_pass
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
-from sida.runtime.devices import tf32
+from sida.runtime.devices import cpu_threads, tf32
 
 Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
 SEED0 = 1 << 31
@@ -70,7 +69,7 @@ def make_monitor(
         raise UserError("evaluation", "num_samples must be at least 2, trials and batch_size at least 1")
     watched = dataclasses.replace(watched, num_samples=n, trials=trials, seed0=seed0)
     made = make_extractors(watched.extractors(), device, extractors)
-    with use_threads(threads):
+    with cpu_threads(threads):
         found = load_references(watched, made, references, lambda: load_dataset(dataset))
     return Monitor(watched, made, found, batch_size or default_batch_size(watched, small=500), device, threads)
 
@@ -136,12 +135,12 @@ class Monitor:
 
     def part(self, generate: Generate, number: int, count: int) -> list[TrialSums]:
         """Sums of each trial over every ``count``-th batch, from batch ``number`` on: one process's part of a call."""
-        with use_threads(self.threads), torch.no_grad():
+        with cpu_threads(self.threads), torch.no_grad():
             return [self._sums(generate, trial, number, count) for trial in range(self.protocol.trials)]
 
     def join(self, parts: Sequence[Sequence[TrialSums]]) -> dict[str, Any]:
         """Record of a call from all its parts; the number of parts changes rounding only."""
-        with use_threads(self.threads), tf32(self.protocol.allow_tf32), torch.no_grad():
+        with cpu_threads(self.threads), tf32(self.protocol.allow_tf32), torch.no_grad():
             trials = [self._values([part[trial] for part in parts]) for trial in range(self.protocol.trials)]
         record: dict[str, Any] = {"selection": self.protocol.selection_key, "num_samples": self.protocol.num_samples}
         for key in trials[0]:

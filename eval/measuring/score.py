@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.features.registry import ON_PROCESSOR
-from eval.measuring.measure import Measurer, TrialRecords, threads
+from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score_plan import ScorePlan
@@ -36,6 +36,7 @@ from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 from sida.progress import say
 from sida.runtime import provenance
+from sida.runtime.devices import cpu_threads
 from sida.sampling.generator import LoadedGenerator
 
 
@@ -231,7 +232,7 @@ def score_images(
         measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
     # Python objects may change between two calls in a way that no digest shows.
     copies = None if callable(images) else _copies(measurer)
-    with threads(spec.threads):
+    with cpu_threads(spec.threads):
         kept = TrialRecords(measurer, range(count), None, copies)
         if len(kept.missing) < count:
             say(f"score: {count - len(kept.missing)} of {count} trials are finished")

@@ -290,8 +290,10 @@ def _show(value: Any) -> str:
 def _variant(value: Any, base: type, variants: Variants, where: str) -> Any:
     """Builds the dataclass that a key of the mapping selects."""
     key = variants.key
-    if isinstance(value, base) or not isinstance(value, Mapping) or key not in value:
+    if isinstance(value, base) or not isinstance(value, Mapping):
         return _convert(value, base, where)
+    if key not in value:
+        raise SettingError(inside(where, key), MISSING, "add it")
     return from_mapping(variants.pick(str(value[key]), f"{where}.{key}"), value, where)
 
 

@@ -1,22 +1,17 @@
 """f-distill: DMD2 with the frozen teacher's encoder, whose discriminator weighs the images for any f-divergence.
 
-The losses are :class:`sida.methods.matching.FDistillLoss`, the networks those of :mod:`sida.methods.dmd2`.
+The other settings are those of :mod:`sida.methods.dmd`; loss and networks are made in :mod:`sida.methods.matching`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from sida.config.settings import Count, Fraction, NotNegative, Positive
 from sida.errors import SettingError
-from sida.methods.dmd import Level
-from sida.methods.dmd2 import DMD2, DMD2Options, make_dmd2
+from sida.methods.dmd import DMD2, DMD2Options, Level
 from sida.methods.method import Passes
-
-if TYPE_CHECKING:
-    from sida.methods.build import Parts
-    from sida.methods.distiller import Distiller
 
 #: f-divergences: reverse KL (DMD2's), forward KL, Jensen–Shannon, softened reverse KL, squared Hellinger, Neyman's χ²,
 #: Jeffreys.
@@ -61,16 +56,6 @@ class FDistillOptions(DMD2Options):
             )
 
 
-def make_f_distill(parts: Parts) -> Distiller:
-    """Returns DMD2's trainer with running means of the density ratios, which are a buffer of the fake score."""
-    distiller = make_dmd2(parts, parts.options.bins)
-    loss: Any = distiller.loss
-    network = distiller.fake_score
-    loss.means = network.net.get_buffer("ratios")
-    loss.add_up = lambda values: network.ranks.add_up(values)
-    return distiller
-
-
 F_DISTILL = dataclasses.replace(
     DMD2,
     name="f-distill",
@@ -79,6 +64,6 @@ F_DISTILL = dataclasses.replace(
     loss="sida.methods.matching:FDistillLoss",
     psi_steps=4,
     options=FDistillOptions,
-    trainer=make_f_distill,
+    trainer="sida.methods.matching:make_f_distill",
     passes=Passes(generator=5, generator_encoder=2, fake_score_encoder=2),
 )

@@ -1,4 +1,4 @@
-"""Losses of Diff-Instruct, DMD, DMD2 and f-distill: the generator follows the difference of two scores.
+"""Losses of Diff-Instruct, DMD, DMD2 and f-distill, and trainers: the generator follows the difference of two scores.
 
 Scores carry no gradients. DMD2 adds a discriminator of noisy images on the fake score's features. f-distill matches by
 any f-divergence: images are weighted by a function of the density ratio, which the discriminator estimates.
@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import softplus
 
 from sida.config.recipe import EDM_P_MEAN, EDM_P_STD, ResolvedConfig
+from sida.discriminator.backbones import FakeScoreWithHeads
 from sida.losses.terms import (
     SIGMA_MAX,
     SIGMA_MIN,
@@ -31,9 +32,11 @@ from sida.losses.terms import (
     uniform,
     unit_noise,
 )
-from sida.methods.dmd import DMDOptions
-from sida.methods.dmd2 import DMD2Options
+from sida.methods.build import Parts, make_score_distiller
+from sida.methods.distiller import Distiller
+from sida.methods.dmd import DMD2Options, DMDOptions
 from sida.methods.f_distill import Divergence, FDistillOptions
+from sida.runtime.randomness import derive_seed
 
 
 @dataclasses.dataclass(eq=False)
@@ -345,3 +348,29 @@ class FDistillLoss(DMD2Loss):
         moved = self.means * self.options.decay + (sums[0] / (sums[1] + _EPS)) * (1 - self.options.decay)
         self.means.copy_(torch.where(sums[1] > 0, moved, self.means))
         return self.means[places]
+
+
+def make_dmd2(parts: Parts, bins: int = 0) -> Distiller:
+    """Teacher, fake score with heads, and generator of a configuration.
+
+    Args:
+        parts: Settings and networks.
+        bins: Length of the buffer ``ratios`` beside the heads; 0 is none.
+    """
+    options = parts.options
+    teacher = parts.teacher if options.features == "teacher" else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(parts.config.seed, "discriminator"))
+        score = FakeScoreWithHeads(parts.copy(parts.teacher, None), teacher, options.heads == "all", bins)
+    # Ratios are added up over processes within a step, which a recorded graph should not do.
+    return make_score_distiller(parts, fake_score=score, psi_steps=options.fake_score_steps, graphs=not bins)
+
+
+def make_f_distill(parts: Parts) -> Distiller:
+    """Returns DMD2's trainer with running means of the density ratios, which are a buffer of the fake score."""
+    distiller = make_dmd2(parts, parts.options.bins)
+    loss: Any = distiller.loss
+    network = distiller.fake_score
+    loss.means = network.net.get_buffer("ratios")
+    loss.add_up = lambda values: network.ranks.add_up(values)
+    return distiller

@@ -11,8 +11,7 @@ from sida.config.recipe import EDM_P_MEAN, EDM_P_STD, SIDA_ALPHA
 from sida.config.registry import Registry
 from sida.methods.cd import CD
 from sida.methods.diff_instruct import DIFF_INSTRUCT
-from sida.methods.dmd import DMD
-from sida.methods.dmd2 import DMD2
+from sida.methods.dmd import DMD, DMD2
 from sida.methods.ect import ECT
 from sida.methods.f_distill import F_DISTILL
 from sida.methods.gdd import GDD, GDD_I

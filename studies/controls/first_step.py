@@ -20,7 +20,8 @@ from sida.data import load_dataset
 from sida.losses import SiDALoss
 from sida.losses.uni_instruct import UniInstructLoss
 from sida.methods.distillation import make_trainer
-from sida.methods.resolve import DistillConfig
+from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.networks.checkpoint import read_metadata
 from sida.sampling import one_step
 from sida.training.process import prepare_process
 from workflow.preset import Preset
@@ -38,7 +39,8 @@ def main(teacher: str, run: str = "t30-uni-sida") -> None:
     """Prints one line for each batch."""
     prepare_process(1)
     preset = Preset.load(ROOT / "studies/controls/preset.yaml")
-    config = from_mapping(DistillConfig, {**preset.specs.student(run), "teacher": teacher, "evaluation": None}, run)
+    given = from_mapping(DistillConfig, {**preset.specs.student(run), "teacher": teacher, "evaluation": None}, run)
+    config = resolve_recipe(given, read_metadata(teacher)["network"])
     init_sigma = preset.settings.samplers[preset.runs[run].sampler]["init_sigma"]
     data, random = load_dataset(config.dataset), torch.Generator().manual_seed(0)
     shape = (config.batch_size, data.num_channels, data.resolution, data.resolution)

@@ -12,7 +12,7 @@ from sida.discriminator.backbones import FakeScoreWithHeads
 from sida.losses import MicroBatch
 from sida.methods.cd import CDOptions
 from sida.methods.consistency import CDLoss, ECTLoss
-from sida.methods.dmd2 import DMD2Options
+from sida.methods.dmd import DMD2Options
 from sida.methods.ect import ECTOptions
 from sida.methods.f_distill import FDistillOptions
 from sida.methods.matching import DiffInstructLoss, DMD2Loss, DMDLoss, FDistillLoss, divergence_weight

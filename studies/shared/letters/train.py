@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from eval.commands.train_digits import compare_and_write
-from eval.features.digits import GLYPHS_NETWORK, GLYPHS_WIDTHS, DigitsNet, FitSettings, fit_and_test, one_thread
+from eval.features.digits import GLYPHS_NETWORK, GLYPHS_WIDTHS, DigitsNet, FitSettings, fit_and_test
 from sida.data import load_dataset
+from sida.runtime.devices import cpu_threads
 
 from .digits import fields_of_digits, render
 from .extractors import GLYPHS8_NETWORK, GLYPHS32_NETWORK, Glyphs32Net
@@ -52,7 +53,7 @@ def train_glyphs(settings: GlyphTraining) -> tuple[dict[str, torch.Tensor], dict
     """
     digits = load_dataset({"name": "digits", "kind": "digits"})
     classes = torch.arange(settings.images) % 10
-    with one_thread():
+    with cpu_threads(1):
         generator = torch.Generator().manual_seed(settings.seed)
         fields = fields_of_digits()
         images = torch.cat([render(fields, part, generator) for part in classes.split(1000)])
