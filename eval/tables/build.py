@@ -53,6 +53,27 @@ DIFFER_NOTE = (
 )
 
 
+def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[list[TableLine], list[str]]:
+    """Rows whose guests lack the values that are not comparable with the other rows, and notes about these values."""
+    found, notes = list(lines), []
+    for group in compared(layout, lines):
+        others = [line for line in group.values() if not line.spec.guest]
+        for number, line in group.items():
+            if not line.spec.guest:
+                continue
+            sources = dict(line.sources)
+            for column in (column for column in layout.columns if column.id in sources):
+                own = sources[column.id].identity
+                known = [one.sources[column.id].identity for one in others if column.id in one.sources]
+                if own and (why := next((w for one in known if one and (w := comparable(one, own))), None)):
+                    sources[column.id] = replace(sources[column.id], estimate=None, identity=None, empty="dash")
+                    notes.append(
+                        f"{column.head} of {line.label} is left out: it is not comparable with the others ({why})."
+                    )
+            found[number] = replace(line, sources=sources)
+    return found, notes
+
+
 def with_effects(
     layout: TableLayout, lines: list[TableLine], measurements: Measurements, runs: Mapping[str, SheetRow], mode: str
 ) -> list[TableLine]:
@@ -270,7 +291,8 @@ def build_table(
     known = {row.metric for row in measurements.rows}
     kept = tuple(column for column in layout.columns if not column.optional or column.metric in known)
     layout, printed_heads = with_headings(replace(layout, columns=kept), published, mode)
-    lines = with_effects(layout, resolve(layout, measurements, runs, published, mode), measurements, runs, mode)
+    lines, left_out = without_unlike(layout, resolve(layout, measurements, runs, published, mode))
+    lines = with_effects(layout, lines, measurements, runs, mode)
     for group in compared(layout, lines):
         require_comparable(measured_lines(group.values(), measurements), layout.source)
     require_added_comparable(lines, layout, added)
@@ -292,6 +314,7 @@ def build_table(
             *provenance_notes(lines, measurements),
             *comparison_notes(lines),
             *identity_notes(layout, lines),
+            *left_out,
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
         number=layout.number,

@@ -117,6 +117,8 @@ class RowSpec:
         blank: Columns (by id) whose cell is blank in the paper.
         dash: Columns (by id) whose cell is a dash in the paper.
         later: Columns (by id) whose released file is later than the printed number; such cells are not compared.
+        guest: Whether the row was added to a finished table: its values that are not comparable with those of the other
+            rows are left out, with a note, in the place of an error.
         candidate: Whether the row may be bold.
         against: Columns of effects: run or label of the row to compare with, instead of the column's; ``-`` for none.
     """
@@ -139,6 +141,7 @@ class RowSpec:
     blank: tuple[str, ...] = ()
     dash: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
+    guest: bool = False
     candidate: bool = True
     optional: bool = False
     against: str | None = None

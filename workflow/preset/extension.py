@@ -111,7 +111,7 @@ def _grown_table(base: Preset, added: Sequence[SheetRow]) -> tuple[str, dict[str
         for run in (sheet[one] for one in first):
             model = like[run.teacher]
             place = layout["rows"].index(model) + 1
-            row = {**model, "run": run.run, "label": run.label or run.run}
+            row = {**model, "run": run.run, "label": run.label or run.run, "guest": True}
             # One training seed has no interval.
             compared = any(column.get("effect") for column in layout["columns"])
             alone = {"against": "-"} if compared and len(with_other_seeds(sheet, run.run)) < 2 else {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import yaml
 
@@ -95,3 +97,19 @@ def test_faulty_effects_are_one_line(table, rows, column, message):
 def test_effects_are_of_measurements_alone(table):
     with pytest.raises(UserError, match="needs mode measured, this is mode paper"):
         table([SID, SIDA], mode="paper")
+
+
+def test_a_guests_values_that_are_not_comparable_are_left_out(measured, runs, tmp_path):
+    other = [dataclasses.replace(row, reference_sha256="f" * 64) if row.run in ("sida-a1.0", "sid2a-a1.0") else row
+             for row in measured.rows]  # fmt: skip
+    path = tmp_path / "layout.yaml"
+    for guest in (True, False):
+        path.write_text(yaml.safe_dump({"columns": COLUMNS, "rows": [SID, {**SIDA, "guest": guest}]}))
+        if not guest:
+            with pytest.raises(UserError, match="not comparable"):
+                build_table(load_layout(path), Measurements(other), runs)
+            continue
+        made = build_table(load_layout(path), Measurements(other), runs)
+        assert [cell.plain for cell in made.rows[1].cells] == ["SiDA", "–", "–", "–"]
+        assert made.rows[0].cells[1].plain != "–"
+        assert any("SiDA" in note and "reference" in note for note in made.notes)
