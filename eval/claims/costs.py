@@ -40,7 +40,7 @@ class ClaimCosts:
 
 @dataclass(frozen=True, kw_only=True)
 class CostRule(Measured):
-    """Rule COST.
+    """Rule COST: A falls to a level for at most a share of B's images or seconds, over training seeds.
 
     Attributes:
         b: The generators that A's are compared with.
@@ -73,7 +73,7 @@ class CostRule(Measured):
 
     @property
     def subject(self) -> str:
-        """What is spent."""
+        """Images, or the quantity that the rule names."""
         return self.quantity or "images"
 
     def decide(self, evidence: Evidence, where: str) -> Finding:

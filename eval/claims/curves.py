@@ -19,7 +19,7 @@ from sida.config.settings import Count
 
 @dataclass(frozen=True, kw_only=True)
 class DivergesRule(Measured):
-    """Rule DIVERGES.
+    """Rule DIVERGES: the curve ends far above its lowest value.
 
     Attributes:
         factor: Least multiple of the lowest value.
@@ -89,7 +89,7 @@ class DivergesRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class StableRule(Measured):
-    """Rule STABLE.
+    """Rule STABLE: the curve never rises far above its lowest value so far.
 
     Attributes:
         factor: Largest multiple of the lowest value so far.
@@ -137,7 +137,7 @@ class StableRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeRule(Measured):
-    """Rule SHAPE.
+    """Rule SHAPE: the curve has the form of an exponential or a power.
 
     Attributes:
         form: The form that is claimed.
@@ -186,7 +186,7 @@ class ShapeRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedRule(Measured):
-    """Rule SPEED.
+    """Rule SPEED: A falls to a level with at most a share of B's images, by the noise of evaluations.
 
     Attributes:
         b: The generator that A is compared with.
@@ -241,7 +241,7 @@ class SpeedRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class ReachesRule(Measured):
-    """Rule REACHES.
+    """Rule REACHES: the curve reaches a level within a number of images.
 
     Attributes:
         level: A run's measured mean or a published number.

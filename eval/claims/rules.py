@@ -21,7 +21,7 @@ MEDIAN = 1.2533
 
 @dataclass(frozen=True, kw_only=True)
 class LessRule(Measured):
-    """Rule LT.
+    """Rule LT: A is better than B, over evaluation trials.
 
     Attributes:
         b: The generator that A is compared with.
@@ -54,7 +54,7 @@ class LessRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class NearRule(Measured):
-    """Rule NEAR.
+    """Rule NEAR: A is at most a multiple of B.
 
     Attributes:
         b: The generator that A is compared with.
@@ -79,7 +79,7 @@ class NearRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class QuotedRule(Measured):
-    """Rule LTQ.
+    """Rule LTQ: A is better than a published number.
 
     Attributes:
         b: The published number.
@@ -154,7 +154,7 @@ class EqualRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class RatioRule(Measured):
-    """Rule RATIO.
+    """Rule RATIO: the ratio of A to B lies in a range.
 
     Attributes:
         b: The generator or number that A is compared with.
@@ -245,7 +245,7 @@ class RatioRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class NoRule(Rule):
-    """Rule NONE.
+    """Rule NONE: no rule can decide, for the reason of the claim.
 
     Attributes:
         label: Reason why no rule applies.

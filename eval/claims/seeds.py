@@ -20,7 +20,7 @@ ByTeacher = dict[str, list[float]]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRule(Measured):
-    """Rule TRAIN.
+    """Rule TRAIN: A is better than B, over training seeds.
 
     Attributes:
         b: The generators that A's are compared with.
@@ -72,7 +72,7 @@ class TrainRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class TrendRule(Measured):
-    """Rule TREND.
+    """Rule TREND: a metric falls or rises with a column of the sheet.
 
     Attributes:
         column: Numeric column of the sheet.
@@ -117,7 +117,7 @@ class TrendRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class LawRule(Measured):
-    """Rule LAW.
+    """Rule LAW: a metric is a power of the teacher's.
 
     Attributes:
         low: Least exponent.
@@ -165,7 +165,7 @@ class LawRule(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class SpreadRule(Measured):
-    """Rule SPREAD.
+    """Rule SPREAD: A's relative spread is smaller than B's.
 
     Attributes:
         b: The generators that A's are compared with.
