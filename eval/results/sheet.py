@@ -60,6 +60,7 @@ class SheetRow:
             ``module:function`` or stored images.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml`` (default the preset's).
         protocol: Protocol file (default: the preset's).
+        also: Second protocol: the row's generator is measured under it, too, as ``<run>.<protocol>``.
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
             distilled row, has guidance.
         nfe: Network evaluations per image of an external generator.
@@ -79,14 +80,29 @@ class SheetRow:
     checkpoint: str | None = None
     dataset: str | None = None
     protocol: str | None = None
+    also: str | None = None
     guide: str | None = None
     nfe: Count | None = None
     notes: str = ""
 
     @property
     def trained_here(self) -> bool:
-        """Whether the workflow distils this generator."""
-        return is_method(self.method) and self.checkpoint is None
+        """Whether the workflow distils a generator for this row."""
+        return is_method(self.method) and self.checkpoint is None and not self.second
+
+    @property
+    def second(self) -> bool:
+        """Whether this row is the second measurement of another; see :meth:`under_second`."""
+        return self.also is not None and self.also == self.protocol
+
+    @property
+    def first(self) -> str:
+        """Run whose generator is measured: another row's for a second measurement."""
+        return self.run.removesuffix(f".{Path(str(self.protocol)).stem}") if self.second else self.run
+
+    def under_second(self) -> SheetRow:
+        """The second measurement of this row's generator; conditions on columns other than ``run`` do not match it."""
+        return dataclasses.replace(self, run=f"{self.run}.{Path(str(self.also)).stem}", protocol=self.also)
 
     @property
     def without_network(self) -> bool:
@@ -272,13 +288,14 @@ def with_other_seeds(runs: Mapping[str, SheetRow], name: str) -> list[str]:
 
 
 def _without_seed(row: SheetRow) -> SheetRow:
-    return dataclasses.replace(row, run="", seed=None, init=None, notes="")
+    return dataclasses.replace(row, run="", seed=None, init=None, also=None, notes="")
 
 
 def matching(runs: Mapping[str, SheetRow], conditions: Mapping[str, Any]) -> list[SheetRow]:
     """Runs of the sample sheet that meet conditions on columns.
 
-    A list of values means any of them; the method ``own`` means any custom method (``module:object``).
+    A list of values means any of them; the method ``own`` means any custom method (``module:object``). Second
+    measurements are matched by ``run`` only.
     """
 
     def fits(run: SheetRow) -> bool:
@@ -286,7 +303,7 @@ def matching(runs: Mapping[str, SheetRow], conditions: Mapping[str, Any]) -> lis
             _meets(run, key, wanted if isinstance(wanted, list) else [wanted]) for key, wanted in conditions.items()
         )
 
-    return [run for run in runs.values() if fits(run)]
+    return [run for run in runs.values() if fits(run) and (not run.second or "run" in conditions)]
 
 
 def _meets(run: SheetRow, column: str, wanted: list[Any]) -> bool:

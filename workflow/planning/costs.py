@@ -168,7 +168,7 @@ class Costs:
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
         images = self.preset.trials * protocol.num_samples
         network = self.network(row.teacher) or self._like(row.checkpoint)
-        guided = row.guide is not None and not row.trained_here
+        guided = self.preset.sampler_guide(row) is not None
         guide = self.network(row.guide) if guided else None
         forward, fp16 = 0.0, False
         if network is not None and not row.without_network:

@@ -36,6 +36,9 @@ def check_references(preset: Rows) -> None:
             preset.dataset(teacher.dataset, f"{preset.source}: teachers.{name}.dataset")
     for run in preset.runs.values():
         where = f"{preset.sheet}: run '{run.run}'"
+        if run.second:
+            preset.class_counts(run)
+            continue
         if run.dataset:
             preset.dataset(run.dataset, where)
         if run.method == "external" and not run.checkpoint:

@@ -27,8 +27,6 @@ from sida.methods.registry import find_method
 from workflow.preset.files import PresetSettings, TeacherEntry
 from workflow.preset.outside_code import check_code
 
-_NOT_TRAINED: dict[str, Any] = {"teacher": None, "init": None, "alpha": None, "recipe": None}
-
 
 class Rows:
     """Settings and sample sheet of a preset; see :class:`workflow.preset.Preset`."""
@@ -55,7 +53,7 @@ class Rows:
         self.runs: dict[str, SheetRow] = {row.run: self._row_with_paths(row) for row in read_runs(self.sheet)}
         self._find_recipes()
         self._protocols: dict[str, Protocol] = {}
-        self.runs |= {run.run: run for run in self._second_measurements()}
+        self._add_second_measurements()
 
     def layout(self, kind: str, name: str) -> Path:
         """Layout of a table or figure (kind ``tables`` or ``figures``), by the name of its product."""
@@ -112,24 +110,28 @@ class Rows:
         if run.guide in self.settings.teachers:
             del named["guide"]
         found: dict[str, Any] = {key: found_path(path, self.own) for key, path in named.items()}
-        if run.protocol:
-            found["protocol"] = str(find("protocols", run.protocol, self.own, f"{self.sheet}: run '{run.run}'"))
+        for key in ("protocol", "also"):
+            if name := getattr(run, key):
+                found[key] = str(find("protocols", name, self.own, f"{self.sheet}: run '{run.run}'"))
         return dataclasses.replace(run, **found)
 
-    def _second_measurements(self) -> list[SheetRow]:
-        """Copies of rows for the preset's second protocols; conditions on methods do not match these."""
-        more = []
-        for own, name in self.settings.also.items():
-            path = str(find("protocols", name, self.own, f"{self.source}: also.{own}"))
-            rows = [run for run in self.runs.values() if run.checkpoint and run.sampler]
-            more += [
-                dataclasses.replace(
-                    run, run=f"{run.run}.{Path(path).stem}", method="external", protocol=path, **_NOT_TRAINED
-                )
-                for run in rows
-                if self.protocol(run).name == own
-            ]
-        return more
+    def _add_second_measurements(self) -> None:
+        """Adds a key (run, second protocol) for each row with one, its own or the preset's for its first protocol."""
+        seconds = {
+            own: str(find("protocols", name, self.own, f"{self.source}: also.{own}"))
+            for own, name in self.settings.also.items()
+        }
+        for run in list(self.runs.values()):
+            also = run.also or (None if run.without_network else seconds.get(self.protocol(run).name))
+            if also is None:
+                continue
+            second = (first := dataclasses.replace(run, also=also)).under_second()
+            where = f"{self.sheet}: run '{run.run}': also"
+            if also == self.protocol_of(run):
+                raise UserError(where, f"'{also}' is the row's first protocol", "name another one")
+            if second.run in self.runs:
+                raise UserError(where, f"'{second.run}' is a row of its own", "rename or remove it")
+            self.runs |= {run.run: first, second.run: second}
 
     def recipe(self, run: SheetRow) -> dict[str, Any]:
         """Recipe of a row as the preset or its file gives it; empty for a row without one."""
@@ -321,7 +323,7 @@ class Rows:
             return self.imported(run.checkpoint)
         if run.method == "teacher":
             return self.teacher_network(str(run.teacher))
-        return f"{self.results}/students/{run.run}/network.safetensors"
+        return f"{self.results}/students/{run.first}/network.safetensors"
 
     def teacher_network(self, name: str) -> str:
         """Path of a teacher's network: trained here, or imported from its checkpoint."""
@@ -347,7 +349,7 @@ class Rows:
 
     def sampler_guide(self, run: SheetRow) -> str | None:
         """Path of the guiding network of a row's sampler; rows distilled here use their guide in training only."""
-        return None if run.trained_here else self.guide(run)
+        return None if self.runs[run.first].trained_here else self.guide(run)
 
     def imported(self, checkpoint: str) -> str:
         """Path of a published checkpoint after its import; a .safetensors file is used in place."""

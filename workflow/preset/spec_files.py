@@ -127,9 +127,9 @@ def row_digest(preset: Preset, run: str, results: str = "") -> str:
     row = preset.runs[run]
     images = load_protocol(preset.specs.measurement(run)["protocol"]).image_facts()
     asked: dict[str, Any] = {"measure": {**preset.specs.measurement(run), "protocol": images}}
-    if row.trained_here:
-        asked["student"] = _deciding("students", preset.specs.student(run))
-        asked["parents"] = {parent: row_digest(preset, parent, results) for parent in preset.parents(row)}
+    if (first := preset.runs[row.first]).trained_here:
+        asked["student"] = _deciding("students", preset.specs.student(first.run))
+        asked["parents"] = {parent: row_digest(preset, parent, results) for parent in preset.parents(first)}
     if row.teacher in preset.trained_teachers():
         asked["teacher"] = preset.specs.teacher(str(row.teacher))
     ours, named = (json.dumps(f"{folder}/")[:-1] for folder in (preset.results, results))

@@ -1,8 +1,12 @@
 """FID (clean) and KID beside Tables 1, 2, 5 and 6: studies/papers/clean.yaml behind studies/papers/released.yaml."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
 from eval.results.published import load_published
+from eval.results.sheet import matching
 from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout
 from sida.config.resources import ROOT, find
@@ -10,6 +14,7 @@ from sida.errors import UserError
 from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
 from workflow.preset.rehearsal import _placeholders, check_preset, unshown_rows
+from workflow.preset.spec_files import row_digest
 from workflow.preset.targets import Targets
 
 TABLES = {"clean-table1": "cifar10", "clean-table2": "cifar10", "clean-table5": "ffhq64", "clean-table6": "afhqv2"}
@@ -44,8 +49,11 @@ def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
 def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
     more = set(clean.runs) - set(released.runs)
     assert len(more) == 31
-    assert all(clean.runs[run].sampler == released.runs[run.rpartition(".")[0]].sampler for run in more)
-    assert {clean.runs[run].method for run in more} == {"external"}
+    for second in (clean.runs[run] for run in more):
+        assert clean.network(second) == clean.network(clean.runs[second.first])
+        assert second.method == released.runs[second.first].method
+    for method in {run.method for run in released.runs.values()}:
+        assert not {run.run for run in matching(clean.runs, {"method": method})} & more
     for run in released.runs:
         assert clean.specs.measurement(run) == released.specs.measurement(run)
 
@@ -75,9 +83,32 @@ def test_clean_numbers_have_columns_without_a_published_side(clean, measured, na
     ]
 
 
-def test_rows_that_are_trained_here_and_faults():
+def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
     demo, own = settings_of("demo"), [ROOT / "studies" / "demo"]
-    more = Preset(demo | {"also": {"digits": "digits-mini"}}, "d.yaml", own)
-    assert set(more.runs) == set(Preset(demo, "d.yaml", own).runs)
+    preset, more = Preset(demo, "d.yaml", own), Preset(demo | {"also": {"digits": "digits-mini"}}, "d.yaml", own)
+    networks = [name for name, run in preset.runs.items() if not run.without_network]
+    assert set(more.runs) - set(preset.runs) == {f"{name}.digits-mini" for name in networks}
+    assert more.students() == [dataclasses.replace(r, also=more.runs[r.run].also) for r in preset.students()]
+    check_preset(more)
+    for name in networks:
+        first, second = more.runs[name], more.runs[f"{name}.digits-mini"]
+        assert Path(more.protocol_of(second)).stem == "digits-mini" != Path(more.protocol_of(first)).stem
+        assert more.specs.measurement(second.run)["network"] == more.specs.measurement(name)["network"]
+        assert row_digest(preset, name) == row_digest(more, name) != row_digest(more, second.run)
+    targets = Targets(more, False)
+    assert "results/demo/students/sida-a1.0/network.safetensors" in targets.generator("sida-a1.0.digits-mini")
+
+
+@pytest.mark.parametrize(
+    ("also", "rows", "remedy"),
+    [("digits", "", "another"), ("digits-mini", "x.digits-mini\tY\tdata\tdata\t\n", "rename")],
+    ids=["the first once more", "a row of that name"],
+)
+def test_faults_of_a_second_protocol(tmp_path, also, rows, remedy):
+    (tmp_path / "own.tsv").write_text(f"run\tlabel\tmethod\tsampler\talso\nx\tX\tdata\tdata\t{also}\n{rows}")
+    own = settings_of("demo") | {"runs": str(tmp_path / "own.tsv"), "experiments": None, "claims": None}
+    with pytest.raises(UserError, match=f"own.tsv: run 'x': also: .*{remedy}"):
+        Preset(own, "d.yaml", [ROOT / "studies" / "demo"])
+    demo, own = settings_of("demo"), [ROOT / "studies" / "demo"]
     with pytest.raises(UserError, match=r"d.yaml: also.digits: no .*'digits-min'"):
         Preset(demo | {"also": {"digits": "digits-min"}}, "d.yaml", own)
