@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.extrapolation import frechet_infinity
 from eval.features import get_extractor
-from eval.frechet import frechet_distance
+from eval.frechet import frechet_distance, frechet_infinity
 from eval.inception_score import inception_score
 from eval.measuring.protocol import load_protocol
 from eval.precision_recall import precision_recall

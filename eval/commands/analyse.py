@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Computes the analysis and writes its file."""
-    from eval.measuring.analyse import analyse
+    from eval.results.analyses import analyse
     from sida.config.settings import load_spec
 
     found = analyse(load_spec(args.spec), args.out)

@@ -46,7 +46,7 @@ class FrechetInfinity(Metric):
 
     def compute(self, sides: Sides) -> MetricValue:
         """The extrapolated distance, with the distances behind it as details."""
-        from eval.extrapolation import frechet_infinity
+        from eval.frechet import frechet_infinity
 
         mean, cov, _ = sides.real_moments
         fit = frechet_infinity(sides.features, mean, cov, ddof=sides.cov_ddof, seed=sides.seed)

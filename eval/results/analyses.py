@@ -8,6 +8,7 @@ study's folder changes for a new one.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 
 from eval.results.sheet import SELECTABLE
 from sida.config.plugins import load_file_object
-from sida.config.settings import Settings, from_mapping, names_file_object
+from sida.config.settings import Natural, Settings, from_mapping, names_file_object
 from sida.errors import SettingError, UserError, suggestion
-from sida.files.atomic import read_hashed_json
+from sida.files.atomic import read_hashed_json, sha256_file, sha256_json, write_hashed_json
 
 ANALYSIS_FORMAT = "sida-analysis/1"
 #: A number, a value with the ends of its interval, or None if the settings give no such number.
@@ -29,7 +30,7 @@ class AnalysisEntry:
     """An analysis of a preset: its function, and the rows that it is computed for.
 
     Attributes:
-        function: ``FILE.py:NAME`` in the preset's folder; the object is an :class:`eval.results.analyses.Analysis`.
+        function: ``FILE.py:NAME`` in the preset's folder; the object is an :class:`Analysis`.
         rows: Conditions on the sample sheet: teachers, and students trained here. Null: computed once, without a row.
         protocol: Whether the function reads the protocol of the row.
         options: Settings of the function.
@@ -149,3 +150,67 @@ def read_analysis(path: str | Path) -> dict[str, Any]:
     if not whole or len(lengths) > 1 or 0 in lengths:
         raise UserError(path, f"is not written by `sida-eval analyse` (format {ANALYSIS_FORMAT})", "make it again")
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisSpec(Inputs):
+    """One computation of an analysis: the function with its options, and its inputs.
+
+    Attributes:
+        analysis: Name in the preset.
+        function: ``FILE.py:NAME``.
+        code_sha256: Digest of the function's source, which decides whether a file is made again.
+        options: Settings of the function.
+        threads: CPU threads; 0 keeps torch's choice.
+    """
+
+    analysis: str
+    function: str
+    code_sha256: str | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    threads: Natural = 0
+
+
+def analyse(spec: Mapping[str, Any], out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Computes an analysis and writes its file; returns the record.
+
+    Args:
+        spec: See :class:`AnalysisSpec`.
+        out: The ``.json`` to write.
+
+    Raises:
+        UserError: Bad spec, a missing file or device, or facts that the analysis does not declare.
+    """
+    import torch
+
+    from sida.runtime import provenance
+    from sida.runtime.devices import cpu_threads, take_device, tf32
+
+    settings = from_mapping(AnalysisSpec, spec, "--spec")
+    analysis = load_analysis(settings.function, "--spec.function")
+    options = analysis.read_options(settings.options, "--spec.options")
+    take_device(settings.device, "--spec")
+    networks = {key: path for key in ("network", "teacher") if (path := getattr(settings, key))}
+    for key, path in networks.items():
+        if not Path(path).is_file():
+            raise UserError(f"--spec.{key}", f"no such file '{path}'")
+    with cpu_threads(settings.threads), tf32(False), torch.no_grad():
+        found = analysis.compute(settings, options)
+    if unknown := set(found.facts) ^ set(analysis.facts):
+        fault = f"'{settings.function}' must give the facts that it declares: {sorted(unknown)}"
+        raise UserError("--spec.function", fault)
+    hashes = {key: sha256_file(path) for key, path in networks.items()}
+    hashes |= {key: sha256_json(given) for key in ("dataset", "protocol") if (given := getattr(settings, key))}
+    record = {
+        "format": ANALYSIS_FORMAT,
+        **{key: getattr(settings, key) for key in ("analysis", "function", "code_sha256", "run", "method")},
+        "options": dataclasses.asdict(options) if options is not None else {},
+        "about": dict(analysis.facts),
+        "facts": dict(found.facts),
+        "curves": {name: list(values) for name, values in found.curves.items()},
+        "more": found.more,
+        "inputs": hashes,
+        "environment": {**provenance.environment(settings.device), "code": provenance.source_digest()},
+    }
+    write_hashed_json(out, record)
+    return record

@@ -145,3 +145,19 @@ def guide_mismatch(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> str |
         more = ", or 0 (a guide without classes)" if name == "label_dim" and wanted else ""
         return f"its {name} is {found}, the guided network's {wanted}; name a guide with {wanted}{more}"
     return None
+
+
+#: Frozen feature networks of GDD's discriminator, and the asset with the weights of each (None: in the package).
+BACKBONES: dict[str, str | None] = {
+    "vgg16_bn": "backbone-vgg16-bn",
+    "efficientnet_lite0": "backbone-efficientnet-lite0",
+    "deit_base_distilled": "backbone-deit-base-distilled",
+    "digits": None,
+}
+#: Official pairs: up to 32×32 pixels, and above.
+SMALL, LARGE = ("vgg16_bn", "efficientnet_lite0"), ("deit_base_distilled", "efficientnet_lite0")
+
+
+def official_backbones(resolution: int) -> tuple[str, ...]:
+    """The official pair for images of a size (Zyriix/GDD:train.sh)."""
+    return SMALL if resolution <= 32 else LARGE

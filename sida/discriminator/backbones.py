@@ -12,12 +12,12 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from sida.config.backbones import BACKBONES
+from sida.config.families import BACKBONES
 from sida.config.registry import RegistryEntry
 from sida.errors import UserError
 from sida.networks import Precond
 
-#: Classes of the backbones of :data:`sida.config.backbones.BACKBONES`.
+#: Classes of the backbones of :data:`sida.config.families.BACKBONES`.
 _CLASSES = {
     "vgg16_bn": RegistryEntry("sida.discriminator.imagenet:VGG16BN"),
     "efficientnet_lite0": RegistryEntry("sida.discriminator.imagenet:EfficientNetLite0"),
@@ -63,7 +63,7 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
     """Makes a frozen backbone in evaluation mode.
 
     Args:
-        name: Key of :data:`sida.config.backbones.BACKBONES`.
+        name: Key of :data:`sida.config.families.BACKBONES`.
         weights: ``published`` or ``random`` (from torch's global generator).
         image_channels: Channels of the images.
         resolution: Height and width of the images.

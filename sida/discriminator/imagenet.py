@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from sida.config.backbones import BACKBONES
+from sida.config.families import BACKBONES
 from sida.config.resources import how_to_install
 from sida.discriminator.backbones import Backbone, normalised
 from sida.errors import UserError

@@ -22,8 +22,8 @@ from sida.losses.terms import (
     uniform,
     unit_noise,
 )
-from sida.methods.build import Parts
 from sida.methods.cd import CDOptions
+from sida.methods.distiller import Parts
 from sida.methods.ect import ECTOptions
 from sida.training.flat import RAdam
 from sida.training.iteration import OptimizerStep

@@ -19,7 +19,7 @@ from sida.config.samplers import Sampler
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.methods.build import Parts, method_trainer
+from sida.methods.distiller import Parts, method_trainer
 from sida.methods.registry import BETAS, METHODS, find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import family_of

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from sida.config.backbones import BACKBONES, official_backbones
+from sida.config.families import BACKBONES, official_backbones
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Range, Settings
 from sida.errors import SettingError
 from sida.methods.method import Method, Passes

@@ -8,12 +8,12 @@ from typing import cast
 import torch
 
 from sida.config.augmentation import GDD_FLAGS
-from sida.config.backbones import official_backbones
+from sida.config.families import official_backbones
 from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
 from sida.errors import UserError
 from sida.losses import GDDLoss, MicroBatch, Terms
 from sida.losses.gdd import lazy_regularisation
-from sida.methods.build import Parts
+from sida.methods.distiller import Parts
 from sida.methods.gdd import GDDOptions, freeze_innate
 from sida.networks import Precond
 from sida.progress import say

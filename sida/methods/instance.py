@@ -17,7 +17,7 @@ from sida.methods.method import Method
 
 if TYPE_CHECKING:
     from sida.losses import MicroBatch, Terms
-    from sida.methods.build import Parts
+    from sida.methods.distiller import Parts
     from sida.training.student_trainer import StudentTrainer
 
 

@@ -55,8 +55,8 @@ class Method:
         defaults: Default settings by name of the network family (:mod:`sida.config.families`). Each family needs all of
             them: ``{**SID.defaults["edm"], "alpha": 1.0}`` changes one.
         loss: Loss of fake score and generator: a :class:`~sida.losses.ScoreLoss`, which takes its settings from recipe
-            and options (``of``), or a function of the parts (:class:`sida.methods.build.Parts`). None: the trainer has
-            other losses.
+            and options (``of``), or a function of the parts (:class:`sida.methods.distiller.Parts`). None: the trainer
+            has other losses.
         fake_score: Makes the fake score from the parts; None copies the teacher.
         psi_steps: Steps of the fake score per step of the generator.
         passes: Work of these steps, for plans.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from sida.losses import ScoreLoss
-    from sida.methods.build import Parts
+    from sida.methods.distiller import Parts
 
 # Source of the default settings: mingyuanzhou/SiD, branches main and sida: training scripts and their options.
 

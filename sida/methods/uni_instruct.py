@@ -11,8 +11,7 @@ from sida.errors import SettingError
 from sida.methods.sida import SIDA, SIDA_DEFAULTS
 
 if TYPE_CHECKING:
-    from sida.methods.build import Parts
-    from sida.methods.distiller import Distiller
+    from sida.methods.distiller import Distiller, Parts
 
 #: Branches of the released code that end in an error at the first step after the adversarial term joins.
 _STOPS = {
@@ -53,7 +52,7 @@ class UniInstructOptions(Settings):
 
 def make_uni_instruct(parts: Parts) -> Distiller:
     """Returns SiDA's trainer with both terms in full in the adversarial phase."""
-    from sida.methods.build import make_score_distiller
+    from sida.methods.distiller import make_score_distiller
 
     distiller = make_score_distiller(parts)
     distiller.schedule = dataclasses.replace(distiller.schedule, sid_share=0.0)
@@ -66,7 +65,7 @@ UNI_INSTRUCT = dataclasses.replace(
     title="Uni-Instruct",
     about="SiDA, its SiD term weighted by a density ratio for an f-divergence",
     start="either",
-    loss="sida.losses.uni_instruct:UniInstructLoss",
+    loss="sida.methods.matching:UniInstructLoss",
     fake_score=None,
     options=UniInstructOptions,
     trainer=make_uni_instruct,

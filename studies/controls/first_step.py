@@ -18,8 +18,8 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.losses import SiDALoss
-from sida.losses.uni_instruct import UniInstructLoss
 from sida.methods.distillation import make_trainer
+from sida.methods.matching import UniInstructLoss
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks.checkpoint import read_metadata
 from sida.sampling import one_step

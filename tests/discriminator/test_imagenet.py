@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 import torch
 
-from sida.config.backbones import BACKBONES, LARGE, SMALL, official_backbones
+from sida.config.families import BACKBONES, LARGE, SMALL, official_backbones
 from sida.discriminator import ProjectedDiscriminator, make_backbone
 from sida.errors import UserError
 from sida.losses import GDDLoss

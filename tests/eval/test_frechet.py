@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.extrapolation import frechet_infinity
-from eval.frechet import frechet_distance, frechet_report
+from eval.frechet import frechet_distance, frechet_infinity, frechet_report
 from eval.statistics import FeatureStatistics
 from sida.errors import UserError
 

@@ -12,7 +12,7 @@ import pytest
 from sida.assets import Asset, fetch
 from sida.cli.main import main
 from sida.errors import UserError
-from workflow.launch.pool import PoolError, take
+from workflow.launch import PoolError, take
 
 CONTENT = b"a network"
 NUMBERS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO]

@@ -8,7 +8,7 @@ import torch
 from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.losses import SiDALoss
-from sida.losses.uni_instruct import UniInstructLoss, expansion_weight
+from sida.methods.matching import UniInstructLoss, expansion_weight
 from sida.methods.uni_instruct import UniInstructOptions
 from sida.sampling import one_step
 from sida.training import Schedule

@@ -13,8 +13,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.methods import METHODS, distill
-from sida.methods.build import Parts
-from sida.methods.distiller import LAMBDAS
+from sida.methods.distiller import LAMBDAS, Parts
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpoint import load_network, save_network

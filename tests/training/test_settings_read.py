@@ -10,8 +10,7 @@ import torch
 from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig
 from sida.errors import UserError
 from sida.methods import METHODS, SID
-from sida.methods.build import Parts, method_trainer
-from sida.methods.distiller import LAMBDAS
+from sida.methods.distiller import LAMBDAS, Parts, method_trainer
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network, family_of
 from tests.training.toy import DATASET, NETWORK

@@ -8,7 +8,7 @@ from eval.claims import load_claims
 from eval.results.published import load_published
 from sida.config.resources import ROOT
 from sida.files.text_files import read_csv
-from workflow.docs.repeated import RepeatedRows, repeated_table
+from workflow.docs.pages import RepeatedRows, repeated_table
 from workflow.docs.study import opened
 
 STUDIES = ROOT / "studies"

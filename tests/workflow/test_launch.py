@@ -150,7 +150,7 @@ def test_several_nodes_need_an_allocation(machine):
 
 
 def test_several_nodes_each_start_a_launcher(monkeypatch):
-    from workflow.launch.__main__ import on_nodes
+    from workflow.launch import on_nodes
 
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     command = on_nodes(2, 16, ["sida", "distill", "--spec", "x"])

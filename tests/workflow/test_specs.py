@@ -15,7 +15,6 @@ import yaml
 from eval.figures.build import build_figure
 from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
-from eval.report.needs import find_needs
 from eval.results.sheet import read_runs
 from eval.tables import make_table
 from sida.config.resources import ROOT
@@ -29,6 +28,7 @@ from tests.workflow.workspace import Workspace, settings_of
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 from workflow.preset.spec_files import SpecFiles
+from workflow.preset.specs import find_needs
 
 DEMO = settings_of("demo")
 PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())

@@ -82,8 +82,8 @@ def _sheet_without(config: Path, method: str, path: Path) -> Path:
 
 def measured(root: Path, preset: str, *tables: str) -> str:
     """Number of rows that are measured for tables, each row once; without tables for the whole preset."""
-    from eval.report.needs import find_needs
     from workflow.preset import Preset
+    from workflow.preset.specs import find_needs
 
     loaded = Preset.load(find_preset(preset))
     if not tables:

@@ -16,7 +16,6 @@ from eval.claims.model import Claim
 from eval.claims.verdicts import decide_claims, main_scope
 from eval.figures.build import build_figure
 from eval.report.answers import Answer, answers_of
-from eval.report.needs import find_needs
 from eval.report.page import page_text, reduced
 from eval.results.published import load_published
 from eval.results.sheet import matching, parse_condition, with_other_seeds
@@ -30,6 +29,7 @@ from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
 from workflow.preset.files import preset_files
+from workflow.preset.specs import find_needs
 
 
 class Study:

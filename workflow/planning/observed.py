@@ -260,7 +260,7 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
 
 
 def _trainer(config: Any, network: Any, device: Any) -> Any:
-    from sida.methods.build import Parts, method_trainer
+    from sida.methods.distiller import Parts, method_trainer
     from sida.methods.registry import find_method
     from sida.networks import build_network, family_of
 

@@ -12,9 +12,8 @@ from eval.claims.verdicts import claim_rows
 from eval.figures.layout import FigureKind, load_figure_layout
 from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER
 from eval.measuring.protocol import Protocol
-from eval.report.needs import find_needs
-from eval.results.sheet import Needs, SheetRow
-from eval.tables.layout import load_table_layout
+from eval.results.sheet import Needs, SheetRow, read_extended
+from eval.tables.layout import TABLE_KINDS, load_table_layout
 from sida.config.plugins import MONITOR, file_code_sha256
 from sida.config.recipe import EvaluationPoints, TeacherTraining
 from sida.config.samplers import read_sampler
@@ -306,3 +305,24 @@ def _watched(protocol: Protocol) -> Protocol:
     """The part of a protocol that evaluations during training use; other changes are no reason to train again."""
     keys = tuple(metric.key for metric in protocol.watched)
     return protocol.part(keys, keys) if keys else protocol
+
+
+def find_needs(path: str | Path, runs: Mapping[str, SheetRow]) -> Needs:
+    """Needs of a layout of ``config/tables`` or ``config/figures``; rows that are not in the sheet are left out.
+
+    A layout that cannot be resolved needs every row; its builder reports the fault.
+
+    Args:
+        path: The layout.
+        runs: The sample sheet.
+    """
+    try:
+        table = (
+            Path(path).parent.name == "tables" or str(read_extended(Path(path)).get("kind", "results")) in TABLE_KINDS
+        )
+        found = (load_table_layout if table else load_figure_layout)(path).needs(runs)
+    except UserError:
+        return Needs(list(runs), list(runs))
+    # Measured rows and networks are separate: a figure may draw measured levels beside curves of training logs.
+    ordered = {key: [name for name in runs if name in getattr(found, key)] for key in ("measured", "networks")}
+    return dataclasses.replace(found, **ordered)  # type: ignore[arg-type]

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from eval.features import extractor_entry
-from eval.report.needs import find_needs
 from eval.results.analyses import analysis_path
 from eval.results.sheet import Needs
 from sida.assets.registry import is_address, is_counted, load_registry
@@ -20,6 +19,7 @@ from workflow.preset import Preset
 from workflow.preset.archives import training_data
 from workflow.preset.extension import taken_rows
 from workflow.preset.rows import nfe
+from workflow.preset.specs import find_needs
 
 
 def any_of(names: Iterable[str]) -> str:

@@ -15,13 +15,13 @@ from eval.figures.build import build_figure
 from eval.figures.points import difference_of, gather_points, interval_ends
 from eval.figures.points_plot import LOST_LABEL, ONE_LABEL, draw_points
 from eval.figures.sources import Sources
-from eval.report.needs import find_needs
 from eval.results.analyses import ANALYSIS_FORMAT, analysis_path
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import csv_rows, measurement_lines, write_csv
+from workflow.preset.specs import find_needs
 
 TEACHERS = {"t1": 20.0, "t1b": 24.0, "t2": 4.0, "t2b": 5.0}
 SAME = {"t1": "t1", "t1b": "t1", "t2": "t2", "t2b": "t2"}

@@ -10,7 +10,6 @@ import random
 import pytest
 
 from eval.claims import load_claims
-from eval.report.needs import find_needs
 from eval.results.sheet import matching
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
@@ -22,6 +21,7 @@ from tests.studies.plans import dry_run
 from workflow.cli import sida_main as main
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
+from workflow.preset.specs import find_needs
 
 METRICS = {"fd": 4.0, "fd_own": 2.0, "fd_pixel": 0.4, "is": 9.0, "precision": 0.8, "recall": 0.7, "accuracy": 0.97}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eval.claims import load_claims
-from eval.measuring.analyse import analyse
+from eval.results.analyses import analyse
 from sida.config.resources import ROOT
 from tests.eval.claims.evidence import evidence, verdict
 

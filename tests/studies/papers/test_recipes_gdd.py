@@ -10,7 +10,7 @@ import pytest
 from eval.results.published import load_published
 from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
-from sida.config.backbones import official_backbones
+from sida.config.families import official_backbones
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.methods.gdd import GDDOptions

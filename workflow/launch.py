@@ -1,6 +1,10 @@
-"""Distributes a machine's GPUs among jobs by file locks: a process holds a device until the process ends.
+"""``python -m workflow.launch [--nodes N] GPUS MODULE ...``: runs ``python -m MODULE ...`` on GPUs of the pool.
 
-The kernel releases a lock (``flock``) when its process ends for any reason. Waiting jobs form one queue (by a separate
+Rules start commands on GPUs with this launcher. Without a pool (``SIDA_GPUS``) and on one node the launcher only
+executes the command, so it imports nothing that takes time.
+
+A pool distributes a machine's GPUs among jobs by file locks: a process holds a device until the process ends. The
+kernel releases a lock (``flock``) when its process ends for any reason. Waiting jobs form one queue (by a separate
 lock). So two jobs that need several devices never wait for each other, and jobs that need one device do not overtake a
 job that needs many.
 """
@@ -8,12 +12,78 @@ job that needs many.
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sida.files.atomic import try_lock, wait_for_lock
+USAGE = "usage: python -m workflow.launch [--nodes N] GPUS MODULE ARGUMENTS ..."
+
+
+def main(words: Sequence[str]) -> None:
+    """Replaces this process by the command.
+
+    Args:
+        words: ``[--nodes N] GPUS MODULE`` and its arguments.
+
+    Raises:
+        SystemExit: Bad arguments, or a pool that is too small; the message is one line.
+    """
+    nodes, words = (words[1], words[2:]) if words[:1] == ["--nodes"] else ("1", words)
+    if len(words) < 2 or not (nodes.isdecimal() and words[0].isdecimal()):
+        raise SystemExit(USAGE)
+    gpus, module = int(words[0]), words[1:]
+    if int(nodes) > 1:
+        command = on_nodes(int(nodes), gpus, module)
+    else:
+        command = [sys.executable, "-m", *module]
+        pool = os.environ.get("SIDA_GPUS")
+        if pool and gpus:
+            try:
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(pool, gpus))
+            except PoolError as error:
+                raise SystemExit(f"error: {error}") from None
+    sys.stdout.flush()
+    os.execvp(command[0], command)
+
+
+def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
+    """The command that runs a module on several nodes.
+
+    Args:
+        nodes: Number of nodes.
+        gpus: Total number of GPUs, a multiple of `nodes`; one process is started for each.
+        module: Name of the module and its arguments.
+
+    Returns:
+        ``srun ... torchrun ... -m module``; the processes connect to a free port of this node.
+
+    Raises:
+        SystemExit: There is no allocation, or the GPUs cannot be divided evenly.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        raise SystemExit(
+            f"error: --nodes {nodes}: several nodes need an allocation of SLURM, and SLURM_JOB_ID is not set"
+        )
+    if gpus % nodes or not gpus:
+        raise SystemExit(f"error: --nodes {nodes}: {gpus} GPUs cannot be shared evenly")
+    srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
+    # A failing process ends all others, which would otherwise wait for it.
+    srun.append("--kill-on-bad-exit=1")
+    meet = ["--rdzv-backend=c10d", f"--rdzv-id={job}", f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={gpus // nodes}"]
+    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
+    return [*srun, *torchrun, *meet, signals, "-m", *module]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
 
 #: Seconds between checks of busy devices.
 PAUSE = 0.2
@@ -60,6 +130,8 @@ def take(pool: str, count: int, folder: Path | None = None) -> list[str]:
     Raises:
         PoolError: The pool is too small, or its locks cannot be written.
     """
+    from sida.files.atomic import wait_for_lock
+
     names = devices(pool)
     if count > len(names):
         raise PoolError(
@@ -81,6 +153,8 @@ def take(pool: str, count: int, folder: Path | None = None) -> list[str]:
 
 def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
     """Locks devices as they become free, until there are enough; the caller must hold the lock of the queue."""
+    from sida.files.atomic import try_lock
+
     held: dict[str, int] = {}
     while True:
         for name in names:
@@ -106,3 +180,7 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from eval.report.needs import find_needs
 from sida.config.resources import ROOT
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
+from workflow.preset.specs import find_needs
 
 CONFIG, PAPERS = ROOT / "config", ROOT / "studies/papers"
 
