@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 import runpy
 import shutil
@@ -14,16 +15,16 @@ import pytest
 import yaml
 
 from sida.config.resources import ROOT
-from sida.errors import UserError
+from sida.config.settings import load_yaml
 from sida.files.atomic import read_jsonl
 from sida.networks.checkpoint import read_metadata
+from tests.workflow.faults import refused
 from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.preset import Preset
-from workflow.preset.files import find_preset
-from workflow.preset.targets import Targets
 
 EXAMPLES = ROOT / "docs" / "examples"
 PROTOCOL = "tests/workflow/tiny-protocol.yaml"
+TINY_NETWORK = load_yaml(ROOT / "tests/workflow/tiny.yaml")["teachers"]["digits-short"]["network"]
 
 
 @pytest.fixture
@@ -48,8 +49,7 @@ def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
     preset = workspace.config("docs/examples/my-digits.yaml", protocol=PROTOCOL)
 
     table, measurements = "results/my-digits/tables/mine.md", "results/my-digits/measurements.csv"
-    result = workspace.snakemake("--configfile", preset, "--", table, measurements)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    workspace.made("--configfile", preset, "--", table, measurements)
     text = (folder / table).read_text()
     assert "| Mine | Class mean and noise | 1 |" in text
     assert "The same, stored | 1 |" in text
@@ -69,59 +69,48 @@ def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
     # Changed code of the function: its row is measured again, no other one.
     source = folder / "docs/examples/noisy_digits.py"
     source.write_text(source.read_text().replace("NOISE = 2.0", "NOISE = 1.5"))
-    planned = workspace.snakemake("--configfile", preset, "-n", "--quiet", "rules", "--", measurements)
-    assert planned.returncode == 0, planned.stderr
-    counts = dict(line.split() for line in (planned.stdout + planned.stderr).splitlines() if len(line.split()) == 2)
-    measured = [count for rule, count in counts.items() if rule.startswith("measure")]
-    assert (measured, counts["total"]) == (["1"], "2")
+    planned = workspace.planned("--configfile", preset, "--", measurements)
+    measured = [count for rule, count in planned.items() if rule.startswith("measure")]
+    assert (measured, sum(planned.values())) == ([1], 2)
+
+
+def own_student(workspace, run="sid-a1.0", replaced=("", ""), **changes):
+    """A preset with the row of SiD alone, and its changed cells and settings, of few steps."""
+    head, *rows = (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines()
+    row = next(row for row in rows if row.startswith("sid-a1.0")).replace("sid-a1.0", run, 1).replace(*replaced, 1)
+    (workspace.folder / "own.tsv").write_text(f"{head}\n{row}\n")
+    short = {"recipes__sid__total_kimg": 0.128, "recipes__sid__evaluation": None}
+    return workspace.config(runs="own.tsv", claims=None, tables=[], figures=[], **short, **changes)
+
+
+def made(workspace, preset, product, changed):
+    """Makes a product; what would run again after a change of the example's code."""
+    workspace.done("--configfile", preset, "--", product)
+    source = workspace.folder / "docs/examples" / changed
+    source.write_text(source.read_text() + "# changed\n")
+    return workspace.planned("--configfile", preset, "--", product)
 
 
 @pytest.mark.slow
 def test_method_of_ones_own_is_a_row(workspace):
-    folder = workspace.folder
-    rows = (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines()
-    own = next(row for row in rows if row.startswith("sid-a1.0")).replace(
-        "\tsid\t", "\tdocs.examples.matching:METHOD\t", 1
-    )
-    own = own.replace("\t1.0\t", "\t\t", 1)  # the method reads no α
-    (folder / "own.tsv").write_text("\n".join([rows[0], own.replace("sid-a1.0", "matching", 1)]) + "\n")
-    short = {"recipes__sid__total_kimg": 0.128, "recipes__sid__evaluation": None}
-    short["recipes__sid__options"] = {"weight": 50}
-    preset = workspace.config(runs="own.tsv", claims=None, tables=[], figures=[], **short)
+    # The method reads no α.
+    cells = ("\tsid\tdigits-short\t\t1.0\t", "\tdocs.examples.matching:METHOD\tdigits-short\t\t\t")
+    preset = own_student(workspace, "matching", cells, recipes__sid__options={"weight": 50})
     network = "results/tiny/students/matching/network.safetensors"
-    result = workspace.snakemake("--configfile", preset, "--", network)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert read_metadata(folder / network)["method"] == "docs.examples.matching:METHOD"
-    log = read_jsonl((folder / network).with_name("train.jsonl"))
+    assert "distill" in made(workspace, preset, network, "matching.py")
+    assert read_metadata(workspace.folder / network)["method"] == "docs.examples.matching:METHOD"
+    log = read_jsonl((workspace.folder / network).with_name("train.jsonl"))
     assert set(log[-1]["losses"]) == {"matching", "denoising"}
-
-    # Changed code of the method: it is trained again.
-    source = folder / "docs/examples/matching.py"
-    source.write_text(source.read_text().replace("psi_steps=2", "psi_steps=3"))
-    planned = workspace.snakemake("--configfile", preset, "-n", "--quiet", "rules", "--", network)
-    assert "distill" in planned.stdout + planned.stderr
 
 
 @pytest.mark.slow
 def test_network_family_of_ones_own_is_trained_distilled_and_measured(workspace):
-    folder, sheet = workspace.folder, (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines()
-    (folder / "own.tsv").write_text("\n".join([sheet[0], *(row for row in sheet if row.startswith("sid-a1.0"))]) + "\n")
-    kwargs = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["teachers"]["digits-short"]["network"]
-    network = {"class": "docs.examples.flow:FlowPrecond", "kwargs": kwargs["kwargs"]}
-    short = {"recipes__sid__total_kimg": 0.128, "recipes__sid__evaluation": None}
-    short |= {"teachers__digits-short__network": network, "teachers__digits-short__training__total_kimg": 0.128}
-    preset = workspace.config(runs="own.tsv", claims=None, tables=[], figures=[], **short)
-    trial = "results/tiny/measurements/sid-a1.0/trial-0.json"
-    result = workspace.snakemake("--configfile", preset, "--", trial)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    student = read_metadata(folder / "results/tiny/students/sid-a1.0/network.safetensors")
+    network = {"class": "docs.examples.flow:FlowPrecond", "kwargs": TINY_NETWORK["kwargs"]}
+    teacher = {"teachers__digits-short__network": network, "teachers__digits-short__training__total_kimg": 0.128}
+    preset, trial = own_student(workspace, **teacher), "results/tiny/measurements/sid-a1.0/trial-0.json"
+    assert "train_teacher" in made(workspace, preset, trial, "flow.py")
+    student = read_metadata(workspace.folder / "results/tiny/students/sid-a1.0/network.safetensors")
     assert student["network"]["class"] == "docs.examples.flow:FlowPrecond"
-
-    # Changed code of the class: the teacher is trained again.
-    source = folder / "docs/examples/flow.py"
-    source.write_text(source.read_text() + "# changed\n")
-    planned = workspace.snakemake("--configfile", preset, "-n", "--quiet", "rules", "--", trial)
-    assert "train_teacher" in planned.stdout + planned.stderr
 
 
 def external(tmp_path, **cells) -> Preset:
@@ -159,9 +148,8 @@ def test_a_method_is_distilled_as_printed(tmp_path, monkeypatch):
     from sida.networks import build_network
     from sida.networks.checkpoint import save_network
 
-    config = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["teachers"]["digits-short"]["network"]
     teacher, out = tmp_path / "teacher.safetensors", tmp_path / "student"
-    save_network(build_network(config), teacher, {})
+    save_network(build_network(TINY_NETWORK), teacher, {})
     words = printed("sida distill --out OUT").replace("OUT", str(out), 1).split()[1:]
     words[words.index("--teacher") + 1] = str(teacher)
     monkeypatch.chdir(ROOT)
@@ -176,9 +164,8 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
     from sida.networks import build_network
     from sida.networks.checkpoint import save_network
 
-    config = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["teachers"]["digits-short"]["network"]
     torch.manual_seed(0)
-    save_network(build_network(config), tmp_path / "mine.safetensors", {})
+    save_network(build_network(TINY_NETWORK), tmp_path / "mine.safetensors", {})
     preset = external(tmp_path, sampler="one-step", checkpoint=tmp_path / "mine.safetensors")
     spec = preset.specs.measurement("mine")
     assert (spec["network"], spec["nfe"]) == (str(tmp_path / "mine.safetensors"), 1)
@@ -187,23 +174,16 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
     assert record["metrics"]["fd"] > 10
 
 
-def test_pickled_network_is_imported_first(tmp_path):
+def test_pickled_networks_are_imported_first_and_those_of_one_name_apart(tmp_path):
     preset = external(tmp_path, sampler="one-step", checkpoint="downloads/mine.pkl")
     assert preset.imports == {"mine": "downloads/mine.pkl"}
     assert preset.specs.measurement("mine")["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
-
-
-def test_pickled_networks_of_one_name_are_imported_apart(tmp_path):
-    sheet = tmp_path / "two.tsv"
-    head = "run\tlabel\tmethod\tcheckpoint\tsampler\n"
     rows = [f"{name}\t{name}\texternal\t{name}/network-snapshot.pkl\tone-step\n" for name in "ab"]
-    sheet.write_text(head + "".join(rows) + "c\tc\texternal\tc/mine.pkl\tone-step\n")
-    document = yaml.safe_load((EXAMPLES / "my-digits.yaml").read_text())
-    preset = Preset(document | {"runs": str(sheet), "protocol": PROTOCOL, "tables": ["main"]}, "my-digits.yaml")
+    (tmp_path / "mine.tsv").write_text("run\tlabel\tmethod\tcheckpoint\tsampler\n" + "".join(rows))
+    preset = Preset(dataclasses.asdict(preset.settings), "my-digits.yaml")
     folders = {Path(str(preset.network(run))).parent.name: run.checkpoint for run in preset.runs.values()}
     assert preset.imports == folders
-    assert sorted(folders.values()) == ["a/network-snapshot.pkl", "b/network-snapshot.pkl", "c/mine.pkl"]
-    assert folders["mine"] == "c/mine.pkl"
+    assert sorted(folders.values()) == ["a/network-snapshot.pkl", "b/network-snapshot.pkl"]
 
 
 @pytest.mark.parametrize(
@@ -222,24 +202,15 @@ def test_rows_without_a_network(tmp_path, cells, sampler):
 
 
 @pytest.mark.parametrize(
-    ("cells", "message"),
+    ("cells", "fault"),
     [
-        ({}, r"mine.tsv: run 'mine': column 'checkpoint' is empty; give module:function"),
-        ({"method": "gdd", "sampler": "one-step"}, r"column 'teacher' is empty; name one of"),
-        ({"checkpoint": "x.npz", "nfe": "one"}, r'mine.tsv:2: nfe: must be an integer, got "one"'),
-        ({"checkpoint": "x.npz", "nfe": 0}, r"mine.tsv:2: nfe: must be at least 1, got 0"),
-        ({"checkpoint": "x.pkl", "sampler": "onestep"}, r"no sampler 'onestep'.*did you mean 'one-step'"),
+        ({}, r"mine.tsv: run 'mine': column 'checkpoint' is empty"),
+        ({"method": "gdd", "sampler": "one-step"}, r"column 'teacher' is empty"),
+        ({"checkpoint": "x.npz", "nfe": "one"}, r'mine.tsv:2: nfe: .*integer, got "one"'),
+        ({"checkpoint": "x.npz", "nfe": 0}, r"mine.tsv:2: nfe: .* 1, got 0"),
+        ({"checkpoint": "x.pkl", "sampler": "onestep"}, r"'onestep'.*'one-step'"),
     ],
 )
-def test_fault_in_an_external_row_is_one_line(tmp_path, cells, message):
-    with pytest.raises(UserError, match=message) as caught:
+def test_fault_in_an_external_row_is_one_line(tmp_path, cells, fault):
+    with refused(fault):
         external(tmp_path, **cells)
-    assert "\n" not in str(caught.value)
-
-
-def test_rows_ask_for_the_downloads_that_measuring_needs():
-    preset = Preset.load(find_preset("released"))
-    assert Targets(preset, False).assets_of("cifar10-uncond-sida-a1") == ["fid-ref-cifar10", "inception"]
-    latent = Targets(preset, False).assets_of("edm2-xs-sida")
-    needed = {"fid-ref-img512", "inception", "dinov2-vitl14", "dinov2-code", "sd-vae-ft-mse", "sd-vae-ft-mse-config"}
-    assert needed | {"labels-imagenet"} == set(latent)

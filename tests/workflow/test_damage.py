@@ -8,7 +8,7 @@ import pytest
 
 from tests.damage import DAMAGES
 from tests.disks import make_read_only, small_disk
-from tests.workflow.small import outcome, small
+from tests.workflow.small import outcome, undisturbed
 from tests.workflow.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -25,11 +25,7 @@ LAST = ["collected/tables/main.csv", "tables/main.tex"]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An undisturbed run of the small preset, its arguments and what it left."""
-    workspace, arguments = small(tmp_path_factory.mktemp("finished"))
-    run = workspace.snakemake(*arguments, timeout=1800)
-    assert run.returncode == 0, run.stdout + run.stderr
-    return workspace, arguments, outcome(workspace)
+    return undisturbed(tmp_path_factory.mktemp("finished"))
 
 
 def copied(workspace, folder):
@@ -40,11 +36,10 @@ def copied(workspace, folder):
     return copy
 
 
-def faults(run):
+def faults(said):
     """The lines of a run that tell of an error; Snakemake's own tell which job and log."""
-    text = run.stdout + run.stderr
-    assert "Traceback" not in text
-    return [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in said
+    return [line for line in said.splitlines() if line.startswith("error: ")]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -56,17 +51,14 @@ def test_a_damaged_file_is_named_and_the_rerun_ends_with_the_same_numbers(finish
     DAMAGES[damage](results / name)
     for other in {*gone, *LAST} - {name}:
         (results / other).unlink()
-    run = workspace.snakemake(*arguments)
-    assert run.returncode == 1
-    (line,) = faults(run)
+    (line,) = faults(workspace.done(*arguments, status=1))
     assert line.startswith(f"error: results/small/{name}:")
     if by_itself:
         assert "the same workflow command measures it" in line
     else:
         assert "delete it" in line
         (results / name).unlink()
-    again = workspace.snakemake(*arguments)
-    assert again.returncode == 0, again.stdout + again.stderr
+    workspace.done(*arguments)
     assert outcome(workspace) == wanted
 
 
@@ -80,17 +72,14 @@ def test_a_folder_of_products_on_a_disk_that_may_only_be_read(finished, tmp_path
     with small_disk(results, "64m") as disk:
         shutil.copytree(kept, disk, dirs_exist_ok=True)
         make_read_only(disk)
-        looked = workspace.snakemake(*arguments)
-        assert looked.returncode == 0
-        assert "Nothing to be done" in looked.stdout + looked.stderr
+        assert "Nothing to be done" in workspace.done(*arguments)
         make_read_only(disk, False)
         (disk / "tables/main.tex").unlink()
         make_read_only(disk)
-        run = workspace.snakemake(*arguments)
-        assert run.returncode == 1
-        assert faults(run) == []
-        assert "results/small: is read-only, so nothing can be made there; start in a writable folder" in run.stderr
+        said = workspace.done(*arguments, status=1)
+        assert faults(said) == []
+        assert "results/small: is read-only, so nothing can be made there; start in a writable folder" in said
         assert {path.name for path in (disk / "tables").iterdir()} == {"main.csv", "main.html", "main.json", "main.md"}
         make_read_only(disk, False)
-        assert workspace.snakemake(*arguments).returncode == 0
+        workspace.done(*arguments)
         assert outcome(workspace) == wanted

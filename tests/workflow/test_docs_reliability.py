@@ -69,17 +69,9 @@ def test_limits_beside_the_published_network_with_most_tensors():
     net = build_network(teacher.network)
     modules, state = [name for name, _ in net.named_modules()], net.state_dict()
     entries = entries_for((name, "F32", value.shape) for name, value in state.items())
-    header = json.dumps(
-        {
-            entry.name: {
-                "dtype": "F32",
-                "shape": entry.shape,
-                "data_offsets": [entry.begin, entry.begin + entry.num_bytes],
-            }
-            for entry in entries
-        },
-        separators=(",", ":"),
-    )
+    places = {entry.name: [entry.begin, entry.begin + entry.num_bytes] for entry in entries}
+    fields = {e.name: {"dtype": "F32", "shape": e.shape, "data_offsets": places[e.name]} for e in entries}
+    header = json.dumps(fields, separators=(",", ":"))
     torch.save({name: torch.zeros(1) for name in state}, saved := io.BytesIO())
     directory = saved.tell() - zipfile.ZipFile(saved).start_dir
     deep, longest = 1 + max(name.count(".") for name in modules), max(map(len, state))

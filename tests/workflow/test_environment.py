@@ -104,24 +104,16 @@ def test_jobs_of_a_conda_environment_find_the_package_by_themselves(tmp_path, mo
     (place / "activate").write_text(f'export PATH="{place}:$PATH"\n')
     monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
     words = ["--configfile", "studies/papers/published.yaml", "--sdm", "conda", "--", "tables/table8.tex"]
-    result = workspace.snakemake(*words)
-    assert result.returncode == 0, result.stderr[-2000:]
+    workspace.made(*words)
     assert all(str(tmp_path) in line.split(os.pathsep) for line in (tmp_path / "seen").read_text().splitlines())
 
 
 def test_every_locked_package_has_hashes_and_no_address():
-    for name in (
-        "requirements/main.lock",
-        "requirements/extras.lock",
-        "requirements/uv.lock",
-        "requirements/audit.lock",
-        "requirements/oldest.lock",
-    ):
-        text = (ROOT / name).read_text()
-        entries = re.split(r"^(?=[a-zA-Z0-9])", text, flags=re.M)
-        packages = [entry for entry in entries if re.match(r"[a-zA-Z0-9]", entry)]
-        assert packages
-        assert all("--hash=sha256:" in entry for entry in packages)
+    for path in (ROOT / "requirements").glob("*.lock"):
+        text = path.read_text()
+        packages = re.findall(r"^[a-zA-Z0-9](?:.*\n(?=\s))*.*", text, re.M)
+        assert packages, path
+        assert all("--hash=sha256:" in package for package in packages), path
         assert "://" not in text
         assert "index-url" not in text
 

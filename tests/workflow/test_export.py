@@ -31,14 +31,13 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")
     preset = write_preset(folder / "results/demo")
     network = write_network(preset / "students/sida-a1.0/network.safetensors")
-    digest = sha256_file(network)
-    facts = {"run": "sida-a1.0", "method": "sida", "metric": "fd", "n": 100, "nfe": 1, "protocol": "digits"}
-    facts |= {"settings": "frechet", "network_sha256": digest, "date": "2026-11-22", "origin": ""}
-    others = {**facts, "run": "sid-a1.0", "network_sha256": "2" * 64}
-    rows = [{**facts, "trial": trial, "value": 4.0 + trial} for trial in range(3)]
-    write_csv(
-        preset / "measurements.csv", [], [*rows, *({**others, "trial": t, "value": 98765.0 + t} for t in range(3))]
-    )
+    facts = {"method": "sida", "metric": "fd", "n": 100, "nfe": 1, "protocol": "digits", "settings": "frechet"}
+    facts |= {"date": "2026-11-22", "origin": ""}
+    rows = []
+    for run, digest, value in (("sida-a1.0", sha256_file(network), 4.0), ("sid-a1.0", "2" * 64, 98765.0)):
+        own = {**facts, "run": run, "network_sha256": digest}
+        rows += [{**own, "trial": trial, "value": value + trial} for trial in range(3)]
+    write_csv(preset / "measurements.csv", [], rows)
     options = ["--license", "cc0-1.0", "--base-model", "owner/teacher"]
     assert sida_main(["export", str(network.parent), "--to", "hf", str(folder / "hf"), *options]) == 0
     return folder / "hf", network

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.measuring.protocol import load_protocol
+from eval.results.measurements import read_measurement, record_identity
 from eval.results.stored import FROM_STORED, read_stored, store, stored_rows, taken, write_stored
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
-from sida.errors import UserError
+from sida.files.atomic import sha256_json
+from tests.workflow.faults import refused
 from workflow.cli import eval_main, sida_main
 from workflow.commands.check import trial_agreement
+from workflow.docs.convert import convert
 from workflow.preset import Preset
 from workflow.preset.extension import stored_results, write_extension
 from workflow.preset.files import preset_files
@@ -85,17 +89,13 @@ def test_pictures_of_networks_that_are_not_stored_are_left_out(here):
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ("sida-a1.0\tOne Step\tMine\tsida\tdigits-short\t1.0\tsida\tone-step\t7\n", "run 'sida-a1.0'"),
-        ("", "no rows|empty"),
-    ],
+    ("row", "fault"), [(MINE.format("sida").replace("mine", "sida-a1.0"), "'sida-a1.0'"), ("", "no rows|empty")]
 )
-def test_faulty_sheets_are_one_line(here, row, message):
+def test_faulty_sheets_are_one_line(here, row, fault):
     (here / "my.tsv").write_text(SHEET + row if row else "")
-    with pytest.raises(UserError, match=message):
+    with refused(fault):
         write_extension([DEMO / "preset.yaml"], "my.tsv", STORED)
-    with pytest.raises(UserError, match=r"stored\.json is missing"):
+    with refused(r"stored\.json is missing"):
         write_extension([DEMO / "preset.yaml"], None, here)
     assert not (here / "results").exists()
 
@@ -111,7 +111,7 @@ def test_tables_name_the_taken_rows(here):
     command = ["table", "--layout", "main", "--measurements", "all", "--runs", "runs.tsv", "--out", "t.tex"]
     assert eval_main(command) == 0
     assert "1 rows. Measured here: mine." in (here / "t.md").read_text()
-    with pytest.raises(UserError, match="run 'nobody'"):
+    with refused("run 'nobody'"):
         taken(STORED, "nobody")
 
 
@@ -147,10 +147,8 @@ def test_faults_of_check_are_one_line(words, message, capsys):
 
 def test_a_network_that_was_not_measured_is_refused(here, capsys):
     shutil.copytree(STORED, here / "stored")
-    for name in ("sid-a1.0", "sida-a1.0"):
-        network = STORED / "students" / name / "network.safetensors"
-        other = "sida-a1.0" if name == "sid-a1.0" else "sid-a1.0"
-        shutil.copyfile(network, here / "stored/students" / other / "network.safetensors")
+    network = "students/{}/network.safetensors"
+    shutil.copyfile(STORED / network.format("sid-a1.0"), here / "stored" / network.format("sida-a1.0"))
     assert sida_main(["check", str(here), "sida-a1.0"]) == 1
     assert "is not the network that row 'sida-a1.0' was measured of" in capsys.readouterr().err
 
@@ -169,7 +167,37 @@ def test_agreement_tells_the_last_digit_from_the_printed_ones():
 
 
 def test_storing_keeps_networks_where_asked(here):
-    store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sida-a1.0": "x"})
-    assert not [*(here / "a").rglob("*.safetensors")]
-    store(STORED, here / "b", {"preset": "demo", "title": ""}, {"sida-a1.0": "x"}, networks=True)
-    assert len([*(here / "b").rglob("*.safetensors")]) == 4
+    for networks, count in ((False, 0), (True, 4)):
+        store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sida-a1.0": "x"}, networks=networks)
+        assert len([*(here / "a").rglob("*.safetensors")]) == count
+
+
+#: Digest that earlier versions gave the protocol ``digits``.
+DIGITS = "399f159d120dfa6bb8cc066e0d89d3053d200183eb036797fd043aecd09ec4da"
+
+
+def test_former_tables_and_trials_are_converted_once_and_stay_comparable(tmp_path):
+    protocol = load_protocol("digits")
+    assert sha256_json(protocol.recorded_facts()) == DIGITS
+    columns = {"run": "a", "method": "sid", "trial": 0, "metric": "fd", "value": 4.5, "n": 2500, "seed_first": 0}
+    columns |= {"seed_last": 2499, "nfe": 1, "protocol": "digits", "protocol_sha256": DIGITS, "reference_sha256": "ab"}
+    columns |= {"extractor_sha256": "cd", "network_sha256": "", "device": "cpu", "code_version": "1", "date": "2026"}
+    text = "\n".join(",".join(map(str, line)) for line in (columns, columns.values()))
+    (tmp_path / "measurements.csv").write_text(text + "\n")
+    trial = tmp_path / "measurements" / "a" / "trial-0.json"
+    trial.parent.mkdir(parents=True)
+    former = {"name": "digits", "sha256": DIGITS, "fields": protocol.recorded_facts()}
+    values = dict.fromkeys(former["fields"]["metrics"], 0.5)
+    record = {key: columns[key] for key in ("run", "method", "trial", "n", "nfe")} | {"spec_sha256": "x", "source": {}}
+    record |= {"seeds": [0, 2499], "metrics": values, "protocol": former, "reference": {}, "environment": {}}
+    record |= {"metric_references": {"fd": {"sha256": "ab"}}, "extractors": {"digits": "cd"}}
+    trial.write_text(json.dumps(record))
+    assert convert(tmp_path) == [trial, tmp_path / "measurements.csv"]
+    assert convert(tmp_path) == []
+    (row,) = load_measurements(tmp_path / "measurements.csv").rows
+    found = read_measurement(trial)
+    assert found["metrics"] == values
+    assert found["protocol"] == json.loads(json.dumps(protocol.record()))
+    assert row.identity == record_identity(found, "fd") == protocol.identity("fd", "ab", "cd")
+    images = {"run": "a", "source": {}, "images": protocol.image_facts()}
+    assert found["spec_sha256"] == sha256_json(images)  # so that the trial is not measured again

@@ -69,23 +69,14 @@ def test_products_of_the_future_are_made_again_once_and_changes_count(tmp_path):
     """As of large files: of small ones Snakemake knows the hash too, and does not ask for times alone."""
     workspace = Workspace(tmp_path)
     (tmp_path / "mine/tables").mkdir(parents=True)
-    changes = {
-        "preset": "mine",
-        "tables": ["table8"],
-        "figures": [],
-        "claims": None,
-        "paper": False,
-        "analyses": {"counted": None},
-    }
-    config = workspace.config("studies/papers/published.yaml", "mine/preset.yaml", **changes)
+    changes = {"preset": "mine", "tables": ["table8"], "claims": None, "analyses": {"counted": None}}
+    config = workspace.config("studies/papers/published.yaml", "mine/preset.yaml", figures=[], paper=False, **changes)
     layout = tmp_path / "mine/tables/table8.yaml"
     layout.write_text((tmp_path / "studies/papers/tables/table8.yaml").read_text())
     target = ("--max-checksum-file-size", "0", "--configfile", config, "--", "index.html")
 
     def run(*options):
-        done = workspace.snakemake(*options, *target)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
+        return workspace.done(*options, *target)
 
     run()
     table = tmp_path / "results/mine/tables/table8.md"

@@ -12,12 +12,12 @@ import yaml
 from eval.measuring.measure import measure
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
-from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.sampling.job import SampleConfig, run_job
 from sida.training import train_teacher
+from tests.workflow.faults import refused
 from tests.workflow.test_planning import jobs_of
 from workflow.planning.steps import network_cost
 from workflow.preset import Preset
@@ -53,6 +53,7 @@ def preset(folder: Path, sheet: str = SHEET, **changes) -> Preset:
 
 def test_specs_name_the_guide_where_it_acts(tmp_path):
     made = preset(tmp_path)
+    check_preset(made)
     guide, teacher = (f"results/tiny/teachers/{name}/network.safetensors" for name in ("uncond", "digits-short"))
     student = made.specs.student("sida-guided")
     assert (student["teacher"], student["guide"], student["guidance"]) == (teacher, guide, 1.5)
@@ -94,35 +95,30 @@ def test_the_plan_counts_the_guide(tmp_path, monkeypatch):
     assert hours["guided"] > 1.5 * hours["plain"]
 
 
-def test_what_there_is_passes_the_rehearsal(tmp_path):
-    check_preset(preset(tmp_path))
-
-
 OTHER = yaml.safe_load(yaml.safe_dump(document()["teachers"]["uncond"]))
 OTHER["network"]["kwargs"]["img_resolution"] = 16
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "fault"),
     [
-        ("heun-guided\tuncond", "heun-guided\t", r"sampler 'heun-guided'.guidance: 1.5 needs a guiding network"),
-        ("heun-18\t", "heun-18\tuncond", r"run 'plain'.guide: guides nothing"),
+        ("heun-guided\tuncond", "heun-guided\t", r"sampler 'heun-guided'.guidance: "),
+        ("heun-18\t", "heun-18\tuncond", r"run 'plain'.guide: "),
         ("sida\tone-step\t\n", "sida\tone-step\tuncond\n", r"run 'sida': guide: .* guidance of 1"),
-        ("one-step\tuncond", "one-step\t", r"recipes.sida-guided.guidance: 1.5 needs a guiding network"),
-        ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' has guidance, but"),
-        ("\tuncond", "\tuncnod", r"run 'guided': guide: no teacher of preset.yaml and no asset 'uncnod'.*'uncond'"),
+        ("one-step\tuncond", "one-step\t", r"recipes.sida-guided.guidance: "),
+        ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' "),
+        ("\tuncond", "\tuncnod", r"run 'guided': guide: .*'uncnod'.*'uncond'"),
         ("one-step\tuncond", "one-step\tdigits-short", r"guide 'digits-short' is the teacher of the row"),
-        ("one-step\tuncond", "one-step\tother", r"guide 'other': its img_resolution is 16, the guided network's 8"),
+        ("one-step\tuncond", "one-step\tother", r"guide 'other': its img_resolution is 16, .* 8"),
         ("\tsida\tdigits-short\t1.0\tsida-g", "\tgdd\tdigits-short\t\tsida-g", r"'gdd' does not read .*guidance"),
-        ("\tuncond", "\tnone.safetensors", r"run 'guided': guide: no such file 'none.safetensors'"),
+        ("\tuncond", "\tnone.safetensors", r"run 'guided': guide: .*'none.safetensors'"),
     ],
 )
-def test_faults_are_one_line_before_the_first_job(tmp_path, old, new, message):
+def test_faults_are_one_line_before_the_first_job(tmp_path, old, new, fault):
     assert old in SHEET
     teachers = document()["teachers"] | ({"other": OTHER} if "other" in new else {})
-    with pytest.raises(UserError, match=message) as caught:
+    with refused(fault):
         check_preset(preset(tmp_path, SHEET.replace(old, new), teachers=teachers))
-    assert "\n" not in str(caught.value)
 
 
 def test_it_runs(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import time
 import psutil
 import pytest
 
-from tests.workflow.small import outcome, small
+from tests.workflow.small import outcome, small, undisturbed
 
 #: How often each of these tests kills; docs/reliability.md names the numbers.
 KILLS = {"test_kills_of_the_controller": 30, "test_kills_of_jobs": 30}
@@ -26,11 +26,8 @@ PATIENCE = 3600
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     """What an undisturbed run leaves, and the seconds that it took."""
-    workspace, arguments = small(tmp_path_factory.mktemp("undisturbed"))
     start = time.monotonic()
-    run = workspace.snakemake(*arguments, timeout=PATIENCE)
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    return outcome(workspace), time.monotonic() - start
+    return undisturbed(tmp_path_factory.mktemp("undisturbed"))[-1], time.monotonic() - start
 
 
 def killed_until(kills, folder, expected, victim):

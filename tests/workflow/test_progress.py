@@ -35,6 +35,19 @@ def progress(clock):
     return made
 
 
+@pytest.fixture
+def student(progress, clock, tmp_path):
+    """The training has run for ten seconds and said this of itself."""
+
+    def started(line: str, seconds: float = 10) -> RunProgress:
+        (tmp_path / "student.log").write_text(f"[distill x]  {line}\n")
+        progress.started(1, "student x: distilling", str(tmp_path / "student.log"))
+        clock.now += seconds
+        return progress
+
+    return started
+
+
 def test_steps_count_by_their_cost(progress, clock, tmp_path):
     for table in (2, 3):
         progress.started(table, "table", str(tmp_path / "none.log"))
@@ -45,34 +58,23 @@ def test_steps_count_by_their_cost(progress, clock, tmp_path):
     assert "10 % of the work, 15m00s left" in progress.line(2, 3)
 
 
-def test_a_running_job_counts_by_its_log(progress, clock, tmp_path):
-    log = tmp_path / "student.log"
-    log.write_text("[distill x]  10/40 kimg  25 %  1 kimg/s  30s left\n[score x]  9/10 img  90 %  1 img/s  1s left\n")
-    progress.started(1, "student x", str(log))
-    clock.now += 10
-    assert progress.line(0, 3) == "0 of 3 steps done, 22 % of the work, 34s left"
+def test_a_running_job_counts_by_its_log(student):
+    log = "10/40 kimg  25 %  1 kimg/s  30s left\n[score x]  9/10 img  90 %  1 img/s  1s left"
+    assert student(log).line(0, 3) == "0 of 3 steps done, 22 % of the work, 34s left"
 
 
-def test_work_of_an_earlier_run_says_nothing_about_the_rate(progress, clock, tmp_path):
-    log = tmp_path / "student.log"
-    log.write_text("[distill x]  36,000/40,000 img  90 %  100 img/s  40s left\n")
-    progress.started(1, "student x", str(log))
-    clock.now += 10
+def test_work_of_an_earlier_run_says_nothing_about_the_rate(student):
     # A fortieth of the training took 10 s; a tenth of it and two tables, another ninth of its work, are left.
-    assert "81 % of the work, 1m24s left" in progress.line(0, 3)
+    line = student("36,000/40,000 img  90 %  100 img/s  40s left").line(0, 3)
+    assert "81 % of the work, 1m24s left" in line
 
 
-def test_between_two_lines_of_a_log_the_time_left_falls(progress, clock, tmp_path):
-    log = tmp_path / "student.log"
-    log.write_text("[distill x]  10/40 kimg  25 %  1 kimg/s  30s left\n")
-    progress.started(1, "student x", str(log))
-    clock.now += 10
-    assert progress.line(0, 3).endswith("22 % of the work, 34s left")
-    clock.now += 12
-    assert progress.line(0, 3).endswith("22 % of the work, 22s left")
+def test_between_two_lines_of_a_log_the_time_left_falls(student, clock):
+    progress = student("10/40 kimg  25 %  1 kimg/s  30s left")
     # Both tables, a tenth of the work, are still to come, however late the next line is.
-    clock.now += 100
-    assert progress.line(0, 3).endswith("22 % of the work, 4s left")
+    for seconds, left in ((0, "34s"), (12, "22s"), (100, "4s")):
+        clock.now += seconds
+        assert progress.line(0, 3).endswith(f"22 % of the work, {left} left")
 
 
 def test_no_time_left_without_a_plan_and_failed_jobs_are_not_done(clock, tmp_path):
@@ -89,15 +91,12 @@ def test_no_time_left_without_a_plan_and_failed_jobs_are_not_done(clock, tmp_pat
     assert "50 % of the work, 5s left" in made.line(1, 2)
 
 
-def test_bars_of_the_whole_and_of_each_running_job(progress, clock, tmp_path):
-    log = tmp_path / "student.log"
-    log.write_text("[distill x]  20/40 kimg  50 %  1 kimg/s  20s left\n")
-    progress.started(1, "student x: distilling", str(log))
+def test_bars_of_the_whole_and_of_each_running_job(student):
+    progress = student("20/40 kimg  50 %  1 kimg/s  20s left", seconds=20)
     progress.started(2, "table y: building", "")
-    clock.now += 20
-    whole, student, table = progress.bars(60)
+    whole, training, table = progress.bars(60)
     assert whole == "#########-----------" + "  45 %  whole run, 24s left"
-    assert student == "##########----------  50 %  student x: distilling"
+    assert training == "##########----------  50 %  student x: distilling"
     assert table.startswith("--------------------   0 %  table y")
     assert max(map(len, progress.bars(30))) < 30
 

@@ -69,26 +69,27 @@ def write_rates(folder, **changes):
     write_hashed_json(path, found | changes)
 
 
+PLAN = ["plan", "--preset", str(ROOT / "studies/gpu/preset.yaml"), "--fresh", "--json", "sid-a1.0"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "card", "rate"),
     [([], "H100", 250), (["--gpu", "H100"], "H100", 250), (["--gpu", "H200"], "H200", 180)],
 )
 def test_the_plan_takes_the_rates_of_the_card_they_are_of(folder, capsys, arguments, card, rate):
     write_rates(folder)
-    command = ["plan", "--preset", str(ROOT / "studies/gpu/preset.yaml"), "--fresh", "--json", *arguments, "sid-a1.0"]
-    assert sida_main(command) == 0
+    assert sida_main([*PLAN, *arguments]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["gpu"], plan["tflops"]["float16"]) == (card, rate)
 
 
 def test_rates_of_an_unknown_card_or_of_another_file_are_not_taken(folder, capsys):
     write_rates(folder, device="NVIDIA GeForce RTX 9090", card=None)
-    command = ["plan", "--preset", str(ROOT / "studies/gpu/preset.yaml"), "--fresh", "--json", "sid-a1.0"]
-    assert sida_main(command) == 0
+    assert sida_main(PLAN) == 0
     assert json.loads(capsys.readouterr().out)["gpu"] == "H200"
     path = folder / "results/gpu/rates.json"
     path.write_text(path.read_text().replace("250", "950"))
-    assert sida_main(command) == 1
+    assert sida_main(PLAN) == 1
     assert re.match("error: results/gpu/rates.json: .*sida rates", capsys.readouterr().err.strip().splitlines()[-1])
 
 

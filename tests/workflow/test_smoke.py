@@ -26,9 +26,6 @@ from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.checkpoint import read_metadata, save_network
 from tests.training.processes import together
-from workflow.planning.costs import Costs
-from workflow.planning.jobs import Jobs
-from workflow.planning.plan import make_plan, show_plan
 from workflow.preset import Preset
 
 #: Tiny networks of each family, in place of the recipes' own.
@@ -121,16 +118,3 @@ def test_teachers_have_the_published_numbers_of_parameters():
         with torch.device("meta"):
             net = build_network(paper().settings.teachers[f"teacher-edm-{name}"].network)
         assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
-
-
-@pytest.mark.slow
-def test_every_recipe_has_a_plan():
-    plan = make_plan(Jobs(Costs(paper(), "H200", 8, fresh=True)), [], 8)
-    text = show_plan(plan)
-    for run in paper().students():
-        assert f"  {run.run} " in text
-    hours = {job["name"]: job["gpu_hours"] for job in plan["jobs"] if job["kind"] == "student"}
-    assert all(1 < value < 20_000 for value in hours.values())
-    # What the tables print no score for: version 2's dashes, rows of GDD's page, ablations.
-    scored = [job["name"] for job in plan["jobs"] if job["facts"].get("published")]
-    assert len({run.run for run in ROWS if run.family != "Ablation"} - set(scored)) <= 4

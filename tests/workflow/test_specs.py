@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 import subprocess
 import sys
 
@@ -23,8 +22,8 @@ from sida.methods import DistillConfig
 from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
 from sida.training.identity import teacher_digest
-from tests.studies.miniature.test_miniature import layouts, made_up, preset  # noqa: F401
-from tests.workflow.workspace import Workspace, settings_of
+from tests.studies.miniature.test_miniature import made_up, preset  # noqa: F401
+from tests.workflow.workspace import Workspace, jobs_in, settings_of
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 from workflow.preset.spec_files import SpecFiles
@@ -65,21 +64,23 @@ def test_a_changed_key_touches_its_own_jobs(tmp_path):
     assert changed_jobs(before, document) == {"students/sida-a1.0"}
     document = copy.deepcopy(DEMO)
     document["samplers"]["heun-18"]["S_churn"] = 10
-    teacher = "teacher-nfe35"
-    assert changed_jobs(before, document) - figures == {f"measurements/{teacher}", f"samples/{teacher}/0"}
+    assert changed_jobs(before, document) - figures == {"measurements/teacher-nfe35", "samples/teacher-nfe35/0"}
     assert changed_jobs(before, {**DEMO, "title": "Other", "gpus": 1, "claims": None}) == set()
+
+    def changed(**protocol):
+        return changed_jobs(before, with_protocol(tmp_path, **protocol))
+
     # A protocol counts by what it says, not by where it lies and what it tells people.
-    assert changed_jobs(before, with_protocol(tmp_path, title="Other words", notes="")) == set()
-    labels = [{**metric, "label": "X"} for metric in PROTOCOL["metrics"]]
-    assert changed_jobs(before, with_protocol(tmp_path, metrics=labels)) == set()
+    assert changed(title="Other words", notes="") == set()
+    assert changed(metrics=[{**metric, "label": "X"} for metric in PROTOCOL["metrics"]]) == set()
     more = [{**metric, "k": 5} if metric["kind"] == "recall" else metric for metric in PROTOCOL["metrics"]]
-    assert changed_jobs(before, with_protocol(tmp_path, metrics=more)) - figures == measured
+    assert changed(metrics=more) - figures == measured
     # A metric changes no training, whether or not the protocol says what trainings watch.
     further = [*PROTOCOL["metrics"], {**PROTOCOL["metrics"][0], "key": "fd_glyphs", "extractor": "glyphs"}]
-    assert changed_jobs(before, with_protocol(tmp_path, metrics=further)) - figures == measured
-    assert changed_jobs(before, with_protocol(tmp_path, watch=None)) >= students
+    assert changed(metrics=further) - figures == measured
+    assert changed(watch=None) >= students
     before = digests(with_protocol(tmp_path, watch=None))
-    assert changed_jobs(before, with_protocol(tmp_path, metrics=further, watch=None)) - figures == measured
+    assert changed(metrics=further, watch=None) - figures == measured
 
 
 def test_what_changes_no_result_is_no_reason_to_train_again(tmp_path):
@@ -155,29 +156,32 @@ def test_files_are_written_where_they_say_something_new(tmp_path, monkeypatch):
     assert json.loads(other.read_text())["seeds"] == "7500-9999"
 
 
-@pytest.mark.parametrize("kind", ["tables", pytest.param("figures", marks=pytest.mark.slow)])
-def test_tables_and_figures_get_their_rows_and_are_the_same(preset, made_up, tmp_path, kind):  # noqa: F811
-    measured = made_up / "measurements.csv"
-    for name in (name for found, name in layouts(preset) if found == kind):
-        spec = preset.specs.table(name) if kind == "tables" else preset.specs.figure(name)
-        own = tmp_path / f"{name}.json"
+def test_tables_get_their_rows_and_are_the_same(preset, made_up, tmp_path):  # noqa: F811
+    measured, sheet, own = made_up / "measurements.csv", ROOT / preset.sheet, tmp_path / "own.json"
+    for name in preset.layouts["tables"]:
+        spec = preset.specs.table(name)
         own.write_text(json.dumps(spec))
-        needs = find_needs(preset.layout(kind, name), preset.runs)
         assert 0 < len(read_runs(own)) < len(preset.runs) / 2
-        layout, sheet = preset.layout(kind, name), ROOT / preset.sheet
-        if kind == "tables":
-            first, second = (make_table(layout, measured, runs, spec=spec, results=made_up) for runs in (sheet, own))
-            assert first == second
-        elif needs.measured or needs.analyses or name == "mini-figure1":
-            for runs, out in ((sheet, "sheet"), (own, "own")):
-                build_figure(
-                    layout, runs, made_up, tmp_path / out / f"{name}.pdf", measurements=measured, spec=str(own)
-                )
-            texts = [(tmp_path / out / f"{name}.csv").read_text() for out in ("sheet", "own")]
-            assert texts[0] == texts[1]
-            assert (tmp_path / "own" / f"{name}.png").read_bytes() == (tmp_path / "sheet" / f"{name}.png").read_bytes()
-        else:
+        layout = preset.layout("tables", name)
+        first, second = (make_table(layout, measured, runs, spec=spec, results=made_up) for runs in (sheet, own))
+        assert first == second
+
+
+@pytest.mark.slow
+def test_figures_get_their_rows_and_are_the_same(preset, made_up, tmp_path):  # noqa: F811
+    measured, own = made_up / "measurements.csv", tmp_path / "own.json"
+    for name in preset.layouts["figures"]:
+        spec, layout = preset.specs.figure(name), preset.layout("figures", name)
+        own.write_text(json.dumps(spec))
+        needs = find_needs(layout, preset.runs)
+        if not (needs.measured or needs.analyses or name == "mini-figure1"):
             assert [generator["run"] for generator in spec["generators"]] == needs.networks
+            continue
+        for runs, out in ((ROOT / preset.sheet, "sheet"), (own, "own")):
+            build_figure(layout, runs, made_up, tmp_path / out / f"{name}.pdf", measurements=measured, spec=str(own))
+        for suffix in ("csv", "png"):
+            first, second = (tmp_path / out / f"{name}.{suffix}" for out in ("sheet", "own"))
+            assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.slow
@@ -192,11 +196,9 @@ def test_a_figure_of_400_rows_has_a_short_command_and_a_dry_run_writes_nothing(t
     (tmp_path / "figures/many.yaml").write_text(yaml.safe_dump(layout))
     document = {**DEMO, "runs": "many.tsv", "tables": [], "figures": ["many"], "claims": None}
     (tmp_path / "many.yaml").write_text(yaml.safe_dump(document))
-    result = workspace.snakemake("-n", "-p", "--quiet", "host", "--configfile", "many.yaml", "--", "figures/many.pdf")
-    assert result.returncode == 0, result.stderr[-2000:]
-    text = result.stdout + result.stderr
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE))
-    assert (jobs["distill"], jobs["figure"]) == ("400", "1")
+    text = workspace.done("-n", "-p", "--quiet", "host", "--configfile", "many.yaml", "--", "figures/many.pdf")
+    jobs = jobs_in(text)
+    assert (jobs["distill"], jobs["figure"]) == (400, 1)
     command = next(line for line in text.splitlines() if " eval figure " in line)
     assert "--spec results/demo/specs/figures/many.json" in command
     assert len(command) < 1000

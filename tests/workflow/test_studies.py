@@ -18,7 +18,7 @@ import workflow.preset.files as files
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from workflow.preset import Preset
-from workflow.preset.files import find_preset, presets
+from workflow.preset.files import presets
 from workflow.preset.rehearsal import check_preset, unshown_rows
 from workflow.preset.targets import Targets
 
@@ -81,14 +81,6 @@ def test_no_file_of_config_is_of_a_single_study():
     names = {path.relative_to(ROOT / "config").parts[0] for path in (ROOT / "config").rglob("*") if path.is_file()}
     shared = {"README.md", "assets.tsv", "datasets.yaml", "plan.yaml"}
     assert names == shared | {"figures", "labels", "networks", "new", "protocols", "tables"}
-
-
-@pytest.mark.parametrize("name", ["demo", "gpu", "miniature", "paper", "clean", "adm"])
-def test_a_former_path_names_the_new_one(name):
-    with pytest.raises(UserError) as caught:
-        find_preset(f"config/{name}.yaml")
-    assert str(presets()[name]) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_presets_that_change_each_other_are_one_line(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,14 @@ import pytest
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
 from workflow.cli import VERBS, eval_main, sida_main
+from workflow.commands import presets as presets_command
 from workflow.preset.files import presets
 
 
-@pytest.mark.parametrize(("program", "main"), [("sida", sida_main), ("sida-eval", eval_main)])
-def test_both_programs_say_their_version(program, main, capsys):
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith(f"{program} 0.")
-
-
-def test_presets_are_listed_with_content_cost_and_whether_the_device_is_here(capsys):
+def test_presets_are_listed_with_content_cost_and_whether_the_device_is_here(capsys, monkeypatch):
+    # All presets' plans take half a minute.
+    cost = presets_command._cost
+    monkeypatch.setattr(presets_command, "_cost", lambda name: cost(name) if name in ("demo", "gpu") else "")
     assert sida_main(["presets", "--json"]) == 0
     rows = {row["preset"]: row for row in json.loads(capsys.readouterr().out)}
     assert set(rows) == set(presets()) >= {"demo", "gpu", "miniature", "paper", "published", "released", "sid2a"}
@@ -29,32 +28,27 @@ def test_presets_are_listed_with_content_cost_and_whether_the_device_is_here(cap
     for name, row in rows.items():
         assert f"| [{name}](../{Path(row['file']).resolve().relative_to(ROOT)}) | {row['title']} |" in page
     assert rows["demo"]["cost"].startswith("15 jobs, 0.6 hours on one core")
-    assert "days on one H200" in rows["paper"]["cost"]
+    assert "on one H200" in rows["gpu"]["cost"]
     for row in rows.values():
         assert row["about"], f"{row['file']}: a comment at its top says what it is and costs"
         assert "snakemake --" not in row["about"] or "`" in row["about"]
 
 
-@pytest.mark.parametrize("name", ["published", "studies/papers/published.yaml"])
-def test_a_preset_is_named_by_name_or_file_in_every_verb(name, capsys, tmp_path, monkeypatch):
+def test_a_preset_is_named_by_name_or_file_in_every_verb(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    table = ["table", "--layout", "table1", "--mode", "paper", "--preset", name, "--out", str(tmp_path / "t.tex")]
-    for main, words in (
-        (sida_main, ["plan", "--preset", name, "tables/table1.tex"]),
-        (sida_main, ["doctor", "--preset", name, "tables/table1.tex"]),
-        (eval_main, table),
-    ):
-        assert main(words) in (0, 1)
-        assert "error" not in capsys.readouterr().err, words
-    for main, words in (
-        (sida_main, ["plan", "--preset", "publishd"]),
-        (sida_main, ["doctor", "--preset", "publishd"]),
-        (eval_main, ["table", "--layout", "table1", "--preset", "publishd", "--out", str(tmp_path / "u.tex")]),
-        (eval_main, ["power", "--store", "studies/demo/stored", "--preset", "publishd"]),
-        (eval_main, ["docs", "--check", "--preset", "publishd"]),
-    ):
-        assert main(words) == 1
-        assert "no preset 'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
+    plan = [sida_main, "plan", "--preset", "{}", "tables/table1.tex"]
+    doctor = [sida_main, "doctor", "--preset", "{}", "tables/table1.tex"]
+    out = str(tmp_path / "t.tex")
+    table = [eval_main, "table", "--layout", "table1", "--mode", "paper", "--preset", "{}", "--out", out]
+    for name in ("published", "studies/papers/published.yaml"):
+        for main, *words in (plan, doctor, table):
+            assert main([word.format(name) for word in words]) in (0, 1)
+            assert "error" not in capsys.readouterr().err, words
+    power = [eval_main, "power", "--store", "studies/demo/stored", "--preset", "{}"]
+    docs = [eval_main, "docs", "--check", "--preset", "{}"]
+    for main, *words in (plan, doctor, table, power, docs):
+        assert main([word.format("publishd") for word in words]) == 1
+        assert "'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
 
 
 @pytest.mark.parametrize("sheet", ["demo", "studies/demo/runs.tsv"])
@@ -84,3 +78,43 @@ def test_completion_knows_all_verbs(shell, capsys):
         assert shell == "tcsh" or "--preset" in script
         values = ("gpu-small", "cifar10", "table1", "uni-instruct", "tables/main.tex")
         assert shell == "tcsh" or program == "sida-eval" or all(value in script for value in values)
+
+
+def test_the_example_of_the_documentation_is_what_the_command_prints(capsys):
+    text = (ROOT / "docs" / "reference" / "statistics.md").read_text()
+    command, output = re.search(r"    \$ sida-eval (power [^\n]*)\n((?:    [^\n]+\n)+)", text).groups()
+    assert eval_main(command.split()) == 0
+    assert capsys.readouterr().out == re.sub(r"^    ", "", output, flags=re.M)
+
+
+def test_numbers_as_json(capsys):
+    assert eval_main(["power", "--effect", "0.5", "--std", "1", "--seeds", "64", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["needed"] == 64
+    assert found["power"] == pytest.approx(0.801, abs=1e-3)
+
+
+def test_a_stored_study_says_what_it_cannot_plan(capsys):
+    assert eval_main(["power", "--store", str(ROOT / "studies/demo/stored")]) == 0
+    out = capsys.readouterr().out
+    assert "D-10: one training seed" in out
+    assert eval_main(["power", "--store", str(ROOT / "studies/demo/stored"), "--json"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)
+    assert (plan["claim"], plan["difference"]) == ("D-10", None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("power", "either --store .* or --effect"),
+        ("power --store x --effect 1 --std 1", "either --store .* or --effect"),
+        ("power --effect 1", "needs --std"),
+        ("power --effect 1 --std 1 --seeds 1", "1 training seeds have no interval"),
+        ("power --store nowhere", "no preset 'nowhere'"),
+    ],
+)
+def test_faults_are_one_line(words, message, capsys):
+    assert eval_main(words.split()) != 0
+    err = capsys.readouterr().err
+    assert re.search(message, err)
+    assert len(err.strip().splitlines()) == 1

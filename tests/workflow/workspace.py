@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,17 +72,37 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
 
-    def snakemake(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def snakemake(self, *arguments: str, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
         command = self.command(*arguments)
         if "-n" in arguments:
             # A dry run needs no interpreter of its own, whose start takes seconds.
-            status, text = forked_snakemake(self.folder, *command[1:], environment=self.environment())
+            status, text = self.forked(*arguments)
             return subprocess.CompletedProcess(command, status, text, "")
         return self._run(command, timeout)
 
+    def forked(self, *arguments: str) -> tuple[Any, str]:
+        """Exit status and Snakemake's own words of a run in a child of this process; jobs are processes as ever."""
+        return forked_snakemake(self.folder, *self.command(*arguments)[1:], environment=self.environment())
+
+    def made(self, *arguments: str) -> None:
+        """A run in a child of this process, which must end well; what its jobs say is not kept."""
+        status, said = self.forked(*arguments)
+        assert status == 0, said[-6000:]
+
+    def done(self, *arguments: str, status: int = 0) -> str:
+        """What a run says, which must end with this status."""
+        run = self.snakemake(*arguments)
+        said = run.stdout + run.stderr
+        assert run.returncode == status, said[-6000:]
+        return said
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """How many jobs would run, by rule."""
+        return jobs_in(self.done("-n", *arguments))
+
     def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs ``python -m sida`` or ``python -m eval`` in the workspace."""
-        return self._run([sys.executable, "-m", module, *arguments], 300)
+        return self._run([sys.executable, "-m", module, *arguments], 3600)
 
     def _run(self, command: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
         place = {"cwd": self.folder, "env": self.environment()}
@@ -110,7 +131,7 @@ def forked_snakemake(folder: Path, *arguments: str, environment: Mapping[str, st
     child = multiprocessing.get_context("fork").Process(target=_snakemake, args=task)
     child.start()
     there.close()
-    answer = here.recv() if here.poll(900) else (None, "no end")
+    answer = here.recv() if here.poll(3600) else (None, "no end")
     child.join(30)
     return answer
 
@@ -134,6 +155,13 @@ def _snakemake(arguments: Sequence[str], folder: Path, environment: Mapping[str,
             traceback.print_exc()
     connection.send((status, text.getvalue()))
     connection.close()
+
+
+def jobs_in(said: str) -> dict[str, int]:
+    """Number of jobs by rule in what a dry run says."""
+    jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)}
+    assert jobs.pop("total", 0) == sum(jobs.values())
+    return jobs
 
 
 def kill_group(process: subprocess.Popen[bytes], sign: int = signal.SIGKILL) -> None:

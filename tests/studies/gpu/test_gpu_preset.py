@@ -15,44 +15,35 @@ from workflow.planning.costs import Costs, driver_memory
 from workflow.planning.jobs import Jobs
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
-from workflow.preset.rehearsal import check_preset, unshown_rows
+from workflow.preset.rehearsal import check_preset
 from workflow.preset.targets import Targets
 
 
-def load(*names):
-    return Preset.load(find_preset(names[-1]))
+@pytest.fixture(scope="module")
+def gpu():
+    return Preset.load(find_preset("gpu"))
 
 
-@pytest.mark.parametrize("names", [("gpu",), ("gpu", "gpu-small"), ("first-look",)])
-def test_the_presets_pass_their_checks_and_show_all_they_measure(names):
-    preset = load(*names)
-    check_preset(preset)
-    assert unshown_rows(Targets(preset, False)) == []
+@pytest.fixture(scope="module")
+def small():
+    return Preset.load(find_preset("gpu-small"))
 
 
-def test_further_files_win_as_for_the_workflow():
-    base, variant = find_preset("gpu"), find_preset("gpu-small")
-    assert Preset.load(base, variant).settings == Preset.load(variant).settings != Preset.load(base).settings
-
-
-def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
-    jobs = Jobs(Costs(load("gpu"), "H200", fresh=True))
-    found = jobs.behind(Targets(load("gpu"), False).products()).values()
+def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090(gpu):
+    found = Jobs(Costs(gpu, "H200", fresh=True)).behind(Targets(gpu, False).products()).values()
     assert sum(job.gpu_hours for job in found) < 25 / 60
     assert 10 < max(job.memory_gb or 0 for job in found) < 24
 
 
-@pytest.mark.parametrize("names", [("gpu",), ("gpu", "gpu-small")])
-def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for(names):
-    preset = load(*names)
-    run = next(iter(preset.runs.values()))
-    train, heldout = (preset.protocol(run).sources[key] for key in ("train", "heldout"))
-    assert heldout.fixed
-    assert not train.fixed
-    path = preset.dataset(heldout.dataset, "here")["path"]
-    assert path != preset.dataset_of(run)["path"]
-    assert path in preset.archives
-    assert path in Targets(preset, False).generator("data")
+def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for(gpu, small):
+    for preset in (gpu, small):
+        run = next(iter(preset.runs.values()))
+        train, heldout = (preset.protocol(run).sources[key] for key in ("train", "heldout"))
+        assert (train.fixed, heldout.fixed) == (False, True)
+        path = preset.dataset(heldout.dataset, "here")["path"]
+        assert path != preset.dataset_of(run)["path"]
+        assert path in preset.archives
+        assert path in Targets(preset, False).generator("data")
 
 
 @pytest.mark.skipif(driver_memory() is not None, reason="there is a GPU here")
@@ -66,16 +57,18 @@ def test_without_a_gpu_it_ends_in_one_line_before_data_is_rendered(tmp_path):
     assert not list(tmp_path.glob("results/*/*"))
 
 
-def test_the_small_form_has_its_own_results_data_and_no_gpu():
-    large, small = load("gpu"), load("gpu", "gpu-small")
+def test_the_small_form_has_its_own_results_data_and_no_gpu(gpu, small):
+    check_preset(small)
     assert (small.settings.device, small.settings.gpus) == ("cpu", 0)
-    assert not {*large.archives} & {*small.archives}
-    assert large.results != small.results
-    assert [run.run for run in large.students()] == [run.run for run in small.students()]
+    assert not {*gpu.archives} & {*small.archives}
+    assert gpu.results != small.results
+    assert [run.run for run in gpu.students()] == [run.run for run in small.students()]
+    # Further files win as for the workflow.
+    assert Preset.load(find_preset("gpu"), find_preset("gpu-small")).settings == small.settings != gpu.settings
 
 
 @pytest.mark.slow
-def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(tmp_path):
+def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(gpu, tmp_path):
     """A tenth of its images: the path, not its numbers."""
     space = Workspace(tmp_path)
     protocol = yaml.safe_load((ROOT / "studies/gpu/protocols/glyphs16.yaml").read_text())
@@ -91,10 +84,9 @@ def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(tmp_path):
     while not (results / "students/sid-a1.0/train.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.5)
     kill_group(first)
-    done = space.snakemake(*files, timeout=1200)
-    assert done.returncode == 0, done.stdout + done.stderr
+    space.done(*files)
     table = (results / "tables/gpu.csv").read_text()
-    assert all(run.run in (results / "measurements.csv").read_text() for run in load("gpu").runs.values())
+    assert all(run.run in (results / "measurements.csv").read_text() for run in gpu.runs.values())
     assert "SiD2A" in table
     verdicts = json.loads((results / "claims.json").read_text())
     assert len(verdicts["claims"]) == len(load_claims(ROOT / "studies/gpu/claims.yaml"))

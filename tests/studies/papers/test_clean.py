@@ -1,23 +1,27 @@
-"""FID (clean) and KID beside Tables 1, 2, 5 and 6: studies/papers/clean.yaml behind studies/papers/released.yaml."""
+"""Rows measured by a second protocol: FID (clean) and KID (clean.yaml), FD-DINOv2 (C-41, C-76); and counted facts."""
 
 import dataclasses
 from pathlib import Path
 
 import pytest
 
+from eval.claims import load_claims
+from eval.results.analyses import analyse
 from eval.results.published import load_published
 from eval.results.sheet import matching
 from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout
 from sida.config.resources import ROOT, find
-from sida.errors import UserError
+from tests.eval.claims.evidence import evidence, verdict
+from tests.workflow.faults import refused
 from tests.workflow.workspace import settings_of
+from workflow.planning.costs import Costs
 from workflow.preset import Preset
 from workflow.preset.rehearsal import _placeholders, check_preset, unshown_rows
 from workflow.preset.spec_files import row_digest
 from workflow.preset.targets import Targets
 
-TABLES = {"clean-table1": "cifar10", "clean-table2": "cifar10", "clean-table5": "ffhq64", "clean-table6": "afhqv2"}
+TABLES = {"table1": "cifar10", "table2": "cifar10", "table5": "ffhq64", "table6": "afhqv2"}
 
 
 PAPERS = ROOT / "studies" / "papers"
@@ -37,12 +41,10 @@ def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
     check_preset(clean)
     targets = Targets(clean, False)
     assert unshown_rows(targets) == []
-    assert Targets(clean, False).assets_of("cifar10-cond-sida-a1.cifar10-clean") == [
-        "fid-ref-cifar10-clean",
-        "inception",
-    ]
+    cifar10 = ["fid-ref-cifar10-clean", "inception"]
+    assert targets.assets_of("cifar10-cond-sida-a1.cifar10-clean") == cifar10
     # clean-fid has no statistics of these sets at 64×64: the images themselves are asked for.
-    assert Targets(clean, False).assets_of("ffhq64-sida-a1.ffhq64-clean") == ["inception"]
+    assert targets.assets_of("ffhq64-sida-a1.ffhq64-clean") == ["inception"]
     assert "datasets/ffhq-64x64.zip" in targets.generator("ffhq64-sida-a1.ffhq64-clean")
 
 
@@ -58,29 +60,20 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
         assert clean.specs.measurement(run) == released.specs.measurement(run)
 
 
-@pytest.fixture(scope="module")
-def measured(clean):
-    """Pretended measurements of every row."""
-    return Measurements(_placeholders(clean))
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_clean_numbers_have_columns_without_a_published_side(clean, measured, name):
-    protocol = f"{TABLES[name]}-clean"
-    layout = load_layout(find("tables", name, [PAPERS]))
-    table = build_table(layout, measured, clean.runs, load_published(), "audit")
-    heads = [(column.group, column.head) for column in table.columns]
-    assert heads[-2:] == [("FID (clean) ↓", "measured"), ("KID ×10³ ↓", "measured")]
-    found = {(r["column"], r["protocol"]) for r in table.records if r["measured"]}
-    assert {("fid_clean", protocol), ("kid_clean", protocol), ("fid", TABLES[name])} <= found
-    assert not any(r["published"] for r in table.records if r["column"].endswith("_clean"))
-    plain = build_table(
-        load_layout(find("tables", name.removeprefix("clean-"), [PAPERS])), measured, clean.runs, load_published()
-    )
-    width = len(plain.columns)
-    assert [[c.plain for c in row.cells[:width]] for row in table.rows] == [
-        [c.plain for c in row.cells] for row in plain.rows
-    ]
+def test_clean_numbers_have_columns_without_a_published_side(clean):
+    measured, published = Measurements(_placeholders(clean)), load_published()
+    for name, protocol in TABLES.items():
+        layout, plain = (load_layout(find("tables", each, [PAPERS])) for each in (f"clean-{name}", name))
+        table = build_table(layout, measured, clean.runs, published, "audit")
+        heads = [(column.group, column.head) for column in table.columns]
+        assert heads[-2:] == [("FID (clean) ↓", "measured"), ("KID ×10³ ↓", "measured")]
+        found = {(r["column"], r["protocol"]) for r in table.records if r["measured"]}
+        own = {(column, f"{protocol}-clean") for column in ("fid_clean", "kid_clean")}
+        assert own | {("fid", protocol)} <= found
+        assert not any(r["published"] for r in table.records if r["column"].endswith("_clean"))
+        before = build_table(plain, measured, clean.runs, published)
+        cells = [[cell.plain for cell in row.cells] for row in before.rows]
+        assert [[cell.plain for cell in row.cells[: len(before.columns)]] for row in table.rows] == cells
 
 
 def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
@@ -106,9 +99,71 @@ def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
 )
 def test_faults_of_a_second_protocol(tmp_path, also, rows, remedy):
     (tmp_path / "own.tsv").write_text(f"run\tlabel\tmethod\tsampler\talso\nx\tX\tdata\tdata\t{also}\n{rows}")
-    own = settings_of("demo") | {"runs": str(tmp_path / "own.tsv"), "experiments": None, "claims": None}
-    with pytest.raises(UserError, match=f"own.tsv: run 'x': also: .*{remedy}"):
-        Preset(own, "d.yaml", [ROOT / "studies" / "demo"])
     demo, own = settings_of("demo"), [ROOT / "studies" / "demo"]
-    with pytest.raises(UserError, match=r"d.yaml: also.digits: no .*'digits-min'"):
+    with refused(f"own.tsv: run 'x': also: .*{remedy}"):
+        Preset(demo | {"runs": str(tmp_path / "own.tsv"), "experiments": None, "claims": None}, "d.yaml", own)
+    with refused(r"d.yaml: also.digits: no .*'digits-min'"):
         Preset(demo | {"also": {"digits": "digits-min"}}, "d.yaml", own)
+
+
+@pytest.fixture(scope="module")
+def leakage():
+    return Preset.load(ROOT / "studies/papers/leakage.yaml")
+
+
+def test_leakage_passes_its_check_and_shares_the_papers_rows(paper, leakage):
+    check_preset(leakage)
+    assert unshown_rows(Targets(leakage, False)) == []
+    rows = [{name for name in preset.runs if name.endswith("-leakage")} for preset in (paper, leakage)]
+    assert len(rows[0]) == 34
+    # The released generators of other methods, and finetuned teachers, are not trained in the other preset.
+    assert {name.partition(".")[0] for name in rows[1] ^ rows[0]} == {
+        "imagenet64-dmd2", "imagenet64-dmd2-longer", "imagenet64-dmd2-no-gan", "cifar10-uncond-ect",
+        "teacher-edm-cifar10-uncond-ddo", "teacher-edm-cifar10-cond-ddo",
+    }  # fmt: skip
+
+
+def test_the_claims_of_leakage_name_rows_with_the_second_feature_space(paper):
+    decided = [claim for claim in load_claims(ROOT / "studies/papers/claims.yaml") if claim.id in ("C-41", "C-76")]
+    parts = [part for claim in decided for part in claim.parts]
+    assert parts
+    for part in parts:
+        for operand in (part.a, part.b):
+            protocol = paper.protocol(paper.runs[operand.run])
+            assert {metric.key: metric.extractor for metric in protocol.metrics}[part.metric] == "dinov2"
+
+
+def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper, leakage):
+    inputs = Targets(paper, False).generator("imagenet64-gdd-i.imagenet64-leakage")
+    assert "results/paper/students/imagenet64-gdd-i/network.safetensors" in inputs
+    assert "datasets/imagenet-64x64.zip" in inputs
+    wanted = ["dinov2-code", "dinov2-vitl14", "fid-ref-imagenet64", "inception", "labels-imagenet"]
+    assert Targets(paper, False).assets_of("imagenet64-gdd-i.imagenet64-leakage") == wanted
+    assert Targets(leakage, False).assets_of("imagenet64-sida-a1.imagenet64-leakage") == wanted
+
+
+def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):
+    costs = Costs(paper, "H200")
+    row = "imagenet64-sida-a1"
+    more = costs.measurement(f"{row}.imagenet64-leakage").gpu_hours - costs.measurement(row).gpu_hours
+    images = 500_000 + 1_281_167
+    assert more == pytest.approx(images * costs.assumptions.gflop.dinov2 * 1e9 / costs._rate(False) / 3600)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    spec = {"analysis": "counted", "function": f"{PAPERS}/analyses.py:COUNTED"}
+    analyse(spec, folder / "analyses" / "counted.json")
+    return folder
+
+
+def test_each_claim_about_a_fact_holds_and_could_fail(results):
+    about = [claim for claim in load_claims(PAPERS / "claims.yaml") if any(part.facts for part in claim.parts)]
+    assert about
+    found = evidence(students=results / "students")
+    for claim in about:
+        for part in (part for part in claim.parts if part.facts):
+            for low, high, expected in ((part.low, part.high, "supported"), (9, 99, "contradicted")):
+                decided = verdict(found, rule="FACT", of=part.of, fact=part.fact, low=low, high=high)
+                assert decided.outcome == expected, (part.fact, decided.findings)

@@ -1,29 +1,48 @@
-"""The plan of the `paper` preset: data, teachers, students, measurements, tables and figures; nothing is run."""
+"""Plans of the presets `paper` and `sid2a`: data, teachers, students, measurements, tables; nothing is run."""
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+import io
 import zipfile
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from sida.assets.registry import ASSET_COLUMNS, load_registry
 from sida.config.resources import ROOT
 from sida.methods import METHODS
 from tests.studies.plans import dry_run
 from tests.workflow.workspace import Workspace, settings_of
+from workflow.planning.costs import Costs
+from workflow.planning.jobs import Jobs
 from workflow.preset import Preset
 from workflow.preset.specs import most_gpus
 from workflow.preset.targets import Targets
 
 
-def test_the_plan_of_the_paper(paper, tmp_path):
-    preset, (jobs, _) = paper, dry_run(tmp_path, "papers/paper.yaml")
-    assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) > 50
-    assert jobs["measure_0_9"] == len(preset.runs)
+def test_the_plan_of_the_paper_has_the_jobs_of_the_workflow(paper, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs, _ = dry_run(tmp_path, "papers/paper.yaml")
+    assert len(paper.students()) > 50
+    assert jobs["measure_0_9"] == len(paper.runs)
     assert (jobs["prepare_data"], jobs["encode_data"]) == (5, 1)
-    assert (jobs["table"], jobs["figure"]) == (len(preset.settings.tables), len(preset.settings.figures))
-    assert jobs["import_checkpoint"] >= len(preset.settings.teachers)
+    assert (jobs["table"], jobs["figure"]) == (len(paper.settings.tables), len(paper.settings.figures))
     assert "train_teacher" not in jobs
+    found = Jobs(Costs(paper, "H200", 8)).behind([])
+    planned = collections.Counter(job.kind for job in found.values())
+    assert planned["student"] == jobs["distill"] + jobs["distill_parent"] == len(paper.students())
+    assert planned["measure"] == jobs["measure_0_9"]
+    assert planned["data"] == jobs["prepare_data"] + jobs["encode_data"]
+    assert planned["import"] == jobs["import_checkpoint"] >= len(paper.settings.teachers)
+    assert planned["fetch"] == jobs["fetch"]
+    assert all(1 < job.gpu_hours < 20_000 for job in found.values() if job.kind == "student")
+    places = {product: place for place, product in enumerate(found)}
+    for product, job in found.items():
+        assert all(places[needed] < places[product] for needed in job.after)
 
 
 def test_teachers_are_trained_if_the_preset_says_so():
@@ -52,34 +71,27 @@ def test_every_table_and_figure_names_its_rows(paper):
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     """A preset whose data set is made from an asset, a zip of pictures."""
-    import numpy as np
-    from PIL import Image
-
     workspace = Workspace(tmp_path)
-    for index in range(12):
-        path = tmp_path / "pictures" / "ab"[index % 2] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(index).integers(0, 255, (10, 8, 3), dtype=np.uint8)).save(path)
     with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
-        for path in (tmp_path / "pictures").rglob("*.png"):
-            archive.write(path, path.relative_to(tmp_path / "pictures"))
-    columns = ["id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note"]
-    (tmp_path / "own-assets.tsv").write_text("\t".join(columns) + "\nfaces\tdataset\t\t\t\t\tpictures.zip\t\t\t\n")
+        for index in range(12):
+            picture = np.random.default_rng(index).integers(0, 255, (10, 8, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(content := io.BytesIO(), "png")
+            archive.writestr(f"{'ab'[index % 2]}/{index}.png", content.getvalue())
+    line = {"id": "faces", "kind": "dataset", "target": "pictures.zip"}
+    sheet = ["\t".join(ASSET_COLUMNS), "\t".join(line.get(column, "") for column in ASSET_COLUMNS)]
+    (tmp_path / "own-assets.tsv").write_text("\n".join(sheet) + "\n")
     monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "own-assets.tsv"))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     made_from = {"source": "faces", "resolution": 8, "transform": "center-crop"}
-    shapes = {"path": "made/faces.zip", "resolution": 8, "channels": 3, "label_dim": 2, "num_images": 12}
-    config = workspace.config(datasets={"faces": {"kind": "zip", **shapes, "made_from": made_from}}, dataset="faces")
-    document = yaml.safe_load((tmp_path / config).read_text())
-    network = document["teachers"]["digits-short"]["network"]["kwargs"]
-    network |= {"img_channels": 3, "label_dim": 2}
-    document |= {"protocol": "own.yaml", "tables": [], "figures": [], "claims": None}
-    (tmp_path / config).write_text(yaml.safe_dump(document))
+    shape = {"path": "made/faces.zip", "resolution": 8, "channels": 3, "label_dim": 2, "num_images": 12}
     metric = {"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "data"}
     protocol = {"name": "own", "num_samples": 10, "trials": 1, "metrics": [metric]}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({**protocol, "references": {"data": {"kind": "dataset"}}}))
     (tmp_path / "own.tsv").write_text("run\tlabel\tmethod\tsampler\ndata\tData\tdata\tdata\n")
-    return workspace, config
+    network = "teachers__digits-short__network__kwargs"
+    changes = {"dataset": "faces", "datasets": {"faces": {"kind": "zip", **shape, "made_from": made_from}}}
+    changes |= {f"{network}__img_channels": 3, f"{network}__label_dim": 2, "protocol": "own.yaml"}
+    return workspace, workspace.config(**changes, tables=[], figures=[], claims=None)
 
 
 @pytest.mark.slow
@@ -92,8 +104,7 @@ def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures
         return dry_run(folder, folder / config, *arguments[2:], "measurements/data/trial-0.json")[0]
 
     assert planned() == {"fetch": 1, "prepare_data": 1, "measure_0_0": 1}
-    done = workspace.snakemake(*arguments, "made/faces.zip")
-    assert done.returncode == 0, done.stdout + done.stderr
+    workspace.done(*arguments, "made/faces.zip")
     assert (folder / "made/faces.zip").stat().st_size > 2000
     # A vanished source is no reason to make the data, and all that was trained on them, again.
     (folder / "pictures.zip").unlink()
@@ -112,3 +123,45 @@ def test_each_training_takes_as_many_gpus_as_can_share_its_rounds(paper):
     assert taken["cifar10-uncond-gdd"] == 4
     assert [most_gpus(wished, 256, 64) for wished in (0, 1, 3, 4, 8)] == [0, 1, 2, 4, 4]
     assert most_gpus(6, 256, None) == 4
+
+
+#: Ends of `--sid_model` in mingyuanzhou/SiD@sida:run_sid_sida.sh and run_sid_sida_edm2.sh, by the beginning of a run.
+STARTS = {
+    "cifar10-uncond": "SiD/resolve/main/cifar10-uncond/alpha1.2/network-snapshot-1.200000-403968.pkl",
+    "cifar10-cond": "SiD/resolve/main/cifar10-cond/alpha1.2/network-snapshot-1.200000-713312.pkl",
+    "imagenet64": "SiD/resolve/main/imagenet64/alpha1.2/network-snapshot-1.200000-939176.pkl",
+    "ffhq64": "SiD/resolve/main/ffhq64/alpha1.2/network-snapshot-1.200000-498176.pkl",
+    "afhq64": "SiD/resolve/main/afhq64/alpha1/network-snapshot-1.000000-371712.pkl",
+    "edm2-xs": "SiDA/resolve/main/EDM2_distillation/edm2_img512_xs_sid_alpha1-249360.pkl",
+    "edm2-s": "SiDA/resolve/main/EDM2_distillation/edm2_img512_s_sid_alpha1-192010.pkl",
+    "edm2-m": "SiDA/resolve/main/EDM2_distillation/edm2_img512_m_sid_alpha1-226830.pkl",
+    "edm2-l": "SiDA/resolve/main/EDM2_distillation/edm2_img512_l_sid_alpha1-203788.pkl",
+    "edm2-xl": "SiDA/resolve/main/EDM2_distillation/edm2_img512_xl_sid_alpha1-234004.pkl",
+    "edm2-xxl": "SiDA/resolve/main/EDM2_distillation/edm2_img512_xxl_sida_alpha1-077932.pkl",
+}
+
+
+@pytest.fixture(scope="module")
+def sid2a():
+    return Preset.load(ROOT / "studies/papers/sid2a.yaml")
+
+
+def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts_file(paper, sid2a):
+    registry = load_registry()
+    rows = {run.run for run in paper.students() if run.method == "sid2a" and run.family != "Ablation"}
+    assert {run.run for run in sid2a.students()} == rows
+    for run in sid2a.students():
+        assert run == dataclasses.replace(paper.runs[run.run], also=None)
+        ours, theirs = sid2a.specs.student(run.run), paper.specs.student(run.run)
+        assert {key for key in ours if ours[key] != theirs[key]} == {"init", "teacher"}
+        start = sid2a.runs[run.init].checkpoint
+        assert registry[start].urls[0].endswith(STARTS[run.run.split("-sid2a")[0]])
+        assert Targets(sid2a, False).training(run.run)["generators"] == [sid2a.imported(start)]
+
+
+def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe(sid2a):
+    jobs = Jobs(Costs(sid2a, "H200", fresh=True))
+    found = jobs.behind(["cifar10-uncond-sid2a-a1.2"]).values()
+    (student,) = [job for job in found if job.kind == "student"]
+    assert student.name == "cifar10-uncond-sid2a-a1.2"
+    assert 70 < student.gpu_hours < 90

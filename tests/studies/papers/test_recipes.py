@@ -1,24 +1,34 @@
-"""The recipes of the paper: each value is the paper's or its code's, from an extract of the reference with both."""
+"""Recipes of the paper, of GDD and of other distillers: each value is a paper's or its code's."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 
 import pytest
 
+from eval.results.published import load_published
+from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
+from sida.config.families import official_backbones
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError
+from sida.files.text_files import read_csv
+from sida.methods import METHODS
+from sida.methods.gdd import GDDOptions
 from sida.methods.resolve import DistillConfig, resolve_recipe
+from workflow.planning.rates import load_assumptions
+from workflow.planning.steps import student_cost
 from workflow.preset import Preset
+from workflow.preset.targets import Targets
 
 SHEET = ROOT / "studies/papers/runs/paper.tsv"
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}
-METHODS = {"sid": "SiD", "sida": "SiDA", "sid2a": "SiD2A"}
+OURS = {"sid": "SiD", "sida": "SiDA", "sid2a": "SiD2A"}
 #: Files whose name and title disagree: their length says nothing (docs/differences.md, 44 and 45).
 DOUBTFUL = "file named"
 
@@ -52,12 +62,12 @@ def cases(paper):
             reference.setdefault(key, {})[line["hyperparameter"]] = (line["paper_value"], line["code_value"])
     found = []
     for run in paper.students():
-        if run.family == "Ablation" or run.method not in METHODS or "-ddo-" in run.run:
+        if run.family == "Ablation" or run.method not in OURS or "-ddo-" in run.run:
             continue
         network = paper.settings.teachers[run.teacher].network
         config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), network)
         size = run.recipe.split("/")[1].split("-")[0].upper() if "imagenet512" in run.recipe else ""
-        key = (METHODS[run.method], DATASETS.get(run.dataset, run.dataset), size)
+        key = (OURS[run.method], DATASETS.get(run.dataset, run.dataset), size)
         found.append(Case(paper, run.run, config, network, reference[key]))
     assert len({id(case.reference) for case in found}) == len(reference) == 33
     return found
@@ -252,3 +262,191 @@ def test_rows_from_ddo_teachers_have_the_recipe_of_those_from_edm(paper):
         ours, base = (paper.specs.student(name) for name in (run, run.replace("-ddo", "")))
         assert {key for key in ours if ours[key] != base[key]} <= {"name", "seed", "teacher"}, run
         assert ours["teacher"] != base["teacher"]
+
+
+GDD_DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond"}
+BACKBONES = {
+    "VGG16-BN": "vgg16_bn",
+    "EfficientNet-lite0": "efficientnet_lite0",
+    "DeiT-base distilled": "deit_base_distilled",
+}
+ABSTRACT = {"cifar10-uncond-gdd-i": 1.54, "afhq64-gdd": 1.23, "ffhq64-gdd-i": 0.85, "imagenet64-gdd-i": 1.16}
+
+
+@pytest.fixture(scope="module")
+def gdd_reference():
+    found: dict[tuple, dict] = {}
+    with open(ROOT / "tests/workflow/hyperparameters_gdd.csv", encoding="utf-8") as stream:
+        for line in csv.DictReader(stream):
+            found.setdefault((line["method"], line["dataset"]), {})[line["hyperparameter"]] = line["code_value"]
+    return found
+
+
+def test_every_value_of_gdd_is_its_codes(paper, gdd_reference):
+    registry = load_registry()
+    rows = [run for run in paper.students() if run.method in ("gdd", "gdd-i")]
+    seen = set()
+    for run in rows:
+        teacher = paper.settings.teachers[run.teacher]
+        config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), teacher.network)
+        options = from_mapping(GDDOptions, config.options, run.run)
+        key = (run.method.upper(), GDD_DATASETS.get(run.dataset, run.dataset))
+        values = gdd_reference[key]
+        seen.add(key)
+        assert registry[teacher.checkpoint].target.rsplit("/", 1)[-1] == values["teacher checkpoint"]
+        assert config.batch_size == int(values["batch size"])
+        # Four processes: a round is the batch of one, whose images the official losses add up.
+        assert options.loss_images == config.batch_size / int(values["GPUs"][0])
+        # On ImageNet half of it, so that a training fits a card: docs/differences.md.
+        assert config.batch_gpu == 64 == options.loss_images / (1 + (run.dataset == "imagenet64"))
+        assert (config.fp16, config.half) == ((True, "bfloat16") if run.dataset == "imagenet64" else (False, "float16"))
+        assert (config.lr, config.fake_score_lr) == (float(values["learning rate G"]), float(values["learning rate D"]))
+        assert "0, 0.99 (D beta2 0.99^(16/17))" in values["Adam betas"]
+        assert (config.betas, config.eps) == ((0.0, 0.99), 1e-8)
+        assert config.ema_half_life_kimg == 1000 * float(values["EMA half-life (Mimg)"])
+        assert config.total_kimg == 1000 * float(values["duration (Mimg)"])
+        assert config.dropout == float(values["dropout"])
+        assert config.augment is options.ada_target is None
+        assert config.init_sigma == 80
+        assert (options.form, options.r1_gamma, options.r1_interval) == ("ns", 1e-4, 16)
+        wanted = tuple(BACKBONES[name] for name in values["discriminator features"].split(" + "))
+        assert options.backbones == official_backbones(teacher.network["kwargs"]["img_resolution"]) == wanted
+        mult = re.findall(r"\d", values["architecture"].partition("cres ")[2])
+        if mult:
+            assert list(map(str, teacher.network["kwargs"]["channel_mult"])) == mult
+    assert seen == gdd_reference.keys()
+    assert len(rows) == 14
+    assert {run.seed for run in rows} == {42, 43, 44}
+
+
+def test_abstracts_numbers_stand_beside_the_runs():
+    layout = load_layout(ROOT / "studies/papers/tables/gdd.yaml")
+    published = {row.run: row.published for row in layout.rows if row.published}
+    numbers = load_published()
+    values = {run: numbers[name.replace("{metric}", "fid")].value for run, name in published.items()}
+    assert values == ABSTRACT
+    for number, dataset in (("1", "cifar10-uncond"), ("2", "cifar10-cond"), ("3", "imagenet64")):
+        text = (ROOT / f"studies/papers/tables/table{number}.yaml").read_text()
+        assert f'published: "table{number}-gdd-i-{{metric}}", run: "{{set}}-gdd-i"' in text
+        assert f"vars: {{set: {dataset}}}" in text
+
+
+def test_training_waits_for_the_downloads_of_its_discriminator(paper):
+    targets = Targets(paper, False)
+    fetched = lambda run: {path.rsplit("/", 1)[1] for path in targets.training(run)["method"]}
+    lite = "backbone-efficientnet-lite0.json"
+    assert fetched("cifar10-uncond-gdd-i") == {"backbone-vgg16-bn.json", lite}
+    assert fetched("ffhq64-gdd") == {"backbone-deit-base-distilled.json", lite}
+    assert fetched("cifar10-uncond-sida-a1") == set()
+    assert GDDOptions().assets(64) == ["backbone-deit-base-distilled", "backbone-efficientnet-lite0"]
+    assert GDDOptions(weights="random").assets(64) == GDDOptions(backbones=("digits",)).assets(8) == []
+
+
+#: Method, steps of the generator, batch, rate, β₁, σ of the input, dropout, weight of each iteration in the average.
+STATED = {
+    "cifar10-uncond-diff-instruct": ("diff-instruct", None, 128, 1e-5, 0.0, 1.0, 0.13, None),
+    "cifar10-uncond-ect": ("ect", 200_000, 128, 1e-4, 0.9, 80.0, 0.2, 0.9999),
+    "cifar10-uncond-cd": ("cd", 800_000, 512, 4e-4, 0.9, 80.0, 0.0, 0.9999),
+    "cifar10-cond-dmd": ("dmd", 300_000, 392, 1e-5, 0.9, 80.0, 0.0, None),
+    "cifar10-cond-dmd2": ("dmd2", 20_000, 2048, 1e-4, 0.9, 80.0, 0.0, 0.9999**5),
+    "cifar10-cond-f-distill": ("f-distill", 20_000, 2048, 1e-4, 0.9, 80.0, 0.0, 0.9999**5),
+    "imagenet64-dmd": ("dmd", 350_000, 336, 2e-6, 0.9, 80.0, 0.0, None),
+    "imagenet64-dmd2": ("dmd2", 40_000, 280, 2e-6, 0.9, 80.0, 0.0, None),
+    "imagenet64-f-distill": ("f-distill", 120_000, 512, 2e-6, 0.9, 80.0, 0.0, 0.9999**5),
+}
+
+#: Uni-Instruct: entry of its script by thousands of images, images of a micro-batch, rate, divergence and ratio, λ_adv.
+UNI_INSTRUCT = {
+    "cifar10-uncond-uni-instruct": (300_000, 256, 128, 1e-5, "forward-kl", "released", 0.0),
+    "cifar10-cond-uni-instruct": (300_000, 256, 32, 1e-5, "jensen-shannon", "logits", 0.01),
+    "imagenet64-uni-instruct": (300_000, 8192, 8, 4e-6, "chi-square", "logits", 0.01),
+    "cifar10-uncond-uni-instruct-sid": (100_000, 256, 128, 1e-5, "forward-kl", "released", 0.01),
+    "cifar10-cond-uni-instruct-sid": (300_000, 256, 64, 1e-5, "forward-kl", "released", 0.01),
+    "imagenet64-uni-instruct-sid": (300_000, 8192, 8, 4e-6, "forward-kl", "released", 0.01),
+}
+
+
+def resolved(paper, run):
+    network = paper.settings.teachers[paper.runs[run].teacher].network
+    return resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run), run), network), network
+
+
+@pytest.mark.parametrize("run", STATED)
+def test_every_value_is_stated(paper, run):
+    method, steps, batch, lr, beta1, init_sigma, dropout, beta = STATED[run]
+    config, network = resolved(paper, run)
+    assert (config.method, config.batch_size, config.lr) == (method, batch, lr)
+    assert (config.betas, config.init_sigma, config.dropout) == ((beta1, 0.999), init_sigma, dropout)
+    assert batch % (config.batch_gpu or batch) == 0
+    if steps is not None:
+        assert config.total_kimg * 1000 == pytest.approx(steps * batch)
+    if beta is not None:
+        assert config.ema_rampup_ratio is None
+        assert config.ema_half_life_kimg * 1000 == pytest.approx(batch * math.log(0.5) / math.log(beta), rel=2e-3)
+    assert student_cost(config, network).operations > 0
+    assert paper.settings.samplers[paper.runs[run].sampler]["init_sigma"] == init_sigma
+
+
+#: Images of a GPU in the source, where the loss depends on them: f-distill averages ratios over them.
+MICRO_BATCHES = {"cifar10-cond-f-distill": 256, "imagenet64-f-distill": 32}
+
+
+def test_micro_batches_are_those_of_the_source_where_the_loss_depends_on_them(paper):
+    averaged = {run for run, stated in STATED.items() if stated[0] == "f-distill"}
+    assert averaged == set(MICRO_BATCHES)
+    assert {run: resolved(paper, run)[0].batch_gpu for run in averaged} == MICRO_BATCHES
+    # Such a micro-batch cannot be cut for memory, so it has to fit the card of the plan.
+    card = load_assumptions().gpu("H200").memory_gb
+    assert all(student_cost(*resolved(paper, run)).memory / 1e9 < card for run in averaged)
+
+
+def test_the_warm_up_of_dmd2_is_that_of_seven_gpus(paper):
+    config, _ = resolved(paper, "imagenet64-dmd2")
+    iterations, per_step = 500 / 7, config.batch_size
+    steps = iterations / METHODS["dmd2"].psi_steps
+    assert config.options["lr_rampup_kimg"] * 1000 == pytest.approx(steps * per_step, rel=0.01)
+
+
+@pytest.mark.parametrize("run", UNI_INSTRUCT)
+def test_uni_instruct_has_the_values_of_its_script_and_the_defaults_of_sida(paper, run):
+    kimg, batch, micro, lr, divergence, ratio, weight = UNI_INSTRUCT[run]
+    config, _ = resolved(paper, run)
+    assert (config.total_kimg, config.batch_size, config.batch_gpu, config.lr) == (kimg, batch, micro, lr)
+    assert (config.options["divergence"], config.options.get("ratio", "released")) == (divergence, ratio)
+    assert (config.lambda_adv, config.lambda_sid, config.lambda_d) == (weight, 100, 1)
+    assert (config.warmup_kimg, config.adversarial_kimg, config.grad_clip_value, config.t_max) == (100, 200, 1, 800)
+    assert (config.init is not None) == run.endswith("-sid")
+
+
+def test_costs_are_those_of_the_methods_passes(paper):
+    """In forward passes of the teacher's network for an image of the generator: docs/methods.md."""
+    cost = {run: student_cost(*resolved(paper, run)).operations for run in STATED}
+    sid, _ = resolved(paper, "cifar10-uncond-sid-a1")
+    network = resolved(paper, "cifar10-uncond-ect")[1]
+    one = student_cost(sid, network).operations / 11
+    assert cost["cifar10-uncond-diff-instruct"] == pytest.approx(9 * one)
+    assert cost["cifar10-uncond-ect"] == pytest.approx(4 * one)
+    assert cost["cifar10-uncond-cd"] == pytest.approx(6 * one)
+
+
+def test_each_rival_has_six_trials_and_the_lowest_is_compared():
+    trials = [row for _, row in read_csv(ROOT / "studies/controls/tuning.csv")[1]]
+    for method in {row["method"] for row in trials}:
+        own = [row for row in trials if row["method"] == method]
+        assert len(own) == 6, method
+        assert [row for row in own if row["kept"]] == [min(own, key=lambda row: float(row["fd"]))], method
+
+
+def test_quoted_numbers_stand_beside_the_runs():
+    layout = load_layout(ROOT / "studies/papers/tables/rivals.yaml")
+    numbers = load_published()
+    quoted = {row.run: numbers[row.published.replace("{metric}", "fid")].value for row in layout.rows if row.published}
+    assert {run: value for run, value in quoted.items() if "sida" not in run} == {
+        "cifar10-uncond-diff-instruct": 4.53,
+        "cifar10-cond-dmd": 5.58,
+        "imagenet64-dmd2": 1.51,
+        "cifar10-uncond-uni-instruct-sid": 1.48,
+        "cifar10-cond-uni-instruct-sid": 1.38,
+        "imagenet64-uni-instruct-sid": 1.02,
+    }
+    assert {row.run for row in layout.rows} >= {*STATED, *UNI_INSTRUCT}

@@ -1,22 +1,26 @@
-"""Blocks of a network by noise level: changes of the output without each, and faults."""
+"""Blocks of a network by noise level: the output's change without each, claims and figure of it, faults."""
 
 from __future__ import annotations
 
-import json
+import csv
 import statistics
 
 import pytest
 import torch
 
-from eval.results.analyses import read_analysis
+from eval.figures.build import build_figure
+from eval.results.analyses import ANALYSIS_FORMAT, read_analysis
 from sida.config.resources import ROOT
 from sida.data import load_dataset
+from sida.files.atomic import write_hashed_json
 from sida.networks.checkpoint import load_network, save_network
 from sida.runtime.randomness import generator
-from studies.questions.layers import profiles, raw_output, skipped
+from studies.questions.layers import LAYERS, facts, profiles, raw_output, skipped
+from tests.eval.claims.evidence import evidence, lines
+from tests.eval.claims.evidence import verdict as decided
 from tests.studies.miniature.test_barrier import toy
+from tests.studies.plans import analyse, check_fault
 from tests.training.toy import DATASET
-from workflow.cli import eval_main as main
 
 LEVELS = [0.02, 0.4, 8.0]
 
@@ -38,12 +42,8 @@ def changed(spec, path, change):
     return str(path)
 
 
-def run(spec, out):
-    return main(["analyse", "--spec", json.dumps(spec), "--out", str(out)])
-
-
 def profile(spec, out):
-    assert run(spec, out) == 0
+    assert analyse(spec, out) == 0
     return profiles(read_analysis(out)["curves"])
 
 
@@ -141,8 +141,100 @@ def test_a_profile_is_the_same_again_and_repeats_differ(tmp_path, spec):
     ],
 )
 def test_fault_is_one_line_and_nothing_is_written(tmp_path, spec, change, message, capsys):
-    assert run({**spec, **change}, tmp_path / "x.json") == 1
-    error = capsys.readouterr().err.strip()
-    assert message in error
-    assert "\n" not in error
-    assert not (tmp_path / "x.json").exists()
+    check_fault({**spec, **change}, message, tmp_path, capsys)
+
+
+KIND = f"{ROOT}/studies/questions/layers_figure.py:LayersFigure"
+
+SIGMAS = (0.02, 0.4, 8.0)
+LOW, HIGH, FLAT = (4.0, 2.0, 1.0), (1.0, 2.0, 4.0), (1.0, 1.1, 1.2)
+
+
+def write(folder, run, curves, factor=2.0):
+    record = {
+        "format": ANALYSIS_FORMAT,
+        "run": run,
+        "facts": facts(curves, factor),
+        "about": LAYERS.facts,
+        "curves": curves,
+    }
+    write_hashed_json(folder / f"analyses/layers/{run}.json", record)
+
+
+def made(folder, *blocks, scatter=0.02, run="t", sigmas=SIGMAS, factor=2.0, before=(1.0, 1.0, 1.0)):
+    """Evidence of a network whose blocks change the output by these means at the three levels, over eight repeats."""
+    turns = [1 + scatter * (repeat % 4 - 1.5) for repeat in range(8)]
+    curves = {"sigma": [sigma for _ in turns for sigma in sigmas]}
+    for number, means in enumerate(blocks):
+        # Blocks and levels scatter in different directions.
+        curves[f"block{number}"] = [
+            mean * turns[(repeat + number + 2 * place) % 8] for repeat in range(8) for place, mean in enumerate(means)
+        ]
+        curves[f"untrained block{number}"] = [mean for _ in range(8) for mean in before[: len(sigmas)]]
+    write(folder, run, curves, factor)
+    return evidence(lines(run, [4.0, 4.1]), students=folder / "students")
+
+
+def verdict(found, run="t"):
+    lowest = {"varying_share": 0.5, "apart": 1.0}
+    fact = {"rule": "FACT", "of": "layers", "a": {"run": run}}
+    return decided(found, *({**fact, "fact": name, "low": low} for name, low in lowest.items()))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "scatter", "expected"),
+    [
+        ((LOW, HIGH), 0.02, "supported"),
+        ((LOW, HIGH, FLAT, FLAT), 0.02, "supported"),
+        # Fewer than half of the blocks vary.
+        ((LOW, HIGH, FLAT, FLAT, FLAT), 0.02, "contradicted"),
+        # Blocks vary, but all work at one level: the profiles do not tell layers apart.
+        ((LOW, LOW), 0.02, "contradicted"),
+        # Scatter hides the differences.
+        ((LOW, HIGH), 0.9, "not decided here"),
+        # A block that does nothing does not vary.
+        (((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), LOW), 0.02, "contradicted"),
+    ],
+)
+def test_layers_work_at_different_levels_beyond_their_sampling_error(tmp_path, blocks, scatter, expected):
+    assert verdict(made(tmp_path, *blocks, scatter=scatter)).outcome == expected
+
+
+def test_a_network_that_varies_as_much_before_its_training_shows_nothing(tmp_path):
+    assert verdict(made(tmp_path, LOW, HIGH, before=(1.0, 1.2, 1.4))).outcome == "supported"
+    assert verdict(made(tmp_path, LOW, HIGH, before=(1.0, 2.0, 4.0))).outcome == "contradicted"
+    found = made(tmp_path, LOW, HIGH)
+    write(tmp_path, "t", {"sigma": [*SIGMAS] * 8, "a": [4.0, 2.0, 1.0] * 8, "b": [1.0, 2.0, 4.0] * 8})
+    assert verdict(found).outcome == "not decided here"
+
+
+def test_levels_are_chosen_by_other_repeats_than_those_that_compare_them(tmp_path):
+    """Noise without a difference between levels: the largest of the first repeats is not the largest of the others."""
+    found = made(tmp_path, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), scatter=0.3, factor=1.0)
+    assert verdict(found).outcome != "supported"
+
+
+def test_rows_without_a_file_are_not_decided(tmp_path):
+    found = verdict(made(tmp_path, LOW, HIGH), run="other")
+    assert found.outcome == "not decided here"
+    assert "no analysis layers of run 'other'" in found.findings[0].evidence
+
+
+def test_figure_shows_a_panel_for_each_network_and_says_what_is_missing(tmp_path):
+    made(tmp_path, LOW, HIGH, run="teacher-a")
+    # A student's only noise level.
+    made(tmp_path, LOW[:1], HIGH[:1], run="a-sid", sigmas=(2.5,))
+    sheet, layout = tmp_path / "runs.tsv", tmp_path / "f.yaml"
+    sheet.write_text(
+        "run\tlabel\tmethod\tteacher\tsampler\nteacher-a\tA\tteacher\ta\theun-18\nteacher-b\tB\tteacher\tb\theun-18\n"
+        "a-sid\tS\tsid\ta\tone-step\n"
+    )
+    layout.write_text(f"{{kind: '{KIND}', title: Layers, each: {{method: [teacher, sid]}}}}")
+    paths, said = build_figure(layout, sheet, tmp_path, tmp_path / "f.pdf")
+    assert {path.suffix for path in paths} == {".pdf", ".png", ".csv"}
+    assert said == ["not shown, no data yet: B"]
+    with open(tmp_path / "f.csv", newline="") as stream:
+        shown = list(csv.DictReader(stream))
+    assert len(shown) == 2 * 3 + 2
+    assert (shown[0]["block"], shown[0]["sigma"]) == ("block0", "0.02")
+    assert float(shown[0]["low"]) < 4.0 < float(shown[0]["high"])
