@@ -74,21 +74,25 @@ def test_a_folder_a_file_and_a_name_are_the_same(folder, started, monkeypatch):
     assert {words[words.index("--configfile") + 1] for words in started} == {"study/preset.yaml"}
 
 
+def refused(capsys, started, *words: str) -> str:
+    """The one line by which a run is refused before anything starts."""
+    before = len(started)
+    assert start(*words) == 1
+    assert len(started) == before
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
 def test_a_profile_is_one_of_ours_or_a_folder(folder, started, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     (folder / "mine").mkdir()
     assert start("published", "--profile", "slurm") == start("published", "--profile", "mine") == 0
     chosen = [words[words.index("--workflow-profile") + 1] for words in started]
     assert chosen == [str(ROOT / "profiles/slurm"), "mine"]
-    assert start("published", "--profile", "slrum") == 1
-    assert "slurm" in capsys.readouterr().err
-
-
-def test_slurm_is_looked_for_before_jobs_wait_for_it(folder, started, capsys, monkeypatch):
+    assert "slurm" in refused(capsys, started, "published", "--profile", "slrum")
+    # SLURM is looked for before jobs wait for it.
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert start("published", "--profile", "slurm") == 1
-    assert not started
-    assert "no sbatch on this machine" in capsys.readouterr().err
+    assert "no sbatch on this machine" in refused(capsys, started, "published", "--profile", "slurm")
     assert start("published", "--profile", "slurm", "-n") == 0
 
 
@@ -97,8 +101,7 @@ def test_slurm_is_looked_for_before_jobs_wait_for_it(folder, started, capsys, mo
     [(["--configfile", "x.yaml", "a.tex"], "sida run FILE"), (["demo", "--forcerun", "table"], "-- --forcerun")],
 )
 def test_snakemakes_options_have_their_place(folder, started, capsys, words, remedy):
-    assert start(*words) == 1
-    assert remedy in capsys.readouterr().err
+    assert remedy in refused(capsys, started, *words)
 
 
 @pytest.mark.parametrize("place", ["profiles/default", "default"])
@@ -106,12 +109,9 @@ def test_a_strangers_profile_is_named(folder, started, capsys, place):
     (folder / place).mkdir(parents=True)
     definitions = f"__use_yte__: true\n__definitions__:\n  - {PLANT!r}\ncores: 1\n"
     (folder / place / "config.yaml").write_text(definitions)
-    assert start("published", "-n") == 1
-    assert not started
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert f"{place}: " in said
-    assert f"--profile {place}" in said
+    line = refused(capsys, started, "published", "-n")
+    assert f"{place}: " in line
+    assert f"--profile {place}" in line
     assert start("published", "-n", "--profile", place) == 0
 
 
@@ -135,12 +135,9 @@ def test_records_of_someone_else_need_a_permission(folder, started, capsys, monk
     plugin = folder / ".snakemake/pip-deployments/snakemake_executor_plugin_x/__init__.py"
     plugin.parent.mkdir(parents=True)
     plugin.write_text(PLANT)
-    assert start("published", "-n") == 1
-    assert not started
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert ".snakemake: " in said
-    assert f"{ALLOW}=" in said
+    line = refused(capsys, started, "published", "-n")
+    assert ".snakemake: " in line
+    assert f"{ALLOW}=" in line
     monkeypatch.setenv(ALLOW, str(folder / ".snakemake"))
     assert start("published", "-n") == 0
     # Permission was given for these records: there is no second question.
