@@ -1,7 +1,5 @@
 """Every command that reads what another one made: a damaged file is refused by name, or made again as it was."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """One flipped bit in a file of each kind is found before it is used: an error that names it, or the same value."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import random

@@ -1,7 +1,5 @@
 """A real SLURM of two nodes on this machine while tests run (``slurm-local``); without one they are skipped."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

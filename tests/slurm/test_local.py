@@ -1,7 +1,5 @@
 """``slurm-local`` where SLURM cannot be installed or does not start: one line, and nothing left behind."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The workflow through profiles/slurm on a real SLURM: its table, and the same table after every kind of accident."""
 
-from __future__ import annotations
-
 import functools
 import signal
 

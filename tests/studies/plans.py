@@ -1,7 +1,5 @@
 """Dry runs of presets, and what their claims and analyses name."""
 
-from __future__ import annotations
-
 import collections
 import json
 from pathlib import Path

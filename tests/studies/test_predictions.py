@@ -1,7 +1,5 @@
 """Predictions were committed before the results they are about: by the history of the repository."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Faults that are told in one line."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A small results folder as the workflow leaves it, made without a training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

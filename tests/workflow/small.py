@@ -1,7 +1,5 @@
 """The smallest preset with every kind of job: a teacher, a student, two trials of each, a table."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

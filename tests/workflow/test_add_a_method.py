@@ -1,7 +1,5 @@
 """docs/add-a-method.md: a generator of one's own becomes a row by a line in the sample sheet."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import re

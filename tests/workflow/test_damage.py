@@ -1,7 +1,5 @@
 """Damaged files in a results folder, and the next run of the workflow: refused by name, then the same numbers."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

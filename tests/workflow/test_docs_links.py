@@ -1,7 +1,5 @@
 """The pages name what exists: links, commands with their options, targets, and switches."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import importlib

@@ -1,7 +1,5 @@
 """Numbers of the documentation are computed: stored studies, their pages, and what stands between markers."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import operator

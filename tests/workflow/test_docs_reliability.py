@@ -1,7 +1,5 @@
 """The page of faults: each row names a test that exists, and the number of kills that this test does."""
 
-from __future__ import annotations
-
 import ast
 import io
 import json

@@ -1,7 +1,5 @@
 """The environment files agree with each other and name no address; an audit says what it could not ask."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

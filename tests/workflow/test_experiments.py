@@ -1,7 +1,5 @@
 """Experiments of a preset: checked before the first job, and each a target of its own."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

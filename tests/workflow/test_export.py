@@ -1,7 +1,5 @@
 """`sida export --to hf`: the folder loads in diffusers, offline, and gives the images of `sida sample`."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """A study with stored results is extended by a row, and a stored row is measured again."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

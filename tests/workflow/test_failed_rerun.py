@@ -1,7 +1,5 @@
 """After a rerun that failed no old row is shown as current: the same command fails again until the fault is mended."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

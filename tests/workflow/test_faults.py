@@ -2,8 +2,6 @@
 numbers afterwards.
 """
 
-from __future__ import annotations
-
 import contextlib
 import random
 import shutil

@@ -1,7 +1,5 @@
 """Products that are dated in the future: nothing is made again for ever, and nothing that changed is passed over."""
 
-from __future__ import annotations
-
 import os
 import time
 

@@ -1,7 +1,5 @@
 """Faults of a folder, a command and its files are one line before anything starts; settings given in it are kept."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A preset with guided teachers and their students: specs, inputs, plan, faults, and that it runs."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -4,8 +4,6 @@ On the smallest preset with every kind of job: a teacher, a student, two trials 
 says what must come out; the others are killed at random moments, started again at once, and begun anew at their end.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

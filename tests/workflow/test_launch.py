@@ -1,7 +1,5 @@
 """A machine's GPUs are shared out among jobs: never two on one, all in use, given back however a job ends."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

@@ -1,7 +1,5 @@
 """The lock of a preset's results: one workflow at a time, nothing to unlock by hand, whatever the file system."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """A study from a stranger runs none of its code before the user has said so; its names are told before."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

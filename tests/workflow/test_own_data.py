@@ -1,7 +1,5 @@
 """docs/own-data.md: a study of one's own pictures lives in one folder outside the repository."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Plans: counted operations, jobs as the workflow has them, wall time, what is lacking; nothing is run."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """Presets and sheets: every fault is one line that names file, key and remedy."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

@@ -1,7 +1,5 @@
 """Layouts, figures, claims, protocols, samplers and assets are checked against the sheet before the first job."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every preset with every profile, as a dry run. Snakemake is imported once; a run is a child that has it already."""
 
-from __future__ import annotations
-
 import pytest
 
 from sida.config.resources import ROOT

@@ -1,7 +1,5 @@
 """Progress of a whole run, fed with events on a clock that the test moves."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

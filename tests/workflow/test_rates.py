@@ -1,7 +1,5 @@
 """`sida rates`: a device's rates from training logs beside the plan's, and `sida plan` takes them."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

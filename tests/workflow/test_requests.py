@@ -1,7 +1,5 @@
 """What jobs ask a scheduler for: time and memory of the plan, GPUs, nodes, and attempts as they need them."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from types import SimpleNamespace

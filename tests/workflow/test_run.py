@@ -1,7 +1,5 @@
 """The whole workflow on a tiny preset: products, second run, faults, kill -9 and restart."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A setting stands once: its class checks, and makes the schema and the table that the documentation shows."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from argparse import Namespace

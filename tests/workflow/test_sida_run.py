@@ -1,7 +1,5 @@
 """Tests of `sida run`: which files it reads before Snakemake, what it starts, what it lets through."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 Only width, resolution, images and batches are cut; phases are moved into the three iterations, so that each is seen.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import io

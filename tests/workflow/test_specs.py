@@ -1,7 +1,5 @@
 """Specs are files by content: written by a run when they say something new, short on command lines."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -4,8 +4,6 @@ and show all that they measure.
 So each study may be removed, and nothing that is left misses it.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

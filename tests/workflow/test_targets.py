@@ -1,7 +1,5 @@
 """What rules make and need, asked without Snakemake: each table and figure without the others."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shutil

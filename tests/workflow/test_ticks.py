@@ -1,7 +1,5 @@
 """Hours and memory of a table of settings from the first log records of each training."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

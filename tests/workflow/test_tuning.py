@@ -1,7 +1,5 @@
 """``sida tune``: equal draws, edges, rungs, resumption, and the files it writes."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

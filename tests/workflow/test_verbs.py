@@ -1,7 +1,5 @@
 """The commands as programs: version, completion, the list of presets, and one way to name a preset."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`sida verify` on a results folder: whole, damaged, inconsistent, hostile; a line for each fault, exit status 1."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

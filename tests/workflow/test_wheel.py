@@ -1,7 +1,5 @@
 """A wheel installed away from the checkout scores images and prints published tables from any directory."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -1,7 +1,5 @@
 """A throw-away working directory that shares the sources by links, so that tests never touch the real results."""
 
-from __future__ import annotations
-
 import io
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Closed forms on Gaussians, and three identities of exact scores on mixtures, against the suite's losses."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The analysis of α: its facts, figure and verdicts."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """The presets `gpu` and `first-look`: checks, budget, and the small form of `gpu` killed and resumed."""
 
-from __future__ import annotations
-
 import json
 import time
 

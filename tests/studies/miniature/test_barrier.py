@@ -1,7 +1,5 @@
 """The line between a teacher's weights and its student's: values, claims, figure, jobs, and what is refused."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 

@@ -1,7 +1,5 @@
 """The miniature preset: its files fit together, each experiment stands alone, and every setting starts."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import random

@@ -1,7 +1,5 @@
 """Plans of the presets `paper` and `sid2a`: data, teachers, students, measurements, tables; nothing is run."""
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import io

@@ -1,7 +1,5 @@
 """The preset `published`: the papers' numbers as tables and figures, with nothing fetched, trained or measured."""
 
-from __future__ import annotations
-
 from eval.results.published import load_published
 from tests.studies.plans import dry_run
 from tests.workflow.workspace import Workspace

@@ -1,7 +1,5 @@
 """Recipes of the paper, of GDD and of other distillers: each value is a paper's or its code's."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import math

@@ -1,7 +1,5 @@
 """The released preset in small: Snakemake fetches, imports and measures checkpoints from a local server."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

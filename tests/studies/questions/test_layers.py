@@ -1,7 +1,5 @@
 """Blocks of a network by noise level: the output's change without each, claims and figure of it, faults."""
 
-from __future__ import annotations
-
 import csv
 import statistics
 

@@ -1,7 +1,5 @@
 """Rendered letters, and feature networks of letters and of digits that saw no digit."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np
