@@ -112,7 +112,11 @@ OTHER["network"]["kwargs"]["img_resolution"] = 16
         ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' has guidance, but"),
         ("\tuncond", "\tuncnod", r"run 'guided': guide: no teacher of preset.yaml and no asset 'uncnod'.*'uncond'"),
         ("one-step\tuncond", "one-step\tdigits-short", r"guide 'digits-short' is the teacher of the row"),
-        ("one-step\tuncond", "one-step\tother", r"guide 'other': its img_resolution is 16, the guided network's 8"),
+        (
+            "one-step\tuncond",
+            "one-step\tother",
+            r"guide 'other'.img_resolution: the guide's is 16",
+        ),
         ("\tsida\tdigits-short\t1.0\tsida-g", "\tgdd\tdigits-short\t\tsida-g", r"'gdd' does not read .*guidance"),
         ("\tuncond", "\tnone.safetensors", r"run 'guided': guide: no such file 'none.safetensors'"),
     ],

@@ -32,7 +32,7 @@ from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE, check_images
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
-from sida.errors import SettingError, UserError, inside, suggestion
+from sida.errors import UserError, inside, settings_in, suggestion
 from sida.methods.registry import METHODS
 from sida.methods.resolve import DistillConfig, checked_method, resolve_recipe
 from workflow.preset import Preset
@@ -90,10 +90,8 @@ def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where:
     if dataset.get("labels") is False:
         found["label_dim"] = 0
     wanted = {key if key == "label_dim" else f"img_{key}": value for key, value in found.items()}
-    try:
+    with settings_in(where):
         check_images(network.get("kwargs", {}), {**wanted, "name": dataset["name"]})
-    except SettingError as error:
-        raise error.inside(where) from None
 
 
 #: Settings of a training that the sheet gives; the others are of the recipe.
