@@ -233,19 +233,21 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
 
 def _placeholders(preset: Preset) -> Iterator[Measurement]:
     """Yields a placeholder value for every metric of every measurable row."""
+    known: dict[tuple[str, str, str | None], dict[str, Any]] = {}
     for run in preset.measurable.values():
         protocol = preset.protocol(run)
-        for trial in range(protocol.trials):
-            common = {"run": run.run, "method": run.method, "trial": trial, "n": protocol.num_samples, "nfe": run.nfe}
-            common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
-            common |= {"network_sha256": "", "value": 1.0 + 0.01 * trial, "code_version": ""}
-            for metric in protocol.metrics:
-                # Samples of two teachers are two references, as when they are drawn.
-                drawn = f"samples of {run.teacher}" if metric.reference in protocol.drawn_references() else None
+        common = {"run": run.run, "method": run.method, "n": protocol.num_samples, "nfe": run.nfe}
+        common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
+        common |= {"network_sha256": "", "code_version": ""}
+        for metric in protocol.metrics:
+            # Samples of two teachers are two references, as when they are drawn.
+            drawn = f"samples of {run.teacher}" if metric.reference in protocol.drawn_references() else None
+            if (key := (preset.protocol_of(run), metric.key, drawn)) not in known:
                 identity = protocol.identity(metric.key, drawn)
-                facts = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
-                facts |= {"metric": metric.key, "reference_sha256": drawn or ""}
-                yield Measurement(**common, **facts)  # type: ignore[arg-type]
+                known[key] = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
+            facts = {**common, **known[key], "metric": metric.key, "reference_sha256": drawn or ""}
+            for trial in range(protocol.trials):
+                yield Measurement(**facts, trial=trial, value=1.0 + 0.01 * trial)
 
 
 def _check_analysis(preset: Preset, name: str) -> Analysis:
