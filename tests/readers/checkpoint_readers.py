@@ -214,7 +214,6 @@ def info(path: Path, own: Path) -> object:
 READERS = (
     Reader("network file", write_networks, lambda path, own: load_network(path), HEADERS, 0.8, cases=50),
     Reader("sida info, network file", write_networks, info, HEADERS, 0.8, cases=25),
-    Reader("sida info, pickle", write_pickles, info, PICKLED, cases=25),
     Reader("architecture", write_configs, build, (*[json_text] * 19, JSON_BOMBS), 0.95, cases=50),
     Reader("tensor file", write_state, lambda path, own: read_tensors(path), HEADERS),
     Reader("official pickle", write_pickles, lambda path, own: import_official(path, own / "o"), PICKLED, cases=50),

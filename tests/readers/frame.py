@@ -104,8 +104,8 @@ def command(program: str, *arguments: object) -> str:
     raise UserError("", last.removeprefix("error: "))
 
 
-def refused(function: Callable[..., object], *arguments: object, seconds: float = 5, megabytes: int = 128) -> str:
-    """The one short line with which arguments are refused, in little processor time and memory."""
+def refused(function: Callable[..., object], *arguments: object, seconds: float = 30, megabytes: int = 128) -> str:
+    """The one short line with which arguments are refused, in little memory and without hanging."""
     before, begin = reset_peak(), time.process_time()
     try:
         function(*arguments)

@@ -83,21 +83,16 @@ def test_a_place_where_nothing_can_be_written_is_told_first(command, tmp_path, m
         ("sida sample", ["--threads", "-1"], "--threads: must be at least 1"),
         ("sida sample", ["--shard-size", "x"], "--shard-size: must be an integer, got 'x'"),
         ("sida sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
-        ("sida sample", ["--out", "o", "--seeds", "9" * 5000], "seeds"),
         ("sida sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
         ("sida sample", ["--out", "o", "--network", "y", "--class-labels", "²"], "no such"),
         ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=0"], "rho: must be"),
-        ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=1e-300"], "rho: must be"),
         ("sida sample", ["--out", "o", "--sampler", "one_step,init_sigma=nan"], "init_sigma: must be a finite number"),
         ("sida sample", ["--out", "o", "--sampler", "one_step:" + "9" * 30], "num_steps: must be an integer of at"),
         ("sida sample", ["--grid", "g.png", "--grid-size", "9999999x9999999"], "grid_size"),
         ("sida data check", ["digits", "--workers", "-1"], "--workers: must be at least 0"),
-        ("sida data encode", ["--source", "x", "--out", "o.zip", "--batch", "0"], "--batch: must be at least 1"),
         ("sida average", ["x", "--std", "nan", "--out", "o"], "--std: must be a finite number"),
         ("sida train-backbone", ["--seed", str(2**64)], "--seed: must be at most"),
         ("sida-eval train-digits", ["--seed", "-1"], "--seed: must be at least 0"),
-        ("sida-eval merge", ["x", "--spec", "{}", "--out", "o", "--trial", "-1"], "--trial: must be at least 0"),
-        ("sida-eval score", ["--images", "x", "--protocol", "digits", "--batch-size", "0"], "--batch-size: must be at"),
         ("sida-eval power", ["--effect", "inf", "--std", "1"], "--effect: must be a finite number"),
         ("sida-eval power", ["--effect", "1", "--std", "-1"], "--std: must be a finite number of at least 0"),
         ("sida-eval power", ["--effect", "1", "--std", "1", "--seeds", "0"], "--seeds: must be at least 1"),
@@ -117,9 +112,8 @@ def test_numbers_beyond_their_range(command, arguments, told, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("protocol", "told"),
     [
-        (3, "protocol: must be"), (2.5, "protocol: must be"), (True, "protocol: must be"), (None, "protocol: must be"),
-        ([1], "protocol: must be"), ("x" * 300, "no protocol"), ("x" * 300 + ".yaml", "no such file"),
-        ({"name": "x" * 300}, "missing"),
+        (3, "protocol: must be"), (None, "protocol: must be"), ("x" * 300, "no protocol"),
+        ("x" * 300 + ".yaml", "no such file"), ({"name": "x" * 300}, "missing"),
     ],
 )  # fmt: skip
 def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path, capsys):
@@ -135,10 +129,7 @@ def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path, capsys):
     ("command", "arguments"),
     [
         ("sida info", ["x.pkl", "--key=--"]),
-        ("sida convert", ["x.pkl", "x.safetensors", "--key=--"]),
-        ("sida sample", ["--sampler", "data", "--dataset", "digits", "--out=--"]),
         ("sida average", ["x", "--std", "0.1", "--out=--"]),
-        ("sida-eval measure", ["--spec", "{}", "--out=--"]),
         ("sida-eval table", ["--layout=--", "--out", "x.tex"]),
     ],
 )
@@ -222,27 +213,20 @@ def test_a_closed_standard_output_is_no_fault(results, monkeypatch):
     assert cli.eval_main(["show", str(results)]) == 0
 
 
-@pytest.mark.parametrize("arguments", [["show", "RESULTS"], ["--help"]])
-def test_a_reader_that_leaves_is_no_fault(results, arguments):
-    code = "import sys; from workflow.cli import eval_main; sys.exit(eval_main(sys.argv[1:]))"
-    given = [str(results) if word == "RESULTS" else word for word in arguments]
+def test_a_reader_that_leaves_is_no_fault(results):
+    command = [sys.executable, "-m", "workflow", "show", str(results)]
     # The pipe's other end is closed before anything is written.
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-c", code, *given], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_reader_that_leaves_at_the_last_line():
+def test_a_reader_that_leaves_at_the_last_line(monkeypatch):
     class Gone(io.StringIO):
         def flush(self):
             raise BrokenPipeError
 
-    before, sys.stdout = sys.stdout, Gone()
-    try:
-        assert run_command_line("sida", "", {"info": "sida.cli.commands.info"}, ["info", "--help"]) == 0
-    finally:
-        sys.stdout = before
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert run_command_line("sida", "", {"info": "sida.cli.commands.info"}, ["info", "--help"]) == 0

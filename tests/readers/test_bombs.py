@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from unittest import mock
 
 import pytest
@@ -16,35 +15,14 @@ from sida.assets import load_registry
 from sida.config.resources import ROOT
 from sida.data import pictures
 from sida.data.archive import ImageArchive
-from sida.data.pictures import (
-    MOST_BLOCKS,
-    MOST_CHUNKS,
-    MOST_PIXELS,
-    MOST_PLAIN,
-    MOST_SCANS,
-    MOST_SEGMENTS,
-    MOST_STRIPS,
-    open_picture,
-)  # fmt: skip
+from sida.data.pictures import MOST_BLOCKS, MOST_PLAIN, open_picture
 from sida.data.prepare import read_cifar10
 from sida.errors import UserError
+from sida.files import text_files
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import read_hashed_json, read_jsonl
 from sida.files.tar_index import FREE_BYTES
-from sida.files.text_files import (
-    MOST_CELLS,
-    MOST_JSON,
-    MOST_LEVELS,
-    MOST_LINES,
-    MOST_LOGGED,
-    MOST_ROWS,
-    MOST_TEXT_BYTES,
-    MOST_VALUES,
-    MOST_YAML,
-    parse_json,
-    parse_yaml,
-    read_csv,
-)  # fmt: skip
+from sida.files.text_files import MOST_LINES, MOST_TEXT_BYTES, parse_json, parse_yaml, read_csv
 from sida.networks.checkpoint import read_state_dict
 from sida.sampling.store import intact_png, intact_zip
 from sida.unpickle.inert import MAX_STEPS, MAX_TEXT
@@ -84,10 +62,9 @@ def test_frames_are_not_counted(content):
     "content",
     [
         bombs.jpeg(3), bombs.gif(), bombs.tiff(1), bombs.png(20), bombs.ppm(3 * 64, comment=9, side=8),
-        b"P6 # note\n# more\n2048 2048\n255\n" + bytes(3 << 22), b"P5 2048 2048 255 " + bytes(1 << 22),
-        b"P4 8192 8192\n" + bytes(8 << 20),
+        b"P6 # note\n# more\n2048 2048\n255\n" + bytes(3 << 22), b"P4 8192 8192\n" + bytes(8 << 20),
     ],
-    ids=["jpeg", "gif", "tiff", "png", "plain ppm", "ppm", "pgm", "pbm"],
+    ids=["jpeg", "gif", "tiff", "png", "plain ppm", "ppm", "pbm"],
 )  # fmt: skip
 def test_ordinary_pictures_are_below_the_limits(content):
     open_picture(content, "x", whole=True)
@@ -104,10 +81,9 @@ def test_packed_tars_of_nothing(tmp_path, form):
 def test_a_packed_tar_is_unpacked_once_whatever_its_order(tmp_path):
     path = tmp_path / "x.tar.gz"
     path.write_bytes(bombs.packed_tar("gz", 100_000, 300))
-    begin = time.process_time()
     store = open_images(path)
-    assert sum(len(store._files.read(index)) for index in range(300)) == 30_000_000
-    assert time.process_time() - begin < 3
+    with mock.patch("gzip.GzipFile.seek", side_effect=AssertionError("unpacked again")):
+        assert sum(len(store._files.read(index)) for index in range(300)) == 30_000_000
 
 
 def test_zip_archives_whose_members_share_their_bytes_or_are_nothing(tmp_path):
@@ -116,9 +92,8 @@ def test_zip_archives_whose_members_share_their_bytes_or_are_nothing(tmp_path):
     assert not intact_zip(tmp_path / "x.zip")
     (tmp_path / "y.zip").write_bytes(bombs.overlapping_zip(80 << 20, 1))
     assert "unpacks to" in refused(ImageArchive, str(tmp_path / "y.zip"))
-    begin = time.process_time()
-    assert not intact_zip(tmp_path / "y.zip")
-    assert time.process_time() - begin < 0.1
+    with mock.patch("zipfile.ZipFile.testzip", side_effect=AssertionError("unpacked")):
+        assert not intact_zip(tmp_path / "y.zip")
 
 
 def test_samples_of_many_chunks_or_bytes(tmp_path, monkeypatch):
@@ -158,11 +133,9 @@ def test_text_of_too_many_values(tmp_path):
 
 def test_the_page_has_the_limits_of_the_code():
     page = (ROOT / "docs/reliability.md").read_text()
-    counts = (
-        MOST_PIXELS, MOST_SCANS, MOST_SEGMENTS, MOST_CHUNKS, MOST_STRIPS, MOST_YAML, MOST_VALUES, MOST_LEVELS,
-        MOST_JSON, MOST_LOGGED, MOST_ROWS, MOST_CELLS, MOST_LINES, MAX_STEPS,
-    )  # fmt: skip
-    sizes = (MOST_BLOCKS, MOST_PLAIN, FREE_BYTES, MOST_TEXT_BYTES, MAX_MEMBER_BYTES, MAX_TEXT)
+    sizes = {MOST_BLOCKS, MOST_PLAIN, FREE_BYTES, MOST_TEXT_BYTES, MAX_MEMBER_BYTES, MAX_TEXT}
+    most = [getattr(it, name) for it in (pictures, text_files) for name in dir(it) if name.startswith("MOST_")]
+    counts = {MAX_STEPS, *most} - sizes
     limits = [*(f"{count:,}" for count in counts), *(f"{size >> 20} MiB" for size in sizes)]
     assert [limit for limit in limits if limit not in page] == []
     text = (ROOT / "studies/papers/claims.yaml").read_text()
@@ -195,7 +168,7 @@ CALLS = [
 def test_pictures_that_are_small_each_are_bounded_in_sum(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for form, (picture, count) in SUMS.items():
-        (tmp_path / f"{form}.zip").write_bytes(bombs.zip_of(picture, count, f".{form}"))
+        (tmp_path / f"{form}.zip").write_bytes(bombs.zip_of_equals(picture, count, f".{form}"))
         assert (tmp_path / f"{form}.zip").stat().st_size < 100_000
     before = sorted(tmp_path.iterdir())
     for call in CALLS:
@@ -205,7 +178,7 @@ def test_pictures_that_are_small_each_are_bounded_in_sum(tmp_path, monkeypatch):
 
 
 def test_flat_and_small_pictures_are_taken(tmp_path):
-    (tmp_path / "x.zip").write_bytes(bombs.zip_of(bombs.flat_png(512), 40, ".png"))
+    (tmp_path / "x.zip").write_bytes(bombs.zip_of_equals(bombs.flat_png(512), 40, ".png"))
     assert sida_main(["data", "prepare", "--source", str(tmp_path / "x.zip"), "--out", str(tmp_path / "o.zip")]) == 0
     assert len(ImageArchive(str(tmp_path / "o.zip"))) == 40
     assert open_picture(bombs.flat_webp(64), "x").size == (64, 64)
