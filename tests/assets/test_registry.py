@@ -1,7 +1,5 @@
 """The registry and its command: every row can be used, every mistake is one line."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

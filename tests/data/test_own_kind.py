@@ -1,7 +1,5 @@
 """Data of one's own: a kind named ``module:function`` (docs/examples/gratings.py)."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

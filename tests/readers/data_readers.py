@@ -132,19 +132,14 @@ def tar_members(inner: Change) -> Change:
 def headers(data: bytes, rng: Random) -> bytes:
     """A tar's header with a field overwritten, and the checksum that goes with it."""
     place = rng.randrange(0, max(len(data) - 511, 1), 512)
-    if len(data) < place + 512:
+    header = bytearray(data[place : place + 512])
+    if len(header) < 512:
         raise ValueError("no header")
     field, width = rng.choice(((0, 100), (124, 12), (124, 12), (156, 1), (257, 8), (345, 155)))
     fill = rng.choice(
         (b"-1\0", b"7" * 12, b"\xff" * 12, b"\x80" + b"\x7f" * 11, b"0\0", b"x", b"L", b"g", b"S", b"../")
     )
-    return with_field(data, place, field, fill[:width].ljust(width, b"\0"))
-
-
-def with_field(data: bytes, place: int, field: int, value: bytes) -> bytes:
-    """A tar of which a field of the header at a place has this value, with the checksum that goes with it."""
-    header = bytearray(data[place : place + 512])
-    header[field : field + len(value)] = value
+    header[field : field + width] = fill[:width].ljust(width, b"\0")
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     return data[:place] + bytes(header) + data[place + 512 :]

@@ -104,7 +104,7 @@ def command(program: str, *arguments: object) -> str:
     raise UserError("", last.removeprefix("error: "))
 
 
-def refused(function: Callable[..., object], *arguments: object, seconds: float = 30, megabytes: int = 128) -> str:
+def refused(function: Callable[..., object], *arguments: object, megabytes: int = 128) -> str:
     """The one short line with which arguments are refused, in little memory and without hanging."""
     before, begin = reset_peak(), time.process_time()
     try:
@@ -116,7 +116,7 @@ def refused(function: Callable[..., object], *arguments: object, seconds: float 
     spent, peak = time.process_time() - begin, peak_memory() - before
     assert text.isprintable()
     assert len(text) <= LONGEST_MESSAGE
-    assert spent < seconds
+    assert spent < 30
     assert peak < megabytes
     return text
 

@@ -1,7 +1,5 @@
 """Damaged copies of genuine files for every reader, and the frame itself: a deed that is not allowed is found."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle

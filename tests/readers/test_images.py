@@ -1,7 +1,5 @@
 """Archives, folders, arrays and pictures that strangers made: read, or refused in one line, soon and in little room."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
@@ -16,13 +14,11 @@ import pytest
 from eval.measuring.reference_files import read_batch, read_moments
 from eval.measuring.stores import open_images
 from sida.data import load_dataset
-from sida.data.count_labels import count_labels
 from sida.data.load import check_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.files.archives import FolderFiles, open_files
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_folder, write_zip
 from tests.readers import bombs
-from tests.readers.data_readers import with_field
 from tests.readers.frame import refused
 from tests.readers.guards import time_limit
 from workflow.cli import eval_main
@@ -136,9 +132,7 @@ def test_arrays_in_other_layouts_are_read_as_numpy_reads_them(tmp_path):
     ("labels", "told"),
     [
         (npy(np.array([0, 1, 2**40])), "is not between"),
-        (npy(np.array([0, -1, 2])), "is not between"),
         (npy(np.arange(3))[:-3], "not a readable array"),
-        (ABSURD["objects"], "not a readable array"),
     ],
 )
 def test_damaged_label_arrays(tmp_path, labels, told):
@@ -258,29 +252,6 @@ def test_names_that_are_no_text_and_names_of_two_forms(tmp_path):
     assert "no label for" in refused(
         both, write_folder(tmp_path / "y", {one: png(pictures(1)[0]), "dataset.json": labels})
     )
-
-
-def tar_with(path, change, mode="w"):
-    path.write_bytes(change(tar_of(GENUINE, mode)))
-    return path
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda data: with_field(data, 0, 124, b"-0000002000\0"),
-        lambda data: with_field(data, 0, 124, b"\xff" * 11 + b"\x00"),
-        lambda data: with_field(data, 0, 124, b"\x80" + b"\x00" * 3 + b"\x7f" * 8),
-        lambda data: data[:700],
-        lambda data: b"x" * 2000,
-    ],
-)
-def test_damaged_tars_end(tmp_path, change):
-    path = tar_with(tmp_path / "x.tar", change)
-    refused(open_files, path)
-    refused(open_images, path)
-    refused(count_labels, path, "x")
-    refused(open_images, tar_with(tmp_path / "x.tar.gz", lambda data: data[: len(data) // 2], "w:gz"))
 
 
 def test_tars_within_tars_without_end(tmp_path):

@@ -1,7 +1,5 @@
 """Names and labels of strangers in LaTeX, HTML, Markdown, CSV and figures: text, never a command."""
 
-from __future__ import annotations
-
 import dataclasses
 import html.parser
 import io

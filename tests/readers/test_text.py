@@ -1,7 +1,5 @@
 """Settings, sheets and other text that strangers wrote: one clear line, or plain values."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -22,8 +20,9 @@ from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.readers.frame import refused
 from workflow.cli import sida_main
 
+HEAD = "run\tlabel\tmethod"
 #: A sheet of two rows.
-SHEET = "run\tlabel\tmethod\na\tÄ first\tsid\nb\tsecond\tsida\n"
+SHEET = f"{HEAD}\na\tÄ first\tsid\nb\tsecond\tsida\n"
 
 
 def written(folder, name, content):
@@ -66,15 +65,22 @@ def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_fault(tmp_path):
 )
 def test_cells_of_a_sheet_that_cannot_be(tmp_path, row, told):
     with pytest.raises(UserError, match=told) as error:
-        read_runs(written(tmp_path, "s.tsv", f"run\tlabel\tmethod\n{row}\n"))
+        read_runs(written(tmp_path, "s.tsv", f"{HEAD}\n{row}\n"))
     assert ":2" in str(error.value)
 
 
-def test_rows_and_columns_of_a_sheet_that_stand_twice(tmp_path):
-    double = written(tmp_path, "d.tsv", "run\tlabel\tmethod\tlabel\na\tone\tsid\ttwo\n")
-    assert "two columns are called 'label'" in refused(read_runs, double)
-    cases = written(tmp_path, "c.tsv", "run\tlabel\tmethod\nSiD\tone\tsid\nsid\ttwo\tsid\n")
-    assert "but for its case, as 'SiD'" in refused(read_runs, cases)
+@pytest.mark.parametrize(
+    ("read", "name", "content", "told"),
+    [
+        (read_runs, "s.tsv", f"{HEAD}\tlabel\na\tone\tsid\ttwo\n", "two columns are called 'label'"),
+        (read_runs, "s.tsv", f"{HEAD}\nSiD\tone\tsid\nsid\ttwo\tsid\n", "but for its case, as 'SiD'"),
+        (read_runs, "s.json", '{"runs": 3}', "must be a list of rows"),
+        (load_measurements, "m.csv", "run,run\na,b\n", "'run'"),
+        (load_measurements, "m.csv", 'run,metric\na,"b\nc,d\n', "not valid CSV"),
+    ],
+)
+def test_tables_that_cannot_be(tmp_path, read, name, content, told):
+    assert told in refused(read, written(tmp_path, name, content))
 
 
 def _laughs(levels, merge=False):
@@ -155,12 +161,6 @@ def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path):
             refused(read, f"{tmp_path}/{name}")
 
 
-def test_measurements_that_are_cut_or_doubled(tmp_path):
-    assert "'run'" in refused(load_measurements, written(tmp_path, "m.csv", "run,run\na,b\n"))
-    assert "not valid CSV" in refused(load_measurements, written(tmp_path, "m.csv", 'run,metric\na,"b\nc,d\n'))
-    assert "UTF-16" in refused(load_measurements, written(tmp_path, "m.csv", "run,metric\na,b\n".encode("utf-16")))
-
-
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
@@ -178,10 +178,6 @@ def test_numbers_beyond_every_use(key, value, told):
     message = refused(from_mapping, TeacherConfig, spec, "--spec")
     assert message.startswith(f"--spec.{key}: ")
     assert told in message
-
-
-def test_rows_of_a_spec_that_are_no_list(tmp_path):
-    assert "must be a list of rows" in refused(read_runs, written(tmp_path, "s.json", '{"runs": 3}'))
 
 
 def test_a_trial_beyond_all_others_is_a_gap_not_a_list_of_gaps(tmp_path):

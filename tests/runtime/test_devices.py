@@ -1,7 +1,5 @@
 """The named GPU becomes the current device before a command puts anything on a device."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Provenance of numbers: versions of packages, processors, and no import of torch where nothing needs it."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
