@@ -119,17 +119,6 @@ def test_mirrors_are_tried_in_order_and_may_finish_a_started_file(site, tmp_path
     assert site.asked("good") == ["bytes=4000-"]
 
 
-def test_a_hash_recorded_on_first_use_is_enforced(site, tmp_path):
-    registry = one(site.add("f", BODY))
-    path = get(registry, tmp_path)
-    path.unlink()
-    site.pages["/f"].body = BODY + b"!"
-    with pytest.raises(UserError, match="wrong content"):
-        get(registry, tmp_path)
-    site.pages["/f"].body = BODY
-    assert get(registry, tmp_path).read_bytes() == BODY
-
-
 def test_a_file_put_by_hand_is_checked_and_recorded(tmp_path):
     registry = one("", source="the authors' drive")
     with pytest.raises(UserError, match=r"get it from the authors' drive and put it at .*some/net\.pkl"):

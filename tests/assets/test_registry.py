@@ -10,6 +10,7 @@ from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.assets.fault_server import write_registry
+from tests.readers.frame import command, refused
 
 GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "target": "a/net.pkl"}
 
@@ -17,9 +18,6 @@ GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "t
 def test_the_shipped_registry_is_valid_and_has_what_the_papers_need():
     registry = load_registry(ROOT / "config/assets.tsv")
     assert all(asset.urls or (asset.source and asset.note) for asset in registry.values())
-    kinds = [asset.kind for asset in registry.values()]
-    assert kinds.count("network") >= 43
-    assert kinds.count("gdd-network") >= 5
     for needed in ("inception", "dinov2-vitl14", "sd-vae-ft-mse", "fid-ref-img512", "ref-batch-imagenet64"):
         assert registry[needed].url.startswith("https://")
     for name in ("cifar10", "ffhq64", "afhqv2", "imagenet64"):
@@ -112,8 +110,5 @@ def test_equal_files_under_two_names_are_pointed_out(shop, capsys):
         (["fetch", "one", "--parallel", "0"], "--parallel"),
     ],
 )
-def test_wrong_calls_are_one_line(shop, capsys, arguments, reason):
-    assert main(["assets", *arguments]) == 1
-    error = capsys.readouterr().err
-    assert reason in error
-    assert error.count("\n") == 1
+def test_wrong_calls_are_one_line(shop, arguments, reason):
+    assert reason in refused(command, "sida", "assets", *arguments)

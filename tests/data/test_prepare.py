@@ -21,7 +21,7 @@ from sida.errors import UserError
 from tests.assets.fault_server import write_registry
 from tests.data.test_archive import members, pictures, tar_of, write_zip
 from tests.golden.vectors import GOLDEN
-from tests.readers.frame import refused
+from tests.readers.frame import command, refused
 from tests.unpickle.genuine import reduced
 
 
@@ -206,14 +206,11 @@ def test_only_sets_that_are_all_grey_stay_grey(tmp_path, modes, channels):
         (["--source", "train/n01/a.png"], "is one picture"),
     ],
 )
-def test_bad_flags_are_one_line_errors(folder, tmp_path, monkeypatch, flags, message, capsys):
+def test_bad_flags_are_one_line_errors(folder, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    command = ["data", "prepare", "--source", str(folder), "--out", str(tmp_path / "o.zip"), *flags]
-    assert main(command) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    given = ["--source", folder, "--out", tmp_path / "o.zip", *flags]
+    assert message in refused(command, "sida", "data", "prepare", *given)
 
 
 # ---- CIFAR-10
@@ -354,9 +351,8 @@ def test_check_reports_what_is_there(folder, tmp_path, capsys):
     np.testing.assert_allclose(facts["std"], pixels.std((0, 2, 3), correction=0), atol=1e-3)
     assert facts["classes"] == {"0": 2, "1": 1, "2": 1}
     assert facts["faults"] == []
-    for flags, fault in [(["--expect", "5"], "4 images"), (["--expect-classes", "4"], "3 classes")]:
-        assert main(["data", "check", out, *flags]) == 1
-        assert fault in capsys.readouterr().err
+    for flag, number, fault in (("--expect", 5, "4 images"), ("--expect-classes", 4, "3 classes")):
+        assert fault in refused(command, "sida", "data", "check", out, flag, number)
 
 
 def test_check_finds_bad_images_and_empty_classes(tmp_path, capsys):

@@ -12,6 +12,7 @@ from sida.cli import terminal
 from sida.cli.main import run_command_line
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
+from tests.readers.frame import command, refused
 from workflow import cli
 
 DIGITS = '{"name": "digits", "kind": "digits"}'
@@ -50,33 +51,24 @@ WRITING = {
 }
 
 
-def called(capsys, command, *arguments):
-    """Status and error line of a command."""
-    program, *verb = command.split()
-    main = {"sida": cli.sida_main, "sida-eval": cli.eval_main}[program]
-    capsys.readouterr()
-    status = main([*verb, *arguments])
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return status, error
+def fault(verb, *arguments):
+    """The one line with which a command is refused."""
+    return refused(command, *verb.split(), *arguments)
 
 
-@pytest.mark.parametrize("command", WRITING)
-def test_a_place_where_nothing_can_be_written_is_told_first(command, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("verb", WRITING)
+def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
     os.symlink("circle", "circle")
     for place in ("", " ", "/proc/x/y.json", "file/y", "a\0b", "x" * 300, "circle/y", "~nosuchuser/y"):
-        status, error = called(capsys, command, *WRITING[command], place)
-        assert status == 1
-        assert error.count("\n") == 1
-        assert error.startswith("error: "), error
+        error = fault(verb, *WRITING[verb], place)
         assert "writ" in error or "is a file" in error, error
     assert sorted(os.listdir(tmp_path)) == ["circle", "file"]
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "told"),
+    ("verb", "arguments", "told"),
     [
         ("sida sample", ["--threads", "-1"], "--threads: must be at least 1"),
         ("sida sample", ["--shard-size", "x"], "--shard-size: must be an integer, got 'x'"),
@@ -99,13 +91,10 @@ def test_a_place_where_nothing_can_be_written_is_told_first(command, tmp_path, m
         ("sida-eval table", ["--layout=--", "--out", "x.tex"], "--layout=--: '--'"),
     ],
 )
-def test_values_that_cannot_be(command, arguments, told, tmp_path, monkeypatch, capsys):
+def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").touch()
-    status, error = called(capsys, command, *arguments)
-    assert status == 1
-    assert told in error
-    assert error.count("\n") == 1
+    assert told in fault(verb, *arguments)
     assert os.listdir(tmp_path) == ["x"]
 
 
@@ -116,23 +105,21 @@ def test_values_that_cannot_be(command, arguments, told, tmp_path, monkeypatch, 
         ("x" * 300 + ".yaml", "no such file"), ({"name": "x" * 300}, "missing"),
     ],
 )  # fmt: skip
-def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path, capsys):
+def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path):
     row = {"run": "x", "method": "data", "sampler": {"kind": "data"}}
     spec = {**row, "protocol": protocol, "dataset": json.loads(DIGITS)}
-    status, error = called(capsys, "sida-eval measure", "--spec", json.dumps(spec), "--out", str(tmp_path / "o"))
-    assert (status, error.count("\n")) == (1, 1)
-    assert told in error
+    assert told in fault("sida-eval measure", "--spec", json.dumps(spec), "--out", tmp_path / "o")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("verb", ["features", "reference"])
-def test_options_of_a_feature_network_that_is_not_used(verb, tmp_path, capsys):
+def test_options_of_a_feature_network_that_is_not_used(verb, tmp_path):
     out = ["--out", str(tmp_path / "x.safetensors")]
     given = ["--dataset", DIGITS, "--extractor", "pixels", *out, "--extractor-option"]
-    assert "did you mean 'pixels'?" in called(capsys, f"sida-eval {verb}", *given, "pixls.path=x")[1]
-    assert "no option 'pth'" in called(capsys, f"sida-eval {verb}", *given, "pixels.pth=x")[1]
+    assert "did you mean 'pixels'?" in fault(f"sida-eval {verb}", *given, "pixls.path=x")
+    assert "no option 'pth'" in fault(f"sida-eval {verb}", *given, "pixels.pth=x")
     score = ["--images", str(tmp_path), "--protocol", "digits", "--extractor-option", "digts.path=x"]
-    assert "did you mean 'digits'?" in called(capsys, "sida-eval score", *score)[1]
+    assert "did you mean 'digits'?" in fault("sida-eval score", *score)
     assert not list(tmp_path.iterdir())
 
 
@@ -197,11 +184,11 @@ def test_a_closed_standard_output_is_no_fault(results, monkeypatch):
 
 
 def test_a_reader_that_leaves_is_no_fault():
-    command = [sys.executable, "-m", "sida", "assets", "list"]
+    listing = [sys.executable, "-m", "sida", "assets", "list"]
     # The pipe's other end is closed before anything is written.
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(listing, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
 

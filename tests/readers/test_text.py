@@ -17,8 +17,7 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
-from tests.readers.frame import refused
-from workflow.cli import sida_main
+from tests.readers.frame import command, refused
 
 HEAD = "run\tlabel\tmethod"
 #: A sheet of two rows.
@@ -185,14 +184,12 @@ def test_a_trial_beyond_all_others_is_a_gap_not_a_list_of_gaps(tmp_path):
     assert "trial" in refused(load_measurements, write_csv(tmp_path / "m.csv", rows))
 
 
-def test_a_home_of_nobody_is_a_missing_file(tmp_path, capsys, monkeypatch):
+def test_a_home_of_nobody_is_a_missing_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "studies/papers/published.yaml").read_text()
     (tmp_path / "preset.yaml").write_text(re.sub("^runs:.*", "runs: '~nosuchuser/x.tsv'", text, flags=re.MULTILINE))
     for call in ("info ~nosuchuser/x", "plan --preset ~nosuchuser/x.yaml", "plan --preset preset.yaml"):
-        assert sida_main(call.split()) == 1
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
+        error = refused(command, "sida", *call.split())
         assert re.search(r"no such file|no preset", error)
         assert "~nosuchuser/x" in error
 
@@ -204,14 +201,11 @@ def test_a_home_of_nobody_is_a_missing_file(tmp_path, capsys, monkeypatch):
         ({"extractors": [1]}, "extractors"), ({"device": "tpu"}, "device"), ({"trails": 2}, "trails.*'trials'"),
     ],
 )  # fmt: skip
-def test_arguments_of_the_monitor_have_types(tmp_path, capsys, kwargs, fault):
+def test_arguments_of_the_monitor_have_types(tmp_path, kwargs, fault):
     spec = yaml.safe_load((ROOT / "docs/examples/tiny-student.yaml").read_text())
     kwargs = {"dataset": {"name": "digits", "kind": "digits"}, **kwargs}
     spec |= {"teacher": "x", "evaluation": {"every_kimg": 0.1, "monitor": MONITOR, "kwargs": kwargs}}
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
-    assert sida_main(["distill", "--spec", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out")]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = refused(command, "sida", "distill", "--spec", json.dumps(spec), "--out", tmp_path / "out")
     assert re.search(fault, error), error
     assert not (tmp_path / "out").exists()
 
