@@ -94,9 +94,11 @@ def test_redirects_are_followed(site, tmp_path):
     [
         ({"faults": [("status", 404)]}, {}, "answered 404"),
         ({"faults": [("status", 500)] * 9}, {}, "answered 500"),
+        ({"faults": [("web page",)]}, {}, "web page"),
         ({}, {"sha256": "0" * 64}, "wrong content"),
         ({}, {"size": 5}, "5 are registered"),
         ({"length": False}, {"size": len(BODY) - 1}, "more than the"),
+        ({"length": False}, {"size": len(BODY) + 1}, "are registered"),
         ({"length": False}, {}, "the length of the file is unknown"),
         ({"faults": [("stall", 0, 3)] * 2}, {}, "connection failed"),
         ({"body": b""}, {}, "empty"),

@@ -110,6 +110,7 @@ def test_the_encoding_of_a_file_that_is_itself_compressed_is_its_own(site, tmp_p
     [
         (b"\n <!DOCTYPE html><title>Log in</title>" + b" " * 5000, "a web page"),
         (b"\xef\xbb\xbf<HTML><body>Sorry", "a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
         (b'{"error": "rate limit exceeded"}', "a message in JSON"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 4\n", "a pointer of Git LFS"),
     ],

@@ -38,6 +38,7 @@ def test_the_shipped_registry_is_valid_and_has_what_the_papers_need():
         ({"sha256": "abc"}, "sha256"),
         ({"target": "/etc/passwd"}, "inside the cache"),
         ({"target": "a/../../b"}, "inside the cache"),
+        ({"target": ""}, "inside the cache"),
     ],
 )
 def test_mistakes_in_a_row_are_named_with_their_line(tmp_path, change, reason):
@@ -106,6 +107,7 @@ def test_equal_files_under_two_names_are_pointed_out(shop, capsys):
     ("arguments", "reason"),
     [
         (["fetch"], "name ids or a --kind"),
+        (["fetch", "onee"], "did you mean 'one'"),
         (["list", "--kind", "teachers"], "did you mean 'teacher'"),
         (["fetch", "one", "--parallel", "0"], "--parallel"),
     ],

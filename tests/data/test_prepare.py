@@ -292,6 +292,8 @@ def batch(data: object, labels: object = (0,)) -> bytes:
         (batch(np.zeros((1, 3072), np.float64)), "must hold 'data' uint8"),
         (batch(np.zeros((1, 3072), object)), "refused: a numpy array of type"),
         (batch(np.zeros((1, 100), np.uint8)), "must hold 'data'"),
+        (batch(np.zeros((2, 3072), np.uint8)), "must hold 'data'"),
+        (pickle.dumps({"labels": [0]}, protocol=2), "must hold 'data'"),
         (pickle.dumps([1], protocol=2), "must hold 'data'"),
         (cifar_batch(1, 0, ["x"])[0], "class 'x' is not between 0 and 9"),
         (cifar_batch(1, 0, [10])[0], "class 10 is not between 0 and 9"),

@@ -86,10 +86,12 @@ def claimed(shape, dtype="'|u1'", content=b""):
 
 ABSURD = {
     "10^12 images": claimed("(1000000000000, 8, 8, 3)"),
+    "10^40 images": claimed("(" + "9" * 40 + ", 8, 8, 3)"),
     "objects": claimed("(3, 8, 8)", "'|O'"),
     "records": npy(np.zeros((3, 8, 8), dtype=[("a", "u1")])),
     "code": claimed("(1,)", "__import__('os').system('touch pwned')"),
     "levels": claimed("(" * 9000),
+    "signs": claimed("(" + "-" * 9000 + "1,)"),
     "long header": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b" " * 100,
     "no type": claimed("(3, 8, 8)", "'|u3'", b"\0" * 600),
     "version 9": b"\x93NUMPY\x09\x00" + b" " * 100,
@@ -130,6 +132,7 @@ def test_arrays_in_other_layouts_are_read_as_numpy_reads_them(tmp_path):
     ("labels", "told"),
     [
         (npy(np.array([0, 1, 2**40])), "is not between"),
+        (npy(np.array([0, -1, 2])), "is not between"),
         (npy(np.arange(3))[:-3], "not a readable array"),
     ],
 )

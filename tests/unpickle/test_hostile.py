@@ -127,6 +127,7 @@ TENSOR_CLAIM = (
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
+        (b"", "the file is empty"),
         (b"\x80\x04", "cut off"),
         (b"hello", "not a pickle"),
         (b"<!DOCTYPE html>", "download went wrong"),
@@ -141,6 +142,7 @@ TENSOR_CLAIM = (
         (b"\x80\x02\x8b" + struct.pack("<i", 100_000) + b"\xff" * 100_000 + b".", "an integer of 100000 bytes"),
         (b"\x80\x02c" + b"a" * 100_000 + b"\nb\n.", "damaged"),
         (whole(b"N" * 210_000), "far more objects"),
+        (whole(b"(" * 200_000), "far more objects"),
         (archive({"a/data.pkl": b"\x80\x02N.", "a/data/0": b"\0" * 10**7}, zipfile.ZIP_DEFLATED), "compressed archive"),
         (archive({"a/code.py": b"x"}), "no data.pkl"),
         (archive({"a/data.pkl": STORAGE_CLAIM, "a/data/0": b"\0" * 16}), "claims 2147483648 bytes and 16 are there"),
