@@ -17,10 +17,10 @@ import pytest
 from sida.assets import Transfer, fetch, verify_asset
 from sida.assets.cache import LOCK_FILE
 from sida.assets.download import PartialDownload
-from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one, write_registry
+from tests.readers.frame import command, refused
 
 
 def records(cache: Path) -> dict:
@@ -209,8 +209,8 @@ def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run(registry, tmp
     ):
         with pytest.raises(UserError, match=r"net\.pkl: its sha256 .* is not the one in assets\.lock"):
             use()
-    for source in ("net", str(path)):
-        assert main(["convert", source, str(tmp_path / "out.safetensors")]) == 1
+    for source in ("net", path):
+        refused(command, "sida", "convert", source, tmp_path / "out.safetensors")
 
 
 def test_a_file_is_hashed_once_in_a_run_and_when_its_inode_or_times_change(registry, tmp_path, monkeypatch):
@@ -233,34 +233,34 @@ def test_a_file_is_hashed_once_in_a_run_and_when_its_inode_or_times_change(regis
     assert len(hashed) == 3
 
 
-def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path, capsys):
+FETCH, FORGET = (("sida", "assets", verb, "net") for verb in ("fetch", "forget"))
+
+
+def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
+    path = tmp_path / "cache/some/net.pkl"
     site.pages["/f"].body = b"the wrong file"
-    assert main(["assets", "fetch", "net", "--quiet"]) == 0
+    command(*FETCH)
     site.pages["/f"].body = BODY
-    (tmp_path / "cache/some/net.pkl").unlink()
-    assert main(["assets", "fetch", "net", "--quiet"]) == 1
-    assert "sida assets forget net" in capsys.readouterr().err
-    assert main(["assets", "forget", "net"]) == 0
-    assert "net: forgotten" in capsys.readouterr().out
-    assert main(["assets", "fetch", "net", "--quiet"]) == 0
+    path.unlink()
+    assert "sida assets forget net" in refused(command, *FETCH)
+    assert "net: forgotten" in command(*FORGET)
+    command(*FETCH)
     assert verify_asset("net", cache=tmp_path / "cache") == SHA
     # What can be fetched again goes with its record; names are asked for.
-    assert main(["assets", "forget", "net"]) == 0
-    assert not (tmp_path / "cache/some/net.pkl").exists()
-    assert main(["assets", "forget", "net"]) == 0
-    assert "nothing is known of it" in capsys.readouterr().out
-    assert main(["assets", "forget"]) == 1
-    assert "name ids" in capsys.readouterr().err
+    command(*FORGET)
+    assert not path.exists()
+    assert "nothing is known of it" in command(*FORGET)
+    assert "name ids" in refused(command, *FORGET[:-1])
 
 
-def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_path, capsys):
+def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_path):
     write_registry(registry, {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "a drive"})
     path = tmp_path / "cache/some/net.pkl"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"first")
-    assert main(["assets", "fetch", "net", "--quiet"]) == 0
+    command(*FETCH)
     path.write_bytes(BODY)
-    assert main(["assets", "fetch", "net", "--quiet"]) == 1
-    assert main(["assets", "forget", "net"]) == 0
-    assert main(["assets", "fetch", "net", "--quiet"]) == 0
+    refused(command, *FETCH)
+    command(*FORGET)
+    command(*FETCH)
     assert records(tmp_path / "cache")["some/net.pkl"]["sha256"] == SHA

@@ -72,13 +72,10 @@ def shop(site, tmp_path, monkeypatch):
 
 
 def test_the_command_fetches_lists_and_verifies(shop, capsys):
-    assert main(["assets", "fetch", "one", "--quiet"]) == 0
-    assert capsys.readouterr().out.strip() == str(shop / "t/one")
-    assert main(["assets", "list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    assert command("sida", "assets", "fetch", "one").strip() == str(shop / "t/one")
+    lines = command("sida", "assets", "list").splitlines()
     assert [line.split()[3] for line in lines[1:3]] == ["here", "link"]
-    assert main(["assets", "verify"]) == 0
-    assert "1 verified, 0 wrong or missing" in capsys.readouterr().out
+    assert "1 verified, 0 wrong or missing" in command("sida", "assets", "verify")
     assert main(["assets", "verify", "two"]) == 1
     assert "MISSING  two" in capsys.readouterr().out
     (shop / "t/one").write_bytes(b"other")
@@ -86,7 +83,7 @@ def test_the_command_fetches_lists_and_verifies(shop, capsys):
     assert "WRONG" in capsys.readouterr().out
 
 
-def test_what_was_fetched_is_recorded_without_dates_and_paths(shop, tmp_path, capsys):
+def test_what_was_fetched_is_recorded_without_dates_and_paths(shop, tmp_path):
     for name in ("a.json", "b.json"):
         assert main(["assets", "fetch", "one", "--quiet", "--record", str(tmp_path / name)]) == 0
     record = json.loads((tmp_path / "a.json").read_text())
@@ -95,12 +92,11 @@ def test_what_was_fetched_is_recorded_without_dates_and_paths(shop, tmp_path, ca
     assert str(shop) not in (tmp_path / "a.json").read_text()
 
 
-def test_equal_files_under_two_names_are_pointed_out(shop, capsys):
-    main(["assets", "fetch", "one", "two", "--quiet"])
+def test_equal_files_under_two_names_are_pointed_out(shop):
+    command("sida", "assets", "fetch", "one", "two")
     (shop / "t/two").write_bytes((shop / "t/one").read_bytes())
     (shop / "assets.lock").unlink()
-    assert main(["assets", "verify"]) == 0
-    assert "two has the same content as one" in capsys.readouterr().out
+    assert "two has the same content as one" in command("sida", "assets", "verify")
 
 
 @pytest.mark.parametrize(

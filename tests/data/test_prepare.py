@@ -342,12 +342,11 @@ def test_broken_cifar_archives_are_one_line_errors(tmp_path):
 # ---- check and encode
 
 
-def test_check_reports_what_is_there(folder, tmp_path, capsys):
+def test_check_reports_what_is_there(folder, tmp_path):
     out = str(tmp_path / "out.zip")
-    assert main(["data", "prepare", "--source", str(folder), "--out", out, "--resolution", "8"]) == 0
-    assert f"{out}: 4 images 8×8, 3 classes" in capsys.readouterr().out
-    assert main(["data", "check", out, "--json", "--expect", "4", "--expect-classes", "3"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+    said = command("sida", "data", "prepare", "--source", folder, "--out", out, "--resolution", 8)
+    assert f"{out}: 4 images 8×8, 3 classes" in said
+    facts = json.loads(command("sida", "data", "check", out, "--json", "--expect", 4, "--expect-classes", 3))
     pixels = load_dataset({"name": "t", "kind": "zip", "path": out}).images(range(4)).double()
     np.testing.assert_allclose(facts["mean"], pixels.mean((0, 2, 3)), atol=1e-3)
     np.testing.assert_allclose(facts["std"], pixels.std((0, 2, 3), correction=0), atol=1e-3)
@@ -389,7 +388,7 @@ def test_encoding_writes_a_latent_data_set(folder, tmp_path):
         encode_dataset(data, str(tmp_path / "x.zip"), encode)
 
 
-def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch, capsys):
+def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch):
     class Vae(torch.nn.Module):
         @classmethod
         def from_pretrained(cls, path, local_files_only, use_safetensors):
@@ -402,10 +401,9 @@ def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(AutoencoderKL=Vae))
     prepare(PrepareConfig(str(folder), str(tmp_path / "rgb.zip"), resolution=16))
     (tmp_path / "vae").mkdir()
-    files = {"--source": "rgb.zip", "--out": "latent.zip", "--vae": "vae"}
-    flags = [word for flag, name in files.items() for word in (flag, str(tmp_path / name))]
-    assert main(["data", "encode", *flags]) == 0
-    assert "4 latents 2×2×8" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    said = command("sida", "data", "encode", "--source", "rgb.zip", "--out", "latent.zip", "--vae", "vae")
+    assert "4 latents 2×2×8" in said
 
 
 def test_a_tar_of_one_tar_per_class_gives_the_same_archive_as_its_folders(tmp_path):
@@ -427,12 +425,12 @@ def test_a_tar_of_one_tar_per_class_gives_the_same_archive_as_its_folders(tmp_pa
     assert (tmp_path / "0.zip").read_bytes() == (tmp_path / "1.zip").read_bytes()
 
 
-def test_a_source_may_be_an_asset(tmp_path, monkeypatch, capsys):
+def test_a_source_may_be_an_asset(tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir()
     write_zip(tmp_path / "cache/faces.zip", members(pictures(2)))
     write_registry(tmp_path / "assets.tsv", {"id": "faces", "kind": "dataset", "target": "faces.zip"})
     monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    assert main(["data", "prepare", "--source", "faces", "--out", "f.zip", "--labels", "none", "--expect", "2"]) == 0
-    assert "2 images 8×8, no labels" in capsys.readouterr().out
+    said = command("sida", "data", "prepare", "--source", "faces", "--out", "f.zip", "--labels", "none", "--expect", 2)
+    assert "2 images 8×8, no labels" in said
