@@ -58,6 +58,15 @@ class SettingError(UserError, ValueError):
         return SettingError(inside(where, self.place), self.fault, self.remedy)
 
 
+@contextlib.contextmanager
+def settings_in(where: str) -> Iterator[None]:
+    """Puts a place before the keys of the block's :class:`SettingError`."""
+    try:
+        yield
+    except SettingError as error:
+        raise error.inside(where) from None
+
+
 def inside(where: str, key: str) -> str:
     """The place of a key: ``preset.yaml: seed`` in a file, ``recipes.sid.lr`` in a mapping."""
     joint = " " if where.endswith(":") else ": " if where.endswith((".yaml", ".yml", ".json")) else "."

@@ -1,7 +1,5 @@
 """Fixtures of all tests: golden vectors and quiet single-threaded torch."""
 
-from __future__ import annotations
-
 import os
 
 import hypothesis

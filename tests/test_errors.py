@@ -1,7 +1,5 @@
 """The one line of an error: whatever a file's names hold, a terminal obeys none of it."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

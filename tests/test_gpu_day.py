@@ -1,7 +1,5 @@
 """``python -m benchmarks gpu_day``: parts, their results, resuming; the parts themselves rehearsed on the CPU."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

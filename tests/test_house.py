@@ -1,7 +1,5 @@
 """Arrangement of the code: rooms, floors, and who may import whom."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import defaultdict

@@ -41,12 +41,11 @@ def network(tmp_path_factory):
     return write_network(tmp_path_factory.mktemp("run") / "mine" / "network.safetensors")
 
 
-def test_importing_takes_milliseconds_and_no_torch():
-    code = "import time; t = time.perf_counter(); import sida, eval; t = time.perf_counter() - t; import sys; "
-    code += "print(t, {'torch', 'numpy', 'pandas'} & set(sys.modules), 'load' in dir(sida), 'score' in dir(eval))"
-    done = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    assert min(float(one.stdout.split()[0]) for one in done) < 0.05
-    assert done[0].stdout.split(maxsplit=1)[1].strip() == "set() True True"
+def test_importing_loads_no_large_package():
+    code = "import sida, eval, sys; print({'torch', 'numpy', 'pandas', 'scipy', 'PIL'} & set(sys.modules), "
+    code += "'load' in dir(sida), 'score' in dir(eval))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set() True True"
     with pytest.raises(AttributeError, match="sampel"):
         sida.sampel  # noqa: B018
 

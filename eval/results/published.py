@@ -240,11 +240,12 @@ def agreement_of(measured: Estimate, lines: Sequence[Measurement], published: Pu
         published: Number as printed. For teachers this is the lowest of three runs; it is compared with the lowest of
             the first three trials, which have the seeds of these runs.
     """
-    apart = {row.identity: why for row in lines if (why := comparable(row.identity, published.identity))}
+    printed = published.identity
+    apart = {identity: why for identity in {row.identity for row in lines} if (why := comparable(identity, printed))}
     if apart:
-        why = "" if published.identity.quoted else f": {next(iter(apart.values()))}"
+        why = "" if printed.quoted else f": {next(iter(apart.values()))}"
         names = ", ".join(sorted({identity.protocol for identity in apart}))
-        return f"measured under {names}, published under {published.identity}{why}"
+        return f"measured under {names}, published under {printed}{why}"
     if measured.trials < 2:
         return "a single trial says nothing about the noise"
     if not published.lowest_of:

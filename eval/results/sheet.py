@@ -60,7 +60,7 @@ class SheetRow:
             ``module:function`` or stored images.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml`` (default the preset's).
         protocol: Protocol file (default: the preset's).
-        also: Second protocol: the row's generator is measured under it, too, as ``<run>.<protocol>``.
+        second_protocol: Second protocol: the row's generator is measured under it, too, as ``<run>.<protocol>``.
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
             distilled row, has guidance.
         nfe: Network evaluations per image of an external generator.
@@ -80,7 +80,7 @@ class SheetRow:
     checkpoint: str | None = None
     dataset: str | None = None
     protocol: str | None = None
-    also: str | None = None
+    second_protocol: str | None = None
     guide: str | None = None
     nfe: Count | None = None
     notes: str = ""
@@ -93,7 +93,7 @@ class SheetRow:
     @property
     def second(self) -> bool:
         """Whether this row is the second measurement of another; see :meth:`under_second`."""
-        return self.also is not None and self.also == self.protocol
+        return self.second_protocol is not None and self.second_protocol == self.protocol
 
     @property
     def first(self) -> str:
@@ -102,7 +102,9 @@ class SheetRow:
 
     def under_second(self) -> SheetRow:
         """The second measurement of this row's generator; conditions on columns other than ``run`` do not match it."""
-        return dataclasses.replace(self, run=f"{self.run}.{Path(str(self.also)).stem}", protocol=self.also)
+        return dataclasses.replace(
+            self, run=f"{self.run}.{Path(str(self.second_protocol)).stem}", protocol=self.second_protocol
+        )
 
     @property
     def without_network(self) -> bool:
@@ -288,7 +290,7 @@ def with_other_seeds(runs: Mapping[str, SheetRow], name: str) -> list[str]:
 
 
 def _without_seed(row: SheetRow) -> SheetRow:
-    return dataclasses.replace(row, run="", seed=None, init=None, also=None, notes="")
+    return dataclasses.replace(row, run="", seed=None, init=None, second_protocol=None, notes="")
 
 
 def matching(runs: Mapping[str, SheetRow], conditions: Mapping[str, Any]) -> list[SheetRow]:

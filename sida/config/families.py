@@ -130,21 +130,23 @@ def check_guidance(guidance: float, guide: object) -> None:
         raise SettingError("guide", "guides nothing with a guidance of 1", "set guidance, or remove the guide")
 
 
-def guide_mismatch(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> str | None:
-    """Reason why one network cannot guide another, or None.
+def check_guide_images(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> None:
+    """Checks that one network can guide another: equal pixels and channels, and equal classes or none.
 
     Args:
-        guided: ``img_resolution``, ``img_channels`` and ``label_dim`` of the guided network; missing keys are not
-            compared.
-        guide: The same options of the guide, which may have no classes (``label_dim`` 0).
+        guided: :data:`IMAGE_OPTIONS` of the guided network; unknown values are left out or None, here as in ``guide``.
+        guide: The same options of the guide.
+
+    Raises:
+        SettingError: An option of the guide differs.
     """
-    for name in IMAGE_OPTIONS:
-        wanted, found = guided.get(name), guide.get(name)
-        if wanted is None or found is None or wanted == found or (name == "label_dim" and found == 0):
+    for option in IMAGE_OPTIONS:
+        wanted, found = guided.get(option), guide.get(option)
+        if None in (wanted, found) or wanted == found or (option == "label_dim" and found == 0):
             continue
-        more = ", or 0 (a guide without classes)" if name == "label_dim" and wanted else ""
-        return f"its {name} is {found}, the guided network's {wanted}; name a guide with {wanted}{more}"
-    return None
+        fault = f"the guide's is {found}, the guided network's {wanted}"
+        more = ", or without classes" if option == "label_dim" else ""
+        raise SettingError(option, fault, f"name a guide with {wanted}{more}")
 
 
 #: Frozen feature networks of GDD's discriminator, and the asset with the weights of each (None: in the package).

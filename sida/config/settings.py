@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from sida.errors import SettingError, UserError, inside, suggestion
+from sida.errors import SettingError, UserError, inside, settings_in, suggestion
 from sida.files.text_files import parse_json, parse_yaml, read_text
 
 #: Networks and optimisers compute in float32.
@@ -204,10 +204,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in values:
             raise SettingError(inside(where, key), MISSING, "add it")
-    try:
+    with settings_in(where):
         return cls(**values)
-    except SettingError as error:
-        raise error.inside(where) from None
 
 
 def from_texts(cls: type[T], texts: Mapping[str, str], where: str) -> T:

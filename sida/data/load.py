@@ -16,7 +16,7 @@ from sida.config.datasets import DATASET_KINDS, DatasetConfig
 from sida.config.settings import from_mapping
 from sida.data.dataset import Dataset
 from sida.data.latents import open_archive
-from sida.errors import SettingError, UserError
+from sida.errors import SettingError, UserError, settings_in
 from sida.progress import Progress
 
 
@@ -41,10 +41,8 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
     except TypeError as error:
         fault = f"'{config.kind}' cannot be called as function(config, **views): {error}"
         raise UserError(f"{where}.kind", fault) from None
-    try:
+    with settings_in(where):
         dataset = opens(config, **views)
-    except SettingError as error:
-        raise error.inside(where) from None
     if not isinstance(dataset, Dataset):
         raise UserError(f"{where}.kind", f"'{config.kind}' returned {type(dataset).__name__}, not a sida.data.Dataset")
     _compare(dataset, config, where)

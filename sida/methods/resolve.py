@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from sida.config.families import Family
 from sida.config.recipe import OFFICIAL_SETTINGS, WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.settings import OneOf
-from sida.errors import SettingError
+from sida.errors import SettingError, settings_in
 from sida.methods.method import Method
 from sida.methods.registry import BETAS, METHODS, UNREAD, find_method
 
@@ -36,10 +36,8 @@ def checked_method(config: StudentConfig, where: str) -> Method:
         UserError: The method does not exist, has another start, or does not read a setting.
     """
     method = find_method(config.method, f"{where}.method")
-    try:
+    with settings_in(where):
         method.check(config)
-    except SettingError as error:
-        raise error.inside(where) from None
     return method
 
 
@@ -61,7 +59,7 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     family, kwargs = family_of(network, teacher), network["kwargs"]
     head = family.has_variance_head(network)
     unread = {name: value for name, value in UNREAD.items() if name in method.unread}
-    values = {"betas": BETAS, **unread, **method.settings_of(family, teacher)}
+    values = {"betas": BETAS, **unread, **method.settings_in(family, teacher)}
     values["logvar"] = head and values.get("logvar")
     # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
     values["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))
@@ -69,14 +67,12 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     given = {name: value for name, value in fields.items() if value is not None}
     fp16 = {**values, **given}["fp16"]
     values = {**fields, **values, "eps": EPS_FP16 if fp16 else EPS, **given}
-    try:
+    with settings_in(where):
         _check_family(config, family, head)
         if left := [name for name in OFFICIAL_SETTINGS if values[name] is None]:
             fault = f"'{method.name}' has no default for {', '.join(left)} with {family.title} networks"
             raise SettingError("method", fault, "add it to the method's defaults, or set it")
         return ResolvedConfig(**values)
-    except SettingError as error:
-        raise error.inside(where) from None
 
 
 def _check_family(config: StudentConfig, family: Family, head: bool) -> None:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from sida.config.families import EDM, Family
 from sida.config.registry import Registry, RegistryEntry
-from sida.errors import SettingError, UserError
+from sida.errors import SettingError, UserError, settings_in
 from sida.networks.options import check_options
 from sida.networks.precond import Precond
 
@@ -106,10 +106,8 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
 
 
 def _made(cls: type[nn.Module], options: Mapping[str, Any], where: str) -> Any:
-    try:
+    with settings_in(where):
         return cls(**options)
-    except SettingError as error:
-        raise error.inside(where) from None
 
 
 def architecture(net: nn.Module) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sida.config.families import EDM, IMAGE_OPTIONS, Family, guide_mismatch
-from sida.errors import SettingError, UserError, suggestion
+from sida.config.families import EDM, IMAGE_OPTIONS, Family, check_guide_images
+from sida.errors import SettingError, settings_in, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.options import check_options, class_name, describe_options
 from sida.networks.song_unet import SongUNet
@@ -427,5 +427,5 @@ def check_guide_fits(net: nn.Module, guide: nn.Module, where: str) -> None:
         UserError: The guide does not fit.
     """
     guided, guiding = ({name: getattr(network, name, None) for name in IMAGE_OPTIONS} for network in (net, guide))
-    if fault := guide_mismatch(guided, guiding):
-        raise UserError(where, fault)
+    with settings_in(where):
+        check_guide_images(guided, guiding)

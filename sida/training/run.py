@@ -15,7 +15,7 @@ from sida.config.families import IMAGE_OPTIONS, check_images
 from sida.config.recipe import RunConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.data.dataset import Dataset
-from sida.errors import SettingError, UserError
+from sida.errors import UserError, settings_in
 from sida.files.atomic import sweep_temporaries
 from sida.networks.checkpoint import read_metadata
 from sida.networks.file import write_state_dict
@@ -86,10 +86,8 @@ def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
     """
     (channels, resolution, _), name = dataset.network_shape, dataset.name
     wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim, "name": name}
-    try:
+    with settings_in(where):
         check_images({option: getattr(net, option) for option in IMAGE_OPTIONS}, wanted)
-    except SettingError as error:
-        raise error.inside(where) from None
 
 
 def of_the_first_rank(write: Callable[Concatenate[RunFiles, P], None]) -> Callable[Concatenate[RunFiles, P], None]:

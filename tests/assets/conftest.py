@@ -1,7 +1,5 @@
 """A server of files for tests of downloads."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.assets.fault_server import serve

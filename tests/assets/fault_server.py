@@ -114,8 +114,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._plain(302, b"", {"Location": values[0]})
         elif kind == "web page":
             self._plain(200, b"<html>log in first</html>", {"Content-Type": "text/html; charset=utf-8"})
-        elif kind == "other body":
-            self._file(dataclasses.replace(page, body=values[0]))
         else:
             self._file(page, kind, *values)
 

@@ -17,6 +17,7 @@ from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.networks.checkpoint import load_network
+from tests.readers.frame import command, refused
 from tests.test_python import UNET, write_network
 from workflow.preset.rows import import_folders
 
@@ -60,10 +61,7 @@ def test_a_repository_without_a_file_has_one_network_or_lists_them(site, network
     assert np.array_equal(sida.load("hf://some/repo@v1").sample(3), sida.load(network).sample(3))
     with pytest.raises(UserError, match="sha256"):
         fetch(f"hf://some/repo@v1#sha256={'0' * 64}")
-    for names, fault in (
-        (("a.pkl", "b.safetensors"), "2 network files.*a.pkl, b.safetensors"),
-        (["x.bin"], "no network"),
-    ):
+    for names, fault in ((("a.pkl", "b.safetensors"), "2 network files.*a.pkl, b.saf"), (["x.bin"], "no network")):
         listed(*names)
         with pytest.raises(UserError, match=fault):
             fetch("hf://some/repo@v1")
@@ -87,16 +85,15 @@ def test_files_of_the_hubs_own_cache_need_no_network(network, cache, tmp_path, m
         assert sida.load(address).info["sha256"] == sha256_file(network)
 
 
-def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(site, network, cache, tmp_path, capsys):
+def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(site, network, cache, tmp_path):
     url = site.add("network.safetensors", network.read_bytes())
     good = f"{url}#sha256={sha256_file(network)}"
     target = tmp_path / "copy.safetensors"
     assert main(["convert", good, str(target)]) == 0
     assert target.read_bytes() == network.read_bytes()
     assert main(["sample", "--network", good, "--seeds", "0-3", "--out", str(tmp_path / "a.npz")]) == 0
-    capsys.readouterr()
-    assert main(["sample", "--network", f"{url}#sha256={'0' * 64}", "--out", str(tmp_path / "b.npz")]) == 1
-    assert "sha256" in capsys.readouterr().err
+    wrong = ["--network", f"{url}#sha256={'0' * 64}", "--out", tmp_path / "b.npz"]
+    assert "sha256" in refused(command, "sida", "sample", *wrong)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +105,6 @@ def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(sit
         ("https://user:secret@host/net.pkl", "without user name"),
         ("https://host/a b.pkl", "without user name, spaces"),
         ("hf://only-owner/file.pkl", "hf://OWNER/REPOSITORY/FILE"),
-        ("hf://owner/repo@..", "hf://OWNER/REPOSITORY/FILE"),
-        ("hf://a/b/../../../c", "hf://OWNER/REPOSITORY/FILE"),
     ],
 )
 def test_an_address_of_another_form_is_one_line(address, fault):
@@ -150,12 +145,11 @@ def test_a_plain_state_dict_loads_by_its_architecture(tmp_path, network, prefix,
     assert sida.load(target).info["origin"]["sha256"] == sha256_file(path)
 
 
-def test_a_state_dict_of_another_architecture_or_without_one_says_so(tmp_path, network, capsys):
+def test_a_state_dict_of_another_architecture_or_without_one_says_so(tmp_path, network):
     net, _ = load_network(network)
     torch.save(net.state_dict(), tmp_path / "weights.pt")
     other = json.dumps({"class": "EDMPrecond", "kwargs": {**UNET, "model_channels": 16}})
-    assert main(["convert", str(tmp_path / "weights.pt"), str(tmp_path / "o.safetensors"), "--network", other]) == 1
-    assert "needs" in capsys.readouterr().err
-    assert main(["convert", str(tmp_path / "weights.pt"), str(tmp_path / "o.safetensors")]) == 1
-    assert "--network config.json" in capsys.readouterr().err
+    convert = ["convert", tmp_path / "weights.pt", tmp_path / "o.safetensors"]
+    assert "needs" in refused(command, "sida", *convert, "--network", other)
+    assert "--network config.json" in refused(command, "sida", *convert)
     assert not (tmp_path / "o.safetensors").exists()

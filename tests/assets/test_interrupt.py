@@ -24,7 +24,7 @@ from tests.assets.fault_server import BODY, SHA, write_registry
 from tests.signals import heed_interrupts
 
 
-@pytest.mark.parametrize("fault", [("stall", 1000, 15), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
+@pytest.mark.parametrize("fault", [("stall", 1000, 100), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
 def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site, tmp_path, fault):
     names = ["a", "b", "c", "d"]
     rows = [{"id": n, "kind": "network", "url": site.add(n, BODY, faults=[fault]), "target": n} for n in names]
@@ -34,21 +34,16 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
 
     options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_interrupts}
     with subprocess.Popen(command, cwd=ROOT, env=environment, **options) as process:
-        deadline = time.monotonic() + 60
-        while len(list(cache.glob("*.part"))) < 3 or any(p.stat().st_size < 1000 for p in cache.glob("*.part")):
+        deadline = time.monotonic() + 300
+        # What a silent server sent is not in the file before more of it comes.
+        least = 0 if fault[0] == "stall" else 1000
+        while site.most_active < 3 or sum(part.stat().st_size >= least for part in cache.glob("*.part")) < 3:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
-            if fault[0] == "stall":
-                # What a silent server sent is not in the file before more of it comes.
-                break
-        while site.most_active < 3:
-            time.sleep(0.02)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        start = time.monotonic()
-        assert process.wait(20) == 130
-        assert time.monotonic() - start < 5
+        assert process.wait(60) == 130
         assert process.stderr.read().count("interrupted; run the same command again") == 1
     assert not site.asked("d")
     kept = {path.stem: path.stat().st_size for path in cache.glob("*.part")}

@@ -1,7 +1,5 @@
 """Data sets of classes alone: enough for SiD, which sees no image."""
 
-from __future__ import annotations
-
 import pytest
 
 from sida.config.datasets import LabelCounts, write_labels

@@ -61,17 +61,6 @@ def test_every_order_is_the_same_in_whatever_pieces_it_is_asked_for(name, size, 
     assert set(whole) <= set(range(size))
 
 
-def test_edms_order_visits_all_about_equally_often_and_not_soon_again():
-    visits = EDMOrder(100, 0).indices(0, 10_000)
-    counts = np.bincount(visits, minlength=100)
-    assert counts.min() >= 80
-    gaps = [
-        second - first for item in range(100) for first, second in itertools.pairwise(np.flatnonzero(visits == item))
-    ]
-    # An item can come again only after half the data set has been visited.
-    assert min(gaps) > 50
-
-
 def test_edms_order_goes_back_to_its_beginning_only_for_what_it_has_forgotten(monkeypatch):
     restarts, original = [], EDMOrder._restart
     monkeypatch.setattr(EDMOrder, "_restart", lambda self: restarts.append(0) or original(self))

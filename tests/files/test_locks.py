@@ -1,7 +1,5 @@
 """File systems whose locks fail, as those of some networks: one line with the place, and nothing is lost."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import hashlib

@@ -1,7 +1,5 @@
 """Tensors with a JSON record in one file: the same as those of the safetensors package, and one line for each fault."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -104,7 +104,7 @@ def values(data: bytes, rng: Random) -> bytes:
     if len(rows) < 2 or not gap:
         raise ValueError("no answer")
     at = rng.randrange(1, len(rows))
-    known = ("\u00b3", "9" * 5000, "-1", "", "1e3", "bytes 0-0/0", f"bytes 9-{'9' * 6000}/9", "0x10", "12, 12", "W/")
+    known = ("\u00b3", "9" * 5000, "-1", "", "1e3", "bytes 0-0/0", f"bytes 9-{'9' * 6000}/9", "0x10", "12, 12", "1_0")
     rows[at] = rows[at].partition(b":")[0] + b": " + rng.choice(known).encode("latin-1")
     return b"\r\n".join(rows) + gap + body
 

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.data.test_archive import zip_of
+
 
 def gif(frames: int = 1, side: int = 64, comment: int = 0) -> bytes:
     """A GIF of many frames, and with a comment of blocks of one byte."""
@@ -52,9 +54,7 @@ def ppm(values: int = 0, comment: int = 0, side: int = 4096) -> bytes:
 
 def png(chunks: int) -> bytes:
     """A PNG with many empty chunks."""
-    stream = io.BytesIO()
-    Image.new("L", (8, 8)).save(stream, "PNG")
-    data = stream.getvalue()
+    data = flat_png(8)
     empty = b"\0\0\0\0teXt" + struct.pack(">I", zlib.crc32(b"teXt"))
     return data[:33] + empty * chunks + data[33:]
 
@@ -126,10 +126,6 @@ def flat_webp(side: int) -> bytes:
     return data[:21] + head.to_bytes(4, "little") + data[25:]
 
 
-def zip_of(picture: bytes, count: int, suffix: str) -> bytes:
+def zip_of_equals(picture: bytes, count: int, suffix: str) -> bytes:
     """A zip archive of equal pictures in two classes."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for index in range(count):
-            archive.writestr(f"{index % 2}/{index:06d}{suffix}", picture)
-    return stream.getvalue()
+    return zip_of({f"{index % 2}/{index:06d}{suffix}": picture for index in range(count)}, zipfile.ZIP_DEFLATED)

@@ -151,7 +151,8 @@ def header(data: bytes, rng: Random) -> bytes:
     return joined(value, rest)
 
 
-_NAMES = (
+#: Names and opcodes of pickles, most of them ones that published networks have.
+NAMES = (
     b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch.storage\n_load_from_bytes\n", b"ccollections\nOrderedDict\n",
     b"cbuiltins\ngetattr\n", b"cbuiltins\nset\n", b"cbuiltins\nfrozenset\n", b"cdnnlib.util\nEasyDict\n",
     b"ctorch\nFloatStorage\n", b"ctorch\nHalfStorage\n", b"ctorch\nSize\n", b"ctorch\ndevice\n", b"cnumpy\ndtype\n",
@@ -159,7 +160,7 @@ _NAMES = (
     b"cnumpy._core.numeric\n_frombuffer\n", b"cbuiltins\ncomplex\n", b"cos\nsystem\n", b"cbuiltins\neval\n",
     b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n", b"ctorch.nn.modules.linear\nLinear\n",
 )  # fmt: skip
-_VALUES = (
+VALUES = (
     b"N", b"\x88", b"K\x00", b"K\x01", b"J\xff\xff\xff\xff", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"]", b"}", b")",
     b"\x8f", b"X\x01\x00\x00\x00a", b"C\x01a", b"G\x7f\xf8" + bytes(6), b"(", b"t", b"R", b"b", b"s", b"u", b"e", b"0",
     b"2", b"\x85", b"\x86", b"\x87", b"q\x00", b"h\x00", b"h\x05", b"\x94", b"\x93", b"\x81", b"\x90", b"\x91", b"\x92",
@@ -180,8 +181,8 @@ def opcodes(data: bytes, rng: Random) -> bytes:
     for _ in range(rng.randint(1, 3)):
         at, other = rng.randrange(len(places)), rng.randrange(len(places))
         piece, moved = data[places[at] : ends[at]], data[places[other] : ends[other]]
-        made = rng.choice((b"", piece * 2, moved, moved + piece, rng.choice(_VALUES), piece + rng.choice(_VALUES)))
-        made = rng.choice((made, made, rng.choice(_NAMES) + b"(" + piece + b"tR", rng.choice(_NAMES)))
+        made = rng.choice((b"", piece * 2, moved, moved + piece, rng.choice(VALUES), piece + rng.choice(VALUES)))
+        made = rng.choice((made, made, rng.choice(NAMES) + b"(" + piece + b"tR", rng.choice(NAMES)))
         data = data[: places[at]] + made + data[ends[at] :]
         shift = len(made) - len(piece)
         places = places[: at + 1] + [place + shift for place in places[at + 1 :]]
@@ -191,7 +192,7 @@ def opcodes(data: bytes, rng: Random) -> bytes:
 
 STRIDED = bomb(lambda rng: bombs.strided(rng.choice((2, 40)), rng.choice((100, 10_000))))
 HEADER_BOMBS = bomb(lambda rng: joined({"a": [[]] * rng.choice((10, 10, 1000, 1000, 100_000, 600_000))}, b""))
-PICKLED = (opcodes, opcodes, tokens(*_NAMES), zip_members(opcodes), STRIDED)
+PICKLED = (opcodes, opcodes, tokens(*NAMES), zip_members(opcodes), STRIDED)
 
 
 def build(path: Path, own: Path) -> object:
@@ -214,7 +215,6 @@ def info(path: Path, own: Path) -> object:
 READERS = (
     Reader("network file", write_networks, lambda path, own: load_network(path), HEADERS, 0.8, cases=50),
     Reader("sida info, network file", write_networks, info, HEADERS, 0.8, cases=25),
-    Reader("sida info, pickle", write_pickles, info, PICKLED, cases=25),
     Reader("architecture", write_configs, build, (*[json_text] * 19, JSON_BOMBS), 0.95, cases=50),
     Reader("tensor file", write_state, lambda path, own: read_tensors(path), HEADERS),
     Reader("official pickle", write_pickles, lambda path, own: import_official(path, own / "o"), PICKLED, cases=50),

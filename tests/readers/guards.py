@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ _CHANGING = {
 }  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
-_watching: list[tuple[str, list[str]]] = []
+_watching: list[tuple[str, set[str], list[str]]] = []
 
 
 class TooLongError(BaseException):
@@ -33,10 +33,10 @@ class TooLongError(BaseException):
 
 
 @contextlib.contextmanager
-def watched(folder: Path) -> Iterator[list[str]]:
-    """Collects what a reader must not do meanwhile; writing is allowed below ``folder`` only."""
+def watched(folder: Path, also: Sequence[str] = ()) -> Iterator[list[str]]:
+    """Collects what a reader must not do meanwhile, ``also`` these events; writing is allowed below ``folder`` only."""
     seen: list[str] = []
-    _watching.append((os.path.realpath(folder) + os.sep, seen))
+    _watching.append((os.path.realpath(folder) + os.sep, _NEVER | set(also), seen))
     try:
         yield seen
     finally:
@@ -46,8 +46,8 @@ def watched(folder: Path) -> Iterator[list[str]]:
 def _audit(event: str, args: tuple[Any, ...]) -> None:
     if not _watching:
         return
-    folder, seen = _watching[-1]
-    if event in _NEVER or (event in ("exec", "compile") and not _by_the_library(sys._getframe(1).f_code.co_filename)):
+    folder, never, seen = _watching[-1]
+    if event in never or (event in ("exec", "compile") and not _by_the_library(sys._getframe(1).f_code.co_filename)):
         seen.append(f"{event} {str(args[:1])[:80]}")
     elif event == "open":
         path, _, flags = args

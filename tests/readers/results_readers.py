@@ -21,6 +21,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.content_hash import HASH_KEY
 from sida.files.text_files import read_csv
+from tests.data.test_archive import write_folder
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset
 from tests.readers.changes import CSV_BOMBS, JSON_BOMBS, Change, encoded, json_text, lines, tokens
 from tests.readers.checkpoint_readers import header
@@ -69,11 +70,7 @@ def _made(make: Callable[[Path], object]) -> Files:
 
 def put(files: Files, path: Path, own: Path) -> Path:
     """The folder with the damaged file in its place."""
-    folder = own / "tiny"
-    for name, content in {**files, place(path): path.read_bytes()}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
+    return Path(write_folder(own / "tiny", {**files, place(path): path.read_bytes()}))
 
 
 def place(path: Path) -> str:
@@ -222,11 +219,7 @@ def write_places(folder: Path) -> None:
 def read_linked(path: Path, own: Path) -> None:
     """`sida verify` and the page, of a folder in which links, a pipe or a folder have the place of two files."""
     digest = hashlib.sha256(path.read_bytes()).digest()
-    files, folder = shown(), own / "results"
-    names = sorted(files)
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+    names, folder = sorted(shown()), Path(write_folder(own / "results", shown()))
     for first, second in (digest[:2], digest[2:4]) if path.read_text(errors="ignore") != "0 1 2\n" else ():
         spot, other = folder / names[first % len(names)], OTHERS[second % len(OTHERS)]
         if spot.is_symlink() or not spot.is_file():
@@ -243,30 +236,20 @@ def read_linked(path: Path, own: Path) -> None:
         command("sida-eval", "page", folder, "--out", own / "page.html")
 
 
+SHOWN = ("measurements.csv", "a1.0/evaluations.jsonl", "a1.0/train.jsonl")
 READERS = (
     Reader("links in a results folder", write_places, read_linked, cases=10),
     Reader(
-        "results folder (verify)",
-        genuine(small, ".json", ".jsonl", ".csv", ".safetensors", ".tex"),
-        read_verified,
-        (*_JSON, lines, _BOMBS),
-        cases=25,
+        "results folder (verify)", genuine(small, ".json", ".jsonl", ".csv", ".safetensors", ".tex"), read_verified,
+        (*_JSON, lines, _BOMBS), cases=25,
     ),
     Reader("trials (collect)", genuine(small, "trial-0.json"), read_trial, (*_JSON, *_JSON, JSON_BOMBS), 0.9, cases=25),
     Reader(
-        "measurements (table, claims, compare)",
-        genuine(shown, "measurements.csv", "a1.0/evaluations.jsonl", "a1.0/train.jsonl"),
-        read_measured,
-        (lines, lines, encoded, COMMANDS, COMMANDS, any_json, _BOMBS),
-        0.7,
-        cases=25,
+        "measurements (table, claims, compare)", genuine(shown, *SHOWN), read_measured,
+        (lines, lines, encoded, COMMANDS, COMMANDS, any_json, _BOMBS), 0.7, cases=25,
     ),
     Reader(
-        "results folder (page)",
-        genuine(shown, "claims.json", "tables/main.json", "train.jsonl"),
-        read_shown,
-        (*_JSON, lines, lines, _BOMBS),
-        0.7,
-        cases=15,
+        "results folder (page)", genuine(shown, "claims.json", "tables/main.json", "train.jsonl"), read_shown,
+        (*_JSON, lines, lines, _BOMBS), 0.7, cases=15,
     ),
 )  # fmt: skip

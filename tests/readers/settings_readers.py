@@ -61,46 +61,21 @@ def write_assets(folder: Path) -> None:
     (folder / "assets.tsv").write_text("".join(rows[:8]))
 
 
-def write_specs(folder: Path) -> None:
-    """Specs of both trainings."""
-    copied("studies/papers/recipes/cifar10.yaml")(folder)
-    teacher = '{"name": "t", "dataset": {"name": "d", "kind": "digits"}, "network": {"class": "EDMPrecond", "kwargs": '
-    teacher += '{"img_resolution": 8}}, "total_kimg": 30, "batch_size": 128, "lr": 3e-3, "betas": [0.9, 0.99]}'
-    (folder / "teacher.json").write_text(teacher)
-    student = '{"name": "s", "dataset": {"name": "d", "kind": "digits"}, "method": "sida", "teacher": "t.safetensors", '
-    student += '"total_kimg": 3, "batch_size": 12, "lr": 1e-3, "alpha": 1.0, "evaluation": {"every_kimg": 1, '
-    student += '"monitor": '
-    (folder / "student.json").write_text(
-        student + '"a:b", "kwargs": {"n": [1, 2.5, null]}}, "options": {"discriminator": "separate"}}'
-    )
-
-
 def read_training(path: Path, folder: Path) -> None:
-    """As the verbs read them."""
+    """Recipes, a teacher's spec or a student's, as the verbs read them."""
     spec = load_spec(str(path))
-    if path.suffix == ".yaml":
+    if path.stem == "tiny-teacher":
+        from_mapping(TeacherConfig, spec, path.name)
+    elif path.stem == "tiny-student":
+        from_mapping(DistillConfig, {"teacher": "teacher.safetensors", **spec}, path.name)
+    else:
         for name, recipe in spec.items():
             from_mapping(Recipe, recipe, f"{path.name}: {name}")
-    else:
-        from_mapping(TeacherConfig if path.stem == "teacher" else DistillConfig, spec, path.name)
 
 
 def read_preset(path: Path, folder: Path) -> None:
     """The settings alone; what they name is not there."""
     from_mapping(PresetSettings, load_yaml(path), f"{path.name}:")
-
-
-def read_protocol(path: Path, folder: Path) -> None:
-    """As every verb that measures."""
-    load_protocol(path)
-
-
-def write_layouts(folder: Path) -> None:
-    """Layouts of a table and of a figure."""
-    copied(
-        *("config/tables/main.yaml", "studies/papers/tables/table2.yaml"),
-        *("config/figures/convergence.yaml", "config/figures/samples.yaml"),
-    )(folder)
 
 
 def read_layouts(path: Path, folder: Path) -> None:
@@ -135,6 +110,12 @@ def read_numbers(path: Path, folder: Path) -> None:
         found.nfe(run)
 
 
+LAYOUTS = (
+    "config/tables/main.yaml", "studies/papers/tables/table2.yaml", "config/figures/convergence.yaml",
+    "config/figures/samples.yaml",
+)  # fmt: skip
+PROTOCOLS = ("config/protocols/digits.yaml", "config/protocols/cifar10.yaml")
+SPECS = ("studies/papers/recipes/cifar10.yaml", "docs/examples/tiny-teacher.yaml", "docs/examples/tiny-student.yaml")
 _SHEET = (lines, encoded, CSV_BOMBS, tokens(b"\t", b'"', b"\n", b"#", b"run", b"label", b"sid", b"="))
 _YAML = (YAML, lines, encoded, YAML, lines, YAML_BOMBS)
 _NUMBERS = (lines, encoded, CSV_BOMBS, tokens(b",", b'"', b"\n", b"nan"))
@@ -142,16 +123,10 @@ _NUMBERS = (lines, encoded, CSV_BOMBS, tokens(b",", b'"', b"\n", b"nan"))
 READERS = (
     Reader("sample sheet", write_sheets, read_sheet, (*_SHEET, json_text, JSON_BOMBS)),
     Reader("asset registry", write_assets, lambda path, _: load_registry(path), _SHEET, cases=50),
-    Reader("training settings", write_specs, read_training, (json_text, json_text, JSON_BOMBS, *_YAML), cases=50),
+    Reader("training settings", copied(*SPECS), read_training, _YAML, cases=50),
     Reader("preset", copied("studies/demo/preset.yaml", name="demo.yaml"), read_preset, _YAML, cases=25),
-    Reader(
-        "protocol",
-        copied("config/protocols/digits.yaml", "config/protocols/cifar10.yaml"),
-        read_protocol,
-        _YAML,
-        cases=50,
-    ),
-    Reader("layout", write_layouts, read_layouts, _YAML, cases=25),
+    Reader("protocol", copied(*PROTOCOLS), lambda path, _: load_protocol(path), _YAML, cases=50),
+    Reader("layout", copied(*LAYOUTS), read_layouts, _YAML, cases=25),
     Reader("claims", write_claims, lambda path, _: load_claims(path), _YAML, cases=15),
     Reader("measured and published numbers", write_numbers, read_numbers, _NUMBERS),
 )  # fmt: skip

@@ -1,13 +1,9 @@
 """Archives, folders, arrays and pictures that strangers made: read, or refused in one line, soon and in little room."""
 
-from __future__ import annotations
-
-import io
 import json
 import os
 import socket
 import struct
-import tarfile
 import unicodedata
 import zipfile
 import zlib
@@ -18,14 +14,12 @@ import pytest
 from eval.measuring.reference_files import read_batch, read_moments
 from eval.measuring.stores import open_images
 from sida.data import load_dataset
-from sida.data.count_labels import count_labels
 from sida.data.load import check_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.files.archives import FolderFiles, open_files
-from tests.data.test_archive import members, npy, pictures, png, write_folder, write_zip
-from tests.readers.frame import refused
-from tests.readers.guards import time_limit
-from workflow.cli import eval_main
+from tests.data.test_archive import members, npy, pictures, png, tar_of, write_folder, write_zip
+from tests.readers import bombs
+from tests.readers.frame import command, refused
 
 GENUINE = members(pictures(3), [0, 1, 2])
 
@@ -72,11 +66,8 @@ def replaced(old, new):
         (replaced(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"), "encrypted"),
         (replaced(b"img00000001.png", b"img00000000.png"), "occurs twice"),
         (replaced(b'{"labels"', b'{"lebals"'), "damaged"),
-        (labelled(b"[" * 200_000), "must be JSON"),
         (labelled(b'{"labels": ' + b"[" * 200_000), "must be JSON"),
         (labelled([10**9, 0, 0]), "is beyond 100,000"),
-        (labelled([2**70, 0, 0]), "is beyond 100,000"),
-        (labelled([[], [], []]), "must all be"),
         (labelled([[float("nan")], [1], [2]]), "must all be"),
         (labelled([None, 0, 1]), "no label for"),
         (labelled(b'{"labels": [["00000/img00000000.png", 0], ["00000/img00000000.png", 1]]}'), "two labels for"),
@@ -87,13 +78,10 @@ def test_archives_and_labels_that_cannot_be(tmp_path, reader, change, told):
     assert told in refused(reader, change(tmp_path / "x.zip"))
 
 
-def npy_of(header, content=b""):
-    text = header.encode()
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content
-
-
 def claimed(shape, dtype="'|u1'", content=b""):
-    return npy_of(f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}", content)
+    """An array with a header as numpy writes it, whatever follows."""
+    text = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content
 
 
 ABSURD = {
@@ -101,7 +89,6 @@ ABSURD = {
     "10^40 images": claimed("(" + "9" * 40 + ", 8, 8, 3)"),
     "objects": claimed("(3, 8, 8)", "'|O'"),
     "records": npy(np.zeros((3, 8, 8), dtype=[("a", "u1")])),
-    "texts": npy(np.full((3, 8, 8), "x")),
     "code": claimed("(1,)", "__import__('os').system('touch pwned')"),
     "levels": claimed("(" * 9000),
     "signs": claimed("(" + "-" * 9000 + "1,)"),
@@ -109,7 +96,6 @@ ABSURD = {
     "no type": claimed("(3, 8, 8)", "'|u3'", b"\0" * 600),
     "version 9": b"\x93NUMPY\x09\x00" + b" " * 100,
     "cut": npy(np.zeros((3, 8, 8), np.uint8))[:-1],
-    "nothing": b"\x93NUMPY",
     "no pixels": npy(np.zeros((3, 0, 0), np.uint8)),
     "truth": npy(np.zeros((3, 8, 8), bool)),
 }
@@ -148,7 +134,6 @@ def test_arrays_in_other_layouts_are_read_as_numpy_reads_them(tmp_path):
         (npy(np.array([0, 1, 2**40])), "is not between"),
         (npy(np.array([0, -1, 2])), "is not between"),
         (npy(np.arange(3))[:-3], "not a readable array"),
-        (ABSURD["objects"], "not a readable array"),
     ],
 )
 def test_damaged_label_arrays(tmp_path, labels, told):
@@ -157,18 +142,16 @@ def test_damaged_label_arrays(tmp_path, labels, told):
 
 
 def test_an_array_packed_as_only_nothing_is_packed(tmp_path):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(
-            "arr_0.npy", npy_of("{'descr': '|u1', 'fortran_order': False, 'shape': (2000, 1000, 1000, 3), }")
-        )
+    path = tmp_path / "x.npz"
+    write_zip(path, {"arr_0.npy": claimed("(2000, 1000, 1000, 3)")}, zipfile.ZIP_DEFLATED)
     # The size that the archive's directory claims; nothing else is looked at.
-    data = bytearray(content.getvalue())
+    data = bytearray(path.read_bytes())
     place = data.rindex(b"PK\x01\x02")
     data[place + 24 : place + 28] = struct.pack("<I", 4_000_000_000)
-    (tmp_path / "x.npz").write_bytes(data)
-    assert "claims 4,000,000,000 bytes" in refused(scored, tmp_path / "x.npz")
-    assert "claims 4,000,000,000 bytes" in refused(read_batch, tmp_path / "x.npz")
+    path.write_bytes(data)
+    for reader in (scored, read_batch):
+        assert "claims 4,000,000,000 bytes" in refused(reader, path)
+    assert "claims 4000000000 bytes" in refused(both, path.rename(tmp_path / "x.zip"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -183,23 +166,13 @@ def test_statistics_and_latents_that_are_no_numbers(tmp_path, value):
     assert "1.npy: holds NaN or infinities" in faults[0]
 
 
-def png_claiming(width, height):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 5000))
-        + chunk(b"IEND", b"")
-    )
-
-
-@pytest.mark.parametrize("size", [(12_000, 12_000), (100_000, 100_000), (2**31 - 1, 2**31 - 1), (0, 0)])
+@pytest.mark.parametrize("size", [(12_000, 12_000), (2**31 - 1, 2**31 - 1), (0, 0)])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_pictures_that_claim_to_be_huge(tmp_path, size):
-    path = write_zip(tmp_path / "x.zip", {"a.png": png_claiming(*size)})
+    head = b"IHDR" + struct.pack(">II", *size) + b"\1\0\0\0\0"
+    picture = bombs.flat_png(8)
+    picture = picture[:12] + head + struct.pack(">I", zlib.crc32(head)) + picture[33:]
+    path = write_zip(tmp_path / "x.zip", {"a.png": picture})
     for reader in (both, scored):
         assert "not a readable picture" in refused(reader, path)
 
@@ -233,7 +206,7 @@ def test_names_that_lead_elsewhere_are_names_only(tmp_path, name):
 
 
 def test_links_that_lead_back_do_not_multiply_images(tmp_path):
-    write_folder(tmp_path / "x", {f"{name[:5]}{name[5:]}": data for name, data in members(pictures(2)).items()})
+    write_folder(tmp_path / "x", members(pictures(2)))
     os.symlink("..", tmp_path / "x" / "00000" / "back")
     for reader in (both, scored):
         assert "would count twice" in refused(reader, tmp_path / "x")
@@ -250,7 +223,6 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path):
     write_folder(tmp_path / "x", {"a/0.png": png(pictures(1)[0]), "b/1.png": png(pictures(1)[0])})
     (tmp_path / "x" / "b").chmod(0)
     if os.access(tmp_path / "x" / "b", os.R_OK):
-        os.symlink("loop", tmp_path / "x" / "loop")
         pytest.skip("this user reads everything")
     assert "would be left out" in refused(FolderFiles, tmp_path / "x")
 
@@ -283,65 +255,19 @@ def test_names_that_are_no_text_and_names_of_two_forms(tmp_path):
     )
 
 
-def tar_with(path, change, mode="w"):
-    with tarfile.open(path, mode) as archive:
-        for name, data in GENUINE.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    path.write_bytes(change(path.read_bytes()))
-    return path
-
-
-def with_size(data, octal):
-    """The first header of a tar with another size, and the checksum that goes with it."""
-    header = bytearray(data[:512])
-    header[124:136] = octal
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header) + data[512:]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda data: with_size(data, b"-0000002000\0"),
-        lambda data: with_size(data, b"\xff" * 11 + b"\x00"),
-        lambda data: with_size(data, b"\x80" + b"\x00" * 3 + b"\x7f" * 8),
-        lambda data: data[:700],
-        lambda data: data[:100],
-        lambda data: b"x" * 2000,
-    ],
-)
-def test_damaged_tars_end(tmp_path, change):
-    path = tar_with(tmp_path / "x.tar", change)
-    refused(open_files, path)
-    refused(open_images, path)
-    refused(count_labels, path, "x")
-    refused(open_images, tar_with(tmp_path / "x.tar.gz", lambda data: data[: len(data) // 2], "w:gz"))
-
-
 def test_tars_within_tars_without_end(tmp_path):
     data = b""
     for _ in range(500):
-        stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            info = tarfile.TarInfo("x.tar")
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-        data = stream.getvalue()[: 512 + len(data) + 1024]
+        data = tar_of({"x.tar": data})[: 512 + len(data) + 1024]
     (tmp_path / "x.tar").write_bytes(data)
     assert "tars within each other" in refused(open_files, tmp_path / "x.tar")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_a_figure_that_is_no_file_is_not_waited_for(tmp_path, capsys, kind):
+def test_a_figure_that_is_no_file_is_not_waited_for(tmp_path, kind):
     (tmp_path / "figures").mkdir()
     place = tmp_path / "figures" / "a.png"
     os.mkfifo(place) if kind == "pipe" else place.symlink_to("/dev/null")
-    with time_limit(30):
-        assert eval_main(["page", str(tmp_path), "--out", str(tmp_path / "page.html")]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "a.png: is no ordinary file" in error
+    said = refused(command, "sida-eval", "page", tmp_path, "--out", tmp_path / "page.html")
+    assert "a.png: is no ordinary file" in said
     assert not (tmp_path / "page.html").exists()

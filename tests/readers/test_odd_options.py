@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import functools
 import importlib
-import io
 import socket
 from unittest import mock
 
@@ -14,7 +13,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from tests.readers.frame import SLOW
+from sida.errors import UserError
+from tests.readers.frame import SLOW, command
 from tests.readers.guards import TooLongError, time_limit
 from tests.readers.test_arguments import SPEC, WRITING
 from workflow import cli
@@ -60,23 +60,12 @@ def options(command: str) -> dict[str, bool]:
     return {action.option_strings[-1]: action.nargs != 0 for action in given}
 
 
-def called(command, given):
-    """One call: it may work for a second, else it ends with a status and, if that is an error, with one line."""
-    program, *verb = command.split()
-    words = [f"{option}={value}" if options(command)[option] else option for option, value in given.items()]
-    main = {"sida": cli.sida_main, "sida-eval": cli.eval_main}[program]
-    err = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err), time_limit(1):
-            status = main([*verb, *BASES[command], *words])
-    except TooLongError:
-        return
-    except SystemExit as end:
-        status = end.code
-    told = [line for line in err.getvalue().splitlines() if "error: " in line]
-    assert status in (0, 1, 2)
-    assert len(told) == (status != 0), err.getvalue()
-    assert all(line.isprintable() for line in told), told
+def called(verb, given):
+    """One call: it may work for a second, else it succeeds or ends with one line."""
+    program, *words = verb.split()
+    words += BASES[verb] + [f"{name}={value}" if options(verb)[name] else name for name, value in given.items()]
+    with contextlib.suppress(TooLongError, UserError), time_limit(1):
+        command(program, *words)
 
 
 class NoProcess:
@@ -87,16 +76,16 @@ class NoProcess:
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["few", "many"])
-@pytest.mark.parametrize("command", sorted(BASES))
-def test_odd_options_are_one_line_or_work(command, times, tmp_path, monkeypatch):
+@pytest.mark.parametrize("verb", sorted(BASES))
+def test_odd_options_are_one_line_or_work(verb, times, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-    values = strategies.fixed_dictionaries({}, optional=dict.fromkeys(options(command), strategies.sampled_from(ODD)))
+    values = strategies.fixed_dictionaries({}, optional=dict.fromkeys(options(verb), strategies.sampled_from(ODD)))
 
     @hypothesis.settings(max_examples=CASES * times, derandomize=True)
     @hypothesis.given(values)
     def call(given):
-        called(command, given)
+        called(verb, given)
 
     refuse = mock.Mock(side_effect=ConnectionRefusedError(111, "Connection refused"))
     with mock.patch.object(socket.socket, "connect", refuse), mock.patch("subprocess.Popen", NoProcess):

@@ -1,7 +1,5 @@
 """Settings, sheets and other text that strangers wrote: one clear line, or plain values."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -19,11 +17,11 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
-from tests.readers.frame import refused
-from workflow.cli import sida_main
+from tests.readers.frame import command, refused
 
+HEAD = "run\tlabel\tmethod"
 #: A sheet of two rows.
-SHEET = "run\tlabel\tmethod\na\tÄ first\tsid\nb\tsecond\tsida\n"
+SHEET = f"{HEAD}\na\tÄ first\tsid\nb\tsecond\tsida\n"
 
 
 def written(folder, name, content):
@@ -55,31 +53,33 @@ def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_fault(tmp_path):
     ("row", "told"),
     [
         ("../x\tlabel\tsid", "run: .*letters, digits and ._- after"),
-        ("/etc/x\tlabel\tsid", "run: .*letters, digits and ._- after"),
         ("-rf\tlabel\tsid", "run: .*letters, digits and ._- after"),
-        ("$(id)\tlabel\tsid", "run: .*letters, digits and ._- after"),
-        ("{x}\tlabel\tsid", "run: .*letters, digits and ._- after"),
-        ("a b\tlabel\tsid", "run: .*letters, digits and ._- after"),
         ("x" * 300 + "\tlabel\tsid", "run: .*letters, digits and ._- after"),
         ("a\t" + "x" * 200_000 + "\tsid", "field larger"),
         ('a\t"label\tsid', "not closed"),
         ("a\tla\x00bel\tsid", "control character"),
         ("a\tla\u202ebel\tsid", "U\\+202E"),
-        ("a\tla\u2028bel\tsid", "U\\+2028"),
         ("a\tlabel\tsid\tmore", "4 cells but 3 columns"),
     ],
 )
 def test_cells_of_a_sheet_that_cannot_be(tmp_path, row, told):
     with pytest.raises(UserError, match=told) as error:
-        read_runs(written(tmp_path, "s.tsv", f"run\tlabel\tmethod\n{row}\n"))
+        read_runs(written(tmp_path, "s.tsv", f"{HEAD}\n{row}\n"))
     assert ":2" in str(error.value)
 
 
-def test_rows_and_columns_of_a_sheet_that_stand_twice(tmp_path):
-    double = written(tmp_path, "d.tsv", "run\tlabel\tmethod\tlabel\na\tone\tsid\ttwo\n")
-    assert "two columns are called 'label'" in refused(read_runs, double)
-    cases = written(tmp_path, "c.tsv", "run\tlabel\tmethod\nSiD\tone\tsid\nsid\ttwo\tsid\n")
-    assert "but for its case, as 'SiD'" in refused(read_runs, cases)
+@pytest.mark.parametrize(
+    ("read", "name", "content", "told"),
+    [
+        (read_runs, "s.tsv", f"{HEAD}\tlabel\na\tone\tsid\ttwo\n", "two columns are called 'label'"),
+        (read_runs, "s.tsv", f"{HEAD}\nSiD\tone\tsid\nsid\ttwo\tsid\n", "but for its case, as 'SiD'"),
+        (read_runs, "s.json", '{"runs": 3}', "must be a list of rows"),
+        (load_measurements, "m.csv", "run,run\na,b\n", "'run'"),
+        (load_measurements, "m.csv", 'run,metric\na,"b\nc,d\n', "not valid CSV"),
+    ],
+)
+def test_tables_that_cannot_be(tmp_path, read, name, content, told):
+    assert told in refused(read, written(tmp_path, name, content))
 
 
 def _laughs(levels, merge=False):
@@ -96,19 +96,13 @@ def _laughs(levels, merge=False):
         (_laughs(9), "aliases stand for more"),
         (_laughs(60, merge=True), "aliases stand for more"),
         ("a: &a [*a]", "alias .*; write the value out"),
-        ("a: &a {b: *a}", "alias .*; write the value out"),
         ("a: " + "[" * 5000, "nested"),
         ("a: " + "[" * 100 + "]" * 100, "nested"),
-        ("a: " + "{b: " * 3000, "nested"),
-        ("\n".join(" " * level + "a:" for level in range(2000)), "nested"),
         ("a: !!python/object/apply:os.system ['touch pwned']", "could not determine a constructor"),
-        ("a: !!python/name:os.system ''", "could not determine a constructor"),
         ("a: 1\nb: 2\na: 3", "key 'a' occurs twice"),
-        ("x: {a: 1, a: 1}", "key 'a' occurs twice"),
         ("a: .nan", "not a number"),
         ("a: 2001-99-99", "not of its type"),
         ("a: !!int x", "not of its type"),
-        ("a: !!timestamp x", "not of its type"),
         ("a: !!set {b}", "of type set"),
         ("a: !!binary aGk=", "of type bytes"),
         ("? [1, 2]\n: 3", "unhashable|of type tuple"),
@@ -142,7 +136,6 @@ def test_yaml_with_aliases_as_people_use_them(tmp_path):
         ('{"a": ' + "[" * 100_000, "nested too deeply"),
         ('{"a": ' + "[" * 500 + "]" * 500 + "}", "nested more than"),
         ('{"a": NaN}', "NaN is not a JSON number"),
-        ('{"a": -Infinity}', "-Infinity is not a JSON number"),
         ('{"a": 1, "a": 2}', "key 'a' occurs twice"),
         ('{"a": ' + "1" * 5000 + "}", "not valid JSON"),
         ('{"a": ' + "1" * 4000 + "}", "too many digits"),
@@ -159,21 +152,12 @@ def test_settings_may_be_changed_by_plain_values_only():
 
 
 def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "s.yaml")
-    os.mkfifo(tmp_path / "s.tsv")
-    os.symlink("/dev/zero", tmp_path / "z.json")
-    os.symlink(tmp_path / "loop", tmp_path / "loop")
-    refused(load_yaml, tmp_path / "s.yaml")
-    refused(read_runs, tmp_path / "s.tsv")
-    refused(load_spec, str(tmp_path / "z.json"))
-    refused(load_spec, str(tmp_path / "loop"))
-    refused(load_spec, "x\0y")
-
-
-def test_measurements_that_are_cut_or_doubled(tmp_path):
-    assert "'run'" in refused(load_measurements, written(tmp_path, "m.csv", "run,run\na,b\n"))
-    assert "not valid CSV" in refused(load_measurements, written(tmp_path, "m.csv", 'run,metric\na,"b\nc,d\n'))
-    assert "UTF-16" in refused(load_measurements, written(tmp_path, "m.csv", "run,metric\na,b\n".encode("utf-16")))
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("/dev/zero", tmp_path / "zeros")
+    os.symlink("loop", tmp_path / "loop")
+    for name in ("pipe", "zeros", "loop", "x\0y"):
+        for read in (load_yaml, read_runs, load_spec):
+            refused(read, f"{tmp_path}/{name}")
 
 
 @pytest.mark.parametrize(
@@ -181,11 +165,9 @@ def test_measurements_that_are_cut_or_doubled(tmp_path):
     [
         ("seed", 2**64, "at most 64 bits"),
         ("seed", -(2**70), "at most 64 bits"),
-        ("batch_size", 10**400, "at most 64 bits"),
         ("total_kimg", 10**400, "at most 64 bits"),
         ("lr", 1e300, "number of 32 bits"),
         ("lr", float("nan"), "must be a finite number"),
-        ("lr", float("inf"), "must be a finite number"),
         ("threads", -1, "must be at least 1"),
     ],
 )
@@ -197,28 +179,17 @@ def test_numbers_beyond_every_use(key, value, told):
     assert told in message
 
 
-def test_rows_of_a_spec_that_are_no_list(tmp_path):
-    assert "must be a list of rows" in refused(read_runs, written(tmp_path, "s.json", '{"runs": 3}'))
-
-
 def test_a_trial_beyond_all_others_is_a_gap_not_a_list_of_gaps(tmp_path):
     rows = [{**row, "trial": 10**15 if row["trial"] else 0} for row in measurement_lines(trials=2)]
     assert "trial" in refused(load_measurements, write_csv(tmp_path / "m.csv", rows))
 
 
-def test_a_home_of_nobody_is_a_missing_file(tmp_path, capsys, monkeypatch):
+def test_a_home_of_nobody_is_a_missing_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "studies/papers/published.yaml").read_text()
     (tmp_path / "preset.yaml").write_text(re.sub("^runs:.*", "runs: '~nosuchuser/x.tsv'", text, flags=re.MULTILINE))
-    words = (
-        ["info", "~nosuchuser/x"],
-        ["plan", "--preset", "~nosuchuser/x.yaml"],
-        ["data", "check", "~nosuchuser/x.zip"],
-    )
-    for call in (*words, ["plan", "--preset", "preset.yaml"]):
-        assert sida_main(call) == 1
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
+    for call in ("info ~nosuchuser/x", "plan --preset ~nosuchuser/x.yaml", "plan --preset preset.yaml"):
+        error = refused(command, "sida", *call.split())
         assert re.search(r"no such file|no preset", error)
         assert "~nosuchuser/x" in error
 
@@ -227,19 +198,14 @@ def test_a_home_of_nobody_is_a_missing_file(tmp_path, capsys, monkeypatch):
     ("kwargs", "fault"),
     [
         ({"trials": "x"}, "evaluation.kwargs.trials"), ({"num_samples": 1}, "num_samples"),
-        ({"threads": -1}, "threads"),
         ({"extractors": [1]}, "extractors"), ({"device": "tpu"}, "device"), ({"trails": 2}, "trails.*'trials'"),
-        ({"dataset": "digits"}, "dataset"), ({"references": {"a": 1}}, "references"), ({"seed0": 1.5}, "seed0"),
     ],
 )  # fmt: skip
-def test_arguments_of_the_monitor_have_types(tmp_path, capsys, kwargs, fault):
+def test_arguments_of_the_monitor_have_types(tmp_path, kwargs, fault):
     spec = yaml.safe_load((ROOT / "docs/examples/tiny-student.yaml").read_text())
     kwargs = {"dataset": {"name": "digits", "kind": "digits"}, **kwargs}
     spec |= {"teacher": "x", "evaluation": {"every_kimg": 0.1, "monitor": MONITOR, "kwargs": kwargs}}
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
-    assert sida_main(["distill", "--spec", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out")]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = refused(command, "sida", "distill", "--spec", json.dumps(spec), "--out", tmp_path / "out")
     assert re.search(fault, error), error
     assert not (tmp_path / "out").exists()
 
@@ -252,8 +218,3 @@ def test_equal_text_is_parsed_once_and_a_change_is_seen(tmp_path, monkeypatch):
     assert load_yaml(path) == {"rows": [1, 2]}
     assert parsed == [str(path)]
     assert load_yaml(written(tmp_path, "layout.yaml", "rows: [1, 9]\n")) == {"rows": [1, 9]}
-
-
-def test_a_fault_is_told_each_time(tmp_path):
-    path = written(tmp_path, "layout.yaml", "rows: [1, 2\n")
-    assert [refused(load_yaml, path).startswith(f"{path}:2: ") for _ in range(2)] == [True, True]

@@ -1,7 +1,5 @@
 """The named GPU becomes the current device before a command puts anything on a device."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -19,16 +17,20 @@ class TakenError(Exception):
     """Tells which device became the current one, where there is none to work on."""
 
 
+def taken(device):
+    raise TakenError(str(device))
+
+
 @pytest.fixture
-def two_gpus(monkeypatch):
+def two_gpus(tmp_path, monkeypatch):
     """A machine that says it has two GPUs."""
-
-    def taken(device):
-        raise TakenError(str(device))
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken)
+    # The commands' files, which are looked at after the device.
+    monkeypatch.chdir(tmp_path)
+    for name in ("net.safetensors", "images.zip"):
+        (tmp_path / name).touch()
 
 
 def as_text(spec):
@@ -49,16 +51,8 @@ COMMANDS = {
 }
 
 
-def in_folder(folder, monkeypatch):
-    """Works in a folder with the commands' files, which are looked at after the device."""
-    monkeypatch.chdir(folder)
-    for name in ("net.safetensors", "images.zip"):
-        (folder / name).touch()
-
-
 @pytest.mark.parametrize("work", COMMANDS)
-def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, monkeypatch, tmp_path):
-    in_folder(tmp_path, monkeypatch)
+def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, monkeypatch):
     # As torchrun starts the second of two processes that sample.
     monkeypatch.setenv("LOCAL_RANK", "1")
     main, command = COMMANDS[work]
@@ -66,12 +60,9 @@ def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, monkeypat
         main(command.split())
 
 
-def test_a_training_by_itself_takes_the_gpu_that_is_named(two_gpus):
+def test_a_training_takes_the_gpu_that_is_named_and_each_of_its_processes_its_own(two_gpus, monkeypatch):
     with pytest.raises(TakenError, match="cuda:1"):
         own_device("cuda:1", "spec")
-
-
-def test_each_process_of_a_training_takes_its_own(two_gpus, monkeypatch):
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TakenError, match="cuda:1"):
@@ -84,8 +75,7 @@ def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):
     assert take_device("cpu:1", "spec").type == "cpu"
 
 
-def test_a_missing_gpu_is_one_line(two_gpus, capsys, monkeypatch, tmp_path):
-    in_folder(tmp_path, monkeypatch)
+def test_a_missing_gpu_is_one_line(two_gpus, capsys):
     with pytest.raises(UserError, match=r"the last GPU is cuda:1") as error:
         take_device("cuda:2", "spec")
     assert error.value.place == "spec.device"

@@ -145,7 +145,7 @@ def test_guides_of_other_families_and_checkpointing(tmp_path, networks):
         ({"guide": "uncond"}, r"student.guide: guides nothing with a guidance of 1"),
         ({"guidance": -1, "guide": "uncond"}, r"student.guidance: must be 0 or more, got -1"),
         ({"guidance": 2, "guide": "nowhere.safetensors"}, r"student.guide: no such file 'nowhere.safetensors'"),
-        ({"guidance": 2, "guide": "five"}, r"student.guide: \S+: its label_dim is 5, the guided network's 10"),
+        ({"guidance": 2, "guide": "five"}, r"student.guide: \S+: the guide's is 5, the guided network's 10"),
         (
             {"guidance": 2, "guide": "uncond", "method": "gdd"},
             r"student.adversarial_kimg: method 'gdd' does not read adversarial_kimg, .*guidance",

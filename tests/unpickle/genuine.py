@@ -3,8 +3,6 @@
 Written for the tests from the format's description. The embedded source would leave a mark if anything executed it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import pickle

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
 import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,12 +32,13 @@ def bounded(path: Path, content: bytes, read: Callable[[Path], object] = open_pi
     return said[0] if said else None
 
 
-def refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object] = open_pickle) -> None:
-    """The file is refused for this reason, within the bounds."""
+def refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object] = open_pickle) -> str:
+    """The line with which the file is refused for this reason, within the bounds."""
     said = bounded(path, content, read)
     assert said is not None
     assert re.search(reason, said), said
     assert str(path) in said
+    return said
 
 
 def text(value: str) -> bytes:
@@ -80,14 +79,6 @@ def shared(depth: int, wide: int = 2) -> bytes:
     for level in range(1, depth):
         parts += [b"0(", again(level) * wide, b"t", kept(level + 1)]
     return b"".join(parts)
-
-
-def archive(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as file:
-        for name, content in members.items():
-            file.writestr(name, content)
-    return stream.getvalue()
 
 
 def module(name: str, *state: bytes) -> bytes:

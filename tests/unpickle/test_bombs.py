@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from unittest import mock
 
 import pytest
 
@@ -18,8 +19,9 @@ from sida.unpickle.pickle_machine import PickleMachine
 from sida.unpickle.pickles import AllowList
 from sida.unpickle.records import Window
 from sida.unpickle.torch_stream import LEGACY_MAGIC, LEGACY_PROTOCOL
+from tests.data.test_archive import zip_of as archive
 from tests.unpickle.genuine import write_genuine
-from tests.unpickle.opcodes import again, archive, bounded, data, kept, long, refused, shared, text, whole
+from tests.unpickle.opcodes import again, bounded, data, kept, long, refused, shared, text, whole
 
 MODULUS = 2**61 - 1  # integers that differ by it have one hash
 COLLIDING = [long((index + 1) * MODULUS) for index in range(80_000)]
@@ -123,18 +125,12 @@ def test_the_directory_of_an_archive_is_bounded_before_it_is_read(tmp_path):
     refused(path, path.read_bytes(), "larger than any network's")
 
 
-def test_memory_and_recursion_at_their_end_are_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason"), [(MemoryError(), "more memory than there is"), (RecursionError(), "nested deeper")]
+)
+@pytest.mark.parametrize("place", ["pickle_machine.PickleMachine._step", "pickles._plain"])
+def test_memory_and_recursion_at_their_end_are_one_line(tmp_path, monkeypatch, error, reason, place):
     (tmp_path / "n.pkl").write_bytes(pickle.dumps({"a": 1}))
-    for error, reason in ((MemoryError(), "more memory than there is"), (RecursionError(), "nested deeper")):
-
-        def fail(*_, error=error):
-            raise error
-
-        with monkeypatch.context() as patch:
-            patch.setattr("sida.unpickle.pickle_machine.PickleMachine._step", fail)
-            with pytest.raises(UserError, match=reason):
-                read_pickle(tmp_path / "n.pkl")
-        with monkeypatch.context() as patch:
-            patch.setattr("sida.unpickle.pickles._plain", fail)
-            with pytest.raises(UserError, match=reason):
-                read_pickle(tmp_path / "n.pkl")
+    monkeypatch.setattr(f"sida.unpickle.{place}", mock.Mock(side_effect=error))
+    with pytest.raises(UserError, match=reason):
+        read_pickle(tmp_path / "n.pkl")

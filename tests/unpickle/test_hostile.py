@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
 import pickle
 import struct
 import subprocess
 import sys
-import time
-import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,36 +20,23 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks import official_file as architecture
-from sida.networks.checkpoint import import_official, load_network, read_pickle
+from sida.networks.checkpoint import import_official, read_pickle
 from sida.unpickle.pickles import open_pickle
+from tests.data.test_archive import zip_of as archive
+from tests.readers.checkpoint_readers import NAMES, VALUES
+from tests.readers.guards import watched
 from tests.unpickle.genuine import MARK, reduced, write_genuine
-from tests.unpickle.opcodes import archive, called, text, whole
-
-SUSPICIOUS = {
-    "import", "exec", "compile", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pickle.find_class",
-    "ctypes.dlopen", "socket.connect", "os.remove", "os.rename", "os.mkdir", "code.__new__",
-}  # fmt: skip
-_watching: list[list[str]] = []
-
-
-def _audit(event: str, args: tuple) -> None:
-    if _watching and event in SUSPICIOUS:
-        _watching[-1].append(f"{event} {args[:1]}")
-
-
-sys.addaudithook(_audit)
+from tests.unpickle.opcodes import called, refused, text, whole
 
 
 @contextlib.contextmanager
-def nothing_may_run():
-    """Python itself reports imports, compilations, processes and the like (PEP 578)."""
-    seen: list[str] = []
-    _watching.append(seen)
-    try:
-        yield
-    finally:
-        _watching.pop()
-    assert seen == []
+def nothing_may_run(folder: Path):
+    """Not even an import, or a file outside the folder; also where the file is refused."""
+    with watched(folder, also=("import", "code.__new__")) as seen:
+        try:
+            yield
+        finally:
+            assert seen == []
 
 
 @pytest.fixture(scope="module")
@@ -68,26 +51,17 @@ def genuine(tmp_path_factory) -> Path:
     return path
 
 
-def refuse(path: Path, data: bytes, reason: str, megabytes: float = 64, seconds: float = 20) -> str:
-    """The data are refused with this reason, within these bounds; returns the message."""
+def open_watched(path: Path) -> object:
+    with nothing_may_run(path.parent):
+        return open_pickle(path)[0]
+
+
+def refuse(path: Path, data: bytes, reason: str) -> str:
+    """The data are refused with this reason, in little memory; returns the message."""
     path.write_bytes(data)
     with contextlib.suppress(UserError):
         open_pickle(path)
-    tracemalloc.start()
-    begin = time.monotonic()
-    try:
-        with nothing_may_run(), pytest.raises(UserError, match=reason) as caught:
-            open_pickle(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    message = str(caught.value)
-    assert message.startswith(str(path))
-    assert "\n" not in message
-    assert message.isprintable()
-    assert peak < megabytes * 2**20
-    assert time.monotonic() - begin < seconds
-    return message
+    return refused(path, data, reason, open_watched)
 
 
 def call(module: str, name: str, *args: bytes) -> bytes:
@@ -103,15 +77,8 @@ class OnlyState:
     ("data", "named"),
     [
         (reduced(os.system, f"touch {MARK}"), f"'{os.system.__module__}.system'"),
-        (reduced(eval, f"open('{MARK}', 'w')"), "'builtins.eval'"),
-        (reduced(exec, f"open('{MARK}', 'w')"), "'builtins.exec'"),
-        (reduced(open, MARK, "w"), "'io.open'|'_io.open'"),
-        (reduced(subprocess.Popen, ["touch", MARK]), "'subprocess.Popen'"),
         (reduced(__import__, "antigravity"), "'builtins.__import__'"),
         (reduced(pickle.loads, b"."), "'_pickle.loads'"),
-        (reduced(torch.load, MARK), "'torch.serialization.load'"),
-        (reduced(builtins.type, "X", (), {}), "'builtins.type'"),
-        (reduced(setattr, OnlyState, "x", 1), "'builtins.setattr'"),
         (pickle.dumps(OnlyState()), "OnlyState'"),
         (call("sida.networks.checkpoint", "save_network"), "'sida.networks.checkpoint.save_network'"),
         (call("torch.storage", "os.system", text("x")), r"'torch\.storage\.os\.system'"),
@@ -123,10 +90,8 @@ class OnlyState:
         (b"\x80\x02" + text("x") + b")R.", "it calls a value of type str"),
         (b"\x80\x02]" + text("x") + b"b.", "sets the state of a value of type list"),
         (b"\x80\x02cbuiltins\nset\n}b.", "sets the state of 'builtins.set'"),
-        (b"\x80\x02ccollections\nOrderedDict\n)}\x92.", None),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "'os.system'"),
         (b"\x80\x02(ios\nsystem\n.", "opcode INST"),
-        (b"\x80\x02(cos\nsystem\no.", "'os.system'"),
         (b"\x80\x02(o.", "opcode OBJ"),
         (b"\x80\x02\x82\x01.", "opcode EXT1"),
         (b"\x80\x02Pid\n.", "opcode PERSID"),
@@ -140,14 +105,7 @@ class OnlyState:
 )
 def test_anything_outside_the_allow_list_is_refused_by_name(tmp_path, monkeypatch, data, named):
     monkeypatch.chdir(tmp_path)
-    if named is None:
-        path = tmp_path / "n.pkl"
-        path.write_bytes(data)
-        with nothing_may_run():
-            assert open_pickle(path)[0] == {}
-    else:
-        message = refuse(tmp_path / "n.pkl", data, named)
-        assert "refused" in message
+    assert "refused" in refuse(tmp_path / "n.pkl", data, named)
     assert not (tmp_path / MARK).exists()
 
 
@@ -155,10 +113,6 @@ def test_names_from_the_file_cannot_write_to_the_terminal(tmp_path):
     message = refuse(tmp_path / "n.pkl", call("os", "\x1b[2J" + "x" * 400), "refused")
     assert "\x1b" not in message
     assert len(message) < 300 + len(str(tmp_path))
-
-
-def nested(opcode: bytes, count: int) -> bytes:
-    return b"\x80\x02" + opcode * count + b"."
 
 
 STORAGE_CLAIM = (
@@ -174,27 +128,21 @@ TENSOR_CLAIM = (
     ("data", "reason"),
     [
         (b"", "the file is empty"),
-        (b"\x80", "cut off|damaged"),
         (b"\x80\x04", "cut off"),
         (b"hello", "not a pickle"),
         (b"<!DOCTYPE html>", "download went wrong"),
         (b"\x80\x09.", "protocol 9"),
         (b"\x80\x02.", "damaged"),
-        (b"\x80\x02t.", "damaged"),
-        (b"\x80\x02K\x01\x86.", "damaged"),
         (b"\x80\x02h\x05.", "damaged"),
         (b"\x80\x02}]K\x01s.", "list as a key"),
         (b"\x80\x02}(K\x01u.", "without value"),
         (b"\x80\x02B" + struct.pack("<I", 2**31) + b"x" * 1000, "cut off"),
         (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x" * 1000, "cut off"),
-        (b"\x80\x04\x8d" + struct.pack("<Q", 2**31) + b"x" * 1000, "cut off"),
         (b"\x80\x04\x95" + struct.pack("<Q", 2**31) + b"x" * 1000, "cut off"),
         (b"\x80\x02\x8b" + struct.pack("<i", 100_000) + b"\xff" * 100_000 + b".", "an integer of 100000 bytes"),
         (b"\x80\x02c" + b"a" * 100_000 + b"\nb\n.", "damaged"),
-        (nested(b"(", 200_000), "far more objects"),
-        (nested(b"N", 210_000), "far more objects"),
-        (nested(b"]", 200_000), None),
-        (nested(b"\x80", 10), "protocol 128"),
+        (whole(b"N" * 210_000), "far more objects"),
+        (whole(b"(" * 200_000), "far more objects"),
         (archive({"a/data.pkl": b"\x80\x02N.", "a/data/0": b"\0" * 10**7}, zipfile.ZIP_DEFLATED), "compressed archive"),
         (archive({"a/code.py": b"x"}), "no data.pkl"),
         (archive({"a/data.pkl": STORAGE_CLAIM, "a/data/0": b"\0" * 16}), "claims 2147483648 bytes and 16 are there"),
@@ -203,17 +151,19 @@ TENSOR_CLAIM = (
             "claims 268435456 elements and its storage holds 1",
         ),
         (archive({"a/data.pkl": b"\x80\x02N.", "a/byteorder": b"big"}), "big-endian"),
-        (archive({"a/data.pkl": b"\x80\x02N."})[:-10], "zip archive"),
         (b"PK\x03\x04" + b"\0" * 100, "zip archive"),
     ],
 )
 def test_damaged_and_oversized_files(tmp_path, data, reason):
-    if reason is None:
-        path = tmp_path / "n.pkl"
-        path.write_bytes(data)
-        assert open_pickle(path)[0] == []
-    else:
-        refuse(tmp_path / "n.pkl", data, reason)
+    refuse(tmp_path / "n.pkl", data, reason)
+
+
+@pytest.mark.parametrize(
+    ("data", "value"), [(whole(b"]" * 200_000), []), (b"\x80\x02ccollections\nOrderedDict\n)}\x92.", {})]
+)
+def test_odd_pickles_that_ask_for_little_are_read(tmp_path, data, value):
+    (tmp_path / "n.pkl").write_bytes(data)
+    assert open_watched(tmp_path / "n.pkl") == value
 
 
 def test_overlapping_archive_members_are_refused(tmp_path):
@@ -273,58 +223,25 @@ def test_modules_that_contain_themselves_are_refused(tmp_path, genuine):
         architecture.network_tensors(network, "f.pkl")
 
 
-def flipped(draw, content: bytes) -> bytes:
-    changed = bytearray(content)
-    for _ in range(draw(st.integers(1, 6))):
-        changed[draw(st.integers(0, len(changed) - 1))] = draw(st.integers(0, 255))
-    return bytes(changed)
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_flipped_bytes_never_run_hang_or_crash(tmp_path, monkeypatch, genuine, data):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "n.pkl"
-    path.write_bytes(flipped(data.draw, genuine.read_bytes()))
-    begin = time.monotonic()
-    with contextlib.suppress(UserError):
-        with nothing_may_run():
-            value, _ = open_pickle(path)
-        if isinstance(value, dict) and "ema" in value:
-            import_official(path, tmp_path / "n.safetensors")
-            load_network(tmp_path / "n.safetensors")
-    assert time.monotonic() - begin < 10
-    assert not (tmp_path / MARK).exists()
-
-
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_cut_off_pickle_is_one_line(tmp_path, genuine, share):
     content = genuine.read_bytes()
     path = tmp_path / "n.pkl"
     path.write_bytes(content[: int(share * len(content))])
-    with nothing_may_run(), pytest.raises(UserError) as caught:
+    with nothing_may_run(tmp_path), pytest.raises(UserError) as caught:
         import_official(path, tmp_path / "n.safetensors")
     assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
     assert not (tmp_path / "n.safetensors").exists()
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from(
-    [b"N", b"K\x01", b"(", b")", b"]", b"}", b"t", b"R", b"b", b"s", b"u", b"a", b"e", b"0", b"1", b"2", b"\x94",
-     b"h\x00", b"q\x00", b"\x81", b"\x85", b"\x86", b"\x8f", b"\x90", b"\x91", b"\x92", b"\x93", b"C\x01a",
-     b"X\x01\x00\x00\x00a",
-     b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cbuiltins\ngetattr\n", b"ctorch\nSize\n",
-     b"ctorch.storage\n_load_from_bytes\n", b"ctorch\nFloatStorage\n", b"cnumpy\ndtype\n", b"cdnnlib.util\nEasyDict\n",
-     b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\nscalar\n", b"cbuiltins\nset\n",
-     b"ctorch.nn.modules.container\nModuleDict\n", b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"]
-), max_size=40))  # fmt: skip
+@given(st.lists(st.sampled_from((*VALUES, *NAMES)), max_size=40))
 def test_random_programs_never_run_hang_or_crash(tmp_path, genuine, opcodes):
     path = tmp_path / "n.pkl"
     path.write_bytes(b"\x80\x04" + b"".join(opcodes) + b".")
     for read in (open_pickle, read_pickle):
-        with contextlib.suppress(UserError), nothing_may_run():
+        with contextlib.suppress(UserError), nothing_may_run(tmp_path):
             read(path)
 
 
@@ -344,12 +261,7 @@ def test_reference_statistics_come_back_as_they_were(tmp_path, protocol):
     value = {
         "fid": {"mu": rng.standard_normal(64), "sigma": rng.standard_normal((64, 64))},
         "fd_dinov2": {"mu": rng.standard_normal(8).astype(np.float32), "count": np.int64(50_000), "name": "img512"},
-        "many": [
-            np.asfortranarray(rng.standard_normal((3, 4))),
-            np.arange(5, dtype=">i2"),
-            np.array(["a", "bc"]),
-            np.zeros(0),
-        ],
+        "many": [np.asfortranarray(np.eye(3, 4)), np.arange(5, dtype=">i2"), np.array(["a", "bc"]), np.zeros(0)],
         "plain": (None, True, 2**40, -1.5, b"bytes" * 3000, {1, 2}, np.bool_(True), complex(1, 2)),
     }
     path = tmp_path / "ref.pkl"

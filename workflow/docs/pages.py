@@ -1,7 +1,8 @@
 """Fills markers in pages with stored results: ``<!--= miniature.seeds("fd", "t30-sida") -->5.43<!--/-->``.
 
 A marker is a Jinja expression, whose value replaces the text before ``<!--/-->``. Names in expressions are the stored
-studies (:class:`workflow.docs.numbers.StudyNumbers`) and the functions of :mod:`workflow.docs.counts`.
+studies (:class:`workflow.docs.numbers.StudyNumbers`; ``rivals_seconds`` is ``rivals-seconds``) and the functions of
+:mod:`workflow.docs.counts`.
 
 Two tables: the papers' claims, with the verdicts of their counterparts in stored studies or the reason why there is
 none; and rows that two studies trained with equal settings, which says how far other processors and code agree.
@@ -112,7 +113,7 @@ def filled(text: str, studies: Mapping[str, Study], root: Path, where: str) -> s
     """
     names: dict[str, Any] = {"paper_claims": functools.partial(paper_claims, root, studies), **functions(root)}
     names["repeated_rows"] = lambda first, second: repeated_table(studies[first], studies[second], (first, second))
-    names |= {name: StudyNumbers(study) for name, study in studies.items()}
+    names |= {name.replace("-", "_"): StudyNumbers(study) for name, study in studies.items()}
 
     def value(found: re.Match[str]) -> str:
         words, line = found["words"], text.count("\n", 0, found.start()) + 1

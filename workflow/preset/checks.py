@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from eval.results.sheet import SheetRow
-from sida.config.families import check_guidance, guide_mismatch
+from sida.config.families import check_guidance, check_guide_images
 from sida.config.plugins import load_object
 from sida.config.samplers import read_sampler
 from sida.config.settings import names_object
-from sida.errors import SettingError, UserError, suggestion
+from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.methods.registry import find_method, is_method
 from workflow.preset.archives import find_archives
 from workflow.preset.rows import Rows
@@ -98,8 +98,9 @@ def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
         if run.guide == run.teacher and run.checkpoint is None:
             raise UserError("", f"{where} is the teacher of the row, so guidance has no effect", "name another network")
         ours, guide = preset.architecture(run.teacher), preset.architecture(run.guide)
-        if ours and guide and (fault := guide_mismatch(ours["kwargs"], guide["kwargs"])):
-            raise UserError(where, fault)
+        if ours and guide:
+            with settings_in(where):
+                check_guide_images(ours["kwargs"], guide["kwargs"])
 
 
 def check_student(preset: Rows, run: SheetRow, where: str) -> None:

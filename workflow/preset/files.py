@@ -155,8 +155,8 @@ class PresetSettings:
         dataset: Name of a data set of the preset or of ``config/datasets.yaml``; a row of the sheet may name another.
         datasets: Further data sets by name; paths are relative to the preset's folder.
         protocol: Evaluation protocol, a name or a file: n, trials, metrics, references.
-        also: Second protocols by the name of the first: a row with a network is measured under both, the second time
-            as ``<run>.<protocol>``; a row's own ``also`` comes first.
+        second_protocols: Second protocols by the name of the first: a row with a network is measured under both, the
+            second time as ``<run>.<protocol>``; a row's own ``second_protocol`` comes first.
         claims: Claims to decide (YAML); null for none.
         experiments: Questions with dated predictions, decided by the claims (YAML); null for none.
         stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it: ``folder``, the
@@ -192,7 +192,7 @@ class PresetSettings:
     dataset: str
     datasets: dict[Name, Annotated[dict[str, Any], CheckedAs(DatasetEntry)]] = dataclasses.field(default_factory=dict)
     protocol: str
-    also: dict[Name, str] = dataclasses.field(default_factory=dict)
+    second_protocols: dict[Name, str] = dataclasses.field(default_factory=dict)
     claims: str | None = None
     experiments: str | None = None
     stored: dict[Name, str] | None = None

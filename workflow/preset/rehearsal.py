@@ -32,7 +32,7 @@ from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE, check_images
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
-from sida.errors import SettingError, UserError, inside, suggestion
+from sida.errors import UserError, inside, settings_in, suggestion
 from sida.methods.registry import METHODS
 from sida.methods.resolve import DistillConfig, checked_method, resolve_recipe
 from workflow.preset import Preset
@@ -90,10 +90,8 @@ def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where:
     if dataset.get("labels") is False:
         found["label_dim"] = 0
     wanted = {key if key == "label_dim" else f"img_{key}": value for key, value in found.items()}
-    try:
+    with settings_in(where):
         check_images(network.get("kwargs", {}), {**wanted, "name": dataset["name"]})
-    except SettingError as error:
-        raise error.inside(where) from None
 
 
 #: Settings of a training that the sheet gives; the others are of the recipe.
@@ -235,19 +233,21 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
 
 def _placeholders(preset: Preset) -> Iterator[Measurement]:
     """Yields a placeholder value for every metric of every measurable row."""
+    known: dict[tuple[str, str, str | None], dict[str, Any]] = {}
     for run in preset.measurable.values():
         protocol = preset.protocol(run)
-        for trial in range(protocol.trials):
-            common = {"run": run.run, "method": run.method, "trial": trial, "n": protocol.num_samples, "nfe": run.nfe}
-            common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
-            common |= {"network_sha256": "", "value": 1.0 + 0.01 * trial, "code_version": ""}
-            for metric in protocol.metrics:
-                # Samples of two teachers are two references, as when they are drawn.
-                drawn = f"samples of {run.teacher}" if metric.reference in protocol.drawn_references() else None
+        common = {"run": run.run, "method": run.method, "n": protocol.num_samples, "nfe": run.nfe}
+        common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
+        common |= {"network_sha256": "", "code_version": ""}
+        for metric in protocol.metrics:
+            # Samples of two teachers are two references, as when they are drawn.
+            drawn = f"samples of {run.teacher}" if metric.reference in protocol.drawn_references() else None
+            if (key := (preset.protocol_of(run), metric.key, drawn)) not in known:
                 identity = protocol.identity(metric.key, drawn)
-                facts = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
-                facts |= {"metric": metric.key, "reference_sha256": drawn or ""}
-                yield Measurement(**common, **facts)  # type: ignore[arg-type]
+                known[key] = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
+            facts = {**common, **known[key], "metric": metric.key, "reference_sha256": drawn or ""}
+            for trial in range(protocol.trials):
+                yield Measurement(**facts, trial=trial, value=1.0 + 0.01 * trial)
 
 
 def _check_analysis(preset: Preset, name: str) -> Analysis:

@@ -110,7 +110,7 @@ class Rows:
         if run.guide in self.settings.teachers:
             del named["guide"]
         found: dict[str, Any] = {key: found_path(path, self.own) for key, path in named.items()}
-        for key in ("protocol", "also"):
+        for key in ("protocol", "second_protocol"):
             if name := getattr(run, key):
                 found[key] = str(find("protocols", name, self.own, f"{self.sheet}: run '{run.run}'"))
         return dataclasses.replace(run, **found)
@@ -118,17 +118,18 @@ class Rows:
     def _add_second_measurements(self) -> None:
         """Adds a key (run, second protocol) for each row with one, its own or the preset's for its first protocol."""
         seconds = {
-            own: str(find("protocols", name, self.own, f"{self.source}: also.{own}"))
-            for own, name in self.settings.also.items()
+            own: str(find("protocols", name, self.own, f"{self.source}: second_protocols.{own}"))
+            for own, name in self.settings.second_protocols.items()
         }
         for run in list(self.runs.values()):
-            also = run.also or (None if run.without_network else seconds.get(self.protocol(run).name))
-            if also is None:
+            default = None if run.without_network else seconds.get(self.protocol(run).name)
+            protocol = run.second_protocol or default
+            if protocol is None:
                 continue
-            second = (first := dataclasses.replace(run, also=also)).under_second()
-            where = f"{self.sheet}: run '{run.run}': also"
-            if also == self.protocol_of(run):
-                raise UserError(where, f"'{also}' is the row's first protocol", "name another one")
+            second = (first := dataclasses.replace(run, second_protocol=protocol)).under_second()
+            where = f"{self.sheet}: run '{run.run}': second_protocol"
+            if protocol == self.protocol_of(run):
+                raise UserError(where, f"'{protocol}' is the row's first protocol", "name another one")
             if second.run in self.runs:
                 raise UserError(where, f"'{second.run}' is a row of its own", "rename or remove it")
             self.runs |= {run.run: first, second.run: second}

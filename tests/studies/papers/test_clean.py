@@ -78,10 +78,15 @@ def test_clean_numbers_have_columns_without_a_published_side(clean):
 
 def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
     demo, own = settings_of("demo"), [ROOT / "studies" / "demo"]
-    preset, more = Preset(demo, "d.yaml", own), Preset(demo | {"also": {"digits": "digits-mini"}}, "d.yaml", own)
+    preset, more = (
+        Preset(demo, "d.yaml", own),
+        Preset(demo | {"second_protocols": {"digits": "digits-mini"}}, "d.yaml", own),
+    )
     networks = [name for name, run in preset.runs.items() if not run.without_network]
     assert set(more.runs) - set(preset.runs) == {f"{name}.digits-mini" for name in networks}
-    assert more.students() == [dataclasses.replace(r, also=more.runs[r.run].also) for r in preset.students()]
+    assert more.students() == [
+        dataclasses.replace(r, second_protocol=more.runs[r.run].second_protocol) for r in preset.students()
+    ]
     check_preset(more)
     for name in networks:
         first, second = more.runs[name], more.runs[f"{name}.digits-mini"]
@@ -93,17 +98,18 @@ def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
 
 
 @pytest.mark.parametrize(
-    ("also", "rows", "remedy"),
+    ("second", "rows", "remedy"),
     [("digits", "", "another"), ("digits-mini", "x.digits-mini\tY\tdata\tdata\t\n", "rename")],
     ids=["the first once more", "a row of that name"],
 )
-def test_faults_of_a_second_protocol(tmp_path, also, rows, remedy):
-    (tmp_path / "own.tsv").write_text(f"run\tlabel\tmethod\tsampler\talso\nx\tX\tdata\tdata\t{also}\n{rows}")
+def test_faults_of_a_second_protocol(tmp_path, second, rows, remedy):
+    head = "run\tlabel\tmethod\tsampler\tsecond_protocol"
+    (tmp_path / "own.tsv").write_text(f"{head}\nx\tX\tdata\tdata\t{second}\n{rows}")
     demo, own = settings_of("demo"), [ROOT / "studies" / "demo"]
-    with refused(f"own.tsv: run 'x': also: .*{remedy}"):
+    with refused(f"own.tsv: run 'x': second_protocol: .*{remedy}"):
         Preset(demo | {"runs": str(tmp_path / "own.tsv"), "experiments": None, "claims": None}, "d.yaml", own)
-    with refused(r"d.yaml: also.digits: no .*'digits-min'"):
-        Preset(demo | {"also": {"digits": "digits-min"}}, "d.yaml", own)
+    with refused(r"d.yaml: second_protocols.digits: no .*'digits-min'"):
+        Preset(demo | {"second_protocols": {"digits": "digits-min"}}, "d.yaml", own)
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts
     rows = {run.run for run in paper.students() if run.method == "sid2a" and run.family != "Ablation"}
     assert {run.run for run in sid2a.students()} == rows
     for run in sid2a.students():
-        assert run == dataclasses.replace(paper.runs[run.run], also=None)
+        assert run == dataclasses.replace(paper.runs[run.run], second_protocol=None)
         ours, theirs = sid2a.specs.student(run.run), paper.specs.student(run.run)
         assert {key for key in ours if ours[key] != theirs[key]} == {"init", "teacher"}
         start = sid2a.runs[run.init].checkpoint
