@@ -35,9 +35,10 @@ def resumes(tmp_path, monkeypatch):
     """``resumes(spec, nimg)``: checks that an interruption changes nothing; returns the uninterrupted run's folder."""
 
     def check(spec, nimg: int) -> Path:
-        distill(spec, tmp_path / "straight")
-        interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, nimg)
-        distill(spec, tmp_path / "resumed")
+        run = train_teacher if "network" in spec else distill
+        run(spec, tmp_path / "straight")
+        interrupt_after(run, spec, tmp_path / "resumed", monkeypatch, nimg)
+        run(spec, tmp_path / "resumed")
         assert results(tmp_path / "resumed") == results(tmp_path / "straight")
         return tmp_path / "straight"
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import shutil
 
 import pytest
 import torch
 
-from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.methods import METHODS, distill
-from sida.methods.distillation import make_batches, make_trainer
+from sida.methods import distill
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
 from sida.networks.file import read_metadata
-from sida.networks.precond import GuidedDenoiser
 from sida.training import train_teacher
 from tests.training.test_switches import EDM2, weights
-from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, of_method, resolved, results
+from tests.training.toy import (
+    DATASET,
+    NETWORK,
+    STUDENT,
+    TEACHER,
+    of_method,
+    results,
+    student_trainer,
+)
 
 CPU = torch.device("cpu")
 SHORT = {**STUDENT, "total_kimg": 0.128, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
@@ -48,22 +51,6 @@ def networks(tmp_path_factory):
     return found
 
 
-def trainer_of(**settings):
-    config = DistillConfig(**of_method(settings.get("method", "sida"), {**SHORT, **settings}))
-    dataset = load_dataset(config.dataset)
-    trainer = make_trainer(resolved(config), dataset, CPU)
-    trainer.batches = make_batches(config, dataset, CPU)
-    return trainer
-
-
-def trained(**settings) -> torch.Tensor:
-    """Weights after four iterations."""
-    trainer = trainer_of(**settings)
-    for nimg in range(0, 64, 16):
-        trainer.iteration(nimg)
-    return trainer.generator.flat.vector.clone()
-
-
 def test_a_guidance_of_one_is_the_training_without(tmp_path, networks):
     spec = {**SHORT, "teacher": networks["teacher"]}
     distill(spec, tmp_path / "without")
@@ -74,20 +61,12 @@ def test_a_guidance_of_one_is_the_training_without(tmp_path, networks):
     assert "guide" not in metadata["parents"]
 
 
-def test_a_guided_denoiser_of_strength_one_gives_the_same_bits(networks, monkeypatch):
-    settings = {"teacher": networks["teacher"], "guide": networks["uncond"], "guidance": 1.5}
-    guided = trained(**settings)
-    initial = GuidedDenoiser.__init__
-    monkeypatch.setattr(GuidedDenoiser, "__init__", lambda self, net, guide, guidance: initial(self, net, guide, 1.0))
-    assert torch.equal(trained(**settings), plain := trained(teacher=networks["teacher"]))
-    assert not torch.equal(guided, plain)
-
-
 @pytest.mark.parametrize("method", ["sid", "sida"])
 @pytest.mark.parametrize("guide", ["uncond", "worse"])
 def test_guidance_changes_the_true_score_alone(networks, method, guide):
     teacher, guide = networks["teacher"], networks[guide]
-    trainer = trainer_of(teacher=teacher, guide=guide, guidance=2, method=method)
+    settings = {**SHORT, "teacher": teacher, "guide": guide, "guidance": 2}
+    trainer = student_trainer(DistillConfig(**of_method(method, settings)))
     assert torch.equal(trainer.generator.flat.vector, weights(teacher))
     assert torch.equal(trainer.fake_score.flat.vector, weights(teacher))
     x, labels = torch.randn(4, 1, 8, 8), torch.eye(10)[:4]
@@ -119,23 +98,17 @@ def test_strength_and_guide_make_another_run_and_paths_do_not(tmp_path, networks
     assert len(set(digests)) == 4
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, networks, monkeypatch):
-    spec = {**SHORT, "teacher": networks["teacher"], "guide": networks["uncond"], "guidance": 1.5}
-    distill(spec, tmp_path / "whole")
-    interrupt_after(distill, spec, tmp_path / "parts", monkeypatch, 64)
-    distill(spec, tmp_path / "parts")
-    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+def test_a_resumed_run_ends_with_the_same_bytes(resumes, networks):
+    resumes({**SHORT, "teacher": networks["teacher"], "guide": networks["uncond"], "guidance": 1.5}, 64)
 
 
 def test_guides_of_other_families_and_checkpointing(tmp_path, networks):
     spec = {**TEACHER, "network": EDM2, "augment": None, "total_kimg": 0.032}
-    settings = {
-        "teacher": str(train_teacher(spec, tmp_path / "edm2")), "guide": networks["uncond"], "guidance": 1.5,
-        "augment": None,
-    }  # fmt: skip
-    plain = trained(**settings)
-    assert plain.isfinite().all()
-    assert torch.equal(trained(**settings, checkpointing=True), plain)
+    teacher, guide = str(train_teacher(spec, tmp_path / "edm2")), networks["uncond"]
+    spec = {**SHORT, "total_kimg": 0.064, "augment": None, "teacher": teacher, "guide": guide, "guidance": 1.5}
+    for name, checkpointing in (("plain", False), ("checkpointing", True)):
+        distill({**spec, "checkpointing": checkpointing}, tmp_path / name)
+    assert results(tmp_path / "checkpointing") == results(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(
@@ -158,15 +131,3 @@ def test_faults_are_one_line(tmp_path, networks, changes, message):
         distill({**SHORT, "teacher": networks["teacher"], **changes}, tmp_path)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("**/*.safetensors"))
-
-
-def test_a_custom_trainer_says_that_it_reads_guidance(networks):
-    own = dataclasses.replace(METHODS["sid"], name="own", trainer=copy.copy)
-    config = lambda **more: DistillConfig(
-        name="x", method="sid", teacher="t", dataset=DATASET, total_kimg=1, batch_size=1, lr=1e-4, **more
-    )
-    guided = config(guidance=1.5, guide="guide")
-    with pytest.raises(ValueError, match="guidance: method 'own' does not read guidance; remove it"):
-        own.check(guided)
-    own.check(config())
-    dataclasses.replace(own, reads=frozenset({"guidance"})).check(guided)

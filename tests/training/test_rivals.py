@@ -145,19 +145,6 @@ def test_heads_on_the_teacher_leave_its_weights_and_learn_alone(teacher):
     assert all(p.grad is None for p in trainer.true_score.parameters())
 
 
-def test_ratios_survive_in_the_state(teacher):
-    trainer = trainer_of(spec_of("f-distill", teacher, batch_gpu=None))
-    batch = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.arange(16) % 10])
-    trainer.batches = lambda stream, nimg, with_images: [batch]
-    before = trainer.state()["fake_score/buffers/ratios"].clone()
-    trainer.iteration(0)
-    kept = {name: value.clone() for name, value in trainer.state().items()}
-    assert not torch.equal(kept["fake_score/buffers/ratios"], before)
-    other = trainer_of(spec_of("f-distill", teacher, batch_gpu=None))
-    other.load(kept)
-    assert torch.equal(other.loss.means, kept["fake_score/buffers/ratios"])
-
-
 def test_stages_begin_as_in_the_official_loop():
     arrays, _ = load("field/ect_schedule")
     for batch, kimg, ticks, iterations, images, stage, _ in arrays["stages"].tolist():

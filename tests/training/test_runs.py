@@ -27,7 +27,6 @@ from sida.training.process import Interruption, StopRequest
 from sida.training.state import StateStore
 from sida.training.student_trainer import StudentTrainer
 from tests.training.toy import (
-    SID_STUDENT,
     STUDENT,
     TEACHER,
     CrashError,
@@ -319,16 +318,11 @@ def test_damaged_state_falls_back_to_the_one_before(tmp_path, uninterrupted, stu
     assert results(tmp_path) == results(uninterrupted)
 
 
-def test_seed_and_thread_free_settings_decide_the_result(tmp_path, uninterrupted, student_spec):
-    other = tmp_path / "other"
-    distill({**student_spec, "seed": 1, "total_kimg": 0.1, "evaluation": None}, other)
-    same = tmp_path / "same"
-    distill({**student_spec, "seed": 1, "total_kimg": 0.1, "evaluation": None}, same)
-    assert results(other) == results(same)
-    assert (other / "network.safetensors").read_bytes() != (uninterrupted / "network.safetensors").read_bytes()
-    _, metadata = load_network(other / "network.safetensors")
-    assert "fd" not in metadata
-    assert metadata["nimg"] == 112
+def test_a_seed_decides_the_result_which_is_the_last_network_without_evaluations(tmp_path, student_spec):
+    short = {**student_spec, "total_kimg": 0.1, "evaluation": None}
+    nets = [load_network(distill({**short, "seed": seed}, tmp_path / str(seed))) for seed in (0, 1)]
+    assert not torch.equal(*(next(net.parameters()) for net, _ in nets))
+    assert all("fd" not in metadata and metadata["nimg"] == 112 for _, metadata in nets)
 
 
 def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
@@ -350,30 +344,11 @@ def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uni
     assert sources["init"].init_config["kwargs"]["dropout"] == 0.1
 
 
-def test_sid_takes_no_real_images_and_no_warm_up(tmp_path, student_spec):
-    spec = {
-        **SID_STUDENT,
-        "teacher": student_spec["teacher"],
-        "warmup_kimg": None,
-        "total_kimg": 0.05,
-        "evaluation": None,
-    }
-    distill(spec, tmp_path)
-    (tick,) = read_jsonl(tmp_path / "train.jsonl")[:1]
-    assert set(tick["losses"]) == {"denoising", "sid"}
-
-
 @pytest.mark.parametrize("trained", ["teacher", "student"])
 def test_diverging_run_stops_with_one_line(tmp_path, student_spec, trained):
     run, spec = (train_teacher, TEACHER) if trained == "teacher" else (distill, {**student_spec, "evaluation": None})
     with pytest.raises(UserError, match=r"NaN.*lower lr"):
         run({**spec, "lr": 1e25}, tmp_path)
-
-
-def test_evaluation_without_a_number_stops(tmp_path, student_spec):
-    bad = {**student_spec["evaluation"], "kwargs": {"samples": 2, "bad": "nan"}}
-    with pytest.raises(UserError, match="the evaluation at image 0 gave fd = nan"):
-        distill({**student_spec, "evaluation": bad}, tmp_path)
 
 
 BAD = [
@@ -435,18 +410,6 @@ def test_full_disk_keeps_the_earlier_state(tmp_path, uninterrupted, student_spec
         distill({**student_spec, "state_minutes": 0}, tmp_path)
     distill(student_spec, tmp_path)
     assert results(tmp_path) == results(uninterrupted)
-
-
-def test_cut_off_teacher_is_one_line(tmp_path, student_spec, teacher, capsys):
-    broken = tmp_path / "teacher.safetensors"
-    with open(teacher, "rb") as stream:
-        broken.write_bytes(stream.read()[:-1000])
-    spec = as_json(student_spec)
-    assert main(["distill", "--spec", spec, "--teacher", str(broken), "--out", str(tmp_path / "run")]) == 1
-    error = capsys.readouterr().err
-    assert "cut off" in error
-    assert str(broken) in error
-    assert error.count("\n") == 1
 
 
 def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
