@@ -11,15 +11,13 @@ from sida.errors import UserError
 from sida.sampling import Drawer, Sampler, generate, read_sampler
 from sida.sampling.samplers import draw_batch
 from sida.sampling.seeds import SeedStreams
-from tests.networks.made import random_network
+from tests.networks.made import SMALL, random_network
 
-KWARGS = {"img_resolution": 8, "label_dim": 10, "model_channels": 4, "channel_mult": [1], "num_blocks": 1}
 ONE_STEP = Sampler(kind="one_step")
 
 
 def network(channels=1, seed=0):
-    kwargs = {"img_channels": channels, "model_type": "SongUNet", "attn_resolutions": [], **KWARGS}
-    return random_network("EDMPrecond", kwargs, seed)
+    return random_network("EDMPrecond", {**SMALL, "img_channels": channels, "label_dim": 10}, seed)
 
 
 @pytest.fixture(scope="module")

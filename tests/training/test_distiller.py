@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.official_order import Plain
-from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
@@ -119,29 +118,6 @@ def test_teacher_never_changes_and_modes_are_the_official_ones(networks):
     assert seen == [("psi", True, False, False), ("theta", False, True, True)]
     assert torch.equal(vector(distiller.true_score), teacher)
     assert all(p.grad is None for net in (distiller.true_score, distiller.fake_score.net) for p in net.parameters())
-
-
-def test_first_average_is_a_copy_and_runs_while_the_generator_is_held_back(networks):
-    distiller = Distiller(
-        *networks(),
-        SiDALoss(),
-        Schedule(1, 2),
-        recipe(lr=LR, ema_half_life_kimg=0.008, ema_rampup_ratio=None),
-    )
-    with torch.no_grad():
-        distiller.generator.flat.vector.add_(1.0)
-    before = vector(distiller.ema.net)
-    iterate(distiller, 0, [batch(4, 0)], [batch(4, 1)])
-    expected = before + (1 - 0.5**0.5)
-    torch.testing.assert_close(vector(distiller.ema.net), expected)
-
-
-def test_augmentation_reaches_the_fake_score_only_and_repeats(networks):
-    make = lambda pipe: Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR), augment=pipe)
-    pipe = AugmentPipe(p=1.0, xflip=1e8, yflip=1, scale=1, rotate_frac=1, aniso=1, translate_frac=1)
-    run = lambda pipe: iterate(make(pipe), 0, [batch(4, 0)], [batch(4, 1)]).losses
-    one, again, without = run(pipe), run(pipe), run(None)
-    assert float(one["denoising"]) == float(again["denoising"]) != float(without["denoising"])
 
 
 def test_dropout_repeats_and_depends_on_the_step(networks):

@@ -9,8 +9,7 @@ from sida.errors import UserError
 from sida.files.atomic import by_content
 from sida.methods import distill
 from sida.networks.file import read_metadata
-from sida.training import train_teacher
-from tests.training.toy import DATASET, STUDENT, TEACHER
+from tests.training.toy import DATASET, STUDENT
 
 PROTOCOL = {
     "name": "p",
@@ -25,10 +24,8 @@ PROTOCOL = {
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    short = {"total_kimg": 0.032, "tick_kimg": 0.016, "snapshot_kimg": None}
-    teacher = train_teacher({**TEACHER, **short}, tmp_path_factory.mktemp("teacher"))
-    return {**STUDENT, **short, "teacher": str(teacher)}
+def spec(teacher):
+    return {**STUDENT, "total_kimg": 0.032, "tick_kimg": 0.016, "snapshot_kimg": None, "teacher": teacher}
 
 
 def with_monitor(spec, path, **kwargs):

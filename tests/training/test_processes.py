@@ -35,9 +35,8 @@ CLOSE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teacher")
-    return {**SPEC, "teacher": str(train_teacher({**TEACHER, "total_kimg": 0.1}, folder))}
+def spec(teacher):
+    return {**SPEC, "teacher": teacher}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from sida.training import run, train_teacher
-from sida.training.background import BackgroundWriter, copied_to_cpu
+from sida.training.background import copied_to_cpu
 from sida.training.ranks import Ranks
 from sida.training.run import RunFiles
 from sida.training.teacher import TeacherTrainer
@@ -299,19 +299,3 @@ def test_a_state_is_what_it_was_when_it_was_kept(device):
         assert not any(tensor.is_cuda for tensor in copies.values())
         for tensor in before.values():
             tensor += 1
-
-
-def test_the_first_job_that_fails_is_the_last():
-    done = []
-
-    def failing():
-        raise UserError("", "no room")
-
-    def write():
-        with BackgroundWriter() as writer:
-            for job in (lambda: done.append(1), failing, lambda: done.append(2)):
-                writer.do(job)
-
-    with pytest.raises(UserError, match="no room"):
-        write()
-    assert done == [1]

@@ -19,8 +19,7 @@ from sida.training.batches import StepBatches
 from sida.training.identity import teacher_digest
 from sida.training.plan import lost
 from sida.training.teacher import TeacherTrainer
-from tests.training.test_defaults import EDM2
-from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results
+from tests.training.toy import EDM2, NETWORK, TEACHER, as_json, interrupt_after, results
 
 #: EDM2's way: no ramp-down but by the number of steps, and two averages.
 EDM2_WAY = {
@@ -43,6 +42,12 @@ def averaged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     train_teacher({**TEACHER, **EDM2_WAY}, folder)
     return folder
+
+
+@pytest.fixture
+def kept(averaged):
+    """Averages at all snapshots of that run."""
+    return sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
 
 
 def test_all_of_edm2s_way_resumes_exactly(averaged, tmp_path, monkeypatch):
@@ -98,8 +103,7 @@ def test_settings_that_came_later_leave_old_digests():
             assert digest(**{key: value}) != digest(), key
 
 
-def test_an_average_made_afterwards_is_the_one_that_training_would_have_kept(averaged, tmp_path, capsys):
-    kept = sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
+def test_an_average_made_afterwards_is_the_one_that_training_would_have_kept(kept, tmp_path, capsys):
     (tmp_path / "wanted").mkdir()
     train_teacher({**TEACHER, **EDM2_WAY, "power_ema": [0.14]}, tmp_path / "wanted")
     made = tmp_path / "made.safetensors"
@@ -114,8 +118,7 @@ def test_an_average_made_afterwards_is_the_one_that_training_would_have_kept(ave
     assert len(metadata["parents"]) == len(kept)
 
 
-def test_a_kept_average_comes_back_as_it_was(averaged, tmp_path):
-    kept = sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
+def test_a_kept_average_comes_back_as_it_was(kept, tmp_path):
     again = str(tmp_path / "again.safetensors")
     nimg = read_metadata(kept[4])["nimg"]
     assert main(["average", *kept, "--std", "0.1", "--nimg", str(nimg), "--out", again]) == 0
@@ -129,15 +132,13 @@ def test_a_kept_average_comes_back_as_it_was(averaged, tmp_path):
         (["--std", "0.1", "--nimg", "401"], "--nimg: must be above 0 and at most 400"),
     ],
 )
-def test_bad_requests_are_one_line(averaged, tmp_path, capsys, arguments, message):
-    kept = sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
+def test_bad_requests_are_one_line(kept, tmp_path, capsys, arguments, message):
     assert main(["average", *kept, *arguments, "--out", str(tmp_path / "x")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
-def test_averages_of_other_runs_or_kinds_are_one_line(averaged, tmp_path, capsys):
-    kept = sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
+def test_averages_of_other_runs_or_kinds_are_one_line(kept, tmp_path, capsys):
     other = {**TEACHER, "total_kimg": 0.016, "snapshot_kimg": None}
     plain = str(train_teacher(other, tmp_path / "plain"))
     foreign = str(train_teacher({**other, "power_ema": [0.1]}, tmp_path / "foreign"))
@@ -186,7 +187,7 @@ def test_a_loss_is_lost_by_its_end_and_not_on_its_way():
 
 @pytest.mark.parametrize(
     ("network", "square"),
-    [(NETWORK, 1e10), ({"class": "EDM2Precond", "kwargs": EDM2}, 0.0)],
+    [(NETWORK, 1e10), (EDM2, 0.0)],
     ids=lambda value: value["class"] if isinstance(value, dict) else "",
 )
 def test_infinite_gradients_become_what_the_familys_code_makes_of_them(network, square):
