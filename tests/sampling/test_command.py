@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sida.sampling.drawer
 import sida.sampling.job
 from sida.cli.main import main
 from sida.config.datasets import LabelCounts, write_labels
@@ -153,29 +154,19 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_bytes(network, tmp_pa
     settings = {"png": form == "png"}
     job(network, tmp_path / "whole" / form, **settings)
 
-    calls = 0
-    import sida.sampling.drawer as module
-
-    def interrupted(*args, **kwargs):
-        nonlocal calls
-        for batch in generate(*args, **kwargs):
-            calls += 1
-            if calls == 6:
-                raise KeyboardInterrupt
-            yield batch
-
-    monkeypatch.setattr(module, "generate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        job(network, tmp_path / "broken" / form, **settings)
-    assert calls == 6
-    drawn = []
+    drawn, left = [], [KeyboardInterrupt]
 
     def watched(*args, **kwargs):
         for batch in generate(*args, **kwargs):
+            if len(drawn) == 80 and left:
+                raise left.pop()
             drawn.extend(batch.seeds)
             yield batch
 
-    monkeypatch.setattr(module, "generate", watched)
+    monkeypatch.setattr(sida.sampling.drawer, "generate", watched)
+    with pytest.raises(KeyboardInterrupt):
+        job(network, tmp_path / "broken" / form, **settings)
+    drawn.clear()
     job(network, tmp_path / "broken" / form, **settings)
     assert drawn == list(range(64, 100)), "finished shards are kept"
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -1,4 +1,4 @@
-"""What a distillation refuses before its first step: one line, at the setting, and no network."""
+"""What a distillation refuses before it begins: one line, at the setting, and no file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import pytest
 from sida.methods import METHODS
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
-from tests.training.toy import EDM2, NETWORK, STUDENT, of_method
+from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, of_method
 
 OWN, MATCHING = "tests.training.own_methods", "docs.examples.matching:METHOD"
 DIGITS = {"backbones": ["digits"]}
 OPTIONS = {"gdd": DIGITS}
+MEASURING = "eval.measuring.monitor"
+MONITOR = {
+    "every_kimg": 1, "monitor": f"{MEASURING}:make_monitor", "kwargs": {"dataset": DATASET, "protocol": "none.yaml"}
+}  # fmt: skip
 #: Networks by the names that specs below have for their files.
 NETWORKS = {
     "a VP network": {**NETWORK, "class": "VPPrecond"},
@@ -33,6 +37,8 @@ FAULTS = [
     ("sida", {"evaluation": {"every": 1}}, "--spec.evaluation.every: unknown key (did you mean 'every_kimg'?)"),
     ("sida", {"evaluation": {"monitor": "m:f"}}, "--spec.evaluation.every_kimg: is missing"),
     ("sida", {"evaluation": {"every_kimg": 1, "monitor": "no.such:thing"}}, "--spec.evaluation.monitor: cannot import"),
+    ("sida", {"evaluation": {**MONITOR, "monitor": f"{MEASURING}:none"}}, "--spec.evaluation.monitor: cannot import"),
+    ("sida", {"evaluation": MONITOR}, "no such file 'none.yaml'"),
     (
         "sida",
         {"dataset": {"name": "digits", "kind": "digits", "labels": False}},
@@ -105,4 +111,4 @@ def test_a_fault_is_one_line_at_its_setting(refused, teacher, files, tmp_path, m
     start = of_method(method if method in METHODS else "sid", {**STUDENT, "evaluation": None, "warmup_kimg": None})
     spec = {**start, "method": method, "teacher": teacher, "options": OPTIONS.get(method, {}), **change}
     assert message in refused({key: files.get(str(value), value) for key, value in spec.items()})
-    assert not list(tmp_path.glob("**/*.safetensors"))
+    assert {path.name for path in (tmp_path / "refused").rglob("*") if path.is_file()} <= {".lock"}

@@ -150,7 +150,7 @@ def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypat
     assert results(tmp_path) == results(uninterrupted)
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(KILLS["test_kills_at_random_moments"], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(KILLS["test_kills_at_random_moments"], marks=pytest.mark.slow)])
 def test_kills_at_random_moments(tmp_path, uninterrupted, student_spec, count):
     """States are written without pause, so most kills come within a save; the last run finds nothing left of them."""
     source, log, kills, runs = random.Random(1), tmp_path / "log", 0, 0
