@@ -201,7 +201,7 @@ def test_processes_of_torchrun_share_the_work(network, expected, tmp_path):
     environments = [os.environ | {"RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": "2"} for r in range(2)]
     running = [subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) for env in environments]
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     with np.load(out) as file:
         np.testing.assert_array_equal(file["arr_0"], expected[0].transpose(0, 2, 3, 1))

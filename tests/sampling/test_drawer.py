@@ -75,9 +75,3 @@ def test_real_images_are_resampled_or_taken_by_place(digits):
     assert torch.equal(drawer.real([5, 2]), digits.images([5, 2]))
     with pytest.raises(UserError, match="there is no data set"):
         Drawer(Sampler(kind="data")).real([0])
-
-
-def test_a_row_of_a_grid_is_a_class():
-    drawer = Drawer(ONE_STEP, network())
-    rows = drawn(drawer, range(100, 106), 6, [0, 0, 0, 1, 1, 1])
-    assert torch.equal(drawer.grid(2, 3, 100, 6), rows)

@@ -1,13 +1,11 @@
-"""Images are read and decoded by a thread beside the step; data that vanish end a run with one line."""
+"""Images are read and decoded by a thread beside the step."""
 
 from __future__ import annotations
 
-import json
 import threading
 
 import pytest
 import torch
-from PIL import Image
 
 from sida.data import load_dataset
 from sida.data.archive import ImageArchive
@@ -15,19 +13,6 @@ from sida.training.batches import StepBatches
 from tests.training.toy import DATASET
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """The digits as PNG files in a folder, and its spec."""
-    digits, folder = load_dataset(DATASET), tmp_path / "pictures"
-    folder.mkdir()
-    labels = []
-    for number, image in enumerate(digits.images(range(len(digits)))):
-        Image.fromarray(image[0].numpy()).save(folder / f"{number:04d}.png")
-        labels.append([f"{number:04d}.png", int(digits.class_indices[number])])
-    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-    return {"name": "digits", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}
 
 
 @pytest.fixture

@@ -36,10 +36,10 @@ def test_exit_status(endings, status):
 
 def test_one_that_does_not_end_is_ended(monkeypatch):
     monkeypatch.setattr("sida.training.process.GRACE", 0.3)
-    text = "import os, sys, time\nsys.exit(1) if os.environ['RANK'] == '0' else time.sleep(60)"
+    text = "import os, sys, time\nsys.exit(1) if os.environ['RANK'] == '0' else time.sleep(900)"
     start = time.monotonic()
     assert run_together([sys.executable, "-c", text], 2) == 1
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 300
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
     run = subprocess.Popen([*command, long], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_for_image(folder, run)
     run.send_signal(signal.SIGUSR1)
-    _, said = run.communicate(timeout=60)
+    _, said = run.communicate(timeout=300)
     assert run.returncode == EXIT_RETRY
     lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
     assert lines == ["preempted; the state is kept: run the same command again to resume"]
@@ -62,7 +62,7 @@ def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
     wait_for_image(folder, again, images)
     # A killed process ends the other one, which says so.
     os.kill(child_of(again.pid), signal.SIGKILL)
-    _, said = again.communicate(timeout=60)
+    _, said = again.communicate(timeout=300)
     assert again.returncode == EXIT_RETRY
     (line,) = [line for line in said.splitlines() if not line.startswith("[teacher")]
     assert line.startswith("error: another of the 2 processes of this training has ended")
@@ -81,7 +81,7 @@ def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
     wait_for_image(tmp_path / "run", run)
     images = newest_image(tmp_path / "run")
     os.kill(child_of(run.pid), signal.SIGKILL)
-    _, said = run.communicate(timeout=120)
+    _, said = run.communicate(timeout=300)
     assert run.returncode != 0
     # The rest is torchrun's own report.
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]

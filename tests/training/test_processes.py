@@ -224,7 +224,7 @@ def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, s
 
 def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypatch):
     monkeypatch.setattr(ranks, "STEP_TIMEOUT", datetime.timedelta(seconds=2))
-    hang = lambda: time.sleep(60)
+    hang = lambda: time.sleep(900)
     with started(crashing(spec, tmp_path / "run", 48, hang, {1}), 2, tmp_path) as (first, _):
         assert statuses([first]) == [EXIT_RETRY]
     (line,) = said(tmp_path)

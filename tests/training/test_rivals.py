@@ -123,7 +123,7 @@ def test_run_resumes_bit_by_bit(resumes, teacher, method):
     assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
 
 
-@pytest.mark.parametrize("method", ["dmd2", "f-distill", "uni-instruct", "ect"])
+@pytest.mark.parametrize("method", ["f-distill", "uni-instruct", "ect"])
 def test_two_processes_train_as_one(tmp_path, teacher, method):
     # Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
     spec = spec_of(method, teacher, total_kimg=0.048, lr=1e-5)
