@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +12,6 @@ import sida.sampling.drawer
 import sida.sampling.job
 from sida.cli.main import main
 from sida.config.datasets import LabelCounts, write_labels
-from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.networks.checkpoint import save_network
@@ -24,6 +21,7 @@ from sida.sampling.drawer import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
 from sida.sampling.networks import network_file
 from tests.networks.made import SMALL, random_network
+from tests.training.toy import fork, wait
 from tests.unpickle.genuine import write_genuine
 
 
@@ -196,13 +194,15 @@ def test_shares_together_make_the_same_samples(network, expected, tmp_path, form
 
 def test_processes_of_torchrun_share_the_work(network, expected, tmp_path):
     out = tmp_path / "samples.npz"
-    command = [sys.executable, "-m", "sida", "sample", "--network", network, "--seeds", "0-99", "--batch", "16"]
-    command += ["--shard-size", "16", "--out", str(out), "--threads", "1"]
-    environments = [os.environ | {"RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": "2"} for r in range(2)]
-    running = [subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) for env in environments]
-    for process in running:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    command = ["sample", "--network", network, "--seeds", "0-99", "--batch", "16", "--shard-size", "16"]
+    command += ["--out", str(out), "--threads", "1", "--device", "cpu"]
+
+    def run(rank):
+        os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"})
+        return main(command)
+
+    processes = [fork(lambda rank=rank: run(rank), tmp_path / f"{rank}.log") for rank in range(2)]
+    assert [wait(process) for process in processes] == [0, 0]
     with np.load(out) as file:
         np.testing.assert_array_equal(file["arr_0"], expected[0].transpose(0, 2, 3, 1))
 
