@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+from eval.commands import main
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
-from tests.eval.synthetic_output import write_lock, write_preset
+from tests.eval.synthetic_output import inputs_of, write_lock, write_preset
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +23,27 @@ def recorded_cache(tmp_path_factory):
 def preset(tmp_path_factory):
     """Folder of a preset with made-up results; tests only read it."""
     return write_preset(tmp_path_factory.mktemp("preset"))
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """Folder of a preset like the demo, with its table, figure, verdicts and page; tests only read it."""
+    folder = write_preset(tmp_path_factory.mktemp("study") / "made-up")
+    inputs, results = inputs_of(folder), ["--results", str(folder)]
+    figure = ["figure", "--layout", "config/figures/convergence.yaml", *inputs, *results]
+    claims = ["claims", "--claims", "studies/demo/claims.yaml", *inputs, *results]
+    assert main(["table", "--layout", "main", *inputs, "--out", str(folder / "tables/main.tex")]) == 0
+    assert main([*figure, "--out", str(folder / "figures/convergence.pdf")]) == 0
+    assert main([*claims, "--out", str(folder / "claims.md")]) == 0
+    page = ["page", str(folder), "--title", "Made up & shown", "--again", "snakemake --cores 2"]
+    assert main([*page, "--out", str(folder / "index.html")]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(study, tmp_path):
+    """The study's folder as a copy that a test may change."""
+    return Path(shutil.copytree(study, tmp_path / "p"))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, Measurements, load_measurements
 from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from sida.errors import UserError
-from tests.eval.synthetic_output import CURVES, csv_rows, measurement_lines, write_csv
+from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv
 
 ROOT = Path(__file__).parents[3]
 FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
@@ -34,16 +34,13 @@ LAYOUTS = sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/fig
 
 
 def build(preset, layout, out, *more):
-    options = ["--runs", str(preset / "runs.tsv"), "--results", str(preset)]
-    options += ["--measurements", str(preset / "measurements.csv")]
+    options = [*inputs_of(preset), "--results", str(preset)]
     return main(["figure", "--layout", str(layout), "--out", str(out), *options, *more])
 
 
-@pytest.fixture(scope="module")
-def convergence(preset, tmp_path_factory):
-    out = tmp_path_factory.mktemp("figures") / "convergence.pdf"
-    assert build(preset, FIGURES / "convergence.yaml", out) == 0
-    return out
+@pytest.fixture(scope="session")
+def convergence(study):
+    return study / "figures/convergence.pdf"
 
 
 def test_pdf_is_vector_with_embedded_truetype_fonts_and_no_date(convergence):
