@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from eval.commands import main
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from tests.eval.synthetic_output import inputs_of, write_lock, write_preset
+from workflow.cli import eval_main as main
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +56,19 @@ def measured(preset):
 def runs(preset):
     """Sheet of the preset by run."""
     return {run.run: run for run in read_runs(preset / "runs.tsv")}
+
+
+@pytest.fixture
+def refusal(capsys):
+    """The one line that a command is refused with."""
+
+    def refusal(*command):
+        capsys.readouterr()
+        assert main([*command]) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        return line
+
+    return refusal
 
 
 @pytest.fixture(autouse=True)

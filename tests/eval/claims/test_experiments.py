@@ -1,7 +1,5 @@
 """Experiments as data: what a file may say, and when a prediction was there before its measurement."""
 
-from __future__ import annotations
-
 import pytest
 import yaml
 
@@ -9,17 +7,10 @@ from eval.claims.experiments import load_experiments
 from eval.claims.model import load_claims
 from eval.claims.verdicts import claim_rows
 from eval.results.sheet import SheetRow
-from sida.errors import UserError
+from tests.eval.claims.evidence import experiment
+from tests.eval.refused import refused
 
-ALPHA = {
-    "id": "alpha",
-    "title": "α",
-    "question": "Is α = 1 the best?",
-    "prediction": "Yes.",
-    "predicted": {"T-1": "supported", "T-2": "undecided"},
-    "written": "2026-11-21",
-    "limits": "One seed.",
-}
+ALPHA = experiment("alpha", {"T-1": "supported", "T-2": "undecided"})
 OTHER = ALPHA | {"id": "other", "predicted": {"T-3": "contradicted"}}
 
 
@@ -43,7 +34,6 @@ def test_a_file_of_experiments(write):
 @pytest.mark.parametrize(
     ("entries", "place", "word"),
     [
-        ([ALPHA | {"questoin": "x"}], "[0] (alpha).questoin", "'question'"),
         ([ALPHA | {"prediction": " "}], "[0] (alpha).prediction", "before it runs"),
         ([ALPHA | {"predicted": {}}], "[0] (alpha).predicted", "no claim"),
         ([ALPHA | {"predicted": {"T-1": "true"}}], "[0] (alpha).predicted.T-1", "one of supported"),
@@ -58,9 +48,7 @@ def test_a_file_of_experiments(write):
 )
 def test_a_faulty_file_is_one_line(write, entries, place, word):
     path = write(*entries)
-    with pytest.raises(UserError, match=word) as error:
-        load_experiments(path)
-    assert error.value.place == f"{path}: experiments{place}"
+    assert refused(word, load_experiments, path).place == f"{path}: experiments{place}"
 
 
 @pytest.mark.parametrize(

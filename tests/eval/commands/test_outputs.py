@@ -15,7 +15,7 @@ from eval.report.overview import overview
 from eval.report.page import page_text, reduced
 from eval.report.paper import build_paper, compile_latex, in_order, missing_latex, paper_source
 from sida.config.resources import ROOT
-from sida.errors import UserError
+from tests.eval.refused import refused
 from tests.eval.synthetic_output import inputs_of, measurement_lines, write_csv, write_released
 from workflow.cli import eval_main as main
 
@@ -35,8 +35,7 @@ print(len(verbs), [name for name in ("torch", "matplotlib", "pandas", "numpy", "
     assert done.stdout.rstrip().endswith(f"{done.stdout.count('examples:')} []")
 
 
-def test_faults_are_one_line_and_exit_status_1(study, tmp_path, capsys):
-    capsys.readouterr()
+def test_faults_are_one_line_and_exit_status_1(study, tmp_path, refusal):
     inputs = inputs_of(study)
     wrong = [
         ["table", "--layout", "absent.yaml", *inputs, "--out", str(tmp_path / "t.tex")],
@@ -48,12 +47,12 @@ def test_faults_are_one_line_and_exit_status_1(study, tmp_path, capsys):
         ["compare", str(study), str(study), "--out", "x.csv"],
         ["show", str(tmp_path)],
         ["paper", str(tmp_path)],
+        ["page", str(study), "--out", str(tmp_path / "x.txt")],
+        ["page", str(study / "none"), "--out", str(tmp_path / "x.html")],
+        ["page", str(study / "figures"), "--out", str(tmp_path / "x.html")],
     ]  # fmt: skip
     for arguments in wrong:
-        assert main(arguments) == 1, arguments
-        error = capsys.readouterr().err
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
+        refusal(*arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,8 +80,7 @@ def test_show_prints_table_verdicts_and_paths_within_the_terminal(study, capsys)
     assert max(len(line) for line in lines if str(study) not in line) <= 100
     for part in ("SiDA, α = 1.0", "✓ supported", "✗ contradicted", "convergence.pdf", "measurements.csv"):
         assert part in text
-    with pytest.raises(UserError, match=r"no table 'man' \(did you mean 'main'"):
-        overview(study, "man")
+    refused(r"no table 'man' \(did you mean 'main'", overview, study, "man")
 
 
 # Comparison.
@@ -90,15 +88,10 @@ def test_show_prints_table_verdicts_and_paths_within_the_terminal(study, capsys)
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("changed")
+    moved = {("sida-a1.0", "fd"): -0.5, ("sid-a1.0", "fd"): 0.001}
     lines = [line for line in measurement_lines() if line["run"] != "data"]
-    for line in lines:
-        if (line["run"], line["metric"]) == ("sida-a1.0", "fd"):
-            line["value"] -= 0.5
-        if (line["run"], line["metric"]) == ("sid-a1.0", "fd"):
-            line["value"] += 0.001
-    write_csv(folder / "measurements.csv", lines)
-    return folder
+    lines = [line | {"value": line["value"] + moved.get((line["run"], line["metric"]), 0.0)} for line in lines]
+    return write_csv(tmp_path_factory.mktemp("changed") / "measurements.csv", lines).parent
 
 
 def test_comparison_tells_changes_from_noise(study, changed, capsys):
@@ -122,7 +115,7 @@ PIXELS = """
 """
 
 
-def test_a_score_is_compared_with_any_run_by_name(tmp_path, capsys):
+def test_a_score_is_compared_with_any_run_by_name(tmp_path, capsys, refusal):
     (tmp_path / "small.yaml").write_text(PIXELS)
     images = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 1), dtype=np.uint8)
     for name, part in (("noise", images[:200]), ("half", images[200:] // 2)):
@@ -130,9 +123,7 @@ def test_a_score_is_compared_with_any_run_by_name(tmp_path, capsys):
         options = ["--protocol", str(tmp_path / "small.yaml"), "--out", str(tmp_path / f"{name}.json")]
         assert main(["score", "--images", str(tmp_path / f"{name}.npz"), "--name", name, *options]) == 0
     paths = [str(tmp_path / f"{name}.json") for name in ("noise", "half")]
-    capsys.readouterr()
-    assert main(["compare", *paths]) == 1
-    assert "no measured run in common; name two with --pair A=B" in capsys.readouterr().err
+    assert "no measured run in common; name two with --pair A=B" in refusal("compare", *paths)
     assert main(["compare", *paths, "--pair", "noise=half"]) == 0
     shown = capsys.readouterr().out
     assert "noise / half" in shown
@@ -140,14 +131,12 @@ def test_a_score_is_compared_with_any_run_by_name(tmp_path, capsys):
     (tmp_path / "other.json").write_text("{}")
     wrong = {"'hal'": [*paths, "--pair", "noise=hal"], "other.json": [paths[0], str(tmp_path / "other.json")]}
     for word, arguments in wrong.items():
-        assert main(["compare", *arguments]) == 1
-        assert word in capsys.readouterr().err
+        assert word in refusal("compare", *arguments)
 
 
-def test_comparison_leaves_out_what_is_not_comparable_and_names_the_field(study, tmp_path, capsys):
+def test_comparison_leaves_out_what_is_not_comparable_and_names_the_field(study, changed, tmp_path, capsys):
     write_csv(tmp_path / "measurements.csv", measurement_lines(n=2000))
-    with pytest.raises(UserError, match=r"run 'data' is not comparable .*fd: images per trial: 5,000 != 2,000"):
-        compare(study, tmp_path)
+    refused(r"run 'data' is not comparable .*fd: images per trial: 5,000 != 2,000", compare, study, tmp_path)
     # A metric of one side alone is nothing to compare.
     lines = list(measurement_lines())
     further = [line | {"metric": "kid", "settings": "kernel"} for line in lines if line["metric"] == "fd"]
@@ -163,18 +152,14 @@ def test_comparison_leaves_out_what_is_not_comparable_and_names_the_field(study,
         assert any(value[:12] in text for text in found.not_compared) or "metric=other" in found.not_compared[0]
     assert main(["compare", str(study), str(tmp_path)]) == 0
     assert "Not compared: recall of data (metric: metric=recall !=" in " ".join(capsys.readouterr().out.split())
-
-
-def test_comparison_faults(study, changed, tmp_path):
-    with pytest.raises(UserError, match=r"--runs: 'data' was not measured on both sides"):
-        compare(study, changed, ["data"])
+    # Comparison faults.
+    refused(r"--runs: 'data' was not measured on both sides", compare, study, changed, ["data"])
     others = [line | {"run": "x"} for line in measurement_lines() if line["run"] == "data"]
     write_csv(tmp_path / "measurements.csv", others)
-    with pytest.raises(UserError, match="no measured run in common"):
-        compare(study, tmp_path)
+    refused("no measured run in common", compare, study, tmp_path)
 
 
-def test_a_measured_number_is_held_once_against_the_version_it_belongs_to(study, tmp_path, capsys):
+def test_a_measured_number_is_held_once_against_the_version_it_belongs_to(study, tmp_path, capsys, refusal):
     truth = {
         "edm2-xs-sid2a": (1, {"fid": 2.156}),
         "edm2-l-sid": (1, {"fid": 1.907}),
@@ -192,8 +177,7 @@ def test_a_measured_number_is_held_once_against_the_version_it_belongs_to(study,
     assert "fd_dinov2" not in text  # version 4 printed none
     assert "lowest of 3: " in text
     assert "Not compared: imagenet64-gdd-i fid (measured under imagenet64, published under" in text
-    assert main(["compare", str(study), "published"]) == 1
-    assert "no measured run has a published number" in capsys.readouterr().err
+    assert "no measured run has a published number" in refusal("compare", str(study), "published")
 
 
 # The page
@@ -212,20 +196,6 @@ def test_the_page_of_a_study_holds_every_table_picture_and_verdict(study, tmp_pa
         assert small.size == first.size
         difference = np.abs(np.asarray(small.convert("RGB"), float) - np.asarray(first.convert("RGB"), float))
         assert difference.mean() < 1
-
-
-@pytest.mark.parametrize(
-    ("results", "out", "line"),
-    [("", "x.txt", "must end in .html"), ("none", "x.html", "no such file"), ("figures", "x.html", "no tables")],
-)
-def test_page_faults_are_one_line(study, tmp_path, capsys, results, out, line):
-    capsys.readouterr()
-    assert main(["page", str(study / results), "--out", str(tmp_path / out)]) == 1
-    shown = capsys.readouterr().err
-    assert shown.startswith("error: ")
-    assert line in shown
-    assert shown.count("\n") == 1
-    assert not (tmp_path / out).exists()
 
 
 # paper.pdf
@@ -265,8 +235,7 @@ def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(copied):
     assert build_paper(copied, "Made-up numbers & 100 %")[1].read_bytes() == first
     assert {path.name for path in copied.iterdir()} - before == {"paper.tex", "paper.pdf"}
     (copied / "tables" / "main.tex").write_text(r"\undefinedcommand")
-    with pytest.raises(UserError, match=r"paper\.tex: LaTeX stopped: Undefined control sequence"):
-        build_paper(copied)
+    refused(r"paper\.tex: LaTeX stopped: Undefined control sequence", build_paper, copied)
     assert pdf.read_bytes() == first
 
 
@@ -278,8 +247,7 @@ def test_latex_of_a_results_folder_reads_no_file_outside_it(tmp_path, name):
     source = tmp_path / "study" / "paper.tex"
     read = name.format(outside=tmp_path / "secret.txt")
     source.write_text(rf"\documentclass{{article}}\begin{{document}}\input{{{read}}}\end{{document}}")
-    with pytest.raises(UserError, match=r"paper\.tex: LaTeX stopped: .*secret"):
-        compile_latex(source)
+    refused(r"paper\.tex: LaTeX stopped: .*secret", compile_latex, source)
     assert not source.with_suffix(".pdf").exists()
 
 

@@ -1,7 +1,5 @@
 """Reference files: published formats, references of one's own, mix-ups."""
 
-from __future__ import annotations
-
 import json
 import pickle
 
@@ -16,9 +14,9 @@ from eval.measuring.reference_files import OwnReference, read_batch, read_moment
 from eval.measuring.references import Reference, load_references
 from eval.statistics import FeatureStatistics
 from sida.data import load_dataset
-from sida.errors import UserError
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import pictures, write_inception
+from tests.eval.refused import refused
 
 
 def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +38,7 @@ def inception(tmp_path_factory):
     )
 
 
-def test_npz_of_edm_and_of_clean_fid(tmp_path):
+def test_published_statistics_of_every_form_are_read(tmp_path):
     mean, cov = moments()
     np.savez(tmp_path / "edm.npz", mu=mean, sigma=cov)
     np.savez(tmp_path / "clean.npz", mu=mean.astype(np.float32), sigma=cov.astype(np.float32), extra=1)
@@ -49,17 +47,14 @@ def test_npz_of_edm_and_of_clean_fid(tmp_path):
         assert np.allclose(read[0], mean, atol=tolerance)
         assert np.allclose(read[1], cov, atol=tolerance)
         assert read[1].dtype == np.float64
-
-
-def test_pkl_of_edm2(tmp_path):
+    # Pkl of edm2.
     fid, dino = moments(12, 1), moments(9, 2)
     path = tmp_path / "img512.pkl"
     content = {"fid": dict(zip(("mu", "sigma"), fid)), "fd_dinov2": dict(zip(("mu", "sigma"), dino))}
     path.write_bytes(pickle.dumps(content))
     assert np.array_equal(read_moments(path, "fid")[0], fid[0])
     assert np.array_equal(read_moments(path, "fd_dinov2")[1], dino[1])
-    with pytest.raises(UserError, match=r"no statistics 'fd' \(known: fid, fd_dinov2\)"):
-        read_moments(path, "fd")
+    refused(r"no statistics 'fd' \(known: fid, fd_dinov2\)", read_moments, path, "fd")
 
 
 class Evil:
@@ -70,8 +65,7 @@ class Evil:
 def test_nothing_in_a_pickle_is_executed(tmp_path):
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps({"fid": {"mu": Evil(), "sigma": 1}}))
-    with pytest.raises(UserError):
-        read_moments(path, "fid")
+    refused("", read_moments, path, "fid")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pkl"])
@@ -79,22 +73,16 @@ def test_nothing_in_a_pickle_is_executed(tmp_path):
 def test_broken_files_are_one_line(tmp_path, suffix, content):
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        read_moments(path, "fid")
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(refused("", read_moments, path, "fid"))
 
 
 def test_wrong_content_is_named(tmp_path):
     np.savez(tmp_path / "a.npz", mu=np.zeros(3))
-    with pytest.raises(UserError, match="has no 'sigma'"):
-        read_moments(tmp_path / "a.npz")
+    refused("has no 'sigma'", read_moments, tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(4))
-    with pytest.raises(UserError, match="sigma has shape"):
-        read_moments(tmp_path / "b.npz")
+    refused("sigma has shape", read_moments, tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", arr_0=np.zeros((2, 4, 4, 3), np.float32))
-    with pytest.raises(UserError, match="must be uint8"):
-        read_batch(tmp_path / "c.npz")
+    refused("must be uint8", read_batch, tmp_path / "c.npz")
 
 
 def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
@@ -110,22 +98,16 @@ def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
     assert np.array_equal(references["stats"].moments("inception")[0], mean)
     expected = inception["inception"](pictures(30))
     assert np.allclose(references["batch"].features("inception").numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
-    with pytest.raises(UserError, match="batch of reference images"):
-        load_references(asked, inception, right | {"stats": right["batch"]})
-    with pytest.raises(UserError, match="no 'arr_0'"):
-        load_references(asked, inception, right | {"batch": right["stats"]})
+    refused("batch of reference images", load_references, asked, inception, right | {"stats": right["batch"]})
+    refused("no 'arr_0'", load_references, asked, inception, right | {"batch": right["stats"]})
     # A folder finds both by name; a wrong digest or size is refused.
     assert set(load_references(asked, inception, {"*": str(tmp_path)})) == {"stats", "batch"}
     pinned = load_protocol(image_protocol(**sources | {"stats": sources["stats"] | {"sha256": "0" * 64}}))
-    with pytest.raises(UserError, match="sha256 is"):
-        load_references(pinned, inception, right)
+    refused("sha256 is", load_references, pinned, inception, right)
     sized = load_protocol(image_protocol(**sources | {"batch": sources["batch"] | {"num_images": 10_000}}))
-    with pytest.raises(UserError, match=r"holds 30 images, .* says 10000"):
-        load_references(sized, inception, right)
-    with pytest.raises(UserError, match="give it with --reference stats=FILE"):
-        load_references(asked, inception, {})
-    with pytest.raises(UserError, match="no such reference file"):
-        load_references(asked, inception, right | {"stats": str(tmp_path / "missing.npz")})
+    refused(r"holds 30 images, .* says 10000", load_references, sized, inception, right)
+    refused("give it with --reference stats=FILE", load_references, asked, inception, {})
+    refused("no such reference file", load_references, asked, inception, right | {"stats": "missing.npz"})
 
 
 def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception):
@@ -134,8 +116,7 @@ def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception)
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     monkeypatch.setenv("SIDA_OFFLINE", "1")
     asked = load_protocol("cifar10")
-    with pytest.raises(UserError, match=r"cifar10-32x32\.npz"):
-        load_references(asked, inception)
+    refused(r"cifar10-32x32\.npz", load_references, asked, inception)
     target = tmp_path / load_registry()["fid-ref-cifar10"].target
     target.parent.mkdir(parents=True)
     mean, cov = moments()
@@ -143,15 +124,13 @@ def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception)
     assert np.array_equal(load_references(asked, inception)["edm"].moments("inception")[1], cov)
 
 
-def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys):
+def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys, refusal):
     out = tmp_path / "digits.safetensors"
     command = ["reference", "--dataset", json.dumps(DIGITS), "--extractor", "digits", "--keep-features"]
     assert main([*command, "--out", str(out)]) == 0
     assert "1,797 images" in capsys.readouterr().out
-    assert main([*command, "--out", str(tmp_path / "digits.npz")]) == 1
-    assert "must end in .safetensors" in capsys.readouterr().err
-    assert main([*command, "--out", str(out), "--device", "tpu"]) == 1
-    assert "'tpu' is no device" in capsys.readouterr().err
+    assert "must end in .safetensors" in refusal(*command, "--out", str(tmp_path / "digits.npz"))
+    assert "'tpu' is no device" in refusal(*command, "--out", str(out), "--device", "tpu")
     asked = load_protocol(protocol(metric("fd"), metric("recall", "recall")))
     extractors = make_extractors(["digits"])
     made = load_references(asked, extractors, {}, lambda: load_dataset(DIGITS))["data"]
@@ -161,8 +140,7 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys):
         assert np.allclose(one, two, rtol=1e-5, atol=1e-6)
     assert np.allclose(made.features("digits"), read.features("digits"), rtol=1e-4, atol=1e-5)
     pixels = load_protocol(protocol(metric("fd", extractor="pixels")))
-    with pytest.raises(UserError, match="not of 'pixels'"):
-        load_references(pixels, make_extractors(["pixels"]), {"data": str(out)})
+    refused("not of 'pixels'", load_references, pixels, make_extractors(["pixels"]), {"data": str(out)})
 
 
 def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
@@ -176,24 +154,20 @@ def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
         return load_references(asked, extractors, {"data": str(out)})["data"]
 
     assert main([*make, "--allow-tf32"]) == 0
-    with pytest.raises(UserError, match=r"digits.safetensors: was made with TF32, .*data asks .* without it"):
-        load()
+    refused(r"digits.safetensors: was made with TF32, .*data asks .* without it", load)
     load(allow_tf32=True)
     assert main([*make, "--ddof", "0"]) == 0
-    with pytest.raises(UserError, match=r"was made without TF32, .*; make it again with --allow-tf32"):
-        load(allow_tf32=True)
-    with pytest.raises(UserError, match=r"has a covariance of ddof 0, .*; make it again with --ddof 1"):
-        load()
+    refused(r"was made without TF32, .*; make it again with --allow-tf32", load, allow_tf32=True)
+    refused(r"has a covariance of ddof 0, .*; make it again with --ddof 1", load)
     load("recall")  # needs no covariance
     load(cov_ddof=0)
 
 
 @pytest.mark.parametrize("ddof", ["0", "1"])
-def test_one_image_is_no_reference(tmp_path, capsys, ddof):
+def test_one_image_is_no_reference(tmp_path, refusal, ddof):
     np.savez(tmp_path / "one.npz", arr_0=np.zeros((1, 8, 8, 1), np.uint8))
     command = ["reference", "--images", str(tmp_path / "one.npz"), "--extractor", "digits", "--ddof", ddof]
-    assert main([*command, "--out", str(tmp_path / "r.safetensors")]) == 1
-    assert "one.npz: too few images for a covariance (1); give at least two" in capsys.readouterr().err
+    assert "one.npz: too few images for a covariance" in refusal(*command, "--out", str(tmp_path / "r.safetensors"))
     assert not (tmp_path / "r.safetensors").exists()
 
 
@@ -204,10 +178,7 @@ def test_a_reference_without_features_says_how_to_make_them(tmp_path):
     write_own(tmp_path / "r.safetensors", OwnReference("digits", "d", {"digits": statistics}, {}, digests, 1, False))
     own = read_own(tmp_path / "r.safetensors", {"digits": extractor.sha256})
     reference = Reference(own.name, own.sha256)
-    with pytest.raises(UserError, match="--keep-features"):
-        reference.features("digits")
-    with pytest.raises(UserError, match="other weights"):
-        read_own(tmp_path / "r.safetensors", {"digits": "0" * 64})
+    refused("--keep-features", reference.features, "digits")
+    refused("other weights", read_own, tmp_path / "r.safetensors", {"digits": "0" * 64})
     (tmp_path / "r.safetensors").write_bytes(b"cut")
-    with pytest.raises(UserError, match="no reference"):
-        read_own(tmp_path / "r.safetensors", {"digits": extractor.sha256})
+    refused("no reference", read_own, tmp_path / "r.safetensors", {"digits": extractor.sha256})

@@ -9,10 +9,13 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 from eval.commands import main
 from eval.report.index import write_index
 from sida.config.resources import ROOT
+from tests.eval.claims.evidence import experiment
+from tests.eval.pages import Reader
 from tests.eval.synthetic_output import write_released
 
 CSS = (ROOT / "eval" / "report" / "templates" / "template.css").read_text()
@@ -31,41 +34,9 @@ def released(tmp_path_factory):
     return folder
 
 
-class Reader(html.parser.HTMLParser):
-    """Checks nesting; collects text, attributes and the tags that hide things."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.stack, self.tags, self.attributes, self.words = [], set(), [], []
-        self.feed(text)
-        assert self.stack == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag not in ("meta", "img", "br"):
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        if self.stack and self.stack[-1] not in ("script", "style"):
-            self.words.append(data)
-
-
 def shown(folder):
     reader = Reader((folder / "index.html").read_text())
     return " ".join(" ".join(reader.words).split())
-
-
-def test_run_it_again_names_only_what_is_there(study):
-    """A study's folder has no Makefile and no environment: those are the checkout's."""
-    assert "make setup source .venv/bin/activate snakemake" in shown(study)
-    out = study / "study.html"
-    write_index(study, out, again="snakemake -s '../check out/Snakefile' --cores 2")
-    text = html.unescape(out.read_text())
-    assert "make -C '../check out' setup\nsource '../check out'/.venv/bin/activate\nsnakemake -s" in text
 
 
 def test_everything_is_shown_without_clicking(study):
@@ -85,13 +56,13 @@ def test_everything_is_shown_without_clicking(study):
     for fact in ("sida-a1.0", "10 × 5,000", "0–49999", "736964612d61312e30"[:12], "0.5 min", "0.0.0+test"):
         assert fact in text
     assert "snakemake --cores 2 -- tables/main.tex" in text
-    assert not {"details", "dialog", "template"} & Reader((study / "index.html").read_text()).tags
+    assert not {"details", "dialog", "template"} & Reader((study / "index.html").read_text()).counts.keys()
 
 
-def test_the_page_needs_no_network_and_no_other_file(study):
+def test_the_page_needs_no_network_and_links_to_files_beside_it_or_places_within(study):
     text = (study / "index.html").read_text()
     reader = Reader(text)
-    assert not {"link", "iframe", "object", "embed"} & reader.tags
+    assert not {"link", "iframe", "object", "embed"} & set(reader.counts)
     sources = [value for name, value in reader.attributes if name in ("src", "srcset", "poster")]
     assert len(sources) == 1
     head, _, data = sources[0].partition(",")
@@ -100,9 +71,7 @@ def test_the_page_needs_no_network_and_no_other_file(study):
     assert picture.startswith(b"\x89PNG")
     assert picture[16:24] == (study / "figures" / "convergence.png").read_bytes()[16:24]  # width and height
     assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", text)
-
-
-def test_its_links_lead_to_files_beside_it_or_places_within(study):
+    # Its links lead to files beside it or places within.
     text = (study / "index.html").read_text()
     links = re.findall(r'href="([^"]+)"', text)
     assert "tables/main.tex" in links
@@ -113,22 +82,18 @@ def test_its_links_lead_to_files_beside_it_or_places_within(study):
             assert (study / link).is_file(), link
 
 
-def test_published_and_measured_numbers_look_different(released):
+def test_published_and_measured_numbers_look_different(released, study):
     text = (released / "index.html").read_text()
     cells = re.findall(r'<td class="(published|measured) [^"]*">(?:<b>)?([^<]+)', text)
     assert {kind for kind, _ in cells} == {"published", "measured"}
     assert ("published", "1.923 ± 0.017") in cells
     styles = dict(re.findall(r"^\.(measured|published) \{ (.*) \}$", CSS, re.MULTILINE))
-    assert "italic" in styles["published"]
-    assert "normal" in styles["measured"]
-    assert styles["published"].split("color:")[1] != styles["measured"].split("color:")[1]
+    assert styles["measured"] != styles["published"]
     words = shown(released)
     assert "measured here" in words
     assert "as published" in words
     assert "table1-sid-a1.2-{fid, is}" in words  # where a published number comes from
-
-
-def test_a_page_of_measurements_alone_has_no_published_numbers(study):
+    # A page of measurements alone has no published numbers.
     assert "as published" not in shown(study)
 
 
@@ -149,51 +114,30 @@ def test_text_has_enough_contrast(scheme):
         assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, back)
 
 
-def test_the_same_files_give_the_same_page(study, tmp_path):
+def test_the_same_files_give_the_same_page_and_run_it_again_names_what_is_there(study, tmp_path):
     for name in ("a.html", "b.html"):
         write_index(study, tmp_path / name)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    # Run it again names only what is there.
+    assert "make setup source .venv/bin/activate snakemake" in shown(study)
+    out = study / "study.html"
+    write_index(study, out, again="snakemake -s '../check out/Snakefile' --cores 2")
+    text = html.unescape(out.read_text())
+    assert "make -C '../check out' setup\nsource '../check out'/.venv/bin/activate\nsnakemake -s" in text
 
 
-def test_a_table_or_verdicts_of_another_form_are_one_line(copied, tmp_path, capsys):
-    (copied / "claims.json").write_text('{"preamble": "", "claims": [{"id": "D-01"}]}')
-    assert main(["page", str(copied), "--out", str(tmp_path / "x.html")]) == 1
-    (copied / "tables" / "main.json").write_text("{}")
-    assert main(["page", str(copied), "--out", str(tmp_path / "x.html")]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert "decide the claims again" in lines[0]
-    assert "main.json" in lines[1]
-    assert not (tmp_path / "x.html").exists()
-
-
-EXPERIMENTS = """
-experiments:
-  - id: first
-    title: The first question
-    question: Is SiDA better than its teacher?
-    prediction: No.
-    predicted: {D-01: contradicted}
-    written: WRITTEN
-    tables: [main]
-    figures: [convergence]
-    limits: Made-up numbers.
-    plan: [figures/figure1.pdf]
-  - id: second
-    title: The second question
-    question: And SiD?
-    prediction: Nobody knows.
-    predicted: {D-02: undecided}
-    written: 2030-01-01
-    figures: [convergence]
-    limits: As before.
-"""
+def written_experiments(path, written="2030-01-01"):
+    """A file of two experiments that show one figure; returns its path."""
+    shown = {"tables": ["main"], "plan": ["figures/figure1.pdf"], "question": "Is SiDA better than its teacher?"}
+    first = experiment("first", {"D-01": "contradicted"}, written=written, figures=["convergence"], **shown)
+    second = experiment("second", {"D-02": "undecided"}, figures=["convergence"])
+    path.write_text(yaml.safe_dump({"experiments": [first, second]}))
+    return str(path)
 
 
 @pytest.mark.parametrize("written", ["2030-01-01T12:00Z", "2040-01-01"])
 def test_questions_and_answers_come_first(copied, tmp_path, written):
-    (tmp_path / "e.yaml").write_text(EXPERIMENTS.replace("WRITTEN", written))
-    command = ["page", str(copied), "--experiments", str(tmp_path / "e.yaml")]
+    command = ["page", str(copied), "--experiments", written_experiments(tmp_path / "e.yaml", written)]
     assert main([*command, "--out", str(copied / "index.html")]) == 0
     text = (copied / "index.html").read_text()
     assert not Reader(text).stack
@@ -219,9 +163,10 @@ def test_a_claim_whose_rows_are_not_measured_waits(copied, tmp_path):
             claim.update(verdict="not decided here", unmeasured=["somewhere"])
     del verdicts["content_sha256"]
     (copied / "claims.json").write_text(json.dumps(verdicts))
-    (tmp_path / "e.yaml").write_text(EXPERIMENTS.replace("WRITTEN", "2030-01-01"))
     out = copied / "index.html"
-    assert main(["page", str(copied), "--experiments", str(tmp_path / "e.yaml"), "--out", str(out)]) == 0
+    assert (
+        main(["page", str(copied), "--experiments", written_experiments(tmp_path / "e.yaml"), "--out", str(out)]) == 0
+    )
     answer = out.read_text().partition('id="second"')[2]
     assert "… not measured yet" in answer[: answer.index("</article>")]
 
