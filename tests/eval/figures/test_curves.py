@@ -389,24 +389,19 @@ def test_first_crossing_is_the_earliest_evaluation_at_or_below(pairs, level):
     assert found == (min(below) if below else None)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_faulty_training_logs_are_refused_and_a_line_cut_off_by_a_crash_is_ignored(tmp_path):
+    log = tmp_path / "e.jsonl"
+    for text, message in (
         ("", "holds no evaluation yet"),
         ('{"nimg": 5}\n', r"e\.jsonl:1: no 'fd' in this evaluation"),
         ('{"nimg": 5, "fd": NaN}\n', r"e\.jsonl:1: fd is NaN"),
         ('{"nimg": 5, "fd"\n{"nimg": 6, "fd": 1}\n', "not valid JSON lines"),
-    ],
-)
-def test_faulty_training_logs(tmp_path, text, message):
-    (tmp_path / "e.jsonl").write_text(text)
-    refused(message, read_evaluations, tmp_path / "e.jsonl", "fd")
+    ):
+        log.write_text(text)
+        refused(message, read_evaluations, log, "fd")
     refused("no such training log", read_evaluations, tmp_path / "absent.jsonl", "fd")
-
-
-def test_a_line_cut_off_by_a_crash_is_ignored(tmp_path):
-    (tmp_path / "e.jsonl").write_text('{"nimg": 5, "fd": 2.0}\n{"nimg": 6, "f')
-    assert [p.nimg for p in read_evaluations(tmp_path / "e.jsonl", "fd")] == [5]
+    log.write_text('{"nimg": 5, "fd": 2.0}\n{"nimg": 6, "f')
+    assert [point.nimg for point in read_evaluations(log, "fd")] == [5]
 
 
 @pytest.mark.parametrize(("value", "text"), [(500, "500"), (1e4, "10k"), (2.5e6, "2.5M"), (1e9, "1B"), (0.2, "0.2")])

@@ -89,20 +89,12 @@ def test_missing_column_and_cut_off_line(tmp_path, fault, lines):
         refused(word, load_measurements, file)
 
 
-@pytest.mark.parametrize(
-    ("run", "metric", "word"),
-    [
-        ("sida-a1", "fd", "did you mean 'sida-a1.0'"),
-        ("data", "fdd", "did you mean 'fd'"),
-        ("sid-a1.2", "is", "trial 3 has no metric 'is'"),
-    ],
-)
-def test_what_was_not_measured_is_named_when_it_is_used(tmp_path, lines, run, metric, word):
+def test_what_was_not_measured_is_named_when_it_is_used(tmp_path, lines):
     kept = [x for x in lines if not (x["run"] == "sid-a1.2" and x["trial"] == 3 and x["metric"] == "is")]
-    measured = load_measurements(write_csv(tmp_path / "m.csv", kept))
-    error = refused("", measured.estimate, run, metric, "layout")
-    assert error.place == "layout"
-    assert word in error.fault
+    estimate = load_measurements(write_csv(tmp_path / "m.csv", kept)).estimate
+    refused("^layout: .*did you mean 'sida-a1.0'", estimate, "sida-a1", "fd", "layout")
+    refused("^layout: .*did you mean 'fd'", estimate, "data", "fdd", "layout")
+    refused("^layout: .*trial 3 has no metric 'is'", estimate, "sid-a1.2", "is", "layout")
 
 
 def test_rule_eq_has_the_published_tolerances():
