@@ -166,10 +166,7 @@ def read_all(path: Path, count: int = 20) -> list[ImageBatch]:
 
 
 def fault(path: Path, pattern: str) -> None:
-    caught = refused(pattern, read_all, path)
-    message = str(caught)
-    assert "\n" not in message
-    assert path.name in message
+    assert path.name in str(refused(pattern, read_all, path))
 
 
 def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
@@ -211,22 +208,19 @@ def test_duplicates_may_be_allowed(tmp_path):
     assert sum(len(batch.images) for batch in source.batches(range(20), 8)) == 20
 
 
-@pytest.mark.parametrize(
-    ("array", "pattern"),
-    [
-        (images(20) / np.float32(255), r"holds float32 from .*probably \[0, 1\]; save \(x \* 255\)"),
-        (images(20) / 127.5 - 1, r"holds float64 from .*probably \[-1, 1\]; save \(x \* 127.5 \+ 128\)"),
-        (images(20).astype(np.float16), r"holds float16 .*save images as uint8"),
-        (images(20).astype(np.int32), "holds int32; save images as uint8"),
+def test_arrays_that_are_no_images(tmp_path):
+    path, pictures = tmp_path / "a.npz", images(20)
+    for array, pattern in (
+        (pictures / np.float32(255), r"holds float32 from .*probably \[0, 1\]; save \(x \* 255\)"),
+        (pictures / 127.5 - 1, r"holds float64 from .*probably \[-1, 1\]; save \(x \* 127.5 \+ 128\)"),
+        (pictures.astype(np.float16), r"holds float16 .*save images as uint8"),
+        (pictures.astype(np.int32), "holds int32; save images as uint8"),
         (np.zeros((20, 16, 16, 5), np.uint8), "1 or 3 channels"),
         (np.zeros((20, 16), np.uint8), r"images must be \(N, H, W, C\)"),
-        (np.asfortranarray(images(20)), "Fortran order"),
-    ],
-)
-def test_arrays_that_are_no_images(tmp_path, array, pattern):
-    path = tmp_path / "a.npz"
-    np.savez(path, arr_0=array)
-    fault(path, pattern)
+        (np.asfortranarray(pictures), "Fortran order"),
+    ):
+        np.savez(path, arr_0=array)
+        fault(path, pattern)
 
 
 def test_a_store_without_the_images_that_are_asked_for_is_named(tmp_path):
