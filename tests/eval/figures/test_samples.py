@@ -1,7 +1,6 @@
 """Grids of samples: the one sampler of the package behind every panel, captions, and nearest real images below."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from sida.data import load_dataset
 from sida.files.atomic import sha256_file
 from sida.networks.checkpoint import load_network
 from sida.sampling import generate
-from tests.eval.metric_networks import write_network
+from tests.eval.metric_networks import StandInVae, write_network
 from tests.eval.refused import refused
 from tests.eval.synthetic_output import CURVES, csv_rows
 
@@ -133,13 +132,6 @@ def test_each_grid_says_what_was_drawn(networks, tmp_path):
     assert axes.get_xlabel() == f"seeds 5–16, random classes, NFE 1, network {digest}"
 
 
-class StandInVae:
-    """First three channels, each pixel 2 × 2."""
-
-    def decode(self, x):
-        return SimpleNamespace(sample=(x[:, :3] / 4 + 0.5).repeat_interleave(2, 2).repeat_interleave(2, 3))
-
-
 def test_latent_networks_are_decoded(tmp_path, monkeypatch):
     from sida.data.latents import LatentDecoder
 
@@ -147,7 +139,7 @@ def test_latent_networks_are_decoded(tmp_path, monkeypatch):
     network = made(tmp_path / "latent.safetensors", img_channels=4)
     layout = layout_of(tmp_path, by_class=False)
     grid = draw_grid(layout, measured("x", network, protocol="imagenet512", vae="here"), "x")
-    assert grid.images.shape == (12, 3, 16, 16)
+    assert grid.images.shape == (12, 3, 32, 32)
     net, _ = load_network(network)
     decode = LatentDecoder(StandInVae())
     assert torch.equal(grid.images, next(generate(net, range(12), "one_step", 12, decode=decode)).images)

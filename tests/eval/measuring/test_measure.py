@@ -156,7 +156,7 @@ def test_an_archive_at_hand_is_compared_with_the_counts_which_must_be_there(netw
 
 def test_trials_are_kept_when_nothing_changed_and_measured_again_otherwise(tmp_path, network, capsys):
     out = tmp_path / "student"
-    spec = network_spec(network)
+    spec = network_spec(network, protocol=small_protocol(num_samples=100))
     assert [r["trial"] for r in measure(spec, out, [0, 1])] == [0, 1]
     before = trial_path(out, 1).read_bytes()
     trial_path(out, 0).unlink()
@@ -172,7 +172,7 @@ def test_trials_are_kept_when_nothing_changed_and_measured_again_otherwise(tmp_p
     record = read_measurement(trial_path(out, 0))
     assert (record["label"], record["kept_at"], record["source"]["sampler"]["init_sigma"]) == ("New", 0, 2.5)
     assert len(measure(spec | {"sampler": {"kind": "one_step", "init_sigma": 2.0}}, out, [0])) == 1
-    assert len(measure(spec | {"protocol": small_protocol(num_samples=500)}, out, [0])) == 1
+    assert len(measure(spec | {"protocol": small_protocol(num_samples=90)}, out, [0])) == 1
     assert "measure student" in capsys.readouterr().err
 
 
@@ -247,21 +247,24 @@ def test_finished_trials_outlive_the_removal_of_outputs_of_a_failed_job(tmp_path
     assert sorted(path.name for path in out.iterdir()) == [f"trial-{trial}.json" for trial in trials]
 
 
+FEW = data_spec(protocol=small_protocol(num_samples=240))
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Metrics of the first trial in one piece."""
-    return measure(data_spec(), tmp_path_factory.mktemp("whole"), [0])[0]["metrics"]
+    return measure(FEW, tmp_path_factory.mktemp("whole"), [0])[0]["metrics"]
 
 
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.sets(st.integers(1, 599), min_size=1, max_size=3), order=st.randoms(use_true_random=False))
+@given(cuts=st.sets(st.integers(1, 239), min_size=1, max_size=3), order=st.randoms(use_true_random=False))
 def test_shards_merge_in_any_order_to_the_same_numbers(tmp_path, whole, cuts, order: random.Random):
-    bounds = [0, *sorted(cuts), 600]
+    bounds = [0, *sorted(cuts), 240]
     out = tmp_path / "-".join(map(str, bounds))
-    shards = [measure_shard(data_spec(), out, 0, a, b) for a, b in itertools.pairwise(bounds)]
-    first = merge_shards(data_spec(), shards, tmp_path / "a", 0)["metrics"]
+    shards = [measure_shard(FEW, out, 0, a, b) for a, b in itertools.pairwise(bounds)]
+    first = merge_shards(FEW, shards, tmp_path / "a", 0)["metrics"]
     order.shuffle(shards)
-    assert merge_shards(data_spec(), shards, tmp_path / "b", 0)["metrics"] == first
+    assert merge_shards(FEW, shards, tmp_path / "b", 0)["metrics"] == first
     assert whole == pytest.approx(first, rel=1e-7)
 
 

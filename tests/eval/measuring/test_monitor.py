@@ -4,7 +4,6 @@ import io
 import json
 import statistics
 import zipfile
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from sida.networks.checkpoint import load_network
 from sida.networks.file import read_metadata
 from sida.sampling import NO_CLASS, generate
 from tests.eval.measuring.specs import DIGITS, content, data_spec, metric, protocol, resampled
-from tests.eval.metric_networks import write_hub, write_inception, write_network
+from tests.eval.metric_networks import StandInVae, write_hub, write_inception, write_network
 from tests.eval.refused import refused
 from tests.training.toy import STUDENT
 
@@ -110,13 +109,6 @@ def test_parts_of_an_evaluation_give_the_whole(count):
 
 
 SHORT = {**STUDENT, "total_kimg": 0.032, "batch_gpu": None, "warmup_kimg": 0, "adversarial_kimg": 0, "augment": None}
-
-
-class StandInVae:
-    """First three channels as colours, each pixel 4 × 4."""
-
-    def decode(self, x):
-        return SimpleNamespace(sample=(x[:, :3] / 4 + 0.5).repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
 @pytest.fixture

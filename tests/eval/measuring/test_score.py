@@ -321,8 +321,8 @@ def test_score_command(stand_ins, tmp_path, capsys, refusal):
     assert record["trials"] == 2
     assert len(record["summary"]["fid"]["values"]) == 2
     assert (tmp_path / "row.tex").read_text().splitlines()[1].startswith(r"A \& B & ")
-    assert main([*command, "--reference", f"*={folder}", "--trials", "4"]) == 1
-    assert "takes 20 for each of 4 trials; generate 20 more" in capsys.readouterr().err
+    few = refusal(*command, "--reference", f"*={folder}", "--trials", "4")
+    assert "takes 20 for each of 4 trials; generate 20 more" in few
     assert main([*command, "--reference", f"*={folder}", "--num-samples", "30"]) == 0
     assert "protocol 'tiny-n30'" in capsys.readouterr().out
     faults = {
