@@ -1,4 +1,4 @@
-"""Anyone's images: every kind of store, every fault in one clear line, the whole path with stand-in networks."""
+"""Anyone's images: every kind of store, every fault in one clear line, the whole path, variants of a network."""
 
 import dataclasses
 import io
@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import struct
 import tarfile
 import threading
@@ -22,9 +23,10 @@ from PIL import Image
 
 from eval.commands import main
 from eval.features import get_extractor
+from eval.features.digits import DigitsExtractor
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.protocol import load_protocol
-from eval.measuring.score import Score, score_images
+from eval.measuring.score import Score, compare_variants, score_images
 from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import open_images
 from eval.measuring.trial import ImageBatch, prefetch
@@ -575,3 +577,52 @@ def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, cap
     assert "(65,)" in refusal(*command, "--latent", "65")
     torch.save(Generator().state_dict() | {"w": torch.zeros(2)}, tmp_path / "plain.pt")
     assert "TorchScript" in refusal("score", str(tmp_path / "plain.pt"), "--protocol", "digits", "--latent", "64")
+
+
+class Halved(DigitsExtractor):
+    """The digits' network with features rounded to bfloat16."""
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.sha256 = f"{self.sha256}-bfloat16"
+
+    def _forward(self, images, logits):
+        features, classes = super()._forward(images, logits)
+        return features.bfloat16().float(), classes
+
+
+@pytest.fixture(scope="module")
+def noisy_digits(tmp_path_factory):
+    """Digits with noise."""
+    digits = load_dataset(DIGITS).images(range(600)).float()
+    noisy = (digits + 20 * torch.randn(digits.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 255)
+    path = tmp_path_factory.mktemp("images") / "noisy.npz"
+    np.savez(path, arr_0=noisy.to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return str(path)
+
+
+def test_difference_as_a_share_of_the_spread_over_trials(noisy_digits, tmp_path, capsys):
+    ours = f"{__name__}:Halved"
+    out = tmp_path / "table.json"
+    command = ["variants", "--images", noisy_digits, "--protocol", "digits", "--extractors", "digits", ours]
+    assert main([*command, "--num-samples", "200", "--dataset", json.dumps(DIGITS), "--out", str(out)]) == 0
+    rows = {(row["metric"], row["extractor"]): row for row in json.loads(out.read_text())}
+    score = score_images(noisy_digits, "digits", num_samples=200, dataset=DIGITS)
+    for key in ("fd", "is", "precision", "recall"):
+        published, halved = rows[key, "digits"], rows[key, ours]
+        assert published["mean"] == pytest.approx(statistics.fmean(score.values(key)))
+        assert published["difference"] == 0
+        assert halved["difference"] == pytest.approx(halved["mean"] - published["mean"])
+    fd = rows["fd", ours]
+    assert fd["share"] == pytest.approx(abs(fd["difference"]) / statistics.stdev(score.values("fd")))
+    assert 0 < fd["share"] < 0.5
+    assert ("fd_pixel", "digits") not in rows
+    assert f"| `fd` | `{ours}` |" in capsys.readouterr().out
+
+
+def test_variants_that_cannot_be_compared_are_one_line(noisy_digits):
+    twice, other = ["digits", "digits"], ["inception", "inception_tf32"]
+    refused(r"of protocol 'digits' \(digits, pixels\)", compare_variants, noisy_digits, "digits", other)
+    refused("variants of it, got digits", compare_variants, noisy_digits, "digits", twice[:1])
+    few = {"num_samples": 600, "dataset": DIGITS}
+    refused("suffices for one trial", compare_variants, noisy_digits, "digits", twice, **few)
