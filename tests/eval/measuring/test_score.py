@@ -87,7 +87,8 @@ def write(path: Path, array: np.ndarray, labels: np.ndarray | None = None) -> Pa
         elif ".tar" in name:
             with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as archive:
                 for member in members:
-                    archive.add(folder / member, member)
+                    # As in `tar cf a.tar -C FOLDER .`
+                    archive.add(folder / member, member if name.endswith("gz") else f"./{member}")
     return path
 
 
