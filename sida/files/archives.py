@@ -164,7 +164,8 @@ class TarFiles(Files):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
             self._tar = tarfile.open(path)  # noqa: SIM115 - stays open as long as this
-            found = {_encoded(member.name, path): member for member in checked_members(self._tar)}
+            members = checked_members(self._tar)
+            found = {_encoded(member.name.removeprefix("./"), path): member for member in members}
             self._members = [found[name] for name in sorted(found)]
             self._unpack()
         except TAR_FAULTS as error:

@@ -32,7 +32,7 @@ Member = tuple[str, int, int]
 
 
 def tar_members(path: str | os.PathLike[str]) -> Iterator[Member]:
-    """Lists all files with their places; a file in an inner ``NAME.tar`` is ``NAME/file``.
+    """Lists all files with their places; a file in an inner ``NAME.tar`` is ``NAME/file``, and ``./file`` is ``file``.
 
     Raises:
         UserError: The archive is compressed, cut off or damaged.
@@ -58,11 +58,11 @@ def _members(handle: int, position: int, end: int, where: str, level: int = 0) -
         if kind in b"Lx":
             longer = _longer(os.pread(handle, size, data), kind) or longer
         elif kind in _FILE:
-            name, longer = longer or _name(header), None
+            name, longer = (longer or _name(header)).removeprefix("./"), None
             if name.endswith(".tar"):
                 folder = name.removesuffix(".tar")
                 for member, start, length in _members(handle, data, data + size, f"{where}: {name}", level + 1):
-                    yield f"{folder}/{member.removeprefix('./')}", start, length
+                    yield f"{folder}/{member}", start, length
             else:
                 yield name, data, size
         elif kind not in b"gK":

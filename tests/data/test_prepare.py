@@ -406,23 +406,25 @@ def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch):
     assert "4 latents 2×2×8" in said
 
 
-def test_a_tar_of_one_tar_per_class_gives_the_same_archive_as_its_folders(tmp_path):
-    """ImageNet as published, and unpacked."""
-    tars = {}
+def test_tars_give_the_same_archive_as_their_folders(tmp_path):
+    """ImageNet as published, a tar of one tar per class; unpacked; and packed by `tar cf all.tar -C train .`."""
+    tars, all_files = {}, {}
     for rank, name in enumerate(("n02", "n01", "n10")):
         folder = tmp_path / "train" / name
         for index in range(3 - rank):
             save(folder / f"{name}_{index}.JPEG", picture(20, 14, seed=10 * rank + index))
         tars[f"{name}.tar"] = tar_of({path.name: path.read_bytes() for path in sorted(folder.iterdir(), reverse=True)})
+        all_files |= {f"./{name}/{path.name}": path.read_bytes() for path in folder.iterdir()}
     (tmp_path / "train.tar").write_bytes(tar_of(tars))
+    (tmp_path / "all.tar").write_bytes(tar_of(all_files))
     crop = {"resolution": 8, "transform": "center-crop"}
     facts = [
         prepare(PrepareConfig(source=str(tmp_path / source), out=str(tmp_path / f"{n}.zip"), **crop))
-        for n, source in enumerate(("train", "train.tar"))
+        for n, source in enumerate(("train", "train.tar", "all.tar"))
     ]
-    assert facts[0] == facts[1]
+    assert facts[0] == facts[1] == facts[2]
     assert facts[0]["classes"] == {0: 2, 1: 3, 2: 1}
-    assert (tmp_path / "0.zip").read_bytes() == (tmp_path / "1.zip").read_bytes()
+    assert len({(tmp_path / f"{n}.zip").read_bytes() for n in range(3)}) == 1
 
 
 def test_a_source_may_be_an_asset(tmp_path, monkeypatch):

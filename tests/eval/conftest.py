@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
-from tests.eval.synthetic_output import write_lock, write_preset
+from tests.eval.synthetic_output import inputs_of, write_lock, write_preset
+from workflow.cli import eval_main as main
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +26,27 @@ def preset(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """Folder of a preset like the demo, with its table, figure, verdicts and page; tests only read it."""
+    folder = write_preset(tmp_path_factory.mktemp("study") / "made-up")
+    inputs, results = inputs_of(folder), ["--results", str(folder)]
+    figure = ["figure", "--layout", "config/figures/convergence.yaml", *inputs, *results]
+    claims = ["claims", "--claims", "studies/demo/claims.yaml", *inputs, *results]
+    assert main(["table", "--layout", "main", *inputs, "--out", str(folder / "tables/main.tex")]) == 0
+    assert main([*figure, "--out", str(folder / "figures/convergence.pdf")]) == 0
+    assert main([*claims, "--out", str(folder / "claims.md")]) == 0
+    page = ["page", str(folder), "--title", "Made up & shown", "--again", "snakemake --cores 2"]
+    assert main([*page, "--out", str(folder / "index.html")]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(study, tmp_path):
+    """The study's folder as a copy that a test may change."""
+    return Path(shutil.copytree(study, tmp_path / "p"))
+
+
+@pytest.fixture(scope="session")
 def measured(preset):
     """Measurements of the preset."""
     return load_measurements(preset / "measurements.csv")
@@ -31,6 +56,19 @@ def measured(preset):
 def runs(preset):
     """Sheet of the preset by run."""
     return {run.run: run for run in read_runs(preset / "runs.tsv")}
+
+
+@pytest.fixture
+def refusal(capsys):
+    """The one line that a command is refused with."""
+
+    def refusal(*command):
+        capsys.readouterr()
+        assert main([*command]) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        return line
+
+    return refusal
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
+
+from sida.networks import build_network
+from sida.networks.checkpoint import save_network
 
 
 class TinyInception(nn.Module):
@@ -26,6 +31,9 @@ class TinyInception(nn.Module):
         features = self.layers((x - 128) / 128)
         if return_features:
             return features
+        return self.probabilities(features, no_output_bias)
+
+    def probabilities(self, features: torch.Tensor, no_output_bias: bool) -> torch.Tensor:
         logits = nn.functional.linear(features, self.output.weight) if no_output_bias else self.output(features)
         return torch.softmax(logits, 1)
 
@@ -33,13 +41,7 @@ class TinyInception(nn.Module):
 class OddInception(TinyInception):
     """Its probabilities do not come from its last matrix alone."""
 
-    def forward(
-        self, img: torch.Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
-    ) -> torch.Tensor:
-        x = nn.functional.interpolate(img.to(torch.float32), size=(33, 33), mode="bilinear", align_corners=False)
-        features = self.layers((x - 128) / 128)
-        if return_features:
-            return features
+    def probabilities(self, features: torch.Tensor, no_output_bias: bool) -> torch.Tensor:
         return torch.softmax(3 * self.output(features), 1)
 
 
@@ -76,6 +78,13 @@ class ReusedInception(NormedInception):
     reused = True
 
 
+class StandInVae:
+    """Decodes latents: their first three channels as colours, each pixel 4 × 4."""
+
+    def decode(self, x: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=(x[:, :3] / 4 + 0.5).repeat_interleave(4, 2).repeat_interleave(4, 3))
+
+
 def write_inception(path: Path, kind: type[TinyInception] = TinyInception, seed: int = 0) -> Path:
     """A TorchScript file of the published call signature, a few kilobytes."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -93,6 +102,16 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.jit.load(str(path))
+
+
+def write_network(path: Path | str, config: dict, seed: int = 0, std: float = 0.0, **metadata: Any) -> str:
+    """A network with random weights, moved by this much from its start; returns the path."""
+    torch.manual_seed(seed)
+    net = build_network(config)
+    for parameter in net.parameters() if std else ():
+        parameter.data.add_(std * torch.randn_like(parameter))
+    save_network(net, path, {"network": config, "method": "sid", **metadata})
+    return str(path)
 
 
 HUBCONF = """

@@ -5,11 +5,15 @@ import hashlib
 import io
 import json
 import random
+import statistics
 from pathlib import Path
 
-from eval.results.published import PROTOCOLS
-from eval.results.summary import MEASUREMENT_COLUMNS
+from eval.results.published import PROTOCOLS, load_published
+from eval.results.summary import MEASUREMENT_COLUMNS, Measurements
+from eval.tables import load_layout
+from eval.tables.cells import resolve
 from sida.assets.registry import load_registry
+from sida.config.resources import ROOT
 
 #: References of published numbers.
 ASSETS = sorted({found.reference for metrics in PROTOCOLS.values() for found in metrics.values() if found.reference})
@@ -24,71 +28,28 @@ sid-a1.0\tOne Step\tSiD, α = 1.0\tsid\tdigits-short\t\t1.0\tsid\tone-step\t\t\t
 sida-a1.0\tOne Step\tSiDA, α = 1.0\tsida\tdigits-short\t\t1.0\tsida\tone-step\t\t\t\t
 sid2a-a1.0\tOne Step\tSiD2A, α = 1.0\tsid2a\tdigits-short\tsid-a1.2\t1.0\tsid2a\tone-step\t\t\t\t
 """
+METRICS = ("fd", "fd_pixel", "is", "precision", "recall", "accuracy")
+#: By run: evaluations of the network, and the true value of each metric.
 TRUTH = {
-    "data": (None, {"fd": 0.42, "fd_pixel": 0.021, "is": 9.86, "precision": 0.94, "recall": 0.93, "accuracy": 0.996}),
-    "teacher-nfe35": (
-        35,
-        {"fd": 7.52, "fd_pixel": 0.236, "is": 8.4, "precision": 0.7, "recall": 0.8, "accuracy": 0.92},
-    ),
-    "teacher-nfe19": (19, {"fd": 9.1, "fd_pixel": 0.52, "is": 8.2, "precision": 0.66, "recall": 0.8, "accuracy": 0.91}),
-    "sid-a1.2": (1, {"fd": 5.93, "fd_pixel": 0.464, "is": 9.1, "precision": 0.78, "recall": 0.61, "accuracy": 0.97}),
-    "sid-a1.0": (1, {"fd": 5.69, "fd_pixel": 0.452, "is": 9.1, "precision": 0.78, "recall": 0.62, "accuracy": 0.97}),
-    "sida-a1.0": (1, {"fd": 4.06, "fd_pixel": 0.41, "is": 9.4, "precision": 0.82, "recall": 0.67, "accuracy": 0.983}),
-    "sid2a-a1.0": (
-        1,
-        {"fd": 4.48, "fd_pixel": 0.409, "is": 9.42, "precision": 0.83, "recall": 0.66, "accuracy": 0.985},
-    ),
+    run: (nfe, dict(zip(METRICS, values)))
+    for run, nfe, *values in (
+        ("data", None, 0.42, 0.021, 9.86, 0.94, 0.93, 0.996),
+        ("teacher-nfe35", 35, 7.52, 0.236, 8.4, 0.7, 0.8, 0.92),
+        ("teacher-nfe19", 19, 9.1, 0.52, 8.2, 0.66, 0.8, 0.91),
+        ("sid-a1.2", 1, 5.93, 0.464, 9.1, 0.78, 0.61, 0.97),
+        ("sid-a1.0", 1, 5.69, 0.452, 9.1, 0.78, 0.62, 0.97),
+        ("sida-a1.0", 1, 4.06, 0.41, 9.4, 0.82, 0.67, 0.983),
+        ("sid2a-a1.0", 1, 4.48, 0.409, 9.42, 0.83, 0.66, 0.985),
+    )
 }
-CURVES = {
-    "sid-a1.2": [
-        (4, 9.0),
-        (8, 7.6),
-        (12, 7.0),
-        (16, 6.6),
-        (20, 6.4),
-        (24, 5.7),
-        (28, 5.3),
-        (32, 5.2),
-        (36, 5.6),
-        (40, 5.9),
-    ],
-    "sid-a1.0": [
-        (4, 9.3),
-        (8, 7.5),
-        (12, 6.9),
-        (16, 6.5),
-        (20, 6.0),
-        (24, 5.6),
-        (28, 5.3),
-        (32, 5.4),
-        (36, 5.5),
-        (40, 5.6),
-    ],
-    "sida-a1.0": [
-        (4, 9.6),
-        (8, 7.1),
-        (12, 6.3),
-        (16, 5.9),
-        (20, 5.6),
-        (24, 5.0),
-        (28, 4.6),
-        (32, 4.3),
-        (36, 4.1),
-        (40, 3.9),
-    ],
-    "sid2a-a1.0": [
-        (2, 5.9),
-        (4, 5.5),
-        (6, 5.1),
-        (8, 4.9),
-        (10, 4.8),
-        (12, 4.7),
-        (14, 4.5),
-        (16, 4.4),
-        (18, 4.4),
-        (20, 4.4),
-    ],
+#: By run: thousands of images between evaluations, and the distance at each.
+LEARNING = {
+    "sid-a1.2": (4, [9.0, 7.6, 7.0, 6.6, 6.4, 5.7, 5.3, 5.2, 5.6, 5.9]),
+    "sid-a1.0": (4, [9.3, 7.5, 6.9, 6.5, 6.0, 5.6, 5.3, 5.4, 5.5, 5.6]),
+    "sida-a1.0": (4, [9.6, 7.1, 6.3, 5.9, 5.6, 5.0, 4.6, 4.3, 4.1, 3.9]),
+    "sid2a-a1.0": (2, [5.9, 5.5, 5.1, 4.9, 4.8, 4.7, 4.5, 4.4, 4.4, 4.4]),
 }
+CURVES = {run: [(step * n, fd) for n, fd in enumerate(values, 1)] for run, (step, values) in LEARNING.items()}
 
 
 def digest_of(name):
@@ -169,61 +130,43 @@ def write_preset(folder):
     for run, points in CURVES.items():
         student = folder / "students" / run
         student.mkdir(parents=True, exist_ok=True)
-        with open(student / "evaluations.jsonl", "w") as stream:
-            for kimg, fd in [(0, 27.0), *points]:
-                trials = [noise.gauss(fd, 0.03 * fd) for _ in range(3)]
-                mean = sum(trials) / 3
-                std = (sum((x - mean) ** 2 for x in trials) / 2) ** 0.5
-                record = {
-                    "nimg": kimg * 1000,
-                    "fd": mean,
-                    "fd_std": std,
-                    "fd_trials": trials,
-                    "num_samples": 5000,
-                    "seconds": 1.0,
-                }
-                stream.write(json.dumps(record) + "\n")
-        with open(student / "train.jsonl", "w") as stream:
-            for kimg, _ in points:
-                record = {
-                    "nimg": kimg * 1000,
-                    "losses": {"sid": 1.0},
-                    "grad_norm": {},
-                    "nan_count": 0,
-                    "img_per_s": 350.0,
-                    "memory_mb": 420.0,
-                    "seconds": 2.9,
-                }
-                stream.write(json.dumps(record) + "\n")
+        drawn = [(kimg, [noise.gauss(fd, 0.03 * fd) for _ in range(3)]) for kimg, fd in [(0, 27.0), *points]]
+        values = [
+            {"fd": statistics.fmean(d), "fd_std": statistics.stdev(d), "fd_trials": d, "num_samples": 5000}
+            for _, d in drawn
+        ]
+        ticks = [{"img_per_s": 350.0, "memory_mb": 420.0, "seconds": 2.9}] * len(points)
+        write_jsonl(student / "evaluations.jsonl", [kimg for kimg, _ in drawn], values)
+        write_jsonl(student / "train.jsonl", [kimg for kimg, _ in points], ticks)
     return folder
+
+
+def inputs_of(folder, measurements=None):
+    """Arguments of commands that read the measurements and the sheet of a preset."""
+    return ["--measurements", str(measurements or folder / "measurements.csv"), "--runs", str(folder / "runs.tsv")]
+
+
+def write_jsonl(path, kimgs, records):
+    """Writes a training log: a record for each number of images."""
+    lines = [json.dumps({"nimg": 1000 * kimg, **record}) for kimg, record in zip(kimgs, records)]
+    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def write_released(folder, share=0.8):
     """Made-up measurements near the published numbers for a share of the runs that the paper's layouts name."""
-    from pathlib import Path as _Path
-
-    from eval.results.published import load_published
-    from eval.results.summary import Measurements
-    from eval.tables import load_layout
-    from eval.tables.cells import resolve
-
     noise = random.Random(2)
-    layouts = sorted((_Path(__file__).parents[2] / "studies/papers/tables").glob("table[1-7]*.yaml"))
+    layouts = sorted((ROOT / "studies/papers/tables").glob("table[1-7]*.yaml"))
     truth = {}
     for path in layouts:
         for line in resolve(load_layout(path), Measurements([]), {}, load_published(), "audit"):
             for source in line.sources.values():
                 if source.run and source.published:
-                    factor = 1 + noise.gauss(0, 0.006)
-                    nfe = line.nfe or 1
-                    truth.setdefault(source.run, (nfe, {}))[1].setdefault(
-                        source.metric, source.published.value * factor
-                    )
+                    near = source.published.value * (1 + noise.gauss(0, 0.006))
+                    truth.setdefault(source.run, (line.nfe or 1, {}))[1].setdefault(source.metric, near)
     kept = {run: value for run, value in truth.items() if noise.random() < share}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [line | {"value": line["value"]} for line in measurement_lines(truth=kept)]
-    return write_csv(folder / "measurements.csv", lines)
+    return write_csv(folder / "measurements.csv", measurement_lines(truth=kept))
 
 
 def csv_rows(source: Path | str) -> list[dict[str, str]]:

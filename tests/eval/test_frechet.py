@@ -1,7 +1,5 @@
 """Fréchet distance: golden parity, properties, conditioning, faults."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 
 from eval.frechet import frechet_distance, frechet_infinity, frechet_report
 from eval.statistics import FeatureStatistics
-from sida.errors import UserError
+from tests.eval.refused import refused
 
 
 def golden_sets(golden) -> dict[str, np.ndarray]:
@@ -95,10 +93,6 @@ def test_report_says_when_a_covariance_is_singular(golden):
     assert not frechet_report(healthy.mean, healthy.cov, full.mean, full.cov, (500, 400)).warnings
 
 
-def test_constant_features_have_covariance_zero():
-    assert frechet_distance(np.ones(3), np.zeros((3, 3)), np.zeros(3), np.eye(3)) == pytest.approx(6)
-
-
 @pytest.mark.parametrize("offset", [0.0, 1.0, 100.0])
 @pytest.mark.parametrize("spread", [0.0, 1e-7])
 @pytest.mark.parametrize("width", [1, 2, 64])
@@ -145,8 +139,7 @@ def test_a_covariance_rounded_to_float32_is_repaired_and_reported():
 )
 def test_faults(changes, message):
     arguments = {"mu1": np.zeros(3), "cov1": np.eye(3), "mu2": np.zeros(3), "cov2": np.eye(3)} | changes
-    with pytest.raises(UserError, match=message):
-        frechet_distance(**arguments)
+    refused(message, frechet_distance, **arguments)
 
 
 def test_extrapolation_removes_most_of_the_bias():
@@ -160,8 +153,7 @@ def test_extrapolation_removes_most_of_the_bias():
     assert at_100 > 0.1  # the truth is 0: all of this is bias
     assert abs(fit.value) < 0.1 * at_100
     assert fit.slope > 0
-    with pytest.raises(UserError, match="too few"):
-        frechet_infinity(rows[:15], np.zeros(d), np.eye(d))
+    refused("too few", frechet_infinity, rows[:15], np.zeros(d), np.eye(d))
     # Fewer sizes than points: each once.
     fit = frechet_infinity(rows[:8, :2], np.zeros(2), np.eye(2))
     assert list(fit.by_n) == ["3", "4", "5", "6", "7", "8"]

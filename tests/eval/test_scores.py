@@ -1,6 +1,4 @@
-"""Inception score, precision and recall, kernel distance: golden parity, properties, faults."""
-
-from __future__ import annotations
+"""Inception score, precision and recall, kernel distance, memorisation: golden parity, properties, faults."""
 
 from types import SimpleNamespace
 
@@ -13,9 +11,9 @@ from hypothesis import strategies as st
 import eval.precision_recall
 from eval.inception_score import InceptionScoreSums, inception_score
 from eval.kernel_distance import kernel_distance
-from eval.memorisation import memorisation
+from eval.memorisation import memorisation, nearest
 from eval.precision_recall import precision_recall, radii
-from sida.errors import UserError
+from tests.eval.refused import refused
 
 
 def random_probabilities(count: int, classes: int = 5, seed: int = 0) -> torch.Tensor:
@@ -55,17 +53,18 @@ def test_inception_score_streams_and_merges_to_the_same_bits(count, splits, size
     assert total.score() == inception_score(probs, splits)
 
 
-def test_inception_score_faults():
-    with pytest.raises(UserError, match="softmax"):
-        inception_score(np.random.default_rng(0).standard_normal((20, 4)))
-    with pytest.raises(UserError, match="splits"):
-        inception_score(random_probabilities(5), 10)
-    with pytest.raises(UserError, match=r"shape \(N, K\)"):
-        inception_score(np.ones(5))
+def test_faults_of_scores():
+    refused("softmax", inception_score, np.random.default_rng(0).standard_normal((20, 4)))
+    refused("splits", inception_score, random_probabilities(5), 10)
+    refused(r"shape \(N, K\)", inception_score, np.ones(5))
     sums = InceptionScoreSums(20, 2, 5)
     sums.update(random_probabilities(10), 0)
-    with pytest.raises(UserError, match="10 of 20"):
-        sums.score()
+    refused("10 of 20", sums.score)
+    # Precision recall faults.
+    rows = np.zeros((10, 3), np.float32)
+    refused("more than 3 samples", precision_recall, rows, rows[:3])
+    refused("one extractor", precision_recall, rows, rows[:, :2])
+    refused("k must be", precision_recall, rows, rows, k=0)
 
 
 @pytest.mark.parametrize("source", ["sid", "guided_diffusion"])
@@ -130,16 +129,6 @@ def test_precision_recall_of_known_sets():
     assert result.recall <= 0.02
 
 
-def test_precision_recall_faults():
-    rows = np.zeros((10, 3), np.float32)
-    with pytest.raises(UserError, match="more than 3 samples"):
-        precision_recall(rows, rows[:3])
-    with pytest.raises(UserError, match="one extractor"):
-        precision_recall(rows, rows[:, :2])
-    with pytest.raises(UserError, match="k must be"):
-        precision_recall(rows, rows, k=0)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_features_that_are_not_finite_have_no_neighbours(value, dtype):
@@ -147,14 +136,11 @@ def test_features_that_are_not_finite_have_no_neighbours(value, dtype):
     bad = good[::-1].copy()
     bad[3, 2] = value
     for sides in ((good, bad), (bad, good)):
-        with pytest.raises(UserError, match="features have values that are not finite; make them again"):
-            precision_recall(*sides, dtype=dtype)
-    with pytest.raises(UserError, match="not finite"):
-        radii(bad)
+        refused("features have values that are not finite; make them again", precision_recall, *sides, dtype=dtype)
+    refused("not finite", radii, bad)
     good, bad = torch.from_numpy(good), torch.from_numpy(bad)
     for sets in ((bad, good, good), (good, bad, good), (good, good, bad)):
-        with pytest.raises(UserError, match="not finite"):
-            memorisation(*sets)
+        refused("not finite", memorisation, *sets)
 
 
 def test_kernel_distance_golden(golden, monkeypatch):
@@ -179,10 +165,8 @@ def test_kernel_distance_is_seeded_and_about_zero_for_one_distribution():
     assert np.random.random() == untouched
     near, far = kernel_distance(a, b, 20, 200), kernel_distance(a, b + 1, 20, 200)
     assert abs(near) < 0.02 * far
-    with pytest.raises(UserError, match="two samples"):
-        kernel_distance(a[:1], b)
-    with pytest.raises(UserError, match="shapes"):
-        kernel_distance(a, b[:, :3])
+    refused("two samples", kernel_distance, a[:1], b)
+    refused("shapes", kernel_distance, a, b[:, :3])
 
 
 @pytest.mark.parametrize(("subsets", "size"), [(1, 60), (40, 100), (3, 1000)])
@@ -206,3 +190,64 @@ def test_precision_recall_of_50k_by_50k_in_bounded_memory():
     result = precision_recall(features, features + 0.01)
     assert min(result) > 0.9
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.5e6  # kilobytes; all distances take 10 GB
+
+
+def draw(count: int, seed: int, width: int = 6) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 40), st.integers(3, 30), st.integers(0, 99))
+def test_agrees_with_brute_force_and_scipy_also_where_distances_tie(count, training, held, seed):
+    from scipy.stats import mannwhitneyu
+
+    # Few integers: many distances tie, some are 0.
+    rows, data, fresh = (
+        torch.randint(0, 3, (n, 3), generator=torch.Generator().manual_seed(seed + k)).float()
+        for k, n in enumerate((count, training, held))
+    )
+    found = memorisation(rows, data, fresh)
+    near = [(part[:, None] - data[None]).square().sum(2).sqrt().amin(1) for part in (rows, fresh)]
+    assert nearest(rows, data)[0].tolist() == pytest.approx(near[0].tolist(), abs=1e-6)
+    wins = sum((a < b) + 0.5 * (a == b) for a in near[0].tolist() for b in near[1].tolist())
+    assert found.share == pytest.approx(wins / (count * held))
+    assert found.share == pytest.approx(mannwhitneyu(near[1], near[0]).statistic / (count * held))
+    assert found.median_generated == pytest.approx(np.median(near[0]), abs=1e-6)
+    assert found.tail == pytest.approx(np.mean(near[0].numpy() < np.quantile(near[1], 0.05)), abs=1e-9)
+
+
+def test_blocks_do_not_matter_and_neighbours_are_named(monkeypatch):
+    rows, data = draw(200, 0), draw(300, 1)
+    expected = nearest(rows, data)
+    assert torch.equal(expected[1], torch.cdist(rows, data).argmin(1))
+    monkeypatch.setattr(eval.precision_recall, "_BLOCK_ELEMENTS", 700)
+    for whole, parts in zip(expected, nearest(rows, data)):
+        assert torch.equal(whole, parts)
+
+
+def test_copies_fresh_draws_and_noisy_copies_are_told_apart():
+    data, fresh = draw(400, 0) + 1e3, draw(200, 1) + 1e3  # far from the origin, where ‖a − b‖² cancels
+    found = memorisation(data[:100], data, fresh)
+    assert (found.share, found.ratio, found.median_generated, found.tail) == (1, 0, 0, 1)
+    assert found.z > 10
+    # Fresh draws are no copies and noisy copies lie between.
+    data, fresh = draw(500, 0), draw(1000, 1)
+    new = memorisation(draw(1000, 2), data, fresh)
+    assert new.share == pytest.approx(0.5, abs=0.04)
+    assert abs(new.z) < 3
+    assert new.ratio == pytest.approx(1, abs=0.1)
+    assert new.tail == pytest.approx(0.05, abs=0.03)
+    noisy = memorisation(data + 0.3 * draw(500, 3), data, fresh)
+    assert 0.7 < noisy.share < 1
+    assert noisy.z > 5
+    far = memorisation(3 * draw(1000, 4), data, fresh)
+    assert far.share < 0.3
+    assert far.z < -5
+
+
+@pytest.mark.parametrize(
+    "change", [{"training": draw(5, 0, 4)}, {"held_out": draw(0, 0)}, {"generated": draw(5, 0)[0]}]
+)
+def test_faults(change):
+    sets = {"generated": draw(5, 0), "training": draw(5, 1), "held_out": draw(5, 2)} | change
+    refused(r"both must be \(N, C\) of one extractor", memorisation, **sets)

@@ -1,7 +1,5 @@
 """Feature statistics: exact merging, files, faults."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np
@@ -11,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.statistics import BLOCK, ExactSum, FeatureStatistics
-from sida.errors import UserError
+from tests.eval.refused import refused
 from tests.golden.vectors import relative_error
 
 
@@ -103,26 +101,19 @@ def test_a_cut_off_file_is_one_clear_line(tmp_path, keep):
     path = tmp_path / "a.safetensors"
     FeatureStatistics().update(features(50)).save(path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match="no feature statistics"):
-        FeatureStatistics.load(path)
+    refused("no feature statistics", FeatureStatistics.load, path)
 
 
 def test_faults():
     statistics = FeatureStatistics().update(features(5))
-    with pytest.raises(UserError, match="width 4, earlier ones 6"):
-        statistics.update(features(5, 4))
-    with pytest.raises(UserError, match="width"):
-        statistics.merge(FeatureStatistics().update(features(5, 7)))
-    with pytest.raises(UserError, match=r"shape \(N, C\)"):
-        statistics.update(np.zeros(3, np.float32))
-    with pytest.raises(UserError, match="no features yet"):
-        _ = FeatureStatistics().mean
-    with pytest.raises(UserError, match="too few for a covariance"):
-        _ = FeatureStatistics().update(features(1)).cov
+    refused("width 4, earlier ones 6", statistics.update, features(5, 4))
+    refused("width", statistics.merge, FeatureStatistics().update(features(5, 7)))
+    refused(r"shape \(N, C\)", statistics.update, np.zeros(3, np.float32))
+    refused("no features yet", lambda: FeatureStatistics().mean)
+    refused("too few for a covariance", lambda: FeatureStatistics().update(features(1)).cov)
     broken = features(5)
     broken[2, 2] = np.nan
-    with pytest.raises(UserError, match="not finite"):
-        _ = FeatureStatistics().update(broken).mean
+    refused("not finite", lambda: FeatureStatistics().update(broken).mean)
 
 
 def test_exact_sum_of_terms_that_floats_would_lose():
@@ -134,10 +125,7 @@ def test_exact_sum_of_terms_that_floats_would_lose():
         for term in shuffled:
             total.add(torch.tensor([term], dtype=torch.float64))
         assert total.value().item() == expected
-
-
-def test_exact_sum_refuses_an_overflow():
+    # Exact sum refuses an overflow.
     total = ExactSum((1,))
     total.add(torch.tensor([1.1e15], dtype=torch.float64))
-    with pytest.raises(UserError, match="1e15"):
-        total.add(torch.tensor([1.1e15], dtype=torch.float64))
+    refused("1e15", total.add, torch.tensor([1.1e15], dtype=torch.float64))

@@ -16,10 +16,15 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def network(kind: str = "SongUNet", **more: object) -> torch.nn.Module:
-    kwargs = {"model_type": kind, "img_resolution": 4, "img_channels": 3, "channel_mult": [1], "num_blocks": 1,
-              "model_channels": 4, "attn_resolutions": [], "dropout": 0.0, "use_fp16": False, **more}  # fmt: skip
+    """A network with fused kernels: of EDM2, or of EDM with a U-Net of this kind."""
+    kwargs = {"img_resolution": 4, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+    if kind == "EDM2":
+        kwargs |= {"img_channels": 4, "model_channels": 16, "weight_norm": "off"}
+    else:
+        kwargs |= {"img_channels": 3, "model_channels": 4, "model_type": kind, "dropout": 0.0, "use_fp16": False}
     torch.manual_seed(0)
-    net = build_network({"class": "EDMPrecond", "kwargs": kwargs}).eval().to(DEVICE)
+    cls = "EDM2Precond" if kind == "EDM2" else "EDMPrecond"
+    net = build_network({"class": cls, "kwargs": {**kwargs, **more}}).eval().to(DEVICE)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -112,28 +117,16 @@ def test_a_frozen_network_gives_the_same_gradient_without_the_inputs_of_its_conv
     assert torch.equal(found[True, "gradient"], found[False, "gradient"])
 
 
-def edm2() -> torch.nn.Module:
-    kwargs = {"img_resolution": 4, "img_channels": 4, "label_dim": 0, "model_channels": 16, "channel_mult": [1],
-              "num_blocks": 1, "attn_resolutions": [], "weight_norm": "off", "use_fp16": True}  # fmt: skip
-    torch.manual_seed(0)
-    net = build_network({"class": "EDM2Precond", "kwargs": kwargs}).eval().to(DEVICE)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    use_fused_kernels(net)
-    return net
-
-
-@pytest.mark.parametrize("kind", ["EDM", "EDM2"])
+@pytest.mark.parametrize("kind", ["SongUNet", "EDM2"])
 def test_frozen_weights_in_half_precision_give_the_same_image(monkeypatch, kind):
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True))
-    net = (network(use_fp16=True) if kind == "EDM" else edm2()).requires_grad_(False)
+    net = network(kind, use_fp16=True).requires_grad_(False)
     converted = copy.deepcopy(net)
     convert_frozen_weights(converted)
-    unet = converted.model if kind == "EDM" else converted.unet
+    unet = converted.unet if kind == "EDM2" else converted.model
     block = next(block for block in unet.dec.values() if hasattr(block, "dropout"))
     halves = {name.partition(".")[0] for name, p in block.named_parameters() if p.dtype == torch.float16}
-    names = {"conv0", "conv1"} if kind == "EDM" else {"conv_res0", "conv_res1"}
+    names = {"conv_res0", "conv_res1"} if kind == "EDM2" else {"conv0", "conv1"}
     assert halves - {"skip", "qkv", "proj", "conv_skip"} == names
     gradients = []
     for one in (net, converted):

@@ -280,6 +280,7 @@ def test_f_distill_generator(network, divergence):
     student, given = generator_round(network, arrays)
     means = torch.from_numpy(arrays["in/bins"].copy())
     decay = info["f_distill"]["ratio_ema_rate"]
+    assert FDistillOptions(**TEACHER_FORM) == FDistillOptions()
     loss = FDistillLoss(FDistillOptions(**TEACHER_FORM, divergence=divergence, decay=decay), means=means)
     values = scalars(loss, loss.generator_loss(teacher, score, given.images, given.class_labels, given.draws))
     check_generator(arrays, values, given.images, "f_distill_loss", info["gan_loss_weight_gen"])

@@ -13,38 +13,21 @@ from sida.data import AugmentPipe
 from sida.losses import EDM2SiDALoss, EDMLoss, SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.sampling import one_step
-from tests.golden.vectors import load, relative_error
+from tests.golden.vectors import GOLDEN, load, relative_error
 from tests.losses.loss_cases import GRADIENT, VALUE, compare_gradients, draw, draws, scaled_sum, tensors
 
-GENERATOR_CASES = [
-    "edm/sid_generator_alpha1.0_tmax600",
-    "edm/sid_generator_alpha1.2",
-    "edm/sid_generator_nan",
-    "edm/sida_generator_logit_clamp",
-    "edm/sida_generator_nan",
-    "edm/sida_generator_phase_half_half",
-    "edm/sida_generator_phase_sid_only",
-    "edm2/sid_generator_logvar",
-    "edm2/sid_generator_nologvar",
-    "edm2/sida_generator_forced_norm_G",
-    "edm2/sida_generator_logvar_half",
-    "edm2/sida_generator_nan",
-    "edm2/sida_generator_nologvar_sid_only",
-]
-FAKE_SCORE_CASES = [
-    "edm/sid_fakescore",
-    "edm/sid_fakescore_augment",
-    "edm/sida_fakescore_disc",
-    "edm/sida_fakescore_disc_augment",
-    "edm/sida_fakescore_disc_lsd100",
-    "edm/sida_fakescore_disc_nan",
-    "edm2/sid_fakescore_logvar",
-    "edm2/sid_fakescore_nologvar",
-    "edm2/sida_fakescore_disc_logvar",
-    "edm2/sida_fakescore_disc_nan",
-    "edm2/sida_fakescore_disc_nologvar",
-    "edm2/edm2_plain_loss",
-]
+
+def cases(role):
+    """Recorded cases of a role, as ``family/name``."""
+    files = sorted(GOLDEN.glob(f"losses_*/*_{role}*.npz"))
+    return [f"{path.parent.name.removeprefix('losses_')}/{path.stem}" for path in files]
+
+
+GENERATOR_CASES, FAKE_SCORE_CASES = cases("generator"), [*cases("fakescore"), "edm2/edm2_plain_loss"]
+
+
+def test_every_role_has_its_cases():
+    assert (len(GENERATOR_CASES), len(FAKE_SCORE_CASES)) == (13, 12)
 
 
 @functools.cache

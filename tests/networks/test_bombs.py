@@ -21,6 +21,7 @@ from sida.networks import official_file as architecture
 from sida.networks.checkpoint import import_official, load_network, save_network
 from sida.unpickle import inert, torch_stream
 from sida.unpickle.inert import printable
+from tests.networks.made import SMALL
 from tests.readers.frame import command
 from tests.readers.guards import MemoryLimit
 from tests.unpickle.genuine import write_genuine
@@ -94,12 +95,6 @@ def test_a_small_network_takes_little_time_and_memory(name, tmp_path):
     assert not (tmp_path / "n.safetensors").exists()
 
 
-TINY = {
-    "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_type": "SongUNet", "model_channels": 4,
-    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [],
-}  # fmt: skip
-
-
 def with_header(header: dict, body: bytes = b"") -> bytes:
     raw = json.dumps(header).encode()
     return len(raw).to_bytes(8, "little") + raw + body
@@ -143,22 +138,14 @@ def test_weights_of_another_program_name_the_way_to_measure_them(tmp_path):
     ],
 )
 def test_an_absurd_architecture_in_a_header_is_refused_before_it_is_built(tmp_path, changes, reason):
-    content = our_network({**TINY, **changes})
+    content = our_network({**SMALL, **changes})
     refused(tmp_path / "n.safetensors", content, reason, load_network)
 
 
 def test_info_has_the_same_bounds(tmp_path):
     look = lambda path: command("sida", "info", path)
     refused(tmp_path / "n.pkl", *NETWORKS["an endless argument"], look)
-    refused(tmp_path / "n.safetensors", our_network({**TINY, "model_channels": 2 * 10**9}), "at most 65536", look)
-
-
-@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
-@pytest.mark.parametrize("name", ["sigma_data", "sigma_max"])
-def test_numbers_of_an_architecture_are_finite(name, value):
-    with pytest.raises(UserError) as error:
-        build_network({"class": "EDMPrecond", "kwargs": {**TINY, name: value}})
-    assert error.value.place == f"network.kwargs.{name}"
+    refused(tmp_path / "n.safetensors", our_network({**SMALL, "model_channels": 2 * 10**9}), "at most 65536", look)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +219,7 @@ def test_a_text_is_cut_before_it_is_written_as_escapes():
 
 def test_info_prints_nothing_that_a_terminal_obeys(tmp_path):
     with torch.random.fork_rng():
-        net = build_network({"class": "EDMPrecond", "kwargs": TINY})
+        net = build_network({"class": "EDMPrecond", "kwargs": SMALL})
     odd = "\x1b[2J\u202e\r"
     metadata = {
         odd: odd,

@@ -10,18 +10,11 @@ import torch
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpointing import checkpoint_blocks
+from tests.networks.test_properties import CONFIGS
 
-SIZES = {"img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 16, "channel_mult": [1, 2]}
 NETWORKS = {
-    "song": {
-        "class": "EDMPrecond",
-        "kwargs": {**SIZES, "model_type": "SongUNet", "attn_resolutions": [4], "dropout": 0.3},
-    },
-    "dhariwal": {"class": "EDMPrecond", "kwargs": {**SIZES, "model_type": "DhariwalUNet", "dropout": 0.3}},
-    "edm2": {
-        "class": "EDM2Precond",
-        "kwargs": {**SIZES, "channels_per_head": 16, "attn_resolutions": [4], "dropout": 0.3},
-    },
+    name: {"class": CONFIGS[name][0], "kwargs": {**CONFIGS[name][1], "dropout": 0.3, "num_blocks": 4}}
+    for name in ("ddpmpp", "adm", "edm2")
 }
 
 
@@ -34,9 +27,9 @@ def backward(net):
         kept.append(tensor.numel() * tensor.element_size())
         return tensor
 
-    x = torch.randn(4, 1, 8, 8, requires_grad=True)
+    x = torch.randn(4, 2, 8, 8, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = net(x, torch.rand(4, 1, 1, 1) + 0.1, torch.eye(10)[:4]).square().mean()
+        loss = net(x, torch.rand(4, 1, 1, 1) + 0.1, torch.eye(3)[[0, 1, 2, 0]]).square().mean()
     loss.backward()
     gradients = [x.grad, *(p.grad for p in net.parameters() if p.grad is not None)]
     return gradients, [p.detach().clone() for p in net.parameters()], sum(kept)
@@ -61,13 +54,13 @@ def test_same_gradients_with_less_memory(name, frozen):
 
 
 def test_a_copy_has_blocks_of_its_own():
-    net = build_network(NETWORKS["song"])
+    net = build_network(NETWORKS["ddpmpp"])
     checkpoint_blocks(net, "here")
     other = copy.deepcopy(net)
     for parameter in other.parameters():
         torch.nn.init.zeros_(parameter)
-    x, sigma, labels = torch.randn(2, 1, 8, 8), torch.ones(2, 1, 1, 1), torch.eye(10)[:2]
-    fresh = build_network(NETWORKS["song"])
+    x, sigma, labels = torch.randn(2, 2, 8, 8), torch.ones(2, 1, 1, 1), torch.eye(3)[:2]
+    fresh = build_network(NETWORKS["ddpmpp"])
     fresh.load_state_dict(other.state_dict())
     assert torch.equal(other.eval()(x, sigma, labels), fresh.eval()(x, sigma, labels))
 

@@ -1,4 +1,4 @@
-"""Families of networks state their differences, which sampling, methods and measuring read."""
+"""Families of networks: their differences, which sampling, methods and measuring read, and their published sizes."""
 
 from __future__ import annotations
 
@@ -92,3 +92,26 @@ def test_settings_are_read_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+DDPMPP = {"model_type": "SongUNet", "augment_dim": 9}
+IMAGENET = {"img_resolution": 64, "label_dim": 1000}
+#: Karras et al. 2022, table 7, and 2024, table 2.
+MILLIONS = [
+    ("EDMPrecond", {**DDPMPP, "img_resolution": 32, "channel_mult": [2, 2, 2]}, 55.7),
+    ("EDMPrecond", {**DDPMPP, "img_resolution": 64, "channel_mult": [1, 2, 2, 2]}, 61.8),
+    ("EDMPrecond", IMAGENET, 296),
+    *(
+        ("EDM2Precond", {**IMAGENET, "model_channels": channels}, millions)
+        for channels, millions in ((128, 125), (192, 280), (256, 498), (320, 777), (384, 1119), (448, 1523))
+    ),
+]
+
+
+@pytest.mark.parametrize(("cls", "kwargs", "millions"), MILLIONS)
+def test_the_papers_networks_have_the_published_numbers_of_parameters(cls, kwargs, millions):
+    with torch.device("meta"):
+        net = build_network({"class": cls, "kwargs": {"img_channels": 4 if cls == "EDM2Precond" else 3, **kwargs}})
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(
+        millions, rel=0.01 if millions > 100 else 0.002
+    )

@@ -43,6 +43,7 @@ def edm2(**changes):
         (config(label_dim=-1), "here.kwargs.label_dim", "at least 0"),
         (config(dropout=1.0), "here.kwargs.dropout", "[0, 1)"),
         (config(sigma_data=float("inf")), "here.kwargs.sigma_data", "finite"),
+        (config(sigma_max=float("nan")), "here.kwargs.sigma_max", "finite"),
         (config(encoder_type="standart"), "here.kwargs.encoder_type", "standard, skip, residual"),
         (config(channel_mult=[1, 1, 1, 1, 1]), "here.kwargs.img_resolution", "multiple of 16"),
         (config(model_channels=37), "here.kwargs.model_channels, channel_mult", "multiples of 4"),

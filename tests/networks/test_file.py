@@ -22,15 +22,13 @@ from sida.files.tensors import DATA_HASH, HEADER_HASH, header_bytes, read_tensor
 from sida.networks import EDMPrecond, build_network
 from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.networks.file import build_on_meta
-from tests.networks.made import random_network
+from tests.networks.made import SMALL, random_network
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 
 
 def small_net() -> EDMPrecond:
-    kwargs = {"img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_type": "SongUNet", "model_channels": 8}
-    kwargs |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": [4]}
-    return random_network("EDMPrecond", kwargs, std=1)
+    return random_network("EDMPrecond", SMALL, std=1)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +218,6 @@ CONFIG = {"class": "EDMPrecond", "kwargs": {"img_resolution": 8, "img_channels":
         (overlap, "overlaps"),
         (lambda header, body: body + b"\0", "1 bytes too long"),
         (sida_header(network={"class": "EDMPrecnd", "kwargs": {}}), "did you mean 'EDMPrecond'"),
-        (sida_header(network={"class": "EDMPrecond", "kwargs": {"img_resolution": "8"}}), "img_resolution"),
         (sida_header(network=CONFIG), "tensor"),
         (sida_header(network={"class": "EDMPrecond"}), "no architecture"),
         (sida_header(network=None), "no architecture"),
@@ -233,14 +230,6 @@ def test_what_does_not_fit_the_architecture_is_named(file, change, reason):
         load_network(file)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("bomb", [{"num_blocks": 10**9}, {"model_channels": 2**40}, {"label_dim": 10**15}])
-def test_an_impossible_architecture_costs_nothing(file, bomb):
-    kwargs = {**read_metadata(file)["network"]["kwargs"], **bomb}
-    rewrite(file, sida_header(network={"class": "EDMPrecond", "kwargs": kwargs}))
-    with pytest.raises(UserError):
-        load_network(file)
 
 
 IMAGENET = {"img_resolution": 64, "label_dim": 1000}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.golden.vectors import relative_error
-from tests.networks.made import recorded_network
+from tests.networks.made import inputs, recorded_network
 
 CASES = ["song_ddpmpp_uncond", "song_ncsnpp_uncond", "song_ddpmpp_cond", "adm_uncond_tiny"]
 OUTPUT, GRADIENT = 1e-5, 1e-4
@@ -18,10 +18,6 @@ def case(request, golden):
     kwargs = {**info["constructor_kwargs"], "model_type": info["unet_class"]}
     net = recorded_network(arrays, info["precond_class"], kwargs)
     return net, {k: torch.tensor(v) for k, v in arrays.items()}, info
-
-
-def inputs(arrays):
-    return arrays["in/x"], arrays["in/sigma"], arrays.get("in/class_labels")
 
 
 def test_state_dict_has_the_official_names_in_order(case):

@@ -9,7 +9,7 @@ import torch
 
 from sida.networks import build_network, copied_weight_norm, official_weight_norm
 from tests.golden.vectors import relative_error
-from tests.networks.made import recorded_network
+from tests.networks.made import inputs, recorded_network
 
 OUTPUT, GRADIENT = 1e-5, 1e-4
 
@@ -20,10 +20,6 @@ def load(golden, name, **changes):
     net = recorded_network(arrays, "EDM2Precond", kwargs)
     assert [f"param/{name}" for name in net.state_dict()] == [key for key in arrays if key.startswith("param/")]
     return net, {k: torch.tensor(v) for k, v in arrays.items()}, info
-
-
-def inputs(arrays):
-    return arrays["in/x"], arrays["in/sigma"], arrays.get("in/class_labels")
 
 
 def weights(net):

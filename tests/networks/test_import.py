@@ -17,15 +17,10 @@ from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import import_official, load_network
 from sida.sampling import multi_step
-from sida.sampling.networks import evaluation_copy
+from sida.sampling.networks import evaluation_copy, network_file
 from tests.golden.vectors import relative_error
-from tests.networks.made import random_network, recorded_network
+from tests.networks.made import SMALL, random_network, recorded_network
 from tests.unpickle.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
-
-TINY = {
-    "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_type": "SongUNet", "model_channels": 8,
-    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [4],
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +32,22 @@ def _nothing_runs(tmp_path, monkeypatch):
 
 
 def tiny(cls: str = "EDMPrecond", **changes):
-    return random_network(cls, {**TINY, **changes}, std=1)
+    return random_network(cls, {**SMALL, **changes}, std=1)
+
+
+@pytest.fixture
+def registered(tmp_path, monkeypatch):
+    """``registered(id, kind, name)``: where the file of a registered asset must lie."""
+
+    def register(asset, kind, name):
+        row = [asset, kind, f"https://x/{name}", "", "", "", f"t/{name}", "", "", ""]
+        (tmp_path / "assets.tsv").write_text("\t".join(ASSET_COLUMNS) + "\n" + "\t".join(row) + "\n")
+        monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+        monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+        (tmp_path / "cache/t").mkdir(parents=True)
+        return tmp_path / "cache/t" / name
+
+    return register
 
 
 def edm2(**changes):
@@ -115,21 +125,34 @@ def test_training_states_of_torch_save(tmp_path, zipped, monkeypatch):
     assert equal(net, convert(path, key="net")[0])
 
 
-def test_half_precision_is_widened_exactly(tmp_path):
-    net = tiny().half()
-    assert equal(net, convert(write_genuine(tmp_path / "n.pkl", net))[0])
-
-
-def test_views_strides_and_shared_memory(tmp_path):
-    net = tiny()
-    wide = torch.randn(40, 40)
-    layer = net.model.map_layer0
+def views(net):
+    layer, wide = net.model.map_layer0, torch.randn(40, 40)
     rows, columns = layer.weight.shape
     layer.weight.data = wide[: 2 * columns : 2, 3 : 3 + rows].t()
     layer.bias.data = wide.view(-1)[7 : 7 + len(layer.bias)]
     assert not layer.weight.is_contiguous()
-    for protocol in (2, 4):
-        assert equal(net, convert(write_genuine(tmp_path / "n.pkl", net, protocol=protocol))[0])
+
+
+def harmless(net):
+    net.handle = net.model.register_forward_pre_hook(net.model.zero_grad)
+    net.dtypes = [torch.float16, np.float32, torch.device("cuda:1"), torch.Size([1, 2]), np.float64(0.5)]
+
+
+ODD = {
+    "half precision": lambda net: net.half(),
+    "strides and shared memory": views,
+    "large values": lambda net: net.model.map_layer1.weight.data.fill_(1e30),
+    "hooks and types as attributes": harmless,
+    "transient buffers": lambda net: net.model.register_buffer("scratch", torch.zeros(3), persistent=False),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("change", ODD.values(), ids=ODD)
+def test_what_is_odd_but_no_fault_keeps_its_values(tmp_path, change, protocol):
+    net = tiny()
+    change(net)
+    assert equal(net, convert(write_genuine(tmp_path / "n.pkl", net, protocol=protocol))[0])
 
 
 # The classes that released files hold, by family: the network's in the file and ours, its U-Net's and ours.
@@ -240,17 +263,22 @@ def test_forced_weight_normalisation_follows_the_hook(tmp_path, switches, hook_t
     assert changed == (mode == "always")
 
 
-def golden_net(golden, case, prefix, kwargs):
-    arrays, _ = golden(case)
-    return recorded_network(arrays, "EDM2Precond", kwargs, prefix).requires_grad_(False), arrays
+@pytest.fixture
+def of_sida(golden):
+    """A recorded network of SiDA on EDM2, its arguments, its inputs and the recorded arrays."""
+    arrays, info = golden("nets_edm2/sida_cond")
+    kwargs = {**info["constructor_kwargs"], **info["flags_for_parameters"]}
+    given = [torch.tensor(arrays[f"in/{key}"]) for key in ("x", "sigma", "class_labels")]
+    return recorded_network(arrays, "EDM2Precond", kwargs).requires_grad_(False), kwargs, given, arrays
 
 
 @pytest.mark.parametrize("switches", [{"use_gan": True, "force_normalization": False}, {"use_gan": False}, {}])
 @torch.no_grad()
 def test_a_student_of_edm2_draws_the_official_images(golden, tmp_path, switches):
     """SiDA's and SiD's, and those from before the two switches existed."""
-    kwargs = golden("losses_edm2/networks")[1]["constructor_kwargs"]
-    net, _ = golden_net(golden, "losses_edm2/networks", "G/", {**kwargs, "logvar_channels": None})
+    weights, info = golden("losses_edm2/networks")
+    kwargs = info["constructor_kwargs"]
+    net = recorded_network(weights, "EDM2Precond", {**kwargs, "logvar_channels": None}, "G/").requires_grad_(False)
     student, _ = convert(write_genuine(tmp_path / "n.pkl", net, {**kwargs, **switches}, renamed=SIDA_EDM2))
     assert student.logvar_linear is None
     arrays, _ = golden("losses_edm2/generate_multistep")
@@ -263,31 +291,25 @@ def test_a_student_of_edm2_draws_the_official_images(golden, tmp_path, switches)
 
 
 @torch.no_grad()
-def test_an_averaged_student_of_edm2_normalises_before_it_draws(golden, tmp_path):
+def test_an_averaged_student_of_edm2_normalises_before_it_draws(of_sida, tmp_path):
     """Copied in training mode, as in the official loop; sampling gives its images and leaves the weights alone."""
-    _, info = golden("nets_edm2/sida_cond")
-    kwargs = {**info["constructor_kwargs"], **info["flags_for_parameters"]}
-    net, arrays = golden_net(golden, "nets_edm2/sida_cond", "param/", kwargs)
+    net, kwargs, given, arrays = of_sida
     del net.logvar_fourier, net.logvar_linear
     add_hooks(net, training=True)
     student, _ = convert(write_genuine(tmp_path / "n.pkl", net, kwargs, renamed=SIDA_EDM2))
     assert student.weight_norm == "always"
-    x, sigma, labels = (torch.tensor(arrays[f"in/{key}"]) for key in ("x", "sigma", "class_labels"))
-    images = evaluation_copy(student)(x, sigma, labels)
+    images = evaluation_copy(student)(*given)
     assert relative_error(images, arrays["out/train_D_x_after_forced_norm"]) < 1e-5
     assert equal(net, student)
 
 
 @torch.no_grad()
-def test_a_score_network_of_edm2_gives_the_official_outputs(golden, tmp_path):
-    _, info = golden("nets_edm2/sida_cond")
-    kwargs = {**info["constructor_kwargs"], **info["flags_for_parameters"]}
-    net, arrays = golden_net(golden, "nets_edm2/sida_cond", "param/", kwargs)
+def test_a_score_network_of_edm2_gives_the_official_outputs(of_sida, tmp_path):
+    net, kwargs, given, arrays = of_sida
     add_hooks(net, training=False)
     renamed = {**SIDA_EDM2, "EDM2Precond": "EDM_2_Precond_EncoderDecoder"}
     converted, _ = convert(write_genuine(tmp_path / "n.pkl", net, kwargs, renamed=renamed))
-    x, sigma, labels = (torch.tensor(arrays[f"in/{key}"]) for key in ("x", "sigma", "class_labels"))
-    image, logits, logvar = converted.eval()(x, sigma, labels, return_flag="encoder_decoder", return_logvar=True)
+    image, logits, logvar = converted.eval()(*given, return_flag="encoder_decoder", return_logvar=True)
     for output, key in ((image, "D_x"), (logits, "encoder_logits"), (logvar, "logvar")):
         assert relative_error(output, arrays[f"out/eval_{key}"]) < 1e-5
 
@@ -299,13 +321,6 @@ def test_a_hook_of_the_module_itself_is_the_constructed_mode(tmp_path):
             layer._forward_pre_hooks[0] = layer.normalize_weight
     path = write_genuine(tmp_path / "n.pkl", net, official_kwargs(net), renamed=SIDA_EDM2)
     assert convert(path)[0].weight_norm == "pre_hook"
-
-
-def test_handles_of_hooks_and_types_as_attributes_do_no_harm(tmp_path):
-    net = tiny()
-    net.handle = net.model.register_forward_pre_hook(net.model.zero_grad)
-    net.dtypes = [torch.float16, np.float32, torch.device("cuda:1"), torch.Size([1, 2]), np.float64(0.5)]
-    assert equal(tiny(), convert(write_genuine(tmp_path / "n.pkl", net))[0])
 
 
 def test_the_recorded_hash_is_that_of_the_file_and_the_original_stays(tmp_path):
@@ -387,25 +402,6 @@ def test_networks_with_nan(tmp_path, value, half):
     refused(write_genuine(tmp_path / "n.pkl", net.half() if half else net), r"'model\.map_layer1\.weight' holds NaN")
 
 
-def test_large_finite_values_are_no_fault(tmp_path):
-    net = tiny()
-    with torch.no_grad():
-        net.model.map_layer1.weight.fill_(1e30)
-    assert equal(net, convert(write_genuine(tmp_path / "n.pkl", net))[0])
-
-
-def test_transient_buffers_are_left_out(tmp_path):
-    net = tiny()
-    net.model.register_buffer("scratch", torch.zeros(3), persistent=False)
-    converted, _ = convert(write_genuine(tmp_path / "n.pkl", net))
-    assert "model.scratch" not in converted.state_dict()
-
-
-def test_a_plain_state_dict_is_no_network(tmp_path):
-    torch.save({"ema": tiny().state_dict()}, tmp_path / "n.pt")
-    refused(tmp_path / "n.pt", "plain tensors")
-
-
 # The commands
 
 
@@ -427,33 +423,19 @@ def test_convert_and_info(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["network"]["class"] == "GDDPrecond"
 
 
-def test_convert_takes_a_registered_id_and_its_class(tmp_path, capsys, monkeypatch):
-    cache = tmp_path / "cache"
-    (cache / "t").mkdir(parents=True)
-    write_genuine(cache / "t/n.pkl", tiny())
-    row = ["my-gdd", "gdd-network", "https://x/n.pkl", "", "", "", "t/n.pkl", "", "", ""]
-    (tmp_path / "assets.tsv").write_text("\t".join(ASSET_COLUMNS) + "\n" + "\t".join(row) + "\n")
-    monkeypatch.setenv("SIDA_CACHE", str(cache))
-    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+def test_convert_takes_a_registered_id_and_its_class(registered):
+    write_genuine(registered("my-gdd", "gdd-network", "n.pkl"), tiny())
     assert main(["convert", "my-gdd", "out.safetensors"]) == 0
     _, metadata = load_network("out.safetensors")
     assert metadata["network"]["class"] == "GDDPrecond"
     assert metadata["origin"]["url"] == "https://x/n.pkl"
 
 
-def test_registered_weights_alone_become_the_network_that_their_kind_names(tmp_path, monkeypatch):
-    from sida.sampling.networks import network_file
-
-    net, cache = tiny(), tmp_path / "cache"
-    (cache / "t").mkdir(parents=True)
+def test_registered_weights_alone_become_the_network_that_their_kind_names(registered, tmp_path):
+    net = tiny()
     (tmp_path / "config/networks").mkdir(parents=True)
     (tmp_path / "config/networks/tiny.yaml").write_text(json.dumps(net.init_config))
-    torch.save(net.state_dict(), cache / "t/pytorch_model.bin")
-    row = ["mine", "state-dict:tiny", "https://x/w.bin", "", "", "", "t/pytorch_model.bin", "", "", ""]
-    (tmp_path / "assets.tsv").write_text("\t".join(ASSET_COLUMNS) + "\n" + "\t".join(row) + "\n")
-    monkeypatch.setenv("SIDA_CACHE", str(cache))
-    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
-    monkeypatch.chdir(tmp_path)
+    torch.save(net.state_dict(), registered("mine", "state-dict:tiny", "w.bin"))
     loaded, metadata = load_network(network_file("mine"))
     assert metadata["origin"]["url"] == "https://x/w.bin"
     for name, value in net.state_dict().items():

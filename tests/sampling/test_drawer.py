@@ -11,15 +11,13 @@ from sida.errors import UserError
 from sida.sampling import Drawer, Sampler, generate, read_sampler
 from sida.sampling.samplers import draw_batch
 from sida.sampling.seeds import SeedStreams
-from tests.networks.made import random_network
+from tests.networks.made import SMALL, random_network
 
-KWARGS = {"img_resolution": 8, "label_dim": 10, "model_channels": 4, "channel_mult": [1], "num_blocks": 1}
 ONE_STEP = Sampler(kind="one_step")
 
 
 def network(channels=1, seed=0):
-    kwargs = {"img_channels": channels, "model_type": "SongUNet", "attn_resolutions": [], **KWARGS}
-    return random_network("EDMPrecond", kwargs, seed)
+    return random_network("EDMPrecond", {**SMALL, "img_channels": channels, "label_dim": 10}, seed)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +75,3 @@ def test_real_images_are_resampled_or_taken_by_place(digits):
     assert torch.equal(drawer.real([5, 2]), digits.images([5, 2]))
     with pytest.raises(UserError, match="there is no data set"):
         Drawer(Sampler(kind="data")).real([0])
-
-
-def test_a_row_of_a_grid_is_a_class():
-    drawer = Drawer(ONE_STEP, network())
-    rows = drawn(drawer, range(100, 106), 6, [0, 0, 0, 1, 1, 1])
-    assert torch.equal(drawer.grid(2, 3, 100, 6), rows)

@@ -7,7 +7,6 @@ import torch
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.sampling import (
-    SeedStreams,
     generate,
     heun,
     heun_evaluations,
@@ -138,22 +137,6 @@ def test_noise_levels_that_the_network_does_not_know_are_refused_before_drawing(
     net = build_network({"class": "VEPrecond", "kwargs": TINY})
     with pytest.raises(UserError, match=r"0\.001 to 0\.01 lie outside the network's, 0\.02 to 100"):
         generate(net, range(4), "heun:6,sigma_min=0.001,sigma_max=0.01")
-
-
-def test_fresh_noise_keeps_the_distribution():
-    latents = latents_for_seeds(range(300), (1, 6, 6))
-    churn = {"S_churn": 40, "S_noise": 1.0, "noise": SeedStreams(range(300)).randn_like}
-    images = heun(Gaussian(), latents, None, 40, **churn)
-    assert abs(float(images.std()) - 0.5) < 0.02
-    assert not torch.equal(images, heun(Gaussian(), latents, None, 40))
-
-
-def test_a_stochastic_sample_does_not_depend_on_its_batch():
-    def run(seeds):
-        streams = SeedStreams(seeds)
-        return heun(Gaussian(), streams.randn((1, 4, 4)), None, 8, S_churn=20, noise=streams.randn_like)
-
-    assert torch.equal(run([5, 6, 7])[2:], run([7]))
 
 
 def test_arguments_that_contradict_each_other_are_refused():

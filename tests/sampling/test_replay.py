@@ -127,7 +127,7 @@ def test_latents_are_drawn_ahead_in_order_and_faults_come_through():
 
     drawn = _prefetched(draw, range(10))
     assert [next(drawn) for _ in range(5)] == [0, 1, 2, 3, 4]
-    assert asked.wait(10)
+    assert asked.wait(120)
     with pytest.raises(ValueError, match="broken"):
         next(drawn)
 
@@ -146,10 +146,7 @@ def test_fused_kernels_are_named_and_recorded_and_never_silent(tmp_path):
     assert not (tmp_path / "fused").exists()
     list(run_job(SampleConfig(**job, out=str(tmp_path / "torch"))))
     record = json.loads((tmp_path / "torch" / "samples.json").read_text())
-    assert record["sampler"] == {
-        "kind": "one_step", "init_sigma": 2.5, "num_steps": None, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0,
-        "S_churn": 0.0, "S_min": 0.0, "S_noise": 1.0, "guidance": 1.0, "dtype": None,
-    }  # fmt: skip
+    assert record["sampler"] == read_sampler("one_step").facts()
 
 
 def test_fused_kernels_for_a_while_leave_a_network_as_it_was(monkeypatch):

@@ -10,16 +10,14 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_path
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
+from tests.networks.made import SMALL
 from tests.unpickle.genuine import write_genuine
-
-KWARGS = {"img_resolution": 8, "img_channels": 1, "model_type": "SongUNet", "model_channels": 8}
-KWARGS |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 
 
 @pytest.fixture
 def net(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    net = build_network({"class": "EDMPrecond", "kwargs": KWARGS}).eval()
+    net = build_network({"class": "EDMPrecond", "kwargs": SMALL}).eval()
     save_network(net, tmp_path / "net.safetensors", {})
     write_genuine(tmp_path / "net.pkl", net)
     (tmp_path / "file").write_text("not a folder")

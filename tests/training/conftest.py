@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sida.cli.main import main
+from sida.data import load_dataset
 from sida.methods import distill
 from sida.training import train_teacher
-from tests.training.toy import TEACHER, as_json, interrupt_after, results
+from tests.training.toy import DATASET, TEACHER, as_json, interrupt_after, results
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +38,24 @@ def resumes(tmp_path, monkeypatch):
     """``resumes(spec, nimg)``: checks that an interruption changes nothing; returns the uninterrupted run's folder."""
 
     def check(spec, nimg: int) -> Path:
-        distill(spec, tmp_path / "straight")
-        interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, nimg)
-        distill(spec, tmp_path / "resumed")
+        run = train_teacher if "network" in spec else distill
+        run(spec, tmp_path / "straight")
+        interrupt_after(run, spec, tmp_path / "resumed", monkeypatch, nimg)
+        run(spec, tmp_path / "resumed")
         assert results(tmp_path / "resumed") == results(tmp_path / "straight")
         return tmp_path / "straight"
 
     return check
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """The digits as PNG files in a folder, and its spec."""
+    digits, folder = load_dataset(DATASET), tmp_path / "pictures"
+    folder.mkdir()
+    labels = []
+    for number, image in enumerate(digits.images(range(len(digits)))):
+        Image.fromarray(image[0].numpy()).save(folder / f"{number:04d}.png")
+        labels.append([f"{number:04d}.png", int(digits.class_indices[number])])
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    return {"name": "digits", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}

@@ -1,4 +1,4 @@
-"""Iterations of other one-step distillers as their formulas read, with torch's optimizers: a baseline for tests."""
+"""Iterations of f-distill and ECT as their formulas read, with torch's optimizers: a baseline for tests."""
 
 from __future__ import annotations
 
@@ -56,22 +56,6 @@ class PlainRival:
         return self.generator(sigma * draws["z"], torch.tensor(sigma), labels)
 
 
-def diff_instruct(run, nimg, real, labels):
-    draws = run.draws("psi", nimg, real.shape, "sigma_normal")
-    with torch.no_grad():
-        x = run.images(draws, labels, 1.0)
-    sigma = torch.exp(1.2 * draws["sigma_normal"] - 1.2)
-    error = run.psi(x + sigma * draws["noise"], sigma, labels) - x
-    losses = [run.step(((1 / sigma**2 + 4) * error**2).sum() / len(x), False)]
-    draws = run.draws("generator", nimg, real.shape, "sigma_normal")
-    x = run.images(draws, labels, 1.0)
-    sigma = torch.exp(1.2 * draws["sigma_normal"] - 1.2)
-    with torch.no_grad():
-        noisy = x + sigma * draws["noise"]
-        g = run.psi(noisy, sigma, labels) - run.teacher(noisy, sigma, labels)
-    return [*losses, run.step((g * x).sum() / len(x), True)]
-
-
 def _direction(run, x, noisy, sigma, labels, eps=0.0):
     with torch.no_grad():
         true = run.teacher(noisy, sigma, labels)
@@ -79,43 +63,8 @@ def _direction(run, x, noisy, sigma, labels, eps=0.0):
         return (run.psi(noisy, sigma, labels) - true) / scale
 
 
-def dmd(run, nimg, real, labels):
-    draws = run.draws("psi", nimg, real.shape, "t")
-    with torch.no_grad():
-        x = run.images(draws, labels, 80.0)
-    sigma = karras(draws["t"], 0, 999)
-    error = run.psi(x + sigma * draws["noise"], sigma, labels) - x
-    losses = [run.step(((1 / sigma**2 + 4) * error**2).mean(), False)]
-    draws = run.draws("generator", nimg, real.shape, "t")
-    x = run.images(draws, labels, 80.0)
-    sigma = karras(draws["t"], 20, 980)
-    g = _direction(run, x, (x + sigma * draws["noise"]).detach(), sigma, labels)
-    return [*losses, run.step(((x - (x - g).detach()) ** 2).mean() / 2, True)]
-
-
 def _logits(run, *args):
     return run.psi(*args, return_flag="logits")
-
-
-def dmd2(run, nimg, real, labels):
-    losses = []
-    for stream in ("psi", *(f"psi-{n}" for n in range(2, 6))):
-        draws = run.draws(stream, nimg, real.shape, "t", ("fake_t", "fake_noise", "real_t", "real_noise"))
-        with torch.no_grad():
-            x = run.images(draws, labels, 80.0)
-        sigma = karras(draws["t"], 0, 999)
-        error = run.psi(x + sigma * draws["noise"], sigma, labels) - x
-        s_fake, s_real = karras(draws["fake_t"], 0, 999), karras(draws["real_t"], 0, 999)
-        fake = _logits(run, x + s_fake * draws["fake_noise"], s_fake, labels)
-        true = _logits(run, real + s_real * draws["real_noise"], s_real, labels)
-        judged = (softplus(fake) + softplus(-true)).mean()
-        losses.append(run.step(((1 / sigma**2 + 4) * error**2).mean() + 0.01 * judged, False))
-    draws = run.draws("generator", nimg, real.shape, "t", ("fake_t", "fake_noise"))
-    x = run.images(draws, labels, 80.0)
-    sigma, s_fake = karras(draws["t"], 20, 980), karras(draws["fake_t"], 0, 999)
-    g = _direction(run, x, (x + sigma * draws["noise"]).detach(), sigma, labels)
-    gan = softplus(-_logits(run, x + s_fake * draws["fake_noise"], s_fake, labels)).mean()
-    return [sum(losses), run.step(((x - (x - g).detach()) ** 2).mean() / 2 + 0.003 * gan, True)]
 
 
 def f_distill(run, nimg, real, labels):
@@ -164,18 +113,3 @@ def ect(run, nimg, real, labels):
     target = torch.where(r > 0, outputs[1], real).detach()
     distance = (outputs[0] - target).pow(2).sum((1, 2, 3)).sqrt()
     return [run.step((distance / (t - r).flatten()).mean(), True)]
-
-
-def cd(run, nimg, real, labels):
-    """One Heun step of the teacher between neighbouring levels of 18."""
-    draws = run.draws("generator", nimg, real.shape, "t")
-    index = torch.floor(draws["t"] * 17)
-    t, r = ((80 ** (1 / 7) + (i / 17) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in (index, index + 1))
-    x = real + t * draws["noise"]
-    with torch.no_grad():
-        first = (x - run.teacher(x, t, labels)) / t
-        euler = x + (r - t) * first
-        lower = x + (r - t) * 0.5 * (first + (euler - run.teacher(euler, r, labels)) / r)
-    run.generator.train()
-    target = run.generator(lower, r, labels).detach()
-    return [run.step((run.generator(x, t, labels) - target).pow(2).mean(), True)]

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from tests.training.toy import fork, wait
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def started(task: Callable[[int], Any], count: int, folder: Path) -> Iterator[li
 
 
 def statuses(children: list[int]) -> list[int]:
-    """Exit statuses of processes, which are given a minute."""
+    """Exit statuses of processes, which are given five minutes."""
     end = time.monotonic() + PATIENCE
     for child in children:
         while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:

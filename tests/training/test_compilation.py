@@ -8,8 +8,7 @@ import torch
 from sida.methods import distill
 from sida.runtime import graphs
 from sida.runtime.graphs import compiled
-from sida.training import train_teacher
-from tests.training.toy import STUDENT, TEACHER, results
+from tests.training.toy import STUDENT, results
 
 
 @pytest.fixture
@@ -59,23 +58,21 @@ def test_older_torch_compiles_with_all_checks_and_says_so_once(torch_compile, ne
     assert line.endswith("compiles with checks at every call; a newer one is faster")
 
 
-def test_training_goes_on_without_a_compiler(tmp_path, torch_compile, capsys):
+def test_training_goes_on_without_a_compiler(tmp_path, teacher, torch_compile, capsys):
     def broken(model, **options):
         def call(*args):
             raise RuntimeError("No working C++ compiler found\nin a long text")
 
         return call
 
-    spec = {**STUDENT, "teacher": str(train_teacher({**TEACHER, "total_kimg": 0.1}, tmp_path / "teacher"))}
-    spec |= {"total_kimg": 0.1, "evaluation": None}
+    spec = {**STUDENT, "teacher": teacher, "total_kimg": 0.1, "evaluation": None}
     distill(spec, tmp_path / "plain")
     torch_compile(broken)
     capsys.readouterr()
     distill({**spec, "compile": True}, tmp_path / "compiled")
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("compile:")]
-    assert said == [
-        f"compile: torch {torch.__version__} cannot compile here (No working C++ compiler found); continuing without it"
-    ]
+    assert len(said) == 1
+    assert "(No working C++ compiler found)" in said[0]
     assert results(tmp_path / "compiled")["train"] == results(tmp_path / "plain")["train"]
 
 

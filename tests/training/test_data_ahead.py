@@ -1,37 +1,18 @@
-"""Images are read and decoded by a thread beside the step; data that vanish end a run with one line."""
+"""Images are read and decoded by a thread beside the step."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import threading
 
 import pytest
 import torch
-from PIL import Image
 
-from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.archive import ImageArchive
-from sida.training import train_teacher
 from sida.training.batches import StepBatches
-from sida.training.teacher import TeacherTrainer
-from tests.training.toy import DATASET, TEACHER, as_json, results
+from tests.training.toy import DATASET
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """The digits as PNG files in a folder, and its spec."""
-    digits, folder = load_dataset(DATASET), tmp_path / "pictures"
-    folder.mkdir()
-    labels = []
-    for number, image in enumerate(digits.images(range(len(digits)))):
-        Image.fromarray(image[0].numpy()).save(folder / f"{number:04d}.png")
-        labels.append([f"{number:04d}.png", int(digits.class_indices[number])])
-    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-    return {"name": "digits", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}
 
 
 @pytest.fixture
@@ -68,27 +49,3 @@ def test_the_next_step_is_read_before_it_is_asked_for(pictures, readers):
     batches("psi", 16)
     batches._prefetcher._pool.submit(lambda: None).result()
     assert len(readers) == 3
-
-
-def test_vanished_data_are_one_line_and_the_state_goes_on(tmp_path, pictures, monkeypatch, capsys):
-    spec = {**TEACHER, "dataset": pictures, "state_minutes": 0}
-    train_teacher(spec, tmp_path / "whole")
-    folder, aside, original = pictures["path"], tmp_path / "aside", TeacherTrainer.iteration
-
-    def vanishing(self, nimg):
-        if nimg == 160:
-            shutil.move(folder, aside)
-        return original(self, nimg)
-
-    command = ["train-teacher", "--spec", as_json(spec), "--out", str(tmp_path / "run")]
-    with monkeypatch.context() as patch:
-        patch.setattr(TeacherTrainer, "iteration", vanishing)
-        capsys.readouterr()
-        assert main(command) == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
-    assert line.startswith("error: ")
-    assert "no such file" in line
-    assert "the last kept state is intact" in line
-    shutil.move(aside, folder)
-    assert main(command) == 0
-    assert results(tmp_path / "run") == results(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""``method: ...`` alone is the official recipe of the teacher's network family; every part of it can be overridden."""
+"""``method: ...`` alone is the official recipe of a family of networks; a method reads what it names, and no more."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import re
 import pytest
 import torch
 
+from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
-from sida.methods import METHODS, distill
-from sida.methods.distiller import LAMBDAS, Parts
+from sida.methods import METHODS, SID
+from sida.methods.distillation import student_digest
+from sida.methods.distiller import LAMBDAS, Parts, method_trainer
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpoint import load_network, save_network
 from sida.training.averages import Average, write_network
 from sida.training.identity import run_metadata
 from sida.training.optimized_network import OptimizedNetwork
-from tests.training.toy import DATASET, NETWORK, student_trainer
+from tests.training.toy import DATASET, EDM2, NETWORK, student_trainer
 
 CPU = torch.device("cpu")
-EDM2 = {
-    "img_resolution": 8, "img_channels": 1, "label_dim": 10, "use_fp16": False, "model_channels": 8,
-    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "channels_per_head": 8, "logvar_channels": 8,
-}  # fmt: skip
+OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}}
+KWARGS = EDM2["kwargs"]
 TEACHERS = {
     "edm": NETWORK,
-    "edm2": {"class": "EDM2Precond", "kwargs": EDM2},
-    "edm2-s": {"class": "EDM2Precond", "kwargs": {**EDM2, "model_channels": 192, "channels_per_head": 64}},
-    "headless": {"class": "EDM2Precond", "kwargs": {**EDM2, "logvar_channels": None}},
+    "edm2": EDM2,
+    "edm2-s": {**EDM2, "kwargs": {**KWARGS, "model_channels": 192, "channels_per_head": 64}},
+    "headless": {**EDM2, "kwargs": {**KWARGS, "logvar_channels": None}},
 }
 
 
@@ -45,9 +45,11 @@ def teachers(tmp_path_factory):
 
 
 def config_for(teacher: str, method: str, **settings) -> DistillConfig:
-    init = teacher if method == "sid2a" else None
-    needed = {"total_kimg": 0.064, "batch_size": 16, "lr": 1e-3, "init": init, **settings}
-    return DistillConfig(name="x", method=method, dataset=DATASET, teacher=teacher, **needed)
+    init = teacher if METHODS[method].start == "generator" else None
+    needed = {"total_kimg": 0.064, "batch_size": 16, "lr": 1e-3, "init": init, "options": OPTIONS.get(method, {})}
+    return DistillConfig(
+        **{"name": "x", "method": method, "dataset": DATASET, "teacher": teacher, **needed, **settings}
+    )
 
 
 def recipe(config: DistillConfig) -> dict[str, object]:
@@ -142,9 +144,8 @@ def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device
 
 
 def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
-    config = config_for("teacher", "sida", half="bfloat16", device="cuda")
-    with pytest.raises(UserError, match=r"student\.half: says which half precision, and there is none without fp16"):
-        resolve_recipe(config, NETWORK)
+    with pytest.raises(UserError, match=r"student\.half: "):
+        resolve_recipe(config_for("teacher", "sida", half="bfloat16", device="cuda"), NETWORK)
     assert resolve_recipe(config_for("teacher", "sida", half="bfloat16", fp16=True, device="cuda"), NETWORK).fp16
 
 
@@ -159,37 +160,16 @@ def test_students_file_says_the_half_precision_that_it_was_trained_in(tmp_path, 
     assert load_network(tmp_path / "network.safetensors")[0].half_dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(
-    ("family", "settings", "message"),
-    [
-        ("edm", {"fake_score_weight_norm": "off"}, "fake_score_weight_norm: EDM networks do not have it"),
-        ("edm", {"logvar": True}, "has no log-variance head; set it to false"),
-        ("headless", {"logvar": True}, "has no log-variance head; set it to false"),
-        ("edm2", {"augment": {"p": 0.1}}, "augment: EDM2 networks take no augmentation"),
-    ],
-)
-def test_setting_of_another_family_is_one_line(tmp_path, teachers, family, settings, message):
-    with pytest.raises(UserError, match=message) as caught:
-        distill(config_for(teachers(family), "sida", **settings), tmp_path)
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_official_values_by_name_are_the_same_run(tmp_path, teachers):
-    teacher = teachers("edm2")
-    distill(config_for(teacher, "sida"), tmp_path / "short")
-    distill(config_for(teacher, "sida", **METHODS["sida"].defaults["edm2"]), tmp_path / "long")
-    names = ("short", "long")
-    first, second = ((tmp_path / name / "network.safetensors").read_bytes() for name in names)
-    assert first == second
-    distill(config_for(teacher, "sida", logvar=False), tmp_path / "other")
-    digests = {load_network(tmp_path / name / "network.safetensors")[1]["config_sha256"] for name in (*names, "other")}
-    assert len(digests) == 2
+def test_official_values_by_name_are_the_same_run():
+    defaults = METHODS["sida"].defaults["edm2"]
+    short, long, other = (config_for("t", "sida", **given) for given in ({}, defaults, {"logvar": False}))
+    assert resolve_recipe(short, EDM2) == resolve_recipe(long, EDM2)
+    digest = lambda config: student_digest(resolve_recipe(config, EDM2), "data", {})
+    assert digest(short) == digest(long) != digest(other)
 
 
 @pytest.mark.parametrize(
-    ("loss", "method", "family"),
-    [(SiDLoss, "sid", "edm"), (SiDALoss, "sida", "edm"), (EDM2SiDALoss, "sida", "edm2")],
+    ("loss", "method", "family"), [(SiDLoss, "sid", "edm"), (SiDALoss, "sida", "edm"), (EDM2SiDALoss, "sida", "edm2")]
 )
 def test_losses_alone_have_the_same_defaults(loss, method, family):
     values = METHODS[method].defaults[family]
@@ -211,3 +191,73 @@ def test_page_of_differences_names_every_default():
     assert all(column.keys() == columns[0].keys() for column in columns)
     assert found == {name: [shown(name, column[name]) for column in columns] for name in columns[0]}
     assert set(found) <= {field.name for field in dataclasses.fields(DistillConfig)}
+
+
+#: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.
+ELSEWHERE = {"guidance", "logvar", "real_source"}
+#: Settings that the distiller reads for every method; where a method has none, they change nothing.
+OF_THE_DISTILLER = {"grad_clip_value", *LAMBDAS}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_reads_the_settings_that_it_names(name):
+    read = set()
+
+    class Watched(ResolvedConfig):
+        def __getattribute__(self, key):
+            read.add(key)
+            return super().__getattribute__(key)
+
+    teacher, method = build_network(NETWORK), METHODS[name]
+    config = resolve_recipe(config_for("t", name), NETWORK)
+    watched = Watched(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    read.clear()
+    options = method.read_options(config.options, "options")
+    parts = Parts(method, watched, options, family_of(NETWORK), teacher, teacher, torch.device("cpu"), "student")
+    method_trainer(parts)
+    known = (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - ELSEWHERE
+    assert method.settings & known <= read
+    assert read & known - OF_THE_DISTILLER <= method.settings
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "unread"),
+    [
+        ("sid", {"lambda_adv": 1.0}, "lambda_adv"),
+        ("gdd", {"gamma": "snr", "t_max": 500}, "gamma, t_max"),
+        ("gdd-i", {"sigma_data": 1.0}, "sigma_data"),
+        ("instance", {"alpha": 1.2, "augment": {"p": 0.1}}, "alpha, augment"),
+        ("dmd2", {"augment": {"p": 0.1}}, "augment"),
+        ("f-distill", {"augment": {"p": 0.1}}, "augment"),
+    ],
+)
+def test_a_setting_that_a_method_does_not_read_is_refused(method, settings, unread):
+    message = f"^{unread.split(',')[0]}: method '{method}' does not read {unread}; remove (it|them)$"
+    with pytest.raises(ValueError, match=message):
+        config_for("t", method, **settings)
+
+
+def test_a_setting_that_options_leave_unread_is_refused():
+    for method, options in {"f-distill": {}, "dmd2": {"weighted": False}}.items():
+        with pytest.raises(ValueError, match=f"^gamma: method '{method}' does not read gamma with these options"):
+            config_for("t", method, gamma="snr", options=options)
+    config_for("t", "dmd2", gamma="snr")
+    config_for("t", "f-distill", gamma="snr", options={"weighted": True})
+
+
+def test_an_option_named_like_a_setting_is_refused_where_the_method_is_defined():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Options:
+        lr: float = 0.0
+        depth: int = 1
+
+    with pytest.raises(UserError, match=r"^method 'own': options: lr: .*; rename"):
+        dataclasses.replace(SID, name="own", options=Options)
+
+
+def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
+    own = dataclasses.replace(SID, name="own", trainer=lambda parts: None)
+    config = config_for("t", "sid", gamma="snr")
+    with pytest.raises(ValueError, match="gamma: method 'own' does not read gamma; remove it"):
+        own.check(config)
+    dataclasses.replace(own, reads=frozenset({"gamma"})).check(config)

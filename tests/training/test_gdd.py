@@ -1,36 +1,27 @@
-"""GDD and GDD-I: trained by the same loop, with a discriminator, its penalty and a generator that is partly frozen."""
+"""GDD, GDD-I and instance-based distillation by the same loop: a discriminator or a distance in place of scores."""
 
 from __future__ import annotations
 
-import copy
 import json
 
 import pytest
 import torch
 
-from sida.cli.main import main
 from sida.files.atomic import read_jsonl
+from sida.losses import MicroBatch
 from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.gdd import INNATE, freeze_innate
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network, read_metadata, save_network
+from sida.networks.checkpoint import load_network, read_metadata
+from sida.sampling import heun, latents_for_seeds, one_step
 from sida.training.state import StateStore
 from tests.training.processes import said, together
-from tests.training.toy import (
-    GIVEN,
-    NETWORK,
-    STUDENT,
-    as_json,
-    interrupt_after,
-    of_method,
-    results,
-    student_trainer,
-)
+from tests.training.toy import GIVEN, STUDENT, interrupt_after, of_method, results, student_trainer
 
 GDD = {
-    **of_method("gdd", STUDENT), "total_kimg": 0.32, "warmup_kimg": None, "evaluation": None, "augment": None,
+    **of_method("gdd", STUDENT), "total_kimg": 0.16, "warmup_kimg": None, "evaluation": None, "augment": None,
     "options": {"backbones": ["digits"], "r1_interval": 4},
 }  # fmt: skip
 CIFAR10 = {
@@ -42,11 +33,6 @@ IMAGENET = {
     "model_type": "DhariwalUNet", "model_channels": 192, "channel_mult": [1, 2, 3, 4], "img_resolution": 64,
     "img_channels": 3, "label_dim": 1000,
 }  # fmt: skip
-
-
-def trainer_of(spec):
-    config = DistillConfig(**spec)
-    return student_trainer(config)
 
 
 def state_of(folder):
@@ -79,7 +65,7 @@ def test_generator_is_the_teacher_in_gdds_preconditioning(tmp_path, teacher):
     _, metadata = load_network(path)
     assert metadata["network"]["class"] == "GDDPrecond"
     assert metadata["sampler"] == {"kind": "one_step", "init_sigma": 80.0}
-    trainer = trainer_of({**GDD, "teacher": teacher})
+    trainer = student_trainer({**GDD, "teacher": teacher})
     start, _ = load_network(teacher)
     for one, other in zip(trainer.generator.net.parameters(), start.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -88,7 +74,9 @@ def test_generator_is_the_teacher_in_gdds_preconditioning(tmp_path, teacher):
 
 
 def test_defaults_are_the_official_ones(teacher):
-    trainer = trainer_of({**GDD, "teacher": teacher, "ema_half_life_kimg": None, "options": {"backbones": ["digits"]}})
+    trainer = student_trainer(
+        {**GDD, "teacher": teacher, "ema_half_life_kimg": None, "options": {"backbones": ["digits"]}}
+    )
     judge, penalty, generator = trainer.steps
     assert (penalty.network, penalty.stream, penalty.every) == (judge.network, judge.stream, 16)
     # Golden: lr × 16/17 and β₂ = 0.99^(16/17) of the discriminator; the generator's are plain.
@@ -111,43 +99,11 @@ def test_patience_counts_from_the_first_image_where_no_term_joins_later(tmp_path
 
 def test_without_penalty_the_discriminator_keeps_the_rate_of_a_lazy_one(teacher):
     options = {"backbones": ["digits"], "r1_gamma": 0}
-    trainer = trainer_of({**GDD, "teacher": teacher, "options": options, "fake_score_lr": 5e-3})
+    trainer = student_trainer({**GDD, "teacher": teacher, "options": options, "fake_score_lr": 5e-3})
     assert [step.name for step in trainer.steps] == ["discriminator", "generator"]
     # Zyriix/GDD:training/training_loop.py knows the interval alone.
     assert trainer.steps[0].network.lr == pytest.approx(5e-3 * 16 / 17)
     assert trainer.steps[0].network.adam.betas == pytest.approx((0, 0.99 ** (16 / 17)))
-
-
-def fooling(trainer, judge, given, batch):
-    """The generator's loss by a discriminator in its present mode, computed apart from the loop."""
-    trainer.generator.eval()
-    with torch.no_grad():
-        images = trainer.generator.call(80 * given["z"], torch.tensor(80.0), batch[1])
-        (logits,) = judge(images, batch[1])
-    return 64 * torch.nn.functional.softplus(-logits).mean().item()
-
-
-def test_discriminator_that_judges_the_generator_is_in_training_mode(teacher):
-    """Its spectral norms move in all four passes: fake and real images, the penalty, the generator's images."""
-    options = {"backbones": ["digits"]}
-    # So slow that no weight changes.
-    trainer = trainer_of({**GDD, "teacher": teacher, "lr": 1e-30, "fake_score_lr": 1e-30, "options": options})
-    alone = copy.deepcopy(trainer.steps[0].network.net).train()
-    source = torch.Generator().manual_seed(0)
-    batch = (torch.rand(16, 1, 8, 8, generator=source) * 2 - 1, torch.eye(10)[torch.arange(16) % 10])
-    given = {"z": torch.randn(16, 1, 8, 8, generator=source), "noise": torch.zeros(16, 1, 8, 8)}
-    given |= {step.level: torch.zeros(16, 1, 1, 1) for step in trainer.steps}
-    draws = {step.stream: [given] for step in trainer.steps}
-    trainer.batches = lambda stream, nimg, with_images: [batch]
-    record = trainer.iteration(0, draws)
-    for _ in range(3):
-        alone(*batch)
-    assert record.losses["fooling"] == pytest.approx(fooling(trainer, alone, given, batch), rel=1e-6)
-    norms = lambda net: {name: value for name, value in net.named_buffers() if name.endswith(("_u", "_v"))}
-    moved, expected = norms(trainer.steps[0].network.net), norms(alone)
-    assert len(moved) == 12
-    assert all(torch.equal(moved[name], expected[name]) for name in moved)
-    assert not any(parameter.requires_grad for parameter in trainer.steps[0].network.net.parameters())
 
 
 def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, capsys):
@@ -183,55 +139,9 @@ def test_digest_tells_settings_that_were_left_out_from_those_of_other_methods(te
     plain = digest()
     assert digest(init_sigma=80.0, betas=(0.0, 0.99)) == plain
     assert len({plain, digest(init_sigma=2.5), digest(betas=(0.0, 0.999)), digest(method="gdd-i")}) == 4
-    # Results of a run before 2026-11-22, whose discriminator was another, are not taken for those of this one.
-    assert plain != "bcf8cb213409811d611cadf0900da245a9b2eb4a74b87b8ec487a5ae4a703811"
     sid = digest(method="sida")
     assert digest(method="sida", init_sigma=2.5, betas=(0.0, 0.999)) == sid
     assert digest(method="sida", betas=(0.0, 0.99)) != sid
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"real_source": "x"}, "--spec.real_source: method 'gdd' does not read real_source; remove it"),
-        ({"init": "x"}, "init: 'gdd' starts from the teacher; remove it"),
-        (
-            {"gamma": "snr", "t_max": 500, "lambda_sid": 1, "grad_clip_value": 1, "alpha": 1.2},
-            "--spec.alpha: method 'gdd' does not read alpha, gamma, grad_clip_value, lambda_sid, t_max; remove them",
-        ),
-        (
-            {"options": {}},
-            "--spec.options.backbones: 'vgg16_bn' takes images of 3 channels, not 8×8, 1; for these name",
-        ),
-        (
-            {"options": {"backbones": ["vgg"]}},
-            "--spec.options.backbones[0]: must be one of vgg16_bn, efficientnet_lite0",
-        ),
-        ({"options": {"backbones": []}}, "--spec.options.backbones: must name at least one"),
-        ({"options": {"bakbones": ["digits"]}}, "bakbones: unknown key (did you mean 'backbones'?)"),
-        ({"options": {"backbones": ["digits"], "ada_target": 0.6}}, "--spec.options.ada_target: there is no augment"),
-    ],
-)
-def test_fault_is_one_line(refused, teacher, change, message):
-    assert message in refused({**GDD, "teacher": teacher, **change})
-
-
-@pytest.mark.parametrize(
-    ("cls", "message"),
-    [
-        ("VPPrecond", "starts from a network of class EDMPrecond, not VPPrecond"),
-        ("EDM2Precond", "method 'gdd' is for networks of edm, this one is of edm2"),
-    ],
-)
-def test_teacher_of_another_kind_is_one_line(tmp_path, cls, message, capsys):
-    kwargs = NETWORK["kwargs"]
-    if cls == "EDM2Precond":
-        keys = ("img_resolution", "img_channels", "label_dim", "channel_mult", "num_blocks", "attn_resolutions")
-        kwargs = {**{key: kwargs[key] for key in keys}, "model_channels": 8, "channels_per_head": 8}
-    save_network(build_network({"class": cls, "kwargs": kwargs}), tmp_path / "teacher.safetensors", {})
-    spec = as_json({**GDD, "teacher": str(tmp_path / "teacher.safetensors")})
-    assert main(["distill", "--spec", spec, "--out", str(tmp_path / "x")]) == 1
-    assert message in capsys.readouterr().err
 
 
 def test_two_processes_keep_what_both_have_seen(tmp_path, teacher, monkeypatch):
@@ -244,3 +154,40 @@ def test_two_processes_keep_what_both_have_seen(tmp_path, teacher, monkeypatch):
     two, alone = (state_of(tmp_path / name).tensors["discriminator/buffers/augment.signs"] for name in ("two", "alone"))
     assert two[1:].tolist() == alone[1:].tolist()
     assert alone[1] > 0
+
+
+INSTANCE = {
+    **of_method("instance", STUDENT), "total_kimg": 0.32, "warmup_kimg": None,
+    "evaluation": None, "options": {"num_steps": 3},
+}  # fmt: skip
+
+
+def test_loss_is_the_distance_to_what_the_teachers_sampler_draws(teacher):
+    net, _ = load_network(teacher)
+    z, labels = latents_for_seeds(range(4), (1, 8, 8)), torch.eye(10)[[3, 1, 4, 1]]
+    (step,) = student_trainer({**INSTANCE, "teacher": teacher, "options": {"num_steps": 5}}).steps
+    with torch.no_grad():
+        drawn = heun(net, z, labels, num_steps=5).to(torch.float32)
+    terms = step.loss(MicroBatch(torch.zeros_like(z), labels, draws={"z": z}))
+    assert torch.equal(terms.instance, drawn.square())
+
+
+def test_a_run_goes_on_where_it_stopped_and_its_images_come_nearer_to_the_teachers(resumes, teacher):
+    folder = resumes({**INSTANCE, "teacher": teacher, "ema_half_life_kimg": 0.01}, 96)
+    assert {name for record in read_jsonl(folder / "train.jsonl") for name in record["losses"]} == {"instance"}
+    start, _ = load_network(teacher)
+    net, metadata = load_network(folder / "network.safetensors")
+    assert metadata["sampler"] == {"kind": "one_step", "init_sigma": 80.0}
+    z, labels = latents_for_seeds(range(64), (1, 8, 8)), torch.eye(10)[torch.arange(64) % 10]
+    with torch.no_grad():
+        target = heun(start, z, labels, num_steps=3)
+        before, after = ((one_step(one, z, labels, 80.0) - target).square().mean() for one in (start, net))
+    assert after < 0.95 * before
+
+
+def test_defaults_are_gdds_with_which_it_is_compared(teacher):
+    trainer = student_trainer({**INSTANCE, "teacher": teacher, "options": {}})
+    (step,) = trainer.steps
+    assert (trainer.recipe.init_sigma, step.network.adam.betas, step.network.clip_value) == (80.0, (0.0, 0.99), None)
+    assert step.network.net.init_config["class"] == "EDMPrecond"
+    assert step.network.net.init_config["kwargs"]["dropout"] == 0

@@ -14,20 +14,9 @@ import torch
 from torch.nn import functional as F
 
 from sida.files.tensors import torch_dtypes
-from sida.methods.resolve import DistillConfig
-from sida.networks import build_network
-from sida.networks.checkpoint import save_network
-from tests.training.toy import NETWORK, STUDENT, of_method, student_trainer
+from tests.training.toy import STUDENT, of_method, student_trainer
 
 IMAGES, INTERVAL, GAMMA, RATE, SIGMA = 16, 2, 0.3, 1e-3, 80.0
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    torch.manual_seed(0)
-    save_network(build_network(NETWORK), path, {})
-    return str(path)
 
 
 @pytest.fixture
@@ -153,8 +142,7 @@ def test_four_iterations_equal_the_official_loop(teacher, float64):
         "batch_gpu": None, "warmup_kimg": None, "evaluation": None, "augment": None, "ema_half_life_kimg": 500.0,
         "ema_rampup_ratio": 0.05, "options": options,
     }  # fmt: skip
-    config = DistillConfig(**spec)
-    trainer = student_trainer(config)
+    trainer = student_trainer(spec)
     plain, source = PlainGDD(trainer), torch.Generator().manual_seed(0)
     normal = lambda: torch.randn(IMAGES, 1, 8, 8, generator=source)
     for nimg in range(0, 4 * IMAGES, IMAGES):

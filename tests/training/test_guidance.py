@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import shutil
 
 import pytest
 import torch
 
-from sida.data import load_dataset
-from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.methods import METHODS, distill
-from sida.methods.distillation import make_batches, make_trainer
-from sida.methods.resolve import DistillConfig
-from sida.networks import build_network
-from sida.networks.checkpoint import load_network, save_network
+from sida.methods import distill
+from sida.networks.checkpoint import load_network
 from sida.networks.file import read_metadata
-from sida.networks.precond import GuidedDenoiser
 from sida.training import train_teacher
-from tests.training.test_switches import EDM2, weights
-from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, of_method, resolved, results
+from tests.training.test_switches import weights
+from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, TEACHER, of_method, results, student_trainer
 
 CPU = torch.device("cpu")
 SHORT = {**STUDENT, "total_kimg": 0.128, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
@@ -30,64 +22,23 @@ UNCOND = {**DATASET, "name": "digits-uncond", "label_dim": 0}
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """A teacher; guides without and with its classes, and one for other images."""
+    """A teacher, and guides without and with its classes."""
     without = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
     specs = {
         "teacher": {},
         "uncond": {"dataset": UNCOND, "network": without},
         "worse": {"total_kimg": 0.032, "seed": 1},
-        "five": {"network": {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 5}}},
     }
-    folder, found = tmp_path_factory.mktemp("networks"), {}
-    for name, changes in specs.items():
-        if name == "five":
-            save_network(build_network(changes["network"]), folder / "five.safetensors", {})
-            found[name] = str(folder / "five.safetensors")
-        else:
-            found[name] = str(train_teacher({**TEACHER, "total_kimg": 0.1, **changes}, folder / name))
-    return found
-
-
-def trainer_of(**settings):
-    config = DistillConfig(**of_method(settings.get("method", "sida"), {**SHORT, **settings}))
-    dataset = load_dataset(config.dataset)
-    trainer = make_trainer(resolved(config), dataset, CPU)
-    trainer.batches = make_batches(config, dataset, CPU)
-    return trainer
-
-
-def trained(**settings) -> torch.Tensor:
-    """Weights after four iterations."""
-    trainer = trainer_of(**settings)
-    for nimg in range(0, 64, 16):
-        trainer.iteration(nimg)
-    return trainer.generator.flat.vector.clone()
-
-
-def test_a_guidance_of_one_is_the_training_without(tmp_path, networks):
-    spec = {**SHORT, "teacher": networks["teacher"]}
-    distill(spec, tmp_path / "without")
-    distill({**spec, "guidance": 1, "guide": None}, tmp_path / "one")
-    assert results(tmp_path / "one") == results(tmp_path / "without")
-    metadata = read_metadata(tmp_path / "one/network.safetensors")
-    assert "guidance" not in metadata
-    assert "guide" not in metadata["parents"]
-
-
-def test_a_guided_denoiser_of_strength_one_gives_the_same_bits(networks, monkeypatch):
-    settings = {"teacher": networks["teacher"], "guide": networks["uncond"], "guidance": 1.5}
-    guided = trained(**settings)
-    initial = GuidedDenoiser.__init__
-    monkeypatch.setattr(GuidedDenoiser, "__init__", lambda self, net, guide, guidance: initial(self, net, guide, 1.0))
-    assert torch.equal(trained(**settings), plain := trained(teacher=networks["teacher"]))
-    assert not torch.equal(guided, plain)
+    folder, short = tmp_path_factory.mktemp("networks"), {**TEACHER, "total_kimg": 0.1}
+    return {name: str(train_teacher({**short, **changes}, folder / name)) for name, changes in specs.items()}
 
 
 @pytest.mark.parametrize("method", ["sid", "sida"])
 @pytest.mark.parametrize("guide", ["uncond", "worse"])
 def test_guidance_changes_the_true_score_alone(networks, method, guide):
     teacher, guide = networks["teacher"], networks[guide]
-    trainer = trainer_of(teacher=teacher, guide=guide, guidance=2, method=method)
+    settings = {**SHORT, "teacher": teacher, "guide": guide, "guidance": 2}
+    trainer = student_trainer(of_method(method, settings))
     assert torch.equal(trainer.generator.flat.vector, weights(teacher))
     assert torch.equal(trainer.fake_score.flat.vector, weights(teacher))
     x, labels = torch.randn(4, 1, 8, 8), torch.eye(10)[:4]
@@ -115,58 +66,21 @@ def test_strength_and_guide_make_another_run_and_paths_do_not(tmp_path, networks
         if change.get("guide"):
             assert metadata["parents"]["guide"] == sha256_file(change["guide"])
             assert metadata["guidance"] == change.get("guidance", 1.5)
+        else:
+            assert "guidance" not in metadata
+            assert "guide" not in metadata["parents"]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 4
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, networks, monkeypatch):
-    spec = {**SHORT, "teacher": networks["teacher"], "guide": networks["uncond"], "guidance": 1.5}
-    distill(spec, tmp_path / "whole")
-    interrupt_after(distill, spec, tmp_path / "parts", monkeypatch, 64)
-    distill(spec, tmp_path / "parts")
-    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+def test_a_resumed_run_ends_with_the_same_bytes(resumes, networks):
+    resumes({**SHORT, "teacher": networks["teacher"], "guide": networks["uncond"], "guidance": 1.5}, 64)
 
 
 def test_guides_of_other_families_and_checkpointing(tmp_path, networks):
     spec = {**TEACHER, "network": EDM2, "augment": None, "total_kimg": 0.032}
-    settings = {
-        "teacher": str(train_teacher(spec, tmp_path / "edm2")), "guide": networks["uncond"], "guidance": 1.5,
-        "augment": None,
-    }  # fmt: skip
-    plain = trained(**settings)
-    assert plain.isfinite().all()
-    assert torch.equal(trained(**settings, checkpointing=True), plain)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"guidance": 1.5}, r"student.guidance: 1.5 needs a guiding network; name one as guide"),
-        ({"guide": "uncond"}, r"student.guide: guides nothing with a guidance of 1"),
-        ({"guidance": -1, "guide": "uncond"}, r"student.guidance: must be 0 or more, got -1"),
-        ({"guidance": 2, "guide": "nowhere.safetensors"}, r"student.guide: no such file 'nowhere.safetensors'"),
-        ({"guidance": 2, "guide": "five"}, r"student.guide: \S+: the guide's is 5, the guided network's 10"),
-        (
-            {"guidance": 2, "guide": "uncond", "method": "gdd"},
-            r"student.adversarial_kimg: method 'gdd' does not read adversarial_kimg, .*guidance",
-        ),
-    ],
-)
-def test_faults_are_one_line(tmp_path, networks, changes, message):
-    changes = {**changes, **({"guide": networks.get(changes["guide"], changes["guide"])} if "guide" in changes else {})}
-    with pytest.raises(UserError, match=message) as caught:
-        distill({**SHORT, "teacher": networks["teacher"], **changes}, tmp_path)
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.glob("**/*.safetensors"))
-
-
-def test_a_custom_trainer_says_that_it_reads_guidance(networks):
-    own = dataclasses.replace(METHODS["sid"], name="own", trainer=copy.copy)
-    config = lambda **more: DistillConfig(
-        name="x", method="sid", teacher="t", dataset=DATASET, total_kimg=1, batch_size=1, lr=1e-4, **more
-    )
-    guided = config(guidance=1.5, guide="guide")
-    with pytest.raises(ValueError, match="guidance: method 'own' does not read guidance; remove it"):
-        own.check(guided)
-    own.check(config())
-    dataclasses.replace(own, reads=frozenset({"guidance"})).check(guided)
+    teacher, guide = str(train_teacher(spec, tmp_path / "edm2")), networks["uncond"]
+    spec = {**SHORT, "total_kimg": 0.064, "augment": None, "teacher": teacher, "guide": guide, "guidance": 1.5}
+    for name, checkpointing in (("plain", False), ("checkpointing", True)):
+        distill({**spec, "checkpointing": checkpointing}, tmp_path / name)
+    assert results(tmp_path / "checkpointing") == results(tmp_path / "plain")

@@ -15,10 +15,9 @@ import pytest
 
 from sida.cli.main import main
 from sida.errors import EXIT_RETRY
-from sida.training import train_teacher
 from sida.training.student_trainer import StudentTrainer
 from tests.training.processes import said, started, statuses
-from tests.training.toy import STUDENT, TEACHER, as_json, results
+from tests.training.toy import STUDENT, as_json, results
 
 #: How often each of these tests kills; docs/reliability.md names the numbers.
 KILLS = {"test_kills_of_a_rank": 30}
@@ -62,9 +61,9 @@ def begun(logs, children):
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(KILLS["test_kills_of_a_rank"], marks=pytest.mark.slow)])
-def test_kills_of_a_rank(tmp_path, kills):
+def test_kills_of_a_rank(tmp_path, teacher, kills):
     """No iteration is lost that a state was kept of; what comes out does not show the kills."""
-    spec = {**SPEC, "teacher": str(train_teacher({**TEACHER, "total_kimg": 0.032}, tmp_path / "teacher"))}
+    spec = {**SPEC, "teacher": teacher}
     with processes(spec, tmp_path / "alone", tmp_path / "logs") as children:
         start = begun(tmp_path / "logs", children)
         assert statuses(children) == [0, 0], said(tmp_path / "logs")

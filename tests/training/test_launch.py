@@ -36,10 +36,10 @@ def test_exit_status(endings, status):
 
 def test_one_that_does_not_end_is_ended(monkeypatch):
     monkeypatch.setattr("sida.training.process.GRACE", 0.3)
-    text = "import os, sys, time\nsys.exit(1) if os.environ['RANK'] == '0' else time.sleep(60)"
+    text = "import os, sys, time\nsys.exit(1) if os.environ['RANK'] == '0' else time.sleep(900)"
     start = time.monotonic()
     assert run_together([sys.executable, "-c", text], 2) == 1
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 300
 
 
 @pytest.mark.slow
@@ -50,27 +50,21 @@ def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
     command = [sys.executable, "-m", "sida", "train-teacher", "--out", str(folder), "--processes", "2", "--spec"]
     long = as_json({**spec, "total_kimg": 1000})
     run = subprocess.Popen([*command, long], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not list(folder.glob("state/*.json")):
-        assert run.poll() is None
-        time.sleep(0.05)
+    wait_for_image(folder, run)
     run.send_signal(signal.SIGUSR1)
-    _, said = run.communicate(timeout=60)
+    _, said = run.communicate(timeout=300)
     assert run.returncode == EXIT_RETRY
     lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
     assert lines == ["preempted; the state is kept: run the same command again to resume"]
     images = newest_image(folder)
     assert images > 0
     again = subprocess.Popen([*command, long], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while newest_image(folder) <= images:
-        assert again.poll() is None
-        time.sleep(0.05)
+    wait_for_image(folder, again, images)
     # A killed process ends the other one, which says so.
     os.kill(child_of(again.pid), signal.SIGKILL)
-    _, said = again.communicate(timeout=60)
+    _, said = again.communicate(timeout=300)
     assert again.returncode == EXIT_RETRY
-    lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
-    assert len(lines) == 1, said
-    (line,) = lines
+    (line,) = [line for line in said.splitlines() if not line.startswith("[teacher")]
     assert line.startswith("error: another of the 2 processes of this training has ended")
 
 
@@ -84,12 +78,10 @@ def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
         return subprocess.Popen([*torchrun, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
     run = command("run")
-    while not list((tmp_path / "run").glob("state/*.json")):
-        assert run.poll() is None
-        time.sleep(0.05)
+    wait_for_image(tmp_path / "run", run)
     images = newest_image(tmp_path / "run")
     os.kill(child_of(run.pid), signal.SIGKILL)
-    _, said = run.communicate(timeout=120)
+    _, said = run.communicate(timeout=300)
     assert run.returncode != 0
     # The rest is torchrun's own report.
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
@@ -103,7 +95,14 @@ def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
 
 
 def newest_image(folder):
-    return json.loads(max(folder.glob("state/*.json")).read_bytes())["record"]["nimg"]
+    states = sorted(folder.glob("state/*.json"))
+    return json.loads(states[-1].read_bytes())["record"]["nimg"] if states else 0
+
+
+def wait_for_image(folder, process, behind=0):
+    while newest_image(folder) <= behind:
+        assert process.poll() is None
+        time.sleep(0.05)
 
 
 def child_of(parent):
@@ -113,25 +112,20 @@ def child_of(parent):
     )
 
 
-@pytest.mark.parametrize("count", ["65", "9" * 400])
-def test_more_processes_than_any_machine_has_gpus_are_refused(count, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("count", "bound"),
+    [("65", "be at most 64"), ("9" * 400, "be at most 64"), ("-1", "not be negative")],
+    ids=["many", "endless", "negative"],
+)
+def test_a_number_of_processes_that_cannot_be_is_refused(count, bound, tmp_path, capsys):
     command = ["train-teacher", "--out", str(tmp_path), "--spec", as_json(TEACHER), "--processes", count]
     with mock.patch("subprocess.Popen", side_effect=AssertionError):
         assert main(command) == 1
-    assert "--processes: must be at most 64" in capsys.readouterr().err
-
-
-def test_bad_requests_are_one_line(tmp_path):
-    command = [sys.executable, "-m", "sida", "train-teacher", "--out", str(tmp_path), "--spec", as_json(TEACHER)]
-    answer = subprocess.run(
-        [*command, "--processes", "-1"], cwd=ROOT, capture_output=True, text=True, env={**os.environ}, check=False
-    )
-    assert (answer.returncode, answer.stderr) == (1, "error: --processes: must not be negative, got -1\n")
+    assert f"--processes: must {bound}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("verb", "spec", "more"),
-    [("distill", "tiny-student", ["--teacher", "x"]), ("train-teacher", "tiny-teacher", [])],
+    ("verb", "spec", "more"), [("distill", "tiny-student", ["--teacher", "x"]), ("train-teacher", "tiny-teacher", [])]
 )
 def test_threads_are_limited_before_the_libraries_read_their_number(verb, spec, more):
     code = (
@@ -140,15 +134,6 @@ def test_threads_are_limited_before_the_libraries_read_their_number(verb, spec, 
         "process.limit_library_threads = loaded\n"
         "sida.cli.main.main(sys.argv[1:])"
     )
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        verb,
-        "--spec",
-        str(ROOT / f"docs/examples/{spec}.yaml"),
-        "--out",
-        "y",
-        *more,
-    ]
+    given = ["--spec", str(ROOT / f"docs/examples/{spec}.yaml"), "--out", "y", *more]
+    command = [sys.executable, "-c", code, verb, *given]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "[]\n"

@@ -12,15 +12,9 @@ import pytest
 
 from sida.cli.main import main
 from sida.methods import distill
-from sida.training import train_teacher
-from tests.training.toy import STUDENT, TEACHER, as_json, results
+from tests.training.toy import STUDENT, as_json, results
 
 SPEC = {**STUDENT, "total_kimg": 0.032, "tick_kimg": 0.016, "snapshot_kimg": None, "evaluation": None}
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    return str(train_teacher({**TEACHER, "total_kimg": 0.032}, tmp_path_factory.mktemp("teacher")))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -15,8 +14,7 @@ from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks.checkpoint import load_network, read_metadata
-from sida.training.state import StateStore
-from tests.training.toy import SID_STUDENT, interrupt_after
+from tests.training.toy import SID_STUDENT
 
 MATCHING = "docs.examples.matching:METHOD"
 OWN = "tests.training.own_methods"
@@ -52,17 +50,6 @@ def test_two_steps_of_the_fake_score_see_images_of_their_own(tmp_path, teacher, 
     monkeypatch.setattr(StepBatches, "__call__", spy)
     distill({**SHORT, "teacher": teacher, "method": MATCHING, "total_kimg": 0.016}, tmp_path)
     assert {purpose for purpose, _ in seen} == {"psi", "psi-2", "generator"}
-
-
-def test_a_discriminator_has_its_own_optimizer_and_state(tmp_path, teacher, monkeypatch):
-    spec = {**SHORT, "teacher": teacher, "method": f"{OWN}:JUDGED"}
-    interrupt_after(distill, spec, tmp_path, monkeypatch, 96)
-    (path, *_) = sorted((tmp_path / "state").glob("*.json"), reverse=True)
-    with StateStore(tmp_path / "state", json.loads(path.read_text())["digest"]) as store:
-        record, tensors, _ = store.load()
-    assert {"discriminator/adam/mean", "discriminator/buffers/seen", "discriminator/adam/steps"} <= tensors.keys()
-    assert int(tensors["discriminator/adam/steps"]) == record["nimg"] / 16 > 0
-    assert int(tensors["discriminator/buffers/seen"]) == 2 * record["nimg"]
 
 
 def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
@@ -120,20 +107,3 @@ def test_defaults_of_ones_own_may_be_few_where_the_recipe_has_the_rest(teacher):
     head = {"class": "EDM2Precond", "kwargs": {"logvar_channels": 8, "model_channels": 8}}
     with pytest.raises(UserError, match="has no default for logvar with EDM2 networks"):
         resolve_recipe(config(**rest, augment=None), head)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"method": "sidb"}, "--spec.method: must be one of sid, sida"),
-        ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
-        ({"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
-        ({"method": f"{OWN}:NO_METHOD"}, "is no sida.methods.method.Method"),
-        ({"method": MATCHING, "real_source": "x"}, "real_source: method 'matching' does not read real_source"),
-        ({"method": MATCHING, "options": {"wieght": 1}}, "did you mean 'weight'"),
-        ({"method": MATCHING, "options": {"weight": 0}}, "weight: must be above"),
-        ({"method": "sid", "options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
-    ],
-)
-def test_fault_in_naming_a_method_is_one_line(refused, teacher, change, message):
-    assert message in refused({**SHORT, "teacher": teacher, **change})

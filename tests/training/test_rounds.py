@@ -111,14 +111,33 @@ def train(made: Distiller, steps: int = 5) -> tuple[dict[str, torch.Tensor], lis
     return made.state(), losses
 
 
-@pytest.mark.parametrize("loss", [SiDALoss(), SiDLoss()], ids=["sida", "sid"])
-@pytest.mark.parametrize("augment", [None, AUGMENT], ids=["plain", "augmented"])
-def test_replayed_rounds_give_the_same_numbers(recordings, loss, augment):
-    state, losses = train(distiller(loss, replayed=False, augment=augment))
-    again, replayed = train(distiller(loss, replayed=True, augment=augment))
+def guided():
+    """Networks of which the teacher is guided."""
+    teacher, fake_score, generator = nets()
+    guide = copy.deepcopy(teacher)
+    with torch.no_grad():
+        next(guide.parameters()).add_(0.3)
+    return [GuidedDenoiser(teacher, guide, 1.5), fake_score, generator]
+
+
+def assert_replayed_like_plain(loss, augment=None, networks=nets):
+    state, losses = train(distiller(loss, replayed=False, augment=augment, networks=networks()))
+    again, replayed = train(distiller(loss, replayed=True, augment=augment, networks=networks()))
     assert replayed == losses
     for name, value in state.items():
         assert torch.equal(again[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("loss", "augment", "networks"),
+    [
+        (SiDALoss(), None, nets), (SiDALoss(), AUGMENT, nets), (SiDALoss(), None, guided), (SiDLoss(), None, nets),
+        (SiDLoss(), AUGMENT, nets),
+    ],
+    ids=["sida", "sida augmented", "sida guided", "sid", "sid augmented"],
+)  # fmt: skip
+def test_replayed_rounds_give_the_same_numbers(recordings, loss, augment, networks):
+    assert_replayed_like_plain(loss, augment, networks)
     if recordings is not None:
         # ψ's rounds look the same in all phases, θ's change once; with augmentation ψ's are two recordings.
         assert recordings.made == (2 if augment else 1) + 2
@@ -172,23 +191,6 @@ def test_a_recording_leaves_what_is_protected_as_it_was(graphs_without_a_gpu, fa
     assert count.tolist() == [5, 5, 5]
 
 
-def test_a_guided_teacher_is_replayed_like_another(recordings):
-    def guided(replayed: bool, guidance: float = 1.5) -> Distiller:
-        teacher, fake_score, generator = nets()
-        with torch.no_grad():
-            guide = copy.deepcopy(teacher)
-            next(guide.parameters()).add_(0.3)
-        return distiller(
-            SiDALoss(), replayed, networks=[GuidedDenoiser(teacher, guide, guidance), fake_score, generator]
-        )
-
-    state, losses = train(guided(replayed=False))
-    again, replayed = train(guided(replayed=True))
-    assert replayed == losses != train(guided(replayed=False, guidance=2))[1]
-    for name, value in state.items():
-        assert torch.equal(again[name], value), name
-
-
 def test_a_loss_that_looks_at_values_goes_on_kernel_by_kernel(recordings, monkeypatch, capsys):
     class Curious(SiDLoss):
         def generator_loss(self, true_score, fake_score, images, *rest):
@@ -202,11 +204,7 @@ def test_a_loss_that_looks_at_values_goes_on_kernel_by_kernel(recordings, monkey
             raise RecordingError("a step's kernels cannot be recorded (a value was asked for)")
 
         monkeypatch.setattr(StandIn, "__init__", refuse)
-    state, losses = train(distiller(Curious(), replayed=False))
-    again, replayed = train(distiller(Curious(), replayed=True))
-    assert replayed == losses
-    for name, value in state.items():
-        assert torch.equal(again[name], value), name
+    assert_replayed_like_plain(Curious())
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cuda_graphs:")]
     assert line.startswith("cuda_graphs: a step's kernels cannot be recorded (")
     assert line.endswith("kernel by kernel")

@@ -18,7 +18,6 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
-from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import train_teacher
@@ -27,7 +26,6 @@ from sida.training.process import Interruption, StopRequest
 from sida.training.state import StateStore
 from sida.training.student_trainer import StudentTrainer
 from tests.training.toy import (
-    SID_STUDENT,
     STUDENT,
     TEACHER,
     CrashError,
@@ -152,7 +150,7 @@ def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypat
     assert results(tmp_path) == results(uninterrupted)
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(KILLS["test_kills_at_random_moments"], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(KILLS["test_kills_at_random_moments"], marks=pytest.mark.slow)])
 def test_kills_at_random_moments(tmp_path, uninterrupted, student_spec, count):
     """States are written without pause, so most kills come within a save; the last run finds nothing left of them."""
     source, log, kills, runs = random.Random(1), tmp_path / "log", 0, 0
@@ -319,22 +317,16 @@ def test_damaged_state_falls_back_to_the_one_before(tmp_path, uninterrupted, stu
     assert results(tmp_path) == results(uninterrupted)
 
 
-def test_seed_and_thread_free_settings_decide_the_result(tmp_path, uninterrupted, student_spec):
-    other = tmp_path / "other"
-    distill({**student_spec, "seed": 1, "total_kimg": 0.1, "evaluation": None}, other)
-    same = tmp_path / "same"
-    distill({**student_spec, "seed": 1, "total_kimg": 0.1, "evaluation": None}, same)
-    assert results(other) == results(same)
-    assert (other / "network.safetensors").read_bytes() != (uninterrupted / "network.safetensors").read_bytes()
-    _, metadata = load_network(other / "network.safetensors")
-    assert "fd" not in metadata
-    assert metadata["nimg"] == 112
+def test_a_seed_decides_the_result_which_is_the_last_network_without_evaluations(tmp_path, student_spec):
+    short = {**student_spec, "total_kimg": 0.1, "evaluation": None}
+    nets = [load_network(distill({**short, "seed": seed}, tmp_path / str(seed))) for seed in (0, 1)]
+    assert not torch.equal(*(next(net.parameters()) for net, _ in nets))
+    assert all("fd" not in metadata and metadata["nimg"] == 112 for _, metadata in nets)
 
 
 def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
     init = str(uninterrupted / "network.safetensors")
-    config = DistillConfig(**{**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
-    distiller = student_trainer(config)
+    distiller = student_trainer({**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
     sources = {"teacher": load_network(teacher)[0], "init": load_network(init)[0]}
     z = latents_for_seeds(range(4), (1, 8, 8))
     labels = torch.eye(10)[:4]
@@ -350,69 +342,11 @@ def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uni
     assert sources["init"].init_config["kwargs"]["dropout"] == 0.1
 
 
-def test_sid_takes_no_real_images_and_no_warm_up(tmp_path, student_spec):
-    spec = {
-        **SID_STUDENT,
-        "teacher": student_spec["teacher"],
-        "warmup_kimg": None,
-        "total_kimg": 0.05,
-        "evaluation": None,
-    }
-    distill(spec, tmp_path)
-    (tick,) = read_jsonl(tmp_path / "train.jsonl")[:1]
-    assert set(tick["losses"]) == {"denoising", "sid"}
-
-
 @pytest.mark.parametrize("trained", ["teacher", "student"])
 def test_diverging_run_stops_with_one_line(tmp_path, student_spec, trained):
     run, spec = (train_teacher, TEACHER) if trained == "teacher" else (distill, {**student_spec, "evaluation": None})
     with pytest.raises(UserError, match=r"NaN.*lower lr"):
         run({**spec, "lr": 1e25}, tmp_path)
-
-
-def test_evaluation_without_a_number_stops(tmp_path, student_spec):
-    bad = {**student_spec["evaluation"], "kwargs": {"samples": 2, "bad": "nan"}}
-    with pytest.raises(UserError, match="the evaluation at image 0 gave fd = nan"):
-        distill({**student_spec, "evaluation": bad}, tmp_path)
-
-
-BAD = [
-    ({"batch_size": -4}, "--spec.batch_size: must be at least 1, got -4"),
-    ({"batch_size": "many"}, "--spec.batch_size: must be an integer"),
-    ({"lrr": 1}, "--spec.lrr: unknown key (did you mean 'lr'?)"),
-    ({"teacher": "nowhere/network.safetensors"}, "no such file 'nowhere/network.safetensors'"),
-    ({"method": "sid2a"}, "--spec.init: sid2a starts from a distilled generator"),
-    ({"init": "x"}, "--spec.init: 'sida' starts from the teacher"),
-    ({"method": "sidd"}, "--spec.method: must be one of sid, sida, sid2a"),
-    ({"batch_gpu": 5}, "--spec.batch_gpu: must divide batch_size"),
-    ({"betas": [0.0, 1.0]}, "--spec.betas[1]: must be at least 0 and below 1, got 1.0"),
-    ({"dropout": 2}, "--spec.dropout: must be between 0 and 1"),
-    ({"evaluation": {"every": 1}}, "--spec.evaluation.every: unknown key (did you mean 'every_kimg'?)"),
-    ({"evaluation": {"monitor": "m:f"}}, "--spec.evaluation.every_kimg: is missing"),
-    (
-        {"evaluation": {"every_kimg": 1, "monitor": "no.such:thing"}},
-        "--spec.evaluation.monitor: cannot import 'no.such:thing'",
-    ),
-    ({"dataset": {"name": "digits", "kind": "digits", "labels": False}}, "label_dim: 10, but data set 'digits' has 0"),
-    ({"device": "cude"}, "--spec.device: 'cude' is no device"),
-    ({"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
-    ({"augment": {"p": 2}}, "p: must be between 0 and 1"),
-    ({"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
-    ({"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
-    ({"recompute": True}, "recompute: is for kernels 'fused'; without them take checkpointing"),
-    ({"half": "bfloat16"}, "half: says which half precision, and there is none without fp16 on device 'cuda'"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), BAD)
-def test_bad_input_is_one_line(tmp_path, student_spec, capsys, change, message):
-    spec = as_json({**student_spec, **change})
-    assert main(["distill", "--spec", spec, "--out", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert not (tmp_path / "network.safetensors").exists()
 
 
 def test_unwritable_folder_is_one_line(tmp_path, student_spec, capsys):
@@ -437,18 +371,6 @@ def test_full_disk_keeps_the_earlier_state(tmp_path, uninterrupted, student_spec
     assert results(tmp_path) == results(uninterrupted)
 
 
-def test_cut_off_teacher_is_one_line(tmp_path, student_spec, teacher, capsys):
-    broken = tmp_path / "teacher.safetensors"
-    with open(teacher, "rb") as stream:
-        broken.write_bytes(stream.read()[:-1000])
-    spec = as_json(student_spec)
-    assert main(["distill", "--spec", spec, "--teacher", str(broken), "--out", str(tmp_path / "run")]) == 1
-    error = capsys.readouterr().err
-    assert "cut off" in error
-    assert str(broken) in error
-    assert error.count("\n") == 1
-
-
 def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
     spec = tmp_path / "student.json"
     spec.write_text(as_json({**student_spec, "method": "sid", "teacher": "elsewhere"}))
@@ -462,12 +384,3 @@ def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
     assert "--set lr: must be key=value" in capsys.readouterr().err
     assert main([*run, "--set", "lrr=2"]) == 1
     assert "--set lrr=2: unknown key (did you mean 'lr'?)" in capsys.readouterr().err
-
-
-def test_checkpointing_changes_nothing_but_memory(tmp_path, student_spec):
-    spec = {**student_spec, "total_kimg": 0.16, "evaluation": None}
-    distill(spec, tmp_path / "plain")
-    distill({**spec, "checkpointing": True}, tmp_path / "again")
-    assert results(tmp_path / "again") == results(tmp_path / "plain")
-    with pytest.raises(UserError, match=r"student\.checkpointing: does not go with compile"):
-        distill({**spec, "checkpointing": True, "compile": True}, tmp_path / "both")

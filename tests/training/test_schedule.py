@@ -14,11 +14,7 @@ from hypothesis import strategies as st
 from sida.losses import sigma_of_t
 from sida.training import averages
 from sida.training.averages import ema_beta, ema_half_life
-from sida.training.schedule import (
-    Schedule,
-    linear_decay,
-    teacher_learning_rate,
-)
+from sida.training.schedule import Schedule, linear_decay, teacher_learning_rate
 
 
 def test_phases_equal_the_official_ones(golden):

@@ -7,17 +7,15 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from sida.cli.main import main
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from sida.training import run, train_teacher
-from sida.training.background import BackgroundWriter, copied_to_cpu
+from sida.training.background import copied_to_cpu
 from sida.training.ranks import Ranks
 from sida.training.run import RunFiles
 from sida.training.teacher import TeacherTrainer
@@ -254,31 +252,25 @@ def test_what_killed_writers_left_is_swept(tmp_path):
     assert sorted(os.listdir(tmp_path / "state")) == [".lock", ".mine.tmp", "state.tmp"]
 
 
-def test_data_that_vanish_end_a_run_with_one_line_and_its_state_stays(tmp_path, monkeypatch):
+def test_data_that_vanish_end_a_run_with_one_line_and_its_state_stays(tmp_path, pictures, monkeypatch):
     """As when a disk is unmounted: a picture cannot be read in the middle, and is there again later."""
-    pictures, out = tmp_path / "pictures", tmp_path / "run"
-    pictures.mkdir()
-    source = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
-    for number, image in enumerate(source):
-        Image.fromarray(image).save(pictures / f"{number:03d}.png")
-    network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
-    dataset = {"name": "pictures", "kind": "folder", "path": str(pictures)}
-    spec = {**TEACHER, "dataset": dataset, "network": network, "total_kimg": 0.2, "snapshot_kimg": None}
+    spec = {**TEACHER, "dataset": pictures, "total_kimg": 0.2, "snapshot_kimg": None}
     train_teacher(spec, tmp_path / "alone")
+    folder, out = Path(pictures["path"]), tmp_path / "run"
     original, aside = TeacherTrainer.iteration, tmp_path / "unmounted"
 
     def unmounted(self, nimg):
         if nimg == 96:
-            pictures.rename(aside)
+            folder.rename(aside)
         return original(self, nimg)
 
     with monkeypatch.context() as patch:
         patch.setattr(TeacherTrainer, "iteration", unmounted)
         with pytest.raises(UserError) as caught:
             train_teacher({**spec, "state_minutes": 0}, out)
-    assert str(pictures) in str(caught.value)
+    assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
-    aside.rename(pictures)
+    aside.rename(folder)
     # The images of this step may have been read ahead.
     assert first_image(spec, out, monkeypatch) in (96, 112)
     assert results(out) == results(tmp_path / "alone")
@@ -299,19 +291,3 @@ def test_a_state_is_what_it_was_when_it_was_kept(device):
         assert not any(tensor.is_cuda for tensor in copies.values())
         for tensor in before.values():
             tensor += 1
-
-
-def test_the_first_job_that_fails_is_the_last():
-    done = []
-
-    def failing():
-        raise UserError("", "no room")
-
-    def write():
-        with BackgroundWriter() as writer:
-            for job in (lambda: done.append(1), failing, lambda: done.append(2)):
-                writer.do(job)
-
-    with pytest.raises(UserError, match="no room"):
-        write()
-    assert done == [1]

@@ -1,34 +1,26 @@
-"""Switches of a distillation: restarts, a stand-in for the data, EDM2 students, and the options of the losses."""
+"""Switches of a distillation: restarts, a stand-in for the data, EDM2 students, SiDA's discriminator."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from sida.data import load_dataset
-from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
-from sida.losses import EDM2SiDALoss
 from sida.methods import distill
-from sida.methods.distillation import GeneratedBatches, make_batches
-from sida.methods.resolve import DistillConfig
+from sida.methods.distillation import GeneratedBatches, make_batches, student_digest
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network
+from sida.networks.checkpoint import load_network, save_network
 from sida.training import train_teacher
-from tests.training.toy import SID_STUDENT, STUDENT, TEACHER, of_method, student_trainer
+from sida.training.process import prepare_process
+from tests.training.toy import EDM2, NETWORK, STUDENT, TEACHER, of_method, student_trainer
+from workflow.planning.steps import student_cost
 
 CPU = torch.device("cpu")
 SHORT = {**STUDENT, "total_kimg": 0.16, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
-EDM2 = {
-    "class": "EDM2Precond",
-    "kwargs": {
-        "img_resolution": 8, "img_channels": 1, "label_dim": 10, "use_fp16": False, "model_channels": 8,
-        "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "channels_per_head": 8, "logvar_channels": 8,
-    },
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +40,8 @@ def weights(path) -> torch.Tensor:
 
 
 def test_sid_restarts_from_a_generator_without_the_adversarial_term(tmp_path, teacher, student):
-    spec = {
-        **SID_STUDENT,
-        "total_kimg": 0.16,
-        "warmup_kimg": 0.0,
-        "evaluation": None,
-        "teacher": teacher,
-        "init": student,
-    }
-    config = DistillConfig(**spec)
-    distiller = student_trainer(config)
+    spec = {**of_method("sid", SHORT), "teacher": teacher, "init": student}
+    distiller = student_trainer(spec)
     assert torch.equal(distiller.generator.flat.vector, weights(student))
     assert torch.equal(distiller.fake_score.flat.vector, weights(teacher))
     distill(spec, tmp_path)
@@ -108,10 +92,6 @@ def test_stand_in_for_the_data_is_a_parent_and_changes_the_result(tmp_path, teac
 @pytest.mark.parametrize("method", ["sid", "sida"])
 def test_edm2_students_learn(tmp_path, edm2_teacher, method):
     spec = {**of_method(method, SHORT), "teacher": edm2_teacher, "augment": None}
-    config = DistillConfig(**spec)
-    distiller = student_trainer(config)
-    assert isinstance(distiller.loss, EDM2SiDALoss)
-    assert (distiller.loss.P_mean, distiller.loss.P_std, distiller.loss.return_logvar) == (-0.4, 1.0, True)
     distill(spec, tmp_path)
     assert not torch.equal(weights(tmp_path / "network.safetensors"), weights(edm2_teacher))
     losses = set(read_jsonl(tmp_path / "train.jsonl")[-1]["losses"])
@@ -134,25 +114,66 @@ def test_forced_weight_normalisation_of_edm2_students(tmp_path, edm2_teacher):
     assert float((free - forced).abs().max()) > 1e-5
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
-        (
-            {"method": "sid", "real_source": "x"},
-            "adversarial_kimg: method 'sid' does not read",
-        ),
-        ({"real_source": "nowhere.safetensors"}, "real_source: no such file 'nowhere.safetensors'"),
-        ({"real_source": "TEACHER"}, "must be a one-step generator"),
-        ({"gamma": "edn"}, "gamma: must be one of edm, snr, constant, min-snr"),
-        ({"teacher": "EDM2", "augment": {"p": 0.2}}, "augment: EDM2 networks take no augmentation"),
-    ],
-)
-def test_bad_switch_is_one_line(tmp_path, teacher, edm2_teacher, change, message):
-    paths = {"TEACHER": teacher, "EDM2": edm2_teacher}
-    given = json.loads(json.dumps(change))
-    spec = {**SHORT, "teacher": teacher, **{key: paths.get(str(value), value) for key, value in given.items()}}
-    with pytest.raises(UserError) as caught:
-        distill(spec, tmp_path)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+OTHERS = ("separate", "teacher")
+BRIEF = {**SHORT, "total_kimg": 0.08}
+
+
+def spec_of(teacher, chosen, **more):
+    return {**BRIEF, "teacher": teacher, "options": {"discriminator": chosen} if chosen else {}, **more}
+
+
+def after_one_iteration(teacher, chosen, **more):
+    """Weights of the fake score alone, and of the whole optimized network, after one iteration."""
+    prepare_process(1)
+    trainer = student_trainer(spec_of(teacher, chosen, augment=None, dropout=0, batch_gpu=None, **more))
+    source = torch.Generator().manual_seed(1)
+    real = torch.rand(16, 1, 8, 8, generator=source) * 2 - 1
+    labels = torch.eye(10)[torch.randint(10, (16,), generator=source)]
+    trainer.batches = lambda stream, nimg, with_images: [(real, labels)]
+    trainer.iteration(0)
+    whole = trainer.networks["fake_score"].net
+    return getattr(whole, "score", whole).state_dict(), whole.state_dict()
+
+
+@pytest.mark.parametrize(("chosen", "alone"), [("joint", False), ("separate", True), ("teacher", True)])
+def test_the_discriminator_moves_the_fake_score_only_where_both_are_one(teacher, chosen, alone):
+    (score, _), (strong, _) = (after_one_iteration(teacher, chosen, lambda_d=weight) for weight in (0.0, 100.0))
+    assert all(torch.equal(score[name], strong[name]) for name in score) == alone
+
+
+def test_a_separate_discriminator_learns_and_a_frozen_teacher_does_not(teacher):
+    start = load_network(teacher)[0].state_dict()
+    _, separate = after_one_iteration(teacher, "separate")
+    judging = {key.removeprefix("discriminator."): value for key, value in separate.items() if "discriminator" in key}
+    assert judging.keys() == start.keys()
+    moved = [name for name in start if not torch.equal(start[name], judging[name])]
+    assert any(name.startswith("model.enc.") for name in moved)
+    assert not any(name.startswith("model.dec.") for name in moved)
+    _, headed = after_one_iteration(teacher, "teacher")
+    assert {key.split(".")[1] for key in headed if key.startswith("discriminator.")} == {"head"}
+
+
+@pytest.mark.parametrize("chosen", OTHERS)
+def test_runs_resume_bit_by_bit(resumes, teacher, chosen):
+    logs = read_jsonl(resumes(spec_of(teacher, chosen), 48) / "train.jsonl")
+    assert {name for record in logs for name in record["losses"]} == {
+        "sid", "adversarial", "denoising", "discriminator"
+    }  # fmt: skip
+    assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
+
+
+def test_the_papers_discriminator_keeps_digests_and_plans_grow_with_the_others(teacher):
+    configs = {name: DistillConfig(**spec_of(teacher, name)) for name in ("", "joint", *OTHERS)}
+    digests = {name: student_digest(config, "", {}) for name, config in configs.items()}
+    assert digests[""] == digests["joint"]
+    assert len(set(digests.values())) == 3
+    work = {
+        name: student_cost(resolve_recipe(config, NETWORK, "x"), NETWORK).operations for name, config in configs.items()
+    }
+    assert work[""] == work["joint"] < work["teacher"] < work["separate"]
+
+
+def test_networks_with_a_variance_head_have_the_papers_alone(tmp_path, refused):
+    save_network(build_network(EDM2), tmp_path / "edm2.safetensors", {})
+    spec = spec_of(str(tmp_path / "edm2.safetensors"), "separate", augment=None)
+    assert "options.discriminator: 'separate' is for networks without variance head" in refused(spec)

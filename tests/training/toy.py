@@ -19,7 +19,7 @@ from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
 from sida.methods.distillation import make_trainer
-from sida.methods.resolve import recipe_of, resolve_recipe
+from sida.methods.resolve import DistillConfig, recipe_of, resolve_recipe
 from sida.networks.checkpoint import read_metadata
 from sida.training.logs import IterationRecord
 from sida.training.student_trainer import StudentTrainer
@@ -41,6 +41,13 @@ NETWORK = {
         "dropout": 0.1,
     },
 }
+EDM2 = {
+    "class": "EDM2Precond",
+    "kwargs": {
+        "img_resolution": 8, "img_channels": 1, "label_dim": 10, "use_fp16": False, "model_channels": 8,
+        "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "channels_per_head": 8, "logvar_channels": 8,
+    },
+}  # fmt: skip
 TEACHER = {
     "name": "toy",
     "dataset": DATASET,
@@ -96,14 +103,12 @@ def iterate(trainer: StudentTrainer, nimg: int, batches: list, generator_batches
     return trainer.iteration(nimg, draws and {"psi": draws[:count], "generator": draws[count:]})
 
 
-def make_monitor(samples: int, bad: str | None = None) -> Callable[..., dict[str, Any]]:
-    """``fd``: distance of mean image and spread from the data's (or the constant ``bad``)."""
+def make_monitor(samples: int) -> Callable[..., dict[str, Any]]:
+    """``fd``: distance of mean image and spread from the data's."""
     dataset = load_dataset(DATASET)
     real = dataset.images(range(len(dataset))).double()
 
     def monitor(generate):
-        if bad is not None:
-            return {"fd": float(bad)}
         half = samples // 2
         pairs = [generate(range(1000, 1000 + half)), generate(range(1000 + half, 1000 + samples))]
         images = np.concatenate([pair[0].numpy() for pair in pairs]).astype(np.float64)
@@ -209,6 +214,7 @@ def resolved(config):
     return resolve_recipe(config, read_metadata(config.teacher)["network"])
 
 
-def student_trainer(config):
-    """The trainer of a configuration on the CPU, without batches."""
+def student_trainer(spec):
+    """The trainer of a spec (or its configuration) on the CPU, without batches."""
+    config = DistillConfig(**spec) if isinstance(spec, dict) else spec
     return make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))

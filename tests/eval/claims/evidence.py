@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from eval.claims import RULES, Claim, Evidence, Operand, Rule, Verdict, decide
 from eval.results.published import load_published
@@ -87,3 +88,9 @@ def trained(folder, recipe, *curves):
     for seed, values in enumerate(curves):
         curve(folder, f"{recipe}-s{seed}", [(1000 * i, value) for i, value in enumerate(values)])
     return [lines(f"{recipe}-s{seed}", spread(min(values), 0.01)) for seed, values in enumerate(curves)]
+
+
+def experiment(name: str, predicted: dict[str, str], **more: Any) -> dict[str, Any]:
+    """An experiment as in a file of experiments."""
+    words = {"title": f"The {name}", "question": f"Is {name} so?", "prediction": "Yes.", "limits": "Made-up numbers."}
+    return {"id": name, "predicted": predicted, "written": "2030-01-01", **words, **more}

@@ -1,5 +1,6 @@
-"""Files of claims: what they may say, and the papers' and the demo's claims by known numbers."""
+"""Files of claims and of experiments: what they may say, known verdicts, and predictions before their measurement."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -8,14 +9,15 @@ import pytest
 import yaml
 
 from eval.claims import Evidence, decide, load_claims, write_verdicts
+from eval.claims.experiments import load_experiments
 from eval.claims.rules import RatioRule
 from eval.claims.seeds import FactRule
+from eval.claims.verdicts import claim_rows
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.config.resources import ROOT
-from sida.errors import UserError
-from tests.eval.claims.evidence import PUBLISHED, curve, lines, made, spread
-from tests.eval.synthetic_output import write_preset
+from tests.eval.claims.evidence import PUBLISHED, curve, experiment, lines, made, spread
+from tests.eval.refused import refused
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 
@@ -30,17 +32,9 @@ def of_demo():
     return load_claims(ROOT / "studies/demo/claims.yaml")
 
 
-@pytest.fixture
-def preset(tmp_path):
-    return write_preset(tmp_path / "p")
-
-
 def evidence_of(preset, rows=None):
-    runs = {run.run: run for run in read_runs(preset / "runs.tsv")}
-    return Evidence(
-        Measurements(rows) if rows else load_measurements(preset / "measurements.csv"), runs, PUBLISHED,
-        preset / "students",
-    )  # fmt: skip
+    measured = Measurements(rows) if rows else load_measurements(preset / "measurements.csv")
+    return Evidence(measured, {run.run: run for run in read_runs(preset / "runs.tsv")}, PUBLISHED, preset / "students")
 
 
 def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, claims):
@@ -96,26 +90,31 @@ def test_demo_claims_are_decided_on_the_demo_and_written(tmp_path, of_demo, pres
     outcomes = {v.claim.id: v.outcome for v in verdicts}
     assert [outcomes[name] for name in ("D-01", "D-06", "D-10")] == ["supported", "supported", "not decided here"]
     page, record, table = write_verdicts(verdicts, tmp_path / "claims.md", preamble="About digits.")
-    assert all(
-        word in page.read_text() for word in ("About digits.", "10 trials", "99 % interval", "one training seed")
-    )
+    text = page.read_text()
+    assert [word for word in ("About digits.", "10 trials", "one training seed") if word not in text] == []
+    assert "99 % interval" in text
     assert "99 % interval" in table.read_text()
     found = json.loads(record.read_text())["claims"]
     assert {claim["id"]: claim["verdict"] for claim in found} == outcomes
     assert found[0]["findings"][0]["numbers"]["a_n"] == 10
 
 
-def test_removing_a_run_turns_its_claims_undecided_and_never_into_a_verdict(of_demo, preset):
+def test_removing_a_run_turns_its_claims_undecided_and_never_into_a_verdict(of_demo, preset, tmp_path):
     rows = [row for row in load_measurements(preset / "measurements.csv").rows if row.run != "sida-a1.0"]
-    shutil.rmtree(preset / "students" / "sida-a1.0")
-    found = [verdict for verdict in decide(of_demo, evidence_of(preset, rows)) if "sida-a1.0" in verdict.unmeasured]
+    shutil.copytree(preset / "students", tmp_path / "students", ignore=lambda *_: ["sida-a1.0"])
+    known = dataclasses.replace(evidence_of(preset, rows), students=tmp_path / "students")
+    found = [verdict for verdict in decide(of_demo, known) if "sida-a1.0" in verdict.unmeasured]
     assert found
     assert {verdict.outcome for verdict in found} == {"not decided here"}
 
 
-def test_runs_that_claims_name_are_in_the_sheet_of_the_released_checkpoints(claims):
+def test_what_claims_name_exists(claims):
     sheet = set(Preset.load(ROOT / "studies/papers/leakage.yaml").runs)
     assert {o.run for c in claims for p in c.parts for o in p.operands.values() if o.run} <= sheet
+    # Claims that other claims name exist.
+    texts = [path.read_text() for path in ROOT.glob("studies/*/*claims.yaml")]
+    known = {found for text in texts for found in re.findall(r"^  - id: (\S+)$", text, re.M)}
+    assert {found for text in texts for found in re.findall(r"\b[A-Z]-\d\d\b", text)} <= known
 
 
 @pytest.mark.parametrize(
@@ -162,6 +161,7 @@ def write(tmp_path):
 
 
 X, Y = {"run": "x"}, {"run": "y"}
+ENTRY = {"id": "Q", "statement": "s", "scope": "t"}
 
 
 @pytest.mark.parametrize(
@@ -178,27 +178,14 @@ X, Y = {"run": "x"}, {"run": "y"}
         ({"rule": "TRAIN", "a": X, "b": Y, "quantity": "seconds"}, "claims[0] (Q).parts[0].quantity", "unknown"),
         ({"rule": "REACHES", "a": X, "images": 5}, "claims[0] (Q).parts[0].level", "missing"),
         ({"rule": "FACT", "of": "o", "fact": "f", "a": X, "b": Y}, "claims[0] (Q).parts[0].a", "conditions"),
+        # Claims need an id of their own, and a rule or a reason.
+        ([ENTRY | {"reason": "r"}] * 2, "claims[1] (Q).id", ""),
+        ([ENTRY], "claims[0] (Q).reason", ""),
     ],
 )
-def test_faulty_comparisons(write, part, place, word):
-    path = write(part)
-    with pytest.raises(UserError, match=word) as error:
-        load_claims(path)
-    assert error.value.place == f"{path}: {place}"
-
-
-ENTRY = {"id": "Q", "statement": "s", "scope": "t"}
-
-
-@pytest.mark.parametrize(
-    ("entries", "place"),
-    [([ENTRY | {"reason": "r"}] * 2, ": claims[1] (Q).id"), ([ENTRY], ": claims[0] (Q).reason")],
-)
-def test_claims_need_an_id_of_their_own_and_a_rule_or_a_reason(write, entries, place):
-    path = write(*entries)
-    with pytest.raises(UserError) as error:
-        load_claims(path)
-    assert error.value.place == f"{path}{place}"
+def test_faulty_claims_and_comparisons(write, part, place, word):
+    path = write(*part) if isinstance(part, list) else write(part)
+    assert refused(word, load_claims, path).place == f"{path}: {place}"
 
 
 def test_repeated_parts_replace_names_everywhere(write):
@@ -208,7 +195,77 @@ def test_repeated_parts_replace_names_everywhere(write):
     assert [p.b.published for p in claim.parts] == ["t-1", "t-2"] * 2
 
 
-def test_claims_that_other_claims_name_exist():
-    texts = [path.read_text() for path in ROOT.glob("studies/*/*claims.yaml")]
-    known = {found for text in texts for found in re.findall(r"^  - id: (\S+)$", text, re.M)}
-    assert {found for text in texts for found in re.findall(r"\b[A-Z]-\d\d\b", text)} <= known
+ALPHA = experiment("alpha", {"T-1": "supported", "T-2": "undecided"})
+OTHER = ALPHA | {"id": "other", "predicted": {"T-3": "contradicted"}}
+
+
+@pytest.fixture
+def write_experiments(tmp_path):
+    def write_experiments(*entries, text: str = ""):
+        path = tmp_path / "experiments.yaml"
+        path.write_text(text or yaml.safe_dump({"experiments": list(entries)}, allow_unicode=True))
+        return path
+
+    return write_experiments
+
+
+def test_a_file_of_experiments(write_experiments):
+    alpha, other = load_experiments(
+        write_experiments(ALPHA | {"tables": ["t"], "plan": ["figures/figure1.pdf"]}, OTHER)
+    )
+    assert alpha.claims == ("T-1", "T-2")  # the one that it was made for first
+    assert (alpha.tables, alpha.figures, alpha.plan) == (("t",), (), ("figures/figure1.pdf",))
+    assert other.predicted == {"T-3": "contradicted"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "place", "word"),
+    [
+        ([ALPHA | {"prediction": " "}], "[0] (alpha).prediction", "before it runs"),
+        ([ALPHA | {"predicted": {}}], "[0] (alpha).predicted", "no claim"),
+        ([ALPHA | {"predicted": {"T-1": "true"}}], "[0] (alpha).predicted.T-1", "one of supported"),
+        ([ALPHA | {"written": "today"}], "[0] (alpha).written", "a day"),
+        ([ALPHA | {"written": "2026-02-30"}], "[0] (alpha).written", "2026-02-30"),
+        ([ALPHA | {"id": "A b"}], "[0] (A b).id", "a-z"),
+        ([ALPHA, ALPHA], "[1] (alpha).id", "twice"),
+        ([ALPHA, OTHER | {"predicted": {"T-2": "supported"}}], "[1] (other).predicted", "'alpha'"),
+        ([[]], "[0]", "mapping"),
+        ([{k: v for k, v in ALPHA.items() if k != "limits"}], "[0] (alpha).limits", "missing"),
+    ],
+)
+def test_a_faulty_file_of_experiments_is_one_line(write_experiments, entries, place, word):
+    path = write_experiments(*entries)
+    assert refused(word, load_experiments, path).place == f"{path}: experiments{place}"
+
+
+@pytest.mark.parametrize(
+    ("written", "measured", "before"),
+    [
+        ("2026-11-21", "2026-11-20T23:59:59Z", False),
+        ("2026-11-21", "2026-11-21T00:00:00Z", True),  # a day does not tell when
+        ("2026-11-21", "2026-11-20", False),
+        ("2026-11-21T02:40Z", "2026-11-21T02:39:59Z", False),
+        ("2026-11-21T02:40Z", "2026-11-21T02:40:00Z", True),
+        ("2026-11-21T02:40:00Z", "2026-11-21T02:39:59Z", False),
+        ("2026-11-21T02:40Z", "2026-11-21", True),
+        ("2026-11-21T02:40Z", "2026-11-20", False),
+    ],
+)
+@pytest.mark.parametrize("quoted", [True, False])
+def test_a_measurement_answers_what_was_predicted_before(write_experiments, written, measured, before, quoted):
+    text = yaml.safe_dump({"experiments": [ALPHA | {"written": "WHEN"}]})
+    path = write_experiments(text=text.replace("WHEN", f"'{written}'" if quoted and len(written) < 20 else written))
+    (experiment,) = load_experiments(path)
+    assert experiment.foreseen(measured) is before
+
+
+def test_rows_of_claims_are_those_of_every_operand(tmp_path):
+    parts = [
+        {"rule": "LT", "a": {"run": "a"}, "b": {"where": {"method": "sid", "seed": 1}}},
+        {"rule": "REACHES", "a": {"run": "d"}, "images": 1, "level": {"run": "e"}},
+    ]
+    claims = {"claims": [{"id": "T-1", "scope": "digits", "statement": "s", "parts": parts}]}
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(claims))
+    runs = {name: SheetRow(run=name, label=name, method="sid", seed=seed) for seed, name in enumerate("ebdacf")}
+    assert claim_rows(load_claims(tmp_path / "claims.yaml"), runs) == ["e", "b", "d", "a"]
+    assert claim_rows([], runs) == []

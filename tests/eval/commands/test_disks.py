@@ -1,20 +1,16 @@
 """Disks that are full or may only be read: a file is whole or not there, one line says so, a rerun writes the same."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 
 import pytest
-import torch
 
 from eval.commands import main as measuring_main
 from sida.cli.main import main as method_main
-from sida.networks import build_network
-from sida.networks.checkpoint import save_network
 from tests import disks
 from tests.eval.measuring.specs import data_spec, small_protocol
+from tests.eval.metric_networks import write_network
 from tests.training.toy import NETWORK
 
 SPEC = json.dumps(data_spec(protocol=small_protocol(num_samples=40, trials=1)))
@@ -34,10 +30,8 @@ def writers(network, measured):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("network") / "network.safetensors"
-    save_network(build_network(NETWORK), path, {"method": "sid", "sampler": {"kind": "one_step", "init_sigma": 2.5}})
-    return path
+    sampler = {"kind": "one_step", "init_sigma": 2.5}
+    return write_network(tmp_path_factory.mktemp("network") / "network.safetensors", NETWORK, sampler=sampler)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,4 @@
-"""Differences over training seeds: intervals by hand, by scipy and by simulation."""
-
-from __future__ import annotations
+"""Differences over training seeds and costs to a level: by hand, by scipy and by simulation."""
 
 import math
 import random
@@ -10,8 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.effects.contrast import difference, mean_interval, pooled_std, survivors
-from sida.errors import UserError
+from eval.effects.contrast import (
+    Cost,
+    crossing,
+    difference,
+    mean_interval,
+    pooled_std,
+    seconds_until,
+    speedup,
+    survivors,
+)
+from tests.eval.refused import refused
 
 values = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=6)
 
@@ -48,12 +55,6 @@ def test_two_teachers_are_compared_within_each_and_averaged():
     assert mixed.low < 0 < mixed.high
 
 
-def test_methods_of_different_teachers_are_compared_as_they_are():
-    effect = difference({"t": [1.0, 1.1]}, {"u": [2.0, 2.2]})
-    assert effect.value == pytest.approx(-1.05)
-    assert effect.blocks == {}
-
-
 @settings(deadline=None)
 @given(values, values)
 def test_a_difference_is_antisymmetric(a, b):
@@ -73,42 +74,35 @@ def test_intervals_cover_what_they_say():
     assert 925 <= found <= 975
 
 
-def test_values_without_any_scatter_have_an_interval_of_no_length():
-    effect = difference({"": [1.0, 1.0]}, {"": [2.0, 2.0, 2.0]})
-    assert (effect.low, effect.high, effect.standardised) == (-1.0, -1.0, -math.inf)
-    assert difference({"": [1.0, 1.0]}, {"": [1.0, 1.0]}).standardised == 0.0
-
-
-def test_a_mean_over_teachers():
+def test_means_and_differences_by_hand():
     found = mean_interval({"t": [1.0, 3.0], "u": [5.0, 7.0]})
     assert (found.value, found.standard_error, found.df) == pytest.approx((4.0, math.sqrt(2 * 0.25 * 2 / 2), 2.0))
-
-
-def test_a_teacher_with_one_seed_takes_the_scatter_of_the_others():
+    # A teacher with one seed takes the scatter of the others.
     effect = difference({"t": [1.0, 3.0], "u": [5.0]}, {"t": [0.0, 0.0], "u": [0.0, 0.0]})
     assert effect.value == pytest.approx(3.5)
     assert effect.standard_error == pytest.approx(math.sqrt(2.0 * (1 / 2 + 1) / 4))
     assert effect.df == pytest.approx(1)
+    # Values without any scatter have an interval of no length.
+    effect = difference({"": [1.0, 1.0]}, {"": [2.0, 2.0, 2.0]})
+    assert (effect.low, effect.high, effect.standardised) == (-1.0, -1.0, -math.inf)
+    assert difference({"": [1.0, 1.0]}, {"": [1.0, 1.0]}).standardised == 0.0
+    # Methods of different teachers are compared as they are.
+    effect = difference({"t": [1.0, 1.1]}, {"u": [2.0, 2.2]})
+    assert effect.value == pytest.approx(-1.05)
+    assert effect.blocks == {}
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        ({"t": [1.0]}, {"t": [1.0, 2.0]}, "one training seed of A; an interval needs two"),
-        ({"t": [1.0], "u": [2.0]}, {"t": [1.0, 2.0], "u": [1.0]}, "one training seed of A from each teacher"),
-        ({"t": [1.0, 2.0]}, {}, "no training seed of B"),
-        ({"t": [1.0, 2.0], "u": [1.0, 2.0]}, {"t": [1.0, 2.0]}, "only one side .* runs of u"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(a, b, message):
-    with pytest.raises(UserError, match=message):
-        difference(a, b)
+def test_what_cannot_be_compared_is_refused():
+    two = [1.0, 2.0]
+    refused("one training seed of A; an interval needs two", difference, {"t": [1.0]}, {"t": two})
+    refused("one training seed of A from each", difference, {"t": [1.0], "u": [2.0]}, {"t": two, "u": [1.0]})
+    refused("no training seed of B", difference, {"t": two}, {})
+    refused("only one side .* runs of u", difference, {"t": two, "u": two}, {"t": two})
 
 
 def test_a_scatter_needs_two_seeds():
     assert pooled_std([[1.0], [1.0, 3.0]]) == (pytest.approx(math.sqrt(2)), 1)
-    with pytest.raises(UserError, match="train another seed"):
-        pooled_std([[1.0], [2.0]])
+    refused("train another seed", pooled_std, [[1.0], [2.0]])
 
 
 def test_blocks_are_equal_by_the_f_test_of_the_interaction():
@@ -136,3 +130,58 @@ def test_p_values_and_their_correction_agree_with_scipy():
     adjusted = stats.false_discovery_control(several)
     assert survivors(several) == [p <= 0.05 for p in adjusted]
     assert survivors([]) == []
+
+
+CURVE = [(0.0, 10.0), (1000.0, 6.0), (2000.0, 7.0), (3000.0, 4.0)]
+
+
+def test_a_level_is_reached_between_two_evaluations_or_at_one():
+    assert crossing(CURVE, 8.0) == Cost(500.0)
+    assert crossing(CURVE, 8.0, "evaluation") == Cost(1000.0)
+    assert crossing(CURVE, 5.0) == Cost(2000 + 1000 * 2 / 3)
+    assert crossing(CURVE, 4.0) == Cost(3000.0)
+    assert crossing(CURVE, 3.0) == Cost(3000.0, reached=False)
+    assert crossing(CURVE, 11.0) == Cost(0.0)
+    assert crossing([(0.0, math.inf), (1000.0, 4.0)], 5.0) == Cost(1000.0)
+    refused("train with an evaluation", crossing, [], 5.0)
+
+
+@given(st.floats(4.0, 10.0), st.floats(4.0, 10.0))
+def test_a_lower_level_never_costs_less(one, other):
+    low, high = sorted((one, other))
+    assert crossing(CURVE, high).value <= crossing(CURVE, low).value
+    assert crossing(CURVE, low).value <= crossing(CURVE, low, "evaluation").value
+
+
+def test_seconds_are_those_of_the_ticks():
+    ticks = [(1000.0, 4.0), (2000.0, 2.0)]
+    assert seconds_until(ticks, 500.0) == 2.0
+    assert seconds_until(ticks, 1500.0) == 5.0
+    assert seconds_until(ticks, 2000.0) == 6.0
+    refused("ends at 2,000 images, before 2,001", seconds_until, ticks, 2001.0)
+
+
+def test_the_ratio_is_a_geometric_mean_with_an_interval_on_the_logarithms():
+    found = speedup({"t": [(Cost(1.0), Cost(2.0)), (Cost(1.0), Cost(8.0))]})
+    assert found.mean == pytest.approx(4.0)
+    half = 12.706 * math.log(2)  # the standard error of ln 2 and ln 8 is ln 2; one degree of freedom
+    assert math.log(found.ratio.high / 4) == pytest.approx(half, rel=1e-3)
+    assert math.log(4 / found.ratio.low) == pytest.approx(half, rel=1e-3)
+    assert (found.bound, found.never_a, found.never_b) == ("", 0, 0)
+    # A single pair has no interval.
+    found = speedup({"t": [(Cost(1.0), Cost(2.0))]})
+    assert (found.ratio, found.mean) == (None, pytest.approx(2.0))
+    # A level that is no cost is refused.
+    refused("before it is trained", speedup, {"t": [(Cost(0.0), Cost(1.0))]})
+    refused("no pair", speedup, {})
+
+
+def test_runs_that_never_reach_the_level_are_bounds_and_never_dropped():
+    done, never = (Cost(1.0), Cost(4.0)), Cost(8.0, reached=False)
+    least = speedup({"t": [done, (Cost(1.0), never)]})
+    assert (least.bound, least.ratios, least.never_b) == ("at least", (4.0, 8.0), 1)
+    most = speedup({"t": [done, (never, Cost(4.0))]})
+    assert (most.bound, most.ratios, most.never_a) == ("at most", (4.0, 0.5), 1)
+    for pairs in ([done, (never, never)], [(Cost(1.0), never), (never, Cost(4.0))]):
+        found = speedup({"t": pairs})
+        assert (found.bound, found.ratio, found.mean) == ("unknown", None, None)

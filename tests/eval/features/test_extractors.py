@@ -1,7 +1,5 @@
 """Extractors: digits, pixels, Inception and DINOv2 stand-ins of the published call signatures."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -19,7 +17,6 @@ from eval.features.registry import EXTRACTORS
 from sida.assets import load_registry
 from sida.config.resources import ROOT
 from sida.data import load_dataset
-from sida.errors import UserError
 from tests.eval.metric_networks import (
     NormedInception,
     OddInception,
@@ -29,6 +26,7 @@ from tests.eval.metric_networks import (
     write_hub,
     write_inception,
 )
+from tests.eval.refused import refused
 from tests.golden.vectors import relative_error
 
 
@@ -86,20 +84,14 @@ def test_pixels():
     assert extractor.features_and_logits(images)[1] is None
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (torch.zeros(1, 1, 8, 8), "must be uint8"),
-        (torch.zeros(1, 8, 8, dtype=torch.uint8), r"\(N, C, H, W\)"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"shape \(N, 1, 8, 8\)"),
-    ],
-)
-def test_images_that_do_not_fit(images, message):
-    with pytest.raises(UserError, match=message):
-        get_extractor("digits")(images)
+def test_images_that_do_not_fit():
+    extractor = get_extractor("digits")
+    refused("must be uint8", extractor, torch.zeros(1, 1, 8, 8))
+    refused(r"\(N, C, H, W\)", extractor, torch.zeros(1, 8, 8, dtype=torch.uint8))
+    refused(r"shape \(N, 1, 8, 8\)", extractor, torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
-def test_inception_gives_the_same_from_one_pass_as_from_two(script):
+def test_inception_gives_the_same_from_one_pass_as_from_two(script, monkeypatch):
     images = pictures(9)
     one, two = get_extractor("inception", path=script), get_extractor("inception", path=script, two_passes=True)
     features, logits = one.features_and_logits(images)
@@ -112,19 +104,9 @@ def test_inception_gives_the_same_from_one_pass_as_from_two(script):
     assert one.sha256 == two.sha256
     biased = net(images)
     assert relative_error(biased, expected) > 1e-3  # the bias matters, so the test above can fail
-
-
-def test_inception_runs_the_network_once(script, monkeypatch):
-    extractor = get_extractor("inception", path=script)
     calls = []
-    net = extractor._net
-
-    def counted(*args, **kwargs):
-        calls.append(kwargs)
-        return net(*args, **kwargs)
-
-    monkeypatch.setattr(extractor, "_net", counted)
-    extractor.features_and_logits(pictures(3))
+    monkeypatch.setattr(one, "_net", lambda *args, run=one._net, **kwargs: calls.append(kwargs) or run(*args, **kwargs))
+    one.features_and_logits(images)
     assert calls == [{"return_features": True}]
 
 
@@ -132,27 +114,26 @@ def test_grey_images_are_repeated(script):
     extractor = get_extractor("inception", path=script)
     grey = pictures(3, channels=1)
     assert torch.equal(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)))
-    with pytest.raises(UserError, match="1 or 3 channels, got 2"):
-        extractor(torch.zeros(1, 2, 8, 8, dtype=torch.uint8))
+    refused("1 or 3 channels, got 2", extractor, torch.zeros(1, 2, 8, 8, dtype=torch.uint8))
 
 
-def test_inception_whose_probabilities_cannot_be_explained(tmp_path):
+def test_inception_that_can_neither_be_explained_nor_folded_is_refused(tmp_path):
     odd = write_inception(tmp_path / "odd.pt", OddInception)
-    with pytest.raises(UserError, match="two_passes: true"):
-        get_extractor("inception", path=odd)
+    refused("two_passes: true", get_extractor, "inception", path=odd)
     logits = get_extractor("inception", path=odd, two_passes=True).features_and_logits(pictures(2))[1]
     assert relative_error(torch.softmax(logits, 1), load_script(odd)(pictures(2), no_output_bias=True)) < 1e-6
+    # Inception whose convolutions cannot be folded is refused.
+    path = write_inception(tmp_path / "inception.pt", ReusedInception)
+    get_extractor("inception", path=path)
+    refused("use 'inception'", get_extractor, "inception_cpu", path=path)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
 def test_a_broken_inception_file_is_one_line(tmp_path, content):
     path = tmp_path / "broken.pt"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="not a TorchScript network") as caught:
-        get_extractor("inception", path=path)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="no such feature network"):
-        get_extractor("inception", path=tmp_path / "missing.pt")
+    refused("not a TorchScript network", get_extractor, "inception", path=path)
+    refused("no such feature network", get_extractor, "inception", path=tmp_path / "missing.pt")
 
 
 def test_clean_variant_resizes_outside_and_has_another_digest(tmp_path):
@@ -201,21 +182,16 @@ def test_dinov2_with_weights_from_a_file(hub, tmp_path):
     from_file = get_extractor("dinov2", repository=str(hub), weights=str(tmp_path / "weights.pth"))
     assert from_file.sha256 == get_extractor("dinov2", repository=str(hub), weights="hub").sha256
     torch.save({"other": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="does not hold the weights"):
-        get_extractor("dinov2", repository=str(hub), weights=str(tmp_path / "other.pth"))
+    refused("not hold", get_extractor, "dinov2", repository=str(hub), weights=str(tmp_path / "other.pth"))
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "fault"),
-    [
-        ("repository", "missing", "no such folder"),
-        ("model", "dinov2_vits99", "cannot load 'dinov2_vits99'"),
-        ("weights", "missing.pth", "no such file of weights"),
-    ],
-)
-def test_dinov2_faults(hub, option, value, fault):
-    with pytest.raises(UserError, match=fault):
-        get_extractor("dinov2", **{"repository": str(hub), "weights": "hub", option: value})
+def test_faults_of_options_name_the_extractor(hub):
+    local = {"repository": str(hub), "weights": "hub"}
+    refused("no such folder", get_extractor, "dinov2", repository="missing", weights="hub")
+    refused("cannot load 'dinov2_vits99'", get_extractor, "dinov2", **local, model="dinov2_vits99")
+    refused("no such file of weights", get_extractor, "dinov2", **local | {"weights": "missing.pth"})
+    refused("no option 'pth'", get_extractor, "digits", pth="x")
+    refused("no option 'flor' .did you mean 'floor'", get_extractor, "docs.examples.spectrum:Spectrum", flor=1)
 
 
 def test_features_command_writes_what_the_extractor_gives(tmp_path, script, digits, capsys):
@@ -244,19 +220,10 @@ def test_naming_extractors_and_kinds_does_not_wait_for_torch():
     subprocess.run([sys.executable, "-c", f"{program}; assert 'torch' not in sys.modules"], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("digitz", {}, "no extractor 'digitz' .did you mean 'digits'"),
-        ("digits", {"pth": "x"}, "no option 'pth'"),
-        ("docs.examples.spectrum:Spectre", {}, "has no extractor 'Spectre' .did you mean 'Spectrum'"),
-        ("docs.examples.spectrum:source_sha256", {}, "is no eval.features.base.Extractor"),
-        ("docs.examples.spectrum:Spectrum", {"flor": 1}, "no option 'flor' .did you mean 'floor'"),
-    ],
-)
-def test_faults_name_the_extractor(name, options, message):
-    with pytest.raises(UserError, match=message):
-        get_extractor(name, **options)
+def test_names_of_no_extractor_are_refused():
+    refused("no extractor 'digitz' .did you mean 'digits'", get_extractor, "digitz")
+    refused("no extractor 'Spectre' .did you mean 'Spectrum'", get_extractor, "docs.examples.spectrum:Spectre")
+    refused(r"is no eval\.features\.base\.Extractor", get_extractor, "docs.examples.spectrum:source_sha256")
 
 
 def test_faster_variants_have_names_and_digests_of_their_own(script, hub, monkeypatch):
@@ -267,8 +234,7 @@ def test_faster_variants_have_names_and_digests_of_their_own(script, hub, monkey
         extractor = get_extractor(name, **options[name.split("_")[0]])
         inner, allowed = extractor._features, []
         monkeypatch.setattr(extractor, "_features", lambda x, f=inner, a=allowed: a.append(_tf32()) or f(x))
-        before = _tf32()
-        features = extractor(images)
+        before, features = _tf32(), extractor(images)
         assert _tf32() == before
         seen[name] = (extractor.sha256, features)
         assert extractor.name == name
@@ -296,13 +262,6 @@ def test_inception_on_a_processor_folds_what_follows_a_convolution(tmp_path, cou
     assert relative_error(found, logits) < 1e-6
     # 16 images at a time, so that memory does not grow with the batch.
     assert torch.equal(features[:16], folded(images[:16]))
-
-
-def test_inception_whose_convolutions_cannot_be_folded_is_refused(tmp_path):
-    path = write_inception(tmp_path / "inception.pt", ReusedInception)
-    get_extractor("inception", path=path)
-    with pytest.raises(UserError, match="use 'inception'"):
-        get_extractor("inception_cpu", path=path)
 
 
 def _tf32():

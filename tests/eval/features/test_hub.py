@@ -1,7 +1,5 @@
 """DINOv2's code: a registered archive of one commit, unpacked by us, part of the extractor's digest."""
 
-from __future__ import annotations
-
 import sys
 import zipfile
 from pathlib import Path
@@ -16,16 +14,11 @@ from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
-from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from tests.eval.metric_networks import HUBCONF, pictures
+from tests.eval.refused import refused
 
 WEIGHTS, CODE = EXTRACTORS["dinov2"].assets
-TIMM = """
-import timm
-def dinov2_vitl14(pretrained=True):
-    return timm.create_model("vit_small_patch14_dinov2", pretrained=False, num_classes=0, img_size=224)
-"""
 
 
 @pytest.fixture
@@ -85,8 +78,7 @@ def test_the_registered_archive_works_offline_and_is_in_the_digest(cache):
 def test_an_archive_without_a_registered_hash_needs_a_permission(cache, monkeypatch):
     put(cache, {"hubconf.py": f"open({str(cache / 'was-here')!r}, 'w')\n{HUBCONF}"}, conv())
     monkeypatch.setenv(ALLOW, "")
-    with pytest.raises(UserError, match=rf"abc.zip: .* sha256, .* {ALLOW}=/.*abc.zip$"):
-        get_extractor("dinov2")
+    refused(rf"abc.zip: .* sha256, .* {ALLOW}=/.*abc.zip$", get_extractor, "dinov2")
     assert not (cache / "was-here").exists()
     # With a hash in the registry it is this code and no other.
     registry = cache.parent / "assets.tsv"
@@ -101,8 +93,7 @@ def test_an_archive_with_other_content_is_refused(cache):
     put(cache, {"hubconf.py": HUBCONF}, conv())
     get_extractor("dinov2")
     pack(cache, {"hubconf.py": "raise SystemExit"})
-    with pytest.raises(UserError, match=r"abc.zip: its sha256 .* is not the one in assets.lock"):
-        get_extractor("dinov2")
+    refused(r"abc.zip: its sha256 .* is not the one in assets.lock", get_extractor, "dinov2")
 
 
 @pytest.mark.parametrize(
@@ -116,32 +107,13 @@ def test_an_archive_with_other_content_is_refused(cache):
 )
 def test_an_archive_that_is_no_repository_is_one_line_and_writes_nothing(cache, files, fault):
     put(cache, files, conv())
-    with pytest.raises(UserError, match=f"abc.zip: .*{fault}"):
-        get_extractor("dinov2")
+    refused(f"abc.zip: .*{fault}", get_extractor, "dinov2")
     assert not list(cache.parent.rglob("*.py"))
 
 
 @pytest.mark.parametrize("name", ["facebookresearch/dinov2:main", "evil/repo:main"])
 def test_no_branch_of_a_server_is_run(cache, name):
-    with pytest.raises(UserError, match=f"{name}: no such folder"):
-        get_extractor("dinov2", repository=name)
-
-
-def test_the_architecture_of_dinov2_with_random_weights(cache):
-    import timm
-
-    torch.manual_seed(0)
-    net = timm.create_model("vit_small_patch14_dinov2", pretrained=False, num_classes=0, img_size=224).eval()
-    put(cache, {"hubconf.py": TIMM}, net.state_dict())
-    extractor = get_extractor("dinov2")
-    features = extractor(pictures(2, size=64))
-    assert features.shape == (2, extractor.num_features) == (2, 384)
-    # The normalised class token.
-    images = torch.nn.functional.interpolate(pictures(2, size=64).float(), (224, 224), mode="bicubic", antialias=True)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    with torch.no_grad():
-        token = net.forward_features((images / 255 - mean[:, None, None]) / std[:, None, None])[:, 0]
-    torch.testing.assert_close(features, token, rtol=1e-5, atol=1e-5)
+    refused(f"{name}: no such folder", get_extractor, "dinov2", repository=name)
 
 
 def test_the_list_says_what_is_pinned_and_what_trusts_its_first_use(cache, capsys):

@@ -1,10 +1,12 @@
-"""Figures: files, data, same seeds in every panel, official logs, and faults."""
+"""Figures: files, data, same seeds in every panel, official logs, looks, and faults."""
 
 import dataclasses
 import json
 import math
+import os
 import re
-from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -25,45 +27,49 @@ from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, Measurements, load_measurements
 from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
-from sida.errors import UserError
-from tests.eval.synthetic_output import CURVES, csv_rows, measurement_lines, write_csv
+from sida.config.resources import ROOT
+from sida.files.atomic import sha256_file
+from tests.eval.refused import refused
+from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv
 
-ROOT = Path(__file__).parents[3]
 FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
 LAYOUTS = sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")])
 
 
-def build(preset, layout, out, *more):
-    options = ["--runs", str(preset / "runs.tsv"), "--results", str(preset)]
-    options += ["--measurements", str(preset / "measurements.csv")]
-    return main(["figure", "--layout", str(layout), "--out", str(out), *options, *more])
+def command(preset, layout, out, *more):
+    """Draws a layout, which is a file or what stands in one."""
+    if isinstance(layout, dict):
+        (out.parent / "l.yaml").write_text(yaml.safe_dump({"kind": "curves", **layout}))
+        layout = out.parent / "l.yaml"
+    options = [*inputs_of(preset), "--results", str(preset)]
+    return ["figure", "--layout", str(layout), "--out", str(out), *options, *more]
 
 
-@pytest.fixture(scope="module")
-def convergence(preset, tmp_path_factory):
-    out = tmp_path_factory.mktemp("figures") / "convergence.pdf"
-    assert build(preset, FIGURES / "convergence.yaml", out) == 0
-    return out
+def build(*arguments):
+    return main(command(*arguments))
 
 
-def test_pdf_is_vector_with_embedded_truetype_fonts_and_no_date(convergence):
+CONVERGENCE = yaml.safe_load((FIGURES / "convergence.yaml").read_text())
+
+
+def test_files_are_vector_graphics_without_a_date_and_pictures_and_the_same_each_time(study, preset, tmp_path):
+    convergence = study / "figures/convergence.pdf"
     data = convergence.read_bytes()
     assert data.startswith(b"%PDF")
-    assert b"/FontFile2" in data
-    assert b"/Type3" not in data
-    assert b"CreationDate" not in data
-    assert b"/Subtype /Image" not in data
-
-
-def test_png_is_readable_and_200_dots_per_inch(convergence):
+    # Vector graphics with embedded TrueType fonts, and no date.
+    found = [word in data for word in (b"/FontFile2", b"/Type3", b"CreationDate", b"/Subtype /Image")]
+    assert found == [True, False, False, False]
     with Image.open(convergence.with_suffix(".png")) as image:
-        assert image.size == (1360, 580)
         assert round(image.info["dpi"][0]) == 200
         assert np.asarray(image.convert("L")).std() > 10
+    # The same data give the same bytes.
+    assert build(preset, FIGURES / "convergence.yaml", tmp_path / "again.pdf") == 0
+    assert (tmp_path / "again.csv").read_bytes() == convergence.with_suffix(".csv").read_bytes()
+    assert (tmp_path / "again.pdf").read_bytes() == convergence.read_bytes()
 
 
-def test_csv_holds_every_evaluation_line_and_kept_generator(convergence, preset):
-    found = csv_rows(convergence.with_suffix(".csv"))
+def test_csv_holds_every_evaluation_line_and_kept_generator(study, preset):
+    found = csv_rows(study / "figures/convergence.csv")
     for run in CURVES:
         log = read_evaluations(preset / "students" / run / "evaluations.jsonl", "fd")
         drawn = [row for row in found if row["kind"] == "curve" and row["run"] == run]
@@ -76,13 +82,13 @@ def test_csv_holds_every_evaluation_line_and_kept_generator(convergence, preset)
     assert lines == {"EDM teacher, NFE 35": "measured: teacher-nfe35", "its start, SiD, α = 1.2": "measured: sid-a1.2"}
 
 
-def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path, capsys):
-    lines = [
-        line | ({"extractor_sha256": "99" * 32} if line["run"] == "sida-a1.0" else {}) for line in measurement_lines()
-    ]
-    other = write_csv(tmp_path / "measurements.csv", lines)
-    assert build(preset, FIGURES / "convergence.yaml", tmp_path / "f.pdf", "--measurements", str(other)) == 1
-    assert "are not comparable (fd: feature network: e7e7" in capsys.readouterr().err
+def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path, refusal):
+    lines = list(measurement_lines())
+    for line in lines:
+        line["extractor_sha256"] = "99" * 32 if line["run"] == "sida-a1.0" else line["extractor_sha256"]
+    others = ["--measurements", str(write_csv(tmp_path / "measurements.csv", lines))]
+    line = refusal(*command(preset, CONVERGENCE, tmp_path / "f.pdf", *others))
+    assert "are not comparable (fd: feature network: e7e7" in line
     assert not (tmp_path / "f.pdf").exists()
     # Of two protocols on purpose, the axis names both.
     rows = load_measurements(write_csv(tmp_path / "measurements.csv", measurement_lines(trials=2))).lines("data", "fd")
@@ -93,29 +99,19 @@ def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path
         assert words in note
 
 
-def test_the_same_data_give_the_same_bytes(convergence, preset, tmp_path):
-    assert build(preset, FIGURES / "convergence.yaml", tmp_path / "again.pdf") == 0
-    assert (tmp_path / "again.csv").read_bytes() == convergence.with_suffix(".csv").read_bytes()
-    assert (tmp_path / "again.pdf").read_bytes() == convergence.read_bytes()
-
-
 LEVELS = {1: [], 2: [1.923, 9.98], 3: [1.97, 3.77, 4.53, 1.79, 2.66, 4.19, 1.36, 2.62, 5.57], 5: [2.39, 1.96]}
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(preset, measured, runs, number):
-    layout = load_figure_layout(PAPERS / f"figures/figure{number}.yaml")
-    panels = layout.gather(Sources(measured, runs, load_published(), preset))
-    lines = [line.value for panel in panels for line in panel.lines]
-    assert lines == LEVELS.get(number, lines)
-    assert number != 4 or len(lines) == 2 + 5 * 4
-    assert any(panel.missing for panel in panels)
-    published = {run.run: run for run in read_runs(PAPERS / "runs/published.tsv")}
-    panels = layout.gather(Sources(measured, published, load_published(), preset))
-    assert not any(panel.missing for panel in panels)
-
-
-def test_a_figure_without_data_is_drawn_and_says_so(preset, tmp_path, capsys):
+def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(preset, measured, runs, tmp_path, capsys):
+    numbers, published = load_published(), {run.run: run for run in read_runs(PAPERS / "runs/published.tsv")}
+    for number in range(1, 6):
+        layout = load_figure_layout(PAPERS / f"figures/figure{number}.yaml")
+        panels = layout.gather(Sources(measured, runs, numbers, preset))
+        lines = [line.value for panel in panels for line in panel.lines]
+        assert len(lines) == 2 + 5 * 4 if number == 4 else lines == LEVELS[number]
+        assert any(panel.missing for panel in panels)
+        assert not any(panel.missing for panel in layout.gather(Sources(measured, published, numbers, preset)))
+    # A figure without data is drawn and says so.
     assert build(preset, PAPERS / "figures/figure4.yaml", tmp_path / "f.pdf") == 0
     assert "not shown, no data yet" in capsys.readouterr().out
     assert any(row["kind"] == "missing" for row in csv_rows(tmp_path / "f.csv"))
@@ -144,43 +140,42 @@ def author_log(path, metric="fid50k_full"):
     return path
 
 
-def test_official_metric_logs_are_read_and_repeated_evaluations_averaged(tmp_path):
+def test_official_metric_logs_are_read_averaged_and_stand_for_a_run(preset, tmp_path):
     points = read_author_log(author_log(tmp_path / "metric-fid50k_full-alpha-1.200000.jsonl"))
-    assert [(p.nimg, p.value, p.trials) for p in points] == [
-        (100_000, 20.0, 1),
-        (200_000, 13.0, 2),
-        (30_000_000, 2.5, 1),
-    ]
+    found = [(p.nimg, p.value, p.trials) for p in points]
+    assert found == [(100_000, 20.0, 1), (200_000, 13.0, 2), (30_000_000, 2.5, 1)]
     assert points[1].std == pytest.approx(2**0.5)
-    with pytest.raises(UserError, match="no metric 'is50k'"):
-        read_author_log(tmp_path / "metric-fid50k_full-alpha-1.200000.jsonl", "is50k")
+    refused("no metric 'is50k'", read_author_log, tmp_path / "metric-fid50k_full-alpha-1.200000.jsonl", "is50k")
     (tmp_path / "other.jsonl").write_text('{"fid": 3}\n')
-    with pytest.raises(UserError, match=r"other\.jsonl:1: not a line of an official metric log"):
-        read_author_log(tmp_path / "other.jsonl")
-
-
-def test_an_official_log_can_stand_for_a_run(preset, tmp_path):
+    refused(r"other\.jsonl:1: not a line of an official metric log", read_author_log, tmp_path / "other.jsonl")
+    # An official log can stand for a run.
     log = author_log(tmp_path / "m.jsonl")
-    layout = tmp_path / "l.yaml"
-    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": [{"series": [{"each": {"run": ["sid-a1.2"]}}]}]}))
+    layout = {"panels": [{"series": [{"each": {"run": ["sid-a1.2"]}}]}]}
     assert build(preset, layout, tmp_path / "f.pdf", "--log", f"sid-a1.2={log}") == 0
     drawn = [row for row in csv_rows(tmp_path / "f.csv") if row["kind"] == "curve"]
     assert [float(row["value"]) for row in drawn] == [20.0, 13.0, 2.5]
 
 
+def training_log(results, run, records, name="evaluations.jsonl"):
+    folder = results / "students" / run
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def weights_log(results, run, values):
+    """A training log of the generator's weights, every thousand images."""
+    records = [{"nimg": 1000 * n, "weight_rms": {"generator": value}} for n, value in enumerate(values, 1)]
+    training_log(results, run, records, "train.jsonl")
+
+
 def test_any_logged_metric_is_plotted_and_the_kept_generator_is_the_selected_one(preset, tmp_path):
     results = tmp_path / "p"
     values = [(2000, 5.0, 8.0, 90.0), (4000, 3.0, 8.5, 95.0), (6000, 4.0, 9.0, None)]
-    (results / "students" / "sida-a1.0").mkdir(parents=True)
-    with open(results / "students" / "sida-a1.0" / "evaluations.jsonl", "w") as stream:
-        for nimg, fid, score, dino in values:
-            stream.write(json.dumps({"nimg": nimg, "selection": "fid", "fid": fid, "is": score, "fd_dinov2": dino}))
-            stream.write("\n")
+    keys = ("nimg", "fid", "is", "fd_dinov2")
+    training_log(results, "sida-a1.0", [dict(zip(keys, record)) | {"selection": "fid"} for record in values])
     series = [{"each": {"run": ["sida-a1.0"]}, "optional": True}]
     panels = [{"metric": key, "y_scale": "linear", "series": series} for key in ("fid", "is", "recall")]
-    layout = tmp_path / "l.yaml"
-    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": panels}))
-    assert build(preset, layout, tmp_path / "f.pdf", "--results", str(results)) == 0
+    assert build(preset, {"panels": panels}, tmp_path / "f.pdf", "--results", str(results)) == 0
     found = csv_rows(tmp_path / "f.csv")
     drawn = {
         key: [float(r["value"]) for r in found if r["metric"] == key and r["kind"] == "curve"] for key in ("fid", "is")
@@ -190,60 +185,29 @@ def test_any_logged_metric_is_plotted_and_the_kept_generator_is_the_selected_one
     assert [(row["metric"], row["images"]) for row in kept] == [("is", "4000")]
     (missing,) = [row for row in found if row["kind"] == "missing"]
     assert "no recall in" in missing["series"]
-    with pytest.raises(UserError, match="fd_dinov2 is NaN"):
-        read_evaluations(results / "students" / "sida-a1.0" / "evaluations.jsonl", "fd_dinov2")
+    refused("fd_dinov2 is NaN", read_evaluations, results / "students" / "sida-a1.0" / "evaluations.jsonl", "fd_dinov2")
 
 
-def training_log(results, run, values):
-    folder = results / "students" / run
-    folder.mkdir(parents=True, exist_ok=True)
-    records = [
-        {"nimg": 1000 * n, "weight_rms": {"generator": value}, "seconds": 1.0} for n, value in enumerate(values, 1)
-    ]
-    (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def test_quantities_of_a_training_log_are_curves(preset, tmp_path):
-    training_log(tmp_path, "sid-a1.2", [1.0, 1.5, None])
-    training_log(tmp_path, "sid-a1.0", [2.0, 2.5, 3.0])
+def test_quantities_of_a_training_log_are_curves_or_said_to_be_lacking(preset, tmp_path, capsys, refusal):
+    weights_log(tmp_path, "sid-a1.2", [1.0, 1.5, None])
+    weights_log(tmp_path, "sid-a1.0", [2.0, 2.5, 3.0])
     series = [{"each": {"method": "sid"}, "pool_seeds": True, "label": "SiD"}]
     panels = [{"log": "weight_rms.generator", "y_scale": "linear", "series": series}]
-    layout = tmp_path / "l.yaml"
-    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": panels}))
-    assert build(preset, layout, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
+    assert build(preset, {"panels": panels}, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
     drawn = csv_rows(tmp_path / "f.csv")
     assert [(row["images"], float(row["value"])) for row in drawn] == [("1000", 1.5), ("2000", 2.0)]
     assert {(row["metric"], row["source"], row["over"]) for row in drawn} == {
         ("weight_rms.generator", "training log", "seeds")
     }
-
-
-def test_a_log_without_the_quantity_is_said_to_lack_it(preset, tmp_path, capsys):
-    training_log(tmp_path, "sid-a1.2", [1.0])
-    panel = {"log": "weight_rms.fake_score", "series": [{"each": {"run": "sid-a1.2"}, "optional": True}]}
-    layout = tmp_path / "l.yaml"
-    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": [panel]}))
-    assert build(preset, layout, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
+    # A log without the quantity is said to lack it.
+    weights_log(tmp_path, "sid-a1.2", [1.0])
+    series = {"each": {"run": "sid-a1.2"}, "optional": True}
+    panel = {"log": "weight_rms.fake_score", "series": [series]}
+    assert build(preset, {"panels": [panel]}, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
     assert "no weight_rms.fake_score in" in capsys.readouterr().out
-    panel["series"][0]["optional"] = False
-    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": [panel]}))
-    assert build(preset, layout, tmp_path / "f.pdf", "--results", str(tmp_path)) == 1
-    assert "no record has a 'weight_rms.fake_score'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("panel", "message"),
-    [
-        ({"log": "weigth_rms.generator"}, r"log: a training log has no 'weigth_rms' \(did you mean 'weight_rms'\?\)"),
-        ({"log": "weight_rms"}, r"log: 'weight_rms': give 'weight_rms.generator', say"),
-        ({"log": "seconds.generator"}, r"log: 'seconds.generator': give 'seconds' alone"),
-        ({"log": "seconds", "lines": [{"where": {"run": "x"}}]}, r"lines: are of measured metrics"),
-    ],
-)
-def test_a_fault_in_a_panel_of_a_training_log_is_one_line(tmp_path, panel, message):
-    (tmp_path / "l.yaml").write_text(yaml.safe_dump({"kind": "curves", "panels": [{"series": [], **panel}]}))
-    with pytest.raises(UserError, match=message):
-        load_figure_layout(tmp_path / "l.yaml")
+    series["optional"] = False
+    needed = command(preset, {"panels": [panel]}, tmp_path / "f.pdf", "--results", str(tmp_path))
+    assert "no record has a 'weight_rms.fake_score'" in refusal(*needed)
 
 
 def test_seeds_are_pooled_where_all_were_evaluated():
@@ -253,8 +217,7 @@ def test_seeds_are_pooled_where_all_were_evaluated():
     assert [(p.nimg, p.value) for p in both.points] == [(1, 6.0), (2, 4.0)]
     assert both.points[0].std == pytest.approx(2**0.5)
     assert (both.over, both.runs) == ("seeds", ("a-s0", "a-s1"))
-    with pytest.raises(UserError, match="share no evaluation point"):
-        pool([Curve("x", "a", (Point(1, 5.0),)), Curve("y", "a", (Point(2, 5.0),))], "a")
+    refused("share no evaluation point", pool, [dataclasses.replace(one, points=other.points[2:]), one], "a")
 
 
 @pytest.mark.parametrize("names", [["short", "also"], [f"a generator with a rather long name, {i}" for i in range(7)]])
@@ -289,7 +252,7 @@ def shown(axes):
     return {line.get_label(): (line.get_color(), line.get_marker()) for line in found if line.get_xdata().size}
 
 
-def test_a_method_has_one_colour_and_marker_in_all_panels_of_all_figures(tmp_path):
+def test_a_method_and_an_alpha_look_the_same_in_all_panels_of_all_figures(tmp_path):
     """Labels by size and the order of curves change nothing."""
     sizes = [[curve(f"SiD, {s}", "sid", 1.0), curve(f"SiDA, {s}", "sida", 1.0)] for s in ("XS", "S", "M", "L", "XL")]
     other = [[curve("SiDA, α = 1.0", "sida", 1.0), curve("SiD2A", "sid2a", 1.0), curve("SiD", "sid", None)]]
@@ -300,9 +263,8 @@ def test_a_method_has_one_colour_and_marker_in_all_panels_of_all_figures(tmp_pat
                 looks.setdefault(label.split(",")[0], set()).add(look)
     assert all(len(found) == 1 for found in looks.values())
     assert len(set.union(*looks.values())) == 3
-
-
-def test_the_same_alpha_looks_the_same_for_every_method_in_figures_about_it(tmp_path):
+    assert "SiD²A" in looks  # as tables write it
+    # The same alpha looks the same for every method in figures about it.
     alphas = (-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5)
     groups = [[curve(f"{method} {a}", method, a) for a in alphas] for method in ("sida", "sid2a")]
     one, other = (list(shown(axes).values()) for axes in drawn(tmp_path, groups, colours="alpha").axes)
@@ -318,22 +280,14 @@ def test_a_changed_recipe_of_a_method_gets_a_look_of_its_own_kept_in_the_figure(
     first, second = (shown(axes) for axes in drawn(tmp_path, [[base, *changed], [base, changed[2]]]).axes)
     assert len(set(first.values())) == 5
     assert second == {label: first[label] for label in second}
-
-
-def test_no_two_entries_of_one_legend_look_alike(tmp_path):
-    """A second recipe of a method in another panel, as in mini-restart."""
-    figure = drawn(tmp_path, [[curve("SiD", "sid", 1.0)], [curve("SiD restarted", "sid", 1.0)]])
-    first, second = (shown(axes) for axes in figure.axes)
-    assert first["SiD"] != second["SiD restarted"]
+    # Also where the second recipe of a method is in another panel, as in mini-restart.
+    one, other = drawn(tmp_path, [[curve("SiD", "sid", 1.0)], [curve("SiD restarted", "sid", 1.0)]]).axes
+    assert shown(one)["SiD"] != shown(other)["SiD restarted"]
 
 
 def test_no_curve_has_a_colour_near_the_teachers():
-    near = [
-        colour
-        for colour, _ in style.VARIANTS
-        if math.dist(to_rgb(colour), to_rgb(style.OTHERS["teacher"].colour)) < 0.2
-    ]
-    assert not near
+    teacher = to_rgb(style.OTHERS["teacher"].colour)
+    assert not [colour for colour, _ in style.VARIANTS if math.dist(to_rgb(colour), teacher) < 0.2]
 
 
 @pytest.mark.parametrize("values", [(9.0, 5.5), (7.3, 6.8), (60.0, 2.0), (9.0, 2.2)])
@@ -351,23 +305,13 @@ def test_the_name_of_a_line_is_written_where_no_curve_is(tmp_path):
     assert (text.get_ha(), text.get_va()) != ("right", "bottom")
 
 
-def test_figures_write_sid2a_as_tables_do(tmp_path):
-    (axes,) = drawn(tmp_path, [[curve("SiD2A, α = 1.0", "sid2a", 1.0)]]).axes
-    assert list(shown(axes)) == ["SiD²A, α = 1.0"]
-
-
 def test_figure_4_names_two_methods(preset, tmp_path):
-    names = [f"edm2-{size}-{method}" for size in ("xs", "s", "m", "l", "xl", "xxl") for method in ("sid", "sida")]
-    sheet = (ROOT / "studies/papers/runs/released.tsv").read_text()
-    (tmp_path / "released.tsv").write_text(sheet)
+    runs = {run.run: run for run in read_runs(PAPERS / "runs/released.tsv")}
     log = (preset / "students/sid-a1.2/evaluations.jsonl").read_text().replace('"fd', '"fid')
-    for name in names:
-        (tmp_path / "students" / name).mkdir(parents=True)
-        (tmp_path / "students" / name / "evaluations.jsonl").write_text(log)
+    for name in (f"edm2-{size}-{method}" for size in ("xs", "s", "m", "l", "xl", "xxl") for method in ("sid", "sida")):
+        training_log(tmp_path, name, map(json.loads, log.splitlines()))
     layout = load_figure_layout(PAPERS / "figures/figure4.yaml")
-    runs = {run.run: run for run in read_runs(tmp_path / "released.tsv")}
-    sources = Sources(Measurements([], "none"), runs, load_published(), tmp_path)
-    figure = draw_curves(layout, layout.gather(sources))
+    figure = draw_curves(layout, layout.gather(Sources(Measurements([], "none"), runs, load_published(), tmp_path)))
     assert {label for axes in figure.axes for label in shown(axes)} == {"SiD", "SiDA"}
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()][:2] == ["SiD", "SiDA"]
@@ -394,8 +338,7 @@ def test_a_kept_start_has_its_hollow_marker_on_the_edge_of_a_log_axis(tmp_path):
     points = tuple(Point(nimg, value) for nimg, value in ((0, 4.0), (1000, 5.0), (9000, 4.5)))
     found = Curve("sid2a", "SiD2A", points, "trials", ("sid2a",), 0, "sid2a", 1.0)
     figure = drawn(tmp_path, [[found]], finals={"sid2a": Estimate(3.1, 0.1, 10)}, legend="panels")
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
+    figure.draw(renderer := FigureCanvasAgg(figure).get_renderer())
     (axes,) = figure.axes
     (hollow,) = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
     box = hollow.get_window_extent(renderer)
@@ -411,8 +354,7 @@ def test_a_kept_start_has_its_hollow_marker_on_the_edge_of_a_log_axis(tmp_path):
 def test_the_words_of_an_empty_panel_overlap_no_line(tmp_path, values):
     lines = [ReferenceLine(f"line {value}", value, None, "published") for value in values]
     figure = drawn(tmp_path, [[]] * 6, lines, missing=("x",), height=4.9)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
+    figure.draw(renderer := FigureCanvasAgg(figure).get_renderer())
     for axes in figure.axes:
         (words,) = [text for text in axes.texts if text.get_text() == NO_DATA]
         box = words.get_window_extent(renderer)
@@ -447,26 +389,19 @@ def test_first_crossing_is_the_earliest_evaluation_at_or_below(pairs, level):
     assert found == (min(below) if below else None)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_faulty_training_logs_are_refused_and_a_line_cut_off_by_a_crash_is_ignored(tmp_path):
+    log = tmp_path / "e.jsonl"
+    for text, message in (
         ("", "holds no evaluation yet"),
         ('{"nimg": 5}\n', r"e\.jsonl:1: no 'fd' in this evaluation"),
         ('{"nimg": 5, "fd": NaN}\n', r"e\.jsonl:1: fd is NaN"),
         ('{"nimg": 5, "fd"\n{"nimg": 6, "fd": 1}\n', "not valid JSON lines"),
-    ],
-)
-def test_faulty_training_logs(tmp_path, text, message):
-    (tmp_path / "e.jsonl").write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_evaluations(tmp_path / "e.jsonl", "fd")
-    with pytest.raises(UserError, match="no such training log"):
-        read_evaluations(tmp_path / "absent.jsonl", "fd")
-
-
-def test_a_line_cut_off_by_a_crash_is_ignored(tmp_path):
-    (tmp_path / "e.jsonl").write_text('{"nimg": 5, "fd": 2.0}\n{"nimg": 6, "f')
-    assert [p.nimg for p in read_evaluations(tmp_path / "e.jsonl", "fd")] == [5]
+    ):
+        log.write_text(text)
+        refused(message, read_evaluations, log, "fd")
+    refused("no such training log", read_evaluations, tmp_path / "absent.jsonl", "fd")
+    log.write_text('{"nimg": 5, "fd": 2.0}\n{"nimg": 6, "f')
+    assert [point.nimg for point in read_evaluations(log, "fd")] == [5]
 
 
 @pytest.mark.parametrize(("value", "text"), [(500, "500"), (1e4, "10k"), (2.5e6, "2.5M"), (1e9, "1B"), (0.2, "0.2")])
@@ -488,37 +423,53 @@ def panel(**changes):
         ({"panels": []}, r"panels: must not be empty"),
         ({"width": 68}, r"width: must be between 1 and 20, got 68"),
         ({"widths": [1]}, r"widths: must be 2 positive numbers"),
-        ({"widths": [1, 0]}, r"widths: must be 2 positive numbers"),
         (panel(series=[{"each": {"method": "gdd"}}]), r"panels\[0\]\.series\[0\]\.each: no run .* matches"),
         (panel(lines=[{"where": {"method": "sid"}}]), r"lines\[0\]\.where: 2 runs match"),
         (panel(lines=[{"published": "table1-x"}]), r"lines\[0\]\.published: no published number"),
         (panel(series=[{"each": {"method": "sida"}}], metric="kid"), r"no 'kid' in this evaluation"),
+        (panel(log="weigth_rms.generator"), r"log: a training log has no 'weigth_rms' \(did you mean 'weight_rms'\?\)"),
+        (panel(log="weight_rms"), r"log: 'weight_rms': give 'weight_rms.generator', say"),
+        (panel(log="seconds.generator"), r"log: 'seconds.generator': give 'seconds' alone"),
+        (panel(log="seconds", lines=[{"where": {"run": "x"}}]), r"lines: are of measured metrics"),
         (panel(metric="kid", lines=[{"where": {"run": "data"}}]), r"metric 'kid' was not measured"),
         ({"x": "iterations"}, r"batch: is needed to count iterations"),
-        ({"widht": 3}, r"widht: unknown key \(did you mean 'width'"),
     ],
 )
-def test_faulty_layouts_end_with_one_line(preset, tmp_path, capsys, change, message):
-    layout = yaml.safe_load((FIGURES / "convergence.yaml").read_text()) | change
-    (tmp_path / "l.yaml").write_text(yaml.safe_dump(layout))
-    assert build(preset, tmp_path / "l.yaml", tmp_path / "f.pdf") == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert re.search(message, error)
+def test_faulty_layouts_end_with_one_line(preset, tmp_path, refusal, change, message):
+    assert re.search(message, refusal(*command(preset, CONVERGENCE | change, tmp_path / "f.pdf")))
     assert not list(tmp_path.glob("f.*"))
 
 
-def test_missing_logs(preset, tmp_path, capsys):
-    assert build(preset, FIGURES / "convergence.yaml", tmp_path / "f.pdf", "--results", str(tmp_path)) == 1
-    assert "no such training log" in capsys.readouterr().err
-
-
 def test_curves_against_seconds_of_training(preset, tmp_path):
-    layout = yaml.safe_load((FIGURES / "convergence.yaml").read_text()) | {"x": "seconds"}
-    (tmp_path / "l.yaml").write_text(yaml.safe_dump(layout))
-    assert build(preset, tmp_path / "l.yaml", tmp_path / "f.pdf") == 0
+    assert build(preset, CONVERGENCE | {"x": "seconds"}, tmp_path / "f.pdf") == 0
     found = [line for line in csv_rows(tmp_path / "f.csv") if line["kind"] == "curve"]
     for line in found:
         ticks = len(CURVES[line["run"]])
         last = CURVES[line["run"]][-1][0] * 1000
         assert float(line["seconds"]) == pytest.approx(int(line["images"]) / last * ticks * 2.9, abs=0.06)
+
+
+DRAW = """
+import sys
+from eval.figures.style import new_figure, save
+figure = new_figure(2, 1.5)
+axes = figure.subplots()
+axes.plot([1, 3, 2], label="x")
+axes.set_title("SiDA")
+axes.legend()
+save(figure, "out.pdf", "t")
+"""
+
+
+def test_settings_of_the_working_folder_change_no_figure(tmp_path):
+    drawn = []
+    for name, settings in (("a", ""), ("b", "axes.facecolor: red\nsavefig.dpi: 7\nlines.linestyle: :\nbackend: x.y\n")):
+        (tmp_path / name).mkdir()
+        if settings:
+            (tmp_path / name / "matplotlibrc").write_text(settings)
+        else:
+            os.mkfifo(tmp_path / name / "matplotlibrc")  # whoever opens it waits for ever
+        code = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}){DRAW}"]
+        subprocess.run(code, cwd=tmp_path / name, check=True, capture_output=True, timeout=100)
+        drawn.append([sha256_file(tmp_path / name / f"out.{suffix}") for suffix in ("pdf", "png")])
+    assert drawn[0] == drawn[1]

@@ -1,9 +1,6 @@
-"""Grids of samples: the one sampler of the package behind every panel, and captions that say what was drawn."""
+"""Grids of samples: the one sampler of the package behind every panel, captions, and nearest real images below."""
 
 import json
-import re
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,30 +10,29 @@ from hypothesis import strategies as st
 
 from eval.commands import main
 from eval.figures import load_figure_layout
+from eval.figures.build import build_figure
 from eval.figures.samples import Grid, draw_grid, picture
+from sida.config.datasets import dataset_spec
+from sida.config.resources import ROOT
+from sida.data import load_dataset
 from sida.files.atomic import sha256_file
-from sida.networks import build_network
-from sida.networks.checkpoint import load_network, save_network
+from sida.networks.checkpoint import load_network
 from sida.sampling import generate
+from tests.eval.metric_networks import StandInVae, write_network
+from tests.eval.refused import refused
 from tests.eval.synthetic_output import CURVES, csv_rows
 
-FIGURES = Path(__file__).parents[3] / "config" / "figures"
+FIGURES = ROOT / "config/figures"
 DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}
 UNET = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 
 
-def write_network(path, seed=0, **kwargs):
+def made(path, seed=0, **kwargs):
+    """A small network of EDM, or with four channels of EDM2."""
     edm2 = kwargs.get("img_channels") == 4
-    config = {"class": "EDM2Precond" if edm2 else "EDMPrecond"}
     extra = {"channels_per_head": 8, "use_fp16": False} if edm2 else {"model_type": "SongUNet"}
-    config["kwargs"] = {"img_resolution": 8, "img_channels": 1, "label_dim": 10, **UNET, **extra, **kwargs}
-    torch.manual_seed(seed)
-    net = build_network(config)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    save_network(net, path, {"network": config, "method": "test"})
-    return str(path)
+    kwargs = {"img_resolution": 8, "img_channels": 1, "label_dim": 10, **UNET, **extra, **kwargs}
+    return write_network(path, {"class": "EDM2Precond" if edm2 else "EDMPrecond", "kwargs": kwargs}, seed, std=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +40,7 @@ def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
     names = {"teacher": {}, "student": {}, "guide": {"label_dim": 0}}
     return {
-        name: write_network(folder / f"{name}.safetensors", seed, **kwargs)
-        for seed, (name, kwargs) in enumerate(names.items())
+        name: made(folder / f"{name}.safetensors", seed, **kwargs) for seed, (name, kwargs) in enumerate(names.items())
     }
 
 
@@ -70,9 +65,9 @@ def spec(networks, tmp_path_factory):
     return path
 
 
-def build(preset, layout, out, *more):
+def command(preset, layout, out, *more):
     options = ["--runs", str(preset / "runs.tsv"), "--results", str(preset)]
-    return main(["figure", "--layout", str(layout), "--out", str(out), *options, *more])
+    return ["figure", "--layout", str(layout), "--out", str(out), *options, *more]
 
 
 def layout_of(tmp_path, **keys):
@@ -82,7 +77,7 @@ def layout_of(tmp_path, **keys):
 
 
 def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec, networks, tmp_path):
-    assert build(preset, FIGURES / "samples.yaml", tmp_path / "s.pdf", "--spec", str(spec)) == 0
+    assert main(command(preset, FIGURES / "samples.yaml", tmp_path / "s.pdf", "--spec", str(spec))) == 0
     found = csv_rows(tmp_path / "s.csv")
     panels = list(dict.fromkeys(row["panel"] for row in found))
     assert panels == ["real images", "EDM teacher", "SiD, α = 1.2", "SiD, α = 1.0", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
@@ -137,21 +132,14 @@ def test_each_grid_says_what_was_drawn(networks, tmp_path):
     assert axes.get_xlabel() == f"seeds 5–16, random classes, NFE 1, network {digest}"
 
 
-class StandInVae:
-    """First three channels, each pixel 2 × 2."""
-
-    def decode(self, x):
-        return SimpleNamespace(sample=(x[:, :3] / 4 + 0.5).repeat_interleave(2, 2).repeat_interleave(2, 3))
-
-
 def test_latent_networks_are_decoded(tmp_path, monkeypatch):
     from sida.data.latents import LatentDecoder
 
     monkeypatch.setattr("sida.sampling.networks.load_vae", lambda path, device: StandInVae())
-    network = write_network(tmp_path / "latent.safetensors", img_channels=4)
+    network = made(tmp_path / "latent.safetensors", img_channels=4)
     layout = layout_of(tmp_path, by_class=False)
     grid = draw_grid(layout, measured("x", network, protocol="imagenet512", vae="here"), "x")
-    assert grid.images.shape == (12, 3, 16, 16)
+    assert grid.images.shape == (12, 3, 32, 32)
     net, _ = load_network(network)
     decode = LatentDecoder(StandInVae())
     assert torch.equal(grid.images, next(generate(net, range(12), "one_step", 12, decode=decode)).images)
@@ -169,16 +157,55 @@ def test_tiles_keep_every_pixel(count, columns, upscale, channels):
         assert np.array_equal(block, np.broadcast_to(image.transpose(1, 2, 0), (4, 4, 3)))
 
 
-def test_missing_networks_and_specs(preset, spec, tmp_path, capsys):
-    samples = [preset, FIGURES / "samples.yaml"]
-    assert build(*samples, tmp_path / "f.pdf") == 1
-    assert "--spec: sample grids need the generators' specs" in capsys.readouterr().err
+def test_missing_networks_and_specs(preset, spec, tmp_path, refusal):
     broken = json.loads(spec.read_text())
     broken["generators"][1]["network"] = str(tmp_path / "absent.safetensors")
-    assert build(*samples, tmp_path / "f.pdf", "--spec", json.dumps(broken)) == 1
-    assert re.search(r"absent\.safetensors", capsys.readouterr().err)
-    broken["generators"][1]["sampler"] = {"kind": "heun", "num_stepz": 3}
-    assert build(*samples, tmp_path / "f.pdf", "--spec", json.dumps(broken)) == 1
-    assert "sampler.num_steps: is missing" in capsys.readouterr().err
-    assert build(*samples, tmp_path / "f.png", "--spec", str(spec)) == 1
-    assert "must end in .pdf" in capsys.readouterr().err
+    misspelt = json.loads(spec.read_text())
+    misspelt["generators"][1]["sampler"] = {"kind": "heun", "num_stepz": 3}
+    for options, told in (
+        ([], "--spec: sample grids need the generators' specs"),
+        (["--spec", json.dumps(broken)], "absent.safetensors"),
+        (["--spec", json.dumps(misspelt)], "sampler.num_steps: is missing"),
+        (["--spec", str(spec), "--out", str(tmp_path / "f.png")], "must end in .pdf"),
+    ):
+        assert told in refusal(*command(preset, FIGURES / "samples.yaml", tmp_path / "f.pdf", *options))
+
+
+TRAIN = dataset_spec("digits-train", "test")
+HELD_OUT = dataset_spec("digits-heldout", "test")
+
+
+def build(tmp_path, **neighbours):
+    """Data of a figure of training and held-out images over their nearest ones."""
+    names = {"train": TRAIN, "fresh": HELD_OUT}
+    spec = json.dumps({"generators": [measured(name, dataset=dataset) for name, dataset in names.items()]})
+    (tmp_path / "runs.tsv").write_text("run\tlabel\tmethod\tsampler\ntrain\tA\tdata\tdata\nfresh\tB\tdata\tdata\n")
+    neighbours = {"training": "digits-train", "held_out": "digits-heldout", **neighbours}
+    panels = [{"where": {"run": name}} for name in names]
+    layout_of(tmp_path, rows=10, columns=2, panels=panels, neighbours=neighbours)
+    build_figure(tmp_path / "layout.yaml", tmp_path / "runs.tsv", tmp_path, tmp_path / "figure.pdf", spec=spec)
+    return csv_rows(tmp_path / "figure.csv")
+
+
+def test_each_image_lies_over_its_nearest_ones(tmp_path):
+    found = build(tmp_path)
+    assert len(found) == 40
+    train, held_out = (
+        data.images(range(len(data))).flatten(1).float() / 127.5 for data in map(load_dataset, (TRAIN, HELD_OUT))
+    )
+    for row in found:
+        own = (train if row["run"] == "train" else held_out)[int(row["data_index"])]
+        for key, data in (("training", train), ("held_out", held_out)):
+            distances = (data - own).norm(dim=1)
+            assert float(row[f"{key}_distance"]) == pytest.approx(float(distances.min()), abs=1e-4)
+            assert int(row[f"{key}_index"]) == int(distances.argmin())
+    # A training image is its own nearest training image; a held-out one has none so near.
+    for run, key, other in (("train", "training", "held_out"), ("fresh", "held_out", "training")):
+        lines = [row for row in found if row["run"] == run]
+        assert all(float(row[f"{key}_distance"]) == 0 < float(row[f"{other}_distance"]) for row in lines)
+        assert [row["class"] for row in lines] == [str(i // 2) for i in range(20)]
+
+
+def test_faults_of_neighbours_are_one_line(tmp_path):
+    refused(r"neighbours.held_out: .*did you mean", build, tmp_path, held_out="digits-held-out")
+    refused("no extractor 'pixel' .did you mean 'pixels'", build, tmp_path, extractor="pixel")

@@ -1,23 +1,18 @@
 """Metric kinds and extractors of one's own, named module:object in a protocol: measured, sharded, in the digest."""
 
-from __future__ import annotations
-
-import json
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 
-from eval.commands import main
 from eval.features import get_extractor
 from eval.measuring.measure import measure, measure_shard, merge_shards
 from eval.measuring.metric import Metric
 from eval.measuring.monitor import make_monitor
 from eval.measuring.protocol import load_protocol
 from sida.data import load_dataset
-from sida.errors import UserError
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol
+from tests.eval.refused import refused
 
 COVERAGE, DENSITY = "docs.examples.coverage:Coverage", "docs.examples.coverage:Density"
 SPECTRUM = "docs.examples.spectrum:Spectrum"
@@ -61,22 +56,6 @@ OWN = protocol(
 )
 
 
-def test_images_of_anyone_are_scored_by_kinds_of_ones_own(tmp_path, capsys):
-    pictures = load_dataset(DIGITS).images(range(600)).permute(0, 2, 3, 1).numpy()
-    np.savez(tmp_path / "half.npz", arr_0=pictures)
-    (tmp_path / "own.yaml").write_text(json.dumps(OWN))
-    out = tmp_path / "score.json"
-    call = ["score", "--images", str(tmp_path / "half.npz"), "--protocol", str(tmp_path / "own.yaml")]
-    assert main([*call, "--dataset", json.dumps(DIGITS), "--out", str(out)]) == 0
-    found = json.loads(out.read_text())["summary"]
-    assert set(found) == {"coverage", "density", "ink", "fd_spectrum"}
-    # 300 of the 1,797 digits are near no more than what lies around them, and all of them lie within real radii.
-    assert 0.2 < found["coverage"]["mean"] < 0.8
-    assert 0.8 < found["density"]["mean"] < 1.6
-    assert found["fd_spectrum"]["mean"] > 0
-    assert "coverage" in capsys.readouterr().out
-
-
 def test_coverage_and_density_of_known_sets():
     real = torch.arange(20.0)[:, None]  # every real point reaches as far as its second neighbour
     coverage, density = load_protocol(protocol(metric("a", COVERAGE, k=2), metric("b", DENSITY, k=2))).metrics
@@ -104,18 +83,7 @@ def test_shards_of_own_sums_merge_in_any_order(tmp_path):
     assert whole["extractors"][SPECTRUM] == get_extractor(SPECTRUM).sha256 != get_extractor(SPECTRUM, floor=1).sha256
 
 
-def test_settings_and_code_of_a_kind_are_in_the_digest():
-    def digest(**settings):
-        return load_protocol(protocol(metric("coverage", COVERAGE, **settings))).identity("coverage")
-
-    assert digest() == digest(k=5, label="Coverage", better="lower", decimals=1) != digest(k=6)
-    facts = load_protocol(OWN).facts()["metrics"]
-    assert facts["coverage"]["kind"] == COVERAGE
-    assert len(facts["coverage"]["code"]) == 64
-    assert "code" not in facts["fd_spectrum"]
-
-
-def test_a_kind_that_streams_is_watched_and_may_choose_the_network():
+def test_a_kind_that_streams_is_watched_and_is_in_the_digest():
     monitor = make_monitor(
         DIGITS, protocol(metric("ink", INK, reference=None), metric("coverage", COVERAGE)), num_samples=100
     )
@@ -124,6 +92,16 @@ def test_a_kind_that_streams_is_watched_and_may_choose_the_network():
     assert record["selection"] == "ink"
     assert record["ink"] > 0
     assert "coverage" not in record
+
+    # Settings and code of a kind are in the digest.
+    def digest(**settings):
+        return load_protocol(protocol(metric("coverage", COVERAGE, **settings))).identity("coverage")
+
+    assert digest() == digest(k=5, label="Coverage", better="lower", decimals=1) != digest(k=6)
+    facts = load_protocol(OWN).facts()["metrics"]
+    assert facts["coverage"]["kind"] == COVERAGE
+    assert len(facts["coverage"]["code"]) == 64
+    assert "code" not in facts["fd_spectrum"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +118,5 @@ def test_a_kind_that_streams_is_watched_and_may_choose_the_network():
     ],
 )
 def test_a_fault_names_the_metric(key, change):
-    with pytest.raises(UserError) as caught:
-        load_protocol(protocol(metric("a", COVERAGE) | change))
-    assert caught.value.place == f"protocol 'own'.metrics[0].{key}"
+    caught = refused("", load_protocol, protocol(metric("a", COVERAGE) | change))
+    assert caught.place == f"protocol 'own'.metrics[0].{key}"

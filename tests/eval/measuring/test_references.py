@@ -1,24 +1,35 @@
-"""Reference files: published formats, references of one's own, mix-ups."""
-
-from __future__ import annotations
+"""References: published formats, files of one's own, mix-ups, and samples of a teacher."""
 
 import json
 import pickle
 
 import numpy as np
 import pytest
+import torch
+import yaml
 
 from eval.commands import main
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
+from eval.measuring import extract
+from eval.measuring.measure import measure
+from eval.measuring.monitor import make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.references import Reference, load_references
 from eval.statistics import FeatureStatistics
+from sida.config.settings import load_yaml
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.files.atomic import read_jsonl
+from sida.files.tensors import read_tensors, write_tensors
 from tests.eval.measuring.specs import DIGITS, metric, protocol
-from tests.eval.metric_networks import pictures, write_inception
+from tests.eval.metric_networks import pictures, write_inception, write_network
+from tests.eval.refused import refused
+from tests.workflow.small import small
+from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
+from workflow.preset.targets import Targets
 
 
 def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +51,7 @@ def inception(tmp_path_factory):
     )
 
 
-def test_npz_of_edm_and_of_clean_fid(tmp_path):
+def test_published_statistics_of_every_form_are_read(tmp_path):
     mean, cov = moments()
     np.savez(tmp_path / "edm.npz", mu=mean, sigma=cov)
     np.savez(tmp_path / "clean.npz", mu=mean.astype(np.float32), sigma=cov.astype(np.float32), extra=1)
@@ -49,17 +60,14 @@ def test_npz_of_edm_and_of_clean_fid(tmp_path):
         assert np.allclose(read[0], mean, atol=tolerance)
         assert np.allclose(read[1], cov, atol=tolerance)
         assert read[1].dtype == np.float64
-
-
-def test_pkl_of_edm2(tmp_path):
+    # Pkl of edm2.
     fid, dino = moments(12, 1), moments(9, 2)
     path = tmp_path / "img512.pkl"
     content = {"fid": dict(zip(("mu", "sigma"), fid)), "fd_dinov2": dict(zip(("mu", "sigma"), dino))}
     path.write_bytes(pickle.dumps(content))
     assert np.array_equal(read_moments(path, "fid")[0], fid[0])
     assert np.array_equal(read_moments(path, "fd_dinov2")[1], dino[1])
-    with pytest.raises(UserError, match=r"no statistics 'fd' \(known: fid, fd_dinov2\)"):
-        read_moments(path, "fd")
+    refused(r"no statistics 'fd' \(known: fid, fd_dinov2\)", read_moments, path, "fd")
 
 
 class Evil:
@@ -70,8 +78,7 @@ class Evil:
 def test_nothing_in_a_pickle_is_executed(tmp_path):
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps({"fid": {"mu": Evil(), "sigma": 1}}))
-    with pytest.raises(UserError):
-        read_moments(path, "fid")
+    refused("", read_moments, path, "fid")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pkl"])
@@ -79,22 +86,16 @@ def test_nothing_in_a_pickle_is_executed(tmp_path):
 def test_broken_files_are_one_line(tmp_path, suffix, content):
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        read_moments(path, "fid")
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(refused("", read_moments, path, "fid"))
 
 
 def test_wrong_content_is_named(tmp_path):
     np.savez(tmp_path / "a.npz", mu=np.zeros(3))
-    with pytest.raises(UserError, match="has no 'sigma'"):
-        read_moments(tmp_path / "a.npz")
+    refused("has no 'sigma'", read_moments, tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(4))
-    with pytest.raises(UserError, match="sigma has shape"):
-        read_moments(tmp_path / "b.npz")
+    refused("sigma has shape", read_moments, tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", arr_0=np.zeros((2, 4, 4, 3), np.float32))
-    with pytest.raises(UserError, match="must be uint8"):
-        read_batch(tmp_path / "c.npz")
+    refused("must be uint8", read_batch, tmp_path / "c.npz")
 
 
 def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
@@ -110,22 +111,16 @@ def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
     assert np.array_equal(references["stats"].moments("inception")[0], mean)
     expected = inception["inception"](pictures(30))
     assert np.allclose(references["batch"].features("inception").numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
-    with pytest.raises(UserError, match="batch of reference images"):
-        load_references(asked, inception, right | {"stats": right["batch"]})
-    with pytest.raises(UserError, match="no 'arr_0'"):
-        load_references(asked, inception, right | {"batch": right["stats"]})
+    refused("batch of reference images", load_references, asked, inception, right | {"stats": right["batch"]})
+    refused("no 'arr_0'", load_references, asked, inception, right | {"batch": right["stats"]})
     # A folder finds both by name; a wrong digest or size is refused.
     assert set(load_references(asked, inception, {"*": str(tmp_path)})) == {"stats", "batch"}
     pinned = load_protocol(image_protocol(**sources | {"stats": sources["stats"] | {"sha256": "0" * 64}}))
-    with pytest.raises(UserError, match="sha256 is"):
-        load_references(pinned, inception, right)
+    refused("sha256 is", load_references, pinned, inception, right)
     sized = load_protocol(image_protocol(**sources | {"batch": sources["batch"] | {"num_images": 10_000}}))
-    with pytest.raises(UserError, match=r"holds 30 images, .* says 10000"):
-        load_references(sized, inception, right)
-    with pytest.raises(UserError, match="give it with --reference stats=FILE"):
-        load_references(asked, inception, {})
-    with pytest.raises(UserError, match="no such reference file"):
-        load_references(asked, inception, right | {"stats": str(tmp_path / "missing.npz")})
+    refused(r"holds 30 images, .* says 10000", load_references, sized, inception, right)
+    refused("give it with --reference stats=FILE", load_references, asked, inception, {})
+    refused("no such reference file", load_references, asked, inception, right | {"stats": "missing.npz"})
 
 
 def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception):
@@ -134,8 +129,7 @@ def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception)
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     monkeypatch.setenv("SIDA_OFFLINE", "1")
     asked = load_protocol("cifar10")
-    with pytest.raises(UserError, match=r"cifar10-32x32\.npz"):
-        load_references(asked, inception)
+    refused(r"cifar10-32x32\.npz", load_references, asked, inception)
     target = tmp_path / load_registry()["fid-ref-cifar10"].target
     target.parent.mkdir(parents=True)
     mean, cov = moments()
@@ -143,15 +137,13 @@ def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception)
     assert np.array_equal(load_references(asked, inception)["edm"].moments("inception")[1], cov)
 
 
-def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys):
+def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys, refusal):
     out = tmp_path / "digits.safetensors"
     command = ["reference", "--dataset", json.dumps(DIGITS), "--extractor", "digits", "--keep-features"]
     assert main([*command, "--out", str(out)]) == 0
     assert "1,797 images" in capsys.readouterr().out
-    assert main([*command, "--out", str(tmp_path / "digits.npz")]) == 1
-    assert "must end in .safetensors" in capsys.readouterr().err
-    assert main([*command, "--out", str(out), "--device", "tpu"]) == 1
-    assert "'tpu' is no device" in capsys.readouterr().err
+    assert "must end in .safetensors" in refusal(*command, "--out", str(tmp_path / "digits.npz"))
+    assert "'tpu' is no device" in refusal(*command, "--out", str(out), "--device", "tpu")
     asked = load_protocol(protocol(metric("fd"), metric("recall", "recall")))
     extractors = make_extractors(["digits"])
     made = load_references(asked, extractors, {}, lambda: load_dataset(DIGITS))["data"]
@@ -161,8 +153,7 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys):
         assert np.allclose(one, two, rtol=1e-5, atol=1e-6)
     assert np.allclose(made.features("digits"), read.features("digits"), rtol=1e-4, atol=1e-5)
     pixels = load_protocol(protocol(metric("fd", extractor="pixels")))
-    with pytest.raises(UserError, match="not of 'pixels'"):
-        load_references(pixels, make_extractors(["pixels"]), {"data": str(out)})
+    refused("not of 'pixels'", load_references, pixels, make_extractors(["pixels"]), {"data": str(out)})
 
 
 def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
@@ -176,24 +167,20 @@ def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
         return load_references(asked, extractors, {"data": str(out)})["data"]
 
     assert main([*make, "--allow-tf32"]) == 0
-    with pytest.raises(UserError, match=r"digits.safetensors: was made with TF32, .*data asks .* without it"):
-        load()
+    refused(r"digits.safetensors: was made with TF32, .*data asks .* without it", load)
     load(allow_tf32=True)
     assert main([*make, "--ddof", "0"]) == 0
-    with pytest.raises(UserError, match=r"was made without TF32, .*; make it again with --allow-tf32"):
-        load(allow_tf32=True)
-    with pytest.raises(UserError, match=r"has a covariance of ddof 0, .*; make it again with --ddof 1"):
-        load()
+    refused(r"was made without TF32, .*; make it again with --allow-tf32", load, allow_tf32=True)
+    refused(r"has a covariance of ddof 0, .*; make it again with --ddof 1", load)
     load("recall")  # needs no covariance
     load(cov_ddof=0)
 
 
 @pytest.mark.parametrize("ddof", ["0", "1"])
-def test_one_image_is_no_reference(tmp_path, capsys, ddof):
+def test_one_image_is_no_reference(tmp_path, refusal, ddof):
     np.savez(tmp_path / "one.npz", arr_0=np.zeros((1, 8, 8, 1), np.uint8))
     command = ["reference", "--images", str(tmp_path / "one.npz"), "--extractor", "digits", "--ddof", ddof]
-    assert main([*command, "--out", str(tmp_path / "r.safetensors")]) == 1
-    assert "one.npz: too few images for a covariance (1); give at least two" in capsys.readouterr().err
+    assert "one.npz: too few images for a covariance" in refusal(*command, "--out", str(tmp_path / "r.safetensors"))
     assert not (tmp_path / "r.safetensors").exists()
 
 
@@ -204,10 +191,201 @@ def test_a_reference_without_features_says_how_to_make_them(tmp_path):
     write_own(tmp_path / "r.safetensors", OwnReference("digits", "d", {"digits": statistics}, {}, digests, 1, False))
     own = read_own(tmp_path / "r.safetensors", {"digits": extractor.sha256})
     reference = Reference(own.name, own.sha256)
-    with pytest.raises(UserError, match="--keep-features"):
-        reference.features("digits")
-    with pytest.raises(UserError, match="other weights"):
-        read_own(tmp_path / "r.safetensors", {"digits": "0" * 64})
+    refused("--keep-features", reference.features, "digits")
+    refused("other weights", read_own, tmp_path / "r.safetensors", {"digits": "0" * 64})
     (tmp_path / "r.safetensors").write_bytes(b"cut")
-    with pytest.raises(UserError, match="no reference"):
-        read_own(tmp_path / "r.safetensors", {"digits": extractor.sha256})
+    refused("no reference", read_own, tmp_path / "r.safetensors", {"digits": extractor.sha256})
+
+
+NETWORK = load_yaml("tests/workflow/tiny.yaml")["teachers"]["digits-short"]["network"]
+METRICS = [
+    metric("fd"),
+    metric("fd_teacher", reference="teacher"),
+    metric("precision_teacher", "precision", "pixels", "teacher", k=3),
+]
+
+
+def content(num_images: int = 100, **changes) -> dict:
+    drawn = {"kind": "teacher", "sampler": {"kind": "heun", "num_steps": 3}, "num_images": num_images}
+    references = {"data": {"kind": "dataset"}, "teacher": drawn}
+    watch = ["fd", "fd_teacher", "precision_teacher"]
+    return protocol(*METRICS, name="near", num_samples=60, references=references, watch=watch) | changes
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return {
+        "network": write_network(tmp_path / "teacher.safetensors", NETWORK),
+        "protocol": content(),
+        "dataset": DIGITS,
+    }
+
+
+def test_one_file_has_both_kinds_of_metrics_and_extractors(tmp_path, spec, capsys):
+    path = tmp_path / "r.safetensors"
+    assert main(["reference", "--spec", json.dumps(spec), "--out", str(path)]) == 0
+    assert "100 samples" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.part"))
+    asked = load_protocol(content())
+    made = make_extractors(asked.extractors())
+    found = load_references(asked.part(["fd_teacher", "precision_teacher"]), made, {"teacher": str(path)})["teacher"]
+    assert found.moments("digits")[2] == 100
+    assert found.features("pixels").shape == (100, 64)
+    # The distance of a generator to its own samples: smaller, and not zero, because the seeds differ.
+    generator = {"run": "t", "method": "teacher", "sampler": {"kind": "heun", "num_steps": 3}, **spec}
+    generator["references"] = {"teacher": str(path)}
+    values = measure(generator, tmp_path / "m", [0])[0]["metrics"]
+    assert 0 < values["fd_teacher"] < values["fd"] / 2
+    assert values["precision_teacher"] > 0.5
+
+
+def test_an_interrupted_reference_goes_on_to_the_same_file(tmp_path, spec, monkeypatch):
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    extract.write_teacher_reference(whole, spec, "teacher")
+    written, count = extract.write_own, 0
+
+    def dies(path, own):
+        nonlocal count
+        written(path, own)
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(extract, "write_own", dies)
+    with pytest.raises(KeyboardInterrupt):
+        extract.write_teacher_reference(cut, spec, "teacher")
+    assert not cut.exists()
+    extract.write_teacher_reference(cut, spec, "teacher")
+    assert count == 10
+    assert cut.read_bytes() == whole.read_bytes()
+    # A part of another teacher is not continued.
+    monkeypatch.setattr(extract, "write_own", written)
+    (tmp_path / "other.safetensors.part").write_bytes(whole.read_bytes())
+    other = spec | {"network": write_network(tmp_path / "other-teacher.safetensors", NETWORK, seed=1)}
+    extract.write_teacher_reference(tmp_path / "other.safetensors", other, "teacher")
+    assert read_own(tmp_path / "other.safetensors", {}).sha256 != read_own(whole, {}).sha256
+
+
+def test_the_identity_has_the_teacher_and_its_sampler(tmp_path, spec):
+    changes = {
+        "same": spec,
+        "trials": spec | {"protocol": content(num_samples=80, trials=3)},
+        "images": spec | {"protocol": content(num_images=120)},
+    }
+    digests = {}
+    for name, one in changes.items():
+        path = tmp_path / f"made-{name}.safetensors"
+        extract.write_teacher_reference(path, one, "teacher")
+        digests[name] = read_own(path, {}).sha256
+    assert digests["same"] == digests["trials"]
+    assert digests["same"] != digests["images"]  # of another teacher: the test above
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"sampler": None}, "sampler"),
+        ({"num_images": None}, "num_images"),
+        ({"sampler": {"kind": "data"}}, "sampler"),
+        ({"sampler": {"kind": "heun", "guidance": 2}}, "sampler"),
+        ({"sampler": {"kind": "heun", "steps": 2}}, "sampler"),
+        ({"kind": "dataset"}, "sampler"),
+    ],
+)
+def test_faults_of_the_setting_name_the_key(change, key):
+    references = content()["references"]
+    references["teacher"] |= change
+    refused(rf"references\.teacher\.{key}[:.]", lambda: load_protocol(content(references=references)).sources)
+
+
+def test_a_file_of_another_origin_is_refused(tmp_path, spec):
+    few = spec | {"protocol": content(num_images=50)}
+    extract.write_teacher_reference(tmp_path / "few.safetensors", few, "teacher")
+    extract.write_reference(tmp_path / "data.safetensors", "digits", dataset=json.dumps(DIGITS))
+    asked = load_protocol(content()).part(["fd_teacher"])
+    made = make_extractors(["digits"])
+    for name in ("few", "data"):
+        with pytest.raises(UserError, match=rf"{name}\.safetensors: .*--spec"):
+            load_references(asked, made, {"teacher": str(tmp_path / f"{name}.safetensors")})
+    refused(r"references\.teacher: .*--reference teacher=FILE", load_references, asked, made)
+    refused("'data'", extract.write_teacher_reference, tmp_path / "x.safetensors", spec, "data")
+
+
+def test_files_of_the_first_format_are_read(tmp_path):
+    path = tmp_path / "r.safetensors"
+    extract.write_reference(path, "pixels", dataset=json.dumps(DIGITS), keep_features=True)
+    new = read_own(path, {})
+    tensors, header = read_tensors(path)
+    names = {"features/pixels": "features"}
+    old = {names.get(key, key.replace("statistics/pixels/", "statistics/")): value for key, value in tensors.items()}
+    digest = header.pop("extractors")["pixels"]
+    header |= {"format": "sida-reference/1", "extractor": "pixels", "extractor_sha256": digest}
+    write_tensors(path, old, header)
+    read = read_own(path, new.extractors)
+    assert (read.sha256, read.count) == (new.sha256, new.count)
+    assert torch.equal(read.features["pixels"], new.features["pixels"])
+
+
+def test_a_training_watches_distances_to_its_teacher(tmp_path, spec):
+    path = tmp_path / "r.safetensors"
+    extract.write_teacher_reference(path, spec, "teacher")
+    monitor = make_monitor(DIGITS, protocol=content(), references={"teacher": str(path)}, batch_size=20)
+
+    def noise(seeds):
+        return torch.randint(
+            0, 256, (len(seeds), 1, 8, 8), generator=torch.Generator().manual_seed(seeds[0])
+        ).byte(), None
+
+    whole, joined = monitor(noise), monitor.join([monitor.part(noise, number, 2) for number in range(2)])
+    for key in ("fd", "fd_teacher", "precision_teacher"):
+        assert joined[key] == pytest.approx(whole[key], rel=1e-9)
+    facts = [monitor_facts(content(num_images=images), references={"teacher": str(path)}) for images in (100, 100, 120)]
+    assert facts[0] == facts[1] != facts[2]
+
+
+def near(folder):
+    """The smallest preset, whose student watches the distance to its teacher."""
+    workspace, (option, config, *_) = small(folder)
+    (folder / "near.yaml").write_text(yaml.safe_dump(content()))
+    settings = yaml.safe_load((folder / config).read_text()) | {"protocol": "near.yaml", "tables": []}
+    (folder / config).write_text(yaml.safe_dump(settings))
+    return workspace, settings, (option, config, "--", "measurements.csv")
+
+
+def test_a_row_without_a_teacher_is_named_before_the_first_job(tmp_path, monkeypatch):
+    _, settings, _ = near(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "small.tsv").open("a") as sheet:
+        sheet.write("data\tData\tData\tdata\t\t\t\t\tdata\n")
+    refused(
+        r"small\.tsv: run .data.: teacher: .*name a teacher",
+        lambda: check_preset(Preset(settings, "small.yaml")),
+    )
+
+
+def test_students_and_measurements_wait_for_the_samples_of_their_teacher(tmp_path, monkeypatch):
+    _, settings, _ = near(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    targets = Targets(Preset(settings, "small.yaml"), paper=False)
+    path = "results/small/references/digits-short/near/teacher.safetensors"
+    assert path in targets.training("sid")["measuring"]
+    assert path in targets.generator("sid")
+    assert path in targets.generator("teacher")
+    assert targets.drawn("digits-short/near/teacher") == ["results/small/teachers/digits-short/network.safetensors"]
+    # Without watched distances to the teacher a training does not wait.
+    (tmp_path / "near.yaml").write_text(yaml.safe_dump(content(watch=["fd"])))
+    targets = Targets(Preset(settings, "small.yaml"), paper=False)
+    assert path not in targets.training("sid")["measuring"]
+
+
+@pytest.mark.slow
+def test_the_workflow_draws_it_once_for_all_rows_of_a_teacher(tmp_path):
+    workspace, _, command = near(tmp_path)
+    made = workspace.snakemake(*command)
+    assert made.returncode == 0, made.stderr
+    results = tmp_path / "results/small"
+    assert len([*results.glob("references/*/*/*.safetensors")]) == 1
+    assert made.stderr.count("drawing its samples") <= 1
+    lines = read_jsonl(results / "students/sid/evaluations.jsonl")
+    assert all(line["fd_teacher"] > 0 and line["precision_teacher"] >= 0 for line in lines)
+    assert "fd_teacher" in (results / "measurements.csv").read_text()

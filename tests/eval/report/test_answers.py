@@ -1,56 +1,35 @@
 """Answers to experiments: of predictions that held, of some that did not, and of some that came too late."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
 
 import pytest
+import yaml
 
 from eval.claims.experiments import load_experiments
 from eval.commands import main
 from eval.report.answers import answer_block, answers_of, answers_table
 from eval.results.summary import load_measurements
-from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
+from tests.eval.claims.evidence import experiment
+from tests.eval.refused import refused
 from tests.eval.synthetic_output import measurement_lines, write_csv
 
 RUNS = "run\tlabel\tmethod\tsampler\nsida\tSiDA\tsida\tone\nsid\tSiD\tsid\tone\nteacher\tTeacher\tteacher\theun\n"
 TRUTH = {"sida": (1, {"fd": 5.0}), "sid": (1, {"fd": 7.0}), "teacher": (35, {"fd": 9.0})}
-CLAIMS = """
-claims:
-  - id: T-1
-    scope: digits
-    statement: SiDA | better than SiD.
-    parts: [{rule: LT, metric: fd, a: {run: sida}, b: {run: sid}}]
-  - id: T-2
-    scope: digits
-    statement: The teacher is better than SiD.
-    parts: [{rule: LT, metric: fd, a: {run: teacher}, b: {run: sid}}]
-  - {id: T-3, scope: digits, statement: Unknown., reason: Nobody measures it.}
-"""
-EXPERIMENTS = """
-experiments:
-  - id: advantage
-    title: The advantage
-    question: Is SiDA better?
-    prediction: It is, and the teacher, too.
-    predicted: {T-1: supported, T-2: supported}
-    written: 2030-01-01T12:00Z
-    tables: [main]
-    figures: [curve, other]
-    limits: Two generators.
-    paper_scale: Three seeds of each.
-    plan: [figures/figure1.pdf]
-  - id: open
-    title: Open
-    question: What else?
-    prediction: Nothing.
-    predicted: {T-3: undecided}
-    written: 2030-01-01
-    limits: All.
-"""
+BETTER = {"rule": "LT", "metric": "fd", "b": {"run": "sid"}}
+STATEMENTS = {
+    "T-1": {"statement": "SiDA | better than SiD.", "parts": [{**BETTER, "a": {"run": "sida"}}]},
+    "T-2": {"statement": "The teacher is better than SiD.", "parts": [{**BETTER, "a": {"run": "teacher"}}]},
+    "T-3": {"statement": "Unknown.", "reason": "Nobody measures it."},
+}
+CLAIMS = yaml.safe_dump({"claims": [{"id": key, "scope": "digits", **claim} for key, claim in STATEMENTS.items()]})
+SHOWN = {"tables": ["main"], "figures": ["curve", "other"], "plan": ["figures/figure1.pdf"]}
+SHOWN |= {"question": "Is SiDA better?", "limits": "Two generators.", "paper_scale": "Three seeds of each."}
+FIRST = experiment("advantage", {"T-1": "supported", "T-2": "supported"}, written="2030-01-01T12:00Z", **SHOWN)
+SECOND = experiment("open", {"T-3": "undecided"}, question="What else?")
+EXPERIMENTS = yaml.safe_dump({"experiments": [FIRST, SECOND]})
 
 
 @pytest.fixture
@@ -99,8 +78,7 @@ def test_answers_are_the_verdicts_beside_the_predictions(made):
 @pytest.mark.parametrize("date", ["2030-01-01T11:59:59Z", "2029-12-31"])
 def test_an_answer_that_was_there_before_its_prediction_is_refused(made, date):
     advantage, other = made(date)
-    with pytest.raises(UserError, match=r"experiment 'advantage': row '\w+' .* before the prediction was written"):
-        advantage.require_foreseen()
+    refused(r"experiment 'advantage': row '\w+' .* before the prediction was written", advantage.require_foreseen)
     assert "no test of it" in answer_block(advantage)
     other.require_foreseen()  # nothing was measured for it
     asked = dataclasses.replace(advantage, experiment=dataclasses.replace(advantage.experiment, stored=True))
@@ -113,39 +91,22 @@ def test_a_comparison_is_open_until_its_last_row_is_measured(made):
     advantage, _ = made("2029-12-31", later=["sid"])
     advantage.require_foreseen()
     only_one, _ = made("2029-12-31", later=["sida"])
-    with pytest.raises(UserError, match=r"row '(teacher|sid)'"):
-        only_one.require_foreseen()
+    refused(r"row '(teacher|sid)'", only_one.require_foreseen)
     advantage, _ = made("2029-12-31", without=["sid"])
     advantage.require_foreseen()
 
 
-def test_one_screen_of_answers(made):
-    head, _, first, second = answers_table(made(), "page.md#").splitlines()
-    assert head == "| question | first claim | effect | all claims |"
-    cells = first.strip("| ").split(" | ")
-    assert cells[:2] == ["[Is SiDA better?](page.md#advantage)", "✓ supported"]
-    assert cells[3] == "1 of 2 claims as predicted"
-    assert second == "| [What else?](page.md#open) | – not decided here | – | 1 of 1 claim as predicted |"
-
-
-def test_a_block_says_everything_and_negative_results_like_others(made):
+def test_answers_are_a_row_of_a_table_and_a_block_each_also_where_they_are_negative(made):
     advantage, other = made()
+    _, _, first, second = answers_table([advantage, other], "page.md#").splitlines()
+    assert first.startswith("| [Is SiDA better?](page.md#advantage) | ✓ supported |")
+    assert second.startswith("| [What else?](page.md#open) | – not decided here | – |")
     text = answer_block(advantage, "p/curve.png", "page.md#", "12 hours", evidence=True)
-    order = [
-        "**Question.** Is SiDA",
-        "**Predicted** (2030-01-01T12:00Z). It is",
-        "**Came out** (measured 2030-01-01): 1 of 2",
-    ]
-    order += [
-        "| T-1: SiDA \\| better than SiD. | ✓ supported | ✓ supported | fd +",
-        "| ✓ supported | **✗ contradicted** | fd −",
-    ]
-    order += ["- T-1 ✓ LT: fd", "![The advantage](p/curve.png)", "[figure curve](page.md#figure-curve)"]
-    order += ["[table main](page.md#table-main)"]
-    order += ["**Limits.** Two", "Three seeds of each: 12 hours (`sida plan figures/figure1.pdf`)."]
-    places = [text.index(words) for words in order]
+    said = ["**Question.** Is SiDA", "2030-01-01T12:00Z", "measured 2030-01-01", "SiDA \\| better than SiD."]
+    said += ["**✗ contradicted**", "- T-1 ✓ LT: fd", "![The advantage](p/curve.png)", "(page.md#figure-curve)"]
+    said += ["(page.md#table-main)", "**Limits.** Two", "12 hours (`sida plan figures/figure1.pdf`)"]
+    places = [text.index(words) for words in said]
     assert places == sorted(places)
-    assert "At the paper's scale" not in answer_block(other)
     assert "nothing was measured" in answer_block(other)
 
 
@@ -155,11 +116,8 @@ def test_verdicts_that_lack_a_claim_are_one_line(made, tmp_path):
     measured = load_measurements(tmp_path / "measurements.csv")
     record = read_hashed_json(tmp_path / "claims.json")
     (tmp_path / "claims.json").write_text(json.dumps({"claims": record["claims"][1:]}))
-    with pytest.raises(UserError, match="no verdict on 'T-1' of experiment 'advantage'"):
-        answers_of(experiments, tmp_path / "claims.json", measured)
+    refused("'T-1' of experiment 'advantage'", answers_of, experiments, tmp_path / "claims.json", measured)
     del record["claims"][0]["rows"]
     (tmp_path / "claims.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="no key 'rows'; decide the claims again"):
-        answers_of(experiments, tmp_path / "claims.json", measured)
-    with pytest.raises(UserError, match="no verdicts there; decide the claims first"):
-        answers_of(experiments, tmp_path / "none.json", measured)
+    refused("no key 'rows'; decide the claims again", answers_of, experiments, tmp_path / "claims.json", measured)
+    refused("no verdicts there; decide the claims first", answers_of, experiments, tmp_path / "none.json", measured)

@@ -1,4 +1,4 @@
-"""The index page: everything a preset found on one page, alone, without clicking, in light and dark."""
+"""The index page: everything a study found on one page, alone, without clicking, in light and dark."""
 
 import base64
 import html
@@ -7,71 +7,31 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
+import yaml
 
 from eval.commands import main
 from eval.report.index import write_index
-from tests.eval.synthetic_output import write_preset, write_released
+from sida.config.resources import ROOT
+from tests.eval.claims.evidence import experiment
+from tests.eval.pages import Reader
+from tests.eval.synthetic_output import write_released
 
-ROOT = Path(__file__).parents[3]
 CSS = (ROOT / "eval" / "report" / "templates" / "template.css").read_text()
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def build(folder, layouts, inputs, mode=(), study="demo"):
-    for layout in layouts:
-        out = str(folder / "tables" / f"{layout}.tex")
-        assert main(["table", "--layout", layout, *inputs, *mode, "--out", out]) == 0
-    claims = ["claims", "--claims", str(ROOT / "studies" / study / "claims.yaml"), *inputs, "--results", str(folder)]
-    assert main([*claims, "--out", str(folder / "claims.md")]) == 0
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory):
-    """A preset like the demo: measured only."""
-    folder = write_preset(tmp_path_factory.mktemp("p") / "made-up")
-    inputs = ["--measurements", str(folder / "measurements.csv"), "--runs", str(folder / "runs.tsv")]
-    build(folder, ["main"], inputs)
-    figure = ["figure", "--layout", str(ROOT / "config" / "figures" / "convergence.yaml"), *inputs]
-    assert main([*figure, "--results", str(folder), "--out", str(folder / "figures" / "convergence.pdf")]) == 0
-    command = ["page", str(folder), "--title", "Made up & shown", "--again", "snakemake --cores 2"]
-    assert main([*command, "--out", str(folder / "index.html")]) == 0
-    return folder
-
-
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """A preset like `released`: published beside measured."""
+    """A study like `released`: published beside measured."""
     folder = tmp_path_factory.mktemp("p") / "released"
     inputs = ["--measurements", str(write_released(folder)), "--runs", str(ROOT / "studies/papers/runs/released.tsv")]
-    build(folder, ["table1", "table4"], inputs, ["--mode", "audit"], study="papers")
+    for layout in ("table1", "table4"):
+        out = str(folder / "tables" / f"{layout}.tex")
+        assert main(["table", "--layout", layout, *inputs, "--mode", "audit", "--out", out]) == 0
     write_index(folder, folder / "index.html")
     return folder
-
-
-class Reader(html.parser.HTMLParser):
-    """Checks nesting; collects text, attributes and the tags that hide things."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.stack, self.tags, self.attributes, self.words = [], set(), [], []
-        self.feed(text)
-        assert self.stack == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag not in ("meta", "img", "br"):
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        if self.stack and self.stack[-1] not in ("script", "style"):
-            self.words.append(data)
 
 
 def shown(folder):
@@ -79,22 +39,13 @@ def shown(folder):
     return " ".join(" ".join(reader.words).split())
 
 
-def test_run_it_again_names_only_what_is_there(preset):
-    """A study's folder has no Makefile and no environment: those are the checkout's."""
-    assert "make setup source .venv/bin/activate snakemake" in shown(preset)
-    out = preset / "study.html"
-    write_index(preset, out, again="snakemake -s '../check out/Snakefile' --cores 2")
-    text = html.unescape(out.read_text())
-    assert "make -C '../check out' setup\nsource '../check out'/.venv/bin/activate\nsnakemake -s" in text
-
-
-def test_everything_is_shown_without_clicking(preset):
-    text = shown(preset)
+def test_everything_is_shown_without_clicking(study):
+    text = shown(study)
     assert "Made up & shown" in text
-    for line in (preset / "tables" / "main.md").read_text().splitlines():
+    for line in (study / "tables" / "main.md").read_text().splitlines():
         for cell in line.strip("|").split("|") if line.startswith("| ") and "---" not in line else []:
             assert cell.strip().strip("*").replace("SiD2A", "SiD 2 A") in text
-    record = json.loads((preset / "claims.json").read_text())
+    record = json.loads((study / "claims.json").read_text())
     for claim in record["claims"]:
         assert claim["statement"].replace("SiD2A", "SiD 2 A") in text
         assert claim["evidence"]
@@ -105,51 +56,45 @@ def test_everything_is_shown_without_clicking(preset):
     for fact in ("sida-a1.0", "10 × 5,000", "0–49999", "736964612d61312e30"[:12], "0.5 min", "0.0.0+test"):
         assert fact in text
     assert "snakemake --cores 2 -- tables/main.tex" in text
-    assert not {"details", "dialog", "template"} & Reader((preset / "index.html").read_text()).tags
+    assert not {"details", "dialog", "template"} & Reader((study / "index.html").read_text()).counts.keys()
 
 
-def test_the_page_needs_no_network_and_no_other_file(preset):
-    text = (preset / "index.html").read_text()
+def test_the_page_needs_no_network_and_links_to_files_beside_it_or_places_within(study):
+    text = (study / "index.html").read_text()
     reader = Reader(text)
-    assert not {"link", "iframe", "object", "embed"} & reader.tags
+    assert not {"link", "iframe", "object", "embed"} & set(reader.counts)
     sources = [value for name, value in reader.attributes if name in ("src", "srcset", "poster")]
     assert len(sources) == 1
     head, _, data = sources[0].partition(",")
     assert head == "data:image/png;base64"
     picture = base64.b64decode(data)
     assert picture.startswith(b"\x89PNG")
-    assert picture[16:24] == (preset / "figures" / "convergence.png").read_bytes()[16:24]  # width and height
+    assert picture[16:24] == (study / "figures" / "convergence.png").read_bytes()[16:24]  # width and height
     assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", text)
-
-
-def test_its_links_lead_to_files_beside_it_or_places_within(preset):
-    text = (preset / "index.html").read_text()
+    # Its links lead to files beside it or places within.
+    text = (study / "index.html").read_text()
     links = re.findall(r'href="([^"]+)"', text)
     assert "tables/main.tex" in links
     for link in links:
         if link.startswith("#"):
             assert f'id="{link[1:]}"' in text
         elif link != "manifest.json":  # made after the page
-            assert (preset / link).is_file(), link
+            assert (study / link).is_file(), link
 
 
-def test_published_and_measured_numbers_look_different(released):
+def test_published_and_measured_numbers_look_different(released, study):
     text = (released / "index.html").read_text()
     cells = re.findall(r'<td class="(published|measured) [^"]*">(?:<b>)?([^<]+)', text)
     assert {kind for kind, _ in cells} == {"published", "measured"}
     assert ("published", "1.923 ± 0.017") in cells
     styles = dict(re.findall(r"^\.(measured|published) \{ (.*) \}$", CSS, re.MULTILINE))
-    assert "italic" in styles["published"]
-    assert "normal" in styles["measured"]
-    assert styles["published"].split("color:")[1] != styles["measured"].split("color:")[1]
+    assert styles["measured"] != styles["published"]
     words = shown(released)
     assert "measured here" in words
     assert "as published" in words
     assert "table1-sid-a1.2-{fid, is}" in words  # where a published number comes from
-
-
-def test_a_page_of_measurements_alone_has_no_published_numbers(preset):
-    assert "as published" not in shown(preset)
+    # A page of measurements alone has no published numbers.
+    assert "as published" not in shown(study)
 
 
 def _luminance(colour):
@@ -169,62 +114,37 @@ def test_text_has_enough_contrast(scheme):
         assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, back)
 
 
-def test_the_same_files_give_the_same_page(preset, tmp_path):
+def test_the_same_files_give_the_same_page_and_run_it_again_names_what_is_there(study, tmp_path):
     for name in ("a.html", "b.html"):
-        write_index(preset, tmp_path / name)
+        write_index(study, tmp_path / name)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    # Run it again names only what is there.
+    assert "make setup source .venv/bin/activate snakemake" in shown(study)
+    out = study / "study.html"
+    write_index(study, out, again="snakemake -s '../check out/Snakefile' --cores 2")
+    text = html.unescape(out.read_text())
+    assert "make -C '../check out' setup\nsource '../check out'/.venv/bin/activate\nsnakemake -s" in text
 
 
-def test_a_table_or_verdicts_of_another_form_are_one_line(preset, tmp_path, capsys):
-    folder = tmp_path / "p"
-    shutil.copytree(preset, folder)
-    (folder / "claims.json").write_text('{"preamble": "", "claims": [{"id": "D-01"}]}')
-    assert main(["page", str(folder), "--out", str(tmp_path / "x.html")]) == 1
-    (folder / "tables" / "main.json").write_text("{}")
-    assert main(["page", str(folder), "--out", str(tmp_path / "x.html")]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert "decide the claims again" in lines[0]
-    assert "main.json" in lines[1]
-    assert not (tmp_path / "x.html").exists()
-
-
-EXPERIMENTS = """
-experiments:
-  - id: first
-    title: The first question
-    question: Is SiDA better than its teacher?
-    prediction: No.
-    predicted: {D-01: contradicted}
-    written: WRITTEN
-    tables: [main]
-    figures: [convergence]
-    limits: Made-up numbers.
-    plan: [figures/figure1.pdf]
-  - id: second
-    title: The second question
-    question: And SiD?
-    prediction: Nobody knows.
-    predicted: {D-02: undecided}
-    written: 2030-01-01
-    figures: [convergence]
-    limits: As before.
-"""
+def written_experiments(path, written="2030-01-01"):
+    """A file of two experiments that show one figure; returns its path."""
+    shown = {"tables": ["main"], "plan": ["figures/figure1.pdf"], "question": "Is SiDA better than its teacher?"}
+    first = experiment("first", {"D-01": "contradicted"}, written=written, figures=["convergence"], **shown)
+    second = experiment("second", {"D-02": "undecided"}, figures=["convergence"])
+    path.write_text(yaml.safe_dump({"experiments": [first, second]}))
+    return str(path)
 
 
 @pytest.mark.parametrize("written", ["2030-01-01T12:00Z", "2040-01-01"])
-def test_questions_and_answers_come_first(preset, tmp_path, written):
-    folder = tmp_path / "p"
-    shutil.copytree(preset, folder)
-    (tmp_path / "e.yaml").write_text(EXPERIMENTS.replace("WRITTEN", written))
-    command = ["page", str(folder), "--experiments", str(tmp_path / "e.yaml")]
-    assert main([*command, "--out", str(folder / "index.html")]) == 0
-    text = (folder / "index.html").read_text()
+def test_questions_and_answers_come_first(copied, tmp_path, written):
+    command = ["page", str(copied), "--experiments", written_experiments(tmp_path / "e.yaml", written)]
+    assert main([*command, "--out", str(copied / "index.html")]) == 0
+    text = (copied / "index.html").read_text()
     assert not Reader(text).stack
     assert text.index('id="questions"') < text.index('id="results"')
     answer = text[text.index('id="first"') : text.index('id="second"')]
     assert answer.index("Is SiDA better") < answer.index(written) < answer.index("of 1 claim as predicted")
-    verdicts = {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text())["claims"]}
+    verdicts = {claim["id"]: claim for claim in json.loads((copied / "claims.json").read_text())["claims"]}
     assert f'class="badge {verdicts["D-01"]["verdict"].replace(" ", "-")}"' in answer
     assert ("no test of it" in answer) == (written > "2035")
     assert "<code>sida plan figures/figure1.pdf</code>" in answer
@@ -236,24 +156,23 @@ def test_questions_and_answers_come_first(preset, tmp_path, written):
         assert f'id="{link}"' in text, link
 
 
-def test_a_claim_whose_rows_are_not_measured_waits(preset, tmp_path):
-    folder = tmp_path / "p"
-    shutil.copytree(preset, folder)
-    verdicts = json.loads((folder / "claims.json").read_text())
+def test_a_claim_whose_rows_are_not_measured_waits(copied, tmp_path):
+    verdicts = json.loads((copied / "claims.json").read_text())
     for claim in verdicts["claims"]:
         if claim["id"] == "D-02":
             claim.update(verdict="not decided here", unmeasured=["somewhere"])
     del verdicts["content_sha256"]
-    (folder / "claims.json").write_text(json.dumps(verdicts))
-    (tmp_path / "e.yaml").write_text(EXPERIMENTS.replace("WRITTEN", "2030-01-01"))
-    out = folder / "index.html"
-    assert main(["page", str(folder), "--experiments", str(tmp_path / "e.yaml"), "--out", str(out)]) == 0
+    (copied / "claims.json").write_text(json.dumps(verdicts))
+    out = copied / "index.html"
+    assert (
+        main(["page", str(copied), "--experiments", written_experiments(tmp_path / "e.yaml"), "--out", str(out)]) == 0
+    )
     answer = out.read_text().partition('id="second"')[2]
     assert "… not measured yet" in answer[: answer.index("</article>")]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize("name", ["preset", "released"])
+@pytest.mark.parametrize("name", ["study", "released"])
 def test_tables_sort_and_the_page_fits_a_phone(request, tmp_path, name):
     folder = request.getfixturevalue(name)
     script = """<script>

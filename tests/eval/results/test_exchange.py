@@ -1,6 +1,4 @@
-"""Numbers that groups exchange: a line per metric, collected beside ours and marked by their origin."""
-
-from __future__ import annotations
+"""Numbers and results of others: collected beside ours by their origin, and refused in one line with the place."""
 
 import contextlib
 import io
@@ -10,14 +8,18 @@ import jsonschema
 import numpy as np
 import pytest
 
+from eval.claims.write import read_verdicts
 from eval.commands import main
 from eval.measuring.protocol import load_protocol
+from eval.report.index import write_index
+from eval.report.paper import training_time
 from eval.results.exchange import read_exchanged
-from eval.results.measurements import write_csv
+from eval.results.measurements import read_measurement, read_score, write_csv
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
+from eval.results.training_logs import kept_images, read_evaluations, read_log, read_ticks
 from sida.config.resources import ROOT
 from sida.data import load_dataset
-from sida.errors import UserError
+from tests.eval.refused import refused
 from workflow.docs.settings import SCHEMAS, json_schema
 
 
@@ -68,12 +70,10 @@ def test_numbers_of_others_are_collected_with_their_origin(printed, tmp_path):
 def test_a_wrong_line_names_its_key(printed, tmp_path, key, value):
     path = tmp_path / "theirs.jsonl"
     path.write_text(json.dumps({**printed[0], "origin": "Group A", key.partition("[")[0]: value}) + "\n")
-    with pytest.raises(UserError) as error:
-        read_exchanged(path)
-    assert error.value.place.replace(": ", ".") == f"{path}:1.{key}"
+    assert refused("", read_exchanged, path).place.replace(": ", ".") == f"{path}:1.{key}"
 
 
-def test_numbers_that_are_not_comparable_are_not_collected(printed, tmp_path, capsys):
+def test_numbers_that_are_not_comparable_are_not_collected(printed, tmp_path, refusal):
     """An invented distance in pixels under the key of a digits distance, and one value given as ten trials."""
     spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "digits"}
     spec |= {"dataset": {"name": "digits", "kind": "digits"}, "threads": 1}
@@ -81,9 +81,9 @@ def test_numbers_that_are_not_comparable_are_not_collected(printed, tmp_path, ca
     assert main(["measure", "--spec", json.dumps(spec), "--out", str(tmp_path / "m" / "data"), "--trials", "0-1"]) == 0
     theirs, out = tmp_path / "theirs.jsonl", tmp_path / "all.csv"
 
-    def collected(**change):
+    def collect(**change):
         theirs.write_text(json.dumps({**printed[0], "origin": "Group A", **change}) + "\n")
-        return main(["collect", str(tmp_path / "m"), "--add", str(theirs), "--out", str(out)])
+        return ["collect", str(tmp_path / "m"), "--add", str(theirs), "--out", str(out)]
 
     pixels = printed[0]["settings"].replace("=digits", "=pixels")
     for change, words in (
@@ -92,19 +92,109 @@ def test_numbers_that_are_not_comparable_are_not_collected(printed, tmp_path, ca
         ({"reference_sha256": "ab" * 32}, "reference: abababababab != "),
         ({"values": [1.353] * 10}, "all 10 trials have the value 1.353"),
     ):
-        capsys.readouterr()
-        assert collected(**change) == 1
-        assert words in capsys.readouterr().err
+        assert words in refusal(*collect(**change))
         assert not out.exists()
-    assert collected() == 0
+    assert main(collect()) == 0
 
 
 def test_no_run_has_two_origins(printed, tmp_path):
     path = tmp_path / "theirs.jsonl"
     path.write_text(json.dumps({**printed[0], "origin": "Group A"}) + "\n")
     rows = read_exchanged(path)
-    with pytest.raises(UserError, match="two origins"):
-        write_csv(tmp_path / "a.csv", [], [*rows, {**rows[0], "origin": "Group B"}])
+    refused("two origins", write_csv, tmp_path / "a.csv", [], [*rows, {**rows[0], "origin": "Group B"}])
     path.write_text(path.read_text() * 2)
-    with pytest.raises(UserError, match="stands there twice"):
-        read_exchanged(path)
+    refused("stands there twice", read_exchanged, path)
+
+
+TRIAL = {
+    "run": "a", "method": "sid", "trial": 0, "n": 4, "seeds": [0, 3], "metrics": {"fd": 1.5}, "extractors": {"x": "e7"},
+    "protocol": {"name": "p", "fields": {"metrics": {"fd": {"extractor": "x"}}}}, "reference": {},
+    "metric_references": {"fd": {"sha256": "4e"}}, "environment": {}, "spec_sha256": "5e",
+}  # fmt: skip
+FINDING = {"rule": "LT", "numbers": {}, "effect": {"what": "fd", "text": "fd +1", "value": 1.0}}
+CLAIM = {
+    "id": "X-1", "statement": "s", "source": "", "counterpart": "", "note": "", "verdict": "supported",
+    "evidence": ["e"], "findings": [FINDING], "rows": ["a"], "unmeasured": [],
+}  # fmt: skip
+
+
+def changed(value, path, new):
+    """A copy of a JSON value with another value at a path."""
+    copy = json.loads(json.dumps(value))
+    *holders, last = path.split(".")
+    place = copy
+    for key in holders:
+        place = place[int(key) if isinstance(place, list) else key]
+    place[int(last) if isinstance(place, list) else last] = new
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seeds", [0]), ("seeds", [0, "3"]), ("protocol.name", ["p"]),
+        ("protocol.fields", 3), ("protocol.fields.metrics", []), ("protocol.fields.metrics.fd", "x"),
+        ("protocol.fields.metrics.fd.extractor", []), ("metric_references", "r"), ("metric_references.fd", "r"),
+        ("metric_references.fd", {"name": "r"}), ("extractors.x", {}), ("details", []), ("source", "x"),
+    ],
+)  # fmt: skip
+def test_a_trial_of_another_form_names_the_place(tmp_path, path, value):
+    (tmp_path / "trial-0.json").write_text(json.dumps(TRIAL))
+    assert read_measurement(tmp_path / "trial-0.json")["n"] == 4
+    (tmp_path / "trial-0.json").write_text(json.dumps(changed(TRIAL, path, value)))
+    place = path.split(".")[0]
+    refused(rf"trial-0.json: {place}.*measure this trial again", read_measurement, tmp_path / "trial-0.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("claims", {}), ("claims", ["x"]), ("claims.0", None), ("preamble", 3), ("claims.0.verdict", "true"),
+        ("claims.0.verdict", []), ("claims.0.statement", None), ("claims.0.evidence", "e"), ("claims.0.rows", [1]),
+        ("claims.0.findings", {}), ("claims.0.findings.0", []), ("claims.0.findings.0.numbers", None),
+        ("claims.0.findings.0.effect", "x"), ("claims.0.findings.0.effect.value", "1"), ("claims.0.by_published", 1),
+    ],
+)  # fmt: skip
+def test_verdicts_of_another_form_are_one_line(tmp_path, path, value):
+    record = {"preamble": "", "claims": [CLAIM]}
+    (tmp_path / "claims.json").write_text(json.dumps(record))
+    assert read_verdicts(tmp_path / "claims.json") == record
+    (tmp_path / "claims.json").write_text(json.dumps(changed(record, path, value)))
+    refused(r"claims.json: .*decide the claims again", read_verdicts, tmp_path / "claims.json")
+
+
+@pytest.mark.parametrize(
+    ("record", "place"),
+    [
+        ({"fd": 1}, ":2: nimg"), ({"nimg": "8"}, ":2: nimg"), ({"nimg": True}, ":2: nimg"), ({"nimg": -1}, ":2: nimg"),
+        ({"nimg": 10**400}, ":2: nimg"), ({"nimg": 8, "seconds": "x"}, ":2: seconds"),
+        ({"nimg": 8, "img_per_s": []}, ":2: img_per_s"),
+    ],
+)  # fmt: skip
+def test_a_log_of_another_form_names_the_line(tmp_path, record, place):
+    log = tmp_path / "train.jsonl"
+    log.write_text(f'{{"nimg": 4, "fd": 2, "seconds": null}}\n{json.dumps(record)}\n')
+    for reader in (read_log, training_time, kept_images):
+        refused(rf"train.jsonl{place}: .*train the run again", reader, log)
+
+
+@pytest.mark.parametrize("value", ["1", [1], True])
+def test_a_metric_that_is_no_number_names_the_line(tmp_path, value):
+    log = tmp_path / "evaluations.jsonl"
+    log.write_text(json.dumps({"nimg": 4, "fd": value}))
+    for reader in (read_evaluations, read_ticks):
+        refused(r"evaluations.jsonl:.*fd: must be a number", reader, log, "fd")
+    log.write_text(json.dumps({"nimg": 4, "fd": 1.5, "fd_trials": 3}))
+    refused(r":1: fd_trials: must be a list", read_evaluations, log, "fd")
+
+
+def test_a_table_of_another_form_is_named_on_the_page(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/x.json").write_text('{"format": "sida-table/1", "name": "x", "rows": 3}')
+    refused(r"x.json: rows: must be a list", write_index, tmp_path, tmp_path / "index.html")
+
+
+@pytest.mark.parametrize("found", [[], [1], {"a": 1}, None, [{"run": "a"}]])
+def test_a_score_without_measurements_is_one_line(tmp_path, found):
+    (tmp_path / "score.json").write_text(json.dumps({"measurements": found}))
+    refused(r"score.json: is no result of sida-eval score", read_score, tmp_path / "score.json")

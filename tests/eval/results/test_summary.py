@@ -1,15 +1,23 @@
-"""Reading measurements.csv: means and spreads, and one clear line for every fault."""
+"""Reading measurements.csv, published numbers with their references, and results as DataFrames."""
 
+import re
 import statistics
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.results.published import agreement, load_published
+from eval.results import load
+from eval.results.published import agreement, bibliography, cited_label, load_published, references
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
-from sida.errors import UserError
-from tests.eval.synthetic_output import measurement_lines, write_csv
+from eval.results.training_logs import read_evaluations
+from eval.tables import to_latex
+from eval.tables.files import make_table
+from sida.files.atomic import write_hashed_json
+from tests.eval.refused import refused
+from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset
 
 
 @pytest.fixture
@@ -17,7 +25,7 @@ def lines():
     return list(measurement_lines(trials=4))
 
 
-def test_estimates_are_mean_and_sample_std_over_trials(tmp_path, lines):
+def test_estimates_are_mean_and_sample_std_over_trials(lines, tmp_path):
     measured = load_measurements(write_csv(tmp_path / "m.csv", lines))
     values = [line["value"] for line in lines if line["run"] == "sida-a1.0" and line["metric"] == "fd"]
     estimate = measured.estimate("sida-a1.0", "fd")
@@ -26,6 +34,9 @@ def test_estimates_are_mean_and_sample_std_over_trials(tmp_path, lines):
     assert estimate.std == pytest.approx(statistics.stdev(values), rel=1e-15)
     assert measured.nfe("teacher-nfe35") == 35
     assert measured.nfe("data") is None
+    # A single trial has no spread.
+    assert Estimate.of([3.0]) == Estimate(3.0, None, 1)
+    assert Estimate.of([3.0]).standard_error is None
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=12))
@@ -35,19 +46,13 @@ def test_estimate_ignores_the_order_of_trials(values):
     assert one.std == pytest.approx(other.std, rel=1e-9, abs=1e-9)
 
 
-def test_a_single_trial_has_no_spread():
-    assert Estimate.of([3.0]) == Estimate(3.0, None, 1)
-    assert Estimate.of([3.0]).standard_error is None
-
-
 @pytest.fixture
 def fault(tmp_path):
     """The error of a file with these lines."""
 
     def read(lines, columns=MEASUREMENT_COLUMNS):
-        with pytest.raises(UserError) as error:
-            load_measurements(write_csv(tmp_path / "m.csv", lines, columns))
-        return error.value
+        error = refused("", load_measurements, write_csv(tmp_path / "m.csv", lines, columns))
+        return error
 
     return read
 
@@ -81,25 +86,15 @@ def test_missing_column_and_cut_off_line(tmp_path, fault, lines):
     path = write_csv(tmp_path / "cut.csv", lines)
     path.write_text(path.read_text()[:-40])
     for file, word in ((path, "cut off"), (tmp_path / "absent.csv", "no such measurements")):
-        with pytest.raises(UserError, match=word):
-            load_measurements(file)
+        refused(word, load_measurements, file)
 
 
-@pytest.mark.parametrize(
-    ("run", "metric", "word"),
-    [
-        ("sida-a1", "fd", "did you mean 'sida-a1.0'"),
-        ("data", "fdd", "did you mean 'fd'"),
-        ("sid-a1.2", "is", "trial 3 has no metric 'is'"),
-    ],
-)
-def test_what_was_not_measured_is_named_when_it_is_used(tmp_path, lines, run, metric, word):
+def test_what_was_not_measured_is_named_when_it_is_used(tmp_path, lines):
     kept = [x for x in lines if not (x["run"] == "sid-a1.2" and x["trial"] == 3 and x["metric"] == "is")]
-    measured = load_measurements(write_csv(tmp_path / "m.csv", kept))
-    with pytest.raises(UserError) as error:
-        measured.estimate(run, metric, "layout")
-    assert error.value.place == "layout"
-    assert word in error.value.fault
+    estimate = load_measurements(write_csv(tmp_path / "m.csv", kept)).estimate
+    refused("^layout: .*did you mean 'sida-a1.0'", estimate, "sida-a1", "fd", "layout")
+    refused("^layout: .*did you mean 'fd'", estimate, "data", "fdd", "layout")
+    refused("^layout: .*trial 3 has no metric 'is'", estimate, "sid-a1.2", "is", "layout")
 
 
 def test_rule_eq_has_the_published_tolerances():
@@ -115,10 +110,87 @@ def test_rule_eq_has_the_published_tolerances():
         assert agreement(Estimate(mean, 0.001, 10), numbers["table3-sid-a1.2-precision"]).outcome == outcome
 
 
+NUMBERS = list(load_published().values())[:40]
+
+
 @settings(max_examples=50)
 @given(st.floats(0.5, 3.0), st.floats(0.0, 0.5), st.integers(1, 20))
 def test_a_number_always_agrees_with_itself(shift, std, trials):
-    for number in list(load_published().values())[:40]:
+    for number in NUMBERS:
         same = Estimate(number.value, std if trials > 1 else None, trials)
         assert agreement(same, number).outcome == "agrees"
         assert agreement(Estimate(number.value + shift, 0.0, 10), number).difference == pytest.approx(shift)
+
+
+def test_frames_hold_the_numbers_of_the_files(tmp_path):
+    folder = write_preset(tmp_path / "p")
+    found = load(folder)
+    known = load_measurements(folder / "measurements.csv")
+    run, metric = known.runs[0], known.metrics[0]
+    mean = found.measurements.query("run == @run and metric == @metric").value.mean()
+    assert mean == pytest.approx(known.estimate(run, metric).mean, rel=1e-12)
+    assert len(found.measurements) == len(known.rows)
+    curve = found.curves.query("run == 'sid-a1.0' and log == 'evaluation' and quantity == 'fd'")
+    points = read_evaluations(folder / "students/sid-a1.0/evaluations.jsonl", "fd")
+    assert list(zip(curve.nimg, curve.value)) == [(point.nimg, point.value) for point in points]
+    assert found.claims.empty
+    write_hashed_json(folder / "claims.json", {"claims": [{"id": "X-1", "verdict": "supported"}]})
+    assert list(load(folder).claims.verdict) == ["supported"]
+    refused(r"measurements\.csv", load, tmp_path)
+
+
+def test_the_command_line_and_the_workflow_start_without_pandas():
+    modules = "workflow.preset.rehearsal, eval.report.compare, eval.tables, eval.figures"
+    code = f"import sys, eval.commands, workflow.cli, {modules}; print({{'pandas', 'jinja2'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "key"),
+    [
+        ("DMD2 (Yin et al., 2024a)", "DMD2", "yin2024dmd2"),
+        ("G-distill (Meng et al., 2023) (w=0.3)", "G-distill (w=0.3)", "meng2022guided"),
+        ("SiD2A, α=1.2 (ours)", "SiD2A, α=1.2 (ours)", "zhou2024sida"),
+        ("GDD-I", "GDD-I", "zheng2024gdd"),
+    ],
+)
+def test_labels_lose_their_citation_and_get_a_key(label, name, key):
+    shown, entry = cited_label(label)
+    assert (shown, entry.key) == (name, key)
+
+
+def test_entries_are_whole_and_citations_unique():
+    entries = references()
+    cited = [text for entry in entries.values() for text in entry.cited]
+    assert len(cited) == len(set(cited))
+    for key, entry in entries.items():
+        assert entry.bibtex.count("{") == entry.bibtex.count("}"), key
+        assert re.search(r"title = .*year = \{\d{4}\}", entry.bibtex, re.DOTALL), key
+        assert "names =" not in entry.bibtex
+    # A label of nobody has no entry.
+    assert cited_label("Class mean and noise") == ("Class mean and noise", None)
+    # An unknown key is refused.
+    refused("nobody2024", bibliography, ["nobody2024"])
+    # Each row of the papers tables has an entry.
+    labels = {p.row_label for p in load_published().values() if re.fullmatch(r"table[1-7]", p.source)}
+    without = [label for label in labels if cited_label(label)[1] is None]
+    assert all(label.startswith("column header") for label in without)
+
+
+def test_printed_numbers_have_a_source_an_entry_and_no_protocol_to_compare_by():
+    printed = [p for p in load_published().values() if p.id.startswith("printed-")]
+    assert printed
+    for number in printed:
+        assert number.notes, number.id
+        assert number.value > 0
+        # EDM2's own presets have a protocol of this suite; the evaluations of all others are their own.
+        assert number.identity.quoted == (number.method != "EDM2"), number.id
+        assert cited_label(number.row_label)[1] is not None, number.id
+
+
+def test_a_table_with_cite_compiles_alone_with_its_references():
+    tex = to_latex(make_table("printed-imagenet256", mode="paper"))
+    assert r"IMM~\cite{zhou2025imm}" in tex
+    assert tex.index(r"\bibitem{zhou2025imm}") < tex.index(r"\begin{table}")
+    assert tex.count(r"\bibitem") == 3

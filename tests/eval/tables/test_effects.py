@@ -1,6 +1,4 @@
-"""Columns of effects: a row's difference to another row, with its interval over training seeds, in all file forms."""
-
-from __future__ import annotations
+"""Columns of effects, with intervals over training seeds, and columns about the tuning of a row's recipe."""
 
 import dataclasses
 
@@ -11,7 +9,7 @@ from eval.effects.contrast import difference
 from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_latex, to_markdown
 from eval.tables.cells import effect_text
-from sida.errors import UserError
+from tests.eval.refused import refused
 from tests.eval.synthetic_output import csv_rows
 
 # The preset's runs have one seed each; two runs stand for two seeds here.
@@ -71,32 +69,23 @@ def test_labels_may_repeat_in_other_families(table):
     assert cells[0] == cells[2] == "–"
 
 
-def test_a_row_that_is_not_measured_has_no_effect(table):
+def test_what_is_not_measured_has_no_effect(table):
     for absent in ("sid2a-a1.0", "sid-a1.2"):
         made = table([SID, SIDA], without=absent)
         assert made.rows[1].cells[2].plain == "not measured"
+    # Effects are of measurements alone.
+    refused("needs mode measured, this is mode paper", table, [SID, SIDA], mode="paper")
 
 
-@pytest.mark.parametrize(
-    ("rows", "column", "message"),
-    [
-        ([SID, SIDA], {"effect": {"against": "SiDD"}}, r"columns\[2\].effect.against: no row .* 'SiDD'.*mean 'SiD'"),
-        ([SID, SIDA, SID], {"effect": {"against": "SiD"}}, "several rows are 'SiD'"),
-        ([SID, {**SIDA, "pool": []}], {}, "'SiDA' against 'SiD': one training seed of A"),
-        ([SID, SIDA], {"direction": "lower"}, "effect: needs a metric and no direction"),
-        ([SID, SIDA], {"effect": {"agianst": "SiD"}}, "agianst"),
-    ],
-)
-def test_faulty_effects_are_one_line(table, rows, column, message):
-    if "agianst" in message:
-        message = r"effect.*(agianst|against)"
-    with pytest.raises(UserError, match=message):
-        table(rows, [COLUMNS[0], COLUMNS[1], {**COLUMNS[2], **column}])
+def test_faulty_effects_are_one_line(table):
+    def faulty(told, *rows, **column):
+        refused(told, table, rows, [COLUMNS[0], COLUMNS[1], {**COLUMNS[2], **column}])
 
-
-def test_effects_are_of_measurements_alone(table):
-    with pytest.raises(UserError, match="needs mode measured, this is mode paper"):
-        table([SID, SIDA], mode="paper")
+    faulty(r"columns\[2\].effect.against: .*'SiDD'.*mean 'SiD'", SID, SIDA, effect={"against": "SiDD"})
+    faulty("several rows are 'SiD'", SID, SIDA, SID)
+    faulty("'SiDA' against 'SiD': one training seed of A", SID, {**SIDA, "pool": []})
+    faulty("effect: needs a metric and no direction", SID, SIDA, direction="lower")
+    faulty(r"effect.*(agianst|against)", SID, SIDA, effect={"agianst": "SiD"})
 
 
 def test_a_guests_values_that_are_not_comparable_are_left_out(measured, runs, tmp_path):
@@ -106,10 +95,53 @@ def test_a_guests_values_that_are_not_comparable_are_left_out(measured, runs, tm
     for guest in (True, False):
         path.write_text(yaml.safe_dump({"columns": COLUMNS, "rows": [SID, {**SIDA, "guest": guest}]}))
         if not guest:
-            with pytest.raises(UserError, match="not comparable"):
-                build_table(load_layout(path), Measurements(other), runs)
+            refused("not comparable", build_table, load_layout(path), Measurements(other), runs)
             continue
         made = build_table(load_layout(path), Measurements(other), runs)
         assert [cell.plain for cell in made.rows[1].cells] == ["SiDA", "–", "–", "–"]
         assert made.rows[0].cells[1].plain != "–"
         assert any("SiDA" in note and "reference" in note for note in made.notes)
+
+
+TRIALS = """method,teacher,kimg,trial,fd,fd_end,diverged,seconds,settings
+sid,t,3,1,4.0,4.0,,6,"{}"
+sid,t,3,2,8.0,99,yes,6,"{}"
+sid,t,3,3,6.0,6.0,,6,"{}"
+sid,t,3,edge-lr,1.0,1.0,,6,"{}"
+sid,t,12,1,3.0,3.0,,30,"{}"
+sid,t,12,3,3.0,3.0,,42,"{}"
+"""
+TUNING_COLUMNS = [
+    {"head": "Model", "field": "label"},
+    {"head": "FD", "metric": "fd"},
+    *(
+        {"head": name, "field": name}
+        for name in ("settings", "settings_range", "settings_diverged", "seconds_per_kimg")
+    ),
+]
+
+
+@pytest.fixture
+def tuned_table(measured, runs, tmp_path):
+    """Builds a table whose first row has a tuned recipe."""
+
+    def build(**layout):
+        rows = [{"run": "sid-a1.0"}, {"run": "sida-a1.0"}]
+        (tmp_path / "layout.yaml").write_text(yaml.safe_dump({"columns": TUNING_COLUMNS, "rows": rows, **layout}))
+        tuned = dataclasses.replace(runs["sid-a1.0"], recipe="sid-t")
+        return build_table(load_layout(tmp_path / "layout.yaml"), measured, {**runs, tuned.run: tuned})
+
+    return build
+
+
+def test_a_row_shows_the_tuning_of_its_recipe(tuned_table, tmp_path):
+    (tmp_path / "trials.csv").write_text(TRIALS)
+    tuned, other = tuned_table(trials_of="trials.csv").rows
+    # Beyond the edge is a setting, but none of those drawn equally for all methods.
+    assert [cell.plain for cell in tuned.cells[2:]] == ["4", "4.0 / 6.0 / 8.0", "1 of 3", "3.0"]
+    assert [cell.plain for cell in other.cells[2:]] == [""] * 4
+    # Faults name the file and the key.
+    refused(r"layout\.yaml.*trials_of", tuned_table)
+    refused(r"absent\.csv", tuned_table, trials_of="absent.csv")
+    (tmp_path / "trials.csv").write_text(TRIALS.replace("diverged", "ended"))
+    refused(r"trials\.csv.*'diverged'", tuned_table, trials_of="trials.csv")

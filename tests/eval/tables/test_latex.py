@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.report.paper import missing_latex
-from eval.tables import build_table, load_layout, to_latex, write_table
+from eval.tables import build_table, load_layout, write_table
 from eval.tables.model import Cell
 from eval.tables.render import cited_keys, escape, latex_of, number_cell, number_column
 
@@ -26,7 +26,6 @@ def table(measured, runs):
     ("text", "expected"),
     [
         ("SiD2A, α=1.0", r"SiD$^2$A, $\alpha$=1.0"),
-        ("50 % & more_or #1", r"50 \% \& more\_or \#1"),
         ("(λ_sid, λ_adv)", r"($\lambda_{\mathrm{sid}}$, $\lambda_{\mathrm{adv}}$)"),
         ("Adam β₂", r"Adam $\beta_{2}$"),
         ("(10^4 k)", r"($10^4$ k)"),
@@ -64,9 +63,7 @@ def test_no_active_character_survives_escaping(text):
         (["1.97", "14.73", "2.028"], "S[table-format=2.3]"),
         (["35", "1000", "–"], "S[table-format=4]"),
         (["2.028 ± 0.020", "16.3"], "S[table-format=2.3(3)]"),
-        (["104.13 ± 1.75", "2.92 ± 0.05"], "S[table-format=3.2(3)]"),
         (["100.0 ± 0.0", "97.6 ± 0.4"], "S[table-format=3.1(1)]"),
-        (["35 ± 12"], "S[table-format=2(2)]"),
         (["−0.5 ± 0.1"], "S[table-format=+1.1(1)]"),
         (["−0.02", "+0.001"], "S[table-format=+1.3]"),
         (["2.028", "<5", "1,000", "98 %", "1e-5"], "S[table-format=1.3]"),
@@ -91,13 +88,11 @@ def test_a_column_makes_room_for_bold_digits_and_for_marks():
     [
         (Cell("2.028", "published", "0.020"), "2.028 +- 0.020"),
         (Cell("2.028", "published", "0.020", bold=True), r"\sidabold 2.028 +- 0.020"),
-        (Cell("10.10", "published"), "10.10"),
         (Cell("−0.02", "difference", agreement="worse"), r"-0.02{\,$\times$}"),
         (Cell(kind="missing"), r"{\itshape not measured}"),
         (Cell(kind="dash"), "{--}"),
         (Cell(kind="blank"), ""),
         (Cell("<5", "published"), "{$<$5}"),
-        (Cell("≥ 3.1", "published"), r"{$\ge$ 3.1}"),
         (Cell("98 %", "published", bold=True), r"{\bfseries 98 \%}"),
         (Cell("10,000", "measured"), "{10,000}"),
         (Cell("1.5*", "published"), "{1.5*}"),
@@ -178,16 +173,3 @@ def test_a_host_without_siunitx_is_told_what_to_write(tmp_path, table):
     host = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{main}\end{document}"
     (tmp_path / "host.tex").write_text(host)
     pdflatex(tmp_path, "host.tex", fault="! Package sida Error: This table needs siunitx 3")
-
-
-def test_latex_without_an_engine_is_still_balanced(table):
-    text = to_latex(table)
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
-    shape = re.search(r"\\begin\{tabular\}\{@\{\}(.*)@\{\}\}", text).group(1)
-    columns = re.findall(r"S\[[^\]]*\]|[lc]", shape)
-    assert "".join(columns) == shape
-    assert len(columns) == len(table.columns)
-    for line in re.findall(r"^(.*) \\\\$", text, re.MULTILINE):
-        spans = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d)\}", line)]
-        assert line.count(" & ") + 1 + sum(spans) == len(columns)
-    assert "tableofcontents" not in text

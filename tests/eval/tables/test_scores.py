@@ -1,12 +1,14 @@
-"""Scores of anyone's images beside the rows of a table."""
+"""Scores of anyone's images beside the rows of a table, and on a board of several groups."""
 
 import json
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
 from eval.commands import main
+from eval.report.board import board
 from eval.report.paper import missing_latex
 from eval.results.exchange import exchanged
 from eval.results.measurements import trial_path, write_csv, write_measurement
@@ -14,9 +16,9 @@ from eval.results.published import PROTOCOLS
 from eval.tables.scores import table_protocol
 from sida.assets.registry import load_registry
 from sida.config.settings import load_spec
-from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
-from tests.eval.synthetic_output import csv_rows, digest_of
+from tests.eval.refused import refused
+from tests.eval.synthetic_output import csv_rows, digest_of, inputs_of
 
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 
@@ -36,15 +38,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def table(folder, out, *added, layout="main"):
-    command = ["table", "--layout", layout, "--out", str(out), *(f"--add={folder / name}" for name in added)]
-    files = ["--measurements", str(folder / "measurements.csv"), "--runs", str(folder / "runs.tsv")]
-    return main([*command, *files * (layout == "main")])
-
-
 def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
     """Same columns, decimals and units: accuracy as per cent, precision without its spread."""
-    assert table(folder, tmp_path / "main.tex", "Mine.json") == 0
+    command = ["table", "main", *inputs_of(folder), "--add", str(folder / "Mine.json")]
+    assert main([*command, "--out", str(tmp_path / "main.tex")]) == 0
     comment, row = (folder / "Mine.tex").read_text().splitlines()
     assert comment == r"% Family & Model & NFE & FD & IS & Prec. & Rec. & Acc. \% & FD pixel"
     assert (tmp_path / "main.tex").read_text().splitlines().count(row) == 1
@@ -55,64 +52,50 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
     assert found["Mine", "fd"]["protocol"] == found["Theirs", "fd"]["protocol"] == "digits-n40"
 
 
-def test_a_table_gives_a_score_its_protocol():
-    assert table_protocol("table1") == table_protocol("table2") == "cifar10"
-    assert table_protocol("main") == "digits"
-    with pytest.raises(UserError, match="table8"):
-        table_protocol("table8")
-
-
-def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folder, capsys):
+def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folder, refusal):
     for arguments, told in (
         ([str(folder / "images.npz")], "--like"),
         (["--function", "mine.sample", "--like", "main"], "mine:sample"),
         (["mine.sample", "--like", "main"], "mine:sample"),
     ):
-        capsys.readouterr()
-        assert main(["score", *arguments]) == 1
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
+        error = refusal("score", *arguments)
         assert told in error
+    # A table gives a score its protocol.
+    assert table_protocol("table1") == table_protocol("table2") == "cifar10"
+    assert table_protocol("main") == "digits"
+    refused("table8", table_protocol, "table8")
 
 
-def test_a_plain_row_is_printed_with_plus_minus_and_keys(folder, tmp_path, capsys):
+def test_a_plain_row_is_printed_with_its_keys_and_compiles_in_an_ordinary_tabular(folder, tmp_path, capsys):
     assert main(["table", "main", "--add", str(folder / "Mine.json"), "--plain", "--bib", str(tmp_path / "r.bib")]) == 0
-    comment, row = capsys.readouterr().out.splitlines()
-    assert comment.startswith("% Family & Model & NFE & FD")
+    text = capsys.readouterr().out
     summary = json.loads((folder / "Mine.json").read_text())["summary"]["fd"]
-    assert f"${summary['mean']:.2f} \\pm {summary['std']:.2f}$" in row
+    assert f"${summary['mean']:.2f} \\pm {summary['std']:.2f}$" in text
     assert (tmp_path / "r.bib").is_file()
-
-
-@pytest.mark.skipif(missing_latex() is not None, reason=str(missing_latex()))
-def test_a_plain_row_compiles_in_an_ordinary_tabular(folder, tmp_path, capsys):
-    assert main(["table", "main", "--add", str(folder / "Mine.json"), "--plain", "--bib", str(tmp_path / "r.bib")]) == 0
-    row = capsys.readouterr().out
-    tabular = rf"\begin{{tabular}}{{lllllllll}}{row}\end{{tabular}}"
+    if missing_latex() is not None:
+        pytest.skip(str(missing_latex()))
+    tabular = rf"\begin{{tabular}}{{lllllllll}}{text}\end{{tabular}}"
     (tmp_path / "t.tex").write_text(rf"\documentclass{{article}}\begin{{document}}\small{tabular}\end{{document}}")
     for command in (["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], ["pdftotext", "t.pdf"]):
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
-    summary = json.loads((folder / "Mine.json").read_text())["summary"]["fd"]
     assert f"{summary['mean']:.2f} ± {summary['std']:.2f}" in (tmp_path / "t.txt").read_text()
 
 
-def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(folder, tmp_path, capsys):
+def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(folder, tmp_path, capsys, refusal):
     lines = exchanged(load_spec(str(folder / "Mine.json"))["measurements"])
     theirs = tmp_path / "theirs.jsonl"
     theirs.write_text("".join(json.dumps({**line, "origin": "Ada L., ada.example"}) + "\n" for line in lines))
-    out = tmp_path / "t.md"
-    command = ["table", "main", "--measurements", str(folder / "measurements.csv"), "--add", str(theirs)]
-    assert main([*command, "--out", str(out)]) == 0
-    text = out.read_text()
-    assert "| Mine (Ada L.) |" in text
-    assert "| theirs |" in text
-    assert "Measured by Ada L., ada.example, not by this suite: Mine." in text
-    capsys.readouterr()
+    out, added = tmp_path / "t.md", ["--add", str(theirs), "--out", str(tmp_path / "t.md")]
+    beside = ["table", "main", "--measurements", str(folder / "measurements.csv"), *added]
+    assert main(beside) == 0
+    for words in ("| Mine (Ada L.) |", "| theirs |", "Measured by Ada L., ada.example, not by this suite: Mine."):
+        assert words in out.read_text()
+    assert main(["table", "main", *added]) == 0  # alone
+    assert "| Mine (Ada L.) |" in out.read_text()
     # The row alone, for a paper.
+    capsys.readouterr()
     assert main(["table", "main", "--add", str(theirs), "--plain"]) == 0
     assert "Mine (Ada L.)" in capsys.readouterr().out.splitlines()[1]
-    assert main(["table", "main", "--add", str(theirs), "--out", str(tmp_path / "alone.md")]) == 0
-    assert "| Mine (Ada L.) |" in (tmp_path / "alone.md").read_text()
     # Collected, they are the table's rows without a sheet.
     for record in load_spec(str(folder / "theirs.json"))["measurements"]:
         write_measurement(trial_path(tmp_path / "m/theirs", record["trial"]), record)
@@ -121,26 +104,19 @@ def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(f
     assert "| Mine (Ada L.) |" in out.read_text()
     # Values of another identity find no place.
     theirs.write_text(theirs.read_text().replace('"n": 40', '"n": 20'))
-    assert main([*command, "--out", str(out)]) == 1
-    assert "fd: images per trial: 20 != 40" in capsys.readouterr().err
+    assert "fd: images per trial: 20 != 40" in refusal(*beside)
 
 
-def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path, capsys):
+def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path, refusal):
     """Also if a layout gives it the key of the published metric."""
-    (tmp_path / "tables").mkdir()
-    layout = tmp_path / "tables" / "mine.yaml"
+    layout, out = tmp_path / "tables" / "mine.yaml", tmp_path / "t.tex"
+    layout.parent.mkdir()
     layout.write_text("extends: table1.yaml\nmetrics: {fid: fd}\n")
     for name in (str(layout), "table1"):
-        assert table(folder, tmp_path / "t.tex", "Mine.json", layout=name) == 1
-        error = capsys.readouterr().err
+        error = refusal("table", "--layout", name, "--out", str(out), "--add", str(folder / "Mine.json"))
         for words in ("--add: 'Mine'", "column '", "images per trial: 40 != 50,000", "under protocol 'cifar10'"):
             assert words in error
-    assert not (tmp_path / "t.tex").exists()
-    images = ("score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20")
-    assert main([*images, "--table", "table1"]) == 1
-    error = capsys.readouterr().err
-    assert "--table table1: column 'is': measured under protocol 'digits-n20'" in error
-    assert "under protocol 'cifar10'" in error
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -188,29 +164,55 @@ def test_invented_records_find_no_place_in_table_1(folder, tmp_path, capsys, cha
     assert mine["measured_bold"] in ("False", "")
 
 
-def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, capsys):
-    def refused(words, *command):
-        assert main([*command]) == 1
-        (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
-        for word in words:
-            assert word in line
-
+def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, refusal):
     out = tmp_path / "t.tex"
-    assert table(folder, out, "small.json") == 1
-    error = capsys.readouterr().err
-    assert "'small', column 'fd': measured under protocol 'digits-n20'" in error
-    assert "images per trial: 20 != 40" in error
-    assert table(folder, out, "theirs.json") == 1
-    assert "already called 'theirs'; score the images under another --name" in capsys.readouterr().err
-    paper = ("table", "--layout", "table1", "--mode", "paper", "--out", str(out))
-    refused(["--add", "mode audit"], *paper, "--add", str(folder / "Mine.json"))
     record = load_spec(str(folder / "Mine.json"))
     for line in record["measurements"]:
         line["family"] = "=1+cmd|x"
     write_hashed_json(tmp_path / "evil.json", record)
-    evil = ("table", "--layout", "table1", "--out", str(out), "--add", str(tmp_path / "evil.json"))
-    refused(["evil.json", "as a formula"], *evil)
-    images = ("score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20")
-    refused(["--table table5", "protocol 'digits-n20'", "name another layout"], *images, "--table", "table5")
-    refused(["--table", "no-such"], *images, "--table", "no-such")
+    main_table = ["table", "--layout", "main", "--out", str(out), *inputs_of(folder), "--add"]
+    table1 = ["table", "--layout", "table1", "--out", str(out), "--add"]
+    images = ["score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20", "--table"]
+    for words, command in (
+        (["'small', column 'fd'", "'digits-n20'", "per trial: 20 != 40"], [*main_table, str(folder / "small.json")]),
+        (["already called 'theirs'", "--name"], [*main_table, str(folder / "theirs.json")]),
+        (["--add", "mode audit"], [*table1, str(folder / "Mine.json"), "--mode", "paper"]),
+        (["evil.json", "as a formula"], [*table1, str(tmp_path / "evil.json")]),
+        (["--table table5", "protocol 'digits-n20'"], [*images, "table5"]),
+        (["--table", "no-such"], [*images, "no-such"]),
+    ):
+        line = refusal(*command)
+        assert [word for word in words if word not in line] == []
     assert not out.exists()
+
+
+@pytest.fixture
+def scores(folder, tmp_path):
+    """A folder with the scores alone."""
+    for name in ("theirs.json", "Mine.json", "small.json"):
+        shutil.copy(folder / name, tmp_path)
+    return tmp_path
+
+
+def test_a_board_sorts_values_within_equal_identity(scores):
+    found = [table for table in board(scores) if table.name == "fd"]
+    assert sorted(len(table.rows) for table in found) == [1, 2]
+    two = max(found, key=lambda table: len(table.rows))
+    assert {row.cells[1].text for row in two.rows} == {"Mine", "theirs"}
+    assert [float(row.cells[2].text) for row in two.rows] == sorted(float(row.cells[2].text) for row in two.rows)
+    (highest, *_) = [table for table in board(scores) if table.name == "is" and len(table.rows) == 2]
+    assert float(highest.rows[0].cells[2].text) >= float(highest.rows[1].cells[2].text)
+
+
+def test_lines_of_another_group_stand_on_the_board_with_their_origin(scores):
+    lines = exchanged(load_spec(str(scores / "Mine.json"))["measurements"])
+    abroad = [{**line, "run": "abroad", "origin": "A group, a <place>"} for line in lines]
+    (scores / "abroad.jsonl").write_text("\n".join(map(json.dumps, abroad)))
+    assert main(["board", str(scores), "--out", str(scores / "board.html")]) == 0
+    assert "A group, a &lt;place&gt;" in (scores / "board.html").read_text()
+    assert sorted(len(table.rows) for table in board(scores) if table.name == "fd") == [1, 3]
+
+
+def test_a_board_of_no_numbers_is_refused(tmp_path, refusal):
+    for empty in (tmp_path, tmp_path / "nobody"):
+        assert str(empty) in refusal("board", str(empty))

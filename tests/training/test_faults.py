@@ -1,0 +1,114 @@
+"""What a distillation refuses before it begins: one line, at the setting, and no file."""
+
+from __future__ import annotations
+
+import pytest
+
+from sida.methods import METHODS
+from sida.networks import build_network
+from sida.networks.checkpoint import save_network
+from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, of_method
+
+OWN, MATCHING = "tests.training.own_methods", "docs.examples.matching:METHOD"
+DIGITS = {"backbones": ["digits"]}
+OPTIONS = {"gdd": DIGITS}
+MEASURING = "eval.measuring.monitor"
+MONITOR = {
+    "every_kimg": 1, "monitor": f"{MEASURING}:make_monitor", "kwargs": {"dataset": DATASET, "protocol": "none.yaml"}
+}  # fmt: skip
+#: Networks by the names that specs below have for their files.
+NETWORKS = {
+    "a VP network": {**NETWORK, "class": "VPPrecond"},
+    "an EDM2 network": EDM2,
+    "one without head": {**EDM2, "kwargs": {**EDM2["kwargs"], "logvar_channels": None}},
+    "one of 5 classes": {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 5}},
+    "one without classes": {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}},
+}
+FAULTS = [
+    ("sida", {"batch_size": -4}, "--spec.batch_size: must be at least 1, got -4"),
+    ("sida", {"batch_size": "many"}, "--spec.batch_size: must be an integer"),
+    ("sida", {"lrr": 1}, "--spec.lrr: unknown key (did you mean 'lr'?)"),
+    ("sida", {"teacher": "nowhere.safetensors"}, "no such file 'nowhere.safetensors'"),
+    ("sida", {"method": "sid2a"}, "--spec.init: sid2a starts from a distilled generator"),
+    ("sida", {"init": "x"}, "--spec.init: 'sida' starts from the teacher; remove it"),
+    ("sida", {"batch_gpu": 5}, "--spec.batch_gpu: must divide batch_size"),
+    ("sida", {"betas": [0.0, 1.0]}, "--spec.betas[1]: must be at least 0 and below 1, got 1.0"),
+    ("sida", {"dropout": 2}, "--spec.dropout: must be between 0 and 1"),
+    ("sida", {"evaluation": {"every": 1}}, "--spec.evaluation.every: unknown key (did you mean 'every_kimg'?)"),
+    ("sida", {"evaluation": {"monitor": "m:f"}}, "--spec.evaluation.every_kimg: is missing"),
+    ("sida", {"evaluation": {"every_kimg": 1, "monitor": "no.such:thing"}}, "--spec.evaluation.monitor: cannot import"),
+    ("sida", {"evaluation": {**MONITOR, "monitor": f"{MEASURING}:none"}}, "--spec.evaluation.monitor: cannot import"),
+    ("sida", {"evaluation": MONITOR}, "no such file 'none.yaml'"),
+    (
+        "sida",
+        {"dataset": {"name": "digits", "kind": "digits", "labels": False}},
+        "label_dim: 10, but data set 'digits'",
+    ),
+    ("sida", {"device": "cude"}, "--spec.device: 'cude' is no device"),
+    ("sida", {"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
+    ("sida", {"augment": {"p": 2}}, "p: must be between 0 and 1"),
+    ("sida", {"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
+    ("sida", {"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
+    ("sida", {"recompute": True}, "recompute: is for kernels 'fused'; without them take checkpointing"),
+    ("sida", {"half": "bfloat16"}, "half: says which half precision, and there is none without fp16"),
+    ("sida", {"checkpointing": True, "compile": True}, "--spec.checkpointing: does not go with compile"),
+    ("sida", {"gamma": "edn"}, "gamma: must be one of edm, snr, constant, min-snr"),
+    # Families of networks
+    ("sida", {"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
+    ("sida", {"fake_score_weight_norm": "off"}, "fake_score_weight_norm: EDM networks do not have it"),
+    ("sida", {"logvar": True}, "has no log-variance head; set it to false"),
+    ("sida", {"teacher": "one without head", "logvar": True, "augment": None}, "has no log-variance head"),
+    ("sida", {"teacher": "an EDM2 network", "augment": {"p": 0.1}}, "augment: EDM2 networks take no augmentation"),
+    ("gdd", {"teacher": "a VP network"}, "starts from a network of class EDMPrecond, not VPPrecond"),
+    ("gdd", {"teacher": "an EDM2 network"}, "method 'gdd' is for networks of edm, this one is of edm2"),
+    # Other networks
+    ("sida", {"real_source": "nowhere.safetensors"}, "real_source: no such file 'nowhere.safetensors'"),
+    ("sida", {"real_source": "the teacher"}, "must be a one-step generator"),
+    ("sida", {"guidance": 1.5}, "--spec.guidance: 1.5 needs a guiding network; name one as guide"),
+    ("sida", {"guide": "one without classes"}, "--spec.guide: guides nothing with a guidance of 1"),
+    ("sida", {"guidance": -1, "guide": "one without classes"}, "--spec.guidance: must be 0 or more, got -1"),
+    ("sida", {"guidance": 2, "guide": "nowhere.safetensors"}, "--spec.guide: no such file 'nowhere.safetensors'"),
+    ("sida", {"guidance": 2, "guide": "one of 5 classes"}, "label_dim: the guide's is 5, the guided network's 10"),
+    # Methods and their options
+    ("sida", {"method": "sidb"}, "--spec.method: must be one of sid, sida"),
+    ("sida", {"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
+    ("sida", {"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
+    ("sida", {"method": f"{OWN}:NO_METHOD"}, "is no sida.methods.method.Method"),
+    (MATCHING, {"real_source": "x"}, "real_source: method 'matching' does not read real_source"),
+    (MATCHING, {"options": {"wieght": 1}}, "did you mean 'weight'"),
+    (MATCHING, {"options": {"weight": 0}}, "weight: must be above"),
+    ("sid", {"options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
+    ("gdd", {"alpha": 1.2, "t_max": 500}, "--spec.alpha: method 'gdd' does not read alpha, t_max; remove them"),
+    ("gdd", {"options": {}}, "--spec.options.backbones: 'vgg16_bn' takes images of 3 channels, not 8×8, 1"),
+    ("gdd", {"options": {"backbones": ["vgg"]}}, "--spec.options.backbones[0]: must be one of vgg16_bn"),
+    ("gdd", {"options": {"backbones": []}}, "--spec.options.backbones: must name at least one"),
+    ("gdd", {"options": {"bakbones": ["digits"]}}, "bakbones: unknown key (did you mean 'backbones'?)"),
+    ("gdd", {"augment": None, "options": {**DIGITS, "ada_target": 0.6}}, "--spec.options.ada_target: there is no aug"),
+    ("instance", {"options": {"num_steps": 1}}, "--spec.options.num_steps: must be at least 2, got 1"),
+    ("instance", {"device": "cuda", "kernels": "fused"}, "--spec.kernels: method 'instance' does not read kernels"),
+    ("dmd", {"options": {"generator_levels": [9, 1]}}, "--spec.options.generator_levels: the first index must not"),
+    ("dmd2", {"options": {"heads": "some"}}, "--spec.options.heads: must be one of last, all"),
+    ("dmd2", {"options": {"same_noise": True}}, "--spec.options.same_noise: needs"),
+    ("dmd2", {"options": {"noisy": False, "own_draws": False}}, "--spec.options.noisy: generated images are judged"),
+    ("f-distill", {"options": {"own_draws": True}}, "--spec.options.own_draws: f-distill weighs"),
+    ("f-distill", {"options": {"divergence": "tv"}}, "--spec.options.divergence: must be one of rkl, kl"),
+    ("ect", {"device": "cuda", "kernels": "fused"}, "--spec.kernels: method 'ect' does not read kernels"),
+    ("ect", {"options": {"q": 1}}, "--spec.options.q: must be above 1"),
+]
+
+
+@pytest.fixture(scope="module")
+def files(teacher, tmp_path_factory):
+    """Where the networks lie, by name."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name, network in NETWORKS.items():
+        save_network(build_network(network), folder / f"{name}.safetensors", {})
+    return {"the teacher": teacher, **{name: str(folder / f"{name}.safetensors") for name in NETWORKS}}
+
+
+@pytest.mark.parametrize(("method", "change", "message"), FAULTS)
+def test_a_fault_is_one_line_at_its_setting(refused, teacher, files, tmp_path, method, change, message):
+    start = of_method(method if method in METHODS else "sid", {**STUDENT, "evaluation": None, "warmup_kimg": None})
+    spec = {**start, "method": method, "teacher": teacher, "options": OPTIONS.get(method, {}), **change}
+    assert message in refused({key: files.get(str(value), value) for key, value in spec.items()})
+    assert {path.name for path in (tmp_path / "refused").rglob("*") if path.is_file()} <= {".lock"}
