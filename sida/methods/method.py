@@ -97,7 +97,7 @@ class Method:
                 "rename the option, or read the setting (reads)",
             )
 
-    def settings_in(self, family: Family, where: str) -> dict[str, Any]:
+    def settings_of(self, family: Family, where: str) -> dict[str, Any]:
         """Returns the default settings of a family, or else of the family that it resembles.
 
         Raises:

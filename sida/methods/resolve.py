@@ -59,7 +59,7 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     family, kwargs = family_of(network, teacher), network["kwargs"]
     head = family.has_variance_head(network)
     unread = {name: value for name, value in UNREAD.items() if name in method.unread}
-    values = {"betas": BETAS, **unread, **method.settings_in(family, teacher)}
+    values = {"betas": BETAS, **unread, **method.settings_of(family, teacher)}
     values["logvar"] = head and values.get("logvar")
     # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
     values["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))

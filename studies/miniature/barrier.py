@@ -135,7 +135,7 @@ class WeightLine:
                 "give a student of this teacher",
             )
         self.ends = [{name: value.clone() for name, value in end.items()} for end in self.ends]
-        levels = SID.settings_in(family_of(self.teacher), f"{where}.teacher")
+        levels = SID.settings_of(family_of(self.teacher), f"{where}.teacher")
         self.loss = EDMLoss(levels["P_mean"], levels["P_std"])
         protocol = load_protocol(inputs.protocol)
         if "fd" not in [metric.key for metric in protocol.watched]:
