@@ -79,7 +79,7 @@ def test_the_papers_numbers_give_the_known_verdicts(claims):
     supported = "14 15 17 23 24 26 27 28 32 33 36 38 40 47 48 52 53 64"
     contradicted = "21 22 25 30 39 74"
     # 18 19 29 31 34: no number of SiDA's size XXL is published. 35: its lead is within the printed spreads.
-    # 01: a published number does not reproduce itself. 50, 65, 71 are facts: tests/studies/papers/test_counted.py.
+    # 01: a published number does not reproduce itself. 50, 65, 71 are facts: tests/studies/papers/test_clean.py.
     undecided = "01 16 18 19 20 29 31 34 35 37 54 55 56 57 58 59 60"
     for names, expected in ((supported, "supported"), (contradicted, "contradicted"), (undecided, "not decided here")):
         assert {n: verdicts[f"C-{n}"] for n in names.split()} == dict.fromkeys(names.split(), expected)
