@@ -106,7 +106,10 @@ class MemoryLimit:
 
 
 def return_freed_memory() -> None:
-    """Gives freed heap back to the kernel; a training in this process keeps it, and reading would hide in it."""
+    """Gives freed heap back to the kernel; a training in this process keeps it, and reading would hide in it.
+
+    What is kept beyond 1 GiB goes back at any later moment, which would hide as much.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
