@@ -38,7 +38,7 @@ $(STAMP): requirements/main.lock pyproject.toml
 demo: $(STAMP) ## train, distil and measure on 8x8 digits: minutes on two cores
 	@$(BIN)/snakemake --cores $(CORES)
 
-test: $(STAMP) ## the test-suite (about 7 minutes on two cores)
+test: $(STAMP) ## the test-suite (about 6 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## the slow tests alone (about 25 minutes on two cores)
