@@ -216,12 +216,15 @@ def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
 def _entry(name: str, item: Any) -> TensorEntry:
     """Checks one entry of the header: known type, integer sizes, a place that fits the sizes."""
     dtype, shape, place = (item.get(key) if isinstance(item, dict) else None for key in _ENTRY_KEYS)
-    if isinstance(dtype, str) and dtype in ITEM_BYTES and _whole_numbers(shape) and _whole_numbers(place):
-        plausible = len(place) == 2 and len(shape) <= MAX_DIMENSIONS and math.prod(max(n, 1) for n in shape) < 2**63
-        entry = TensorEntry(name, dtype, tuple(shape), place[0])
-        if plausible and place[1] - place[0] == entry.num_bytes:
-            return entry
-    raise TensorFileError(f"damaged header at tensor '{name}'")
+    damaged = TensorFileError(f"damaged header at tensor '{name}'")
+    if not (isinstance(dtype, str) and dtype in ITEM_BYTES and _whole_numbers(shape) and _whole_numbers(place)):
+        raise damaged
+    if len(place) != 2 or len(shape) > MAX_DIMENSIONS or math.prod(max(n, 1) for n in shape) >= 2**63:
+        raise damaged
+    entry = TensorEntry(name, dtype, tuple(shape), place[0])
+    if place[1] - place[0] != entry.num_bytes:
+        raise damaged
+    return entry
 
 
 def _whole_numbers(value: Any) -> TypeGuard[list[int]]:

@@ -158,6 +158,7 @@ def test_info_has_the_same_bounds(tmp_path):
         (b'{"a":{"dtype":"U8","shape":[9223372036854775807,2,0],"data_offsets":[0,0]}}', "damaged header"),
         (b'{"a":' * 100_000, "not a safetensors file"),
         (b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,0]}}', "not a safetensors file"),
+        (b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[]}}', "damaged header"),
     ],
 )
 def test_a_long_or_odd_header_is_refused(tmp_path, raw, reason):
