@@ -41,7 +41,7 @@ demo: $(STAMP) ## train, distil and measure on 8x8 digits: minutes on two cores
 test: $(STAMP) ## the test-suite (about 6 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(STAMP) ## the slow tests alone (about 25 minutes on two cores)
+test-slow: $(STAMP) ## the slow tests alone (about 22 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## both
