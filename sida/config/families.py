@@ -7,7 +7,7 @@ methods, presets and downloads.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from sida.errors import SettingError
@@ -108,10 +108,8 @@ def check_images(network: Mapping[str, Any], dataset: Mapping[str, Any]) -> None
     Raises:
         SettingError: An option differs.
     """
-    for option in IMAGE_OPTIONS:
-        actual, expected = network.get(option), dataset.get(option)
-        if None not in (actual, expected) and actual != expected:
-            raise SettingError(option, f"{actual}, but data set '{dataset['name']}' has {expected}", "make them equal")
+    for option, actual, expected in _differences(network, dataset):
+        raise SettingError(option, f"{actual}, but data set '{dataset['name']}' has {expected}", "make them equal")
 
 
 def check_guidance(guidance: float, guide: object) -> None:
@@ -140,13 +138,18 @@ def check_guide_images(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> N
     Raises:
         SettingError: An option of the guide differs.
     """
-    for option in IMAGE_OPTIONS:
-        wanted, found = guided.get(option), guide.get(option)
-        if None in (wanted, found) or wanted == found or (option == "label_dim" and found == 0):
+    for option, wanted, found in _differences(guided, guide):
+        if option == "label_dim" and found == 0:
             continue
         fault = f"the guide's is {found}, the guided network's {wanted}"
         more = ", or without classes" if option == "label_dim" else ""
         raise SettingError(option, fault, f"name a guide with {wanted}{more}")
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Image options that are known on both sides and differ, with both values."""
+    values = ((option, a.get(option), b.get(option)) for option in IMAGE_OPTIONS)
+    return ((option, x, y) for option, x, y in values if None not in (x, y) and x != y)
 
 
 #: Frozen feature networks of GDD's discriminator, and the asset with the weights of each (None: in the package).
