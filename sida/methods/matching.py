@@ -305,6 +305,12 @@ def divergence_weight(ratio: torch.Tensor, divergence: Divergence) -> torch.Tens
     return weights[divergence]()
 
 
+def density_ratio(logits: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
+    """p_data / p_generator by a discriminator's logits, of their shape, within ``bounds``."""
+    # The first clamp keeps exp finite.
+    return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).exp().clamp(*bounds)
+
+
 @dataclasses.dataclass(eq=False)
 class FDistillLoss(DMD2Loss):
     """DMD2's losses with ``kl`` of each image multiplied by h(r) / mean h, r = exp(mean logit of the noisy image).
@@ -328,8 +334,7 @@ class FDistillLoss(DMD2Loss):
     @torch.no_grad()
     def image_weights(self, logits: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Weight h / mean h of each image, float32 ``(N, 1, 1, 1)``; updates the running means."""
-        # The first clamp keeps exp finite.
-        ratio = logits.mean(1).clamp(-10, 10).exp().clamp(*self.options.ratio_range)
+        ratio = density_ratio(logits.mean(1), self.options.ratio_range)
         # Images with NaN are dropped later; they must change neither the other images nor the running means.
         whole = ratio.isfinite().to(ratio.dtype)
         ratio = ratio.nan_to_num(1.0)
@@ -377,10 +382,6 @@ def make_f_distill(parts: Parts) -> Distiller:
     loss.means = network.net.get_buffer("ratios")
     loss.add_up = lambda values: network.ranks.add_up(values)
     return distiller
-
-
-#: Smallest and largest ratio of ``logits``; f-distill's.
-RATIO_RANGE = (0.1, 20.0)
 
 
 def expansion_weight(ratio: torch.Tensor, divergence: str) -> torch.Tensor:
@@ -443,7 +444,7 @@ class UniInstructLoss(SiDALoss):
             weight = expansion_weight(self.released_ratio(adversarial * sid[0].numel()), self.divergence)
         else:
             (ratio,) = keep(mask, logits.detach().mean(dim=(1, 2, 3), keepdim=True))
-            ratio = ratio.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).exp().clamp(*RATIO_RANGE)
+            ratio = density_ratio(ratio, FDistillOptions.ratio_range)
             weight = expansion_weight(ratio / mean_of_kept(mask, ratio), self.divergence)
             weight = weight / mean_of_kept(mask, weight)
         return {"weighted_sid": weight * sid}
@@ -453,3 +454,10 @@ class UniInstructLoss(SiDALoss):
         loss = adversarial.detach()
         ratio = loss / (loss - 1)
         return ratio / (ratio.sum() + 1e-8) if self.variance_reduction else ratio
+
+
+def make_uni_instruct(parts: Parts) -> Distiller:
+    """Returns SiDA's trainer with both terms in full in the adversarial phase."""
+    distiller = make_score_distiller(parts)
+    distiller.schedule = dataclasses.replace(distiller.schedule, sid_share=0.0)
+    return distiller

@@ -1,17 +1,14 @@
-"""Uni-Instruct: SiDA with the SiD term weighted for an f-divergence."""
+"""Uni-Instruct: SiDA with the SiD term weighted for an f-divergence; loss and trainer: :mod:`sida.methods.matching`."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS
 from sida.config.settings import Settings
 from sida.errors import SettingError
 from sida.methods.sida import SIDA, SIDA_DEFAULTS
-
-if TYPE_CHECKING:
-    from sida.methods.distiller import Distiller, Parts
 
 #: Branches of the released code that end in an error at the first step after the adversarial term joins.
 _STOPS = {
@@ -50,15 +47,6 @@ class UniInstructOptions(Settings):
             )
 
 
-def make_uni_instruct(parts: Parts) -> Distiller:
-    """Returns SiDA's trainer with both terms in full in the adversarial phase."""
-    from sida.methods.distiller import make_score_distiller
-
-    distiller = make_score_distiller(parts)
-    distiller.schedule = dataclasses.replace(distiller.schedule, sid_share=0.0)
-    return distiller
-
-
 UNI_INSTRUCT = dataclasses.replace(
     SIDA,
     name="uni-instruct",
@@ -68,7 +56,7 @@ UNI_INSTRUCT = dataclasses.replace(
     loss="sida.methods.matching:UniInstructLoss",
     fake_score=None,
     options=UniInstructOptions,
-    trainer=make_uni_instruct,
+    trainer="sida.methods.matching:make_uni_instruct",
     # α is 1, and the batch has one cross-entropy.
     reads=(SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - {"alpha", "adversarial_pool", "logvar"},
     defaults={"edm": SIDA_DEFAULTS["edm"]},
