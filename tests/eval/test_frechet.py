@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from eval.frechet import frechet_distance, frechet_infinity, frechet_report
 from eval.statistics import FeatureStatistics
-from tests.eval.refused import refused
+from tests.refused import refused
 
 
 def golden_sets(golden) -> dict[str, np.ndarray]:

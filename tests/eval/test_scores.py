@@ -13,7 +13,7 @@ from eval.inception_score import InceptionScoreSums, inception_score
 from eval.kernel_distance import kernel_distance
 from eval.memorisation import memorisation, nearest
 from eval.precision_recall import precision_recall, radii
-from tests.eval.refused import refused
+from tests.refused import refused
 
 
 def random_probabilities(count: int, classes: int = 5, seed: int = 0) -> torch.Tensor:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.statistics import BLOCK, ExactSum, FeatureStatistics
-from tests.eval.refused import refused
 from tests.golden.vectors import relative_error
+from tests.refused import refused
 
 
 def features(count: int, width: int = 6, seed: int = 0) -> np.ndarray:

@@ -16,7 +16,7 @@ from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
 from sida.files.atomic import read_jsonl
 from sida.networks.checkpoint import read_metadata
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.preset import Preset
 
@@ -210,5 +210,5 @@ def test_rows_without_a_network(tmp_path, cells, sampler):
     ],
 )
 def test_fault_in_an_external_row_is_one_line(tmp_path, cells, fault):
-    with refused(fault):
+    with refusing(fault):
         external(tmp_path, **cells)

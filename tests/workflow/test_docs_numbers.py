@@ -21,8 +21,8 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.files.text_files import read_csv
 from tests.eval.synthetic_output import write_csv
+from tests.refused import refusing
 from tests.studies.miniature.test_miniature import made_up, preset  # noqa: F401
-from tests.workflow.faults import refused
 from tests.workflow.test_docs_links import DOCS
 from workflow.archive.verify import verify
 from workflow.cli import eval_main as main
@@ -185,7 +185,7 @@ def test_numbers_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
     assert re.match(r"(Yes|No|Not decided): FD \d", numbers.answer(claim))
     assert numbers.word(claim) in ("yes", "no", "not decided")
     for rows, fault in (("recipe=nothing", "recipe=nothing"), ("recip=sid", "'recip'")):
-        with refused(fault):
+        with refusing(fault):
             numbers.effect("fd", first, rows)
 
 
@@ -260,9 +260,9 @@ def test_every_marker_of_the_findings_can_be_computed(made_up, tmp_path):  # noq
 )
 def test_faulty_markers_name_page_and_line(stored, tmp_path, words, fault):
     study = Study(stored, ROOT, tmp_path)
-    with refused(fault):
+    with refusing(fault):
         filled(f"text\n<!--= {words} -->1<!--/-->\n", {"miniature": study}, ROOT, "page")
-    with refused("has no end"):
+    with refusing("has no end"):
         filled("<!--= measured('demo') -->8\n", {}, ROOT, "page")
 
 

@@ -12,7 +12,7 @@ from eval.results.stored import store
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.test_preset_check import study
 from workflow.docs.study import Study
 from workflow.planning.costs import Costs
@@ -79,7 +79,7 @@ def test_an_experiment_needs_the_rows_of_its_claims_tables_and_figures_alone(tmp
 )
 def test_what_an_experiment_names_is_checked_before_the_first_job(tmp_path, experiments, changes, fault):
     preset = asked(tmp_path, *experiments, **changes)
-    with refused(fault):
+    with refusing(fault):
         check_preset(preset)
 
 

@@ -13,7 +13,7 @@ from eval.results.stored import FROM_STORED, read_stored, store, stored_rows, ta
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
 from sida.files.atomic import sha256_json
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from workflow.cli import eval_main, sida_main
 from workflow.commands.check import trial_agreement
 from workflow.docs.convert import convert
@@ -91,9 +91,9 @@ def test_pictures_of_networks_that_are_not_stored_are_left_out(here):
 )
 def test_faulty_sheets_are_one_line(here, row, fault):
     (here / "my.tsv").write_text(SHEET + row if row else "")
-    with refused(fault):
+    with refusing(fault):
         write_extension([DEMO / "preset.yaml"], "my.tsv", STORED)
-    with refused(r"stored\.json is missing"):
+    with refusing(r"stored\.json is missing"):
         write_extension([DEMO / "preset.yaml"], None, here)
     assert not (here / "results").exists()
 
@@ -109,7 +109,7 @@ def test_tables_name_the_taken_rows(here):
     command = ["table", "--layout", "main", "--measurements", "all", "--runs", "runs.tsv", "--out", "t.tex"]
     assert eval_main(command) == 0
     assert "1 rows. Measured here: mine." in (here / "t.md").read_text()
-    with refused("run 'nobody'"):
+    with refusing("run 'nobody'"):
         taken(STORED, "nobody")
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from sida.config.resources import ROOT
 from tests.disks import make_read_only, small_disk
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.checks import check_folder, closed_results
 from workflow.start import PresetLock
@@ -25,13 +25,13 @@ def test_snakemake_needs_a_folder_it_can_write(tmp_path, monkeypatch):
     access, closed = os.access, {tmp_path}
     # Root may write anywhere but on a read-only disk, which only root can make.
     monkeypatch.setattr(os, "access", lambda path, mode: path not in closed and access(path, mode))
-    with refused(r"cannot be written, .* start it in a writable folder"):
+    with refusing(r"cannot be written, .* start it in a writable folder"):
         check_folder(tmp_path)
     # Records that are there may lie in a folder of somebody else.
     (tmp_path / ".snakemake").mkdir()
     check_folder(tmp_path)
     closed.add(tmp_path / ".snakemake")
-    with refused("snakemake: cannot be written"):
+    with refusing("snakemake: cannot be written"):
         check_folder(tmp_path)
 
 
@@ -41,7 +41,7 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
         assert closed_results(disk) is None
         make_read_only(disk)
         assert closed_results(disk).startswith(f"{disk}: is read-only, ")
-        with refused(r"demo: .*Read-only file system"):
+        with refusing(r"demo: .*Read-only file system"):
             PresetLock(disk, ["snakemake"]).take()
         assert list(disk.iterdir()) == []
 

@@ -15,7 +15,7 @@ from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.sampling.job import SampleConfig, run_job
 from sida.training import train_teacher
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.test_planning import jobs_of
 from workflow.planning.steps import network_cost
 from workflow.preset import Preset
@@ -115,7 +115,7 @@ OTHER["network"]["kwargs"]["img_resolution"] = 16
 def test_faults_are_one_line_before_the_first_job(tmp_path, old, new, fault):
     assert old in SHEET
     teachers = document()["teachers"] | ({"other": OTHER} if "other" in new else {})
-    with refused(fault):
+    with refusing(fault):
         check_preset(preset(tmp_path, SHEET.replace(old, new), teachers=teachers))
 
 

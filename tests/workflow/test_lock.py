@@ -13,8 +13,8 @@ import time
 import psutil
 import pytest
 
+from tests.refused import refusing
 from tests.training.toy import fork, wait
-from tests.workflow.faults import refused
 from tests.workflow.workspace import Workspace
 from workflow import start
 from workflow.start import PresetLock, read_holder
@@ -51,7 +51,7 @@ def taken(folder):
 def test_the_second_is_refused_with_one_line_and_changes_nothing(folder, tmp_path):
     first = taken(folder)
     before = (folder / start.NAME).read_bytes()
-    with refused(rf"\(process {os.getpid()} on {os.uname().nodename} since .*snakemake --cores 2"):
+    with refusing(rf"\(process {os.getpid()} on {os.uname().nodename} since .*snakemake --cores 2"):
         taken(folder)
     assert (folder / start.NAME).read_bytes() == before
     # Another preset's folder is free, and so is this one afterwards.
@@ -102,7 +102,7 @@ def test_another_machine_s_workflow_is_known_by_its_signs_of_life(folder, monkey
     alive = threading.Thread(target=beating, args=(file, ended))
     alive.start()
     who = "process 12 on node7 since then: snakemake"
-    with refused(rf"another workflow is at work here \({who}"):
+    with refusing(rf"another workflow is at work here \({who}"):
         taken(folder)
     ended.set()
     alive.join()
@@ -147,7 +147,7 @@ def test_what_a_file_says_stays_one_line(folder, capfd):
 
 def test_results_that_cannot_be_written_are_one_line(tmp_path):
     (tmp_path / "results").write_text("a file where the folder should be")
-    with refused(r"results/demo: .*Not a directory"):
+    with refusing(r"results/demo: .*Not a directory"):
         taken(tmp_path / "results/demo")
 
 

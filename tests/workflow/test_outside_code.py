@@ -21,7 +21,7 @@ from sida.errors import UserError
 from sida.methods import find_method
 from sida.training.evaluation import Evaluation, evaluation_facts
 from tests.eval.metric_networks import write_inception
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.checks import check_profile
 from workflow.cli import eval_main, sida_main
@@ -130,20 +130,20 @@ def test_a_spec_runs_no_hub_folder_and_no_program_of_torchscript(study, tmp_path
 @pytest.mark.parametrize("kind", NAMED)
 def test_a_study_names_no_code_without_the_users_word_and_no_function_of_ours(study, kind):
     naming, where = NAMED[kind]
-    with refused(rf"{where}: 'evil:it' .* \(evil.py\).*{ALLOW}=evil$"):
+    with refusing(rf"{where}: 'evil:it' .* \(evil.py\).*{ALLOW}=evil$"):
         Preset.load(study(**naming("evil:it")))
-    with refused(rf"'sida.+:\w+' .* files may name.*{ALLOW}=sida"):
+    with refusing(rf"'sida.+:\w+' .* files may name.*{ALLOW}=sida"):
         Preset.load(study(**naming(RUNNER if kind == "monitor" else OURS)))
 
 
 def test_a_study_names_no_network_without_the_users_word(study):
-    with refused(rf"preset.yaml: teachers.t.network.class: 'evil:Net' .* \(evil.py\).*{ALLOW}=evil$"):
+    with refusing(rf"preset.yaml: teachers.t.network.class: 'evil:Net' .* \(evil.py\).*{ALLOW}=evil$"):
         Preset.load(study(teachers={"t": TEACHER}))
 
 
 def test_a_study_cannot_give_itself_the_word(study):
     for key in ("allow_code", "SIDA_ALLOW_CODE", "envvars"):
-        with refused("evil"):
+        with refusing("evil"):
             Preset.load(study(ROW, **{key: ["evil"]}))
 
 
@@ -280,7 +280,7 @@ def test_a_profile_of_the_folder_runs_nothing_without_permission(tmp_path, monke
         (tmp_path / place / "config.yaml").write_text(yaml.safe_dump(profile))
         monkeypatch.setenv(ALLOW, "")
         check_profile(["snakemake", "--workflow-profile", "none"])
-        with refused(f"^{place}: ", f"--workflow-profile {place}"):
+        with refusing(f"^{place}: ", f"--workflow-profile {place}"):
             check_profile(["snakemake"])
         monkeypatch.setenv(ALLOW, f"./{place}")
         check_profile(["snakemake"])

@@ -10,7 +10,7 @@ import yaml
 from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from sida.config.resources import ROOT
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
@@ -65,7 +65,7 @@ CHECKPOINT = {"checkpoint": "x", "training": {}, "network": {}}
     ],
 )
 def test_fault_in_config_is_one_line(path, value, fault):
-    with refused(fault):
+    with refusing(fault):
         Preset(changed(path, value), "studies/demo/preset.yaml")
 
 
@@ -94,7 +94,7 @@ def test_fault_in_sheet_is_one_line(tmp_path, old, new, fault):
     text, sheet = (ROOT / "studies/demo/runs.tsv").read_text(), tmp_path / "demo.tsv"
     assert old in text
     sheet.write_text(text.replace(old, new))
-    with refused(fault):
+    with refusing(fault):
         check_preset(Preset(changed("runs", str(sheet)), "studies/demo/preset.yaml"))
 
 
@@ -111,14 +111,14 @@ def test_options_of_a_method_are_checked_before_its_teacher_is_trained(tmp_path,
     text = (ROOT / DEMO["runs"]).read_text().replace("α = 1.0\tsid\t", f"α = 1.0\t{method}\t", 1)
     (tmp_path / "runs.tsv").write_text(text)
     document = changed("recipes/sid/options", options) | {"runs": str(tmp_path / "runs.tsv")}
-    with refused(f"demo.yaml: recipes.sid.{fault}"):
+    with refusing(f"demo.yaml: recipes.sid.{fault}"):
         check_preset(Preset(document, "demo.yaml"))
 
 
 def test_comments_and_blank_lines_keep_line_numbers(tmp_path):
     sheet = tmp_path / "runs.tsv"
     sheet.write_text("# comment\nrun\tlabel\tmethod\tsampler\n\nx\tX\tdata\tdata\ny\tY\tbad\tdata\n")
-    with refused(re.escape(f"{sheet}:5: method")):
+    with refusing(re.escape(f"{sheet}:5: method")):
         read_runs(sheet)
 
 
@@ -188,5 +188,5 @@ def test_class_counts_that_are_missing_are_told_before_the_first_job(tmp_path):
     sheet = (ROOT / "studies/papers/runs/released.tsv").read_text()
     sheet = sheet.replace("config/protocols/imagenet64.yaml", str(tmp_path / "mine.yaml"))
     (tmp_path / "sheet.tsv").write_text(sheet)
-    with refused(r"run 'imagenet64-sid-a1': .*'absent.json' .*sida data labels SOURCE --out absent.json"):
+    with refusing(r"run 'imagenet64-sid-a1': .*'absent.json' .*sida data labels SOURCE --out absent.json"):
         Preset(settings_of("released") | {"runs": str(tmp_path / "sheet.tsv")}, own=[ROOT / "studies/papers"])

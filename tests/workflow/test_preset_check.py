@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sida.config.resources import ROOT
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset, unshown_remark, unshown_rows
@@ -103,7 +103,7 @@ def test_a_fault_that_would_show_after_training_shows_before(tmp_path, kind, con
         files, changes = {f"{kind}/x.yaml": content}, {kind: ["x"]}
     else:
         files, changes = {"x.yaml": content}, {kind: "x.yaml"}
-    with refused(fault):
+    with refusing(fault):
         check_preset(study(tmp_path, files, **({"claims": None} | changes)))
 
 
@@ -120,7 +120,7 @@ def test_a_fault_that_would_show_after_training_shows_before(tmp_path, kind, con
 def test_a_metric_that_its_trials_cannot_have(tmp_path, changes, fault):
     asked = {"key": "m", "extractor": "digits", "reference": "data", **changes}
     changed = protocol(metrics=[metric(), asked], num_samples=50, watch=None, selection=None)
-    with refused(fault):
+    with refusing(fault):
         check_preset(study(tmp_path, {"p.yaml": changed}, protocol="p.yaml", figures=[], tables=[], claims=None))
 
 
@@ -166,7 +166,7 @@ def test_a_setting_that_a_job_would_refuse(tmp_path, key, value, fault):
     node[last] = value
     if key == "datasets":
         changes["dataset"] = "a"
-    with refused(fault):
+    with refusing(fault):
         check_preset(study(tmp_path, **changes))
 
 

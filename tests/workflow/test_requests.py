@@ -8,7 +8,7 @@ import pytest
 
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.workspace import forked_snakemake
 from workflow.planning.costs import driver_memory
 from workflow.planning.requests import Requests, Site, allow_attempts, load_site
@@ -184,7 +184,7 @@ def test_a_faulty_site_is_one_line(text, fault, tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_SITE", "site.yaml")
     if text:
         (tmp_path / "site.yaml").write_text(text)
-    with refused(fault):
+    with refusing(fault):
         load_site()
 
 

@@ -11,7 +11,7 @@ import yaml
 from eval.measuring.protocol import load_protocol
 from eval.tables import load_layout
 from sida.config.resources import ROOT, base_name, find, names
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
@@ -151,9 +151,9 @@ def test_the_preset_s_own_folder_comes_before_the_current_one_and_the_checkout(t
 
 
 def test_unknown_names_and_paths_are_one_line():
-    with refused(r"^x.yaml: protocol: .*'cifar01' .*'cifar10'"):
+    with refusing(r"^x.yaml: protocol: .*'cifar01' .*'cifar10'"):
         find("protocols", "cifar01", where="x.yaml: protocol")
-    with refused(r"^no such file 'mine/p.yaml'; "):
+    with refusing(r"^no such file 'mine/p.yaml'; "):
         find("protocols", "mine/p.yaml")
 
 
@@ -184,14 +184,14 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     assert preset.layout("tables", "mine") == study / "tables/mine.yaml"
     # Settings as JSON mean the same without the folder: the builder of Table 8 gets them so.
     assert Preset(dataclasses.asdict(preset.settings)).runs == preset.runs
-    with refused(r"'mien'.*'mine'"):
+    with refusing(r"'mien'.*'mine'"):
         Preset(document | {"dataset": "mien"}, "preset.yaml", [study])
 
 
 def test_a_name_may_have_a_dot(tmp_path):
     mine = put(tmp_path / "protocols/my.v2.yaml")
     assert find("protocols", "my.v2", [tmp_path]) == find("protocols", "protocols/my.v2.yaml", [tmp_path]) == mine
-    with refused(r"'my.v3' .*'my.v2'"):
+    with refusing(r"'my.v3' .*'my.v2'"):
         find("protocols", "my.v3", [tmp_path])
     assert [base_name(name) for name in ("v1.2", "lay/v1.2.yaml", "main")] == ["v1.2", "v1.2", "main"]
 
@@ -202,5 +202,5 @@ def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
     preset = Preset({**document, "tables": ["lay/mine.yaml"]}, "demo.yaml", [tmp_path])
     assert f"{preset.results}/tables/mine.tex" in Targets(preset, False).tables_and_figures()
     assert preset.layout("tables", "mine") == tmp_path / "lay/mine.yaml"
-    with refused(r"tables: 'main' and 'lay/main.yaml' "):
+    with refusing(r"tables: 'main' and 'lay/main.yaml' "):
         Preset({**document, "tables": ["main", "lay/main.yaml"]}, "demo.yaml", [tmp_path])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sida.files.atomic import append_jsonl
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.small import small
 from workflow.commands import tune
 from workflow.preset import Preset
@@ -130,7 +130,7 @@ def test_stored_trials_are_not_trained_again_and_a_diverged_one_is_last(folder):
     # Another draw is another setting, which no stored trial has.
     assert len(space(folder, seed=1).next_trials()) == 4
     (folder / "trials.csv").write_text(stored.replace(",5,", ",five,", 1))
-    with refused(r"trials\.csv: line 3"):
+    with refusing(r"trials\.csv: line 3"):
         Tuning(folder / "space.yaml")
 
 
@@ -188,7 +188,7 @@ def sid(**changes):
     ],
 )
 def test_faults_name_the_key(folder, change, key):
-    with refused(key):
+    with refusing(key):
         space(folder, **change)
 
 

@@ -17,7 +17,7 @@ from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.config.resources import ROOT
 from tests.eval.claims.evidence import PUBLISHED, curve, experiment, lines, made, spread
-from tests.eval.refused import refused
+from tests.refused import refused
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 

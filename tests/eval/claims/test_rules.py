@@ -26,7 +26,7 @@ from tests.eval.claims.evidence import (
     trained,
     verdict,
 )
-from tests.eval.refused import refused
+from tests.refused import refused
 
 LT = {"rule": "LT", "metric": "fd", "a": A, "b": B}
 OPEN = "not decided here"

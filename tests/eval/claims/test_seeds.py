@@ -13,7 +13,7 @@ from eval.effects.variance import Scatter, detectable, seeds_needed
 from eval.results.sheet import SheetRow
 from eval.tables.render import to_markdown
 from tests.eval.claims.evidence import A, B, curve, lines, log, made, rows_of, rule, spread, verdict
-from tests.eval.refused import refused
+from tests.refused import refused
 
 TRAIN = {"rule": "TRAIN", "metric": "fd", "a": rows_of(recipe="a"), "b": rows_of(recipe="b")}
 COST = TRAIN | {"rule": "COST"}

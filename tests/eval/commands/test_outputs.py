@@ -15,8 +15,8 @@ from eval.report.overview import overview
 from eval.report.page import page_text, reduced
 from eval.report.paper import build_paper, compile_latex, in_order, missing_latex, paper_source
 from sida.config.resources import ROOT
-from tests.eval.refused import refused
 from tests.eval.synthetic_output import inputs_of, measurement_lines, write_csv, write_released
+from tests.refused import refused
 from workflow.cli import eval_main as main
 
 CLAIMS = str(ROOT / "studies/demo/claims.yaml")

@@ -18,7 +18,7 @@ from eval.effects.contrast import (
     speedup,
     survivors,
 )
-from tests.eval.refused import refused
+from tests.refused import refused
 
 values = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=6)
 

@@ -19,7 +19,7 @@ from eval.effects.variance import (
     shared_trials,
     teachers_needed,
 )
-from tests.eval.refused import refused
+from tests.refused import refused
 
 #: Two teachers, two seeds each, two trials each; squares can be summed in the head.
 BY_HAND = {"t": {"0": [1.0, 3.0], "1": [5.0, 7.0]}, "u": {"0": [11.0, 13.0], "1": [15.0, 17.0]}}

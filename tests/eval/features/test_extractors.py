@@ -26,8 +26,8 @@ from tests.eval.metric_networks import (
     write_hub,
     write_inception,
 )
-from tests.eval.refused import refused
 from tests.golden.vectors import relative_error
+from tests.refused import refused
 
 
 @pytest.fixture(scope="module")

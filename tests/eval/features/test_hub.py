@@ -16,7 +16,7 @@ from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
 from tests.eval.metric_networks import HUBCONF, pictures
-from tests.eval.refused import refused
+from tests.refused import refused
 
 WEIGHTS, CODE = EXTRACTORS["dinov2"].assets
 

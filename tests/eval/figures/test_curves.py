@@ -29,8 +29,8 @@ from eval.results.summary import Estimate, Measurements, load_measurements
 from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
-from tests.eval.refused import refused
 from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv
+from tests.refused import refused
 
 FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
 LAYOUTS = sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")])

@@ -20,8 +20,8 @@ from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError
 from sida.files.atomic import write_hashed_json
-from tests.eval.refused import refused
 from tests.eval.synthetic_output import csv_rows, measurement_lines, write_csv
+from tests.refused import refused
 from workflow.preset.specs import find_needs
 
 TEACHERS = {"t1": 20.0, "t1b": 24.0, "t2": 4.0, "t2b": 5.0}

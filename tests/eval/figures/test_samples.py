@@ -19,8 +19,8 @@ from sida.files.atomic import sha256_file
 from sida.networks.checkpoint import load_network
 from sida.sampling import generate
 from tests.eval.metric_networks import StandInVae, write_network
-from tests.eval.refused import refused
 from tests.eval.synthetic_output import CURVES, csv_rows
+from tests.refused import refused
 
 FIGURES = ROOT / "config/figures"
 DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}

@@ -12,7 +12,7 @@ from eval.measuring.monitor import make_monitor
 from eval.measuring.protocol import load_protocol
 from sida.data import load_dataset
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol
-from tests.eval.refused import refused
+from tests.refused import refused
 
 COVERAGE, DENSITY = "docs.examples.coverage:Coverage", "docs.examples.coverage:Density"
 SPECTRUM = "docs.examples.spectrum:Spectrum"

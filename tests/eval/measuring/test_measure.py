@@ -34,7 +34,7 @@ from sida.runtime import provenance
 from sida.sampling import SeedStreams
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol, small_protocol
 from tests.eval.metric_networks import write_network
-from tests.eval.refused import refused
+from tests.refused import refused
 from tests.training.toy import NETWORK
 
 HERE = "tests.eval.measuring.test_measure"

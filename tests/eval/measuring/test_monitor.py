@@ -26,7 +26,7 @@ from sida.networks.file import read_metadata
 from sida.sampling import NO_CLASS, generate
 from tests.eval.measuring.specs import DIGITS, content, data_spec, metric, protocol, resampled
 from tests.eval.metric_networks import StandInVae, write_hub, write_inception, write_network
-from tests.eval.refused import refused
+from tests.refused import refused
 from tests.training.toy import STUDENT
 
 

@@ -16,7 +16,7 @@ from sida.config.resources import names
 from sida.data.count_labels import check_labels
 from sida.errors import UserError
 from tests.eval.measuring.specs import content, metric
-from tests.eval.refused import refused
+from tests.refused import refused
 
 PUBLISHED = ["afhqv2", "cifar10", "ffhq64", "imagenet512", "imagenet64"]
 

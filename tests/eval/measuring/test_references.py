@@ -25,7 +25,7 @@ from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import pictures, write_inception, write_network
-from tests.eval.refused import refused
+from tests.refused import refused
 from tests.workflow.small import small
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset

@@ -38,7 +38,7 @@ from sida.errors import UserError
 from sida.files.atomic import write_text
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import pictures, write_hub, write_inception
-from tests.eval.refused import refused
+from tests.refused import refused
 from workflow.cli import sida_main
 
 

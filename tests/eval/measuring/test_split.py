@@ -11,7 +11,7 @@ from eval.results.measurements import long_rows
 from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
 from tests.eval.measuring.specs import data_spec, metric, protocol
-from tests.eval.refused import refused
+from tests.refused import refused
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 

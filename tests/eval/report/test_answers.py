@@ -13,8 +13,8 @@ from eval.report.answers import answer_block, answers_of, answers_table
 from eval.results.summary import load_measurements
 from sida.files.atomic import read_hashed_json
 from tests.eval.claims.evidence import experiment
-from tests.eval.refused import refused
 from tests.eval.synthetic_output import measurement_lines, write_csv
+from tests.refused import refused
 
 RUNS = "run\tlabel\tmethod\tsampler\nsida\tSiDA\tsida\tone\nsid\tSiD\tsid\tone\nteacher\tTeacher\tteacher\theun\n"
 TRUTH = {"sida": (1, {"fd": 5.0}), "sid": (1, {"fd": 7.0}), "teacher": (35, {"fd": 9.0})}

@@ -19,7 +19,7 @@ from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
 from eval.results.training_logs import kept_images, read_evaluations, read_log, read_ticks
 from sida.config.resources import ROOT
 from sida.data import load_dataset
-from tests.eval.refused import refused
+from tests.refused import refused
 from workflow.docs.settings import SCHEMAS, json_schema
 
 

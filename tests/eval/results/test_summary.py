@@ -16,8 +16,8 @@ from eval.results.training_logs import read_evaluations
 from eval.tables import to_latex
 from eval.tables.files import make_table
 from sida.files.atomic import write_hashed_json
-from tests.eval.refused import refused
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset
+from tests.refused import refused
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from eval.effects.contrast import difference
 from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_latex, to_markdown
 from eval.tables.cells import effect_text
-from tests.eval.refused import refused
 from tests.eval.synthetic_output import csv_rows
+from tests.refused import refused
 
 # The preset's runs have one seed each; two runs stand for two seeds here.
 SID = {"label": "SiD", "family": "One Step", "run": "sid-a1.0", "pool": ["sid-a1.2"]}

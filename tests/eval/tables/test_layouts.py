@@ -10,8 +10,8 @@ from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_markdown, to_terminal, write_table
 from sida.config.resources import ROOT
 from tests.eval.pages import Reader
-from tests.eval.refused import refused
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
+from tests.refused import refused
 
 MAIN = ROOT / "config" / "tables" / "main.yaml"
 

@@ -17,8 +17,8 @@ from eval.tables.scores import table_protocol
 from sida.assets.registry import load_registry
 from sida.config.settings import load_spec
 from sida.files.atomic import write_hashed_json
-from tests.eval.refused import refused
 from tests.eval.synthetic_output import csv_rows, digest_of, inputs_of
+from tests.refused import refused
 
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 

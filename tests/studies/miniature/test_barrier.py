@@ -24,9 +24,9 @@ from studies.miniature.barrier import LINE, barrier, facts, line_points
 from tests.eval.claims.evidence import evidence, lines
 from tests.eval.claims.evidence import verdict as decided
 from tests.eval.synthetic_output import measurement_lines, write_csv
+from tests.refused import refusing
 from tests.studies.plans import analyse, check_fault
 from tests.training.toy import DATASET, NETWORK
-from tests.workflow.faults import refused
 from workflow.archive.verify import verify
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
@@ -281,7 +281,7 @@ def test_fault_is_one_line_before_anything_runs(preset, change, fault):
     alone = {"tables": [], "figures": ["mini-barrier"], "claims": None, "experiments": None}
     config = dataclasses.asdict(preset.settings)
     analyses = {"barriers": config["analyses"]["barriers"] | change} if change else {}
-    with refused(fault):
+    with refusing(fault):
         check_preset(Preset({**config, **alone, "analyses": analyses}, "studies/miniature/preset.yaml", preset.own))
 
 

@@ -12,8 +12,8 @@ from sida.config.resources import ROOT
 from sida.methods import distill
 from sida.training import train_teacher
 from tests.eval.synthetic_output import measurement_lines, write_csv
+from tests.refused import refusing
 from tests.studies.plans import dry_run, seeds_of
-from tests.workflow.faults import refused
 from workflow.cli import eval_main
 from workflow.cli import sida_main as main
 from workflow.preset import Preset
@@ -132,7 +132,7 @@ def test_ways_to_spend_one_budget_see_equally_many_images(preset):
 def test_bad_stand_in_for_the_data_is_one_line(preset, source, fault):
     changed = json.loads(json.dumps(dataclasses.asdict(preset.settings)))
     changed["recipes"]["no-data"]["real_source"] = source
-    with refused(fault):
+    with refusing(fault):
         Preset(changed, "studies/miniature/preset.yaml")
 
 

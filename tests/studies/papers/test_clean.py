@@ -13,7 +13,7 @@ from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout
 from sida.config.resources import ROOT, find
 from tests.eval.claims.evidence import evidence, verdict
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from tests.workflow.workspace import settings_of
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
@@ -106,9 +106,9 @@ def test_faults_of_a_second_protocol(tmp_path, second, rows, remedy):
     head = "run\tlabel\tmethod\tsampler\tsecond_protocol"
     (tmp_path / "own.tsv").write_text(f"{head}\nx\tX\tdata\tdata\t{second}\n{rows}")
     demo, own = settings_of("demo"), [ROOT / "studies" / "demo"]
-    with refused(f"own.tsv: run 'x': second_protocol: .*{remedy}"):
+    with refusing(f"own.tsv: run 'x': second_protocol: .*{remedy}"):
         Preset(demo | {"runs": str(tmp_path / "own.tsv"), "experiments": None, "claims": None}, "d.yaml", own)
-    with refused(r"d.yaml: second_protocols.digits: no .*'digits-min'"):
+    with refusing(r"d.yaml: second_protocols.digits: no .*'digits-min'"):
         Preset(demo | {"second_protocols": {"digits": "digits-min"}}, "d.yaml", own)
 
 

@@ -24,7 +24,7 @@ from sida.config.settings import from_mapping
 from sida.methods.resolve import DistillConfig
 from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_released
-from tests.workflow.faults import refused
+from tests.refused import refusing
 from workflow.preset import Preset
 
 ROOT = Path(__file__).parents[3]
@@ -266,14 +266,14 @@ def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints():
 def test_unknown_published_id_names_layout_and_key(tmp_path):
     text = (PAPERS / "tables/table6.yaml").read_text().replace("table6-sida", "table6-sidda")
     (tmp_path / "t.yaml").write_text(text)
-    with refused(r"t\.yaml: rows\[3\]\.published: .*'table6-sidda.*'table6-sida"):
+    with refusing(r"t\.yaml: rows\[3\]\.published: .*'table6-sidda.*'table6-sida"):
         build_table(load_layout(tmp_path / "t.yaml"), EMPTY, {}, PUBLISHED, "paper")
-    with refused("place: .*'x'"):
+    with refusing("place: .*'x'"):
         published_number(PUBLISHED, "x", "place")
 
 
 def test_faulty_published_files(tmp_path):
-    with refused("no published numbers"):
+    with refusing("no published numbers"):
         load_published(tmp_path)
     text = (ROOT / "results" / "published" / "published.csv").read_text()
     lines = text.splitlines(keepends=True)
@@ -283,7 +283,7 @@ def test_faulty_published_files(tmp_path):
         (text.replace("row_label", "row", 1), r"a\.csv:2: column 'row_label'"),
     ):
         (tmp_path / "a.csv").write_text(content)
-        with refused(fault):
+        with refusing(fault):
             load_published(tmp_path)
 
 

@@ -21,7 +21,7 @@ from studies.shared.letters.train import (
     train_glyphs8,
     train_glyphs32,
 )
-from tests.workflow.faults import refused
+from tests.refused import refusing
 
 PAGE = ROOT / "studies" / "shared" / "letters" / "README.md"
 SMALL, SMALL32 = GlyphTraining(images=200, epochs=1), Glyphs32Training(epochs=1, images=260, held_out=52)
@@ -80,7 +80,7 @@ def test_a_committed_network_recognises_what_it_never_saw_as_recorded(name):
         assert accuracy == pytest.approx(metadata[key], abs=tolerance)
         assert words.format(100 * metadata[key]) in page.read_text(encoding="utf-8")
     channels, size, _ = shape
-    with refused(rf"extractor '{name}': .*\(N, {channels}, {size}, {size}\)"):
+    with refusing(rf"extractor '{name}': .*\(N, {channels}, {size}, {size}\)"):
         extractor(torch.zeros(1, channels, 2 * size, 2 * size, dtype=torch.uint8))
 
 
