@@ -16,7 +16,7 @@ from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
 from sida.losses.terms import Augment
 from sida.networks import architecture, build_network, family_of
-from sida.networks.checkpointing import checkpoint_blocks
+from sida.networks.unet import checkpoint_blocks
 from sida.runtime.randomness import derive_seed, generator
 from sida.sampling.drawer import Pictures
 from sida.training.averages import Average, ema_beta, power_beta

@@ -21,7 +21,7 @@ from sida.losses import SiDALoss
 from sida.methods.distillation import make_trainer
 from sida.methods.matching import UniInstructLoss
 from sida.methods.resolve import DistillConfig, resolve_recipe
-from sida.networks.checkpoint import read_metadata
+from sida.networks.file import read_metadata
 from sida.sampling import one_step
 from sida.training.process import prepare_process
 from workflow.preset import Preset

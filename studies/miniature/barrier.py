@@ -110,7 +110,7 @@ class WeightLine:
         from sida.losses import EDMLoss
         from sida.methods.registry import SID
         from sida.networks import family_of
-        from sida.networks.checkpoint import load_network
+        from sida.networks.file import load_network
         from sida.training.evaluation import Evaluation
 
         self.options, self.device, where = options, inputs.device, "--spec"

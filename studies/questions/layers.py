@@ -67,8 +67,7 @@ def compute(inputs: Inputs, options: LayerSettings) -> Found:
     Raises:
         UserError: A missing file, data that are no pixels, or a network without residual blocks.
     """
-    from sida.networks.build import architecture
-    from sida.networks.checkpoint import load_network
+    from sida.networks.file import architecture, load_network
 
     if not inputs.network or not inputs.dataset:
         raise UserError("--spec", "needs network and dataset", "name rows of teachers or students")
@@ -154,7 +153,7 @@ def untrained(config: Mapping[str, Any], device: str = "cpu") -> nn.Module:
     """The network of a configuration before any training, with weights of seed 0, for evaluation."""
     import torch
 
-    from sida.networks.build import build_network
+    from sida.networks.file import build_network
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -179,7 +178,7 @@ def profile_of(
 
     from sida.data import load_dataset
     from sida.networks.edm2_unet import EDM2Block
-    from sida.networks.layers import UNetBlock
+    from sida.networks.edm_unet import UNetBlock
     from sida.progress import Progress
     from sida.runtime.randomness import generator
 

@@ -21,7 +21,7 @@ from sida.errors import UserError
 from sida.files.atomic import append_jsonl, read_jsonl, write_hashed_json
 from sida.files.content_hash import HASH_KEY
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network, read_metadata, save_network
+from sida.networks.file import load_network, read_metadata, save_network
 from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
 from sida.training.logs import Logs
 from sida.training.state import StateStore

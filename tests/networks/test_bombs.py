@@ -16,9 +16,11 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES, read_tensors
 from sida.files.text_files import MOST_LEVELS
-from sida.networks import build_network, options
-from sida.networks import official_file as architecture
-from sida.networks.checkpoint import import_official, load_network, save_network
+from sida.networks import build_network
+from sida.networks import official as architecture
+from sida.networks import unet as options
+from sida.networks.file import load_network, save_network
+from sida.networks.official import import_official
 from sida.unpickle import inert, torch_stream
 from sida.unpickle.inert import printable
 from tests.networks.made import SMALL

@@ -21,9 +21,9 @@ from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import read_hashed_json, read_jsonl
 from sida.files.tar_index import FREE_BYTES
 from sida.files.text_files import MOST_LINES, parse_json, parse_yaml, read_csv
-from sida.networks.checkpoint import read_state_dict
 from sida.sampling.store import intact_png, intact_zip
 from sida.unpickle.inert import MAX_STEPS, MAX_TEXT
+from sida.unpickle.values import read_state_dict
 from tests.readers import bombs
 from tests.readers.frame import command, refused
 from workflow.cli import sida_main

@@ -18,8 +18,8 @@ from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss, terms
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
-from sida.networks.precond import GuidedDenoiser
 from sida.runtime.graphs import Recording, RecordingError, restored
+from sida.sampling.samplers import GuidedDenoiser
 from sida.training import iteration, student_trainer
 from sida.training.schedule import Schedule
 from tests.training.toy import iterate, recipe

@@ -13,10 +13,9 @@ import pytest
 
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.checkpoint import read_pickle
 from sida.unpickle.inert import MAX_STEPS, Budget
 from sida.unpickle.pickle_machine import PickleMachine
-from sida.unpickle.pickles import AllowList
+from sida.unpickle.pickles import AllowList, read_pickle
 from sida.unpickle.records import Window
 from sida.unpickle.torch_stream import LEGACY_MAGIC, LEGACY_PROTOCOL
 from tests.data.test_archive import zip_of as archive

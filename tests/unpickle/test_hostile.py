@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks import official_file as architecture
-from sida.networks.checkpoint import import_official, read_pickle
-from sida.unpickle.pickles import open_pickle
+from sida.networks import official as architecture
+from sida.networks.official import import_official
+from sida.unpickle.pickles import open_pickle, read_pickle
 from tests.data.test_archive import zip_of as archive
 from tests.readers.checkpoint_readers import NAMES, VALUES
 from tests.readers.guards import watched
@@ -80,7 +80,7 @@ class OnlyState:
         (reduced(__import__, "antigravity"), "'builtins.__import__'"),
         (reduced(pickle.loads, b"."), "'_pickle.loads'"),
         (pickle.dumps(OnlyState()), "OnlyState'"),
-        (call("sida.networks.checkpoint", "save_network"), "'sida.networks.checkpoint.save_network'"),
+        (call("sida.networks.file", "save_network"), "'sida.networks.file.save_network'"),
         (call("torch.storage", "os.system", text("x")), r"'torch\.storage\.os\.system'"),
         (call("builtins", "getattr", b"cos\nsystem\n", text("__call__")), "'os.system'"),
         (call("builtins", "getattr", b"cbuiltins\nset\n", text("__class__")), "builtins.getattr for '__class__'"),

@@ -10,7 +10,7 @@ import torch
 
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.networks.checkpoint import read_state_dict
+from sida.unpickle.values import read_state_dict
 
 #: Modules that make objects from what a file says, Python's own first.
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "pickletools", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -19,7 +19,7 @@ from sida.files.atomic import sha256_file, write_hashed_json, write_json
 from sida.files.tensors import write_tensors
 from sida.losses import EDMLoss
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network, save_network
+from sida.networks.file import load_network, save_network
 from studies.miniature.barrier import LINE, barrier, facts, line_points
 from tests.eval.claims.evidence import evidence, lines
 from tests.eval.claims.evidence import verdict as decided
