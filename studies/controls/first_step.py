@@ -18,12 +18,12 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.losses import SiDALoss
+from sida.machine import prepare_process
 from sida.methods.distillation import make_trainer
 from sida.methods.matching import UniInstructLoss
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks.checkpoint import read_metadata
 from sida.sampling import one_step
-from sida.training.process import prepare_process
 from workflow.preset import Preset
 
 LOSSES = {

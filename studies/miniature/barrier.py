@@ -77,7 +77,7 @@ def compute(inputs: Inputs, options: BarrierSettings) -> Found:
     Raises:
         UserError: A file is missing, or two networks are not teacher and student.
     """
-    from sida.progress import Progress
+    from sida.errors import Progress
 
     line = WeightLine(inputs, options)
     progress = Progress(f"barrier {inputs.run}", options.points, "points")
@@ -172,7 +172,7 @@ class WeightLine:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
         import torch
 
-        from sida.runtime.randomness import generator
+        from sida.machine import generator
 
         device = self.device
         for number in range(self.options.passes):

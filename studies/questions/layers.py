@@ -178,10 +178,10 @@ def profile_of(
     import torch
 
     from sida.data import load_dataset
+    from sida.errors import Progress
+    from sida.machine import generator
     from sida.networks.edm2_unet import EDM2Block
     from sida.networks.layers import UNetBlock
-    from sida.progress import Progress
-    from sida.runtime.randomness import generator
 
     data = load_dataset(inputs.dataset or {}, "--spec.dataset")
     modules = [(name, module) for name, module in net.named_modules() if isinstance(module, (UNetBlock, EDM2Block))]

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sida.cli import terminal
-from sida.errors import SettingError, UserError, inside
-from sida.progress import say
+from sida.errors import SettingError, UserError, inside, say
 from sida.training import ranks
 
 T = TypeVar("T")
@@ -194,3 +193,13 @@ def _spoken_for(rank: int, status: int) -> int | None:
             return int(ranks.STORE.get("status"))
         ranks.STORE.set("status", str(status))
     return None
+
+
+def limit_library_threads(threads: int) -> None:
+    """Limits numpy, scipy and torch to the configured number of threads; call it before importing them.
+
+    If two students on two cores each used both cores for an eigendecomposition, their threads would wait for each other
+    for longer than the second thread saves.
+    """
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(threads)

@@ -167,7 +167,7 @@ def _encode(args: argparse.Namespace) -> int:
     from sida.config.families import SD_VAE
     from sida.data import LatentEncoder, load_vae, open_archive
     from sida.data.latents import encode_dataset
-    from sida.runtime.devices import take_device
+    from sida.machine import take_device
 
     take_device(args.device, "encode")
     dataset = open_archive(args.source)

@@ -43,11 +43,10 @@ def run(args: argparse.Namespace) -> int:
     if (status := _spec.in_processes(args)) is not None:
         return status
     from sida.methods.resolve import DistillConfig
-    from sida.training.process import limit_library_threads
 
     options = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
     config, where = _spec.read_settings(args, DistillConfig, options)
-    limit_library_threads(config.threads)
+    _spec.limit_library_threads(config.threads)
 
     from sida.methods.distillation import distill
 

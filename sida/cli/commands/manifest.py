@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from sida.config.settings import load_spec
     from sida.errors import UserError
     from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
-    from sida.runtime.provenance import environment
+    from sida.provenance import environment
 
     folder = Path(args.folder)
     if not folder.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.commands._spec import arguments, in_processes, rank_0_output, read_settings, tell
+from sida.cli.commands._spec import arguments, in_processes, limit_library_threads, rank_0_output, read_settings, tell
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
 
@@ -28,7 +28,6 @@ def run(args: argparse.Namespace) -> int:
     if (status := in_processes(args)) is not None:
         return status
     from sida.config.recipe import TeacherConfig
-    from sida.training.process import limit_library_threads
 
     config, where = read_settings(args, TeacherConfig)
     limit_library_threads(config.threads)

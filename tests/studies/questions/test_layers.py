@@ -11,8 +11,8 @@ from eval.results.analyses import ANALYSIS_FORMAT, read_analysis
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.files.atomic import write_hashed_json
+from sida.machine import generator
 from sida.networks.checkpoint import load_network, save_network
-from sida.runtime.randomness import generator
 from studies.questions.layers import LAYERS, facts, profiles, raw_output, skipped
 from tests.eval.claims.evidence import evidence, lines
 from tests.eval.claims.evidence import verdict as decided
