@@ -8,9 +8,9 @@ import numpy
 import pytest
 import torch
 
+from sida import provenance
 from sida.config.resources import ROOT
-from sida.runtime import provenance
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 
 
 def test_versions_are_those_of_the_packages():

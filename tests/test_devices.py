@@ -8,7 +8,7 @@ import torch
 from eval.commands import main as measuring
 from sida.cli.main import main as sida
 from sida.errors import UserError
-from sida.runtime.devices import take_device
+from sida.machine import take_device
 from sida.training.ranks import own_device
 
 
