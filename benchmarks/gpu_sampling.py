@@ -32,10 +32,10 @@ from eval.features.base import Extractor
 from eval.measuring.measure import measure
 from sida.files.atomic import write_json
 from sida.kernels.fused import fused_kernels
+from sida.machine import tf32
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
-from sida.runtime.devices import tf32
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 from sida.sampling import one_step
 from sida.sampling.generate import Evaluations
 from sida.sampling.job import SampleConfig, run_job

@@ -24,8 +24,8 @@ LONG, SCREEN = 500, 60
 #: Rooms of each package by floor, the ground floor first: a room imports rooms of lower floors only.
 FLOORS = {
     "sida": (
-        ("errors", "progress"),
-        ("files", "runtime"),
+        ("errors",),
+        ("files", "machine", "provenance"),
         ("config", "unpickle"),
         ("assets", "losses", "networks"),
         ("data", "kernels"),

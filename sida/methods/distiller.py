@@ -17,11 +17,11 @@ from sida.data import AugmentPipe
 from sida.errors import UserError
 from sida.kernels import require_fused
 from sida.losses import ScoreLoss
+from sida.machine import compiled
 from sida.methods.dmd import DMDOptions
 from sida.methods.method import Method
 from sida.networks import architecture, build_network
 from sida.networks.unet import checkpoint_blocks
-from sida.runtime.graphs import compiled
 from sida.sampling.samplers import GuidedDenoiser
 from sida.training.iteration import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork

@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss, terms
+from sida.machine import Recording, RecordingError, restored
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
-from sida.runtime.graphs import Recording, RecordingError, restored
 from sida.sampling.samplers import GuidedDenoiser
 from sida.training import iteration, student_trainer
 from sida.training.schedule import Schedule
@@ -38,7 +38,7 @@ AUGMENT = AugmentPipe.from_config({"p": 0.5})
 
 
 class StandIn:
-    """As :class:`sida.runtime.graphs.Recording`, but the function itself runs each time, always on the same memory.
+    """As :class:`sida.machine.Recording`, but the function itself runs each time, always on the same memory.
 
     As before a recording it runs twice at first, and what it may not change gets its values back.
     """

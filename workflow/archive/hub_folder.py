@@ -29,7 +29,7 @@ from sida.networks.file import NETWORKS
 from sida.networks.official import describe_file
 from sida.networks.precond import Precond
 from sida.networks.unet import check_options
-from sida.runtime.provenance import code_version
+from sida.provenance import code_version
 from sida.sampling.samplers import one_step, to_uint8
 
 if TYPE_CHECKING:
