@@ -1,7 +1,7 @@
 """Processes that train together: their numbers, and the operations that connect them.
 
 ``torchrun`` starts the processes and sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. Each process works on its part
-of every batch; rank 0 writes. Functions import torch late, because :mod:`sida.cli.commands._spec` needs the rank before
+of every batch; rank 0 writes. Functions import torch late, because :mod:`sida.cli.train` needs the rank before
 the numerical libraries read their number of threads.
 """
 

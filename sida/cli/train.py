@@ -1,4 +1,6 @@
-"""Command-line arguments of both trainings: the spec, overrides of single settings, the folder of the run.
+"""Verbs that train: ``sida train-teacher``, ``sida distill`` and ``sida train-backbone``.
+
+Both trainings take a spec, overrides of single settings and the folder of the run.
 
 Output of processes that train together: only rank 0 prints; on failure only the first failing rank reports.
 """
@@ -15,14 +17,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sida.cli import terminal
+from sida.cli.arguments import add_whole
+from sida.cli.main import Verb
 from sida.errors import SettingError, UserError, inside
+from sida.methods.registry import METHODS
 from sida.progress import say
 from sida.training import ranks
 
 T = TypeVar("T")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _training_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of a training."""
     add = parser.add_argument
     add("--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file")
@@ -37,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 _MOST = 64
 
 
-def in_processes(args: argparse.Namespace) -> int | None:
+def _in_processes(args: argparse.Namespace) -> int | None:
     """Runs the command in the requested number of processes and returns the exit status; None for a single process.
 
     Raises:
@@ -120,7 +125,7 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
     return spec, where
 
 
-def tell(network: Path) -> None:
+def _tell(network: Path) -> None:
     """Prints the path of a training's result; a closed output does not fail the training."""
     say(str(network), sys.stdout)
     terminal.let_go(sys.stdout)
@@ -194,3 +199,125 @@ def _spoken_for(rank: int, status: int) -> int | None:
             return int(ranks.STORE.get("status"))
         ranks.STORE.set("status", str(status))
     return None
+
+
+_TEACHER_HELP = "Train a diffusion teacher (EDM, EDM2 or a custom network)."
+_TEACHER_EXAMPLES = """examples:
+  sida train-teacher --spec teacher.yaml --out results/my/teachers/digits
+  sida train-teacher --spec teacher.yaml --out OUT --set lr=1e-3 --set network.kwargs.dropout=0.1
+  sida train-teacher --out OUT --spec '{"name": "tiny", "dataset": {"name": "digits", "kind": "digits"},
+      "network": {"class": "EDMPrecond", "kwargs": {"model_type": "SongUNet", "img_resolution": 8,
+      "img_channels": 1, "label_dim": 10, "model_channels": 32, "channel_mult": [1, 1], "num_blocks": 1,
+      "attn_resolutions": []}}, "total_kimg": 30, "batch_size": 128, "lr": 3e-3, "tick_kimg": 1}'
+
+Keys of the spec: docs/settings.md, 'training'. Run the same command again to resume after an interruption; a
+finished run only writes its files again.
+"""
+
+
+@rank_0_output()
+def _teacher(args: argparse.Namespace) -> int:
+    """Trains the teacher and prints the path of the network."""
+    if (status := _in_processes(args)) is not None:
+        return status
+    from sida.config.recipe import TeacherConfig
+    from sida.training.process import limit_library_threads
+
+    config, where = read_settings(args, TeacherConfig)
+    limit_library_threads(config.threads)
+
+    from sida.training.teacher import train_teacher
+
+    _tell(train_teacher(config, args.out, where=where, set_aside=args.set_aside))
+    return 0
+
+
+TRAIN_TEACHER = Verb(_TEACHER_HELP, _TEACHER_EXAMPLES, _training_arguments, _teacher)
+
+_DISTILL_HELP = (
+    f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
+)
+_DISTILL_EXAMPLES = """examples:
+  sida distill --spec student.yaml --out results/my/students/sida
+  sida distill --spec student.yaml --out OUT --method sid --teacher teacher/network.safetensors
+  sida distill --spec student.yaml --out OUT --method sid2a --init sid/network.safetensors --set lr=1e-4
+  sida distill --out OUT --teacher teacher/network.safetensors --method sida --spec '{"name": "tiny",
+      "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 40, "batch_size": 32, "lr": 5e-4,
+      "lambda_adv": 10, "lambda_d": 5, "grad_clip_value": 1, "warmup_kimg": 1, "adversarial_kimg": 2,
+      "ema_half_life_kimg": 5, "ema_rampup_ratio": 0.5, "dropout": 0, "tick_kimg": 1}'
+
+methods:
+METHODS
+  module:object   a custom method (docs/add-a-method.md, 'A method of distillation')
+
+Keys of the spec: docs/settings.md, 'recipe'. Defaults are the official recipe of the method on the teacher's network
+family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to resume after an interruption; a
+finished run only writes its files again.
+""".replace("METHODS", "\n".join(f"  {method.name:<16}{method.about}" for method in METHODS.values()))
+
+
+def _distill_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    _training_arguments(parser)
+    parser.add_argument("--method", metavar="METHOD", help="name, or a custom module:object; overrides the spec's")
+    parser.add_argument("--teacher", metavar="PATH", help="network of the teacher; overrides the spec's")
+    parser.add_argument("--guide", metavar="PATH", help="guiding network of the teacher (with guidance in the recipe)")
+    parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
+
+
+@rank_0_output()
+def _distill(args: argparse.Namespace) -> int:
+    """Distils the teacher and prints the path of the generator."""
+    if (status := _in_processes(args)) is not None:
+        return status
+    from sida.methods.resolve import DistillConfig
+    from sida.training.process import limit_library_threads
+
+    options = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
+    config, where = read_settings(args, DistillConfig, options)
+    limit_library_threads(config.threads)
+
+    from sida.methods.distillation import distill
+
+    _tell(distill(config, args.out, where=where, set_aside=args.set_aside))
+    return 0
+
+
+DISTILL = Verb(_DISTILL_HELP, _DISTILL_EXAMPLES, _distill_arguments, _distill)
+
+_BACKBONE_HELP = "Train the frozen digits backbone of GDD's discriminator again (seconds)."
+_BACKBONE_EXAMPLES = """examples:
+  sida train-backbone                          # train, compare with the committed weights, write nothing
+  sida train-backbone --out digits.safetensors # write them
+"""
+
+
+def _backbone_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--out", metavar="FILE", help="file for the weights (safetensors)")
+    add_whole(parser, "--seed", "seed of weights and order (default: 0)", default=0, metavar="SEED")
+
+
+def _backbone(args: argparse.Namespace) -> int:
+    """Trains the backbone, prints its accuracy, and writes the file if requested."""
+    import torch
+
+    from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, train_backbone
+    from sida.files.tensors import read_tensors, write_tensors
+
+    state, metadata = train_backbone(BackboneTraining(seed=args.seed))
+    print(
+        f"accuracy {100 * metadata['other_accuracy']:.2f} % on the {metadata['other_images']} images that it was not "
+        f"trained on ({metadata['settings']['images']} were)"
+    )
+    if DIGITS_WEIGHTS.is_file():
+        committed = read_tensors(DIGITS_WEIGHTS)[0]
+        same = all(torch.equal(value, committed[name]) for name, value in state.items())
+        print(f"weights {'equal to' if same else 'not bit-equal to'} the committed ones")
+    if args.out:
+        write_tensors(args.out, state, metadata)
+        print(args.out)
+    return 0
+
+
+TRAIN_BACKBONE = Verb(_BACKBONE_HELP, _BACKBONE_EXAMPLES, _backbone_arguments, _backbone, hidden=True)

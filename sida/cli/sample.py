@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from sida.cli.arguments import add_whole, existing, network_source
+from sida.cli.main import Verb
 
-HELP = "Draw images from a generator or teacher, one per seed; resumes after an interruption."
-EXAMPLES = """examples:
+_HELP = "Draw images from a generator or teacher, one per seed; resumes after an interruption."
+_EXAMPLES = """examples:
   sida sample --network results/demo/students/sida-a1.0/network.safetensors --grid sida.png
   sida sample --network NET --seeds 0-49999 --out samples.zip --class-labels empirical --dataset digits
   sida sample --network cifar10-uncond-sida-a1 --seeds 0-63 --out cifar/ --png      (an id of `sida assets list`)
@@ -28,7 +29,7 @@ of device; another --batch may change single levels by 1.
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--spec", help="JSON text or file with the settings below (underscores); flags override it")
     network = "network file (.safetensors), published .pkl, asset id, or address"
@@ -55,7 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_whole(parser, "--threads", "CPU threads (default: torch's)", 1, 4096)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Draws the images and prints the written paths."""
     from sida.config.settings import from_mapping, load_spec
     from sida.sampling.job import SampleConfig, run_job
@@ -65,3 +66,6 @@ def run(args: argparse.Namespace) -> int:
     for line in run_job(from_mapping(SampleConfig, spec | flags, "--spec" if args.spec else "sida sample:")):
         print(line, flush=True)
     return 0
+
+
+SAMPLE = Verb(_HELP, _EXAMPLES, _arguments, _run)
