@@ -26,7 +26,7 @@ FLOORS = {
     "sida": (
         ("errors", "kernels", "progress"),
         ("files", "runtime"),
-        ("config", "unpickle"),
+        ("config",),
         ("assets", "losses", "networks"),
         ("data",),
         ("discriminator", "sampling"),

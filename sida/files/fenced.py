@@ -113,7 +113,9 @@ class Child:
         with located(self.where):
             try:
                 size = struct.unpack("<q", self._take(8))[0]
-                answer = json.loads(self._take(size)) if 0 <= size <= _MOST_TEXT else None
+                if not 0 <= size <= _MOST_TEXT:
+                    raise ValueError
+                answer = json.loads(self._take(size))
                 if "fault" in answer:
                     raise UserError(*answer["fault"])
                 return answer["value"], self._arrays(answer["arrays"])

@@ -350,25 +350,26 @@ def _rebuilt(storage: _Storage, offset: int, shape: tuple[int, ...], stride: tup
     return _View(storage, offset, tuple(shape), tuple(stride))
 
 
-_MULTIARRAY = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-_NUMERIC = np._core.numeric if hasattr(np, "_core") else np.core.numeric
+_CORE: Any = np._core if hasattr(np, "_core") else np.core
 _KNOWN: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict, "dnnlib.util.EasyDict": _Settings, "torch.Size": tuple,
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent, "torch.storage._load_from_bytes": _nested,
     "torch._utils._rebuild_tensor": _rebuilt, "torch._utils._rebuild_tensor_v2": _rebuilt,
     "torch._utils._rebuild_parameter": _parameter, "torch._utils._rebuild_parameter_with_state": _parameter,
     "_codecs.encode": _encode, "numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype,
-    **{f"numpy.{core}.multiarray.{name}": getattr(_MULTIARRAY, name)
+    **{f"numpy.{core}.multiarray.{name}": getattr(_CORE.multiarray, name)
        for core in ("core", "_core") for name in ("_reconstruct", "scalar")},
-    **{f"numpy.{core}.numeric._frombuffer": _NUMERIC._frombuffer for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _CORE.numeric._frombuffer for core in ("core", "_core")},
     **{f"{module}.{name}": made for module in ("builtins", "__builtin__") for name, made in
        {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytes, "bytes": bytes,
         "getattr": _method}.items()},
 }  # fmt: skip
 _INERT = ("torch.nn.modules.", "torch.nn.parameter.Parameter", "torch.device", "torch.serialization._get_layout",
           "torch.utils.hooks.RemovableHandle")  # fmt: skip
-_CONSTANTS = frozenset("""float32 float16 float64 bfloat16 int64 int32 int16 int8 uint8 bool bool_ strided
-    contiguous_format channels_last preserve_format""".split())  # fmt: skip
+_CONSTANTS = (
+    "float32", "float16", "float64", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "bool_", "strided",
+    "contiguous_format", "channels_last", "preserve_format",
+)  # fmt: skip
 _LEGACY, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
@@ -465,7 +466,9 @@ class _Stream:
         for key in keys:
             storage = self._parts[str(key)]
             if storage.count != (count := int.from_bytes(self._file.read(8), "little")):
-                raise UserError("", f"damaged torch stream: a storage has {count} elements, not those it claims", _AGAIN)
+                raise UserError(
+                    "", f"damaged torch stream: a storage has {count} elements, not those it claims", _AGAIN
+                )
             begin = self._file.tell()
             storage.data = memoryview(self._content)[begin:] if self._content else self._file.read(storage.size)
             storage.data = storage.data[: storage.size]
@@ -511,7 +514,7 @@ class Reader:
         return np.lib.stride_tricks.as_strided(flat, view.shape, strides, writeable=False)
 
     def _encoded(self, value: Any) -> Any:
-        if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic):
+        if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic)):
             return value
         if isinstance(value, np.generic):
             return self._encoded(value.item()) if value.dtype.kind in "biufcU" else self._encoded(np.asarray(value))

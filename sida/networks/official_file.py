@@ -20,7 +20,6 @@ from sida.errors import UserError, one_line, suggestion
 from sida.files.atomic import sha256_file
 from sida.files.pickles import PickleFile, Record, Tensor, read_state_dict
 from sida.files.tensors import (
-    ITEM_BYTES,
     RECORD_KEY,
     encode_record,
     entries_for,
@@ -84,7 +83,7 @@ def modules(network: Record, where: str) -> Iterator[tuple[str, Record]]:
         if not isinstance(module, Record) or not isinstance(module.state, dict):
             raise UserError(where, f"'{one_line(name)}' is no module", "not a network of EDM, EDM2, SiD, SiDA or GDD")
         # In a crafted file many modules may share one large dictionary.
-        entries += len(module.state) + sum(len(mapping(module, group, where)) for group in _GROUPS)
+        entries += len(module.state) + sum(len(mapping(module, group, where)) for group in (*_GROUPS, *_HOOKS))
         if count + len(pending) > MAX_MODULES or depth > MAX_MODULE_DEPTH or entries > MAX_ENTRIES:
             raise UserError(where, "refused: more nested modules than any network has")
         yield name, module
