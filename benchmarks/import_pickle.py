@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from sida.files.atomic import write_json
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 
 TIME_BOUND, MEMORY_BOUND, REPEATS = 2.5, 1.3, 3
 KWARGS = {

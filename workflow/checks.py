@@ -15,9 +15,8 @@ from pathlib import Path
 
 from sida.config.plugins import ALLOW, check_code_path
 from sida.config.resources import CHECKOUT, ROOT
-from sida.errors import UserError
+from sida.errors import UserError, say
 from sida.files.ordinary import read_ordinary
-from sida.progress import say
 from workflow.preset.files import find_preset
 
 #: Largest difference in seconds between clocks of machines with a common disk.

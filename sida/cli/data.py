@@ -169,7 +169,7 @@ def _encode(args: argparse.Namespace) -> int:
     from sida.config.families import SD_VAE
     from sida.data import LatentEncoder, load_vae, open_archive
     from sida.data.latents import encode_dataset
-    from sida.runtime.devices import take_device
+    from sida.machine import take_device
 
     take_device(args.device, "encode")
     dataset = open_archive(args.source)
@@ -336,7 +336,7 @@ def _manifest(args: argparse.Namespace) -> None:
     from sida.config.settings import load_spec
     from sida.errors import UserError
     from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
-    from sida.runtime.provenance import environment
+    from sida.provenance import environment
 
     folder = Path(args.folder)
     if not folder.is_dir():

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple, cast
 from sida.cli import terminal
 from sida.cli.arguments import check_output_paths
 from sida.config.plugins import allow_typed
-from sida.errors import EXIT_RETRY, Preempted, UserError, suggestion
-from sida.progress import say
+from sida.errors import EXIT_RETRY, Preempted, UserError, say, suggestion
 
 #: Errors of paths and disks, which the user can fix.
 _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
@@ -96,7 +95,7 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
         say(f"error: {name} has no command '{arguments[0]}'{suggestion(arguments[0], verbs)}")
         return 2
     if arguments[:1] == ["--version"]:
-        from sida.runtime.provenance import code_version
+        from sida.provenance import code_version
 
         print(f"{name} {code_version()}")
         return 0

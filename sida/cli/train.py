@@ -19,9 +19,8 @@ from typing import Any, TypeVar
 from sida.cli import terminal
 from sida.cli.arguments import add_whole
 from sida.cli.main import Verb
-from sida.errors import SettingError, UserError, inside
+from sida.errors import SettingError, UserError, inside, say
 from sida.methods.registry import METHODS
-from sida.progress import say
 from sida.training import ranks
 
 T = TypeVar("T")
@@ -201,6 +200,16 @@ def _spoken_for(rank: int, status: int) -> int | None:
     return None
 
 
+def limit_library_threads(threads: int) -> None:
+    """Limits numpy, scipy and torch to the configured number of threads; call it before importing them.
+
+    If two students on two cores each used both cores for an eigendecomposition, their threads would wait for each other
+    for longer than the second thread saves.
+    """
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+
+
 _TEACHER_HELP = "Train a diffusion teacher (EDM, EDM2 or a custom network)."
 _TEACHER_EXAMPLES = """examples:
   sida train-teacher --spec teacher.yaml --out results/my/teachers/digits
@@ -221,7 +230,6 @@ def _teacher(args: argparse.Namespace) -> int:
     if (status := _in_processes(args)) is not None:
         return status
     from sida.config.recipe import TeacherConfig
-    from sida.training.process import limit_library_threads
 
     config, where = read_settings(args, TeacherConfig)
     limit_library_threads(config.threads)
@@ -271,7 +279,6 @@ def _distill(args: argparse.Namespace) -> int:
     if (status := _in_processes(args)) is not None:
         return status
     from sida.methods.resolve import DistillConfig
-    from sida.training.process import limit_library_threads
 
     options = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
     config, where = read_settings(args, DistillConfig, options)

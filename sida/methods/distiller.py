@@ -16,13 +16,13 @@ from sida.config.recipe import ResolvedConfig
 from sida.data import AugmentPipe
 from sida.errors import UserError
 from sida.losses import ScoreLoss
+from sida.machine import compiled
 from sida.methods.dmd import DMDOptions
 from sida.methods.method import Method
 from sida.networks import architecture, build_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.fused import convert_frozen_weights, use_fused_kernels
 from sida.networks.precond import GuidedDenoiser
-from sida.runtime.graphs import compiled
 from sida.training.iteration import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork
 from sida.training.schedule import Schedule

@@ -10,14 +10,13 @@ import torch
 from sida.config.augmentation import GDD_FLAGS
 from sida.config.families import official_backbones
 from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
-from sida.errors import UserError
+from sida.errors import UserError, say
 from sida.losses import GDDLoss, MicroBatch, Terms
 from sida.losses.gdd import lazy_regularisation
+from sida.machine import derive_seed
 from sida.methods.distiller import Parts
 from sida.methods.gdd import GDDOptions, freeze_innate
 from sida.networks import Precond
-from sida.progress import say
-from sida.runtime.randomness import derive_seed
 from sida.training.iteration import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork
 from sida.training.student_trainer import StudentTrainer

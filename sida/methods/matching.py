@@ -36,10 +36,10 @@ from sida.losses.terms import (
     uniform,
     unit_noise,
 )
+from sida.machine import derive_seed
 from sida.methods.distiller import Distiller, Parts, make_score_distiller
 from sida.methods.dmd import DMD2Options, DMDOptions
 from sida.methods.f_distill import Divergence, FDistillOptions
-from sida.runtime.randomness import derive_seed
 
 
 @dataclasses.dataclass(eq=False)

@@ -99,7 +99,7 @@ def make_fake_score(parts: Parts) -> torch.nn.Module:
     import torch
 
     from sida.discriminator.backbones import FakeScoreAndDiscriminator, FrozenEncoderWithHead
-    from sida.runtime.randomness import derive_seed
+    from sida.machine import derive_seed
 
     chosen, norm = parts.options.discriminator, parts.config.fake_score_weight_norm
     score = parts.copy(parts.teacher, norm)

@@ -32,12 +32,11 @@ import numpy as np
 
 from sida.data.archive import dataset_json, image_name
 from sida.data.pictures import encode_png, few_chunks
-from sida.errors import UserError
+from sida.errors import UserError, say
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import atomic_path, read_hashed_json, set_aside, wait_for_lock, write_hashed_json, zip_member
 from sida.files.npy import check_members
 from sida.files.ordinary import read_ordinary
-from sida.progress import say
 from sida.sampling.generate import Samples
 from sida.sampling.seeds import NO_CLASS
 

@@ -16,7 +16,7 @@ from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
 from sida.losses import Draws, MicroBatch, Terms
 from sida.losses.terms import Augment
-from sida.runtime.randomness import generator as random_generator
+from sida.machine import generator as random_generator
 from sida.sampling.samplers import one_step
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws

@@ -15,7 +15,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sida.errors import EXIT_RETRY, UserError
-from sida.runtime.devices import take_device
 
 if TYPE_CHECKING:
     import torch
@@ -198,6 +197,8 @@ def own_device(name: str, where: str) -> torch.device:
         UserError: This machine does not have the device, or has fewer GPUs than processes.
     """
     import torch
+
+    from sida.machine import take_device
 
     device = take_device(name, where)
     _, world_size, local_rank = place()

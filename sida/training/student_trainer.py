@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from sida.config.recipe import ResolvedConfig
+from sida.errors import say
 from sida.losses import Draws, MicroBatch
 from sida.losses.terms import Augment
-from sida.progress import say
-from sida.runtime.graphs import Recording, RecordingError, Tensors, restored
+from sida.machine import Recording, RecordingError, Tensors, restored
 from sida.training.averages import Average
 from sida.training.batches import Batch
 from sida.training.flat import Resumable, joint_state, load_joint_state

@@ -15,9 +15,9 @@ from sida.config.samplers import Sampler
 from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
 from sida.losses.terms import Augment
+from sida.machine import derive_seed, generator, prepare_process
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpointing import checkpoint_blocks
-from sida.runtime.randomness import derive_seed, generator
 from sida.sampling.drawer import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import NamedTensors
@@ -28,7 +28,6 @@ from sida.training.logs import IterationRecord, check_loggers
 from sida.training.loop import TrainingLoop
 from sida.training.optimized_network import OptimizedNetwork, join
 from sida.training.plan import Plan, lost
-from sida.training.process import prepare_process
 from sida.training.ranks import Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay, teacher_learning_rate

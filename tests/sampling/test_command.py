@@ -14,8 +14,8 @@ from sida.cli.main import main
 from sida.config.datasets import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.machine import tf32
 from sida.networks.checkpoint import save_network
-from sida.runtime.devices import tf32
 from sida.sampling import generate
 from sida.sampling.drawer import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Does the action for the chosen assets and those of the protocols."""
     if args.protocol:
         from eval.measuring.protocol import load_protocol
-        from sida.progress import say
+        from sida.errors import say
 
         for name in args.protocol:
             needed = load_protocol(name).assets(drawn=True)
