@@ -26,7 +26,7 @@ FLOORS = {
     "sida": (
         ("errors",),
         ("files", "machine", "provenance"),
-        ("config", "unpickle"),
+        ("config",),
         ("assets", "losses", "networks"),
         ("data", "kernels"),
         ("discriminator", "sampling"),
