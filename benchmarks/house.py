@@ -26,7 +26,7 @@ FLOORS = {
     "sida": (
         ("errors", "kernels"),
         ("files", "machine", "provenance"),
-        ("config", "unpickle"),
+        ("config",),
         ("assets", "losses", "networks"),
         ("data",),
         ("discriminator", "sampling"),

@@ -34,7 +34,7 @@ KWARGS = {
 def make(path: Path) -> None:
     """Writes a pickle of about 1 GB: the DDPM++ network of CIFAR-10 with wider layers."""
     from sida.networks import build_network
-    from tests.unpickle.genuine import write_genuine
+    from tests.files.genuine import write_genuine
 
     write_genuine(path, build_network({"class": "EDMPrecond", "kwargs": KWARGS}).requires_grad_(False))
 

@@ -20,9 +20,9 @@ from sida.sampling import generate
 from sida.sampling.drawer import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
 from sida.sampling.networks import network_file
+from tests.files.genuine import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.training.toy import fork, wait
-from tests.unpickle.genuine import write_genuine
 
 
 def make(**kwargs):
