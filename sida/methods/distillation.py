@@ -135,12 +135,15 @@ def distill(
     stage = f"distill {resolved.name}"
     folder = run_folder(outdir, "students", resolved.name)
     facts = common_facts(resolved, digest, dataset.sha256, parents)
-    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, resolved.loggers) as files:
+    with (
+        joined(device, facts) as ranks,
+        RunFiles(folder, digest, set_aside, ranks, resolved.loggers) as files,
+    ):
         if files.finished:
             files.publish_again(stage)
             return files.network
         trainer = make_trainer(resolved, dataset, device, where)
-        trainer.join(ranks, resolved.shard == "optimizer")
+        trainer.join(ranks)
         trainer.batches = make_batches(resolved, dataset, device, where, ranks)
         metadata = run_metadata(resolved.method, resolved, digest, dataset, trainer.generator.net, parents)
         evaluate = None

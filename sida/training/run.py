@@ -129,7 +129,7 @@ class RunFiles:
         self.kept: KeptState | None = None
         self._store = StateStore(folder / "state", digest, set_aside, is_record)
         self._writer = BackgroundWriter()
-        self._logs = Logs(folder, loggers)
+        self._logs = Logs(folder, "tensorboard" in loggers)
 
     def __enter__(self) -> RunFiles:
         """Waits for the lock and reads the state.

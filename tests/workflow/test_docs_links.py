@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.measuring.kinds import METRIC_KINDS
+from eval.metrics.kinds import METRIC_KINDS
 from sida.cli.main import load_verb
 from sida.config.resources import ROOT
 from workflow.cli import VERBS

@@ -22,7 +22,7 @@ SITE = Path(sysconfig.get_path("purelib"))
 #: Modules by the distribution that brings them, where the names differ.
 DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
-ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "shtab", "snakemake", "triton", "wandb"}
+ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "shtab", "snakemake", "triton"}
 ON_REQUEST |= {"nbclient", "nbformat"}
 
 
