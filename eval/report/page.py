@@ -17,7 +17,7 @@ from eval.claims.write import read_verdicts
 from eval.report.answers import Answer, answer_block, answers_table
 from eval.report.paper import figure_caption, in_order
 from eval.results.summary import load_measurements, measured_days, measurements_file
-from eval.tables.files import load_table
+from eval.tables.build import load_table
 from eval.tables.render import markdown, to_markdown
 from sida.data.pictures import open_picture
 from sida.files.archives import MAX_MEMBER_BYTES

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     table = power_table(found)
     width = terminal.width()
-    print(to_terminal(table, width=width))
+    print(to_terminal(table))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))
     return 0
 

@@ -18,7 +18,6 @@ from eval.results.analyses import analysis_path, read_analysis
 from eval.results.summary import Estimate, measured_days
 from eval.results.training_logs import read_evaluations, read_ticks
 from eval.tables import Table, to_markdown
-from eval.tables.cells import effect_text
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json
 from sida.files.text_files import read_csv
@@ -185,7 +184,9 @@ class StudyNumbers:
             {teacher: [sum(trials) / len(trials) for trials in runs.values()] for teacher, runs in nested.items()}
             for nested in (self._nested(metric, first), self._nested(metric, second))
         )
-        return effect_text(difference(a, b), decimals, factor) + unit
+        effect = difference(a, b)
+        value, low, high = (number * factor for number in (effect.value, effect.low, effect.high))
+        return f"{value:+.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]".replace("-", "−") + unit
 
     def quoted_order(self, metric: str, teacher: str) -> str:
         """Spearman's rank correlation of a study's recipes with the FIDs of ``quoted.csv`` beside it, with its p value.
