@@ -24,12 +24,12 @@ from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.files.atomic import write_json
+from sida.machine import prepare_process
 from sida.methods.distillation import make_batches, make_trainer
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
-from sida.runtime.provenance import environment
-from sida.training.process import prepare_process
+from sida.provenance import environment
 
 KERNELS = "torch" if REHEARSAL else "fused"
 BATCH, KIMG, TICK = (4, 0.032, 0.004) if REHEARSAL else (128, 30, 2)

@@ -31,11 +31,11 @@ from eval.features import get_extractor
 from eval.features.base import Extractor
 from eval.measuring.measure import measure
 from sida.files.atomic import write_json
+from sida.machine import tf32
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
 from sida.networks.fused import fused_kernels
-from sida.runtime.devices import tf32
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 from sida.sampling import one_step
 from sida.sampling.generate import Evaluations
 from sida.sampling.job import SampleConfig, run_job

@@ -24,9 +24,9 @@ LONG, SCREEN = 500, 60
 #: Rooms of each package by floor, the ground floor first: a room imports rooms of lower floors only.
 FLOORS = {
     "sida": (
-        ("errors", "kernels", "progress"),
-        ("files", "runtime"),
-        ("config", "unpickle"),
+        ("errors", "kernels"),
+        ("files", "machine", "provenance"),
+        ("config",),
         ("assets", "losses", "networks"),
         ("data",),
         ("discriminator", "sampling"),

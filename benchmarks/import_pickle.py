@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from sida.files.atomic import write_json
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 
 TIME_BOUND, MEMORY_BOUND, REPEATS = 2.5, 1.3, 3
 KWARGS = {
@@ -34,7 +34,7 @@ KWARGS = {
 def make(path: Path) -> None:
     """Writes a pickle of about 1 GB: the DDPM++ network of CIFAR-10 with wider layers."""
     from sida.networks import build_network
-    from tests.unpickle.genuine import write_genuine
+    from tests.files.genuine import write_genuine
 
     write_genuine(path, build_network({"class": "EDMPrecond", "kwargs": KWARGS}).requires_grad_(False))
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from sida.files.atomic import write_json
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 
 SECONDS, MEGABYTES, JOBS = 60, 2000, 10_000
 # 14 shards for each of 680 trials, and what merges and shows them: a little more than 10,000 jobs.

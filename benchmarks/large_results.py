@@ -14,7 +14,7 @@ from pathlib import Path
 
 from eval.results.measurements import collect, write_csv, write_measurement
 from sida.files.atomic import sha256_json, write_json
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 
 ROWS, TRIALS, SECONDS, MEGABYTES = 10_000, 2, 120, 2000
 _HEAD = "run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\n"

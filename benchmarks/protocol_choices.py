@@ -22,7 +22,7 @@ from eval.measuring.protocol import load_protocol
 from eval.precision_recall import precision_recall
 from sida.data import load_dataset
 from sida.files.atomic import write_json
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 from sida.sampling import SeedStreams, to_uint8
 
 TRIALS, NOISE = 10, 0.15

@@ -23,14 +23,14 @@ import torch
 from benchmarks.training_step import NETWORK
 from sida.data import load_dataset
 from sida.files.atomic import write_json
+from sida.machine import prepare_process
 from sida.methods.distillation import make_batches, make_trainer
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan
-from sida.training.process import prepare_process
 from sida.training.run import RunFiles
 from sida.training.student_trainer import StudentTrainer
 

@@ -25,11 +25,11 @@ import torch
 from benchmarks.official_order import Plain
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
+from sida.machine import prepare_process
 from sida.methods.distiller import Distiller
 from sida.methods.resolve import recipe_of
 from sida.networks import build_network
-from sida.runtime.provenance import environment
-from sida.training.process import prepare_process
+from sida.provenance import environment
 from sida.training.schedule import Schedule
 
 NETWORK = {

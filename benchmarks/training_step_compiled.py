@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.training_step import FULL, TOLERANCE, Sides, compare
 from sida.files.atomic import write_json
-from sida.runtime.provenance import environment
+from sida.provenance import environment
 
 BOUNDS = {32: 1.3, 128: None}
 

@@ -22,10 +22,11 @@ import torch.distributed as dist
 from benchmarks.training_step import FULL, SCHEDULE, SETTINGS, batches, networks
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
+from sida.machine import prepare_process
 from sida.methods.distiller import Distiller
 from sida.methods.resolve import recipe_of
-from sida.runtime.provenance import environment
-from sida.training.process import StopRequest, prepare_process
+from sida.provenance import environment
+from sida.training.process import StopRequest
 from sida.training.ranks import joined
 
 BATCH, ROUND, ITERATIONS, TURNS = 512, 128, 3, 3

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from sida import progress
+from sida import errors
 from sida.cli.terminal import let_go
-from sida.progress import Progress, duration, say
+from sida.errors import Progress, duration, say
 from tests.training.toy import TEACHER, as_json
 
 #: Several of these share a pipe; Python does not buffer in them, as under the Makefile.
-SPEAKER = "import sys; from sida.progress import say\nfor k in range(200): say(sys.argv[1] * 60)"
+SPEAKER = "import sys; from sida.errors import say\nfor k in range(200): say(sys.argv[1] * 60)"
 
 
 class Stream:
@@ -92,7 +92,7 @@ def test_other_commands_say_that_their_result_is_lost_and_keep_their_status(full
 
 def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(monkeypatch):
     moments = itertools.count(0, 4)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(moments)))
+    monkeypatch.setattr(errors.time, "monotonic", lambda: float(next(moments)))
     stream = Stream()
     watched = Progress("distill", 1000, done=200, interval=10, stream=stream)  # at 0 s
     watched.update(300)  # 4 s

@@ -42,8 +42,7 @@ from snakemake import __version__
 from snakemake.dag import DAG
 from snakemake.jobs import Job
 
-from sida.errors import UserError
-from sida.progress import say
+from sida.errors import UserError, say
 
 #: SHA-256 of the source of each function that this module was written for.
 KNOWN = {

@@ -30,9 +30,8 @@ from snakemake.logging import LogEvent, get_event, logger
 from eval.report.paper import missing_latex
 from sida.assets import check_pinned_code, find_asset, load_registry
 from sida.assets.transport import check_reachable
-from sida.errors import UserError
+from sida.errors import UserError, say
 from sida.files.atomic import try_lock
-from sida.progress import say
 from workflow.checks import check_folder, check_profile, closed_results, fix_times
 from workflow.planning.costs import check_card
 from workflow.planning.requests import Requests, allow_attempts, load_site

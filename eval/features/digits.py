@@ -29,7 +29,7 @@ from sida.data.digits import shuffled
 from sida.discriminator import make_backbone
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors
-from sida.runtime.devices import cpu_threads
+from sida.machine import cpu_threads
 
 DIGITS_NETWORK = Path(__file__).with_name("digits.safetensors")
 GLYPHS_NETWORK = Path(__file__).with_name("glyphs.safetensors")

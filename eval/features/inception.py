@@ -27,7 +27,7 @@ from sida.assets import checked, fetch, load_registry
 from sida.config.plugins import check_code_path
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.runtime.devices import tf32
+from sida.machine import tf32
 
 (ASSET,) = EXTRACTORS["inception"].assets
 _SIZE = 299

@@ -312,7 +312,7 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
 
     from eval.measuring.measure import Measurer
     from eval.measuring.sources import DataSource, NetworkSource
-    from sida.runtime.devices import cpu_threads, tf32
+    from sida.machine import cpu_threads, tf32
     from sida.sampling import row_classes
 
     measurer = Measurer(generator, f"--spec: run '{generator.get('run')}'")

@@ -5,20 +5,28 @@ A method (or α) looks the same in every panel of every figure.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sida.files.atomic import atomic_path
-from sida.runtime.plotting import import_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINE_COLOURS = {"grey": "#333333", "purple": "#7F3C8D", "green": "#117733", "red": "#B3293A", "cyan": "#0E7C8A"}
 DPI = 200
+
+
+def import_matplotlib() -> Any:
+    """Imports matplotlib; a ``matplotlibrc`` of the working folder, which may be a pipe, is not opened."""
+    with contextlib.chdir(os.sep):
+        import matplotlib
+    return matplotlib
 
 
 def literal(text: str) -> str:

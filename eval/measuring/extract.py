@@ -22,10 +22,9 @@ from eval.measuring.trial import prefetch
 from eval.statistics import FeatureStatistics
 from sida.config.settings import load_spec
 from sida.data import load_dataset
-from sida.errors import UserError, suggestion
+from sida.errors import Progress, UserError, suggestion
 from sida.files.tensors import write_tensors
-from sida.progress import Progress
-from sida.runtime.devices import cpu_threads, take_device, tf32
+from sida.machine import cpu_threads, take_device, tf32
 
 #: First seed of a teacher's samples, far from those of trials: samples of a student and its teacher share no noise.
 TEACHER_SEED0 = 1 << 30

@@ -25,16 +25,15 @@ from eval.measuring.sources import CallableSource, DataSource, ImageFiles, Measu
 from eval.measuring.trial import TrialSums, compute_metrics, run_pass, sized
 from eval.results.identity import Identity
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
+from sida import provenance
 from sida.assets import cache_dir, fetch_many, find_asset, load_registry
 from sida.assets.hub import offline
 from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
-from sida.errors import UserError, suggestion
+from sida.errors import Progress, UserError, say, suggestion
 from sida.files.atomic import set_aside, sha256_json
 from sida.files.tensors import TensorFileError, read_tensors
-from sida.progress import Progress, say
-from sida.runtime import provenance
-from sida.runtime.devices import cpu_threads, take_device, tf32
+from sida.machine import cpu_threads, take_device, tf32
 
 
 class Measurer:

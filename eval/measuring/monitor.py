@@ -23,7 +23,7 @@ from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, run_pas
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
-from sida.runtime.devices import cpu_threads, tf32
+from sida.machine import cpu_threads, tf32
 
 Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
 SEED0 = 1 << 31

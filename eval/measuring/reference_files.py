@@ -64,7 +64,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
-    from sida.unpickle.pickles import read_pickle
+    from sida.files.pickles import read_pickle
 
     content = read_pickle(path)
     if not isinstance(content, Mapping):

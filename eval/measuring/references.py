@@ -28,10 +28,9 @@ from sida.assets import checked, fetch, load_registry
 from sida.assets.registry import find_asset
 from sida.config.datasets import dataset_spec
 from sida.data import Dataset, load_dataset
-from sida.errors import UserError
+from sida.errors import Progress, UserError
 from sida.files.atomic import sha256_file, sha256_json
-from sida.progress import Progress
-from sida.runtime.devices import tf32
+from sida.machine import tf32
 
 if TYPE_CHECKING:
     from eval.measuring.metric import Metric

@@ -27,16 +27,15 @@ from eval.measuring.trial import sized
 from eval.results.identity import Identity
 from eval.results.measurements import record_identity
 from eval.results.summary import Estimate
+from sida import provenance
 from sida.assets import is_address, load_registry
 from sida.assets.cache import cache_dir
 from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
 from sida.config.settings import names_object
-from sida.errors import UserError, suggestion
+from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_json
-from sida.progress import say
-from sida.runtime import provenance
-from sida.runtime.devices import cpu_threads
+from sida.machine import cpu_threads
 from sida.sampling.generator import LoadedGenerator
 
 

@@ -12,11 +12,10 @@ from eval.measuring.measure import Measurer
 from sida.assets.cache import cache_dir
 from sida.config.resources import find
 from sida.config.settings import load_yaml
-from sida.errors import UserError
+from sida.errors import UserError, duration, say
 from sida.files.atomic import sha256_json, write_json
 from sida.files.text_files import parse_json, read_text
-from sida.progress import duration, say
-from sida.runtime.provenance import device_name
+from sida.provenance import device_name
 
 #: Least number of images whose rate is kept: fewer are mostly loading.
 _ENOUGH = 1000

@@ -29,7 +29,7 @@ from eval.measuring.references import Reference
 from eval.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors, write_tensors
-from sida.runtime.devices import tf32
+from sida.machine import tf32
 from sida.sampling import NO_CLASS
 
 _FORMAT = "sida-trial-shard/1"

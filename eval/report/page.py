@@ -22,7 +22,8 @@ from eval.tables.render import markdown, to_markdown
 from sida.data.pictures import open_picture
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import atomic_path
-from sida.files.text_files import read_ordinary, read_text
+from sida.files.ordinary import read_ordinary
+from sida.files.text_files import read_text
 
 _SIGNS = (
     "A positive effect supports the claim, except ratios, slopes and facts, which are plain values. Brackets "
@@ -134,7 +135,7 @@ def reduced_png(source: Path) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    content = read_ordinary(source, str(source), MAX_MEMBER_BYTES, "remove it", "that is no figure")
+    content = read_ordinary(source, MAX_MEMBER_BYTES)
     picture = open_picture(content, str(source)).convert("RGB")
     picture.quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()

@@ -183,8 +183,8 @@ def analyse(spec: Mapping[str, Any], out: str | os.PathLike[str]) -> dict[str, A
     """
     import torch
 
-    from sida.runtime import provenance
-    from sida.runtime.devices import cpu_threads, take_device, tf32
+    from sida import provenance
+    from sida.machine import cpu_threads, take_device, tf32
 
     settings = from_mapping(AnalysisSpec, spec, "--spec")
     analysis = load_analysis(settings.function, "--spec.function")

@@ -11,10 +11,9 @@ from typing import Any
 
 from eval.results.identity import Identity, comparable, identity_of
 from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
-from sida.errors import UserError, suggestion
+from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
 from sida.files.content_hash import DamagedError, csv_text
-from sida.progress import say
 
 _FORMAT = "sida-measurement/1"
 _AGAIN = "measure this trial again"

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sida.assets.registry import load_registry
-from sida.errors import UserError
+from sida.errors import UserError, say
 from sida.files.atomic import try_lock, wait_for_lock, write_json
 from sida.files.text_files import parse_json, read_text
-from sida.progress import say
 
 LOCK_FILE = "assets.lock"
 

@@ -21,9 +21,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sida.assets.transport import BrokenError, HopelessError, new_session, open_url
-from sida.errors import UserError
+from sida.errors import Progress, UserError, say
 from sida.files.atomic import sha256_file, write_json
-from sida.progress import Progress, say
 
 if TYPE_CHECKING:
     from requests import Response, Session

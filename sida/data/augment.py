@@ -28,7 +28,7 @@ import torch
 
 from sida.config.augmentation import OFFICIAL_FLAGS, AugmentConfig, AugmentFlags
 from sida.config.settings import NotNegative, from_mapping
-from sida.runtime.devices import to_device
+from sida.machine import to_device
 
 
 class DrawSource:

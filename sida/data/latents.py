@@ -23,10 +23,9 @@ from sida.config.families import SD_VAE
 from sida.config.resources import how_to_install
 from sida.data.archive import ImageArchive, dataset_json, decode_image, image_members, image_name
 from sida.data.dataset import Dataset, read_batches
-from sida.errors import UserError
+from sida.errors import Progress, UserError
 from sida.files.archives import Files, open_files
 from sida.files.atomic import atomic_path, zip_member
-from sida.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)

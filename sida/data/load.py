@@ -16,8 +16,7 @@ from sida.config.datasets import DATASET_KINDS, DatasetConfig
 from sida.config.settings import from_mapping
 from sida.data.dataset import Dataset
 from sida.data.latents import open_archive
-from sida.errors import SettingError, UserError, settings_in
-from sida.progress import Progress
+from sida.errors import Progress, SettingError, UserError, settings_in
 
 
 def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset") -> Dataset:

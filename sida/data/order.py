@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sida.runtime.randomness import derive_seed
+from sida.machine import derive_seed
 
 
 class Order(Protocol):

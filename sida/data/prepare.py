@@ -35,11 +35,10 @@ from sida.config.plugins import load_file_object
 from sida.config.settings import Count, OneOf, Range, Settings, names_file_object
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.pictures import MOST_PIXELS, PixelSum, encode_png, open_picture
-from sida.errors import SettingError, UserError, located
+from sida.errors import Progress, SettingError, UserError, located, visible
 from sida.files.archives import PICTURES, Files, TarFiles, open_files
 from sida.files.atomic import atomic_path, zip_member
-from sida.progress import Progress, visible
-from sida.unpickle.pickles import parse_pickle
+from sida.files.pickles import parse_pickle
 
 if TYPE_CHECKING:
     from PIL.Image import Image

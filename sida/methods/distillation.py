@@ -19,13 +19,13 @@ from sida.config.samplers import Sampler
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
+from sida.machine import generator, prepare_process
 from sida.methods.method import Parts
 from sida.methods.registry import BETAS, METHODS, DistillConfig, find_method, resolve_recipe
 from sida.networks import family_of
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.precond import check_guide_fits
-from sida.runtime.randomness import generator
 from sida.sampling.drawer import Pictures
 from sida.sampling.networks import evaluation_copy
 from sida.sampling.samplers import one_step, to_uint8
@@ -36,7 +36,6 @@ from sida.training.iteration import StudentTrainer
 from sida.training.logs import check_loggers
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan
-from sida.training.process import prepare_process
 from sida.training.ranks import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 

@@ -16,10 +16,9 @@ from sida import networks, training
 from sida.config.augmentation import GDD_FLAGS
 from sida.config.families import BACKBONES, official_backbones
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
-from sida.errors import SettingError
+from sida.errors import SettingError, say
 from sida.late import torch
 from sida.methods.method import Loss, Method, Parts, Passes
-from sida.progress import say
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -407,7 +407,7 @@ class Parts:
     @contextlib.contextmanager
     def seeded(self, purpose: str) -> Iterator[None]:
         """Draws of the block come from the run's seed and a purpose; those outside of it stay as they are."""
-        from sida.runtime.randomness import derive_seed
+        from sida.machine import derive_seed
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.config.seed, purpose))

@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sida.errors import UserError
+from sida.errors import UserError, one_line
 from sida.files.atomic import sha256_file
+from sida.files.pickles import PickleFile, read_pickle, read_state_dict
 from sida.files.tensors import read_tensor_header, starts_as_pickle
 from sida.networks.file import (
     build_on_meta,
@@ -29,9 +30,6 @@ from sida.networks.official_file import (
     network_config,
     network_tensors,
 )
-from sida.unpickle.inert import printable
-from sida.unpickle.pickles import open_pickle, read_pickle
-from sida.unpickle.values import read_state_dict
 
 __all__ = [
     "copy_network",
@@ -76,13 +74,14 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
 
 
 def _pickle(path: Path, key: str, network_class: str | None) -> dict[str, Any]:
-    value, _ = open_pickle(path)
+    with PickleFile(path) as file:
+        value = file.value
     network = find_network(value, key, str(path))
     tensors = network_tensors(network, str(path))
     config = network_config(network, tensors, str(path), network_class)
     facts = _counts(config, {name: tensor.shape for name, tensor in tensors.items()}, path)
-    entries = sorted(printable(str(k), 40) for k in itertools.islice(value, 100)) if isinstance(value, dict) else []
-    return {**facts, "format": "pickle", "entries": entries, "class_in_file": printable(network.class_name)}
+    entries = sorted(one_line(str(k), 40) for k in itertools.islice(value, 100)) if isinstance(value, dict) else []
+    return {**facts, "format": "pickle", "entries": entries, "class_in_file": one_line(network.class_name)}
 
 
 def _counts(config: dict[str, Any], shapes: dict[str, tuple[int, ...]], path: Path) -> dict[str, Any]:

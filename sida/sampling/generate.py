@@ -22,12 +22,10 @@ import torch
 from sida.config.datasets import LabelCounts
 from sida.config.samplers import Sampler, read_sampler
 from sida.data.dataset import Dataset
-from sida.errors import UserError
+from sida.errors import UserError, say
+from sida.machine import Recording, RecordingError, Tensors, to_device
 from sida.networks.fused import fused_kernels
 from sida.networks.precond import check_guide_fits
-from sida.progress import say
-from sida.runtime.devices import to_device
-from sida.runtime.graphs import Recording, RecordingError, Tensors
 from sida.sampling.networks import evaluation_copy
 from sida.sampling.samplers import draw_batch, sigma_range, to_uint8
 from sida.sampling.seeds import NO_CLASS, ClassRule, SeedStreams, class_rule_of

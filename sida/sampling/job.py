@@ -18,10 +18,9 @@ from sida.config.samplers import read_sampler
 from sida.config.settings import Count, Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.data.count_labels import counts_of
-from sida.errors import SettingError, UserError
+from sida.errors import Progress, SettingError, UserError
 from sida.files.atomic import sha256_file
-from sida.progress import Progress
-from sida.runtime.devices import take_device, tf32
+from sida.machine import take_device, tf32
 from sida.sampling.drawer import Drawer, save_grid
 from sida.sampling.generate import Samples
 from sida.sampling.networks import decoder_digest, network_file
@@ -167,7 +166,7 @@ class _Source:
 
     def record(self, config: SampleConfig) -> dict[str, Any]:
         """Returns everything that decides the samples, for the record stored next to them."""
-        from sida.runtime.provenance import environment
+        from sida.provenance import environment
 
         rule = self.class_labels
         return {

@@ -9,7 +9,7 @@ import torch
 from sida.config.datasets import LabelCounts
 from sida.data.dataset import Dataset
 from sida.errors import UserError
-from sida.runtime.devices import to_device
+from sida.machine import to_device
 
 #: Class of images from networks without classes.
 NO_CLASS = -1

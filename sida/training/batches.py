@@ -17,9 +17,8 @@ from sida.config.recipe import RunConfig
 from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
 from sida.errors import UserError
+from sida.machine import derive_seed, generator, to_device
 from sida.noise import Draw, unit_noise
-from sida.runtime.devices import to_device
-from sida.runtime.randomness import derive_seed, generator
 from sida.training.ranks import Ranks
 
 T = TypeVar("T")

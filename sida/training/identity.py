@@ -14,7 +14,7 @@ from sida.config.settings import names_object
 from sida.data.dataset import Dataset
 from sida.files.atomic import sha256_json
 from sida.networks import architecture
-from sida.runtime.provenance import code_version
+from sida.provenance import code_version
 
 #: Settings that enter every digest. Any other setting enters a digest only if its value differs from its default, so
 #: that a new setting changes no recorded digest.

@@ -13,10 +13,10 @@ import torch
 
 from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
+from sida.machine import compiled
+from sida.machine import generator as random_generator
 from sida.networks.fused import convert_frozen_weights, use_fused_kernels
 from sida.noise import Draw, Draws
-from sida.runtime.graphs import compiled
-from sida.runtime.randomness import generator as random_generator
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.flat import Resumable, joint_state, load_joint_state

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import torch
 
 from sida.data.augment import AugmentPipe
+from sida.errors import say
+from sida.machine import Recording, RecordingError, Tensors, restored
 from sida.noise import Draw, Draws
-from sida.progress import say
-from sida.runtime.graphs import Recording, RecordingError, Tensors, restored
 from sida.sampling.samplers import one_step
 from sida.training.batches import Batch
 from sida.training.optimized_network import OptimizedNetwork

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from sida.runtime.graphs import compiled
+from sida.machine import compiled
 from sida.training.flat import Adam, FlatParameters, Shards, buffers, load_buffers
 from sida.training.ranks import ALONE, Ranks
 

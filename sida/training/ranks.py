@@ -1,7 +1,7 @@
 """Processes that train together: their numbers, and the operations that connect them.
 
 ``torchrun`` starts the processes and sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. Each process works on its part
-of every batch; rank 0 writes. Functions import torch late, because :mod:`sida.cli.commands._spec` needs the rank before
+of every batch; rank 0 writes. Functions import torch late, because :mod:`sida.cli.train` needs the rank before
 the numerical libraries read their number of threads.
 """
 
@@ -15,7 +15,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sida.errors import EXIT_RETRY, UserError
-from sida.runtime.devices import take_device
 
 if TYPE_CHECKING:
     import torch
@@ -198,6 +197,8 @@ def own_device(name: str, where: str) -> torch.device:
         UserError: This machine does not have the device, or has fewer GPUs than processes.
     """
     import torch
+
+    from sida.machine import take_device
 
     device = take_device(name, where)
     _, world_size, local_rank = place()

@@ -15,11 +15,10 @@ from sida.config.families import IMAGE_OPTIONS, check_images
 from sida.config.recipe import RunConfig
 from sida.config.settings import from_mapping, load_spec
 from sida.data.dataset import Dataset
-from sida.errors import UserError, settings_in
+from sida.errors import UserError, say, settings_in
 from sida.files.atomic import sweep_temporaries
 from sida.networks.checkpoint import read_metadata
 from sida.networks.file import write_state_dict
-from sida.progress import say
 from sida.training.averages import check_architecture, write_network
 from sida.training.background import BackgroundWriter, NamedTensors, copied_to_cpu
 from sida.training.logs import Logs

@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sida.errors import UserError
+from sida.errors import UserError, say
 from sida.files.atomic import sha256_file, try_lock, wait_for_lock, write_text
 from sida.files.content_hash import check_hash, with_hash
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import parse_json
-from sida.progress import say
 from sida.training.logs import GROUPS, TICK_COUNTS
 
 STATE_FORMAT = "sida-state-1"

@@ -14,10 +14,10 @@ import torch
 from sida.config.recipe import TeacherConfig, TeacherTraining
 from sida.config.samplers import Sampler
 from sida.data import AugmentPipe, load_dataset
+from sida.machine import derive_seed, generator, prepare_process
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
-from sida.runtime.randomness import derive_seed, generator
 from sida.sampling.drawer import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import NamedTensors
@@ -29,7 +29,6 @@ from sida.training.loop import TrainingLoop
 from sida.training.micro_batches import Augment
 from sida.training.optimized_network import OptimizedNetwork, join
 from sida.training.plan import Plan, lost
-from sida.training.process import prepare_process
 from sida.training.ranks import Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay, teacher_learning_rate

@@ -18,9 +18,9 @@ from sida.networks import build_network
 from sida.networks.checkpoint import import_official, load_network
 from sida.sampling import multi_step
 from sida.sampling.networks import evaluation_copy, network_file
+from tests.files.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
 from tests.golden.vectors import relative_error
 from tests.networks.made import SMALL, random_network, recorded_network
-from tests.unpickle.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
 
 
 @pytest.fixture(autouse=True)

@@ -201,4 +201,4 @@ def test_a_reader_that_leaves_at_the_last_line(monkeypatch):
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stdout", Gone())
-    assert run_command_line("sida", "", {"info": "sida.cli.commands.info"}, ["info", "--help"]) == 0
+    assert run_command_line("sida", "", {"info": "sida.cli.networks:INFO"}, ["info", "--help"]) == 0

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sida.errors import UserError
-from sida.training.process import keep_freed_memory
+from sida.machine import keep_freed_memory
 from tests.readers.frame import SLOW, FaultError, Reader, command, judge, read_damaged, readers
 from tests.readers.guards import return_freed_memory
 

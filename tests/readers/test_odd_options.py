@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import importlib
 import socket
 from unittest import mock
 
@@ -13,6 +12,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
+from sida.cli.main import load_verb
 from sida.errors import UserError
 from tests.readers.frame import SLOW, command
 from tests.readers.guards import TooLongError, time_limit
@@ -40,7 +40,7 @@ BASES = {
 } | {
     "sida info": ["x.safetensors"], "sida check": ["x", "y"], "sida verify": ["."],
     "sida doctor": ["--preset", "x.yaml"],
-    "sida plan": ["x.yaml"], "sida rates": [], "sida run": ["x.yaml"], "sida tune": ["x.yaml"],
+    "sida plan": ["x.yaml"], "sida rates": [], "sida run": ["x.yaml"],
     "sida assets": ["list"], "sida data check": ["x"], "sida-eval show": ["."], "sida-eval power": [".", "M-01"],
     "sida-eval docs": ["--check", "x.md"], "sida-eval cite": ["table1"], "sida-eval paper": ["."],
     "sida-eval completion": ["bash"],
@@ -52,7 +52,7 @@ def options(command: str) -> dict[str, bool]:
     """Options of a verb, and whether each takes a value."""
     program, verb, *below = command.split()
     parser = argparse.ArgumentParser()
-    importlib.import_module(cli.VERBS[program][verb]).arguments(parser)
+    load_verb(cli.VERBS[program][verb]).arguments(parser)
     for name in below:
         (found,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
         parser = found.choices[name]

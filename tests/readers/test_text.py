@@ -9,7 +9,7 @@ import yaml
 
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
-from sida.cli.commands._spec import read_spec
+from sida.cli.train import read_spec
 from sida.config import settings
 from sida.config.plugins import MONITOR
 from sida.config.recipe import TeacherConfig

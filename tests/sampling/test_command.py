@@ -14,15 +14,15 @@ from sida.cli.main import main
 from sida.config.datasets import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.machine import tf32
 from sida.networks.checkpoint import save_network
-from sida.runtime.devices import tf32
 from sida.sampling import generate
 from sida.sampling.drawer import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
 from sida.sampling.networks import network_file
+from tests.files.genuine import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.training.toy import fork, wait
-from tests.unpickle.genuine import write_genuine
 
 
 def make(**kwargs):

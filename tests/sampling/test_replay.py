@@ -10,11 +10,11 @@ import torch
 
 from sida.errors import UserError
 from sida.kernels import unavailable_reason
+from sida.machine import RecordingError
 from sida.networks import fused
 from sida.networks.fused import fused_kernels
 from sida.networks.layers import UNetBlock
 from sida.networks.unet import UNet
-from sida.runtime.graphs import RecordingError
 from sida.sampling import Drawer, generate, read_sampler
 from sida.sampling import drawer as drawer_module
 from sida.sampling.generate import Evaluations, _prefetched

@@ -8,9 +8,9 @@ import torch
 
 from sida.config.recipe import SCORE_SETTINGS
 from sida.losses import GDDLoss, MicroBatch, SiDLoss, Terms
+from sida.machine import derive_seed
 from sida.methods import SID
 from sida.methods.distiller import make_score_distiller
-from sida.runtime.randomness import derive_seed
 from sida.training.iteration import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork
 from sida.training.student_trainer import StudentTrainer

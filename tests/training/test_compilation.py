@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sida import machine
+from sida.machine import compiled
 from sida.methods import distill
-from sida.runtime import graphs
-from sida.runtime.graphs import compiled
 from tests.training.toy import STUDENT, results
 
 
@@ -19,7 +19,7 @@ def torch_compile(monkeypatch):
         monkeypatch.setattr(torch, "compile", function)
         forget()
 
-    forget = lambda: [function.cache_clear() for function in (graphs._fault, graphs._say_once)]
+    forget = lambda: [function.cache_clear() for function in (machine._fault, machine._say_once)]
     yield replace
     forget()
 

@@ -129,9 +129,9 @@ def test_a_number_of_processes_that_cannot_be_is_refused(count, bound, tmp_path,
 )
 def test_threads_are_limited_before_the_libraries_read_their_number(verb, spec, more):
     code = (
-        "import sys, sida.cli.main, sida.training.process as process\n"
+        "import sys, sida.cli.main, sida.cli.train as train\n"
         "def loaded(threads): print([name for name in ('numpy', 'torch') if name in sys.modules]); sys.exit(3)\n"
-        "process.limit_library_threads = loaded\n"
+        "train.limit_library_threads = loaded\n"
         "sida.cli.main.main(sys.argv[1:])"
     )
     given = ["--spec", str(ROOT / f"docs/examples/{spec}.yaml"), "--out", "y", *more]

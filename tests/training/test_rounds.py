@@ -16,10 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss, terms
+from sida.machine import Recording, RecordingError, restored
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.networks.precond import GuidedDenoiser
-from sida.runtime.graphs import Recording, RecordingError, restored
 from sida.training import iteration, student_trainer
 from sida.training.schedule import Schedule
 from tests.training.toy import iterate, recipe
@@ -38,7 +38,7 @@ AUGMENT = AugmentPipe.from_config({"p": 0.5})
 
 
 class StandIn:
-    """As :class:`sida.runtime.graphs.Recording`, but the function itself runs each time, always on the same memory.
+    """As :class:`sida.machine.Recording`, but the function itself runs each time, always on the same memory.
 
     As before a recording it runs twice at first, and what it may not change gets its values back.
     """

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from eval.measuring.kinds import METRIC_KINDS
+from sida.cli.main import load_verb
 from sida.config.resources import ROOT
 from workflow.cli import VERBS
 from workflow.docs.settings import SETTINGS
@@ -104,7 +104,7 @@ def invocations(path: Path) -> Iterator[tuple[str, str, str]]:
 @cache
 def options(program: str, verb: str) -> frozenset[str]:
     """Long options of a verb, of its subcommands too."""
-    module = importlib.import_module(VERBS[program][verb])
+    module = load_verb(VERBS[program][verb])
     parser = argparse.ArgumentParser()
     module.arguments(parser)
     return frozenset(found(parser))

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from sida.cli.commands._spec import read_settings, read_spec
+from sida.cli.train import read_settings, read_spec
 from sida.config.resources import ROOT
 from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping, from_texts
 from sida.errors import UserError

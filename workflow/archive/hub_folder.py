@@ -29,7 +29,7 @@ from sida.networks.build import NETWORKS
 from sida.networks.checkpoint import describe_file
 from sida.networks.options import check_options
 from sida.networks.precond import Precond
-from sida.runtime.provenance import code_version
+from sida.provenance import code_version
 from sida.sampling.samplers import one_step, to_uint8
 
 if TYPE_CHECKING:

@@ -17,11 +17,10 @@ from eval.results.analyses import read_analysis
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
-from sida.errors import UserError
+from sida.errors import Progress, UserError
 from sida.files.atomic import read_hashed_json, sha256_file, sha256_json
 from sida.files.tensors import read_record
 from sida.files.text_files import read_csv
-from sida.progress import Progress
 from workflow.archive.files import UNLISTED, Report, check_manifest, check_own_hash, list_files
 
 _NETWORK = "network.safetensors"

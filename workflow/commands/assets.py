@@ -1,19 +1,19 @@
-"""``sida assets`` with ``--protocol``: extends :mod:`sida.cli.commands.assets` by the downloads of a protocol."""
+"""``sida assets`` with ``--protocol``: extends :data:`sida.cli.data.ASSETS` by the downloads of a protocol."""
 
 from __future__ import annotations
 
 import argparse
 
-from sida.cli.commands import assets
+from sida.cli.data import ASSETS
 
-HELP = assets.HELP
+HELP = ASSETS.help
 _EXAMPLE = "  sida assets fetch --protocol cifar10       (all that a score under it needs)\n"
-EXAMPLES = assets.EXAMPLES.replace("  sida assets verify ", f"{_EXAMPLE}  sida assets verify ")
+EXAMPLES = ASSETS.examples.replace("  sida assets verify ", f"{_EXAMPLE}  sida assets verify ")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    assets.arguments(parser)
+    ASSETS.arguments(parser)
     parser.add_argument(
         "--protocol", action="append", default=[], metavar="NAME", help="all downloads that a score under it needs"
     )
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Does the action for the chosen assets and those of the protocols."""
     if args.protocol:
         from eval.measuring.protocol import load_protocol
-        from sida.progress import say
+        from sida.errors import say
 
         for name in args.protocol:
             needed = load_protocol(name).assets(drawn=True)
@@ -32,4 +32,4 @@ def run(args: argparse.Namespace) -> int:
                 say(f"protocol '{name}': needs no download")
         if not args.ids and args.kind is None:
             return 0
-    return assets.run(args)
+    return ASSETS.run(args) or 0

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol
     from eval.results.stored import read_stored
-    from sida.runtime.provenance import environment
+    from sida.provenance import environment
     from workflow.preset import Preset
     from workflow.preset.files import find_preset
 

@@ -21,7 +21,7 @@ from eval.tables.hyperparameters import log_quantity
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
-from sida.runtime.devices import take_device, tf32
+from sida.machine import take_device, tf32
 from workflow.planning.costs import Job
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import Assumptions
@@ -238,7 +238,7 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     """
     import torch
 
-    from sida.training.process import prepare_process
+    from sida.machine import prepare_process
 
     config, network = jobs.costs.resolved(run), jobs.costs.network(jobs.preset.runs[run].teacher)
     assert network is not None  # resolving the settings needs it

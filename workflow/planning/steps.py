@@ -15,10 +15,10 @@ from importlib.metadata import version
 from typing import Any
 
 from sida.assets.cache import cache_dir
+from sida.errors import say
 from sida.files.atomic import write_json
 from sida.methods.registry import find_method
-from sida.progress import say
-from sida.runtime.provenance import source_digest
+from sida.provenance import source_digest
 
 #: Number of images in a count: a prime unlike any width or kernel size, which identifies sizes that grow with images.
 IMAGES = 11

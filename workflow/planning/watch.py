@@ -19,15 +19,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from sida.errors import UserError
-from sida.progress import duration, say
+from sida.errors import UserError, duration, say
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.preset import Preset
 
 #: Seconds of every job besides its planned seconds: starting Python, reading and writing.
 START_SECONDS = 8.0
-#: A line of progress of a job (:class:`sida.progress.Progress`); scores belong to other jobs.
+#: A line of progress of a job (:class:`sida.errors.Progress`); scores belong to other jobs.
 _LINE = re.compile(r"^\[(?!score )[^\]]+\]  ([\d,]+)/([\d,]+) \S+  \d+ %  ([\d,.e+-]+) ", re.MULTILINE)
 
 

@@ -17,9 +17,8 @@ from typing import Any
 
 from sida.config.resources import ROOT, find
 from sida.config.settings import Device, from_mapping, load_yaml
-from sida.errors import UserError
+from sida.errors import UserError, visible
 from sida.files.atomic import atomic_folder
-from sida.progress import visible
 
 STUDY_FILES = (
     *("preset.yaml", "runs.tsv", "claims.yaml", "questions.yaml", "README.md"),

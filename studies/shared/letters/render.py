@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sida.runtime.plotting import import_matplotlib
-from sida.runtime.randomness import derive_seed
+from eval.figures.style import import_matplotlib
+from sida.machine import derive_seed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ import torch
 from eval.commands.train_digits import compare_and_write
 from eval.features.digits import GLYPHS_NETWORK, GLYPHS_WIDTHS, DigitsNet, FitSettings, fit_and_test
 from sida.data import load_dataset
-from sida.runtime.devices import cpu_threads
+from sida.machine import cpu_threads
 
 from .digits import fields_of_digits, render
 from .extractors import GLYPHS8_NETWORK, GLYPHS32_NETWORK, Glyphs32Net

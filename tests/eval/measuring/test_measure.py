@@ -26,11 +26,11 @@ from eval.measuring.sources import CallableSource, DataSource, MeasureSpec
 from eval.precision_recall import precision_recall
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
+from sida import provenance
 from sida.config.datasets import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.files.atomic import sha256_file
 from sida.files.content_hash import HASH_KEY
-from sida.runtime import provenance
 from sida.sampling import SeedStreams
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol, small_protocol
 from tests.eval.metric_networks import write_network

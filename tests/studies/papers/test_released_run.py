@@ -12,7 +12,7 @@ from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from sida.networks.checkpoint import read_metadata
 from tests.assets.fault_server import serve
-from tests.unpickle.genuine import MARK, write_genuine
+from tests.files.genuine import MARK, write_genuine
 from tests.workflow.workspace import Workspace
 
 KWARGS = {

@@ -1,1 +1,0 @@
-"""Verbs of the ``sida`` command line, one module each; :mod:`sida.cli.main` documents their interface."""

@@ -1,0 +1,361 @@
+"""Verbs on files of data: ``sida data``, ``sida assets`` and ``sida manifest``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sida.cli.arguments import add_whole, existing
+from sida.cli.main import Verb
+
+if TYPE_CHECKING:
+    from sida.assets import Asset
+    from sida.data import Dataset
+
+_DATA_HELP = "Prepare data sets in the EDM zip format, check them, or encode them into latents."
+_DATA_EXAMPLES = """examples:
+  sida data prepare --source cifar10-python --out cifar10-32x32.zip --expect 50000
+                                                      (an id of `sida assets list`, fetched if need be)
+  sida data prepare --source imagenet/train --out imagenet-64x64.zip --resolution 64 --transform center-crop
+  sida data prepare --source imagenet/train --out img512.zip --resolution 512 --transform center-crop-dhariwal
+  sida data prepare --source ffhq/images1024x1024 --out ffhq-64x64.zip --resolution 64 --labels none
+  sida data prepare --source afhqv2 --out afhqv2-64x64.zip --resolution 64 --labels none
+  sida data check cifar10-32x32.zip --expect 50000 --expect-classes 10
+  sida data check digits                              (a name in config/datasets.yaml)
+  sida data labels imagenet/train --out imagenet --expect 1281167 --expect-classes 1000
+  sida data labels ILSVRC2012_img_train.tar --out config/labels/imagenet.json
+  sida data encode --source img512.zip --out img512-sd.zip --device cuda
+
+labels of `prepare`: from the source's dataset.json, else the rank of the picture's top folder (or --labels).
+"""
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="prepare|check|labels|encode", required=True)
+    prepare = actions.add_parser("prepare", help="pictures of any size to one zip")
+    prepare.add_argument("--source", required=True, help="folder, zip, tar, cifar-10-python.tar.gz, or an asset's id")
+    prepare.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
+    add_whole(prepare, "--resolution", "height and width", 1)
+    prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
+    prepare.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
+    prepare.add_argument("--labels", help="auto (default), json, folders or none")
+    prepare.add_argument("--subset", help="train (default) or test; CIFAR-10 only")
+    add_whole(prepare, "--max-images", "only the first N", 1)
+    check = actions.add_parser("check", help="read every image and describe the data set")
+    check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or a spec (JSON)")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    labels = actions.add_parser("labels", help="count the images per class without reading them")
+    source = "folder, zip, tar, dataset.json, .txt with a file name per line, or an asset's id"
+    labels.add_argument("source", help=source)
+    labels.add_argument("--out", required=True, metavar="NAME|FILE.json", help="a name is a file in config/labels")
+    encode = actions.add_parser("encode", help="pixels to VAE moments")
+    images = existing("--source", pictures=True)
+    encode.add_argument("--source", required=True, type=images, help="zip or folder of RGB images")
+    encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
+    decoder = "diffusers AutoencoderKL (default: EDM2's, fetched if need be)"
+    encode.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
+    add_whole(encode, "--batch", "images per call (default: 8)", 1, default=8)
+    encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
+    add_whole(encode, "--workers", "reading processes (default: none)", 0, 4096, default=0)
+    for action in (prepare, check, labels, encode):
+        add_whole(action, "--expect", "fail unless there are N images")
+    for action in (check, labels):
+        add_whole(action, "--expect-classes", "fail unless there are N classes, none empty")
+    for action in (prepare, check):
+        add_whole(action, "--workers", "threads (default: one per processor)", 0, 4096)
+
+
+def _data(args: argparse.Namespace) -> int:
+    """Does the action."""
+    return {"prepare": _prepare, "check": _check, "labels": _labels, "encode": _encode}[args.action](args)
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from sida.config.settings import from_mapping
+    from sida.data.prepare import PrepareConfig, prepare, summary
+
+    given = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
+    given["source"] = _fetched(args.source)
+    facts = prepare(from_mapping(PrepareConfig, given, "sida data prepare"))
+    classes = f", {len(facts['classes'])} classes" if "classes" in facts else ", no labels"
+    print(f"{args.out}: {facts['images']:,} images {facts['resolution']}×{facts['resolution']}{classes}")
+    print(summary(facts))
+    return 0
+
+
+def _fetched(source: str) -> str:
+    """Returns the path of a source, and downloads an asset first."""
+    from pathlib import Path
+
+    from sida.assets import fetch, load_registry
+
+    return str(fetch(source)) if not Path(source).exists() and source in load_registry() else source
+
+
+def _check(args: argparse.Namespace) -> int:
+    import json
+
+    from sida.data.load import check_dataset
+    from sida.errors import UserError
+
+    facts = check_dataset(_open(args.dataset), args.workers)
+    if args.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _print(facts)
+    if facts["faults"]:
+        raise UserError(args.dataset, f"{len(facts['faults'])} bad images", f"the first: {facts['faults'][0]}")
+    _expected(args, args.dataset, facts["images"], list((facts["classes"] or {}).values()))
+    return 0
+
+
+def _labels(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from sida.config.datasets import write_labels
+    from sida.data.count_labels import count_labels
+
+    path = Path(args.out) if args.out.endswith(".json") else Path("config", "labels", f"{args.out}.json")
+    labels = count_labels(_fetched(args.source), Path(args.out).stem)
+    _expected(args, args.source, labels.images, labels.counts)
+    write_labels(path, labels)
+    print(f"{path}: {labels.describe()}; sha256 {labels.sha256}")
+    return 0
+
+
+def _expected(args: argparse.Namespace, where: str, images: int, counts: Sequence[int]) -> None:
+    """Compares numbers with ``--expect`` and ``--expect-classes``."""
+    from sida.errors import UserError
+
+    if args.expect is not None and images != args.expect:
+        raise UserError(where, f"has {images:,} images, expected {args.expect:,}")
+    empty = sum(count == 0 for count in counts)
+    if getattr(args, "expect_classes", None) is not None and (len(counts) != args.expect_classes or empty):
+        raise UserError(where, f"has {len(counts)} classes ({empty} of them empty), expected {args.expect_classes}")
+
+
+def _print(facts: dict[str, Any]) -> None:
+    size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
+    print(f"{facts['name']}: {facts['images']:,} images {size}")
+    print(f"  mean {facts['mean']}  std {facts['std']}")
+    counts = facts["classes"]
+    if counts:
+        print(f"  {len(counts)} classes of {min(counts.values()):,} to {max(counts.values()):,} images")
+    else:
+        print("  no class labels")
+    print(f"  sha256 {facts['sha256']}")
+    for fault in facts["faults"]:
+        print(f"  bad: {fault}")
+
+
+def _open(text: str) -> Dataset:
+    from pathlib import Path
+
+    from sida.config.datasets import dataset_spec
+    from sida.config.settings import load_spec
+    from sida.data import load_dataset, open_archive
+
+    if text.lstrip().startswith("{"):
+        return load_dataset(load_spec(text, "dataset"))
+    if Path(text).exists() or Path(text).suffix:
+        return open_archive(text)
+    return load_dataset(dataset_spec(text, "dataset"))
+
+
+def _encode(args: argparse.Namespace) -> int:
+    from sida.assets import fetch_many
+    from sida.config.families import SD_VAE
+    from sida.data import LatentEncoder, load_vae, open_archive
+    from sida.data.latents import encode_dataset
+    from sida.machine import take_device
+
+    take_device(args.device, "encode")
+    dataset = open_archive(args.source)
+    _expected(args, args.source, len(dataset), ())
+    vae = args.vae or str(next(iter(fetch_many(list(SD_VAE.assets)).values())).parent)
+    encoder = LatentEncoder(load_vae(vae, args.device))
+    facts = encode_dataset(dataset, args.out, encoder, args.batch, args.device, args.workers)
+    size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
+    print(f"{args.out}: {facts['images']:,} latents {size}")
+    return 0
+
+
+DATA = Verb(_DATA_HELP, _DATA_EXAMPLES, _data_arguments, _data)
+
+_ASSETS_HELP = "Fetch, verify, forget or list the published networks, references and extractors."
+_ASSETS_EXAMPLES = """examples:
+  sida assets list --kind teacher
+  sida assets fetch cifar10-uncond-sida-a1 fid-ref-cifar10 inception
+  sida assets fetch --kind extractor
+  sida assets verify                        (reads every cached file again)
+  sida assets forget inception              (drops its file and the hash recorded at first use)
+  SIDA_OFFLINE=1 sida assets fetch inception   (says where to put the file)
+
+environment:
+  SIDA_CACHE         folder of the downloads (default: sida in the user's cache folder)
+  SIDA_OFFLINE       1: never use the network
+  SIDA_DOWNLOADS     downloads at a time over all jobs (default: 4)
+  SIDA_MAX_DOWNLOAD  largest file of unregistered size, in gigabytes (default: 64)
+  SIDA_ASSETS        another registry
+"""
+
+
+def _assets_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("action", choices=("fetch", "verify", "forget", "list"))
+    parser.add_argument("ids", nargs="*", metavar="ID", help="ids of the registry")
+    parser.add_argument("--kind", help="all assets of a kind (network, teacher, fid-reference, extractor, ...)")
+    parser.add_argument("--registry", metavar="FILE", help="another registry than config/assets.tsv")
+    parser.add_argument("--parallel", type=int, default=4, help="downloads at a time (default: 4)")
+    parser.add_argument("--record", metavar="FILE.json", help="fetch: also write what was fetched, with hashes")
+    parser.add_argument("--quiet", action="store_true", help="no progress lines")
+
+
+def _assets(args: argparse.Namespace) -> int:
+    """Does the action for the chosen assets."""
+    from sida.assets.registry import ASSET_KINDS, find_asset, load_registry
+    from sida.errors import UserError, suggestion
+
+    registry = load_registry(args.registry)
+    if args.kind is not None and args.kind not in ASSET_KINDS:
+        raise UserError("--kind", f"there is no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
+    if args.parallel < 1:
+        raise UserError("--parallel", f"must be 1 or more, got {args.parallel}")
+    chosen = [find_asset(registry, asset_id) for asset_id in args.ids]
+    if args.kind is not None or not args.ids:
+        chosen += [a for a in registry.values() if args.kind in (None, a.kind) and a not in chosen]
+    if args.action == "list":
+        return _list_assets(chosen)
+    if args.action == "verify":
+        return _verify_assets(chosen, registry, bool(args.ids))
+    if args.action == "forget":
+        return _forget_assets(chosen if args.ids else [], registry)
+    if not args.ids and args.kind is None:
+        raise UserError("sida assets fetch", "name ids or a --kind (everything would be tens of gigabytes)")
+    return _fetch_assets(chosen, registry, args)
+
+
+def _fetch_assets(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Namespace) -> int:
+    from sida.assets import Transfer, cache_dir, fetch_many
+    from sida.assets.fetch import describe_asset
+    from sida.files.atomic import write_json
+
+    ids = [asset.id for asset in chosen]
+    paths = fetch_many(ids, registry=registry, transfer=Transfer(quiet=args.quiet), parallel=args.parallel)
+    for path in paths.values():
+        print(path)
+    if args.record:
+        cache = cache_dir()
+        write_json(args.record, [describe_asset(asset, cache) for asset in chosen])
+    return 0
+
+
+def _forget_assets(chosen: list[Asset], registry: dict[str, Asset]) -> int:
+    from sida.assets import forget
+    from sida.errors import UserError
+
+    if not chosen:
+        raise UserError("sida assets forget", "name ids", "a hash that was recorded once is given up for good")
+    for asset in chosen:
+        gone = forget(asset.id, registry=registry)
+        print(f"{asset.id}: forgotten: {', '.join(gone)}" if gone else f"{asset.id}: nothing is known of it")
+    return 0
+
+
+def _list_assets(chosen: list[Asset]) -> int:
+    from sida.assets import cache_dir
+    from sida.assets.cache import read_records
+
+    cache = cache_dir()
+    recorded = read_records(cache)
+    print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
+    count: dict[str, int] = {}
+    for asset in chosen:
+        pinned = "registry" if asset.sha256 else "lock" if asset.target in recorded else "first use"
+        count[pinned] = count.get(pinned, 0) + 1
+        path = cache / asset.target
+        state = "here" if path.exists() else "link" if asset.urls else "by hand"
+        size = path.stat().st_size if path.exists() else asset.size
+        facts = f"{asset.id:<32} {asset.kind:<15} {f'{size:,}' if size else '?':>14}  {state:<7}  {pinned:<9}"
+        print(f"{facts}  {asset.note or asset.url}")
+    words = {"registry": "pinned in the registry", "lock": "pinned in assets.lock", "first use": "trusted at first use"}
+    print(f"sha256: {', '.join(f'{count.get(key, 0)} {word}' for key, word in words.items())}")
+    print(f"cache: {cache}")
+    return 0
+
+
+def _verify_assets(chosen: list[Asset], registry: dict[str, Asset], named: bool) -> int:
+    from sida.assets import verify_asset
+    from sida.errors import UserError
+
+    by_hash: dict[str, Asset] = {}
+    faults = checked = 0
+    for asset in chosen:
+        try:
+            found = verify_asset(asset.id, registry=registry)
+        except UserError as error:
+            print(f"WRONG    {error}")
+            faults += 1
+            continue
+        if found is None:
+            faults += named
+            if named:
+                print(f"MISSING  {asset.id}")
+            continue
+        checked += 1
+        print(f"ok       {asset.id}  {found}")
+        twin = by_hash.setdefault(found, asset)
+        if twin.target != asset.target:
+            print(f"NOTE     {asset.id} has the same content as {twin.id}")
+    print(f"{checked} verified, {faults} wrong or missing")
+    return 1 if faults else 0
+
+
+ASSETS = Verb(_ASSETS_HELP, _ASSETS_EXAMPLES, _assets_arguments, _assets)
+
+_MANIFEST_HELP = "Record every artefact of a results folder with its sha256, versions and machine."
+_MANIFEST_EXAMPLES = """examples:
+  sida manifest results/demo --out results/demo/manifest.json
+"""
+
+
+def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``sida manifest``."""
+    parser.add_argument("folder", type=existing(), help="results folder of a preset")
+    parser.add_argument("--preset", help="settings of the preset as JSON or a file; their digest is recorded")
+    parser.add_argument("--command", help="command that made the results; recorded")
+    parser.add_argument("--out", required=True, help="manifest to write (JSON)")
+
+
+def _manifest(args: argparse.Namespace) -> None:
+    """Writes the manifest."""
+    from pathlib import Path
+
+    from sida.config.settings import load_spec
+    from sida.errors import UserError
+    from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
+    from sida.provenance import environment
+
+    folder = Path(args.folder)
+    if not folder.is_dir():
+        raise UserError(folder, "no such results folder", "run the preset first")
+    out = Path(args.out).resolve()
+    skipped = {"state", "logs"}
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.resolve() != out
+        and not path.name.startswith(".")
+        and not skipped & set(path.relative_to(folder).parts[:-1])
+    ]
+    preset = load_spec(args.preset, "--preset") if args.preset else None
+    facts = {str(p.relative_to(folder)): {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
+    manifest = {"environment": environment(None), "command": args.command, "preset": preset, "files": facts}
+    manifest["preset_sha256"] = None if preset is None else sha256_json(preset)
+    write_hashed_json(out, manifest)
+
+
+WRITE_MANIFEST = Verb(_MANIFEST_HELP, _MANIFEST_EXAMPLES, _manifest_arguments, _manifest, hidden=True)

@@ -1,0 +1,160 @@
+"""Verbs on network files: ``sida convert``, ``sida info`` and ``sida average``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sida.cli.arguments import add_whole, existing, network_source, number
+from sida.cli.main import Verb
+
+_CONVERT_HELP = (
+    "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) or a state dict to safetensors; executes nothing."
+)
+_CONVERT_EXAMPLES = """examples:
+  sida convert edm-cifar10-32x32-uncond-vp.pkl teacher.safetensors
+  sida convert cifar10-uncond-sida-a1 sida.safetensors          (an id of `sida assets list`, fetched if need be)
+  sida convert cifar_uncond_gdd_i.pkl gdd.safetensors --network-class GDDPrecond
+  sida convert training-state.pt net.safetensors --key net
+  sida convert hf://OWNER/REPOSITORY/network.pkl net.safetensors      (also https://...; #sha256=DIGITS is enforced)
+  sida convert weights.pt net.safetensors --network config.json    (a plain state dict: {"class": ..., "kwargs": ...})
+"""
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    source = "pickle, id of a registered network, or address"
+    parser.add_argument("source", type=network_source, metavar="IN.pkl", help=source)
+    parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
+    parser.add_argument("--key", default="ema", help="entry of the pickle that holds the network (default: ema)")
+    parser.add_argument("--url", help="origin of the file; recorded in the header")
+    parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in the file")
+    architecture = "architecture of a plain state dict: JSON text or file with class and kwargs"
+    parser.add_argument("--network", metavar="CONFIG", help=architecture)
+    parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")
+    parser.add_argument("--dataset", help="recorded in the header")
+
+
+def _convert(args: argparse.Namespace) -> int:
+    """Converts the file and prints one line."""
+    from pathlib import Path
+
+    from sida.assets import checked, fetch, find_asset, is_address, load_registry
+    from sida.config.settings import load_spec
+    from sida.files.tensors import starts_as_pickle
+    from sida.networks.checkpoint import copy_network, import_official, import_state_dict
+
+    source, url, network_class, network = Path(args.source), args.url, args.network_class, args.network
+    registry = load_registry()
+    if is_address(args.source) or (not source.exists() and args.source in registry):
+        asset = find_asset(registry, args.source)
+        source, url, network_class = fetch(asset.id), url or asset.url, network_class or asset.network_class
+        network = network or asset.architecture
+    given = {"method": args.method, "dataset": args.dataset}
+    given = {name: value for name, value in given.items() if value is not None}
+    if network:
+        config = load_spec(str(network), "--network")
+        metadata = import_state_dict(checked(source), args.target, config, args.key, url, given)
+    elif is_address(args.source) and not starts_as_pickle(source):
+        metadata = copy_network(source, args.target)
+    else:
+        metadata = import_official(
+            checked(source), args.target, key=args.key, origin_url=url, network_class=network_class, metadata=given
+        )
+    network = metadata["network"]
+    print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
+    return 0
+
+
+CONVERT = Verb(_CONVERT_HELP, _CONVERT_EXAMPLES, _convert_arguments, _convert)
+
+_INFO_HELP = "Show a network file: architecture, parameters, origin, method, recorded hashes."
+_INFO_EXAMPLES = """examples:
+  sida info results/demo/students/sida-a1.0/network.safetensors
+  sida info edm2-img512-xs-2147483-0.135.pkl
+  sida info cifar_uncond_gdd_i.pkl --network-class GDDPrecond
+  sida info network.safetensors --json
+"""
+_WIDTH, _MOST = 300, 100
+_FIRST = (
+    *("file", "bytes", "sha256", "format", "class_in_file", "entries"),
+    *("method", "dataset", "nimg", "parameters", "tensors"),
+)
+
+
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    text = ".safetensors of this package, or a published pickle"
+    parser.add_argument("file", type=existing(), metavar="FILE", help=text)
+    parser.add_argument("--key", default="ema", help="entry of a pickle that holds the network (default: ema)")
+    parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in a pickle")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a list")
+
+
+def _info(args: argparse.Namespace) -> int:
+    """Prints the description."""
+    import json
+
+    from sida.networks.checkpoint import describe_file
+
+    facts = describe_file(args.file, args.key, args.network_class)
+    if args.json:
+        print(json.dumps(facts, indent=2, sort_keys=True))
+        return 0
+    for name in (*_FIRST, *sorted(set(facts) - set(_FIRST) - {"network"})):
+        if facts.get(name) not in (None, [], {}):
+            _show(name, facts[name])
+    print(f"{'architecture':<14} {facts['network']['class']}")
+    for name, value in sorted(facts["network"]["kwargs"].items()):
+        print(f"  {name:<20} {json.dumps(value)}")
+    return 0
+
+
+def _show(name: str, value: Any) -> None:
+    from sida.errors import one_line
+
+    name = one_line(name, 80)
+    if isinstance(value, dict):
+        print(name)
+        for key, item in sorted(value.items())[:_MOST]:
+            if item is not None:
+                print(f"  {one_line(key, 80):<20} {one_line(str(item), _WIDTH)}")
+    elif isinstance(value, list):
+        print(f"{name:<14} {one_line(', '.join(map(str, value[:_MOST])), _WIDTH)}")
+    else:
+        print(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {one_line(str(value), _WIDTH)}")
+
+
+INFO = Verb(_INFO_HELP, _INFO_EXAMPLES, _info_arguments, _info)
+
+_AVERAGE_HELP = "Compute a further average of a teacher's weights from stored averages (EDM2's post-hoc EMA)."
+_AVERAGE_EXAMPLES = """examples:
+  sida average teachers/imagenet512-s/snapshots/*.safetensors --std 0.13 --out teacher-0.130.safetensors
+  sida average teachers/mine/snapshots/*.safetensors --std 0.08 --nimg 50000000 --out earlier.safetensors
+
+The stored averages come from a teacher trained with power_ema (for example [0.05, 0.1]) and snapshot_kimg. The second
+line of the output is the error of the profile: below 0.05 the result is as good as an average kept during training.
+"""
+
+
+def _average_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("sources", nargs="+", type=existing(), metavar="NETWORK", help="stored averages of one run")
+    parser.add_argument(
+        "--std", type=number("--std", 0), required=True, metavar="WIDTH", help="relative width wanted, e.g. 0.13"
+    )
+    add_whole(parser, "--nimg", "end of its profile (default: the newest's)", 1, metavar="IMAGES")
+    parser.add_argument("--out", required=True, metavar="OUT.safetensors", help="network to write")
+
+
+def _average(args: argparse.Namespace) -> int:
+    """Reconstructs the average and prints two lines."""
+    from sida.training.averages import reconstruct_average
+
+    distance = reconstruct_average(args.sources, args.std, args.out, args.nimg)
+    print(f"{args.out}: average of width {args.std:g} from {len(args.sources)} stored ones")
+    print(f"profile differs by {distance:.2g} of its norm")
+    return 0
+
+
+AVERAGE = Verb(_AVERAGE_HELP, _AVERAGE_EXAMPLES, _average_arguments, _average)

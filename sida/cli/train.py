@@ -1,0 +1,330 @@
+"""Verbs that train: ``sida train-teacher``, ``sida distill`` and ``sida train-backbone``.
+
+Both trainings take a spec, overrides of single settings and the folder of the run.
+
+Output of processes that train together: only rank 0 prints; on failure only the first failing rank reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import os
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sida.cli import terminal
+from sida.cli.arguments import add_whole
+from sida.cli.main import Verb
+from sida.errors import SettingError, UserError, inside, say
+from sida.methods.registry import METHODS
+from sida.training import ranks
+
+T = TypeVar("T")
+
+
+def _training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of a training."""
+    add = parser.add_argument
+    add("--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file")
+    add("--out", required=True, metavar="DIR", help="folder of the run")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable")
+    add("--processes", type=int, default=1, metavar="N", help="train in N processes, one per GPU; 0 as 1")
+    unfinished = "start a new run although DIR holds an unfinished run with other settings"
+    add("--set-aside", action="store_true", help=f"{unfinished} (kept; it resumes when given its settings again)")
+
+
+#: Largest number of processes on one machine; a larger number is a typing error that would bring the machine down.
+_MOST = 64
+
+
+def _in_processes(args: argparse.Namespace) -> int | None:
+    """Runs the command in the requested number of processes and returns the exit status; None for a single process.
+
+    Raises:
+        UserError: The number is negative or larger than a machine's number of GPUs.
+    """
+    if args.processes < 0:
+        raise UserError("--processes", f"must not be negative, got {args.processes}")
+    if args.processes > _MOST:
+        raise UserError("--processes", f"must be at most {_MOST}, one for each GPU of this machine")
+    # The started processes have the same arguments.
+    if args.processes < 2 or ranks.place()[1] > 1:
+        return None
+    from sida.training.process import run_together
+
+    return run_together([sys.executable, "-m", "sida", *args.argv], args.processes)
+
+
+def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, Any] | None = None) -> tuple[T, str]:
+    """Reads the settings given by ``--spec``, ``--set`` and single options.
+
+    Args:
+        args: Parsed arguments with ``spec`` and ``set``.
+        cls: Class of settings.
+        options: Values of options by their key; None where an option is not given.
+
+    Returns:
+        The settings, and their source as named in errors.
+
+    Raises:
+        UserError: A setting is wrong; the message names the option, ``--set`` or file that gives the setting.
+    """
+    from sida.config.settings import from_mapping
+
+    spec, where = read_spec(args.spec, args.set, cls)
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    try:
+        return from_mapping(cls, spec | given, where), where
+    except SettingError as error:
+        places = {text.partition("=")[0]: f"--set {text}" for text in args.set} | {key: f"--{key}" for key in given}
+        raise _at_its_argument(error, where, places, options or {}) from None
+
+
+def _at_its_argument(
+    error: SettingError, where: str, places: Mapping[str, str], options: Collection[str]
+) -> SettingError:
+    """The error at the argument that gives the setting, if there is one, instead of the spec."""
+    for key, place in places.items():
+        rest = error.place.removeprefix(inside(where, key))
+        if rest != error.place and rest[:1] in ("", ".", "["):
+            return SettingError(f"{place}{rest}", error.fault, error.remedy)
+    from sida.config.settings import MISSING
+
+    key = error.place.removeprefix(inside(where, ""))
+    if error.fault == MISSING and key in options:
+        return SettingError(error.place, error.fault, f"{error.remedy}, or give --{key}")
+    return error
+
+
+def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str, Any], str]:
+    """Reads a spec and applies ``key=value`` overrides.
+
+    Args:
+        text: JSON text (starts with ``{``) or the path of a JSON or YAML file.
+        overrides: ``key=value`` with dots for inner keys, e.g. ``network.kwargs.dropout=0.1``; values are YAML, so
+            ``null``, ``true``, numbers, lists and texts mean what they look like.
+        cls: Class of settings. Values such as ``off`` and ``1e4`` are texts only where the class has a text.
+
+    Returns:
+        The spec, and its source as named in errors.
+
+    Raises:
+        UserError: The spec or an override cannot be read.
+    """
+    from sida.config.settings import load_spec
+
+    where = "--spec" if text.lstrip().startswith("{") else str(Path(text))
+    spec = copy.deepcopy(load_spec(text))
+    for override in overrides:
+        _apply(spec, override, cls)
+    return spec, where
+
+
+def _tell(network: Path) -> None:
+    """Prints the path of a training's result; a closed output does not fail the training."""
+    say(str(network), sys.stdout)
+    terminal.let_go(sys.stdout)
+
+
+def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
+    from sida.config.settings import takes_text
+    from sida.files.text_files import parse_yaml
+
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}", "must be key=value, e.g. --set lr=1e-4")
+    try:
+        value = parse_yaml(text, f"--set {key}")
+    except UserError as error:
+        raise UserError(error.place, error.fault, "quote the value") from None
+    if isinstance(value, (bool, int, float)) and takes_text(cls, key):
+        value = text.strip()
+    elif isinstance(value, str) and not takes_text(cls, key):
+        # YAML 1.1 reads 1e-4 as a text because it has no dot.
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    *outer, last = key.split(".")
+    target: Any = spec
+    for name in outer:
+        target = target.setdefault(name, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set {override}", f"'{name}' is not a mapping and has no inner keys")
+    target[last] = value
+
+
+@contextlib.contextmanager
+def rank_0_output() -> Iterator[None]:
+    """Context in which only rank 0 prints; the first rank that fails reports, and all ranks exit with its status.
+
+    Raises:
+        SystemExit: Replaces the error in ranks that do not report.
+    """
+    rank, world_size, _ = ranks.place()
+    if world_size == 1:
+        yield
+        return
+    streams = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        if rank:
+            sys.stdout = sys.stderr = nowhere
+        try:
+            yield
+        except BaseException as error:
+            status = _spoken_for(rank, _status(error))
+            if status is not None:
+                raise SystemExit(status) from None
+            raise
+        finally:
+            sys.stdout, sys.stderr = streams
+
+
+def _status(error: BaseException) -> int:
+    """Exit status of the command line for an error."""
+    if isinstance(error, SystemExit):
+        return int(error.code or 0)
+    return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1))
+
+
+def _spoken_for(rank: int, status: int) -> int | None:
+    """Exit status of the rank that failed before this rank; None if this rank fails first."""
+    if ranks.STORE is None:
+        return status if rank else None
+    with contextlib.suppress(RuntimeError):
+        if ranks.STORE.add("failures", 1) > 1:
+            return int(ranks.STORE.get("status"))
+        ranks.STORE.set("status", str(status))
+    return None
+
+
+def limit_library_threads(threads: int) -> None:
+    """Limits numpy, scipy and torch to the configured number of threads; call it before importing them.
+
+    If two students on two cores each used both cores for an eigendecomposition, their threads would wait for each other
+    for longer than the second thread saves.
+    """
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+
+
+_TEACHER_HELP = "Train a diffusion teacher (EDM, EDM2 or a custom network)."
+_TEACHER_EXAMPLES = """examples:
+  sida train-teacher --spec teacher.yaml --out results/my/teachers/digits
+  sida train-teacher --spec teacher.yaml --out OUT --set lr=1e-3 --set network.kwargs.dropout=0.1
+  sida train-teacher --out OUT --spec '{"name": "tiny", "dataset": {"name": "digits", "kind": "digits"},
+      "network": {"class": "EDMPrecond", "kwargs": {"model_type": "SongUNet", "img_resolution": 8,
+      "img_channels": 1, "label_dim": 10, "model_channels": 32, "channel_mult": [1, 1], "num_blocks": 1,
+      "attn_resolutions": []}}, "total_kimg": 30, "batch_size": 128, "lr": 3e-3, "tick_kimg": 1}'
+
+Keys of the spec: docs/settings.md, 'training'. Run the same command again to resume after an interruption; a
+finished run only writes its files again.
+"""
+
+
+@rank_0_output()
+def _teacher(args: argparse.Namespace) -> int:
+    """Trains the teacher and prints the path of the network."""
+    if (status := _in_processes(args)) is not None:
+        return status
+    from sida.config.recipe import TeacherConfig
+
+    config, where = read_settings(args, TeacherConfig)
+    limit_library_threads(config.threads)
+
+    from sida.training.teacher import train_teacher
+
+    _tell(train_teacher(config, args.out, where=where, set_aside=args.set_aside))
+    return 0
+
+
+TRAIN_TEACHER = Verb(_TEACHER_HELP, _TEACHER_EXAMPLES, _training_arguments, _teacher)
+
+_DISTILL_HELP = (
+    f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
+)
+_DISTILL_EXAMPLES = """examples:
+  sida distill --spec student.yaml --out results/my/students/sida
+  sida distill --spec student.yaml --out OUT --method sid --teacher teacher/network.safetensors
+  sida distill --spec student.yaml --out OUT --method sid2a --init sid/network.safetensors --set lr=1e-4
+  sida distill --out OUT --teacher teacher/network.safetensors --method sida --spec '{"name": "tiny",
+      "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 40, "batch_size": 32, "lr": 5e-4,
+      "lambda_adv": 10, "lambda_d": 5, "grad_clip_value": 1, "warmup_kimg": 1, "adversarial_kimg": 2,
+      "ema_half_life_kimg": 5, "ema_rampup_ratio": 0.5, "dropout": 0, "tick_kimg": 1}'
+
+methods:
+METHODS
+  module:object   a custom method (docs/add-a-method.md, 'A method of distillation')
+
+Keys of the spec: docs/settings.md, 'recipe'. Defaults are the official recipe of the method on the teacher's network
+family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to resume after an interruption; a
+finished run only writes its files again.
+""".replace("METHODS", "\n".join(f"  {method.name:<16}{method.about}" for method in METHODS.values()))
+
+
+def _distill_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    _training_arguments(parser)
+    parser.add_argument("--method", metavar="METHOD", help="name, or a custom module:object; overrides the spec's")
+    parser.add_argument("--teacher", metavar="PATH", help="network of the teacher; overrides the spec's")
+    parser.add_argument("--guide", metavar="PATH", help="guiding network of the teacher (with guidance in the recipe)")
+    parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
+
+
+@rank_0_output()
+def _distill(args: argparse.Namespace) -> int:
+    """Distils the teacher and prints the path of the generator."""
+    if (status := _in_processes(args)) is not None:
+        return status
+    from sida.methods.resolve import DistillConfig
+
+    options = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
+    config, where = read_settings(args, DistillConfig, options)
+    limit_library_threads(config.threads)
+
+    from sida.methods.distillation import distill
+
+    _tell(distill(config, args.out, where=where, set_aside=args.set_aside))
+    return 0
+
+
+DISTILL = Verb(_DISTILL_HELP, _DISTILL_EXAMPLES, _distill_arguments, _distill)
+
+_BACKBONE_HELP = "Train the frozen digits backbone of GDD's discriminator again (seconds)."
+_BACKBONE_EXAMPLES = """examples:
+  sida train-backbone                          # train, compare with the committed weights, write nothing
+  sida train-backbone --out digits.safetensors # write them
+"""
+
+
+def _backbone_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--out", metavar="FILE", help="file for the weights (safetensors)")
+    add_whole(parser, "--seed", "seed of weights and order (default: 0)", default=0, metavar="SEED")
+
+
+def _backbone(args: argparse.Namespace) -> int:
+    """Trains the backbone, prints its accuracy, and writes the file if requested."""
+    import torch
+
+    from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, train_backbone
+    from sida.files.tensors import read_tensors, write_tensors
+
+    state, metadata = train_backbone(BackboneTraining(seed=args.seed))
+    print(
+        f"accuracy {100 * metadata['other_accuracy']:.2f} % on the {metadata['other_images']} images that it was not "
+        f"trained on ({metadata['settings']['images']} were)"
+    )
+    if DIGITS_WEIGHTS.is_file():
+        committed = read_tensors(DIGITS_WEIGHTS)[0]
+        same = all(torch.equal(value, committed[name]) for name, value in state.items())
+        print(f"weights {'equal to' if same else 'not bit-equal to'} the committed ones")
+    if args.out:
+        write_tensors(args.out, state, metadata)
+        print(args.out)
+    return 0
+
+
+TRAIN_BACKBONE = Verb(_BACKBONE_HELP, _BACKBONE_EXAMPLES, _backbone_arguments, _backbone, hidden=True)

@@ -1,0 +1,270 @@
+"""The machine: devices, threads, TF32, memory, seeds, CUDA graphs and ``torch.compile``."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import inspect
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+
+from sida.errors import UserError, say
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Blocks of up to 32 MiB (the limit of older glibc) come from the heap, which keeps up to 1 GiB of freed memory.
+_HEAP_BLOCK, _KEEP_FREE = 32 << 20, 1 << 30
+
+
+def take_device(name: str, where: str) -> torch.device:
+    """Returns the device of a name; a GPU with a number becomes this thread's current device.
+
+    CUDA graphs, torch's global generator, Triton's kernels and the peak of memory belong to the current device.
+
+    Args:
+        name: ``cpu``, ``cuda`` or ``cuda:NUMBER``.
+        where: Place named in errors.
+
+    Raises:
+        UserError: This machine does not have the device.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"{where}.device", f"'{name}' is no device", "use cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
+    if device.type == "cuda" and device.index is not None:
+        count = torch.cuda.device_count()
+        if device.index >= count:
+            raise UserError(
+                f"{where}.device", f"there is no {name} here, the last GPU is cuda:{count - 1}", "use that or cpu"
+            )
+        torch.cuda.set_device(device)
+    return device
+
+
+def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Copies a tensor to a device asynchronously.
+
+    A plain ``to`` copies from pageable memory and waits for the GPU, which gets no new work meanwhile. A copy from
+    pinned memory does not wait.
+
+    Args:
+        tensor: Tensor on any device, which must not be changed in place afterwards.
+        device: Target device.
+    """
+    if torch.device(device).type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def set_tf32(matmul: bool, convolutions: bool) -> None:
+    """Allows or forbids TF32 in the whole process."""
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Sets torch's CPU threads within a context; 0 changes nothing."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Allows or forbids TF32 in the whole process for a while, then restores the former setting.
+
+    By default torch allows TF32 in convolutions, so a float32 network draws other images on a GPU than on a CPU.
+    """
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    set_tf32(allowed, allowed)
+    try:
+        yield
+    finally:
+        set_tf32(*before)
+
+
+def prepare_process(threads: int = 1) -> None:
+    """Sets CPU threads, turns TF32 off (as in all published runs) and keeps freed memory.
+
+    Args:
+        threads: Intra-operation threads, at least 1.
+    """
+    torch.set_num_threads(threads)
+    set_tf32(matmul=False, convolutions=False)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep freed memory instead of returning every activation to the kernel.
+
+    A training step frees and allocates the same megabytes repeatedly; by default most of them are fresh pages that the
+    kernel must clear (thousands of page faults per step). Without glibc the function does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_BLOCK)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_FREE)
+
+
+def peak_memory(processes: int = 1) -> dict[str, float | str]:
+    """Peak memory so far, in MiB: ``memory_mb`` of tensors on a GPU, or of the process without a GPU.
+
+    On a GPU, ``memory_reserved_mb`` is the memory reserved for tensors, and ``gpus`` names the cards of the processes.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        cards = f"{processes} × {torch.cuda.get_device_name()}"
+        return {"memory_mb": allocated / 2**20, "memory_reserved_mb": reserved / 2**20, "gpus": cards}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"memory_mb": peak / 2**20 if sys.platform == "darwin" else peak / 2**10}
+
+
+# Every draw is a function of (seed, purpose, counters), never of earlier draws. So a resumed run equals an
+# uninterrupted one, and draws do not depend on ranks, shards or batch sizes.
+
+
+def derive_seed(seed: int, purpose: str, *counters: int) -> int:
+    """Mixes a run seed, a purpose and counters into 63 bits (non-negative)."""
+    text = "/".join([str(int(seed)), purpose, *(str(int(c)) for c in counters)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def generator(seed: int, purpose: str, *counters: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A fresh ``torch.Generator`` for one purpose, e.g. ``generator(seed, "psi", step, rank)``."""
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, *counters))
+
+
+Tensors = Mapping[str, torch.Tensor]
+#: Calls before the recording, in which libraries choose their kernels and allocate their workspace.
+_WARM_UP = 2
+
+
+class RecordingError(Exception):
+    """The kernels of a function cannot be recorded as a CUDA graph; the message gives the reason."""
+
+
+@contextlib.contextmanager
+def restored(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Restores the values of tensors at the end of the context."""
+    # The copies lie on the CPU: a recording already takes the peak of the device's memory.
+    kept = [tensor.to("cpu", copy=True) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, value in zip(tensors, kept):
+            tensor.copy_(value)
+
+
+class Recording:
+    """A CUDA graph of a function of tensors on a GPU.
+
+    The function may draw from the device's global torch generator, which advances as in a direct call, but must not
+    read a value on the CPU. Each replay reads and writes the memory of the tensors that the recording saw.
+
+    Args:
+        function: Takes and returns tensors by name.
+        inputs: Tensors with the shapes, dtypes and device of all later calls.
+        pool: ``torch.cuda.graph_pool_handle()``: memory shared with other recordings, which must not run at the same
+            time; use the outputs before the next one runs. None allocates separate memory.
+        protected: Tensors that the calls before the recording may change; their values are restored.
+
+    Raises:
+        RecordingError: The function reads a value on the CPU, or fails.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensors], Tensors],
+        inputs: Tensors,
+        pool: Any = None,
+        protected: Sequence[torch.Tensor] = (),
+    ) -> None:
+        self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        self.graph = torch.cuda.CUDAGraph()
+        device = next(iter(self.inputs.values())).device
+        random = torch.cuda.get_rng_state(device)
+        with restored(protected):
+            try:
+                self._record(function, pool, device)
+            except (RuntimeError, RecordingError) as error:
+                first = str(error).strip().splitlines() or [type(error).__name__]
+                raise RecordingError(f"a step's kernels cannot be recorded ({first[0]})") from None
+            finally:
+                torch.cuda.synchronize(device)
+                torch.cuda.set_rng_state(random, device)
+
+    def _record(self, function: Callable[[Tensors], Tensors], pool: Any, device: torch.device) -> None:
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                function(self.inputs)
+        torch.cuda.current_stream(device).wait_stream(side)
+        # Other threads read data ahead and write states meanwhile. Only the current device is recorded.
+        with torch.cuda.device(device), torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+            self.outputs = dict(function(self.inputs))
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        """Runs the kernels on new inputs; all calls return the same output tensors with new values."""
+        for name, tensor in inputs.items():
+            self.inputs[name].copy_(tensor, non_blocking=True)
+        self.graph.replay()
+        return self.outputs
+
+
+def compiled(net: torch.nn.Module) -> torch.nn.Module:
+    """Compiles a network with ``torch.compile``, for calls in one mode and with one set of shapes and flags.
+
+    Each call of this function gives separate code: a network that is trained and also used frozen needs two. The
+    compiled code does not check at each call whether parameters and modules have changed, since they never do here.
+    Changed shapes or flags of the inputs still compile again.
+
+    A torch that cannot separate the code of two calls compiles with all checks. Without a C++ compiler the function
+    returns the network itself. In both cases it prints one line.
+    """
+    device = next(net.parameters()).device.type
+    fault = _fault(device)
+    if fault is not None:
+        _say_once(f"compile: torch {torch.__version__} cannot compile here ({fault}); continuing without it")
+        return net
+    # Converted memory layouts and Python code between the kernels make small networks slower (benchmarks/).
+    options: dict[str, Any] = {"layout_optimization": False, "cpp_wrapper": True} if device == "cpu" else {}
+    skip_checks = getattr(torch.compiler, "skip_guard_on_all_nn_modules_unsafe", None)
+    isolate: dict[str, Any] = {}
+    # Without checks, the code of one mode of the network would also run for the other mode.
+    if skip_checks is not None and "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+        isolate["isolate_recompiles"] = True
+        options["guard_filter_fn"] = skip_checks
+    else:
+        _say_once(f"compile: torch {torch.__version__} compiles with checks at every call; a newer one is faster")
+    return cast(torch.nn.Module, torch.compile(net, dynamic=False, options=options, **isolate))
+
+
+@functools.cache
+def _fault(device: str) -> str | None:
+    """Reason why ``torch.compile`` does not work on a device, found by a trial, or None."""
+    try:
+        torch.compile(torch.neg, dynamic=False)(torch.ones(1, device=device))
+    except Exception as error:  # training continues without, whatever the error
+        return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return None
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line)

@@ -1,0 +1,80 @@
+"""The named GPU becomes the current device before a command puts anything on a device."""
+
+import json
+
+import pytest
+import torch
+
+from eval.commands import main as measuring
+from sida.cli.main import main as sida
+from sida.errors import UserError
+from sida.machine import take_device
+from sida.training.ranks import own_device
+
+
+class TakenError(Exception):
+    """Tells which device became the current one, where there is none to work on."""
+
+
+def taken(device):
+    raise TakenError(str(device))
+
+
+@pytest.fixture
+def two_gpus(tmp_path, monkeypatch):
+    """A machine that says it has two GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken)
+    # The commands' files, which are looked at after the device.
+    monkeypatch.chdir(tmp_path)
+    for name in ("net.safetensors", "images.zip"):
+        (tmp_path / name).touch()
+
+
+def as_text(spec):
+    """JSON without spaces."""
+    return json.dumps(spec, separators=(",", ":"))
+
+
+MEASURE = {"run": "a", "method": "m", "sampler": {"kind": "python", "callable": "a:b"}, "protocol": "digits"}
+MEASURE["device"] = "cuda:1"
+COMMANDS = {
+    "sample": (sida, "sample --network net.safetensors --out samples --device cuda:1"),
+    "sample beside another": (sida, "sample --network net.safetensors --out samples --device cuda"),
+    "encode": (sida, "data encode --source images.zip --out latents.zip --device cuda:1"),
+    "features": (measuring, "features --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
+    "measure": (measuring, f"measure --spec {as_text(MEASURE)} --trials 0 --out measured"),
+}
+
+
+@pytest.mark.parametrize("work", COMMANDS)
+def test_the_gpu_that_is_named_becomes_the_current_one(two_gpus, work, monkeypatch):
+    # As torchrun starts the second of two processes that sample.
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    main, command = COMMANDS[work]
+    with pytest.raises(TakenError, match="cuda:1"):
+        main(command.split())
+
+
+def test_a_training_takes_the_gpu_that_is_named_and_each_of_its_processes_its_own(two_gpus, monkeypatch):
+    with pytest.raises(TakenError, match="cuda:1"):
+        own_device("cuda:1", "spec")
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TakenError, match="cuda:1"):
+        own_device("cuda", "spec")
+
+
+def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):
+    assert take_device("cuda", "spec") == torch.device("cuda")
+    assert take_device("cpu", "spec") == torch.device("cpu")
+    assert take_device("cpu:1", "spec").type == "cpu"
+
+
+def test_a_missing_gpu_is_one_line(two_gpus, capsys):
+    with pytest.raises(UserError, match=r"the last GPU is cuda:1") as error:
+        take_device("cuda:2", "spec")
+    assert error.value.place == "spec.device"
+    assert sida(["sample", "--network", "net.safetensors", "--out", "samples", "--device", "cuda:2"]) == 1
+    assert capsys.readouterr().err.startswith("error: sample.device: there is no cuda:2 here")
