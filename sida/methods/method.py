@@ -57,6 +57,10 @@ class Terms:
         return [(name, term) for name, term in self._terms.items() if term is not None]
 
 
+#: Fields of losses that are settings under another name.
+_NAMES = {"pool": "adversarial_pool", "return_logvar": "logvar"}
+
+
 class Loss:
     """A loss of a method. Its fields are the settings that it reads: of the recipe, or of the method's options."""
 
@@ -71,8 +75,8 @@ class Loss:
         """
         values: dict[str, Any] = {}
         for name in (field.name for field in dataclasses.fields(cls) if field.init):  # type: ignore[arg-type]
-            if name in METHOD_SETTINGS:
-                values[name] = getattr(recipe, name)
+            if (setting := _NAMES.get(name, name)) in METHOD_SETTINGS:
+                values[name] = getattr(recipe, setting)
             elif name == "options":
                 values[name] = options
             elif hasattr(options, name):
@@ -281,7 +285,7 @@ class Method:
         """Returns the class of the loss for networks of a family."""
         if not isinstance(self.loss, Mapping):
             return self.loss
-        return next(self.loss[name] for name in (family.name, family.like) if name in self.loss)
+        return next(self.loss[name] for name in (family.name, str(family.like)) if name in self.loss)
 
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
         """Returns the official settings of a family, or else of the family that it resembles.
@@ -352,7 +356,8 @@ class Method:
 def _settings(loss: type[Loss] | None) -> dict[str, Any]:
     """Fields of a loss that are settings of a recipe, with their default values."""
     fields = dataclasses.fields(loss) if loss is not None else ()  # type: ignore[arg-type]
-    return {field.name: field.default for field in fields if field.init and field.name in METHOD_SETTINGS}
+    values = {_NAMES.get(field.name, field.name): field.default for field in fields if field.init}
+    return {name: value for name, value in values.items() if name in METHOD_SETTINGS}
 
 
 @dataclasses.dataclass(frozen=True)

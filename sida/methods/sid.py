@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sida import networks
-from sida.config.recipe import Pool, Recipe, ResolvedConfig
+from sida.config.recipe import Pool, Recipe
 from sida.config.settings import Settings
 from sida.errors import SettingError, UserError
 from sida.late import torch
@@ -115,11 +115,6 @@ class SiDALoss(SiDLoss):
     lambda_adv: float = Recipe.lambda_adv
     lambda_d: float = 1.0
 
-    @classmethod
-    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
-        """See :meth:`~sida.methods.method.Loss.of`."""
-        return super().of(recipe, options, **{"pool": recipe.adversarial_pool, **own})
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pool not in get_args(Pool):
@@ -168,20 +163,26 @@ class SiDALoss(SiDLoss):
         """
         if given.real_images is None:
             return super().fake_score_terms(fake_score, given)
-        sigma, augment = self.fake_score_sigma(given.draws), given.augment or (lambda images: (images, None))
+        sigma, augment = self.fake_score_sigma(given.draws), given.augment
         noise = sigma * given.draws["noise"]
-        (clean, clean_labels), (real, real_labels) = augment(given.images), augment(given.real_images)
+        clean, clean_labels = (given.images, None) if augment is None else augment(given.images)
+        real, real_labels = (given.real_images, None) if augment is None else augment(given.real_images)
         denoised, logits = fake_score(
             torch.cat([clean + noise, real + noise]),
             torch.cat([sigma, sigma]),
-            None if given.class_labels is None else torch.cat([given.class_labels, given.class_labels]),
-            augment_labels=None if clean_labels is None else torch.cat([clean_labels, real_labels]),
+            joined(given.class_labels, given.class_labels),
+            augment_labels=joined(clean_labels, real_labels),
             return_flag="encoder_decoder",
             decode=len(clean),
         )
         error, weight, of_fake, of_real = given.whole(denoised - clean, self.weight(sigma), *logits.chunk(2))
         discriminator = weight * discriminator_loss(of_fake, of_real, self.pool, given.mean)
         return {"denoising": weight * error.square(), "discriminator": discriminator}
+
+
+def joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Labels of two halves of a batch; None for networks without labels."""
+    return None if first is None or second is None else torch.cat([first, second])
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -237,11 +238,6 @@ class EDM2SiDLoss(SiDLoss):
     P_std: float = 1.0
     return_logvar: bool = True
 
-    @classmethod
-    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
-        """See :meth:`~sida.methods.method.Loss.of`."""
-        return super().of(recipe, options, **{"return_logvar": recipe.logvar, **own})
-
     def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
         """See :meth:`SiDLoss.generator_terms`."""
         sid, _, _ = self._divided(true_score, fake_score, given)
@@ -252,6 +248,7 @@ class EDM2SiDLoss(SiDLoss):
         """Term ``denoising``, float32 ``(N', C, H, W)``."""
         x, sigma = given.images, self.fake_score_sigma(given.draws)
         noisy = x + sigma * given.draws["noise"]
+        # With ``decode`` the network takes the path of SiDA's step, which rounds in another way.
         denoised, _, logvar = self._evaluate(fake_score, noisy, sigma, given.class_labels, decode=len(x))
         error, logvar, weight = given.whole(denoised - x, logvar, self.weight(sigma) / logvar.exp())
         return {"denoising": weight * error.square() + logvar, "discriminator": None}
@@ -309,8 +306,7 @@ class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
         x, labels, sigma = given.images, given.class_labels, self.fake_score_sigma(given.draws)
         noise = sigma * given.draws["noise"]
         both, levels = torch.cat([x + noise, given.real_images + noise]), torch.cat([sigma, sigma])
-        labels = None if labels is None else torch.cat([labels, labels])
-        denoised, logits, logvar = self._evaluate(fake_score, both, levels, labels, decode=len(x))
+        denoised, logits, logvar = self._evaluate(fake_score, both, levels, joined(labels, labels), decode=len(x))
         weight = self.weight(sigma) / logvar.exp()
         error, logvar, weight, of_fake, of_real = given.whole(denoised - x, logvar, weight, *logits.chunk(2))
         discriminator = weight * discriminator_loss(of_fake, of_real, self.pool, given.mean)
@@ -318,8 +314,8 @@ class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
 
 
 # Source of the official settings: mingyuanzhou/SiD, branches main and sida: training scripts and their options.
-_EDM: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 500.0, "logvar": False}
-_EDM2: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 2000.0, "grad_clip_value": 0.0, "logvar": True}
+_EDM: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 500.0}
+_EDM2: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 2000.0, "grad_clip_value": 0.0}
 _SID_EDM2 = {
     # λ_D is not read; digests record it.
     **_EDM2, "warmup_kimg": 0.0, "weight_norm": "in_forward", "fake_score_weight_norm": "in_forward", "lambda_d": 100.0,
@@ -335,7 +331,7 @@ SID = Method(
     start="either",
     real_images=False,
     loss={"edm": SiDLoss, "edm2": EDM2SiDLoss},
-    reads=(*_SID_READS, "logvar"),
+    reads=_SID_READS,
     official={
         "edm": {**_EDM, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
         "edm2": _SID_EDM2,
@@ -404,7 +400,7 @@ SIDA = Method(
     start="teacher",
     real_images=True,
     loss={"edm": SiDALoss, "edm2": EDM2SiDALoss},
-    reads=(*_SID_READS, "logvar", "adversarial_kimg", "adversarial_pool", "real_source"),
+    reads=(*_SID_READS, "adversarial_kimg", "real_source"),
     official={
         "edm": _SIDA_EDM,
         "edm2": _SIDA_EDM2,
@@ -506,6 +502,7 @@ class UniInstructLoss(SiDALoss):
     """
 
     alpha: float = dataclasses.field(default=1.0, init=False)
+    pool: Pool = dataclasses.field(default="batch", init=False)
     divergence: str = "forward-kl"
     ratio: str = "released"
     variance_reduction: bool = False

@@ -243,9 +243,9 @@ class Distiller(StudentTrainer):
         graphs: bool = True,
     ) -> None:
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
-        fused = recipe.kernels == "fused"
+        fused, recompute = recipe.kernels == "fused", recipe.recompute
         for net in (true_score, fake_score, generator) if fused else ():
-            use_fused_kernels(net, recompute=recipe.recompute)
+            use_fused_kernels(net, recompute=recompute)
         if fused:
             # The networks' convolutions use this layout; otherwise each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)

@@ -127,7 +127,7 @@ class TeacherTrainer:
         return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in self.averages.items()}
 
     def join(self, ranks: Ranks, shard: bool = False) -> None:
-        """See :meth:`sida.training.student_trainer.StudentTrainer.join`."""
+        """See :meth:`sida.training.iteration.StudentTrainer.join`."""
         join(self.network, ranks, shard)
         if self.network.shards is not None:
             for average in self.averages.values():

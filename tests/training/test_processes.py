@@ -20,11 +20,11 @@ from sida.methods import distill
 from sida.training import identity, ranks, train_teacher
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
+from sida.training.iteration import StudentTrainer
 from sida.training.logs import IterationRecord, TickMeter
 from sida.training.optimized_network import OptimizedNetwork, join
 from sida.training.ranks import joined
 from sida.training.run import RunFiles
-from sida.training.student_trainer import StudentTrainer
 from tests.training.processes import said, started, statuses, together
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, interrupt_after
 
