@@ -24,7 +24,7 @@ from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.fused import convert_frozen_weights, use_fused_kernels
 from sida.networks.precond import GuidedDenoiser
 from sida.training.iteration import OptimizerStep
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 from sida.training.schedule import Schedule
 from sida.training.student_trainer import StudentTrainer
 
