@@ -7,7 +7,6 @@ import torch
 
 from eval.commands import main as measuring
 from sida.cli.main import main as sida
-from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.machine import take_device
 from sida.training.ranks import own_device
@@ -40,14 +39,12 @@ def as_text(spec):
 
 MEASURE = {"run": "a", "method": "m", "sampler": {"kind": "python", "callable": "a:b"}, "protocol": "digits"}
 MEASURE["device"] = "cuda:1"
-ANALYSIS = {"analysis": "layers", "function": f"{ROOT}/studies/questions/layers.py:LAYERS", "device": "cuda:1"}
 COMMANDS = {
     "sample": (sida, "sample --network net.safetensors --out samples --device cuda:1"),
     "sample beside another": (sida, "sample --network net.safetensors --out samples --device cuda"),
     "encode": (sida, "data encode --source images.zip --out latents.zip --device cuda:1"),
     "features": (measuring, "features --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
     "measure": (measuring, f"measure --spec {as_text(MEASURE)} --trials 0 --out measured"),
-    "analyse": (measuring, f"analyse --spec {as_text(ANALYSIS)} --out layers.json"),
 }
 
 

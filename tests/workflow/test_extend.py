@@ -18,8 +18,7 @@ from workflow.cli import eval_main, sida_main
 from workflow.commands.check import trial_agreement
 from workflow.docs.convert import convert
 from workflow.preset import Preset
-from workflow.preset.extension import stored_results, write_extension
-from workflow.preset.files import preset_files
+from workflow.preset.extension import write_extension
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.targets import Targets
 
@@ -58,16 +57,6 @@ def test_only_the_added_row_has_jobs(here):
     assert (here / results / "students/sida-a1.0/train.jsonl").is_file()
     assert targets.figures == ["convergence", "samples"]
     assert set(targets.stored_option(targets.rows)[2:]) == set(read_stored(STORED)["rows"])
-
-
-def test_a_tuned_study_is_extended_by_a_row(here):
-    (here / "my.tsv").write_text(SHEET + "mine\tOne Step\tMine\tsida\tt30\t1.0\tsida-t30\tone-step\t9\n")
-    files = preset_files("rivals")
-    path, rows = write_extension(files, "my.tsv", stored_results(files))
-    preset = Preset.load(*files, path)
-    # Columns of the tuning read a file by its path from the layout, which is another one now.
-    check_preset(preset)
-    assert rows == ["mine"]
 
 
 def test_a_changed_row_and_its_children_run_again(here):
@@ -135,7 +124,6 @@ def test_a_stored_number_is_measured_again(capsys):
     [
         ("dem data", "did you mean 'demo'"),
         ("demo dat", "did you mean 'data'"),
-        ("letters t30-sid", "is not stored; `sida run letters t30-sid`"),
     ],
 )
 def test_faults_of_check_are_one_line(words, message, capsys):

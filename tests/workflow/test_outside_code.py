@@ -251,7 +251,7 @@ def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, monkeypa
 def test_shipped_presets_name_no_code_from_outside(monkeypatch):
     from workflow.preset.outside_code import outside_code_of
 
-    for name in ("demo", "miniature", "published", "released", "sid2a", "paper"):
+    for name in ("demo", "afternoon", "published", "released", "sid2a", "paper"):
         assert outside_code_of(find_preset(name)) == []
 
 

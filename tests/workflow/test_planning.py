@@ -143,14 +143,14 @@ def test_files_on_top_of_a_preset_are_planned_with_it(capsys):
 
 def test_tables_without_published_numbers_promise_none(capsys):
     """Their columns of effects have no mode but measured."""
-    assert main(["plan", "--preset", "miniature", "--fresh", "--json", "edm2-sida"]) == 0
+    assert main(["plan", "--preset", "afternoon", "--fresh", "--json", "edm2-sida"]) == 0
     jobs = json.loads(capsys.readouterr().out)["jobs"]
     (student,) = (job for job in jobs if job["kind"] == "student")
     assert student["facts"]["published"] == {}
 
 
 def test_the_network_that_takes_the_most_is_timed_and_not_the_longest_training():
-    jobs = make_jobs("miniature", "CPU", 1, fresh=True)
+    jobs = make_jobs("afternoon", "CPU", 1, fresh=True)
     trained = [job for job in jobs.behind([]).values() if job.kind == "student"]
     longest = max(trained, key=lambda job: job.gpu_hours)
     assert jobs.preset.runs[longest.name].teacher == "large"

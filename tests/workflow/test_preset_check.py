@@ -50,7 +50,6 @@ def metric(**changes) -> dict:
 SID = {"series": [{"each": {"method": "sid"}}]}
 TEACHERS = {"series": [{"each": {"method": "teacher"}}]}
 CURVES = {"kind": "curves", "panels": [SID]}
-ALPHA = {"kind": f"{ROOT}/studies/alpha/figure.py:AlphaFigure"}
 FID = {"columns": [{"head": "FID", "metric": "fid"}], "rows": [{"each": {"method": "sid"}}]}
 CLAIM = {"id": "X-1", "scope": "digits", "statement": "s", "parts": [{"rule": "LTT"}]}
 
@@ -72,7 +71,6 @@ def of_main(*rows) -> dict:
 
 
 FAULTS = [
-    ("figures", ALPHA, r"x.yaml: no analysis 'model'"),
     ("tables", of_main({"each": {"method": "gdd"}}), r"x.yaml: rows\[0\].each: "),
     ("tables", of_main({"run": "sidda"}), r"x.yaml: rows\[0\].run: "),
     ("tables", FID, r"x.yaml: columns\[0\].metric: .*'fd'"),

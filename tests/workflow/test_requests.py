@@ -103,13 +103,6 @@ def test_what_nobody_can_plan_asks_for_the_most():
     assert asked("student", long, gpu="V100", max_hours=7)["runtime"] == 420
 
 
-def test_an_analysis_asks_for_the_time_of_its_row_and_one_without_rows_for_the_most():
-    questions = Preset.load(ROOT / "studies/questions/preset.yaml")
-    row, whole = (SimpleNamespace(analysis=name) for name in ("layers/teacher-t100", "model"))
-    assert 0 < asked("analyse", row, preset=questions, trials=2)["runtime"] < 60 * Site().max_hours
-    assert asked("analyse", whole, preset=questions)["runtime"] == 60 * Site().max_hours
-
-
 def test_a_shard_asks_for_its_part_of_a_row():
     row = SimpleNamespace(run="edm2-m-sid", begin="0", end="10000")
     whole = asked("measure", row, trials=10, max_hours=1000)["runtime"] - 30

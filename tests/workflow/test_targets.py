@@ -97,7 +97,7 @@ def test_a_pattern_of_names():
     assert not re.fullmatch(any_of([]), "")
 
 
-CONFIG, PAPERS, MINIATURE = ROOT / "config", ROOT / "studies/papers", ROOT / "studies/miniature"
+CONFIG, PAPERS, AFTERNOON = ROOT / "config", ROOT / "studies/papers", ROOT / "studies/afternoon"
 STUDENTS = ("sid-a1.0", "sida-a1.0", "sid2a-a1.0")
 
 
@@ -109,8 +109,7 @@ STUDENTS = ("sid-a1.0", "sida-a1.0", "sid2a-a1.0")
         ("demo", PAPERS / "tables/table1.yaml", set(), set()),
         ("released", PAPERS / "tables/table1.yaml", {"cifar10-uncond-sida-a1"}, set()),
         ("released", PAPERS / "tables/table4.yaml", {"edm2-xs-sid"}, set()),
-        ("miniature", MINIATURE / "tables/mini-table8.yaml", set(), {"t30-sid", "t30-sida"}),
-        ("miniature", MINIATURE / "tables/mini-teachers.yaml", {"t10-sida", "t10b-sida"}, set()),
+        ("afternoon", AFTERNOON / "tables/digits-table8.yaml", set(), {"t30-sid", "t30-sida"}),
     ],
 )
 def test_a_layout_names_the_rows_that_it_shows(preset, layout, measured, networks):

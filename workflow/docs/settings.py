@@ -35,7 +35,6 @@ from sida.methods.registry import METHODS
 from workflow.docs.words import block
 from workflow.planning.requests import Site
 from workflow.preset.files import PresetSettings, TeacherEntry
-from workflow.tuning import Axis, Rung, Space, TunedMethod
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),
@@ -219,10 +218,6 @@ SETTINGS: dict[str, type] = {
     **{anchor: cls for anchor, (cls, _) in _options().items()},
     "evaluation": RecipeEvaluation,
     "analysis": AnalysisEntry,
-    "space": Space,
-    "tuned-method": TunedMethod,
-    "axis": Axis,
-    "rung": Rung,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
     "dataset": DatasetEntry,

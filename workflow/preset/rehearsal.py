@@ -353,7 +353,8 @@ def unshown_rows(targets: Targets) -> list[str]:
     shown = set(targets.parents)
     for kind in ("tables", "figures"):
         for name in preset.layouts[kind]:
-            shown.update(targets.needs(kind, name).measured)
+            needs = targets.needs(kind, name)
+            shown.update(needs.measured, needs.networks)
     shown.update(claim_rows(preset.claims, preset.runs))
     return [name for name in targets.rows if name not in shown]
 

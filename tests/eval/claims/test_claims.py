@@ -119,7 +119,7 @@ def test_what_claims_name_exists(claims):
 
 @pytest.mark.parametrize(
     ("preset", "study", "scope"),
-    [("paper", "papers", "paper"), ("miniature", "miniature", "digits"), ("demo", "demo", "digits")],
+    [("paper", "papers", "paper"), ("afternoon", "afternoon", "digits"), ("demo", "demo", "digits")],
 )
 def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset, study, scope):
     chosen = [claim for claim in load_claims(ROOT / f"studies/{study}/claims.yaml") if claim.scope == scope]

@@ -338,7 +338,7 @@ def test_time_and_memory_leave_out_the_first_record():
 
 
 def test_a_line_without_published_numbers_has_ours_alone():
-    path = ROOT / "studies/miniature/tables/mini-table8.yaml"
+    path = ROOT / "studies/afternoon/tables/digits-table8.yaml"
     table = load_table_layout(path).build(TableSources(None, None, PUBLISHED, "audit"))
     assert {row.cells[2].text for row in table.rows} <= {"", "configured", "measured"}
     assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}

@@ -1,0 +1,46 @@
+"""The preset afternoon: a counterpart of each table and figure of the paper, from rows that are all shown."""
+
+import json
+
+import pytest
+
+from eval.tables import make_table
+from sida.config.resources import ROOT
+from workflow.cli import sida_main as main
+from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
+from workflow.preset.spec_files import row_digest
+from workflow.preset.specs import find_needs
+
+STUDY = ROOT / "studies/afternoon"
+
+
+@pytest.fixture(scope="module")
+def preset():
+    return Preset.load(STUDY / "preset.yaml")
+
+
+def test_each_table_and_figure_has_its_counterpart_and_each_row_is_shown(preset):
+    check_preset(preset)
+    shown = set()
+    for kind, numbers in (("tables", 8), ("figures", 10)):
+        assert list(preset.layouts[kind]) == [f"digits-{kind[:-1]}{k}" for k in range(1, numbers + 1)]
+        for name in preset.layouts[kind]:
+            needs = find_needs(preset.layout(kind, name), preset.runs)
+            shown |= {*needs.networks, *needs.measured}
+    assert set(preset.runs) - shown - {parent for run in preset.students() for parent in preset.parents(run)} == set()
+
+
+def test_the_plan_takes_five_core_hours(capsys):
+    assert main(["plan", "--preset", "afternoon", "--fresh", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["gpu_hours"] <= 5
+
+
+def test_stored_rows_are_those_of_today_s_settings_and_fill_every_cell(preset, tmp_path):
+    stored = json.loads((STUDY / "stored/stored.json").read_text())["rows"]
+    assert stored == {run: row_digest(preset, run) for run in preset.runs}
+    for name in preset.layouts["tables"]:
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(spec := preset.specs.table(name)))
+        table = make_table(preset.layout("tables", name), STUDY / "stored", path, spec=spec, results=STUDY / "stored")
+        assert "not measured" not in str(table), name
