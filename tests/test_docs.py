@@ -61,6 +61,8 @@ def test_pages_that_the_code_names_exist():
 
 @page
 def test_commands_exist(path):
+    if path.name == "CHANGELOG.md":
+        return
     code = re.findall(r"`([^`\n]+)`|^(?: {4}|\t)(.*)$", path.read_text(), flags=re.M)
     for line in map("".join, code):
         for verb in re.findall(r"(?:^|[\s;|(])sida ([a-z][a-z-]+)", line):
