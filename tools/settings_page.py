@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from eval.claims.experiments import Experiment, Experiments
-from eval.measuring.kinds import METRIC_KINDS
-from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
+from eval.metrics.kinds import METRIC_KINDS, Metric
 from eval.results.analyses import AnalysisEntry
 from eval.results.exchange import ExchangedMetric
 from eval.results.sheet import SheetRow

@@ -34,7 +34,7 @@ from sida.data.pictures import open_picture
 from sida.errors import UserError
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import write_text
-from sida.files.text_files import read_ordinary
+from sida.files.ordinary import read_ordinary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -280,7 +280,7 @@ def reduced_png(source: Path) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    content = read_ordinary(source, str(source), MAX_MEMBER_BYTES, "remove it", "that is no figure")
+    content = read_ordinary(source, MAX_MEMBER_BYTES)
     picture = open_picture(content, str(source)).convert("RGB")
     picture.quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()

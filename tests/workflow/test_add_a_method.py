@@ -14,7 +14,7 @@ import yaml
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
 from sida.files.atomic import read_jsonl
-from sida.networks.checkpoint import read_metadata
+from sida.networks.file import read_metadata
 from tests.refused import refusing
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
@@ -129,7 +129,7 @@ def printed(begin: str) -> str:
 def test_a_method_is_distilled_as_printed(tmp_path, monkeypatch):
     from sida.cli.main import main
     from sida.networks import build_network
-    from sida.networks.checkpoint import save_network
+    from sida.networks.file import save_network
 
     teacher, out = tmp_path / "teacher.safetensors", tmp_path / "student"
     save_network(build_network(TINY_NETWORK), teacher, {})
@@ -145,7 +145,7 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
 
     from eval.measuring.measure import measure
     from sida.networks import build_network
-    from sida.networks.checkpoint import save_network
+    from sida.networks.file import save_network
 
     torch.manual_seed(0)
     save_network(build_network(TINY_NETWORK), tmp_path / "mine.safetensors", {})

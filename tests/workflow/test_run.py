@@ -102,7 +102,7 @@ def test_the_finished_folder_is_whole(finished):
 
 
 def test_students_name_their_parents(finished):
-    from sida.networks.checkpoint import read_metadata
+    from sida.networks.file import read_metadata
 
     students = finished.folder / "results/tiny/students"
     metadata = read_metadata(students / "sid2a-a1.0/network.safetensors")

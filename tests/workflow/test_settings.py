@@ -91,7 +91,11 @@ def test_every_setting_has_a_description_from_its_docstring():
     share = json_schema(Outer)["properties"]["inner"]["additionalProperties"]["properties"]["p"]
     assert share == {"type": "number", "minimum": 0, "maximum": 1, "description": "A `share`."}
     for name, cls in SETTINGS.items():
-        assert settings_table(cls, dict.fromkeys(SETTINGS.values(), "")).count("\n| `") == len(dataclasses.fields(cls)) == len(descriptions(cls)), name
+        assert (
+            settings_table(cls, dict.fromkeys(SETTINGS.values(), "")).count("\n| `")
+            == len(dataclasses.fields(cls))
+            == len(descriptions(cls))
+        ), name
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sida.errors import UserError
-from sida.unpickle.pickles import open_pickle
+from sida.files.pickles import PickleFile
 from tests.readers.frame import Reader, judge
 from tests.readers.guards import MemoryLimit
 
 SECONDS, MEGABYTES = 6, 300
 
 
-def bounded(path: Path, content: bytes, read: Callable[[Path], object] = open_pickle) -> str | None:
+def open_value(path: Path) -> object:
+    """The value of a pickle."""
+    with PickleFile(path) as file:
+        return file.value
+
+
+def bounded(path: Path, content: bytes, read: Callable[[Path], object] = open_value) -> str | None:
     """Reads a file within the bounds; returns the line that it is refused with, if it is."""
     path.write_bytes(content)
     said = []
@@ -32,7 +38,7 @@ def bounded(path: Path, content: bytes, read: Callable[[Path], object] = open_pi
     return said[0] if said else None
 
 
-def refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object] = open_pickle) -> str:
+def refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object] = open_value) -> str:
     """The line with which the file is refused for this reason, within the bounds."""
     said = bounded(path, content, read)
     assert said is not None

@@ -1,4 +1,4 @@
-"""Conversion of the authors' pickles to safetensors, streamed and without executing code.
+"""The authors' pickles: conversion to safetensors, streamed and without executing code, and description.
 
 A pickled network's records give its class, constructor arguments and named tensors. Plain state dicts of other programs
 become a network file where the user names their architecture.
@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.errors import UserError, suggestion
+from sida.errors import UserError, one_line, suggestion
 from sida.files.atomic import sha256_file
+from sida.files.pickles import PickleFile, Record, Tensor, read_state_dict
 from sida.files.tensors import (
-    ITEM_BYTES,
     RECORD_KEY,
     encode_record,
     entries_for,
@@ -28,26 +28,26 @@ from sida.files.tensors import (
     starts_as_pickle,
     write_tensor_file,
 )
+from sida.networks.edm2_unet import copied_weight_norm, official_weight_norm
 from sida.networks.file import (
     FOREIGN_WEIGHTS,
     NETWORK_FORMAT,
+    NETWORKS,
     build_on_meta,
     check_names_and_shapes,
     check_network_config,
+    family_of,
+    read_metadata,
     write_state_dict,
 )
-from sida.unpickle.inert import Budget, RefusedError, printable, refusals
-from sida.unpickle.pickles import open_pickle
-from sida.unpickle.records import BoundMethod, PersistentObject, PlainObject, Tensor
-from sida.unpickle.values import float32_pieces, read_state_dict, stored_type
 
-Module = PersistentObject | PlainObject
 MAX_MODULES = 50_000
+MAX_ENTRIES = 2_000_000
 MAX_MODULE_DEPTH = 32
 MAX_NAME = 500
-MAX_ARGUMENTS, MAX_ARGUMENT_STEPS, MAX_ARGUMENT_TEXT = 100, 500, 200
-"""Limits of constructor arguments: their number, values in one, characters of a text. The largest network has 20
-arguments with up to 8 values."""
+#: Limits of constructor arguments: their number, characters of a text. The largest network has 20.
+MAX_ARGUMENTS, MAX_ARGUMENT_TEXT = 100, 200
+_GROUPS = ("_modules", "_parameters", "_buffers")
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
 # The suite's class for each outermost class of the released files. SiDA's variants add outputs, not parameters.
 _CLASSES = {
@@ -73,26 +73,25 @@ _SWITCHES = ("use_gan", "force_normalization")
 _SHARED_ARGUMENTS = 3
 
 
-def modules(network: Module, where: str, budget: Budget | None = None) -> Iterator[tuple[str, Module]]:
+def modules(network: Record, where: str) -> Iterator[tuple[str, Record]]:
     """Yields all modules with their dotted names, the network itself first (name ``""``), in state-dict order.
-
-    In a crafted file many modules may share one large dictionary, so every entry takes a step of the budget.
 
     Raises:
         UserError: The structure is not that of a network (cycles, endless nesting, values in place of modules).
     """
-    budget = budget or Budget()
     pending: list[tuple[str, Any, int]] = [("", network, 0)]
-    count = 0
+    count = entries = 0
     while pending:
         name, module, depth = pending.pop()
         count += 1
-        if count + len(pending) > MAX_MODULES or depth > MAX_MODULE_DEPTH:
+        if not isinstance(module, Record) or not isinstance(module.state, dict):
+            raise UserError(where, f"'{one_line(name)}' is no module", "not a network of EDM, EDM2, SiD, SiDA or GDD")
+        # In a crafted file many modules may share one large dictionary.
+        entries += len(module.state) + sum(len(mapping(module, group, where)) for group in (*_GROUPS, *_HOOKS))
+        if count + len(pending) > MAX_MODULES or depth > MAX_MODULE_DEPTH or entries > MAX_ENTRIES:
             raise UserError(where, "refused: more nested modules than any network has")
-        if not isinstance(module, (PersistentObject, PlainObject)):
-            raise UserError(where, f"'{printable(name)}' is no module", "not a network of EDM, EDM2, SiD, SiDA or GDD")
         yield name, module
-        children = mapping(module, "_modules", where, budget)
+        children = mapping(module, "_modules", where)
         pending += [
             (_dotted(name, key, where), child, depth + 1)
             for key, child in reversed(children.items())
@@ -100,20 +99,19 @@ def modules(network: Module, where: str, budget: Budget | None = None) -> Iterat
         ]
 
 
-def network_tensors(network: Module, where: str) -> dict[str, Tensor]:
+def network_tensors(network: Record, where: str) -> dict[str, Tensor]:
     """The state dict: parameters and persistent buffers by dotted name."""
     found: dict[str, Tensor] = {}
-    budget = Budget()
-    for name, module in modules(network, where, budget):
+    for name, module in modules(network, where):
         transient = module.state.get("_non_persistent_buffers_set")
         transient = transient if isinstance(transient, (set, frozenset)) else ()
         for group in ("_parameters", "_buffers"):
-            for key, value in mapping(module, group, where, budget).items():
+            for key, value in mapping(module, group, where).items():
                 if value is None or (group == "_buffers" and key in transient):
                     continue
                 full = _dotted(name, key, where)
                 if not isinstance(value, Tensor):
-                    raise UserError(where, f"'{printable(full)}' is no tensor", "the file is damaged or foreign")
+                    raise UserError(where, f"'{one_line(full)}' is no tensor", "the file is damaged or foreign")
                 found[full] = value
         if len(found) > MAX_MODULES:
             raise UserError(where, "refused: more tensors than any network has")
@@ -122,26 +120,25 @@ def network_tensors(network: Module, where: str) -> dict[str, Tensor]:
     return found
 
 
-def _dotted(name: str, key: str, where: str) -> str:
-    if len(name) + len(key) > MAX_NAME:
-        raise UserError(where, f"refused: '{printable(name + '.' + key[:MAX_NAME])}' is longer than any network's name")
+def _dotted(name: str, key: Any, where: str) -> str:
+    if not isinstance(key, str) or len(name) + len(key) > MAX_NAME:
+        fault = f"refused: a key below '{one_line(name, 80)}' is no name, or longer than any network's"
+        raise UserError(where, fault)
     return f"{name}.{key}" if name else key
 
 
-def mapping(module: Module, group: str, where: str, budget: Budget, texts: bool = True) -> dict[str, Any]:
-    """One of a module's dictionaries, checked for text keys if ``texts``; each entry takes a step of the budget."""
+def mapping(module: Record, group: str, where: str) -> dict[Any, Any]:
+    """One of a module's dictionaries."""
     value = module.state.get(group, {})
-    with refusals(where):
-        budget.spend(1 + (len(value) if isinstance(value, dict) else 0))
-    if not isinstance(value, dict) or (texts and not all(isinstance(key, str) for key in value)):
+    if not isinstance(value, dict):
         raise UserError(
-            where, f"{printable(module.class_name)}.{group} is no mapping", "the file is damaged or foreign"
+            where, f"{one_line(module.class_name, 80)}.{group} is no mapping", "the file is damaged or foreign"
         )
     return value
 
 
 def network_config(
-    network: PersistentObject, names: Mapping[str, Tensor], where: str, network_class: str | None = None
+    network: Record, names: Mapping[str, Tensor], where: str, network_class: str | None = None
 ) -> dict[str, Any]:
     """Recovers ``{"class", "kwargs"}`` for :func:`sida.networks.build_network`.
 
@@ -154,13 +151,11 @@ def network_config(
     Raises:
         UserError: The class is unknown, or the file does not record the constructor arguments.
     """
-    from sida.networks.build import NETWORKS, family_of
-
     own = network_class or _CLASSES.get(network.class_name)
     if own is None:
         raise UserError(
             where,
-            f"architecture '{printable(network.class_name)}' is none of EDM, EDM2, SiD, SiDA or GDD",
+            f"architecture '{one_line(network.class_name)}' is none of EDM, EDM2, SiD, SiDA or GDD",
             "if one of ours computes the same, name it (--network-class)",
         )
     if own not in NETWORKS:
@@ -168,20 +163,19 @@ def network_config(
     args, kwargs = network.state.get("_init_args", ()), network.state.get("_init_kwargs")
     if not isinstance(args, tuple) or not isinstance(kwargs, dict):
         raise UserError(
-            where, f"{printable(network.class_name)} does not record its constructor arguments", "not loadable"
+            where, f"{one_line(network.class_name)} does not record its constructor arguments", "not loadable"
         )
     if len(args) > _SHARED_ARGUMENTS:
         raise UserError(
             where,
-            f"{printable(network.class_name)} records {len(args)} constructor arguments by position",
+            f"{one_line(network.class_name)} records {len(args)} constructor arguments by position",
             f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them",
         )
     if len(kwargs) > MAX_ARGUMENTS or not all(isinstance(key, str) and len(key) < MAX_ARGUMENT_TEXT for key in kwargs):
         raise UserError(where, "refused: constructor arguments that no network has")
     order = list(inspect.signature(NETWORKS[own].load()).parameters)
     given = {**dict(zip(order, args)), **kwargs}
-    with refusals(where):
-        given = {key: _json_value(value, f"{where}: {printable(key)}") for key, value in given.items()}
+    given = {key: _json_value(value, f"{where}: {one_line(key)}") for key, value in given.items()}
     family = family_of({"class": own, "kwargs": given})
     switches = {key: bool(given.pop(key)) for key in _SWITCHES if family.weight_norm and key in given}
     if family.variance_head and "logvar_linear.weight" not in names:
@@ -192,45 +186,41 @@ def network_config(
     return {"class": own, "kwargs": {**given, **_OVERRIDES.get(own, {})}}
 
 
-def weight_norm(network: Module, switches: Mapping[str, bool], where: str) -> str:
+def weight_norm(network: Record, switches: Mapping[str, bool], where: str) -> str:
     """Mode of weight normalisation of a pickled EDM2 network (fact 21 of tests/golden/README.md).
 
     Forced normalisation is a pre-hook bound to a module. In a pickle made from a copy, the bound module is a detached
     twin with the training flag of the time of the copy, which decides between ``always`` and ``off``.
     """
-    from sida.networks.edm2_precond import copied_weight_norm, official_weight_norm
-
     flags = []
-    budget = Budget()
-    for _, module in modules(network, where, budget):
+    for _, module in modules(network, where):
         for group in _HOOKS:
             if not isinstance(module.state.get(group), dict):
                 continue
-            for hook in mapping(module, group, where, budget, texts=False).values():
+            for hook in module.state[group].values():
                 method = hook[0] if isinstance(hook, tuple) and hook else hook
-                if isinstance(method, BoundMethod):
-                    if method.target.state is module.state:
+                target = method.args[0] if isinstance(method, Record) and method.is_method else None
+                if isinstance(target, Record) and isinstance(target.state, dict):
+                    if target.state is module.state:
                         return "pre_hook"
-                    flags.append(method.target.state.get("training") is True)
+                    flags.append(target.state.get("training") is True)
     if flags:
         return copied_weight_norm("pre_hook", any(flags))
     return official_weight_norm(switches.get("use_gan", False), False)
 
 
-def _json_value(value: Any, where: str, budget: Budget | None = None) -> Any:
+def _json_value(value: Any, where: str, levels: int = 3) -> Any:
     """Constructor arguments as JSON: lists for tuples, null for infinity."""
-    budget = budget or Budget(steps=MAX_ARGUMENT_STEPS)
-    budget.spend(1)
     if isinstance(value, str) and len(value) > MAX_ARGUMENT_TEXT:
-        raise RefusedError(f"a constructor argument of {len(value)} characters")
+        raise UserError(where, f"refused: a constructor argument of {len(value)} characters")
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         if math.isnan(value):
             raise UserError(where, "is not a number")
         return None if math.isinf(value) else value
-    if isinstance(value, (list, tuple)) and len(value) <= 64:
-        return [_json_value(item, where, budget) for item in value]
+    if isinstance(value, (list, tuple)) and len(value) <= 64 and levels:
+        return [_json_value(item, where, levels - 1) for item in value]
     raise UserError(where, f"a constructor argument of type {type(value).__name__}, which no known network takes")
 
 
@@ -309,43 +299,40 @@ def import_official(
     where = str(path)
     if Path(out_path).resolve() == path.resolve():
         raise UserError(where, "the original would be overwritten", "name another output file")
-    value, window = open_pickle(path)
-    network = find_network(value, key, where)
-    tensors = network_tensors(network, where)
-    claimed = sum(max(tensor.numel, tensor.span) * ITEM_BYTES[tensor.storage.dtype] for tensor in tensors.values())
-    if claimed > window.length:
-        raise UserError(where, f"refused: its tensors claim {claimed} bytes, the file has {window.length}")
-    config = network_config(network, tensors, where, network_class)
-    net = build_on_meta(config, len(tensors), where)
-    check_names_and_shapes(path, {name: tensor.shape for name, tensor in tensors.items()}, net)
-    origin = {
-        "file": path.name,
-        "url": origin_url,
-        "sha256": "0" * 64,  # replaced below; computed while the tensors are written
-        "key": key,
-        "class": printable(network.class_name),
-        "source_sha256": hashlib.sha256(network.source.encode("utf-8", "surrogatepass")).hexdigest(),
-    }
-    record = {**(metadata or {}), "format": NETWORK_FORMAT, "network": net.init_config, "origin": origin}
-    entries = entries_for(
-        (name, stored_type(tensors[name], name, where), tensors[name].shape) for name in net.state_dict()
-    )
-    chunks = (chunk for entry in entries for chunk in float32_pieces(tensors[entry.name], entry.name, where))
+    with PickleFile(path) as file:
+        network = find_network(file.value, key, where)
+        tensors = network_tensors(network, where)
+        file.check_claims(tensors.values())
+        config = network_config(network, tensors, where, network_class)
+        net = build_on_meta(config, len(tensors), where)
+        check_names_and_shapes(path, {name: tensor.shape for name, tensor in tensors.items()}, net)
+        source = network.source or ""
+        origin = {
+            "file": path.name,
+            "url": origin_url,
+            "sha256": "0" * 64,  # replaced below; computed while the tensors are written
+            "key": key,
+            "class": one_line(network.class_name),
+            "source_sha256": hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(),
+        }
+        record = {**(metadata or {}), "format": NETWORK_FORMAT, "network": net.init_config, "origin": origin}
+        entries = entries_for((name, "F32", tensors[name].shape) for name in net.state_dict())
+        chunks = (piece.data.cast("B") for e in entries for piece in file.pieces(tensors[e.name], e.name))
 
-    def header() -> dict[str, str]:
-        return {RECORD_KEY: encode_record(record, where)}
+        def header() -> dict[str, str]:
+            return {RECORD_KEY: encode_record(record, where)}
 
-    def final_header() -> dict[str, str]:
-        origin["sha256"] = digest.result()
-        return header()
+        def final_header() -> dict[str, str]:
+            origin["sha256"] = digest.result()
+            return header()
 
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(sha256_file, path)
-        write_tensor_file(out_path, entries, header(), chunks, final_header)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(sha256_file, path)
+            write_tensor_file(out_path, entries, header(), chunks, final_header)
     return record
 
 
-def find_network(value: Any, key: str, where: str) -> PersistentObject:
+def find_network(value: Any, key: str, where: str) -> Record:
     """Returns the network's record: the value itself or its entry ``key``.
 
     Raises:
@@ -353,17 +340,17 @@ def find_network(value: Any, key: str, where: str) -> PersistentObject:
     """
     if isinstance(value, dict):
         if key not in value:
-            known = [printable(str(k), 40) for k in itertools.islice(value, 100)]
+            known = [one_line(str(k), 40) for k in itertools.islice(value, 100)]
             if known and all(isinstance(entry, Tensor) for entry in itertools.islice(value.values(), 100)):
                 raise UserError(where, "a state dict of plain tensors without its network", FOREIGN_WEIGHTS)
             raise UserError(where, f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
         value = value[key]
-    if isinstance(value, PersistentObject):
-        return value
-    if isinstance(value, PlainObject):
+    if isinstance(value, Record):
+        if value.source is not None:
+            return value
         raise UserError(
             where,
-            f"holds an object of class '{printable(value.class_name)}', whose code is not in the file",
+            f"holds an object of class '{one_line(value.class_name)}', whose code is not in the file",
             f"save its weights alone (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}",
         )
     kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
@@ -372,3 +359,51 @@ def find_network(value: Any, key: str, where: str) -> PersistentObject:
         f"'{key}' is {kind}, not a network that records its class",
         f"give the published .pkl (--key), or {FOREIGN_WEIGHTS}",
     )
+
+
+def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:
+    """Describes a network file.
+
+    Args:
+        path: A ``.safetensors`` of this package or a published pickle; the content decides which.
+        key: Entry of a pickle that holds the network.
+        network_class: The suite's class of a pickle's network, if the name in the pickle is ambiguous.
+
+    Returns:
+        ``file``, ``bytes``, ``sha256``, ``format``, ``network`` (class and kwargs), ``parameters`` (trainable
+        elements), ``tensors``, and the recorded provenance (``method``, ``dataset``, ``nimg``, ``parents``,
+        ``origin``, ...). For a pickle also ``entries`` and ``class_in_file``.
+
+    Raises:
+        UserError: As :func:`sida.networks.file.load_network` and
+        :func:`import_official`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(path, "no such file", "give a .safetensors or a .pkl network")
+    facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    if starts_as_pickle(path):
+        facts |= _describe_pickle(path, key, network_class)
+    else:
+        metadata = read_metadata(path)
+        shapes = {entry.name: entry.shape for entry in read_tensor_header(path).entries}
+        facts |= {**metadata, **_counts(metadata["network"], shapes, path)}
+    return {**facts, "sha256": sha256_file(path)}
+
+
+def _describe_pickle(path: Path, key: str, network_class: str | None) -> dict[str, Any]:
+    with PickleFile(path) as file:
+        value = file.value
+    network = find_network(value, key, str(path))
+    tensors = network_tensors(network, str(path))
+    config = network_config(network, tensors, str(path), network_class)
+    facts = _counts(config, {name: tensor.shape for name, tensor in tensors.items()}, path)
+    entries = sorted(one_line(str(k), 40) for k in itertools.islice(value, 100)) if isinstance(value, dict) else []
+    return {**facts, "format": "pickle", "entries": entries, "class_in_file": one_line(network.class_name)}
+
+
+def _counts(config: dict[str, Any], shapes: dict[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+    net = build_on_meta(config, len(shapes), str(path))
+    check_names_and_shapes(path, shapes, net)
+    parameters = sum(math.prod(shapes[name]) for name, _ in net.named_parameters())
+    return {"network": net.init_config, "parameters": parameters, "tensors": len(shapes)}
