@@ -24,12 +24,12 @@ from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.tensors import TensorHeader, iterate_tensors, read_tensor_header
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
 from sida.networks.file import (
     build_on_meta,
     check_names_and_shapes,
     check_network_config,
     read_metadata,
+    save_network,
     write_state_dict,
 )
 from sida.training.background import NamedTensors

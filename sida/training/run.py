@@ -17,8 +17,7 @@ from sida.config.settings import from_mapping, load_spec
 from sida.data.dataset import Dataset
 from sida.errors import UserError, say, settings_in
 from sida.files.atomic import sweep_temporaries
-from sida.networks.checkpoint import read_metadata
-from sida.networks.file import write_state_dict
+from sida.networks.file import read_metadata, write_state_dict
 from sida.training.averages import check_architecture, write_network
 from sida.training.background import BackgroundWriter, NamedTensors, copied_to_cpu
 from sida.training.logs import Logs

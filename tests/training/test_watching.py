@@ -20,7 +20,7 @@ from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.resolve import DistillConfig
-from sida.networks.checkpoint import read_metadata
+from sida.networks.file import read_metadata
 from sida.training import train_teacher
 from sida.training.plan import Points, rising, unhealthy
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, as_json, interrupt_after, results

@@ -108,7 +108,7 @@ def test_a_function_without_downloads_ends_in_one_line_for_table_1(installed, mo
 FUNCTION = """
 import torch
 from sida.data import load_dataset
-from sida.networks.checkpoint import load_network
+from sida.networks.file import load_network
 from sida.sampling import generate
 
 net, _ = load_network({network!r})

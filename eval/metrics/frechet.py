@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 _EPS = float(np.finfo(np.float64).eps)
-# Relative rounding of a sum of 1024 terms in any order; longer ones are sums of exact blocks (eval.statistics).
+# Relative rounding of a sum of 1024 terms in any order; longer ones are sums of exact blocks (eval.metrics.statistics).
 _SUM_EPS = 512 * _EPS
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from eval.precision_recall import distance_blocks
+from eval.metrics.precision_recall import distance_blocks
 from sida.errors import UserError
 
 _TAIL = 0.05

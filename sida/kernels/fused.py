@@ -1,7 +1,7 @@
 """Residual blocks of the U-Nets with fused kernels between the convolutions, on channels-last maps, for GPUs.
 
-They compute :class:`sida.networks.layers.UNetBlock` and :class:`sida.networks.edm2_unet.EDM2Block` with the same
-parameters; results differ by rounding. :func:`use_fused_kernels` replaces the blocks' functions.
+They compute :class:`sida.networks.edm_unet.UNetBlock` and :class:`sida.networks.edm2_unet.EDM2Block` with the same
+parameters; results differ by rounding. :func:`use_fused_kernels` replaces methods of single modules.
 
 The parameters of all fused blocks of an encoder or decoder are prepared together for one pass: the conversion of
 weights to the maps' dtype and of their gradients back, the products with the embedding, and the sums of the
@@ -16,18 +16,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
-from sida.errors import UserError
-from sida.kernels import unavailable_reason
-from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, EDM2UNet, MPConv, resample, sum_weights
-from sida.networks.layers import Conv2d, GroupNorm, UNetBlock
+from sida.kernels.activation import scaled_silu
+from sida.kernels.concat import concat
+from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
+from sida.kernels.group_norm import Affine, norm_act
+from sida.kernels.resample import double, halve
+from sida.kernels.residual import ResidualFactors, fork, residual
+from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, EDM2UNet, MPConv, cat_weights, resample, sum_weights
+from sida.networks.edm_unet import UNetBlock
+from sida.networks.layers import Conv2d, GroupNorm
 from sida.networks.precond import Precond
 from sida.networks.unet import UNet
 
@@ -150,39 +155,78 @@ def recomputed(y: Tensor, recompute: bool = True) -> Iterator[None]:
         yield
 
 
-#: Kernels of a network: torch's operations, or those of :mod:`sida.kernels`.
-Kernels = Literal["torch", "fused"]
-_REPLACED = {"override", "prepare", "concat", "fork", "memory_format"}
-
-
-def use_fused_kernels(net: nn.Module, where: str = "kernels", recompute: bool = False) -> None:
+def use_fused_kernels(net: nn.Module, recompute: bool = False) -> None:
     """Switches a network's U-Net to fused kernels; parameters and state dict do not change.
 
     Args:
         net: Network, changed in place.
-        where: Place named in errors.
-        recompute: Whether the backward pass recomputes the activations before convolutions, with the same result
-            (:mod:`sida.networks.fused`).
-
-    Raises:
-        UserError: Triton is missing or too old.
+        recompute: Whether the backward pass recomputes the activations before convolutions, with the same result.
     """
-    if (reason := unavailable_reason()) is not None:
-        raise UserError(where, f"fused kernels cannot be used: {reason}", "install a newer one, or choose 'torch'")
-    from sida.kernels.concat import concat
-    from sida.kernels.residual import fork
-
     for module in net.modules():
-        if isinstance(module, UNetBlock):
-            module.override = functools.partial(_edm_block, recompute=recompute)
-        elif isinstance(module, EDM2Block):
-            module.override = functools.partial(_edm2_block, recompute=recompute)
-        elif isinstance(module, GroupNorm):
-            module.override = _normed
-        elif isinstance(module, UNet):
-            module.concat, module.fork, module.memory_format = concat, fork, torch.channels_last
-            if not isinstance(module, EDM2UNet):
-                module.prepare = part_inputs
+        for name, function in _methods(module, recompute).items():
+            setattr(module, name, functools.partial(function, module))
+
+
+@contextlib.contextmanager
+def fused_kernels(net: nn.Module) -> Iterator[None]:
+    """Context of :func:`use_fused_kernels`; restores the former kernels at its end."""
+    before = [(module, dict(vars(module))) for module in net.modules()]
+    try:
+        use_fused_kernels(net)
+        yield
+    finally:
+        for module, attributes in before:
+            for name in _methods(module, False):
+                delattr(module, name)
+                vars(module).update({name: attributes[name]} if name in attributes else {})
+
+
+def _methods(module: nn.Module, recompute: bool) -> dict[str, Callable[..., Any]]:
+    """Functions by the name of the method that each replaces in one module, its first argument."""
+    if isinstance(module, UNetBlock):
+        return {"compute": functools.partial(_edm_block, recompute=recompute)}
+    if isinstance(module, EDM2Block):
+        return {"compute": functools.partial(_edm2_block, recompute=recompute)}
+    if isinstance(module, GroupNorm):
+        return {"activated": _normed}
+    if isinstance(module, EDM2UNet):
+        return {"encode": _encode_edm2, "keep": _keep, "join": _join_edm2}
+    if isinstance(module, UNet):
+        return {"encode": _encode_edm, "decode": _decode_edm, "keep": _keep, "join": _join_edm}
+    return {}
+
+
+def _encode_edm(unet: UNet, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """See :meth:`UNet.encode`; blocks get the prepared parameters in place of the embedding."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    return type(unet).encode(unet, x, cast(Any, part_inputs(unet.enc, x, emb)))
+
+
+def _decode_edm(unet: UNet, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+    """See :meth:`UNet.decode` and :func:`_encode_edm`."""
+    return type(unet).decode(unet, x, skips, cast(Any, part_inputs(unet.dec, x, emb)))
+
+
+def _encode_edm2(unet: EDM2UNet, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """See :meth:`EDM2UNet.encode`."""
+    return type(unet).encode(unet, x.contiguous(memory_format=torch.channels_last), emb)
+
+
+def _keep(unet: UNet, x: Tensor, kept: list[Tensor]) -> Tensor:
+    """See :meth:`UNet.keep`; one kernel sums the gradients of both uses."""
+    x, skip = fork(x)
+    kept.append(skip)
+    return x
+
+
+def _join_edm(unet: UNet, x: Tensor, skip: Tensor) -> Tensor:
+    """See :meth:`UNet.join`."""
+    return concat(x, skip)
+
+
+def _join_edm2(unet: EDM2UNet, x: Tensor, skip: Tensor) -> Tensor:
+    """See :meth:`EDM2UNet.join`."""
+    return concat(x, skip, *cat_weights(x, skip, unet.concat_balance))
 
 
 def convert_frozen_weights(net: nn.Module) -> None:
@@ -203,29 +247,8 @@ def convert_frozen_weights(net: nn.Module) -> None:
                         conv.weight.data = _unit(conv, whole.half_dtype, gain)
 
 
-@contextlib.contextmanager
-def fused_kernels(net: nn.Module, where: str = "kernels") -> Iterator[None]:
-    """Context of :func:`use_fused_kernels`; restores the former kernels at its end.
-
-    Raises:
-        UserError: Triton is missing or too old.
-    """
-    before = [(module, {key: vars(module)[key] for key in _REPLACED & vars(module).keys()}) for module in net.modules()]
-    try:
-        use_fused_kernels(net, where)
-        yield
-    finally:
-        for module, values in before:
-            for key in _REPLACED & vars(module).keys():
-                delattr(module, key)
-            vars(module).update(values)
-
-
 def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) -> Tensor:
-    """See :meth:`UNetBlock.forward`. Biases of convolutions are added in the next pass over the map."""
-    from sida.kernels.group_norm import Affine, norm_act
-    from sida.kernels.residual import ResidualFactors, residual
-
+    """See :meth:`UNetBlock.compute`. Biases of convolutions are added in the next pass over the map."""
     shares = ResidualFactors(block.skip_scale, block.skip_scale)
     of = lambda parameter: given.prepared.get(parameter, parameter)
     normed = lambda norm, x, silu=True: norm_act(
@@ -259,11 +282,7 @@ def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) 
 
 
 def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
-    """See :meth:`EDM2Block.forward`."""
-    from sida.kernels.activation import scaled_silu
-    from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu
-    from sida.kernels.residual import ResidualFactors, residual
-
+    """See :meth:`EDM2Block.compute`."""
     x = _resampled(x, block.resample_mode, block.resample_filter)
     if block.flavor == "enc":
         if block.conv_skip is not None:
@@ -304,8 +323,6 @@ def _gains(block: EDM2Block) -> dict[MPConv, float]:
 
 def _normed(norm: GroupNorm, x: Tensor) -> Tensor:
     """See :meth:`GroupNorm.activated`."""
-    from sida.kernels.group_norm import Affine, norm_act
-
     return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps)[0]
 
 
@@ -333,8 +350,6 @@ def _filtered(conv: Conv2d, x: Tensor, mode: str) -> Tensor:
 
 
 def _resampled(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
-    from sida.kernels.resample import double, halve
-
     if mode == "keep":
         return x
     if tuple(taps) != (1, 1):
@@ -379,8 +394,6 @@ def _magnitude_preserving(conv: MPConv, x: Tensor, gain: Tensor | float = 1.0) -
 
 def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | float = 1.0) -> Tensor:
     """See :meth:`MPConv.effective_weight`; a weight of :func:`convert_frozen_weights` already is what it returns."""
-    from sida.kernels.edm2_norms import unit_rows
-
     if conv.weight.dtype == dtype != torch.float32:
         return conv.weight
     conv.rewrite_weight()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from eval.statistics import ExactSum
+from eval.metrics.statistics import ExactSum
 from sida.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""Conversion of the authors' pickles to safetensors, streamed and without executing code.
+"""The authors' pickles: conversion to safetensors, streamed and without executing code, and description.
 
 A pickled network's records give its class, constructor arguments and named tensors. Plain state dicts of other programs
 become a network file where the user names their architecture.
@@ -28,12 +28,16 @@ from sida.files.tensors import (
     starts_as_pickle,
     write_tensor_file,
 )
+from sida.networks.edm2_unet import copied_weight_norm, official_weight_norm
 from sida.networks.file import (
     FOREIGN_WEIGHTS,
     NETWORK_FORMAT,
+    NETWORKS,
     build_on_meta,
     check_names_and_shapes,
     check_network_config,
+    family_of,
+    read_metadata,
     write_state_dict,
 )
 
@@ -147,8 +151,6 @@ def network_config(
     Raises:
         UserError: The class is unknown, or the file does not record the constructor arguments.
     """
-    from sida.networks.build import NETWORKS, family_of
-
     own = network_class or _CLASSES.get(network.class_name)
     if own is None:
         raise UserError(
@@ -190,8 +192,6 @@ def weight_norm(network: Record, switches: Mapping[str, bool], where: str) -> st
     Forced normalisation is a pre-hook bound to a module. In a pickle made from a copy, the bound module is a detached
     twin with the training flag of the time of the copy, which decides between ``always`` and ``off``.
     """
-    from sida.networks.edm2_precond import copied_weight_norm, official_weight_norm
-
     flags = []
     for _, module in modules(network, where):
         for group in _HOOKS:
@@ -359,3 +359,51 @@ def find_network(value: Any, key: str, where: str) -> Record:
         f"'{key}' is {kind}, not a network that records its class",
         f"give the published .pkl (--key), or {FOREIGN_WEIGHTS}",
     )
+
+
+def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:
+    """Describes a network file.
+
+    Args:
+        path: A ``.safetensors`` of this package or a published pickle; the content decides which.
+        key: Entry of a pickle that holds the network.
+        network_class: The suite's class of a pickle's network, if the name in the pickle is ambiguous.
+
+    Returns:
+        ``file``, ``bytes``, ``sha256``, ``format``, ``network`` (class and kwargs), ``parameters`` (trainable
+        elements), ``tensors``, and the recorded provenance (``method``, ``dataset``, ``nimg``, ``parents``,
+        ``origin``, ...). For a pickle also ``entries`` and ``class_in_file``.
+
+    Raises:
+        UserError: As :func:`sida.networks.file.load_network` and
+        :func:`import_official`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(path, "no such file", "give a .safetensors or a .pkl network")
+    facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    if starts_as_pickle(path):
+        facts |= _describe_pickle(path, key, network_class)
+    else:
+        metadata = read_metadata(path)
+        shapes = {entry.name: entry.shape for entry in read_tensor_header(path).entries}
+        facts |= {**metadata, **_counts(metadata["network"], shapes, path)}
+    return {**facts, "sha256": sha256_file(path)}
+
+
+def _describe_pickle(path: Path, key: str, network_class: str | None) -> dict[str, Any]:
+    with PickleFile(path) as file:
+        value = file.value
+    network = find_network(value, key, str(path))
+    tensors = network_tensors(network, str(path))
+    config = network_config(network, tensors, str(path), network_class)
+    facts = _counts(config, {name: tensor.shape for name, tensor in tensors.items()}, path)
+    entries = sorted(one_line(str(k), 40) for k in itertools.islice(value, 100)) if isinstance(value, dict) else []
+    return {**facts, "format": "pickle", "entries": entries, "class_in_file": one_line(network.class_name)}
+
+
+def _counts(config: dict[str, Any], shapes: dict[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+    net = build_on_meta(config, len(shapes), str(path))
+    check_names_and_shapes(path, shapes, net)
+    parameters = sum(math.prod(shapes[name]) for name, _ in net.named_parameters())
+    return {"network": net.init_config, "parameters": parameters, "tensors": len(shapes)}
