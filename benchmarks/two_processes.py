@@ -26,8 +26,7 @@ from sida.methods.registry import recipe_of
 from sida.methods.sid import SiDALoss
 from sida.provenance import environment
 from sida.training.iteration import Distiller
-from sida.training.process import StopRequest
-from sida.training.ranks import joined
+from sida.training.processes import StopRequest, joined
 
 BATCH, ROUND, ITERATIONS, TURNS = 512, 128, 3, 3
 BOUND = 1.8

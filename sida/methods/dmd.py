@@ -17,7 +17,7 @@ from sida.config.settings import Count, Fraction, NotNegative, Positive, Range, 
 from sida.errors import SettingError
 from sida.late import torch
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, ScoreLoss
-from sida.methods.sid import RATIO_RANGE, density_ratio, joined
+from sida.methods.sid import RATIO_RANGE, both_labels, density_ratio
 from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, normal, uniform, unit_noise
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ class DMD2Loss(DMDLoss):
         logits = fake_score(
             torch.cat([images for images, _ in sides]),
             torch.cat([level for _, level in sides]),
-            joined(labels, labels),
+            both_labels(labels, labels),
             return_flag="logits",
         )
         unmasked = logits.chunk(2)

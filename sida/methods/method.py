@@ -391,7 +391,9 @@ class Parts:
         """Returns φ as the generator's loss uses it: the teacher, with guidance if the recipe has it."""
         if self.guide is None:
             return self.teacher
-        return networks.GuidedDenoiser(self.teacher, self.guide, self.config.guidance)
+        from sida.sampling.samplers import GuidedDenoiser
+
+        return GuidedDenoiser(self.teacher, self.guide, self.config.guidance)
 
     def copy(self, source: torch.nn.Module, weight_norm: WeightNorm | None = None) -> torch.nn.Module:
         """Returns a trainable copy of a network with the configured dropout, precision and weight normalisation."""

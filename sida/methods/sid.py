@@ -170,8 +170,8 @@ class SiDALoss(SiDLoss):
         denoised, logits = fake_score(
             torch.cat([clean + noise, real + noise]),
             torch.cat([sigma, sigma]),
-            joined(given.class_labels, given.class_labels),
-            augment_labels=joined(clean_labels, real_labels),
+            both_labels(given.class_labels, given.class_labels),
+            augment_labels=both_labels(clean_labels, real_labels),
             return_flag="encoder_decoder",
             decode=len(clean),
         )
@@ -180,7 +180,7 @@ class SiDALoss(SiDLoss):
         return {"denoising": weight * error.square(), "discriminator": discriminator}
 
 
-def joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+def both_labels(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     """Labels of two halves of a batch; None for networks without labels."""
     return None if first is None or second is None else torch.cat([first, second])
 
@@ -306,7 +306,7 @@ class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
         x, labels, sigma = given.images, given.class_labels, self.fake_score_sigma(given.draws)
         noise = sigma * given.draws["noise"]
         both, levels = torch.cat([x + noise, given.real_images + noise]), torch.cat([sigma, sigma])
-        denoised, logits, logvar = self._evaluate(fake_score, both, levels, joined(labels, labels), decode=len(x))
+        denoised, logits, logvar = self._evaluate(fake_score, both, levels, both_labels(labels, labels), decode=len(x))
         weight = self.weight(sigma) / logvar.exp()
         error, logvar, weight, of_fake, of_real = given.whole(denoised - x, logvar, weight, *logits.chunk(2))
         discriminator = weight * discriminator_loss(of_fake, of_real, self.pool, given.mean)

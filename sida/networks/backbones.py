@@ -23,8 +23,8 @@ from sida.assets.fetch import fetch
 from sida.config.families import BACKBONES
 from sida.config.resources import how_to_install
 from sida.errors import UserError
+from sida.files.pickles import read_state_dict
 from sida.files.tensors import explained, read_tensors
-from sida.networks.checkpoint import read_state_dict
 
 
 class Backbone(nn.Module, abc.ABC):

@@ -13,13 +13,12 @@ import torch
 
 from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
+from sida.kernels import require_fused
 from sida.machine import compiled
 from sida.machine import generator as random_generator
-from sida.networks.fused import convert_frozen_weights, use_fused_kernels
 from sida.noise import Draw, Draws
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
-from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.logs import IterationRecord
 from sida.training.micro_batches import (
     Augment,
@@ -30,8 +29,8 @@ from sida.training.micro_batches import (
     MicroBatchSpec,
     OptimizerStep,
 )
-from sida.training.optimized_network import OptimizedNetwork, join
-from sida.training.ranks import Ranks
+from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
+from sida.training.processes import Ranks
 from sida.training.schedule import Phase, Schedule
 
 #: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
@@ -152,18 +151,11 @@ class StudentTrainer:
         """Images after which all phases of the steps' terms have begun, given C·H·W."""
         return self.schedule.begun(name for step in self.steps for name in step.weights(pixels))
 
-    def join(self, ranks: Ranks, shard: bool = False) -> None:
-        """Joins several processes that train together; call it before the first iteration.
-
-        Args:
-            ranks: Processes that train together.
-            shard: Whether to shard optimizer state, gradients and average (:class:`sida.training.flat.Shards`).
-        """
+    def join(self, ranks: Ranks) -> None:
+        """Joins several processes that train together; call it before the first iteration."""
         self.rank, self.world_size = ranks.rank, ranks.world_size
-        for network in dict.fromkeys(self.networks.values()):
-            join(network, ranks, shard)
-        if self.generator.shards is not None:
-            self.ema.shard(self.generator.shards)
+        for network in self.networks.values():
+            network.ranks = ranks
 
     def weight_rms(self) -> dict[str, float | None]:
         """See :class:`sida.training.loop.Trainer`."""
@@ -245,11 +237,11 @@ class Distiller(StudentTrainer):
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
         fused, recompute = recipe.kernels == "fused", recipe.recompute
         for net in (true_score, fake_score, generator) if fused else ():
-            use_fused_kernels(net, recompute=recompute)
+            require_fused().use_fused_kernels(net, recompute=recompute)
         if fused:
             # The networks' convolutions use this layout; otherwise each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)
-            convert_frozen_weights(true_score)
+            require_fused().convert_frozen_weights(true_score)
         phi = compiled(true_score) if recipe.compile else true_score
         ways: dict[str, Any] = {"compile": recipe.compile, "fused": fused, "weight_decay": weight_decay}
         self.fake_score = psi = OptimizedNetwork(

@@ -19,7 +19,7 @@ from sida.machine import Recording, RecordingError, Tensors, restored
 from sida.noise import Draw, Draws
 from sida.sampling.samplers import one_step
 from sida.training.batches import Batch
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 
 #: ``images -> (images, augment_labels)``, with its own random draws.
 Augment = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -309,9 +309,9 @@ class GraphRunner:
         outcome = self.plain.loss_and_gradient(spec, images, batch, given, augment)
         self._terms[spec.step.stream] = [*outcome.losses]
         flat = spec.step.network.flat
-        size = len(flat.padded)
+        size = len(flat.vector)
         if size not in self._gradients:
-            self._gradients[size] = torch.empty_like(flat.padded)
+            self._gradients[size] = torch.empty_like(flat.vector)
         outputs = {**outcome.losses, "gradient": flat.gradient(out=self._gradients[size])}
         flat.zero_grad()
         outputs["nan_count"] = torch.as_tensor(outcome.nan_count, device=images.device)

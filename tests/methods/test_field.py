@@ -20,8 +20,8 @@ from sida.methods.dmd import (
 )
 from sida.networks import build_network
 from sida.networks.discriminators import FakeScoreWithHeads
-from sida.networks.precond import extrapolated
 from sida.sampling import one_step
+from sida.sampling.samplers import extrapolated
 from sida.training.micro_batches import MicroBatch
 from tests.golden.vectors import load, relative_error
 from tests.methods.loss_cases import GRADIENT, VALUE, draw, tensors

@@ -12,7 +12,7 @@ from sida.errors import UserError
 from sida.methods.gdd import GDDLoss
 from sida.networks.backbones import make_backbone
 from sida.networks.discriminators import ProjectedDiscriminator
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
 WIDTHS = {

@@ -19,7 +19,7 @@ from sida.data import AugmentPipe
 from sida.machine import Recording, RecordingError, restored
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network
-from sida.networks.precond import GuidedDenoiser
+from sida.sampling.samplers import GuidedDenoiser
 from sida.training import micro_batches
 from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
