@@ -35,7 +35,7 @@ from sida.training.identity import class_source, common_facts, decisive_settings
 from sida.training.logs import check_loggers
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan
-from sida.training.ranks import ALONE, Ranks, joined, own_device
+from sida.training.processes import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.student_trainer import StudentTrainer
 

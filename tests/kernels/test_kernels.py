@@ -17,8 +17,7 @@ from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import ResidualFactors, fork, residual
 from sida.networks.edm2_unet import NORM_EPS, MPConv, normalize
-from sida.training.flat import Adam
-from sida.training.optimized_network import INFINITY_REPLACEMENT, guard_gradient
+from sida.training.optimizer import INFINITY_REPLACEMENT, Adam, guard_gradient
 
 TOLERANCE = 2e-6
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -251,7 +251,7 @@ def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:
     return 1 + (int(share) if per_decade is None else 1 + int(per_decade * math.log10(share)))
 
 
-#: Largest ratio of planned to reserved memory of a training (docs/cost.md, Table 8's memory).
+#: Largest ratio of planned to reserved memory of a training (Table 8's memory).
 SPARE = 1.25
 #: Remedy for a training that is too large.
 SMALLER = (

@@ -1,6 +1,6 @@
-"""Tables of settings for the documentation, and the JSON schemas that editors read.
+"""Writes docs/settings.md and the JSON schemas of workflow/schemas from the classes of settings.
 
-Documents classes of settings: descriptions, JSON schemas for editors, tables for the documentation.
+    python -m tools.settings_page
 
 Types and ranges come from the annotations that :mod:`sida.config.settings` checks; descriptions come from the section
 ``Attributes`` of the docstrings, including those of base classes.
@@ -27,11 +27,11 @@ from eval.results.sheet import SheetRow
 from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
 from sida.config.recipe import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
+from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
-from sida.errors import UserError, suggestion
+from sida.files.atomic import write_text
 from sida.methods.registry import METHODS
-from workflow.docs.words import block
 from workflow.planning.requests import Site
 from workflow.preset.files import PresetSettings, TeacherEntry
 
@@ -231,37 +231,57 @@ SETTINGS: dict[str, type] = {
 SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experiments, "measurement": ExchangedMetric}
 
 
-def settings(name: str) -> str:
-    """Table of a class of settings, by its name in :data:`SETTINGS`."""
-    if name not in SETTINGS:
-        raise UserError("", f"no settings '{name}'{suggestion(name, SETTINGS)}")
-    return f"\n\n{settings_table(SETTINGS[name], {cls: f'#{word}' for word, cls in SETTINGS.items()})}\n\n"
+#: Where a mapping of each class stands.
+_PLACES = {
+    "preset": "A preset's file.",
+    "sheet": "Columns of a sample sheet (`runs` of a preset); an empty cell is null.",
+    "experiment": "An entry of the file `experiments` of a preset.",
+    "teacher": "An entry of a preset's `teachers`.",
+    "network": "`network` of a teacher.",
+    "training": "`training` of a teacher.",
+    "recipe": "An entry of a preset's `recipes`; null takes the [official value](differences.md#defaults-of-a-recipe).",
+    "evaluation": "`evaluation` of a recipe.",
+    "analysis": "An entry of a preset's `analyses`.",
+    "augment": "`augment` of a training or recipe.",
+    "flags": "`flags` of an augmentation.",
+    "dataset": "An entry of `datasets`, in `config/datasets.yaml` or a preset.",
+    "made-from": "`made_from` of a data set.",
+    "sampler": "An entry of a preset's `samplers`.",
+    "protocol": "A file of `config/protocols/`.",
+    "metric": "An entry of a protocol's `metrics`; some kinds have further keys.",
+    "reference": "An entry of a protocol's `references`.",
+    "site": "`profiles/site.yaml`.",
+}
 
 
-def method_options() -> str:
-    """A section with the table of each class of options."""
-    sections = [
-        f"## {name}\n`options` of a recipe with method `{methods}`.{settings(name)}"
-        for name, (_, methods) in _options().items()
+def page() -> str:
+    """Content of docs/settings.md."""
+    links = {cls: f"#{anchor}" for anchor, cls in SETTINGS.items()}
+    options = {anchor: f"`options` of a recipe with method `{names}`." for anchor, (_, names) in _options().items()}
+    parts = [
+        "# Settings",
+        "Every key of a preset and of the files that it names, written from the classes that check the keys "
+        "(`python -m tools.settings_page`). A line `# yaml-language-server: "
+        "$schema=../workflow/schemas/preset.schema.json` at the top of a file lets an editor check and complete it.",
     ]
-    return "\n\n" + "".join(sections)
+    for anchor, cls in SETTINGS.items():
+        parts += [f"## {anchor}", (_PLACES | options)[anchor], settings_table(cls, links)]
+    return "\n\n".join([*parts, "## metric kinds", "\n".join(_kinds())]) + "\n"
 
 
-def kinds() -> str:
-    """Table of metric kinds with their inputs, and their settings with defaults."""
+def _kinds() -> Iterator[str]:
+    """Table of metric kinds with settings of their own."""
     common = {field.name for field in dataclasses.fields(Metric)}
-    lines = ["| kind | what | reference | keeps features | better | its own settings |", "|---|---|---|---|---|---|"]
+    yield from ("| kind | key | default | meaning |", "|---|---|---|---|")
     for name, cls in METRIC_KINDS.items():
         texts = descriptions(cls)
-        own = [f"`{f.name}` ({_default(f)}): {texts[f.name]}" for f in dataclasses.fields(cls) if f.name not in common]
-        what = str(cls.__doc__).partition("\n")[0].rstrip(".")
-        needs = ("yes" if flag else "" for flag in (cls.real is not None, cls.generated == "features"))
-        lines.append(f"| `{name}` | {' | '.join([what, *needs, cls.better, ' '.join(own)])} |")
-    return block(lines)
+        for field in dataclasses.fields(cls):
+            if field.name not in common:
+                yield f"| `{name}` | `{field.name}` | {_default(field)} | {texts[field.name]} |"
 
 
-def schemas(root: Path) -> dict[Path, str]:
-    """Content of the files in ``workflow/schemas``."""
+def written(root: Path = ROOT) -> dict[Path, str]:
+    """Content of docs/settings.md and of the files in ``workflow/schemas``, by their paths."""
     found = {name: json_schema(cls) for name, cls in SCHEMAS.items()}
     protocol = found["protocol"]
     protocol["properties"]["extends"] = {
@@ -270,4 +290,11 @@ def schemas(root: Path) -> dict[Path, str]:
     }
     protocol["anyOf"] = [{"required": keys} for keys in (protocol.pop("required"), ["extends"])]
     folder = root / "workflow" / "schemas"
-    return {folder / f"{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in found.items()}
+    texts = {folder / f"{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in found.items()}
+    return {root / "docs/settings.md": page(), **texts}
+
+
+if __name__ == "__main__":
+    for path, text in written().items():
+        write_text(path, text)
+        print(path)
