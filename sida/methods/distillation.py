@@ -25,9 +25,9 @@ from sida.methods.registry import BETAS, METHODS, DistillConfig, find_method, re
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.unet import checkpoint_blocks
-from sida.sampling.drawer import Pictures
-from sida.sampling.networks import evaluation_copy
+from sida.sampling.generate import evaluation_copy
 from sida.sampling.samplers import check_guide_fits, one_step, to_uint8
+from sida.sampling.store import Pictures
 from sida.training.batches import Batch, StepBatches, step_batches
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import class_source, common_facts, decisive_settings, run_digest, run_metadata

@@ -18,7 +18,7 @@ from sida.machine import derive_seed, generator, prepare_process
 from sida.networks import architecture, build_network, family_of
 from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
-from sida.sampling.drawer import Pictures
+from sida.sampling.store import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import NamedTensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
