@@ -318,11 +318,11 @@ def open_images(path: str | os.PathLike[str]) -> ImageStore:
     path = Path(path)
     if path.is_dir():
         if next(path.glob("shard-*.npz"), None):
-            remedy = f"sample to --out {path}.zip or {path}.npz, or with --png into another folder"
-            raise UserError(path, "holds shards of `sida sample`, which are not read here", remedy)
+            remedy = f"sample again, to --out {path}.npz or another folder"
+            raise UserError(path, "holds shards of an earlier `sida sample`, which are not read", remedy)
         return PictureStore(FolderFiles(path))
     if not path.is_file() and names_object(str(path)):
-        named = "name it in column 'checkpoint' of a sample sheet (docs/add-a-method.md, 2)"
+        named = "name it in column 'checkpoint' of a sample sheet (docs/add.md)"
         fault = "a Python function, which is no file of images"
         raise UserError(path, fault, f"write its images into a .npz file, or {named}")
     if not path.is_file():

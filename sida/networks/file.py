@@ -140,7 +140,7 @@ NETWORK_FORMAT = "sida-network-1"
 #: Remedy for weights without an architecture of this package.
 FOREIGN_WEIGHTS = (
     "name the architecture (sida convert FILE OUT.safetensors --network config.json), or draw the images by a Python "
-    "function (docs/add-a-method.md, 'A .pt file')"
+    "function (docs/score.md, 'A function')"
 )
 
 

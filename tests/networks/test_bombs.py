@@ -114,7 +114,7 @@ def test_weights_of_another_program_name_the_way_to_measure_them(tmp_path):
         (theirs, load_network),
         (state, lambda path: import_official(path, tmp_path / "out.safetensors")),
     ):
-        with pytest.raises(UserError, match=r"add-a-method\.md, 'A \.pt file'") as caught:
+        with pytest.raises(UserError, match=r"score\.md, 'A function'") as caught:
             read(path)
         assert str(caught.value).startswith(str(path))
 
