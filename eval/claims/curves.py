@@ -13,7 +13,7 @@ from typing import Any, Literal
 from eval.claims.evidence import BLOCKS, Evidence, Z, decide_gain, decide_range, of_each
 from eval.claims.model import UNDECIDED, Finding, Measured, Operand, Outcome, Size
 from eval.effects.contrast import NotMeasuredError, difference
-from eval.results.training_logs import Point, first_at_or_below
+from eval.results.logs import Point, first_at_or_below
 from sida.config.settings import Count
 
 

@@ -15,10 +15,10 @@ from eval.claims.model import DEPENDS, UNDECIDED, Measured, Operand, Outcome, Re
 from eval.effects.contrast import Estimated, Interval, NotMeasuredError, mean_interval
 from eval.results.analyses import Fact, analysis_path, read_analysis
 from eval.results.identity import Identity, comparable
+from eval.results.logs import Point, has_log, has_metric, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
 from eval.results.sheet import SheetRow, matching
 from eval.results.summary import Estimate, Measurements
-from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
 from sida.errors import UserError
 
 
@@ -46,7 +46,7 @@ class Evidence:
             NotMeasuredError: None of them has one.
         """
         named = self._named(operand) if operand.run or operand.where else []
-        found = [name for name in named if self.students and (self.students / name / "train.jsonl").is_file()]
+        found = [name for name in named if self.students and has_log(self.students / name / "train.jsonl")]
         if not found:
             raise NotMeasuredError("", f"no training log of {operand}")
         return found
@@ -242,7 +242,7 @@ class Evidence:
 
     def _log(self, run: str, name: str) -> Path:
         path = self.students / run / name if self.students else None
-        if path is None or not path.is_file():
+        if path is None or not has_log(path):
             raise NotMeasuredError("", f"no training log of run '{run}'")
         return path
 
@@ -254,7 +254,7 @@ class Evidence:
             UserError: A faulty file.
         """
         path = analysis_path(self.students.parent, analysis, run) if self.students else None
-        if path is None or not path.is_file():
+        if path is None or not has_log(path):
             raise NotMeasuredError("", f"no analysis {analysis}{f' of run {run!r}' if run else ''}")
         found = read_analysis(path)
         if name not in found["facts"]:

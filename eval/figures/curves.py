@@ -12,10 +12,10 @@ from typing import Any, Literal
 from eval.figures.layout import AxesSpec, LineSpec, PanelsFigure, Runs, check_pick
 from eval.figures.sources import Sources
 from eval.results.identity import comparable
+from eval.results.logs import Curve, Point, pool
 from eval.results.published import Published, published_number
 from eval.results.sheet import Needs
 from eval.results.summary import Estimate, Measurement, require_comparable
-from eval.results.training_logs import Curve, Point, pool
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.content_hash import csv_text
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eval.figures.axes import draw_lines, draw_panels
 from eval.figures.curves import CurvesLayout, Panel, curves_csv
 from eval.figures.style import Look, literal, looks_of
-from eval.results.training_logs import Curve, Point
+from eval.results.logs import Curve, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.analyses import analysis_path, read_analysis
-from eval.results.published import Published
-from eval.results.sheet import SheetRow
-from eval.results.summary import Measurements
-from eval.results.training_logs import (
+from eval.results.logs import (
     Point,
+    has_log,
     has_metric,
     has_quantity,
     kept_images,
@@ -21,6 +19,9 @@ from eval.results.training_logs import (
     read_evaluations,
     read_ticks,
 )
+from eval.results.published import Published
+from eval.results.sheet import SheetRow
+from eval.results.summary import Measurements
 from sida.errors import UserError
 
 
@@ -128,6 +129,6 @@ class Sources:
 
 
 def _reason(log: Path, name: str, has: Any) -> str:
-    if not log.is_file():
+    if not has_log(log):
         return f"no {log}"
     return "" if has(log, name) else f"no {name} in {log}"

@@ -14,9 +14,9 @@ from eval.measuring.reference_files import OwnReference, read_own, write_own
 from eval.measuring.trial import TrialSums
 from eval.metrics.statistics import FeatureStatistics
 from eval.results.analyses import ANALYSIS_FORMAT, read_analysis
+from eval.results.logs import read_evaluations, read_ticks
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import load_measurements
-from eval.results.training_logs import read_evaluations, read_ticks
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl, read_jsonl, write_hashed_json
 from sida.files.content_hash import HASH_KEY

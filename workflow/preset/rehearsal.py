@@ -22,10 +22,10 @@ from eval.figures.layout import load_figure_layout
 from eval.figures.sources import Sources
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.analyses import Analysis, load_analysis
+from eval.results.logs import Point
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
-from eval.results.training_logs import Point
 from eval.tables.layout import TableSources, load_table_layout
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec

@@ -14,9 +14,9 @@ from eval.measuring.protocol import load_protocol
 from eval.report.index import write_index
 from eval.report.paper import training_time
 from eval.results.exchange import read_exchanged
+from eval.results.logs import kept_images, read_evaluations, read_log, read_ticks
 from eval.results.measurements import read_measurement, read_score, write_csv
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
-from eval.results.training_logs import kept_images, read_evaluations, read_log, read_ticks
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from tests.refused import refused
