@@ -29,8 +29,7 @@ from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.provenance import environment
-from sida.training.loop import TrainingLoop
-from sida.training.plan import Plan
+from sida.training.loop import Plan, TrainingLoop
 from sida.training.run import RunFiles
 from sida.training.student_trainer import StudentTrainer
 

@@ -15,9 +15,8 @@ from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training import run, train_teacher
-from sida.training.background import copied_to_cpu
 from sida.training.processes import Ranks
-from sida.training.run import RunFiles
+from sida.training.run import RunFiles, copied_to_cpu
 from sida.training.teacher import TeacherTrainer
 from tests import disks
 from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results
