@@ -361,9 +361,12 @@ class TrainingLoop:
         kept = self.files.take_kept()
         record = kept.record
         try:
-            self.nimg = self._saved_nimg = record["nimg"]
-            self.done, self.best = record["done"], record["best"]
+            self.nimg = self._saved_nimg = int(record["nimg"])
+            self.done, self.best = {event: record["done"][event] for event in self.done}, record["best"]
             self.train, self.evaluations = record["train"], record["evaluations"]
+            # What is read later is read here, too, so that the values of another version are noticed.
+            for tick in self.train:
+                _ = hopeless(tick, self.plan.max_nan_share), dict(tick["losses"]), dict(tick["grad_norm"])
             self.ended = self._over()
             self.meter.load(record["meter"])
             best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
