@@ -33,7 +33,7 @@ ENDS = {
     "sida-eval page": ".html", "sida-eval experiment": ".json", "sida-eval collect": ".csv",
 }  # fmt: skip
 #: Verbs that work at once, which a second interrupts in the middle of an import.
-AT_WORK = {"sida train-backbone", "sida-eval train-digits", "sida presets"}
+AT_WORK = {"sida-eval train-digits", "sida presets"}
 #: What each verb needs besides its options.
 BASES = {
     command: [*words, f"out{ENDS.get(command, '')}"] for command, words in WRITING.items() if command not in AT_WORK
