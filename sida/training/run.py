@@ -16,7 +16,7 @@ import torch
 
 from sida.errors import UserError, say
 from sida.files.atomic import sha256_file, sweep_temporaries, try_lock, wait_for_lock, write_text
-from sida.files.content_hash import check_hash, with_hash
+from sida.files.content_hash import HASH_KEY, check_hash, with_hash
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import parse_json
 from sida.networks.file import build_on_meta, check_network_config, read_metadata, write_state_dict
@@ -195,7 +195,7 @@ class StateStore:
         try:
             # Reading a pipe would wait.
             header = parse_json(path.read_bytes(), str(path)) if _is_file(path) else None
-            header = check_hash(header, path) if isinstance(header, dict) else {}
+            header = check_hash(header, path) if isinstance(header, dict) and HASH_KEY in header else {}
         except OSError as error:
             raise _unreadable(path, error) from None
         except UserError:
