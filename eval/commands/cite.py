@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the entries."""
     from eval.results.published import bibliography, references
     from eval.tables import make_table
-    from eval.tables.render import cited_keys
+    from eval.tables.latex import cited_keys
     from sida.config.resources import ROOT
     from sida.files.text_files import parse_yaml
     from sida.provenance import code_version

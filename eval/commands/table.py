@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from eval.commands._options import output, parse_scope, shared
+from eval.commands._options import output, shared
 from sida.cli.arguments import existing
 
-HELP = "Build a table: .tex (booktabs, siunitx), .csv, .md and .html."
+HELP = "Build a table: .tex (booktabs), .csv, .md and .html."
 EXAMPLES = """examples:
   sida-eval table --layout config/tables/main.yaml --measurements results/demo/measurements.csv \\
       --runs studies/demo/runs.tsv --out results/demo/tables/main.tex
   sida-eval table --layout table1 --mode paper --out table1.tex                         (as printed)
   sida-eval table --layout table1 --mode audit --measurements results/released/measurements.csv \\
-      --runs studies/papers/runs/released.tsv --out table1.tex                          (published | measured | Δ)
-  sida-eval table table1 --add score.json --out table1.tex                              (adds a row for your images)
+      --runs studies/papers/runs/released.tsv --out table1.tex                  (published, measured and Δ in lines)
+  sida-eval table table1 --add score.json --bib refs.bib          (your images below the printed rows, and what to cite)
   sida-eval table main --measurements collected.csv --add theirs.jsonl  (rows of other groups, with their origin)
-  sida-eval table table1 --add score.json --plain --bib refs.bib      (prints that row alone, for booktabs and \\cite)
 """
 
 
@@ -25,9 +24,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("table", nargs="?", metavar="TABLE", help="layout of the table: a name, or a file")
     add("--layout", metavar="TABLE", help="the same")
-    shared(parser, "--measurements", "--runs", "--results", "--published", "--scope")
+    shared(parser, "--measurements", "--runs", "--results", "--published")
     add("--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)")
-    add("--plain", action="store_true", help="LaTeX for booktabs alone: $4.73 \\pm 0.16$, no siunitx")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--plain", action="store_true", help="LaTeX for booktabs alone (the default): $4.73 \\pm 0.16$")
+    form.add_argument("--siunitx", action="store_true", help="LaTeX with columns of siunitx 3")
     bib = output("--bib")
     add("--bib", type=bib, metavar="FILE.bib", help="cite by keys in labels, and write their entries")
     add("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
@@ -48,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     from eval.results.published import bibliography
     from eval.tables import make_table, table_paths, write_table
-    from eval.tables.render import cited_keys, latex_of
-    from eval.tables.scores import score_rows
+    from eval.tables.latex import cited_keys, to_latex
     from sida.config.resources import find
     from sida.config.settings import load_spec
     from sida.errors import UserError
@@ -64,22 +64,18 @@ def run(args: argparse.Namespace) -> int:
         layout,
         args.measurements,
         find("runs", args.runs, where="--runs") if args.runs else None,
-        # A row that is printed alone needs no measurements of the others.
-        mode=args.mode or ("audit" if args.add and not args.out else None),
+        mode=args.mode,
         published=args.published,
-        scope=parse_scope(args.scope),
         spec=load_spec(args.spec) if args.spec else None,
         results=args.results,
         scores=args.add,
     )
-    latex = functools.partial(latex_of, plain=args.plain, cite=bool(args.bib))
+    latex = functools.partial(to_latex, siunitx=args.siunitx, cite=bool(args.bib))
     if args.bib:
         write_text(args.bib, bibliography(cited_keys(table)))
     if args.out:
         paths = write_table(table, args.out, latex)
         print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
-    elif args.add:
-        print(score_rows(layout, args.add, plain=args.plain, cite=bool(args.bib)))
     else:
         print(latex(table), end="")
     return 0
