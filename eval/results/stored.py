@@ -3,8 +3,8 @@
 ``studies/NAME/stored`` has these files of ``results/NAME``, and every reader of results reads it:
 
 - ``measurements.csv``, compressed (``.gz``) if large; the trials themselves are left out.
-- ``students/<run>/evaluations.jsonl`` and ``train.jsonl``, ``teachers/<name>/train.jsonl``.
-- Files of analyses; on request the networks.
+- ``logs.jsonl.gz``: the logs of all trainings (:mod:`eval.results.logs`).
+- On request the networks.
 - ``stored.json``: the preset, the digest of each row's settings, and the time of all trainings.
 - ``claims.json`` and ``claims.md``.
 """
