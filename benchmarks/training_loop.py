@@ -31,8 +31,7 @@ from sida.networks.file import save_network
 from sida.provenance import environment
 from sida.training.batches import step_batches
 from sida.training.iteration import StudentTrainer
-from sida.training.loop import TrainingLoop
-from sida.training.plan import Plan
+from sida.training.loop import Plan, TrainingLoop
 from sida.training.processes import ALONE
 from sida.training.run import RunFiles
 

@@ -17,16 +17,14 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     shared(parser, "--claims", "--measurements", "--runs", "--results", "--published", required=["--claims"])
-    about = "only claims of this scope (default: those about measured runs)"
-    parser.add_argument("--scope", metavar="NAME", help=about)
     parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json and .html beside it")
 
 
 def run(args: argparse.Namespace) -> int:
     """Decides the claims and writes the verdicts."""
-    from eval.claims.verdicts import decide_claims
+    from eval.claims import decide_claims
 
-    given = {name: getattr(args, name) for name in ("measurements", "runs", "results", "scope", "published")}
+    given = {name: getattr(args, name) for name in ("measurements", "runs", "results", "published")}
     paths, counts = decide_claims(args.claims, args.out, **given)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])}): {counts}")
     return 0

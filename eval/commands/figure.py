@@ -15,9 +15,8 @@ EXAMPLES = """examples:
   sida-eval figure --layout figure3 --runs studies/papers/runs/released.tsv --results results/released \\
       --log cifar10-uncond-sid-a1.2=metric-fid50k_full-alpha-1.200000.jsonl --out figure3.pdf
 
---spec is a JSON object: {"generators": [...]} has the specs of `sida-eval measure` for grids of samples,
-{"settings": {RUN: {"recipe.lambda_d": 1.0, ...}}} the settings on the axes of figures of points that are no columns of
-the sheet. The workflow writes this file: results/<preset>/specs/figures/<figure>.json.
+--spec is a JSON object: {"generators": [...]} has the specs of `sida-eval measure` for grids of samples. The workflow
+writes this file: results/<preset>/specs/figures/<figure>.json.
 """
 
 
@@ -26,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", required=True, metavar="YAML", help="layout: a file, or a name in config/figures")
     required = ["--runs", "--results"]
     shared(parser, *required, "--measurements", "--published", "--scope", required=required)
-    parser.add_argument("--spec", metavar="JSON", help="generators to sample, settings of rows: JSON text or a file")
+    parser.add_argument("--spec", metavar="JSON", help="generators to sample: JSON text or a file")
     parser.add_argument("--out", required=True, metavar="FILE.pdf", help="written with .png and .csv beside it")
     parser.add_argument("--log", action="append", default=[], metavar="RUN=JSONL", help="official metric log of a run")
 
@@ -34,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
     from eval.commands._options import pairs, parse_scope
-    from eval.figures.build import build_figure
+    from eval.figures import build_figure
 
     settings = {key: getattr(args, key) for key in ("measurements", "spec", "published")}
     settings |= {"logs": pairs(args.log, "--log"), "scope": parse_scope(args.scope)}

@@ -19,15 +19,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     out = output("--out", ".html")
     parser.add_argument("--out", required=True, type=out, metavar="FILE.html", help="page to write")
     shared(parser, "--title", "--own")
-    parser.add_argument("--experiments", metavar="YAML", help="questions to answer before everything else")
     parser.add_argument("--again", default="", metavar="COMMAND", help="command that makes the results again (.html)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page."""
-    from eval.claims.experiments import load_experiments
-    from eval.report.index import write_index
+    from eval.report.page import write_index
 
-    experiments = load_experiments(args.experiments) if args.experiments else []
-    print(write_index(args.results, args.out, args.title, args.own, args.again, experiments))
+    print(write_index(args.results, args.out, args.title, args.own, args.again))
     return 0

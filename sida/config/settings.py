@@ -160,6 +160,10 @@ REMOVED = {
     "discriminator": "remove it: the fake score's encoder is the discriminator, as in the paper",
     **dict.fromkeys(("diffaug", "ada_target", "ada_interval", "ada_kimg"), "remove it: off in GDD's published scripts"),
     **dict.fromkeys(("weight_decay", "clip_norm"), "remove it: the papers' value is fixed"),
+    "experiments": "remove it: claims alone decide",
+    "analyses": "remove it: a claim states a number with value and label",
+    "equal_budget": "use equal_images",
+    "neighbours": "remove it: metric kind copies measures the distances",
 }
 #: Fault of a key that is not given.
 MISSING = "is missing"

@@ -32,7 +32,6 @@ WRITING = {
     "sida export": [".", "--to", "hf"],
     "sida new": ["--data", "."],
     "sida-eval measure": ["--spec", "{}", "--out"],
-    "sida-eval analyse": ["--spec", "{}", "--out"],
     "sida-eval merge": ["file", "--spec", "{}", "--trial", "0", "--out"],
     "sida-eval collect": [".", "--out"],
     "sida-eval score": ["--images", ".", "--protocol", "digits", "--out"],
@@ -43,9 +42,7 @@ WRITING = {
     "sida-eval table": ["--layout", "main", "--out"],
     "sida-eval figure": ["--layout", "samples", "--runs", "x", "--results", ".", "--out"],
     "sida-eval claims": ["--claims", "x", "--out"],
-    "sida-eval experiment": ["--spec", "x", "--claims", "x", "--results", ".", "--out"],
     "sida-eval compare": [".", ".", "--out"],
-    "sida-eval board": [".", "--out"],
     "sida-eval page": [".", "--out"],
 }
 
@@ -83,9 +80,6 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
         ("sida data check", ["digits", "--workers", "-1"], "--workers: must be at least 0"),
         ("sida average", ["x", "--std", "nan", "--out", "o"], "--std: must be a finite number"),
         ("sida-eval train-digits", ["--seed", "-1"], "--seed: must be at least 0"),
-        ("sida-eval power", ["--effect", "inf", "--std", "1"], "--effect: must be a finite number"),
-        ("sida-eval power", ["--effect", "1", "--std", "-1"], "--std: must be a finite number of at least 0"),
-        ("sida-eval power", ["--effect", "1", "--std", "1", "--seeds", "0"], "--seeds: must be at least 1"),
         ("sida plan", ["--gpus", "0"], "--gpus: must be at least 1"),
         ("sida average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
         ("sida-eval table", ["--layout=--", "--out", "x.tex"], "--layout=--: '--'"),

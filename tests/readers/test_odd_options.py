@@ -29,8 +29,7 @@ ENDS = {
     "sida sample": ".npz", "sida data prepare": ".zip", "sida data encode": ".zip", "sida average": ".safetensors",
     "sida crate": ".zip", "sida-eval features": ".safetensors", "sida-eval reference": ".safetensors",
     "sida-eval table": ".tex", "sida-eval figure": ".pdf", "sida-eval claims": ".md", "sida-eval compare": ".md",
-    "sida-eval board": ".md",
-    "sida-eval page": ".html", "sida-eval experiment": ".json", "sida-eval collect": ".csv",
+    "sida-eval page": ".html", "sida-eval collect": ".csv",
 }  # fmt: skip
 #: Verbs that work at once, which a second interrupts in the middle of an import.
 AT_WORK = {"sida-eval train-digits", "sida presets"}
@@ -41,7 +40,7 @@ BASES = {
     "sida info": ["x.safetensors"], "sida check": ["x", "y"], "sida verify": ["."],
     "sida doctor": ["--preset", "x.yaml"],
     "sida plan": ["x.yaml"], "sida rates": [], "sida run": ["x.yaml"],
-    "sida assets": ["list"], "sida data check": ["x"], "sida-eval show": ["."], "sida-eval power": [".", "M-01"],
+    "sida assets": ["list"], "sida data check": ["x"], "sida-eval show": ["."],
     "sida-eval cite": ["table1"], "sida-eval paper": ["."],
     "sida-eval completion": ["bash"],
 }  # fmt: skip

@@ -1,7 +1,6 @@
 """The commands as programs: version, completion, the list of presets, and one way to name a preset."""
 
 import json
-import re
 
 import pytest
 
@@ -38,8 +37,7 @@ def test_a_preset_is_named_by_name_or_file_in_every_verb(capsys, tmp_path, monke
         for main, *words in (plan, doctor, table):
             assert main([word.format(name) for word in words]) in (0, 1)
             assert "error" not in capsys.readouterr().err, words
-    power = [eval_main, "power", "--store", "studies/demo/stored", "--preset", "{}"]
-    for main, *words in (plan, doctor, table, power):
+    for main, *words in (plan, doctor, table):
         assert main([word.format("publishd") for word in words]) == 1
         assert "'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
 
@@ -71,36 +69,3 @@ def test_completion_knows_all_verbs(shell, capsys):
         assert shell == "tcsh" or "--preset" in script
         values = ("gpu-small", "cifar10", "table1", "uni-instruct", "tables/main.tex")
         assert shell == "tcsh" or program == "sida-eval" or all(value in script for value in values)
-
-
-def test_numbers_as_json(capsys):
-    assert eval_main(["power", "--effect", "0.5", "--std", "1", "--seeds", "64", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["needed"] == 64
-    assert found["power"] == pytest.approx(0.801, abs=1e-3)
-
-
-def test_a_stored_study_says_what_it_cannot_plan(capsys):
-    assert eval_main(["power", "--store", str(ROOT / "studies/demo/stored")]) == 0
-    out = capsys.readouterr().out
-    assert "D-10: one training seed" in out
-    assert eval_main(["power", "--store", str(ROOT / "studies/demo/stored"), "--json"]) == 0
-    (plan,) = json.loads(capsys.readouterr().out)
-    assert (plan["claim"], plan["difference"]) == ("D-10", None)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("power", "either --store .* or --effect"),
-        ("power --store x --effect 1 --std 1", "either --store .* or --effect"),
-        ("power --effect 1", "needs --std"),
-        ("power --effect 1 --std 1 --seeds 1", "1 training seeds have no interval"),
-        ("power --store nowhere", "no preset 'nowhere'"),
-    ],
-)
-def test_faults_are_one_line(words, message, capsys):
-    assert eval_main(words.split()) != 0
-    err = capsys.readouterr().err
-    assert re.search(message, err)
-    assert len(err.strip().splitlines()) == 1
