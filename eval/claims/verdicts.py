@@ -1,4 +1,4 @@
-"""Decides claims by their rules, and writes the files of ``sida-eval claims``."""
+"""Decides claims by their rules, and writes the files of ``sida claims``."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Effects of comparisons as text, such as ``fd +1.48 [1.30, 1.66]``.
 
-Reads verdicts of ``sida-eval claims`` without trusting the file: a results folder may come from someone else.
+Reads verdicts of ``sida claims`` without trusting the file: a results folder may come from someone else.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def _decided(verdict: Verdict) -> dict[str, Any]:
     return {"evidence": _evidence(verdict), "findings": findings}
 
 
-_AGAIN = "decide the claims again (sida-eval claims)"
+_AGAIN = "decide the claims again (sida claims)"
 
 
 def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:

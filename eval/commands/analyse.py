@@ -1,4 +1,4 @@
-"""``sida-eval analyse``: computes an analysis of a preset for one row."""
+"""``sida analyse``: computes an analysis of a preset for one row."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from eval.commands._options import output
 
 HELP = "Compute an analysis of a study: facts and curves of a row's network, by a function of the study."
 EXAMPLES = """examples:
-  sida-eval analyse --spec results/miniature/specs/analyses/barriers/line-gdd.json --out line-gdd.json
-  sida-eval analyse --spec '{"analysis": "model", "function": "studies/alpha/analysis.py:MODEL"}' --out model.json
+  sida analyse --spec results/miniature/specs/analyses/barriers/line-gdd.json --out line-gdd.json
+  sida analyse --spec '{"analysis": "model", "function": "studies/alpha/analysis.py:MODEL"}' --out model.json
 
 A preset's key `analyses` names functions and rows, whose specs the workflow writes.
 """

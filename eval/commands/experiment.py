@@ -1,4 +1,4 @@
-"""``sida-eval experiment``: the answer to one question, decided from its own rows."""
+"""``sida experiment``: the answer to one question, decided from its own rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from eval.commands._options import output, shared
 
 HELP = "Answer one question: decide its claims, print the answer and write the verdicts."
 EXAMPLES = """examples:
-  sida-eval experiment --spec results/miniature/specs/experiments/teachers.json \\
+  sida experiment --spec results/miniature/specs/experiments/teachers.json \\
       --claims studies/miniature/claims.yaml --measurements results/miniature/collected/experiments/teachers.csv \\
       --results results/miniature --out results/miniature/experiments/teachers.json
 

@@ -1,4 +1,4 @@
-"""Builds a figure from files (``sida-eval figure``)."""
+"""Builds a figure from files (``sida figure``)."""
 
 from __future__ import annotations
 

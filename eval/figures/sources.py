@@ -36,7 +36,7 @@ class Sources:
         logs: Official metric logs by run id; they take precedence over the logs in ``results``.
         settings: Settings by row from the figure's spec: seed, settings by their names in layouts
             (``recipe.lambda_d``), and the first teacher that differs from the row's teacher in the seed only.
-        generators: Specs of ``sida-eval measure`` of the generators to sample; None without a spec.
+        generators: Specs of ``sida measure`` of the generators to sample; None without a spec.
     """
 
     measurements: Measurements

@@ -46,7 +46,7 @@ class Score:
     Attributes:
         name: Label of the images.
         protocol: Protocol of the measurement.
-        records: One measurement per trial, in the form of ``sida-eval measure``.
+        records: One measurement per trial, in the form of ``sida measure``.
         remarks: Remarks on the images for the report.
         family: Group of the row in tables.
         nfe: Network evaluations per image.

@@ -1,4 +1,4 @@
-"""Answers to experiments: the prediction and the verdict of each claim, from the verdicts of ``sida-eval claims``."""
+"""Answers to experiments: the prediction and the verdict of each claim, from the verdicts of ``sida claims``."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def answers_of(experiments: Iterable[Experiment], verdicts: str | Path, measurem
     """
     path = Path(verdicts)
     if not path.is_file():
-        raise UserError(path, "no verdicts there", "decide the claims first (sida-eval claims)")
+        raise UserError(path, "no verdicts there", "decide the claims first (sida claims)")
     records = {claim["id"]: claim for claim in read_verdicts(path)["claims"]}
     times: dict[str, list[str]] = {}
     for row in measurements.rows:
@@ -140,7 +140,7 @@ def _answer(
             rows |= dict.fromkeys(record["rows"])
             unmeasured = record["unmeasured"]
         except KeyError as error:
-            raise UserError(source, f"no key {error}", "decide the claims again (sida-eval claims)") from None
+            raise UserError(source, f"no key {error}", "decide the claims again (sida claims)") from None
         statement, verdict, lines = record["statement"], record["verdict"], record["evidence"]
         waits = verdict == UNDECIDED and bool(unmeasured)
         chance = record.get("chance", False)

@@ -90,7 +90,7 @@ def _folded(summary: str, blocks: Sequence[str], least: int = 0) -> list[str]:
 
 def _origin(folder: Path) -> str:
     """Origin of the page (a program) and of its numbers: days, devices and version of the code."""
-    made = f"Written by `sida-eval` from the results of `{folder.name}`; not edited by hand."
+    made = f"Written by `sida` from the results of `{folder.name}`; not edited by hand."
     path = measurements_file(folder)
     if not path.is_file() or not (rows := load_measurements(path).rows):
         return made

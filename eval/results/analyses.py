@@ -141,14 +141,14 @@ def read_analysis(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(path, "no such file", f"make it with `sida-eval analyse --spec SPEC --out {path}`")
-    found = read_hashed_json(path, "make it again with `sida-eval analyse`")
+        raise UserError(path, "no such file", f"make it with `sida analyse --spec SPEC --out {path}`")
+    found = read_hashed_json(path, "make it again with `sida analyse`")
     whole = found.get("format") == ANALYSIS_FORMAT and all(
         isinstance(found.get(key), Mapping) for key in ("facts", "curves")
     )
     lengths = {len(v) if isinstance(v, list) else 0 for v in found["curves"].values()} if whole else set()
     if not whole or len(lengths) > 1 or 0 in lengths:
-        raise UserError(path, f"is not written by `sida-eval analyse` (format {ANALYSIS_FORMAT})", "make it again")
+        raise UserError(path, f"is not written by `sida analyse` (format {ANALYSIS_FORMAT})", "make it again")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Builds, writes and reads the files of a table (``sida-eval table``)."""
+"""Builds, writes and reads the files of a table (``sida table``)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_table(
         scope: Conditions on the sample sheet added to every row, e.g. ``{"dataset": "digits"}``.
         spec: Settings for a table of hyperparameters: ``gpus``, and ``students`` with the settings of each row.
         results: Folder with training logs for a table of hyperparameters; by default that of ``measurements``.
-        scores: Files of ``sida-eval score`` (``--out``, or lines of ``--json``), whose rows are added at the end.
+        scores: Files of ``sida score`` (``--out``, or lines of ``--json``), whose rows are added at the end.
 
     Raises:
         UserError: Any fault in a file, or ``measured`` mode without measurements or scores.

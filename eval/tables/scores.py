@@ -97,7 +97,7 @@ def _latex(cells: Sequence[Cell], columns: Sequence[ColumnSpec], plain: bool = F
 
 
 def score_rows(table: str, paths: Sequence[str | Path], plain: bool = False, cite: bool = False) -> str:
-    r"""LaTeX rows of files of ``sida-eval score --out`` with the columns of a table, under a comment that names them.
+    r"""LaTeX rows of files of ``sida score --out`` with the columns of a table, under a comment that names them.
 
     Args:
         table: Layout of the table, a name or a file.

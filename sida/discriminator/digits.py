@@ -52,7 +52,7 @@ class DigitsBackbone(Backbone):
         Raises:
             UserError: The file is missing or damaged.
         """
-        with explained(DIGITS_WEIGHTS, "not the digits backbone", "make one with `sida train-backbone`"):
+        with explained(DIGITS_WEIGHTS, "not the digits backbone", "make one with `tools/train_backbone.py`"):
             self.load_state_dict(read_tensors(DIGITS_WEIGHTS)[0])
 
 

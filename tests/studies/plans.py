@@ -7,7 +7,7 @@ from pathlib import Path
 from eval.results.sheet import matching
 from sida.config.resources import ROOT
 from tests.workflow.workspace import forked_snakemake, jobs_in
-from workflow.cli import eval_main
+from workflow.cli import main
 
 
 def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int], str]:
@@ -28,7 +28,7 @@ def seeds_of(preset, operand) -> list[set[int]]:
 
 def analyse(spec: dict, out: Path) -> int:
     """Exit status of the command that computes an analysis."""
-    return eval_main(["analyse", "--spec", json.dumps(spec), "--out", str(out)])
+    return main(["analyse", "--spec", json.dumps(spec), "--out", str(out)])
 
 
 def check_fault(spec: dict, message: str, folder: Path, capsys) -> None:

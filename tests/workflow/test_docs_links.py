@@ -98,7 +98,7 @@ def invocations(path: Path) -> Iterator[tuple[str, str, str]]:
     call = re.compile(r"(?:^|[\s=;|&(])(?:python -m )?(sida-eval|sida|eval) ([a-z][a-z-]*)([^|;&#]*)")
     for line in code(path):
         for program, verb, rest in call.findall(line):
-            yield {"eval": "sida-eval"}.get(program, program), verb, rest
+            yield {"eval": "sida"}.get(program, program), verb, rest
 
 
 @cache

@@ -15,7 +15,7 @@ from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
 from sida.files.content_hash import DamagedError
 from tests.workflow.workspace import Workspace, kill_group
-from workflow.cli import eval_main
+from workflow.cli import main
 
 TINY = ("--configfile", "tests/workflow/tiny.yaml")
 # One worker makes the finished run and all of this file's tests use it.
@@ -157,8 +157,8 @@ def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign)
 def test_layout_that_wants_an_unmeasured_metric_is_one_line(finished, tmp_path, monkeypatch, capsys):
     (tmp_path / "layout.yaml").write_text((ROOT / "config/tables/main.yaml").read_text().replace("fd_pixel", "fd_own"))
     monkeypatch.chdir(finished.folder)
-    words = ["table", "--layout", str(tmp_path / "layout.yaml"), "--measurements", "results/tiny/measurements.csv"]
-    assert eval_main([*words, "--runs", "tests/workflow/tiny.tsv", "--out", str(tmp_path / "out/main.tex")]) == 1
+    words = ["table", str(tmp_path / "layout.yaml"), "--measurements", "results/tiny/measurements.csv"]
+    assert main([*words, "--runs", "tests/workflow/tiny.tsv", "--out", str(tmp_path / "out/main.tex")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "layout.yaml" in line
     assert "fd_own" in line
@@ -166,7 +166,7 @@ def test_layout_that_wants_an_unmeasured_metric_is_one_line(finished, tmp_path, 
 
 
 def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finished, tmp_path):
-    """``sida-eval docs --store``: tables and verdicts made from the stored files are those of the run."""
+    """``sida docs --store``: tables and verdicts made from the stored files are those of the run."""
     from workflow.docs.pages import write_docs
 
     for name in ("config", "tests"):

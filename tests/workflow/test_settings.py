@@ -138,7 +138,7 @@ def test_a_wrong_setting_names_the_option_that_gives_it(tmp_path, monkeypatch, w
 
 def test_schemas_are_current():
     for path, text in schemas(ROOT).items():
-        assert path.read_text() == text, f"{path}: run `sida-eval docs`"
+        assert path.read_text() == text, f"{path}: run `sida docs`"
 
 
 @pytest.mark.parametrize("folder", [".", "protocols"])

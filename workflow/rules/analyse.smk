@@ -23,5 +23,5 @@ rule analyse:
     message:
         "analysis {wildcards.analysis}"
     shell:
-        "python -m workflow.launch {resources.gpu} eval analyse --spec {params.spec:q} --out {output:q}"
+        "python -m workflow.launch {resources.gpu} workflow analyse --spec {params.spec:q} --out {output:q}"
         " 2>&1 | tee -i {log:q}"

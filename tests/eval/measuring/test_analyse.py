@@ -9,7 +9,7 @@ from eval.results.analyses import read_analysis
 from sida.config.plugins import ALLOW
 from tests.eval.claims.evidence import evidence, outcome
 from tests.workflow.workspace import settings_of
-from workflow.cli import eval_main as main
+from workflow.cli import main
 from workflow.preset import Preset
 from workflow.preset.outside_code import outside_code_of
 from workflow.preset.rehearsal import check_preset

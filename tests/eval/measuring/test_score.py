@@ -21,7 +21,6 @@ import torch
 import yaml
 from PIL import Image
 
-from eval.commands import main
 from eval.features import get_extractor
 from eval.features.digits import DigitsExtractor
 from eval.measuring.measure import Measurer, measure
@@ -39,7 +38,7 @@ from sida.files.atomic import write_text
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import pictures, write_hub, write_inception
 from tests.refused import refused
-from workflow.cli import sida_main
+from workflow.cli import main
 
 
 def encode(image: np.ndarray, mode: str | None = None, form: str = "PNG") -> bytes:
@@ -152,10 +151,10 @@ def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tm
 def test_shards_of_samples_are_refused_with_what_to_do_instead(tmp_path):
     draw = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-7", "--out"]
     folder = tmp_path / "drawn"
-    assert sida_main([*draw, str(folder)]) == 0
+    assert main([*draw, str(folder)]) == 0
     refused(r"drawn: holds shards of `sida sample`, .*drawn.zip or .*drawn.npz, .*--png", open_images, folder)
     for out in (f"{folder}.zip", f"{folder}.npz"):
-        assert sida_main([*draw, out]) == 0
+        assert main([*draw, out]) == 0
         assert open_images(out).count == 8
 
 
@@ -317,7 +316,7 @@ def test_score_command(stand_ins, tmp_path, capsys, refusal):
         for name, values in settings["extractors"].items()
         for key, value in values.items()
     ]
-    command = ["score", "--images", str(folder / "samples.zip"), "--protocol", str(tmp_path / "tiny.yaml"), *options]
+    command = ["score", str(folder / "samples.zip"), "--protocol", str(tmp_path / "tiny.yaml"), *options]
     files = ["--out", str(tmp_path / "score.json"), "--latex", str(tmp_path / "row.tex")]
     assert main([*command, "--reference", f"*={folder}", "--trials", "2", "--name", "A & B", *files]) == 0
     record = json.loads((tmp_path / "score.json").read_text())
@@ -351,7 +350,7 @@ def test_classes_that_the_network_does_not_have_are_no_accuracy_of_zero(tmp_path
 
 def test_files_are_written_before_anything_is_shown(tmp_path, monkeypatch):
     path = write(tmp_path / "a.npz", images(20, size=8, channels=1))
-    command = ["score", "--images", str(path), "--protocol", "digits", "--num-samples", "20", "--name", "ω_a"]
+    command = ["score", str(path), "--protocol", "digits", "--num-samples", "20", "--name", "ω_a"]
     out = ["--out", str(tmp_path / "score.json"), "--latex", str(tmp_path / "row.tex")]
 
     def no_terminal(self):
@@ -490,9 +489,9 @@ def test_all_missing_downloads_are_named_at_once(tmp_path, capsys):
         assert asset in named
     faults = {"cifar10": "cifar10-32x32.npz", "digit": "did you mean 'digits'"}
     for name, told in faults.items():
-        assert sida_main(["assets", "fetch", "--protocol", name]) == 1
+        assert main(["assets", "fetch", "--protocol", name]) == 1
         assert told in capsys.readouterr().err
-    assert sida_main(["assets", "fetch", "--protocol", "digits"]) == 0
+    assert main(["assets", "fetch", "--protocol", "digits"]) == 0
 
 
 def test_a_score_says_its_time_by_a_measured_rate_or_that_none_is_known(tmp_path, monkeypatch, capsys):
