@@ -34,7 +34,7 @@ KWARGS = {
 def make(path: Path) -> None:
     """Writes a pickle of about 1 GB: the DDPM++ network of CIFAR-10 with wider layers."""
     from sida.networks import build_network
-    from tests.unpickle.genuine import write_genuine
+    from tests.files.genuine import write_genuine
 
     write_genuine(path, build_network({"class": "EDMPrecond", "kwargs": KWARGS}).requires_grad_(False))
 
@@ -50,7 +50,7 @@ def copy(source: Path, target: Path) -> None:
 
 def import_once(source: Path, target: Path) -> int:
     """Imports in this process; returns its peak memory in bytes."""
-    from sida.networks.checkpoint import import_official
+    from sida.networks.official import import_official
 
     import_official(source, target)
     # Not ru_maxrss, which survives exec and so counts the peak of the process that started this one.

@@ -91,8 +91,9 @@ def one_line(text: str, limit: int = 2000) -> str:
         text = f"{text[: limit * 3 // 4]} ... {text[-limit // 5 :]}"
     if text.isprintable():
         return text
-    shown = (c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-    return "".join(shown)
+    return one_line(
+        "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text), limit
+    )
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

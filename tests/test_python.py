@@ -18,7 +18,7 @@ from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from tests.eval.synthetic_output import write_preset
 from workflow.cli import main as measure_main
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from sida.config.plugins import ALLOW, check_code_path
 from sida.config.resources import CHECKOUT, ROOT
 from sida.errors import UserError, say
-from sida.files.text_files import read_ordinary
+from sida.files.ordinary import read_ordinary
 from workflow.preset.files import find_preset
 
 #: Largest difference in seconds between clocks of machines with a common disk.
@@ -74,7 +74,7 @@ def check_records(folder: Path) -> None:
     mark, ours = records / "owner", _mark(records)
     if os.path.lexists(records):
         with contextlib.suppress(UserError):
-            if ours and hmac.compare_digest(read_ordinary(mark, "", 1 << 10, "", ""), ours):
+            if ours and hmac.compare_digest(read_ordinary(mark, 1 << 10), ours):
                 return
         kind = "a folder of Snakemake's records that `sida run` did not make here, and Snakemake runs code in it"
         check_code_path(records, kind, f"set {ALLOW}={records.resolve()}, else remove the folder")
@@ -94,7 +94,7 @@ def _mark(records: Path) -> bytes | None:
             open(key, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream,
         ):
             stream.write(secrets.token_bytes(32))
-        secret = read_ordinary(key, str(key), 1 << 10, "remove it", "remove it")
+        secret = read_ordinary(key, 1 << 10)
     except (OSError, UserError):
         return None
     return hmac.new(secret, os.fsencode(records.resolve()), "sha256").hexdigest().encode() if secret else None

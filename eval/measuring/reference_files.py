@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.statistics import FeatureStatistics
+from eval.metrics.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import sha256_json
@@ -64,7 +64,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
-    from sida.unpickle.pickles import read_pickle
+    from sida.files.pickles import read_pickle
 
     content = read_pickle(path)
     if not isinstance(content, Mapping):

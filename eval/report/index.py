@@ -5,6 +5,7 @@ The content is read from the files of the other steps; only sums of time are com
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from eval.claims.model import RULES, SIGNS
 from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
 from eval.report.answers import Answer, answers_of, paper_scale
-from eval.report.page import reduced_png
 from eval.report.paper import figure_caption, in_order, training_time
 from eval.results.summary import (
     Measurements,
@@ -30,8 +30,11 @@ from eval.results.summary import (
 from eval.tables.files import load_table
 from eval.tables.model import Table
 from eval.tables.render import html_text, page_of, template
+from sida.data.pictures import open_picture
 from sida.errors import UserError
+from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import write_text
+from sida.files.ordinary import read_ordinary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -270,3 +273,14 @@ def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     return [
         (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in listed.items() if paths
     ]
+
+
+def reduced_png(source: Path) -> bytes:
+    """A PNG file of the same size in 256 colours, which is much smaller."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    content = read_ordinary(source, MAX_MEMBER_BYTES)
+    picture = open_picture(content, str(source)).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()

@@ -42,7 +42,8 @@ def _convert(args: argparse.Namespace) -> int:
     from sida.assets import checked, fetch, find_asset, is_address, load_registry
     from sida.config.settings import load_spec
     from sida.files.tensors import starts_as_pickle
-    from sida.networks.checkpoint import copy_network, import_official, import_state_dict
+    from sida.networks.file import copy_network
+    from sida.networks.official import import_official, import_state_dict
 
     source, url, network_class, network = Path(args.source), args.url, args.network_class, args.network
     registry = load_registry()
@@ -95,7 +96,7 @@ def _info(args: argparse.Namespace) -> int:
     """Prints the description."""
     import json
 
-    from sida.networks.checkpoint import describe_file
+    from sida.networks.official import describe_file
 
     facts = describe_file(args.file, args.key, args.network_class)
     if args.json:
@@ -111,18 +112,18 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _show(name: str, value: Any) -> None:
-    from sida.unpickle.inert import printable
+    from sida.errors import one_line
 
-    name = printable(name)
+    name = one_line(name, 80)
     if isinstance(value, dict):
         print(name)
         for key, item in sorted(value.items())[:_MOST]:
             if item is not None:
-                print(f"  {printable(key):<20} {printable(str(item), _WIDTH)}")
+                print(f"  {one_line(key, 80):<20} {one_line(str(item), _WIDTH)}")
     elif isinstance(value, list):
-        print(f"{name:<14} {printable(', '.join(map(str, value[:_MOST])), _WIDTH)}")
+        print(f"{name:<14} {one_line(', '.join(map(str, value[:_MOST])), _WIDTH)}")
     else:
-        print(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {printable(str(value), _WIDTH)}")
+        print(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {one_line(str(value), _WIDTH)}")
 
 
 INFO = Verb(_INFO_HELP, _INFO_EXAMPLES, _info_arguments, _info)

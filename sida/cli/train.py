@@ -255,7 +255,7 @@ _DISTILL_EXAMPLES = """examples:
 
 methods:
 METHODS
-  module:object   a custom method (docs/add-a-method.md, 'A method of distillation')
+  module:object   a custom method (docs/add.md)
 
 Keys of the spec: docs/settings.md, 'recipe'. Defaults are the official recipe of the method on the teacher's network
 family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to resume after an interruption; a

@@ -38,7 +38,7 @@ from sida.data.pictures import MOST_PIXELS, PixelSum, encode_png, open_picture
 from sida.errors import Progress, SettingError, UserError, located, visible
 from sida.files.archives import PICTURES, Files, TarFiles, open_files
 from sida.files.atomic import atomic_path, zip_member
-from sida.unpickle.pickles import parse_pickle
+from sida.files.pickles import parse_pickle
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -25,8 +25,8 @@ import numpy as np
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.npy import ZIP_FAULTS, check_members
+from sida.files.ordinary import read_ordinary
 from sida.files.tar_index import TAR_FAULTS, checked_members, tar_members
-from sida.files.text_files import read_ordinary
 
 #: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
 #: must be one of these.
@@ -235,7 +235,7 @@ class FolderFiles(Files):
     def read(self, index: int) -> bytes:
         """Content of a file."""
         path = Path(self.path) / self.name(index)
-        return read_ordinary(path, self.where(index), MAX_MEMBER_BYTES, "remove it", "that is no image")
+        return read_ordinary(path, MAX_MEMBER_BYTES, self.where(index))
 
     @property
     def size(self) -> int:

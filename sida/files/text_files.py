@@ -16,45 +16,13 @@ import json
 import math
 import os
 import re
-import stat
 import zlib
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from sida.errors import UserError, located
 from sida.files.content_hash import DamagedError, checked_rows
-
-
-def read_ordinary(path: str | os.PathLike[str], where: str, most: int, special: str, large: str) -> bytes:
-    """Reads the content of a regular file.
-
-    Args:
-        path: The file.
-        where: Place named in errors.
-        most: Largest number of bytes.
-        special: Remedy for a pipe, a folder or a device, for errors.
-        large: Remedy for a larger file, for errors.
-
-    Raises:
-        UserError: The file is missing, not regular, too large, or cannot be read.
-    """
-    try:
-        # Without O_NONBLOCK, opening a pipe without a writer blocks.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as stream:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise UserError(where, "is no ordinary file", special)
-            if status.st_size > most:
-                raise UserError(where, f"is larger than {most >> 20} MiB", large)
-            return stream.read()
-    except ValueError:
-        raise UserError(f"{where!r}", "is not a valid path") from None
-    except FileNotFoundError:
-        raise UserError(where, "no such file") from None
-    except OSError as error:
-        raise UserError(where, f"cannot be read ({error.strerror})") from None
-
+from sida.files.ordinary import read_ordinary
 
 #: Limit of a text file in bytes; the largest files (measurements of the paper) have a few million.
 MOST_TEXT_BYTES = 256 << 20
@@ -92,7 +60,7 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
         UserError: The file is missing, not regular, too large, in another encoding (the message names it), or has
             control characters.
     """
-    content = read_ordinary(path, str(path), MOST_TEXT_BYTES, "give the path of a text file", _RIGHT_FILE)
+    content = read_ordinary(path, MOST_TEXT_BYTES)
     with located(path):
         text = _decoded(_decompressed(content) if os.fspath(path).endswith(".gz") else content)
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")

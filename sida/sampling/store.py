@@ -36,13 +36,10 @@ from sida.errors import UserError, say
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import atomic_path, read_hashed_json, set_aside, wait_for_lock, write_hashed_json, zip_member
 from sida.files.npy import check_members
-from sida.files.text_files import read_ordinary
+from sida.files.ordinary import read_ordinary
 from sida.sampling.generate import Samples
 from sida.sampling.seeds import NO_CLASS
-from sida.unpickle.records import Window, WindowStream
 
-#: Largest directory of a zip archive in bytes, enough for a million images.
-_MOST_DIRECTORY = 64 << 20
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FAULTS = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -59,7 +56,7 @@ def intact_zip(path: Path) -> bool:
 @functools.cache
 def _intact_zip(path: str, changed: int, size: int) -> bool:
     try:
-        with zipfile.ZipFile(WindowStream(Window.of_file(Path(path)), _MOST_DIRECTORY)) as archive:
+        with zipfile.ZipFile(path) as archive:
             check_members(archive.infolist(), size)
             return archive.testzip() is None and len(archive.namelist()) > 0
     except _FAULTS:
@@ -80,7 +77,7 @@ def intact_shard(path: Path, seeds: Sequence[int]) -> bool:
 def intact_png(path: Path) -> bool:
     """Whether a PNG file is complete and all its chunks match their checksums."""
     try:
-        content = read_ordinary(path, str(path), MAX_MEMBER_BYTES, "remove it", "that is no sample")
+        content = read_ordinary(path, MAX_MEMBER_BYTES)
     except UserError:
         return False
     position = len(_SIGNATURE)

@@ -1,10 +1,4 @@
-"""All parameters of a network as one vector, Adam on that vector, and its shards: one piece for each rank.
-
-Each rank keeps all parameters, but only its own piece of Adam's moments, of the averaged gradient and of the average of
-the weights. A step reduces the gradients to pieces, updates each piece, and gathers the parameters again.
-
-Source: ZeRO (arXiv:1910.02054), stages 1 and 2, on one vector instead of many tensors.
-"""
+"""All parameters of a network as one vector, and Adam on that vector."""
 
 from __future__ import annotations
 
@@ -13,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
-
-from sida.training.ranks import Ranks
 
 
 class Resumable(Protocol):
@@ -63,7 +55,6 @@ class FlatParameters:
 
     Attributes:
         vector: float32 ``(P,)``, in the order of ``net.parameters()``.
-        padded: ``vector`` followed by the zeros of :meth:`pad`.
         parameters: The network's parameters, views of ``vector``.
     """
 
@@ -73,19 +64,14 @@ class FlatParameters:
             raise ValueError("a network without parameters cannot learn")
         self.channels_last = channels_last
         self._learning = [p for p in self.parameters if p.requires_grad]
-        self._hold(self._joined([p.detach().float() for p in self.parameters]))
-
-    def _hold(self, padded: torch.Tensor) -> None:
-        self.padded, self.vector = padded, padded[: sum(p.numel() for p in self.parameters)]
+        self.vector = self._joined([p.detach().float() for p in self.parameters])
         for p, part in zip(self.parameters, self._parts(self.vector, self.channels_last)):
             p.data = part
 
-    def _joined(self, parts: Sequence[torch.Tensor], zeros: int = 0, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Joins tensors of the parameters' shapes to one vector in this object's memory order, followed by zeros."""
+    def _joined(self, parts: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
+        """Joins tensors of the parameters' shapes to one vector in this object's memory order."""
         orders = [part.permute(0, 2, 3, 1) if self.channels_last and part.ndim == 4 else part for part in parts]
-        return torch.cat(
-            [*(part.reshape(-1) for part in orders), *([parts[0].new_zeros(zeros)] if zeros else [])], out=out
-        )
+        return torch.cat([part.reshape(-1) for part in orders], out=out)
 
     def _parts(self, vector: torch.Tensor, channels_last: bool) -> list[torch.Tensor]:
         """Views of a vector with the parameters' shapes."""
@@ -98,10 +84,6 @@ class FlatParameters:
                 parts.append(part.view(p.shape))
         return parts
 
-    def pad(self, count: int) -> None:
-        """Appends zeros to the vector; ``vector`` and ``padded`` become new tensors."""
-        self._hold(torch.cat([self.vector, self.vector.new_zeros(count)]))
-
     def portable(self, vector: torch.Tensor) -> torch.Tensor:
         """Converts a vector from this object's order to the plain order of stored states; a copy if they differ."""
         if not self.channels_last:
@@ -113,13 +95,13 @@ class FlatParameters:
         return self._joined(self._parts(plain, False)) if self.channels_last else plain
 
     def gradient(self, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Gradients as one vector like ``padded``; zeros for parameters without a gradient.
+        """Gradients as one vector like ``vector``; zeros for parameters without a gradient.
 
         Args:
             out: Tensor for the result; None allocates one.
         """
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        return self._joined(parts, len(self.padded) - len(self.vector), out)
+        return self._joined(parts, out)
 
     def zero_grad(self) -> None:
         """Removes all gradients."""
@@ -188,65 +170,3 @@ class RAdam(Adam):
             return
         ratio = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
         self.vector.addcdiv_(mean, self.square.sqrt().add_(self.eps), value=-rate * math.sqrt(ratio * (1 - decayed)))
-
-
-#: Entries of each rank's piece that :meth:`Shards.portable` gathers at a time.
-_CHUNK = 1 << 24
-
-
-class Shards:
-    """Division of a vector ``(P,)`` into pieces of ``size`` entries; zeros pad the last piece.
-
-    Args:
-        ranks: Processes that share the vector.
-        count: P.
-
-    Attributes:
-        size: Entries of a piece.
-        padding: Number of zeros after the vector.
-    """
-
-    def __init__(self, ranks: Ranks, count: int) -> None:
-        self.ranks, self.count = ranks, count
-        self.size = -(-count // ranks.world_size)
-        self.padding = self.size * ranks.world_size - count
-
-    def own(self, padded: torch.Tensor) -> torch.Tensor:
-        """Returns this rank's piece of a padded vector: a view."""
-        return padded[self.ranks.rank * self.size : (self.ranks.rank + 1) * self.size]
-
-    def averaged(self, padded: torch.Tensor) -> torch.Tensor:
-        """Returns this rank's piece of the average of all ranks' padded vectors."""
-        piece = torch.empty_like(self.own(padded))
-        self.ranks.reduce_scatter(piece, padded)
-        return piece.div_(self.ranks.world_size)
-
-    def spread(self, padded: torch.Tensor) -> None:
-        """Gathers a padded vector, in place, from the piece that each rank has changed."""
-        self.ranks.all_gather(padded, self.own(padded))
-
-    def portable(self, piece: torch.Tensor, flat: FlatParameters) -> torch.Tensor:
-        """Gathers a vector from its pieces, in the order of :meth:`FlatParameters.portable`, on the CPU of rank 0.
-
-        Other ranks, which write no states, get their own piece.
-        """
-        first = self.ranks.rank == 0
-        result = torch.empty(self.ranks.world_size, self.size if first else 0, dtype=piece.dtype)
-        for start in range(0, self.size, _CHUNK):
-            part = piece[start : start + _CHUNK]
-            of_all = part.new_empty(self.ranks.world_size * len(part))
-            self.ranks.all_gather(of_all, part)
-            if first:
-                result[:, start : start + len(part)].copy_(of_all.view(self.ranks.world_size, -1))
-        return flat.portable(result.view(-1)[: self.count]) if first else piece
-
-    def piece_of(self, vector: torch.Tensor) -> torch.Tensor:
-        """Returns this rank's piece of a whole vector ``(P,)``: a padded copy."""
-        piece = self.own(vector)
-        return torch.nn.functional.pad(piece, (0, self.size - len(piece)))
-
-    def total(self, norm: torch.Tensor, count: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Computes the norm and count of a whole vector from those of the pieces."""
-        both = torch.stack([norm.double().square(), torch.as_tensor(count, device=norm.device).double()])
-        self.ranks.add_up(both)
-        return both[0].sqrt().to(norm.dtype), both[1].long()

@@ -218,9 +218,8 @@ class TrainingLoop:
         self.files.log("evaluations", record)
         if finite and (self.best is None or value < self.best.get(key, math.inf)):
             self.best = {"nimg": self.nimg, key: value}
-            # All ranks gather the average, rank 0 writes it.
-            state = self.trainer.ema.state()
             if not self.ranks.rank:
+                state = self.trainer.ema.state()
                 self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
         self._warn([fault for fault in [rising(self._selected(), key)] if fault])
         self.ended = self._over()

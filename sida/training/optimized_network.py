@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from sida.machine import compiled
-from sida.training.flat import Adam, FlatParameters, Shards, buffers, load_buffers
+from sida.training.flat import Adam, FlatParameters, buffers, load_buffers
 from sida.training.ranks import ALONE, Ranks
 
 #: Replacement of infinite gradients in EDM, SiD, SiDA and GDD.
@@ -51,9 +50,6 @@ def guard_gradient(
     return GuardReport(norm, replaced)
 
 
-#: Averages a gradient vector over devices, in place. A trainer divides its losses by the images of its own device, and
-#: all devices bring equally many, so the average is the gradient of the mean over the whole batch (as in torch's DDP).
-Reduce = Callable[[torch.Tensor], None]
 #: Added to a norm that a clip divides by, as torch.nn.utils.clip_grad_norm_ does.
 _CLIP_EPS = 1e-6
 
@@ -92,8 +88,9 @@ class OptimizedNetwork:
         clip_norm: float | None = None,
     ) -> None:
         self.net, self.lr, self.clip_value = net, lr, clip_value
-        #: Called with the gradient vector before the guard; None is one device.
-        self.reduce: Reduce | None = None
+        #: Processes that train together. Each divides its losses by the images of its own device, and all bring equally
+        #: many, so the average of their gradients is that of the mean over the whole batch (as in torch's DDP).
+        self.ranks: Ranks = ALONE
         self.fused, self.infinity, self.always_training = fused, infinity, always_training
         self.weight_decay, self.clip_norm = weight_decay, clip_norm
         self._gathered: torch.Tensor | None = None
@@ -102,9 +99,6 @@ class OptimizedNetwork:
         self.call: torch.nn.Module = net
         self.flat = FlatParameters(net, channels_last=fused)
         self.adam = optimizer(self.flat.vector, betas, eps)
-        #: The processes that train together.
-        self.ranks = ALONE
-        self.shards: Shards | None = None
         self._modules = list(net.modules())
 
     def train(self) -> torch.nn.Module:
@@ -140,29 +134,19 @@ class OptimizedNetwork:
             own = self.flat.gradient()
             gradient = own if gradient is None else gradient + own
             self.flat.zero_grad()
-        if self.shards is not None:
-            gradient = self.shards.averaged(gradient)
-        elif self.reduce is not None:
-            self.reduce(gradient)
-        report = self._take(gradient, self.lr * lr_factor)
-        if self.shards is not None:
-            self.shards.spread(self.flat.padded)
-        return report
+        self.ranks.average(gradient)
+        return self._take(gradient, self.lr * lr_factor)
 
     def _take(self, gradient: torch.Tensor, lr: float) -> GuardReport:
         if self.weight_decay:
             self.adam.vector.mul_(1 - lr * self.weight_decay)
         if self.fused and self.clip_norm is None and type(self.adam) is Adam:
-            return self._of_all_ranks(self._take_fused(gradient, lr))
-        report = self._of_all_ranks(guard_gradient(gradient, self.clip_value, self.infinity))
+            return self._take_fused(gradient, lr)
+        report = guard_gradient(gradient, self.clip_value, self.infinity)
         if self.clip_norm is not None:
             gradient.mul_((self.clip_norm / (report.norm + _CLIP_EPS)).clamp(max=1))
         self.adam.step(gradient, lr)
         return report
-
-    def _of_all_ranks(self, report: GuardReport) -> GuardReport:
-        """The report on the whole vector from the report on this rank's piece."""
-        return report if self.shards is None else GuardReport(*self.shards.total(*report))
 
     def _take_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
         """Guard, clip and Adam in two passes over the vectors; equal to them up to rounding."""
@@ -185,24 +169,11 @@ class OptimizedNetwork:
         rms = math.sqrt(square / max(sum(weight.numel() for weight in weights), 1))
         return rms if weights and math.isfinite(rms) else None
 
-    def shard(self, shards: Shards) -> None:
-        """From now on this rank steps on its piece of the parameters; to be called before the first step."""
-        self.shards = shards
-        self.flat.pad(shards.padding)
-        self.adam = type(self.adam)(shards.own(self.flat.padded), self.adam.betas, self.adam.eps)
-
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that a resumed run needs, as named tensors (references where possible)."""
-        flat, shards, moments = self.flat, self.shards, self.adam.moments()
-        return {
-            "parameters": flat.portable(flat.vector),
-            **buffers(self.net),
-            "adam/steps": self.adam.steps,
-            **{
-                f"adam/{name}": flat.portable(value) if shards is None else shards.portable(value, flat)
-                for name, value in moments.items()
-            },
-        }
+        moments = {f"adam/{name}": self.flat.portable(value) for name, value in self.adam.moments().items()}
+        parameters = {"parameters": self.flat.portable(self.flat.vector), **buffers(self.net)}
+        return {**parameters, "adam/steps": self.adam.steps, **moments}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Restores a :meth:`state`.
@@ -215,20 +186,4 @@ class OptimizedNetwork:
         load_buffers(self.net, state)
         self.adam.steps.copy_(state["adam/steps"])
         for name, moment in self.adam.moments().items():
-            vector = self.flat.arranged(state[f"adam/{name}"])
-            moment.copy_(vector if self.shards is None else self.shards.piece_of(vector))
-
-
-def join(network: OptimizedNetwork, ranks: Ranks, shard: bool = False) -> None:
-    """Lets a network take its steps on the gradients of all processes that train together.
-
-    Args:
-        network: Before its first step, equal on all of them.
-        ranks: The processes.
-        shard: Cut its optimizer and gradient into pieces.
-    """
-    network.ranks = ranks
-    if shard and ranks.world_size > 1:
-        network.shard(Shards(ranks, len(network.flat.vector)))
-    elif ranks.world_size > 1:
-        network.reduce = ranks.average
+            moment.copy_(self.flat.arranged(state[f"adam/{name}"]))

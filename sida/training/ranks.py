@@ -48,15 +48,6 @@ class Ranks:
     def average(self, tensor: torch.Tensor) -> None:
         """Averages a tensor over all ranks, in place."""
 
-    def reduce_scatter(self, piece: torch.Tensor, whole: torch.Tensor) -> None:
-        """Sums ``whole`` over all ranks and writes this rank's part of the sum to ``piece``."""
-        piece.copy_(whole)
-
-    def all_gather(self, whole: torch.Tensor, piece: torch.Tensor) -> None:
-        """Writes the pieces of all ranks, in order, to ``whole``; ``piece`` may be a view of its part of ``whole``."""
-        if whole.data_ptr() != piece.data_ptr():
-            whole.copy_(piece)
-
     def agree(self, request: T) -> T:
         """Returns the maximum of all ranks' requests (``IntEnum`` or bool)."""
         return request
@@ -93,9 +84,6 @@ class ProcessGroup(Ranks):
         import torch.distributed as dist
 
         self.rank, self.world_size = rank, world_size
-        # Newer torch has renamed the collective; the older name still works there, with a warning.
-        self._scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-        self._gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
         self._patient: Any = dist.new_group(backend="gloo", timeout=FIRST_TIMEOUT)
         self._dist: Any = dist
 
@@ -107,14 +95,6 @@ class ProcessGroup(Ranks):
         """See :meth:`Ranks.average`."""
         self.add_up(tensor)
         tensor.div_(self.world_size)
-
-    def reduce_scatter(self, piece: torch.Tensor, whole: torch.Tensor) -> None:
-        """See :meth:`Ranks.reduce_scatter`."""
-        self._together(self._scatter, piece, whole)
-
-    def all_gather(self, whole: torch.Tensor, piece: torch.Tensor) -> None:
-        """See :meth:`Ranks.all_gather`."""
-        self._together(self._gather, whole, piece)
 
     def agree(self, request: T) -> T:
         """See :meth:`Ranks.agree`."""

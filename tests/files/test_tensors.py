@@ -20,7 +20,6 @@ from sida.files.tensors import (
     torch_dtypes,
     write_tensors,
 )
-from sida.unpickle.inert import RefusedError
 
 RECORD = {"format": "x/1", "ranges": [[0, 5]], "name": "ünï"}
 
@@ -120,9 +119,7 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "error", [TensorFileError("cut off"), RefusedError("code"), DamagedError(""), UserError("", "x")]
-)
+@pytest.mark.parametrize("error", [TensorFileError("cut off"), DamagedError(""), UserError("", "x")])
 def test_a_place_is_given_once_and_copies_in_other_processes_keep_it(error):
     with pytest.raises(UserError), located("outer"), located("a.bin"):
         raise error

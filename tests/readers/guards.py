@@ -47,6 +47,8 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     if not _watching:
         return
     folder, never, seen = _watching[-1]
+    if event == "subprocess.Popen" and any("sida.files.fenced" in str(part) for part in args[1]):
+        return  # the fence
     if event in never or (event in ("exec", "compile") and not _by_the_library(sys._getframe(1).f_code.co_filename)):
         seen.append(f"{event} {str(args[:1])[:80]}")
     elif event == "open":

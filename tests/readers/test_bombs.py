@@ -1,29 +1,20 @@
 """Small files that ask for endless work or memory: one line, before the work is done."""
 
-import contextlib
 import re
 from unittest import mock
 
 import pytest
-import yaml
 
 from eval.measuring.stores import open_images
 from eval.results.sheet import read_runs
 from sida.assets import load_registry
-from sida.config.resources import ROOT
 from sida.data import pictures
 from sida.data.archive import ImageArchive
 from sida.data.pictures import MOST_PLAIN, open_picture
 from sida.data.prepare import read_cifar10
-from sida.errors import UserError
-from sida.files import text_files
-from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import read_hashed_json, read_jsonl
-from sida.files.tar_index import FREE_BYTES
 from sida.files.text_files import MOST_LINES, parse_json, parse_yaml, read_csv
-from sida.networks.checkpoint import read_state_dict
 from sida.sampling.store import intact_png, intact_zip
-from sida.unpickle.inert import MAX_STEPS, MAX_TEXT
 from tests.readers import bombs
 from tests.readers.frame import command, refused
 from workflow.cli import main
@@ -99,13 +90,6 @@ def test_samples_of_many_chunks_or_bytes(tmp_path, monkeypatch):
     assert not intact_png(tmp_path / "x.png")
 
 
-def test_strided_tensors_count_by_what_is_read(tmp_path):
-    (tmp_path / "x.pt").write_bytes(bombs.strided(40, 10_000))
-    assert "its tensors claim" in refused(read_state_dict, tmp_path / "x.pt")
-    (tmp_path / "x.pt").write_bytes(bombs.strided(1, 10_000))
-    assert read_state_dict(tmp_path / "x.pt")["t0"].shape == (2,)
-
-
 @pytest.mark.parametrize("reader", [read_runs, load_registry])
 def test_sheets_of_too_many_lines(tmp_path, reader):
     path = tmp_path / "x.tsv"
@@ -125,24 +109,6 @@ def test_text_of_too_many_values(tmp_path):
     assert "more than 4,000,000 values" in refused(read_jsonl, path)
     path.write_text('{"claims": [' + "[]," * 1_100_000 + "0]}")
     assert "more than 2,000,000 values" in refused(read_hashed_json, path)
-
-
-def test_the_page_has_the_limits_of_the_code():
-    page = (ROOT / "docs/reliability.md").read_text()
-    counts = {name: most for name, most in {**vars(pictures), **vars(text_files)}.items() if name.startswith("MOST_")}
-    sizes = [counts.pop(name) for name in ("MOST_BLOCKS", "MOST_PLAIN", "MOST_TEXT_BYTES")]
-    sizes += [FREE_BYTES, MAX_MEMBER_BYTES, MAX_TEXT]
-    limits = [*(f"{most:,}" for most in (*counts.values(), MAX_STEPS)), *(f"{size >> 20} MiB" for size in sizes)]
-    assert [limit for limit in limits if limit not in page] == []
-    text = (ROOT / "studies/papers/claims.yaml").read_text()
-    assert "less than 100,000 characters, 10,000 values: `studies/papers/claims.yaml`" in page
-    assert len(text) < 100_000
-    values = sum(not isinstance(event, yaml.CollectionEndEvent) for event in yaml.parse(text, yaml.CSafeLoader))
-    assert values < 10_000
-    for scans in (9, 10):
-        with mock.patch.object(pictures, "MOST_SCANS", scans), contextlib.suppress(UserError):
-            open_picture(bombs.jpeg(0), "x")
-            assert scans == 10
 
 
 #: Pictures of some hundred bytes, and how many of them are in an archive.

@@ -13,7 +13,7 @@ import torch
 from sida.cli.main import main
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from sida.training import run, train_teacher
 from sida.training.background import copied_to_cpu
 from sida.training.ranks import Ranks

@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eval.results.measurements import read_measurement
-from sida.errors import UserError
+from sida.errors import UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.content_hash import is_hashed
 from sida.files.tensors import verify_tensors
 from sida.files.text_files import read_csv
 from sida.sampling.store import intact_png, intact_zip
-from sida.unpickle.inert import printable
 
 MANIFEST = "manifest.json"
 #: Files that may be missing in the manifest: they change while a workflow runs, or are made after the manifest.
@@ -55,11 +54,11 @@ class Report:
 
     def fault(self, name: str, what: str) -> None:
         """Adds a fault of a file, by its path in the folder."""
-        self.faults.append(f"{printable(name, 200)}: {printable(what, 400)}")
+        self.faults.append(f"{one_line(name, 200)}: {one_line(what, 400)}")
 
     def remark(self, name: str, what: str) -> None:
         """Adds a remark on a file."""
-        self.remarks.append(f"{printable(name, 200)}: {printable(what, 400)}")
+        self.remarks.append(f"{one_line(name, 200)}: {one_line(what, 400)}")
 
     @contextlib.contextmanager
     def checking(self, name: str) -> Iterator[None]:
@@ -78,7 +77,7 @@ class Report:
         """Counts of comparisons and of faults in one line."""
         compared = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
         faults = f"{len(self.faults):,} fault{'s' * (len(self.faults) != 1)}"
-        return f"{printable(str(self.folder), 200)}: {compared or 'nothing to compare'}; {faults}"
+        return f"{one_line(str(self.folder), 200)}: {compared or 'nothing to compare'}; {faults}"
 
 
 def list_files(report: Report) -> dict[str, int]:

@@ -47,7 +47,7 @@ NEW = Verb(
   cd flowers && snakemake --cores 2 -s CHECKOUT/Snakefile --configfile preset.yaml
 
 Sizes and rates fit the resolution (up to 16: small, for a CPU; 32 and 64: the papers', for a GPU); `sida plan --preset
-flowers/preset.yaml` says how many hours they take. See docs/own-data.md.
+flowers/preset.yaml` says how many hours they take. See docs/own-pictures.md.
 """,
     _arguments,
     _run,

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import statistics
 import struct
 import tarfile
 import threading
@@ -599,25 +598,6 @@ def noisy_digits(tmp_path_factory):
     path = tmp_path_factory.mktemp("images") / "noisy.npz"
     np.savez(path, arr_0=noisy.to(torch.uint8).permute(0, 2, 3, 1).numpy())
     return str(path)
-
-
-def test_difference_as_a_share_of_the_spread_over_trials(noisy_digits, tmp_path, capsys):
-    ours = f"{__name__}:Halved"
-    out = tmp_path / "table.json"
-    command = ["variants", "--images", noisy_digits, "--protocol", "digits", "--extractors", "digits", ours]
-    assert main([*command, "--num-samples", "200", "--dataset", json.dumps(DIGITS), "--out", str(out)]) == 0
-    rows = {(row["metric"], row["extractor"]): row for row in json.loads(out.read_text())}
-    score = score_images(noisy_digits, "digits", num_samples=200, dataset=DIGITS)
-    for key in ("fd", "is", "precision", "recall"):
-        published, halved = rows[key, "digits"], rows[key, ours]
-        assert published["mean"] == pytest.approx(statistics.fmean(score.values(key)))
-        assert published["difference"] == 0
-        assert halved["difference"] == pytest.approx(halved["mean"] - published["mean"])
-    fd = rows["fd", ours]
-    assert fd["share"] == pytest.approx(abs(fd["difference"]) / statistics.stdev(score.values("fd")))
-    assert 0 < fd["share"] < 0.5
-    assert ("fd_pixel", "digits") not in rows
-    assert f"| `fd` | `{ours}` |" in capsys.readouterr().out
 
 
 def test_variants_that_cannot_be_compared_are_one_line(noisy_digits):

@@ -1,4 +1,4 @@
-"""Scores of anyone's images beside the rows of a table, and on a board of several groups."""
+"""Scores of anyone's images beside the rows of a table."""
 
 import json
 import shutil
@@ -7,7 +7,6 @@ import subprocess
 import numpy as np
 import pytest
 
-from eval.report.board import board
 from eval.report.paper import missing_latex
 from eval.results.exchange import exchanged
 from eval.results.measurements import trial_path, write_csv, write_measurement
@@ -192,27 +191,3 @@ def scores(folder, tmp_path):
     for name in ("theirs.json", "Mine.json", "small.json"):
         shutil.copy(folder / name, tmp_path)
     return tmp_path
-
-
-def test_a_board_sorts_values_within_equal_identity(scores):
-    found = [table for table in board(scores) if table.name == "fd"]
-    assert sorted(len(table.rows) for table in found) == [1, 2]
-    two = max(found, key=lambda table: len(table.rows))
-    assert {row.cells[1].text for row in two.rows} == {"Mine", "theirs"}
-    assert [float(row.cells[2].text) for row in two.rows] == sorted(float(row.cells[2].text) for row in two.rows)
-    (highest, *_) = [table for table in board(scores) if table.name == "is" and len(table.rows) == 2]
-    assert float(highest.rows[0].cells[2].text) >= float(highest.rows[1].cells[2].text)
-
-
-def test_lines_of_another_group_stand_on_the_board_with_their_origin(scores):
-    lines = exchanged(load_spec(str(scores / "Mine.json"))["measurements"])
-    abroad = [{**line, "run": "abroad", "origin": "A group, a <place>"} for line in lines]
-    (scores / "abroad.jsonl").write_text("\n".join(map(json.dumps, abroad)))
-    assert main(["board", str(scores), "--out", str(scores / "board.html")]) == 0
-    assert "A group, a &lt;place&gt;" in (scores / "board.html").read_text()
-    assert sorted(len(table.rows) for table in board(scores) if table.name == "fd") == [1, 3]
-
-
-def test_a_board_of_no_numbers_is_refused(tmp_path, refusal):
-    for empty in (tmp_path, tmp_path / "nobody"):
-        assert str(empty) in refusal("board", str(empty))

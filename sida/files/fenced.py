@@ -1,0 +1,249 @@
+"""The fence: whatever parses a stranger's bytes runs in a child with limits, without secrets, with few system calls.
+
+The child gets open files and hands back JSON, and arrays in memory that the parent made. Nothing is pickled between the
+two: a child that a file took over could otherwise take over the parent. Such a child can still lie in its answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import importlib
+import json
+import math
+import mmap
+import os
+import platform
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sida.errors import UserError, located
+
+#: Memory in bytes that a reader may add to what it has after its imports, and processor time in seconds beside that
+#: which a file's bytes explain.
+MEMORY, SECONDS = 768 << 20, 15.0
+#: Bytes of an answer's arrays, and of its text.
+RESULT, _MOST_TEXT = 256 << 20, 512 << 20
+_KINDS = {"|u1", "|i1", "|b1", "<f2", "<f4", "<f8", "<i2", "<i4", "<i8", "<u2", "<u4", "<u8", "<c8", "<c16"}
+_REMEDY = "it is damaged, or made to do this: fetch or make it again"
+#: System calls of x86-64 that readers need: memory, open files, time, locks, the end. None opens, starts or connects.
+_CALLS = (0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 25, 28, 32, 35, 39, 44, 45, 46, 47, 60,
+          72, 96, 97, 98, 131, 186, 202, 203, 204, 228, 230, 231, 262, 302, 318, 334)  # fmt: skip
+_START = "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; import {0}; {0}.serve(*a[1:])"
+_in_child = False
+
+
+class Child:
+    """A process with a reader, which answers one request after the other.
+
+    Args:
+        reader: ``module:class``; requests name methods of an instance. Their first arguments are the files.
+        where: The file or folder, named in errors.
+        memory: Bytes that reading may take.
+        seconds: Processor time of all requests together, beside that which requests bring.
+        result: Bytes of an answer's arrays.
+    """
+
+    def __init__(
+        self, reader: str, where: object, memory: int = MEMORY, seconds: float = SECONDS, result: int = RESULT
+    ) -> None:
+        self.where, self._memory, self._seconds, self._reader = where, memory, seconds, reader
+        handle = os.memfd_create("result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(handle, result)
+        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        self._out = mmap.mmap(handle, result)
+        self._line, theirs = socket.socketpair()
+        setup = json.dumps([_safe_path(), reader, memory, handle, theirs.fileno(), result])
+        keep = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _START.format(__name__), setup], pass_fds=(handle, theirs.fileno()),
+            cwd="/", start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={"OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", **keep},
+        )  # fmt: skip
+        theirs.close()
+        os.close(handle)
+        self.close = weakref.finalize(self, _end, self._process, self._line, os.getpid())
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(
+        self, method: str, *args: Any, files: Sequence[int] = (), seconds: float = 0
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        """:meth:`send` and :meth:`receive`."""
+        self.send(method, *args, files=files, seconds=seconds)
+        return self.receive()
+
+    def send(self, method: str, *args: Any, files: Sequence[int] = (), seconds: float = 0) -> None:
+        """Asks for ``method(*files, *args)``.
+
+        Args:
+            method: A method of the reader.
+            args: JSON values.
+            files: Descriptors of open files; the child closes its own copies.
+            seconds: Processor time that this request brings.
+        """
+        self._seconds += seconds
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is told by receive()
+            text = json.dumps([method, self._seconds, *args]).encode()
+            socket.send_fds(self._line, [struct.pack("<q", len(text))], files)
+            self._line.sendall(text)
+
+    def receive(self) -> tuple[Any, dict[str, np.ndarray]]:
+        """The answer: a JSON value, and arrays by name.
+
+        Raises:
+            UserError: The reader refused the file, exceeded a limit, or died.
+        """
+        self._line.settimeout(2 * self._seconds + 30)
+        with located(self.where):
+            try:
+                size = struct.unpack("<q", self._take(8))[0]
+                if not 0 <= size <= _MOST_TEXT:
+                    raise ValueError
+                answer = json.loads(self._take(size))
+                if "fault" in answer:
+                    raise UserError(*answer["fault"])
+                return answer["value"], self._arrays(answer["arrays"])
+            except TimeoutError:
+                fault = f"was not read within {2 * self._seconds + 30:.0f} s"
+            except (EOFError, ConnectionResetError):
+                fault = self._cause()
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+                fault = "its reader gave no answer that can be used"
+            self.close()
+            raise UserError("", fault, _REMEDY) from None
+
+    def _arrays(self, places: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Copies of arrays ``{name: [type, shape, offset]}``, of which nothing is believed."""
+        parts = {}
+        for name, (kind, shape, offset) in places.items():
+            if kind not in _KINDS or any(type(n) is not int or n < 0 for n in [*shape, offset]):
+                raise ValueError
+            parts[name] = np.frombuffer(self._out, kind, math.prod(shape), offset).reshape(shape)
+        if sum(part.nbytes for part in parts.values()) > len(self._out):  # one place named again and again
+            raise ValueError
+        return {name: part.copy() for name, part in parts.items()}
+
+    def _take(self, size: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            part = self._line.recv(min(size - len(parts), 1 << 20))
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)
+
+    def _cause(self) -> str:
+        code = self._process.wait()
+        if code == -signal.SIGXCPU:
+            return f"takes more than {self._seconds:.0f} s of processor time"
+        if code == -signal.SIGKILL:
+            return "its reader was killed, by the system or a person (no memory left?)"
+        end = signal.Signals(-code).name if code < 0 else f"status {code}"
+        return f"its reader ended with {end}, with {self._memory >> 20} MiB of memory allowed"
+
+
+def _safe_path() -> list[str]:
+    """Folders of modules without the working folder, which may be a stranger's."""
+    here, root = os.path.realpath("."), str(Path(__file__).resolve().parents[2])
+    return [*(place for place in sys.path if os.path.isabs(place) and os.path.realpath(place) != here), root]
+
+
+def _end(process: subprocess.Popen[bytes], line: socket.socket, owner: int) -> None:
+    line.close()
+    if os.getpid() != owner:  # a fork of the owner
+        return
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+# In the child
+
+
+def only_in_child() -> None:
+    """Raises RuntimeError outside a child: its caller parses bytes that may be a stranger's."""
+    if not _in_child:
+        raise RuntimeError("this reader works behind the fence only (sida.files.fenced)")
+
+
+def serve(reader: str, memory: int, handle: int, line: int, result: int) -> None:
+    """The child's life: imports, limits, then one answer for each request."""
+    global _in_child
+    _in_child = True
+    out, peer = mmap.mmap(handle, result), socket.socket(fileno=line)
+    os.close(handle)
+    module, _, name = reader.partition(":")
+    instance = getattr(importlib.import_module(module), name)()  # imports all that reading needs
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _limit(memory)
+    while True:
+        size, files, _, _ = socket.recv_fds(peer, 8, 253)
+        if not size:
+            return
+        method, seconds, *args = json.loads(peer.recv(struct.unpack("<q", size)[0], socket.MSG_WAITALL))
+        limit = math.ceil(used.ru_utime + used.ru_stime + seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+        try:
+            answer = _answer(getattr(instance, method)(*(os.fdopen(file, "rb") for file in files), *args), out)
+        except UserError as error:
+            answer = {"fault": [error.place, error.fault[:500], error.remedy]}
+        except MemoryError:
+            answer = {"fault": ["", f"needs more than {memory >> 20} MiB of memory to be read", _REMEDY]}
+        except RecursionError:
+            answer = {"fault": ["", "is nested too deeply", _REMEDY]}
+        except Exception as error:  # of any reader
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]
+            answer = {"fault": ["", f"damaged ({reason})", "fetch or make it again"]}
+        text = json.dumps(answer).encode()
+        del answer
+        peer.sendall(struct.pack("<q", len(text)) + text)
+
+
+def _answer(found: Any, out: mmap.mmap) -> Any:
+    """The answer's text; arrays go into the result's memory."""
+    value, arrays = found
+    places, at = {}, 0
+    for name, array in arrays.items():
+        at += -at % 64
+        if at + array.nbytes > len(out):
+            raise MemoryError
+        np.frombuffer(out, array.dtype, array.size, at).reshape(array.shape)[...] = array
+        places[name] = [array.dtype.str, array.shape, at]
+        at += array.nbytes
+    return {"value": value, "arrays": places}
+
+
+def _limit(memory: int) -> None:
+    """Limits beside what the imports took; on Linux for x86-64 neither files, programs, sockets nor processes."""
+    with open("/proc/self/statm") as stream:
+        now = int(stream.read().split()[0]) * mmap.PAGESIZE
+    limits = {"AS": now + memory, "FSIZE": 0, "CORE": 0, "NOFILE": 256, "NPROC": 0}
+    for name, value in limits.items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    if platform.machine() != "x86_64":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = [(0x20, 0, 0, 4), (0x15, 1, 0, 0xC000003E), (0x06, 0, 0, 0x80000000), (0x20, 0, 0, 0)]
+    code += [(0x15, len(_CALLS) - index, 0, number) for index, number in enumerate(_CALLS)]
+    code += [(0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]  # else EPERM; the listed ones are allowed
+    program = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in code))
+    fprog = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(program)))
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(fprog), 0, 0):  # no new privileges; the filter
+        os._exit(3)

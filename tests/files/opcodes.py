@@ -1,0 +1,100 @@
+"""Parts of pickles, to be put together to files that no program would write, and what such a file must come to."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from sida.errors import UserError
+from sida.files.pickles import PickleFile
+from tests.readers.frame import Reader, judge
+from tests.readers.guards import MemoryLimit
+
+SECONDS, MEGABYTES = 6, 300
+
+
+def open_value(path: Path) -> object:
+    """The value of a pickle."""
+    with PickleFile(path) as file:
+        return file.value
+
+
+def bounded(path: Path, content: bytes, read: Callable[[Path], object] = open_value) -> str | None:
+    """Reads a file within the bounds; returns the line that it is refused with, if it is."""
+    path.write_bytes(content)
+    said = []
+
+    def look(path: Path, own: Path) -> None:
+        try:
+            read(path)
+        except UserError as error:
+            said.append(str(error))
+            raise
+
+    with MemoryLimit():
+        judge(Reader("bomb", lambda folder: None, look, seconds=SECONDS, megabytes=MEGABYTES), path, path.parent)
+    return said[0] if said else None
+
+
+def refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object] = open_value) -> str:
+    """The line with which the file is refused for this reason, within the bounds."""
+    said = bounded(path, content, read)
+    assert said is not None
+    assert re.search(reason, said), said
+    assert str(path) in said
+    return said
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def data(value: bytes) -> bytes:
+    return b"B" + struct.pack("<I", len(value)) + value
+
+
+def long(value: int) -> bytes:
+    return b"\x8a\x10" + value.to_bytes(16, "little", signed=True)
+
+
+def whole(*parts: bytes) -> bytes:
+    return b"\x80\x04" + b"".join(parts) + b"."
+
+
+def called(module: str, name: str, *args: bytes) -> bytes:
+    return b"c" + f"{module}\n{name}\n".encode() + b"(" + b"".join(args) + b"tR"
+
+
+def kept(slot: int) -> bytes:
+    return b"r" + struct.pack("<I", slot)
+
+
+def again(slot: int) -> bytes:
+    return b"j" + struct.pack("<I", slot)
+
+
+def mapping(*pairs: bytes) -> bytes:
+    return b"}(" + b"".join(pairs) + b"u"
+
+
+def shared(depth: int, wide: int = 2) -> bytes:
+    """A tuple of tuples of ... that is small, and endless when it is written out."""
+    parts = [b")", kept(1)]
+    for level in range(1, depth):
+        parts += [b"0(", again(level) * wide, b"t", kept(level + 1)]
+    return b"".join(parts)
+
+
+def module(name: str, *state: bytes) -> bytes:
+    """A module of the library with a state."""
+    return b"ctorch.nn.modules." + name.encode() + b"\n)R" + mapping(*state) + b"b"
+
+
+def network(*state: bytes) -> bytes:
+    """A network that records its class, as an entry of a pickle."""
+    meta = [text("type") + text("class"), text("version") + b"K\x06", text("module_src") + text("")]
+    meta += [text("class_name") + text("EDMPrecond"), text("state") + mapping(*state)]
+    made = called("torch_utils.persistence", "_reconstruct_persistent_obj", mapping(*meta))
+    return whole(mapping(text("ema") + made))

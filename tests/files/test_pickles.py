@@ -1,0 +1,205 @@
+"""Pickles of strangers: genuine ones come back as they were, all others end in one line, and nothing in them runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sida.errors import UserError
+from sida.files.pickles import _Unpickler, read_pickle, read_state_dict
+from sida.networks.official import import_official
+from tests.data.test_archive import zip_of as archive
+from tests.files.genuine import MARK, reduced
+from tests.files.opcodes import again, bounded, called, kept, long, refused, shared, text, whole
+from tests.readers.checkpoint_readers import NAMES, VALUES, write_pickles
+
+
+class OnlyState:
+    pass
+
+
+def call(module: str, name: str, *args: bytes) -> bytes:
+    """A pickle that calls ``module.name`` with already pickled arguments."""
+    return whole(called(module, name, *args))
+
+
+# What genuine programs write
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_reference_statistics_come_back_as_they_were(tmp_path, protocol):
+    rng = np.random.default_rng(0)
+    value = {
+        "fid": {"mu": rng.standard_normal(64), "sigma": rng.standard_normal((64, 64))},
+        "fd_dinov2": {"mu": rng.standard_normal(8).astype(np.float32), "count": np.int64(50_000), "name": "img512"},
+        "many": [np.asfortranarray(np.eye(3, 4)), np.arange(5, dtype=">i2"), np.array(["a", "bc"]), np.zeros(0)],
+        "plain": (None, True, 2**40, -1.5, b"bytes" * 3000, {1, 2}, np.bool_(True), complex(1, 2)),
+    }
+    path = tmp_path / "ref.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    result = read_pickle(path)
+    assert result["plain"] == value["plain"]
+    assert result["fd_dinov2"]["count"] == 50_000
+    pairs = [(result["fid"][k], value["fid"][k]) for k in ("mu", "sigma")] + list(zip(result["many"], value["many"]))
+    for ours, theirs in pairs:
+        assert ours.dtype == theirs.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_of_torch_save_are_read_exactly(tmp_path, zipped):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4))
+    state = net.state_dict() | {
+        "half": torch.randn(3, 5).half(),
+        "brain": torch.randn(3, 5).bfloat16(),
+        "turned": torch.randn(4, 6).T,
+        "number": torch.tensor(2.5),
+        "none": torch.empty(0, 3),
+        "double": torch.tensor([1.0, 2.0], dtype=torch.float64),
+    }
+    torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    found = read_state_dict(tmp_path / "w.pth")
+    assert list(found) == list(state)
+    for name, tensor in state.items():
+        assert found[name].dtype == torch.float32
+        assert torch.equal(found[name], tensor.float()), name
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({}, "holds no dictionary of tensors"),
+        ([torch.zeros(2)], "holds no dictionary of tensors"),
+        ({"a": torch.zeros(2), "b": 1}, "holds no dictionary of tensors"),
+        ({"a": torch.arange(3)}, "tensor 'a' is of type I64"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "tensor 'a' holds NaN"),
+        ({"a": torch.zeros(1).expand(10**6)}, "its tensors claim 1,000,000 elements"),
+        ({"a": Path("x")}, "refused: it refers to 'pathlib"),
+    ],
+)
+def test_other_files_of_torch_save_are_one_line(tmp_path, value, message):
+    torch.save(value, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=message):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_objects_are_no_plain_values(tmp_path):
+    write_pickles(tmp_path)
+    with pytest.raises(UserError, match=r"holds a record.*sida convert"):
+        read_pickle(tmp_path / "two.pkl")
+
+
+# Code
+
+
+def test_the_unpickler_works_behind_the_fence_only():
+    with pytest.raises(RuntimeError, match="behind the fence"):
+        _Unpickler(io.BytesIO(b"N."))
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (reduced(os.system, f"touch {MARK}"), f"'{os.system.__module__}.system'"),
+        (reduced(__import__, "antigravity"), "'builtins.__import__'"),
+        (reduced(pickle.loads, b"."), "'_pickle.loads'"),
+        (pickle.dumps(OnlyState()), "OnlyState'"),
+        (call("sida.networks.file", "save_network"), "'sida.networks.file.save_network'"),
+        (call("torch.storage", "os.system", text("x")), r"'torch\.storage\.os\.system'"),
+        (call("builtins", "getattr", b"cos\nsystem\n", text("__call__")), "'os.system'"),
+        (call("builtins", "getattr", b"cbuiltins\nset\n", text("__class__")), "attribute of a type"),
+        (call("builtins", "getattr", text("a"), text("__class__")), "attribute of a str"),
+        (b"\x80\x02" + text("x") + b")R.", "damaged"),
+        (b"\x80\x02cbuiltins\nset\n}" + text("a") + b"Nsb.", "damaged|set"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "'os.system'"),
+        (b"\x80\x02(ios\nsystem\n.", "'os.system'"),
+        (b"\x80\x02\x82\x01.", "extension"),
+        (b"\x80\x02K\x01Q.", "data outside the file"),
+        (b"\x80\x05\x97.", "buffers"),
+        (pickle.dumps(np.array([OnlyState()], dtype=object)), "OnlyState'|numpy array of type"),
+        (call("_codecs", "encode", text("x"), text("rot13")), "rot13"),
+    ],
+)
+def test_names_outside_the_allow_list_are_refused(tmp_path, monkeypatch, content, named):
+    monkeypatch.chdir(tmp_path)
+    refused(tmp_path / "n.pkl", content, named)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["n.pkl"]
+
+
+# Damage: wrong sizes, cut files, other files
+
+
+def claim(kind: bytes, size: bytes, shape: bytes) -> bytes:
+    """A tensor of one storage, with a claimed number of elements and shape."""
+    storage = b"(" + text("storage") + b"ctorch\n" + kind + b"\n" + text("0") + text("cpu") + size + b"tQ"
+    return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00(" + shape + b"t(K\x01t\x89}tR."
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"\x80\x04", "cut off|damaged"),
+        (b"hello", "not a pickle"),
+        (b"<!DOCTYPE html>", "download went wrong"),
+        (b"\x80\x09.", "damaged"),
+        (b"\x80\x02h\x05.", "damaged"),
+        (b"\x80\x02}]K\x01s.", "damaged"),
+        (b"\x80\x02B" + struct.pack("<I", 2**31) + b"x" * 1000, "cut off|memory"),
+        (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x" * 1000, "cut off|memory|damaged"),
+        (archive({"a/code.py": b"x"}), "no data.pkl"),
+        (archive({"a/data.pkl": claim(b"FloatStorage", b"J\0\0\0\x20", b"K\x04"), "a/data/0": bytes(16)}), "are there"),
+        (archive({"a/data.pkl": claim(b"FloatStorage", b"K\x04", b"K\x05"), "a/data/0": bytes(16)}), "storage holds"),
+        (archive({"a/data.pkl": b"\x80\x02N.", "a/byteorder": b"big"}), "big-endian"),
+        (b"PK\x03\x04" + b"\0" * 100, "damaged"),
+    ],
+)
+def test_damaged_files(tmp_path, content, reason):
+    refused(tmp_path / "n.pkl", content, reason)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True), name=st.sampled_from(["two", "four", "zip", "old"]))
+def test_a_cut_off_pickle_is_one_line(tmp_path, share, name):
+    write_pickles(tmp_path)
+    content = (tmp_path / f"{name}.pkl").read_bytes()
+    refused(
+        tmp_path / "n.pkl", content[: int(share * len(content))], "",
+        lambda path: import_official(path, tmp_path / "n.safetensors"),
+    )  # fmt: skip
+    assert not (tmp_path / "n.safetensors").exists()
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from((*VALUES, *NAMES)), max_size=40))
+def test_random_programs_never_run_hang_or_crash(tmp_path, opcodes):
+    bounded(tmp_path / "n.pkl", b"\x80\x04" + b"".join(opcodes) + b".")
+
+
+# Endless work and memory
+
+
+LONG = text("a" * 1_000_000) + kept(1)
+COLLIDING = b"](" + b"".join(long((index + 1) * (2**61 - 1)) for index in range(80_000)) + b"e"
+BOMBS = {
+    "a large number in the memo": b"\x80\x02]r\xff\xff\xff\x1f.",
+    "copies of one text": whole(LONG, called("_codecs", "encode", again(1), text("latin1")) * 30_000),
+    "numbers of one hash": whole(called("builtins", "set", COLLIDING)),
+    "a tuple that takes endless to hash": whole(b"}", shared(60), b"Ns"),
+    "deep lists": whole(b"]" * 200_000 + b"a" * 199_999),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_pickle_takes_little_time_and_memory(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("sida.files.pickles.SECONDS", 3)
+    assert str(tmp_path / "n.pkl") in (bounded(tmp_path / "n.pkl", BOMBS[name]) or "")
