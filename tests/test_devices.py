@@ -8,7 +8,7 @@ import torch
 from sida.cli.main import main as sida
 from sida.errors import UserError
 from sida.machine import take_device
-from sida.training.ranks import own_device
+from sida.training.processes import own_device
 from workflow.cli import main as measuring
 
 

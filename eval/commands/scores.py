@@ -65,8 +65,7 @@ def _score(args: argparse.Namespace) -> int:
     from eval.tables.scores import latex_row, row_columns, table_protocol
     from sida.config.samplers import read_sampler
     from sida.files.atomic import write_hashed_json, write_text
-    from sida.sampling.job import open_device
-    from sida.sampling.networks import network_file
+    from sida.sampling.job import network_file, open_device
 
     network = args.source if names_network(args.source) else None
     scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))

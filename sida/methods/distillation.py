@@ -26,16 +26,16 @@ from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.unet import checkpoint_blocks
-from sida.sampling.drawer import Pictures
-from sida.sampling.networks import evaluation_copy
+from sida.sampling.generate import evaluation_copy
 from sida.sampling.samplers import check_guide_fits, one_step, to_uint8
+from sida.sampling.store import Pictures
 from sida.training.batches import Batch, StepBatches, step_batches
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import class_source, common_facts, decisive_settings, run_digest, run_metadata
 from sida.training.logs import check_loggers
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan
-from sida.training.ranks import ALONE, Ranks, joined, own_device
+from sida.training.processes import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.student_trainer import StudentTrainer
 

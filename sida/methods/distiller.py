@@ -24,7 +24,7 @@ from sida.networks import architecture, build_network
 from sida.networks.unet import checkpoint_blocks
 from sida.sampling.samplers import GuidedDenoiser
 from sida.training.iteration import OptimizerStep
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 from sida.training.schedule import Schedule
 from sida.training.student_trainer import StudentTrainer
 

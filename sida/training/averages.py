@@ -33,8 +33,7 @@ from sida.networks.file import (
     write_state_dict,
 )
 from sida.training.background import NamedTensors
-from sida.training.flat import FlatParameters, buffers, load_buffers
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import FlatParameters, OptimizedNetwork, buffers, load_buffers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
 from sida.errors import UserError
 from sida.machine import derive_seed, generator, to_device
-from sida.training.ranks import Ranks
+from sida.training.processes import Ranks
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ import torch
 from sida.config.resources import how_to_install
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl, jsonl_text, write_text
-from sida.training.optimized_network import GuardReport
-from sida.training.ranks import ALONE, Ranks
+from sida.training.optimizer import GuardReport
+from sida.training.processes import ALONE, Ranks
 
 LogRecords = Sequence[Mapping[str, Any]]
 

@@ -14,11 +14,10 @@ from sida.machine import peak_memory
 from sida.training.averages import Average
 from sida.training.background import NamedTensors
 from sida.training.evaluation import Evaluate, shared_out
-from sida.training.flat import Resumable
 from sida.training.logs import IterationRecord, TickMeter, without_nan
+from sida.training.optimizer import Resumable
 from sida.training.plan import Plan, Points, hopeless, rising, unhealthy
-from sida.training.process import Interruption, StopRequest
-from sida.training.ranks import ALONE, Ranks
+from sida.training.processes import ALONE, Interruption, Ranks, StopRequest
 from sida.training.run import DrawPicture, RunFiles
 from sida.training.state import other_tensors
 

@@ -21,7 +21,7 @@ from sida.networks.file import read_metadata, write_state_dict
 from sida.training.averages import check_architecture, write_network
 from sida.training.background import BackgroundWriter, NamedTensors, copied_to_cpu
 from sida.training.logs import Logs
-from sida.training.ranks import ALONE, Ranks
+from sida.training.processes import ALONE, Ranks
 from sida.training.state import KeptState, StateStore, is_record, other_tensors
 
 P = ParamSpec("P")

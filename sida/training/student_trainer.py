@@ -19,7 +19,6 @@ from sida.losses.terms import Augment
 from sida.machine import Recording, RecordingError, Tensors, restored
 from sida.training.averages import Average
 from sida.training.batches import Batch
-from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.iteration import (
     EagerRunner,
     Iterations,
@@ -28,8 +27,8 @@ from sida.training.iteration import (
     MicroBatchSpec,
     OptimizerStep,
 )
-from sida.training.optimized_network import OptimizedNetwork
-from sida.training.ranks import Ranks
+from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
+from sida.training.processes import Ranks
 from sida.training.schedule import Schedule
 
 

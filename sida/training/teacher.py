@@ -18,17 +18,16 @@ from sida.losses.terms import Augment
 from sida.machine import derive_seed, generator, prepare_process
 from sida.networks import architecture, build_network, family_of
 from sida.networks.unet import checkpoint_blocks
-from sida.sampling.drawer import Pictures
+from sida.sampling.store import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import NamedTensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
-from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.identity import common_facts, run_metadata, teacher_digest
 from sida.training.logs import IterationRecord, check_loggers
 from sida.training.loop import TrainingLoop
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
 from sida.training.plan import Plan, lost
-from sida.training.ranks import Ranks, joined, own_device
+from sida.training.processes import Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay, teacher_learning_rate
 

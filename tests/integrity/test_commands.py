@@ -21,7 +21,7 @@ SHEET = (
     "run\tfamily\tlabel\tmethod\tteacher\talpha\trecipe\tsampler\na\tOne Step\tSiD\tsid\tdigits\t1.0\tsid\tone-step\n"
 )
 NETWORK_FILE, TRIAL, CSV = "students/a/network.safetensors", "measurements/a/trial-1.json", "measurements.csv"
-SHARD, IMAGES = "statistics/a/trial-0/shard-20-40.safetensors", "samples/shard-000016-000031.npz"
+SHARD, IMAGES = "statistics/a/trial-0/shard-20-40.safetensors", "samples.npz"
 
 
 def commands(folder, out):
@@ -38,7 +38,7 @@ def commands(folder, out):
         "measure": (measuring_main, ["measure", *spec, *trial]),
         "measure --shard 0-20": (measuring_main, ["measure", *spec, *shard, "0-20"]),
         "measure --shard": (measuring_main, ["measure", *spec, *shard, "20-40"]),
-        "sample": (method_main, ["sample", *network, *seeds, "--out", str(out / "samples")]),
+        "sample": (method_main, ["sample", *network, *seeds, "--out", str(out / "samples.npz")]),
         "distill": (method_main, ["distill", "--spec", json.dumps(student), "--out", str(out / "students/b")]),
         "merge": (measuring_main, ["merge", *spec, "--trial", "0", "--out", str(out / "merged"), *shards]),
         "collect": (measuring_main, ["collect", str(folder / "measurements"), "--out", str(out / CSV)]),
@@ -72,8 +72,10 @@ def folder(whole, tmp_path):
 
 
 def contents(folder):
-    """Files by name; locks, dates, how long something took and the hash of both are left out."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    """Files by name, without locks, damaged files set aside, dates, durations and the hashes of these."""
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and path.name != ".lock" and path.suffix != ".damaged"
+    ]
     found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
     changing = rb'"(seconds|content_sha256|date)": ("[^"]*"|[0-9.e-]+)'
     return {name: re.sub(changing, b"", content) for name, content in found.items()}

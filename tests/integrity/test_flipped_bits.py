@@ -188,10 +188,10 @@ def analysis(folder):
     return path, lambda: read_analysis(path)
 
 
-def sample_store(folder, as_png):
+def sample_store(folder, name):
     """Six stored samples."""
     images = torch.arange(6 * 64, dtype=torch.uint8).reshape(6, 1, 8, 8)
-    store = open_sample_store(str(folder / "out"), as_png, range(6), 6, {"kind": "x"})
+    store = open_sample_store(str(folder / name), range(6), 6, {"kind": "x"})
     store.write(0, [store.encode(Samples(list(range(6)), images, torch.arange(6) % 3))])
     return store
 
@@ -202,7 +202,7 @@ def intact(whole, path):
 
 
 def npz_shard(folder):
-    path = sample_store(folder, False).shard_path(0)
+    path = sample_store(folder, "out.npz").shard_path(0)
 
     def use():
         intact(intact_shard(path, range(6)), path)
@@ -213,7 +213,7 @@ def npz_shard(folder):
 
 
 def png_list(folder):
-    store = sample_store(folder, True)
+    store = sample_store(folder, "out")
     path = store.shard_path(0)
 
     def use():
@@ -224,7 +224,7 @@ def png_list(folder):
 
 
 def png(folder):
-    sample_store(folder, True)
+    sample_store(folder, "out")
     path = folder / "out/00000/img00000002.png"
 
     def use():

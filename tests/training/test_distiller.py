@@ -14,9 +14,8 @@ from sida.losses import SiDALoss, SiDLoss
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.training.batches import step_draws
-from sida.training.flat import Adam, RAdam
-from sida.training.optimized_network import OptimizedNetwork, guard_gradient
-from sida.training.ranks import Ranks
+from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradient
+from sida.training.processes import Ranks
 from sida.training.schedule import Schedule
 from tests.losses.loss_cases import tensors
 from tests.training.toy import iterate, recipe

@@ -17,7 +17,7 @@ from sida.errors import EXIT_RETRY, UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from sida.methods import distill
-from sida.training import identity, ranks, train_teacher
+from sida.training import identity, launch, processes, train_teacher
 from sida.training.evaluation import Evaluation
 from sida.training.logs import IterationRecord, TickMeter
 from sida.training.run import RunFiles
@@ -217,7 +217,7 @@ def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, s
 
 
 def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypatch):
-    monkeypatch.setattr(ranks, "STEP_TIMEOUT", datetime.timedelta(seconds=2))
+    monkeypatch.setattr(processes, "STEP_TIMEOUT", datetime.timedelta(seconds=2))
     hang = lambda: time.sleep(900)
     with started(crashing(spec, tmp_path / "run", 48, hang, {1}), 2, tmp_path) as (first, _):
         assert statuses([first]) == [EXIT_RETRY]
@@ -229,10 +229,10 @@ def test_nonsense_of_the_launcher_is_one_line(monkeypatch):
     for name, value in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="RANK=2, WORLD_SIZE=2, LOCAL_RANK=None: not what torchrun sets"):
-        ranks.place()
+        launch.place()
 
 
-class Twin(ranks.Ranks):
+class Twin(processes.Ranks):
     """Two processes of which the other one has counted and lost other numbers."""
 
     world_size = 2

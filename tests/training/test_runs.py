@@ -22,7 +22,7 @@ from sida.networks.file import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import train_teacher
 from sida.training.loop import TrainingLoop
-from sida.training.process import Interruption, StopRequest
+from sida.training.processes import Interruption, StopRequest
 from sida.training.state import StateStore
 from sida.training.student_trainer import StudentTrainer
 from tests.training.toy import (

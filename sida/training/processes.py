@@ -1,29 +1,108 @@
-"""Processes that train together: their numbers, and the operations that connect them.
+"""Processes that train together: stop requests by signals, and the operations that connect the processes.
 
-``torchrun`` starts the processes and sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. Each process works on its part
-of every batch; rank 0 writes. Functions import torch late, because :mod:`sida.cli.train` needs the rank before
-the numerical libraries read their number of threads.
+:mod:`sida.training.launch` starts them. Each process works on its part of every batch; rank 0 writes. SIGINT ends a
+training, SIGTERM and SIGUSR1 preempt it; its state is written first.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import enum
 import re
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
-from sida.errors import EXIT_RETRY, UserError
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
-if TYPE_CHECKING:
-    import torch
+from sida.errors import EXIT_RETRY, Preempted, UserError
+from sida.machine import take_device
+from sida.training import launch
+from sida.training.launch import place
 
 T = TypeVar("T")
 #: Timeouts: within a step, and while rank 0 works alone (for example, reads a state).
 STEP_TIMEOUT, FIRST_TIMEOUT = timedelta(minutes=30), timedelta(hours=2)
-#: Key-value store shared by the ranks while they are joined.
-STORE: Any = None
+
+
+class StopRequest(enum.IntEnum):
+    """Request to a process, answered between two iterations.
+
+    Processes that train together agree on the maximum of their requests.
+
+    Attributes:
+        NONE: No request.
+        SAVE: Write a state.
+        MAKE_ROOM: Write a state and end, to be started again later (:class:`sida.errors.Preempted`).
+        STOP: Write a state and end (``KeyboardInterrupt``).
+    """
+
+    NONE = 0
+    SAVE = 1
+    MAKE_ROOM = 2
+    STOP = 3
+
+    def enforce(self) -> None:
+        """Raises the exception that ends the process, if the request asks for it."""
+        if self is StopRequest.STOP:
+            raise KeyboardInterrupt
+        if self is StopRequest.MAKE_ROOM:
+            raise Preempted
+
+
+_MEANING = {
+    signal.SIGINT: StopRequest.STOP,
+    signal.SIGTERM: StopRequest.MAKE_ROOM,
+    signal.SIGUSR1: StopRequest.MAKE_ROOM,
+}
+#: A workflow forwards the same Ctrl-C more than once; only a Ctrl-C after this many seconds ends the process at once.
+_PATIENCE = 5.0
+
+
+class Interruption:
+    """Context manager that turns signals into a stop request; a second Ctrl-C, seconds later, acts at once.
+
+    A scheduler may send several signals while a large state is written, so SIGTERM and SIGUSR1 never act at once.
+
+    Attributes:
+        request: ``NONE``, ``MAKE_ROOM`` or ``STOP``.
+    """
+
+    def __init__(self) -> None:
+        self.request = StopRequest.NONE
+        self._since = 0.0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        # Only the main thread can set handlers in Python; in other threads signals keep their default handling.
+        if threading.current_thread() is threading.main_thread():
+            for number in _MEANING:
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt (or Preempted, which is one) if the process was asked to end."""
+        self.request.enforce()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        insisted = self.request is not StopRequest.NONE and time.monotonic() - self._since > _PATIENCE
+        if insisted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.request is StopRequest.NONE:
+            self._since = time.monotonic()
+        self.request = max(self.request, _MEANING[signal.Signals(number)])
 
 
 class RankLostError(UserError):
@@ -81,15 +160,12 @@ class ProcessGroup(Ranks):
     """
 
     def __init__(self, rank: int, world_size: int) -> None:
-        import torch.distributed as dist
-
         self.rank, self.world_size = rank, world_size
         self._patient: Any = dist.new_group(backend="gloo", timeout=FIRST_TIMEOUT)
-        self._dist: Any = dist
 
     def add_up(self, tensor: torch.Tensor) -> None:
         """See :meth:`Ranks.add_up`."""
-        self._together(self._dist.all_reduce, tensor)
+        self._together(dist.all_reduce, tensor)
 
     def average(self, tensor: torch.Tensor) -> None:
         """See :meth:`Ranks.average`."""
@@ -98,35 +174,31 @@ class ProcessGroup(Ranks):
 
     def agree(self, request: T) -> T:
         """See :meth:`Ranks.agree`."""
-        import torch
-
         value = torch.tensor(int(request))  # type: ignore[call-overload]
-        self._together(self._dist.all_reduce, value, op=self._dist.ReduceOp.MAX)
+        self._together(dist.all_reduce, value, op=dist.ReduceOp.MAX)
         return type(request)(int(value))  # type: ignore[call-arg]
 
     def from_first(self, task: Callable[[], T]) -> T:
         """See :meth:`Ranks.from_first`."""
         result: list[Any] = [task() if self.rank == 0 else None]
-        self._together(self._dist.broadcast_object_list, result, src=0, group=self._patient)
+        self._together(dist.broadcast_object_list, result, src=0, group=self._patient)
         given: T = result[0]
         return given
 
     def gather(self, value: T) -> list[T]:
         """See :meth:`Ranks.gather`."""
         values: list[Any] = [None] * self.world_size if self.rank == 0 else []
-        self._together(self._dist.gather_object, value, values if self.rank == 0 else None, dst=0, group=self._patient)
+        self._together(dist.gather_object, value, values if self.rank == 0 else None, dst=0, group=self._patient)
         return values
 
     def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
         """See :meth:`Ranks.tensors_from_first`."""
-        import torch
-
         given = dict(tensors or {})
         kinds = self.from_first(lambda: [(name, value.shape, value.dtype) for name, value in given.items()])
         result = {}
         for name, shape, dtype in kinds:
             value = given[name].contiguous() if self.rank == 0 else torch.empty(shape, dtype=dtype)
-            self._together(self._dist.broadcast, value, src=0, group=self._patient)
+            self._together(dist.broadcast, value, src=0, group=self._patient)
             result[name] = value
         return result
 
@@ -147,25 +219,6 @@ class ProcessGroup(Ranks):
             ) from None
 
 
-def place() -> tuple[int, int, int]:
-    """Returns rank, world size and local rank as set by ``torchrun``, or 0, 1, 0 without it.
-
-    Raises:
-        UserError: The environment variables are not numbers, or contradict each other.
-    """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
-        return 0, 1, 0
-    try:
-        rank, world_size, local_rank = (int(os.environ.get(name, "0")) for name in names)
-    except ValueError:
-        rank = world_size = local_rank = -1
-    if not 0 <= rank < world_size or local_rank < 0:
-        given = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
-        raise UserError(given, "not what torchrun sets", "start the processes by torchrun, or unset RANK")
-    return rank, world_size, local_rank
-
-
 def own_device(name: str, where: str) -> torch.device:
     """Returns the device of this process; several processes on a machine each get their own GPU.
 
@@ -176,10 +229,6 @@ def own_device(name: str, where: str) -> torch.device:
     Raises:
         UserError: This machine does not have the device, or has fewer GPUs than processes.
     """
-    import torch
-
-    from sida.machine import take_device
-
     device = take_device(name, where)
     _, world_size, local_rank = place()
     if device.type != "cuda" or world_size == 1:
@@ -206,18 +255,14 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
     Raises:
         UserError: The other processes cannot be reached, or a fact of one differs from rank 0's (raised in all).
     """
-    global STORE
     rank, world_size, _ = place()
     if world_size == 1:
         yield ALONE
         return
-    import torch.distributed as dist
-    from torch.distributed.rendezvous import rendezvous
-
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        STORE, _, _ = next(rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
-        dist.init_process_group(backend, store=STORE, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+        launch.STORE, _, _ = next(rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
+        dist.init_process_group(backend, store=launch.STORE, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
         ranks = ProcessGroup(rank, world_size)
     except (RuntimeError, ValueError) as error:
         raise RankLostError(
@@ -229,7 +274,7 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
     yield ranks
     # Skipped after an error, because the others may never answer.
     dist.destroy_process_group()
-    STORE = None
+    launch.STORE = None
 
 
 def _check_alike(ranks: Ranks, facts: Mapping[str, object]) -> None:
