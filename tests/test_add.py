@@ -43,11 +43,7 @@ ADDITIONS = additions()
 #: Runs lines as commands, those after a title in a folder of its own, in one process, which imports torch once.
 RUN = """
 import os, pathlib, runpy, shlex, sys
-<<<<<<< HEAD:tests/test_contributing.py
 from workflow.cli import main
-=======
-from workflow.cli import sida_main
->>>>>>> main:tests/test_add.py
 checkout = pathlib.Path.cwd()
 for line in sys.argv[1:]:
     print("==", line, flush=True)
@@ -62,12 +58,7 @@ for line in sys.argv[1:]:
         sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
     else:
-<<<<<<< HEAD:tests/test_contributing.py
-        status = {"sida": main, "sida": main}[program](words)
-        assert status == 0, status
-=======
-        assert sida_main(words) == 0
->>>>>>> main:tests/test_add.py
+        assert main(words) == 0
 """
 
 

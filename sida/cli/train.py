@@ -1,4 +1,4 @@
-"""Verbs that train: ``sida train-teacher``, ``sida distill`` and ``tools/train_backbone.py``.
+"""Verbs that train: ``sida train-teacher`` and ``sida distill``.
 
 Both trainings take a spec, overrides of single settings and the folder of the run.
 """
@@ -230,7 +230,7 @@ def _distill(args: argparse.Namespace) -> int:
     """Distils the teacher and prints the path of the generator."""
     if (status := _in_processes(args)) is not None:
         return status
-    from sida.methods.resolve import DistillConfig
+    from sida.methods.registry import DistillConfig
 
     options = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
     config, where = read_settings(args, DistillConfig, options)

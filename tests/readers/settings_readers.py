@@ -17,7 +17,7 @@ from sida.assets import load_registry
 from sida.config.recipe import Recipe, TeacherConfig
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
-from sida.methods.resolve import DistillConfig
+from sida.methods.registry import DistillConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.readers.changes import CSV_BOMBS, JSON_BOMBS, YAML_BOMBS, encoded, json_text, lines, tokens
 from tests.readers.frame import Reader
