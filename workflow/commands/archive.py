@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sida.cli.arguments import existing
 from sida.cli.main import Verb
 from sida.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from eval.tables import Table
+    from workflow.preset import Preset
 
 
 def _show_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +25,6 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 def _show(args: argparse.Namespace) -> int:
     """Prints a table of a preset's results, else of its stored results, and where the files are."""
     from eval.results.summary import measurements_file
-    from eval.tables import make_table
     from eval.tables.render import terminal_text, to_terminal
     from sida.cli import terminal
     from workflow.preset import Preset
@@ -33,10 +37,7 @@ def _show(args: argparse.Namespace) -> int:
     name = args.table or next(iter(tables), None)
     if name not in tables:
         raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(str(name), tables)}")
-    spec, measured = preset.specs.table(name), measurements_file(found)
-    table = make_table(
-        preset.layout("tables", name), measured if measured.is_file() else None, preset.sheet, spec=spec, results=found
-    )
+    measured, table = measurements_file(found), table_of(preset, name, found)
     colour, width = terminal.colour(), terminal.width()
     print(f"preset    {preset.name}\n\n{to_terminal(table, colour, width)}")
     for note in [*table.notes, *([] if colour else ["* best one-step value"])]:
@@ -46,6 +47,21 @@ def _show(args: argparse.Namespace) -> int:
         if (found / file).exists():
             print(f"{label:<9} {found / file}")
     return 0
+
+
+def table_of(preset: Preset, name: str, results: Path) -> Table:
+    """A table of a preset from a results folder, which may hold no measurements (published numbers alone)."""
+    from eval.results.summary import measurements_file
+    from eval.tables import make_table
+
+    measured = measurements_file(results)
+    return make_table(
+        preset.layout("tables", name),
+        measured if measured.is_file() else None,
+        preset.sheet,
+        spec=preset.specs.table(name),
+        results=results,
+    )
 
 
 SHOW = Verb(

@@ -24,7 +24,7 @@ from eval.features import get_extractor
 from eval.features.digits import DigitsExtractor
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.protocol import load_protocol
-from eval.measuring.score import Score, compare_variants, score_images
+from eval.measuring.score import Score, score_images
 from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import open_images
 from eval.measuring.trial import ImageBatch, prefetch
@@ -603,7 +603,7 @@ def noisy_digits(tmp_path_factory):
 
 def test_variants_that_cannot_be_compared_are_one_line(noisy_digits):
     twice, other = ["digits", "digits"], ["inception", "inception_tf32"]
-    refused(r"of protocol 'digits' \(digits, pixels\)", compare_variants, noisy_digits, "digits", other)
-    refused("variants of it, got digits", compare_variants, noisy_digits, "digits", twice[:1])
+    refused(r"of protocol 'digits' \(digits, pixels\)", noisy_digits, "digits", other)
+    refused("variants of it, got digits", noisy_digits, "digits", twice[:1])
     few = {"num_samples": 600, "dataset": DIGITS}
-    refused("suffices for one trial", compare_variants, noisy_digits, "digits", twice, **few)
+    refused("suffices for one trial", noisy_digits, "digits", twice, **few)
