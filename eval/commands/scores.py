@@ -177,7 +177,7 @@ def _compare(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from eval.report.compare import compare, compare_published, comparison_table
-    from eval.tables.files import RENDERERS
+    from eval.tables.build import RENDERERS
     from eval.tables.render import to_terminal
     from sida.cli import terminal
     from sida.files.atomic import write_text
@@ -187,7 +187,7 @@ def _compare(args: argparse.Namespace) -> int:
     else:
         table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
     width = terminal.width()
-    print(to_terminal(table, terminal.colour(), width))
+    print(to_terminal(table, terminal.colour()))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))
     if args.out:
         write_text(args.out, RENDERERS[Path(args.out).suffix](table))

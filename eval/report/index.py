@@ -27,7 +27,7 @@ from eval.results.summary import (
     measured_days,
     measurements_file,
 )
-from eval.tables.files import load_table
+from eval.tables.build import load_table
 from eval.tables.model import Table
 from eval.tables.render import html_text, page_of, template
 from sida.data.pictures import open_picture

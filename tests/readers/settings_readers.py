@@ -11,8 +11,8 @@ from eval.measuring.protocol import load_protocol
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
+from eval.tables.latex import escape
 from eval.tables.layout import load_layout
-from eval.tables.render import escape
 from sida.assets import load_registry
 from sida.config.recipe import Recipe, TeacherConfig
 from sida.config.resources import ROOT

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from eval.claims.verdicts import decide_claims
-from eval.tables.files import make_table, write_table
+from eval.tables.build import make_table, write_table
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
 from sida.data import load_dataset

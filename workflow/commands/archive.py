@@ -39,7 +39,7 @@ def _show(args: argparse.Namespace) -> int:
         raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(str(name), tables)}")
     measured, table = measurements_file(found), table_of(preset, name, found)
     colour, width = terminal.colour(), terminal.width()
-    print(f"preset    {preset.name}\n\n{to_terminal(table, colour, width)}")
+    print(f"preset    {preset.name}\n\n{to_terminal(table, colour)}")
     for note in [*table.notes, *([] if colour else ["* best one-step value"])]:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))
     print(f"\nnumbers   {measured if measured.is_file() else 'none measured: published ones alone'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from eval.commands._options import output, parse_scope, shared
+from eval.commands._options import output, shared
 from sida.cli.arguments import existing
 from sida.cli.main import Verb
 
@@ -13,9 +13,11 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add = parser.add_argument
     add("table", metavar="TABLE", help="layout of the table: a name, or a file")
-    shared(parser, "--measurements", "--runs", "--results", "--published", "--scope")
+    shared(parser, "--measurements", "--runs", "--results", "--published")
     add("--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)")
-    add("--plain", action="store_true", help="LaTeX for booktabs alone: $4.73 \\pm 0.16$, no siunitx")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--plain", action="store_true", help="LaTeX for booktabs alone (the default)")
+    form.add_argument("--siunitx", action="store_true", help="LaTeX with columns of siunitx 3")
     bib = output("--bib")
     add("--bib", type=bib, metavar="FILE.bib", help="cite by keys in labels, and write their entries")
     add("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
@@ -38,8 +40,7 @@ def _table(args: argparse.Namespace) -> int:
 
     from eval.results.published import bibliography
     from eval.tables import make_table, table_paths, write_table
-    from eval.tables.render import cited_keys, latex_of
-    from eval.tables.scores import score_rows
+    from eval.tables.latex import cited_keys, to_latex
     from sida.config.resources import find
     from sida.config.settings import load_spec
     from sida.files.atomic import write_text
@@ -55,35 +56,31 @@ def _table(args: argparse.Namespace) -> int:
         layout,
         args.measurements,
         find("runs", args.runs, where="--runs") if args.runs else None,
-        # A row that is printed alone needs no measurements of the others.
-        mode=args.mode or ("audit" if args.add and not args.out else None),
+        mode=args.mode,
         published=args.published,
-        scope=parse_scope(args.scope),
         spec=load_spec(args.spec) if args.spec else None,
         results=args.results,
         scores=args.add,
     )
-    latex = functools.partial(latex_of, plain=args.plain, cite=bool(args.bib))
+    latex = functools.partial(to_latex, siunitx=args.siunitx, cite=bool(args.bib))
     if args.bib:
         write_text(args.bib, bibliography(cited_keys(table)))
     if args.out:
         paths = write_table(table, args.out, latex)
         print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
-    elif args.add:
-        print(score_rows(layout, args.add, plain=args.plain, cite=bool(args.bib)))
     else:
         print(latex(table), end="")
     return 0
 
 
 TABLE = Verb(
-    "Build a table: .tex (booktabs, siunitx), .csv, .md and .html.",
+    "Build a table: .tex (booktabs), .csv, .md and .html.",
     """examples:
   sida table config/tables/main.yaml --measurements results/demo/measurements.csv \\
       --runs studies/demo/runs.tsv --out results/demo/tables/main.tex
   sida table table1 --mode paper --out table1.tex                         (as printed)
   sida table table1 --mode audit --measurements results/released/measurements.csv \\
-      --runs studies/papers/runs/released.tsv --out table1.tex                          (published | measured | Δ)
+      --runs studies/papers/runs/released.tsv --out table1.tex                  (published, measured and Δ in lines)
   sida table table1 --add score.json --out table1.tex                              (adds a row for your images)
   sida table main --measurements collected.csv --add theirs.jsonl  (rows of other groups, with their origin)
   sida table table1 --add score.json --plain --bib refs.bib      (prints that row alone, for booktabs and \\cite)
@@ -109,7 +106,7 @@ def _cite(args: argparse.Namespace) -> int:
     """Prints the entries."""
     from eval.results.published import bibliography, references
     from eval.tables import make_table
-    from eval.tables.render import cited_keys
+    from eval.tables.latex import cited_keys
     from sida.config.resources import ROOT
     from sida.files.text_files import parse_yaml
     from sida.provenance import code_version

@@ -35,7 +35,6 @@ def test_faults_are_one_line_and_exit_status_1(study, tmp_path, refusal):
     wrong = [
         ["table", "absent.yaml", *inputs, "--out", str(tmp_path / "t.tex")],
         ["table", str(MAIN), "--out", str(tmp_path / "t.tex")],
-        ["table", str(MAIN), *inputs, "--out", str(tmp_path / "t.tex"), "--scope", "datset=x"],
         ["claims", "--claims", "absent.yaml", *inputs, "--out", str(tmp_path / "c.md")],
         ["claims", "--claims", CLAIMS, *inputs, "--scope", "digts", "--out", str(tmp_path / "c.md")],
         ["compare", str(study), str(tmp_path)],
@@ -57,14 +56,6 @@ def test_a_table_is_written_whole_or_not_at_all(study, tmp_path, capsys, blocked
     assert main(["table", str(MAIN), *inputs_of(study), "--out", str(tmp_path / "t.tex")]) == 1
     assert f"t{blocked}: is a folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [f"t{blocked}"]
-
-
-def test_scope_narrows_a_layout(study, tmp_path):
-    out = ["--out", str(tmp_path / "t.tex"), "--scope", "teacher=digits-short"]
-    assert main(["table", str(MAIN), *inputs_of(study), *out]) == 0
-    text = (tmp_path / "t.md").read_text()
-    assert "SiDA, α = 1.0" in text
-    assert "Digits, resampled" not in text  # the data row has no teacher
 
 
 def test_show_prints_the_first_table_and_paths_within_the_terminal(capsys):
