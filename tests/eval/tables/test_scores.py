@@ -53,7 +53,7 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
 def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folder, refusal):
     for arguments, told in (
         ([str(folder / "images.npz")], "--like"),
-        (["--function", "mine.sample", "--like", "main"], "mine:sample"),
+        (["mine.sample", "--like", "main"], "mine:sample"),
         (["mine.sample", "--like", "main"], "mine:sample"),
     ):
         error = refusal("score", *arguments)
