@@ -128,16 +128,14 @@ COLLECT = Verb(
 def _claims_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     shared(parser, "--claims", "--measurements", "--runs", "--results", "--published", required=["--claims"])
-    about = "only claims of this scope (default: those about measured runs)"
-    parser.add_argument("--scope", metavar="NAME", help=about)
     parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json and .html beside it")
 
 
 def _claims(args: argparse.Namespace) -> int:
     """Decides the claims and writes the verdicts."""
-    from eval.claims.verdicts import decide_claims
+    from eval.claims import decide_claims
 
-    given = {name: getattr(args, name) for name in ("measurements", "runs", "results", "scope", "published")}
+    given = {name: getattr(args, name) for name in ("measurements", "runs", "results", "published")}
     paths, counts = decide_claims(args.claims, args.out, **given)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])}): {counts}")
     return 0
@@ -160,7 +158,7 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", required=True, metavar="YAML", help="layout: a file, or a name in config/figures")
     required = ["--runs", "--results"]
     shared(parser, *required, "--measurements", "--published", "--scope", required=required)
-    parser.add_argument("--spec", metavar="JSON", help="generators to sample, settings of rows: JSON text or a file")
+    parser.add_argument("--spec", metavar="JSON", help="generators to sample: JSON text or a file")
     parser.add_argument("--out", required=True, metavar="FILE.pdf", help="written with .png and .csv beside it")
     parser.add_argument("--log", action="append", default=[], metavar="RUN=JSONL", help="official metric log of a run")
 
@@ -168,7 +166,7 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
 def _figure(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
     from eval.commands._options import pairs, parse_scope
-    from eval.figures.build import build_figure
+    from eval.figures import build_figure
 
     settings = {key: getattr(args, key) for key in ("measurements", "spec", "published")}
     settings |= {"logs": pairs(args.log, "--log"), "scope": parse_scope(args.scope)}
@@ -189,9 +187,8 @@ FIGURE = Verb(
   sida figure --layout figure3 --runs studies/papers/runs/released.tsv --results results/released \\
       --log cifar10-uncond-sid-a1.2=metric-fid50k_full-alpha-1.200000.jsonl --out figure3.pdf
 
---spec is a JSON object: {"generators": [...]} has the specs of `sida measure` for grids of samples,
-{"settings": {RUN: {"recipe.lambda_d": 1.0, ...}}} the settings on the axes of figures of points that are no columns of
-the sheet. The workflow writes this file: results/<preset>/specs/figures/<figure>.json.
+--spec is a JSON object: {"generators": [...]} has the specs of `sida measure` for grids of samples. The workflow
+writes this file: results/<preset>/specs/figures/<figure>.json.
 """,
     _figure_arguments,
     _figure,
@@ -204,17 +201,14 @@ def _page_arguments(parser: argparse.ArgumentParser) -> None:
     out = output("--out", ".html")
     parser.add_argument("--out", required=True, type=out, metavar="FILE.html", help="page to write")
     shared(parser, "--title", "--own")
-    parser.add_argument("--experiments", metavar="YAML", help="questions to answer before everything else")
     parser.add_argument("--again", default="", metavar="COMMAND", help="command that makes the results again (.html)")
 
 
 def _page(args: argparse.Namespace) -> int:
     """Writes the page."""
-    from eval.claims.experiments import load_experiments
-    from eval.report.index import write_index
+    from eval.report.page import write_index
 
-    experiments = load_experiments(args.experiments) if args.experiments else []
-    print(write_index(args.results, args.out, args.title, args.own, args.again, experiments))
+    print(write_index(args.results, args.out, args.title, args.own, args.again))
     return 0
 
 

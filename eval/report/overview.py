@@ -5,8 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from eval.claims.model import SIGNS, verdict_counts
-from eval.claims.write import read_verdicts
+from eval.claims.write import SIGNS, read_verdicts, verdict_counts
 from eval.results.summary import measurements_file
 from eval.tables.build import load_table
 from eval.tables.render import terminal_text, to_terminal

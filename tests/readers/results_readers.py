@@ -55,7 +55,7 @@ def shown() -> Files:
         command("sida", "table", "main", *made, "--out", folder / "tables/main.tex")
         first = "- id:".join((ROOT / "studies/demo/claims.yaml").read_text().split("- id:")[:7]).rstrip(" ")
         (folder / "claims.yaml").write_text(first)
-        made += ["--claims", folder / "claims.yaml", "--scope", "digits", "--results", folder]
+        made += ["--claims", folder / "claims.yaml", "--results", folder]
         command("sida", "claims", *made, "--out", folder / "claims.md")
 
     return _made(make)
@@ -152,7 +152,7 @@ def read_measured(path: Path, own: Path) -> None:
         no_formula(own / "x.csv")
         no_command((own / "x.html").read_text())
     elif verb == "claims":
-        made += ["--claims", folder / "claims.yaml", "--scope", "digits", "--results", folder]
+        made += ["--claims", folder / "claims.yaml", "--results", folder]
         command("sida", "claims", *made, "--out", own / "x.md")
         no_command((own / "x.html").read_text())
     else:

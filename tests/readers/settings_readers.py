@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from eval.claims.model import load_claims
+from eval.claims import load_claims
 from eval.figures.layout import load_figure_layout
 from eval.measuring.protocol import load_protocol
 from eval.results.published import load_published

@@ -10,8 +10,8 @@ import pytest
 
 from eval.figures.style import literal, new_figure
 from eval.measuring.score import Score
-from eval.report.index import write_index
 from eval.report.overview import overview
+from eval.report.page import write_index
 from eval.report.paper import build_paper
 from eval.results.sheet import read_runs
 from eval.tables.build import load_table, to_json, write_table

@@ -103,7 +103,7 @@ rule collect:
         "python -m workflow collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
-# Measurements of one table, figure or experiment, so that it can be made without the others.
+# Measurements of one table or figure, so that it can be made without the others.
 rule collect_part:
     input:
         lambda wildcards: TARGETS.trials(TARGETS.needs(wildcards.kind, wildcards.name).measured),
@@ -112,7 +112,7 @@ rule collect_part:
     log:
         f"{RESULTS}/logs/collect-{{kind}}-{{name}}.log",
     wildcard_constraints:
-        kind="tables|figures|experiments",
+        kind="tables|figures",
     conda:
         "../../environment.yml"
     params:

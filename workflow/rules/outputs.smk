@@ -67,7 +67,6 @@ rule claims:
         measurements=TARGETS.measurements,
         runs=PRESET.judged_sheet,
         networks=TARGETS.networks(TARGETS.rows),
-        analyses=TARGETS.analyses(),
     output:
         md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",

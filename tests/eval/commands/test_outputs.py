@@ -36,7 +36,7 @@ def test_faults_are_one_line_and_exit_status_1(study, tmp_path, refusal):
         ["table", "absent.yaml", *inputs, "--out", str(tmp_path / "t.tex")],
         ["table", str(MAIN), "--out", str(tmp_path / "t.tex")],
         ["claims", "--claims", "absent.yaml", *inputs, "--out", str(tmp_path / "c.md")],
-        ["claims", "--claims", CLAIMS, *inputs, "--scope", "digts", "--out", str(tmp_path / "c.md")],
+        ["claims", "--claims", CLAIMS, *inputs, "--out", str(tmp_path / "c.txt")],
         ["compare", str(study), str(tmp_path)],
         ["compare", str(study), str(study), "--out", "x.csv"],
         ["paper", str(tmp_path)],

@@ -8,17 +8,14 @@ from __future__ import annotations
 import io
 import os
 import re
-import shlex
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.claims.model import RULES, SIGNS
+from eval.claims.rules import RULES
 from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
-from eval.report.answers import Answer, answers_of, paper_scale
 from eval.report.paper import figure_caption, in_order, training_time
 from eval.results.summary import (
     Measurements,
@@ -39,12 +36,6 @@ from sida.files.ordinary import read_ordinary
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from eval.claims.experiments import Experiment
-
-
-#: Keys of a table's records that the page shows.
-_SHOWN = ("row", "model", "run", "measured", "published_id", "published", "published_std")
-
 
 class ShownPicture(NamedTuple):
     """A figure: stem of its file, caption, and the picture as a ``data:`` address."""
@@ -61,15 +52,6 @@ def load_pictures(folder: Path, own: str | Path | None) -> list[ShownPicture]:
         data = b64encode(reduced_png(path)).decode("ascii")
         pictures.append(ShownPicture(path.stem, figure_caption(path, own), f"data:image/png;base64,{data}"))
     return pictures
-
-
-def placed_pictures(pictures: Sequence[ShownPicture], answers: Sequence[Answer]) -> dict[str, list[ShownPicture]]:
-    """Pictures of the answers, by experiment: the first of its figures that no other experiment shows."""
-    by_name, found = {picture.name: picture for picture in pictures}, dict[str, list[ShownPicture]]()
-    for answer in answers:
-        free = [name for name in answer.experiment.figures if name in by_name]
-        found[answer.experiment.id] = [by_name.pop(name) for name in free[:1]]
-    return found
 
 
 #: Note on a verdict that many comparisons leave open.
@@ -122,10 +104,11 @@ def load_generators(folder: Path, measurements: Measurements, tables: Mapping[st
     """Facts about the measurements of each run, in the order of ``measurements.csv``."""
     shown: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
-    for table, record in _records(tables):
-        for run in record["run"].split() if record["measured"] else []:
-            shown.setdefault(run, []).append(table)
-            labels.setdefault(run, record["model"])
+    for name, table in tables.items():
+        for record in table.records:
+            for run in str(record.get("run") or "").split() if record.get("measured") else []:
+                shown.setdefault(run, []).append(name)
+                labels.setdefault(run, str(record.get("model") or ""))
     found = []
     for run in measurements.runs:
         rows = measurements.of_run(run)
@@ -143,37 +126,6 @@ def load_generators(folder: Path, measurements: Measurements, tables: Mapping[st
     return found
 
 
-def load_quoted(tables: Mapping[str, Table]) -> dict[str, list[dict[str, str]]]:
-    """The published numbers of each table with their ids in ``results/published``, row by row."""
-    found: dict[str, dict[str, list[dict[str, str]]]] = {}
-    for table, record in _records(tables):
-        if record["published_id"]:
-            rows = found.setdefault(table, {})
-            rows.setdefault(f"{record['row']} {record['model']}", []).append(record)
-    return {table: [_quoted(cells) for cells in rows.values()] for table, rows in found.items()}
-
-
-def _quoted(cells: list[dict[str, str]]) -> dict[str, str]:
-    texts = [f"{c['published']} ± {c['published_std']}" if c["published_std"] else c["published"] for c in cells]
-    ids = _together([cell["published_id"] for cell in cells])
-    return {"row": cells[0]["model"], "numbers": "; ".join(texts), "ids": ids}
-
-
-def _together(ids: list[str]) -> str:
-    """Ids that differ in the last word, as one text: ``table1-ddpm-{fid, is}``."""
-    columns = zip(*(name.split("-") for name in ids))
-    same = "-".join(words[0] for words in takewhile(lambda words: len(set(words)) == 1, columns))
-    if len(ids) == 1 or not same:
-        return ", ".join(ids)
-    return same + "-{" + ", ".join(name.removeprefix(f"{same}-") for name in ids) + "}"
-
-
-def _records(tables: Mapping[str, Table]) -> Iterator[tuple[str, dict[str, str]]]:
-    for table, found in tables.items():
-        for record in found.records:
-            yield table, {name: "" if record.get(name) is None else str(record[name]) for name in _SHOWN}
-
-
 _FOLDER = Path(__file__).resolve().parent / "templates"
 
 
@@ -183,7 +135,6 @@ def write_index(
     title: str = "",
     own: str | Path | None = None,
     again: str = "",
-    experiments: Sequence[Experiment] = (),
 ) -> Path:
     """Writes one HTML page with all results of a preset; the page needs no network access and no other file.
 
@@ -192,8 +143,7 @@ def write_index(
         out: The page, e.g. ``results/demo/index.html``.
         title: Headline.
         own: Folder of the preset; layouts in its ``figures`` (captions) take precedence over those of ``config``.
-        again: Command that makes the results again; by default that of the preset of this name in ``config``.
-        experiments: Experiments, whose answers come first on the page.
+        again: Command that makes the results again; without it the page names none.
 
     Raises:
         UserError: There are neither tables nor figures, or a file has another form.
@@ -201,36 +151,28 @@ def write_index(
     folder, out = Path(results), Path(out)
     tables = {path.stem: load_table(path) for path in in_order(folder / "tables", ".json")}
     pictures = load_pictures(folder, own)
-    if not tables and not pictures and not experiments:
+    if not tables and not pictures:
         raise UserError(folder, "no tables and no figures there yet", "run the workflow first")
     preamble, claims = load_verdicts(folder / "claims.json")
     file = measurements_file(folder)
     measurements = load_measurements(file) if file.is_file() else Measurements([], "no measurements")
-    answers = answers_of(experiments, folder / "claims.json", measurements) if experiments else []
-    placed = placed_pictures(pictures, answers)
     decided = Counter((not measurements.rows and c["published_verdict"]) or c["verdict"] for c in claims)
     text = template(_FOLDER / "template.html", rich=_rich, slug=_slug).render(
         title=title or f"Results of the preset {folder.name}",
         preset=folder.name,
         tables={name: page_of(table) for name, table in tables.items()},
-        pictures=[picture for picture in pictures if all(picture not in inside for inside in placed.values())],
-        answers=answers,
-        placed=placed,
-        paper_scale=paper_scale,
+        pictures=pictures,
         preamble=preamble,
         claims=claims,
         counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
         marks=VERDICT_MARKS,
-        signs=SIGNS,
-        rules={name: RULES[name].load().text for name in RULES if any(name in claim["rules"] for claim in claims)},
+        rules={name: rule.text for name, rule in RULES.items() if any(name in claim["rules"] for claim in claims)},
         kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
         measured=bool(measurements.rows),
         runs=len(measurements.runs),
         origin=origin(measurements),
         generators=load_generators(folder, measurements, tables),
-        quoted=load_quoted(tables),
-        again=(again := again or f"snakemake --cores 2 --configfile config/{folder.name}.yaml"),
-        setup=_setup(again),
+        again=again,
         files=_files(folder, out.parent),
     )
     write_text(out, text)
@@ -245,19 +187,6 @@ def _rich(text: str) -> Markup:
 
 def _slug(text: str) -> str:
     return text.replace(" ", "-")
-
-
-def _setup(again: str) -> list[str]:
-    """Commands before ``again``: they set up the environment in the checkout that the command names."""
-    words = shlex.split(again)
-    if "-s" not in words:
-        return ["make setup", "source .venv/bin/activate"]
-    checkout = shlex.quote(os.path.dirname(words[words.index("-s") + 1]) or ".")
-    return [
-        "# in the folder that holds results/",
-        f"make -C {checkout} setup",
-        f"source {checkout}/.venv/bin/activate",
-    ]
 
 
 def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
