@@ -23,7 +23,7 @@ from sida.networks import build_network
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
 from sida.training.logs import Logs
-from sida.training.state import StateStore
+from sida.training.run import StateStore
 from tests.training.toy import NETWORK
 
 PROTOCOL = {
