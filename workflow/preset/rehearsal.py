@@ -143,7 +143,7 @@ def _check_reference(path: str, key: str, source: ReferenceSource, where: str, r
     if source.asset is None:
         raise UserError(
             where,
-            f"its reference '{key}' is a file that only `sida-eval score --reference` can be given",
+            f"its reference '{key}' is a file that only `sida score --reference` can be given",
             "name an asset, or take the metric out of the preset's protocol",
         )
     _check_asset(source.asset, registry, f"{path}: references.{key}.asset")
