@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from eval.commands import main
 from eval.features import extractor_entry, get_extractor
 from eval.features.digits import DIGITS_NETWORK, DigitsTraining, read_weights, split, train_digits, weights_digest
 from eval.features.registry import EXTRACTORS
@@ -27,6 +26,7 @@ from tests.eval.metric_networks import (
 )
 from tests.golden.vectors import relative_error
 from tests.refused import refused
+from workflow.cli import main
 
 
 @pytest.fixture(scope="module")

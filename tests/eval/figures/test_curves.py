@@ -17,7 +17,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from eval.commands import main
 from eval.figures import load_figure_layout, style
 from eval.figures.curves import Panel, ReferenceLine, identities_on
 from eval.figures.layout import Sources
@@ -30,6 +29,7 @@ from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
 from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv
 from tests.refused import refused
+from workflow.cli import main
 
 FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
 LAYOUTS = sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from eval.claims.write import read_verdicts
-from eval.commands import main
 from eval.measuring.protocol import load_protocol
 from eval.report.page import write_index
 from eval.report.paper import training_time
@@ -21,17 +20,18 @@ from sida.config.resources import ROOT
 from sida.data import load_dataset
 from tests.refused import refused
 from tools.settings_page import SCHEMAS, json_schema
+from workflow.cli import main
 
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """Lines that `sida-eval score --json` prints of real digits."""
+    """Lines that `sida score --json` prints of real digits."""
     folder = tmp_path_factory.mktemp("score")
     digits = load_dataset({"name": "digits", "kind": "digits"}).images(range(0, 1797, 3)).numpy()
     np.savez(folder / "my images.npz", arr_0=digits)
 
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        command = ["score", "--images", str(folder / "my images.npz"), "--protocol", "digits", "--num-samples", "200"]
+        command = ["score", str(folder / "my images.npz"), "--protocol", "digits", "--num-samples", "200"]
         assert main([*command, "--json"]) == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
@@ -197,4 +197,4 @@ def test_a_table_of_another_form_is_named_on_the_page(tmp_path):
 @pytest.mark.parametrize("found", [[], [1], {"a": 1}, None, [{"run": "a"}]])
 def test_a_score_without_measurements_is_one_line(tmp_path, found):
     (tmp_path / "score.json").write_text(json.dumps({"measurements": found}))
-    refused(r"score.json: is no result of sida-eval score", read_score, tmp_path / "score.json")
+    refused(r"score.json: is no result of sida score", read_score, tmp_path / "score.json")

@@ -1,54 +1,26 @@
-"""``sida-eval score``: measures images of any generator under a protocol."""
+"""Verbs for a generator's numbers: ``sida score`` and ``sida compare``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
-from eval.commands._options import extractor_options, output, scoring_settings, shared
+from eval.commands._options import extractor_options, output, pairs, scoring_settings, shared
 from sida.cli.arguments import existing, network_source, whole
-
-HELP = "Score the images of any generator under a protocol: files, a network, or a Python function."
-EXAMPLES = """examples:
-  sida score mine:sample --like table1 --out row.json   (`sample(seeds)` of mine.py gives uint8 images)
-  sida score my_samples/ --protocol cifar10
-  sida score samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
-  sida score digits.zip --protocol digits --num-samples 1000
-  sida score cifar10-uncond-sida-a1 --like table1                  (an id of `sida assets list`)
-  sida score results/demo/students/sida-a1.0 --like main           (the folder of a run or of `sida export`)
-  sida score generator.pt --latent 128 --like table1               (TorchScript, a program: needs SIDA_ALLOW_CODE)
-  sida score teacher.safetensors --sampler heun:18 --protocol digits --trials 1
-  sida score a/ --against b.zip                    (two sets, as torch-fidelity; --protocol pair-clean: as clean-fid)
-  sida table table1 --add row.json --plain --bib refs.bib          (then prints the row for a paper)
-Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
-result; a smaller set is measured, and the result says so. --reference edm=FILE uses a local file instead of
-fetching the published reference.
-On two cores Inception takes about 0.05 s an image (0.1 s with --no-fast) and 1.3 GB: an hour or more for 50,000
-images. A GPU takes minutes.
-"""
+from sida.cli.main import Verb
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add = parser.add_argument
-    scored = parser.add_mutually_exclusive_group(required=True)
-    scored.add_argument(
+    add(
         "source",
-        nargs="?",
         metavar="SOURCE",
         type=_source,
         help="images, network (file, folder of a run, id or address), or module:function",
     )
-    shared(scored, "--images")
-    scored.add_argument(
-        "--network",
-        type=network_source,
-        metavar="NET",
-        help="network file (.safetensors), published .pkl, asset id, or address",
-    )
-    scored.add_argument("--function", type=_function, metavar="MODULE:NAME", help="Python function of a list of seeds")
     add("--latent", metavar="SHAPE", help="latents of a TorchScript file, such as 128 or 3x32x32; needs a permission")
-    add("--sampler", metavar="TEXT", help="of --network, as for sida sample (default: one_step)")
+    add("--sampler", metavar="TEXT", help="of a network, as for sida sample (default: one_step)")
     add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
     add(
         "--against",
@@ -74,14 +46,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     latex = output("--latex")
     add("--latex", type=latex, metavar="FILE", help="write the LaTeX row to a file, too")
     add("--plain", action="store_true", help="LaTeX row without siunitx: $4.73 \\pm 0.16$")
-    add(
-        "--table",
-        metavar="LAYOUT",
-        help="table whose columns, decimals and units the LaTeX row has (default: main if it fits, else none)",
-    )
 
 
-def run(args: argparse.Namespace) -> int:
+def _score(args: argparse.Namespace) -> int:
     """Scores the images and prints the result."""
     from sida.errors import UserError
 
@@ -100,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from sida.files.atomic import write_hashed_json, write_text
     from sida.sampling.job import network_file, open_device
 
-    network = args.network or (args.source if args.source and names_network(args.source) else None)
+    network = args.source if names_network(args.source) else None
     scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))
     if scripted and not args.latent:
         raise UserError(network, "a TorchScript file takes latents", "add --latent SHAPE, such as --latent 128")
@@ -108,14 +75,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--latent", "is for TorchScript files", "leave it out")
     if args.sampler and (scripted or not network):
         raise UserError("--sampler", "is for networks", "leave it out")
-    table = args.table or args.like
+    table = args.like
     if args.against and (table or args.latex):
         fault = "a comparison of two sets is no row of a table"
-        raise UserError("--against", fault, "leave --like, --table and --latex out")
+        raise UserError("--against", fault, "leave --like and --latex out")
     protocol = args.protocol or (table_protocol(args.like) if args.like else "pair")
     if not args.against:
         row_columns(chosen_protocol(protocol, args.num_samples, bool(args.fast)), table)
-    images = args.source or args.images or args.function
+    images = args.source
     nfe, family = args.nfe, args.family
     label, device = args.name, open_device(args.device)
     if scripted:
@@ -166,3 +133,78 @@ def _source(text: str) -> str:
         network_source(text)
         refuse_picture(text)
     return text
+
+
+SCORE = Verb(
+    "Score the images of any generator under a protocol: files, a network, or a Python function.",
+    """examples:
+  sida score mine:sample --like table1 --out row.json   (`sample(seeds)` of mine.py gives uint8 images)
+  sida score my_samples/ --protocol cifar10
+  sida score samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
+  sida score digits.zip --protocol digits --num-samples 1000
+  sida score cifar10-uncond-sida-a1 --like table1                  (an id of `sida assets list`)
+  sida score results/demo/students/sida-a1.0 --like main           (the folder of a run or of `sida export`)
+  sida score generator.pt --latent 128 --like table1               (TorchScript, a program: needs SIDA_ALLOW_CODE)
+  sida score teacher.safetensors --sampler heun:18 --protocol digits --trials 1
+  sida score a/ --against b.zip                    (two sets, as torch-fidelity; --protocol pair-clean: as clean-fid)
+  sida table table1 --add row.json --plain --bib refs.bib          (then prints the row for a paper)
+Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
+result; a smaller set is measured, and the result says so. --reference edm=FILE uses a local file instead of
+fetching the published reference.
+On two cores Inception takes about 0.05 s an image (0.1 s with --no-fast) and 1.3 GB: an hour or more for 50,000
+images. A GPU takes minutes.
+""",
+    _score_arguments,
+    _score,
+)
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add = parser.add_argument
+    add("first", metavar="A", help="results of a preset, a measurements.csv, or --out of score")
+    add("second", metavar="B", help="the same, or the word 'published'")
+    add("--runs", nargs="+", metavar="RUN", help="only these runs (default: all common ones)")
+    add("--pair", action="append", default=[], metavar="A=B", help="run A of the first against run B of the second")
+    shared(parser, "--published")
+    page = output("--out", ".md", ".html", ".tex", ".json")
+    add("--out", type=page, metavar="FILE", help="also write a page (.md, .html, .tex or .json)")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Compares the measurements, prints the table and writes it."""
+    import textwrap
+    from pathlib import Path
+
+    from eval.report.compare import compare, compare_published, comparison_table
+    from eval.tables.build import RENDERERS
+    from eval.tables.render import to_terminal
+    from sida.cli import terminal
+    from sida.files.atomic import write_text
+
+    if args.second == "published":
+        table = compare_published(args.first, args.published)
+    else:
+        table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
+    width = terminal.width()
+    print(to_terminal(table, terminal.colour()))
+    print("\n".join(textwrap.fill(note, width) for note in table.notes))
+    if args.out:
+        write_text(args.out, RENDERERS[Path(args.out).suffix](table))
+        print(args.out)
+    return 0
+
+
+COMPARE = Verb(
+    "Compare two result folders (or one with the published numbers) with significance.",
+    """examples:
+  sida compare results/demo results/demo-seed1
+  sida compare before.csv results/demo/measurements.csv --runs sida-a1.0 --out comparison.md
+  sida compare results/released published
+  sida compare score.json results/demo --pair "My model=sida-a1.0"
+
+Values that are not comparable are left out; a run without any comparable value is refused, and the field is named.
+""",
+    _compare_arguments,
+    _compare,
+)
