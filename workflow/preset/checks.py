@@ -104,7 +104,7 @@ def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
 
 
 def check_student(preset: Rows, run: SheetRow, where: str) -> None:
-    """Checks that the recipe, the initial network and the source of real images of a distilled row exist."""
+    """Checks that the recipe and the initial network of a distilled row exist."""
     recipes = preset.settings.recipes
     if not run.recipe:
         raise UserError(where, "column 'recipe' is empty", f"name one of {', '.join(recipes) or 'none defined'}")
@@ -115,8 +115,7 @@ def check_student(preset: Rows, run: SheetRow, where: str) -> None:
     find_method(run.method, f"{where}: method")
     for parent in preset.parents(run):
         if not is_method(preset.runs[parent].method):
-            key = "init" if parent == run.init else f"recipes.{run.recipe}.real_source"
-            raise UserError(where, f"{key} '{parent}' is not a one-step generator")
+            raise UserError(where, f"init '{parent}' is not a one-step generator")
         if run.run in ancestors(preset, parent):
             raise UserError(where, f"init goes in a circle through '{parent}'")
 
@@ -129,34 +128,3 @@ def ancestors(preset: Rows, run: str) -> set[str]:
             found.add(name)
             waiting += preset.parents(preset.runs[name])
     return found
-
-
-def check_experiments(preset: Rows) -> None:
-    """Checks that experiments name products and claims of the preset, and that each claim has a prediction.
-
-    Raises:
-        UserError: The first fault, with its experiment and key.
-    """
-    path, source = preset.settings.experiments, preset.settings.claims
-    if not source:
-        raise UserError(preset.source, "experiments are decided by claims, and the preset has none", "add key 'claims'")
-    claims = {claim.id: claim for claim in preset.claims}
-    predicted: dict[str, str] = {}
-    for experiment in preset.experiments.values():
-        where = f"{path}: {experiment.id}"
-        for claim in experiment.claims:
-            if claim not in claims:
-                raise UserError(f"{where}.predicted", f"no claim '{claim}' in {source}{suggestion(claim, claims)}")
-            predicted[claim] = experiment.id
-        for kind, layouts in preset.layouts.items():
-            for name in getattr(experiment, kind):
-                if name not in layouts:
-                    fault = f"'{name}' is not in {preset.source}: {kind}{suggestion(name, layouts)}"
-                    raise UserError(f"{where}.{kind}", fault)
-    scopes = {claims[claim].scope: experiment for claim, experiment in predicted.items()}
-    if len(scopes) > 1:
-        listed = ", ".join(f"'{scope}' ({name})" for scope, name in scopes.items())
-        raise UserError(path, f"claims of several scopes: {listed}", "a preset decides those of one")
-    if forgotten := [claim.id for claim in claims.values() if claim.scope in scopes and claim.id not in predicted]:
-        fault = f"no experiment predicts {', '.join(forgotten)}"
-        raise UserError(path, fault, "name each claim in one (key 'predicted')")
