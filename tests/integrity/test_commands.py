@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 
-from eval.commands import main as measuring_main
 from eval.features import digits
 from sida.cli.main import main as method_main
 from sida.errors import UserError
@@ -16,12 +15,13 @@ from sida.networks.file import save_network
 from tests.damage import DAMAGES
 from tests.eval.measuring.test_measure import DIGITS, small_protocol
 from tests.training.toy import NETWORK, STUDENT
+from workflow.cli import main as measuring_main
 
 SHEET = (
     "run\tfamily\tlabel\tmethod\tteacher\talpha\trecipe\tsampler\na\tOne Step\tSiD\tsid\tdigits\t1.0\tsid\tone-step\n"
 )
 NETWORK_FILE, TRIAL, CSV = "students/a/network.safetensors", "measurements/a/trial-1.json", "measurements.csv"
-SHARD, IMAGES = "statistics/a/trial-0/shard-20-40.safetensors", "samples/shard-000016-000031.npz"
+SHARD, IMAGES = "statistics/a/trial-0/shard-20-40.safetensors", "samples.npz"
 
 
 def commands(folder, out):
@@ -38,11 +38,11 @@ def commands(folder, out):
         "measure": (measuring_main, ["measure", *spec, *trial]),
         "measure --shard 0-20": (measuring_main, ["measure", *spec, *shard, "0-20"]),
         "measure --shard": (measuring_main, ["measure", *spec, *shard, "20-40"]),
-        "sample": (method_main, ["sample", *network, *seeds, "--out", str(out / "samples")]),
+        "sample": (method_main, ["sample", *network, *seeds, "--out", str(out / "samples.npz")]),
         "distill": (method_main, ["distill", "--spec", json.dumps(student), "--out", str(out / "students/b")]),
         "merge": (measuring_main, ["merge", *spec, "--trial", "0", "--out", str(out / "merged"), *shards]),
         "collect": (measuring_main, ["collect", str(folder / "measurements"), "--out", str(out / CSV)]),
-        "table": (measuring_main, ["table", "--layout", "main", *inputs, "--out", str(out / "tables/main.tex")]),
+        "table": (measuring_main, ["table", "main", *inputs, "--out", str(out / "tables/main.tex")]),
     }
 
 
@@ -72,8 +72,10 @@ def folder(whole, tmp_path):
 
 
 def contents(folder):
-    """Files by name; locks, dates, how long something took and the hash of both are left out."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    """Files by name, without locks, damaged files set aside, dates, durations and the hashes of these."""
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and path.name != ".lock" and path.suffix != ".damaged"
+    ]
     found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
     changing = rb'"(seconds|content_sha256|date)": ("[^"]*"|[0-9.e-]+)'
     return {name: re.sub(changing, b"", content) for name, content in found.items()}

@@ -13,18 +13,17 @@ from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_own, write_own
 from eval.measuring.trial import TrialSums
 from eval.metrics.statistics import FeatureStatistics
-from eval.results.analyses import ANALYSIS_FORMAT, read_analysis
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import load_measurements
 from eval.results.training_logs import read_evaluations, read_ticks
 from sida.errors import UserError
-from sida.files.atomic import append_jsonl, read_jsonl, write_hashed_json
+from sida.files.atomic import append_jsonl, read_jsonl
 from sida.files.content_hash import HASH_KEY
 from sida.networks import build_network
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
 from sida.training.logs import Logs
-from sida.training.state import StateStore
+from sida.training.run import StateStore
 from tests.training.toy import NETWORK
 
 PROTOCOL = {
@@ -182,16 +181,10 @@ def state_tensors(folder):
     return state_record(folder, ".safetensors")
 
 
-def analysis(folder):
-    facts, path = {"lag": 0.125, "divisor_2": 7e-3}, folder / "model.json"
-    write_hashed_json(path, {"format": ANALYSIS_FORMAT, "facts": facts, "curves": {"t": [0.5]}})
-    return path, lambda: read_analysis(path)
-
-
-def sample_store(folder, as_png):
+def sample_store(folder, name):
     """Six stored samples."""
     images = torch.arange(6 * 64, dtype=torch.uint8).reshape(6, 1, 8, 8)
-    store = open_sample_store(str(folder / "out"), as_png, range(6), 6, {"kind": "x"})
+    store = open_sample_store(str(folder / name), range(6), 6, {"kind": "x"})
     store.write(0, [store.encode(Samples(list(range(6)), images, torch.arange(6) % 3))])
     return store
 
@@ -202,7 +195,7 @@ def intact(whole, path):
 
 
 def npz_shard(folder):
-    path = sample_store(folder, False).shard_path(0)
+    path = sample_store(folder, "out.npz").shard_path(0)
 
     def use():
         intact(intact_shard(path, range(6)), path)
@@ -213,7 +206,7 @@ def npz_shard(folder):
 
 
 def png_list(folder):
-    store = sample_store(folder, True)
+    store = sample_store(folder, "out")
     path = store.shard_path(0)
 
     def use():
@@ -224,7 +217,7 @@ def png_list(folder):
 
 
 def png(folder):
-    sample_store(folder, True)
+    sample_store(folder, "out")
     path = folder / "out/00000/img00000002.png"
 
     def use():
@@ -236,7 +229,7 @@ def png(folder):
 
 KINDS = [
     trial_file, csv, log, final_log, network, network_header, reference, statistics_file, shard, state_record,
-    state_tensors, analysis, npz_shard, png_list, png,
+    state_tensors, npz_shard, png_list, png,
 ]  # fmt: skip
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from eval.claims.model import load_claims
+from eval.claims import load_claims
 from eval.figures.layout import load_figure_layout
 from eval.measuring.protocol import load_protocol
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
+from eval.tables.latex import escape
 from eval.tables.layout import load_layout
-from eval.tables.render import escape
 from sida.assets import load_registry
 from sida.config.recipe import Recipe, TeacherConfig
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
-from sida.methods.resolve import DistillConfig
+from sida.methods.registry import DistillConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.readers.changes import CSV_BOMBS, JSON_BOMBS, YAML_BOMBS, encoded, json_text, lines, tokens
 from tests.readers.frame import Reader

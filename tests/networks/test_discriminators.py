@@ -1,0 +1,146 @@
+"""Parts of GDD's discriminator: frozen backbones, mixing, heads."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from eval.features import get_extractor
+from eval.features.digits import DigitsTraining, split
+from sida.data import load_dataset
+from sida.data.digits import shuffled
+from sida.errors import UserError
+from sida.files.tensors import read_tensors
+from sida.methods.gdd import GDDLoss
+from sida.networks.backbones import DIGITS_WEIGHTS, DigitsBackbone, make_backbone
+from sida.networks.discriminators import ClassProjection, Mixing, ProjectedDiscriminator
+from tools.train_backbone import BackboneTraining, train_backbone
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset({"name": "digits", "kind": "digits"})
+
+
+def digits_discriminator(label_dim=10):
+    torch.manual_seed(0)
+    return ProjectedDiscriminator([make_backbone("digits", "published", 1, 8)], label_dim)
+
+
+def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
+    _, metadata = read_tensors(DIGITS_WEIGHTS)
+    train, others = shuffled().split([metadata["settings"]["images"], 1797 - metadata["settings"]["images"]])
+    measuring, held_out = split(DigitsTraining())
+    assert sorted(train.tolist()) == sorted(held_out.tolist())
+    assert not set(train.tolist()) & set(measuring.tolist())
+    assert metadata["dataset_sha256"] == data.sha256
+    net = make_backbone("digits", "published", 1, 8)
+    with torch.inference_mode():
+        logits = net.classifier(net(data.network_input(data.images(others)))[-1])
+    accuracy = (logits.argmax(1) == data.class_indices[others]).double().mean().item()
+    assert accuracy == pytest.approx(metadata["other_accuracy"], abs=1e-3)
+    assert accuracy > 0.95
+
+
+def test_training_the_backbone_is_deterministic():
+    one, _ = train_backbone(BackboneTraining(epochs=1))
+    other, _ = train_backbone(BackboneTraining(epochs=1))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_measured_own_features_are_those_of_the_discriminator(data):
+    images = data.images(range(20))
+    features = get_extractor("digits_backbone")(images)
+    expected = make_backbone("digits", "published", 1, 8)(data.network_input(images))[-1]
+    assert torch.allclose(features, expected.flatten(1), atol=1e-5)
+    with pytest.raises(UserError, match="must have shape"):
+        get_extractor("digits_backbone")(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+
+
+def test_mixing_is_across_channels_and_from_coarse_to_fine():
+    maps = [torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4), torch.randn(2, 7, 2, 2)]
+    mixing = Mixing((3, 5, 7), 4)
+    mixed = mixing(maps)
+    assert [tuple(x.shape[1:]) for x in mixed] == [(4, 16, 16), (4, 8, 8), (8, 4, 4)]
+    assert mixing.channels == [4, 4, 8]
+    assert not any(parameter.requires_grad for parameter in mixing.parameters())
+    coarse = mixing([maps[0], maps[1], maps[2] + 1])
+    assert all(not torch.allclose(a, b) for a, b in zip(mixed, coarse))
+    fine = mixing([maps[0] + 1, maps[1], maps[2]])
+    assert [torch.equal(a, b) for a, b in zip(mixed, fine)] == [False, True, True]
+
+
+def test_logits_depend_on_the_class_and_only_heads_learn(data):
+    net = digits_discriminator()
+    images = data.network_input(data.images(range(6)))
+    labels = data.labels(torch.arange(6))
+    (logits,) = net(images, labels)
+    # Three heads end in maps of 4 × 4 and judge patches of 2 × 2.
+    assert logits.shape == (6, 3 * 3 * 3)
+    assert not torch.allclose(logits, net(images, labels.roll(1, 1))[0])
+    assert {name.partition(".")[0] for name, _ in net.named_parameters()} == {"heads"}
+    assert {name.partition(".")[0] for name in net.state_dict()} == {"heads"}
+    (plain,) = digits_discriminator(0)(images, None)
+    assert plain.shape == logits.shape
+
+
+def test_class_projection_begins_with_unit_weights_and_keeps_the_size_of_its_input():
+    """Zyriix/GDD:training/networks_stylegan2.py (FullyConnectedLayer with lrelu); written out in test_gdd_loop.py."""
+    torch.manual_seed(0)
+    layer = ClassProjection(320, 64)
+    assert layer.weight.std().item() == pytest.approx(1, abs=0.02)
+    assert not layer.bias.any()
+    # E y² = 2 · (1 + 0.2²) / 2 for unit inputs.
+    assert layer(torch.randn(500, 320)).square().mean().item() == pytest.approx(1.04, rel=0.1)
+
+
+def test_gradients_reach_images_and_heads_and_leave_the_backbone(data):
+    net = digits_discriminator()
+    frozen = [value.clone() for part in net._frozen for value in part.state_dict().values()]
+    images = data.network_input(data.images(range(8))).requires_grad_()
+    labels = data.labels(torch.arange(8))
+    loss = GDDLoss()
+    net.train()
+    penalty = loss.r1_penalty(net, images, labels)
+    value = loss.discriminator_loss(net, images, images.detach().flip(0), labels)
+    (value + penalty.mean()).backward()
+    assert images.grad.flatten(1).norm(dim=1).min() > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.heads.parameters())
+    assert all(p.grad is None for part in net._frozen for p in part.parameters())
+    net.train().eval().train()
+    assert not any(module.training for part in net._frozen for module in part.modules())
+    now = [value for part in net._frozen for value in part.state_dict().values()]
+    assert all(torch.equal(a, b) for a, b in zip(frozen, now))
+
+
+def test_frozen_parts_follow_the_module(data):
+    net = digits_discriminator().double()
+    images = data.network_input(data.images(range(2))).double()
+    assert net(images, data.labels(torch.arange(2)).double())[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "fitting"),
+    [("vgg16_bn", 1, 8, "digits"), ("digits", 3, 32, "vgg16_bn or efficientnet_lite0"), ("digits", 1, 16, "digits")],
+)
+def test_a_backbone_that_does_not_fit_names_those_that_do(name, channels, size, fitting):
+    with pytest.raises(UserError) as error:
+        make_backbone(name, "random", channels, size)
+    assert error.value.place == "options.backbones"
+    assert fitting in error.value.remedy
+
+
+@pytest.mark.parametrize("name", ["vgg16_bn", "efficientnet_lite0", "deit_base_distilled"])
+def test_missing_package_is_one_line(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "torchvision.models.vgg", None)
+    with pytest.raises(UserError, match="is not installed; make setup"):
+        make_backbone(name, "random", 3, 32)
+
+
+def test_damaged_weights_of_the_digits_backbone_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("sida.networks.backbones.DIGITS_WEIGHTS", tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match=r"none.safetensors"):
+        DigitsBackbone().load_published()

@@ -1,0 +1,253 @@
+"""Samplers and random streams against golden vectors and the exact flow; samplers in words."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sida.errors import UserError
+from sida.networks import build_network
+from sida.sampling import (
+    SeedStreams,
+    generate,
+    heun,
+    heun_evaluations,
+    latents_for_seeds,
+    one_step,
+    read_sampler,
+    sigma_steps,
+    to_uint8,
+)
+from sida.sampling.samplers import class_rule_of
+from tests.golden.vectors import relative_error
+from tests.networks.made import random_network, recorded_network
+
+
+class Recorder(torch.nn.Module):
+    """Passes calls through and keeps what the network saw."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.sigmas, self.inputs, self.outputs = net, [], [], []
+
+    def forward(self, x, sigma, class_labels=None):
+        self.sigmas.append(float(sigma))
+        self.inputs.append(x)
+        self.outputs.append(self.net(x, sigma, class_labels))
+        return self.outputs[-1]
+
+
+class Gaussian(torch.nn.Module):
+    """The exact denoiser of data ~ N(0, 0.5² I); its flow is known in closed form."""
+
+    def forward(self, x, sigma, class_labels=None):
+        return x * (0.25 / (0.25 + sigma**2))
+
+
+def load(kwargs, arrays, prefix, cls="EDMPrecond"):
+    return recorded_network(arrays, cls, kwargs, prefix).requires_grad_(False)
+
+
+EDM_CASES = ["heun18", "heun40", "heun5_sigma", "churn18", "churn6_big"]
+EDM2_CASES = ["heun32", "heun64", "guided32", "f64_8", "churn8"]
+
+
+def check(name, arrays, settings, net, latents, labels, **more):
+    settings = {k: v for k, v in settings.items() if k not in ("randn_like_calls", "dtype")}
+    recorded = iter(torch.from_numpy(arrays[f"{name}/noise"]) if f"{name}/noise" in arrays else ())
+    final = heun(net, latents, labels, noise=lambda x: next(recorded), **settings, **more)
+    assert next(recorded, None) is None, "not all recorded noise was used"
+    np.testing.assert_allclose(net.sigmas, arrays[f"{name}/call_sigma"], rtol=1e-6)
+    assert len(net.sigmas) == heun_evaluations(settings["num_steps"])
+    picked = arrays[f"{name}/call_index"]
+    assert relative_error(torch.stack([net.inputs[i] for i in picked]), arrays[f"{name}/call_x"]) < 1e-5
+    assert relative_error(torch.stack([net.outputs[i] for i in picked]), arrays[f"{name}/call_D"]) < 1e-5
+    assert relative_error(final, arrays[f"{name}/final"]) < 1e-5
+    return final
+
+
+@pytest.mark.parametrize("name", EDM_CASES)
+def test_edm_trajectories_match_the_golden_ones(golden, name):
+    arrays, info = golden("sampler/heun_edm")
+    assert set(info["cases"]) == set(EDM_CASES)
+    net = Recorder(load(info["constructor_kwargs"], arrays, "param/"))
+    latents, labels = torch.from_numpy(arrays["in/latents"]), torch.from_numpy(arrays["in/labels"])
+    final = check(name, arrays, info["cases"][name], net, latents, labels)
+    assert final.dtype == torch.float64
+    levels = to_uint8(final).permute(0, 2, 3, 1).numpy().astype(int) - arrays[f"{name}/final_uint8"]
+    assert np.abs(levels).max() <= 1
+    assert (levels != 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("name", EDM2_CASES)
+def test_edm2_trajectories_match_the_golden_ones(golden, name):
+    arrays, info = golden("sampler/heun_edm2")
+    assert set(info["cases"]) == set(EDM2_CASES)
+    settings = info["cases"][name]
+    net = Recorder(load(info["net_kwargs"], arrays, "net/", "EDM2Precond"))
+    gnet = load(info["gnet_kwargs"], arrays, "gnet/", "EDM2Precond")
+    dtype = torch.float64 if "dtype" in settings else torch.float32
+    latents, labels = torch.from_numpy(arrays["in/noise"]), torch.from_numpy(arrays["in/labels"])
+    final = check(name, arrays, settings, net, latents, labels, dtype=dtype, gnet=gnet, noise_every_step=False)
+    assert final.dtype == dtype
+
+
+def test_sigma_steps_match_the_golden_tables(golden):
+    arrays, _ = golden("schedules/edm_sigma_steps")
+    for key, expected in arrays.items():
+        np.testing.assert_allclose(sigma_steps(len(expected) - 1), expected, rtol=1e-12, err_msg=key)
+    arrays, _ = golden("schedules/edm2_sigma_steps")
+    for key, expected in arrays.items():
+        dtype = torch.float64 if key.endswith("f64") else torch.float32
+        rtol = 1e-12 if dtype == torch.float64 else 1e-6
+        np.testing.assert_allclose(sigma_steps(len(expected) - 1, dtype=dtype), expected, rtol=rtol, err_msg=key)
+
+
+@pytest.mark.parametrize("steps", [10, 18, 40])
+def test_the_sampler_converges_to_the_exact_flow(steps):
+    latents = torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    exact = 80 * latents.double() * 0.5 / math.sqrt(0.25 + 80**2)
+    error = relative_error(heun(Gaussian(), latents, None, steps), exact)
+    assert error < 25 / steps**2
+
+
+TINY = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
+
+
+@pytest.mark.parametrize(
+    ("cls", "limits", "wanted", "used"),
+    [
+        ("VEPrecond", {}, (0.002, 80), (0.02, 80)),
+        ("VEPrecond", {}, (0.05, 500), (0.05, 100)),
+        ("EDMPrecond", {"sigma_min": 0.1, "sigma_max": 10}, (0.002, 80), (0.1, 10)),
+        ("EDMPrecond", {}, (0.002, 80), (0.002, 80)),
+        ("VPPrecond", {}, (0.002, 80), (0.002, 80)),
+    ],
+)
+@torch.no_grad()
+def test_noise_levels_stay_within_those_of_the_network(cls, limits, wanted, used):
+    net = random_network(cls, {**TINY, "model_type": "SongUNet", **limits})
+    seen = []
+    hook = net.register_forward_pre_hook(lambda module, arguments: seen.append(float(arguments[1])))
+    images = heun(net, latents_for_seeds(range(2), (1, 8, 8)), None, 6, *wanted)
+    hook.remove()
+    assert (min(seen), max(seen)) == pytest.approx(used)
+    assert seen[0] == max(seen)
+    # Exactly the run that asks for the network's range itself.
+    assert torch.equal(images, heun(net, latents_for_seeds(range(2), (1, 8, 8)), None, 6, *used))
+
+
+def test_noise_levels_that_the_network_does_not_know_are_refused_before_drawing():
+    net = build_network({"class": "VEPrecond", "kwargs": TINY})
+    with pytest.raises(UserError, match=r"0\.001 to 0\.01 lie outside the network's, 0\.02 to 100"):
+        generate(net, range(4), "heun:6,sigma_min=0.001,sigma_max=0.01")
+
+
+def test_arguments_that_contradict_each_other_are_refused():
+    latents = torch.zeros(1, 1, 4, 4)
+    for kwargs, message in [
+        ({"S_churn": 1.0}, "needs a source of noise"),
+        ({"guidance": 1.5}, "needs a guiding network"),
+        ({"num_steps": 1}, "at least 2"),
+        ({"sigma_min": 90.0}, "between 0 and sigma_max"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            heun(Gaussian(), latents, None, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["onestep_uncond", "onestep_cond"])
+def test_one_step_images_match_the_golden_ones(golden, name):
+    arrays, info = golden(f"generation/{name}")
+    net = load(info["constructor_kwargs"] | {"model_type": "SongUNet"}, arrays, "param/")
+    latents = latents_for_seeds(info["seeds"], arrays["in/latents"].shape[1:])
+    assert np.array_equal(latents, arrays["in/latents"])
+    labels = torch.from_numpy(arrays["in/class_labels"]) if "in/class_labels" in arrays else None
+    images = one_step(net, latents, labels)
+    assert relative_error(images, arrays["out/images"]) < 1e-5
+    levels = to_uint8(images).permute(0, 2, 3, 1).numpy().astype(int) - arrays["out/uint8_nhwc"]
+    assert np.abs(levels).max() <= 1
+    assert (levels != 0).mean() < 0.01
+    if labels is not None:
+        fifth = torch.nn.functional.one_hot(torch.full((8,), 5), 10).float()
+        assert relative_error(one_step(net, latents, fifth), arrays["out/images_class5"]) < 1e-5
+
+
+def test_streams_match_the_official_ones(golden):
+    arrays, info = golden("generation/stacked_random_generator")
+    streams = SeedStreams(info["seeds"])
+    assert np.array_equal(streams.randn((3, 8, 8)), arrays["latents"])
+    assert np.array_equal(streams.randint(10), arrays["class_idx_10"])
+    assert np.array_equal(streams.randn((3, 8, 8)), arrays["second_randn"])
+    wrapped = latents_for_seeds(arrays["wrap_seeds"], arrays["wrap_latents"].shape[1:])
+    assert np.array_equal(wrapped, arrays["wrap_latents"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds=st.lists(st.integers(0, 2**33), max_size=6), other=st.lists(st.integers(0, 2**33), max_size=6))
+def test_a_row_depends_on_its_own_seed(seeds, other):
+    together = latents_for_seeds(other + seeds, (1, 3, 3))
+    assert torch.equal(together[len(other) :], latents_for_seeds(seeds, (1, 3, 3)))
+    assert SeedStreams(seeds).randint(10).shape == (len(seeds),)
+
+
+def test_quantisation_follows_the_official_table(golden):
+    arrays, _ = golden("generation/uint8_quantisation")
+    for name in ("q", "ramp"):
+        values = torch.from_numpy(arrays[name])
+        assert np.array_equal(to_uint8(values), arrays[f"{name}/uint8_f32"])
+        assert np.array_equal(to_uint8(values.double()), arrays[f"{name}/uint8_f64"])
+    assert np.array_equal(to_uint8(torch.from_numpy(arrays["roundtrip_float"])), arrays["roundtrip_uint8_f32"])
+    assert np.array_equal(arrays["roundtrip_uint8_f32"], arrays["roundtrip_in"])
+
+
+def test_not_a_number_becomes_black():
+    assert to_uint8(torch.tensor([float("nan"), float("inf"), -float("inf")])).tolist() == [0, 255, 0]
+
+
+def test_balanced_classes_come_in_turn_and_leave_the_other_draws_as_they_are():
+    streams = {rule: SeedStreams(range(3, 11)) for rule in ("balanced", "uniform")}
+    drawn = {rule: class_rule_of(4, rule, None, 8)(streams[rule], 0) for rule in streams}
+    assert drawn["balanced"].tolist() == [3, 0, 1, 2, 3, 0, 1, 2]
+    assert torch.equal(*(streams[rule].randn((2,)) for rule in streams))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one_step", {"kind": "one_step", "steps": 1, "nfe": 1, "init_sigma": 2.5}),
+        ("one-step:4", {"kind": "one_step", "steps": 4, "nfe": 4}),
+        ("heun", {"steps": 18, "nfe": 35}),
+        ("heun:40", {"steps": 40, "nfe": 79}),
+        ("heun:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003", {"nfe": 511, "S_churn": 40, "S_min": 0.05}),
+        ("heun:32,dtype=float32,guidance=1.4", {"nfe": 63, "dtype": "float32", "guidance": 1.4}),
+        ("data", {"nfe": 0}),
+        ({"kind": "heun", "num_steps": 10}, {"nfe": 19}),
+    ],
+)
+def test_samplers_are_read_from_text_and_mappings(text, expected):
+    sampler = read_sampler(text)
+    assert {key: getattr(sampler, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("huen:18", "sampler"),
+        ("heun:1", "sampler.num_steps"),
+        ("heun:x", "sampler.num_steps"),
+        ("heun:18,S_chrun=1", "sampler.S_chrun"),
+        ("heun:18,sigma_min=100", "sampler.sigma_min"),
+        ("heun:18,init_sigma=2", "sampler.init_sigma"),
+        ("one_step,init_sigma=0", "sampler.init_sigma"),
+        ("one_step:kernels=fast", "sampler.kernels"),
+        ({"kind": "data", "kernels": "fused"}, "sampler.kernels"),
+        ({"kind": "heun", "num_steps": -3}, "sampler.num_steps"),
+    ],
+)
+def test_bad_samplers_are_errors_at_the_setting(value, place):
+    with pytest.raises(UserError) as error:
+        read_sampler(value)
+    assert error.value.place == place
