@@ -18,11 +18,9 @@ from sida.files.content_hash import HASH_KEY, with_hash
 from sida.files.tensors import write_tensors
 from sida.training.averages import Average
 from sida.training.logs import IterationRecord
-from sida.training.loop import TrainingLoop
+from sida.training.loop import Plan, Points, TrainingLoop
 from sida.training.optimizer import OptimizedNetwork, joint_state, load_joint_state
-from sida.training.plan import Plan, Points
-from sida.training.run import RunFiles
-from sida.training.state import STATE_FORMAT, KeptState
+from sida.training.run import STATE_FORMAT, KeptState, RunFiles
 from tests.readers.changes import JSON_BOMBS, json_text
 from tests.readers.checkpoint_readers import HEADER_BOMBS, header, network, unhashed
 from tests.readers.frame import FaultError, Reader
