@@ -272,7 +272,7 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
 
     Args:
         layout: Rows, columns, seeds and classes.
-        generator: Spec of ``sida-eval measure``.
+        generator: Spec of ``sida measure``.
         title: Heading of the grid.
 
     Raises:

@@ -152,7 +152,7 @@ class TableSources:
         runs: Sample sheet by run id; None makes a row of each measured generator.
         published: Published numbers by id.
         mode: Overrides the layout's mode.
-        scores: Files of ``sida-eval score``, whose rows are added at the end.
+        scores: Files of ``sida score``, whose rows are added at the end.
         settings: ``gpus``, and ``students`` with the settings of each row, for tables of settings.
         results: Folder whose ``students/<run>/train.jsonl`` give time and memory.
     """
@@ -308,7 +308,7 @@ def load_layout(path: str | Path) -> TableLayout:
     """Reads a layout of results; errors are those of :func:`load_table_layout`."""
     layout = load_table_layout(path)
     if not isinstance(layout, TableLayout):
-        raise UserError(path, "kind: this layout is not one of results", "build it with `sida-eval table`")
+        raise UserError(path, "kind: this layout is not one of results", "build it with `sida table`")
     return layout
 
 

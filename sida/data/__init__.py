@@ -1,6 +1,5 @@
 """Data sets, their order in training, and augmentation."""
 
-from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.datasets import DatasetConfig
 from sida.data.archive import ImageArchive
 from sida.data.augment import AugmentPipe
@@ -11,7 +10,6 @@ from sida.data.load import load_dataset
 from sida.data.order import InfiniteSampler
 
 __all__ = [
-    "OFFICIAL_FLAGS",
     "AugmentPipe",
     "Dataset",
     "DatasetConfig",

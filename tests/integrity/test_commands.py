@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 
-from eval.commands import main as measuring_main
 from eval.features import digits
 from sida.cli.main import main as method_main
 from sida.errors import UserError
@@ -16,6 +15,7 @@ from sida.networks.file import save_network
 from tests.damage import DAMAGES
 from tests.eval.measuring.test_measure import DIGITS, small_protocol
 from tests.training.toy import NETWORK, STUDENT
+from workflow.cli import main as measuring_main
 
 SHEET = (
     "run\tfamily\tlabel\tmethod\tteacher\talpha\trecipe\tsampler\na\tOne Step\tSiD\tsid\tdigits\t1.0\tsid\tone-step\n"
@@ -42,7 +42,7 @@ def commands(folder, out):
         "distill": (method_main, ["distill", "--spec", json.dumps(student), "--out", str(out / "students/b")]),
         "merge": (measuring_main, ["merge", *spec, "--trial", "0", "--out", str(out / "merged"), *shards]),
         "collect": (measuring_main, ["collect", str(folder / "measurements"), "--out", str(out / CSV)]),
-        "table": (measuring_main, ["table", "--layout", "main", *inputs, "--out", str(out / "tables/main.tex")]),
+        "table": (measuring_main, ["table", "main", *inputs, "--out", str(out / "tables/main.tex")]),
     }
 
 

@@ -63,7 +63,7 @@ def write_arrays(folder: Path) -> None:
 
 
 def read_array(path: Path, folder: Path) -> None:
-    """As ``sida-eval score`` reads samples."""
+    """As ``sida score`` reads samples."""
     store = open_images(path)
     for begin in range(0, min(store.count, 64), 16):
         store.read(begin, min(begin + 16, store.count))

@@ -52,11 +52,11 @@ def shown() -> Files:
         write_preset(folder)
         write_csv(folder / "measurements.csv", measurement_lines(trials=2))
         made = ["--measurements", folder / "measurements.csv", "--runs", folder / "runs.tsv"]
-        command("sida-eval", "table", "--layout", "main", *made, "--out", folder / "tables/main.tex")
+        command("sida", "table", "main", *made, "--out", folder / "tables/main.tex")
         first = "- id:".join((ROOT / "studies/demo/claims.yaml").read_text().split("- id:")[:7]).rstrip(" ")
         (folder / "claims.yaml").write_text(first)
         made += ["--claims", folder / "claims.yaml", "--results", folder]
-        command("sida-eval", "claims", *made, "--out", folder / "claims.md")
+        command("sida", "claims", *made, "--out", folder / "claims.md")
 
     return _made(make)
 
@@ -126,10 +126,10 @@ def same(name: str, content: bytes, genuine: bytes) -> bool:
 
 
 def read_trial(path: Path, own: Path) -> None:
-    """`sida-eval collect`: a trial with its hash is what was written, and what is collected can be read."""
+    """`sida collect`: a trial with its hash is what was written, and what is collected can be read."""
     put({}, path, own)
     name = place(path)
-    command("sida-eval", "collect", own / "tiny/measurements", "--out", own / "measurements.csv")
+    command("sida", "collect", own / "tiny/measurements", "--out", own / "measurements.csv")
     record = read_measurement(own / "tiny" / name)
     if HASH_KEY in json.loads(path.read_bytes()) and record != without_hash(small()[name]):
         raise FaultError("a trial with another hash than its own was taken")
@@ -143,28 +143,26 @@ def without_hash(content: bytes) -> dict[str, Any]:
 
 
 def read_measured(path: Path, own: Path) -> None:
-    """`sida-eval table`, `claims`, `compare` and `show`, one of them for each case."""
+    """`sida table`, `claims` and `compare`, one of them for each case."""
     folder = put(shown(), path, own)
     made = ["--measurements", folder / "measurements.csv", "--runs", folder / "runs.tsv"]
-    verb = ("table", "claims", "compare", "show")[hashlib.sha256(path.read_bytes()).digest()[0] % 4]
+    verb = ("table", "claims", "compare")[hashlib.sha256(path.read_bytes()).digest()[0] % 3]
     if verb == "table":
-        command("sida-eval", "table", "--layout", "main", *made, "--out", own / "x.tex")
+        command("sida", "table", "main", *made, "--out", own / "x.tex")
         no_formula(own / "x.csv")
         no_command((own / "x.html").read_text())
     elif verb == "claims":
         made += ["--claims", folder / "claims.yaml", "--results", folder]
-        command("sida-eval", "claims", *made, "--out", own / "x.md")
+        command("sida", "claims", *made, "--out", own / "x.md")
         no_command((own / "x.html").read_text())
-    elif verb == "compare":
-        command("sida-eval", "compare", folder, folder / "measurements.csv")
     else:
-        command("sida-eval", "show", folder)
+        command("sida", "compare", folder, folder / "measurements.csv")
 
 
 def read_shown(path: Path, own: Path) -> None:
-    """`sida-eval page`."""
+    """`sida page`."""
     folder = put(shown(), path, own)
-    command("sida-eval", "page", folder, "--out", own / "x.html")
+    command("sida", "page", folder, "--out", own / "x.html")
     no_command((own / "x.html").read_text())
 
 
@@ -233,7 +231,7 @@ def read_linked(path: Path, own: Path) -> None:
             _symlink(other.encode(), str(spot).encode())
     verify(folder)
     with redirect_stdout(io.StringIO()):
-        command("sida-eval", "page", folder, "--out", own / "page.html")
+        command("sida", "page", folder, "--out", own / "page.html")
 
 
 SHOWN = ("measurements.csv", "a1.0/evaluations.jsonl", "a1.0/train.jsonl")

@@ -17,7 +17,7 @@ from sida.files.text_files import MOST_LINES, parse_json, parse_yaml, read_csv
 from sida.sampling.store import intact_png, intact_zip
 from tests.readers import bombs
 from tests.readers.frame import command, refused
-from workflow.cli import sida_main
+from workflow.cli import main
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ CALLS = [
     *(f"sida data prepare --source {form}.zip --out out-{form}.zip" for form in SUMS),
     "sida new study --data png.zip",
     "sida data check png.zip",
-    "sida-eval score --images webp.zip --protocol digits --num-samples 100 --trials 1",
+    "sida score webp.zip --protocol digits --num-samples 100 --trials 1",
 ]
 
 
@@ -139,6 +139,6 @@ def test_pictures_that_are_small_each_are_bounded_in_sum(tmp_path, monkeypatch):
 
 def test_flat_and_small_pictures_are_taken(tmp_path):
     (tmp_path / "x.zip").write_bytes(bombs.zip_of_equals(bombs.flat_png(512), 40, ".png"))
-    assert sida_main(["data", "prepare", "--source", str(tmp_path / "x.zip"), "--out", str(tmp_path / "o.zip")]) == 0
+    assert main(["data", "prepare", "--source", str(tmp_path / "x.zip"), "--out", str(tmp_path / "o.zip")]) == 0
     assert len(ImageArchive(str(tmp_path / "o.zip"))) == 40
     assert open_picture(bombs.flat_webp(64), "x").size == (64, 64)

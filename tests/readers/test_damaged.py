@@ -119,6 +119,6 @@ def test_memory_is_found_in_a_process_that_keeps_what_it_freed(tmp_path):
 def test_a_command_s_error_line_counts_and_its_output_is_looked_at(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no such file"):
         command("sida", "info", tmp_path / "n.safetensors")
-    monkeypatch.setattr("workflow.cli.sida_main", lambda argv: print("\x1b[2J") or 0)
+    monkeypatch.setattr("workflow.cli.main", lambda argv: print("\x1b[2J") or 0)
     with pytest.raises(FaultError, match="printed"):
         command("sida", "info")

@@ -268,6 +268,6 @@ def test_a_figure_that_is_no_file_is_not_waited_for(tmp_path, kind):
     (tmp_path / "figures").mkdir()
     place = tmp_path / "figures" / "a.png"
     os.mkfifo(place) if kind == "pipe" else place.symlink_to("/dev/null")
-    said = refused(command, "sida-eval", "page", tmp_path, "--out", tmp_path / "page.html")
+    said = refused(command, "sida", "page", tmp_path, "--out", tmp_path / "page.html")
     assert "a.png: is no ordinary file" in said
     assert not (tmp_path / "page.html").exists()

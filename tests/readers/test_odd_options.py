@@ -27,31 +27,29 @@ ODD = (
 #: How the name ends of what a verb writes.
 ENDS = {
     "sida sample": ".npz", "sida data prepare": ".zip", "sida data encode": ".zip", "sida average": ".safetensors",
-    "sida crate": ".zip", "sida-eval features": ".safetensors", "sida-eval reference": ".safetensors",
-    "sida-eval table": ".tex", "sida-eval figure": ".pdf", "sida-eval claims": ".md", "sida-eval compare": ".md",
-    "sida-eval page": ".html", "sida-eval collect": ".csv",
+    "sida features": ".safetensors", "sida reference": ".safetensors",
+    "sida table": ".tex", "sida figure": ".pdf", "sida claims": ".md", "sida compare": ".md",
+    "sida page": ".html", "sida collect": ".csv",
 }  # fmt: skip
 #: Verbs that work at once, which a second interrupts in the middle of an import.
-AT_WORK = {"sida-eval train-digits", "sida presets"}
+AT_WORK = {"sida presets"}
 #: What each verb needs besides its options.
 BASES = {
     command: [*words, f"out{ENDS.get(command, '')}"] for command, words in WRITING.items() if command not in AT_WORK
 } | {
     "sida info": ["x.safetensors"], "sida check": ["x", "y"], "sida verify": ["."],
-    "sida doctor": ["--preset", "x.yaml"],
-    "sida plan": ["x.yaml"], "sida rates": [], "sida run": ["x.yaml"],
-    "sida assets": ["list"], "sida data check": ["x"], "sida-eval show": ["."],
-    "sida-eval cite": ["table1"], "sida-eval paper": ["."],
-    "sida-eval completion": ["bash"],
+    "sida doctor": ["x.yaml"],
+    "sida plan": ["x.yaml"], "sida run": ["x.yaml"],
+    "sida assets": ["list"], "sida data check": ["x"], "sida show": ["."], "sida cite": ["table1"], "sida paper": ["."],
 }  # fmt: skip
 
 
 @functools.cache
 def options(command: str) -> dict[str, bool]:
     """Options of a verb, and whether each takes a value."""
-    program, verb, *below = command.split()
+    _, verb, *below = command.split()
     parser = argparse.ArgumentParser()
-    load_verb(cli.VERBS[program][verb]).arguments(parser)
+    load_verb(cli.VERBS[verb]).arguments(parser)
     for name in below:
         (found,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
         parser = found.choices[name]
@@ -92,7 +90,4 @@ def test_odd_options_are_one_line_or_work(verb, times, tmp_path, monkeypatch):
 
 
 def test_every_verb_is_called():
-    # The verbs of sida-eval are verbs of sida, too: each is called once.
-    twice = {f"sida {verb}" for verb, module in cli.VERBS["sida"].items() if cli.VERBS["sida-eval"].get(verb) == module}
-    verbs = {f"{program} {verb}" for program, found in cli.VERBS.items() for verb in found}
-    assert {" ".join(command.split()[:2]) for command in BASES} | AT_WORK == verbs - twice
+    assert {command.split()[1] for command in BASES} | {verb.split()[1] for verb in AT_WORK} == set(cli.VERBS)

@@ -1,5 +1,6 @@
 """A study with stored results is extended by a row, and a stored row is measured again."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.results import load
+from eval.results.logs import has_log, logs_of, read_evaluations, read_log
 from eval.results.stored import FROM_STORED, read_stored, store, stored_rows, taken, write_stored
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
-from tests.refused import refusing
-from workflow.cli import eval_main, sida_main
+from tests.refused import refused, refusing
+from workflow.cli import main
 from workflow.commands.check import trial_agreement
 from workflow.preset import Preset
 from workflow.preset.extension import write_extension
@@ -91,25 +94,25 @@ def test_tables_name_the_taken_rows(here):
     assert {row.origin.startswith(FROM_STORED) for row in load_measurements(here / "all").rows} == {True, False}
     lines = [SHEET, MINE.format("sida"), "sida-a1.0\tOne Step\tSiDA\tsida\tdigits-short\t1.0\tsida\tone-step\t0\n"]
     (here / "runs.tsv").write_text("".join(lines))
-    command = ["table", "--layout", "main", "--measurements", "all", "--runs", "runs.tsv", "--out", "t.tex"]
-    assert eval_main(command) == 0
+    command = ["table", "main", "--measurements", "all", "--runs", "runs.tsv", "--out", "t.tex"]
+    assert main(command) == 0
     assert "1 rows. Measured here: mine." in (here / "t.md").read_text()
     with refusing("run 'nobody'"):
         taken(STORED, "nobody")
 
 
 def test_readers_of_results_read_stored_ones(here, capsys):
-    assert eval_main(["show", str(STORED)]) == 0
+    assert main(["show", "demo"]) == 0
     assert "SiDA, α = 1.0" in capsys.readouterr().out
-    assert sida_main(["verify", str(STORED), "--quiet"]) == 0
+    assert main(["verify", str(STORED), "--quiet"]) == 0
     assert "4 parents that are here" in capsys.readouterr().out
-    assert eval_main(["compare", str(STORED), str(STORED)]) == 0
+    assert main(["compare", str(STORED), str(STORED)]) == 0
     assert "0 of 30 differences" in capsys.readouterr().out
 
 
 def test_a_stored_number_is_measured_again(capsys):
     # The data themselves: every processor draws the same images.
-    assert sida_main(["check", "demo", "data", "--trials", "0", "--json"]) == 0
+    assert main(["check", "demo", "data", "--trials", "0", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert all(metric["as_printed"] for metric in found["metrics"])
     assert {metric["metric"] for metric in found["metrics"]} >= {"fd", "is", "precision"}
@@ -123,7 +126,7 @@ def test_a_stored_number_is_measured_again(capsys):
     ],
 )
 def test_faults_of_check_are_one_line(words, message, capsys):
-    assert sida_main(["check", *words.split()]) == 1
+    assert main(["check", *words.split()]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -131,7 +134,7 @@ def test_a_network_that_was_not_measured_is_refused(here, capsys):
     shutil.copytree(STORED, here / "stored")
     network = "students/{}/network.safetensors"
     shutil.copyfile(STORED / network.format("sid-a1.0"), here / "stored" / network.format("sida-a1.0"))
-    assert sida_main(["check", str(here), "sida-a1.0"]) == 1
+    assert main(["check", str(here), "sida-a1.0"]) == 1
     assert "is not the network that row 'sida-a1.0' was measured of" in capsys.readouterr().err
 
 
@@ -152,3 +155,17 @@ def test_storing_keeps_networks_where_asked(here):
     for networks, count in ((False, 0), (True, 4)):
         store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sida-a1.0": "x"}, networks=networks)
         assert len([*(here / "a").rglob("*.safetensors")]) == count
+
+
+def test_stored_logs_are_one_file_that_every_reader_takes(here):
+    found = dict(logs_of(STORED))
+    assert {name.split("/")[0] for name in found} == {"students", "teachers"}
+    store(STORED, here / "a", {"preset": "demo", "title": ""}, {})
+    assert dict(logs_of(here / "a")) == found
+    assert load(STORED).curves.equals(load(here / "a").curves)
+    path = STORED / "students/sida-a1.0/evaluations.jsonl"
+    assert has_log(path)
+    assert [point.nimg for point in read_evaluations(path, "fd")] == [record["nimg"] for record in read_log(path)]
+    text = gzip.decompress((STORED / "logs.jsonl.gz").read_bytes()).decode()
+    (here / "a" / "logs.jsonl.gz").write_bytes(gzip.compress(text.replace('"fd": ', '"fd": 1', 1).encode()))
+    refused("logs.jsonl.gz:1: damaged", load, here / "a")

@@ -16,7 +16,7 @@ from eval.results.sheet import read_extended
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.networks import build_network
-from workflow.cli import sida_main as main
+from workflow.cli import main
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 

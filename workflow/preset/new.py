@@ -84,7 +84,7 @@ def new_study(config: StudyConfig) -> list[str]:
         *values["pictures"],
         "look at preset.yaml, then:",
         f"  cd {config.study}",
-        "  sida plan --preset preset.yaml     (hours and memory; nothing runs)",
+        "  sida plan preset.yaml     (hours and memory; nothing runs)",
         f"  snakemake --cores 2{values['on_gpu']} -s {values['snakefile']} --configfile preset.yaml",
     ]
 

@@ -67,9 +67,6 @@ class Specs:
                 kwargs["references"] = drawn
             points = {key: value for key, value in evaluation.items() if key in _POINTS}
             evaluation = {**points, "monitor": MONITOR, "kwargs": kwargs}
-        source = recipe.get("real_source", "data")
-        if source != "data" and source in self.rows.runs:
-            recipe["real_source"] = self.rows.network(self.rows.runs[source])
         init = self.rows.network(self.rows.runs[run.init]) if run.init else None
         spec: dict[str, Any] = {"name": name, "method": run.method, "dataset": dataset}
         spec |= {"teacher": self.rows.teacher_network(str(run.teacher)), "init": init, **recipe}
@@ -82,7 +79,7 @@ class Specs:
         return most_gpus(self.settings.gpus, training["batch_size"], training.get("batch_gpu"))
 
     def measurement(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval measure``: the generator, its sampler, and the protocol."""
+        """Spec of ``sida measure``: the generator, its sampler, and the protocol."""
         run = self.rows.runs[name]
         sampler = self.rows.sampler_of(run)
         drawn = self.rows.teacher_references(run)
@@ -107,7 +104,7 @@ class Specs:
         return {"/".join(Path(path).with_suffix("").parts[-3:]): name for path, name in reversed(drawn)}
 
     def reference(self, teacher: str, protocol: str, key: str) -> dict[str, Any]:
-        """Spec of ``sida-eval reference`` for samples of a teacher: its network, data set and the protocol."""
+        """Spec of ``sida reference`` for samples of a teacher: its network, data set and the protocol."""
         row = self.rows.runs[self.drawn[f"{teacher}/{protocol}/{key}"]]
         return {
             "network": self.rows.teacher_network(teacher),
@@ -172,7 +169,7 @@ class Specs:
         }
 
     def table(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval table``: its rows and, for a table of settings, the settings of their trainings."""
+        """Spec of ``sida table``: its rows and, for a table of settings, the settings of their trainings."""
         path = self.rows.layout("tables", name)
         needs = find_needs(path, self.rows.runs)
         spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
@@ -182,7 +179,7 @@ class Specs:
         return spec | {"gpus": self.settings.gpus, "students": students}
 
     def figure(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval figure``: its rows, settings on its axes, and generators to sample."""
+        """Spec of ``sida figure``: its rows, settings on its axes, and generators to sample."""
         path = self.rows.layout("figures", name)
         needs = find_needs(path, self.rows.runs)
         spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}

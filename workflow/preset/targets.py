@@ -81,7 +81,7 @@ class Targets:
         return [run for run, path in networks.items() if path and not os.path.exists(path)]
 
     def stored_option(self, runs: Iterable[str]) -> list[str]:
-        """Option of ``sida-eval collect`` for the rows that are taken from stored results."""
+        """Option of ``sida collect`` for the rows that are taken from stored results."""
         taken = [run for run in runs if run in self.taken]
         return ["--stored", self.preset.stored["folder"], *taken] if taken else []
 

@@ -19,7 +19,7 @@ rule paper:
     message:
         "paper: all tables and figures with their provenance"
     shell:
-        "python -m eval paper {params.results:q} {params.own:q} --require-pdf 2>&1 | tee -i {log:q}"
+        "python -m workflow paper {params.results:q} {params.own:q} --require-pdf 2>&1 | tee -i {log:q}"
 
 
 rule index:
@@ -40,7 +40,7 @@ rule index:
     message:
         "index: everything on one page"
     shell:
-        "python -m eval page {params.results:q} --title {params.title:q} {params.own:q} --again {params.again:q}"
+        "python -m workflow page {params.results:q} --title {params.title:q} {params.own:q} --again {params.again:q}"
         " --out {output:q} 2>&1 | tee -i {log:q}"
 
 

@@ -17,19 +17,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from eval.commands import main
 from eval.figures import load_figure_layout, style
 from eval.figures.curves import Panel, ReferenceLine, identities_on
 from eval.figures.layout import Sources
 from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves, short_number
+from eval.results.logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, Measurements, load_measurements
-from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
 from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv
 from tests.refused import refused
+from workflow.cli import main
 
 FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
 LAYOUTS = sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")])

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.commands import main
 from eval.figures import load_figure_layout
 from eval.figures.samples import Grid, draw_grid, picture
 from sida.config.resources import ROOT
@@ -18,6 +17,7 @@ from sida.networks.file import load_network
 from sida.sampling import Drawer, generate
 from tests.eval.metric_networks import StandInVae, write_network
 from tests.eval.synthetic_output import CURVES, csv_rows
+from workflow.cli import main
 
 FIGURES = ROOT / "config/figures"
 DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}
@@ -42,7 +42,7 @@ def networks(tmp_path_factory):
 
 
 def measured(run, network=None, **more):
-    """A spec of ``sida-eval measure``."""
+    """A spec of ``sida measure``."""
     sampler = {"kind": "one_step", "init_sigma": 2.5} if network else {"kind": "data"}
     method = "data" if network is None else "sida"
     common = {"protocol": "digits", "dataset": DIGITS, "device": "cpu", "threads": 1, "nfe": None}

@@ -8,11 +8,11 @@ import re
 
 import pytest
 
-from eval.commands import main
 from eval.report.page import write_index
 from sida.config.resources import ROOT
 from tests.eval.pages import Reader
 from tests.eval.synthetic_output import write_released
+from workflow.cli import main
 
 CSS = (ROOT / "eval" / "report" / "templates" / "template.css").read_text()
 
@@ -24,7 +24,7 @@ def released(tmp_path_factory):
     inputs = ["--measurements", str(write_released(folder)), "--runs", str(ROOT / "studies/papers/runs/released.tsv")]
     for layout in ("table1", "table4"):
         out = str(folder / "tables" / f"{layout}.tex")
-        assert main(["table", "--layout", layout, *inputs, "--mode", "audit", "--out", out]) == 0
+        assert main(["table", layout, *inputs, "--mode", "audit", "--out", out]) == 0
     write_index(folder, folder / "index.html")
     return folder
 

@@ -9,29 +9,29 @@ import numpy as np
 import pytest
 
 from eval.claims.write import read_verdicts
-from eval.commands import main
 from eval.measuring.protocol import load_protocol
 from eval.report.page import write_index
 from eval.report.paper import training_time
 from eval.results.exchange import read_exchanged
+from eval.results.logs import kept_images, read_evaluations, read_log, read_ticks
 from eval.results.measurements import read_measurement, read_score, write_csv
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
-from eval.results.training_logs import kept_images, read_evaluations, read_log, read_ticks
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from tests.refused import refused
 from tools.settings_page import SCHEMAS, json_schema
+from workflow.cli import main
 
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """Lines that `sida-eval score --json` prints of real digits."""
+    """Lines that `sida score --json` prints of real digits."""
     folder = tmp_path_factory.mktemp("score")
     digits = load_dataset({"name": "digits", "kind": "digits"}).images(range(0, 1797, 3)).numpy()
     np.savez(folder / "my images.npz", arr_0=digits)
 
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        command = ["score", "--images", str(folder / "my images.npz"), "--protocol", "digits", "--num-samples", "200"]
+        command = ["score", str(folder / "my images.npz"), "--protocol", "digits", "--num-samples", "200"]
         assert main([*command, "--json"]) == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
@@ -190,11 +190,11 @@ def test_a_metric_that_is_no_number_names_the_line(tmp_path, value):
 
 def test_a_table_of_another_form_is_named_on_the_page(tmp_path):
     (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/x.json").write_text('{"format": "sida-table/1", "name": "x", "rows": 3}')
+    (tmp_path / "tables/x.json").write_text('{"format": "sida-table/2", "name": "x", "rows": 3}')
     refused(r"x.json: rows: must be a list", write_index, tmp_path, tmp_path / "index.html")
 
 
 @pytest.mark.parametrize("found", [[], [1], {"a": 1}, None, [{"run": "a"}]])
 def test_a_score_without_measurements_is_one_line(tmp_path, found):
     (tmp_path / "score.json").write_text(json.dumps({"measurements": found}))
-    refused(r"score.json: is no result of sida-eval score", read_score, tmp_path / "score.json")
+    refused(r"score.json: is no result of sida score", read_score, tmp_path / "score.json")

@@ -1,4 +1,4 @@
-"""Scores of anyone's images beside the rows of a table, and on a board of several groups."""
+"""Scores of anyone's images beside the rows of a table."""
 
 import json
 import re
@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 
-from eval.commands import main
 from eval.results.exchange import exchanged
 from eval.results.measurements import trial_path, write_csv, write_measurement
 from eval.results.published import PROTOCOLS
@@ -17,6 +16,7 @@ from sida.config.settings import load_spec
 from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import csv_rows, digest_of, inputs_of
 from tests.refused import refused
+from workflow.cli import main
 
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     for name, n, *more in (("theirs", 40), ("Mine", 40, "--nfe", "4", "--family", "Two & More"), ("small", 20)):
         pixels = np.random.default_rng(len(name)).integers(0, 256, (80, 8, 8), dtype=np.uint8)
         np.savez(folder / "images.npz", arr_0=pixels, arr_1=np.arange(80) % 10)
-        command = ["score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", str(n)]
+        command = ["score", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", str(n)]
         command += ["--dataset", '{"name": "digits", "kind": "digits"}', "--trials", "2", "--name", name, *more]
         assert main([*command, "--out", str(folder / f"{name}.json"), "--latex", str(folder / f"{name}.tex")]) == 0
     write_csv(folder / "measurements.csv", load_spec(str(folder / "theirs.json"))["measurements"])
@@ -53,7 +53,7 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
 def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folder, refusal):
     for arguments, told in (
         ([str(folder / "images.npz")], "--like"),
-        (["--function", "mine.sample", "--like", "main"], "mine:sample"),
+        (["mine.sample", "--like", "main"], "mine:sample"),
         (["mine.sample", "--like", "main"], "mine:sample"),
     ):
         error = refusal("score", *arguments)
@@ -107,7 +107,7 @@ def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(f
 
 def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path, refusal):
     out = tmp_path / "t.tex"
-    error = refusal("table", "--layout", "table1", "--out", str(out), "--add", str(folder / "Mine.json"))
+    error = refusal("table", "table1", "--out", str(out), "--add", str(folder / "Mine.json"))
     for words in ("--add: 'Mine'", "column '", "images per trial: 40 != 50,000", "under protocol 'cifar10'"):
         assert words in error
     assert not out.exists()
@@ -157,7 +157,7 @@ def mine(folder, tmp_path):
 )
 def test_invented_records_find_no_place_in_table_1(mine, tmp_path, capsys, change, words):
     out = tmp_path / "t.tex"
-    done = main(["table", "--layout", "table1", "--add", str(mine(**change)), "--out", str(out)])
+    done = main(["table", "table1", "--add", str(mine(**change)), "--out", str(out)])
     assert (done, out.exists()) == (1, False)
     assert words in capsys.readouterr().err
 
@@ -168,9 +168,9 @@ def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, refusal):
     for line in record["measurements"]:
         line["family"] = "=1+cmd|x"
     write_hashed_json(tmp_path / "evil.json", record)
-    main_table = ["table", "--layout", "main", "--out", str(out), *inputs_of(folder), "--add"]
-    table1 = ["table", "--layout", "table1", "--out", str(out), "--add"]
-    images = ["score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20", "--table"]
+    main_table = ["table", "main", "--out", str(out), *inputs_of(folder), "--add"]
+    table1 = ["table", "table1", "--out", str(out), "--add"]
+    images = ["score", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20", "--table"]
     for words, command in (
         (["'small', column 'fd'", "'digits-n20'", "per trial: 20 != 40"], [*main_table, str(folder / "small.json")]),
         (["already called 'theirs'", "--name"], [*main_table, str(folder / "theirs.json")]),

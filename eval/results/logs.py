@@ -1,0 +1,283 @@
+"""Curves of metrics over training, from the logs of this suite or from the authors' metric logs.
+
+A results folder has ``students/<run>/train.jsonl`` and ``evaluations.jsonl``, and ``teachers/<name>/train.jsonl``.
+Stored results have all of them in one ``logs.jsonl.gz``, whose records name their log.
+Readers take the path of a log in both.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sida.errors import UserError
+from sida.files.atomic import read_jsonl
+
+#: Logs of a folder of stored results, together.
+PACKED = "logs.jsonl.gz"
+_LOGS = ("students/*/evaluations.jsonl", "students/*/train.jsonl", "teachers/*/train.jsonl")
+#: Numeric fields of a record besides metrics and losses.
+_NUMBERS = ("nimg", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation: images seen (or another place), mean, sample std over trials (or seeds), trials, samples each."""
+
+    nimg: int
+    value: float
+    std: float | None = None
+    trials: int = 1
+    num_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The evaluations of one training run, or of several seeds pooled.
+
+    Attributes:
+        run: Id of the (first) run.
+        label: Name in the legend.
+        points: Evaluations, in order of images seen.
+        over: Origin of standard deviations: ``trials`` or ``seeds``.
+        runs: Ids of all runs.
+        method: Method of the runs.
+        alpha: α of the runs.
+        kept: Images seen by the kept network of the run; None: at the lowest value of this curve.
+        rate: Images per second of training, evaluations apart; for pooled runs the mean; None if not asked for.
+    """
+
+    run: str
+    label: str
+    points: tuple[Point, ...]
+    over: str = "trials"
+    runs: tuple[str, ...] = field(default=())
+    kept: int | None = None
+    method: str = ""
+    alpha: float | None = None
+    rate: float | None = None
+
+    @property
+    def best(self) -> Point:
+        """Evaluation of the kept generator."""
+        found = [point for point in self.points if point.nimg == self.kept]
+        return found[0] if found else min(self.points, key=lambda point: point.value)
+
+
+def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tuple[Point, ...]:
+    """Reads a metric from ``evaluations.jsonl``, in order of images seen.
+
+    Args:
+        path: The log.
+        metric: Name of the metric.
+        finite: Whether a NaN is an error; otherwise a NaN is read as infinity, since the run diverged.
+
+    Raises:
+        UserError: A missing file, a line without the metric, or a NaN if ``finite``.
+    """
+    path = _existing(path, "training log", "train the run with an 'evaluation' in its recipe")
+    points = []
+    for number, record in enumerate(read_log(path), start=1):
+        if metric not in record or "nimg" not in record:
+            known = ", ".join(sorted(record))
+            raise UserError(
+                f"{path}:{number}", f"no '{metric}' in this evaluation (it has {known})", "change the layout"
+            )
+        # JSON has no NaN; the log has null.
+        where = f"{path}:{number}: {metric}"
+        value = math.nan if record[metric] is None else _number(record[metric], where)
+        if math.isnan(value) and not finite:
+            value = math.inf
+        if math.isnan(value):
+            raise UserError(f"{path}:{number}", f"{metric} is NaN", "look at the run's train.jsonl")
+        trials, std = record.get(f"{metric}_trials") or [value], record.get(f"{metric}_std")
+        if not isinstance(trials, list):
+            raise UserError(f"{where}_trials", "must be a list of numbers", "train the run again")
+        std = _number(std, f"{where}_std") if std is not None and len(trials) > 1 else None
+        points.append(Point(int(record["nimg"]), value, std, len(trials), record.get("num_samples")))
+    if not points:
+        raise UserError(path, "holds no evaluation yet", "let the run reach its first one")
+    return tuple(sorted({point.nimg: point for point in points}.values(), key=lambda point: point.nimg))
+
+
+def read_ticks(path: str | Path, quantity: str) -> tuple[Point, ...]:
+    """Reads a quantity from ``train.jsonl``, in order of images seen, without records in which it is not finite.
+
+    Args:
+        path: The log.
+        quantity: Name of a number in the records; for a nested number two names with a dot, ``weight_rms.generator``.
+
+    Raises:
+        UserError: Missing file, or no record with the quantity.
+    """
+    path = _existing(path, "training log", "train the run first")
+    found = [(int(record["nimg"]), _quantity(record, quantity)) for record in read_log(path)]
+    where = f"{path}: {quantity}"
+    points = {nimg: Point(nimg, _number(value, where)) for nimg, value in found if value is not None}
+    if not points:
+        raise UserError(path, f"no record has a '{quantity}'", "choose another quantity, or train the run again")
+    return tuple(points[nimg] for nimg in sorted(points))
+
+
+def _quantity(record: Mapping[str, Any], quantity: str) -> float | None:
+    group, _, name = quantity.partition(".")
+    value = record.get(group)
+    return value.get(name) if isinstance(value, Mapping) else value
+
+
+def has_quantity(path: Path, quantity: str) -> bool:
+    """Whether a record of a training log holds a quantity."""
+    return any(_quantity(record, quantity) is not None for record in read_log(path))
+
+
+def has_metric(path: Path, metric: str) -> bool:
+    """Whether every evaluation of a log holds a metric."""
+    return all(metric in record for record in read_log(path))
+
+
+def kept_images(path: Path) -> int | None:
+    """Images seen by the kept network of a training: at the lowest value of the log's selection metric."""
+    # Logs of custom monitors need not name the metric (see sida.training.loop).
+    values = {int(record["nimg"]): record.get(str(record.get("selection", "fd"))) for record in read_log(path)}
+    known = {nimg: _number(value, f"{path}: selection") for nimg, value in values.items() if value is not None}
+    return min(known, key=lambda nimg: known[nimg]) if known else None
+
+
+def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Records of ``train.jsonl`` or ``evaluations.jsonl``, in the order of the file.
+
+    Raises:
+        UserError: A damaged line, a line without the images seen, or a value that is no number.
+    """
+    records = read_jsonl(path) if os.path.isfile(path) else _packed(Path(path).parents[2]).get(_name_of(path))
+    if records is None:
+        raise UserError(path, "no such log", "train the run first")
+    for number, record in enumerate(records, start=1):
+        for key in _NUMBERS:
+            if key in record or key == "nimg":
+                known = key != "nimg" and record[key] is None
+                value = 0.0 if known else _number(record.get(key), f"{path}:{number}: {key}")
+                if not 0 <= value < 1e18:
+                    raise UserError(f"{path}:{number}: {key}", f"cannot be {value:g}", "train the run again")
+    return records
+
+
+def has_log(path: str | os.PathLike[str]) -> bool:
+    """Whether a log is a file, or in the ``logs.jsonl.gz`` of its folder."""
+    return os.path.isfile(path) or _name_of(path) in _packed(Path(path).parents[2])
+
+
+def logs_of(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yields all logs of a folder by their paths in it, with their records."""
+    names = [path.relative_to(folder).as_posix() for pattern in _LOGS for path in sorted(folder.glob(pattern))]
+    for name in names or _packed(folder):
+        yield name, read_log(folder / name)
+
+
+def _name_of(path: str | os.PathLike[str]) -> str:
+    return "/".join(Path(path).parts[-3:])
+
+
+def _packed(folder: Path) -> Mapping[str, list[dict[str, Any]]]:
+    """Records by log of a folder's ``logs.jsonl.gz``; empty without one."""
+    path = folder / PACKED
+    return _unpacked(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@functools.lru_cache(2)
+def _unpacked(path: Path, changed: int) -> Mapping[str, list[dict[str, Any]]]:
+    logs: dict[str, list[dict[str, Any]]] = {}
+    for number, record in enumerate(read_jsonl(path), start=1):
+        name = record.pop("log", None)
+        if not isinstance(name, str):
+            raise UserError(f"{path}:{number}", "names no log", "take the file from the repository again")
+        logs.setdefault(name, []).append(record)
+    return logs
+
+
+def _existing(path: str | Path, kind: str, remedy: str) -> Path:
+    if not has_log(path):
+        raise UserError(path, f"no such {kind}", remedy)
+    return Path(path)
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(where, "must be a number", "train the run again")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+_SNAPSHOT = re.compile(r"-(\d{6,})\.pkl$")
+
+
+def read_author_log(path: str | Path, metric: str | None = None) -> tuple[Point, ...]:
+    """Reads a metric log of the official training loop (``metric-<metric>-alpha-<α>.jsonl``).
+
+    Each line is one evaluation of one snapshot; the images seen (in thousands) end the snapshot's name. Repeated
+    evaluations of a snapshot are averaged.
+
+    Args:
+        path: The log.
+        metric: Name of the metric; by default the only one in the file.
+
+    Raises:
+        UserError: The file is no such log, or has several metrics and none is named.
+    """
+    if not Path(path).is_file():
+        raise UserError(path, "no such metric log")
+    values: dict[int, list[float]] = {}
+    for number, record in enumerate(read_jsonl(path), start=1):
+        results = record.get("results")
+        snapshot = _SNAPSHOT.search(str(record.get("snapshot_pkl", "")))
+        if not isinstance(results, dict) or snapshot is None:
+            raise UserError(
+                f"{path}:{number}", "not a line of an official metric log (needs 'results' and 'snapshot_pkl')"
+            )
+        if metric is None and len(results) != 1:
+            raise UserError(f"{path}:{number}", f"holds {', '.join(results)}", "name the metric to read")
+        name = metric or next(iter(results))
+        if name not in results:
+            raise UserError(f"{path}:{number}", f"no metric '{name}' (it has {', '.join(results)})")
+        values.setdefault(int(snapshot.group(1)) * 1000, []).append(_number(results[name], f"{path}:{number}: {name}"))
+    return tuple(_mean_point(nimg, numbers) for nimg, numbers in sorted(values.items()))
+
+
+def _mean_point(nimg: int, values: list[float], num_samples: int | None = None) -> Point:
+    mean, n = sum(values) / len(values), len(values)
+    std = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
+    return Point(nimg, mean, std, n, num_samples)
+
+
+def pool(curves: list[Curve], label: str) -> Curve:
+    """Pools the curves of several seeds: mean and sample std at the evaluations that all seeds have."""
+    if len(curves) == 1:
+        return replace(curves[0], label=label)
+    by_run = [{point.nimg: point for point in curve.points} for curve in curves]
+    points = []
+    for nimg in sorted(set.intersection(*map(set, by_run))):
+        found = [points_of[nimg] for points_of in by_run]
+        points.append(_mean_point(nimg, [point.value for point in found], found[0].num_samples))
+    names = tuple(curve.run for curve in curves)
+    rates = [curve.rate for curve in curves if curve.rate is not None]
+    rate = sum(rates) / len(rates) if rates else None
+    if not points:
+        raise UserError("", f"runs {', '.join(names)} share no evaluation point", "use the same evaluation.every_kimg")
+    return replace(curves[0], label=label, points=tuple(points), over="seeds", runs=names, kept=None, rate=rate)
+
+
+def first_at_or_below(points: tuple[Point, ...], level: float, shift: float = 0.0) -> int | None:
+    """Images seen when the value (plus ``shift`` standard errors) first falls to ``level``; ``None`` if never."""
+    for point in points:
+        error = shift * (point.std or 0.0) / math.sqrt(point.trials)
+        if point.value + error <= level:
+            return point.nimg
+    return None
