@@ -19,10 +19,8 @@ from eval.report.paper import figure_caption, in_order
 from eval.results.summary import load_measurements, measured_days, measurements_file
 from eval.tables.files import load_table
 from eval.tables.render import markdown, to_markdown
-from sida.data.pictures import open_picture
-from sida.files.archives import MAX_MEMBER_BYTES
+from sida.data.archive import read_rgb
 from sida.files.atomic import atomic_path
-from sida.files.ordinary import read_ordinary
 from sida.files.text_files import read_text
 
 _SIGNS = (
@@ -135,7 +133,5 @@ def reduced_png(source: Path) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    content = read_ordinary(source, MAX_MEMBER_BYTES)
-    picture = open_picture(content, str(source)).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    Image.fromarray(read_rgb(source)).quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()

@@ -24,7 +24,7 @@ import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Child:
     """A process with a reader, which answers one request after the other.
 
     Args:
-        reader: ``module:class``; requests name methods of an instance. Their first arguments are the files.
+        reader: ``module:class``; requests name methods of an instance, whose first argument is the list of files.
         where: The file or folder, named in errors.
         memory: Bytes that reading may take.
         seconds: Processor time of all requests together, beside that which requests bring.
@@ -82,26 +82,33 @@ class Child:
         self.close()
 
     def ask(
-        self, method: str, *args: Any, files: Sequence[int] = (), seconds: float = 0
+        self, method: str, *args: Any, files: Sequence[BinaryIO] = (), seconds: float = 0
     ) -> tuple[Any, dict[str, np.ndarray]]:
         """:meth:`send` and :meth:`receive`."""
         self.send(method, *args, files=files, seconds=seconds)
         return self.receive()
 
-    def send(self, method: str, *args: Any, files: Sequence[int] = (), seconds: float = 0) -> None:
-        """Asks for ``method(*files, *args)``.
+    @property
+    def alive(self) -> bool:
+        """Whether it was not ended."""
+        return self.close.alive
+
+    def send(self, method: str, *args: Any, files: Sequence[BinaryIO] = (), seconds: float = 0) -> None:
+        """Asks for ``method(files, *args)``.
 
         Args:
             method: A method of the reader.
             args: JSON values.
-            files: Descriptors of open files; the child closes its own copies.
+            files: Open files, at most 200; they are closed here, and the child's position is that of the file.
             seconds: Processor time that this request brings.
         """
         self._seconds += seconds
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is told by receive()
             text = json.dumps([method, self._seconds, *args]).encode()
-            socket.send_fds(self._line, [struct.pack("<q", len(text))], files)
+            socket.send_fds(self._line, [struct.pack("<q", len(text))], [file.fileno() for file in files])
             self._line.sendall(text)
+        for file in files:
+            file.close()
 
     def receive(self) -> tuple[Any, dict[str, np.ndarray]]:
         """The answer: a JSON value, and arrays by name.
@@ -201,7 +208,7 @@ def serve(reader: str, memory: int, handle: int, line: int, result: int) -> None
         limit = math.ceil(used.ru_utime + used.ru_stime + seconds)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         try:
-            answer = _answer(getattr(instance, method)(*(os.fdopen(file, "rb") for file in files), *args), out)
+            answer = _answer(getattr(instance, method)([os.fdopen(file, "rb") for file in files], *args), out)
         except UserError as error:
             answer = {"fault": [error.place, error.fault[:500], error.remedy]}
         except MemoryError:

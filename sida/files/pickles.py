@@ -101,7 +101,7 @@ class PickleFile:
             memory, seconds = MEMORY + 2 * self._size, SECONDS + self._size / 10e6
             self._child = Child(f"{__name__}:Reader", path, memory, seconds)
             try:
-                self.value = _decoded(*self._child.ask("load", files=[stream.fileno()]))
+                self.value = _decoded(*self._child.ask("load", files=[stream]))
             except BaseException:
                 self.close()
                 raise
@@ -163,7 +163,7 @@ def parse_pickle(content: bytes, where: str) -> Any:
     with tempfile.TemporaryFile() as stream, Child(f"{__name__}:Reader", where) as child:
         stream.write(content)
         stream.seek(0)
-        value = _decoded(*child.ask("load", files=[stream.fileno()]))
+        value = _decoded(*child.ask("load", files=[stream]))
     _only_plain(value, where)
     return value
 
@@ -485,10 +485,10 @@ class Reader:
         self._views: list[_View] = []
         self._last: tuple[int, np.ndarray] = (-1, np.empty(0))
 
-    def load(self, file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
+    def load(self, files: list[BinaryIO]) -> tuple[Any, dict[str, np.ndarray]]:
         """The value as :class:`_Decoder` takes it."""
         try:
-            value = _Stream(file).read()
+            value = _Stream(files[0]).read()
         except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             cut = isinstance(error, EOFError) or "truncated" in str(error)
             raise UserError("", f"{'cut off' if cut else 'damaged'} ({error})", _AGAIN) from None
@@ -498,7 +498,7 @@ class Reader:
         self._arrays: dict[str, np.ndarray] = {}
         return {"value": self._encoded(value), "nodes": self._nodes}, self._arrays
 
-    def piece(self, number: int, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
+    def piece(self, files: list[BinaryIO], number: int, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
         """Elements of a tensor as float32."""
         if self._last[0] != number:
             self._last = (number, self._whole(self._views[number]))

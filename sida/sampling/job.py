@@ -17,7 +17,7 @@ from sida.config.datasets import LabelCounts
 from sida.config.samplers import read_sampler
 from sida.config.settings import Count, Settings, from_mapping
 from sida.data import Dataset, load_dataset
-from sida.data.count_labels import counts_of
+from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError
 from sida.files.atomic import sha256_file
 from sida.machine import take_device, tf32

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from sida.config.families import SD_VAE
+from sida.data.archive import Files
 from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError
-from sida.files.archives import FolderFiles
 from sida.networks.precond import Precond
 
 
@@ -92,4 +92,4 @@ def decoder_digest(vae: str | None) -> str | None:
     Args:
         vae: As for :func:`open_decoder`. If it is not a folder, it is a model's name, which is returned.
     """
-    return FolderFiles(vae).digest() if vae is not None and Path(vae).is_dir() else vae
+    return Files(vae).digest() if vae is not None and Path(vae).is_dir() else vae

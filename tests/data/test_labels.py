@@ -7,12 +7,12 @@ import tarfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sida.files.tar_index import tar_members
 
 from sida.config.datasets import LabelCounts, find_labels, load_labels, write_labels
 from sida.data import load_dataset
-from sida.data.count_labels import check_labels, count_labels
+from sida.data.load import check_labels, count_labels
 from sida.errors import UserError
-from sida.files.tar_index import tar_members
 from tests.data.test_archive import tar_of, write_folder, zip_of
 from tests.readers.frame import command, refused
 

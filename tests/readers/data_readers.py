@@ -15,8 +15,7 @@ from PIL import Image
 from eval.measuring.reference_files import read_batch, read_moments
 from eval.measuring.stores import open_images
 from sida.data import load_dataset
-from sida.data.count_labels import count_labels
-from sida.data.load import check_dataset
+from sida.data.load import check_dataset, count_labels
 from sida.data.pictures import open_picture
 from sida.data.prepare import PrepareConfig, prepare, read_cifar10
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_zip
