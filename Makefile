@@ -63,8 +63,7 @@ peers: $(STAMP) ## also the other tools that `python -m benchmarks peers` compar
 	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/peers.lock
 	@rm -rf $(VENV)/lib/python3*/site-packages/tests # torch-fidelity's own tests, which would hide those of this folder
 
-docs: extras ## build the site from docs/ and the docstrings into site/ (strictly: a broken link is an error)
-	@$(BIN)/python -m workflow.docs.site build/pages
+docs: extras ## build the site from docs/ into site/ (strictly: a broken link is an error)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo site/index.html
 

@@ -30,13 +30,13 @@ from benchmarks.frechet import by_square_root
 from benchmarks.inception import write_network
 from eval.features import get_extractor
 from eval.features.registry import extract
-from eval.inception_score import inception_score
 from eval.measuring.protocol import load_protocol
 from eval.measuring.references import load_references
 from eval.measuring.sources import ImageFiles
 from eval.measuring.trial import ImageBatch, TrialSums, compute_metrics, prefetch, run_pass
-from eval.precision_recall import precision_recall
-from eval.statistics import FeatureStatistics
+from eval.metrics.inception_score import inception_score
+from eval.metrics.precision_recall import precision_recall
+from eval.metrics.statistics import FeatureStatistics
 from sida.files.atomic import write_json
 from sida.provenance import environment
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.frechet import frechet_distance
+from eval.metrics.frechet import frechet_distance
 from sida.files.atomic import write_json
 from sida.provenance import environment
 

@@ -28,7 +28,7 @@ from sida.machine import prepare_process
 from sida.methods.distillation import make_batches, make_trainer
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from sida.provenance import environment
 
 KERNELS = "torch" if REHEARSAL else "fused"

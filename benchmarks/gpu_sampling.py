@@ -31,10 +31,10 @@ from eval.features import get_extractor
 from eval.features.base import Extractor
 from eval.measuring.measure import measure
 from sida.files.atomic import write_json
+from sida.kernels.fused import fused_kernels
 from sida.machine import tf32
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network, save_network
-from sida.networks.fused import fused_kernels
+from sida.networks.file import load_network, save_network
 from sida.provenance import environment
 from sida.sampling import one_step
 from sida.sampling.generate import Evaluations

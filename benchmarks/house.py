@@ -24,11 +24,11 @@ LONG, SCREEN = 500, 60
 #: Rooms of each package by floor, the ground floor first: a room imports rooms of lower floors only.
 FLOORS = {
     "sida": (
-        ("errors", "kernels"),
+        ("errors",),
         ("files", "machine", "provenance"),
         ("config",),
         ("assets", "losses", "networks"),
-        ("data",),
+        ("data", "kernels"),
         ("discriminator", "sampling"),
         ("training",),
         ("methods",),

@@ -50,7 +50,7 @@ def copy(source: Path, target: Path) -> None:
 
 def import_once(source: Path, target: Path) -> int:
     """Imports in this process; returns its peak memory in bytes."""
-    from sida.networks.checkpoint import import_official
+    from sida.networks.official import import_official
 
     import_official(source, target)
     # Not ru_maxrss, which survives exec and so counts the peak of the process that started this one.

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sida.networks.layers import Conv2d, UNetBlock
+from sida.networks.edm_unet import UNetBlock
+from sida.networks.layers import Conv2d
 from sida.training.averages import ema_beta
 from sida.training.batches import step_draws
 from sida.training.schedule import Phase, Schedule

@@ -107,12 +107,12 @@ def prepare(folder: Path) -> None:
 
 def ours(work: str, folder: Path) -> Callable[[], Any]:
     """The work by this suite."""
-    from eval.frechet import frechet_distance
-    from eval.kernel_distance import kernel_distance
     from eval.measuring.extract import write_reference
     from eval.measuring.score import score_images
-    from eval.precision_recall import precision_recall
-    from eval.statistics import FeatureStatistics
+    from eval.metrics.frechet import frechet_distance
+    from eval.metrics.kernel_distance import kernel_distance
+    from eval.metrics.precision_recall import precision_recall
+    from eval.metrics.statistics import FeatureStatistics
 
     data = _data(work, folder)
     if work == "frechet":

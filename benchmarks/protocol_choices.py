@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from eval.features import get_extractor
-from eval.frechet import frechet_distance, frechet_infinity
-from eval.inception_score import inception_score
 from eval.measuring.protocol import load_protocol
-from eval.precision_recall import precision_recall
+from eval.metrics.frechet import frechet_distance, frechet_infinity
+from eval.metrics.inception_score import inception_score
+from eval.metrics.precision_recall import precision_recall
 from sida.data import load_dataset
 from sida.files.atomic import write_json
 from sida.provenance import environment

@@ -16,7 +16,7 @@ import torch
 
 from sida.files.atomic import write_json
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network, save_network
+from sida.networks.file import load_network, save_network
 from sida.provenance import environment
 from sida.sampling import latents_for_seeds, one_step
 from sida.sampling.job import SampleConfig, run_job

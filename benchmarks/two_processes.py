@@ -26,8 +26,7 @@ from sida.machine import prepare_process
 from sida.methods.distiller import Distiller
 from sida.methods.resolve import recipe_of
 from sida.provenance import environment
-from sida.training.process import StopRequest
-from sida.training.ranks import joined
+from sida.training.processes import StopRequest, joined
 
 BATCH, ROUND, ITERATIONS, TURNS = 512, 128, 3, 3
 BOUND = 1.8

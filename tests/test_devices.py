@@ -9,7 +9,7 @@ from eval.commands import main as measuring
 from sida.cli.main import main as sida
 from sida.errors import UserError
 from sida.machine import take_device
-from sida.training.ranks import own_device
+from sida.training.processes import own_device
 
 
 class TakenError(Exception):

@@ -80,13 +80,6 @@ def test_only_commands_see_parsed_arguments():
             assert allowed or "argparse" not in imports(path), path
 
 
-def test_the_page_has_the_rooms_and_floors_of_sida():
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| ((?:`\w+`(?:, )?)+) \|", page, flags=re.M)
-    floors = {room: int(floor) for floor, rooms in rows for room in re.findall(r"\w+", rooms)}
-    assert floors == {room: number for number, rooms in enumerate(FLOORS["sida"], 1) for room in rooms}
-
-
 #: Public names that several modules have by design: those of commands and programs, type variables, `sida.load` and
 #: `eval.results.load`.
 SHARED = {"ABOUT", "EXAMPLES", "HELP", "T", "arguments", "load", "main", "run"}

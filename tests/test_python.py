@@ -19,7 +19,7 @@ from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from tests.eval.synthetic_output import write_preset
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 8}

@@ -12,7 +12,7 @@ from sida.cli.main import ABOUT, SIDA_VERBS, run_command_line, verbs_of
 # Named without importing them: a verb may import this module.
 _NAMES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "commands")])]
 _OURS = {name.replace("_", "-"): f"workflow.commands.{name}" for name in _NAMES}
-_MEASURING = verbs_of(eval.commands) | {verb: _OURS[verb] for verb in ("completion", "docs", "power", "show", "table")}
+_MEASURING = verbs_of(eval.commands) | {verb: _OURS[verb] for verb in ("completion", "power", "show", "table")}
 #: Modules of all verbs, by program; ``sida`` has those of ``sida-eval``, too.
 VERBS = {"sida": verbs_of(eval.commands) | SIDA_VERBS | _OURS, "sida-eval": _MEASURING}
 

@@ -168,8 +168,6 @@ def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
             os.set_inheritable(lock, True)
             held[name] = lock
             if len(held) == count:
-                # Processes that the command starts inherit the locks.
-                os.environ["SIDA_HELD_FILES"] = ",".join(map(str, held.values()))
                 return sorted(held, key=names.index)
         time.sleep(PAUSE)
 

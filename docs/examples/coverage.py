@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from eval.measuring.metric import Direction, Metric, MetricValue, Sides
-from eval.precision_recall import radii
+from eval.metrics.kinds import Direction, Metric, MetricValue, Sides
+from eval.metrics.precision_recall import radii
 from sida.config.settings import Count
 
 ROWS = 1024  # real images whose distances are held at a time

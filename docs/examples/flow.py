@@ -1,6 +1,6 @@
 """An example of a custom network family: the denoiser of a flow-matching network.
 
-docs/add-a-method.md trains it: a teacher's ``network`` has ``class: docs.examples.flow:FlowPrecond``.
+docs/add.md names it: a teacher's ``network`` has ``class: docs.examples.flow:FlowPrecond``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An example of a custom data set that is in no file: gratings of light and dark, a class per direction.
 
-docs/own-data.md names it in a preset as ``kind: docs.examples.gratings:open_gratings``.
+docs/own-pictures.md names it in a preset as ``kind: docs.examples.gratings:open_gratings``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An example of a custom method: the generator follows the plain difference of two scores.
 
-docs/add-a-method.md trains it: ``sida distill --method docs.examples.matching:METHOD``.
+docs/add.md trains it: ``sida distill --method docs.examples.matching:METHOD``.
 """
 
 from __future__ import annotations

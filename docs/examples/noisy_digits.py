@@ -1,6 +1,6 @@
 """An example of someone else's generator: the mean digit of a class with noise on every pixel.
 
-docs/add-a-method.md takes it through ``sida-eval score`` and into a table. It stands for any method: the suite calls
+docs/score.md scores it, and docs/add.md puts it into a sheet. It stands for any method: the suite calls
 ``sample`` and knows nothing else about it.
 """
 

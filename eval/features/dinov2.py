@@ -21,8 +21,8 @@ from sida.config.plugins import check_code_path
 from sida.data.archive import Files
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
+from sida.files.pickles import read_state_dict
 from sida.machine import tf32
-from sida.networks.checkpoint import read_state_dict
 
 #: Largest number of Python files in an archive, and of their bytes; DINOv2 has about a hundred files, 0.7 MB.
 _FILES, _BYTES = 2_000, 16_000_000

@@ -402,7 +402,7 @@ def draw_neighbours(layout: SamplesFigure, spec: NeighboursSpec, grids: Sequence
 
 
 def _nearest(extractor: Extractor, dataset: Dataset, grids: Sequence[Grid]) -> list[Near]:
-    from eval.memorisation import nearest
+    from eval.metrics.memorisation import nearest
 
     real = extractor(dataset.images(range(len(dataset))))
     results = []

@@ -19,7 +19,7 @@ from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_own, write_own
 from eval.measuring.references import ImageSet, add_features
 from eval.measuring.trial import prefetch
-from eval.statistics import FeatureStatistics
+from eval.metrics.statistics import FeatureStatistics
 from sida.config.settings import load_spec
 from sida.data import load_dataset
 from sida.errors import Progress, UserError, suggestion

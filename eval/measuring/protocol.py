@@ -18,8 +18,7 @@ from typing import Annotated, Any, Literal
 
 from eval.features import extractor_entry
 from eval.features.registry import registered_digest
-from eval.measuring.kinds import AnyMetric
-from eval.measuring.metric import Metric
+from eval.metrics.kinds import AnyMetric, Metric
 from eval.results.identity import Identity, identity_of
 from eval.results.sheet import read_extended
 from sida.assets.cache import cache_dir, registered

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.statistics import FeatureStatistics
+from eval.metrics.statistics import FeatureStatistics
 from sida.data.archive import Arrays
 from sida.errors import UserError
 from sida.files.atomic import sha256_json

@@ -24,7 +24,7 @@ from eval.features.registry import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
 from eval.measuring.stores import open_images
-from eval.statistics import FeatureStatistics
+from eval.metrics.statistics import FeatureStatistics
 from sida.assets import checked, fetch, load_registry
 from sida.assets.registry import find_asset
 from sida.config.datasets import dataset_spec
@@ -34,7 +34,7 @@ from sida.files.atomic import sha256_file, sha256_json
 from sida.machine import tf32
 
 if TYPE_CHECKING:
-    from eval.measuring.metric import Metric
+    from eval.metrics.kinds import Metric
 
 _BATCH = 256
 

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.measure import Measurer, TrialRecords
-from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score_plan import ScorePlan
 from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import open_images
 from eval.measuring.trial import sized
+from eval.metrics.kinds import Metric
 from eval.results.identity import Identity
 from eval.results.measurements import record_identity
 from eval.results.summary import Estimate

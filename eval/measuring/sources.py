@@ -34,7 +34,7 @@ from sida.config.settings import Count, Natural, Settings
 from sida.data.load import check_labels
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import by_content, sha256_file
-from sida.networks.checkpoint import load_network
+from sida.networks.file import load_network
 from sida.sampling import Drawer
 from sida.sampling.networks import decoder_digest
 from sida.sampling.samplers import to_uint8

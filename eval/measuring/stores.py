@@ -239,7 +239,7 @@ def open_images(path: str | os.PathLike[str]) -> ImageStore:
             raise UserError(path, "holds shards of `sida sample`, which are not read here", remedy)
         return PictureStore(Files(path, _WORKERS))
     if not path.is_file() and names_object(str(path)):
-        named = "name it in column 'checkpoint' of a sample sheet (docs/add-a-method.md, 2)"
+        named = "name it in column 'checkpoint' of a sample sheet (docs/add.md)"
         fault = "a Python function, which is no file of images"
         raise UserError(path, fault, f"write its images into a .npz file, or {named}")
     if not path.is_file():

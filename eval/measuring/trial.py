@@ -22,11 +22,11 @@ import torch
 
 from eval.features.base import Extractor
 from eval.features.registry import Features, extract
-from eval.measuring.metric import Metric, Sides
 from eval.measuring.protocol import Protocol
 from eval.measuring.reference_files import read_statistics, statistics_tensors, within
 from eval.measuring.references import Reference
-from eval.statistics import FeatureStatistics
+from eval.metrics.kinds import Metric, Sides
+from eval.metrics.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors, write_tensors
 from sida.machine import tf32

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eval.measuring.kinds import METRIC_KINDS
+from eval.metrics.kinds import METRIC_KINDS
 from eval.results.exchange import read_numbers
 from eval.results.identity import Identity, comparable
 from eval.results.summary import Estimate, Measurement

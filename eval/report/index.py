@@ -5,6 +5,7 @@ The content is read from the files of the other steps; only sums of time are com
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from eval.claims.model import RULES, SIGNS
 from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
 from eval.report.answers import Answer, answers_of, paper_scale
-from eval.report.page import reduced_png
 from eval.report.paper import figure_caption, in_order, training_time
 from eval.results.summary import (
     Measurements,
@@ -30,6 +30,7 @@ from eval.results.summary import (
 from eval.tables.files import load_table
 from eval.tables.model import Table
 from eval.tables.render import html_text, page_of, template
+from sida.data.archive import read_rgb
 from sida.errors import UserError
 from sida.files.atomic import write_text
 
@@ -270,3 +271,12 @@ def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     return [
         (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in listed.items() if paths
     ]
+
+
+def reduced_png(source: Path) -> bytes:
+    """A PNG file of the same size in 256 colours, which is much smaller."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(read_rgb(source)).quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()

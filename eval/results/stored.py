@@ -6,7 +6,7 @@
 - ``students/<run>/evaluations.jsonl`` and ``train.jsonl``, ``teachers/<name>/train.jsonl``.
 - Files of analyses; on request the networks.
 - ``stored.json``: the preset, the digest of each row's settings, and the time of all trainings.
-- ``claims.json`` and ``claims.md``, which ``sida-eval docs`` decides from the others.
+- ``claims.json`` and ``claims.md``.
 """
 
 from __future__ import annotations

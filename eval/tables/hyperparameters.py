@@ -218,7 +218,7 @@ class _Builder:
             return None
         from sida.config.settings import from_mapping
         from sida.methods.resolve import DistillConfig, resolve_recipe
-        from sida.networks.checkpoint import read_metadata
+        from sida.networks.file import read_metadata
 
         student, where = given["students"][run], f"run '{run}'"
         config = from_mapping(DistillConfig, student["settings"], where)

@@ -42,7 +42,8 @@ def _convert(args: argparse.Namespace) -> int:
     from sida.assets import checked, fetch, find_asset, is_address, load_registry
     from sida.config.settings import load_spec
     from sida.files.tensors import starts_as_pickle
-    from sida.networks.checkpoint import copy_network, import_official, import_state_dict
+    from sida.networks.file import copy_network
+    from sida.networks.official import import_official, import_state_dict
 
     source, url, network_class, network = Path(args.source), args.url, args.network_class, args.network
     registry = load_registry()
@@ -95,7 +96,7 @@ def _info(args: argparse.Namespace) -> int:
     """Prints the description."""
     import json
 
-    from sida.networks.checkpoint import describe_file
+    from sida.networks.official import describe_file
 
     facts = describe_file(args.file, args.key, args.network_class)
     if args.json:

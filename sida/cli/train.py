@@ -1,8 +1,6 @@
 """Verbs that train: ``sida train-teacher``, ``sida distill`` and ``sida train-backbone``.
 
 Both trainings take a spec, overrides of single settings and the folder of the run.
-
-Output of processes that train together: only rank 0 prints; on failure only the first failing rank reports.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import contextlib
 import copy
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +19,7 @@ from sida.cli.arguments import add_whole
 from sida.cli.main import Verb
 from sida.errors import SettingError, UserError, inside, say
 from sida.methods.registry import METHODS
-from sida.training import ranks
+from sida.training.launch import place, rank_0_output, run_together
 
 T = TypeVar("T")
 
@@ -52,11 +50,10 @@ def _in_processes(args: argparse.Namespace) -> int | None:
     if args.processes > _MOST:
         raise UserError("--processes", f"must be at most {_MOST}, one for each GPU of this machine")
     # The started processes have the same arguments.
-    if args.processes < 2 or ranks.place()[1] > 1:
+    if args.processes < 2 or place()[1] > 1:
         return None
-    from sida.training.process import run_together
-
-    return run_together([sys.executable, "-m", "sida", *args.argv], args.processes)
+    # With -P no module of the working folder runs in place of ours.
+    return run_together([sys.executable, "-P", "-m", "sida", *args.argv], args.processes)
 
 
 def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, Any] | None = None) -> tuple[T, str]:
@@ -88,10 +85,10 @@ def _at_its_argument(
     error: SettingError, where: str, places: Mapping[str, str], options: Collection[str]
 ) -> SettingError:
     """The error at the argument that gives the setting, if there is one, instead of the spec."""
-    for key, place in places.items():
+    for key, argument in places.items():
         rest = error.place.removeprefix(inside(where, key))
         if rest != error.place and rest[:1] in ("", ".", "["):
-            return SettingError(f"{place}{rest}", error.fault, error.remedy)
+            return SettingError(f"{argument}{rest}", error.fault, error.remedy)
     from sida.config.settings import MISSING
 
     key = error.place.removeprefix(inside(where, ""))
@@ -156,50 +153,6 @@ def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
     target[last] = value
 
 
-@contextlib.contextmanager
-def rank_0_output() -> Iterator[None]:
-    """Context in which only rank 0 prints; the first rank that fails reports, and all ranks exit with its status.
-
-    Raises:
-        SystemExit: Replaces the error in ranks that do not report.
-    """
-    rank, world_size, _ = ranks.place()
-    if world_size == 1:
-        yield
-        return
-    streams = sys.stdout, sys.stderr
-    with open(os.devnull, "w") as nowhere:
-        if rank:
-            sys.stdout = sys.stderr = nowhere
-        try:
-            yield
-        except BaseException as error:
-            status = _spoken_for(rank, _status(error))
-            if status is not None:
-                raise SystemExit(status) from None
-            raise
-        finally:
-            sys.stdout, sys.stderr = streams
-
-
-def _status(error: BaseException) -> int:
-    """Exit status of the command line for an error."""
-    if isinstance(error, SystemExit):
-        return int(error.code or 0)
-    return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1))
-
-
-def _spoken_for(rank: int, status: int) -> int | None:
-    """Exit status of the rank that failed before this rank; None if this rank fails first."""
-    if ranks.STORE is None:
-        return status if rank else None
-    with contextlib.suppress(RuntimeError):
-        if ranks.STORE.add("failures", 1) > 1:
-            return int(ranks.STORE.get("status"))
-        ranks.STORE.set("status", str(status))
-    return None
-
-
 def limit_library_threads(threads: int) -> None:
     """Limits numpy, scipy and torch to the configured number of threads; call it before importing them.
 
@@ -256,7 +209,7 @@ _DISTILL_EXAMPLES = """examples:
 
 methods:
 METHODS
-  module:object   a custom method (docs/add-a-method.md, 'A method of distillation')
+  module:object   a custom method (docs/add.md)
 
 Keys of the spec: docs/settings.md, 'recipe'. Defaults are the official recipe of the method on the teacher's network
 family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to resume after an interruption; a

@@ -118,7 +118,7 @@ else:
 UNRESOLVED: Any = None
 #: Settings that do not decide the result.
 EXCLUDED_FROM_DIGEST = {
-    "state_minutes", "pictures", "loggers", "on_divergence", "shard", "checkpointing", "recompute", "cuda_graphs",
+    "state_minutes", "pictures", "loggers", "on_divergence", "checkpointing", "recompute", "cuda_graphs",
 }  # fmt: skip
 Beta = Annotated[float, Range(least=0, below=1)]
 
@@ -165,8 +165,7 @@ class TrainingSettings(Settings):
             Decides nothing about the result.
         pictures: Rows and columns of the picture beside each kept network, always of the same seeds; 0 draws none, null
             takes 8, and 0 of latents, which only a decoder makes visible. Decides nothing about the result.
-        loggers: Trackers that get the numbers of the logs: ``tensorboard``, ``wandb`` (offline, unless ``WANDB_MODE``
-            says otherwise); each needs its package. Decides nothing about the result.
+        loggers: Trackers that get the numbers of the logs: ``tensorboard``. Decides nothing about the result.
         on_divergence: Reaction when a run diverges by the rules of :mod:`sida.training.plan`: ``say`` prints one
             line, ``stop`` ends the run with that line. A teacher whose loss has diverged at its end gives no result.
             ``publish`` prints the line and gives a result all the same, also of a run whose every step has NaN
@@ -174,8 +173,6 @@ class TrainingSettings(Settings):
             the result.
         checkpointing: Keep only the activations between a network's blocks for the backward pass and recompute the
             others: less memory, more time, the same result.
-        shard: ``optimizer`` cuts Adam's moments, gradients and average into one piece per process that trains
-            (``torchrun``), for networks that do not fit otherwise; decides nothing about the result but rounding.
     """
 
     total_kimg: Positive
@@ -191,10 +188,9 @@ class TrainingSettings(Settings):
     snapshot_kimg: Positive | None = None
     state_minutes: NotNegative = 5.0
     pictures: Natural | None = None
-    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    loggers: tuple[Literal["tensorboard"], ...] = ()
     on_divergence: Literal["say", "stop", "publish"] = "say"
     checkpointing: bool = False
-    shard: Literal["none", "optimizer"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()

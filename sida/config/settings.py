@@ -2,7 +2,7 @@
 
 A setting is defined once, as a field of a dataclass: the annotation has its type and range (``lr: Positive``, ``t_max:
 Annotated[float, Range(above=0, most=1000)]``), the docstring describes it under ``Attributes``. This module checks
-values by the annotations, with one-line errors that name the key; :mod:`workflow.docs.settings` makes schemas and
+values by the annotations, with one-line errors that name the key; :mod:`tools.settings_page` makes schemas and
 tables from name, type, default and description.
 """
 
@@ -152,6 +152,8 @@ ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module
 
 
 T = TypeVar("T")
+#: Keys of former versions, with what to do instead.
+REMOVED = {"shard": "remove it (networks of the papers fit without; checkpointing: true saves memory)"}
 #: Fault of a key that is not given.
 MISSING = "is missing"
 #: Characters of the longest text whose parsed value is cached.
@@ -197,6 +199,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in fields:
+            if key in REMOVED:
+                raise SettingError(inside(where, key), "was removed", REMOVED[key])
             raise SettingError(inside(where, key), f"unknown key{suggestion(str(key), fields)}")
         name = fields[key].name
         values[name] = _convert(value, hints[name], inside(where, key))

@@ -274,8 +274,30 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         UserError: It is no ordinary file or no readable picture.
     """
-    with Child(_READER, path) as child:
-        return child.ask("rgb", files=[open_ordinary(path)])[1]["pixels"]
+    return _ask_shared("rgb", path)[1]["pixels"]
+
+
+def is_intact_zip(path: str | os.PathLike[str]) -> bool:
+    """Whether a zip archive (or npz) has members, and all have the bytes of their checksums."""
+    try:
+        return _ask_shared("intact", path)[0] is True
+    except UserError:
+        return False
+
+
+def _ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
+    """Asks a child of this process that reads one file after the other."""
+    stream = open_ordinary(path)
+    try:
+        return _shared(os.getpid()).ask(method, files=[stream], seconds=size_on_disk(stream) / _RATE)
+    except UserError as error:
+        _shared.cache_clear()
+        raise UserError(path, error.fault, error.remedy) from None
+
+
+@functools.cache
+def _shared(process: int) -> Child:
+    return Child(_READER, "a file")
 
 
 def refuse_picture(path: str | os.PathLike[str]) -> None:

@@ -46,7 +46,7 @@ class VGG16BN(Backbone):
 
     def load_published(self) -> None:
         """See :class:`Backbone`."""
-        from sida.networks.checkpoint import read_state_dict
+        from sida.files.pickles import read_state_dict
 
         path = _weights("vgg16_bn")
         state = {name: value for name, value in read_state_dict(path).items() if name.startswith("features.")}

@@ -39,7 +39,7 @@ _KINDS = {"|u1", "|i1", "|b1", "<f2", "<f4", "<f8", "<i2", "<i4", "<i8", "<u2", 
 _REMEDY = "it is damaged, or made to do this: fetch or make it again"
 #: System calls of x86-64 that readers need: memory, open files, time, locks, the end. None opens, starts or connects.
 _CALLS = (0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 25, 28, 32, 35, 39, 44, 45, 46, 47, 60,
-          72, 96, 97, 98, 131, 186, 202, 203, 204, 228, 230, 231, 262, 302, 318, 334)  # fmt: skip
+          72, 79, 96, 97, 98, 131, 186, 202, 203, 204, 228, 230, 231, 262, 302, 318, 334)  # fmt: skip
 _START = "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; import {0}; {0}.serve(*a[1:])"
 _in_child = False
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+from types import ModuleType
+
+from sida.errors import UserError
 
 #: Oldest supported Triton, and the torch that comes with it.
 OLDEST, OLDEST_TORCH = (3, 3), "2.7"
@@ -24,3 +27,17 @@ def unavailable_reason() -> str | None:
         least = ".".join(map(str, OLDEST))
         return f"triton {version} is older than {least}, which comes with torch {OLDEST_TORCH}"
     return None
+
+
+def require_fused(where: str = "kernels") -> ModuleType:
+    """Imports :mod:`sida.kernels.fused`, which needs the optional package triton.
+
+    Args:
+        where: Place named in errors.
+
+    Raises:
+        UserError: Triton is missing or too old.
+    """
+    if (reason := unavailable_reason()) is not None:
+        raise UserError(where, f"fused kernels cannot be used: {reason}", "install a newer one, or choose 'torch'")
+    return importlib.import_module("sida.kernels.fused")

@@ -23,7 +23,7 @@ def scaled_silu(
         x: float16, bfloat16 or float32.
         scale: Float32 ``(N or 1, C)``, or None.
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
-        recompute: Whether :func:`sida.networks.fused.recomputed` is used with the result.
+        recompute: Whether :func:`sida.kernels.fused.recomputed` is used with the result.
     """
     result: tuple[Tensor, Tensor] = _ScaledSilu.apply(x, scale, dropout, recompute)
     return result

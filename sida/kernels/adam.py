@@ -32,7 +32,7 @@ def adam_step(
     infinity: float,
     clip: float | None,
 ) -> None:
-    """Step number ``count`` (from 1) of :class:`sida.training.flat.Adam` against the guarded, clipped gradient.
+    """Step number ``count`` (from 1) of :class:`sida.training.optimizer.Adam` against the guarded, clipped gradient.
 
     All vectors are float32 ``(P,)``; ``vector`` and the moments are changed in place, the gradient is not.
     """

@@ -29,7 +29,7 @@ def pixel_norm(x: Tensor, eps: float) -> Tensor:
 def pixel_norm_silu(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """``y = x / (rms + eps)`` over the channels of a map ``(N, C, H, W)``, and ``silu(y)``; channels-last.
 
-    The second result can be recomputed (:func:`sida.networks.fused.recomputed`).
+    The second result can be recomputed (:func:`sida.kernels.fused.recomputed`).
     """
     result: tuple[Tensor, Tensor] = _PixelNormSilu.apply(x, eps)
     return result

@@ -75,7 +75,7 @@ def norm_act(
         eps: Constant added to the variance.
         silu: Whether SiLU follows.
         dropout: Probability p of zeroing an element; the others are divided by 1 − p.
-        recompute: Whether :func:`sida.networks.fused.recomputed` is used with y.
+        recompute: Whether :func:`sida.kernels.fused.recomputed` is used with y.
     """
     result: tuple[Tensor, Tensor] = _NormAct.apply(x, *affine, groups, eps, silu, dropout, recompute)
     return result

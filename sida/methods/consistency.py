@@ -25,9 +25,9 @@ from sida.losses.terms import (
 from sida.methods.cd import CDOptions
 from sida.methods.distiller import Parts
 from sida.methods.ect import ECTOptions
-from sida.training.flat import RAdam
 from sida.training.iteration import OptimizerStep
 from sida.training.logs import IterationRecord
+from sida.training.optimizer import RAdam
 from sida.training.student_trainer import StudentTrainer
 
 

@@ -24,19 +24,18 @@ from sida.methods.distiller import Parts, method_trainer
 from sida.methods.registry import BETAS, METHODS, find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import family_of
-from sida.networks.checkpoint import load_network, read_metadata
-from sida.networks.checkpointing import checkpoint_blocks
-from sida.networks.precond import check_guide_fits
+from sida.networks.file import load_network, read_metadata
+from sida.networks.unet import checkpoint_blocks
 from sida.sampling.drawer import Pictures
 from sida.sampling.networks import evaluation_copy
-from sida.sampling.samplers import one_step, to_uint8
+from sida.sampling.samplers import check_guide_fits, one_step, to_uint8
 from sida.training.batches import Batch, StepBatches, step_batches
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import class_source, common_facts, decisive_settings, run_digest, run_metadata
 from sida.training.logs import check_loggers
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan
-from sida.training.ranks import ALONE, Ranks, joined, own_device
+from sida.training.processes import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.student_trainer import StudentTrainer
 
@@ -136,12 +135,15 @@ def distill(
     stage = f"distill {resolved.name}"
     folder = run_folder(outdir, "students", resolved.name)
     facts = common_facts(resolved, digest, dataset.sha256, parents)
-    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, resolved.loggers) as files:
+    with (
+        joined(device, facts) as ranks,
+        RunFiles(folder, digest, set_aside, ranks, resolved.loggers) as files,
+    ):
         if files.finished:
             files.publish_again(stage)
             return files.network
         trainer = make_trainer(resolved, dataset, device, where)
-        trainer.join(ranks, resolved.shard == "optimizer")
+        trainer.join(ranks)
         trainer.batches = make_batches(resolved, dataset, device, where, ranks)
         metadata = run_metadata(resolved.method, resolved, digest, dataset, trainer.generator.net, parents)
         evaluate = None

@@ -15,16 +15,16 @@ from sida.config.plugins import our_object
 from sida.config.recipe import ResolvedConfig
 from sida.data import AugmentPipe
 from sida.errors import UserError
+from sida.kernels import require_fused
 from sida.losses import ScoreLoss
 from sida.machine import compiled
 from sida.methods.dmd import DMDOptions
 from sida.methods.method import Method
 from sida.networks import architecture, build_network
-from sida.networks.checkpointing import checkpoint_blocks
-from sida.networks.fused import convert_frozen_weights, use_fused_kernels
-from sida.networks.precond import GuidedDenoiser
+from sida.networks.unet import checkpoint_blocks
+from sida.sampling.samplers import GuidedDenoiser
 from sida.training.iteration import OptimizerStep
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 from sida.training.schedule import Schedule
 from sida.training.student_trainer import StudentTrainer
 
@@ -81,11 +81,11 @@ class Distiller(StudentTrainer):
         lambdas = {name: getattr(recipe, name) for name in LAMBDAS}
         fused, recompute = recipe.kernels == "fused", recipe.recompute
         for net in (true_score, fake_score, generator) if fused else ():
-            use_fused_kernels(net, recompute=recompute)
+            require_fused().use_fused_kernels(net, recompute=recompute)
         if fused:
             # The networks' convolutions use this layout; otherwise each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)
-            convert_frozen_weights(true_score)
+            require_fused().convert_frozen_weights(true_score)
         phi = compiled(true_score) if recipe.compile else true_score
         decay, psi_norm, norm = 0.0, 0.0, 0.0
         if optimizer is not None:

@@ -18,7 +18,7 @@ from sida.methods.distiller import Parts
 from sida.methods.gdd import GDDOptions, freeze_innate
 from sida.networks import Precond
 from sida.training.iteration import OptimizerStep
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 from sida.training.student_trainer import StudentTrainer
 
 

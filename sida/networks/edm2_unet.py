@@ -5,20 +5,24 @@ Source: Karras et al. 2024, "EDM2", configuration G, section 2 and appendix B.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sida.config.families import WeightNorm
 from sida.networks.layers import attend, split_heads
-from sida.networks.unet import Concat, UNet, UNetPlan, plain_concat
+from sida.networks.unet import Block, UNet, UNetPlan
 
 NORM_EPS = 1e-4
 # SiLU of a unit normal variable has this root mean square, as the paper rounds it (equation 81).
 SILU_RMS = 0.596
+#: Times at which a layer stores its normalised weights: see `MPConv`.
+Rewrite = Literal["never", "training", "always"]
 
 
 def normalize(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
@@ -49,11 +53,10 @@ def sum_weights(t: float) -> tuple[float, float]:
     return (1 - t) / norm, t / norm
 
 
-def mp_cat(a: Tensor, b: Tensor, t: float, concat: Concat = plain_concat) -> Tensor:
-    """Concatenates channels so that the second input contributes a share ``t`` (equation 103)."""
-    total = a.shape[1] + b.shape[1]
-    norm = math.sqrt(total) / math.hypot(1 - t, t)
-    return concat(a, b, norm * (1 - t) / math.sqrt(a.shape[1]), norm * t / math.sqrt(b.shape[1]))
+def cat_weights(a: Tensor, b: Tensor, t: float) -> tuple[float, float]:
+    """Factors of two maps whose concatenated channels have shares ``1 - t`` and ``t`` (equation 103)."""
+    norm = math.sqrt(a.shape[1] + b.shape[1]) / math.hypot(1 - t, t)
+    return norm * (1 - t) / math.sqrt(a.shape[1]), norm * t / math.sqrt(b.shape[1])
 
 
 def mp_silu(x: Tensor) -> Tensor:
@@ -116,7 +119,7 @@ class MPConv(nn.Module):
         self.kernel = kernel
         shape = (out_channels, in_channels) + ((kernel, kernel) if kernel else ())
         self.weight = nn.Parameter(torch.randn(shape))
-        self.rewrite: Literal["never", "training", "always"] = "training"
+        self.rewrite: Rewrite = "training"
 
     @torch.no_grad()
     def normalize_weight(self) -> None:
@@ -147,7 +150,46 @@ class MPConv(nn.Module):
         return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)
 
 
-class EDM2Block(nn.Module):
+#: What each mode of weight normalisation (`EDM2Precond`) makes of a layer's `MPConv.rewrite`.
+REWRITES: dict[str, Rewrite] = {
+    "off": "never",
+    "in_forward": "training",
+    "pre_hook": "training",
+    "always": "always",
+}
+
+
+def official_weight_norm(use_gan: bool, force_normalization: bool) -> WeightNorm:
+    """Mode of weight normalisation for the two switches of SiDA's EDM2 networks, for a new network.
+
+    Without the adversarial loss the layers normalise their weights in every training forward pass, regardless of
+    ``force_normalization``; with it they do so before the forward pass if ``force_normalization`` is set
+    (``mingyuanzhou/SiD@sida``, see ``tests/golden/README.md``, fact 21).
+    """
+    if not use_gan:
+        return "in_forward"
+    return "pre_hook" if force_normalization else "off"
+
+
+def copied_weight_norm(mode: WeightNorm, training: bool) -> WeightNorm:
+    """Mode of weight normalisation of a deep copy or pickle in the official code.
+
+    There the pre-hook of a copy stays bound to the original, whose training flag is frozen at the time of the copy. So
+    in the official loop the fake score (copied from a teacher in evaluation mode) is never rewritten, and the averaged
+    generator and its pickles (copied from a generator in training mode) are rewritten in every forward pass. Copies in
+    this package keep their mode; ``copy.weight_norm = copied_weight_norm(net.weight_norm, net.training)`` reproduces
+    the official behaviour.
+
+    Args:
+        mode: Mode of the original.
+        training: Whether the original is in training mode.
+    """
+    if mode != "pre_hook":
+        return mode
+    return "always" if training else "off"
+
+
+class EDM2Block(Block):
     """Residual block of the encoder or decoder, with optional resampling and cosine attention.
 
     Args:
@@ -163,12 +205,7 @@ class EDM2Block(nn.Module):
         res_balance: Share of the residual branch.
         attn_balance: Share of the attention branch.
         clip_act: Bound on the activations; None = none.
-
-    Attributes:
-        override: Function that replaces :meth:`forward` (`sida.networks.fused`), or None.
     """
-
-    override: Callable[[EDM2Block, Tensor, Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -203,10 +240,21 @@ class EDM2Block(nn.Module):
         self.attn_qkv = MPConv(out_channels, out_channels * 3, 1) if self.num_heads else None
         self.attn_proj = MPConv(out_channels, out_channels, 1) if self.num_heads else None
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H', W'); ``emb`` is (N or 1, emb_channels)."""
-        if self.override is not None:
-            return self.override(self, x, emb)
+    @contextlib.contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """See `Block.recomputing`; weights that were stored again would change in their last bits."""
+        layers = [module for module in self.modules() if isinstance(module, MPConv)]
+        modes = [layer.rewrite for layer in layers]
+        for layer in layers:
+            layer.rewrite = "never"
+        try:
+            yield
+        finally:
+            for layer, mode in zip(layers, modes):
+                layer.rewrite = mode
+
+    def compute(self, x: Tensor, emb: Tensor) -> Tensor:
+        """See `Block.compute`."""
         x = resample(x, self.resample_mode, self.resample_filter)
         if self.flavor == "enc":
             if self.conv_skip is not None:
@@ -329,7 +377,8 @@ class EDM2UNet(UNet):
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
         """See `UNet.join`."""
-        return mp_cat(x, skip, self.concat_balance, self.concat)
+        first, second = cat_weights(x, skip, self.concat_balance)
+        return torch.cat([x * first, skip * second], dim=1)
 
     def image(self, x: Tensor) -> Tensor:
         """See `UNet.image`."""

@@ -1,32 +1,24 @@
 """Preconditioning, which turns a U-Net F into a denoiser D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise).
 
-EDM's, with GDD's variant of it, and those of VP and VE diffusion models (Karras et al. 2022, table 1).
-
-Guidance: extrapolation of a denoiser away from a weaker one, for samplers and distillation.
-
-    D_w(x; σ, c) = D_g(x; σ, c) + w (D(x; σ, c) − D_g(x; σ, c))
-
-w = 1 is D itself, w = 0 the guide. A guide without classes gives classifier-free guidance (arXiv:2207.12598).
-
-Source: NVlabs/edm2:generate_images.py, where the guide is a separate network.
+EDM's with its variants of GDD and ECT, those of VP and VE diffusion models (Karras et al. 2022, table 1), and EDM2's.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from sida.config.families import EDM, IMAGE_OPTIONS, Family, check_guide_images
-from sida.errors import SettingError, settings_in, suggestion
-from sida.networks.dhariwal_unet import DhariwalUNet
-from sida.networks.options import check_options, class_name, describe_options
-from sida.networks.song_unet import SongUNet
-from sida.networks.unet import UNet, as_slice, check_flag, take_samples
+from sida.config.families import EDM, EDM2, EDM2_S, Family, WeightNorm
+from sida.errors import SettingError, UserError, suggestion
+from sida.networks.edm2_unet import REWRITES, EDM2UNet, MPConv, MPFourier, official_weight_norm
+from sida.networks.edm_unet import DhariwalUNet, SongUNet
+from sida.networks.unet import UNet, as_slice, check_flag, check_options, class_name, describe_options, take_samples
 
 #: U-Nets by the value of ``model_type``; imported here, since the code of an exported network follows imports.
 UNETS: dict[str, type[UNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
@@ -389,43 +381,118 @@ class VEPrecond(Precond):
         return None, sigma, None, (0.5 * sigma).log()
 
 
-class GuidedDenoiser(nn.Module):
-    """The guided denoiser ``D_w``, which serves as true score for a student of a guided teacher.
-
-    Gradients flow through both networks. There is no encoder output for a discriminator.
+class EDM2Precond(Precond):
+    """EDM2's preconditioned denoiser, with the encoder logits of SiDA's variant.
 
     Args:
-        net: D; called first.
-        guide: D_g; gets the class labels if it has classes.
-        guidance: w.
-    """
-
-    def __init__(self, net: nn.Module, guide: nn.Module, guidance: float) -> None:
-        super().__init__()
-        self.net, self.guide, self.guidance = net, guide, guidance
-
-    def forward(self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None = None) -> Tensor:
-        """``D_w(x; σ)``, float32 ``(N, C, H, W)``; arguments as of :meth:`sida.networks.Precond.forward`."""
-        denoised = self.net(x, sigma, class_labels)
-        return extrapolated(denoised, self.guide(x, sigma, guide_labels(self.guide, class_labels)), self.guidance)
-
-
-def extrapolated(denoised: Tensor, by_guide: Tensor, guidance: float) -> Tensor:
-    """``D_g + w (D − D_g)``; exactly ``denoised`` for w = 1."""
-    return torch.lerp(by_guide, denoised, guidance)
-
-
-def guide_labels(guide: Any, class_labels: Tensor | None) -> Tensor | None:
-    """Class labels for a guide: None if it has no classes, such as EDM2's guides."""
-    return class_labels if getattr(guide, "label_dim", 0) else None
-
-
-def check_guide_fits(net: nn.Module, guide: nn.Module, where: str) -> None:
-    """Requires that ``guide`` can guide ``net``: equal pixels and channels, and equal classes or none.
+        img_resolution: Side of the square images or latents.
+        img_channels: Channels of the images or latents.
+        label_dim: Number of classes; 0 = unconditional.
+        use_fp16: Whether the U-Net computes in float16 on CUDA.
+        sigma_data: Standard deviation of the data.
+        logvar_channels: Width of the log-variance head's embedding; None = no head (generators have none).
+        weight_norm: Times at which normalised weights replace the stored ones. (Forward passes always use normalised
+            weights.) ``off``: never. ``in_forward`` (EDM2) and ``pre_hook`` (SiDA): in training mode, when a layer
+            runs; they differ only in copies by the official code, see `copied_weight_norm`. ``always``: when a layer
+            runs, also in evaluation mode. Rewriting invalidates earlier graphs through the same weights: two forward
+            passes in training mode before one backward pass fail with autograd's version error.
+        **unet_kwargs: Further options of `EDM2UNet`.
 
     Raises:
-        UserError: The guide does not fit.
+        UserError: Unknown option.
+
+    State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
     """
-    guided, guiding = ({name: getattr(network, name, None) for name in IMAGE_OPTIONS} for network in (net, guide))
-    with settings_in(where):
-        check_guide_images(guided, guiding)
+
+    unet_name = "unet"
+    family = EDM2
+
+    @classmethod
+    def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
+        """See `Precond.family_of`; networks of size S have other settings in SiDA."""
+        size = inspect.signature(EDM2UNet).parameters["model_channels"].default
+        return EDM2_S if kwargs.get("model_channels", size) == size else EDM2
+
+    @classmethod
+    def read_options(cls, kwargs: dict[str, Any], where: str) -> tuple[dict[str, Any], type[EDM2UNet]]:
+        """See `Precond.read_options`; ``use_gan`` with ``force_normalization`` may replace ``weight_norm``."""
+        flags = {name: kwargs.pop(name) for name in ("use_gan", "force_normalization") if name in kwargs}
+        if not flags:
+            return kwargs, EDM2UNet
+        if len(flags) == 1 or "weight_norm" in kwargs:
+            raise UserError(where, "give either 'weight_norm' or both 'use_gan' and 'force_normalization'")
+        mode = official_weight_norm(**{name: bool(flag) for name, flag in flags.items()})
+        return {**kwargs, "weight_norm": mode}, EDM2UNet
+
+    def __init__(
+        self,
+        img_resolution: int,
+        img_channels: int,
+        label_dim: int = 0,
+        use_fp16: bool = True,
+        sigma_data: float = 0.5,
+        logvar_channels: int | None = 128,
+        weight_norm: WeightNorm = "in_forward",
+        **unet_kwargs: Any,
+    ):
+        super().__init__()
+        self.sigma_data = sigma_data
+        self._build(locals(), EDM2UNet, unet_kwargs)
+        self.logvar_fourier = None if logvar_channels is None else MPFourier(logvar_channels)
+        self.logvar_linear = None if logvar_channels is None else MPConv(logvar_channels, 1)
+        self.weight_norm = weight_norm
+
+    @property
+    def weight_norm(self) -> WeightNorm:
+        """Times at which normalised weights replace the stored ones (see the class); can be set at any time."""
+        return cast(WeightNorm, self.init_config["kwargs"]["weight_norm"])
+
+    @weight_norm.setter
+    def weight_norm(self, mode: WeightNorm) -> None:
+        if mode not in REWRITES:
+            raise UserError("weight_norm", f"unknown mode '{mode}'{suggestion(str(mode), REWRITES)}")
+        self.init_config["kwargs"]["weight_norm"] = mode
+        for layer in self._layers():
+            layer.rewrite = REWRITES[mode]
+
+    def _layers(self) -> list[MPConv]:
+        return [module for module in self.modules() if isinstance(module, MPConv)]
+
+    def stop_rewriting(self) -> None:
+        """Turns ``always`` into ``off``, after one last normalisation of the weights."""
+        if self.weight_norm == "always":
+            for layer in self._layers():
+                layer.normalize_weight()
+            self.weight_norm = "off"
+
+    def evaluation_copy(self) -> EDM2Precond:
+        """See `Precond.evaluation_copy`; a copy is only needed in the mode ``always``.
+
+        Repeated rewriting changes the weights by rounding (a relative 1e-7), so that an image would depend on the
+        number of batches before.
+        """
+        if self.weight_norm != "always":
+            return self
+        evaluation_copy = copy.deepcopy(self)
+        evaluation_copy.stop_rewriting()
+        return evaluation_copy
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `Precond.coefficients`."""
+        return edm_coefficients(sigma, self.sigma_data)
+
+    def logvar(self, c_noise: Tensor) -> Tensor:
+        """Learned log-variance of the denoising loss at a noise level (EDM2, equation 15).
+
+        Args:
+            c_noise: Encoded noise levels: N entries in any shape.
+
+        Returns:
+            float32 (N, 1, 1, 1).
+
+        Raises:
+            ValueError: The network has no log-variance head.
+        """
+        if self.logvar_fourier is None or self.logvar_linear is None:
+            raise ValueError("this network was built without log-variance head (logvar_channels: null)")
+        return self.logvar_linear(self.logvar_fourier(c_noise.flatten())).reshape(-1, 1, 1, 1)

@@ -1,20 +1,142 @@
-"""Base class of U-Nets (embed, encode, decode) and construction of their levels."""
+"""Base classes of U-Nets and their blocks, construction of levels, and constructor options.
+
+A class's signature is the schema of its options, which are recorded for building the network again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import inspect
+import math
+import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from sida.networks.options import check_options, describe_options
+from sida.config.settings import from_mapping
+from sida.errors import SettingError, UserError
+
+
+def check_options(cls: type, options: Mapping[str, Any], where: str, extra: type | None = None) -> dict[str, Any]:
+    """Checks keyword arguments of a network class before it is called.
+
+    Args:
+        cls: Network class, whose annotated ``__init__`` is the schema.
+        options: Keyword arguments, e.g. from JSON; lists are accepted for tuples.
+        where: Place named in errors.
+        extra: Class whose options are accepted, too: the U-Net of a preconditioner, without the options that the
+            preconditioner sets.
+
+    Returns:
+        The given options, in the annotated types.
+
+    Raises:
+        UserError: A key is unknown or missing (the message has the valid names), or has a wrong type or value.
+    """
+    fields = _fields(cls)
+    if extra is not None:
+        fields.update({k: v for k, v in _fields(extra).items() if k not in fields and k not in SET_BY_PRECOND})
+    required = [(k, hint) for k, (hint, default) in fields.items() if default is inspect.Parameter.empty]
+    optional = [
+        (k, hint, dataclasses.field(default=default))
+        for k, (hint, default) in fields.items()
+        if default is not inspect.Parameter.empty
+    ]
+    schema = dataclasses.make_dataclass(
+        cls.__name__, [*required, *optional], namespace={"__post_init__": _check_ranges}
+    )
+    checked: Any = from_mapping(schema, options, where)
+    return {name: getattr(checked, name) for name in options}
+
+
+_COUNTS = ("label_dim", "augment_dim")
+_LARGEST = {"img_resolution": 4096, "label_dim": 1_000_000, "num_blocks": 64}
+_LARGEST_OTHER, _LONGEST = 65_536, 32
+_INFINITE = ("sigma_max",)
+_SHARES = ("dropout", "label_dropout", "label_balance", "concat_balance", "res_balance", "attn_balance")
+
+
+def _check_ranges(options: Any) -> None:
+    """Checks that sizes are positive and bounded, counts not negative, shares in [0, 1), other numbers finite.
+
+    The resolution must be divisible by two once per level. An untrusted file may give these options, and the network is
+    built before the file's tensors are compared.
+    """
+    for name, value in vars(options).items():
+        if name in _SHARES:
+            if not 0 <= value < 1:
+                raise SettingError(name, f"must be in [0, 1), got {value}")
+            continue
+        lowest, highest = 0 if name in _COUNTS else 1, _LARGEST.get(name, _LARGEST_OTHER)
+        if isinstance(value, tuple) and len(value) > _LONGEST:
+            raise SettingError(name, f"must have at most {_LONGEST} entries, got {len(value)}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number) and not (name in _INFINITE and number > 0):
+                raise SettingError(name, f"must be a finite number, got {number}")
+            if not isinstance(number, int) or isinstance(number, bool):
+                continue
+            if number < lowest:
+                raise SettingError(name, f"must be at least {lowest}, got {number}")
+            if number > highest:
+                raise SettingError(name, f"must be at most {highest}, got {number}")
+    if hasattr(options, "channel_mult") and hasattr(options, "img_resolution"):
+        _check_levels(options.img_resolution, options.channel_mult)
+
+
+def _check_levels(img_resolution: int, channel_mult: tuple[int, ...]) -> None:
+    if not channel_mult:
+        raise SettingError("channel_mult", "must have at least one level")
+    divisor = 2 ** (len(channel_mult) - 1)
+    if img_resolution < divisor or img_resolution % divisor:
+        raise SettingError(
+            "img_resolution",
+            f"{img_resolution} cannot be halved {len(channel_mult) - 1} times",
+            f"use a multiple of {divisor} or fewer entries in channel_mult",
+        )
+
+
+# Options of a U-Net that its preconditioner sets.
+SET_BY_PRECOND = ("in_channels", "out_channels")
+
+
+def _fields(cls: type) -> dict[str, tuple[Any, Any]]:
+    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    parameters = list(inspect.signature(cls).parameters.values())
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: (hints[p.name], p.default) for p in named}
+
+
+def describe_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns ``{"class", "kwargs"}`` as strict JSON values: lists for tuples, null for infinity.
+
+    Args:
+        cls: Network class.
+        options: Values by parameter name; other names (``self``, locals) are ignored.
+    """
+    kwargs = {name: _plain(options[name]) for name in _fields(cls) if name in options}
+    return {"class": class_name(cls), "kwargs": kwargs}
+
+
+def class_name(cls: type) -> str:
+    """Name of a class for :func:`sida.networks.build_network`; ``module:object`` for a custom class."""
+    inside = cls.__module__.startswith("sida.networks.")
+    return cls.__name__ if inside else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and math.isinf(value):
+        return None
+    return value
+
 
 RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder", "features")
 Output = Tensor | tuple[Tensor, ...]
-#: ``concat(a, b, a_factor=1, b_factor=1)``, see `plain_concat`.
-Concat = Callable[..., Tensor]
 
 
 def check_flag(return_flag: str, decode: int | slice | None) -> None:
@@ -47,9 +169,50 @@ def take_samples(x: Tensor, selection: slice | None) -> Tensor:
     return x if selection is None or x.shape[0] == 1 else x[selection]
 
 
-def plain_concat(a: Tensor, b: Tensor, a_factor: float = 1.0, b_factor: float = 1.0) -> Tensor:
-    """``cat([a_factor a, b_factor b])`` along channels."""
-    return torch.cat([a if a_factor == 1 else a * a_factor, b if b_factor == 1 else b * b_factor], dim=1)
+class Block(nn.Module):
+    """Base class of the residual blocks of U-Nets.
+
+    Attributes:
+        checkpointed: Whether the block keeps only its inputs for the backward pass, which recomputes the rest.
+    """
+
+    checkpointed = False
+
+    def forward(self, x: Tensor, emb: Any) -> Tensor:
+        """Maps (N, in_channels, H, W) to (N, out_channels, H', W'); ``emb`` is (N or 1, emb_channels)."""
+        if not self.checkpointed:
+            return self.compute(x, emb)
+        contexts = lambda: (contextlib.nullcontext(), self.recomputing())
+        result: Tensor = checkpoint(self.compute, x, emb, use_reentrant=False, context_fn=contexts)
+        return result
+
+    def compute(self, x: Tensor, emb: Any) -> Tensor:
+        """Computes the result of :meth:`forward`."""
+        raise NotImplementedError
+
+    def recomputing(self) -> contextlib.AbstractContextManager[None]:
+        """Context of the recomputation in the backward pass."""
+        return contextlib.nullcontext()
+
+
+def checkpoint_blocks(net: nn.Module, where: str) -> None:
+    """Turns on gradient checkpointing: blocks keep only their inputs between forward and backward pass.
+
+    Memory falls to about that of one block and the maps between blocks; a step with gradients takes about a third
+    longer. Results are bit-identical, since dropout repeats its draws.
+
+    Args:
+        net: Network, changed in place without changing its state dict.
+        where: Place named in errors.
+
+    Raises:
+        UserError: The network has no blocks of this package.
+    """
+    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    if not blocks:
+        raise UserError(where, f"{type(net).__name__} has no U-Net blocks to which it could be applied", "turn it off")
+    for block in blocks:
+        block.checkpointed = True
 
 
 class UNet(nn.Module):
@@ -61,17 +224,8 @@ class UNet(nn.Module):
         label_dropout: Probability of dropping a label.
         augment_dim: Width of the augmentation labels; 0 = none.
         init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
-        concat: Function that concatenates decoder and encoder maps.
-        fork: Function that returns a map twice: for the next block and for the decoder.
-        prepare: Function of the layers of encoder or decoder, the map and the embedding that returns the blocks' second
-            argument.
-        memory_format: Memory order of the maps.
     """
 
-    concat: Concat = staticmethod(plain_concat)
-    fork: Callable[[Tensor], tuple[Tensor, Tensor]] = staticmethod(lambda x: (x, x))
-    prepare: Callable[[nn.ModuleDict, Tensor, Tensor], Any] = staticmethod(lambda part, x, emb: emb)
-    memory_format: torch.memory_format = torch.contiguous_format
     img_resolution: int
     label_dim: int
     label_dropout: float
@@ -110,22 +264,24 @@ class UNet(nn.Module):
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the encoder's last activation and the maps kept for the decoder, in order."""
         kept: list[Tensor] = []
-        given = self.prepare(self.enc, x, emb)
         for name, block in self.enc.items():
-            x, skip = self.fork(block(x) if name.endswith("_conv") else block(x, given))
-            kept.append(skip)
+            x = self.keep(block(x) if name.endswith("_conv") else block(x, emb), kept)
         return x, kept
+
+    def keep(self, x: Tensor, kept: list[Tensor]) -> Tensor:
+        """Appends a map of the encoder to those for the decoder; returns the map for the next block."""
+        kept.append(x)
+        return x
 
     def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
         """Returns the image-shaped result; consumes ``skips`` from its end."""
-        given = self.prepare(self.dec, x, emb)
         for name, block in self.dec.items():
-            x = block(self.join(x, skips.pop()) if "_block" in name else x, given)
+            x = block(self.join(x, skips.pop()) if "_block" in name else x, emb)
         return self.image(x)
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
         """Concatenates a map of the decoder and one of the encoder along channels."""
-        return self.concat(x, skip)
+        return torch.cat([x, skip], dim=1)
 
     def image(self, x: Tensor) -> Tensor:
         """Turns the decoder's last map into the result."""
@@ -159,7 +315,7 @@ class UNet(nn.Module):
         """
         check_flag(return_flag, decode)
         emb = self.embed(noise_labels, class_labels, augment_labels)
-        x, skips = self.encode(x.contiguous(memory_format=self.memory_format), emb)
+        x, skips = self.encode(x.contiguous(), emb)
         if return_flag == "decoder":
             return self.decode(x, skips, emb)
         if return_flag == "features":
@@ -173,7 +329,7 @@ class UNet(nn.Module):
         return self.decode(x, skips, emb), logits
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class UNetPlan:
     """Plan of a U-Net: the blocks at each resolution, under the names of the official networks.
 

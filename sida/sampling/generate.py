@@ -23,11 +23,10 @@ from sida.config.datasets import LabelCounts
 from sida.config.samplers import Sampler, read_sampler
 from sida.data.dataset import Dataset
 from sida.errors import UserError, say
+from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
-from sida.networks.fused import fused_kernels
-from sida.networks.precond import check_guide_fits
 from sida.sampling.networks import evaluation_copy
-from sida.sampling.samplers import draw_batch, sigma_range, to_uint8
+from sida.sampling.samplers import check_guide_fits, draw_batch, sigma_range, to_uint8
 from sida.sampling.seeds import NO_CLASS, ClassRule, SeedStreams, class_rule_of
 
 #: Number of batches in the queue of a GPU while the next batch is prepared.
@@ -139,7 +138,7 @@ def _run(
             stack.callback(network.train, mode)
             network.eval()
             if sampler.kernels == "fused":
-                stack.enter_context(fused_kernels(network, "sampler.kernels"))
+                stack.enter_context(require_fused("sampler.kernels").fused_kernels(network))
         coming = len(starts) * sampler.nfe
         guide = None if gnet is None else evaluations.of(gnet, "guide", coming, sampler.kernels)
         called = (evaluations.of(net, "network", coming, sampler.kernels), guide)

@@ -13,7 +13,8 @@ import torch
 from sida.config.samplers import Sampler, read_sampler
 from sida.errors import UserError
 from sida.machine import tf32
-from sida.networks.checkpoint import describe_file, load_network
+from sida.networks.file import load_network
+from sida.networks.official import describe_file
 from sida.sampling.drawer import Drawer
 from sida.sampling.job import open_device
 from sida.sampling.networks import network_file

@@ -158,7 +158,7 @@ class _Source:
     def _open(self, source: str | None) -> tuple[torch.nn.Module | None, str | None]:
         if source is None:
             return None, None
-        from sida.networks.checkpoint import load_network
+        from sida.networks.file import load_network
 
         path = network_file(source)
         net, _ = load_network(path, self.device)

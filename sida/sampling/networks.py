@@ -38,7 +38,7 @@ def network_file(source: str) -> Path:
     from sida.config.settings import load_spec
     from sida.files.atomic import sha256_file
     from sida.files.tensors import starts_as_pickle
-    from sida.networks.checkpoint import import_official, import_state_dict
+    from sida.networks.official import import_official, import_state_dict
 
     path, url, network_class, architecture = checked(source), None, None, None
     if path.is_dir():

@@ -6,6 +6,14 @@ Heun's method takes second-order steps along the probability-flow ODE:
 
 Source: Karras et al., "Elucidating the design space" (arXiv:2206.00364), eq. 5 and algorithm 2; details from
 NVlabs/edm:generate.py and NVlabs/edm2:generate_images.py, fact 23 of tests/golden/README.md.
+
+Guidance: extrapolation of a denoiser away from a weaker one, for samplers and distillation.
+
+    D_w(x; σ, c) = D_g(x; σ, c) + w (D(x; σ, c) − D_g(x; σ, c))
+
+w = 1 is D itself, w = 0 the guide. A guide without classes gives classifier-free guidance (arXiv:2207.12598).
+
+Source: NVlabs/edm2:generate_images.py, where the guide is a separate network.
 """
 
 from __future__ import annotations
@@ -17,11 +25,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sida.config.families import Family
+from sida.config.families import IMAGE_OPTIONS, Family, check_guide_images
 from sida.config.samplers import Sampler
-from sida.errors import SettingError, UserError
+from sida.errors import SettingError, UserError, settings_in
 from sida.networks import family_of
-from sida.networks.precond import extrapolated, guide_labels
 from sida.sampling.seeds import SeedStreams
 
 NoiseSource = Callable[[torch.Tensor], torch.Tensor]
@@ -67,6 +74,50 @@ def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tup
     return max(sigma_min, lowest), min(sigma_max, highest)
 
 
+class GuidedDenoiser(torch.nn.Module):
+    """The guided denoiser ``D_w``, which serves as true score for a student of a guided teacher.
+
+    Gradients flow through both networks. There is no encoder output for a discriminator.
+
+    Args:
+        net: D; called first.
+        guide: D_g; gets the class labels if it has classes.
+        guidance: w.
+    """
+
+    def __init__(self, net: torch.nn.Module, guide: torch.nn.Module, guidance: float) -> None:
+        super().__init__()
+        self.net, self.guide, self.guidance = net, guide, guidance
+
+    def forward(
+        self, x: torch.Tensor, sigma: torch.Tensor | float, class_labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """``D_w(x; σ)``, float32 ``(N, C, H, W)``; arguments as of :meth:`sida.networks.Precond.forward`."""
+        denoised = self.net(x, sigma, class_labels)
+        return extrapolated(denoised, self.guide(x, sigma, guide_labels(self.guide, class_labels)), self.guidance)
+
+
+def extrapolated(denoised: torch.Tensor, by_guide: torch.Tensor, guidance: float) -> torch.Tensor:
+    """``D_g + w (D − D_g)``; exactly ``denoised`` for w = 1."""
+    return torch.lerp(by_guide, denoised, guidance)
+
+
+def guide_labels(guide: Any, class_labels: torch.Tensor | None) -> torch.Tensor | None:
+    """Class labels for a guide: None if it has no classes, such as EDM2's guides."""
+    return class_labels if getattr(guide, "label_dim", 0) else None
+
+
+def check_guide_fits(net: torch.nn.Module, guide: torch.nn.Module, where: str) -> None:
+    """Requires that ``guide`` can guide ``net``: equal pixels and channels, and equal classes or none.
+
+    Raises:
+        UserError: The guide does not fit.
+    """
+    guided, guiding = ({name: getattr(network, name, None) for name in IMAGE_OPTIONS} for network in (net, guide))
+    with settings_in(where):
+        check_guide_images(guided, guiding)
+
+
 def heun(
     net: torch.nn.Module,
     latents: torch.Tensor,
@@ -106,7 +157,7 @@ def heun(
             depend on the batch, pass ``SeedStreams(seeds).randn_like``.
         noise_every_step: Whether to draw noise at every step, used or not (EDM), or only if noise is added (EDM2).
         gnet: Guiding network, evaluated in addition to ``net`` if ``guidance`` is not 1, with labels if it has classes.
-        guidance: Extrapolation ``D_g + guidance (D − D_g)``, see :mod:`sida.networks.precond`.
+        guidance: Extrapolation ``D_g + guidance (D − D_g)``, see the module's formula.
 
     Raises:
         SettingError: An argument is out of range or missing.

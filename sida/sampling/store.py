@@ -30,12 +30,11 @@ from typing import Any
 
 import numpy as np
 
-from sida.data.archive import dataset_json, image_name
+from sida.data.archive import dataset_json, image_name, is_intact_zip
 from sida.data.pictures import encode_png
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, read_hashed_json, set_aside, wait_for_lock, write_hashed_json, zip_member
-from sida.files.fenced import Child
-from sida.files.ordinary import open_ordinary, read_ordinary
+from sida.files.ordinary import read_ordinary
 from sida.sampling.generate import Samples
 from sida.sampling.seeds import NO_CLASS
 
@@ -54,17 +53,7 @@ def intact_zip(path: Path) -> bool:
 
 @functools.cache
 def _intact_zip(path: str, changed: int, size: int) -> bool:
-    try:
-        return _checker(os.getpid()).ask("intact", files=[open_ordinary(path)], seconds=size / 1e6)[0] is True
-    except UserError:
-        _checker.cache_clear()
-        return False
-
-
-@functools.cache
-def _checker(process: int) -> Child:
-    """The child of this process that reads archives of samples, which may have come from elsewhere."""
-    return Child("sida.data.pictures:Reader", "samples")
+    return is_intact_zip(path)
 
 
 def intact_shard(path: Path, seeds: Sequence[int]) -> bool:

@@ -24,17 +24,16 @@ from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.tensors import TensorHeader, iterate_tensors, read_tensor_header
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
 from sida.networks.file import (
     build_on_meta,
     check_names_and_shapes,
     check_network_config,
     read_metadata,
+    save_network,
     write_state_dict,
 )
 from sida.training.background import NamedTensors
-from sida.training.flat import FlatParameters, Shards, buffers, load_buffers
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import FlatParameters, OptimizedNetwork, buffers, load_buffers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,55 +145,28 @@ class Average:
 
     Args:
         network: Network to average; the average starts as a copy of its parameters.
+
+    Attributes:
+        net: Averaged network.
     """
 
     def __init__(self, network: OptimizedNetwork) -> None:
-        self._network = network
-        self._net = copy.deepcopy(network.net).eval().requires_grad_(False)
-        self.flat = FlatParameters(self._net, network.flat.channels_last)
-        self._shards: Shards | None = None
-        # With shards, this rank's piece of the average and of its source; the whole average exists only while in use.
-        self._kept, self._source = self.flat.vector, network.flat.vector
-
-    def shard(self, shards: Shards) -> None:
-        """Keeps only this rank's piece of the average; call :meth:`OptimizedNetwork.shard` of its network first."""
-        self._shards = shards
-        self.flat.pad(shards.padding)
-        self._kept, self._source = shards.own(self.flat.padded).clone(), shards.own(self._network.flat.padded)
-        self._free()
-
-    @property
-    def net(self) -> torch.nn.Module:
-        """Averaged network. With shards, all ranks gather it together and keep it until the next update."""
-        storage = self.flat.padded.untyped_storage()
-        if self._shards is not None and not storage.nbytes():
-            storage.resize_(self.flat.padded.numel() * self.flat.padded.element_size())
-            self._shards.ranks.all_gather(self.flat.padded, self._kept)
-        return self._net
-
-    def _free(self) -> None:
-        # The parameters remain views of a storage that takes no memory.
-        self.flat.padded.untyped_storage().resize_(0)
+        self.net = copy.deepcopy(network.net).eval().requires_grad_(False)
+        self.flat = FlatParameters(self.net, network.flat.channels_last)
+        self._source = network.flat.vector
 
     def update(self, beta: float) -> None:
         """``average ← β average + (1 − β) parameters``."""
-        self._kept.lerp_(self._source, 1 - beta)
-        if self._shards is not None:
-            self._free()
+        self.flat.vector.lerp_(self._source, 1 - beta)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Returns the average as named tensors: references if possible, gathered copies with shards."""
-        flat, shards = self.flat, self._shards
-        vector = flat.portable(flat.vector) if shards is None else shards.portable(self._kept, flat)
-        return {"parameters": vector, **buffers(self._net)}
+        """Returns the average as named tensors: references if possible."""
+        return {"parameters": self.flat.portable(self.flat.vector), **buffers(self.net)}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Restores a :meth:`state`."""
-        vector = self.flat.arranged(state["parameters"])
-        self._kept.copy_(vector if self._shards is None else self._shards.piece_of(vector))
-        if self._shards is not None:
-            self._free()
-        load_buffers(self._net, state)
+        self.flat.vector.copy_(self.flat.arranged(state["parameters"]))
+        load_buffers(self.net, state)
 
 
 def ema_half_life(nimg: int, half_life: float, rampup_ratio: float | None) -> float:

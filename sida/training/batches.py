@@ -17,7 +17,7 @@ from sida.config.recipe import RunConfig
 from sida.data.dataset import ORDERS, Dataset, Order
 from sida.errors import UserError
 from sida.machine import derive_seed, generator, to_device
-from sida.training.ranks import Ranks
+from sida.training.processes import Ranks
 
 T = TypeVar("T")
 

@@ -24,8 +24,7 @@ from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
 from sida.sampling import Drawer
-from sida.training.process import Interruption, StopRequest
-from sida.training.ranks import Ranks
+from sida.training.processes import Interruption, Ranks, StopRequest
 
 #: ``evaluate(network, check) -> record``. The record's key ``selection`` (default ``fd``) names the value by which the
 #: loop selects the network to keep, the lowest. ``evaluate`` calls ``check`` often, which raises to interrupt it.

@@ -91,10 +91,9 @@ def common_facts(
 
     The processes may have separate disks, so each reads its own files.
     """
-    # These settings change no number but the communication of the processes.
-    talk = {"shard": config.shard, "on_divergence": config.on_divergence}
-    code = {"code version": code_version()}
-    return {**code, **parents, "dataset": dataset_sha256, **talk, "digest of all settings and files": digest}
+    # on_divergence changes no number, but whether a process ends.
+    facts = {"code version": code_version(), **parents, "dataset": dataset_sha256}
+    return {**facts, "on_divergence": config.on_divergence, "digest of all settings and files": digest}
 
 
 def run_metadata(

@@ -21,7 +21,7 @@ from sida.sampling.samplers import one_step
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.logs import IterationRecord
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 from sida.training.schedule import Phase, Schedule
 
 #: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device

@@ -1,6 +1,6 @@
-"""Logs of a run: means over a tick, ``train.jsonl``, ``evaluations.jsonl`` and, on request, trackers.
+"""Logs of a run: means over a tick, ``train.jsonl``, ``evaluations.jsonl`` and, on request, TensorBoard's files.
 
-Trackers (TensorBoard, Weights & Biases) get the same numbers with the same names and steps. Means resume within a tick.
+TensorBoard gets the same numbers with the same names and steps. Means resume within a tick.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ import copy
 import dataclasses
 import importlib.util
 import math
-import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from sida.config.resources import how_to_install
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl, jsonl_text, write_text
-from sida.training.optimized_network import GuardReport
-from sida.training.ranks import ALONE, Ranks
+from sida.training.optimizer import GuardReport
+from sida.training.processes import ALONE, Ranks
 
 LogRecords = Sequence[Mapping[str, Any]]
 
@@ -32,39 +30,44 @@ class Logs:
 
     Args:
         folder: The run's folder.
-        loggers: Trackers that get the same numbers: ``tensorboard``, ``wandb``.
+        tensorboard: Whether ``folder / "tensorboard"`` gets the same numbers, too.
     """
 
-    def __init__(self, folder: Path, loggers: Sequence[str] = ()) -> None:
-        self.folder, self.loggers = folder, tuple(dict.fromkeys(loggers))
-        self._trackers: list[Any] = []
+    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+        self.folder, self.tensorboard = folder, tensorboard
+        self._board: Any = None
 
     def restart(self, train: LogRecords, evaluations: LogRecords, final: bool = False) -> None:
         """Writes all logs anew with these records; ``final`` marks that no record follows."""
-        logs = {"train": train, "evaluations": evaluations}
+        logs, board = {"train": train, "evaluations": evaluations}, self.folder / "tensorboard"
         for name, records in logs.items():
             write_text(self.folder / f"{name}.jsonl", jsonl_text(records, final))
+        shown = board.is_dir() and any(board.iterdir())
+        if not self.tensorboard or (final and shown):
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
         last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
-        # Trackers of a training that ends have these records.
-        wanted = [logger for logger in self.loggers if not (final and (self.folder / logger).is_dir())]
-        kinds: dict[str, Any] = {"tensorboard": _TensorBoard, "wandb": _WeightsAndBiases}
-        opened = [kinds[logger](self.folder, last) for logger in wanted]
-        self._trackers += opened
-        for tracker in opened:
-            for name, records in logs.items() if tracker.is_new else ():
-                for record in records:
-                    tracker.show(name, record)
+        # Later points are those of a process that was killed; TensorBoard then leaves them out.
+        self._board = SummaryWriter(str(board), purge_step=last + 1 if shown else None)
+        for name, records in logs.items() if not shown else ():
+            for record in records:
+                self._show(name, record)
 
     def add(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds a record to ``train`` or ``evaluations``."""
         append_jsonl(self.folder / f"{name}.jsonl", dict(record))
-        for tracker in self._trackers:
-            tracker.show(name, record)
+        if self._board is not None:
+            self._show(name, record)
+
+    def _show(self, name: str, record: Mapping[str, Any]) -> None:
+        for key, value in numbers(record, name):
+            self._board.add_scalar(key, value, record["nimg"])
 
     def close(self) -> None:
-        """Writes the records that the trackers' libraries have buffered."""
-        while self._trackers:
-            self._trackers.pop().close()
+        """Writes the records that TensorBoard's library has buffered."""
+        if self._board is not None:
+            self._board.close()
 
 
 def without_nan(value: Any) -> Any:
@@ -76,79 +79,15 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-#: Package of each tracker, as pip takes it, and the target of ``make`` that installs it.
-_PACKAGES = {"tensorboard": ("tensorboard>=2.16", "setup"), "wandb": ("wandb>=0.17", "extras")}
-
-
 def check_loggers(wanted: Sequence[str], where: str) -> None:
-    """Requires the packages of the trackers.
+    """Requires TensorBoard's package if it is wanted.
 
     Raises:
-        UserError: One is not installed.
+        UserError: It is not installed.
     """
-    for name in wanted:
-        if importlib.util.find_spec(name) is None:
-            package, target = _PACKAGES[name]
-            remedy = f"install it ({how_to_install(package, target=target)})"
-            raise UserError(f"{where}.loggers", f"the package {name} is not installed", f"{remedy} or leave {name} out")
-
-
-class _TensorBoard:
-    """TensorBoard's files, for a run that starts or resumes.
-
-    Args:
-        folder: The run's folder; the tracker's files lie below ``folder / "tensorboard"``.
-        last: Step of the last record so far; -1 where there is none.
-
-    Attributes:
-        is_new: Whether no earlier process has shown the records so far.
-    """
-
-    def __init__(self, folder: Path, last: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        place = folder / "tensorboard"
-        self.is_new = not (place.is_dir() and any(place.iterdir()))
-        # Later points are those of a process that was killed; TensorBoard then leaves them out.
-        self._board = SummaryWriter(str(place), purge_step=None if self.is_new else last + 1)
-
-    def show(self, name: str, record: Mapping[str, Any]) -> None:
-        for key, value in numbers(record, name):
-            self._board.add_scalar(key, value, record["nimg"])
-
-    def close(self) -> None:
-        self._board.close()
-
-
-class _WeightsAndBiases:
-    """As :class:`_TensorBoard`, a run of Weights & Biases; offline, unless the user sets ``WANDB_MODE``.
-
-    A resumed run keeps its id.
-    """
-
-    def __init__(self, folder: Path, last: int) -> None:
-        import wandb
-
-        noted = folder / "wandb" / "id"
-        self.is_new = last < 0 or not noted.is_file()
-        if self.is_new:
-            write_text(noted, uuid.uuid4().hex[:16])
-        self._run = wandb.init(
-            dir=str(folder),
-            project=os.environ.get("WANDB_PROJECT", "sida"),
-            name=folder.name,
-            id=noted.read_text(encoding="utf-8").strip(),
-            resume="allow",
-            mode=cast(Any, os.environ.get("WANDB_MODE", "offline")),
-            settings=wandb.Settings(console="off", silent=True),
-        )
-        self._run.define_metric("*", step_metric="nimg")
-
-    def show(self, name: str, record: Mapping[str, Any]) -> None:
-        self._run.log({**dict(numbers(record, name)), "nimg": record["nimg"]})
-
-    def close(self) -> None:
-        self._run.finish()
+    if "tensorboard" in wanted and importlib.util.find_spec("tensorboard") is None:
+        remedy = f"install it ({how_to_install('tensorboard>=2.16', target='setup')}) or leave tensorboard out"
+        raise UserError(f"{where}.loggers", "the package tensorboard is not installed", remedy)
 
 
 def numbers(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:

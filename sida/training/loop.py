@@ -14,11 +14,10 @@ from sida.machine import peak_memory
 from sida.training.averages import Average
 from sida.training.background import NamedTensors
 from sida.training.evaluation import Evaluate, shared_out
-from sida.training.flat import Resumable
 from sida.training.logs import IterationRecord, TickMeter, without_nan
+from sida.training.optimizer import Resumable
 from sida.training.plan import Plan, Points, hopeless, rising, unhealthy
-from sida.training.process import Interruption, StopRequest
-from sida.training.ranks import ALONE, Ranks
+from sida.training.processes import ALONE, Interruption, Ranks, StopRequest
 from sida.training.run import DrawPicture, RunFiles
 from sida.training.state import other_tensors
 
@@ -218,9 +217,8 @@ class TrainingLoop:
         self.files.log("evaluations", record)
         if finite and (self.best is None or value < self.best.get(key, math.inf)):
             self.best = {"nimg": self.nimg, key: value}
-            # All ranks gather the average, rank 0 writes it.
-            state = self.trainer.ema.state()
             if not self.ranks.rank:
+                state = self.trainer.ema.state()
                 self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
         self._warn([fault for fault in [rising(self._selected(), key)] if fault])
         self.ended = self._over()

@@ -17,12 +17,11 @@ from sida.config.settings import from_mapping, load_spec
 from sida.data.dataset import Dataset
 from sida.errors import UserError, say, settings_in
 from sida.files.atomic import sweep_temporaries
-from sida.networks.checkpoint import read_metadata
-from sida.networks.file import write_state_dict
+from sida.networks.file import read_metadata, write_state_dict
 from sida.training.averages import check_architecture, write_network
 from sida.training.background import BackgroundWriter, NamedTensors, copied_to_cpu
 from sida.training.logs import Logs
-from sida.training.ranks import ALONE, Ranks
+from sida.training.processes import ALONE, Ranks
 from sida.training.state import KeptState, StateStore, is_record, other_tensors
 
 P = ParamSpec("P")
@@ -130,7 +129,7 @@ class RunFiles:
         self.kept: KeptState | None = None
         self._store = StateStore(folder / "state", digest, set_aside, is_record)
         self._writer = BackgroundWriter()
-        self._logs = Logs(folder, loggers)
+        self._logs = Logs(folder, "tensorboard" in loggers)
 
     def __enter__(self) -> RunFiles:
         """Waits for the lock and reads the state.

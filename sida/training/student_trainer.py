@@ -19,7 +19,6 @@ from sida.losses.terms import Augment
 from sida.machine import Recording, RecordingError, Tensors, restored
 from sida.training.averages import Average
 from sida.training.batches import Batch
-from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.iteration import (
     EagerRunner,
     Iterations,
@@ -28,8 +27,8 @@ from sida.training.iteration import (
     MicroBatchSpec,
     OptimizerStep,
 )
-from sida.training.optimized_network import OptimizedNetwork, join
-from sida.training.ranks import Ranks
+from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
+from sida.training.processes import Ranks
 from sida.training.schedule import Schedule
 
 
@@ -72,18 +71,15 @@ class StudentTrainer(Iterations):
         """Images after which all phases of the steps' terms have begun, given C·H·W."""
         return self.schedule.begun(name for step in self.steps for name in step.weights(pixels))
 
-    def join(self, ranks: Ranks, shard: bool = False) -> None:
+    def join(self, ranks: Ranks) -> None:
         """Joins several processes that train together; call it before the first iteration.
 
         Args:
             ranks: Processes that train together.
-            shard: Whether to shard optimizer state, gradients and average (:class:`sida.training.flat.Shards`).
         """
         self.rank, self.world_size = ranks.rank, ranks.world_size
         for network in dict.fromkeys(self.networks.values()):
-            join(network, ranks, shard)
-        if self.generator.shards is not None:
-            self.ema.shard(self.generator.shards)
+            network.ranks = ranks
 
     def weight_rms(self) -> dict[str, float | None]:
         """See :class:`sida.training.loop.Trainer`."""
@@ -186,9 +182,9 @@ class GraphRunner:
         outcome = self.plain.loss_and_gradient(spec, images, batch, given, augment)
         self._terms[spec.step.stream] = [*outcome.losses]
         flat = spec.step.network.flat
-        size = len(flat.padded)
+        size = len(flat.vector)
         if size not in self._gradients:
-            self._gradients[size] = torch.empty_like(flat.padded)
+            self._gradients[size] = torch.empty_like(flat.vector)
         outputs = {**outcome.losses, "gradient": flat.gradient(out=self._gradients[size])}
         flat.zero_grad()
         outputs["nan_count"] = torch.as_tensor(outcome.nan_count, device=images.device)

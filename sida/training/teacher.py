@@ -17,18 +17,17 @@ from sida.losses import EDMLoss
 from sida.losses.terms import Augment
 from sida.machine import derive_seed, generator, prepare_process
 from sida.networks import architecture, build_network, family_of
-from sida.networks.checkpointing import checkpoint_blocks
+from sida.networks.unet import checkpoint_blocks
 from sida.sampling.drawer import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import NamedTensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
-from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.identity import common_facts, run_metadata, teacher_digest
 from sida.training.logs import IterationRecord, check_loggers
 from sida.training.loop import TrainingLoop
-from sida.training.optimized_network import OptimizedNetwork, join
+from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
 from sida.training.plan import Plan, lost
-from sida.training.ranks import Ranks, joined, own_device
+from sida.training.processes import Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay, teacher_learning_rate
 
@@ -71,12 +70,9 @@ class TeacherTrainer:
             return {"": (self.ema.net, {})}
         return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in self.averages.items()}
 
-    def join(self, ranks: Ranks, shard: bool = False) -> None:
+    def join(self, ranks: Ranks) -> None:
         """See :meth:`sida.training.student_trainer.StudentTrainer.join`."""
-        join(self.network, ranks, shard)
-        if self.network.shards is not None:
-            for average in self.averages.values():
-                average.shard(self.network.shards)
+        self.network.ranks = ranks
 
     def iteration(self, nimg: int) -> IterationRecord:
         """Does one step of the denoiser and its averages."""
@@ -157,7 +153,10 @@ def train_teacher(
     stage = f"teacher {config.name}"
     folder = run_folder(outdir, "teachers", config.name)
     facts = common_facts(config, digest, dataset.sha256, {})
-    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, config.loggers) as files:
+    with (
+        joined(device, facts) as ranks,
+        RunFiles(folder, digest, set_aside, ranks, config.loggers) as files,
+    ):
         if files.finished:
             files.publish_again(stage)
             return files.network
@@ -167,7 +166,7 @@ def train_teacher(
         if config.checkpointing:
             checkpoint_blocks(net, f"{where}.checkpointing")
         trainer = TeacherTrainer(config, net, step_batches(config, dataset, device, ranks, where, config.data_order))
-        trainer.join(ranks, config.shard == "optimizer")
+        trainer.join(ranks)
         metadata = run_metadata("teacher", config, digest, dataset, net, {})
         if config.power_ema:
             metadata["average_std"] = config.power_ema[0]

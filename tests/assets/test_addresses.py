@@ -16,7 +16,7 @@ from sida.assets.registry import asset_at
 from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.networks.checkpoint import load_network
+from sida.networks.file import load_network
 from tests.readers.frame import command, refused
 from tests.test_python import UNET, write_network
 from workflow.preset.rows import import_folders

@@ -11,7 +11,7 @@ from sida.config.families import BACKBONES, LARGE, SMALL, official_backbones
 from sida.discriminator import ProjectedDiscriminator, make_backbone
 from sida.errors import UserError
 from sida.losses import GDDLoss
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
 WIDTHS = {

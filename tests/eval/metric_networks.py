@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 
 
 class TinyInception(nn.Module):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.frechet import frechet_distance, frechet_infinity, frechet_report
-from eval.statistics import FeatureStatistics
+from eval.metrics.frechet import frechet_distance, frechet_infinity, frechet_report
+from eval.metrics.statistics import FeatureStatistics
 from tests.refused import refused
 
 

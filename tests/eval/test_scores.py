@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import eval.precision_recall
-from eval.inception_score import InceptionScoreSums, inception_score
-from eval.kernel_distance import kernel_distance
-from eval.memorisation import memorisation, nearest
-from eval.precision_recall import precision_recall, radii
+import eval.metrics.precision_recall
+from eval.metrics.inception_score import InceptionScoreSums, inception_score
+from eval.metrics.kernel_distance import kernel_distance
+from eval.metrics.memorisation import memorisation, nearest
+from eval.metrics.precision_recall import precision_recall, radii
 from tests.refused import refused
 
 
@@ -114,7 +114,7 @@ def test_precision_recall_equals_brute_force_whatever_the_block(seed, n, m, k, b
     real = rng.standard_normal((n, 3)).astype(np.float32) + 7
     generated = 1.3 * rng.standard_normal((m, 3)).astype(np.float32) + 7
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eval.precision_recall, "_BLOCK_ELEMENTS", block)
+        patch.setattr(eval.metrics.precision_recall, "_BLOCK_ELEMENTS", block)
         assert tuple(precision_recall(real, generated, k)) == pytest.approx(brute_force(real, generated, k))
 
 
@@ -220,7 +220,7 @@ def test_blocks_do_not_matter_and_neighbours_are_named(monkeypatch):
     rows, data = draw(200, 0), draw(300, 1)
     expected = nearest(rows, data)
     assert torch.equal(expected[1], torch.cdist(rows, data).argmin(1))
-    monkeypatch.setattr(eval.precision_recall, "_BLOCK_ELEMENTS", 700)
+    monkeypatch.setattr(eval.metrics.precision_recall, "_BLOCK_ELEMENTS", 700)
     for whole, parts in zip(expected, nearest(rows, data)):
         assert torch.equal(whole, parts)
 

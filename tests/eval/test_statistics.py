@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.statistics import BLOCK, ExactSum, FeatureStatistics
+from eval.metrics.statistics import BLOCK, ExactSum, FeatureStatistics
 from tests.golden.vectors import relative_error
 from tests.refused import refused
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sida.errors import UserError
-from sida.files.pickles import _Unpickler
-from sida.networks.checkpoint import import_official, read_pickle, read_state_dict
+from sida.files.pickles import _Unpickler, read_pickle, read_state_dict
+from sida.networks.official import import_official
 from tests.data.test_archive import zip_of as archive
 from tests.files.genuine import MARK, reduced
 from tests.files.opcodes import again, bounded, called, kept, long, refused, shared, text, whole
@@ -113,7 +113,7 @@ def test_the_unpickler_works_behind_the_fence_only():
         (reduced(__import__, "antigravity"), "'builtins.__import__'"),
         (reduced(pickle.loads, b"."), "'_pickle.loads'"),
         (pickle.dumps(OnlyState()), "OnlyState'"),
-        (call("sida.networks.checkpoint", "save_network"), "'sida.networks.checkpoint.save_network'"),
+        (call("sida.networks.file", "save_network"), "'sida.networks.file.save_network'"),
         (call("torch.storage", "os.system", text("x")), r"'torch\.storage\.os\.system'"),
         (call("builtins", "getattr", b"cos\nsystem\n", text("__call__")), "'os.system'"),
         (call("builtins", "getattr", b"cbuiltins\nset\n", text("__class__")), "attribute of a type"),

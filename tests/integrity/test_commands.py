@@ -12,7 +12,7 @@ from eval.features import digits
 from sida.cli.main import main as method_main
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from tests.damage import DAMAGES
 from tests.eval.measuring.test_measure import DIGITS, small_protocol
 from tests.training.toy import NETWORK, STUDENT

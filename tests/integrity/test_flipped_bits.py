@@ -12,16 +12,16 @@ from eval.features.pixels import PixelExtractor
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_own, write_own
 from eval.measuring.trial import TrialSums
+from eval.metrics.statistics import FeatureStatistics
 from eval.results.analyses import ANALYSIS_FORMAT, read_analysis
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import load_measurements
 from eval.results.training_logs import read_evaluations, read_ticks
-from eval.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl, read_jsonl, write_hashed_json
 from sida.files.content_hash import HASH_KEY
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network, read_metadata, save_network
+from sida.networks.file import load_network, read_metadata, save_network
 from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
 from sida.training.logs import Logs
 from sida.training.state import StateStore

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sida.kernels.fused import convert_frozen_weights, converted_parameters, part_inputs, use_fused_kernels
 from sida.kernels.residual import ResidualFactors, residual
 from sida.networks import build_network
-from sida.networks.fused import convert_frozen_weights, converted_parameters, part_inputs, use_fused_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -14,13 +14,12 @@ from sida.kernels import adam, elements, group_norm
 from sida.kernels.activation import scaled_silu
 from sida.kernels.concat import concat
 from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
+from sida.kernels.fused import recomputed
 from sida.kernels.group_norm import Affine, norm_act
 from sida.kernels.resample import double, halve
 from sida.kernels.residual import ResidualFactors, fork, residual
 from sida.networks.edm2_unet import NORM_EPS, MPConv, normalize
-from sida.networks.fused import recomputed
-from sida.training.flat import Adam
-from sida.training.optimized_network import INFINITY_REPLACEMENT, guard_gradient
+from sida.training.optimizer import INFINITY_REPLACEMENT, Adam, guard_gradient
 
 TOLERANCE = 2e-6
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

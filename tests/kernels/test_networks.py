@@ -7,11 +7,11 @@ import copy
 import pytest
 import torch
 
+from sida.kernels.fused import use_fused_kernels
 from sida.losses import SiDALoss
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
-from sida.networks.fused import use_fused_kernels
-from sida.training.flat import FlatParameters
+from sida.training.optimizer import FlatParameters
 from sida.training.schedule import Schedule
 from tests.training.toy import iterate, recipe
 

@@ -6,11 +6,9 @@ import sys
 import types
 
 import pytest
-import torch
 
 from sida import kernels
 from sida.errors import UserError
-from sida.networks.fused import use_fused_kernels
 
 
 @pytest.fixture
@@ -30,7 +28,7 @@ def asked_anew():
 def test_a_missing_or_old_triton_is_said_in_one_line(monkeypatch, asked_anew, module, reason):
     monkeypatch.setitem(sys.modules, "triton", module)
     with pytest.raises(UserError, match="recipe.kernels: fused kernels cannot be used: " + reason) as error:
-        use_fused_kernels(torch.nn.Identity(), "recipe.kernels")
+        kernels.require_fused("recipe.kernels")
     assert "\n" not in str(error.value)
 
 

@@ -17,8 +17,8 @@ from sida.methods.ect import ECTOptions
 from sida.methods.f_distill import FDistillOptions
 from sida.methods.matching import DiffInstructLoss, DMD2Loss, DMDLoss, FDistillLoss, divergence_weight
 from sida.networks import build_network
-from sida.networks.precond import extrapolated
 from sida.sampling import one_step
+from sida.sampling.samplers import extrapolated
 from tests.golden.vectors import load, relative_error
 from tests.losses.loss_cases import GRADIENT, VALUE, draw, tensors
 

@@ -15,9 +15,11 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES, read_tensors
 from sida.files.text_files import MOST_LEVELS
-from sida.networks import build_network, options
-from sida.networks import official_file as architecture
-from sida.networks.checkpoint import import_official, load_network, save_network
+from sida.networks import build_network
+from sida.networks import official as architecture
+from sida.networks import unet as options
+from sida.networks.file import load_network, save_network
+from sida.networks.official import import_official
 from tests.files.genuine import write_genuine
 from tests.files.opcodes import again, called, kept, mapping, module, network, refused, shared, text, whole
 from tests.networks.made import SMALL
@@ -112,7 +114,7 @@ def test_weights_of_another_program_name_the_way_to_measure_them(tmp_path):
         (theirs, load_network),
         (state, lambda path: import_official(path, tmp_path / "out.safetensors")),
     ):
-        with pytest.raises(UserError, match=r"add-a-method\.md, 'A \.pt file'") as caught:
+        with pytest.raises(UserError, match=r"score\.md, 'A function'") as caught:
             read(path)
         assert str(caught.value).startswith(str(path))
 

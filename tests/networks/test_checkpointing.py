@@ -9,7 +9,7 @@ import torch
 
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.checkpointing import checkpoint_blocks
+from sida.networks.unet import checkpoint_blocks
 from tests.networks.test_properties import CONFIGS
 
 NETWORKS = {

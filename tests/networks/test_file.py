@@ -20,8 +20,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.tensors import DATA_HASH, HEADER_HASH, header_bytes, read_tensor_header
 from sida.networks import EDMPrecond, build_network
-from sida.networks.checkpoint import load_network, read_metadata, save_network
-from sida.networks.file import build_on_meta
+from sida.networks.file import build_on_meta, load_network, read_metadata, save_network
 from tests.networks.made import SMALL, random_network
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
@@ -252,7 +251,7 @@ def test_the_architecture_of_a_large_network_is_checked_without_its_memory(confi
 
 
 def test_loading_does_not_import_torch_s_compiler(file):
-    script = "import json, sys; from sida.networks.checkpoint import load_network as load; load(sys.argv[1])"
+    script = "import json, sys; from sida.networks.file import load_network as load; load(sys.argv[1])"
     script += "; from sida.networks.file import build_on_meta as build"
     script += "; [build(config, 2000, 'f') for config in json.loads(sys.argv[2])]"
     script += "; print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"

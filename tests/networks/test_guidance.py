@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sida.config.families import check_guide_images
 from sida.errors import SettingError, UserError
-from sida.networks.precond import GuidedDenoiser, check_guide_fits
 from sida.sampling import generate, heun
+from sida.sampling.samplers import GuidedDenoiser, check_guide_fits
 from tests.sampling.test_generate import make
 
 LABELS = torch.eye(4)

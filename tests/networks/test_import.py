@@ -15,7 +15,8 @@ from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.checkpoint import import_official, load_network
+from sida.networks.file import load_network
+from sida.networks.official import import_official
 from sida.sampling import multi_step
 from sida.sampling.networks import evaluation_copy, network_file
 from tests.files.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from sida.files.pickles import read_pickle, read_state_dict
 from sida.files.tensors import DATA_HASH, HEADER_HASH, read_tensors, write_tensors
 from sida.networks import build_network
-from sida.networks.checkpoint import import_official, load_network, read_pickle, read_state_dict, save_network
-from sida.networks.file import build_on_meta, check_network_config
+from sida.networks.file import build_on_meta, check_network_config, load_network, save_network
+from sida.networks.official import import_official
 from tests.files.genuine import GenuinePickler, add_hooks, foreign_modules, write_genuine
 from tests.readers import bombs
 from tests.readers.changes import JSON_BOMBS, bomb, json_text, json_value, parsed, tokens, zip_members

@@ -17,10 +17,9 @@ import torch
 from sida.files.content_hash import HASH_KEY, with_hash
 from sida.files.tensors import write_tensors
 from sida.training.averages import Average
-from sida.training.flat import joint_state, load_joint_state
 from sida.training.logs import IterationRecord
 from sida.training.loop import TrainingLoop
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork, joint_state, load_joint_state
 from sida.training.plan import Plan, Points
 from sida.training.run import RunFiles
 from sida.training.state import STATE_FORMAT, KeptState

@@ -42,7 +42,7 @@ BASES = {
     "sida doctor": ["--preset", "x.yaml"],
     "sida plan": ["x.yaml"], "sida rates": [], "sida run": ["x.yaml"],
     "sida assets": ["list"], "sida data check": ["x"], "sida-eval show": ["."], "sida-eval power": [".", "M-01"],
-    "sida-eval docs": ["--check", "x.md"], "sida-eval cite": ["table1"], "sida-eval paper": ["."],
+    "sida-eval cite": ["table1"], "sida-eval paper": ["."],
     "sida-eval completion": ["bash"],
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from sida.config.datasets import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.machine import tf32
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from sida.sampling import generate
 from sida.sampling.drawer import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
@@ -362,7 +362,7 @@ def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
 
 def test_equal_bytes_are_converted_for_each_network_class(tmp_path, monkeypatch):
     import sida.assets
-    from sida.networks.checkpoint import read_metadata
+    from sida.networks.file import read_metadata
 
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pickle_file, fetched = write_genuine(tmp_path / "published.pkl", make()), []

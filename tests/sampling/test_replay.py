@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from sida.errors import UserError
-from sida.kernels import unavailable_reason
+from sida.kernels import require_fused, unavailable_reason
 from sida.machine import RecordingError
-from sida.networks import fused
-from sida.networks.fused import fused_kernels
-from sida.networks.layers import UNetBlock
+from sida.networks.edm_unet import UNetBlock
 from sida.networks.unet import UNet
 from sida.sampling import Drawer, generate, read_sampler
 from sida.sampling import drawer as drawer_module
@@ -133,7 +131,7 @@ def test_latents_are_drawn_ahead_in_order_and_faults_come_through():
 
 
 def test_fused_kernels_are_named_and_recorded_and_never_silent(tmp_path):
-    from sida.networks.checkpoint import save_network
+    from sida.networks.file import save_network
 
     sampler = read_sampler("one_step:kernels=fused")
     assert sampler.facts()["kernels"] == "fused"
@@ -156,10 +154,12 @@ def test_fused_kernels_for_a_while_leave_a_network_as_it_was(monkeypatch):
     block = next(module for module in net.modules() if isinstance(module, UNetBlock))
     unet = next(module for module in net.modules() if isinstance(module, UNet))
     before = [dict(vars(module)) for module in net.modules()]
+    fused_kernels = require_fused().fused_kernels
     with fused_kernels(net):
-        assert block.override.func is fused._edm_block
-        assert unet.memory_format is torch.channels_last
+        replaced = block.compute
+        assert "_edm_block" in str(replaced)
+        assert "_join_edm" in str(unet.join)
         with fused_kernels(net):
-            pass
-        assert block.override.func is fused._edm_block
+            assert block.compute is not replaced
+        assert block.compute is replaced
     assert [dict(vars(module)) for module in net.modules()] == before

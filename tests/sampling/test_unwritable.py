@@ -9,7 +9,7 @@ from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import atomic_path
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from tests.files.genuine import write_genuine
 from tests.networks.made import SMALL
 

@@ -12,7 +12,7 @@ from sida.machine import derive_seed
 from sida.methods import SID
 from sida.methods.distiller import make_score_distiller
 from sida.training.iteration import OptimizerStep
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 from sida.training.student_trainer import StudentTrainer
 
 

@@ -18,10 +18,10 @@ from sida.methods.distillation import student_digest
 from sida.methods.distiller import LAMBDAS, Parts, method_trainer
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import architecture, build_network, family_of
-from sida.networks.checkpoint import load_network, save_network
+from sida.networks.file import load_network, save_network
 from sida.training.averages import Average, write_network
 from sida.training.identity import run_metadata
-from sida.training.optimized_network import OptimizedNetwork
+from sida.training.optimizer import OptimizedNetwork
 from tests.training.toy import DATASET, EDM2, NETWORK, student_trainer
 
 CPU = torch.device("cpu")

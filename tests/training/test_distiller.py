@@ -14,8 +14,8 @@ from sida.losses import SiDALoss, SiDLoss
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.training.batches import step_draws
-from sida.training.flat import Adam, RAdam
-from sida.training.optimized_network import OptimizedNetwork, guard_gradient
+from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradient
+from sida.training.processes import Ranks
 from sida.training.schedule import Schedule
 from tests.losses.loss_cases import tensors
 from tests.training.toy import iterate, recipe
@@ -156,10 +156,14 @@ def test_nan_samples_are_counted_and_survived(networks):
 
 def test_gradients_are_reduced_before_the_guard(networks):
     seen = []
-    reduce = lambda gradient: seen.append(gradient.mul_(float("nan")))
+
+    class Others(Ranks):
+        def average(self, tensor):
+            seen.append(tensor.mul_(float("nan")))
+
     distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR))
     for network in distiller.networks.values():
-        network.reduce = reduce
+        network.ranks = Others()
     before = vector(distiller.generator.net)
     record = iterate(distiller, 0, [batch(4, 0)], [batch(4, 1)])
     assert len(seen) == 2

@@ -6,7 +6,7 @@ import pytest
 
 from sida.methods import METHODS
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, of_method
 
 OWN, MATCHING = "tests.training.own_methods", "docs.examples.matching:METHOD"

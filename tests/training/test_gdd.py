@@ -14,7 +14,7 @@ from sida.methods.distillation import student_digest
 from sida.methods.gdd import INNATE, freeze_innate
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network, read_metadata
+from sida.networks.file import load_network, read_metadata
 from sida.sampling import heun, latents_for_seeds, one_step
 from sida.training.state import StateStore
 from tests.training.processes import said, together

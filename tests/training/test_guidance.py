@@ -9,8 +9,7 @@ import torch
 
 from sida.files.atomic import sha256_file
 from sida.methods import distill
-from sida.networks.checkpoint import load_network
-from sida.networks.file import read_metadata
+from sida.networks.file import load_network, read_metadata
 from sida.training import train_teacher
 from tests.training.test_switches import weights
 from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, TEACHER, of_method, results, student_trainer

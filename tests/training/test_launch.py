@@ -15,57 +15,46 @@ import pytest
 from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import EXIT_RETRY
-from sida.training.process import run_together
 from tests.training.toy import TEACHER, as_json, results
 
 
 @pytest.mark.parametrize(
     ("endings", "status"),
     [
-        (["pass", "pass"], 0),
-        (["sys.exit(75)", "sys.exit(75)"], EXIT_RETRY),
-        (["sys.exit(1)", "sys.exit(75)"], 1),
+        (["sys.exit(1)", "time.sleep(99)"], 1),
         (["os.kill(os.getpid(), 9)", "sys.exit(75)"], EXIT_RETRY),
-        (["os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 9)"], EXIT_RETRY),
     ],
 )
 def test_exit_status(endings, status):
-    text = f"import os, sys\nexec({endings!r}[int(os.environ['RANK'])])"
-    assert run_together([sys.executable, "-c", text], 2) == status
+    text = f"import os, sys, time\nexec({endings!r}[int(os.environ['RANK'])])"
+    command = f"[sys.executable, '-c', {text!r}]"
+    start = f"import sys\nfrom sida.training.launch import run_together\nsys.exit(run_together({command}, 2))"
+    assert subprocess.run([sys.executable, "-c", start], timeout=300).returncode == status
 
 
-def test_one_that_does_not_end_is_ended(monkeypatch):
-    monkeypatch.setattr("sida.training.process.GRACE", 0.3)
-    text = "import os, sys, time\nsys.exit(1) if os.environ['RANK'] == '0' else time.sleep(900)"
-    start = time.monotonic()
-    assert run_together([sys.executable, "-c", text], 2) == 1
-    assert time.monotonic() - start < 300
-
-
-@pytest.mark.slow
-def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
-    """One line, a state, and the status that has a scheduler send the job again, which goes on."""
-    folder = tmp_path / "run"
-    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0}
-    command = [sys.executable, "-m", "sida", "train-teacher", "--out", str(folder), "--processes", "2", "--spec"]
-    long = as_json({**spec, "total_kimg": 1000})
-    run = subprocess.Popen([*command, long], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    wait_for_image(folder, run)
+def test_the_command_stops_at_a_signal_and_resumes_in_a_folder_with_traps(tmp_path):
+    """One line, a state, and the status that has a scheduler send the job again; no module of the folder runs."""
+    for name in ("sida", "torch"):
+        (tmp_path / f"{name}.py").write_text("open('was-here', 'w')")
+    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": 1000}
+    script = "import sys\nfrom sida.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    words = ["train-teacher", "--out", "run", "--processes", "2", "--spec", as_json(spec)]
+    command = [sys.executable, "-P", "-c", script, *words]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for_image(tmp_path / "run", run)
     run.send_signal(signal.SIGUSR1)
     _, said = run.communicate(timeout=300)
     assert run.returncode == EXIT_RETRY
     lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
     assert lines == ["preempted; the state is kept: run the same command again to resume"]
-    images = newest_image(folder)
+    images = newest_image(tmp_path / "run")
     assert images > 0
-    again = subprocess.Popen([*command, long], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    wait_for_image(folder, again, images)
-    # A killed process ends the other one, which says so.
-    os.kill(child_of(again.pid), signal.SIGKILL)
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == EXIT_RETRY
-    (line,) = [line for line in said.splitlines() if not line.startswith("[teacher")]
-    assert line.startswith("error: another of the 2 processes of this training has ended")
+    again = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for_image(tmp_path / "run", again, images)
+    # Without their launcher the processes end, too.
+    again.kill()
+    assert "preempted" in again.communicate(timeout=300)[1]
+    assert not (tmp_path / "was-here").exists()
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.resolve import DistillConfig, resolve_recipe
-from sida.networks.checkpoint import load_network, read_metadata
+from sida.networks.file import load_network, read_metadata
 from tests.training.toy import SID_STUDENT
 
 MATCHING = "docs.examples.matching:METHOD"

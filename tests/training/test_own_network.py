@@ -14,7 +14,7 @@ from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
 from sida.methods import distill
 from sida.networks import build_network, family_of
-from sida.networks.checkpoint import load_network, read_metadata
+from sida.networks.file import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
 from sida.training.identity import teacher_digest
 from tests.training.toy import NETWORK, SID_STUDENT, TEACHER

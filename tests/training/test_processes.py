@@ -17,12 +17,9 @@ from sida.errors import EXIT_RETRY, UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from sida.methods import distill
-from sida.training import identity, ranks, train_teacher
-from sida.training.averages import Average
+from sida.training import identity, launch, processes, train_teacher
 from sida.training.evaluation import Evaluation
 from sida.training.logs import IterationRecord, TickMeter
-from sida.training.optimized_network import OptimizedNetwork, join
-from sida.training.ranks import joined
 from sida.training.run import RunFiles
 from sida.training.student_trainer import StudentTrainer
 from tests.training.processes import said, started, statuses, together
@@ -57,18 +54,16 @@ def assert_same(folder, other):
     assert max(float((value - two[name]).abs().max()) for name, value in one.items()) < CLOSE
 
 
-@pytest.mark.parametrize(("count", "shard"), [(2, "none"), (4, "optimizer")])
-def test_as_many_processes_as_you_like(tmp_path, spec, alone, count, shard):
-    run = {**spec, "shard": shard}
-    assert together(lambda rank: distill(run, tmp_path / "run") and 0, count, tmp_path) == [0] * count, said(tmp_path)
+@pytest.mark.parametrize("count", [2, 4])
+def test_as_many_processes_as_you_like(tmp_path, spec, alone, count):
+    assert together(lambda rank: distill(spec, tmp_path / "run") and 0, count, tmp_path) == [0] * count, said(tmp_path)
     assert_same(tmp_path / "run", alone)
 
 
-@pytest.mark.parametrize("shard", ["none", "optimizer"])
-def test_teachers_too(tmp_path, shard):
+def test_teachers_too(tmp_path):
     run = {**TEACHER, "total_kimg": 0.1, "batch_gpu": 4, "lr": 1e-5}
     train_teacher(run, tmp_path / "alone")
-    task = lambda rank: train_teacher({**run, "shard": shard}, tmp_path / "run") and 0
+    task = lambda rank: train_teacher(run, tmp_path / "run") and 0
     assert together(task, 2, tmp_path) == [0, 0]
     assert_same(tmp_path / "run", tmp_path / "alone")
 
@@ -95,11 +90,10 @@ def crashing(spec, folder, moment, accident, victims=(0, 1, 2, 3)):
 
 
 def test_another_number_of_processes_goes_on(tmp_path, spec, alone):
-    """Order, schedule, draws and means go on where they were: on 4 after 2, sharded or not, then on one."""
+    """Order, schedule, draws and means go on where they were: on 4 after 2, then on one."""
     crash = lambda: fail(CrashError())
     assert together(crashing(spec, tmp_path / "run", 48, crash), 2, tmp_path / "two") == [1] * 2
-    sharded = crashing({**spec, "shard": "optimizer"}, tmp_path / "run", 96, crash)
-    assert together(sharded, 4, tmp_path / "four") == [1] * 4
+    assert together(crashing(spec, tmp_path / "run", 96, crash), 4, tmp_path / "four") == [1] * 4
     distill(spec, tmp_path / "run")
     assert_same(tmp_path / "run", alone)
 
@@ -168,10 +162,10 @@ def test_bad_settings_are_told_once(tmp_path, spec, change, message):
     assert line.startswith(message)
 
 
-@pytest.mark.parametrize("what", ["teacher", "lr", "shard", "code version"])
+@pytest.mark.parametrize("what", ["teacher", "lr", "code version"])
 def test_processes_that_would_not_train_the_same_are_refused(tmp_path, spec, what):
     """Their disks may be their own, with another file or older code on one of them."""
-    other = {"lr": 2e-5, "shard": "optimizer"}
+    other = {"lr": 2e-5}
     if what == "teacher":
         other["teacher"] = str(train_teacher({**TEACHER, "total_kimg": 0.1, "seed": 1}, tmp_path / "other"))
 
@@ -223,7 +217,7 @@ def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, s
 
 
 def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypatch):
-    monkeypatch.setattr(ranks, "STEP_TIMEOUT", datetime.timedelta(seconds=2))
+    monkeypatch.setattr(processes, "STEP_TIMEOUT", datetime.timedelta(seconds=2))
     hang = lambda: time.sleep(900)
     with started(crashing(spec, tmp_path / "run", 48, hang, {1}), 2, tmp_path) as (first, _):
         assert statuses([first]) == [EXIT_RETRY]
@@ -235,71 +229,10 @@ def test_nonsense_of_the_launcher_is_one_line(monkeypatch):
     for name, value in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="RANK=2, WORLD_SIZE=2, LOCAL_RANK=None: not what torchrun sets"):
-        ranks.place()
+        launch.place()
 
 
-def test_each_process_keeps_a_piece_only(tmp_path, spec):
-    """Sharded, moments and average take a third of the memory, also of a vector that three do not divide."""
-    run = {**spec, "shard": "optimizer", "total_kimg": 0.036, "batch_size": 12, "evaluation": None}
-
-    def task(rank):
-        original = StudentTrainer.iteration
-
-        def watched(self, nimg):
-            record = original(self, nimg)
-            theta, average = self.generator, self.ema.flat.padded.untyped_storage().nbytes()
-            torch.save((len(theta.flat.vector), len(theta.adam.square), average), tmp_path / f"{rank}.pt")
-            return record
-
-        StudentTrainer.iteration = watched
-        return distill(run, tmp_path / "run") and 0
-
-    assert together(task, 3, tmp_path) == [0] * 3
-    for rank in range(3):
-        count, moments, average = torch.load(tmp_path / f"{rank}.pt")
-        assert count % 3
-        assert (moments, average) == (-(-count // 3), 0)
-    distill({**run, "shard": "none"}, tmp_path / "alone")
-    assert_same(tmp_path / "run", tmp_path / "alone")
-
-
-def test_pieces_laid_out_for_fused_kernels_are_kept_whole_and_put_back(tmp_path):
-    """The state of three processes is that of one, and each takes its piece of it again."""
-
-    def network():
-        torch.manual_seed(0)
-        return OptimizedNetwork(
-            torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Conv2d(5, 2, 3)), 1e-3, fused=True
-        )
-
-    def task(rank):
-        with joined(torch.device("cpu")) as processes:
-            one = network()
-            join(one, processes, shard=True)
-            average = Average(one)
-            average.shard(one.shards)
-            one.adam.square.copy_(one.shards.piece_of(torch.arange(len(one.flat.vector)).float()))
-            state, mean = one.state(), average.state()
-            if rank == 0:
-                torch.save((state, mean), tmp_path / "state.pt")
-            again = network()
-            join(again, processes, shard=True)
-            again.load(processes.tensors_from_first(state))
-            average.load(processes.tensors_from_first(mean))
-            fits = torch.equal(again.adam.square, one.adam.square) and torch.equal(
-                average.net[0].weight, one.net[0].weight
-            )
-            return 0 if fits else 3
-
-    assert together(task, 3, tmp_path) == [0] * 3, said(tmp_path)
-    state, mean = torch.load(tmp_path / "state.pt")
-    alone = network()
-    alone.adam.square.copy_(torch.arange(len(alone.flat.vector)).float())
-    assert all(torch.equal(state[name], value) for name, value in alone.state().items())
-    assert torch.equal(mean["parameters"], alone.state()["parameters"])
-
-
-class Twin(ranks.Ranks):
+class Twin(processes.Ranks):
     """Two processes of which the other one has counted and lost other numbers."""
 
     world_size = 2

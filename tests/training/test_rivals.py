@@ -14,7 +14,7 @@ from sida.files.atomic import read_jsonl
 from sida.machine import prepare_process
 from sida.methods import distill
 from sida.methods.consistency import stage_at
-from sida.networks.checkpoint import load_network, read_metadata
+from sida.networks.file import load_network, read_metadata
 from tests.golden.vectors import load
 from tests.training import plain_rivals
 from tests.training.processes import said, together

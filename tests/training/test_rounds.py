@@ -19,7 +19,7 @@ from sida.losses import SiDALoss, SiDLoss, terms
 from sida.machine import Recording, RecordingError, restored
 from sida.methods.distiller import Distiller
 from sida.networks import build_network
-from sida.networks.precond import GuidedDenoiser
+from sida.sampling.samplers import GuidedDenoiser
 from sida.training import iteration, student_trainer
 from sida.training.schedule import Schedule
 from tests.training.toy import iterate, recipe

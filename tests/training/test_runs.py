@@ -18,11 +18,11 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
-from sida.networks.checkpoint import load_network
+from sida.networks.file import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import train_teacher
 from sida.training.loop import TrainingLoop
-from sida.training.process import Interruption, StopRequest
+from sida.training.processes import Interruption, StopRequest
 from sida.training.state import StateStore
 from sida.training.student_trainer import StudentTrainer
 from tests.training.toy import (

@@ -13,10 +13,10 @@ import torch
 from sida.cli.main import main
 from sida.errors import UserError
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from sida.training import run, train_teacher
 from sida.training.background import copied_to_cpu
-from sida.training.ranks import Ranks
+from sida.training.processes import Ranks
 from sida.training.run import RunFiles
 from sida.training.teacher import TeacherTrainer
 from tests import disks

@@ -14,7 +14,7 @@ from sida.methods import distill
 from sida.methods.distillation import GeneratedBatches, make_batches, student_digest
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network, save_network
+from sida.networks.file import load_network, save_network
 from sida.training import train_teacher
 from tests.training.toy import EDM2, NETWORK, STUDENT, TEACHER, of_method, student_trainer
 from workflow.planning.steps import student_cost

@@ -13,7 +13,7 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.machine import derive_seed
 from sida.networks import build_network
-from sida.networks.checkpoint import load_network, read_metadata
+from sida.networks.file import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.identity import teacher_digest

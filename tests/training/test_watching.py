@@ -6,7 +6,6 @@ import importlib.util
 import json
 import math
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -21,9 +20,8 @@ from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.resolve import DistillConfig
-from sida.networks.checkpoint import read_metadata
+from sida.networks.file import read_metadata
 from sida.training import train_teacher
-from sida.training.logs import Logs
 from sida.training.plan import Points, rising, unhealthy
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, as_json, interrupt_after, results
 
@@ -226,30 +224,6 @@ def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, mo
         records = read_jsonl(tmp_path / f"run/{log}.jsonl")
         shown = [(event.step, event.value) for event in events.Scalars(tag)]
         assert shown == [(record["nimg"], pytest.approx(pick(record))) for record in records]
-
-
-def test_wandb_gets_the_numbers_of_the_logs_offline_and_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
-    """A stand-in for the package, which is an extra: what runs it is asked for, and what each is told."""
-    asked, told = [], []
-    run = types.SimpleNamespace(define_metric=lambda *_, **__: None, log=told.append, finish=lambda: None)
-    package = types.SimpleNamespace(init=lambda **given: asked.append(given) or run, Settings=dict)
-    monkeypatch.setitem(sys.modules, "wandb", package)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    records = [{"nimg": nimg, "losses": {"sid": 1 / nimg}, "fd": float(nimg)} for nimg in (32, 64, 96)]
-    for kept, added in (
-        ([], [("train", records[0])]),
-        (records[:1], [("train", records[1]), ("evaluations", records[2])]),
-    ):
-        logs = Logs(tmp_path, ["wandb"])
-        logs.restart(kept, [])
-        for name, record in added:
-            logs.add(name, record)
-        logs.close()
-    assert len({given["id"] for given in asked}) == 1
-    assert {given["mode"] for given in asked} == {"offline"}
-    assert [record["nimg"] for record in told] == [32, 64, 96]
-    assert [record.get("train/losses/sid") for record in told] == [1 / 32, 1 / 64, None]
-    assert told[2]["evaluations/fd"] == 96
 
 
 def test_without_the_package_tensorboard_is_one_line(teacher, tmp_path, monkeypatch, capsys):

@@ -20,7 +20,7 @@ from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
 from sida.methods.distillation import make_trainer
 from sida.methods.resolve import DistillConfig, recipe_of, resolve_recipe
-from sida.networks.checkpoint import read_metadata
+from sida.networks.file import read_metadata
 from sida.training.logs import IterationRecord
 from sida.training.student_trainer import StudentTrainer
 from sida.training.teacher import TeacherTrainer

@@ -11,7 +11,7 @@ from eval.tables.model import RECORD_FIELDS
 from sida.files.atomic import sha256_file, sha256_json, write_hashed_json, write_json, write_text
 from sida.files.content_hash import csv_text
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from sida.training.logs import Logs
 from tests.training.toy import NETWORK
 from workflow.cli import sida_main

@@ -1,11 +1,10 @@
-"""docs/add-a-method.md: a generator of one's own becomes a row by a line in the sample sheet."""
+"""docs/add.md: a generator of one's own becomes a row by a line in the sample sheet."""
 
 import csv
 import dataclasses
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import yaml
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
 from sida.files.atomic import read_jsonl
-from sida.networks.checkpoint import read_metadata
+from sida.networks.file import read_metadata
 from tests.refused import refusing
-from tests.workflow.workspace import Workspace, forked_snakemake
+from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -28,7 +27,7 @@ TINY_NETWORK = load_yaml(ROOT / "tests/workflow/tiny.yaml")["teachers"]["digits-
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     """A working directory whose configuration and examples may be changed, and the word that the page asks for."""
-    page = (ROOT / "docs" / "add-a-method.md").read_text()
+    page = (ROOT / "docs" / "add.md").read_text()
     (word,) = set(re.findall(r"SIDA_ALLOW_CODE=(\S+) snakemake", page))
     monkeypatch.setenv("SIDA_ALLOW_CODE", word)
     workspace = Workspace(tmp_path)
@@ -122,29 +121,15 @@ def external(tmp_path, **cells) -> Preset:
 
 def printed(begin: str) -> str:
     """The command of the page that begins with these words, its lines joined."""
-    page = (ROOT / "docs" / "add-a-method.md").read_text().replace("\\\n", " ")
+    page = (ROOT / "docs" / "add.md").read_text().replace("\\\n", " ")
     (line,) = re.findall(rf"^    ({re.escape(begin)}.*)$", page, re.M)
     return line
-
-
-def test_the_line_for_another_preset_works_as_printed(workspace):
-    sheet = (workspace.folder / "studies/demo/runs.tsv").read_bytes()
-    for begin in ("cp studies/demo/runs", "printf 'noisy"):
-        subprocess.run(printed(begin), shell=True, check=True, cwd=workspace.folder)
-    command = printed("SIDA_ALLOW_CODE=docs.examples snakemake --cores 2 --config runs=")
-    assert (workspace.folder / "studies/demo/runs.tsv").read_bytes() == sheet
-    word, _, call = command.partition(" snakemake ")
-    bare = {key: value for key, value in workspace.environment().items() if key != "SIDA_ALLOW_CODE"}
-    status, said = forked_snakemake(workspace.folder, "-n", *call.split(), environment=bare | dict([word.split("=")]))
-    assert status == 0, said[-3000:]
-    assert re.search(r"^measure_\w+ +1$", said, re.M)
-    assert "train_teacher" not in said
 
 
 def test_a_method_is_distilled_as_printed(tmp_path, monkeypatch):
     from sida.cli.main import main
     from sida.networks import build_network
-    from sida.networks.checkpoint import save_network
+    from sida.networks.file import save_network
 
     teacher, out = tmp_path / "teacher.safetensors", tmp_path / "student"
     save_network(build_network(TINY_NETWORK), teacher, {})
@@ -160,7 +145,7 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
 
     from eval.measuring.measure import measure
     from sida.networks import build_network
-    from sida.networks.checkpoint import save_network
+    from sida.networks.file import save_network
 
     torch.manual_seed(0)
     save_network(build_network(TINY_NETWORK), tmp_path / "mine.safetensors", {})

@@ -3,7 +3,6 @@
 import itertools
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -71,28 +70,6 @@ def test_a_killed_job_gives_its_device_back(machine):
     first.kill()
     assert second.communicate(timeout=60)[0].startswith("0\n")
     first.communicate()
-
-
-#: A number and the end of its line are written at once: both ranks share a pipe.
-RANKS = r"""
-import sys
-from sida.training.process import run_together
-run_together([sys.executable, "-c", "import os, time; os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"], 2)
-"""
-
-
-def test_processes_of_a_training_keep_its_devices_when_their_launcher_is_killed(machine, tmp_path):
-    (tmp_path / "ranks.py").write_text(RANKS)
-    launcher = machine.start(1, pool="1", module="ranks")
-    ranks = [int(launcher.stdout.readline()) for _ in range(2)]
-    launcher.kill()
-    waiting = machine.start(1, pool="1")
-    os.kill(ranks[0], signal.SIGKILL)
-    time.sleep(0.5)
-    assert waiting.poll() is None
-    os.kill(ranks[1], signal.SIGKILL)
-    assert waiting.communicate(timeout=60)[0].startswith("0\n")
-    launcher.communicate()
 
 
 def test_one_that_is_killed_while_it_waits_does_not_stop_the_line(machine):

@@ -11,8 +11,8 @@ import yaml
 
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
-from eval.measuring.kinds import METRIC_KINDS
 from eval.measuring.sources import CallableSource
+from eval.metrics.kinds import METRIC_KINDS
 from sida.assets import load_registry
 from sida.config.plugins import ALLOW, TYPED, allow_typed, allowed, load_object, source_file
 from sida.config.resources import ROOT
@@ -60,7 +60,7 @@ def study(tmp_path, monkeypatch):
 METRICS = yaml.safe_load((ROOT / "tests/workflow/tiny-protocol.yaml").read_text())["metrics"]
 
 
-OURS, RUNNER = "sida.files.atomic:write_text", "sida.training.process:run_together"
+OURS, RUNNER = "sida.files.atomic:write_text", "sida.training.launch:run_together"
 TEACHER = {"network": {"class": "evil:Net", "kwargs": {}}, "checkpoint": "t.safetensors"}
 #: How a study names an object, and where it is told.
 NAMED = {
@@ -81,7 +81,7 @@ NAMED = {
 @pytest.mark.parametrize(
     ("monitor", "kwargs"),
     [
-        ("sida.training.process:run_together", {"command": ["touch", "was-here"], "count": 1}),
+        ("sida.training.launch:run_together", {"command": ["touch", "was-here"], "count": 1}),
         (OURS, {"path": "was-here", "text": "x"}),
     ],
 )

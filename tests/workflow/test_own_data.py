@@ -1,4 +1,4 @@
-"""docs/own-data.md: a study of one's own pictures lives in one folder outside the repository."""
+"""docs/own-pictures.md: a study of one's own pictures lives in one folder outside the repository."""
 
 import os
 import re

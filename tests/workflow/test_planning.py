@@ -1,7 +1,6 @@
 """Plans: counted operations, jobs as the workflow has them, wall time, what is lacking; nothing is run."""
 
 import base64
-import dataclasses
 import json
 import re
 import types
@@ -61,13 +60,6 @@ def test_hours_and_memory_agree_with_table_8(paper):
             reserved = published[f"table8-{method}-max-memory-in-gb-reserved-per-gpu-{column}-mem-reserved-gb"].value
             # Enough, and not far too much.
             assert 0.99 < cost.memory / 2**30 / reserved < 1.25, run
-
-
-def test_a_shared_optimizer_needs_less_memory(paper):
-    network = paper.settings.teachers["teacher-edm2-xxl"].network
-    config = jobs_of(paper).costs.resolved("edm2-xxl-sida")
-    sharded = dataclasses.replace(config, shard="optimizer")
-    assert student_cost(sharded, network, 8).memory < 0.8 * student_cost(config, network, 8).memory
 
 
 TINY = {

@@ -13,8 +13,8 @@ import pytest
 
 from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
-from sida.files.content_hash import DamagedError
 from tests.workflow.workspace import Workspace, kill_group
+from tools.store_study import store_study
 from workflow.cli import eval_main
 
 TINY = ("--configfile", "tests/workflow/tiny.yaml")
@@ -102,7 +102,7 @@ def test_the_finished_folder_is_whole(finished):
 
 
 def test_students_name_their_parents(finished):
-    from sida.networks.checkpoint import read_metadata
+    from sida.networks.file import read_metadata
 
     students = finished.folder / "results/tiny/students"
     metadata = read_metadata(students / "sid2a-a1.0/network.safetensors")
@@ -165,26 +165,19 @@ def test_layout_that_wants_an_unmeasured_metric_is_one_line(finished, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finished, tmp_path):
-    """``sida-eval docs --store``: tables and verdicts made from the stored files are those of the run."""
-    from workflow.docs.pages import write_docs
-
-    for name in ("config", "tests"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "README.md").write_text("SiDA: <!--= tiny.seeds('fd', 'sida-a1.0') -->?<!--/-->\n")
+def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_path, capsys):
+    """`python -m tools.store_study`: the table made from the stored files is that of the run."""
     results = finished.folder / "results/tiny"
-    write_docs(results=results, config="tests/workflow/tiny.yaml", page="studies/tiny/README.md", root=tmp_path)
-    page = (tmp_path / "studies/tiny/README.md").read_text()
-    table = (results / "tables/main.md").read_text().split("\n\n")
-    assert all(part.strip() in page for part in table if part.startswith("|"))
-    for claim in json.loads((results / "claims.json").read_text())["claims"]:
-        assert any(claim["id"] in line and claim["verdict"] in line for line in page.splitlines()), claim["id"]
-    assert {path.name for path in (tmp_path / "studies/tiny").glob("*.png")} == {"convergence.png", "samples.png"}
-    assert re.fullmatch(r"SiDA: <!--= .* -->\d+\.\d\d<!--/-->\n", (tmp_path / "README.md").read_text())
-    assert write_docs(check=True, root=tmp_path) == []
-    # Stored numbers decide, and a changed digit is no number.
-    data = tmp_path / "studies/tiny/stored/measurements.csv"
+    stored = store_study(results, ROOT / "tests/workflow/tiny.yaml", tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"convergence.png", "samples.png"}
+    assert (stored / "claims.json").read_bytes() == (results / "claims.json").read_bytes()
+    assert eval_main(["show", str(stored)]) == 0
+    shown = capsys.readouterr().out
+    numbers = re.findall(r"\d+\.\d+ ± \d+\.\d+", (results / "tables/main.md").read_text())
+    assert numbers
+    assert all(number in shown for number in numbers)
+    # A changed digit is no number.
+    data = stored / "measurements.csv"
     data.write_text(data.read_text().replace("sida-a1.0,sida,0,fd,", "sida-a1.0,sida,0,fd,1", 1))
-    with pytest.raises(DamagedError, match=r"measurements\.csv"):
-        write_docs(check=True, root=tmp_path)
+    assert eval_main(["show", str(stored)]) == 1
+    assert "measurements.csv" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Se
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig
 from tests.workflow.workspace import PRESETS
-from workflow.docs.settings import SETTINGS, descriptions, json_schema, schemas, settings
+from tools.settings_page import SETTINGS, descriptions, json_schema, settings_table, written
 from workflow.preset.files import PresetSettings
 
 
@@ -91,7 +91,11 @@ def test_every_setting_has_a_description_from_its_docstring():
     share = json_schema(Outer)["properties"]["inner"]["additionalProperties"]["properties"]["p"]
     assert share == {"type": "number", "minimum": 0, "maximum": 1, "description": "A `share`."}
     for name, cls in SETTINGS.items():
-        assert settings(name).count("\n| `") == len(dataclasses.fields(cls)) == len(descriptions(cls)), name
+        assert (
+            settings_table(cls, dict.fromkeys(SETTINGS.values(), "")).count("\n| `")
+            == len(dataclasses.fields(cls))
+            == len(descriptions(cls))
+        ), name
 
 
 @pytest.mark.parametrize(
@@ -136,9 +140,9 @@ def test_a_wrong_setting_names_the_option_that_gives_it(tmp_path, monkeypatch, w
     assert remedy in str(caught.value)
 
 
-def test_schemas_are_current():
-    for path, text in schemas(ROOT).items():
-        assert path.read_text() == text, f"{path}: run `sida-eval docs`"
+def test_the_page_and_the_schemas_are_current():
+    for path, text in written().items():
+        assert path.read_text() == text, f"{path}: run `python -m tools.settings_page`"
 
 
 @pytest.mark.parametrize("folder", [".", "protocols"])

@@ -22,7 +22,7 @@ from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
-from sida.networks.checkpoint import read_metadata, save_network
+from sida.networks.file import read_metadata, save_network
 from tests.training.processes import together
 from workflow.preset import Preset
 

@@ -39,8 +39,7 @@ def test_a_preset_is_named_by_name_or_file_in_every_verb(capsys, tmp_path, monke
             assert main([word.format(name) for word in words]) in (0, 1)
             assert "error" not in capsys.readouterr().err, words
     power = [eval_main, "power", "--store", "studies/demo/stored", "--preset", "{}"]
-    docs = [eval_main, "docs", "--check", "--preset", "{}"]
-    for main, *words in (plan, doctor, table, power, docs):
+    for main, *words in (plan, doctor, table, power):
         assert main([word.format("publishd") for word in words]) == 1
         assert "'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
 
@@ -72,13 +71,6 @@ def test_completion_knows_all_verbs(shell, capsys):
         assert shell == "tcsh" or "--preset" in script
         values = ("gpu-small", "cifar10", "table1", "uni-instruct", "tables/main.tex")
         assert shell == "tcsh" or program == "sida-eval" or all(value in script for value in values)
-
-
-def test_the_example_of_the_documentation_is_what_the_command_prints(capsys):
-    text = (ROOT / "docs" / "reference" / "statistics.md").read_text()
-    command, output = re.search(r"    \$ sida-eval (power [^\n]*)\n((?:    [^\n]+\n)+)", text).groups()
-    assert eval_main(command.split()) == 0
-    assert capsys.readouterr().out == re.sub(r"^    ", "", output, flags=re.M)
 
 
 def test_numbers_as_json(capsys):

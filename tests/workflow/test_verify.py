@@ -13,7 +13,7 @@ from sida.files.atomic import read_hashed_json, sha256_file, write_hashed_json, 
 from sida.files.content_hash import HASH_KEY, csv_text
 from sida.files.text_files import read_csv
 from sida.networks import build_network
-from sida.networks.checkpoint import save_network
+from sida.networks.file import save_network
 from tests.damage import DAMAGES
 from tests.readers import bombs
 from tests.readers.guards import peak_memory, reset_peak, time_limit

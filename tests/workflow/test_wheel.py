@@ -22,7 +22,7 @@ SITE = Path(sysconfig.get_path("purelib"))
 #: Modules by the distribution that brings them, where the names differ.
 DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
-ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "shtab", "snakemake", "triton", "wandb"}
+ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "shtab", "snakemake", "triton"}
 ON_REQUEST |= {"nbclient", "nbformat"}
 
 
@@ -108,7 +108,7 @@ def test_a_function_without_downloads_ends_in_one_line_for_table_1(installed, mo
 FUNCTION = """
 import torch
 from sida.data import load_dataset
-from sida.networks.checkpoint import load_network
+from sida.networks.file import load_network
 from sida.sampling import generate
 
 net, _ = load_network({network!r})

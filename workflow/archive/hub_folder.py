@@ -25,10 +25,10 @@ from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, write_json, write_text
 from sida.methods.registry import METHODS
-from sida.networks.build import NETWORKS
-from sida.networks.checkpoint import describe_file
-from sida.networks.options import check_options
+from sida.networks.file import NETWORKS
+from sida.networks.official import describe_file
 from sida.networks.precond import Precond
+from sida.networks.unet import check_options
 from sida.provenance import code_version
 from sida.sampling.samplers import one_step, to_uint8
 
@@ -225,7 +225,7 @@ def model_card(
 
     Args:
         name: Id of the run.
-        facts: :func:`sida.networks.checkpoint.describe_file` of the network.
+        facts: :func:`sida.networks.official.describe_file` of the network.
         measured: Measurements of its preset; only those of this very file are taken, by its hash.
         licence: Identifier of the licence.
         recipe: Whether ``recipe.json`` is there.

@@ -14,7 +14,7 @@ EXAMPLES = """examples:
   cd flowers && snakemake --cores 2 -s CHECKOUT/Snakefile --configfile preset.yaml
 
 Sizes and rates fit the resolution (up to 16: small, for a CPU; 32 and 64: the papers', for a GPU); `sida plan --preset
-flowers/preset.yaml` says how many hours they take. See docs/own-data.md.
+flowers/preset.yaml` says how many hours they take. See docs/own-pictures.md.
 """
 
 

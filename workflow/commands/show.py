@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eval.tables import Table
 
 HELP = "Print the main table of a finished preset with the paths of its report, figures and LaTeX."
 EXAMPLES = """examples:
@@ -20,26 +27,43 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the overview; tables of stored results are made first, in a temporary folder."""
-    from pathlib import Path
-
+    """Prints the overview; the table of stored results is made first, in a temporary folder."""
     from eval.report.overview import overview
     from eval.results.stored import STORED
+    from eval.results.summary import measurements_file
+    from eval.tables import write_table
     from sida.cli import terminal
-    from sida.config.resources import ROOT
-    from workflow.docs.study import opened
 
     folder = Path(args.preset_dir or args.results)
     if not (folder / STORED).is_file():
         print(overview(folder, args.table, terminal.colour(), terminal.width()))
         return 0
-    with opened(ROOT, [folder]) as studies:
-        (study,) = studies.values()
-        for name in [args.table] if args.table else study.preset.settings.tables[:1]:
-            study.make_table(name)
-        if study.preset.settings.claims:
-            assert study.verdicts_file.is_file()
-        text = overview(study.work, args.table, terminal.colour(), terminal.width())
+    with tempfile.TemporaryDirectory() as name:
+        work, numbers = Path(name), measurements_file(folder)
+        table = stored_table(folder, args.table)
+        write_table(table, work / "tables" / f"{table.name}.tex")
+        (work / numbers.name).symlink_to(numbers.resolve())
+        if (folder / "claims.json").is_file():
+            (work / "claims.json").symlink_to((folder / "claims.json").resolve())
+        text = overview(work, args.table, terminal.colour(), terminal.width())
     print(text.rpartition("\n\n")[0])
     print(f"\nnumbers   {folder}")
     return 0
+
+
+def stored_table(stored: Path, name: str | None = None) -> Table:
+    """A table of stored results; by default the first one of their preset."""
+    from eval.results.stored import read_stored
+    from eval.tables import make_table
+    from sida.config.resources import ROOT
+    from workflow.preset import Preset
+    from workflow.preset.files import preset_files
+
+    preset = Preset.load(*preset_files(read_stored(stored)["preset"], ROOT))
+    name = name or preset.settings.tables[0]
+    spec = preset.specs.table(name)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(json.dumps(spec))
+        file.flush()
+        layout = preset.layout("tables", name)
+        return make_table(layout, stored, file.name, mode="measured", spec=spec, results=stored)

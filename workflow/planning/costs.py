@@ -136,7 +136,7 @@ class Costs:
         if guide is None and config.guide is not None:
             fault = f"guide '{self.preset.runs[run].guide}' is not known by its network, so that its cost is unknown"
             raise UserError(f"{self.preset.sheet}: run '{run}'", fault, "name a teacher of the preset")
-        cost, images = student_cost(config, network, self.width, guide), config.total_kimg * 1000
+        cost, images = student_cost(config, network, guide), config.total_kimg * 1000
         seconds = images * cost.operations / self._rate(cost.fp16)
         evaluations = 0
         if config.evaluation is not None and config.evaluation["monitor"] == MONITOR:
@@ -251,7 +251,7 @@ def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:
     return 1 + (int(share) if per_decade is None else 1 + int(per_decade * math.log10(share)))
 
 
-#: Largest ratio of planned to reserved memory of a training (docs/cost.md, Table 8's memory).
+#: Largest ratio of planned to reserved memory of a training (Table 8's memory).
 SPARE = 1.25
 #: Remedy for a training that is too large.
 SMALLER = (

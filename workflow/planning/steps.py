@@ -162,9 +162,7 @@ class StepCost:
     fp16: bool
 
 
-def student_cost(
-    config: Any, network: Mapping[str, Any], gpus: int = 1, guide: Mapping[str, Any] | None = None
-) -> StepCost:
+def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, Any] | None = None) -> StepCost:
     """Cost of a distillation.
 
     In score distillation a step of the fake score takes 1 forward pass (images) + 3 (its own passes), and 3 of the
@@ -176,7 +174,6 @@ def student_cost(
     Args:
         config: :class:`sida.config.recipe.ResolvedConfig`.
         network: ``{class, kwargs}`` of the teacher.
-        gpus: Number of GPUs, which share the optimizer state if the settings say so (``shard``).
         guide: ``{class, kwargs}`` of the guiding network; None without guidance.
     """
     guiding = None if guide is None else network_cost(guide)
@@ -195,8 +192,7 @@ def student_cost(
         activations += (images * guiding.kept_frozen + guiding.kept_once) * width / BYTES
     # φ, ψ, θ and θ's average; Adam's second moments of ψ and θ, and first ones with β₁; one gradient twice.
     moments = 2 + sum(betas[0] > 0 for betas in (config.betas, config.generator_betas or config.betas))
-    pieces = gpus if config.shard == "optimizer" else 1
-    weights = (3 + (1 + moments + 2) / pieces) * BYTES * cost.parameters
+    weights = (6 + moments) * BYTES * cost.parameters
     weights += 0.0 if guiding is None else BYTES * guiding.parameters
     # ψ, θ, the average and the kept network, with the moments.
     state = (4 + moments) * BYTES * cost.parameters

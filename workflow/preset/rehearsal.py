@@ -368,5 +368,5 @@ def unshown_remark(targets: Targets) -> str | None:
     line = f"- {{run: {rows[0]}}}"
     return (
         f"{', '.join(rows[:NAMED])}{more}: measured, but no table, figure or claim of {targets.preset.source} shows "
-        f"{'it' if len(rows) == 1 else 'them'}; add a line to a table's rows, e.g. {line} (docs/add-a-method.md, 4)"
+        f"{'it' if len(rows) == 1 else 'them'}; add a line to a table's rows, e.g. {line} (docs/add.md)"
     )

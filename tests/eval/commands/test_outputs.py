@@ -1,6 +1,5 @@
 """Output verbs of the command line, comparison of result folders, the overview and paper.pdf."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -8,11 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from eval.report.compare import compare
 from eval.report.overview import overview
-from eval.report.page import page_text, reduced
 from eval.report.paper import build_paper, compile_latex, in_order, missing_latex, paper_source
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import inputs_of, measurement_lines, write_csv, write_released
@@ -181,21 +178,6 @@ def test_a_measured_number_is_held_once_against_the_version_it_belongs_to(study,
 
 
 # The page
-
-
-def test_the_page_of_a_study_holds_every_table_picture_and_verdict(study, tmp_path):
-    copy = reduced(study / "figures/convergence.png", tmp_path / "convergence.png")
-    text = page_text(study, [copy], "pictures", "Made up")
-    assert text.startswith("# Made up\n")
-    assert (study / "tables" / "main.md").read_text().strip() in text
-    assert "Fréchet distance of the generator's moving average" in text
-    for claim in json.loads((study / "claims.json").read_text())["claims"]:
-        assert claim["statement"] in text
-    assert re.findall(r"!\[[^]]*\]\(([^)]*)\)", text) == ["pictures/convergence.png"]
-    with Image.open(copy) as small, Image.open(study / "figures/convergence.png") as first:
-        assert small.size == first.size
-        difference = np.abs(np.asarray(small.convert("RGB"), float) - np.asarray(first.convert("RGB"), float))
-        assert difference.mean() < 1
 
 
 # paper.pdf

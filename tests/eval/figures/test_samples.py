@@ -16,7 +16,7 @@ from sida.config.datasets import dataset_spec
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.files.atomic import sha256_file
-from sida.networks.checkpoint import load_network
+from sida.networks.file import load_network
 from sida.sampling import generate
 from tests.eval.metric_networks import StandInVae, write_network
 from tests.eval.synthetic_output import CURVES, csv_rows

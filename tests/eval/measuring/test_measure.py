@@ -18,12 +18,12 @@ from PIL import Image
 
 from eval.commands import main
 from eval.features import get_extractor, registry
-from eval.frechet import frechet_distance
-from eval.inception_score import inception_score
-from eval.measuring.kinds import Frechet, Precision
 from eval.measuring.measure import Measurer, _overlapped, measure, measure_shard, merge_shards
 from eval.measuring.sources import CallableSource, DataSource, MeasureSpec
-from eval.precision_recall import precision_recall
+from eval.metrics.frechet import frechet_distance
+from eval.metrics.inception_score import inception_score
+from eval.metrics.kinds import Frechet, Precision
+from eval.metrics.precision_recall import precision_recall
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
 from sida import provenance

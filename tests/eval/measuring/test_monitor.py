@@ -21,8 +21,7 @@ from sida.config.resources import find
 from sida.data import LatentDecoder, load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
-from sida.networks.checkpoint import load_network
-from sida.networks.file import read_metadata
+from sida.networks.file import load_network, read_metadata
 from sida.sampling import NO_CLASS, generate
 from tests.eval.measuring.specs import DIGITS, content, data_spec, metric, protocol, resampled
 from tests.eval.metric_networks import StandInVae, write_hub, write_inception, write_network

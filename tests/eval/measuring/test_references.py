@@ -17,7 +17,7 @@ from eval.measuring.monitor import make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.references import Reference, load_references
-from eval.statistics import FeatureStatistics
+from eval.metrics.statistics import FeatureStatistics
 from sida.config.settings import load_yaml
 from sida.data import load_dataset
 from sida.errors import UserError

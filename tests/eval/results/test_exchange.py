@@ -20,7 +20,7 @@ from eval.results.training_logs import kept_images, read_evaluations, read_log, 
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from tests.refused import refused
-from workflow.docs.settings import SCHEMAS, json_schema
+from tools.settings_page import SCHEMAS, json_schema
 
 
 @pytest.fixture(scope="module")

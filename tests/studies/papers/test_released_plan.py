@@ -9,7 +9,7 @@ from tests.studies.plans import dry_run
 
 
 def test_the_released_preset_has_a_full_plan(tmp_path):
-    # As docs/reproduce.md lists the downloads.
+    # As docs/released.md lists the downloads.
     jobs, text = dry_run(tmp_path, "papers/released.yaml", "--quiet", "host", "reason")
     measured = sum(count for name, count in jobs.items() if name.startswith("measure"))
     assert measured >= 60

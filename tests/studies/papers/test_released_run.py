@@ -10,7 +10,7 @@ import torch
 from sida.assets.registry import ASSET_COLUMNS
 from sida.files.atomic import sha256_file
 from sida.networks import build_network
-from sida.networks.checkpoint import read_metadata
+from sida.networks.file import read_metadata
 from tests.assets.fault_server import serve
 from tests.files.genuine import MARK, write_genuine
 from tests.workflow.workspace import Workspace

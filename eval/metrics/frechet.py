@@ -1,0 +1,318 @@
+"""Fréchet distance between two Gaussians: ‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½.
+
+The eigenvalues of Σ₁Σ₂ are those of the symmetric matrix F₁ᵀΣ₂F₁ with Σ₁ = F₁F₁ᵀ, so tr (Σ₁Σ₂)^½ = Σ √λ(F₁ᵀΣ₂F₁).
+The factors come from a Cholesky decomposition with pivoting, which stops at the numerical rank: null directions drop
+out instead of adding √(rounding noise). That costs two triangular factors, one symmetric product and one symmetric
+eigenvalue problem, less than a tenth of a general matrix square root.
+
+A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding error is relative to the size of the terms,
+tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
+
+FID∞ (Chong and Forsyth 2020) is the distance as the number of images grows without bound. The distance of a finite
+sample is biased upwards by about b/n, b depending on the generator. Distances of subsets of several sizes are fitted by
+a line in 1/n; its intercept estimates the unbiased value. Published numbers are at a fixed n: FID∞ is not compared with
+them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sida.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+_EPS = float(np.finfo(np.float64).eps)
+# Relative rounding of a sum of 1024 terms in any order; longer ones are sums of exact blocks (eval.metrics.statistics).
+_SUM_EPS = 512 * _EPS
+
+
+@dataclass(frozen=True)
+class FrechetReport:
+    """A Fréchet distance with its terms, ranks and rounding error.
+
+    Attributes:
+        value: The squared Fréchet distance, as FID is printed.
+        mean_term: ‖μ₁ − μ₂‖².
+        covariance_term: ``value`` − ``mean_term``.
+        num_features: Dimension d.
+        ranks: Numerical ranks of the two covariances.
+        counts: Numbers of samples of the two sides; None if unknown.
+        most_negative: Most negative eigenvalue that had to be clipped, relative to the largest (0 for a proper
+            covariance; published float32 references may have a tiny one).
+        numerical_error: Estimate of the rounding error of ``value``.
+    """
+
+    value: float
+    mean_term: float
+    covariance_term: float
+    num_features: int
+    ranks: tuple[int, int]
+    counts: tuple[int | None, int | None]
+    most_negative: float
+    numerical_error: float
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings as sentences; empty if the distance is sound."""
+        found = []
+        for which, rank, count in zip(("first", "second"), self.ranks, self.counts):
+            if rank == 0:
+                found.append(f"{which} set: no feature varies; its images are all alike")
+            elif count is not None and count <= self.num_features:
+                found.append(
+                    f"{which} set: {count} images for {self.num_features} features; the covariance is singular and "
+                    "the distance biased upwards: compare only with equal n"
+                )
+            elif count is None and rank < self.num_features:
+                # With enough samples a lower rank only means features without variance, e.g. constant pixels.
+                found.append(f"{which} set: covariance has rank {rank} of {self.num_features}")
+        if self.most_negative < -1e-8:
+            found.append(f"an eigenvalue of {self.most_negative:.1e} relative to the largest was set to 0")
+        if self.numerical_error > 1e-4 * max(abs(self.value), 1e-4):
+            found.append(f"rounding error up to {self.numerical_error:.1e}")
+        return found
+
+
+def frechet_distance(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray) -> float:
+    """Squared Fréchet distance of N(mu1, cov1) and N(mu2, cov2).
+
+    Args:
+        mu1: Mean (d,).
+        cov1: Covariance (d, d), symmetric, positive semi-definite up to rounding.
+        mu2: Mean (d,).
+        cov2: Covariance (d, d).
+
+    Raises:
+        UserError: Shapes that do not fit, values that are not finite, or matrices that are no covariances.
+    """
+    return frechet_report(mu1, cov1, mu2, cov2).value
+
+
+def frechet_report(
+    mu1: np.ndarray,
+    cov1: np.ndarray,
+    mu2: np.ndarray,
+    cov2: np.ndarray,
+    counts: tuple[int | None, int | None] = (None, None),
+) -> FrechetReport:
+    """Squared Fréchet distance with ranks, clipped eigenvalues and an estimate of the rounding error.
+
+    Arguments and errors are those of :func:`frechet_distance`; ``counts`` are the numbers of samples of both sides.
+    """
+    mu1, mu2 = (np.asarray(mu, dtype=np.float64).reshape(-1) for mu in (mu1, mu2))
+    cov1, cov2 = (np.atleast_2d(np.asarray(cov, dtype=np.float64)) for cov in (cov1, cov2))
+    _check(mu1, cov1, mu2, cov2)
+    first, second = (_factor(cov, _rounding(mu, cov)) for mu, cov in ((mu1, cov1), (mu2, cov2)))
+    product = _symmetric_product(first, second, cov2)
+    ranks, negative = (first.rank, second.rank), min(first.negative, second.negative)
+    left_out = [first.left_out, second.left_out]
+    del first, second  # two matrices less at the peak of memory, which is the eigenvalue problem
+    eigenvalues = np.clip(np.linalg.eigvalsh(product), 0, None) if product.size else np.zeros(0)
+    mean_term = float(np.square(mu1 - mu2).sum())
+    traces = float(np.trace(cov1) + np.trace(cov2))
+    covariance_term = traces - 2 * float(np.sqrt(eigenvalues).sum())
+    # An eigenvalue is known to about eps times the largest; its root then to eps·max / (2√λ), at worst √(eps·max).
+    delta = 8 * _EPS * float(eigenvalues.max(initial=0))
+    slack = np.minimum(np.sqrt(delta), delta / (2 * np.sqrt(np.maximum(eigenvalues, 1e-300))))
+    # The part E that was left out as rounding adds at most tr (E Σ)^½ ≤ √(tr E · tr Σ).
+    sizes = [float(np.abs(np.diagonal(cov)).sum()) for cov in (cov1, cov2)]
+    missing = math.sqrt(left_out[0] * sizes[1]) + math.sqrt(left_out[1] * sizes[0])
+    return FrechetReport(
+        value=mean_term + covariance_term,
+        mean_term=mean_term,
+        covariance_term=covariance_term,
+        num_features=len(mu1),
+        ranks=ranks,
+        counts=counts,
+        most_negative=negative,
+        numerical_error=2 * float(slack.sum()) + 2 * missing + 8 * _EPS * traces,
+    )
+
+
+def _rounding(mu: np.ndarray, cov: np.ndarray) -> float:
+    """Limit of the rounding error of a covariance's eigenvalues, and of its trace, from sums over rows."""
+    return _SUM_EPS * float(np.abs(np.diagonal(cov)).sum() + np.square(mu).sum())
+
+
+def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray) -> None:
+    if mu1.shape != mu2.shape:
+        raise UserError(
+            "Fréchet distance", f"means have {len(mu1)} and {len(mu2)} features", "both sides need the same extractor"
+        )
+    for which, cov in (("first", cov1), ("second", cov2)):
+        if cov.shape != (len(mu1), len(mu1)):
+            raise UserError("Fréchet distance", f"{which} covariance has shape {cov.shape} for {len(mu1)} features")
+    arrays = {"first mean": mu1, "first covariance": cov1, "second mean": mu2, "second covariance": cov2}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                "Fréchet distance", f"the {name} has values that are not finite", "make the statistics again"
+            )
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """Factor ``F`` with F Fᵀ = Σ except for negative eigenvalues; row ``order[i]`` of F is ``rows[i]``.
+
+    Attributes:
+        rows: (d, rank); if ``triangular`` only the lower trapezoid counts, the rest has no meaning.
+        order: Feature of each row of ``rows``.
+        triangular: Whether only the lower trapezoid counts.
+        negative: Most negative eigenvalue of Σ relative to its largest, beyond rounding.
+        left_out: Sum of the eigenvalues left out as rounding.
+    """
+
+    rows: np.ndarray
+    order: np.ndarray
+    triangular: bool
+    negative: float = 0.0
+    left_out: float = 0.0
+
+    @property
+    def rank(self) -> int:
+        """Numerical rank of Σ."""
+        return int(self.rows.shape[1])
+
+    @property
+    def permuted(self) -> bool:
+        """Whether ``order`` differs from the order of the features."""
+        return bool((self.order[1:] < self.order[:-1]).any())
+
+    def matrix(self) -> np.ndarray:
+        """F itself (d, rank)."""
+        if not self.triangular and not self.permuted:
+            return self.rows
+        result = np.empty_like(self.rows)
+        result[self.order] = np.tril(self.rows) if self.triangular else self.rows
+        return result
+
+
+def _symmetric_product(first: _Factor, second: _Factor, cov2: np.ndarray) -> np.ndarray:
+    """A symmetric matrix with the non-zero eigenvalues of Σ₁Σ₂, as small as the ranks allow; lower half only."""
+    from scipy.linalg.lapack import dsygst
+
+    size = len(cov2)
+    if first.triangular and first.rank == second.rank == size and second.negative == 0:
+        # LᵀΣ₂L without forming Σ₂L: half the work of general products.
+        # The transpose of a symmetric matrix in row order is the matrix in the column order that LAPACK works on.
+        permuted = cov2[first.order][:, first.order] if first.permuted else cov2
+        product, info = dsygst(permuted.T, first.rows, itype=2, lower=1, overwrite_a=first.permuted)
+        if info == 0:
+            return product
+    cross = second.matrix().T @ first.matrix()
+    return cross @ cross.T if len(cross) < cross.shape[1] else cross.T @ cross
+
+
+def _factor(cov: np.ndarray, rounding: float) -> _Factor:
+    from scipy.linalg.blas import dtrmv
+    from scipy.linalg.lapack import dpotrf, dpstrf
+
+    scale = float(np.abs(np.diagonal(cov)).max(initial=0))
+    if scale <= rounding:
+        if np.abs(cov).max(initial=0) > rounding:
+            raise UserError("Fréchet distance", "a covariance has a zero diagonal but other entries")
+        left_out = float(np.abs(np.diagonal(cov)).sum())
+        return _Factor(np.zeros((len(cov), 0)), np.arange(len(cov)), triangular=False, left_out=left_out)
+    # Without pivots: three times as fast, and sufficient if every pivot is far from the threshold of full rank.
+    triangle, failed = dpotrf(cov.T, lower=1, clean=0)
+    order, rank = np.arange(len(cov)), len(cov)
+    if failed or np.diagonal(triangle).min() ** 2 < 1e4 * len(cov) * _EPS * scale:
+        del triangle  # its memory first
+        triangle, pivots, rank, _ = dpstrf(cov.T, lower=1)
+        order = pivots - 1
+    full = rank == len(cov)
+    # The upper half still holds the input. With full rank only LAPACK reads the triangle, and it skips that half.
+    rows = triangle if full else np.triu(triangle[:, :rank].T).T
+    del triangle
+    # If the matrix is no covariance, the factorisation stops early without an error. So the residual is probed, from
+    # both sides, since only one half of the matrix was read.
+    probe = np.random.Generator(np.random.PCG64(0)).standard_normal(len(cov))
+    rebuilt = np.empty_like(probe)
+    if full:
+        rebuilt[order] = dtrmv(rows, dtrmv(rows, probe[order], lower=1, trans=1), lower=1)
+    else:
+        rebuilt[order] = rows @ (rows.T @ probe[order])
+    for product in (cov @ probe, cov.T @ probe):
+        if np.abs(product - rebuilt).max() > 1e-10 * np.abs(product).max():
+            return _factor_by_eigenvalues(cov, scale, rounding)
+    factor = _Factor(rows, order, triangular=full)
+    return factor if full else _Factor(factor.matrix(), np.arange(len(cov)), triangular=False)
+
+
+def _factor_by_eigenvalues(cov: np.ndarray, scale: float, rounding: float) -> _Factor:
+    """Factor of a matrix with slightly negative eigenvalues or asymmetric rounding, e.g. stored as float32."""
+    if np.abs(cov - cov.T).max() > max(1e-3 * scale, rounding):
+        raise UserError("Fréchet distance", "a covariance is not symmetric", "make the statistics again")
+    values, vectors = np.linalg.eigh((cov + cov.T) / 2)
+    negative = float(values[0] / max(values[-1], 1e-300)) if values[0] < -rounding else 0.0
+    if negative < -1e-3:
+        raise UserError(
+            "Fréchet distance",
+            f"a covariance has an eigenvalue of {negative:.1e} relative to its largest",
+            "it is no covariance: make the statistics again",
+        )
+    limit = max(len(cov) * _EPS * values[-1], rounding)
+    keep, small = values > limit, np.abs(values) <= limit
+    rows = vectors[:, keep] * np.sqrt(values[keep])
+    left_out = float(np.abs(values[small]).sum())
+    return _Factor(rows, np.arange(len(cov)), triangular=False, negative=negative, left_out=left_out)
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """A line through distances against 1/n.
+
+    Attributes:
+        value: Intercept, the estimate at n → ∞.
+        slope: Slope of the line: at n images the bias is about slope / n.
+        by_n: Distance by number of images.
+    """
+
+    value: float
+    slope: float
+    by_n: dict[str, float]
+
+
+def frechet_infinity(
+    features: torch.Tensor,
+    mean: np.ndarray,
+    cov: np.ndarray,
+    points: int = 10,
+    smallest: int | None = None,
+    ddof: int = 0,
+    seed: int = 0,
+) -> Extrapolation:
+    """Extrapolates the Fréchet distance of features to a reference.
+
+    Args:
+        features: Features (N, C).
+        mean: Reference mean (C,).
+        cov: Reference covariance (C, C).
+        points: Number of subset sizes, evenly spaced from ``smallest`` to N (at most N − ``smallest`` + 1).
+        smallest: Smallest subset; by default the larger of N // 10 and C + 1, because distances with singular
+            covariances do not follow the line.
+        ddof: Divisor N − ddof of the covariance.
+        seed: Seed of the subsets.
+
+    Raises:
+        UserError: Too few features for the line.
+    """
+    total, width = features.shape
+    smallest = max(total // 10, width + 1) if smallest is None else smallest
+    if points < 2 or smallest < 2 or total < 2 * smallest:
+        raise UserError("FID extrapolation", f"{total} images are too few for sizes from {smallest}", "measure more")
+    rng = np.random.Generator(np.random.PCG64(seed))
+    rows = features.double().cpu().numpy()
+    sizes = np.unique(np.linspace(smallest, total, points).round().astype(int))
+    by_n: dict[str, float] = {}
+    for size in sizes:
+        subset = rows[rng.permutation(total)[:size]]
+        by_n[str(size)] = frechet_distance(subset.mean(0), np.cov(subset, rowvar=False, ddof=ddof), mean, cov)
+    slope, value = np.polyfit(1 / sizes, list(by_n.values()), 1)
+    return Extrapolation(float(value), float(slope), by_n)

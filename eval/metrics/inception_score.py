@@ -1,0 +1,133 @@
+"""Inception score: exp of the mean Kullback-Leibler divergence of p(y|x) from p(y), averaged over splits.
+
+Split i holds the images ``i·N//S … (i+1)·N//S − 1`` in the order in which they were generated. Only Σ p and
+Σ p·log p per split are kept, in order-independent sums, so that images stream and shards merge exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from eval.metrics.statistics import ExactSum
+from sida.errors import UserError
+
+
+class InceptionScoreResult(NamedTuple):
+    """Mean of the splits' scores and their population standard deviation (as the official tools print)."""
+
+    mean: float
+    std: float
+
+
+class InceptionScoreSums:
+    """Streaming sums of the score over ``num_images`` images.
+
+    Args:
+        num_images: Number of images of the whole set, which determines the splits.
+        splits: Number of splits S.
+        num_classes: Number of classes.
+        device: Torch device of the sums.
+    """
+
+    def __init__(self, num_images: int, splits: int, num_classes: int, device: str | torch.device = "cpu") -> None:
+        if not 1 <= splits <= num_images:
+            raise UserError("inception score", f"{splits} splits need at least as many images, got {num_images}")
+        self.num_images, self.splits = num_images, splits
+        self.bounds = [i * num_images // splits for i in range(splits + 1)]
+        self._probabilities = ExactSum((splits, num_classes), device)
+        self._entropies = ExactSum((splits,), device)
+        self._counts = torch.zeros(splits, dtype=torch.int64)
+
+    def update(self, probabilities: torch.Tensor, first: int) -> None:
+        """Adds the class probabilities (B, K) of images ``first … first + B − 1``."""
+        rows = probabilities.to(torch.float64)
+        # lim p→0 of p·log p is 0.
+        terms = torch.where(rows > 0, rows * torch.log(rows.clamp_min(1e-300)), 0.0).sum(1)
+        for split in range(self.splits):
+            begin, end = (max(0, bound - first) for bound in self.bounds[split : split + 2])
+            part = rows[begin:end]
+            if len(part):
+                # Only this split's row of the sums changes.
+                _row(self._probabilities, split).add_rows(part)
+                _row(self._entropies, split).add_rows(terms[begin:end])
+                self._counts[split] += len(part)
+
+    def merge(self, other: InceptionScoreSums) -> None:
+        """Adds the sums of another shard of the same set."""
+        if (self.num_images, self.splits) != (other.num_images, other.splits):
+            raise UserError("inception score", "shards of sets that differ in size or splits cannot be merged")
+        self._probabilities.merge(other._probabilities)
+        self._entropies.merge(other._entropies)
+        self._counts += other._counts
+
+    def score(self) -> InceptionScoreResult:
+        """The score of all images.
+
+        Raises:
+            UserError: A split is not complete.
+        """
+        sizes = torch.tensor(self.bounds[1:]) - torch.tensor(self.bounds[:-1])
+        if not torch.equal(self._counts, sizes):
+            raise UserError("inception score", f"{int(self._counts.sum())} of {self.num_images} images were given")
+        counts = sizes.to(torch.float64)
+        marginal = self._probabilities.value().cpu() / counts[:, None]
+        logs = torch.where(marginal > 0, torch.log(marginal.clamp_min(1e-300)), 0.0)
+        divergence = self._entropies.value().cpu() / counts - (marginal * logs).sum(1)
+        scores = np.exp(divergence.numpy())
+        return InceptionScoreResult(float(scores.mean()), float(scores.std()))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """State as named integer tensors."""
+        return {
+            **self._probabilities.tensors("probability"),
+            **self._entropies.tensors("entropy"),
+            "counts": self._counts,
+            "num_images": torch.tensor([self.num_images]),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> InceptionScoreSums:
+        """The inverse of :meth:`tensors`."""
+        splits, classes = tensors["probability_high"].shape
+        result = cls(int(tensors["num_images"]), splits, classes)
+        for name, sums in (("probability", result._probabilities), ("entropy", result._entropies)):
+            sums.high, sums.low = tensors[f"{name}_high"].clone(), tensors[f"{name}_low"].clone()
+        result._counts = tensors["counts"].clone()
+        return result
+
+
+def inception_score(probs: torch.Tensor | np.ndarray, splits: int = 10) -> InceptionScoreResult:
+    """Score of class probabilities.
+
+    Args:
+        probs: (N, K), rows sum to 1.
+        splits: Number of splits.
+
+    Returns:
+        ``(mean, std)`` over the splits; std is the population one (ddof 0).
+
+    Raises:
+        UserError: Wrong shape, rows that are no probabilities, or more splits than images.
+    """
+    rows = torch.as_tensor(probs)
+    if rows.ndim != 2:
+        raise UserError("inception score", f"probabilities must have shape (N, K), got {tuple(rows.shape)}")
+    totals = rows.to(torch.float64).sum(1)
+    if not bool(((totals - 1).abs() < 1e-3).all()) or bool((rows < 0).any()):
+        raise UserError(
+            "inception score", "rows must be probabilities that sum to 1", "apply a softmax to logits first"
+        )
+    sums = InceptionScoreSums(len(rows), splits, rows.shape[1])
+    sums.update(rows, 0)
+    return sums.score()
+
+
+def _row(sums: ExactSum, index: int) -> ExactSum:
+    """A view of one row of the sums."""
+    view = ExactSum.__new__(ExactSum)
+    view.high, view.low = sums.high[index], sums.low[index]
+    return view

@@ -1,0 +1,464 @@
+"""Metric kinds: their base class, those of this package, and the data that they compute from.
+
+A kind declares its inputs and settings, collects sums of its own where it has some, and computes the value. The fields
+of a kind are settings of the protocol's metric and part of the identity of its values. A new kind of this package is a
+class here and a line in :data:`METRIC_KINDS`; a protocol names a custom kind as ``module:object`` (example:
+``docs/examples/coverage.py``).
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+
+from sida.config.plugins import source_sha256
+from sida.config.registry import Registry
+from sida.config.settings import Count, Range, Variants, names_object
+from sida.errors import SettingError, UserError
+
+if TYPE_CHECKING:
+    # The start of a workflow reads protocols and must not wait for torch.
+    import torch
+
+    from eval.features.registry import Features
+    from eval.measuring.reference_files import Moments
+    from eval.metrics.inception_score import InceptionScoreSums
+    from eval.metrics.precision_recall import PrecisionRecall
+    from eval.metrics.statistics import FeatureStatistics
+
+T = TypeVar("T")
+Direction = Literal["lower", "higher"]
+#: A value (None: it could not be measured), and its details by name.
+MetricValue = tuple[float | None, dict[str, Any]]
+
+
+@dataclass(kw_only=True)
+class Metric(abc.ABC):
+    """A metric of a protocol; subclasses are kinds. An instance collects the sums of one trial or shard.
+
+    Attributes:
+        key: Name in measurements, e.g. ``fid``.
+        kind: A kind of this package (``docs/protocol.md``, "Metric kinds"), or ``module:object``.
+        extractor: Feature network: a name of this package, or ``module:object``.
+        reference: Key of the protocol's references; None for kinds without a reference.
+        label: Name for people, e.g. ``FID``.
+        better: Direction of better values.
+        decimals: Digits after the point in tables.
+        generated: Data of generated images that a trial keeps for this kind: ``moments`` (mean and covariance of the
+            features, in constant memory), ``features`` (all of them), or None.
+        real: Data of real images, with the same values; a metric with ``real`` needs a ``reference``.
+        selects: Whether a training may choose its network by the lowest value.
+        classifies: Whether the metric is computed from the extractor's class probabilities.
+    """
+
+    key: str
+    kind: str
+    extractor: str
+    reference: str | None = None
+    label: str = ""
+    better: Direction = "lower"
+    decimals: int = 3
+
+    generated: ClassVar[Literal["moments", "features"] | None] = None
+    real: ClassVar[Literal["moments", "features"] | None] = None
+    selects: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.real is not None and self.reference is None:
+            raise SettingError("reference", f"a metric of kind '{self.kind}' needs one")
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Keys of all references of the metric; a kind with several references adds to ``reference``."""
+        return () if self.reference is None else (self.reference,)
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that can change the number: kind, network, settings of the kind, and custom code."""
+        facts: dict[str, Any] = {"kind": self.kind, "extractor": self.extractor}
+        common = {field.name for field in dataclasses.fields(Metric)}
+        facts |= {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in common}
+        return facts | ({"code": source_sha256(type(self))} if names_object(self.kind) else {})
+
+    def fault(self, num_samples: int) -> str | None:
+        """Reason why trials of ``num_samples`` images cannot be measured, ``key: what is wrong``; None if they can."""
+        return None
+
+    def for_samples(self, num_samples: int) -> Metric:
+        """The metric for trials of ``num_samples`` images, which may need other settings, such as fewer splits."""
+        return self
+
+    def update(  # noqa: B027 - optional
+        self, output: Features, classes: torch.Tensor | None, first: int, num_samples: int
+    ) -> None:
+        """Adds a batch to the custom sums of the kind; most kinds have none.
+
+        Args:
+            output: Features and logits of the metric's extractor.
+            classes: Requested classes, int64 (B,), or None.
+            first: Index of the batch's first image within the trial.
+            num_samples: Number of images of the whole trial.
+        """
+
+    def merge(self, other: Metric) -> None:  # noqa: B027 - optional
+        """Adds the custom sums of another shard of the same trial, in any order."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Custom sums as named tensors, for the file of a shard."""
+        return {}
+
+    def counts(self) -> dict[str, int]:
+        """Custom counts; they may depend on the extractor only, since its metrics share them in a file."""
+        return {}
+
+    def restore(  # noqa: B027 - optional
+        self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]
+    ) -> None:
+        """The inverse of :meth:`tensors` and :meth:`counts`."""
+
+    @abc.abstractmethod
+    def compute(self, sides: Sides) -> MetricValue:
+        """Value of a whole trial, and details by name.
+
+        Raises:
+            UserError: The value cannot be computed from these images.
+        """
+
+
+class Sides:
+    """Generated and real data of a metric; each part exists if the kind requests it by ``generated`` or ``real``.
+
+    Args:
+        metric: The metric.
+        sums: Sums of the trial (:class:`eval.measuring.trial.TrialSums`).
+        references: References by key (:class:`eval.measuring.references.Reference`).
+        device: Torch device of the features.
+        once: Values that metrics of the trial share, by key.
+    """
+
+    def __init__(
+        self,
+        metric: Metric,
+        sums: Any,
+        references: Mapping[str, Any],
+        device: str | torch.device,
+        once: dict[Any, Any],
+    ) -> None:
+        self._extractor, self._sums, self._reference = metric.extractor, sums, metric.reference
+        self._references, self._device, self._once = references, device, once
+
+    @property
+    def num_samples(self) -> int:
+        """Number of generated images of the trial."""
+        return self._sums.protocol.num_samples
+
+    @property
+    def cov_ddof(self) -> int:
+        """Divisor N − ddof of the generated covariance."""
+        return self._sums.protocol.cov_ddof
+
+    @property
+    def seed(self) -> int:
+        """Seed for subsets, equal in all trials."""
+        return self._sums.protocol.seed0
+
+    @property
+    def statistics(self) -> FeatureStatistics:
+        """Statistics of the generated features (``generated = "moments"``)."""
+        return self._sums.statistics[self._extractor]
+
+    @property
+    def features(self) -> torch.Tensor:
+        """Generated features float32 (N, C) in the order of the images (``generated = "features"``)."""
+        return self._sums.features(self._extractor).to(self._device)
+
+    @property
+    def real_moments(self) -> Moments:
+        """Mean (C,), covariance (C, C) and number of real images or None (``real = "moments"``)."""
+        return self._real.moments(self._extractor)
+
+    @property
+    def real_features(self) -> torch.Tensor:
+        """Real features float32 (M, C) (``real = "features"``)."""
+        return self._real.features(self._extractor).to(self._device)
+
+    def features_of(self, reference: str) -> torch.Tensor:
+        """Real features float32 (M, C) of a further reference of the metric (:attr:`Metric.references`)."""
+        return self._references[reference].features(self._extractor).to(self._device)
+
+    @property
+    def _real(self) -> Any:
+        assert self._reference is not None  # the metric checks this
+        return self._references[self._reference]
+
+    def once(self, key: tuple[Any, ...], function: Callable[[], T]) -> T:
+        """Value of the function, computed once for all metrics of the trial with this key."""
+        if key not in self._once:
+            self._once[key] = function()
+        value: T = self._once[key]
+        return value
+
+
+@dataclass(kw_only=True)
+class Frechet(Metric):
+    """Fréchet distance of two normal distributions (FID, FD-DINOv2)."""
+
+    generated = real = "moments"
+    selects = True
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The distance, with ranks and rounding error as details."""
+        from eval.metrics.frechet import frechet_report
+
+        statistics, (mean, cov, count) = sides.statistics, sides.real_moments
+        report = frechet_report(statistics.mean, statistics.cov, mean, cov, counts=(statistics.count, count))
+        detail = {"mean_term": report.mean_term, "ranks": list(report.ranks)}
+        detail["numerical_error"] = report.numerical_error
+        return report.value, detail | ({"warnings": report.warnings} if report.warnings else {})
+
+
+@dataclass(kw_only=True)
+class FrechetInfinity(Metric):
+    """Fréchet distance extrapolated to infinitely many images."""
+
+    generated, real = "features", "moments"
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The extrapolated distance, with the distances behind it as details."""
+        from eval.metrics.frechet import frechet_infinity
+
+        mean, cov, _ = sides.real_moments
+        fit = frechet_infinity(sides.features, mean, cov, ddof=sides.cov_ddof, seed=sides.seed)
+        return fit.value, {"by_n": fit.by_n}
+
+
+@dataclass(kw_only=True)
+class InceptionScore(Metric):
+    """Inception score.
+
+    Attributes:
+        splits: Number of splits over which scores are averaged.
+    """
+
+    splits: Count = 10
+    better: Direction = "higher"
+
+    classifies = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._sums: InceptionScoreSums | None = None
+
+    def fault(self, num_samples: int) -> str | None:
+        """Requires an image for each split."""
+        return f"splits: {self.splits} of {num_samples} images; give fewer" if self.splits > num_samples else None
+
+    def for_samples(self, num_samples: int) -> Metric:
+        """The same metric with at most as many splits as images."""
+        return dataclasses.replace(self, splits=min(self.splits, num_samples))
+
+    def update(self, output: Features, classes: torch.Tensor | None, first: int, num_samples: int) -> None:
+        """Adds the class probabilities of a batch."""
+        import torch
+
+        from eval.metrics.inception_score import InceptionScoreSums
+
+        if output.logits is None:
+            raise UserError("", f"extractor '{self.extractor}' has no class probabilities for the inception score")
+        probabilities = torch.softmax(output.logits.double(), dim=1)
+        if self._sums is None:
+            self._sums = InceptionScoreSums(num_samples, self.splits, probabilities.shape[1], probabilities.device)
+        self._sums.update(probabilities, first)
+
+    def merge(self, other: Metric) -> None:
+        """Adds the sums of another shard."""
+        assert isinstance(other, InceptionScore)
+        if self._sums is None:
+            self.restore(other.tensors(), {})
+        elif other._sums is not None:
+            self._sums.merge(other._sums)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Sums by split."""
+        return {} if self._sums is None else self._sums.tensors()
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
+        """Restores the sums from a file."""
+        from eval.metrics.inception_score import InceptionScoreSums
+
+        self._sums = InceptionScoreSums.from_tensors(tensors) if tensors else None
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The mean over splits, with their spread as a detail."""
+        assert self._sums is not None  # a whole trial has images
+        score = self._sums.score()
+        return score.mean, {"split_std": score.std}
+
+
+@dataclass(kw_only=True)
+class _Neighbours(Metric):
+    """Base class of precision and recall: one search for neighbours gives both.
+
+    Attributes:
+        k: Number of neighbours.
+        dtype: Precision of the distances (difference 65).
+    """
+
+    k: Count = 3
+    dtype: Literal["float32", "float16"] = "float32"
+    better: Direction = "higher"
+
+    generated = real = "features"
+
+    def fault(self, num_samples: int) -> str | None:
+        """Requires more images than neighbours."""
+        return f"k: {self.k} neighbours among {num_samples} images; give fewer" if self.k >= num_samples else None
+
+    def shares(self, sides: Sides) -> PrecisionRecall:
+        """Precision and recall."""
+        from eval.metrics.precision_recall import precision_recall
+
+        key = ("neighbours", self.extractor, self.reference, self.k, self.dtype)
+        return sides.once(key, lambda: precision_recall(sides.real_features, sides.features, self.k, self.dtype))
+
+
+@dataclass(kw_only=True)
+class Precision(_Neighbours):
+    """Share of generated images inside the manifold of real ones."""
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The share."""
+        return float(self.shares(sides).precision), {}
+
+
+@dataclass(kw_only=True)
+class Recall(_Neighbours):
+    """Share of real images inside the manifold of generated ones."""
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The share."""
+        return float(self.shares(sides).recall), {}
+
+
+@dataclass(kw_only=True)
+class Kernel(Metric):
+    """Kernel distance (KID).
+
+    Attributes:
+        subsets: Number of subsets to average over.
+        subset_size: Most images of a subset.
+    """
+
+    subsets: Count = 100
+    subset_size: Annotated[int, Range(least=2)] = 1000
+
+    generated = real = "features"
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The mean distance over subsets."""
+        from eval.metrics.kernel_distance import kernel_distance
+
+        sets = sides.real_features, sides.features
+        return kernel_distance(*sets, self.subsets, self.subset_size, sides.seed), {}
+
+
+@dataclass(kw_only=True)
+class Memorisation(Metric):
+    """Nearness to the training images, compared with held-out images: 0.5 for new images, 1 for copies.
+
+    Attributes:
+        held_out: Key of the reference with held-out real images; ``reference`` has the training images.
+        statistic: ``share``: P(nearer than a held-out image), ties count half; ``ratio``: median distance of generated
+            over that of held-out images, 1 for new images; ``tail``: share nearer than 95 % of the held-out images,
+            0.05 for new images.
+    """
+
+    held_out: str
+    statistic: Literal["share", "ratio", "tail"] = "share"
+
+    generated = real = "features"
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Keys of the training and the held-out images."""
+        return (*super().references, self.held_out)
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The statistic, with the other statistics and the test's z as details."""
+        from eval.metrics.memorisation import memorisation
+
+        def find() -> dict[str, float]:
+            return memorisation(sides.features, sides.real_features, sides.features_of(self.held_out))._asdict()
+
+        found = sides.once(("memorisation", self.extractor, self.references), find)
+        return found[self.statistic], dict(found)
+
+
+@dataclass(kw_only=True)
+class Accuracy(Metric):
+    """Share of images that a classifier assigns to the requested class."""
+
+    better: Direction = "higher"
+
+    classifies = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._correct = self._labelled = 0
+
+    def update(self, output: Features, classes: torch.Tensor | None, first: int, num_samples: int) -> None:
+        """Counts the correctly classified images of a batch.
+
+        Raises:
+            UserError: The extractor has no classes, or not the requested ones.
+        """
+        if classes is None:
+            return
+        if output.logits is None:
+            raise UserError("", f"extractor '{self.extractor}' has no classes for accuracy")
+        last = output.logits.shape[1] - 1
+        if wrong := classes[(classes < 0) | (classes > last)].tolist():
+            fault = f"an image has class {wrong[0]}, extractor '{self.extractor}' has the classes 0-{last}"
+            raise UserError(self.key, fault, "correct the labels or leave them out")
+        self._correct += int((output.logits.argmax(1).cpu() == classes.cpu()).sum())
+        self._labelled += len(classes)
+
+    def merge(self, other: Metric) -> None:
+        """Adds the counts of another shard."""
+        assert isinstance(other, Accuracy)
+        self._correct, self._labelled = self._correct + other._correct, self._labelled + other._labelled
+
+    def counts(self) -> dict[str, int]:
+        """Number of correctly classified images, and of images with a class."""
+        return {"correct": self._correct, "labelled": self._labelled}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
+        """Restores the counts from a file."""
+        self._correct, self._labelled = counts.get("correct", 0), counts.get("labelled", 0)
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The share; None without requested classes."""
+        if self._labelled != sides.num_samples:
+            return None, {"note": "not measured: images without requested classes"}
+        return self._correct / self._labelled, {}
+
+
+METRIC_KINDS: Registry[type[Metric]] = Registry(
+    "metric kind",
+    "eval.metrics.kinds:Metric",
+    {
+        "frechet": Frechet,
+        "frechet_infinity": FrechetInfinity,
+        "inception_score": InceptionScore,
+        "precision": Precision,
+        "recall": Recall,
+        "kernel": Kernel,
+        "memorisation": Memorisation,
+        "accuracy": Accuracy,
+    },
+)
+#: A metric of a protocol; the kind determines the settings.
+AnyMetric = Annotated[Metric, Variants("kind", lambda: METRIC_KINDS, METRIC_KINDS.find)]

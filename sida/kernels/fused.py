@@ -1,0 +1,430 @@
+"""Residual blocks of the U-Nets with fused kernels between the convolutions, on channels-last maps, for GPUs.
+
+They compute :class:`sida.networks.edm_unet.UNetBlock` and :class:`sida.networks.edm2_unet.EDM2Block` with the same
+parameters; results differ by rounding. :func:`use_fused_kernels` replaces methods of single modules.
+
+The parameters of all fused blocks of an encoder or decoder are prepared together for one pass: the conversion of
+weights to the maps' dtype and of their gradients back, the products with the embedding, and the sums of the
+normalisations' gradients over the batch take one operation for all blocks instead of one for each layer.
+
+Some activations are recomputed in the backward pass. A convolution keeps its input for the gradient of its weights. If
+that input is an activation of a map that is kept anyway, one pass over memory recomputes it, the same to the last bit;
+this applies to half of the maps that a residual block keeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
+
+from sida.kernels.activation import scaled_silu
+from sida.kernels.concat import concat
+from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
+from sida.kernels.group_norm import Affine, norm_act
+from sida.kernels.resample import double, halve
+from sida.kernels.residual import ResidualFactors, fork, residual
+from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, EDM2UNet, MPConv, cat_weights, resample, sum_weights
+from sida.networks.edm_unet import UNetBlock
+from sida.networks.layers import Conv2d, GroupNorm
+from sida.networks.precond import Precond
+from sida.networks.unet import UNet
+
+
+class PartInputs(NamedTuple):
+    """Inputs of the blocks of an encoder or decoder besides the map.
+
+    Attributes:
+        prepared: For each weight that multiplies maps: it in the maps' dtype. For each γ and β, and in blocks with
+            adaptive scale the first convolution's bias: it for each sample, ``(N, C)``.
+        rows: For each block: its affine function of the embedding, ``(N, C or 2C)``, float32; in blocks without
+            adaptive scale plus the first convolution's bias.
+    """
+
+    prepared: Mapping[Tensor, Tensor]
+    rows: Mapping[nn.Module, Tensor]
+
+
+def part_inputs(part: nn.ModuleDict, x: Tensor, emb: Tensor) -> PartInputs:
+    """Prepares the parameters of the blocks of an encoder or decoder.
+
+    Args:
+        part: Its layers.
+        x: Map ``(N, C, H, W)``.
+        emb: Embedding ``(N or 1, channels)``.
+    """
+    blocks = [block for block in part.values() if isinstance(block, UNetBlock)]
+    weights = [weight for block in blocks for weight in converted_parameters(block) if weight.dtype != x.dtype]
+    vectors = [vector for block in blocks for vector in _vectors(block)]
+    prepared = dict(zip(vectors, _PerSample.apply(len(x), *vectors)))
+    if weights:
+        prepared |= dict(zip(weights, _Converted.apply(x.dtype, *weights)))
+    layers = [block.affine for block in blocks]
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([cast(Tensor, layer.bias) for layer in layers])
+    rows = F.linear(emb, weight.to(emb.dtype), bias.to(emb.dtype)).float()
+    if not blocks[0].adaptive_scale:
+        # A sum of rows, not of biases: the gradients of two biases must not share memory.
+        rows = rows + torch.cat([cast(Tensor, block.conv0.bias) for block in blocks])
+    widths = [len(layer.weight) for layer in layers]
+    return PartInputs(prepared, dict(zip(blocks, rows.expand(len(x), -1).split(widths, 1))))
+
+
+def converted_parameters(block: UNetBlock) -> list[nn.Parameter]:
+    """Parameters of a block that it uses in the dtype of the maps."""
+    layers = [layer for layer in block.children() if isinstance(layer, Conv2d)]
+    biases = [cast(nn.Parameter, block.qkv.bias)] if block.num_heads else []
+    return [*(layer.weight for layer in layers if layer.weight is not None), *biases]
+
+
+def _vectors(block: UNetBlock) -> list[Tensor]:
+    norms = [vector for norm in block.children() if isinstance(norm, GroupNorm) for vector in (norm.weight, norm.bias)]
+    return [*norms, *([cast(Tensor, block.conv0.bias)] if block.adaptive_scale else [])]
+
+
+class _Converted(torch.autograd.Function):
+    """Tensors in another dtype; their gradients in the tensors' own."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtype = tensors[0].dtype
+        ctx.set_materialize_grads(False)
+        return _copies(tensors, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        copies = iter(_copies([grad for grad in grads if grad is not None], ctx.dtype))
+        return None, *(None if grad is None else next(copies) for grad in grads)
+
+
+def _copies(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    if copies:
+        torch._foreach_copy_(copies, list(tensors))
+    return tuple(copies)
+
+
+class _PerSample(torch.autograd.Function):
+    """Vectors ``(C,)`` as views ``(N, C)``; the gradients of all of them are summed over the batch at once."""
+
+    @staticmethod
+    def forward(ctx: Any, n: int, *vectors: Tensor) -> tuple[Tensor, ...]:
+        ctx.widths = [len(vector) for vector in vectors]
+        return tuple(vector.expand(n, -1) for vector in vectors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return None, *torch.cat(grads, 1).sum(0).split(ctx.widths)
+
+
+@contextlib.contextmanager
+def recomputed(y: Tensor, recompute: bool = True) -> Iterator[None]:
+    """Keeps no copy of ``y`` for the gradients of operations within the context; its function recomputes it.
+
+    Args:
+        y: Result of a function of this package called with ``recompute=True``. Without gradients nothing is kept, and
+            the context does nothing.
+        recompute: False makes a context that does nothing.
+    """
+    node = y.grad_fn
+    if node is None or not recompute:
+        yield
+        return
+    remake = node.remake  # type: ignore[attr-defined]
+    begin, size, dtype = y.data_ptr(), y.numel(), y.dtype
+
+    def pack(kept: Tensor) -> Any:
+        # The same memory, possibly with its axes in another order.
+        same = (kept.data_ptr(), kept.numel(), kept.dtype) == (begin, size, dtype)
+        return (node, kept.shape, kept.stride()) if same else kept
+
+    def unpack(packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        source, shape, stride = packed
+        whole: Tensor = remake(source)
+        return whole.as_strided(shape, stride)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
+
+def use_fused_kernels(net: nn.Module, recompute: bool = False) -> None:
+    """Switches a network's U-Net to fused kernels; parameters and state dict do not change.
+
+    Args:
+        net: Network, changed in place.
+        recompute: Whether the backward pass recomputes the activations before convolutions, with the same result.
+    """
+    for module in net.modules():
+        for name, function in _methods(module, recompute).items():
+            setattr(module, name, functools.partial(function, module))
+
+
+@contextlib.contextmanager
+def fused_kernels(net: nn.Module) -> Iterator[None]:
+    """Context of :func:`use_fused_kernels`; restores the former kernels at its end."""
+    before = [(module, dict(vars(module))) for module in net.modules()]
+    try:
+        use_fused_kernels(net)
+        yield
+    finally:
+        for module, attributes in before:
+            for name in _methods(module, False):
+                delattr(module, name)
+                vars(module).update({name: attributes[name]} if name in attributes else {})
+
+
+def _methods(module: nn.Module, recompute: bool) -> dict[str, Callable[..., Any]]:
+    """Functions by the name of the method that each replaces in one module, its first argument."""
+    if isinstance(module, UNetBlock):
+        return {"compute": functools.partial(_edm_block, recompute=recompute)}
+    if isinstance(module, EDM2Block):
+        return {"compute": functools.partial(_edm2_block, recompute=recompute)}
+    if isinstance(module, GroupNorm):
+        return {"activated": _normed}
+    if isinstance(module, EDM2UNet):
+        return {"encode": _encode_edm2, "keep": _keep, "join": _join_edm2}
+    if isinstance(module, UNet):
+        return {"encode": _encode_edm, "decode": _decode_edm, "keep": _keep, "join": _join_edm}
+    return {}
+
+
+def _encode_edm(unet: UNet, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """See :meth:`UNet.encode`; blocks get the prepared parameters in place of the embedding."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    return type(unet).encode(unet, x, cast(Any, part_inputs(unet.enc, x, emb)))
+
+
+def _decode_edm(unet: UNet, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+    """See :meth:`UNet.decode` and :func:`_encode_edm`."""
+    return type(unet).decode(unet, x, skips, cast(Any, part_inputs(unet.dec, x, emb)))
+
+
+def _encode_edm2(unet: EDM2UNet, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """See :meth:`EDM2UNet.encode`."""
+    return type(unet).encode(unet, x.contiguous(memory_format=torch.channels_last), emb)
+
+
+def _keep(unet: UNet, x: Tensor, kept: list[Tensor]) -> Tensor:
+    """See :meth:`UNet.keep`; one kernel sums the gradients of both uses."""
+    x, skip = fork(x)
+    kept.append(skip)
+    return x
+
+
+def _join_edm(unet: UNet, x: Tensor, skip: Tensor) -> Tensor:
+    """See :meth:`UNet.join`."""
+    return concat(x, skip)
+
+
+def _join_edm2(unet: EDM2UNet, x: Tensor, skip: Tensor) -> Tensor:
+    """See :meth:`EDM2UNet.join`."""
+    return concat(x, skip, *cat_weights(x, skip, unet.concat_balance))
+
+
+def convert_frozen_weights(net: nn.Module) -> None:
+    """Stores the parameters of fused blocks that multiply maps as the blocks use them on a GPU, in half precision.
+
+    EDM2's are normalised and multiplied by their gain.
+
+    Args:
+        net: Network that is not trained any more, changed in place; results do not change.
+    """
+    for whole in net.modules():
+        if isinstance(whole, Precond) and whole.use_fp16 and next(whole.parameters()).is_cuda:
+            for block in whole.modules():
+                for parameter in converted_parameters(block) if isinstance(block, UNetBlock) else ():
+                    parameter.data = parameter.data.to(whole.half_dtype)
+                for conv, gain in _gains(block).items() if isinstance(block, EDM2Block) else ():
+                    if conv.rewrite != "always":
+                        conv.weight.data = _unit(conv, whole.half_dtype, gain)
+
+
+def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) -> Tensor:
+    """See :meth:`UNetBlock.compute`. Biases of convolutions are added in the next pass over the map."""
+    shares = ResidualFactors(block.skip_scale, block.skip_scale)
+    of = lambda parameter: given.prepared.get(parameter, parameter)
+    normed = lambda norm, x, silu=True: norm_act(
+        x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu, recompute=recompute
+    )
+    h, x = normed(block.norm0, x)
+    with recomputed(h, recompute):
+        h = _convolved(block.conv0, h, of(block.conv0.weight))
+    vector, gamma, beta = given.rows[block], of(block.norm1.weight), of(block.norm1.bias)
+    if block.adaptive_scale:
+        scale, shift = vector.chunk(2, dim=1)
+        affine = Affine(gamma, beta, of(block.conv0.bias), scale, shift)
+    else:
+        affine = Affine(gamma, beta, vector)
+    dropout = block.dropout if block.training else 0.0
+    h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout, recompute=recompute)
+    bias, skip_bias = block.conv1.bias, None
+    if block.skip is not None:
+        x, skip_bias = _convolved(block.skip, x, of(block.skip.weight)), block.skip.bias
+    with recomputed(h, recompute):
+        h = _convolved(block.conv1, h, of(block.conv1.weight))
+    x = residual(h, x, bias, shares, skip_bias)
+    if block.num_heads:
+        h, x = normed(block.norm2, x, silu=False)
+        weight, order = of(block.qkv.weight).flatten(1), of(block.qkv.bias)
+        with recomputed(h, recompute):
+            heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
+        h = _pointwise(_attended(heads, block.num_heads), of(block.proj.weight).flatten(1))
+        x = residual(h, x, block.proj.bias, shares)
+    return x
+
+
+def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
+    """See :meth:`EDM2Block.compute`."""
+    x = _resampled(x, block.resample_mode, block.resample_filter)
+    if block.flavor == "enc":
+        if block.conv_skip is not None:
+            x = _magnitude_preserving(block.conv_skip, x)
+        x, h = pixel_norm_silu(x, NORM_EPS)
+    else:
+        h, x = scaled_silu(x, recompute=recompute)
+    gains = _gains(block)
+    with recomputed(h, recompute):
+        h = _magnitude_preserving(block.conv_res0, h, gains[block.conv_res0])
+    scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
+    h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, recompute=recompute)
+    with recomputed(h, recompute):
+        h = _magnitude_preserving(block.conv_res1, h, gains[block.conv_res1])
+    if block.flavor == "dec" and block.conv_skip is not None:
+        x = _magnitude_preserving(block.conv_skip, x)
+    attends = block.attn_qkv is not None and block.attn_proj is not None
+    keep, _ = sum_weights(block.res_balance)
+    x = residual(h, x, None, ResidualFactors(1.0, keep, None if attends else block.clip_act))
+    if block.attn_qkv is not None and block.attn_proj is not None:
+        keep, _ = sum_weights(block.attn_balance)
+        heads = _pointwise(x, _by_kind(_unit(block.attn_qkv, x.dtype).flatten(1), block.num_heads))
+        n, c, height, width = heads.shape
+        per_head = heads.permute(0, 2, 3, 1).reshape(-1, c // 3 // block.num_heads)
+        normed = pixel_norm(per_head, NORM_EPS).view(n, height, width, c).permute(0, 3, 1, 2)
+        h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads), gains[block.attn_proj])
+        x = residual(h, x, None, ResidualFactors(1.0, keep, block.clip_act))
+    return x
+
+
+def _gains(block: EDM2Block) -> dict[MPConv, float]:
+    """Constant factors of the results of a block's convolutions, multiplied into their weights."""
+    (_, of_residual), (_, of_attention) = sum_weights(block.res_balance), sum_weights(block.attn_balance)
+    gains = {block.conv_res0: 1 / SILU_RMS, block.conv_res1: of_residual / SILU_RMS, block.conv_skip: 1.0}
+    gains |= {block.attn_qkv: 1.0, block.attn_proj: of_attention}
+    return {conv: gain for conv, gain in gains.items() if conv is not None}
+
+
+def _normed(norm: GroupNorm, x: Tensor) -> Tensor:
+    """See :meth:`GroupNorm.activated`."""
+    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps)[0]
+
+
+def _convolved(conv: Conv2d, x: Tensor, weight: Tensor | None) -> Tensor:
+    """See :meth:`Conv2d.forward`, without the bias.
+
+    Args:
+        conv: Layer.
+        x: Map.
+        weight: Weight of the layer in the map's dtype; None where the layer has none.
+    """
+    mode = "up" if conv.up else "down" if conv.down else "keep"
+    if weight is None:
+        return _filtered(conv, x, mode)
+    if conv.kernel == 1:
+        # A pointwise map commutes with the filter, and is cheaper at the lower resolution.
+        if mode == "up":
+            return _filtered(conv, _pointwise(x, weight.flatten(1)), mode)
+        return _pointwise(_filtered(conv, x, mode), weight.flatten(1))
+    return _spatial(_filtered(conv, x, mode), weight)
+
+
+def _filtered(conv: Conv2d, x: Tensor, mode: str) -> Tensor:
+    return _resampled(x, mode, (1, 1)) if conv.box else conv.resample(x)
+
+
+def _resampled(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
+    if mode == "keep":
+        return x
+    if tuple(taps) != (1, 1):
+        return resample(x, mode, taps)
+    return double(x) if mode == "up" else halve(x)
+
+
+def _spatial(x: Tensor, weight: Tensor) -> Tensor:
+    """Same-size convolution with the weight in the map's dtype and memory order."""
+    weight = weight.to(dtype=x.dtype, memory_format=torch.channels_last)
+    if x.requires_grad and not weight.requires_grad:
+        result: Tensor = _FrozenConvolution.apply(x, weight)
+        return result
+    return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+class _FrozenConvolution(torch.autograd.Function):
+    """Same-size convolution whose weight gets no gradient. Unlike torch's it does not keep its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.shape = x.shape
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return conv2d_input(ctx.shape, weight, grads[0], padding=weight.shape[-1] // 2), None
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Applies a matrix ``(out, in)`` at each position of a map."""
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.linear(x.permute(0, 2, 3, 1), weight.to(x.dtype), bias).permute(0, 3, 1, 2)
+
+
+def _magnitude_preserving(conv: MPConv, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
+    weight = _unit(conv, x.dtype, gain)
+    return _pointwise(x, weight.flatten(1)) if conv.kernel == 1 else _spatial(x, weight)
+
+
+def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | float = 1.0) -> Tensor:
+    """See :meth:`MPConv.effective_weight`; a weight of :func:`convert_frozen_weights` already is what it returns."""
+    if conv.weight.dtype == dtype != torch.float32:
+        return conv.weight
+    conv.rewrite_weight()
+    return unit_rows(conv.weight, gain, NORM_EPS, dtype)
+
+
+def _by_kind(parameters: Tensor, num_heads: int) -> Tensor:
+    """Reorders rows from head, channel, kind (q, k, v) to kind, head, channel."""
+    rest = parameters.shape[1:]
+    return parameters.view(num_heads, -1, 3, *rest).movedim(2, 0).reshape(parameters.shape)
+
+
+def _attended(heads: Tensor, num_heads: int) -> Tensor:
+    """Attention over the positions of a map ``(N, 3C, H, W)`` whose channels are ordered kind, head, channel."""
+    n, width, height, length = heads.shape
+    parts: tuple[Tensor, Tensor, Tensor] = _Kinds.apply(heads, num_heads)
+    mixed = F.scaled_dot_product_attention(*parts)
+    return mixed.transpose(1, 2).reshape(n, height, length, width // 3).permute(0, 3, 1, 2)
+
+
+class _Kinds(torch.autograd.Function):
+    """Query, key and value ``(N, heads, L, channels)`` as views; one copy joins their gradients to a map."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, num_heads: int) -> tuple[Tensor, ...]:
+        n, width, height, length = heads.shape
+        ctx.shape = n, height, length, width
+        split = heads.permute(0, 2, 3, 1).view(n, height * length, 3, num_heads, width // 3 // num_heads)
+        return split.permute(2, 0, 3, 1, 4).unbind(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        joined = torch.stack([grad.transpose(1, 2) for grad in grads], 2)
+        return joined.view(ctx.shape).permute(0, 3, 1, 2), None

@@ -1,0 +1,353 @@
+"""A network with its optimizer: all parameters as one vector, Adam on it, and steps guarded against NaNs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+from sida.machine import compiled
+from sida.training.processes import ALONE, Ranks
+
+
+class Resumable(Protocol):
+    """Part of a run whose state is kept for resuming: a network, an optimizer state or an average."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Named tensors (references, not copies)."""
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Restores a state."""
+
+
+def joint_state(parts: Mapping[str, Resumable]) -> dict[str, torch.Tensor]:
+    """Joins the states of several parts, with the keys ``part/name``."""
+    return {f"{part}/{name}": value for part, owner in parts.items() for name, value in owner.state().items()}
+
+
+def load_joint_state(parts: Mapping[str, Resumable], state: Mapping[str, torch.Tensor]) -> None:
+    """Restores a :func:`joint_state`."""
+    for part, owner in parts.items():
+        prefix = f"{part}/"
+        owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
+
+
+def buffers(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Persistent buffers as ``buffers/<name>``."""
+    parameters = dict(net.named_parameters())
+    return {f"buffers/{name}": value for name, value in net.state_dict().items() if name not in parameters}
+
+
+def load_buffers(net: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Restores :func:`buffers`."""
+    for name, value in buffers(net).items():
+        value.copy_(state[name])
+
+
+class FlatParameters:
+    """Moves a network's parameters into one contiguous float32 vector; the parameters become views of the vector.
+
+    Guarding, clipping, Adam, averaging, saving and reducing across devices then act on one tensor. The network's
+    results do not change. Parameters that do not require a gradient at this time are never trained.
+
+    Args:
+        net: Network on its final device; do not move or deep-copy it while the views are in use.
+        channels_last: Store the kernels of convolutions in channels-last order.
+
+    Attributes:
+        vector: float32 ``(P,)``, in the order of ``net.parameters()``.
+        parameters: The network's parameters, views of ``vector``.
+    """
+
+    def __init__(self, net: torch.nn.Module, channels_last: bool = False) -> None:
+        self.parameters = list(net.parameters())
+        if not self.parameters:
+            raise ValueError("a network without parameters cannot learn")
+        self.channels_last = channels_last
+        self._learning = [p for p in self.parameters if p.requires_grad]
+        self.vector = self._joined([p.detach().float() for p in self.parameters])
+        for p, part in zip(self.parameters, self._parts(self.vector, self.channels_last)):
+            p.data = part
+
+    def _joined(self, parts: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
+        """Joins tensors of the parameters' shapes to one vector in this object's memory order."""
+        orders = [part.permute(0, 2, 3, 1) if self.channels_last and part.ndim == 4 else part for part in parts]
+        return torch.cat([part.reshape(-1) for part in orders], out=out)
+
+    def _parts(self, vector: torch.Tensor, channels_last: bool) -> list[torch.Tensor]:
+        """Views of a vector with the parameters' shapes."""
+        parts = []
+        for p, part in zip(self.parameters, vector.split([p.numel() for p in self.parameters])):
+            if channels_last and p.ndim == 4:
+                out, width, height, length = p.shape
+                parts.append(part.view(out, height, length, width).permute(0, 3, 1, 2))
+            else:
+                parts.append(part.view(p.shape))
+        return parts
+
+    def portable(self, vector: torch.Tensor) -> torch.Tensor:
+        """Converts a vector from this object's order to the plain order of stored states; a copy if they differ."""
+        if not self.channels_last:
+            return vector
+        return torch.cat([part.reshape(-1) for part in self._parts(vector, True)])
+
+    def arranged(self, plain: torch.Tensor) -> torch.Tensor:
+        """Converts a vector from the plain order to this object's order; a copy if they differ."""
+        return self._joined(self._parts(plain, False)) if self.channels_last else plain
+
+    def gradient(self, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Gradients as one vector like ``vector``; zeros for parameters without a gradient.
+
+        Args:
+            out: Tensor for the result; None allocates one.
+        """
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return self._joined(parts, out)
+
+    def zero_grad(self) -> None:
+        """Removes all gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+    def requires_grad_(self, flag: bool) -> None:
+        """Turns gradients of all trained parameters on or off."""
+        for p in self._learning:
+            p.requires_grad_(flag)
+
+
+class Adam:
+    """``v ← β₂ v + (1 − β₂) g²;  m ← β₁ m + (1 − β₁) g;  x ← x − lr · m̂ / (√v̂ + ε)`` with bias-corrected m̂, v̂.
+
+    Args:
+        vector: Parameters, changed in place; float32 ``(P,)``.
+        betas: β₁ and β₂ in [0, 1).
+        eps: ε.
+
+    Source: Adam (arXiv:1412.6980), algorithm 1.
+    """
+
+    def __init__(self, vector: torch.Tensor, betas: tuple[float, float], eps: float) -> None:
+        self.vector, self.betas, self.eps = vector, betas, eps
+        self.steps = torch.zeros((), dtype=torch.int64)
+        self.square = torch.zeros_like(vector)
+        self.mean = torch.zeros_like(vector) if betas[0] else None
+
+    @torch.no_grad()
+    def step(self, gradient: torch.Tensor, lr: float) -> None:
+        """One step against ``gradient`` ``(P,)``."""
+        beta1, beta2 = self.betas
+        self.steps += 1
+        count = int(self.steps)
+        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        if self.mean is not None:
+            gradient = self.mean.lerp_(gradient, 1 - beta1)
+        divisor = self.square.sqrt().div_(math.sqrt(1 - beta2**count)).add_(self.eps)
+        self.vector.addcdiv_(gradient, divisor, value=-lr / (1 - beta1**count))
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """Running means by name, ``(P,)`` each."""
+        return {"square": self.square} if self.mean is None else {"square": self.square, "mean": self.mean}
+
+
+class RAdam(Adam):
+    """Adam that takes momentum steps at first, and smaller steps while v̂ rests on few gradients.
+
+    Source: RAdam (arXiv:1908.03265), algorithm 2.
+    """
+
+    @torch.no_grad()
+    def step(self, gradient: torch.Tensor, lr: float) -> None:
+        """See :meth:`Adam.step`."""
+        beta1, beta2 = self.betas
+        self.steps += 1
+        count = int(self.steps)
+        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        mean = gradient if self.mean is None else self.mean.lerp_(gradient, 1 - beta1)
+        rate, most, decayed = lr / (1 - beta1**count), 2 / (1 - beta2) - 1, beta2**count
+        # Length of the simple moving average that corresponds to the exponential average.
+        length = most - 2 * count * decayed / (1 - decayed)
+        if length <= 5:
+            self.vector.add_(mean, alpha=-rate)
+            return
+        ratio = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+        self.vector.addcdiv_(mean, self.square.sqrt().add_(self.eps), value=-rate * math.sqrt(ratio * (1 - decayed)))
+
+
+#: Replacement of infinite gradients in EDM, SiD, SiDA and GDD.
+INFINITY_REPLACEMENT = 1e5
+
+
+class GuardReport(NamedTuple):
+    """Result of the guard.
+
+    Attributes:
+        norm: Euclidean norm after replacement, before clipping; 0-dim.
+        replaced: Number of entries that were NaN or infinite; 0-dim integer tensor or int.
+    """
+
+    norm: torch.Tensor
+    replaced: torch.Tensor | int
+
+
+def guard_gradient(
+    gradient: torch.Tensor, clip_value: float | None = None, infinity: float = INFINITY_REPLACEMENT
+) -> GuardReport:
+    """In place: NaN → 0, ±∞ → ±``infinity``, then clipped by value; the official order.
+
+    Args:
+        gradient: All gradients of a network in one vector.
+        clip_value: Largest magnitude of an entry; None does not clip.
+        infinity: Replacement of infinity.
+    """
+    norm = gradient.norm()
+    replaced: torch.Tensor | int = 0
+    # One reduction decides whether anything is wrong. Reading its result would make a GPU wait, so that gradients on a
+    # GPU are always repaired.
+    if gradient.is_cuda or not torch.isfinite(norm):
+        replaced = gradient.numel() - torch.isfinite(gradient).sum()
+        gradient.nan_to_num_(nan=0.0, posinf=infinity, neginf=-infinity)
+        norm = gradient.norm()
+    if clip_value is not None:
+        gradient.clamp_(-clip_value, clip_value)
+    return GuardReport(norm, replaced)
+
+
+#: Added to a norm that a clip divides by, as torch.nn.utils.clip_grad_norm_ does.
+_CLIP_EPS = 1e-6
+
+
+class OptimizedNetwork:
+    """Network, optimizer and guard.
+
+    Args:
+        net: Network on its final device.
+        lr: Adam's learning rate.
+        betas: Adam's β₁ and β₂.
+        eps: Adam's ε.
+        clip_value: Value clip of the gradients after the guard; None is off.
+        compile: Run the network through ``torch.compile``.
+        fused: Take the step, and lay out the parameters, as fused kernels want (:mod:`sida.kernels`).
+        infinity: Replacement of infinity in gradients.
+        always_training: Keep the network in training mode while it is frozen, too.
+        optimizer: Class of the optimizer.
+        weight_decay: Each step first multiplies the parameters by 1 − rate · this (AdamW).
+        clip_norm: Largest norm of the gradient, after the guard; None is off.
+    """
+
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        lr: float,
+        betas: tuple[float, float] = (0.0, 0.999),
+        eps: float = 1e-8,
+        clip_value: float | None = None,
+        compile: bool = False,
+        fused: bool = False,
+        infinity: float = INFINITY_REPLACEMENT,
+        always_training: bool = False,
+        optimizer: type[Adam] = Adam,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.net, self.lr, self.clip_value = net, lr, clip_value
+        #: Processes that train together. Each divides its losses by the images of its own device, and all bring equally
+        #: many, so the average of their gradients is that of the mean over the whole batch (as in torch's DDP).
+        self.ranks: Ranks = ALONE
+        self.fused, self.infinity, self.always_training = fused, infinity, always_training
+        self.weight_decay, self.clip_norm = weight_decay, clip_norm
+        self._gathered: torch.Tensor | None = None
+        self._calls = {mode: compiled(net) if compile else net for mode in (True, False)}
+        #: The network in its present mode; compiled if asked for.
+        self.call: torch.nn.Module = net
+        self.flat = FlatParameters(net, channels_last=fused)
+        self.adam = optimizer(self.flat.vector, betas, eps)
+        self._modules = list(net.modules())
+
+    def train(self) -> torch.nn.Module:
+        """The network in training mode, with gradients of its parameters; returns what to call."""
+        return self._mode(True)
+
+    def eval(self) -> torch.nn.Module:
+        """The network with its parameters frozen, in evaluation mode unless it is always in training mode.
+
+        Gradients still flow through to the input.
+        """
+        return self._mode(False)
+
+    def _mode(self, training: bool) -> torch.nn.Module:
+        for module in self._modules:
+            # Module.train() costs 20 times this, several times per iteration.
+            object.__setattr__(module, "training", training or self.always_training)
+        self.flat.requires_grad_(training)
+        self.call = self._calls[training]
+        return self.call
+
+    def add_gradient(self, gradient: torch.Tensor) -> None:
+        """Adds a micro-batch's gradient ``(P,)``, which the parameters do not hold; its memory may be reused then."""
+        if self._gathered is None:
+            self._gathered = gradient.clone()
+        else:
+            self._gathered += gradient
+
+    def step(self, lr_factor: float = 1.0) -> GuardReport:
+        """Takes the gathered gradients: reduce, guard, clip, Adam; forgets them."""
+        gradient, self._gathered = self._gathered, None
+        if gradient is None or any(p.grad is not None for p in self.flat.parameters):
+            own = self.flat.gradient()
+            gradient = own if gradient is None else gradient + own
+            self.flat.zero_grad()
+        self.ranks.average(gradient)
+        return self._take(gradient, self.lr * lr_factor)
+
+    def _take(self, gradient: torch.Tensor, lr: float) -> GuardReport:
+        if self.weight_decay:
+            self.adam.vector.mul_(1 - lr * self.weight_decay)
+        if self.fused and self.clip_norm is None and type(self.adam) is Adam:
+            return self._take_fused(gradient, lr)
+        report = guard_gradient(gradient, self.clip_value, self.infinity)
+        if self.clip_norm is not None:
+            gradient.mul_((self.clip_norm / (report.norm + _CLIP_EPS)).clamp(max=1))
+        self.adam.step(gradient, lr)
+        return report
+
+    def _take_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
+        """Guard, clip and Adam in two passes over the vectors; equal to them up to rounding."""
+        from sida.kernels import adam as kernels
+
+        adam, clip = self.adam, self.clip_value
+        seen = kernels.gradient_norm(gradient, self.infinity)
+        adam.steps += 1
+        state = (adam.vector, gradient, adam.mean, adam.square)
+        kernels.adam_step(*state, lr, adam.betas, adam.eps, int(adam.steps), self.infinity, clip)
+        return GuardReport(seen[0].sqrt(), seen[1].long())
+
+    def weight_rms(self) -> float | None:
+        """Root mean square of the entries of all weights (parameters of two or more dimensions).
+
+        Biases and gains are left out. None: there are no such parameters, or it is not finite.
+        """
+        weights = [p.detach() for p in self.flat.parameters if p.ndim >= 2]
+        square = sum(float(torch.linalg.vector_norm(weight)) ** 2 for weight in weights)
+        rms = math.sqrt(square / max(sum(weight.numel() for weight in weights), 1))
+        return rms if weights and math.isfinite(rms) else None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that a resumed run needs, as named tensors (references where possible)."""
+        moments = {f"adam/{name}": self.flat.portable(value) for name, value in self.adam.moments().items()}
+        parameters = {"parameters": self.flat.portable(self.flat.vector), **buffers(self.net)}
+        return {**parameters, "adam/steps": self.adam.steps, **moments}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Restores a :meth:`state`.
+
+        Raises:
+            KeyError: A tensor is missing.
+            RuntimeError: A tensor has the wrong shape.
+        """
+        self.flat.vector.copy_(self.flat.arranged(state["parameters"]))
+        load_buffers(self.net, state)
+        self.adam.steps.copy_(state["adam/steps"])
+        for name, moment in self.adam.moments().items():
+            moment.copy_(self.flat.arranged(state[f"adam/{name}"]))

@@ -1,0 +1,297 @@
+"""Processes that train together: stop requests by signals, and the operations that connect the processes.
+
+:mod:`sida.training.launch` starts them. Each process works on its part of every batch; rank 0 writes. SIGINT ends a
+training, SIGTERM and SIGUSR1 preempt it; its state is written first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from sida.errors import EXIT_RETRY, Preempted, UserError
+from sida.machine import take_device
+from sida.training import launch
+from sida.training.launch import place
+
+T = TypeVar("T")
+#: Timeouts: within a step, and while rank 0 works alone (for example, reads a state).
+STEP_TIMEOUT, FIRST_TIMEOUT = timedelta(minutes=30), timedelta(hours=2)
+
+
+class StopRequest(enum.IntEnum):
+    """Request to a process, answered between two iterations.
+
+    Processes that train together agree on the maximum of their requests.
+
+    Attributes:
+        NONE: No request.
+        SAVE: Write a state.
+        MAKE_ROOM: Write a state and end, to be started again later (:class:`sida.errors.Preempted`).
+        STOP: Write a state and end (``KeyboardInterrupt``).
+    """
+
+    NONE = 0
+    SAVE = 1
+    MAKE_ROOM = 2
+    STOP = 3
+
+    def enforce(self) -> None:
+        """Raises the exception that ends the process, if the request asks for it."""
+        if self is StopRequest.STOP:
+            raise KeyboardInterrupt
+        if self is StopRequest.MAKE_ROOM:
+            raise Preempted
+
+
+_MEANING = {
+    signal.SIGINT: StopRequest.STOP,
+    signal.SIGTERM: StopRequest.MAKE_ROOM,
+    signal.SIGUSR1: StopRequest.MAKE_ROOM,
+}
+#: A workflow forwards the same Ctrl-C more than once; only a Ctrl-C after this many seconds ends the process at once.
+_PATIENCE = 5.0
+
+
+class Interruption:
+    """Context manager that turns signals into a stop request; a second Ctrl-C, seconds later, acts at once.
+
+    A scheduler may send several signals while a large state is written, so SIGTERM and SIGUSR1 never act at once.
+
+    Attributes:
+        request: ``NONE``, ``MAKE_ROOM`` or ``STOP``.
+    """
+
+    def __init__(self) -> None:
+        self.request = StopRequest.NONE
+        self._since = 0.0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        # Only the main thread can set handlers in Python; in other threads signals keep their default handling.
+        if threading.current_thread() is threading.main_thread():
+            for number in _MEANING:
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt (or Preempted, which is one) if the process was asked to end."""
+        self.request.enforce()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        insisted = self.request is not StopRequest.NONE and time.monotonic() - self._since > _PATIENCE
+        if insisted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.request is StopRequest.NONE:
+            self._since = time.monotonic()
+        self.request = max(self.request, _MEANING[signal.Signals(number)])
+
+
+class RankLostError(UserError):
+    """Another process has ended or does not answer; the last state is intact, and the same command resumes."""
+
+    status = EXIT_RETRY
+
+
+class Ranks:
+    """The processes that train together, seen from this process; this base class is a single process.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+    """
+
+    rank, world_size = 0, 1
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        """Sums a tensor over all ranks, in place."""
+
+    def average(self, tensor: torch.Tensor) -> None:
+        """Averages a tensor over all ranks, in place."""
+
+    def agree(self, request: T) -> T:
+        """Returns the maximum of all ranks' requests (``IntEnum`` or bool)."""
+        return request
+
+    def from_first(self, task: Callable[[], T]) -> T:
+        """Runs the task on rank 0 while the others wait; returns its result on all ranks."""
+        return task()
+
+    def gather(self, value: T) -> list[T]:
+        """Returns all ranks' values in order on rank 0, and an empty list on the others."""
+        return [value]
+
+    def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """Returns rank 0's named tensors (on the CPU) on all ranks; the arguments of the others are ignored."""
+        assert tensors is not None
+        return dict(tensors)
+
+
+#: A single process.
+ALONE = Ranks()
+
+
+class ProcessGroup(Ranks):
+    """Processes joined by :mod:`torch.distributed`.
+
+    If a rank dies, operations of the others raise :class:`RankLostError`.
+
+    Args:
+        rank: Number of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+        self._patient: Any = dist.new_group(backend="gloo", timeout=FIRST_TIMEOUT)
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        """See :meth:`Ranks.add_up`."""
+        self._together(dist.all_reduce, tensor)
+
+    def average(self, tensor: torch.Tensor) -> None:
+        """See :meth:`Ranks.average`."""
+        self.add_up(tensor)
+        tensor.div_(self.world_size)
+
+    def agree(self, request: T) -> T:
+        """See :meth:`Ranks.agree`."""
+        value = torch.tensor(int(request))  # type: ignore[call-overload]
+        self._together(dist.all_reduce, value, op=dist.ReduceOp.MAX)
+        return type(request)(int(value))  # type: ignore[call-arg]
+
+    def from_first(self, task: Callable[[], T]) -> T:
+        """See :meth:`Ranks.from_first`."""
+        result: list[Any] = [task() if self.rank == 0 else None]
+        self._together(dist.broadcast_object_list, result, src=0, group=self._patient)
+        given: T = result[0]
+        return given
+
+    def gather(self, value: T) -> list[T]:
+        """See :meth:`Ranks.gather`."""
+        values: list[Any] = [None] * self.world_size if self.rank == 0 else []
+        self._together(dist.gather_object, value, values if self.rank == 0 else None, dst=0, group=self._patient)
+        return values
+
+    def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """See :meth:`Ranks.tensors_from_first`."""
+        given = dict(tensors or {})
+        kinds = self.from_first(lambda: [(name, value.shape, value.dtype) for name, value in given.items()])
+        result = {}
+        for name, shape, dtype in kinds:
+            value = given[name].contiguous() if self.rank == 0 else torch.empty(shape, dtype=dtype)
+            self._together(dist.broadcast, value, src=0, group=self._patient)
+            result[name] = value
+        return result
+
+    def _together(self, operation: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Does an operation of all processes.
+
+        Raises:
+            RankLostError: Another process does not take part.
+        """
+        try:
+            operation(*args, **kwargs)
+        except RuntimeError as error:
+            raise RankLostError(
+                "",
+                f"another of the {self.world_size} processes of this training has ended or does not answer "
+                f"({_reason(error)}); the last kept state is intact",
+                "run the same command again to resume",
+            ) from None
+
+
+def own_device(name: str, where: str) -> torch.device:
+    """Returns the device of this process; several processes on a machine each get their own GPU.
+
+    Args:
+        name: ``cpu``, or ``cuda``.
+        where: Place named in errors.
+
+    Raises:
+        UserError: This machine does not have the device, or has fewer GPUs than processes.
+    """
+    device = take_device(name, where)
+    _, world_size, local_rank = place()
+    if device.type != "cuda" or world_size == 1:
+        return device
+    if device.index is not None:
+        raise UserError(f"{where}.device", f"'{name}' is one GPU, for {world_size} processes", "use cuda")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"{where}.device",
+            f"process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}",
+            "start as many processes as there are GPUs (torchrun --nproc-per-node)",
+        )
+    return take_device(f"cuda:{local_rank}", where)
+
+
+@contextlib.contextmanager
+def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> Iterator[Ranks]:
+    """Context that joins the processes started together; yields :data:`ALONE` for a single process.
+
+    Args:
+        device: Device of this process. Its kind decides the backend: gloo for CPUs, nccl for GPUs.
+        facts: Facts that must be equal in all processes, by name.
+
+    Raises:
+        UserError: The other processes cannot be reached, or a fact of one differs from rank 0's (raised in all).
+    """
+    rank, world_size, _ = place()
+    if world_size == 1:
+        yield ALONE
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        launch.STORE, _, _ = next(rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
+        dist.init_process_group(backend, store=launch.STORE, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+        ranks = ProcessGroup(rank, world_size)
+    except (RuntimeError, ValueError) as error:
+        raise RankLostError(
+            "",
+            f"the {world_size} processes of this training cannot reach each other ({_reason(error)})",
+            "start them again",
+        ) from None
+    _check_alike(ranks, facts or {})
+    yield ranks
+    # Skipped after an error, because the others may never answer.
+    dist.destroy_process_group()
+    launch.STORE = None
+
+
+def _check_alike(ranks: Ranks, facts: Mapping[str, object]) -> None:
+    of_all = ranks.gather(facts)
+
+    def difference() -> str | None:
+        for rank, theirs in enumerate(of_all):
+            for name, value in facts.items():
+                if theirs.get(name) != value:
+                    return f"rank {rank} has another {name} than rank 0: {theirs.get(name)}, not {value}"
+        return None
+
+    if (line := ranks.from_first(difference)) is not None:
+        raise UserError("", line, "give all processes the same settings, files and code")
+
+
+def _reason(error: Exception) -> str:
+    """First sentence of a backend's message, without positions in its source code."""
+    text = re.sub(r"\[\S*/\S*\] *", "", str(error)).strip()
+    return text.split("\n")[0].split(". ")[0][:160] or type(error).__name__

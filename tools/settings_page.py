@@ -1,0 +1,300 @@
+"""Writes docs/settings.md and the JSON schemas of workflow/schemas from the classes of settings.
+
+    python -m tools.settings_page
+
+Types and ranges come from the annotations that :mod:`sida.config.settings` checks; descriptions come from the section
+``Attributes`` of the docstrings, including those of base classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from eval.claims.experiments import Experiment, Experiments
+from eval.measuring.protocol import Protocol, ReferenceSource
+from eval.metrics.kinds import METRIC_KINDS, Metric
+from eval.results.analyses import AnalysisEntry
+from eval.results.exchange import ExchangedMetric
+from eval.results.sheet import SheetRow
+from sida.config.augmentation import AugmentConfig, AugmentFlags
+from sida.config.datasets import DatasetEntry, MadeFrom
+from sida.config.recipe import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
+from sida.config.resources import ROOT
+from sida.config.samplers import Sampler
+from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
+from sida.files.atomic import write_text
+from sida.methods.registry import METHODS
+from workflow.planning.requests import Site
+from workflow.preset.files import PresetSettings, TeacherEntry
+
+_SIMPLE = {
+    bool: ("boolean", "true or false"),
+    int: ("integer", "integer"),
+    float: ("number", "number"),
+    str: ("string", "text"),
+}
+#: Schema of ``module:object``.
+_OBJECT = {"pattern": ":"}
+
+
+def descriptions(cls: type) -> dict[str, str]:
+    """Descriptions of fields as plain text with `code` in backquotes.
+
+    Raises:
+        KeyError: A field has no description.
+    """
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        found |= _attributes(base.__dict__.get("__doc__") or "")
+    return {name: found[name] for name in type_hints(cls)}
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
+    found: dict[str, str] = {}
+    for names, text in re.findall(r"^    (\w[\w, ]*): (.+(?:\n {5,}.+)*)", section, re.MULTILINE):
+        plain = re.sub(r":\w+:`([^`]+)`|``([^`]+)``", r"`\1\2`", " ".join(text.split()))
+        found |= dict.fromkeys(names.split(", "), plain)
+    return found
+
+
+def json_schema(cls: type) -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of the mappings that a class of settings accepts."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_object(cls)}
+
+
+def _object(cls: type) -> dict[str, Any]:
+    texts, hints = descriptions(cls), type_hints(cls)
+    properties: dict[str, Any] = {}
+    required = []
+    for field in dataclasses.fields(cls):
+        key = field.name.rstrip("_")
+        properties[key] = _schema(hints[field.name]) | {"description": texts[field.name]}
+        if field.default is not dataclasses.MISSING:
+            properties[key]["default"] = field.default
+        elif field.default_factory is dataclasses.MISSING:
+            required.append(key)
+    title = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+    return {
+        "title": title,
+        "type": "object",
+        "additionalProperties": False,
+        "required": required,
+        "properties": properties,
+    }
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        if isinstance(args[1], Variants):
+            return {"anyOf": [*_variants(args[1]), {"required": [args[1].key], "properties": {args[1].key: _OBJECT}}]}
+        base = _schema(args[0])
+        for rule in args[1:]:
+            base |= _rule(rule)
+        return base
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [{"type": "null"} if option is type(None) else _schema(option) for option in args]}
+    if origin is typing.Literal:
+        return {"enum": list(args)}
+    if origin is tuple:
+        if args[1] is Ellipsis:
+            return {"type": "array", "items": _schema(args[0])}
+        return {"type": "array", "items": _schema(args[0]), "minItems": len(args), "maxItems": len(args)}
+    if origin is dict:
+        return {"type": "object", "propertyNames": _schema(args[0]), "additionalProperties": _schema(args[1])}
+    if dataclasses.is_dataclass(hint):
+        return _object(typing.cast(type, hint))
+    return {"type": _SIMPLE[hint][0]} if hint in _SIMPLE else {}
+
+
+def _variants(rule: Variants) -> Iterator[dict[str, Any]]:
+    for name, cls in rule.classes().items():
+        schema = _object(cls)
+        schema["properties"][rule.key] |= {"const": name}
+        yield schema
+
+
+def _rule(rule: Any) -> dict[str, Any]:
+    if isinstance(rule, CheckedAs):
+        return _object(rule.cls)
+    if isinstance(rule, Pattern):
+        return {"pattern": f"^{rule.expression}$"}
+    if isinstance(rule, OneOf):
+        names = {"enum": list(rule.names())}
+        return {"anyOf": [names, _OBJECT]} if rule.or_object else names
+    words = {
+        "minimum": rule.least,
+        "exclusiveMinimum": rule.above,
+        "maximum": rule.most,
+        "exclusiveMaximum": rule.below,
+    }
+    return {word: bound for word, bound in words.items() if bound is not None}
+
+
+def settings_table(cls: type, links: Mapping[type, str]) -> str:
+    """Markdown table of a class of settings: key, type with range, default, meaning.
+
+    Args:
+        cls: A class of settings.
+        links: Addresses of the tables of other classes.
+    """
+    texts, hints = descriptions(cls), type_hints(cls)
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(cls):
+        kind = _words(hints[field.name], links)
+        cells = (f"`{field.name.rstrip('_')}`", kind, _default(field), texts[field.name])
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if value is dataclasses.MISSING:
+        return "*needed*"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _words(hint: Any, links: Mapping[type, str]) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        rule = args[1]
+        if isinstance(rule, Variants):
+            return _words(args[0], links)
+        if isinstance(rule, CheckedAs):
+            return f"[mapping]({links[rule.cls]})" if rule.cls in links else "mapping"
+        if isinstance(rule, OneOf):
+            return rule.words
+        return ", ".join(filter(None, [_words(args[0], links), rule.words]))
+    if origin in (typing.Union, types.UnionType):
+        return "; or ".join("null" if option is type(None) else _words(option, links) for option in args)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin is tuple:
+        return f"list of {'' if args[1] is Ellipsis else f'{len(args)} × '}{_words(args[0], links)}"
+    if origin is dict:
+        inner = _words(args[1], links)
+        return f"mapping by name: {inner}" if inner else "mapping"
+    if dataclasses.is_dataclass(hint):
+        return f"[mapping]({links[typing.cast(type, hint)]})"
+    return _SIMPLE[hint][1] if hint in _SIMPLE else ""
+
+
+def _options() -> dict[str, tuple[type, str]]:
+    """Options of methods, and the methods that have them, by the anchor of their table."""
+    methods: dict[type, list[str]] = {}
+    for method in METHODS.values():
+        if method.options is not None:
+            methods.setdefault(method.options, []).append(method.name)
+    return {f"{names[0]}-options": (cls, "` or `".join(names)) for cls, names in methods.items()}
+
+
+#: Classes of settings by the anchor of their table in docs/settings.md.
+SETTINGS: dict[str, type] = {
+    "preset": PresetSettings,
+    "sheet": SheetRow,
+    "experiment": Experiment,
+    "teacher": TeacherEntry,
+    "network": NetworkConfig,
+    "training": TeacherTraining,
+    "recipe": Recipe,
+    **{anchor: cls for anchor, (cls, _) in _options().items()},
+    "evaluation": RecipeEvaluation,
+    "analysis": AnalysisEntry,
+    "augment": AugmentConfig,
+    "flags": AugmentFlags,
+    "dataset": DatasetEntry,
+    "made-from": MadeFrom,
+    "sampler": Sampler,
+    "protocol": Protocol,
+    "metric": Metric,
+    "reference": ReferenceSource,
+    "site": Site,
+}
+#: Settings with schemas for editors: ``# yaml-language-server: $schema=...``; and exchanged numbers.
+SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experiments, "measurement": ExchangedMetric}
+
+
+#: Where a mapping of each class stands.
+_PLACES = {
+    "preset": "A preset's file.",
+    "sheet": "Columns of a sample sheet (`runs` of a preset); an empty cell is null.",
+    "experiment": "An entry of the file `experiments` of a preset.",
+    "teacher": "An entry of a preset's `teachers`.",
+    "network": "`network` of a teacher.",
+    "training": "`training` of a teacher.",
+    "recipe": "An entry of a preset's `recipes`; null takes the [official value](differences.md#defaults-of-a-recipe).",
+    "evaluation": "`evaluation` of a recipe.",
+    "analysis": "An entry of a preset's `analyses`.",
+    "augment": "`augment` of a training or recipe.",
+    "flags": "`flags` of an augmentation.",
+    "dataset": "An entry of `datasets`, in `config/datasets.yaml` or a preset.",
+    "made-from": "`made_from` of a data set.",
+    "sampler": "An entry of a preset's `samplers`.",
+    "protocol": "A file of `config/protocols/`.",
+    "metric": "An entry of a protocol's `metrics`; some kinds have further keys.",
+    "reference": "An entry of a protocol's `references`.",
+    "site": "`profiles/site.yaml`.",
+}
+
+
+def page() -> str:
+    """Content of docs/settings.md."""
+    links = {cls: f"#{anchor}" for anchor, cls in SETTINGS.items()}
+    options = {anchor: f"`options` of a recipe with method `{names}`." for anchor, (_, names) in _options().items()}
+    parts = [
+        "# Settings",
+        "Every key of a preset and of the files that it names, written from the classes that check the keys "
+        "(`python -m tools.settings_page`). A line `# yaml-language-server: "
+        "$schema=../workflow/schemas/preset.schema.json` at the top of a file lets an editor check and complete it.",
+    ]
+    for anchor, cls in SETTINGS.items():
+        parts += [f"## {anchor}", (_PLACES | options)[anchor], settings_table(cls, links)]
+    return "\n\n".join([*parts, "## metric kinds", "\n".join(_kinds())]) + "\n"
+
+
+def _kinds() -> Iterator[str]:
+    """Table of metric kinds with settings of their own."""
+    common = {field.name for field in dataclasses.fields(Metric)}
+    yield from ("| kind | key | default | meaning |", "|---|---|---|---|")
+    for name, cls in METRIC_KINDS.items():
+        texts = descriptions(cls)
+        for field in dataclasses.fields(cls):
+            if field.name not in common:
+                yield f"| `{name}` | `{field.name}` | {_default(field)} | {texts[field.name]} |"
+
+
+def written(root: Path = ROOT) -> dict[Path, str]:
+    """Content of docs/settings.md and of the files in ``workflow/schemas``, by their paths."""
+    found = {name: json_schema(cls) for name, cls in SCHEMAS.items()}
+    protocol = found["protocol"]
+    protocol["properties"]["extends"] = {
+        "type": "string",
+        "description": "Protocol in this folder with the other keys.",
+    }
+    protocol["anyOf"] = [{"required": keys} for keys in (protocol.pop("required"), ["extends"])]
+    folder = root / "workflow" / "schemas"
+    texts = {folder / f"{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in found.items()}
+    return {root / "docs/settings.md": page(), **texts}
+
+
+if __name__ == "__main__":
+    for path, text in written().items():
+        write_text(path, text)
+        print(path)

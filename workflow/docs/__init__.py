@@ -1,1 +1,0 @@
-"""Documentation whose numbers are computed: pages of stored studies, and numbers between markers."""
