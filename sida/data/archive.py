@@ -34,8 +34,8 @@ from sida.files.ordinary import open_ordinary, size_on_disk
 ARRAYS = frozenset({".npy"})
 #: Members of a request, and bytes of the images of an answer.
 _MEMBERS, _PART = 64, RESULT // 4
-#: Bytes that a second of processor time explains, of pictures and of other content.
-_RATE = 50_000
+#: Processor time in seconds that a byte and a member explain.
+_BYTE, _MEMBER = 1 / 2e6, 0.02
 #: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
 _READER = "sida.data.pictures:Reader"
@@ -77,7 +77,7 @@ class Files:
         self.names = [str(name) for name in names]
 
     def _index(self) -> tuple[Any, dict[str, np.ndarray]]:
-        return self._child(0).ask("index", files=[self._open()], seconds=self.size / _RATE)
+        return self._child(0).ask("index", files=[self._open()], seconds=self.size * _BYTE)
 
     def _unpack(self) -> None:
         """Unpacks the archive into a file without a name: members are then read in any order."""
@@ -118,8 +118,9 @@ class Files:
 
     @property
     def size(self) -> int:
-        """Bytes of the archive."""
-        return os.path.getsize(self.path)
+        """Bytes of the archive, or of the folder's files."""
+        paths = [os.path.join(self.path, name) for name in self.names] if self.is_folder else [self.path]
+        return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
 
     def read(self, index: int) -> bytes:
         """Content of a member.
@@ -246,11 +247,13 @@ class Files:
         names = [self.names[int(index)] for index in part]
         if self._places is not None:
             places = self._places[np.asarray(part, dtype=np.int64)]
-            child.send(method, names, places.tolist(), *args, seconds=float(places[:, 1].sum()) / _RATE)
+            child.send(
+                method, names, places.tolist(), *args, seconds=len(part) * _MEMBER + float(places[:, 1].sum()) * _BYTE
+            )
             return
         files = [self._open(int(index)) for index in part]
         size = sum(os.fstat(file.fileno()).st_size for file in files)
-        child.send(method, names, None, *args, files=files, seconds=size / _RATE)
+        child.send(method, names, None, *args, files=files, seconds=len(part) * _MEMBER + size * _BYTE)
 
 
 def _labels(
@@ -289,7 +292,7 @@ def _ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[st
     """Asks a child of this process that reads one file after the other."""
     stream = open_ordinary(path)
     try:
-        return _shared(os.getpid()).ask(method, files=[stream], seconds=size_on_disk(stream) / _RATE)
+        return _shared(os.getpid()).ask(method, files=[stream], seconds=size_on_disk(stream) * _BYTE)
     except UserError as error:
         _shared.cache_clear()
         raise UserError(path, error.fault, error.remedy) from None
@@ -352,7 +355,7 @@ class Arrays:
         stream = open_ordinary(path)
         self._size = size_on_disk(stream)
         self._child = Child(_READER, path)
-        found, _ = self._child.ask("arrays", files=[stream], seconds=self._size / _RATE)
+        found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * _BYTE)
         self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
         self.dtypes = {name: np.dtype(kind) for name, (_, kind, _) in found.items()}
         self.fortran = {name for name, (*_, fortran) in found.items() if fortran}

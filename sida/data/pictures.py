@@ -268,7 +268,7 @@ class Reader:
             if info.filename.endswith(".npy"):
                 if (name := info.filename.removesuffix(".npy")) in found:
                     raise UserError("", f"array '{name}' occurs twice", "make the file again")
-                with self._zip.open(info) as stream, located(f"[{name}]"):
+                with self._zip.open(info) as stream, located(f": array '{name}'"):
                     found[name] = _header(stream, info.file_size)
         return found, {}
 

@@ -22,6 +22,7 @@ import collections
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -85,6 +86,8 @@ PreparedPicture = tuple[bytes, str, bool, tuple[int, ...]]
 Resolution = Annotated[Count, Range(most=8192)]
 TransformName = Annotated[str, OneOf(lambda: TRANSFORMS)]
 _MOST_FAULTS, _PART = 20, 64 << 20
+#: Bytes that any source's pictures may have, and for each of its bytes: flat drawings have a thousand.
+FREE_BYTES, MOST_RATIO = 256 << 20, 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,14 +141,14 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         UserError: The source is missing or broken, pictures are damaged (the message names them), or their number is
             not the expected one.
     """
-    total, pictures, classes, facts = _source(config)
+    total, pictures, classes, facts, most = _source(config)
     if config.expect is not None and total != config.expect:
         raise UserError(config.source, f"has {total:,} images, expected {config.expect:,}", "is the source complete?")
     progress = Progress(f"prepare {Path(config.out).name}", total)
     labels: list[Any] = []
     faults: list[str] = []
     kinds: collections.Counter[str] = collections.Counter()
-    resized = 0
+    resized = written = 0
     with atomic_path(config.out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         shape = None
         for index, (result, label) in enumerate(zip(pictures, classes)):
@@ -162,6 +165,9 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
                 break
             name = image_name(index)
             archive.writestr(zip_member(name), png)
+            written += len(png)
+            if written > most:
+                raise UserError(config.source, f"its pictures unpack to more than {most:,} bytes", "give --resolution")
             labels.append([name, label])
             kinds[kind] += 1
             resized += changed
@@ -192,8 +198,8 @@ def summary(facts: dict[str, Any]) -> str:
 
 def _source(
     config: PrepareConfig,
-) -> tuple[int, Iterable[PreparedPicture | UserError], Iterable[Any], dict[str, Any]]:
-    """Number of pictures, the pictures, their labels, and facts about the source."""
+) -> tuple[int, Iterable[PreparedPicture | UserError], Iterable[Any], dict[str, Any], float]:
+    """Number of pictures, the pictures, their labels, facts about the source, and bytes that its pictures explain."""
     if names_file_object(config.source):
         _refuse_sizes(config, "makes images of its own size")
         return _of_arrays(config, *load_file_object(config.source, "source")(config.subset, config.max_images))
@@ -213,8 +219,11 @@ def _source(
     skipped = collections.Counter(Path(name).suffix or name for name in others if name != "dataset.json")
     facts = {"class_names": names, "skipped": dict(skipped)}
     chosen = members[: config.max_images]
-    pictures = _prepared(files, chosen, config.transform, config.resolution, config.channels or (1 if grey else 3))
-    return len(chosen), pictures, [None] * len(chosen) if labels is None else labels.tolist(), facts
+    channels = config.channels or (1 if grey else 3)
+    pictures = _prepared(files, chosen, config.transform, config.resolution, channels)
+    least = 0 if config.resolution is None else 2 * channels * config.resolution**2
+    known = [None] * len(chosen) if labels is None else labels.tolist()
+    return len(chosen), pictures, known, facts, FREE_BYTES + MOST_RATIO * files.size + least * len(chosen)
 
 
 def _refuse_sizes(config: PrepareConfig, fault: str) -> None:
@@ -224,7 +233,7 @@ def _refuse_sizes(config: PrepareConfig, fault: str) -> None:
 
 def _of_arrays(
     config: PrepareConfig, total: int, pairs: Iterable[tuple[np.ndarray, int]]
-) -> tuple[int, Iterable[PreparedPicture], Iterable[Any], dict[str, Any]]:
+) -> tuple[int, Iterable[PreparedPicture], Iterable[Any], dict[str, Any], float]:
     """As :func:`_source`, of pixels with their classes."""
     total = total if config.max_images is None else min(total, config.max_images)
     pixels, classes = itertools.tee(itertools.islice(pairs, total))
@@ -234,7 +243,7 @@ def _of_arrays(
         return encode_png(image, 0), kind, False, (image.shape[1], image.shape[0], 1 if kind == "grey" else 3)
 
     labels = (label if config.labels != "none" else None for _, label in classes)
-    return total, (made(image) for image, _ in pixels), labels, {}
+    return total, (made(image) for image, _ in pixels), labels, {}, math.inf
 
 
 def _prepared(

@@ -33,6 +33,8 @@ from sida.errors import UserError, located
 #: Memory in bytes that a reader may add to what it has after its imports, and processor time in seconds beside that
 #: which a file's bytes explain.
 MEMORY, SECONDS = 768 << 20, 15.0
+#: Seconds by the clock that an answer may take beside twice its processor time.
+WAIT = 30.0
 #: Bytes of an answer's arrays, and of its text.
 RESULT, _MOST_TEXT = 256 << 20, 512 << 20
 _KINDS = {"|u1", "|i1", "|b1", "<f2", "<f4", "<f8", "<i2", "<i4", "<i8", "<u2", "<u4", "<u8", "<c8", "<c16"}
@@ -50,21 +52,18 @@ class Child:
     Args:
         reader: ``module:class``; requests name methods of an instance, whose first argument is the list of files.
         where: The file or folder, named in errors.
-        memory: Bytes that reading may take.
-        seconds: Processor time of all requests together, beside that which requests bring.
-        result: Bytes of an answer's arrays.
+        memory: Bytes that reading may take beside :data:`MEMORY`.
+        seconds: Processor time of all requests beside :data:`SECONDS` and that which requests bring.
     """
 
-    def __init__(
-        self, reader: str, where: object, memory: int = MEMORY, seconds: float = SECONDS, result: int = RESULT
-    ) -> None:
-        self.where, self._memory, self._seconds, self._reader = where, memory, seconds, reader
+    def __init__(self, reader: str, where: object, memory: int = 0, seconds: float = 0) -> None:
+        self.where, self._memory, self._seconds = where, MEMORY + memory, SECONDS + seconds
         handle = os.memfd_create("result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(handle, result)
+        os.ftruncate(handle, RESULT)
         fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-        self._out = mmap.mmap(handle, result)
+        self._out = mmap.mmap(handle, RESULT)
         self._line, theirs = socket.socketpair()
-        setup = json.dumps([_safe_path(), reader, memory, handle, theirs.fileno(), result])
+        setup = json.dumps([_safe_path(), reader, self._memory, handle, theirs.fileno()])
         keep = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _START.format(__name__), setup], pass_fds=(handle, theirs.fileno()),
@@ -116,7 +115,7 @@ class Child:
         Raises:
             UserError: The reader refused the file, exceeded a limit, or died.
         """
-        self._line.settimeout(2 * self._seconds + 30)
+        self._line.settimeout(2 * self._seconds + WAIT)
         with located(self.where):
             try:
                 size = struct.unpack("<q", self._take(8))[0]
@@ -127,7 +126,7 @@ class Child:
                     raise UserError(*answer["fault"])
                 return answer["value"], self._arrays(answer["arrays"])
             except TimeoutError:
-                fault = f"was not read within {2 * self._seconds + 30:.0f} s"
+                fault = f"was not read within {2 * self._seconds + WAIT:.0f} s"
             except (EOFError, ConnectionResetError):
                 fault = self._cause()
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
@@ -190,11 +189,11 @@ def only_in_child() -> None:
         raise RuntimeError("this reader works behind the fence only (sida.files.fenced)")
 
 
-def serve(reader: str, memory: int, handle: int, line: int, result: int) -> None:
+def serve(reader: str, memory: int, handle: int, line: int) -> None:
     """The child's life: imports, limits, then one answer for each request."""
     global _in_child
     _in_child = True
-    out, peer = mmap.mmap(handle, result), socket.socket(fileno=line)
+    out, peer = mmap.mmap(handle, RESULT), socket.socket(fileno=line)
     os.close(handle)
     module, _, name = reader.partition(":")
     instance = getattr(importlib.import_module(module), name)()  # imports all that reading needs

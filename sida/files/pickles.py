@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from sida.errors import UserError, located
-from sida.files.fenced import MEMORY, RESULT, SECONDS, Child, only_in_child
+from sida.files.fenced import RESULT, Child, only_in_child
 from sida.files.ordinary import open_ordinary, size_on_disk
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ class PickleFile:
         self.path = path
         with located(path), open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
             self._size = size_on_disk(stream)
-            memory, seconds = MEMORY + 2 * self._size, SECONDS + self._size / 10e6
-            self._child = Child(f"{__name__}:Reader", path, memory, seconds)
+            self._child = Child(f"{__name__}:Reader", path, 2 * self._size, self._size / 10e6)
             try:
                 self.value = _decoded(*self._child.ask("load", files=[stream]))
             except BaseException:

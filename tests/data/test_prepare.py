@@ -16,7 +16,8 @@ from PIL import Image
 from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.latents import encode_dataset
-from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10, to_square
+from sida.data.pictures import to_square
+from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10
 from sida.errors import UserError
 from tests.assets.fault_server import write_registry
 from tests.data.test_archive import members, pictures, tar_of, write_zip

@@ -24,7 +24,6 @@ from tests.files.genuine import write_genuine
 from tests.files.opcodes import again, called, kept, mapping, module, network, refused, shared, text, whole
 from tests.networks.made import SMALL
 from tests.readers.frame import command
-from tests.readers.guards import MemoryLimit
 
 FAR = "more nested modules than any network"
 LONG = "a" * 1_000_000
@@ -162,16 +161,6 @@ def test_info_has_the_same_bounds(tmp_path):
 )
 def test_a_long_or_odd_header_is_refused(tmp_path, raw, reason):
     refused(tmp_path / "n.safetensors", len(raw).to_bytes(8, "little") + raw, reason, read_tensors)
-
-
-def test_a_tensor_larger_than_the_memory_is_one_line(tmp_path):
-    path = tmp_path / "n.safetensors"
-    size = 1 << 35
-    path.write_bytes(with_header({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}))
-    with open(path, "r+b") as stream:
-        stream.truncate(path.stat().st_size + size)  # a hole: nothing is stored
-    with MemoryLimit(), pytest.raises(UserError, match="'a' has 34,359,738,368 bytes, more than there is memory"):
-        read_tensors(path)
 
 
 def test_a_record_is_nested_as_deep_as_people_nest(tmp_path):

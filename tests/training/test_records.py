@@ -11,7 +11,7 @@ import pytest
 from sida.errors import UserError
 from sida.files.content_hash import with_hash
 from sida.training.run import RunFiles
-from tests.readers.state_readers import DIGEST, FINISHED, OLDER, RUNNING, TICK, go_on, put, state, tensors
+from tests.training.made_states import DIGEST, FINISHED, OLDER, RUNNING, TICK, go_on, put, state, tensors
 
 ESCAPE = "\x1b[2J"
 MADE_UP = {

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
 
-from sida.files.content_hash import HASH_KEY, with_hash
 from sida.files.tensors import write_tensors
 from sida.training.averages import Average
 from sida.training.logs import IterationRecord
@@ -23,9 +20,7 @@ from sida.training.optimizer import OptimizedNetwork, joint_state, load_joint_st
 from sida.training.plan import Plan, Points
 from sida.training.run import RunFiles
 from sida.training.state import STATE_FORMAT, KeptState
-from tests.readers.changes import JSON_BOMBS, json_text
-from tests.readers.checkpoint_readers import HEADER_BOMBS, header, network, unhashed
-from tests.readers.frame import FaultError, Reader
+from tests.files.genuine import network
 
 DIGEST = "d" * 64
 METADATA = {"method": "teacher", "dataset": "digits", "network": network().init_config}
@@ -105,45 +100,10 @@ def state(record: dict[str, Any], content: bytes) -> dict[str, Any]:
     }
 
 
-def write_states(folder: Path) -> None:
-    """Records of a run that was interrupted and of a finished one, with hashes and without; tensors."""
-    for name, record in (("running", RUNNING), ("finished", FINISHED)):
-        plain = state(record, tensors(name))
-        (folder / f"{name}.json").write_text(json.dumps(with_hash(plain)))
-        (folder / f"{name}-unhashed.json").write_text(json.dumps(plain))
-        (folder / f"{name}.safetensors").write_bytes(unhashed(tensors(name)))
-
-
-def read_state(path: Path, own: Path) -> None:
-    """The newest of two states: it is gone on from, the one before it is, or there is one line.
-
-    A damaged file of tensors comes with a record that has its hash.
-    """
-    folder = own / "run" / "state"
-    folder.mkdir(parents=True)
-    put(folder, 1, json.dumps(with_hash(state(OLDER, tensors("older")))).encode(), tensors("older"))
-    if path.suffix == ".json":
-        put(folder, 2, path.read_bytes(), tensors(path.stem))
-    else:
-        record = FINISHED if path.stem == "finished" else RUNNING
-        put(folder, 2, json.dumps(state(record, path.read_bytes())).encode(), path.read_bytes())
-    go_on(own / "run", check_taken)
-
-
 def put(folder: Path, number: int, record: bytes, content: bytes) -> None:
     """A state's two files."""
     (folder / f"state-{number:06d}.safetensors").write_bytes(content)
     (folder / f"state-{number:06d}.json").write_bytes(record)
-
-
-def check_taken(kept: KeptState) -> None:
-    """What a run takes for its state is what was kept, if the file carries a hash."""
-    if kept.path.name == "state-000002":
-        found = json.loads(kept.path.with_suffix(".json").read_bytes())
-        if HASH_KEY in found and kept.record not in (RUNNING, FINISHED):
-            raise FaultError("a state with another hash than its own was taken")
-    elif kept.record != OLDER:
-        raise FaultError("the state before is not what it was")
 
 
 def go_on(folder: Path, check: Callable[[KeptState], None] = lambda kept: None) -> None:
@@ -159,16 +119,3 @@ def go_on(folder: Path, check: Callable[[KeptState], None] = lambda kept: None) 
         still.seen = 0
         with contextlib.suppress(EnoughError):
             TrainingLoop(plan, still, files, METADATA, lambda net, check: {"fd": 2.5}).run()
-
-
-def record_or_header(data: bytes, rng: Random) -> bytes:
-    """A change of the JSON, be it the file or a tensor file's header."""
-    return (json_text if data.startswith(b"{") else header)(data, rng)
-
-
-def bombs(data: bytes, rng: Random) -> bytes:
-    """A record or a header of nothing but brackets."""
-    return (JSON_BOMBS if data.startswith(b"{") else HEADER_BOMBS)(data, rng)
-
-
-READERS = (Reader("kept state", write_states, read_state, (*[record_or_header] * 9, bombs), 0.8, cases=25),)
