@@ -315,8 +315,8 @@ def test_broken_cifar_archives_are_one_line_errors(tmp_path):
     (tmp_path / "text.tar.gz").write_text("hello")
     for name, fault in (
         ("cifar-10-python.tar.gz", "has no member data_batch_2"),
-        ("cut.tar.gz", "not a whole tar archive"),
-        ("text.tar.gz", "not a whole tar archive"),
+        ("cut.tar.gz", "no whole packed archive"),
+        ("text.tar.gz", "not a whole zip or tar archive"),
         ("none.tar.gz", "no such file"),
     ):
         with pytest.raises(UserError, match=fault) as caught:
