@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 # Tests of `make test-versions`: numerics against golden values, a training from its start to its resumption, the workflow.
-QUICK := tests/losses tests/networks tests/kernels tests/sampling tests/unpickle tests/eval/test_frechet.py \
+QUICK := tests/methods tests/networks tests/kernels tests/sampling tests/unpickle tests/eval/test_frechet.py \
   tests/eval/test_scores.py tests/eval/test_statistics.py tests/training/test_distiller.py \
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_failed_rerun.py \
   tests/studies/papers/test_published.py
@@ -56,7 +56,7 @@ test-versions: $(STAMP) ## a quick part of the tests with the oldest supported v
 	@VIRTUAL_ENV=$(CURDIR)/.venv-oldest $(BIN)/uv pip sync --quiet --require-hashes requirements/oldest.lock
 	@.venv-oldest/bin/python -m pytest -n 2 --dist loadgroup -m "not slow" $(QUICK) $(PYTEST_ARGS)
 
-extras: $(STAMP) ## also the packages of optional extras: site, notebooks, trackers, completion
+extras: $(STAMP) ## also the packages of optional extras: site, completion
 	@$(BIN)/uv pip install --quiet --require-hashes -r requirements/extras.lock
 
 peers: $(STAMP) ## also the other tools that `python -m benchmarks peers` compares with

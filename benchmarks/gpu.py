@@ -27,13 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.official_order import Plain, use_plain_blocks
 from sida.files.atomic import write_json
-from sida.losses import SiDALoss
-from sida.losses.sida import EDM2SiDALoss
 from sida.machine import prepare_process
-from sida.methods.distiller import Distiller
-from sida.methods.resolve import recipe_of
+from sida.methods.registry import recipe_of
+from sida.methods.sid import EDM2SiDALoss, SiDALoss
 from sida.networks import build_network
 from sida.provenance import environment
+from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 
 REHEARSAL = os.environ.get("SIDA_REHEARSAL") == "1"
@@ -150,7 +149,6 @@ def make(
             use_plain_blocks(net)
         plain = Plain(*nets, SCHEDULE, **settings, **({"P_mean": -0.4, "P_std": 1.0} if edm2 else {}))
         return lambda nimg, batch, draws=None: plain.iteration(nimg, batch, batch, draws and [draws, draws]), nets
-    loss = EDM2SiDALoss(return_logvar=False) if edm2 else SiDALoss()
     kernels: Any = "fused" if "fused" in side else "torch"
     if kernels == "fused":
         from sida.kernels import group_norm
@@ -159,7 +157,9 @@ def make(
         group_norm.MAX_WHOLE_POSITIONS = 0 if "in passes" in side else _LIMIT["positions"]
     ways: dict[str, Any] = {"kernels": kernels, "cuda_graphs": "graphs" in side, "recompute": "again" in side}
     given = {"device": "cuda", "eps": 1e-8, **settings, "grad_clip_value": settings["grad_clip_value"] or 0.0}
-    distiller = Distiller(*nets, loss, SCHEDULE, recipe_of(**ways, **given))
+    recipe = recipe_of(**ways, **given)
+    loss = EDM2SiDALoss(return_logvar=False, lambda_adv=recipe.lambda_adv) if edm2 else SiDALoss.of(recipe)
+    distiller = Distiller(*nets, loss, SCHEDULE, recipe)
 
     def step(nimg: int, batch: Any, draws: Any = None) -> dict[str, torch.Tensor]:
         distiller.batches = lambda stream, nimg, with_images: [batch]

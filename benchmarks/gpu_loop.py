@@ -26,7 +26,7 @@ from sida.data.prepare import PrepareConfig, prepare
 from sida.files.atomic import write_json
 from sida.machine import prepare_process
 from sida.methods.distillation import make_batches, make_trainer
-from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.provenance import environment

@@ -1,7 +1,7 @@
 """Sampling and measuring on a GPU, as shares of what the networks do alone; at least 97 % each. Needs CUDA and timm.
 
 1. The one-step CIFAR-10 network (DDPM++, 55.7 million parameters, float16): alone, kernel by kernel and with fused
-   kernels in a CUDA graph; then ``sida sample`` into shards and into a zip of PNG files.
+   kernels in a CUDA graph; then ``sida sample`` into an npz and into PNG files.
 2. Feature networks alone: Inception-v3 and DINOv2 ViT-L/14, in float32 and as their named variants.
 3. ``sida-eval measure``: generation, Inception, FID and inception score, and what a row of 10 × 50,000 images takes.
 
@@ -160,7 +160,7 @@ def _graphed(net: torch.nn.Module, latents: torch.Tensor, kernels: str) -> float
 
 
 def samples(table: Table, network: Path, folder: Path, alone: dict[str, float]) -> None:
-    """``sida sample`` into shards and a zip."""
+    """``sida sample`` into an npz and into PNG files."""
 
     def seconds(kernels: str, name: str, count: int) -> float:
         start = time.perf_counter()
@@ -176,7 +176,7 @@ def samples(table: Table, network: Path, folder: Path, alone: dict[str, float]) 
         return time.perf_counter() - start
 
     for kernels in SAMPLERS:
-        for title, suffix in (("shards", ""), ("zip", ".zip")):
+        for title, suffix in (("npz", ".npz"), ("PNG files", "")):
             few = seconds(kernels, f"few-{kernels}-{title}{suffix}", FEW)
             whole = seconds(kernels, f"whole-{kernels}-{title}{suffix}", SAMPLES)
             steady = (SAMPLES - FEW) / (whole - few)

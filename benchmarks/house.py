@@ -24,12 +24,13 @@ LONG, SCREEN = 500, 60
 #: Rooms of each package by floor, the ground floor first: a room imports rooms of lower floors only.
 FLOORS = {
     "sida": (
-        ("errors",),
+        ("errors", "late"),
         ("files", "machine", "provenance"),
         ("config",),
-        ("assets", "losses", "networks"),
+        ("assets", "noise"),
+        ("networks",),
         ("data", "kernels"),
-        ("discriminator", "sampling"),
+        ("sampling",),
         ("training",),
         ("methods",),
         ("cli",),

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from sida.networks.edm_unet import UNetBlock
 from sida.networks.layers import Conv2d
+from sida.noise import normal, uniform, unit_noise
 from sida.training.averages import ema_beta
 from sida.training.batches import step_draws
 from sida.training.schedule import Phase, Schedule
@@ -24,7 +25,7 @@ Draws = dict[str, Tensor]
 
 
 class Plain:
-    """The baseline, with the networks and settings of a :class:`sida.methods.distiller.Distiller`.
+    """The baseline, with the networks and settings of a :class:`sida.training.iteration.Distiller`.
 
     Args:
         true_score: φ, frozen.
@@ -86,7 +87,8 @@ class Plain:
         return net(x, sigma, labels, **zeros, **flags)
 
     def _draw(self, purpose: str, nimg: int, like: Tensor, level: str) -> Draws:
-        return step_draws(self.seed, purpose, nimg, 0, [like.shape], like.device, level)[0]
+        kinds = {level: normal if level == "sigma_normal" else uniform, "noise": unit_noise}
+        return step_draws(self.seed, purpose, nimg, 0, [like.shape], like.device, kinds)[0]
 
     def _psi_step(self, nimg: int, real: Tensor, labels: Tensor | None, draw: Draws | None) -> dict[str, Tensor]:
         batch = len(real)

@@ -50,7 +50,7 @@ def main(out: Path) -> bool:
         alone, job = [], []
         for turn in range(ROUNDS + 1):
             alone.append(_alone(net, device))
-            job.append(_job(path, Path(folder) / f"{turn}.zip", device))
+            job.append(_job(path, Path(folder) / f"{turn}", device))
     # The first turn warms up.
     shares = [a / b for a, b in zip(alone[1:], job[1:])]
     share = statistics.median(shares)

@@ -29,8 +29,8 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks import gpu
 from sida.files.atomic import write_json
 from sida.kernels import unavailable_reason
-from sida.losses import terms
 from sida.networks import layers
+from sida.training import micro_batches
 
 #: Of the H200 of docs/measurements.md: a large float16 matrix product, and a copy.
 FLOPS, BYTES = 758e12, 4.27e12
@@ -233,7 +233,7 @@ def as_on_a_gpu(work: Work) -> Iterator[None]:
     with (
         launch,
         mock.patch.object(torch.Tensor, "is_cuda", property(lambda tensor: tensor.is_meta)),
-        mock.patch.object(terms, "ASYNC_DEVICES", {"meta"}),
+        mock.patch.object(micro_batches, "ASYNC_DEVICES", {"meta"}),
         mock.patch.object(layers, "_is_box", lambda kernel: kernel is not None and kernel.numel() == 4),
         mock.patch.object(F, "scaled_dot_product_attention", _attention(work)),
     ):

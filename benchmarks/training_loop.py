@@ -25,14 +25,14 @@ from sida.data import load_dataset
 from sida.files.atomic import write_json
 from sida.machine import prepare_process
 from sida.methods.distillation import make_batches, make_trainer
-from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.provenance import environment
+from sida.training.iteration import StudentTrainer
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan
 from sida.training.run import RunFiles
-from sida.training.student_trainer import StudentTrainer
 
 BATCH, ITERATIONS = 32, 100
 BALLAST_MB = 256

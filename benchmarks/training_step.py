@@ -24,12 +24,12 @@ import torch
 
 from benchmarks.official_order import Plain
 from sida.files.atomic import write_json
-from sida.losses import SiDALoss
 from sida.machine import prepare_process
-from sida.methods.distiller import Distiller
-from sida.methods.resolve import recipe_of
+from sida.methods.registry import recipe_of
+from sida.methods.sid import SiDALoss
 from sida.networks import build_network
 from sida.provenance import environment
+from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 
 NETWORK = {
@@ -84,7 +84,7 @@ def worker(kind: str, batch: int, pipe: Connection) -> None:
             return
         prepare_process(threads=1)
         recipe = recipe_of(compile=kind == "compiled", **SETTINGS)
-        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, recipe)
+        distiller = Distiller(*networks(), SiDALoss.of(recipe), SCHEDULE, recipe)
 
         def step(nimg: int, real: Any, like: Any) -> dict[str, torch.Tensor]:
             distiller.batches = lambda stream, nimg, with_images: [like if stream == "generator" else real]

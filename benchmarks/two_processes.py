@@ -21,11 +21,11 @@ import torch.distributed as dist
 
 from benchmarks.training_step import FULL, SCHEDULE, SETTINGS, batches, networks
 from sida.files.atomic import write_json
-from sida.losses import SiDALoss
 from sida.machine import prepare_process
-from sida.methods.distiller import Distiller
-from sida.methods.resolve import recipe_of
+from sida.methods.registry import recipe_of
+from sida.methods.sid import SiDALoss
 from sida.provenance import environment
+from sida.training.iteration import Distiller
 from sida.training.processes import StopRequest, joined
 
 BATCH, ROUND, ITERATIONS, TURNS = 512, 128, 3, 3
@@ -44,7 +44,8 @@ def worker(rank: int, world_size: int, port: int, pipe: Connection, device: str,
     prepare_process(threads=1)
     with joined(torch.device(device)) as ranks:
         nets = [net.to(device) for net in networks()]
-        distiller = Distiller(*nets, SiDALoss(), SCHEDULE, recipe_of(**SETTINGS))
+        recipe = recipe_of(**SETTINGS)
+        distiller = Distiller(*nets, SiDALoss.of(recipe), SCHEDULE, recipe)
         distiller.join(ranks)
         share = BATCH // world_size
         own = slice(rank * share, (rank + 1) * share)

@@ -14,8 +14,7 @@ from eval.measuring.score import Score, Scored, score_images
 from eval.results.measurements import long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS
 from eval.tables.scores import latex_row, markdown_row, row_columns
-from sida.sampling.generator import LoadedGenerator
-from sida.sampling.job import open_device
+from sida.sampling.job import LoadedGenerator, open_device
 
 if TYPE_CHECKING:
     import pandas

@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 from eval.scoring import score as score
 from sida.methods import distill as distill
-from sida.sampling.generator import LoadedGenerator as LoadedGenerator
-from sida.sampling.generator import load as load
+from sida.sampling.job import LoadedGenerator as LoadedGenerator
+from sida.sampling.job import load as load
 from sida.training import train_teacher as train_teacher
 
 __version__: str

@@ -6,15 +6,14 @@ docs/add.md trains it: ``sida distill --method docs.examples.matching:METHOD``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import torch
 
-from sida.config.recipe import SCORE_SETTINGS
 from sida.config.settings import Positive
-from sida.losses import MicroBatch, SiDLoss, Terms
-from sida.losses.terms import Net, dropped_count, finite_mask, keep, unit_noise
 from sida.methods import SID
+from sida.methods.method import Net, RawTerms
+from sida.methods.sid import SiDLoss, mean_error
+from sida.training import MicroBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,26 +36,29 @@ class MatchingLoss(SiDLoss):
     whose gradient at x is, up to a positive weight, that of the divergence KL(generator ‖ teacher) of noisy images. So
     no gradient passes the two networks.
 
+    Attributes:
+        options: Weight of the term. α and λ_SiD are no settings of this method.
+
     Source: DMD (arXiv:2311.18828), section 3.2, without its regression loss.
     """
 
-    matching: float = 100.0
+    options: MatchingOptions = MatchingOptions()
+    alpha: float = dataclasses.field(default=1.0, init=False)
+    lambda_sid: float = dataclasses.field(default=0.0, init=False)
 
-    def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """Of both terms."""
-        return {"matching": self.matching, "denoising": settings["lambda_fake_score"]}
+    def weights(self, pixels: int) -> dict[str, float]:
+        """Factors of both terms."""
+        return {"matching": self.options.weight, "denoising": self.lambda_fake_score}
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> Terms:
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
         """Term ``matching``, per element ``(N', C, H, W)``."""
-        images, class_labels, draws = given.images, given.class_labels, given.draws
-        sigma = self.generator_sigma(images, draws)
+        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
         with torch.no_grad():
-            noisy = images + sigma * unit_noise(draws, images)
-            true = true_score(noisy, sigma, class_labels)
-            direction = (fake_score(noisy, sigma, class_labels) - true) / self._mean_error(images, true)
-        mask = finite_mask(direction)
-        images, direction = keep(mask, images, direction)
-        return Terms({"matching": images * direction}, dropped_count(mask))
+            noisy = x + sigma * given.draws["noise"]
+            true = true_score(noisy, sigma, labels)
+            direction = (fake_score(noisy, sigma, labels) - true) / mean_error(x, true)
+        direction, x = given.whole(direction, x)
+        return {"matching": x * direction}
 
 
 METHOD = dataclasses.replace(
@@ -64,9 +66,8 @@ METHOD = dataclasses.replace(
     name="matching",
     title="Matching",
     about="the difference of two scores",
-    loss=lambda parts: parts.make(MatchingLoss, matching=parts.options.weight),
+    loss=MatchingLoss,
     options=MatchingOptions,
-    reads=SCORE_SETTINGS - {"alpha", "lambda_sid"},
     # The fake score must keep up with a generator that it does not judge in any other way.
     psi_steps=2,
 )

@@ -98,8 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.tables.scores import latex_row, row_columns, table_protocol
     from sida.config.samplers import read_sampler
     from sida.files.atomic import write_hashed_json, write_text
-    from sida.sampling.job import open_device
-    from sida.sampling.networks import network_file
+    from sida.sampling.job import network_file, open_device
 
     network = args.network or (args.source if args.source and names_network(args.source) else None)
     scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))

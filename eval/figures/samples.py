@@ -331,7 +331,7 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
         else:
             batches = list(source.batches(seeds, batch_size))
             rule, digest = OWN_CLASSES, ""
-    nfe = source.drawer.nfe if isinstance(source, NetworkSource) else spec.nfe
+    nfe = source.drawer.sampler.nfe if isinstance(source, NetworkSource) else spec.nfe
     classes = [int(label) for batch in batches if batch.classes is not None for label in batch.classes]
     images = torch.cat([batch.images.cpu() for batch in batches])
     return Grid(title, spec.run, images, tuple(seeds), True, classes, rule if classes else "", nfe, digest)

@@ -36,7 +36,7 @@ from sida.config.settings import names_object
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_json
 from sida.machine import cpu_threads
-from sida.sampling.generator import LoadedGenerator
+from sida.sampling.job import LoadedGenerator
 
 
 @dataclass(frozen=True)

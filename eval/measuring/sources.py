@@ -36,9 +36,8 @@ from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import by_content, sha256_file
 from sida.networks.file import load_network
 from sida.sampling import Drawer
-from sida.sampling.networks import decoder_digest
-from sida.sampling.samplers import to_uint8
-from sida.sampling.seeds import latents_for_seeds
+from sida.sampling.job import decoder_digest
+from sida.sampling.samplers import latents_for_seeds, to_uint8
 
 if TYPE_CHECKING:
     from sida.config.datasets import LabelCounts

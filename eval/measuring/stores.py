@@ -235,8 +235,8 @@ def open_images(path: str | os.PathLike[str]) -> ImageStore:
     path = Path(path)
     if path.is_dir():
         if next(path.glob("shard-*.npz"), None):
-            remedy = f"sample to --out {path}.zip or {path}.npz, or with --png into another folder"
-            raise UserError(path, "holds shards of `sida sample`, which are not read here", remedy)
+            remedy = f"sample again, to --out {path}.npz or another folder"
+            raise UserError(path, "holds shards of an earlier `sida sample`, which are not read", remedy)
         return PictureStore(Files(path, _WORKERS))
     if not path.is_file() and names_object(str(path)):
         named = "name it in column 'checkpoint' of a sample sheet (docs/add.md)"

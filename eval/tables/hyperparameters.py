@@ -217,7 +217,7 @@ class _Builder:
         if given is None or run not in given["students"]:
             return None
         from sida.config.settings import from_mapping
-        from sida.methods.resolve import DistillConfig, resolve_recipe
+        from sida.methods.registry import DistillConfig, resolve_recipe
         from sida.networks.file import read_metadata
 
         student, where = given["students"][run], f"run '{run}'"

@@ -57,7 +57,6 @@ SIDA_VERBS = {
     "info": "sida.cli.networks:INFO",
     "manifest": "sida.cli.data:WRITE_MANIFEST",
     "sample": "sida.cli.sample:SAMPLE",
-    "train-backbone": "sida.cli.train:TRAIN_BACKBONE",
     "train-teacher": "sida.cli.train:TRAIN_TEACHER",
 }
 

@@ -1,4 +1,4 @@
-"""``sida sample``: images for seeds, into shards, a zip, an npz, or one picture."""
+"""``sida sample``: images for seeds, into a folder of PNG, an npz, or one picture."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import argparse
 
 from sida.cli.arguments import add_whole, existing, network_source
 from sida.cli.main import Verb
+from sida.errors import UserError
 
 _HELP = "Draw images from a generator or teacher, one per seed; resumes after an interruption."
 _EXAMPLES = """examples:
   sida sample --network results/demo/students/sida-a1.0/network.safetensors --grid sida.png
-  sida sample --network NET --seeds 0-49999 --out samples.zip --class-labels empirical --dataset digits
-  sida sample --network cifar10-uncond-sida-a1 --seeds 0-63 --out cifar/ --png      (an id of `sida assets list`)
+  sida sample --network NET --seeds 0-49999 --out samples --class-labels empirical --dataset digits
+  sida sample --network cifar10-uncond-sida-a1 --seeds 0-63 --out cifar      (an id of `sida assets list`)
   sida sample --network TEACHER --seeds 0-49999 --out teacher.npz --sampler heun:18
-  sida sample --network EDM-IMAGENET64 --sampler heun:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003 --out i64.zip
-  sida sample --network EDM2 --sampler heun:32,guidance=1.4 --gnet EDM2-XS-UNCOND --vae VAE-FOLDER --out img512.zip
+  sida sample --network EDM-IMAGENET64 --sampler heun:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003 --out i64
+  sida sample --network EDM2 --sampler heun:32,guidance=1.4 --gnet EDM2-XS-UNCOND --vae VAE-FOLDER --out img512
   torchrun --nproc-per-node 4 -m sida sample --network NET --seeds 0-49999 --out samples/   (processes share the shards)
 
 samplers:
@@ -35,8 +36,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     network = "network file (.safetensors), published .pkl, asset id, or address"
     parser.add_argument("--network", type=network_source, help=network)
     parser.add_argument("--seeds", metavar="LIST", help="image seeds, e.g. 0-49999 or 3,8,100-163 (default: 0-63)")
-    parser.add_argument("--out", metavar="PATH", help="folder of npz shards, FILE.zip (PNG, EDM format) or FILE.npz")
-    parser.add_argument("--png", action="store_true", default=None, help="PNG files instead of npz shards in a folder")
+    parser.add_argument("--out", metavar="PATH", help="folder of PNG files (a data set in the EDM format) or FILE.npz")
+    parser.add_argument("--png", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--sampler", help="see below (default: one_step)")
     parser.add_argument("--batch", type=int, dest="batch_size", metavar="N", help="images per call (default: 64)")
     rule = (
@@ -58,6 +59,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Draws the images and prints the written paths."""
+    if args.png:
+        raise UserError("--png", "a folder always holds PNG files now", "leave it out")
     from sida.config.settings import from_mapping, load_spec
     from sida.sampling.job import SampleConfig, run_job
 

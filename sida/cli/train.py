@@ -1,4 +1,4 @@
-"""Verbs that train: ``sida train-teacher``, ``sida distill`` and ``sida train-backbone``.
+"""Verbs that train: ``sida train-teacher`` and ``sida distill``.
 
 Both trainings take a spec, overrides of single settings and the folder of the run.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sida.cli import terminal
-from sida.cli.arguments import add_whole
 from sida.cli.main import Verb
 from sida.errors import SettingError, UserError, inside, say
 from sida.methods.registry import METHODS
@@ -231,7 +230,7 @@ def _distill(args: argparse.Namespace) -> int:
     """Distils the teacher and prints the path of the generator."""
     if (status := _in_processes(args)) is not None:
         return status
-    from sida.methods.resolve import DistillConfig
+    from sida.methods.registry import DistillConfig
 
     options = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
     config, where = read_settings(args, DistillConfig, options)
@@ -244,40 +243,3 @@ def _distill(args: argparse.Namespace) -> int:
 
 
 DISTILL = Verb(_DISTILL_HELP, _DISTILL_EXAMPLES, _distill_arguments, _distill)
-
-_BACKBONE_HELP = "Train the frozen digits backbone of GDD's discriminator again (seconds)."
-_BACKBONE_EXAMPLES = """examples:
-  sida train-backbone                          # train, compare with the committed weights, write nothing
-  sida train-backbone --out digits.safetensors # write them
-"""
-
-
-def _backbone_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
-    parser.add_argument("--out", metavar="FILE", help="file for the weights (safetensors)")
-    add_whole(parser, "--seed", "seed of weights and order (default: 0)", default=0, metavar="SEED")
-
-
-def _backbone(args: argparse.Namespace) -> int:
-    """Trains the backbone, prints its accuracy, and writes the file if requested."""
-    import torch
-
-    from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, train_backbone
-    from sida.files.tensors import read_tensors, write_tensors
-
-    state, metadata = train_backbone(BackboneTraining(seed=args.seed))
-    print(
-        f"accuracy {100 * metadata['other_accuracy']:.2f} % on the {metadata['other_images']} images that it was not "
-        f"trained on ({metadata['settings']['images']} were)"
-    )
-    if DIGITS_WEIGHTS.is_file():
-        committed = read_tensors(DIGITS_WEIGHTS)[0]
-        same = all(torch.equal(value, committed[name]) for name, value in state.items())
-        print(f"weights {'equal to' if same else 'not bit-equal to'} the committed ones")
-    if args.out:
-        write_tensors(args.out, state, metadata)
-        print(args.out)
-    return 0
-
-
-TRAIN_BACKBONE = Verb(_BACKBONE_HELP, _BACKBONE_EXAMPLES, _backbone_arguments, _backbone, hidden=True)

@@ -1,14 +1,13 @@
 """Settings of trainings: of teachers, of students (recipes), and of the evaluations during a training.
 
 :mod:`sida.training.identity` says which of them decide a result. A setting of a recipe that is null takes the method's
-value (:data:`UNRESOLVED`); :func:`sida.methods.resolve.resolve_recipe` makes the one object in which all have values.
+value; :func:`sida.methods.registry.resolve_recipe` makes the one object in which all have values.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
+from typing import Annotated, Any, Literal
 
 from sida.config.augmentation import AugmentConfig
 from sida.config.datasets import DatasetConfig
@@ -97,25 +96,10 @@ class RecipeEvaluation(EvaluationPoints):
     trials: Count = 1
 
 
-#: Official α of SiD, and of SiDA and SiD2A.
-SID_ALPHA, SIDA_ALPHA = 1.2, 1.0
-#: Official mean and standard deviation of ln σ in the fake score's loss, by network family.
-EDM_P_MEAN, EDM_P_STD = -1.2, 1.2
-EDM2_P_MEAN, EDM2_P_STD = -0.4, 1.0
-#: Weights over noise levels of the fake score's and discriminator's losses, see :func:`sida.losses.terms.score_weight`.
+#: Weights over noise levels of the fake score's and discriminator's losses, see :func:`sida.noise.score_weight`.
 Gamma = Literal["edm", "snr", "constant", "min-snr"]
 #: Images over which the cross-entropy of the logits is averaged before weighting: the batch (as in the paper) or each.
 Pool = Literal["batch", "sample"]
-_T = TypeVar("_T")
-if TYPE_CHECKING:
-    #: Type of a setting that a file may leave null; a resolved recipe has its value.
-    Official = Annotated[_T, "null in a file"]
-else:
-    Official = Optional
-
-
-#: Default of such a setting: null until it is resolved.
-UNRESOLVED: Any = None
 #: Settings that do not decide the result.
 EXCLUDED_FROM_DIGEST = {
     "state_minutes", "pictures", "loggers", "on_divergence", "checkpointing", "recompute", "cuda_graphs",
@@ -227,8 +211,8 @@ class TeacherTraining(TrainingSettings):
 
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: Positive = 1e-8
-    P_mean: Finite = EDM_P_MEAN
-    P_std: Positive = EDM_P_STD
+    P_mean: Finite = -1.2
+    P_std: Positive = 1.2
     ema_half_life_kimg: Positive = 500.0
     lr_rampup_kimg: NotNegative = 0.0
     lr_ref_batches: NotNegative = 0.0
@@ -267,14 +251,12 @@ class TeacherConfig(TeacherTraining, RunConfig):
 
 #: Settings that stay null where a copied network keeps its own mode, or has none.
 WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
-#: Settings that only some methods read (:attr:`sida.methods.Method.settings`); every method reads the others. First the
-#: settings of score distillation, then what real images add.
-SCORE_SETTINGS = frozenset({
-    "P_mean", "P_std", "alpha", "augment", "fake_score_lr", "fake_score_weight_norm", "gamma", "grad_clip_value",
-    "guidance", "kernels", "lambda_fake_score", "lambda_sid", "logvar", "recompute", "sigma_data", "t_max",
-    "weight_norm",
+#: Settings that only some methods read (:attr:`sida.methods.Method.settings`); every method reads the others.
+METHOD_SETTINGS = frozenset({
+    "P_mean", "P_std", "adversarial_kimg", "adversarial_pool", "alpha", "augment", "fake_score_lr",
+    "fake_score_weight_norm", "gamma", "grad_clip_value", "guidance", "kernels", "lambda_adv", "lambda_d",
+    "lambda_fake_score", "lambda_sid", "logvar", "real_source", "recompute", "sigma_data", "t_max", "weight_norm",
 })  # fmt: skip
-ADVERSARIAL_SETTINGS = frozenset({"adversarial_kimg", "adversarial_pool", "lambda_adv", "lambda_d", "real_source"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -282,7 +264,7 @@ class Recipe(TrainingSettings):
     """Settings of a distillation; the sheet adds method, teacher, start, α and seed.
 
     A setting that the row's method does not read must keep its default (:attr:`sida.methods.Method.settings`).
-    *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods`) for the teacher's network family.
+    *Official* below is the method's value (:mod:`sida.methods`) for the teacher's network family.
 
     Attributes:
         fake_score_lr: Learning rate of the fake score, or of the discriminator in its place; null takes ``lr``.
@@ -303,8 +285,9 @@ class Recipe(TrainingSettings):
         grad_clip_value: Value clip of the fake score's gradients; 0 is off, null takes the official value.
         dropout: Dropout of student and fake score; null keeps the teacher's.
         gamma: Weight over noise levels of the fake score's and discriminator's terms: ``edm`` (the official code),
-            ``snr``, ``constant`` or ``min-snr``, see :func:`sida.losses.terms.score_weight`.
-        adversarial_pool: ``batch`` (the paper's in-batch fakeness) or ``sample``, see :class:`sida.losses.SiDALoss`.
+            ``snr``, ``constant`` or ``min-snr``, see :func:`sida.noise.score_weight`.
+        adversarial_pool: ``batch`` (the paper's in-batch fakeness) or ``sample``, see
+            :class:`sida.methods.sid.SiDALoss`.
         real_source: ``data``, or a run of the sheet or path of a one-step generator whose samples play the real images:
             a control in which the adversarial term runs but brings no data in (only classes are drawn from the data).
         weight_norm: Forced weight normalisation of an EDM2 student; null takes the official mode.
@@ -329,33 +312,33 @@ class Recipe(TrainingSettings):
     """
 
     fake_score_lr: Positive | None = None
-    betas: Official[tuple[Beta, Beta]] = UNRESOLVED
+    betas: tuple[Beta, Beta] | None = None
     generator_betas: tuple[Beta, Beta] | None = None
-    eps: Official[Positive] = UNRESOLVED
+    eps: Positive | None = None
     t_max: Annotated[float, Range(above=0, most=1000)] = 800.0
-    init_sigma: Official[Positive] = UNRESOLVED
-    P_mean: Official[Finite] = UNRESOLVED
-    P_std: Official[Positive] = UNRESOLVED
+    init_sigma: Positive | None = None
+    P_mean: Finite | None = None
+    P_std: Positive | None = None
     lambda_sid: NotNegative = 100.0
     lambda_adv: NotNegative = 0.01
-    lambda_d: Official[NotNegative] = UNRESOLVED
+    lambda_d: NotNegative | None = None
     lambda_fake_score: NotNegative = 1.0
-    warmup_kimg: Official[NotNegative] = UNRESOLVED
+    warmup_kimg: NotNegative | None = None
     adversarial_kimg: NotNegative = 200.0
-    ema_half_life_kimg: Official[Positive] = UNRESOLVED
-    grad_clip_value: Official[NotNegative] = UNRESOLVED
+    ema_half_life_kimg: Positive | None = None
+    grad_clip_value: NotNegative | None = None
     dropout: Fraction | None = None
     gamma: Gamma = "edm"
     adversarial_pool: Pool = "batch"
     real_source: str = "data"
     weight_norm: WeightNorm | None = None
     fake_score_weight_norm: WeightNorm | None = None
-    logvar: Official[bool] = UNRESOLVED
+    logvar: bool | None = None
     guidance: NotNegative = 1.0
     max_nan_share: Fraction = 0.1
     evaluation: Annotated[dict[str, Any], CheckedAs(RecipeEvaluation)] | None = None
     compile: bool = False
-    fp16: Official[bool] = UNRESOLVED
+    fp16: bool | None = None
     half: Literal["float16", "bfloat16"] = "float16"
     kernels: Literal["torch", "fused"] = "torch"
     recompute: bool = False
@@ -385,7 +368,7 @@ class StudentConfig(Recipe, RunConfig):
     teacher: str
     init: str | None = None
     guide: str | None = None
-    alpha: Official[Finite] = UNRESOLVED
+    alpha: Finite | None = None
     evaluation: Annotated[dict[str, Any], CheckedAs(EvaluationSettings)] | None = None
 
     def __post_init__(self) -> None:
@@ -402,13 +385,20 @@ class StudentConfig(Recipe, RunConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(StudentConfig):
-    """A student's configuration in which every setting has its value; :func:`sida.methods.resolve.resolve_recipe`."""
+    """A student's configuration whose null settings have the method's values.
 
+    :func:`sida.methods.registry.resolve_recipe` makes it.
+    """
 
-#: Settings of type :data:`Official`.
-OFFICIAL_SETTINGS = [
-    name
-    for cls in StudentConfig.__mro__
-    for name, hint in inspect.get_annotations(cls).items()
-    if str(hint).startswith("Official[")
-]
+    betas: tuple[Beta, Beta]
+    eps: Positive
+    init_sigma: Positive
+    P_mean: Finite
+    P_std: Positive
+    lambda_d: NotNegative
+    warmup_kimg: NotNegative
+    ema_half_life_kimg: Positive
+    grad_clip_value: NotNegative
+    logvar: bool
+    fp16: bool
+    alpha: Finite

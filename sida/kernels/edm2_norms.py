@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.elements import channel_rows, silu, silu_slope
+from sida.kernels.pointwise import channel_rows, silu, silu_slope
 
 _TILE, _WARPS = 4096, 4
 

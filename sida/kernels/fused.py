@@ -24,11 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
-from sida.kernels.activation import scaled_silu
-from sida.kernels.concat import concat
 from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
 from sida.kernels.group_norm import Affine, norm_act
-from sida.kernels.resample import double, halve
+from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import ResidualFactors, fork, residual
 from sida.networks.edm2_unet import NORM_EPS, SILU_RMS, EDM2Block, EDM2UNet, MPConv, cat_weights, resample, sum_weights
 from sida.networks.edm_unet import UNetBlock

@@ -19,7 +19,6 @@ import torch
 import triton
 from torch import Tensor
 
-from sida.kernels.elements import channel_rows, like_map, narrow_tile, tile_size
 from sida.kernels.group_norm_kernels import (
     combine_moments,
     combine_sums,
@@ -30,6 +29,7 @@ from sida.kernels.group_norm_kernels import (
     norm_sums,
     norm_whole,
 )
+from sida.kernels.pointwise import channel_rows, like_map, narrow_tile, tile_size
 
 #: Largest number of positions of a map that one kernel reads whole, twice.
 MAX_WHOLE_POSITIONS = 1024

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sida.kernels.elements import dropped, row_of, silu, silu_slope
+from sida.kernels.pointwise import dropped, row_of, silu, silu_slope
 
 
 @triton.jit

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.elements import empty_map, like_map, row_of, tile_size
+from sida.kernels.pointwise import empty_map, like_map, row_of, tile_size
 
 _PROGRAMS = 1024
 
@@ -69,24 +69,10 @@ def add(
     total = n * height * width
     y = empty_map(one, n, c, height, width)
     _forward[(triton.cdiv(total, block), tiles)](
-        one,
-        other,
-        one if bias is None else bias.float(),
-        one if skip_bias is None else skip_bias.float(),
-        y,
-        total,
-        c,
-        one_stride,
-        stride,
-        shares.branch,
-        shares.skip,
-        float("inf") if shares.clip is None else shares.clip,
-        bias is not None,
-        skip_bias is not None,
-        block,
-        width_c,
-        num_warps=warps,
-    )
+        one, other, one if bias is None else bias.float(), one if skip_bias is None else skip_bias.float(), y, total, c,
+        one_stride, stride, shares.branch, shares.skip, float("inf") if shares.clip is None else shares.clip,
+        bias is not None, skip_bias is not None, block, width_c, num_warps=warps,
+    )  # fmt: skip
     return y
 
 
@@ -121,25 +107,10 @@ class _Residual(torch.autograd.Function):
         partial = grad.new_empty((programs if summed else 0, c), dtype=torch.float32)
         if not untouched or of_skip is not of_branch or summed:
             _backward[(programs, tiles)](
-                grad,
-                grad if y is None else y,
-                of_branch,
-                of_skip,
-                partial,
-                total,
-                c,
-                stride,
-                shares.branch,
-                shares.skip,
-                float("inf") if shares.clip is None else shares.clip,
-                y is not None,
-                not untouched,
-                of_skip is not of_branch,
-                summed,
-                block,
-                width_c,
-                num_warps=warps,
-            )
+                grad, grad if y is None else y, of_branch, of_skip, partial, total, c, stride, shares.branch,
+                shares.skip, float("inf") if shares.clip is None else shares.clip, y is not None, not untouched,
+                of_skip is not of_branch, summed, block, width_c, num_warps=warps,
+            )  # fmt: skip
         # Of both biases the same sums, in separate memory: gradients are added up in place.
         wanted = ctx.needs_input_grad[2:4]
         sums = iter(partial.expand(sum(wanted), -1, -1).sum(1) if summed else ())
@@ -148,23 +119,9 @@ class _Residual(torch.autograd.Function):
 
 @triton.jit
 def _forward(
-    branch,
-    skip,
-    bias,
-    skip_bias,
-    y,
-    total,
-    C,
-    branch_stride,
-    stride,
-    share,
-    skip_share,
-    limit,
-    BIAS: tl.constexpr,
-    SKIP_BIAS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    branch, skip, bias, skip_bias, y, total, C, branch_stride, stride, share, skip_share, limit,
+    BIAS: tl.constexpr, SKIP_BIAS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
     channels = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     col = channels[None, :]
@@ -183,24 +140,10 @@ def _forward(
 
 @triton.jit
 def _backward(
-    grad,
-    y,
-    of_branch,
-    of_skip,
-    partial,
-    total,
-    C,
-    stride,
-    share,
-    skip_share,
-    limit,
-    CLIP: tl.constexpr,
-    BRANCH: tl.constexpr,
-    SKIP: tl.constexpr,
-    SUM: tl.constexpr,
-    BLOCK: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    grad, y, of_branch, of_skip, partial, total, C, stride, share, skip_share, limit,
+    CLIP: tl.constexpr, BRANCH: tl.constexpr, SKIP: tl.constexpr, SUM: tl.constexpr,
+    BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     channels = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     col = channels[None, :]
     sums = tl.zeros((WIDTH,), dtype=tl.float32)

@@ -1,38 +1,49 @@
-"""Consistency (ECT, CD): a diffusion network learns one output for all noise levels of a path; losses and trainers."""
+"""Consistency tuning (ECT) and distillation (CD): the teacher's weights, tuned to one output for all levels of a path.
+
+Both learn from real images alone. The generator is the only optimized network.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
+from sida import training
+from sida.config.settings import NotNegative, Positive, Range, Settings
+from sida.late import torch
+from sida.methods.method import Loss, Method, Net, Parts, Passes
+from sida.noise import edm_weight, lognormal_sigma, normal, sigma_of_t, uniform, unit_noise
 
-from sida.losses.terms import (
-    MicroBatch,
-    Net,
-    Terms,
-    dropped_count,
-    edm_weight,
-    finite_mask,
-    keep,
-    lognormal_sigma,
-    sigma_normal,
-    sigma_of_t,
-    uniform,
-    unit_noise,
-)
-from sida.methods.cd import CDOptions
-from sida.methods.distiller import Parts
-from sida.methods.ect import ECTOptions
-from sida.training.iteration import OptimizerStep
-from sida.training.logs import IterationRecord
-from sida.training.optimizer import RAdam
-from sida.training.student_trainer import StudentTrainer
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sida.training.micro_batches import MicroBatch, OptimizerStep
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ECTOptions(Settings):
+    """Levels and distance of ECT. Defaults are official (CIFAR-10).
+
+    Attributes:
+        q: Factor by which the step between the two levels shrinks from stage to stage.
+        stage_kimg: Thousands of images of a stage.
+        k: Enlargement of the step at low levels.
+        b: Speed at which the enlargement decreases with the level.
+        c: Constant of the pseudo-Huber distance; 0 gives the Euclidean distance.
+        weighting: ``step``: one over the step between the levels; ``edm``: 1/t² + 1/σ_data².
+    """
+
+    q: Annotated[float, Range(above=1)] = 2.0
+    stage_kimg: Positive = 3200.0
+    k: NotNegative = 8.0
+    b: NotNegative = 1.0
+    c: NotNegative = 0.0
+    weighting: Literal["step", "edm"] = "step"
 
 
 @dataclasses.dataclass(eq=False)
-class ECTLoss:
+class ECTLoss(Loss):
     """``w(t, r) (√(‖D(y + t n; t) − T‖² + c²) − c)`` with ``T = stopgrad D(y + r n; r)``, or y itself where r = 0.
 
     Both evaluations have the same noise n and the same dropout mask; ``ln t ~ N(P_mean, P_std²)`` and
@@ -49,106 +60,84 @@ class ECTLoss:
     Source: ECT (arXiv:2406.14548); locuslab/ect:training/loss.py.
     """
 
-    options: ECTOptions
-    P_mean: float
-    P_std: float
-    sigma_data: float
+    options: ECTOptions = dataclasses.field(default_factory=ECTOptions)
+    P_mean: float = -1.1
+    P_std: float = 2.0
+    sigma_data: float = 0.5
     stage: int = 0
 
-    def lower_level(self, t: torch.Tensor) -> torch.Tensor:
+    def lower_level(self, t: Tensor) -> Tensor:
         """Level r(t), with the shape and dtype of t."""
         options = self.options
         step = options.q ** -(self.stage + 1) * (1 + options.k * torch.sigmoid(-options.b * t))
         return (t * (1 - step)).clamp_min(0)
 
-    def __call__(self, net: Net, given: MicroBatch) -> Terms:
+    def __call__(self, net: Net, given: MicroBatch) -> dict[str, Tensor]:
         """Term ``consistency``, float32 ``(N', 1, 1, 1)``.
 
         Args:
             net: The generator, in training mode.
-            given: Real images as ``images``; its draws ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise``
-                ``(N, C, H, W)`` replace the random ones.
+            given: Real images as ``images``; draws ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``.
         """
-        real_images, class_labels, draws = given.images, given.class_labels, given.draws
-        t = lognormal_sigma(sigma_normal(draws, real_images), self.P_mean, self.P_std)
+        y, draws = given.images, given.draws
+        t = lognormal_sigma(draws["sigma_normal"], self.P_mean, self.P_std)
         r = self.lower_level(t)
-        noise = unit_noise(draws, real_images)
         # A network has no level 0; its output there is not used.
-        above = torch.addcmul(real_images, t, noise), t
-        below = torch.addcmul(real_images, r, noise), torch.where(r > 0, r, t)
-        denoised, target = _outputs(net, above, below, class_labels)
-        target = torch.where(r > 0, target, real_images)
+        above = torch.addcmul(y, t, draws["noise"]), t
+        below = torch.addcmul(y, r, draws["noise"]), torch.where(r > 0, r, t)
+        denoised, target = _outputs(net, above, below, given.class_labels)
+        target = torch.where(r > 0, target, y)
         distance = (denoised - target).square().sum(dim=(1, 2, 3), keepdim=True)
         weight = 1 / (t - r) if self.options.weighting == "step" else edm_weight(t, self.sigma_data)
-        value = ((distance + self.options.c**2).sqrt() - self.options.c) * weight
-        return _finite(value)
-
-
-@dataclasses.dataclass(eq=False)
-class CDLoss:
-    """``w(t) mean |D(y + t n; t) − stopgrad D(x_r; r)|²`` at neighbouring levels t > r of a Karras grid.
-
-    x_r is reached from y + t n by one step of the teacher's Heun sampler. Both evaluations of D have the same dropout
-    mask. The target is the trained network itself.
-
-    Attributes:
-        teacher: Denoiser that the path follows, ``net(x, sigma, class_labels)``.
-        options: Levels of the grid, from 80 down to 0.002, distance and weight.
-
-    Source: consistency models (arXiv:2303.01469, algorithm 2); openai/consistency_models:cm/karras_diffusion.py, and
-    for the target openai/consistency_models_cifar10:jcm/losses.py.
-    """
-
-    teacher: Net
-    options: CDOptions
-
-    def pair(self, draw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Levels t and r < t of a draw, uniform in [0, 1), with its shape and dtype."""
-        steps = self.options.levels - 1
-        index = (draw * steps).floor().clamp(max=steps - 1)
-        return sigma_of_t(1 - index / steps), sigma_of_t(1 - (index + 1) / steps)
-
-    def __call__(self, net: Net, given: MicroBatch) -> Terms:
-        """Term ``consistency``, as :class:`ECTLoss`, but that the draw ``t`` decides the level."""
-        real_images, class_labels, draws = given.images, given.class_labels, given.draws
-        t, r = self.pair(uniform(draws, real_images))
-        x = torch.addcmul(real_images, t, unit_noise(draws, real_images))
-        with torch.no_grad():
-            slope = (x - self.teacher(x, t, class_labels)) / t
-            euler = x + (r - t) * slope
-            below = x + (r - t) * (slope + (euler - self.teacher(euler, r, class_labels)) / r) / 2
-        denoised, target = _outputs(net, (x, t), (below, r), class_labels)
-        difference = denoised - target
-        error = difference.square() if self.options.distance == "l2" else difference.abs()
-        weight = 1 / t.square() + 1 if self.options.weighting == "snr+1" else 1.0
-        return _finite(error.mean(dim=(1, 2, 3), keepdim=True) * weight)
+        (value,) = given.whole(((distance + self.options.c**2).sqrt() - self.options.c) * weight)
+        return {"consistency": value}
 
 
 def _outputs(
-    net: Net,
-    above: tuple[torch.Tensor, torch.Tensor],
-    below: tuple[torch.Tensor, torch.Tensor],
-    class_labels: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    net: Net, above: tuple[Tensor, Tensor], below: tuple[Tensor, Tensor], class_labels: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Outputs for two noisy images and levels with one dropout mask; the second one without gradient."""
-    rewind = _rewind(above[0].device)
+    device = above[0].device
+    cuda = device.type == "cuda"
+    source = torch.cuda.default_generators[device.index or 0] if cuda else torch.default_generator
+    state = source.get_state()
     denoised = net(*above, class_labels)
-    rewind()
+    source.set_state(state)
     with torch.no_grad():
         return denoised, net(*below, class_labels)
 
 
-def _finite(value: torch.Tensor) -> Terms:
-    mask = finite_mask(value)
-    return Terms({"consistency": keep(mask, value)[0]}, dropped_count(mask))
+def _trainer(
+    parts: Parts, network: str, loss: ECTLoss | CDLoss, begin: Callable[[int], None] = lambda nimg: None
+) -> training.StudentTrainer:
+    """Returns a trainer of the generator alone on real images.
 
+    Args:
+        parts: Of the run.
+        network: Class of the generator's preconditioning.
+        loss: The loss.
+        begin: Called before each iteration with the number of images seen so far.
+    """
 
-def _rewind(device: torch.device) -> Callable[[], object]:
-    """Returns a function that restores the present state of a device's global torch generator."""
-    cuda = device.type == "cuda"
-    source = torch.cuda.default_generators[device.index or 0] if cuda else torch.default_generator
-    state = source.get_state()
-    return lambda: source.set_state(state)
+    class ConsistencyTrainer(training.StudentTrainer):
+        def iteration(self, nimg: int, *args: Any, **kwargs: Any) -> Any:
+            begin(nimg)
+            return super().iteration(nimg, *args, **kwargs)
+
+    net = parts.optimized(parts.copy(parts.initial_as(network)), optimizer=training.RAdam)
+    level = {"sigma_normal": normal} if isinstance(loss, ECTLoss) else {"t": uniform}
+    step: OptimizerStep = training.OptimizerStep(
+        "generator",
+        net,
+        lambda given: loss(net.call, given),
+        lambda pixels: {"consistency": 1.0},
+        "generator",
+        {**level, "noise": unit_noise},
+        real_images=True,
+        generates=False,
+    )
+    # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat.
+    return ConsistencyTrainer([step], parts.schedule(), parts.config, graphs=False)
 
 
 def stage_at(nimg: int, batch_size: int, stage_kimg: float) -> int:
@@ -159,54 +148,101 @@ def stage_at(nimg: int, batch_size: int, stage_kimg: float) -> int:
     return int(max(nimg - batch_size, 0) // (stage_kimg * 1000))
 
 
-def make_ect(parts: Parts) -> StudentTrainer:
+def make_ect(parts: Parts) -> training.StudentTrainer:
     """Returns ECT's trainer, which advances the loss's stage."""
-    config, stage_kimg = parts.config, parts.options.stage_kimg
-    loss = ECTLoss(parts.options, config.P_mean, config.P_std, config.sigma_data)
+    loss, config, stage_kimg = parts.loss(), parts.config, parts.options.stage_kimg
 
     def begin(nimg: int) -> None:
         loss.stage = stage_at(nimg, config.batch_size, stage_kimg)
 
-    return _trainer(parts, "ECTPrecond", loss, "sigma_normal", begin)
+    return _trainer(parts, "ECTPrecond", loss, begin)
 
 
-def make_cd(parts: Parts) -> StudentTrainer:
-    """Returns CD's trainer; its network is the identity at σ = 0.002, as GDD's."""
-    return _trainer(parts, "GDDPrecond", CDLoss(parts.true_score, parts.options), "t")
+_OFFICIAL: dict[str, Any] = {"betas": (0.9, 0.999), "init_sigma": 80.0, "warmup_kimg": 0.0}
+ECT = Method(
+    name="ect",
+    title="ECT",
+    about="consistency tuning on real images alone; starts from the teacher",
+    start="teacher",
+    real_images=True,
+    options=ECTOptions,
+    trainer=make_ect,
+    loss=ECTLoss,
+    reads=("real_source",),
+    psi_steps=0,
+    passes=Passes(generator=4),
+    official={"edm": {**_OFFICIAL, "dropout": 0.2, "ema_half_life_kimg": 887.0}},
+)
 
 
-def _trainer(
-    parts: Parts,
-    network: str,
-    loss: ECTLoss | CDLoss,
-    level: str,
-    begin: Callable[[int], None] = lambda nimg: None,
-) -> StudentTrainer:
-    """Returns a trainer of the generator alone on real images.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CDOptions(Settings):
+    """Levels and distance of CD. Defaults are official (CIFAR-10), but for its distance, LPIPS.
 
-    Args:
-        parts: Of the run.
-        network: Class of the generator's preconditioning.
-        loss: The loss.
-        level: Draw that decides the noise level, see :class:`sida.training.iteration.OptimizerStep`.
-        begin: Called before each iteration with the number of images seen so far.
+    Attributes:
+        levels: Noise levels of the sampler whose paths the generator learns.
+        distance: ``l2``: mean of squares; ``l1``: mean of magnitudes.
+        weighting: Weight of a level t; ``uniform``: 1; ``snr+1``: 1/t² + 1.
     """
 
-    class ConsistencyTrainer(StudentTrainer):
-        def iteration(self, nimg: int, *args: Any, **kwargs: Any) -> IterationRecord:
-            begin(nimg)
-            return super().iteration(nimg, *args, **kwargs)
+    levels: Annotated[int, Range(least=2)] = 18
+    distance: Literal["l2", "l1"] = "l2"
+    weighting: Literal["uniform", "snr+1"] = "uniform"
 
-    net = parts.optimized(parts.copy(parts.initial_as(network), None), optimizer=RAdam)
-    step = OptimizerStep(
-        "generator",
-        net,
-        lambda given: loss(net.call, given),
-        lambda pixels: {"consistency": 1.0},
-        "generator",
-        level,
-        real_images=True,
-        generates=False,
-    )
-    # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat.
-    return ConsistencyTrainer([step], parts.schedule(), parts.config, graphs=False)
+
+@dataclasses.dataclass(eq=False)
+class CDLoss(Loss):
+    """``w(t) mean |D(y + t n; t) − stopgrad D(x_r; r)|²`` at neighbouring levels t > r of a Karras grid.
+
+    x_r is reached from y + t n by one step of the teacher's Heun sampler. Both evaluations of D have the same dropout
+    mask. The target is the trained network itself.
+
+    Attributes:
+        true_score: Denoiser that the path follows, ``net(x, sigma, class_labels)``.
+        options: Levels of the grid, from 80 down to 0.002, distance and weight.
+
+    Source: consistency models (arXiv:2303.01469, algorithm 2); openai/consistency_models:cm/karras_diffusion.py, and
+    for the target openai/consistency_models_cifar10:jcm/losses.py.
+    """
+
+    true_score: Net
+    options: CDOptions
+
+    def pair(self, draw: Tensor) -> tuple[Tensor, Tensor]:
+        """Levels t and r < t of a draw, uniform in [0, 1), with its shape and dtype."""
+        steps = self.options.levels - 1
+        index = (draw * steps).floor().clamp(max=steps - 1)
+        return sigma_of_t(1 - index / steps), sigma_of_t(1 - (index + 1) / steps)
+
+    def __call__(self, net: Net, given: MicroBatch) -> dict[str, Tensor]:
+        """Term ``consistency``, as :class:`ECTLoss`, but that the draw ``t`` decides the level."""
+        labels, (t, r) = given.class_labels, self.pair(given.draws["t"])
+        x = torch.addcmul(given.images, t, given.draws["noise"])
+        with torch.no_grad():
+            slope = (x - self.true_score(x, t, labels)) / t
+            euler = x + (r - t) * slope
+            below = x + (r - t) * (slope + (euler - self.true_score(euler, r, labels)) / r) / 2
+        denoised, target = _outputs(net, (x, t), (below, r), labels)
+        difference = denoised - target
+        error = difference.square() if self.options.distance == "l2" else difference.abs()
+        weight = 1 / t.square() + 1 if self.options.weighting == "snr+1" else 1.0
+        (value,) = given.whole(error.mean(dim=(1, 2, 3), keepdim=True) * weight)
+        return {"consistency": value}
+
+
+def make_cd(parts: Parts) -> training.StudentTrainer:
+    """Returns CD's trainer; its network is the identity at σ = 0.002, as GDD's."""
+    return _trainer(parts, "GDDPrecond", parts.loss(true_score=parts.true_score))
+
+
+CD = dataclasses.replace(
+    ECT,
+    name="cd",
+    title="CD without LPIPS",
+    about="consistency distillation along the teacher's sampler, on real images; starts from the teacher",
+    options=CDOptions,
+    trainer=make_cd,
+    loss=CDLoss,
+    passes=Passes(generator=6),
+    official={"edm": {**_OFFICIAL, "dropout": 0.0, "ema_half_life_kimg": 3549.0}},
+)

@@ -20,24 +20,23 @@ from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.machine import generator, prepare_process
-from sida.methods.distiller import Parts, method_trainer
-from sida.methods.registry import BETAS, METHODS, find_method
-from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.methods.method import Parts
+from sida.methods.registry import BETAS, METHODS, DistillConfig, find_method, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.unet import checkpoint_blocks
-from sida.sampling.drawer import Pictures
-from sida.sampling.networks import evaluation_copy
+from sida.sampling.generate import evaluation_copy
 from sida.sampling.samplers import check_guide_fits, one_step, to_uint8
+from sida.sampling.store import Pictures
 from sida.training.batches import Batch, StepBatches, step_batches
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import class_source, common_facts, decisive_settings, run_digest, run_metadata
+from sida.training.iteration import StudentTrainer
 from sida.training.logs import check_loggers
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan
 from sida.training.processes import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
-from sida.training.student_trainer import StudentTrainer
 
 
 def student_digest(
@@ -86,7 +85,7 @@ def student_digest(
 def _recorded_defaults(method: str) -> dict[str, Any]:
     """Values that digests record for settings that a method does not read."""
     values = {"init_sigma": 2.5, "betas": BETAS}
-    own = METHODS[method].defaults["edm"] if method in METHODS else {}
+    own = METHODS[method].official["edm"] if method in METHODS else {}
     return {name: own.get(name, value) for name, value in values.items()}
 
 
@@ -217,8 +216,7 @@ def make_trainer(
         # The gradients of the generator pass through the teacher.
         for net in frozen:
             checkpoint_blocks(net, f"{where}.checkpointing")
-    parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide)
-    return method_trainer(parts)
+    return Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide).trainer()
 
 
 class GeneratedBatches:

@@ -7,20 +7,25 @@ training_loop.py. Differences from that code: docs/differences.md.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+from sida import networks, training
+from sida.config.augmentation import GDD_FLAGS
 from sida.config.families import BACKBONES, official_backbones
-from sida.config.settings import Count, NotNegative, OneOf, Positive, Range, Settings
-from sida.errors import SettingError
-from sida.methods.method import Method, Passes
+from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
+from sida.errors import SettingError, say
+from sida.late import torch
+from sida.methods.method import Loss, Method, Parts, Passes
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+
+    from sida.training.micro_batches import MicroBatch, OptimizerStep
 
 BackboneName = Annotated[str, OneOf(BACKBONES.keys)]
-Sign = Annotated[float, Range(least=-1, most=1)]
 #: Parameters that GDD-I freezes: convolutions and the attention's last layer in the blocks of a U-Net, with biases.
 INNATE = re.compile(r"model\.(enc|dec)\.\w+_(block\d+|in\d+|up|down)\.(conv\d|proj)\.")
 
@@ -38,11 +43,6 @@ class GDDOptions(Settings):
         r1_interval: Iterations between two penalties; each counts this many times.
         loss_images: Factor on the adversarial terms, not on R1. The official code sums over the images of a device, 64,
             instead of averaging.
-        diffaug: Differentiable augmentation of the backbones' input: colour, translation, cutout.
-        ada_target: Adaptive augmentation: target for the mean sign of the logits of real images. The probability
-            starts at ``augment.p`` of the recipe and follows the target; null is off.
-        ada_interval: Iterations between two changes of the probability.
-        ada_kimg: Thousands of images in which p can change by 1 at most.
     """
 
     backbones: tuple[BackboneName, ...] | None = None
@@ -51,10 +51,6 @@ class GDDOptions(Settings):
     r1_gamma: NotNegative = 1e-4
     r1_interval: Count = 16
     loss_images: Positive = 64.0
-    diffaug: bool = False
-    ada_target: Sign | None = None
-    ada_interval: Count = 4
-    ada_kimg: Positive = 500.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,11 +78,138 @@ def freeze_innate(generator: torch.nn.Module) -> float:
     return sum(value.numel() for value in frozen) / sum(value.numel() for value in generator.parameters())
 
 
-#: The losses have no noise levels and no α.
-GDD_DEFAULTS: dict[str, dict[str, Any]] = {
+#: ``discriminator(images, class_labels) -> [logits per head]``, each of any shape.
+Discriminator = Callable[["Tensor", "Tensor | None"], Sequence["Tensor"]]
+
+
+@dataclasses.dataclass(eq=False)
+class GDDLoss(Loss):
+    """Non-saturating or hinge loss of a discriminator with several heads, with R1 on real images.
+
+    No noise is added, a head's loss is the mean over its logits, and the heads' losses are summed.
+
+    Attributes:
+        form: ``"ns"`` (non-saturating) or ``"hinge"``.
+        r1_gamma: γ of the R1 penalty.
+
+    Source: GDD (arXiv:2405.20750); R1: arXiv:1801.04406, equation 9; fact 22 of tests/golden/README.md.
+    """
+
+    form: Literal["ns", "hinge"] = "ns"
+    r1_gamma: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.form not in ("ns", "hinge"):
+            raise ValueError(f"form: must be 'ns' or 'hinge', got {self.form!r}")
+
+    def generator_loss(self, discriminator: Discriminator, images: Tensor, class_labels: Tensor | None) -> Tensor:
+        """Loss of the generator, shape ``()``, of its images ``(N, C, H, W)`` with gradient."""
+        one = torch.nn.functional.softplus if self.form == "ns" else torch.Tensor.clone
+        return torch.stack([one(-logits).mean() for logits in discriminator(images, class_labels)]).sum()
+
+    def discriminator_loss(
+        self, discriminator: Discriminator, images: Tensor, real_images: Tensor, class_labels: Tensor | None
+    ) -> Tensor:
+        """Loss of the discriminator, shape ``()``, of generated and real images ``(N, C, H, W)``."""
+        one = torch.nn.functional.softplus if self.form == "ns" else _hinge
+        fake, real = discriminator(images, class_labels), discriminator(real_images, class_labels)
+        parts = [one(logits).mean() for logits in fake] + [one(-logits).mean() for logits in real]
+        return torch.stack(parts).sum()
+
+    def r1_penalty(self, discriminator: Discriminator, real_images: Tensor, class_labels: Tensor | None) -> Tensor:
+        """γ/2 · ‖∇_y Σ logits‖² per real image, float32 ``(N,)``, differentiable."""
+        images = real_images.detach().requires_grad_()
+        total = torch.stack([logits.sum() for logits in discriminator(images, class_labels)]).sum()
+        (gradient,) = torch.autograd.grad(total, images, create_graph=True)
+        return gradient.square().sum(dim=(1, 2, 3)) * (self.r1_gamma / 2)
+
+
+def _hinge(x: Tensor) -> Tensor:
+    return torch.nn.functional.relu(1 + x)
+
+
+def lazy_regularisation(interval: int, beta2: float = 0.99) -> tuple[float, float]:
+    """Factor on Adam's learning rate, and β₂, for a penalty that is computed every ``interval`` steps only.
+
+    Source: StyleGAN2 (arXiv:1912.04958), appendix B.
+    """
+    ratio = interval / (interval + 1)
+    return ratio, beta2**ratio
+
+
+def make_gdd(parts: Parts) -> training.StudentTrainer:
+    """Returns the trainer of a configuration, with steps of the discriminator, its penalty and the generator.
+
+    Raises:
+        UserError: The teacher has another class, or a backbone does not fit or is not available.
+    """
+    config, options = parts.config, parts.options
+    net = parts.copy(parts.initial_as("GDDPrecond"))
+    if config.method == "gdd-i":
+        share = freeze_innate(net)
+        say(f"{config.method}: {100 * share:.1f} % of the generator's parameters stay as the teacher's")
+    generator = parts.optimized(net)
+    # With lazy regularisation the discriminator has a slightly smaller learning rate and a larger β₂. The official code
+    # uses both even without a penalty.
+    ratio, beta2 = lazy_regularisation(options.r1_interval, config.betas[1])
+    critic = training.OptimizedNetwork(
+        make_discriminator(parts), ratio * (config.fake_score_lr or config.lr), (config.betas[0], beta2), config.eps,
+        always_training=True,
+    )  # fmt: skip
+    loss, pipe = parts.loss(), parts.augment(GDD_FLAGS)
+
+    def augmented(images: Tensor, labels: Tensor | None) -> list[Tensor]:
+        logits: list[Tensor] = critic.call(images if pipe is None else pipe(images)[0], labels)
+        return logits
+
+    def discriminator_loss(given: MicroBatch) -> dict[str, Tensor]:
+        assert given.real_images is not None
+        value = loss.discriminator_loss(augmented, given.images, given.real_images, given.class_labels)
+        return {"real_or_fake": _summed(value, given)}
+
+    def penalty(given: MicroBatch) -> dict[str, Tensor]:
+        return {"r1": loss.r1_penalty(critic.call, given.real_images, given.class_labels)}
+
+    def generator_loss(given: MicroBatch) -> dict[str, Tensor]:
+        return {"fooling": _summed(loss.generator_loss(augmented, given.images, given.class_labels), given)}
+
+    adversarial, lazy = options.loss_images, float(options.r1_interval)
+    step = functools.partial(training.OptimizerStep, "discriminator", critic, stream="discriminator", real_images=True)
+    steps: list[OptimizerStep] = [step(discriminator_loss, lambda pixels: {"real_or_fake": adversarial})]
+    if options.r1_gamma:
+        # The penalty is a step of its own, on the same images.
+        steps.append(step(penalty, lambda pixels: {"r1": lazy}, every=options.r1_interval))
+    fooling = lambda pixels: {"fooling": adversarial}
+    steps.append(training.OptimizerStep("generator", generator, generator_loss, fooling, "generator"))
+    return training.StudentTrainer(steps, parts.schedule(), config)
+
+
+def _summed(value: Tensor, given: MicroBatch) -> Tensor:
+    """Converts a mean over a micro-batch to a sum over its images; after a NaN, all images count as dropped."""
+    count = len(given.images)
+    if bool(value.isnan()):
+        given.mask = value.new_zeros(count, dtype=torch.bool)
+    return value * count
+
+
+def make_discriminator(parts: Parts) -> torch.nn.Module:
+    """Returns the discriminator of a configuration on its device; the run's seed alone decides its random weights."""
+    options, teacher = parts.options, cast(networks.Precond, parts.teacher)
+    names = options.backbones or official_backbones(teacher.img_resolution)
+    with parts.seeded("discriminator"):
+        backbones = [
+            networks.make_backbone(
+                name, options.weights, teacher.img_channels, teacher.img_resolution, f"{parts.where}.options"
+            )
+            for name in names
+        ]
+        return networks.ProjectedDiscriminator(backbones, teacher.label_dim).to(parts.device)
+
+
+#: Settings for a generator without noise levels and α.
+GDD_OFFICIAL: dict[str, dict[str, Any]] = {
     "edm": {
         "betas": (0.0, 0.99), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
-        "weight_norm": None, "fake_score_weight_norm": None,
     },
 }  # fmt: skip
 GDD = Method(
@@ -97,9 +220,10 @@ GDD = Method(
     real_images=True,
     options=GDDOptions,
     passes=Passes(fake_score_encoder=3),
-    reads=frozenset({"augment", "fake_score_lr"}),
-    trainer="sida.methods.gdd_trainer:make_gdd",
-    defaults=GDD_DEFAULTS,
+    loss=GDDLoss,
+    reads=("augment", "fake_score_lr"),
+    trainer=make_gdd,
+    official=GDD_OFFICIAL,
 )
 GDD_I = dataclasses.replace(
     GDD, name="gdd-i", title="GDD-I", about="the same with most of the generator's convolutions frozen"

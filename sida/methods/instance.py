@@ -11,14 +11,16 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
+from sida import training
 from sida.config.settings import Range, Settings
-from sida.methods.gdd import GDD_DEFAULTS
-from sida.methods.method import Method
+from sida.late import torch
+from sida.methods.gdd import GDD_OFFICIAL
+from sida.methods.method import Method, Parts
 
 if TYPE_CHECKING:
-    from sida.losses import MicroBatch, Terms
-    from sida.methods.distiller import Parts
-    from sida.training.student_trainer import StudentTrainer
+    from torch import Tensor
+
+    from sida.training.micro_batches import MicroBatch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,26 +35,19 @@ class InstanceOptions(Settings):
     num_steps: Annotated[int, Range(least=2)] = 18
 
 
-def make_instance(parts: Parts) -> StudentTrainer:
+def make_instance(parts: Parts) -> training.StudentTrainer:
     """Returns the trainer of a configuration, with the loss ``(G(z) − Φ(z))²``; Φ is the teacher's Heun sampler."""
-    import torch
-
-    from sida.losses import Terms
-    from sida.losses.terms import dropped_count, finite_mask, keep
     from sida.sampling.samplers import heun
-    from sida.training.iteration import OptimizerStep
 
-    def loss(given: MicroBatch) -> Terms:
-        assert given.draws is not None
+    def loss(given: MicroBatch) -> dict[str, Tensor]:
         with torch.no_grad():
             wanted = heun(parts.true_score, given.draws["z"], given.class_labels, parts.options.num_steps)
-        error = given.images - wanted.to(torch.float32)
-        mask = finite_mask(error)
-        return Terms({"instance": keep(mask, error)[0].square()}, dropped_count(mask))
+        (error,) = given.whole(given.images - wanted.to(torch.float32))
+        return {"instance": error.square()}
 
     generator = parts.optimized(parts.copy(parts.initial, parts.config.weight_norm))
-    step = OptimizerStep("generator", generator, loss, lambda pixels: {"instance": 1.0}, "generator")
-    return parts.trainer([step])
+    step = training.OptimizerStep("generator", generator, loss, lambda pixels: {"instance": 1.0}, "generator")
+    return training.StudentTrainer([step], parts.schedule(), parts.config)
 
 
 INSTANCE = Method(
@@ -63,7 +58,7 @@ INSTANCE = Method(
     real_images=False,
     options=InstanceOptions,
     trainer=make_instance,
-    reads=frozenset({"guidance", "weight_norm"}),
+    reads=("guidance", "weight_norm"),
     # It has no official code: the input σ_max · z of EDM's sampler, and GDD's settings, since tables compare the two.
-    defaults=GDD_DEFAULTS,
+    official=GDD_OFFICIAL,
 )

@@ -1,21 +1,203 @@
-"""Definition of a distillation method."""
+"""Definition of a distillation method, its losses, and the parts from which it builds its trainer."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from sida.config.families import Family
-from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
+from sida import networks, training
+from sida.config.augmentation import OFFICIAL_FLAGS
+from sida.config.families import Family, WeightNorm
+from sida.config.recipe import METHOD_SETTINGS, Gamma, Recipe, ResolvedConfig, StudentConfig
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError
+from sida.late import torch
+from sida.noise import Draw, Draws, complete_draws, normal, score_weight, uniform, unit_noise
 
 if TYPE_CHECKING:
-    import torch
+    from sida.data import AugmentPipe
+    from sida.training.micro_batches import Augment, MicroBatch
 
-    from sida.losses import ScoreLoss
-    from sida.training.student_trainer import StudentTrainer
+#: A network, or a function that calls one.
+Net = Callable[..., Any]
+#: Terms of a loss per element and unscaled, by name; None for a term that a call does not have.
+RawTerms = Mapping[str, "torch.Tensor | None"]
+
+
+class Terms:
+    """Result of a loss: its terms, per element and unscaled, and the number of samples left out.
+
+        sid, adversarial = loss.generator_loss(phi, psi, images, labels)
+
+    A term is an attribute under its name, None if the loss has no such term in this call; iteration yields the terms
+    in their order. The trainer sums each term's elements, multiplies by the term's weight (:meth:`ScoreLoss.weights`)
+    and divides by the number of images of the step.
+
+    Args:
+        terms: Tensor by name, or None.
+        given: The micro-batch that they were computed on.
+    """
+
+    def __init__(self, terms: RawTerms, given: MicroBatch) -> None:
+        self._terms, self.nan_count = dict.fromkeys(terms) | given.finished(terms), given.dropped
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_terms" or name not in self._terms:
+            raise AttributeError(f"these terms are {', '.join(self.__dict__.get('_terms', ()))}; there is no '{name}'")
+        return self._terms[name]
+
+    def __iter__(self) -> Iterator[torch.Tensor | None]:
+        return iter(self._terms.values())
+
+    def items(self) -> list[tuple[str, torch.Tensor]]:
+        """Names and tensors of the terms that are not None."""
+        return [(name, term) for name, term in self._terms.items() if term is not None]
+
+
+#: Fields of losses that are settings under another name.
+_NAMES = {"pool": "adversarial_pool", "return_logvar": "logvar"}
+
+
+class Loss:
+    """A loss of a method. Its fields are the settings that it reads: of the recipe, or of the method's options."""
+
+    @classmethod
+    def of(cls, recipe: ResolvedConfig, options: Any = None, /, **own: Any) -> Self:
+        """Returns the loss of a recipe.
+
+        Args:
+            recipe: Gives the fields that have the name of a setting.
+            options: Options of the method: the field ``options``, or fields that have the name of an option.
+            **own: Values of other fields.
+        """
+        values: dict[str, Any] = {}
+        for name in (field.name for field in dataclasses.fields(cls) if field.init):  # type: ignore[arg-type]
+            if (setting := _NAMES.get(name, name)) in METHOD_SETTINGS:
+                values[name] = getattr(recipe, setting)
+            elif name == "options":
+                values[name] = options
+            elif hasattr(options, name):
+                values[name] = getattr(options, name)
+        return cls(**{**values, **own})
+
+    def weights(self, pixels: int) -> dict[str, float]:
+        """Factor of each term before it is averaged over the images, by the term's name.
+
+        Args:
+            pixels: C·H·W.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ScoreLoss(Loss):
+    """Losses with a fake score, which learns to denoise the generator's images x, with noise n of level σ:
+
+        denoising = w(σ) (f_ψ(x + n; σ) − x)²
+
+    A derived loss defines terms, levels and draws, and sees no NaN beyond ``given.whole(...)``.
+
+    Attributes:
+        sigma_data: Standard deviation of the data, for the weight.
+        gamma: The weight w(σ), see :func:`sida.noise.score_weight`; the official code's is ``edm``.
+        lambda_fake_score: Weight of the term.
+    """
+
+    #: Whether the fake score is also a discriminator, so that its step needs real images.
+    uses_real_images = False
+
+    sigma_data: float = Recipe.sigma_data
+    gamma: Gamma = Recipe.gamma
+    lambda_fake_score: float = Recipe.lambda_fake_score
+
+    def __post_init__(self) -> None:
+        # Rejects an unknown gamma here, not in the first step.
+        score_weight(torch.ones(1), self.sigma_data, self.gamma)
+
+    def generator_draws(self) -> dict[str, Draw]:
+        """Kind of each draw of the generator's step, in the order of drawing."""
+        return {"t": uniform, "noise": unit_noise}
+
+    def fake_score_draws(self) -> dict[str, Draw]:
+        """Kind of each draw of the fake score's step, in the order of drawing."""
+        return {"sigma_normal": normal, "noise": unit_noise}
+
+    def generator_sigma(self, draws: Draws) -> torch.Tensor:
+        """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``."""
+        raise NotImplementedError
+
+    def fake_score_sigma(self, draws: Draws) -> torch.Tensor:
+        """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``."""
+        raise NotImplementedError
+
+    def weight(self, sigma: torch.Tensor) -> torch.Tensor:
+        """w(σ) of the fake score's (and discriminator's) terms, the shape of ``sigma``."""
+        return score_weight(sigma, self.sigma_data, self.gamma)
+
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
+        """Term ``denoising``, float32 ``(N', C, H, W)``; N' leaves out the samples with NaN."""
+        sigma = self.fake_score_sigma(given.draws)
+        clean, augment_labels = (given.images, None) if given.augment is None else given.augment(given.images)
+        noisy = torch.addcmul(clean, sigma, given.draws["noise"])
+        error = fake_score(noisy, sigma, given.class_labels, augment_labels=augment_labels) - clean
+        error, weight = given.whole(error, self.weight(sigma))
+        return {"denoising": weight * error.square(), "discriminator": None}
+
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+        """Terms of the generator; gradients flow through both networks into ``given.images``."""
+        raise NotImplementedError
+
+    def fake_score_loss(
+        self,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Terms ``denoising`` ``(N', C, H, W)`` and ``discriminator`` ``(N', 1, 1, 1)``, float32; N' ≤ N.
+
+        N' leaves out the samples with NaN; on a GPU they stay, as zeros.
+
+        Args:
+            fake_score: ψ in training mode.
+            images: The generator's images ``(N, C, H, W)``, without gradient.
+            class_labels: ``(N, label_dim)`` or None.
+            real_images: ``(N, C, H, W)``; None leaves the discriminator term out. Not used by losses without one.
+            augment: ``images -> (images, augment_labels)``, with its own random draws.
+            draws: Raw tensors that replace random ones: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise``
+                ``(N, C, H, W)``, both unit normal; see :meth:`fake_score_draws`.
+        """
+        drawn = complete_draws(self.fake_score_draws(), draws, images)
+        given = training.MicroBatch(images, class_labels, real_images, augment, drawn)
+        return Terms(self.fake_score_terms(fake_score, given), given)
+
+    def generator_loss(
+        self,
+        true_score: Net,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Terms ``sid`` ``(N', C, H, W)`` and ``adversarial`` ``(N', 1, 1, 1)``, before the factor C·H·W, float32.
+
+        Gradients flow through both networks into ``images``. N' is as in :meth:`fake_score_loss`.
+
+        Args:
+            true_score: The teacher φ, frozen; not used by losses without a score term.
+            fake_score: ψ, frozen for this step.
+            images: The generator's images ``(N, C, H, W)``, with gradient.
+            class_labels: ``(N, label_dim)`` or None.
+            draws: Raw tensors that replace random ones: ``t`` uniform in [0, 1) (before ``t_max``) and ``noise`` unit
+                normal; see :meth:`generator_draws`.
+        """
+        given = training.MicroBatch(images, class_labels, draws=complete_draws(self.generator_draws(), draws, images))
+        return Terms(self.generator_terms(true_score, fake_score, given), given)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,12 +220,15 @@ class Passes:
     generator_encoder: float = 0.0
 
 
+#: Settings that every trainer of a fake score reads.
+SCORE_TRAINING = ("fake_score_lr", "guidance", "kernels", "recompute", "weight_norm")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
     """A method that distils a teacher into a one-step generator.
 
-    ``dataclasses.replace(SID, name="mine", loss=...)`` differs from SiD only in its loss. Loss and trainer of this
-    package may be named ``module:object``, which is imported at first use: the registry must not import torch.
+    ``dataclasses.replace(SID, name="mine", loss=MyLoss)`` differs from SiD only in its loss.
 
     Attributes:
         name: Name in sheets and specs.
@@ -52,11 +237,12 @@ class Method:
         start: Start of the generator: a copy of the ``teacher``, another distilled ``generator`` that the run must name
             (``init``), or ``either``.
         real_images: Whether the method uses real images.
-        defaults: Default settings by name of the network family (:mod:`sida.config.families`). Each family needs all of
-            them: ``{**SID.defaults["edm"], "alpha": 1.0}`` changes one.
-        loss: Loss of fake score and generator: a :class:`~sida.losses.ScoreLoss`, which takes its settings from recipe
-            and options (``of``), or a function of the parts (:class:`sida.methods.distiller.Parts`). None: the trainer
-            has other losses.
+        loss: Class of the loss, or its classes by name of the network family. The values of fields that a recipe leaves
+            null are official.
+        official: Further official values, by name of the network family (:mod:`sida.config.families`). A family without
+            an entry is one that the method is not for.
+        reads: Settings that the method reads besides those of its loss, of
+            :data:`sida.config.recipe.METHOD_SETTINGS`; every method reads the other settings.
         fake_score: Makes the fake score from the parts; None copies the teacher.
         psi_steps: Steps of the fake score per step of the generator.
         passes: Work of these steps, for plans.
@@ -67,8 +253,6 @@ class Method:
             options.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
-        reads: Settings that this method reads, of :data:`sida.config.recipe.SCORE_SETTINGS` and
-            :data:`~sida.config.recipe.ADVERSARIAL_SETTINGS`; None takes those of :attr:`settings`.
     """
 
     name: str
@@ -76,14 +260,14 @@ class Method:
     about: str
     start: Literal["teacher", "generator", "either"]
     real_images: bool
-    defaults: Mapping[str, Mapping[str, Any]]
-    loss: str | type[ScoreLoss] | Callable[[Any], ScoreLoss] | None = None
-    fake_score: Callable[[Any], torch.nn.Module] | None = None
+    official: Mapping[str, Mapping[str, Any]]
+    loss: type[Loss] | Mapping[str, type[Loss]] | None = None
+    reads: Sequence[str] = SCORE_TRAINING
+    fake_score: Callable[[Parts], torch.nn.Module] | None = None
     psi_steps: int = 1
     passes: Passes = Passes()
     options: type | None = None
-    trainer: str | Callable[[Any], StudentTrainer] | None = None
-    reads: frozenset[str] | None = None
+    trainer: Callable[[Parts], training.StudentTrainer] | None = None
 
     def __post_init__(self) -> None:
         if self.options is None:
@@ -97,16 +281,22 @@ class Method:
                 "rename the option, or read the setting (reads)",
             )
 
+    def loss_of(self, family: Family) -> type[Loss] | None:
+        """Returns the class of the loss for networks of a family."""
+        if not isinstance(self.loss, Mapping):
+            return self.loss
+        return next(self.loss[name] for name in (family.name, str(family.like)) if name in self.loss)
+
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
-        """Returns the default settings of a family, or else of the family that it resembles.
+        """Returns the official settings of a family, or else of the family that it resembles.
 
         Raises:
-            UserError: The method has no defaults for the family.
+            UserError: The method has no settings for the family.
         """
         for name in filter(None, (family.name, family.like)):
-            if name in self.defaults:
-                return dict(self.defaults[name])
-        known = ", ".join(self.defaults)
+            if name in self.official:
+                return {**_settings(self.loss_of(family)), **self.official[name]}
+        known = ", ".join(self.official)
         raise UserError(where, f"method '{self.name}' is for networks of {known}, this one is of {family.name}")
 
     def read_options(self, given: Mapping[str, Any], where: str) -> Any:
@@ -123,19 +313,14 @@ class Method:
 
     @property
     def settings(self) -> frozenset[str]:
-        """Settings that this method reads, of those that only some methods read.
-
-        Without :attr:`reads`, a method without ``trainer`` reads the settings of score distillation and, with real
-        images, the adversarial settings; a method with ``trainer`` reads none.
-        """
-        if self.reads is not None or self.trainer is not None:
-            return self.reads or frozenset()
-        return SCORE_SETTINGS | ADVERSARIAL_SETTINGS if self.real_images else SCORE_SETTINGS
+        """Settings that this method reads, of those that only some methods read."""
+        losses = self.loss.values() if isinstance(self.loss, Mapping) else [self.loss]
+        return frozenset(self.reads).union(*map(_settings, losses))
 
     @property
     def unread(self) -> frozenset[str]:
         """Settings that other methods read and this method does not."""
-        return (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - self.settings
+        return METHOD_SETTINGS - self.settings
 
     def check_start(self, init: object) -> None:
         """Checks that a run names a generator to start from (``init``) where the method needs one, and only there.
@@ -166,3 +351,159 @@ class Method:
             raise SettingError(
                 found[0], f"method '{self.name}' does not read {', '.join(found)}{these}", f"remove {pronoun}"
             )
+
+
+def _settings(loss: type[Loss] | None) -> dict[str, Any]:
+    """Fields of a loss that are settings of a recipe, with their default values."""
+    fields = dataclasses.fields(loss) if loss is not None else ()  # type: ignore[arg-type]
+    values = {_NAMES.get(field.name, field.name): field.default for field in fields if field.init}
+    return {name: value for name, value in values.items() if name in METHOD_SETTINGS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Parts from which a method builds its trainer.
+
+    Attributes:
+        method: Method of the configuration.
+        config: Settings with all defaults resolved.
+        options: Options of the method in its dataclass; None for a method without options.
+        family: Family of the teacher's network.
+        teacher: Teacher, on the device.
+        initial: Network from which the generator starts.
+        device: Device of the networks.
+        where: Place named in errors.
+        guide: Guiding network, on the device; None without guidance.
+    """
+
+    method: Method
+    config: ResolvedConfig
+    options: Any
+    family: Family
+    teacher: torch.nn.Module
+    initial: torch.nn.Module
+    device: torch.device
+    where: str
+    guide: torch.nn.Module | None = None
+
+    @property
+    def true_score(self) -> torch.nn.Module:
+        """Returns φ as the generator's loss uses it: the teacher, with guidance if the recipe has it."""
+        if self.guide is None:
+            return self.teacher
+        from sida.sampling.samplers import GuidedDenoiser
+
+        return GuidedDenoiser(self.teacher, self.guide, self.config.guidance)
+
+    def copy(self, source: torch.nn.Module, weight_norm: WeightNorm | None = None) -> torch.nn.Module:
+        """Returns a trainable copy of a network with the configured dropout, precision and weight normalisation."""
+        network = copy.deepcopy(networks.architecture(source))
+        if self.config.dropout is not None:
+            network["kwargs"]["dropout"] = self.config.dropout
+        if self.device.type == "cuda":
+            network["kwargs"]["use_fp16"] = self.config.fp16
+        if weight_norm is not None:
+            network["kwargs"]["weight_norm"] = weight_norm
+        net = networks.build_network(network).to(self.device)
+        net.load_state_dict(source.state_dict())
+        if self.config.checkpointing:
+            networks.checkpoint_blocks(net, f"{self.where}.checkpointing")
+        net.half_dtype = getattr(torch, self.config.half)
+        return net.requires_grad_(True)
+
+    @contextlib.contextmanager
+    def seeded(self, purpose: str) -> Iterator[None]:
+        """Draws of the block come from the run's seed and a purpose; those outside of it stay as they are."""
+        from sida.machine import derive_seed
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.config.seed, purpose))
+            yield
+
+    def initial_as(self, cls: str) -> torch.nn.Module:
+        """Returns a network with the initial network's weights and another preconditioning of EDM's networks.
+
+        Args:
+            cls: Name of the class.
+
+        Raises:
+            UserError: The initial network is not of class EDMPrecond.
+        """
+        network = networks.architecture(self.initial)
+        if network["class"] not in ("EDMPrecond", cls):
+            raise UserError(
+                f"{self.where}.teacher",
+                f"{self.config.method} starts from a network of class EDMPrecond, not "
+                f"{network['class']} ({self.config.teacher})",
+                "choose another teacher",
+            )
+        net = networks.build_network({**network, "class": cls}).to(self.device)
+        net.load_state_dict(self.initial.state_dict())
+        return net
+
+    def loss(self, **own: Any) -> Any:
+        """Returns the loss of the method; ``own`` are values of fields that are neither settings nor options."""
+        cls = self.method.loss_of(self.family)
+        assert cls is not None
+        return cls.of(self.config, self.options, **own)
+
+    def optimized(self, net: torch.nn.Module, **ways: Any) -> training.OptimizedNetwork:
+        """Returns a generator with the configured optimizer; ``ways`` are further arguments of the class."""
+        config = self.config
+        betas = config.generator_betas or config.betas
+        return training.OptimizedNetwork(net, config.lr, betas, config.eps, compile=config.compile, **ways)
+
+    def schedule(self, lr_rampup_kimg: float = 0.0, sid_share: float = 0.5) -> training.Schedule:
+        """Returns the configured phases and rates; a method that does not read the setting has no adversarial phase."""
+        config = self.config
+        return training.Schedule(
+            config.warmup_kimg,
+            config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None,
+            sid_share=sid_share,
+            total_kimg=config.total_kimg,
+            lr_decay_start=config.lr_decay_start,
+            lr_final=config.lr_final,
+            lr_rampup_kimg=lr_rampup_kimg,
+        )
+
+    def augment(self, official: Mapping[str, float] = OFFICIAL_FLAGS) -> AugmentPipe | None:
+        """Returns the configured augmentation; ``official`` holds the default flags."""
+        from sida.data import AugmentPipe
+
+        settings = self.config.augment
+        return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", official)
+
+    def trainer(self) -> training.StudentTrainer:
+        """Returns the trainer of the method."""
+        return (self.method.trainer or Parts.distiller)(self)
+
+    def distiller(
+        self,
+        fake_score: torch.nn.Module | None = None,
+        schedule: training.Schedule | None = None,
+        psi_steps: int | None = None,
+        **ways: Any,
+    ) -> training.Distiller:
+        """Returns the trainer of teacher, fake score and generator.
+
+        Args:
+            fake_score: Fake score; None makes that of the method.
+            schedule: Phases and rates; None takes the configured ones.
+            psi_steps: Steps of the fake score in an iteration; None takes the method's number.
+            **ways: Further arguments of :class:`sida.methods.Distiller`, such as ``loss``.
+        """
+        method, config = self.method, self.config
+        if fake_score is None:
+            made = method.fake_score
+            fake_score = made(self) if made else self.copy(self.teacher, config.fake_score_weight_norm)
+        return training.Distiller(
+            self.true_score,
+            fake_score,
+            self.copy(self.initial, config.weight_norm),
+            ways.pop("loss", None) or self.loss(),
+            schedule or self.schedule(),
+            config,
+            augment=self.augment() if "augment" in method.settings else None,
+            psi_steps=method.psi_steps if psi_steps is None else psi_steps,
+            **ways,
+        )

@@ -1,31 +1,33 @@
-"""All distillation methods by name. A custom method is also such an object, named ``module:object``.
+"""All distillation methods by name, and the configuration of a run with all defaults.
 
-This module does not import torch, because each command line reads :data:`METHODS` at its start.
+A custom method is also a :class:`~sida.methods.method.Method`, named ``module:object``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from sida.config.recipe import EDM_P_MEAN, EDM_P_STD, SIDA_ALPHA
+from sida import networks
+from sida.config.families import Family
+from sida.config.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
 from sida.config.registry import Registry
-from sida.methods.cd import CD
-from sida.methods.diff_instruct import DIFF_INSTRUCT
-from sida.methods.dmd import DMD, DMD2
-from sida.methods.ect import ECT
-from sida.methods.f_distill import F_DISTILL
+from sida.config.settings import OneOf
+from sida.errors import SettingError, settings_in
+from sida.methods.consistency import CD, ECT
+from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
 from sida.methods.gdd import GDD, GDD_I
 from sida.methods.instance import INSTANCE
 from sida.methods.method import Method
-from sida.methods.sida import SID, SID2A, SIDA
-from sida.methods.uni_instruct import UNI_INSTRUCT
+from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT
 
 #: Default β₁ and β₂ of Adam.
 BETAS = (0.0, 0.999)
 #: Values of settings that a method does not read; no result depends on them, but they enter a run's digest.
 UNREAD: dict[str, Any] = {
-    "P_mean": EDM_P_MEAN, "P_std": EDM_P_STD, "alpha": SIDA_ALPHA, "grad_clip_value": 0.0, "lambda_d": 1.0,
-    "logvar": False,
+    "P_mean": -1.2, "P_std": 1.2, "alpha": 1.0, "grad_clip_value": 0.0, "lambda_d": 1.0, "logvar": False,
 }  # fmt: skip
 METHODS = Registry(
     "method",
@@ -53,3 +55,89 @@ def find_method(name: str, where: str = "method") -> Method:
     """
     found: Method = METHODS.find(name, where)
     return found
+
+
+#: Adam's ε in float32 and in float16.
+EPS, EPS_FP16 = 1e-8, 1e-6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillConfig(StudentConfig):
+    """Configuration of a distillation by a known method; see :class:`StudentConfig`."""
+
+    method: Annotated[str, OneOf(METHODS.keys, or_object=True)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method in METHODS:
+            METHODS[self.method].check(self)
+
+
+def checked_method(config: StudentConfig, where: str) -> Method:
+    """Returns the method of a configuration, which it may be distilled by.
+
+    Raises:
+        UserError: The method does not exist, has another start, or does not read a setting.
+    """
+    method = find_method(config.method, f"{where}.method")
+    with settings_in(where):
+        method.check(config)
+    return method
+
+
+def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str = "student") -> ResolvedConfig:
+    """Returns the configuration with official values for all missing settings.
+
+    Args:
+        config: Settings; settings that are None get their default.
+        network: ``{class, kwargs}`` of the teacher.
+        where: Place named in errors.
+
+    Raises:
+        UserError: The teacher's family or the method does not have a setting or the start, or a setting has neither
+            value nor default.
+    """
+    method, teacher = checked_method(config, where), f"{where}.teacher: {config.teacher}"
+    family, kwargs = networks.family_of(network, teacher), network["kwargs"]
+    head = family.has_variance_head(network)
+    unread = {name: value for name, value in UNREAD.items() if name in method.unread}
+    values = {"betas": BETAS, **unread, **method.settings_of(family, teacher)}
+    values["logvar"] = head and values.get("logvar")
+    # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
+    values["fp16"] = config.device.startswith("cuda") and bool(kwargs.get("use_fp16", family.fp16))
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(StudentConfig)}
+    given = {name: value for name, value in fields.items() if value is not None}
+    fp16 = {**values, **given}["fp16"]
+    values = {**fields, **values, "eps": EPS_FP16 if fp16 else EPS, **given}
+    with settings_in(where):
+        _check_family(config, family, head)
+        if left := [name for name in inspect.get_annotations(ResolvedConfig) if values[name] is None]:
+            fault = f"'{method.name}' has no default for {', '.join(left)} with {family.title} networks"
+            raise SettingError("method", fault, "add it to the method's official values, or set it")
+        return ResolvedConfig(**values)
+
+
+def _check_family(config: StudentConfig, family: Family, head: bool) -> None:
+    """Refuses settings that networks of the teacher's family do not have; ``head``: it predicts the log-variance."""
+    if config.augment is not None and not family.augmentation:
+        raise SettingError("augment", f"{family.title} networks take no augmentation", "set it to null")
+    for key in WEIGHT_NORMS:
+        if getattr(config, key) and not family.weight_norm:
+            raise SettingError(key, f"{family.title} networks do not have it ({config.teacher})", "remove it")
+    if config.logvar and not head:
+        raise SettingError("logvar", f"{config.teacher} has no log-variance head", "set it to false")
+
+
+def recipe_of(method: str = "sida", network: str = "EDMPrecond", **given: Any) -> ResolvedConfig:
+    """Makes a resolved recipe without files, for networks that Python code puts together (:class:`Distiller`).
+
+    Args:
+        method: Name of the method whose defaults it has.
+        network: Class of the networks.
+        **given: Settings with other values.
+    """
+    init = "initial" if find_method(method).start == "generator" else None
+    files = {"name": method, "teacher": "teacher", "init": init, "dataset": {"name": "data", "kind": "digits"}}
+    rest = {"total_kimg": 1000.0, "batch_size": 1, "lr": 1e-5}
+    config = DistillConfig(method=method, **{**files, **rest, **given})
+    return resolve_recipe(config, {"class": network, "kwargs": {}})

@@ -1,3 +1,8 @@
+from sida.networks.backbones import make_backbone as make_backbone
+from sida.networks.discriminators import FakeScoreAndDiscriminator as FakeScoreAndDiscriminator
+from sida.networks.discriminators import FakeScoreWithHeads as FakeScoreWithHeads
+from sida.networks.discriminators import FrozenEncoderWithHead as FrozenEncoderWithHead
+from sida.networks.discriminators import ProjectedDiscriminator as ProjectedDiscriminator
 from sida.networks.edm2_unet import EDM2UNet as EDM2UNet
 from sida.networks.edm2_unet import copied_weight_norm as copied_weight_norm
 from sida.networks.edm2_unet import official_weight_norm as official_weight_norm
@@ -15,3 +20,4 @@ from sida.networks.precond import GDDPrecond as GDDPrecond
 from sida.networks.precond import Precond as Precond
 from sida.networks.precond import VEPrecond as VEPrecond
 from sida.networks.precond import VPPrecond as VPPrecond
+from sida.networks.unet import checkpoint_blocks as checkpoint_blocks

@@ -1,10 +1,18 @@
 """From seeds to images: latents, one-step and Heun sampling, quantisation, grids."""
 
 from sida.config.samplers import Sampler, heun_evaluations, read_sampler
-from sida.sampling.drawer import Drawer, row_classes, tile
-from sida.sampling.generate import Samples, generate, real_images
-from sida.sampling.samplers import heun, multi_step, one_step, sigma_steps, to_uint8
-from sida.sampling.seeds import NO_CLASS, SeedStreams, latents_for_seeds
+from sida.sampling.generate import Drawer, Samples, generate, real_images, row_classes
+from sida.sampling.samplers import (
+    NO_CLASS,
+    SeedStreams,
+    heun,
+    latents_for_seeds,
+    multi_step,
+    one_step,
+    sigma_steps,
+    to_uint8,
+)
+from sida.sampling.store import tile
 
 __all__ = [
     "Drawer",

@@ -1,4 +1,4 @@
-"""Generation of images for seeds, in batches.
+"""Drawing of images for seeds, in batches: sampler, network, guide, decoder and data set in one object.
 
 Image s is a function of seed s, the network, the sampler and the class rule, not of its batch or of earlier draws. On
 one machine the bytes are equal at equal ``batch_size``; the last batch is filled up to this size. With other sizes,
@@ -13,24 +13,39 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
 
+from sida.assets import fetch_many
 from sida.config.datasets import LabelCounts
+from sida.config.families import SD_VAE, Decoder
 from sida.config.samplers import Sampler, read_sampler
 from sida.data.dataset import Dataset
+from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, say
 from sida.kernels import require_fused
 from sida.machine import Recording, RecordingError, Tensors, to_device
-from sida.sampling.networks import evaluation_copy
-from sida.sampling.samplers import check_guide_fits, draw_batch, sigma_range, to_uint8
-from sida.sampling.seeds import NO_CLASS, ClassRule, SeedStreams, class_rule_of
+from sida.networks import family_of
+from sida.networks.precond import Precond
+from sida.sampling.samplers import (
+    NO_CLASS,
+    ClassRule,
+    SeedStreams,
+    check_guide_fits,
+    class_rule_of,
+    draw_batch,
+    sigma_range,
+    to_uint8,
+)
 
 #: Number of batches in the queue of a GPU while the next batch is prepared.
 _FLYING = 2
+#: Function from latents ``(N, C, H, W)`` to images uint8.
+Decode = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Samples(NamedTuple):
@@ -47,6 +62,44 @@ class Samples(NamedTuple):
     classes: torch.Tensor
 
 
+def device_of(net: torch.nn.Module) -> torch.device:
+    """Device of a network's parameters."""
+    return next(iter(net.parameters())).device
+
+
+def evaluation_copy(net: torch.nn.Module) -> torch.nn.Module:
+    """Returns ``net``, or a copy if an evaluation would rewrite its weights; so images do not depend on earlier draws.
+
+    See :meth:`sida.networks.EDM2Precond.evaluation_copy`; modules of other packages are returned unchanged.
+    """
+    return net.evaluation_copy() if isinstance(net, Precond) else net
+
+
+def latent_decoder(net: torch.nn.Module) -> Decoder | None:
+    """Decoder of a network's latents, as defined by its family; None for a network of pixels."""
+    return family_of(net).decoder_of(int(getattr(net, "img_channels", 0)))
+
+
+def open_decoder(vae: str | None, device: str | torch.device) -> LatentDecoder:
+    """Opens the decoder that turns latents into uint8 images.
+
+    Args:
+        vae: Folder of the decoder; None downloads the registered decoder.
+        device: Device of the decoder.
+
+    Raises:
+        UserError: The decoder cannot be downloaded or loaded.
+    """
+    if vae is None:
+        vae = str(next(iter(fetch_many(list(SD_VAE.assets)).values())).parent)
+    return LatentDecoder(load_vae(vae, device))
+
+
+def row_classes(rows: int, columns: int, label_dim: int) -> list[int]:
+    """Classes of a grid in reading order: row r shows class ``r mod label_dim``; empty without classes."""
+    return [(place // columns) % label_dim for place in range(rows * columns)] if label_dim else []
+
+
 def generate(
     net: torch.nn.Module | None,
     seeds: Sequence[int],
@@ -55,7 +108,7 @@ def generate(
     class_labels: str | int | Sequence[int] | LabelCounts = "uniform",
     dataset: Dataset | None = None,
     gnet: torch.nn.Module | None = None,
-    decode: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    decode: Decode | None = None,
     output_device: str | torch.device = "cpu",
     evaluations: Evaluations | None = None,
 ) -> Iterator[Samples]:
@@ -80,76 +133,154 @@ def generate(
         UserError: Arguments contradict each other, for example a class that the network does not have or a guide for
             other images; or fused kernels are requested without a GPU.
     """
-    sampler = read_sampler(sampler)
-    if batch_size < 1:
-        raise UserError("batch size", f"must be at least 1, got {batch_size}")
-    if sampler.guidance != 1 and gnet is None:
-        raise UserError(
-            "sampler", f"guidance {sampler.guidance} needs a guiding network", "give one or leave guidance out"
-        )
-    if not sampler.needs_network:
-        if dataset is None:
-            raise UserError("sampler", f"'{sampler.kind}' resamples a data set", "give one")
-        return _resample(dataset, seeds, batch_size, decode, torch.device(output_device))
-    if net is None:
-        raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
-    if "sigma_max" in sampler.definition.reads:
-        sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
-    if gnet is not None:
-        check_guide_fits(net, gnet, "guiding network")
-    device = next(iter(net.parameters())).device
-    if sampler.kernels == "fused" and device.type != "cuda":
-        raise UserError("sampler.kernels", "'fused' computes on a GPU, the network is on the CPU", "choose 'torch'")
-    classes = class_rule_of(int(getattr(net, "label_dim", 0)), class_labels, dataset, len(seeds))
-    evaluations = evaluations or Evaluations.on(device)
-    return _run(net, seeds, sampler, batch_size, classes, gnet, decode, torch.device(output_device), evaluations)
+    drawer = Drawer(read_sampler(sampler), net, gnet, lambda: dataset)
+    drawer.decode = decode
+    if evaluations is not None:
+        drawer.evaluations = evaluations
+    return drawer.draw(seeds, batch_size, class_labels, output_device)
 
 
-def _run(
-    net: torch.nn.Module,
-    seeds: Sequence[int],
-    sampler: Sampler,
-    batch_size: int,
-    class_rule: ClassRule,
-    gnet: torch.nn.Module | None,
-    decode: Callable[[torch.Tensor], torch.Tensor] | None,
-    output: torch.device,
-    evaluations: Evaluations,
-) -> Iterator[Samples]:
-    """Yields batches; draws the next latents while the GPU works, so that the GPU never waits for the CPU."""
-    device = next(iter(net.parameters())).device
-    net, gnet = evaluation_copy(net), None if gnet is None else evaluation_copy(gnet)
-    networks = [network for network in (net, gnet) if network is not None]
-    modes = [network.training for network in networks]
-    shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]
+@dataclasses.dataclass
+class Drawer:
+    """Draws images for seeds, for ``sida sample``, measurements, evaluations during training and figures.
 
-    def draw(start: int) -> _Drawn:
-        chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
-        streams = SeedStreams(chosen + chosen[-1:] * (batch_size - len(chosen)))
-        latents = streams.randn(shape)
-        # This thread pins the memory; the computing thread copies it to the GPU, on its own stream.
-        latents = latents.pin_memory() if device.type == "cuda" else latents
-        return _Drawn(chosen, streams, latents, class_rule(streams, start))
+        drawer = Drawer(read_sampler("heun:32,guidance=1.4"), net, guide=gnet, device="cuda")
+        for seeds, images, classes in drawer.draw(range(50_000), batch_size=128): ...
 
-    starts = range(0, len(seeds), batch_size)
-    flying: collections.deque[_Flight] = collections.deque()
-    with contextlib.ExitStack() as stack:
-        for network, mode in zip(networks, modes):
-            stack.callback(network.train, mode)
-            network.eval()
-            if sampler.kernels == "fused":
-                stack.enter_context(require_fused("sampler.kernels").fused_kernels(network))
-        coming = len(starts) * sampler.nfe
-        guide = None if gnet is None else evaluations.of(gnet, "guide", coming, sampler.kernels)
-        called = (evaluations.of(net, "network", coming, sampler.kernels), guide)
-        for drawn in _prefetched(draw, starts) if device.type == "cuda" else map(draw, starts):
-            images, finite = _launch(net, sampler, drawn, gnet, decode, called)
-            count = len(drawn.seeds)
-            flying.append(_Flight(drawn.seeds, images[:count], drawn.classes[:count], finite[:count], output))
-            if len(flying) > (_FLYING if device.type == "cuda" else 0):
+    Attributes:
+        sampler: Sampler and its settings.
+        net: Generator or teacher on ``device``; None for the sampler ``data``.
+        guide: Guiding network.
+        dataset: Function that opens the data set of the sampler ``data`` and of ``empirical`` classes; called only for
+            these.
+        vae: Folder of the decoder of latents; None takes the registered decoder.
+        device: Device that decodes latents.
+    """
+
+    sampler: Sampler
+    net: torch.nn.Module | None = None
+    guide: torch.nn.Module | None = None
+    dataset: Callable[[], Dataset | None] = lambda: None
+    vae: str | None = None
+    device: str = "cpu"
+
+    @property
+    def label_dim(self) -> int:
+        """Number of the network's classes; 0 for a network without classes."""
+        return int(getattr(self.net, "label_dim", 0))
+
+    @property
+    def draws_latents(self) -> bool:
+        """Whether the samples are latents, which need a decoder."""
+        if self.net is not None:
+            return latent_decoder(self.net) is not None
+        dataset = self.dataset()
+        return dataset is not None and not dataset.is_pixels
+
+    @functools.cached_property
+    def decode(self) -> Decode | None:
+        """Decoder of latents, opened at its first use; None for pixels."""
+        return open_decoder(self.vae, self.device) if self.draws_latents else None
+
+    @functools.cached_property
+    def evaluations(self) -> Evaluations:
+        """Evaluations of the networks with their recorded graphs, shared by all draws."""
+        return Evaluations.on(torch.device("cpu") if self.net is None else device_of(self.net))
+
+    def draw(
+        self,
+        seeds: Sequence[int],
+        batch_size: int,
+        class_labels: str | int | Sequence[int] | LabelCounts = "uniform",
+        output_device: str | torch.device = "cpu",
+    ) -> Iterator[Samples]:
+        """Yields images for seeds, in order; arguments and errors are those of :func:`generate`."""
+        sampler, net, output = self.sampler, self.net, torch.device(output_device)
+        if batch_size < 1:
+            raise UserError("batch size", f"must be at least 1, got {batch_size}")
+        if sampler.guidance != 1 and self.guide is None:
+            raise UserError(
+                "sampler", f"guidance {sampler.guidance} needs a guiding network", "give one or leave guidance out"
+            )
+        if not sampler.needs_network:
+            dataset = self.dataset()
+            if dataset is None:
+                raise UserError("sampler", f"'{sampler.kind}' resamples a data set", "give one")
+            return _resample(dataset, seeds, batch_size, self.decode, output)
+        if net is None:
+            raise UserError("sampler", f"'{sampler.kind}' needs a network", "give one")
+        if "sigma_max" in sampler.definition.reads:
+            sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
+        if self.guide is not None:
+            check_guide_fits(net, self.guide, "guiding network")
+        if sampler.kernels == "fused" and device_of(net).type != "cuda":
+            raise UserError("sampler.kernels", "'fused' computes on a GPU, the network is on the CPU", "choose 'torch'")
+        dataset = self.dataset() if class_labels == "empirical" and self.label_dim else None
+        classes = class_rule_of(self.label_dim, class_labels, dataset, len(seeds))
+        return self._batches(net, seeds, batch_size, classes, output)
+
+    def _batches(
+        self, net: torch.nn.Module, seeds: Sequence[int], batch_size: int, class_rule: ClassRule, output: torch.device
+    ) -> Iterator[Samples]:
+        """Yields batches; draws the next latents while the GPU works, so that the GPU never waits for the CPU."""
+        device, sampler, decode = device_of(net), self.sampler, self.decode
+        net, gnet = evaluation_copy(net), None if self.guide is None else evaluation_copy(self.guide)
+        shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]
+
+        def draw(start: int) -> _Drawn:
+            chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
+            streams = SeedStreams(chosen + chosen[-1:] * (batch_size - len(chosen)))
+            latents = streams.randn(shape)
+            # This thread pins the memory; the computing thread copies it to the GPU, on its own stream.
+            latents = latents.pin_memory() if device.type == "cuda" else latents
+            return _Drawn(chosen, streams, latents, class_rule(streams, start))
+
+        starts = range(0, len(seeds), batch_size)
+        flying: collections.deque[_Flight] = collections.deque()
+        with contextlib.ExitStack() as stack:
+            for network in (net, gnet):
+                if network is not None:
+                    stack.callback(network.train, network.training)
+                    network.eval()
+                    if sampler.kernels == "fused":
+                        stack.enter_context(require_fused("sampler.kernels").fused_kernels(network))
+            coming = len(starts) * sampler.nfe
+            guide = None if gnet is None else self.evaluations.of(gnet, "guide", coming, sampler.kernels)
+            called = self.evaluations.of(net, "network", coming, sampler.kernels)
+            for drawn in _prefetched(draw, starts) if device.type == "cuda" else map(draw, starts):
+                with torch.no_grad():
+                    labels = None
+                    if self.label_dim:
+                        rows = torch.nn.functional.one_hot(drawn.classes, self.label_dim)
+                        labels = to_device(rows.to(torch.float32), device)
+                    latents = drawn.latents.to(device, non_blocking=True)
+                    values = draw_batch(sampler, net, latents, labels, drawn.streams, gnet, (called, guide))
+                    images = to_uint8(values) if decode is None else decode(values)
+                flying.append(_Flight(drawn, images, values.flatten(1).isfinite().all(1), output))
+                if len(flying) > (_FLYING if device.type == "cuda" else 0):
+                    yield flying.popleft().land()
+            while flying:
                 yield flying.popleft().land()
-        while flying:
-            yield flying.popleft().land()
+
+    def grid(self, rows: int, columns: int, first_seed: int, batch_size: int) -> torch.Tensor:
+        """Returns the images uint8 ``(rows·columns, C, H, W)`` of a grid.
+
+        Row r shows class ``r mod label_dim`` with seeds ``first_seed + r * columns + column``.
+        """
+        classes = row_classes(rows, columns, self.label_dim) or "uniform"
+        seeds = range(first_seed, first_seed + rows * columns)
+        return torch.cat([batch.images for batch in self.draw(seeds, batch_size, classes)])
+
+    def real(self, indices: Sequence[int]) -> torch.Tensor:
+        """Returns images of the data set by index, uint8 ``(N, C, H, W)``, with latents decoded.
+
+        Raises:
+            UserError: The drawer has no data set.
+        """
+        dataset = self.dataset()
+        if dataset is None:
+            raise UserError("real images", "there is no data set", "give one")
+        return real_images(dataset, indices, SeedStreams(indices), self.decode)
 
 
 class _Drawn(NamedTuple):
@@ -180,46 +311,20 @@ def _prefetched(draw: Callable[[int], _Drawn], starts: Sequence[int]) -> Iterato
             yield waiting.popleft().result()
 
 
-@torch.no_grad()
-def _launch(
-    net: torch.nn.Module,
-    sampler: Sampler,
-    drawn: _Drawn,
-    gnet: torch.nn.Module | None,
-    decode: Callable[[torch.Tensor], torch.Tensor] | None,
-    called: tuple[Any, Any],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns images and a mask of the finite ones, without waiting for a GPU."""
-    device, labels = next(iter(net.parameters())).device, None
-    if int(getattr(net, "label_dim", 0)):
-        rows = torch.nn.functional.one_hot(drawn.classes, int(net.label_dim))  # type: ignore[arg-type]
-        labels = to_device(rows.to(torch.float32), device)
-    latents = drawn.latents.to(device, non_blocking=True)
-    values = draw_batch(sampler, net, latents, labels, drawn.streams, gnet, called)
-    finite = values.flatten(1).isfinite().all(1)
-    return (to_uint8(values) if decode is None else decode(values)), finite
-
-
 class _Flight:
     """A batch whose copies to the CPU may be unfinished."""
 
-    def __init__(
-        self,
-        seeds: tuple[int, ...],
-        images: torch.Tensor,
-        classes: torch.Tensor,
-        finite: torch.Tensor,
-        output: torch.device,
-    ) -> None:
-        self._seeds, self._classes, self._event = seeds, classes, None
-        self._images, self._finite = images, finite
+    def __init__(self, drawn: _Drawn, images: torch.Tensor, finite: torch.Tensor, output: torch.device) -> None:
+        self._drawn, self._event, count = drawn, None, len(drawn.seeds)
+        self._images, self._finite = images[:count], finite[:count]
         if finite.device.type == "cuda":
             # The copies are queued before the next batch's work; an event marks their end.
-            self._finite = _to_pinned(finite)
-            self._images = _to_pinned(images) if output.type == "cpu" and images.is_cuda else images.to(output)
+            self._finite = _to_pinned(self._finite)
+            pinned = output.type == "cpu" and images.is_cuda
+            self._images = _to_pinned(self._images) if pinned else self._images.to(output)
             self._event = torch.cuda.current_stream(finite.device).record_event()
         else:
-            self._images = images.to(output)
+            self._images = self._images.to(output)
 
     def land(self) -> Samples:
         """Waits for the copies and checks the values.
@@ -230,11 +335,11 @@ class _Flight:
         if self._event is not None:
             self._event.synchronize()
         if not bool(self._finite.all()):
-            seed = self._seeds[int(self._finite.logical_not().nonzero()[0])]
+            seed = self._drawn.seeds[int(self._finite.logical_not().nonzero()[0])]
             raise UserError(
                 "", f"the network gives NaN or infinity for seed {seed}", "its file or its training is broken"
             )
-        return Samples(self._seeds, self._images, self._classes)
+        return Samples(self._drawn.seeds, self._images, self._drawn.classes[: len(self._drawn.seeds)])
 
 
 def _to_pinned(tensor: torch.Tensor) -> torch.Tensor:
@@ -245,7 +350,7 @@ def _resample(
     dataset: Dataset,
     seeds: Sequence[int],
     batch_size: int,
-    decode: Callable[[torch.Tensor], torch.Tensor] | None,
+    decode: Decode | None,
     output: torch.device,
 ) -> Iterator[Samples]:
     """Real images drawn with replacement: the result of a perfect generator with equally many images."""
@@ -262,7 +367,7 @@ def real_images(
     dataset: Dataset,
     indices: Sequence[int] | torch.Tensor,
     streams: SeedStreams,
-    decode: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    decode: Decode | None = None,
 ) -> torch.Tensor:
     """Returns visible images of a data set, uint8 ``(N, C, H, W)``: stored pixels, or decoded latents.
 

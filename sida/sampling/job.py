@@ -1,33 +1,37 @@
-"""Sampling job of ``sida sample``, from its settings to finished files."""
+"""Sampling from named networks: the job of ``sida sample``, and a generator for Python."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 
+from sida.assets import cache_dir, check_network, checked, fetch, find_asset, is_address, load_registry
+from sida.assets.cache import file_lock
 from sida.assets.registry import is_counted
-from sida.config.datasets import LabelCounts
-from sida.config.samplers import read_sampler
-from sida.config.settings import Count, Settings, from_mapping
+from sida.config.datasets import LabelCounts, dataset_spec
+from sida.config.samplers import Sampler, read_sampler
+from sida.config.settings import Count, Settings, from_mapping, load_spec
 from sida.data import Dataset, load_dataset
+from sida.data.archive import Files
 from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError
 from sida.files.atomic import sha256_file
+from sida.files.tensors import starts_as_pickle
 from sida.machine import take_device, tf32
-from sida.sampling.drawer import Drawer, save_grid
-from sida.sampling.generate import Samples
-from sida.sampling.networks import decoder_digest, network_file
-from sida.sampling.store import SampleStore, open_sample_store, write_all
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from sida.networks.file import load_network
+from sida.networks.official import describe_file, import_official, import_state_dict
+from sida.provenance import environment
+from sida.sampling.generate import Drawer, Samples
+from sida.sampling.store import SampleStore, open_sample_store, save_grid, write_all
 
 _MOST_SEEDS, _MOST_LISTED = 1 << 32, 10_000_000
 
@@ -39,8 +43,7 @@ class SampleConfig(Settings):
     Attributes:
         network: File, asset id or address; null only for the ``data`` sampler.
         seeds: Text such as ``0-49999`` or ``3,8,100-163``.
-        out: Folder, ``.zip`` or ``.npz``; null writes the grid alone.
-        png: PNG files instead of shards in a folder.
+        out: Folder of PNG files, or ``.npz``; null writes the grid alone.
         sampler: Text or mapping, see :func:`sida.sampling.read_sampler`.
         batch_size: Images per network call.
         class_labels: ``uniform``, ``balanced``, ``empirical``, class counts (a ``.json`` file of ``sida data
@@ -60,7 +63,6 @@ class SampleConfig(Settings):
     network: str | None = None
     seeds: str = "0-63"
     out: str | None = None
-    png: bool = False
     sampler: dict[str, Any] | str = "one_step"
     batch_size: Count = 64
     class_labels: int | str | dict[str, Any] = "uniform"
@@ -79,6 +81,10 @@ class SampleConfig(Settings):
         super().__post_init__()
         if self.out is None and self.grid is None:
             raise SettingError("out", "nothing to write", "give --out or --grid")
+        if self.out is not None and Path(self.out).suffix == ".zip":
+            raise SettingError(
+                "out", "zip files are not written any more", "name a folder, the same data set, or FILE.npz"
+            )
 
     @property
     def whole_shard_size(self) -> int:
@@ -101,7 +107,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         # Refuses contradicting settings before the target exists.
         source.batches(seeds[:1], config.batch_size)
         if config.out is not None:
-            store = open_sample_store(config.out, config.png, seeds, config.whole_shard_size, source.record(config))
+            store = open_sample_store(config.out, seeds, config.whole_shard_size, source.record(config))
             _fill(store, source, config, rank, world)
             if store.finish():
                 yield f"{config.out}: {len(seeds):,} images, {source.sampler.nfe} network evaluations each"
@@ -158,16 +164,12 @@ class _Source:
     def _open(self, source: str | None) -> tuple[torch.nn.Module | None, str | None]:
         if source is None:
             return None, None
-        from sida.networks.file import load_network
-
         path = network_file(source)
         net, _ = load_network(path, self.device)
         return net, sha256_file(path)
 
     def record(self, config: SampleConfig) -> dict[str, Any]:
         """Returns everything that decides the samples, for the record stored next to them."""
-        from sida.provenance import environment
-
         rule = self.class_labels
         return {
             "format": "sida-samples-1",
@@ -269,9 +271,149 @@ def _dataset(spec: Mapping[str, Any] | str | None) -> Dataset | None:
     if spec is None:
         return None
     if isinstance(spec, str):
-        from sida.config.datasets import dataset_spec
-        from sida.config.settings import load_spec
-
         is_text = spec.lstrip().startswith("{") or Path(spec).suffix in (".json", ".yaml", ".yml")
         spec = load_spec(spec, "dataset") if is_text else dataset_spec(spec, "dataset")
     return load_dataset(spec)
+
+
+def network_file(source: str) -> Path:
+    """Returns the path of a safetensors file for ``source``.
+
+    Args:
+        source: A ``.safetensors`` file; the folder of a run or of ``sida export``; a published ``.pkl``; or an id of
+            ``config/assets.tsv`` or an address (:func:`sida.assets.registry.asset_at`), which is downloaded.
+            Pickles are converted (never executed) once and cached under the digest of their bytes and the registry's
+            network class, because the same bytes may be a network of EDM's or GDD's class.
+
+    Raises:
+        UserError: The source is neither a file nor a known id, or cannot be converted or downloaded.
+    """
+    path, url, network_class, architecture = checked(source), None, None, None
+    if path.is_dir():
+        files = [path / name for name in ("network.safetensors", "generator/network.safetensors")]
+        found = next((file for file in files if file.is_file()), None)
+        if found is None:
+            raise UserError(source, "is a folder without network.safetensors", "name the network's file")
+        return found
+    if is_address(source) or not path.exists():
+        check_network(source)
+        asset = find_asset(load_registry(), source)
+        path, url, network_class, architecture = fetch(source), asset.url, asset.network_class, asset.architecture
+    # The name at the end of an address says little.
+    pickled = starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")
+    if not pickled and architecture is None:
+        return path
+    cache = cache_dir()
+    variant = network_class or (architecture and architecture.stem)
+    name = f"converted/{sha256_file(path)}{f'-{variant}' if variant else ''}.safetensors"
+    target = cache / name
+    with file_lock(cache, name):
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if architecture is None:
+                import_official(path, target, origin_url=url, network_class=network_class)
+            else:
+                import_state_dict(path, target, load_spec(str(architecture), f"asset '{source}'"), origin_url=url)
+    return target
+
+
+def decoder_digest(vae: str | None) -> str | None:
+    """Identity of a decoder: the digest of its folder's files; None for the registered decoder.
+
+    Args:
+        vae: As for :class:`sida.sampling.Drawer`. If it is not a folder, it is a model's name, which is returned.
+    """
+    return Files(vae).digest() if vae is not None and Path(vae).is_dir() else vae
+
+
+class LoadedGenerator:
+    """A network with a sampler; :func:`load` makes one.
+
+    Attributes:
+        path: Network file (safetensors) that was loaded.
+        sampler: How images are drawn.
+        guide: File of the guiding network, or None.
+        vae: Folder of the decoder of latents; None takes the registered one.
+        device: Torch device.
+        net: The network, for calls of your own: ``g.net(x, sigma, class_labels)``.
+    """
+
+    def __init__(self, path: Path, sampler: Sampler, guide: Path | None, vae: str | None, device: str) -> None:
+        self.path, self.sampler, self.guide, self.vae, self.device = path, sampler, guide, vae, device
+        self.net, _ = load_network(path, device)
+        guiding = None if guide is None else load_network(guide, device)[0]
+        self._drawer = Drawer(sampler, self.net, guiding, vae=vae, device=device)
+
+    def __repr__(self) -> str:
+        sampler = f"{self.sampler.kind}:{self.sampler.steps}"
+        return f"LoadedGenerator('{self.path}', sampler='{sampler}', classes={self.label_dim}, device='{self.device}')"
+
+    @functools.cached_property
+    def info(self) -> dict[str, Any]:
+        """Architecture, parameters, digest and provenance of the file: the facts of ``sida info --json``."""
+        return describe_file(self.path)
+
+    @property
+    def label_dim(self) -> int:
+        """Number of classes; 0 for a network without classes."""
+        return self._drawer.label_dim
+
+    def sample(
+        self,
+        count: int | Sequence[int],
+        seed: int = 0,
+        classes: int | Sequence[int] | None = None,
+        batch_size: int = SampleConfig.batch_size,
+    ) -> np.ndarray:
+        """Draws images, equal byte by byte to those of ``sida sample`` at the same batch size on the same device.
+
+        Args:
+            count: Number of images, for the seeds ``seed … seed + count − 1``; or the seeds themselves.
+            seed: First seed.
+            classes: One class for all images, or a class for each; None draws classes uniformly, by seed.
+            batch_size: Images per network call; other sizes may change single levels by 1.
+
+        Returns:
+            uint8 ``(N, C, H, W)``, in the order of the seeds.
+
+        Raises:
+            UserError: A text as number, no image asked for, a negative seed, a class that the network does not have,
+                or a broken network.
+        """
+        if isinstance(count, (str, bytes, float)):
+            kind = "number" if isinstance(count, float) else "text"
+            raise UserError("sample", f"takes a whole number of images or a list of seeds, got the {kind} {count!r}")
+        seeds = range(seed, seed + int(count)) if isinstance(count, (int, np.integer)) else [int(one) for one in count]
+        if not seeds or min(seeds) < 0:
+            raise UserError("sample", f"takes at least one image and no negative seed, got {count} from seed {seed}")
+        self._drawer.device = str(next(self.net.parameters()).device)
+        chosen = "uniform" if classes is None else np.asarray(classes, int).tolist()
+        with tf32(False):
+            return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, chosen)]).numpy()
+
+
+def load(
+    source: str | Path,
+    sampler: str | Mapping[str, Any] | Sampler = "one_step",
+    guide: str | Path | None = None,
+    vae: str | None = None,
+    device: str | None = None,
+) -> LoadedGenerator:
+    """Loads a generator or teacher.
+
+    >>> g = sida.load("results/demo/students/sida-a1.0/network.safetensors")
+    >>> images = g.sample(64, seed=0)
+
+    Args:
+        source: Network file, folder of a run or of ``sida export``, published pickle, id of ``sida assets list``, or
+            address (``https://``, ``hf://``). The file of an id or address is fetched and checked at first use.
+        sampler: ``one_step``, or ``heun:18`` for a teacher; settings as of ``sida sample --sampler``.
+        guide: Guiding network of a sampler with guidance; named like ``source``.
+        vae: Folder of the decoder of latent networks; None takes the registered one.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if there is one.
+
+    Raises:
+        UserError: No such file or id, a damaged file, or settings that the sampler does not have.
+    """
+    guiding = None if guide is None else network_file(str(guide))
+    return LoadedGenerator(network_file(str(source)), read_sampler(sampler), guiding, vae, open_device(device))

@@ -1,4 +1,6 @@
-"""Samplers: one step, several steps, and Heun's method for teachers, optionally with fresh noise.
+"""Samplers: one step, several steps, and Heun's method for teachers, and the random streams of images.
+
+Each image has streams of its own, so that it is the same in any batch, shard or order.
 
 Heun's method takes second-order steps along the probability-flow ODE:
 
@@ -20,16 +22,133 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
+from sida.config.datasets import LabelCounts
 from sida.config.families import IMAGE_OPTIONS, Family, check_guide_images
 from sida.config.samplers import Sampler
+from sida.data.dataset import Dataset
 from sida.errors import SettingError, UserError, settings_in
+from sida.machine import to_device
 from sida.networks import family_of
-from sida.sampling.seeds import SeedStreams
+
+#: Class of images from networks without classes.
+NO_CLASS = -1
+
+
+class SeedStreams:
+    """CPU generators, one per seed; each draw stacks one draw of every generator (fact 24 of tests/golden/README.md).
+
+    Args:
+        seeds: Image seeds, taken modulo 2^32 as in the official tools.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.seeds = torch.tensor([int(seed) for seed in seeds], dtype=torch.int64)
+        self._generators = [torch.Generator(device="cpu").manual_seed(int(seed) % (1 << 32)) for seed in seeds]
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    def randn(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Normal draws ``(N, *shape)`` on the CPU, one item per seed."""
+        result = torch.empty(len(self), *shape, dtype=dtype)
+        # Draws in place, row by row, which avoids a list of small tensors and a copy.
+        for row, generator in zip(result.unbind(), self._generators):
+            row.normal_(generator=generator)
+        return result
+
+    def randn_like(self, x: torch.Tensor) -> torch.Tensor:
+        """Normal draws with the shape, dtype and device of ``x`` (one item per seed)."""
+        return to_device(self.randn(x.shape[1:], dtype=x.dtype), x.device)
+
+    def randint(self, high: int) -> torch.Tensor:
+        """Integers in ``[0, high)``, int64 ``(N,)``."""
+        result = torch.empty(len(self), dtype=torch.int64)
+        for row, generator in zip(result.unbind(), self._generators):
+            row.random_(high, generator=generator)
+        return result
+
+
+def latents_for_seeds(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+    """Unit normal latents float32 ``(len(seeds), *shape)``; row i depends on ``seeds[i]`` alone.
+
+    Source: NVlabs/edm:generate.py (``StackedRandomGenerator``); CPU generators on every device.
+    """
+    return SeedStreams(seeds).randn(shape)
+
+
+#: Function from streams and the position of the first seed to classes int64 ``(N,)``.
+ClassRule = Callable[[SeedStreams, int], torch.Tensor]
+
+
+def class_rule_of(
+    label_dim: int, wanted: str | int | Sequence[int] | LabelCounts, dataset: Dataset | None, count: int
+) -> ClassRule:
+    """Returns the rule that draws classes; arguments and errors as for :func:`sida.sampling.generate`.
+
+    Args:
+        label_dim: Number of the network's classes.
+        wanted: ``class_labels`` of :func:`sida.sampling.generate`.
+        dataset: Source of ``empirical`` labels.
+        count: Number of seeds.
+    """
+    if isinstance(wanted, str) and wanted not in ("uniform", "empirical", "balanced"):
+        raise UserError("class labels", f"must be uniform, balanced, empirical or a class, got '{wanted}'")
+    if label_dim == 0:
+        if not isinstance(wanted, (str, LabelCounts)):
+            raise UserError("class labels", "the network has no classes", "leave the class out")
+        return lambda streams, start: torch.full((len(streams),), NO_CLASS)
+    if wanted == "uniform":
+        return lambda streams, start: streams.randint(label_dim)
+    if wanted == "balanced":
+
+        def in_turn(streams: SeedStreams, start: int) -> torch.Tensor:
+            streams.randint(label_dim)  # Unused, as for given classes below.
+            return streams.seeds % label_dim
+
+        return in_turn
+    if isinstance(wanted, LabelCounts):
+        if len(wanted.counts) != label_dim:
+            raise UserError(
+                "class labels",
+                f"'{wanted.name}' counts {len(wanted.counts)} classes, the network has {label_dim}",
+                "give those of the data set that the network was trained on",
+            )
+        sorted_pool = torch.repeat_interleave(torch.arange(label_dim), torch.tensor(wanted.counts))
+        return lambda streams, start: sorted_pool[streams.randint(len(sorted_pool))]
+    if wanted == "empirical":
+        if dataset is None or dataset.label_dim == 0:
+            raise UserError(
+                "class labels", "'empirical' draws from a data set with classes", "give one, or use 'uniform'"
+            )
+        if dataset.label_dim != label_dim:
+            raise UserError(
+                "class labels",
+                f"data set {dataset.name} has {dataset.label_dim} classes, the network {label_dim}",
+                "give the data set that the network was trained on",
+            )
+        pool = dataset.class_indices
+        return lambda streams, start: pool[streams.randint(len(pool))]
+    fixed = torch.full((count,), wanted) if isinstance(wanted, int) else torch.as_tensor(wanted, dtype=torch.int64)
+    if len(fixed) != count:
+        raise UserError("class labels", f"{len(fixed)} classes for {count} seeds", "give one class per seed")
+    if count and not (int(fixed.min()) >= 0 and int(fixed.max()) < label_dim):
+        raise UserError(
+            "class labels", f"must be between 0 and {label_dim - 1}, got {int(fixed.min())}..{int(fixed.max())}"
+        )
+
+    def given(streams: SeedStreams, start: int) -> torch.Tensor:
+        # Draws a class without using it, as the original tools do, so that the fresh noise is the same for any class.
+        streams.randint(label_dim)
+        here = fixed[start : start + len(streams)]
+        return torch.cat([here, here[-1:].expand(len(streams) - len(here))])
+
+    return given
+
 
 NoiseSource = Callable[[torch.Tensor], torch.Tensor]
 

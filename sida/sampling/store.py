@@ -1,15 +1,13 @@
-"""Files of samples: shards that are finished or absent, then one archive if requested.
+"""Files of samples: shards that are finished or absent, then the form that other programs read; and grids.
 
 | target | while running | at the end |
 |---|---|---|
-| folder | ``shard-<first>-<last>.npz`` in it | the same |
-| folder, as PNG | PNG, and ``.parts/shard-….json`` when a shard is whole | PNG, ``dataset.json`` |
-| ``FILE.zip`` | ``FILE.zip.parts/shard-….zip`` | EDM-format zip: PNG, ``dataset.json`` |
+| folder | PNG, and ``.parts/shard-….json`` when a shard is whole | PNG, ``dataset.json``: EDM's format |
 | ``FILE.npz`` | ``FILE.npz.parts/shard-….npz`` | ``arr_0`` uint8 (N, H, W, C), ``arr_1`` classes, ``seeds`` |
 
 A shard file has ``images`` uint8 (N, C, H, W), ``seeds`` and ``classes`` int64 (N,). A record beside the samples says
-what they are; samples of different kinds never mix. Zip archives, npz and PNG carry checksums of their content: a shard
-counts as finished when they agree, and a damaged one is made again.
+what they are; samples of different kinds never mix. Npz and PNG carry checksums of their content: a shard counts as
+finished when they agree, and a damaged one is made again.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import abc
 import collections
 import functools
 import io
-import json
 import os
 import shutil
 import zipfile
@@ -29,21 +26,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from sida.config.samplers import Sampler
 from sida.data.archive import dataset_json, image_name, is_intact_zip
 from sida.data.pictures import encode_png
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, read_hashed_json, set_aside, wait_for_lock, write_hashed_json, zip_member
 from sida.files.ordinary import read_ordinary
-from sida.sampling.generate import Samples
-from sida.sampling.seeds import NO_CLASS
+from sida.sampling.generate import Drawer, Samples
+from sida.sampling.samplers import NO_CLASS
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FAULTS = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def intact_zip(path: Path) -> bool:
-    """Whether every member of a zip (or npz) matches its checksum; cached by path, time and size."""
+    """Whether every member of an npz (or zip) matches its checksum; cached by path, time and size."""
     try:
         status = os.stat(path)
         return path.is_file() and _intact_zip(str(path), status.st_mtime_ns, status.st_size)
@@ -102,24 +101,20 @@ class SampleStore(abc.ABC):
             record is refused.
 
     Attributes:
-        is_folder: Whether the target is a folder.
-        parts_inside: Subfolder of a folder with the unfinished parts; empty: the folder itself.
+        parts: Folder of the unfinished parts.
+        record_path: JSON that says what the samples are.
+        last: File that is written last.
         suffix: End of the names of shards.
     """
 
-    is_folder = False
-    parts_inside = ""
-    suffix = ".npz"
+    parts: Path
+    record_path: Path
+    last: Path
+    suffix: str
 
     def __init__(self, path: Path, seeds: Sequence[int], shard_size: int, record: dict[str, Any]) -> None:
         self.path, self.seeds, self.shard_size, self.record = path, seeds, shard_size, record
-        self.parts = path / self.parts_inside if self.is_folder else path.with_name(path.name + ".parts")
         self.num_shards = -(-len(seeds) // shard_size)
-
-    @property
-    def record_path(self) -> Path:
-        """JSON that says what the samples are."""
-        return self.path / "samples.json" if self.is_folder else self.path.with_name(self.path.name + ".json")
 
     def open(self) -> None:
         """Makes folders and the record, or checks that the existing ones belong to the same samples.
@@ -129,7 +124,7 @@ class SampleStore(abc.ABC):
         """
         # Looked at before the record, which another process of the same job writes before anything else.
         taken = self.path.exists()
-        if taken and self.is_folder:
+        if taken and self.path.is_dir():
             taken = any(not entry.name.startswith(".") for entry in self.path.iterdir())
         if self.record_path.exists():
             existing = read_hashed_json(self.record_path, f"remove it and {self.path}, then sample again")
@@ -142,10 +137,9 @@ class SampleStore(abc.ABC):
                 )
         elif taken:
             raise UserError(self.path, "exists and was not written by sida sample", "choose another --out or remove it")
-        if not self.is_folder and self.path.exists() and not intact_zip(self.path):
+        if self.path.is_file() and not intact_zip(self.path):
             say(f"{self.path}: damaged; set aside as {set_aside(self.path).name} and made again")
-        if self.parts != self.path:
-            self._check_own(self.parts, os.path.isdir)
+        self._check_own(self.parts, os.path.isdir)
         if not self.is_complete():
             self.parts.mkdir(parents=True, exist_ok=True)
         if not self.record_path.exists():
@@ -200,7 +194,7 @@ class SampleStore(abc.ABC):
 
     def is_complete(self) -> bool:
         """Whether the final form exists."""
-        return self.path.exists()
+        return self.last.exists()
 
     def finish(self) -> bool:
         """Makes the final form if all shards are there; safe when several processes try. Returns whether it exists."""
@@ -231,12 +225,18 @@ class SampleStore(abc.ABC):
         """Builds the final form from all shards; atomic."""
 
     def _clean(self) -> None:
-        if self.parts != self.path:
-            shutil.rmtree(self.parts, ignore_errors=True)
+        shutil.rmtree(self.parts, ignore_errors=True)
 
 
 class NpzFile(SampleStore):
     """One npz file in the layout of guided-diffusion's sample batches."""
+
+    suffix = ".npz"
+
+    def __init__(self, path: Path, *rest: Any) -> None:
+        super().__init__(path, *rest)
+        self.parts, self.last = path.with_name(f"{path.name}.parts"), path
+        self.record_path = path.with_name(f"{path.name}.json")
 
     def is_intact(self, shard: int) -> bool:
         """By the checksums of npz, and the seeds."""
@@ -273,19 +273,6 @@ class NpzFile(SampleStore):
                 archive.writestr(zip_member(name, MODE), content.getvalue())
 
 
-class ShardFolder(NpzFile):
-    """A folder of npz shards."""
-
-    is_folder = True
-
-    def is_complete(self) -> bool:
-        """Whether all shards are there."""
-        return all(self.is_done(shard) for shard in range(self.num_shards))
-
-    def assemble(self) -> None:
-        """Nothing to do: the shards are the final form."""
-
-
 def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Samples], workers: int) -> None:
     """Encodes and writes in the background while ``batches`` computes.
 
@@ -315,75 +302,14 @@ def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Sampl
             waiting.popleft().result()
 
 
-#: Member of a shard with name, class and seed of each image; its last one.
-_LABELS = "labels.json"
+class PngFolder(SampleStore):
+    """A folder of PNG files in the EDM format, readable as a data set."""
 
-
-class PngZip(SampleStore):
-    """A zip of PNG files in the EDM format, readable as a data set."""
-
-    suffix = ".zip"
-
-    def is_intact(self, shard: int) -> bool:
-        """By the checksums of zip."""
-        return intact_zip(self.shard_path(shard))
-
-    def encode(self, samples: Samples) -> list[tuple[int, int, bytes]]:
-        """``(seed, class, PNG)`` of each image."""
-        return list(zip(samples.seeds, samples.classes.tolist(), map(_png, samples.images.numpy())))
-
-    def named(self, shard: int, encoded: list[Any]) -> Iterator[tuple[list[Any], bytes]]:
-        """Yields ``[name, class, seed]`` and PNG of each image of a shard."""
-        images = (image for batch in encoded for image in batch)
-        for position, (seed, label, content) in enumerate(images, shard * self.shard_size):
-            yield [image_name(position), label, seed], content
-
-    def write(self, shard: int, encoded: list[Any]) -> None:
-        """Writes a zip with the shard's PNG files and their classes and seeds."""
-        labels = []
-        with atomic_path(self.shard_path(shard)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for entry, content in self.named(shard, encoded):
-                archive.writestr(zip_member(entry[0], MODE), content)
-                labels.append(entry)
-            archive.writestr(zip_member(_LABELS, MODE), json.dumps(labels))
-
-    def assemble(self) -> None:
-        """Copies the bytes of all shards into one archive: no file of an image is opened."""
-        labels: list[list[Any]] = []
-        with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for path in self.shard_paths:
-                with zipfile.ZipFile(path) as part:
-                    labels += json.loads(part.read(_LABELS))
-                    _append(archive, part)
-            archive.writestr(zip_member("dataset.json", MODE), _dataset_json(labels))
-
-
-def _append(archive: zipfile.ZipFile, part: zipfile.ZipFile) -> None:
-    """Adds the members of a shard but its last one, its labels, as they are."""
-    assert archive.fp is not None
-    assert part.fp is not None
-    *members, last = part.infolist()
-    assert last.filename == _LABELS
-    begin = archive.fp.tell()
-    part.fp.seek(0)
-    archive.fp.write(part.fp.read(last.header_offset))
-    for member in members:
-        member.header_offset += begin
-        archive.filelist.append(member)
-        archive.NameToInfo[member.filename] = member
-    archive.start_dir = archive.fp.tell()
-
-
-class PngFolder(PngZip):
-    """A folder of PNG files in the EDM format; the unpacked form of :class:`PngZip`."""
-
-    is_folder = True
-    parts_inside = ".parts"
     suffix = ".json"
 
-    def is_complete(self) -> bool:
-        """Whether the last file was written."""
-        return (self.path / "dataset.json").exists()
+    def __init__(self, path: Path, *rest: Any) -> None:
+        super().__init__(path, *rest)
+        self.parts, self.record_path, self.last = path / ".parts", path / "samples.json", path / "dataset.json"
 
     def is_intact(self, shard: int) -> bool:
         """By the checksums of PNG, and the hash of the shard's list."""
@@ -395,42 +321,113 @@ class PngFolder(PngZip):
         names = [image_name(begin + i) for i in range(len(self.shard_seeds(shard)))]
         return [entry[0] for entry in labels] == names and all(intact_png(self.path / name) for name in names)
 
+    def encode(self, samples: Samples) -> list[tuple[int, int, bytes]]:
+        """``(seed, class, PNG)`` of each image."""
+        if samples.images.shape[1] not in (1, 3):
+            fault = f"PNG files need 1 or 3 channels, the images have {samples.images.shape[1]}"
+            raise UserError(self.path, fault, "name FILE.npz, or decode latents (--vae)")
+        # Light compression: three times faster, a tenth larger, and the samples are temporary more often than not.
+        images = (encode_png(image.transpose(1, 2, 0), 1) for image in samples.images.numpy())
+        return list(zip(samples.seeds, samples.classes.tolist(), images))
+
     def write(self, shard: int, encoded: list[Any]) -> None:
         """Writes the PNG files, then the shard's list, which makes it finished."""
         labels = []
-        for entry, content in self.named(shard, encoded):
-            target = self.path / entry[0]
+        images = (image for batch in encoded for image in batch)
+        for position, (seed, label, content) in enumerate(images, shard * self.shard_size):
+            name = image_name(position)
+            target = self.path / name
             self._check_own(target.parent, os.path.isdir)
             self._check_own(target)
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(content)
-            labels.append(entry)
+            labels.append([name, label, seed])
         write_hashed_json(self.shard_path(shard), {"images": labels})
 
     def assemble(self) -> None:
         """Writes ``dataset.json``."""
-        labels = [entry for path in self.shard_paths for entry in read_hashed_json(path)["images"]]
-        with atomic_path(self.path / "dataset.json") as temporary:
-            temporary.write_text(_dataset_json(labels), encoding="utf-8")
+        labels = [entry[:2] for path in self.shard_paths for entry in read_hashed_json(path)["images"]]
+        unlabelled = any(label == NO_CLASS for _, label in labels)
+        with atomic_path(self.last) as temporary:
+            temporary.write_text(dataset_json(None if unlabelled else labels), encoding="utf-8")
 
 
-def open_sample_store(
-    path: str, as_png: bool, seeds: Sequence[int], shard_size: int, record: dict[str, Any]
-) -> SampleStore:
-    """The store for a target: ``FILE.zip``, ``FILE.npz``, else a folder of shards, or of PNG files with ``as_png``."""
+def open_sample_store(path: str, seeds: Sequence[int], shard_size: int, record: dict[str, Any]) -> SampleStore:
+    """The store for a target: ``FILE.npz``, else a folder of PNG files.
+
+    Raises:
+        UserError: The target holds other samples.
+    """
     target = Path(path)
-    kinds: dict[str, type[SampleStore]] = {".zip": PngZip, ".npz": NpzFile}
-    kind = kinds.get(target.suffix, PngFolder if as_png else ShardFolder)
+    kind = NpzFile if target.suffix == ".npz" else PngFolder
     store = kind(target, seeds, shard_size, {**record, "form": kind.__name__})
     store.open()
     return store
 
 
-def _dataset_json(labels: list[list[Any]]) -> str:
-    unlabelled = any(entry[1] == NO_CLASS for entry in labels)
-    return dataset_json(None if unlabelled else [entry[:2] for entry in labels])
+#: Default number of rows and columns.
+SIDE = 8
+_GRID_BATCH = 64
 
 
-def _png(image: np.ndarray) -> bytes:
-    # Light compression: three times faster, a tenth larger, and the samples are temporary more often than not.
-    return encode_png(image.transpose(1, 2, 0), 1)
+class Pictures:
+    """Draws a square grid: row r shows class r (modulo the number of classes), columns show different seeds.
+
+    Args:
+        sampler: Sampler of the network.
+        side: Rows and columns. None takes 8 for grey and RGB pixels and 0 (no picture) for anything else.
+        device: Device that decodes latents.
+    """
+
+    def __init__(self, sampler: Sampler, side: int | None, device: str) -> None:
+        self.drawer, self.side = Drawer(sampler, device=device), side
+
+    def __call__(self, net: torch.nn.Module, path: Path) -> None:
+        """Writes the grid of a network as PNG, unless ``side`` is 0; opens a decoder once."""
+        self.drawer.net = net
+        side = self.side
+        if side is None:
+            side = SIDE if net.img_channels in (1, 3) and not self.drawer.draws_latents else 0
+        if side:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_grid(path, self.drawer.grid(side, side, 0, _GRID_BATCH), side)
+
+
+def tile(images: torch.Tensor, columns: int, gap: int = 0, fill: Sequence[int] = (255,)) -> torch.Tensor:
+    """Arranges images uint8 ``(N, C, h, w)`` in one image ``(C, H, W)``, row by row.
+
+    Args:
+        images: Images.
+        columns: Images per row.
+        gap: Pixels between images.
+        fill: Colour of gaps and empty cells: one value for all channels, or one per channel.
+    """
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    padded = torch.empty((rows * columns, channels, height + gap, width + gap), dtype=torch.uint8)
+    padded[:] = torch.tensor(fill, dtype=torch.uint8)[:, None, None]
+    padded[:count, :, :height, :width] = images
+    picture = padded.reshape(rows, columns, channels, height + gap, width + gap).permute(2, 0, 3, 1, 4)
+    picture = picture.reshape(channels, rows * (height + gap), columns * (width + gap))
+    return picture[:, : picture.shape[1] - gap, : picture.shape[2] - gap].contiguous()
+
+
+def save_grid(path: str | os.PathLike[str], images: torch.Tensor, columns: int, gap: int = 0, scale: int = 1) -> None:
+    """Writes a grid as PNG, each pixel ``scale`` × ``scale``.
+
+    Args:
+        path: PNG file; written atomically.
+        images: uint8 ``(N, C, H, W)`` with 1 or 3 channels.
+        columns: Images per row.
+        gap: White pixels between images, before scaling.
+        scale: Whole-number enlargement, without smoothing.
+
+    Raises:
+        UserError: The images are neither grey nor RGB.
+    """
+    if images.shape[1] not in (1, 3):
+        raise UserError(path, f"a picture needs 1 or 3 channels, got {images.shape[1]}", "decode latents first (--vae)")
+    picture = tile(images, columns, gap).permute(1, 2, 0).numpy()
+    enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encode_png(enlarged))

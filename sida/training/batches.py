@@ -17,6 +17,7 @@ from sida.config.recipe import RunConfig
 from sida.data.dataset import ORDERS, Dataset, Order
 from sida.errors import UserError
 from sida.machine import derive_seed, generator, to_device
+from sida.noise import Draw, unit_noise
 from sida.training.processes import Ranks
 
 T = TypeVar("T")
@@ -60,8 +61,6 @@ class Prefetcher(Generic[T]):
 #: ``(images (N, C, H, W), class_labels (N, label_dim) or None)``.
 Batch = tuple[torch.Tensor, torch.Tensor | None]
 Shape = Sequence[int]
-#: ``draw(shape, generator=, device=)``.
-Draw = Callable[..., torch.Tensor]
 
 
 class StepBatches:
@@ -187,9 +186,8 @@ def step_draws(
     rank: int,
     shapes: Sequence[Shape],
     device: torch.device,
-    level: str,
+    draws: Mapping[str, Draw],
     world_size: int = 1,
-    more: Sequence[str] = (),
 ) -> list[dict[str, torch.Tensor]]:
     """Returns the draws of all micro-batches of one step.
 
@@ -203,29 +201,20 @@ def step_draws(
         rank: Device number.
         shapes: ``(N, C, H, W)`` of each micro-batch on this device, with equal C, H and W.
         device: Device of the tensors.
-        level: Name of the draw that decides σ: ``"sigma_normal"`` (normal) or ``"t"`` (uniform in [0, 1)).
+        draws: Kind of each draw by its name, in the order of drawing.
         world_size: Number of devices.
-        more: Names of further draws. Names that end in ``noise`` are drawn as ``noise``, names that end in ``t`` as the
-            level ``t``.
 
     Returns:
-        Per micro-batch: ``z`` and ``noise`` ``(N, C, H, W)``, ``level`` ``(N, 1, 1, 1)``, and the further draws.
+        Per micro-batch: the latent ``z`` ``(N, C, H, W)``, which is drawn first, and the draws.
     """
     source = generator(seed, purpose, nimg, 0, device=device)
-    item = tuple(shapes[0][1:])
-    kinds: dict[str, tuple[Draw, Shape]] = {
-        "t": (torch.rand, (1, 1, 1)),
-        "normal": (torch.randn, (1, 1, 1)),
-        "noise": (torch.randn, item),
-    }
-    wanted = {"z": kinds["noise"], **{name: kinds[name.split("_")[-1]] for name in (level, "noise", *more)}}
-    return share_of_draws(source, [shape[0] for shape in shapes], wanted, rank, world_size)
+    return share_of_draws(source, shapes, {"z": unit_noise, **draws}, rank, world_size)
 
 
 def share_of_draws(
     source: torch.Generator,
-    counts: Sequence[int],
-    wanted: Mapping[str, tuple[Draw, Shape]],
+    shapes: Sequence[Shape],
+    wanted: Mapping[str, Draw],
     rank: int = 0,
     world_size: int = 1,
 ) -> list[dict[str, torch.Tensor]]:
@@ -233,16 +222,14 @@ def share_of_draws(
 
     Args:
         source: Generator of the draws; its device is the device of the draws.
-        counts: Images in each of this device's micro-batches, equal on all devices.
-        wanted: Drawing function and shape per image, by name, in the order of drawing.
+        shapes: ``(N, C, H, W)`` of each of this device's micro-batches, equal on all devices.
+        wanted: Kind of each draw by its name, in the order of drawing.
         rank: Device number.
         world_size: Number of devices.
     """
-    count = sum(counts)
-    parts = {
-        name: _share(draw, (count, *item), source, rank, world_size).split(list(counts))
-        for name, (draw, item) in wanted.items()
-    }
+    counts = [shape[0] for shape in shapes]
+    whole = (sum(counts), *shapes[0][1:])
+    parts = {name: _share(draw, whole, source, rank, world_size).split(counts) for name, draw in wanted.items()}
     return [{name: micro_batches[number] for name, micro_batches in parts.items()} for number in range(len(counts))]
 
 

@@ -1,12 +1,11 @@
-"""The training iteration of all methods: optimizer steps on images of the generator, then a step of its average.
+"""The iteration of all methods, and the trainer that repeats it: ψ's steps, θ's step, and the average of θ.
 
-:meth:`Iterations.iteration` does the steps of one iteration, :meth:`Iterations._take_step` one step on its
-micro-batches, and :class:`EagerRunner` one micro-batch: images, loss, gradient.
+ψ is the fake score, or the discriminator in its place; θ is the generator. :mod:`sida.training.micro_batches` computes
+the loss and gradient of one micro-batch of a step.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,14 +13,24 @@ import torch
 
 from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
-from sida.losses import Draws, MicroBatch, Terms
-from sida.losses.terms import Augment
+from sida.kernels import require_fused
+from sida.machine import compiled
 from sida.machine import generator as random_generator
-from sida.sampling.samplers import one_step
+from sida.noise import Draw, Draws
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.logs import IterationRecord
-from sida.training.optimizer import OptimizedNetwork
+from sida.training.micro_batches import (
+    Augment,
+    EagerRunner,
+    GraphRunner,
+    MicroBatch,
+    MicroBatchRunner,
+    MicroBatchSpec,
+    OptimizerStep,
+)
+from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
+from sida.training.processes import Ranks
 from sida.training.schedule import Phase, Schedule
 
 #: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
@@ -29,164 +38,59 @@ from sida.training.schedule import Phase, Schedule
 Batches = Callable[[str, int, bool], Sequence[Batch]]
 
 
-@dataclasses.dataclass(frozen=True)
-class OptimizerStep:
-    """One kind of optimizer step of an iteration: the network that it changes, and the loss that it reduces.
-
-    Two steps may share a network (a penalty with a step of its own), under one name. State that a resumed run needs
-    beside parameters and optimizer is a buffer of the module.
-
-    Attributes:
-        name: Of the network, in states and logs.
-        network: Takes the step.
-        loss: Terms of a micro-batch.
-        weights: Factor of each term by its name, given C·H·W.
-        stream: Name of its own order of images and draws.
-        level: Draw that decides σ: ``sigma_normal`` (normal) or ``t`` (uniform).
-        real_images: Whether its loss sees real images.
-        augment: Augmentation that its loss gets; None is off.
-        repeats: Steps in an iteration, each on images and draws of its own.
-        every: Iterations from one step to the next.
-        draws: Names of further draws of its loss, see :func:`sida.training.batches.step_draws`.
-        generates: Whether its loss sees the generator's images; else real images are in their place, too.
-    """
-
-    name: str
-    network: OptimizedNetwork
-    loss: Callable[[MicroBatch], Terms]
-    weights: Callable[[int], Mapping[str, float]]
-    stream: str
-    level: str = "t"
-    real_images: bool = False
-    augment: AugmentPipe | None = None
-    repeats: int = 1
-    every: int = 1
-    draws: tuple[str, ...] = ()
-    generates: bool = True
-
-    def streams(self) -> list[str]:
-        """Names of the streams of an iteration's steps."""
-        return [self.stream, *(f"{self.stream}-{step}" for step in range(2, self.repeats + 1))]
-
-
-@dataclasses.dataclass(frozen=True)
-class MicroBatchSpec:
-    """Facts of a micro-batch's computation, apart from its tensors.
-
-    Attributes:
-        step: Optimizer step that the micro-batch belongs to.
-        factors: Factor of each term's sum before it is logged, by the term's name.
-        shares: The schedule's weights of the terms; one of 0 costs no backward pass.
-    """
-
-    step: OptimizerStep
-    factors: Mapping[str, float]
-    shares: Mapping[str, float]
-
-    def key(self, terms: Sequence[str]) -> tuple[object, ...]:
-        """Equal for micro-batches that run the same kernels, if the step's loss has these terms."""
-        return (self.step.stream, *((name, self.factors[name], self.shares[name]) for name in terms))
-
-
-@dataclasses.dataclass
-class MicroBatchResult:
-    """Losses of a micro-batch; the network holds its gradient.
-
-    Attributes:
-        losses: Terms by name, times their factors; 0-dim.
-        nan_count: Samples that were dropped.
-    """
-
-    losses: dict[str, torch.Tensor]
-    nan_count: torch.Tensor | int
-
-
-class MicroBatchRunner(Protocol):
-    """Computes losses and gradients of micro-batches."""
-
-    def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """Computes one micro-batch and adds its gradient to the network's."""
-
-
-class EagerRunner:
-    """Runs micro-batches kernel by kernel.
-
-    Args:
-        generator: Gives the images; in training mode for its own micro-batches.
-        init_sigma: Its σ_init.
-    """
-
-    def __init__(self, generator: OptimizedNetwork, init_sigma: float) -> None:
-        self.generator, self.init_sigma = generator, init_sigma
-
-    def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """See :class:`MicroBatchRunner`."""
-        return self.loss_and_gradient(spec, self.images(spec.step, batch, draws), batch, draws, augment)
-
-    def images(self, step: OptimizerStep, batch: Batch, draws: Draws) -> torch.Tensor:
-        """The generator's images, with a gradient in its own step; real images for a step that sees those alone."""
-        if not step.generates:
-            return batch[0]
-        with torch.set_grad_enabled(step.network is self.generator):
-            return one_step(self.generator.call, draws["z"], batch[1], self.init_sigma)
-
-    def loss_and_gradient(
-        self, spec: MicroBatchSpec, images: torch.Tensor, batch: Batch, draws: Draws, augment: Augment | None
-    ) -> MicroBatchResult:
-        """The step's loss on images, and its gradient."""
-        real, labels = batch
-        terms = spec.step.loss(MicroBatch(images, labels, real if spec.step.real_images else None, augment, draws))
-        losses, weighted = {}, []
-        for name, per_element in terms.items():
-            value = per_element.sum() * spec.factors[name]
-            losses[name] = value.detach()
-            if share := spec.shares[name]:
-                weighted.append(value if share == 1 else share * value)
-        if weighted:
-            sum(weighted[1:], weighted[0]).backward()
-        return MicroBatchResult(losses, terms.nan_count)
-
-
-class Iterations:
-    """Does optimizer steps on the images of a generator, the generator's step last, and averages its weights.
+class StudentTrainer:
+    """Trains a generator θ, and the networks that its losses need, and averages θ.
 
     Each step draws new images of the current generator. All networks other than the one that the step optimizes are
     frozen, in evaluation mode if they have one. In the warm-up phase the generator's forward and backward passes are
     skipped; this changes no other draw, because draws depend on counters only.
 
-    :class:`sida.training.student_trainer.StudentTrainer` sets the attributes.
+    Args:
+        steps: Optimizer steps in the order of an iteration; the generator's comes last.
+        schedule: Phases by images seen.
+        recipe: Seed, noise level, average and CUDA graphs.
+        graphs: Whether a step can be recorded and replayed as a CUDA graph.
+
+    Attributes:
+        networks: Optimized networks by name, in the steps' order.
+        generator: The last of the networks.
+        ema: Average of the generator, the product of the run.
+        batches: Source of images and labels, set before the first iteration; all streams have equally many images.
     """
 
-    steps: list[OptimizerStep]
-    schedule: Schedule
-    recipe: ResolvedConfig
-    networks: dict[str, OptimizedNetwork]
-    ema: Average
     batches: Batches
-    rank: int
-    world_size: int
-    device: torch.device
-    _run: MicroBatchRunner
+
+    def __init__(
+        self, steps: Sequence[OptimizerStep], schedule: Schedule, recipe: ResolvedConfig, graphs: bool = True
+    ) -> None:
+        self.steps, self.schedule, self.recipe = list(steps), schedule, recipe
+        self.rank, self.world_size = 0, 1
+        self.networks = {step.name: step.network for step in steps}
+        self.generator = steps[-1].network
+        self.ema = Average(self.generator)
+        self._parts: dict[str, Resumable] = {**self.networks, "ema": self.ema}
+        self.device = self.generator.flat.vector.device
+        plain = EagerRunner(self.generator, recipe.init_sigma)
+        replayed = graphs and recipe.cuda_graphs and self.device.type == "cuda"
+        self._run: MicroBatchRunner = GraphRunner(plain, list(self.networks.values())) if replayed else plain
 
     def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
-        """Does each optimizer step, then one step of the average.
+        """Does the steps of ψ, one step of θ and one of the average.
 
         Args:
             nimg: Images seen before this iteration, over all devices.
-            draws: Replacements for the random tensors of streams, one mapping per micro-batch: ``z``, ``noise`` and the
-                step's level, see :func:`sida.training.batches.step_draws`. Names missing from a mapping are drawn.
+            draws: Replacements for the random tensors of streams, one mapping per micro-batch: ``z`` and the draws of
+                the step's loss. Names missing from a mapping are drawn.
         """
-        phase, record, draws = self.schedule.at(nimg), IterationRecord(), draws or {}
-        last = self.steps[-1]
-        images = self.world_size * sum(len(like) for like, _ in self.batches(last.stream, nimg, False))
-        for step in self.steps:
-            held_back = step is last and not phase.update_generator
-            if held_back or nimg // images % step.every:
-                continue
-            for stream in step.streams():
-                micro_batches = self.batches(stream, nimg, step.real_images)
-                given = self._draws(step, stream, nimg, micro_batches, draws.get(stream))
-                self._take_step(step, stream, nimg, micro_batches, given, phase, record)
+        phase, record, given = self.schedule.at(nimg), IterationRecord(), draws or {}
+        *psi_steps, theta_step = self.steps
+        images = self.world_size * sum(len(like) for like, _ in self.batches(theta_step.stream, nimg, False))
+        for step in psi_steps:
+            if nimg // images % step.every == 0:
+                for stream in step.streams():
+                    self._take_step(step, stream, nimg, phase, given.get(stream), record)
+        if phase.update_generator:
+            self._take_step(theta_step, theta_step.stream, nimg, phase, given.get(theta_step.stream), record)
         half_life = self.recipe.ema_half_life_kimg * 1000
         self.ema.update(ema_beta(nimg, images, half_life, self.recipe.ema_rampup_ratio))
         return record
@@ -196,22 +100,22 @@ class Iterations:
         step: OptimizerStep,
         stream: str,
         nimg: int,
-        batches: Sequence[Batch],
-        draws: Sequence[Draws],
         phase: Phase,
+        given: Sequence[Draws] | None,
         record: IterationRecord,
     ) -> None:
+        """Adds up the gradients of a stream's micro-batches, and steps."""
+        batches = self.batches(stream, nimg, step.real_images)
         total = sum(len(images) for images, _ in batches)
         weights = step.weights(batches[0][0][0].numel())
         for network in self.networks.values():
             network.train() if network is step.network else network.eval()
-        position = self.rank * total
         factors = {name: weight / total for name, weight in weights.items()}
         spec = MicroBatchSpec(step, factors, {name: phase.weight(name) for name in weights})
-        for batch, given in zip(batches, draws):
+        position = self.rank * total
+        for batch, draws in zip(batches, self._draws(step, stream, nimg, batches, given)):
             seed_layers(self.recipe.seed, stream, nimg, position, self.device)
-            augment = self._augment(step, stream, nimg, position)
-            outcome = self._run(spec, batch, given, augment)
+            outcome = self._run(spec, batch, draws, self._augment(step, stream, nimg, position))
             position += len(batch[0])
             record.samples += len(batch[0])
             record.nan_samples += outcome.nan_count
@@ -224,18 +128,150 @@ class Iterations:
     ) -> Sequence[Draws]:
         if given is not None and len(given) != len(batches):
             raise ValueError(f"draws: {len(given)} mappings for the {len(batches)} micro-batches of '{stream}'")
-        names = {"z", "noise", step.level, *step.draws}
-        if given is not None and all(names <= mapping.keys() for mapping in given):
+        if given is not None and all({"z", *step.draws} <= mapping.keys() for mapping in given):
             return given
         shapes, seed = [images.shape for images, _ in batches], self.recipe.seed
-        own = step_draws(seed, stream, nimg, self.rank, shapes, self.device, step.level, self.world_size, step.draws)
-        # Names missing from a mapping keep the run's draw.
+        own = step_draws(seed, stream, nimg, self.rank, shapes, self.device, step.draws, self.world_size)
         return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
 
-    def _augment(self, step: OptimizerStep, stream: str, nimg: int, position: int) -> Any:
+    def _augment(self, step: OptimizerStep, stream: str, nimg: int, position: int) -> Augment | None:
         if step.augment is None:
             return None
         # The stream of ψ's first step has a separate name, on which the draws of recorded runs depend.
         purpose = "augment" if stream == "psi" else f"augment-{stream}"
         pipe, source = step.augment, random_generator(self.recipe.seed, purpose, nimg, position)
         return lambda images: pipe(images, generator=source)
+
+    @property
+    def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
+        """See :class:`sida.training.loop.Trainer`."""
+        return {"": (self.ema.net, {})}
+
+    def begun(self, pixels: int) -> float:
+        """Images after which all phases of the steps' terms have begun, given C·H·W."""
+        return self.schedule.begun(name for step in self.steps for name in step.weights(pixels))
+
+    def join(self, ranks: Ranks) -> None:
+        """Joins several processes that train together; call it before the first iteration."""
+        self.rank, self.world_size = ranks.rank, ranks.world_size
+        for network in self.networks.values():
+            network.ranks = ranks
+
+    def weight_rms(self) -> dict[str, float | None]:
+        """See :class:`sida.training.loop.Trainer`."""
+        return {name: network.weight_rms() for name, network in self.networks.items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns everything that a resumed run needs as named tensors (references), without frozen networks."""
+        return joint_state(self._parts)
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Restores a :meth:`state`."""
+        load_joint_state(self._parts, state)
+
+
+class ScoreLosses(Protocol):
+    """Losses of a fake score ψ and of a generator θ, see :class:`sida.methods.method.ScoreLoss`."""
+
+    uses_real_images: bool
+
+    def weights(self, pixels: int) -> Mapping[str, float]:
+        """Factor of each term, given C·H·W."""
+
+    def fake_score_draws(self) -> Mapping[str, Draw]:
+        """Draws of ψ's step."""
+
+    def generator_draws(self) -> Mapping[str, Draw]:
+        """Draws of θ's step."""
+
+    def fake_score_terms(self, fake_score: Any, given: MicroBatch) -> Mapping[str, torch.Tensor | None]:
+        """Terms of ψ's step."""
+
+    def generator_terms(self, true_score: Any, fake_score: Any, given: MicroBatch) -> Mapping[str, torch.Tensor | None]:
+        """Terms of θ's step."""
+
+
+class Distiller(StudentTrainer):
+    """Trains a fake score ψ and a generator θ against a teacher φ, and averages θ.
+
+        distiller = Distiller(phi, psi, theta, SiDALoss(), Schedule(), recipe_of("sida", lr=1e-5))
+        distiller.batches = lambda stream, nimg, with_images: [(images, labels)]
+        record = distiller.iteration(nimg)
+
+    An iteration is one or more ψ steps on images of the current θ, a θ step through the new ψ, and an update of the
+    average: algorithm 1 of SiDA (arXiv:2410.14919) in the official code's order, modes and scales.
+
+    Args:
+        true_score: φ; the trainer freezes it, with fused kernels in the precision of its maps.
+        fake_score: ψ; usually a copy of φ.
+        generator: θ; a copy of φ, or for SiD2A of a distilled generator.
+        loss: Losses of the method. ``loss.uses_real_images`` decides whether ψ's discriminator gets real images.
+        schedule: Phases by images seen.
+        recipe: Rates and average (:func:`sida.methods.registry.recipe_of`).
+        weight_decay: Decoupled weight decay of ψ and θ.
+        clip_norm: Largest norm of θ's gradient; 0 is off.
+        fake_score_clip_norm: Largest norm of ψ's gradient; 0 is off.
+        augment: Augmentation of ψ's batches; None means none. θ's batches are never augmented.
+        psi_steps: Number of ψ steps in an iteration.
+        others: Further optimizer steps, between those of ψ and θ.
+        graphs: Whether a step can be recorded and replayed as a CUDA graph.
+    """
+
+    def __init__(
+        self,
+        true_score: torch.nn.Module,
+        fake_score: torch.nn.Module,
+        generator: torch.nn.Module,
+        loss: ScoreLosses,
+        schedule: Schedule,
+        recipe: ResolvedConfig,
+        *,
+        weight_decay: float = 0.0,
+        clip_norm: float = 0.0,
+        fake_score_clip_norm: float = 0.0,
+        augment: AugmentPipe | None = None,
+        psi_steps: int = 1,
+        others: Sequence[OptimizerStep] = (),
+        graphs: bool = True,
+    ) -> None:
+        self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
+        fused, recompute = recipe.kernels == "fused", recipe.recompute
+        for net in (true_score, fake_score, generator) if fused else ():
+            require_fused().use_fused_kernels(net, recompute=recompute)
+        if fused:
+            # The networks' convolutions use this layout; otherwise each call would convert the weights.
+            true_score.to(memory_format=torch.channels_last)
+            require_fused().convert_frozen_weights(true_score)
+        phi = compiled(true_score) if recipe.compile else true_score
+        ways: dict[str, Any] = {"compile": recipe.compile, "fused": fused, "weight_decay": weight_decay}
+        self.fake_score = psi = OptimizedNetwork(
+            fake_score,
+            recipe.fake_score_lr or recipe.lr,
+            recipe.betas,
+            recipe.eps,
+            recipe.grad_clip_value or None,
+            clip_norm=fake_score_clip_norm or None,
+            **ways,
+        )
+        betas = recipe.generator_betas or recipe.betas
+        theta = OptimizedNetwork(generator, recipe.lr, betas, recipe.eps, clip_norm=clip_norm or None, **ways)
+        psi_step = OptimizerStep(
+            "fake_score",
+            psi,
+            lambda given: loss.fake_score_terms(psi.call, given),
+            loss.weights,
+            "psi",
+            loss.fake_score_draws(),
+            real_images=loss.uses_real_images,
+            augment=augment,
+            repeats=psi_steps,
+        )
+        theta_step = OptimizerStep(
+            "generator",
+            theta,
+            lambda given: loss.generator_terms(phi, psi.call, given),
+            loss.weights,
+            "generator",
+            loss.generator_draws(),
+        )
+        super().__init__([psi_step, *others, theta_step], schedule, recipe, graphs)

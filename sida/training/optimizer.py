@@ -314,7 +314,7 @@ class OptimizedNetwork:
 
     def _take_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
         """Guard, clip and Adam in two passes over the vectors; equal to them up to rounding."""
-        from sida.kernels import adam as kernels
+        from sida.kernels import pointwise as kernels
 
         adam, clip = self.adam, self.clip_value
         seen = kernels.gradient_norm(gradient, self.infinity)

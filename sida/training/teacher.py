@@ -2,34 +2,89 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from sida.config.recipe import TeacherConfig
+from sida.config.recipe import TeacherConfig, TeacherTraining
 from sida.config.samplers import Sampler
 from sida.data import AugmentPipe, load_dataset
-from sida.losses import EDMLoss
-from sida.losses.terms import Augment
 from sida.machine import derive_seed, generator, prepare_process
 from sida.networks import architecture, build_network, family_of
 from sida.networks.unet import checkpoint_blocks
-from sida.sampling.drawer import Pictures
+from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
+from sida.sampling.store import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import NamedTensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
 from sida.training.identity import common_facts, run_metadata, teacher_digest
 from sida.training.logs import IterationRecord, check_loggers
 from sida.training.loop import TrainingLoop
+from sida.training.micro_batches import Augment
 from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
 from sida.training.plan import Plan, lost
 from sida.training.processes import Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay, teacher_learning_rate
+
+
+@dataclasses.dataclass(eq=False)
+class EDMLoss:
+    """``w(σ) (D(y + n; σ) − y)²`` with ``ln σ ~ N(P_mean, P_std²)``.
+
+        loss = EDMLoss()(net, images, labels).sum() / len(images)
+
+    Attributes:
+        P_mean: Mean of ln σ (EDM −1.2, EDM2 −0.4).
+        P_std: Standard deviation of ln σ (EDM 1.2, EDM2 1.0).
+        sigma_data: Standard deviation of the data, for the weight.
+        return_logvar: Whether the network also predicts the log variance u(σ) of its error; the loss is then
+            ``w e^{−u} (D − y)² + u`` (EDM2, arXiv:2312.02696, equation 21).
+
+    Source: EDM (arXiv:2206.00364), equation 8 and Table 1; NVlabs/edm:training/loss.py.
+    """
+
+    #: Draws by name.
+    DRAWS: ClassVar[Mapping[str, Draw]] = {"sigma_normal": normal, "noise": unit_noise}
+
+    P_mean: float = TeacherTraining.P_mean
+    P_std: float = TeacherTraining.P_std
+    sigma_data: float = TeacherTraining.sigma_data
+    return_logvar: bool = False
+
+    def __call__(
+        self,
+        net: Callable[..., Any],
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> torch.Tensor:
+        """Loss per element, float32 ``(N, C, H, W)``.
+
+        Args:
+            net: Preconditioned network.
+            images: Clean images ``(N, C, H, W)`` in [-1, 1], or latents.
+            class_labels: ``(N, label_dim)`` or None.
+            augment: ``images -> (images, augment_labels)``, with its own random draws.
+            draws: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``, both unit normal, replace the
+                random ones.
+        """
+        drawn = complete_draws(self.DRAWS, draws, images)
+        sigma = lognormal_sigma(drawn["sigma_normal"], self.P_mean, self.P_std)
+        weight = edm_weight(sigma, self.sigma_data)
+        clean, augment_labels = (images, None) if augment is None else augment(images)
+        noisy = torch.addcmul(clean, sigma, drawn["noise"])
+        if not self.return_logvar:
+            denoised = net(noisy, sigma, class_labels, augment_labels=augment_labels)
+            return weight * (denoised - clean).square()
+        denoised, logvar = net(noisy, sigma, class_labels, return_logvar=True)
+        return (weight / logvar.exp()) * (denoised - clean).square() + logvar
 
 
 class TeacherTrainer:
@@ -71,7 +126,7 @@ class TeacherTrainer:
         return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in self.averages.items()}
 
     def join(self, ranks: Ranks) -> None:
-        """See :meth:`sida.training.student_trainer.StudentTrainer.join`."""
+        """See :meth:`sida.training.iteration.StudentTrainer.join`."""
         self.network.ranks = ranks
 
     def iteration(self, nimg: int) -> IterationRecord:
@@ -106,12 +161,10 @@ class TeacherTrainer:
         return ema_beta(nimg, batch_size, config.ema_half_life_kimg * 1000, config.ema_rampup_ratio)
 
     def _draws(self, nimg: int, micro_batches: Sequence[Batch]) -> list[dict[str, torch.Tensor]]:
-        batches, item = self.batches, tuple(micro_batches[0][0].shape[1:])
+        batches = self.batches
         source = generator(self.config.seed, "teacher", nimg, 0, device=batches.device)
-        wanted = {"sigma_normal": (torch.randn, (1, 1, 1)), "noise": (torch.randn, item)}
-        return share_of_draws(
-            source, [len(images) for images, _ in micro_batches], wanted, batches.rank, batches.world_size
-        )
+        shapes = [images.shape for images, _ in micro_batches]
+        return share_of_draws(source, shapes, EDMLoss.DRAWS, batches.rank, batches.world_size)
 
     def _augment(self, nimg: int, position: int) -> Augment | None:
         if self.augment is None:

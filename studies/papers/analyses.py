@@ -13,10 +13,10 @@ def trained_parameters(adversarial: bool) -> int:
     """Number of parameters that SiD or SiDA trains on one small network."""
     import torch
 
-    from sida.losses import SiDALoss, SiDLoss
-    from sida.methods.distiller import Distiller
-    from sida.methods.resolve import recipe_of
+    from sida.methods.registry import recipe_of
+    from sida.methods.sid import SiDALoss, SiDLoss
     from sida.networks import EDMPrecond
+    from sida.training.iteration import Distiller
     from sida.training.schedule import Schedule
 
     with torch.random.fork_rng(devices=[]):

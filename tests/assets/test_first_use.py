@@ -186,7 +186,7 @@ def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run(registry, tmp
     from eval.features import get_extractor
     from eval.measuring.protocol import load_protocol
     from eval.measuring.references import load_references
-    from sida.sampling.networks import network_file
+    from sida.sampling.job import network_file
 
     fetch("net", transfer=HASTY)
     path = rot(tmp_path / "cache")

@@ -9,9 +9,9 @@ from eval.features.digits import DigitsTraining
 from eval.features.digits import split as measuring_split
 from sida.config.datasets import dataset_spec
 from sida.data import digits, load_dataset
-from sida.data.digits import split_indices
-from sida.discriminator.digits import BackboneTraining, backbone_split
+from sida.data.digits import shuffled, split_indices
 from sida.errors import UserError
+from tools.train_backbone import BackboneTraining
 
 SPEC = {"name": "digits", "kind": "digits"}
 
@@ -101,7 +101,7 @@ def test_no_held_out_digit_trained_the_measuring_network_and_the_backbone_saw_th
     held_out = set(split_indices("held-out").tolist())
     measuring, _ = measuring_split(DigitsTraining())
     assert not held_out & set(measuring.tolist())
-    assert held_out <= set(backbone_split(BackboneTraining().images)[0].tolist())
+    assert held_out <= set(shuffled()[: BackboneTraining().images].tolist())
 
 
 @pytest.mark.parametrize(

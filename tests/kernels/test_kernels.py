@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sida.kernels import adam, elements, group_norm
-from sida.kernels.activation import scaled_silu
-from sida.kernels.concat import concat
+from sida.kernels import group_norm, pointwise
 from sida.kernels.edm2_norms import pixel_norm, pixel_norm_silu, unit_rows
 from sida.kernels.fused import recomputed
 from sida.kernels.group_norm import Affine, norm_act
-from sida.kernels.resample import double, halve
+from sida.kernels.pointwise import concat, double, halve, scaled_silu
 from sida.kernels.residual import ResidualFactors, fork, residual
 from sida.networks.edm2_unet import NORM_EPS, MPConv, normalize
 from sida.training.optimizer import INFINITY_REPLACEMENT, Adam, guard_gradient
@@ -220,8 +218,8 @@ def test_guard_and_step(betas):
         guarded = gradient.clone()
         report = guard_gradient(guarded, 1.0)
         plain.step(guarded, 1e-2)
-        norm, wrong = adam.gradient_norm(gradient, INFINITY_REPLACEMENT)
-        adam.adam_step(moved, gradient, mean, square, 1e-2, betas, 1e-8, count, INFINITY_REPLACEMENT, 1.0)
+        norm, wrong = pointwise.gradient_norm(gradient, INFINITY_REPLACEMENT)
+        pointwise.adam_step(moved, gradient, mean, square, 1e-2, betas, 1e-8, count, INFINITY_REPLACEMENT, 1.0)
         assert int(wrong) == int(report.replaced) == 3
         torch.testing.assert_close(norm.sqrt(), report.norm)
     close(moved - vector, plain.vector - vector)
@@ -277,15 +275,15 @@ def of_divided_rows(x: Tensor, other: Tensor, vector: Tensor, rows: Tensor) -> l
 
 
 def test_divided_rows_give_the_same(monkeypatch):
-    assert elements.tile_size(192)[1::2] == (64, 3)
-    assert elements.tile_size(384)[1::2] == (128, 3)
-    assert elements.tile_size(256)[1::2] == (256, 1)
+    assert pointwise.tile_size(192)[1::2] == (64, 3)
+    assert pointwise.tile_size(384)[1::2] == (128, 3)
+    assert pointwise.tile_size(256)[1::2] == (256, 1)
     monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", 0)
     leaves = [leaf(2, 12, 4, 4), leaf(2, 12, 4, 4, seed=1), leaf(12, seed=2), leaf(2, 12, seed=3)]
     found = []
     for narrowest, tiles in ((64, 1), (4, 3)):
-        monkeypatch.setattr(elements, "_NARROWEST", narrowest)
-        assert elements.tile_size(12)[3] == tiles
+        monkeypatch.setattr(pointwise, "_NARROWEST", narrowest)
+        assert pointwise.tile_size(12)[3] == tiles
         results = of_divided_rows(*leaves)
         found.append(([*results], torch.autograd.grad([y.square().sum() for y in results], leaves)))
     for one, other in zip(*(values for values, _ in found), strict=True):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from sida.kernels.fused import use_fused_kernels
-from sida.losses import SiDALoss
-from sida.methods.distiller import Distiller
+from sida.methods.sid import SiDALoss
 from sida.networks import build_network
+from sida.training.iteration import Distiller
 from sida.training.optimizer import FlatParameters
 from sida.training.schedule import Schedule
 from tests.training.toy import iterate, recipe

@@ -16,9 +16,8 @@ from sida.data.latents import LatentScaling
 from sida.errors import UserError
 from sida.methods import METHODS, SID
 from sida.networks import build_network, family_of
-from sida.sampling.drawer import latent_decoder
-from sida.sampling.samplers import draw_batch
-from sida.sampling.seeds import SeedStreams
+from sida.sampling.generate import latent_decoder
+from sida.sampling.samplers import SeedStreams, draw_batch
 
 LEVELS = {"img_resolution": 8, "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 

@@ -18,7 +18,8 @@ from sida.networks import build_network
 from sida.networks.file import load_network
 from sida.networks.official import import_official
 from sida.sampling import multi_step
-from sida.sampling.networks import evaluation_copy, network_file
+from sida.sampling.generate import evaluation_copy
+from sida.sampling.job import network_file
 from tests.files.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
 from tests.golden.vectors import relative_error
 from tests.networks.made import SMALL, random_network, recorded_network

@@ -1,3 +1,8 @@
+"""Images by seed: independent of batch, order and earlier draws; class rules, data, decoders, replayed graphs."""
+
+import sys
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,11 +11,20 @@ from hypothesis import strategies as st
 from sida.config.samplers import SAMPLER_KINDS, SamplerKind
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.sampling import NO_CLASS, SeedStreams, generate, one_step, read_sampler, to_uint8
+from sida.kernels import require_fused, unavailable_reason
+from sida.machine import RecordingError
+from sida.networks.edm_unet import UNetBlock
+from sida.networks.unet import UNet
+from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, generate, one_step, read_sampler, to_uint8
+from sida.sampling.generate import Evaluations, _prefetched
+from sida.sampling.samplers import draw_batch
 from tests.networks.made import random_network
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "augment_dim": 9, "model_channels": 16}
 UNET |= {"channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.5}
+EDM2 = {"img_resolution": 8, "img_channels": 4, "label_dim": 5, "model_channels": 8, "channel_mult": [1, 2]}
+EDM2 |= {"num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8}
+ONE_STEP = Sampler(kind="one_step")
 
 
 def make(label_dim=10, seed=0, **kwargs):
@@ -33,6 +47,10 @@ def collect(*args, **kwargs):
     return seeds, torch.cat([b.images for b in batches]), torch.cat([b.classes for b in batches])
 
 
+def drawn(drawer, *arguments, **options):
+    return torch.cat([batch.images for batch in drawer.draw(*arguments, **options)])
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40, unique=True),
@@ -52,8 +70,6 @@ def test_an_image_depends_on_its_seed_not_on_batch_shard_or_order(net, seeds, sa
                 assert label == by_seed[seed][1]
 
 
-EDM2 = {"img_resolution": 8, "img_channels": 4, "label_dim": 5, "model_channels": 8, "channel_mult": [1, 2]}
-EDM2 |= {"num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8}
 FAMILIES = [("EDM2Precond", {**EDM2, "weight_norm": mode}) for mode in ("off", "in_forward", "pre_hook", "always")]
 FAMILIES += [(cls, {**UNET, "label_dim": 5}) for cls in ("EDMPrecond", "GDDPrecond", "VPPrecond", "VEPrecond")]
 
@@ -66,13 +82,13 @@ def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs, sampler,
     net, guide = (random_network(cls, kwargs, seed).train(training) for seed in range(2))
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
-    def draw(seeds):
-        floats = list(generate(net, seeds, sampler, 4, gnet=guide, decode=torch.clone))
-        return torch.cat([batch.images for batch in floats])[-4:]
+    def draw(seeds, evaluations=None):
+        floats = generate(net, seeds, sampler, 4, gnet=guide, decode=torch.clone, evaluations=evaluations)
+        return torch.cat([batch.images for batch in list(floats)])[-4:]
 
     first = draw(range(4))
     assert torch.equal(draw(range(4)), first)
-    assert torch.equal(draw([*range(50, 58), *range(4)]), first)
+    assert torch.equal(draw([*range(50, 58), *range(4)], Evaluations(Recorder())), first)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert net.training == training
 
@@ -89,25 +105,16 @@ def test_other_batch_sizes_differ_by_one_level_at_most(net, sampler):
         assert (difference > 0).float().mean() < 0.001
 
 
-def test_images_are_the_quantised_generator_outputs(net):
+def test_images_are_the_quantised_generator_outputs_without_dropout(net):
+    net.train()
     batch = next(iter(generate(net, [3, 4], batch_size=2)))
+    assert net.training
     streams = SeedStreams([3, 4])
     latents, classes = streams.randn((1, 8, 8)), streams.randint(10)
     assert torch.equal(batch.classes, classes)
     with torch.no_grad():
         expected = one_step(net.eval(), latents, torch.nn.functional.one_hot(classes, 10).float())
     assert torch.equal(batch.images, to_uint8(expected))
-    assert batch.seeds == (3, 4)
-    assert batch.images.dtype == torch.uint8
-
-
-def test_the_mode_of_the_network_is_restored_and_dropout_is_off(net):
-    net.train()
-    first = collect(net, range(4), batch_size=4)[1]
-    assert net.training
-    net.eval()
-    assert torch.equal(first, collect(net, range(4), batch_size=4)[1])
-    assert not net.training
     net.train()
     iterator = generate(net, range(8), batch_size=4)
     next(iterator)
@@ -130,18 +137,11 @@ def test_class_rules(net, digits):
     assert torch.equal(threes[uniform == 3], images[uniform == 3])
     wanted = [int(seed) % 10 for seed in seeds]
     assert collect(net, seeds, class_labels=wanted, batch_size=50)[2].tolist() == wanted
-
-
-def test_fresh_noise_does_not_depend_on_the_class_rule(net):
-    _, images, classes = collect(net, range(8), "heun:3,S_churn=5", batch_size=8)
-    given_classes = collect(net, range(8), "heun:3,S_churn=5", batch_size=8, class_labels=classes.tolist())[1]
-    assert torch.equal(images, given_classes)
-
-
-def test_networks_without_classes():
-    unconditional = make(label_dim=0)
-    _, images, classes = collect(unconditional, range(3), class_labels="empirical", batch_size=4)
-    assert (classes == NO_CLASS).all()
+    # The classes' draws leave fresh noise as it is.
+    noisy = collect(net, range(8), "heun:3,S_churn=5", batch_size=8)[1]
+    assert torch.equal(noisy, collect(net, range(8), "heun:3,S_churn=5", 8, uniform[:8].tolist())[1])
+    _, images, none = collect(make(label_dim=0), range(3), class_labels="empirical", batch_size=4)
+    assert (none == NO_CLASS).all()
     assert images.shape == (3, 1, 8, 8)
 
 
@@ -150,47 +150,10 @@ def test_resampled_data_are_real_images_with_their_classes(digits):
     real = {(row.numpy().tobytes(), int(label)) for row, label in zip(digits.images(range(1797)), digits.class_indices)}
     assert {(row.numpy().tobytes(), int(label)) for row, label in zip(images, classes)} <= real
     assert len(seeds) == 300
-    shifted = collect(None, range(100, 300), "data", dataset=digits, batch_size=7)[1]
-    assert torch.equal(images[100:], shifted)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("one_step", {"kind": "one_step", "steps": 1, "nfe": 1, "init_sigma": 2.5}),
-        ("one-step:4", {"kind": "one_step", "steps": 4, "nfe": 4}),
-        ("heun", {"steps": 18, "nfe": 35}),
-        ("heun:40", {"steps": 40, "nfe": 79}),
-        ("heun:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003", {"nfe": 511, "S_churn": 40, "S_min": 0.05}),
-        ("heun:32,dtype=float32,guidance=1.4", {"nfe": 63, "dtype": "float32", "guidance": 1.4}),
-        ("data", {"nfe": 0}),
-        ({"kind": "heun", "num_steps": 10}, {"nfe": 19}),
-    ],
-)
-def test_samplers_are_read_from_text_and_mappings(text, expected):
-    sampler = read_sampler(text)
-    assert {key: getattr(sampler, key) for key in expected} == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "place"),
-    [
-        ("huen:18", "sampler"),
-        ("heun:1", "sampler.num_steps"),
-        ("heun:x", "sampler.num_steps"),
-        ("heun:18,S_chrun=1", "sampler.S_chrun"),
-        ("heun:18,sigma_min=100", "sampler.sigma_min"),
-        ("heun:18,init_sigma=2", "sampler.init_sigma"),
-        ("one_step,init_sigma=0", "sampler.init_sigma"),
-        ("one_step:kernels=fast", "sampler.kernels"),
-        ({"kind": "data", "kernels": "fused"}, "sampler.kernels"),
-        ({"kind": "heun", "num_steps": -3}, "sampler.num_steps"),
-    ],
-)
-def test_bad_samplers_are_errors_at_the_setting(value, place):
-    with pytest.raises(UserError) as error:
-        read_sampler(value)
-    assert error.value.place == place
+    assert torch.equal(images[100:], collect(None, range(100, 300), "data", dataset=digits, batch_size=7)[1])
+    assert torch.equal(Drawer(Sampler(kind="data"), dataset=lambda: digits).real([5, 2]), digits.images([5, 2]))
+    with pytest.raises(UserError, match="there is no data set"):
+        Drawer(Sampler(kind="data")).real([0])
 
 
 def test_a_new_kind_of_sampler_needs_its_function_and_a_line_of_the_registry(net, monkeypatch):
@@ -200,8 +163,6 @@ def test_a_new_kind_of_sampler_needs_its_function_and_a_line_of_the_registry(net
     assert (sampler.nfe, sampler.given()) == (6, {"kind": "zeros", "num_steps": 2})
     _, images, _ = collect(net, range(3), sampler, batch_size=4)
     assert (images == 128).all()
-    with pytest.raises(UserError, match="needs a network"):
-        generate(None, range(3), sampler)
 
 
 def draw_zeros(given):
@@ -221,7 +182,7 @@ def draw_zeros(given):
         ({"class_labels": "unform"}, "class labels", "uniform, balanced, empirical"),
         ({"net": make(label_dim=4), "class_labels": "empirical", "dataset": "digits"}, "class labels", "the network 4"),
         ({"net": make(label_dim=0), "class_labels": 2}, "class labels", "leave the class out"),
-        ({"net": make(label_dim=0), "class_labels": "unifrom"}, "class labels", "uniform, balanced, empirical"),
+        ({"sampler": "one_step:kernels=fused"}, "sampler.kernels", "on a GPU"),
     ],
 )
 def test_contradicting_arguments_are_errors_at_their_place(net, digits, kwargs, place, word):
@@ -237,3 +198,127 @@ def test_a_broken_network_is_named_by_the_seed_that_shows_it():
     next(iter(broken.parameters())).data.fill_(float("nan"))
     with pytest.raises(UserError, match="NaN or infinity for seed 5"):
         list(generate(broken, [5, 6], batch_size=2))
+
+
+def test_a_drawer_opens_data_and_decoder_once_and_only_where_a_draw_needs_them(digits, net, monkeypatch):
+    opened = []
+    drawer = Drawer(ONE_STEP, net, dataset=lambda: opened.append(1) or digits)
+    assert torch.equal(drawn(drawer, range(5), 2), collect(net, range(5), ONE_STEP, 2)[1])
+    assert (opened, drawer.label_dim) == ([], 10)
+    assert torch.equal(
+        drawn(drawer, range(5), 2, "empirical"), collect(net, range(5), ONE_STEP, 2, "empirical", digits)[1]
+    )
+    assert opened == [1]
+    assert not drawer.draws_latents
+    decoder = lambda latents: latents[:, :3].clamp(0, 1).mul(255).to(torch.uint8)
+    monkeypatch.setattr(sys.modules[Drawer.__module__], "open_decoder", lambda *asked: opened.append(asked) or decoder)
+    drawer = Drawer(ONE_STEP, make(img_channels=4), vae="folder")
+    assert drawer.draws_latents
+    assert opened == [1]
+    assert drawn(drawer, range(3), 2).shape == drawn(drawer, range(3), 3).shape == (3, 3, 8, 8)
+    assert opened == [1, ("folder", "cpu")]
+
+
+def test_guidance_goes_through_the_guide(net):
+    sampler, guide = read_sampler("heun:3,guidance=2"), make(seed=1).eval()
+    streams = SeedStreams([7])
+    latents, labels = streams.randn((1, 8, 8)), torch.nn.functional.one_hot(torch.tensor([3]), 10).float()
+    with torch.no_grad():
+        expected = draw_batch(sampler, net.eval(), latents, labels, streams, guide)
+    assert torch.equal(drawn(Drawer(sampler, net, guide), [7], 1, [3]), to_uint8(expected))
+
+
+class Recorder:
+    """Runs the function on memory that stays the same, as a CUDA graph does."""
+
+    def __init__(self):
+        self.made = []
+
+    def __call__(self, function, inputs):
+        memory = {name: tensor.clone() for name, tensor in inputs.items()}
+        outputs = dict(function(memory))
+        self.made.append({name: tuple(tensor.shape) for name, tensor in inputs.items()})
+
+        def replay(given):
+            for name, tensor in given.items():
+                memory[name].copy_(tensor)
+            for name, tensor in function(memory).items():
+                outputs[name].copy_(tensor)
+            return outputs
+
+        return replay
+
+
+@pytest.mark.parametrize("sampler", ["one_step", "one_step:2", "heun:3,S_churn=2", "heun:3,guidance=1.5"])
+@pytest.mark.parametrize("label_dim", [0, 10])
+def test_replayed_networks_draw_the_same_bytes(sampler, label_dim):
+    net, guide = make(label_dim), make(label_dim, seed=1)
+    recorder = Recorder()
+    replayed = collect(net, range(70), sampler, 8, gnet=guide, evaluations=Evaluations(recorder))[1]
+    assert torch.equal(replayed, collect(net, range(70), sampler, 8, gnet=guide)[1])
+    assert len(recorder.made) == (2 if "guidance" in sampler else 1)
+    assert ("labels" in recorder.made[0]) == bool(label_dim)
+
+
+def test_a_network_is_recorded_where_that_pays_and_again_for_another_shape_or_network(monkeypatch):
+    net, recorder = make(), Recorder()
+    monkeypatch.setattr(Evaluations, "on", classmethod(lambda cls, device: cls(recorder)))
+    drawer = Drawer(ONE_STEP, net)
+    drawn(drawer, range(7), 4)
+    assert not recorder.made
+    for _ in range(5):
+        before = drawn(drawer, range(8), 4)
+    drawn(drawer, range(8), 8)
+    assert [made["x"][0] for made in recorder.made] == [4, 8]
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.5)
+    after = drawn(drawer, range(8), 4)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, collect(net, range(8), ONE_STEP, 4, evaluations=Evaluations())[1])
+    assert len(recorder.made) == 2
+    drawer.net = make(seed=3)
+    drawn(drawer, range(40), 4)
+    assert len(recorder.made) == 3
+
+
+def test_a_network_that_cannot_be_recorded_is_drawn_kernel_by_kernel(net, capsys):
+    def refuse(function, inputs):
+        raise RecordingError("it looks at a value")
+
+    refused = collect(net, range(40), "one_step", 4, evaluations=Evaluations(refuse))[1]
+    assert torch.equal(refused, collect(net, range(40), "one_step", 4)[1])
+    assert capsys.readouterr().err.startswith("CUDA graphs: it looks at a value; ")
+
+
+def test_latents_are_drawn_ahead_in_order_and_faults_come_through():
+    asked = threading.Event()
+
+    def draw(start):
+        if start == 5:
+            asked.set()
+            raise ValueError("broken")
+        return start
+
+    prefetched = _prefetched(draw, range(10))
+    assert [next(prefetched) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert asked.wait(120)
+    with pytest.raises(ValueError, match="broken"):
+        next(prefetched)
+
+
+def test_fused_kernels_for_a_while_leave_a_network_as_it_was():
+    if unavailable_reason() is not None:
+        pytest.skip(str(unavailable_reason()))
+    net, fused_kernels = make(), require_fused().fused_kernels
+    block = next(module for module in net.modules() if isinstance(module, UNetBlock))
+    unet = next(module for module in net.modules() if isinstance(module, UNet))
+    before = [dict(vars(module)) for module in net.modules()]
+    with fused_kernels(net):
+        replaced = block.compute
+        assert "_edm_block" in str(replaced)
+        assert "_join_edm" in str(unet.join)
+        with fused_kernels(net):
+            assert block.compute is not replaced
+        assert block.compute is replaced
+    assert [dict(vars(module)) for module in net.modules()] == before

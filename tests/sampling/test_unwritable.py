@@ -34,22 +34,6 @@ def failed(command, capsys):
     return lines[0]
 
 
-SAMPLE = ["sample", "--network", "net.safetensors", "--seeds", "0-1", "--batch", "2", "--device", "cpu"]
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["convert", "net.pkl", "file/out.safetensors"],
-        [*SAMPLE, "--out", "file/out.zip"],
-        [*SAMPLE, "--out", "file/out"],
-        [*SAMPLE, "--grid", "file/g.png", "--grid-size", "1x2"],
-    ],
-)
-def test_a_folder_that_is_a_file_is_named(net, command, capsys):
-    assert "file" in failed(command, capsys)
-
-
 def test_a_folder_in_place_of_the_file_is_named(net, capsys):
     line = failed(["convert", "net.pkl", "folder"], capsys)
     assert "folder: is no ordinary file" in line

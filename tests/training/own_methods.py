@@ -6,14 +6,10 @@ import dataclasses
 
 import torch
 
-from sida.config.recipe import SCORE_SETTINGS
-from sida.losses import GDDLoss, MicroBatch, SiDLoss, Terms
-from sida.machine import derive_seed
 from sida.methods import SID
-from sida.methods.distiller import make_score_distiller
-from sida.training.iteration import OptimizerStep
-from sida.training.optimizer import OptimizedNetwork
-from sida.training.student_trainer import StudentTrainer
+from sida.methods.gdd import GDDLoss
+from sida.methods.sid import SiDLoss
+from sida.training import MicroBatch, OptimizedNetwork, OptimizerStep, StudentTrainer
 
 
 class Judge(torch.nn.Module):
@@ -36,70 +32,81 @@ class Judge(torch.nn.Module):
 LOSS = GDDLoss("ns", r1_gamma=0.1)
 
 
-def judge_player(parts) -> OptimizerStep:
-    torch.manual_seed(derive_seed(parts.config.seed, "discriminator"))
-    judge = OptimizedNetwork(Judge(), 2 * parts.config.lr, betas=(0.5, 0.99), eps=1e-8)
+def judge_step(parts) -> OptimizerStep:
+    with parts.seeded("discriminator"):
+        judge = OptimizedNetwork(Judge(), 2 * parts.config.lr, betas=(0.5, 0.99), eps=1e-8)
 
-    def loss(given: MicroBatch) -> Terms:
-        value = LOSS.fake_score_loss(judge.call, given.images, given.class_labels, given.real_images).discriminator
-        return Terms({"real_or_fake": value * len(given.images)})
+    def loss(given: MicroBatch) -> dict[str, torch.Tensor]:
+        value = LOSS.discriminator_loss(judge.call, given.images, given.real_images, given.class_labels)
+        return {"real_or_fake": value * len(given.images)}
 
     return OptimizerStep(
         "discriminator", judge, loss, lambda pixels: {"real_or_fake": 1.0}, "discriminator", real_images=True
     )
 
 
+def fooling(judge: OptimizedNetwork, given: MicroBatch) -> torch.Tensor:
+    return LOSS.generator_loss(judge.call, given.images, given.class_labels) * len(given.images)
+
+
+@dataclasses.dataclass(eq=False)
 class JudgedLoss(SiDLoss):
     """SiD, and what a discriminator says."""
 
-    def __init__(self, judge: OptimizedNetwork, **settings) -> None:
-        super().__init__(**settings)
-        self.judge = judge
+    judge: OptimizedNetwork | None = None
 
-    def weights(self, settings, pixels):
-        return {**super().weights(settings, pixels), "fooling": 0.1 * pixels}
+    def weights(self, pixels):
+        return {**super().weights(pixels), "fooling": 0.1 * pixels}
 
-    def generator_loss(self, true_score, fake_score, images, class_labels, draws=None):
-        terms = super().generator_loss(true_score, fake_score, images, class_labels, draws)
-        fooling = LOSS.generator_loss(None, self.judge.call, images, class_labels).adversarial
-        return Terms({**dict(terms.items()), "fooling": fooling * len(images)}, terms.nan_count)
+    def generator_terms(self, true_score, fake_score, given):
+        return {**super().generator_terms(true_score, fake_score, given), "fooling": fooling(self.judge, given)}
 
 
 def judged(parts) -> StudentTrainer:
-    step = judge_player(parts)
-    return make_score_distiller(parts, JudgedLoss(step.network, alpha=parts.config.alpha), [step])
+    step = judge_step(parts)
+    return parts.distiller(loss=parts.loss(judge=step.network), others=[step])
 
 
 def adversarial(parts) -> StudentTrainer:
     """No teacher's score and no fake score: a discriminator with a penalty every second iteration, and a generator."""
-    config, step = parts.config, judge_player(parts)
+    config, step = parts.config, judge_step(parts)
     theta = OptimizedNetwork(parts.copy(parts.initial, config.weight_norm), config.lr, config.betas, config.eps)
-    penalty = lambda given: Terms({"r1": LOSS.r1_penalty(step.network.call, given.real_images, given.class_labels)})
-    fooling = lambda given: Terms(
-        {
-            "fooling": LOSS.generator_loss(None, step.network.call, given.images, given.class_labels).adversarial
-            * len(given.images)
-        }
-    )
+    penalty = lambda given: {"r1": LOSS.r1_penalty(step.network.call, given.real_images, given.class_labels)}
+    loss = lambda given: {"fooling": fooling(step.network, given)}
     steps = [
         step,
         dataclasses.replace(step, loss=penalty, weights=lambda pixels: {"r1": 2.0}, stream="r1", every=2),
-        OptimizerStep("generator", theta, fooling, lambda pixels: {"fooling": 1.0}, "generator"),
+        OptimizerStep("generator", theta, loss, lambda pixels: {"fooling": 1.0}, "generator"),
     ]
-    return parts.trainer(steps)
+    return StudentTrainer(steps, parts.schedule(), config)
 
 
 JUDGED = dataclasses.replace(
-    SID, name="judged", title="Judged", about="a discriminator beside ψ", trainer=judged, reads=SCORE_SETTINGS
+    SID,
+    name="judged",
+    title="Judged",
+    about="a discriminator beside ψ",
+    loss=JudgedLoss,
+    trainer=judged,
 )
 ADVERSARIAL = dataclasses.replace(
     SID,
     name="adversarial",
     title="GAN",
     about="a discriminator instead of ψ",
+    loss=None,
     trainer=adversarial,
     psi_steps=0,
-    reads=frozenset({"augment", "grad_clip_value", "weight_norm"}),
+    reads=("augment", "grad_clip_value", "weight_norm"),
 )
-FEW = dataclasses.replace(SID, name="few", defaults={"edm": {"alpha": 1.0}, "edm2": {"alpha": 1.0}})
+
+
+@dataclasses.dataclass(eq=False)
+class NoLevels(SiDLoss):
+    """SiD without official noise levels of the fake score."""
+
+    P_mean: float | None = None
+
+
+FEW = dataclasses.replace(SID, name="few", loss=NoLevels, official={"edm": {}, "edm2": {}})
 NO_METHOD = "not a method"

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch.nn.functional import softplus
 
+from sida.noise import normal, uniform, unit_noise
 from sida.training.batches import seed_layers, step_draws
 
 CPU = torch.device("cpu")
@@ -38,8 +39,8 @@ class PlainRival:
             self.psi_adam = optimizer(self.psi.parameters())
         self.adam, self.clip = optimizer(self.generator.parameters()), clip
 
-    def draws(self, stream, nimg, shape, level, more=()):
-        return step_draws(SEED, stream, nimg, 0, [shape], CPU, level, 1, more)[0]
+    def draws(self, stream, nimg, shape, **kinds):
+        return step_draws(SEED, stream, nimg, 0, [shape], CPU, kinds)[0]
 
     def step(self, loss, generator):
         net, optimizer = (self.generator, self.adam) if generator else (self.psi, self.psi_adam)
@@ -71,7 +72,7 @@ def f_distill(run, nimg, real, labels):
     """Jensen-Shannon with ρ = 0.5 and three intervals."""
     losses = []
     for stream in ("psi", "psi-2", "psi-3", "psi-4"):
-        draws = run.draws(stream, nimg, real.shape, "t", ("real_t", "real_noise"))
+        draws = run.draws(stream, nimg, real.shape, t=uniform, noise=unit_noise, real_t=uniform, real_noise=unit_noise)
         with torch.no_grad():
             x = run.images(draws, labels, 80.0)
         sigma, s_real = karras(draws["t"], 2, 998), karras(draws["real_t"], 2, 998)
@@ -80,7 +81,7 @@ def f_distill(run, nimg, real, labels):
         fake = _logits(run, noisy, sigma, labels)
         true = _logits(run, real + s_real * draws["real_noise"], s_real, labels)
         losses.append(run.step((error**2).mean() + (softplus(fake) + softplus(-true)).mean(), False))
-    draws = run.draws("generator", nimg, real.shape, "t")
+    draws = run.draws("generator", nimg, real.shape, t=uniform, noise=unit_noise)
     x = run.images(draws, labels, 80.0)
     sigma = karras(draws["t"], 2, 998)
     noisy = x + sigma * draws["noise"]
@@ -101,7 +102,7 @@ def f_distill(run, nimg, real, labels):
 
 def ect(run, nimg, real, labels):
     """Stage 0 in the first two iterations of 16 images, 1 in the third one (stages of 16 images)."""
-    draws = run.draws("generator", nimg, real.shape, "sigma_normal")
+    draws = run.draws("generator", nimg, real.shape, sigma_normal=normal, noise=unit_noise)
     stage = max(0, nimg // 16 - 1)
     t = torch.exp(2 * draws["sigma_normal"] - 1.1)
     r = torch.relu(t * (1 - 2.0 ** -(stage + 1) * (1 + 8 / (1 + torch.exp(t)))))

@@ -8,15 +8,15 @@ import re
 import pytest
 import torch
 
-from sida.config.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig
+from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.methods import METHODS, SID
 from sida.methods.distillation import student_digest
-from sida.methods.distiller import LAMBDAS, Parts, method_trainer
-from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.methods.method import Parts
+from sida.methods.registry import DistillConfig, resolve_recipe
+from sida.methods.sid import SiDLoss
 from sida.networks import architecture, build_network, family_of
 from sida.networks.file import load_network, save_network
 from sida.training.averages import Average, write_network
@@ -25,6 +25,7 @@ from sida.training.optimizer import OptimizedNetwork
 from tests.training.toy import DATASET, EDM2, NETWORK, student_trainer
 
 CPU = torch.device("cpu")
+LAMBDAS = ("lambda_sid", "lambda_adv", "lambda_d", "lambda_fake_score")
 OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}}
 KWARGS = EDM2["kwargs"]
 TEACHERS = {
@@ -81,7 +82,13 @@ SIDA_EDM2 = {
     "logvar": True, "norm": ("off", "pre_hook"),
 }  # fmt: skip
 # SiD reads no λ_adv and λ_d.
-SID_EDM2 = {**SIDA_EDM2, "real": False, "phases": (0, None), "norm": ("in_forward", "in_forward")}
+SID_EDM2 = {
+    **SIDA_EDM2,
+    "loss": "EDM2SiDLoss",
+    "real": False,
+    "phases": (0, None),
+    "norm": ("in_forward", "in_forward"),
+}
 RECIPES = {
     ("sid", "edm"): {
         **EDM_COMMON, "loss": "SiDLoss", "real": False, "alpha": 1.2, "phases": (0, None), "weights": (100, 0.01, 1, 1),
@@ -161,19 +168,11 @@ def test_students_file_says_the_half_precision_that_it_was_trained_in(tmp_path, 
 
 
 def test_official_values_by_name_are_the_same_run():
-    defaults = METHODS["sida"].defaults["edm2"]
+    defaults = METHODS["sida"].official["edm2"] | {"alpha": 1.0, "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0}
     short, long, other = (config_for("t", "sida", **given) for given in ({}, defaults, {"logvar": False}))
     assert resolve_recipe(short, EDM2) == resolve_recipe(long, EDM2)
     digest = lambda config: student_digest(resolve_recipe(config, EDM2), "data", {})
     assert digest(short) == digest(long) != digest(other)
-
-
-@pytest.mark.parametrize(
-    ("loss", "method", "family"), [(SiDLoss, "sid", "edm"), (SiDALoss, "sida", "edm"), (EDM2SiDALoss, "sida", "edm2")]
-)
-def test_losses_alone_have_the_same_defaults(loss, method, family):
-    values = METHODS[method].defaults[family]
-    assert all(getattr(loss(), name) == values[name] for name in ("alpha", "P_mean", "P_std"))
 
 
 def test_page_of_differences_names_every_default():
@@ -187,16 +186,15 @@ def test_page_of_differences_names_every_default():
             return "off" if (name, value) == ("grad_clip_value", 0) else f"{value:g}"
         return words.get(value, str(value))
 
-    columns = [METHODS[method].defaults[family] for family in ("edm", "edm2", "edm2-s") for method in ("sid", "sida")]
-    assert all(column.keys() == columns[0].keys() for column in columns)
-    assert found == {name: [shown(name, column[name]) for column in columns] for name in columns[0]}
-    assert set(found) <= {field.name for field in dataclasses.fields(DistillConfig)}
+    pairs = [(family, method) for family in ("edm", "edm2", "edm2-s") for method in ("sid", "sida")]
+    recipes = [resolve_recipe(config_for("t", method), TEACHERS[family]) for family, method in pairs]
+    assert found == {name: [shown(name, getattr(one, name)) for one in recipes] for name in found}
 
 
 #: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.
 ELSEWHERE = {"guidance", "logvar", "real_source"}
 #: Settings that the distiller reads for every method; where a method has none, they change nothing.
-OF_THE_DISTILLER = {"grad_clip_value", *LAMBDAS}
+OF_THE_DISTILLER = {"grad_clip_value"}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -214,8 +212,8 @@ def test_a_method_reads_the_settings_that_it_names(name):
     read.clear()
     options = method.read_options(config.options, "options")
     parts = Parts(method, watched, options, family_of(NETWORK), teacher, teacher, torch.device("cpu"), "student")
-    method_trainer(parts)
-    known = (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - ELSEWHERE
+    parts.trainer()
+    known = METHOD_SETTINGS - ELSEWHERE
     assert method.settings & known <= read
     assert read & known - OF_THE_DISTILLER <= method.settings
 
@@ -256,8 +254,9 @@ def test_an_option_named_like_a_setting_is_refused_where_the_method_is_defined()
 
 
 def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
-    own = dataclasses.replace(SID, name="own", trainer=lambda parts: None)
+    own = dataclasses.replace(SID, name="own", loss=None, reads=(), trainer=lambda parts: None)
     config = config_for("t", "sid", gamma="snr")
     with pytest.raises(ValueError, match="gamma: method 'own' does not read gamma; remove it"):
         own.check(config)
-    dataclasses.replace(own, reads=frozenset({"gamma"})).check(config)
+    dataclasses.replace(own, reads=("gamma",)).check(config)
+    dataclasses.replace(own, loss=SiDLoss).check(config)

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.official_order import Plain
-from sida.losses import SiDALoss, SiDLoss
-from sida.methods.distiller import Distiller
+from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.training.batches import step_draws
+from sida.training.iteration import Distiller
 from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradient
 from sida.training.processes import Ranks
 from sida.training.schedule import Schedule
-from tests.losses.loss_cases import tensors
+from tests.methods.loss_cases import tensors
 from tests.training.toy import iterate, recipe
 
 LR = 1e-4
@@ -54,7 +54,8 @@ def assert_same_parameters(one: torch.nn.Module, other: torch.nn.Module, steps: 
 def test_iterations_equal_the_plain_ones(networks):
     schedule = Schedule(warmup_kimg=0.004, adversarial_kimg=0.012)
     options = {"lr": LR, "lambda_adv": 10.0, "lambda_d": 5.0, "grad_clip_value": 1.0, "seed": 3}
-    ours = Distiller(*networks(), SiDALoss(), schedule, recipe(ema_half_life_kimg=0.1, ema_rampup_ratio=0.5, **options))
+    loss = SiDALoss(lambda_adv=10.0, lambda_d=5.0)
+    ours = Distiller(*networks(), loss, schedule, recipe(ema_half_life_kimg=0.1, ema_rampup_ratio=0.5, **options))
     plain = Plain(*networks(), schedule, ema_half_life=100, ema_rampup_ratio=0.5, **options)
     nimg, steps = 0, 6
     initial = vector(ours.generator.net)
@@ -102,15 +103,15 @@ def test_teacher_never_changes_and_modes_are_the_official_ones(networks):
     seen = []
 
     class Spy(SiDALoss):
-        def fake_score_loss(self, fake_score, images, *args, **kwargs):
-            seen.append(("psi", fake_score.training, distiller.generator.net.training, images.requires_grad))
-            return super().fake_score_loss(fake_score, images, *args, **kwargs)
+        def fake_score_terms(self, fake_score, given):
+            seen.append(("psi", fake_score.training, distiller.generator.net.training, given.images.requires_grad))
+            return super().fake_score_terms(fake_score, given)
 
-        def generator_loss(self, true_score, fake_score, images, *args, **kwargs):
+        def generator_terms(self, true_score, fake_score, given):
             frozen = not any(p.requires_grad for p in (*true_score.parameters(), *fake_score.parameters()))
             seen.append(("theta", fake_score.training, distiller.generator.net.training, frozen))
             assert not true_score.training
-            return super().generator_loss(true_score, fake_score, images, *args, **kwargs)
+            return super().generator_terms(true_score, fake_score, given)
 
     distiller = Distiller(*networks(), Spy(), Schedule(0, 0), recipe(lr=LR))
     teacher = vector(distiller.true_score)
@@ -138,8 +139,8 @@ def test_nan_samples_are_counted_and_survived(networks):
     real, like = batch(4, 0), batch(4, 1)
     cpu = torch.device("cpu")
     bad = [
-        *step_draws(0, "psi", 0, 0, [real[0].shape], cpu, "sigma_normal"),
-        *step_draws(0, "generator", 0, 0, [like[0].shape], cpu, "t"),
+        *step_draws(0, "psi", 0, 0, [real[0].shape], cpu, SiDALoss().fake_score_draws()),
+        *step_draws(0, "generator", 0, 0, [like[0].shape], cpu, SiDALoss().generator_draws()),
     ]
     bad[0]["noise"][2] = float("nan")
     bad[1]["noise"][1] = float("nan")
@@ -233,8 +234,8 @@ def test_draws_left_out_are_the_runs_own(networks):
 
     shape = torch.Size((4, 3, 8, 8))
     own = [
-        step_draws(0, purpose, 1000, 0, [shape], torch.device("cpu"), level)[0]
-        for purpose, level in (("psi", "sigma_normal"), ("generator", "t"))
+        step_draws(0, purpose, 1000, 0, [shape], torch.device("cpu"), draws)[0]
+        for purpose, draws in (("psi", SiDALoss().fake_score_draws()), ("generator", SiDALoss().generator_draws()))
     ]
     without_z = [{key: value for key, value in mapping.items() if key != "z"} for mapping in own]
     expected = run(None)

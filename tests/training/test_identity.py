@@ -9,7 +9,7 @@ from sida.config.settings import from_mapping
 from sida.files.atomic import by_content
 from sida.methods import distill
 from sida.methods.distillation import student_digest
-from sida.methods.resolve import DistillConfig
+from sida.methods.registry import DistillConfig
 from sida.networks.file import read_metadata
 from tests.training.toy import DATASET, STUDENT
 

@@ -15,7 +15,7 @@ import pytest
 
 from sida.cli.main import main
 from sida.errors import EXIT_RETRY
-from sida.training.student_trainer import StudentTrainer
+from sida.training.iteration import StudentTrainer
 from tests.training.processes import said, started, statuses
 from tests.training.toy import STUDENT, as_json, results
 

@@ -12,7 +12,7 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.methods.distillation import student_digest
-from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata
 from tests.training.toy import SID_STUDENT
 
@@ -94,16 +94,12 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     }
 
 
-def test_defaults_of_ones_own_may_be_few_where_the_recipe_has_the_rest(teacher):
+def test_official_values_of_ones_own_may_be_few_where_the_recipe_has_the_rest(teacher):
     network = read_metadata(teacher)["network"]
     config = lambda **more: DistillConfig(**{**SHORT, "teacher": teacher, "method": f"{OWN}:FEW", **more})
-    left = "init_sigma, P_mean, P_std"
-    message = f"student.method: 'few' has no default for {left} with EDM networks; add it to the method's defaults"
+    message = "student.method: 'few' has no default for init_sigma, P_mean with EDM networks; add it"
     with pytest.raises(UserError, match=re.escape(message)):
         resolve_recipe(config(), network)
-    rest = {"init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2}
+    rest = {"init_sigma": 2.5, "P_mean": -1.2}
     made = resolve_recipe(config(**rest), network)
-    assert (made.alpha, made.logvar, made.weight_norm) == (1.0, False, None)
-    head = {"class": "EDM2Precond", "kwargs": {"logvar_channels": 8, "model_channels": 8}}
-    with pytest.raises(UserError, match="has no default for logvar with EDM2 networks"):
-        resolve_recipe(config(**rest, augment=None), head)
+    assert (made.alpha, made.logvar, made.weight_norm) == (1.2, False, None)

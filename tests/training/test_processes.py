@@ -19,9 +19,9 @@ from sida.files.tensors import read_tensors
 from sida.methods import distill
 from sida.training import identity, launch, processes, train_teacher
 from sida.training.evaluation import Evaluation
+from sida.training.iteration import StudentTrainer
 from sida.training.logs import IterationRecord, TickMeter
 from sida.training.run import RunFiles
-from sida.training.student_trainer import StudentTrainer
 from tests.training.processes import said, started, statuses, together
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, interrupt_after
 

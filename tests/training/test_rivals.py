@@ -70,7 +70,7 @@ RADAM = ("RAdam", (0.9, 0.999), 0.0, None)
     ],
 )
 def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma, psi_steps, optimizers):
-    """Their losses: tests/losses/test_field.py."""
+    """Their losses: tests/methods/test_field.py."""
     trainer = trainer_of(spec_of(method, teacher))
     streams = [stream for step in trainer.steps for stream in step.streams()]
     assert streams == [*["psi", "psi-2", "psi-3", "psi-4", "psi-5"][:psi_steps], "generator"]

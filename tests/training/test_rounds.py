@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import unittest.mock
 
 import pytest
@@ -15,12 +16,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
-from sida.losses import SiDALoss, SiDLoss, terms
 from sida.machine import Recording, RecordingError, restored
-from sida.methods.distiller import Distiller
+from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.sampling.samplers import GuidedDenoiser
-from sida.training import iteration, student_trainer
+from sida.training import micro_batches
+from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 from tests.training.toy import iterate, recipe
 
@@ -67,7 +68,7 @@ def recordings(monkeypatch):
     if GPU:
         return None
     StandIn.made = 0
-    monkeypatch.setattr(student_trainer, "Recording", StandIn)
+    monkeypatch.setattr(micro_batches, "Recording", StandIn)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     return StandIn
 
@@ -90,8 +91,8 @@ def distiller(loss, replayed: bool, augment=None, networks=None) -> Distiller:
     settings = recipe(lr=1e-3, lambda_adv=1.0, seed=4, cuda_graphs=replayed)
     made = Distiller(*(networks or nets()), loss, schedule, settings, augment=augment)
     if replayed and not GPU:
-        made._run = student_trainer.GraphRunner(
-            iteration.EagerRunner(made.generator, made.recipe.init_sigma), [*made.networks.values()]
+        made._run = micro_batches.GraphRunner(
+            micro_batches.EagerRunner(made.generator, made.recipe.init_sigma), [*made.networks.values()]
         )
     return made
 
@@ -193,10 +194,10 @@ def test_a_recording_leaves_what_is_protected_as_it_was(graphs_without_a_gpu, fa
 
 def test_a_loss_that_looks_at_values_goes_on_kernel_by_kernel(recordings, monkeypatch, capsys):
     class Curious(SiDLoss):
-        def generator_loss(self, true_score, fake_score, images, *rest):
-            if not images.isfinite().all():
+        def generator_terms(self, true_score, fake_score, given):
+            if not given.images.isfinite().all():
                 raise AssertionError
-            return super().generator_loss(true_score, fake_score, images, *rest)
+            return super().generator_terms(true_score, fake_score, given)
 
     if recordings is not None:
 
@@ -212,8 +213,8 @@ def test_a_loss_that_looks_at_values_goes_on_kernel_by_kernel(recordings, monkey
 
 def test_a_loss_that_augments_something_else_goes_on_kernel_by_kernel(recordings, capsys):
     class Odd(SiDLoss):
-        def fake_score_loss(self, fake_score, images, *rest):
-            return super().fake_score_loss(fake_score, images * 1.0, *rest)
+        def fake_score_terms(self, fake_score, given):
+            return super().fake_score_terms(fake_score, dataclasses.replace(given, images=given.images * 1.0))
 
     train(distiller(Odd(), replayed=True, augment=AUGMENT), steps=1)
     assert "the loss augments neither the micro-batch's images nor its real ones; " in capsys.readouterr().err
@@ -237,12 +238,12 @@ class Questions(TorchDispatchMode):
 @pytest.mark.parametrize("loss", [SiDALoss(), SiDALoss(pool="sample"), SiDLoss()], ids=["sida", "pooled", "sid"])
 def test_a_round_asks_for_no_value(monkeypatch, loss):
     made = distiller(loss, replayed=False)
-    monkeypatch.setattr(iteration.EagerRunner, "__call__", _counted(iteration.EagerRunner.__call__))
+    monkeypatch.setattr(micro_batches.EagerRunner, "__call__", _counted(micro_batches.EagerRunner.__call__))
     with Questions() as waits:
         train(made, steps=3)
     # On a processor the masks of NaN ask, which shows that the count sees it.
     assert waits.asked
-    monkeypatch.setattr(terms, "ASYNC_DEVICES", {"cpu", "cuda"})
+    monkeypatch.setattr(micro_batches, "ASYNC_DEVICES", {"cpu", "cuda"})
     _counted.seen.clear()
     train(distiller(loss, replayed=False), steps=3)
     assert _counted.seen == [[]] * len(_counted.seen)

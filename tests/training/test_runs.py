@@ -21,10 +21,10 @@ from sida.methods import distill
 from sida.networks.file import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import train_teacher
+from sida.training.iteration import StudentTrainer
 from sida.training.loop import TrainingLoop
 from sida.training.processes import Interruption, StopRequest
 from sida.training.state import StateStore
-from sida.training.student_trainer import StudentTrainer
 from tests.training.toy import (
     STUDENT,
     TEACHER,

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sida.losses import sigma_of_t
+from sida.noise import sigma_of_t
 from sida.training import averages
 from sida.training.averages import ema_beta, ema_half_life
 from sida.training.schedule import Schedule, linear_decay, teacher_learning_rate

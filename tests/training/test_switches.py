@@ -12,7 +12,7 @@ from sida.files.atomic import read_jsonl, sha256_file
 from sida.machine import prepare_process
 from sida.methods import distill
 from sida.methods.distillation import GeneratedBatches, make_batches, student_digest
-from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
 from sida.training import train_teacher

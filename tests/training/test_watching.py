@@ -19,7 +19,7 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.methods.distillation import student_digest
-from sida.methods.resolve import DistillConfig
+from sida.methods.registry import DistillConfig
 from sida.networks.file import read_metadata
 from sida.training import train_teacher
 from sida.training.plan import Points, rising, unhealthy

@@ -19,10 +19,10 @@ from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
 from sida.methods.distillation import make_trainer
-from sida.methods.resolve import DistillConfig, recipe_of, resolve_recipe
+from sida.methods.registry import DistillConfig, recipe_of, resolve_recipe
 from sida.networks.file import read_metadata
+from sida.training.iteration import StudentTrainer
 from sida.training.logs import IterationRecord
-from sida.training.student_trainer import StudentTrainer
 from sida.training.teacher import TeacherTrainer
 
 DATASET = {"name": "digits", "kind": "digits", "max_size": 200}

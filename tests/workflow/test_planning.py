@@ -14,7 +14,7 @@ from sida.assets.registry import load_registry
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.errors import UserError
-from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.methods.registry import DistillConfig, resolve_recipe
 from workflow.cli import sida_main as main
 from workflow.commands.plan import make_jobs
 from workflow.planning import steps

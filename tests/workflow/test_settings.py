@@ -14,7 +14,7 @@ from sida.cli.train import read_settings, read_spec
 from sida.config.resources import ROOT
 from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping, from_texts
 from sida.errors import UserError
-from sida.methods.resolve import DistillConfig
+from sida.methods.registry import DistillConfig
 from tests.workflow.workspace import PRESETS
 from tools.settings_page import SETTINGS, descriptions, json_schema, settings_table, written
 from workflow.preset.files import PresetSettings

@@ -20,7 +20,7 @@ from sida.config.settings import from_mapping
 from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
-from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import read_metadata, save_network
 from tests.training.processes import together

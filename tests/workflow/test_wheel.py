@@ -23,7 +23,6 @@ SITE = Path(sysconfig.get_path("purelib"))
 DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
 ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "shtab", "snakemake", "triton"}
-ON_REQUEST |= {"nbclient", "nbformat"}
 
 
 class Installed:

@@ -183,8 +183,8 @@ def _fill(
 ) -> None:
     import torch
 
-    from sida.sampling.drawer import save_grid
-    from sida.sampling.generator import load
+    from sida.sampling.job import load
+    from sida.sampling.store import save_grid
 
     component = folder / "generator"
     component.mkdir()

@@ -18,7 +18,7 @@ from sida.config.plugins import MONITOR
 from sida.config.samplers import read_sampler
 from sida.config.settings import from_mapping, load_yaml
 from sida.errors import UserError
-from sida.methods.resolve import DistillConfig
+from sida.methods.registry import DistillConfig
 from workflow.planning.rates import load_assumptions
 from workflow.planning.steps import StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
@@ -115,7 +115,7 @@ class Costs:
 
     def resolved(self, run: str) -> Any:
         """Resolved settings of a student, for a GPU if the preset uses one."""
-        from sida.methods.resolve import resolve_recipe
+        from sida.methods.registry import resolve_recipe
 
         row = self.preset.runs[run]
         network = self.network(row.teacher)

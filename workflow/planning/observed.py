@@ -260,11 +260,11 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
 
 
 def _trainer(config: Any, network: Any, device: Any) -> Any:
-    from sida.methods.distiller import Parts, method_trainer
+    from sida.methods.method import Parts
     from sida.methods.registry import find_method
     from sida.networks import build_network, family_of
 
     method = find_method(config.method)
     teacher = build_network(network).to(device)
     options = method.read_options(config.options, "options")
-    return method_trainer(Parts(method, config, options, family_of(teacher), teacher, teacher, device, "--measure"))
+    return Parts(method, config, options, family_of(teacher), teacher, teacher, device, "--measure").trainer()

@@ -33,8 +33,7 @@ from sida.config.families import SD_VAE, check_images
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, settings_in, suggestion
-from sida.methods.registry import METHODS
-from sida.methods.resolve import DistillConfig, checked_method, resolve_recipe
+from sida.methods.registry import METHODS, DistillConfig, checked_method, resolve_recipe
 from workflow.preset import Preset
 from workflow.preset.checks import check_experiments
 from workflow.preset.targets import Targets

@@ -19,8 +19,7 @@ from sida.config.recipe import EvaluationPoints, TeacherTraining
 from sida.config.samplers import read_sampler
 from sida.config.settings import from_mapping
 from sida.errors import UserError
-from sida.methods.registry import find_method
-from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from workflow.preset.archives import training_data
 from workflow.preset.rows import Rows, nfe
 

@@ -1,6 +1,7 @@
 """Grids of samples: the one sampler of the package behind every panel, captions, and nearest real images below."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
-from sida.sampling import generate
+from sida.sampling import Drawer, generate
 from tests.eval.metric_networks import StandInVae, write_network
 from tests.eval.synthetic_output import CURVES, csv_rows
 from tests.refused import refused
@@ -135,7 +136,7 @@ def test_each_grid_says_what_was_drawn(networks, tmp_path):
 def test_latent_networks_are_decoded(tmp_path, monkeypatch):
     from sida.data.latents import LatentDecoder
 
-    monkeypatch.setattr("sida.sampling.networks.load_vae", lambda path, device: StandInVae())
+    monkeypatch.setattr(sys.modules[Drawer.__module__], "load_vae", lambda path, device: StandInVae())
     network = made(tmp_path / "latent.safetensors", img_channels=4)
     layout = layout_of(tmp_path, by_class=False)
     grid = draw_grid(layout, measured("x", network, protocol="imagenet512", vae="here"), "x")

@@ -3,6 +3,7 @@
 import io
 import json
 import statistics
+import sys
 import zipfile
 
 import numpy as np
@@ -22,7 +23,7 @@ from sida.data import LatentDecoder, load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.networks.file import load_network, read_metadata
-from sida.sampling import NO_CLASS, generate
+from sida.sampling import NO_CLASS, Drawer, generate
 from tests.eval.measuring.specs import DIGITS, content, data_spec, metric, protocol, resampled
 from tests.eval.metric_networks import StandInVae, write_hub, write_inception, write_network
 from tests.refused import refused
@@ -141,7 +142,7 @@ def references(folder, options, images):
 
 @pytest.mark.parametrize("selection", ["fid", "fd_dinov2"])
 def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypatch, selection):
-    monkeypatch.setattr("sida.sampling.drawer.open_decoder", lambda vae, device: LatentDecoder(StandInVae()))
+    monkeypatch.setattr(sys.modules[Drawer.__module__], "open_decoder", lambda vae, device: LatentDecoder(StandInVae()))
     protocol = yaml.safe_load(find("protocols", "imagenet512").read_text()) | {"selection": selection}
     score = {"key": "is", "kind": "inception_score", "extractor": "inception", "splits": 4}
     protocol["metrics"] = [*protocol["metrics"], score]
@@ -172,7 +173,7 @@ def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypat
 
 
 def test_real_latents_are_decoded_for_measurements_and_pictures(latents, tmp_path, monkeypatch):
-    monkeypatch.setattr("sida.sampling.networks.load_vae", lambda path, device: StandInVae())
+    monkeypatch.setattr(sys.modules[Drawer.__module__], "load_vae", lambda path, device: StandInVae())
     spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "imagenet512", "dataset": latents}
     batch = next(Measurer({**spec, "vae": "here"}).source.batches(range(6), 6))
     assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (6, 3, 16, 16))

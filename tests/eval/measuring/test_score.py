@@ -152,9 +152,10 @@ def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tm
 def test_shards_of_samples_are_refused_with_what_to_do_instead(tmp_path):
     draw = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-7", "--out"]
     folder = tmp_path / "drawn"
-    assert sida_main([*draw, str(folder)]) == 0
-    refused(r"drawn: holds shards of `sida sample`, .*drawn.zip or .*drawn.npz, .*--png", open_images, folder)
-    for out in (f"{folder}.zip", f"{folder}.npz"):
+    folder.mkdir()
+    (folder / "shard-000000-000007.npz").write_bytes(b"")
+    refused(r"drawn: holds shards of an earlier `sida sample`, .*drawn.npz", open_images, folder)
+    for out in (f"{folder}-as-png", f"{folder}.npz"):
         assert sida_main([*draw, out]) == 0
         assert open_images(out).count == 8
 

@@ -21,7 +21,7 @@ from eval.tables.cells import resolve
 from eval.tables.hyperparameters import log_quantity
 from eval.tables.layout import TableSources, load_table_layout
 from sida.config.settings import from_mapping
-from sida.methods.resolve import DistillConfig
+from sida.methods.registry import DistillConfig
 from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_released
 from tests.refused import refusing

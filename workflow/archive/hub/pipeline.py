@@ -65,7 +65,7 @@ class OneStepPipeline(DiffusionPipeline):
         """Images as arrays; sida-repro decodes latents."""
         if images.dtype != torch.uint8:
             try:
-                from sida.sampling.networks import open_decoder
+                from sida.sampling.generate import open_decoder
             except ImportError:
                 raise ValueError("this network draws latents: take output_type='pt', or install sida-repro") from None
             images = open_decoder(None, "cpu")(images)

@@ -8,19 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from sida.discriminator.backbones import FakeScoreWithHeads
-from sida.losses import MicroBatch
-from sida.methods.cd import CDOptions
-from sida.methods.consistency import CDLoss, ECTLoss
-from sida.methods.dmd import DMD2Options
-from sida.methods.ect import ECTOptions
-from sida.methods.f_distill import FDistillOptions
-from sida.methods.matching import DiffInstructLoss, DMD2Loss, DMDLoss, FDistillLoss, divergence_weight
+from sida.methods.consistency import CDLoss, CDOptions, ECTLoss, ECTOptions
+from sida.methods.dmd import (
+    DiffInstructLoss,
+    DMD2Loss,
+    DMD2Options,
+    DMDLoss,
+    FDistillLoss,
+    FDistillOptions,
+    divergence_weight,
+)
 from sida.networks import build_network
+from sida.networks.discriminators import FakeScoreWithHeads
 from sida.sampling import one_step
 from sida.sampling.samplers import extrapolated
+from sida.training.micro_batches import MicroBatch
 from tests.golden.vectors import load, relative_error
-from tests.losses.loss_cases import GRADIENT, VALUE, draw, tensors
+from tests.methods.loss_cases import GRADIENT, VALUE, draw, tensors
 
 #: DMD2's losses as FastGen has them: heads on the frozen teacher, one noisy image for both terms.
 TEACHER_FORM = {
@@ -55,7 +59,7 @@ def uniform(indices, low, high):
 
 def scalars(loss, terms):
     """Each term times its weight, as an official mean over the batch."""
-    weights = loss.weights({"lambda_fake_score": 1.0}, PIXELS)
+    weights = loss.weights(PIXELS)
     return {name: term.sum() * weights[name] / BATCH for name, term in terms.items()}
 
 
@@ -96,8 +100,8 @@ def test_diff_instruct_fake_score(network):
     with torch.no_grad():
         images = one_step(student, draw(arrays, 0), labels, info["init_sigma"])
     loss = DiffInstructLoss()
-    given = MicroBatch(images, labels, draws={"sigma_normal": draw(arrays, 1), "noise": draw(arrays, 2)})
-    terms = loss.fake_score_loss(fake, *given)
+    draws = {"sigma_normal": draw(arrays, 1), "noise": draw(arrays, 2)}
+    terms = loss.fake_score_loss(fake, images, labels, draws=draws)
     assert relative_error(terms.denoising, arrays["out/loss"]) < VALUE
     scalars(loss, terms)["denoising"].backward()
     compare_gradients_of_some(fake, arrays, "grad_fake/")
@@ -141,8 +145,8 @@ def test_dmd2_generator(network, name):
     draws = {"t": uniform(draw(arrays, 0), 20, 980), "noise": draw(arrays, 1)}
     if info["diffusion_gan"]:
         draws |= {"fake_t": uniform(draw(arrays, 2), 0, 999), "fake_noise": draw(arrays, 3)}
-    assert {*loss.generator_draws(), "noise"} == set(draws)
-    assert relative_error(loss.generator_sigma(images, draws), arrays["out/sigma"]) < VALUE
+    assert set(loss.generator_draws()) == set(draws)
+    assert relative_error(loss.generator_sigma(draws), arrays["out/sigma"]) < VALUE
     given = MicroBatch(images, torch.from_numpy(arrays["in/labels"]), draws=draws)
     terms = loss.generator_loss(
         network("teacher", "dmd2_networks"), dmd2_score(network).eval(), images, given.class_labels, draws
@@ -161,7 +165,7 @@ def test_dmd2_critic(network, name):
     if info["diffusion_gan"]:
         draws |= {"real_t": uniform(draw(arrays, 2), 0, 999), "real_noise": draw(arrays, 3)}
         draws |= {"fake_t": uniform(draw(arrays, 4), 0, 999), "fake_noise": draw(arrays, 5)}
-    assert {*loss.fake_score_draws(), "noise"} == set(draws)
+    assert set(loss.fake_score_draws()) == set(draws)
     score = dmd2_score(network)
     images, labels, real = (torch.from_numpy(arrays[f"in/{key}"]) for key in ("images", "labels", "real_images"))
     values = scalars(loss, loss.fake_score_loss(score, images, labels, real, draws=draws))
@@ -197,7 +201,7 @@ def test_dmd2_generator_on_a_frozen_teacher(network, name):
     teacher, score = teacher_score(network, every_resolution=name != "_bottleneck")
     student, given = generator_round(network, arrays)
     loss = DMD2Loss(DMD2Options(**{**TEACHER_FORM, "gan_weight": info["gan_loss_weight_gen"]}))
-    assert loss.generator_draws() == ("t",)
+    assert list(loss.generator_draws()) == ["t", "noise"]
 
     def guided(x, sigma, labels):
         if info["guidance_scale"] is None:
@@ -235,10 +239,11 @@ def test_dmd2_critic_on_a_frozen_teacher(network, name):
         number = 5
     if info["gan_r1_reg_weight"]:
         draws["r1_noise"] = draw(arrays, number)
-    assert {*loss.fake_score_draws(), "noise"} == set(draws)
+    assert set(loss.fake_score_draws()) == set(draws)
     real = torch.from_numpy(arrays["in/real_images"])
-    given = MicroBatch(given.images.detach(), given.class_labels, real, draws=draws)
-    values = scalars(loss, loss.fake_score_loss(score, *given))
+    given.images = given.images.detach()
+    terms = loss.fake_score_loss(score, given.images, given.class_labels, real, draws=draws)
+    values = scalars(loss, terms)
     assert relative_error(values["denoising"], arrays["out/fake_score_loss"]) < VALUE
     assert relative_error(values["discriminator"], arrays["out/gan_loss_disc"]) < VALUE
     if info["gan_r1_reg_weight"]:
@@ -267,7 +272,7 @@ def test_f_distill_weights():
         for call in range(3):
             logits = torch.from_numpy(arrays[f"in/{call}/logits"])
             sigma = torch.from_numpy(arrays[f"in/{call}/sigma"]).float().view(-1, 1, 1, 1)
-            weights = loss.image_weights(logits, sigma).flatten()
+            weights = loss.image_weights(logits, sigma, MicroBatch(logits, None)).flatten()
             assert relative_error(weights, arrays[f"{case}/{call}/h"]) < VALUE, case
             if settings["ratio_normalization"]:
                 assert relative_error(loss.means, arrays[f"{case}/{call}/bins"]) < VALUE, case
@@ -305,7 +310,7 @@ def test_ect(network, name):
         {"k": 0} if name == "const" else {}
     )
     draws = {"sigma_normal": draw(arrays, 0), "noise": draw(arrays, 1)}
-    value = ect_loss(**given)(net.train(), MicroBatch(real, labels, draws=draws)).consistency
+    value = ect_loss(**given)(net.train(), MicroBatch(real, labels, draws=draws))["consistency"]
     assert relative_error(value.flatten(), arrays["out/loss"]) < VALUE
     (value.sum() / BATCH).backward()
     found = dict(net.named_parameters())
@@ -354,7 +359,7 @@ def test_cd(network, name):
     loss = CDLoss(network("teacher"), options)
     draws = {"t": (draw(arrays, 1).float().reshape(-1, 1, 1, 1) + 0.5) / (levels - 1), "noise": draw(arrays, 0)}
     labels, real = (torch.from_numpy(arrays[f"in/{key}"]) for key in ("labels", "real_images"))
-    value = loss(lambda *given: next(outputs)(*given), MicroBatch(real, labels, draws=draws)).consistency
+    value = loss(lambda *given: next(outputs)(*given), MicroBatch(real, labels, draws=draws))["consistency"]
     assert relative_error(value.flatten(), arrays["out/loss"]) < VALUE
     (value.sum() / BATCH).backward()
     compare_norms(student, arrays, info)

@@ -1,4 +1,4 @@
-"""Parts of GDD's discriminator: frozen backbones, mixing, heads, augmentation."""
+"""Parts of GDD's discriminator: frozen backbones, mixing, heads."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 from eval.features import get_extractor
 from eval.features.digits import DigitsTraining, split
-from sida.cli.main import main
-from sida.data import AugmentPipe, load_dataset
-from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
-from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, DigitsBackbone, backbone_split, train_backbone
-from sida.discriminator.projected import ClassProjection, Mixing, differentiable_augment
+from sida.data import load_dataset
+from sida.data.digits import shuffled
 from sida.errors import UserError
 from sida.files.tensors import read_tensors
-from sida.losses import GDDLoss
+from sida.methods.gdd import GDDLoss
+from sida.networks.backbones import DIGITS_WEIGHTS, DigitsBackbone, make_backbone
+from sida.networks.discriminators import ClassProjection, Mixing, ProjectedDiscriminator
+from tools.train_backbone import BackboneTraining, train_backbone
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,14 @@ def data():
     return load_dataset({"name": "digits", "kind": "digits"})
 
 
-def digits_discriminator(label_dim=10, **options):
+def digits_discriminator(label_dim=10):
     torch.manual_seed(0)
-    return ProjectedDiscriminator([make_backbone("digits", "published", 1, 8)], label_dim, **options)
+    return ProjectedDiscriminator([make_backbone("digits", "published", 1, 8)], label_dim)
 
 
 def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
     _, metadata = read_tensors(DIGITS_WEIGHTS)
-    train, others = backbone_split(metadata["settings"]["images"])
+    train, others = shuffled().split([metadata["settings"]["images"], 1797 - metadata["settings"]["images"]])
     measuring, held_out = split(DigitsTraining())
     assert sorted(train.tolist()) == sorted(held_out.tolist())
     assert not set(train.tolist()) & set(measuring.tolist())
@@ -44,14 +44,10 @@ def test_digits_backbone_shares_no_training_image_with_the_measuring_network(dat
     assert accuracy > 0.95
 
 
-def test_training_the_backbone_is_deterministic(capsys, tmp_path, monkeypatch):
+def test_training_the_backbone_is_deterministic():
     one, _ = train_backbone(BackboneTraining(epochs=1))
     other, _ = train_backbone(BackboneTraining(epochs=1))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    monkeypatch.setattr("sida.discriminator.digits.BackboneTraining", lambda seed: BackboneTraining(seed, epochs=1))
-    assert main(["train-backbone", "--out", str(tmp_path / "net.safetensors")]) == 0
-    assert "not bit-equal to the committed ones" in capsys.readouterr().out
-    assert torch.equal(read_tensors(tmp_path / "net.safetensors")[0]["levels.0.0.weight"], one["levels.0.0.weight"])
 
 
 def test_measured_own_features_are_those_of_the_discriminator(data):
@@ -108,7 +104,7 @@ def test_gradients_reach_images_and_heads_and_leave_the_backbone(data):
     loss = GDDLoss()
     net.train()
     penalty = loss.r1_penalty(net, images, labels)
-    value = loss.fake_score_loss(net, images, labels, images.detach().flip(0)).discriminator
+    value = loss.discriminator_loss(net, images, images.detach().flip(0), labels)
     (value + penalty.mean()).backward()
     assert images.grad.flatten(1).norm(dim=1).min() > 0
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.heads.parameters())
@@ -123,63 +119,6 @@ def test_frozen_parts_follow_the_module(data):
     net = digits_discriminator().double()
     images = data.network_input(data.images(range(2))).double()
     assert net(images, data.labels(torch.arange(2)).double())[0].dtype == torch.float64
-
-
-def test_differentiable_augmentation_moves_cuts_and_colours():
-    torch.manual_seed(0)
-    images = torch.rand(64, 3, 16, 16) * 2 - 1
-    images.requires_grad_()
-    seen = differentiable_augment(images)
-    assert seen.shape == images.shape
-    assert not torch.allclose(seen, images)
-    empty = (seen == 0).all(1).flatten(1).float().mean(1)
-    # A square of a fifth of the side, 3 of 16; a move brings in up to two lines. Colours leave no 0 elsewhere.
-    assert empty.min() >= 4 / 256
-    assert empty.max() <= (9 + 2 * 32) / 256
-    seen.square().sum().backward()
-    assert images.grad.isfinite().all()
-    torch.manual_seed(1)
-    once = differentiable_augment(images.detach())
-    torch.manual_seed(1)
-    assert torch.equal(once, differentiable_augment(images.detach()))
-
-
-def test_adaptive_augmentation_moves_to_its_target_and_remembers():
-    pipe = AugmentPipe.from_config({"p": 0.0})
-    ada = AdaptiveAugment(pipe, target=0.6, interval=2, move=0.25)
-    sure = [torch.ones(4, 3)]
-    ada.observe(sure)
-    assert float(ada.p) == 0
-    ada.observe(sure, share=0.5)
-    assert float(ada.p) == 0
-    copy = AdaptiveAugment(pipe, target=0.6, interval=2, move=0.25)
-    copy.load_state_dict(ada.state_dict())
-    for one in (ada, copy):
-        # The second half of the second iteration.
-        one.observe(sure, share=0.5)
-        assert float(one.p) == 0.25
-    for _ in range(4):
-        ada.observe([torch.tensor([[-1.0], [1.0]])])
-    assert float(ada.p) == 0
-    # There is no upper limit; beyond 1 it only takes longer to come back.
-    for _ in range(10):
-        ada.observe(sure)
-    assert float(ada.p) == 1.25
-    assert ada(torch.rand(2, 1, 8, 8)).shape == (2, 1, 8, 8)
-    still = AdaptiveAugment(AugmentPipe.from_config({"p": 1.0}))
-    still.observe(sure)
-    assert float(still.p) == 1
-    images = torch.rand(8, 1, 8, 8)
-    assert not torch.equal(still(images), images)
-
-
-def test_adaptive_augmentation_counts_the_images_of_all_devices():
-    """So that the first device's count, in the middle of an interval, is everyone's to go on from."""
-    ada = AdaptiveAugment(AugmentPipe.from_config({"p": 0.5}), target=0.6, interval=2, move=0.25)
-    the_other = torch.tensor([-12.0, 12.0, 0.5], dtype=torch.float64)
-    for signs, p in (([0, 24, 1], 0.5), ([0, 0, 2], 0.25)):
-        ada.observe([torch.ones(4, 3)], share=0.5, add_up=lambda counted: counted.add_(the_other))
-        assert (ada.signs.tolist(), float(ada.p)) == (signs, p)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +141,6 @@ def test_missing_package_is_one_line(name, monkeypatch):
 
 
 def test_damaged_weights_of_the_digits_backbone_are_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("sida.discriminator.digits.DIGITS_WEIGHTS", tmp_path / "none.safetensors")
+    monkeypatch.setattr("sida.networks.backbones.DIGITS_WEIGHTS", tmp_path / "none.safetensors")
     with pytest.raises(UserError, match=r"none.safetensors"):
         DigitsBackbone().load_published()

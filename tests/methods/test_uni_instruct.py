@@ -7,16 +7,13 @@ import torch
 
 from sida.config.settings import from_mapping
 from sida.errors import UserError
-from sida.losses import SiDALoss
-from sida.methods.matching import UniInstructLoss, expansion_weight
-from sida.methods.uni_instruct import UniInstructOptions
+from sida.methods.sid import SiDALoss, UniInstructLoss, UniInstructOptions, expansion_weight
 from sida.sampling import one_step
-from sida.training import Schedule
+from sida.training import MicroBatch, Schedule
 from tests.golden.vectors import relative_error
-from tests.losses.loss_cases import GRADIENT, VALUE, draw, tensors
-from tests.losses.test_field import BATCH, PIXELS, compare_norms, gradient, network, recorded  # noqa: F401
+from tests.methods.loss_cases import GRADIENT, VALUE, draw, tensors
+from tests.methods.test_field import BATCH, PIXELS, compare_norms, gradient, network, recorded  # noqa: F401
 
-LAMBDAS = {"lambda_sid": 100.0, "lambda_adv": 0.01, "lambda_d": 1.0, "lambda_fake_score": 1.0}
 #: File of vectors, its case, divergence, and further facts: weights that differ, settings of the loss.
 ROUNDS = [
     ("warmup", "fkl/vr0", "forward-kl", {}, {}),
@@ -53,13 +50,13 @@ def generator_round(network, name, loss):  # noqa: F811
 
 @pytest.mark.parametrize(("name", "case", "divergence", "lambdas", "settings"), ROUNDS)
 def test_generator(network, name, case, divergence, lambdas, settings):  # noqa: F811
-    loss = UniInstructLoss(divergence=divergence, **settings)
+    loss = UniInstructLoss(divergence=divergence, **settings, **lambdas)
     arrays, info, student, images, terms = generator_round(network, name, loss)
     if settings.get("ratio", "released") == "released" and f"{case}/density_ratio" in arrays:
         ratio = loss.released_ratio(terms.adversarial * PIXELS)
         assert relative_error(ratio.flatten(), arrays[f"{case}/density_ratio"]) < 10 * VALUE
     phase = Schedule(sid_share=0.0).at(info["images_seen_before_the_step"])
-    weights = loss.weights(LAMBDAS | lambdas, PIXELS)
+    weights = loss.weights(PIXELS)
     value = sum(term.sum() * weights[key] * phase.weight(key) / BATCH for key, term in terms.items())
     # A confident discriminator has losses near 1, where the ratio's denominator cancels.
     limit = 10 if name == "forward_kl_confident" else 1
@@ -84,7 +81,7 @@ def test_weights_of_given_losses(case, losses, on):
     loss = UniInstructLoss(divergence=divergence, variance_reduction=bool(on))
     ratio = loss.released_ratio(given["gan_per_image"])
     assert relative_error(ratio, expected["density_ratio"]) < 1e-9
-    sid = expansion_weight(ratio, divergence).view(-1, 1, 1, 1).expand_as(given["sid"]) * LAMBDAS["lambda_sid"]
+    sid = expansion_weight(ratio, divergence).view(-1, 1, 1, 1).expand_as(given["sid"]) * loss.lambda_sid
     assert relative_error(sid / len(ratio), expected["d_sid"]) < 1e-9
 
 
@@ -107,7 +104,7 @@ def test_fake_score_and_discriminator(network, name):  # noqa: F811
     terms = loss.fake_score_loss(fake, *given, (lambda _: augmented.pop(0)) if augmented else None, draws)
     assert relative_error(terms.denoising.sum((1, 2, 3)), arrays["out/fake_score_per_image"]) < VALUE
     assert relative_error(terms.discriminator.flatten(), arrays["out/discriminator_per_image"]) < VALUE
-    weights = loss.weights(LAMBDAS, PIXELS)
+    weights = loss.weights(PIXELS)
     value = sum(term.sum() * weights[key] / BATCH for key, term in terms.items())
     assert relative_error(value, arrays["out/scalar_backward"]) < VALUE
     value.backward()
@@ -118,8 +115,8 @@ def test_fake_score_and_discriminator(network, name):  # noqa: F811
 @pytest.mark.parametrize("divergence", ["forward-kl", "jeffreys"])
 def test_released_ratio_is_sida_with_both_terms_doubled(network, divergence):  # noqa: F811
     *_, images, terms = generator_round(network, "forward_kl", UniInstructLoss(divergence=divergence))
-    *_, same, sida = generator_round(network, "forward_kl", SiDALoss(alpha=1.0))
-    weights = UniInstructLoss().weights(LAMBDAS, PIXELS)
+    *_, same, sida = generator_round(network, "forward_kl", SiDALoss())
+    weights = UniInstructLoss().weights(PIXELS)
     ours = gradient(sum(terms._terms[k].sum() * weights[k] for k in ("weighted_sid", "adversarial")), images)
     theirs = gradient(sum(term.sum() * weights[key] for key, term in sida.items()), same)
     assert 0 < (ours - theirs).norm() / theirs.norm() < 1e-3
@@ -129,10 +126,12 @@ def test_ratio_of_logits_has_mean_one_and_rises_with_the_logits():
     sid, logits = torch.ones(3, 1, 2, 2), torch.tensor([-30.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
     for divergence in ("forward-kl", "jeffreys", "chi-square", "jensen-shannon"):
         loss = UniInstructLoss(divergence=divergence, ratio="logits")
-        weighted = loss.further_terms(sid, sid, logits, None)["weighted_sid"][:, 0, 0, 0]
+        weighted = loss.further_terms(sid, sid, logits, MicroBatch(sid, None))["weighted_sid"][:, 0, 0, 0]
         assert float(weighted.mean()) == pytest.approx(1)
         assert weighted[0] < weighted[1] < weighted[2]
-    forward = UniInstructLoss(ratio="logits").further_terms(sid, sid, logits, None)["weighted_sid"][:, 0, 0, 0]
+    forward = UniInstructLoss(ratio="logits").further_terms(sid, sid, logits, MicroBatch(sid, None))["weighted_sid"][
+        :, 0, 0, 0
+    ]
     assert forward[0] / forward[1] == pytest.approx(0.1), "the smallest ratio"
 
 

@@ -1,5 +1,8 @@
+"""`sida sample`: files that other programs read, resumed and shared without a changed byte; networks by name."""
+
 import json
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,18 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-import sida.sampling.drawer
 import sida.sampling.job
 from sida.cli.main import main
 from sida.config.datasets import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.machine import tf32
-from sida.networks.file import save_network
-from sida.sampling import generate
-from sida.sampling.drawer import save_grid, tile
-from sida.sampling.job import SampleConfig, parse_seeds, run_job
-from sida.sampling.networks import network_file
+from sida.networks.file import read_metadata, save_network
+from sida.sampling import Drawer, generate
+from sida.sampling.job import SampleConfig, network_file, parse_seeds, run_job
+from sida.sampling.store import save_grid, tile
 from tests.files.genuine import write_genuine
 from tests.networks.made import SMALL, random_network
 from tests.training.toy import fork, wait
@@ -48,30 +49,23 @@ def job(network, out, **settings):
     return list(run_job(SampleConfig(network=network, out=str(out), **settings)))
 
 
-def read_folder(folder):
-    parts = [np.load(path) for path in sorted(folder.glob("shard-*.npz"))]
-    return {key: np.concatenate([part[key] for part in parts]) for key in ("images", "seeds", "classes")}
+def read(path):
+    with np.load(path) as file:
+        return {"images": file["arr_0"].transpose(0, 3, 1, 2), "classes": file["arr_1"], "seeds": file["seeds"]}
 
 
-def test_shards_hold_the_images_of_their_seeds(network, expected, tmp_path):
-    out = tmp_path / "samples"
-    lines = job(network, out)
-    assert lines == [f"{out}: 100 images, 1 network evaluations each"]
-    names = sorted(path.name for path in out.iterdir())
-    assert names == [
-        "samples.json",
-        "shard-000000-000031.npz",
-        "shard-000032-000063.npz",
-        "shard-000064-000095.npz",
-        "shard-000096-000099.npz",
-    ]
-    content = read_folder(out)
-    np.testing.assert_array_equal(content["images"], expected[0])
-    np.testing.assert_array_equal(content["classes"], expected[1])
-    assert content["seeds"].tolist() == list(range(100))
-    record = json.loads((out / "samples.json").read_text())
+def test_an_npz_has_the_layout_of_sample_batches_and_a_record(network, expected, tmp_path):
+    out = tmp_path / "samples.npz"
+    assert job(network, out) == [f"{out}: 100 images, 1 network evaluations each"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.npz", "samples.npz.json"]
+    with np.load(out) as file:
+        np.testing.assert_array_equal(file["arr_0"], expected[0].transpose(0, 2, 3, 1))
+        np.testing.assert_array_equal(file["arr_1"], expected[1])
+        assert file["seeds"].tolist() == list(range(100))
+    record = json.loads((tmp_path / "samples.npz.json").read_text())
     assert record["nfe"] == 1
     assert len(record["network_sha256"]) == 64
+    assert "kernels" not in record["sampler"]
 
 
 def test_images_are_drawn_without_tf32_which_torch_allows(network, tmp_path, monkeypatch):
@@ -92,18 +86,9 @@ def test_images_are_drawn_without_tf32_which_torch_allows(network, tmp_path, mon
     assert seen == [(False, False)]
 
 
-def test_a_zip_is_a_data_set(network, expected, tmp_path):
-    out = tmp_path / "samples.zip"
-    job(network, out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.zip", "samples.zip.json"]
-    data = load_dataset({"name": "s", "kind": "zip", "path": str(out), "resolution": 8, "num_images": 100})
-    np.testing.assert_array_equal(data.images(range(100)), expected[0])
-    np.testing.assert_array_equal(data.class_indices, expected[1])
-
-
 def test_png_files_are_a_data_set(network, expected, tmp_path):
     out = tmp_path / "samples"
-    job(network, out, png=True)
+    job(network, out)
     assert not (out / ".parts").exists()
     data = load_dataset({"name": "s", "kind": "folder", "path": str(out)})
     np.testing.assert_array_equal(data.images(range(100)), expected[0])
@@ -111,20 +96,19 @@ def test_png_files_are_a_data_set(network, expected, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("out", "png", "planted"),
+    ("out", "planted"),
     [
-        ("s.zip", False, "s.zip.parts"), ("s.zip", False, "s.zip.parts/shard-000000-000003.zip"),
-        ("s.npz", False, ".s.npz.lock"), ("s", False, "s/shard-000000-000003.npz"), ("s", True, "s/.parts"),
-        ("s", True, "s/00000"), ("s", True, "s/00000/img00000000.png"),
+        ("s.npz", "s.npz.parts"), ("s.npz", "s.npz.parts/shard-000000-000003.npz"), ("s.npz", ".s.npz.lock"),
+        ("s", "s/.parts"), ("s", "s/00000"), ("s", "s/00000/img00000000.png"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_links_and_pipes_among_the_parts_are_refused(network, tmp_path, out, png, planted, kind):
+def test_links_and_pipes_among_the_parts_are_refused(network, tmp_path, out, planted, kind):
     outside = tmp_path / "outside"
     outside.mkdir()
     place = tmp_path / planted
     if "/" in planted:  # as an interrupted job leaves it, with its record
-        job(network, tmp_path / out, seeds="0-3", png=png)
+        job(network, tmp_path / out, seeds="0-3")
         for path in [*(tmp_path / out).rglob("*")] if (tmp_path / out).is_dir() else [tmp_path / out]:
             if path.is_file() and path.name != "samples.json":
                 path.unlink()
@@ -133,39 +117,28 @@ def test_links_and_pipes_among_the_parts_are_refused(network, tmp_path, out, png
         place.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(place) if kind == "pipe" else place.symlink_to(outside)
     with pytest.raises(UserError, match="remove it"):
-        job(network, tmp_path / out, seeds="0-3", png=png)
+        job(network, tmp_path / out, seeds="0-3")
     assert not list(outside.iterdir())
 
 
-def test_an_npz_has_the_layout_of_sample_batches(network, expected, tmp_path):
-    out = tmp_path / "samples.npz"
-    job(network, out)
-    with np.load(out) as file:
-        np.testing.assert_array_equal(file["arr_0"], expected[0].transpose(0, 2, 3, 1))
-        np.testing.assert_array_equal(file["arr_1"], expected[1])
-        assert file["seeds"].tolist() == list(range(100))
-    assert not list(tmp_path.glob("*.parts"))
-
-
-@pytest.mark.parametrize("form", ["samples", "samples.zip", "samples.npz", "png"])
+@pytest.mark.parametrize("form", ["samples.npz", "png"])
 def test_an_interrupted_job_goes_on_and_ends_with_the_same_bytes(network, tmp_path, form, monkeypatch):
-    settings = {"png": form == "png"}
-    job(network, tmp_path / "whole" / form, **settings)
+    job(network, tmp_path / "whole" / form)
 
-    drawn, left = [], [KeyboardInterrupt]
+    drawn, left, draw = [], [KeyboardInterrupt], Drawer.draw
 
     def watched(*args, **kwargs):
-        for batch in generate(*args, **kwargs):
+        for batch in draw(*args, **kwargs):
             if len(drawn) == 80 and left:
                 raise left.pop()
             drawn.extend(batch.seeds)
             yield batch
 
-    monkeypatch.setattr(sida.sampling.drawer, "generate", watched)
+    monkeypatch.setattr(Drawer, "draw", watched)
     with pytest.raises(KeyboardInterrupt):
-        job(network, tmp_path / "broken" / form, **settings)
+        job(network, tmp_path / "broken" / form)
     drawn.clear()
-    job(network, tmp_path / "broken" / form, **settings)
+    job(network, tmp_path / "broken" / form)
     assert drawn == list(range(64, 100)), "finished shards are kept"
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
@@ -174,22 +147,17 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_bytes(network, tmp_pa
         if name.suffix != ".json" or name.name == "dataset.json":
             assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
     drawn.clear()
-    job(network, broken / form, **settings)
+    job(network, broken / form)
     assert drawn == [], "a finished job draws nothing"
 
 
-@pytest.mark.parametrize("form", ["samples", "samples.zip"])
-def test_shares_together_make_the_same_samples(network, expected, tmp_path, form):
-    first = job(network, tmp_path / form, shard="2/3")
+def test_shares_together_make_the_same_samples(network, expected, tmp_path):
+    out = tmp_path / "samples.npz"
+    first = job(network, out, shard="2/3")
     assert "this share (2/3) is finished, others are not yet" in first[0]
-    job(network, tmp_path / form, shard="1/3")
-    last = job(network, tmp_path / form, shard="3/3")
-    assert "100 images" in last[0]
-    if form == "samples":
-        np.testing.assert_array_equal(read_folder(tmp_path / form)["images"], expected[0])
-    else:
-        data = load_dataset({"name": "s", "kind": "zip", "path": str(tmp_path / form)})
-        np.testing.assert_array_equal(data.images(range(100)), expected[0])
+    job(network, out, shard="1/3")
+    assert "100 images" in job(network, out, shard="3/3")[0]
+    np.testing.assert_array_equal(read(out)["images"], expected[0])
 
 
 def test_processes_of_torchrun_share_the_work(network, expected, tmp_path):
@@ -208,21 +176,31 @@ def test_processes_of_torchrun_share_the_work(network, expected, tmp_path):
 
 
 def test_other_samples_are_not_mixed_in(network, tmp_path):
-    job(network, tmp_path / "samples")
+    job(network, tmp_path / "samples.npz")
     with pytest.raises(UserError, match=r"holds samples with other class_labels .*choose another --out"):
-        job(network, tmp_path / "samples", class_labels=3)
-    with pytest.raises(UserError, match="holds samples with other form"):
-        job(network, tmp_path / "samples", png=True)
-    (tmp_path / "mine.zip").write_bytes(b"precious")
+        job(network, tmp_path / "samples.npz", class_labels=3)
+    (tmp_path / "mine.npz").write_bytes(b"precious")
     with pytest.raises(UserError, match="was not written by sida sample"):
-        job(network, tmp_path / "mine.zip")
-    assert (tmp_path / "mine.zip").read_bytes() == b"precious"
+        job(network, tmp_path / "mine.npz")
+    assert (tmp_path / "mine.npz").read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("asked", ["samples", "samples.json"])
+def test_removed_forms_say_their_replacement(network, tmp_path, capsys):
+    for flags, word in (
+        (["--out", str(tmp_path / "a.zip")], "name a folder"),
+        (["--out", "x", "--png"], "leave it out"),
+    ):
+        assert main(["sample", "--network", network, *flags]) == 1
+        assert word in capsys.readouterr().err
+    save_network(make(img_channels=2), tmp_path / "two.safetensors", {})
+    with pytest.raises(UserError, match="PNG files need 1 or 3 channels"):
+        job(str(tmp_path / "two.safetensors"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("asked", ["samples.npz", "samples.npz.json"])
 def test_a_process_that_starts_at_the_same_time_is_no_stranger(network, tmp_path, monkeypatch, asked):
     """Another one of the same job makes folder and record between two looks of this one, whichever comes first."""
-    looked, rival = Path.exists, [lambda: job(network, tmp_path / "samples", seeds="0-3")]
+    looked, rival = Path.exists, [lambda: job(network, tmp_path / "samples.npz", seeds="0-3")]
 
     def slowly(path):
         found = looked(path)
@@ -231,30 +209,30 @@ def test_a_process_that_starts_at_the_same_time_is_no_stranger(network, tmp_path
         return found
 
     monkeypatch.setattr(Path, "exists", slowly)
-    job(network, tmp_path / "samples", seeds="0-3")
+    job(network, tmp_path / "samples.npz", seeds="0-3")
     assert not rival
-    assert read_folder(tmp_path / "samples")["seeds"].tolist() == [0, 1, 2, 3]
+    assert read(tmp_path / "samples.npz")["seeds"].tolist() == [0, 1, 2, 3]
 
 
 def test_class_rules_of_the_command(network, tmp_path):
-    job(network, tmp_path / "three", class_labels=3)
-    assert (read_folder(tmp_path / "three")["classes"] == 3).all()
+    job(network, tmp_path / "three.npz", class_labels=3)
+    assert (read(tmp_path / "three.npz")["classes"] == 3).all()
     digits = {"name": "digits", "kind": "digits"}
-    job(network, tmp_path / "empirical", class_labels="empirical", dataset=digits)
-    assert len(set(read_folder(tmp_path / "empirical")["classes"].tolist())) == 10
+    job(network, tmp_path / "empirical.npz", class_labels="empirical", dataset=digits)
+    assert len(set(read(tmp_path / "empirical.npz")["classes"].tolist())) == 10
     write_labels(tmp_path / "counts.json", LabelCounts("mine", 5, (0, 0, 2, 0, 3, 0, 0, 0, 0, 0)))
-    job(network, tmp_path / "counted", class_labels=str(tmp_path / "counts.json"))
-    job(network, tmp_path / "content", class_labels=json.loads((tmp_path / "counts.json").read_text()))
-    counted = read_folder(tmp_path / "counted")["classes"].tolist()
+    job(network, tmp_path / "counted.npz", class_labels=str(tmp_path / "counts.json"))
+    job(network, tmp_path / "content.npz", class_labels=json.loads((tmp_path / "counts.json").read_text()))
+    counted = read(tmp_path / "counted.npz")["classes"].tolist()
     assert set(counted) == {2, 4}
-    assert counted == read_folder(tmp_path / "content")["classes"].tolist()
+    assert counted == read(tmp_path / "content.npz")["classes"].tolist()
     write_labels(tmp_path / "counts.json", LabelCounts("mine", 6, (0, 0, 2, 0, 4, 0, 0, 0, 0, 0)))
     with pytest.raises(UserError, match="holds samples with other data_sha256"):
-        job(network, tmp_path / "counted", class_labels=str(tmp_path / "counts.json"))
-    job(None, tmp_path / "real", sampler="data", dataset="digits")
-    assert read_folder(tmp_path / "real")["images"].shape == (100, 1, 8, 8)
+        job(network, tmp_path / "counted.npz", class_labels=str(tmp_path / "counts.json"))
+    job(None, tmp_path / "real.npz", sampler="data", dataset="digits")
+    assert read(tmp_path / "real.npz")["images"].shape == (100, 1, 8, 8)
     with pytest.raises(UserError, match="holds samples with other data_sha256, dataset"):
-        job(network, tmp_path / "empirical", class_labels="empirical", dataset={**digits, "max_size": 500})
+        job(network, tmp_path / "empirical.npz", class_labels="empirical", dataset={**digits, "max_size": 500})
 
 
 def test_latent_networks_are_decoded_by_the_registered_decoder(tmp_path, monkeypatch):
@@ -264,24 +242,25 @@ def test_latent_networks_are_decoded_by_the_registered_decoder(tmp_path, monkeyp
         taken.append(path)
         return SimpleNamespace(decode=lambda x: {"sample": x[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)})
 
-    monkeypatch.setattr("sida.sampling.networks.load_vae", load_vae)
-    monkeypatch.setattr("sida.assets.fetch_many", lambda ids: {ids[0]: tmp_path / "vae" / "weights"})
+    monkeypatch.setattr(sys.modules[Drawer.__module__], "load_vae", load_vae)
+    fetched = {"weights": tmp_path / "vae" / "weights"}
+    monkeypatch.setattr(sys.modules[Drawer.__module__], "fetch_many", lambda ids: fetched)
     save_network(make(img_channels=4), tmp_path / "net.safetensors", {})
-    job(str(tmp_path / "net.safetensors"), tmp_path / "out")
+    job(str(tmp_path / "net.safetensors"), tmp_path / "out.npz")
     assert taken == [str(tmp_path / "vae")]
-    assert read_folder(tmp_path / "out")["images"].shape == (100, 3, 64, 64)
+    assert read(tmp_path / "out.npz")["images"].shape == (100, 3, 64, 64)
 
 
 def test_the_command_line_writes_samples_and_a_grid(network, tmp_path, capsys):
-    out, grid = tmp_path / "s", tmp_path / "grid.png"
+    out, grid = tmp_path / "s.npz", tmp_path / "grid.png"
     flags = ["--seeds", "3,8-10", "--out", str(out), "--sampler", "heun:3", "--batch", "4", "--device", "cpu"]
     flags += ["--grid", str(grid), "--grid-size", "10x3", "--grid-scale", "2"]
     assert main(["sample", "--network", network, *flags]) == 0
     printed = capsys.readouterr()
     assert "4 images, 5 network evaluations each" in printed.out
     assert "10 × 3 images, seeds 3–32" in printed.out
-    assert "[sample s]" in printed.err
-    assert read_folder(out)["seeds"].tolist() == [3, 8, 9, 10]
+    assert "[sample s.npz]" in printed.err
+    assert read(out)["seeds"].tolist() == [3, 8, 9, 10]
     picture = np.asarray(Image.open(grid))
     assert picture.shape == (160, 48)
     rows = [label for label in range(10) for _ in range(3)]
@@ -291,8 +270,8 @@ def test_the_command_line_writes_samples_and_a_grid(network, tmp_path, capsys):
 
 def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
     spec = {"network": network, "seeds": "0-31", "batch_size": 16, "sampler": {"kind": "one_step"}, "device": "cpu"}
-    assert main(["sample", "--spec", json.dumps(spec), "--out", str(tmp_path / "s")]) == 0
-    np.testing.assert_array_equal(read_folder(tmp_path / "s")["images"], expected[0][:32])
+    assert main(["sample", "--spec", json.dumps(spec), "--out", str(tmp_path / "s.npz")]) == 0
+    np.testing.assert_array_equal(read(tmp_path / "s.npz")["images"], expected[0][:32])
 
 
 @pytest.mark.parametrize(
@@ -352,8 +331,8 @@ def test_tiles_are_in_reading_order(tmp_path):
 def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pickle_file = write_genuine(tmp_path / "published.pkl", make())
-    job(str(pickle_file), tmp_path / "samples")
-    np.testing.assert_array_equal(read_folder(tmp_path / "samples")["images"], expected[0])
+    job(str(pickle_file), tmp_path / "samples.npz")
+    np.testing.assert_array_equal(read(tmp_path / "samples.npz")["images"], expected[0])
     (converted,) = (tmp_path / "cache" / "converted").glob("*.safetensors")
     moment = converted.stat().st_mtime_ns
     assert network_file(str(pickle_file)) == converted
@@ -361,12 +340,9 @@ def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
 
 
 def test_equal_bytes_are_converted_for_each_network_class(tmp_path, monkeypatch):
-    import sida.assets
-    from sida.networks.file import read_metadata
-
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pickle_file, fetched = write_genuine(tmp_path / "published.pkl", make()), []
-    monkeypatch.setattr(sida.assets, "fetch", lambda asset_id: fetched.append(asset_id) or pickle_file)
+    monkeypatch.setattr(sida.sampling.job, "fetch", lambda asset_id: fetched.append(asset_id) or pickle_file)
     classes = [
         read_metadata(network_file(source))["network"]["class"]
         for source in (str(pickle_file), "cifar10-uncond-gdd-i", "cifar10-uncond-sida-a1")

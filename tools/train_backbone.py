@@ -1,13 +1,13 @@
-"""Backbone for 8×8 digits: a small classifier whose weights are part of the package.
+"""Trains the weights of the digits backbone that the package contains: ``python tools/train_backbone.py OUT``.
 
-It shares no training image with the feature network for measuring (``eval/features/digits.py``), so that the
+The backbone shares no training image with the feature network for measuring (``eval/features/digits.py``), so that the
 discriminator's features are not the measured ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+import sys
 from typing import Any
 
 import torch
@@ -15,50 +15,8 @@ from torch import Tensor, nn
 
 from sida.data import load_dataset
 from sida.data.digits import shuffled
-from sida.discriminator.backbones import Backbone
-from sida.files.tensors import explained, read_tensors
-
-DIGITS_WEIGHTS = Path(__file__).with_name("digits.safetensors")
-DIGIT_CLASSES = 10
-
-
-class DigitsBackbone(Backbone):
-    """Three convolutions with maps of 8, 4 and 2 pixels, for images float32 ``(N, 1, 8, 8)`` in [-1, 1]."""
-
-    image_channels = 1
-    resolution = 8
-    channels = (16, 32, 64)
-    sizes = (16, 8, 4)
-    mixing = 16
-    widths = {4: 64, 8: 32, 16: 16}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList([_level(1, 16, pool=False), _level(16, 32), _level(32, 64)])
-        # Used only to train the backbone.
-        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, DIGIT_CLASSES))
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """See :class:`Backbone`."""
-        maps, x = [], images
-        for level in self.levels:
-            x = level(x)
-            maps.append(x)
-        return maps
-
-    def load_published(self) -> None:
-        """Loads the committed weights.
-
-        Raises:
-            UserError: The file is missing or damaged.
-        """
-        with explained(DIGITS_WEIGHTS, "not the digits backbone", "make one with `sida train-backbone`"):
-            self.load_state_dict(read_tensors(DIGITS_WEIGHTS)[0])
-
-
-def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
-    layers = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*([nn.MaxPool2d(2)] if pool else []), *layers)
+from sida.files.tensors import read_tensors, write_tensors
+from sida.networks.backbones import DIGITS_WEIGHTS, DigitsBackbone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,3 +93,17 @@ def _fit(images: Tensor, classes: Tensor, settings: BackboneTraining) -> DigitsB
             optimizer.step()
             schedule.step()
     return net.eval()
+
+
+def main(out: str) -> None:
+    """Writes the weights, and says whether they are the committed ones to the bit."""
+    state, metadata = train_backbone(BackboneTraining())
+    write_tensors(out, state, metadata)
+    kept, _ = read_tensors(DIGITS_WEIGHTS)
+    equal = all(torch.equal(state[name], value) for name, value in kept.items())
+    print(f"{metadata['other_accuracy']:.4f} of {metadata['other_images']} other images are classified correctly")
+    print("bit-equal to the committed weights" if equal else "not bit-equal to the committed weights")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from sida.data import AugmentPipe
-from sida.losses import EDM2SiDALoss, EDMLoss, SiDALoss, SiDLoss
+from sida.methods.sid import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.sampling import one_step
+from sida.training.teacher import EDMLoss
 from tests.golden.vectors import GOLDEN, load, relative_error
-from tests.losses.loss_cases import GRADIENT, VALUE, compare_gradients, draw, draws, scaled_sum, tensors
+from tests.methods.loss_cases import GRADIENT, VALUE, compare_gradients, draw, draws, scaled_sum, tensors
 
 
 def cases(role):
@@ -23,11 +24,11 @@ def cases(role):
     return [f"{path.parent.name.removeprefix('losses_')}/{path.stem}" for path in files]
 
 
-GENERATOR_CASES, FAKE_SCORE_CASES = cases("generator"), [*cases("fakescore"), "edm2/edm2_plain_loss"]
+GENERATOR_CASES, FAKE_SCORE_CASES = cases("generator"), cases("fakescore")
 
 
 def test_every_role_has_its_cases():
-    assert (len(GENERATOR_CASES), len(FAKE_SCORE_CASES)) == (13, 12)
+    assert (len(GENERATOR_CASES), len(FAKE_SCORE_CASES)) == (13, 11)
 
 
 @functools.cache
@@ -53,8 +54,6 @@ def make_loss(name, info):
     """The loss of a case, with the settings that were recorded."""
     names = {"alpha": "alpha", "tmax": "t_max", "P_mean": "P_mean", "P_std": "P_std", "return_logvar": "return_logvar"}
     given = {ours: info[theirs] for theirs, ours in names.items() if theirs in info}
-    if name == "edm2/edm2_plain_loss":
-        return EDMLoss(**given)
     if name.startswith("edm2/"):
         return EDM2SiDALoss(**given)
     return (SiDALoss if name.startswith("edm/sida") else SiDLoss)(**given)
@@ -80,7 +79,7 @@ def test_generator(name):
         generator.weight_norm = "pre_hook"
     batch, labels, loss = info["batch"], torch.from_numpy(case["in/labels"]), make_loss(name, info)
     given = draws(case, t=1, noise=2)
-    check(loss.generator_sigma(torch.empty(batch, 3, 8, 8), given), case["out/sigma"])
+    check(loss.generator_sigma(given), case["out/sigma"])
     images = one_step(generator, draw(case, 0), labels)
     check(images, case["out/images"])
     if info["nan_in_sample"] is not None:
@@ -134,8 +133,7 @@ def test_fake_score(name):
         check(images, case["out/images"])
     real = torch.from_numpy(case["in/real_images"]) if "in/real_images" in case else None
     given = draws(case, sigma_normal=1, noise=16 if info.get("augment") else 2)
-    if not isinstance(loss, EDMLoss):
-        check(loss.fake_score_sigma(images, given), case["out/sigma"])
+    check(loss.fake_score_sigma(given), case["out/sigma"])
     terms = loss.fake_score_loss(psi, images, labels, real, recorded_augment(case, info), given)
     assert terms.nan_count == (info["nan_in_sample"] is not None)
     check(terms.denoising, case["out/loss"])
@@ -151,11 +149,16 @@ def test_fake_score(name):
     compare_gradients(psi, case, "grad_psi/")
 
 
-def test_edm_loss_has_the_face_of_the_distillation_losses():
-    """The teacher's loss on generated images is SiD's loss of the fake score."""
-    case, _ = load("losses_edm/sid_fakescore")
-    images, labels = torch.from_numpy(case["out/images"]), torch.from_numpy(case["in/labels"])
-    given = draws(case, sigma_normal=1, noise=2)
-    denoising, discriminator = EDMLoss().fake_score_loss(networks("edm")[1], images, labels, draws=given)
-    check(denoising, case["out/loss"])
-    assert discriminator is None
+def test_teachers_loss_of_edm2():
+    case, info = load("losses_edm2/edm2_plain_loss")
+    _, psi, generator = networks("edm2")
+    with torch.no_grad():
+        images = one_step(generator, draw(case, 0), torch.from_numpy(case["in/labels"]))
+    check(images, case["out/images"])
+    loss = EDMLoss(info["P_mean"], info["P_std"], return_logvar=info["return_logvar"])
+    value = loss(psi.train(), images, torch.from_numpy(case["in/labels"]), None, draws(case, sigma_normal=1, noise=2))
+    check(value, case["out/loss"])
+    total = scaled_sum(value, info["ls"], info["batch"])
+    check(total, case["out/scalar_fake"])
+    total.backward()
+    compare_gradients(psi, case, "grad_psi/")

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sida.losses import GDDLoss
-from sida.losses.gdd import lazy_regularisation
+from sida.methods.gdd import GDDLoss, lazy_regularisation
 from sida.networks import build_network
 from tests.golden.vectors import GOLDEN, relative_error
-from tests.losses.loss_cases import VALUE, compare_gradients, tensors
+from tests.methods.loss_cases import VALUE, compare_gradients, tensors
 
 
 class TwoHeads(nn.Module):
@@ -53,13 +52,11 @@ def test_stage(golden, recorded, name):
         net.load_state_dict(tensors(weights, "param/"))
         images = net(80 * torch.from_numpy(arrays[f"{name}/z"]), torch.tensor(80.0), labels)
         assert relative_error(images, arrays[f"{name}/fake"]) < VALUE
-        sid, value = loss.generator_loss(None, discriminator, images, labels)
-        assert sid is None
+        value = loss.generator_loss(discriminator, images, labels)
         learner = net
     elif stage == "D":
         fake = torch.from_numpy(arrays[f"{name}/fake"])
-        denoising, value = loss.fake_score_loss(discriminator, fake, labels, real)
-        assert denoising is None
+        value = loss.discriminator_loss(discriminator, fake, real, labels)
         learner = discriminator
     else:
         penalty = loss.r1_penalty(discriminator, real, labels)

@@ -1,20 +1,27 @@
+"""Samplers and random streams against golden vectors and the exact flow; samplers in words."""
+
 import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.sampling import (
+    SeedStreams,
     generate,
     heun,
     heun_evaluations,
     latents_for_seeds,
     one_step,
+    read_sampler,
     sigma_steps,
     to_uint8,
 )
+from sida.sampling.samplers import class_rule_of
 from tests.golden.vectors import relative_error
 from tests.networks.made import random_network, recorded_network
 
@@ -166,3 +173,81 @@ def test_one_step_images_match_the_golden_ones(golden, name):
     if labels is not None:
         fifth = torch.nn.functional.one_hot(torch.full((8,), 5), 10).float()
         assert relative_error(one_step(net, latents, fifth), arrays["out/images_class5"]) < 1e-5
+
+
+def test_streams_match_the_official_ones(golden):
+    arrays, info = golden("generation/stacked_random_generator")
+    streams = SeedStreams(info["seeds"])
+    assert np.array_equal(streams.randn((3, 8, 8)), arrays["latents"])
+    assert np.array_equal(streams.randint(10), arrays["class_idx_10"])
+    assert np.array_equal(streams.randn((3, 8, 8)), arrays["second_randn"])
+    wrapped = latents_for_seeds(arrays["wrap_seeds"], arrays["wrap_latents"].shape[1:])
+    assert np.array_equal(wrapped, arrays["wrap_latents"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds=st.lists(st.integers(0, 2**33), max_size=6), other=st.lists(st.integers(0, 2**33), max_size=6))
+def test_a_row_depends_on_its_own_seed(seeds, other):
+    together = latents_for_seeds(other + seeds, (1, 3, 3))
+    assert torch.equal(together[len(other) :], latents_for_seeds(seeds, (1, 3, 3)))
+    assert SeedStreams(seeds).randint(10).shape == (len(seeds),)
+
+
+def test_quantisation_follows_the_official_table(golden):
+    arrays, _ = golden("generation/uint8_quantisation")
+    for name in ("q", "ramp"):
+        values = torch.from_numpy(arrays[name])
+        assert np.array_equal(to_uint8(values), arrays[f"{name}/uint8_f32"])
+        assert np.array_equal(to_uint8(values.double()), arrays[f"{name}/uint8_f64"])
+    assert np.array_equal(to_uint8(torch.from_numpy(arrays["roundtrip_float"])), arrays["roundtrip_uint8_f32"])
+    assert np.array_equal(arrays["roundtrip_uint8_f32"], arrays["roundtrip_in"])
+
+
+def test_not_a_number_becomes_black():
+    assert to_uint8(torch.tensor([float("nan"), float("inf"), -float("inf")])).tolist() == [0, 255, 0]
+
+
+def test_balanced_classes_come_in_turn_and_leave_the_other_draws_as_they_are():
+    streams = {rule: SeedStreams(range(3, 11)) for rule in ("balanced", "uniform")}
+    drawn = {rule: class_rule_of(4, rule, None, 8)(streams[rule], 0) for rule in streams}
+    assert drawn["balanced"].tolist() == [3, 0, 1, 2, 3, 0, 1, 2]
+    assert torch.equal(*(streams[rule].randn((2,)) for rule in streams))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one_step", {"kind": "one_step", "steps": 1, "nfe": 1, "init_sigma": 2.5}),
+        ("one-step:4", {"kind": "one_step", "steps": 4, "nfe": 4}),
+        ("heun", {"steps": 18, "nfe": 35}),
+        ("heun:40", {"steps": 40, "nfe": 79}),
+        ("heun:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003", {"nfe": 511, "S_churn": 40, "S_min": 0.05}),
+        ("heun:32,dtype=float32,guidance=1.4", {"nfe": 63, "dtype": "float32", "guidance": 1.4}),
+        ("data", {"nfe": 0}),
+        ({"kind": "heun", "num_steps": 10}, {"nfe": 19}),
+    ],
+)
+def test_samplers_are_read_from_text_and_mappings(text, expected):
+    sampler = read_sampler(text)
+    assert {key: getattr(sampler, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("huen:18", "sampler"),
+        ("heun:1", "sampler.num_steps"),
+        ("heun:x", "sampler.num_steps"),
+        ("heun:18,S_chrun=1", "sampler.S_chrun"),
+        ("heun:18,sigma_min=100", "sampler.sigma_min"),
+        ("heun:18,init_sigma=2", "sampler.init_sigma"),
+        ("one_step,init_sigma=0", "sampler.init_sigma"),
+        ("one_step:kernels=fast", "sampler.kernels"),
+        ({"kind": "data", "kernels": "fused"}, "sampler.kernels"),
+        ({"kind": "heun", "num_steps": -3}, "sampler.num_steps"),
+    ],
+)
+def test_bad_samplers_are_errors_at_the_setting(value, place):
+    with pytest.raises(UserError) as error:
+        read_sampler(value)
+    assert error.value.place == place

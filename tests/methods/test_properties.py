@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.errors import UserError
-from sida.losses import EDM2SiDALoss, EDMLoss, GDDLoss, SiDALoss, SiDLoss, edm_weight, score_weight
-from sida.losses.terms import dropped_count, finite_mask, lognormal_sigma, sigma_of_t
-from sida.methods import Distiller
-from sida.training import Schedule
-from tests.losses.loss_cases import Score, inputs
+from sida.methods.gdd import GDDLoss
+from sida.methods.sid import EDM2SiDALoss, EDM2SiDLoss, SiDALoss, SiDLoss, UniInstructLoss
+from sida.noise import edm_weight, lognormal_sigma, score_weight, sigma_of_t
+from sida.training.micro_batches import MicroBatch, finite_mask
+from sida.training.teacher import EDMLoss
+from tests.methods.loss_cases import Score, inputs
 from tests.networks.made import random_network
-from tests.training.toy import EDM2, recipe
+from tests.training.toy import EDM2
 
 NAN = float("nan")
 BAD = 2
@@ -27,7 +27,7 @@ def test_two_forms_of_the_sid_term_agree(alpha, true, fake, seed):
     """Equation 6 and algorithm 1 of SiDA print it differently (discrepancy 5)."""
     x, _, given = inputs(seed=seed)
     loss = SiDLoss(alpha=alpha)
-    sigma = loss.generator_sigma(x, given)
+    sigma = loss.generator_sigma(given)
     noisy = x + sigma * given["noise"]
     f_true, f_fake = true * noisy, fake * noisy
     delta = f_true - f_fake
@@ -114,16 +114,6 @@ def test_edm_loss_augments_with_the_pipes_labels():
     assert seen["labels"].shape == (4, 9)
 
 
-def test_gdd_says_what_it_needs():
-    net = torch.nn.Linear(1, 1)
-    with pytest.raises(UserError, match="loss: GDDLoss has no fake score, which this loop trains; take SiDLoss"):
-        Distiller(net, net, net, GDDLoss(), Schedule(), recipe(lr=1e-4))
-    with pytest.raises(ValueError, match="form: must be 'ns' or 'hinge'"):
-        GDDLoss("wgan")
-    with pytest.raises(ValueError, match="needs real images"):
-        GDDLoss().fake_score_loss(lambda x, labels: [x], inputs()[0], None)
-
-
 def test_edm_weight_is_snr_plus_constant():
     parts = score_weight(LEVELS, 0.5, "snr") + score_weight(LEVELS, 0.5, "constant")
     torch.testing.assert_close(edm_weight(LEVELS, 0.5), parts)
@@ -142,7 +132,7 @@ def test_gamma_weighs_both_terms_of_the_fake_score(gamma):
     x, real, draws = inputs()
     usual = SiDALoss().fake_score_loss(Score(pixels=True), x, None, real, draws=draws)
     other = SiDALoss(gamma=gamma).fake_score_loss(Score(pixels=True), x, None, real, draws=draws)
-    sigma = SiDALoss().fake_score_sigma(x, draws)
+    sigma = SiDALoss().fake_score_sigma(draws)
     ratio = score_weight(sigma, 0.5, gamma) / edm_weight(sigma, 0.5)
     torch.testing.assert_close(other.denoising, usual.denoising * ratio)
     torch.testing.assert_close(other.discriminator, usual.discriminator * ratio)
@@ -164,7 +154,7 @@ def test_pooling_per_sample_agrees_with_the_batch_on_one_sample_only():
         for pool in ("sample", "batch")
     )
     assert per_sample.shape == pooled.shape == (4, 1, 1, 1)
-    weight = edm_weight(SiDALoss().fake_score_sigma(x, draws), 0.5)
+    weight = edm_weight(SiDALoss().fake_score_sigma(draws), 0.5)
     entropies = (per_sample / weight).detach()
     assert float(entropies.std()) > 0
     # The batch's scalar is the mean of the samples' own.
@@ -176,7 +166,7 @@ def test_sid_on_edm2_networks_is_sida_without_the_adversarial_term():
     net, other = (random_network("EDM2Precond", {**kwargs, "model_channels": n}) for n in (8, 16))
     x, noise = (torch.randn(3, 1, 8, 8, generator=source) for _ in range(2))
     draws = {"t": torch.rand(3, 1, 1, 1, generator=source), "noise": noise, "sigma_normal": torch.zeros(3, 1, 1, 1)}
-    plain, both = EDM2SiDALoss(adversarial=False), EDM2SiDALoss()
+    plain, both = EDM2SiDLoss(), EDM2SiDALoss()
     assert (plain.uses_real_images, both.uses_real_images) == (False, True)
     with torch.no_grad():
         terms, reference = (loss.generator_loss(other, net, x, None, draws) for loss in (plain, both))
@@ -195,6 +185,7 @@ def test_sid_on_edm2_networks_is_sida_without_the_adversarial_term():
     [
         (lambda: SiDLoss(gamma="edn"), "gamma: must be one of edm, snr, constant, min-snr, got 'edn'"),
         (lambda: SiDALoss(pool="image"), "pool: must be one of batch, sample, got 'image'"),
+        (lambda: GDDLoss("wgan"), "form: must be 'ns' or 'hinge'"),
     ],
 )
 def test_unknown_names_fail_at_once(make, message):
@@ -231,7 +222,7 @@ def test_nan_in_either_logit_drops_the_position(kind, half):
 @pytest.mark.parametrize("adversarial", [True, False])
 def test_nan_in_the_log_variance_drops_the_position(adversarial):
     images, real, draws = inputs()
-    loss, score = EDM2SiDALoss(adversarial=adversarial), Score(bad_logvar=BAD)
+    loss, score = EDM2SiDALoss() if adversarial else EDM2SiDLoss(), Score(bad_logvar=BAD)
     psi = loss.fake_score_loss(score, images, None, real if adversarial else None, draws=draws)
     theta = loss.generator_loss(Score(), score, images, None, draws)
     for terms in (psi, theta):
@@ -254,10 +245,36 @@ def test_generators_mask_looks_at_the_logits_where_the_official_one_does():
     assert bool(terms.sid.isfinite().all())
     assert bool(terms.adversarial.isnan().all())
     # SiD on EDM2 networks has no use for logits.
-    assert run(EDM2SiDALoss(adversarial=False)).nan_count == 0
+    assert run(EDM2SiDLoss()).nan_count == 0
 
 
 def test_infinities_are_no_nan():
     values = torch.tensor([[1.0, 2.0], [float("inf"), float("-inf")], [NAN, 0.0]])
-    assert dropped_count(finite_mask(values[:2])) == 0
+    batch = MicroBatch(values[:2], None)
+    assert torch.equal(batch.whole(values[:2])[0], values[:2])
+    assert batch.dropped == 0
     assert finite_mask(values, torch.zeros(3, 1)).tolist() == [True, True, False]
+
+
+def test_a_device_that_must_not_wait_keeps_dropped_samples_as_zeros(monkeypatch):
+    """Every term and mean equals those without the sample; a GPU would have to wait for their number."""
+    images, real, draws = inputs()
+    real[BAD, 0, 1, 3] = images[BAD, 0, 0, 0] = NAN
+    for loss in (
+        SiDLoss(),
+        SiDALoss(),
+        SiDALoss(pool="sample"),
+        EDM2SiDALoss(),
+        EDM2SiDLoss(),
+        UniInstructLoss(ratio="logits"),
+    ):
+        found = []
+        for waits in (True, False):
+            monkeypatch.setattr("sida.training.micro_batches.ASYNC_DEVICES", set() if waits else {"cpu"})
+            terms = loss.fake_score_loss(Score(), images, None, real if loss.uses_real_images else None, draws=draws)
+            found.append((terms, loss.generator_loss(Score(), Score(0.7), images, None, draws)))
+        for removed, zeroed in zip(*found):
+            assert int(removed.nan_count) == int(zeroed.nan_count) == 1
+            for (name, term), (_, kept) in zip(removed.items(), zeroed.items()):
+                assert not kept[BAD].any(), name
+                torch.testing.assert_close(torch.cat([kept[:BAD], kept[BAD + 1 :]]), term, equal_nan=True)

@@ -1,0 +1,548 @@
+"""SiD, SiDA, SiD2A and Uni-Instruct: the score identity loss, with an adversarial term in all but SiD.
+
+φ is the teacher, ψ the fake score, which in SiDA is the discriminator, too, and θ the generator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from sida import networks
+from sida.config.recipe import Pool, Recipe
+from sida.config.settings import Settings
+from sida.errors import SettingError, UserError
+from sida.late import torch
+from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, ScoreLoss
+from sida.noise import Draws, lognormal_sigma, sigma_of_t
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sida.training import Distiller
+    from sida.training.micro_batches import MicroBatch
+
+#: Floor of the generator loss's divisor, a mean absolute error.
+ERROR_FLOOR = 1e-5
+#: Bound of the generator's logits, without gradient outside; the discriminator's logits have no bound.
+LOGIT_LIMIT = 10.0
+
+
+@dataclasses.dataclass(eq=False)
+class SiDLoss(ScoreLoss):
+    """Losses of SiD, which needs no real images.
+
+    With images x = G(z), noise n of level σ, f_φ = D_φ(x + n; σ) of the teacher and f_ψ of the fake score:
+
+        denoising = w(σ) (f_ψ − x)²                                                   (fake score)
+        sid       = (f_φ − f_ψ) [(f_φ − x) − α (f_φ − f_ψ)] / mean |x − f_φ|          (generator)
+
+    Attributes:
+        alpha: α.
+        t_max: Largest generator time in thousandths, in (0, 1000].
+        P_mean: Mean of ln σ in the fake score's loss.
+        P_std: Standard deviation of ln σ in the fake score's loss.
+        lambda_sid: Weight of the generator's term.
+
+    The other attributes are those of :class:`~sida.methods.method.ScoreLoss`.
+
+    Source: SiD (arXiv:2404.04057), equation 23 and algorithm 1; facts 1-7 of tests/golden/README.md.
+    """
+
+    alpha: float = 1.2
+    t_max: float = Recipe.t_max
+    P_mean: float = -1.2
+    P_std: float = 1.2
+    lambda_sid: float = Recipe.lambda_sid
+
+    def weights(self, pixels: int) -> dict[str, float]:
+        """See :meth:`~sida.methods.method.Loss.weights`."""
+        return {"sid": self.lambda_sid, "denoising": self.lambda_fake_score}
+
+    def generator_sigma(self, draws: Draws) -> Tensor:
+        """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``: t uniform in [0, t_max/1000)."""
+        return sigma_of_t(draws["t"] * self.t_max / 1000)
+
+    def fake_score_sigma(self, draws: Draws) -> Tensor:
+        """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``: log-normal."""
+        return lognormal_sigma(draws["sigma_normal"], self.P_mean, self.P_std)
+
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+        """Term ``sid``, float32 ``(N', C, H, W)``."""
+        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
+        noisy = torch.addcmul(x, sigma, given.draws["noise"])
+        true, fake = true_score(noisy, sigma, labels), fake_score(noisy, sigma, labels)
+        (sid,) = given.whole(self.identity(x, true, fake) / mean_error(x, true))
+        return {"sid": sid, "adversarial": None}
+
+    def identity(self, x: Tensor, true: Tensor, fake: Tensor) -> Tensor:
+        """(f_φ − f_ψ) [(f_φ − x) − α (f_φ − f_ψ)]."""
+        difference = true - fake
+        return difference * torch.add(true - x, difference, alpha=-self.alpha)
+
+
+def mean_error(x: Tensor, true: Tensor) -> Tensor:
+    """Mean |x − f_φ| of each sample, ``(N, 1, 1, 1)``, without gradient."""
+    with torch.no_grad():
+        return (x - true).abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(ERROR_FLOOR)
+
+
+@dataclasses.dataclass(eq=False)
+class SiDALoss(SiDLoss):
+    """SiD with an adversarial term; logits are the channel means of ψ's last encoder activation.
+
+    The cross-entropies are averaged over the whole batch and all positions into *one* scalar ('in-batch fakeness'),
+    which is then weighted per sample like the score terms:
+
+        discriminator = w(σ) [BCE(logits_real, 1) + BCE(logits_fake, 0)] / 2
+        adversarial   = BCE(clamp(logits_fake), 1) / mean |x − f_φ|
+
+    Attributes:
+        alpha: α; 1.0 in SiDA, 1.0 or 1.2 in SiD2A. The others of :class:`SiDLoss` are the same.
+        pool: ``batch``: one scalar for all samples, as above; ``sample``: each sample's weight multiplies the sample's
+            own mean.
+        lambda_adv: Weight of the adversarial term, before the factor C·H·W.
+        lambda_d: Weight of the discriminator term.
+
+    Source: SiDA (arXiv:2410.14919), equations 6-10 as the official code has them (mingyuanzhou/SiD, branch sida).
+    """
+
+    uses_real_images = True
+
+    alpha: float = 1.0
+    pool: Pool = Recipe.adversarial_pool
+    lambda_adv: float = Recipe.lambda_adv
+    lambda_d: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pool not in get_args(Pool):
+            raise ValueError(f"pool: must be one of {', '.join(get_args(Pool))}, got {self.pool!r}")
+
+    def weights(self, pixels: int) -> dict[str, float]:
+        """See :meth:`~sida.methods.method.Loss.weights`; the adversarial scalar has the factor C·H·W."""
+        return super().weights(pixels) | {"adversarial": self.lambda_adv * pixels, "discriminator": self.lambda_d}
+
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+        """Terms ``sid`` and ``adversarial``, float32 ``(N', C, H, W)`` and ``(N', 1, 1, 1)``.
+
+        A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): the batch's
+        scalar pools all logits. Pooled per sample, the sample is dropped.
+        """
+        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
+        noisy = torch.addcmul(x, sigma, given.draws["noise"])
+        true = true_score(noisy, sigma, labels)
+        fake, logits = fake_score(noisy, sigma, labels, return_flag="encoder_decoder")
+        error = mean_error(x, true)
+        sid = self.identity(x, true, fake) / error
+        if self.pool == "batch":
+            sid, error = given.whole(sid, error)
+        else:
+            sid, error, logits = given.whole(sid, error, logits)
+        adversarial = adversarial_loss(logits, self.pool) / error
+        return {"sid": sid, "adversarial": adversarial, **self.further_terms(sid, adversarial, logits, given)}
+
+    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: MicroBatch) -> dict[str, Tensor]:
+        """Terms of the generator in addition to ``sid`` and ``adversarial``, for losses derived from this one; none.
+
+        Args:
+            sid: The SiD term ``(N', C, H, W)``.
+            adversarial: The adversarial term ``(N', 1, 1, 1)``.
+            logits: ``(N, 1, h, w)``, of all samples.
+            given: The micro-batch.
+        """
+        return {}
+
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
+        """Terms ``denoising`` ``(N', C, H, W)`` and, with real images, ``discriminator`` ``(N', 1, 1, 1)``, float32.
+
+        Fake and real image of a position share σ, noise and label, but not the augmentation. Both halves pass the
+        encoder together, and only the fake half passes the decoder, which is exact because samples never interact. A
+        NaN from either of the two images drops the position.
+        """
+        if given.real_images is None:
+            return super().fake_score_terms(fake_score, given)
+        sigma, augment = self.fake_score_sigma(given.draws), given.augment
+        noise = sigma * given.draws["noise"]
+        clean, clean_labels = (given.images, None) if augment is None else augment(given.images)
+        real, real_labels = (given.real_images, None) if augment is None else augment(given.real_images)
+        denoised, logits = fake_score(
+            torch.cat([clean + noise, real + noise]),
+            torch.cat([sigma, sigma]),
+            both_labels(given.class_labels, given.class_labels),
+            augment_labels=both_labels(clean_labels, real_labels),
+            return_flag="encoder_decoder",
+            decode=len(clean),
+        )
+        error, weight, of_fake, of_real = given.whole(denoised - clean, self.weight(sigma), *logits.chunk(2))
+        discriminator = weight * discriminator_loss(of_fake, of_real, self.pool, given.mean)
+        return {"denoising": weight * error.square(), "discriminator": discriminator}
+
+
+def both_labels(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Labels of two halves of a batch; None for networks without labels."""
+    return None if first is None or second is None else torch.cat([first, second])
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean()
+
+
+def adversarial_loss(logits: Tensor, pool: Pool = "batch", mean: Callable[[Tensor], Tensor] = _mean) -> Tensor:
+    """The generator's adversarial loss: mean cross-entropy of its clamped logits against 'real'.
+
+    Args:
+        logits: ``(N, 1, h, w)``.
+        pool: See :data:`sida.config.recipe.Pool`.
+        mean: Mean over the batch.
+
+    Returns:
+        Shape ``()``, or ``(N, 1, 1, 1)`` when pooled per sample.
+    """
+    return _pooled(torch.nn.functional.softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)), pool, mean)
+
+
+def discriminator_loss(
+    fake_logits: Tensor, real_logits: Tensor, pool: Pool = "batch", mean: Callable[[Tensor], Tensor] = _mean
+) -> Tensor:
+    """The discriminator loss: half the sum of the mean cross-entropies of fake and real logits.
+
+    Arguments and shapes as of :func:`adversarial_loss`.
+    """
+    softplus = torch.nn.functional.softplus
+    return (_pooled(softplus(fake_logits), pool, mean) + _pooled(softplus(-real_logits), pool, mean)) / 2
+
+
+def _pooled(entropies: Tensor, pool: Pool, mean: Callable[[Tensor], Tensor]) -> Tensor:
+    return mean(entropies) if pool == "batch" else entropies.mean(dim=(1, 2, 3), keepdim=True)
+
+
+@dataclasses.dataclass(eq=False)
+class EDM2SiDLoss(SiDLoss):
+    """SiD on EDM2 networks; with u(σ) = ψ's logvar:
+
+        denoising     = w e^{−u} (f_ψ − x)² + u          sid           = e^{−u} · SiD's
+
+    Attributes:
+        alpha: α. The others of :class:`SiDLoss` are the same.
+        P_mean: Mean of ln σ in the fake score's loss.
+        P_std: Standard deviation of ln σ in the fake score's loss.
+        return_logvar: Whether ψ predicts u; without it u = 0.
+
+    Source: SiDA (arXiv:2410.14919) as the official EDM2 code has it; fact 14 of tests/golden/README.md.
+    """
+
+    alpha: float = 1.0
+    P_mean: float = -0.4
+    P_std: float = 1.0
+    return_logvar: bool = True
+
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+        """See :meth:`SiDLoss.generator_terms`."""
+        sid, _, _ = self._divided(true_score, fake_score, given)
+        (sid,) = given.whole(sid)
+        return {"sid": sid, "adversarial": None}
+
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
+        """Term ``denoising``, float32 ``(N', C, H, W)``."""
+        x, sigma = given.images, self.fake_score_sigma(given.draws)
+        noisy = x + sigma * given.draws["noise"]
+        # With ``decode`` the network takes the path of SiDA's step, which rounds in another way.
+        denoised, _, logvar = self._evaluate(fake_score, noisy, sigma, given.class_labels, decode=len(x))
+        error, logvar, weight = given.whole(denoised - x, logvar, self.weight(sigma) / logvar.exp())
+        return {"denoising": weight * error.square() + logvar, "discriminator": None}
+
+    def _divided(self, true_score: Net, fake_score: Net, given: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """SiD's term, logits, and the divisor of terms, all of the generator's step and with NaNs."""
+        x, labels, sigma = given.images, given.class_labels, self.generator_sigma(given.draws)
+        noisy = torch.addcmul(x, sigma, given.draws["noise"])
+        true = true_score(noisy, sigma, labels)
+        fake, logits, logvar = self._evaluate(fake_score, noisy, sigma, labels)
+        divisor = mean_error(x, true) * logvar.exp()
+        return self.identity(x, true, fake) / divisor, logits, divisor
+
+    def _evaluate(
+        self, fake_score: Net, noisy: Tensor, sigma: Tensor, class_labels: Tensor | None, decode: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """ψ's denoised images, logits and u; u covers the decoded samples and is 0 without a logvar head."""
+        flags = {"return_flag": "encoder_decoder", "decode": decode, "return_logvar": self.return_logvar}
+        denoised, logits, *rest = fake_score(noisy, sigma, class_labels, **flags)
+        shape = (len(denoised), 1, 1, 1)
+        return denoised, logits, rest[0][: len(denoised)].expand(shape) if rest else denoised.new_zeros(shape)
+
+
+@dataclasses.dataclass(eq=False)
+class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
+    """SiDA on EDM2 networks: the terms of :class:`EDM2SiDLoss`, and e^{−u} times SiDA's two adversarial terms.
+
+    Forced weight normalisation rewrites weights in a forward pass, so real and fake images go through in one pass.
+
+    Attributes:
+        lambda_d: Weight of the discriminator term. The others of :class:`SiDALoss` and :class:`EDM2SiDLoss` are the
+            same.
+    """
+
+    P_mean: float = EDM2SiDLoss.P_mean
+    P_std: float = EDM2SiDLoss.P_std
+    lambda_d: float = 100.0
+
+    def generator_terms(self, true_score: Net, fake_score: Net, given: MicroBatch) -> RawTerms:
+        """See :meth:`SiDALoss.generator_terms`; here a sample with a NaN in its logits is dropped."""
+        sid, logits, divisor = self._divided(true_score, fake_score, given)
+        sid, logits, divisor = given.whole(sid, logits, divisor)
+        return {"sid": sid, "adversarial": adversarial_loss(logits, self.pool, given.mean) / divisor}
+
+    def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
+        """See :meth:`SiDALoss.fake_score_terms`.
+
+        Raises:
+            ValueError: An augmentation was given; EDM2 networks take none.
+        """
+        if given.augment is not None:
+            raise ValueError("EDM2 networks take no augmentation")
+        if given.real_images is None:
+            return super().fake_score_terms(fake_score, given)
+        x, labels, sigma = given.images, given.class_labels, self.fake_score_sigma(given.draws)
+        noise = sigma * given.draws["noise"]
+        both, levels = torch.cat([x + noise, given.real_images + noise]), torch.cat([sigma, sigma])
+        denoised, logits, logvar = self._evaluate(fake_score, both, levels, both_labels(labels, labels), decode=len(x))
+        weight = self.weight(sigma) / logvar.exp()
+        error, logvar, weight, of_fake, of_real = given.whole(denoised - x, logvar, weight, *logits.chunk(2))
+        discriminator = weight * discriminator_loss(of_fake, of_real, self.pool, given.mean)
+        return {"denoising": weight * error.square() + logvar, "discriminator": discriminator}
+
+
+# Source of the official settings: mingyuanzhou/SiD, branches main and sida: training scripts and their options.
+_EDM: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 500.0}
+_EDM2: dict[str, Any] = {"init_sigma": 2.5, "ema_half_life_kimg": 2000.0, "grad_clip_value": 0.0}
+_SID_EDM2 = {
+    # λ_D is not read; digests record it.
+    **_EDM2, "warmup_kimg": 0.0, "weight_norm": "in_forward", "fake_score_weight_norm": "in_forward", "lambda_d": 100.0,
+}  # fmt: skip
+_SIDA_EDM2 = {**_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off"}
+_SIDA_EDM = {**_EDM, "grad_clip_value": 1.0, "warmup_kimg": 100.0}
+_SID_READS = (*SCORE_TRAINING, "augment", "fake_score_weight_norm", "grad_clip_value")
+
+SID = Method(
+    name="sid",
+    title="SiD",
+    about="score identity distillation; no real images",
+    start="either",
+    real_images=False,
+    loss={"edm": SiDLoss, "edm2": EDM2SiDLoss},
+    reads=_SID_READS,
+    official={
+        "edm": {**_EDM, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
+        "edm2": _SID_EDM2,
+        "edm2-s": _SID_EDM2,
+    },
+)
+
+_JOINT = Passes(fake_score_encoder=3)
+#: Two images through an encoder, forward or in a whole step, and the generator's image through it and back.
+_PASSES = {
+    "joint": _JOINT,
+    "teacher": Passes(fake_score_encoder=2, generator_encoder=2),
+    "separate": Passes(fake_score_encoder=6, generator_encoder=2),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SiDAOptions(Settings):
+    """Discriminator of SiDA and SiD2A.
+
+    Attributes:
+        discriminator: ``joint`` (the paper's): the fake score's encoder, which learns both tasks; ``separate``: the
+            encoder of a further copy of the teacher, which learns to discriminate alone; ``teacher``: a head on the
+            teacher's frozen encoder. The others are controls of joint training.
+    """
+
+    discriminator: Literal["joint", "separate", "teacher"] = "joint"
+
+    @staticmethod
+    def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as they enter a run's digest: none for the paper's discriminator."""
+        return {name: value for name, value in given.items() if value != "joint"}
+
+    @property
+    def passes(self) -> Passes:
+        """Work of the steps with this discriminator."""
+        return _PASSES[self.discriminator]
+
+
+def make_fake_score(parts: Parts) -> torch.nn.Module:
+    """Returns the fake score of a configuration, with the discriminator that its options name.
+
+    Raises:
+        UserError: The teacher's network predicts a variance, and the discriminator is not the paper's.
+    """
+    chosen, norm = parts.options.discriminator, parts.config.fake_score_weight_norm
+    score = parts.copy(parts.teacher, norm)
+    if chosen == "joint":
+        return score
+    if parts.family.variance_head:
+        raise UserError(
+            f"{parts.where}.options.discriminator",
+            f"'{chosen}' is for networks without variance head, and this teacher is of EDM2",
+            "set it to joint",
+        )
+    if chosen == "separate":
+        return networks.FakeScoreAndDiscriminator(score, parts.copy(parts.teacher, norm))
+    with parts.seeded("discriminator"):
+        return networks.FakeScoreAndDiscriminator(score, networks.FrozenEncoderWithHead(parts.teacher))
+
+
+SIDA = Method(
+    name="sida",
+    title="SiDA",
+    about="with the adversarial term; starts from the teacher",
+    start="teacher",
+    real_images=True,
+    loss={"edm": SiDALoss, "edm2": EDM2SiDALoss},
+    reads=(*_SID_READS, "adversarial_kimg", "real_source"),
+    official={
+        "edm": _SIDA_EDM,
+        "edm2": _SIDA_EDM2,
+        "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
+    },
+    fake_score=make_fake_score,
+    options=SiDAOptions,
+    passes=_JOINT,
+)
+SID2A = dataclasses.replace(
+    SIDA, name="sid2a", title="SiD2A", about="the same from a distilled generator (--init)", start="generator"
+)
+
+
+#: Branches of Uni-Instruct's released code that end in an error at the first step after the adversarial term joins.
+_STOPS = {
+    "reverse-kl": "its weight is never set",
+    "chi-square": "its backward pass is of an array",
+    "jensen-shannon": "its backward pass is of an array",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UniInstructOptions(Settings):
+    """Divergence and density ratio of Uni-Instruct.
+
+    Attributes:
+        divergence: f-divergence between data and generator: ``forward-kl``, ``reverse-kl`` (SiDA's terms doubled),
+            ``jeffreys``, ``chi-square`` or ``jensen-shannon``.
+        ratio: ``released``: from the adversarial loss, as in the released code, where it is 1 in practice; ``logits``
+            (ours): from the discriminator's mean logit of each image, clamped and normalised as f-distill's.
+        variance_reduction: Whether a ``released`` ratio is divided by its sum over the micro-batch.
+    """
+
+    divergence: Literal["forward-kl", "reverse-kl", "jeffreys", "chi-square", "jensen-shannon"] = "forward-kl"
+    ratio: Literal["released", "logits"] = "released"
+    variance_reduction: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ratio == "released" and self.divergence in _STOPS:
+            reason = _STOPS[self.divergence]
+            raise SettingError(
+                "divergence", f"the released code stops at '{self.divergence}' ({reason})", "set ratio to logits"
+            )
+        if self.ratio == "logits" and self.variance_reduction:
+            raise SettingError(
+                "variance_reduction", "is of the released ratio, ratios of logits are normalised", "remove it"
+            )
+
+
+def density_ratio(logits: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """p_data / p_generator by a discriminator's logits, of their shape, within ``bounds``."""
+    # The first clamp keeps exp finite.
+    return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).exp().clamp(*bounds)
+
+
+#: Smallest and largest density ratio of f-distill, and of Uni-Instruct's ``logits``.
+RATIO_RANGE = (0.1, 20.0)
+
+
+def expansion_weight(ratio: Tensor, divergence: str) -> Tensor:
+    """Weight ``w = r² f''(r)`` of the SiD term; for ``jeffreys`` the mixture 0.6 + 0.4 r of the released code.
+
+    Args:
+        ratio: r = p_data / p_generator, any shape.
+        divergence: Name of the f-divergence.
+
+    Source: Uni-Instruct (arXiv:2505.20755), theorem 3.1; a-little-hoof/Uni_Instruct:fsim_training
+        (commit 3cdf92e8).
+    """
+    weights: dict[str, Callable[[], Tensor]] = {
+        "forward-kl": lambda: ratio,
+        "reverse-kl": lambda: torch.ones_like(ratio),
+        "jeffreys": lambda: 0.6 + 0.4 * ratio,
+        "chi-square": lambda: 2 * ratio.square(),
+        "jensen-shannon": lambda: ratio / (1 + ratio),
+    }
+    return weights[divergence]()
+
+
+@dataclasses.dataclass(eq=False)
+class UniInstructLoss(SiDALoss):
+    """SiDA's losses with a further term ``weighted_sid = w(r) sid``, which replaces ``sid`` in the adversarial phase.
+
+    With the adversarial term L of an image, times C·H·W, and its logits l, averaged over positions:
+
+        released   r = L / (L − 1), without gradient          (−log D in the place of D: r is 1 unless D is above 0.999)
+        logits     r = clamp(exp l) / mean, then w / mean     (ours: means over the images, as in f-distill)
+
+    Attributes:
+        divergence: Name of the f-divergence, see :func:`expansion_weight`.
+        ratio: Estimate of the density ratio.
+        variance_reduction: Whether a ``released`` ratio is divided by the sum over the micro-batch.
+
+    Neither α nor the pool of the logits is a setting of the method.
+
+    Source: a-little-hoof/Uni_Instruct:fsim_training/fsim_training_loop.py (``released``); docs/differences.md.
+    """
+
+    alpha: float = dataclasses.field(default=1.0, init=False)
+    pool: Pool = dataclasses.field(default="batch", init=False)
+    divergence: str = "forward-kl"
+    ratio: str = "released"
+    variance_reduction: bool = False
+
+    def weights(self, pixels: int) -> dict[str, float]:
+        """See :meth:`~sida.methods.method.Loss.weights`; ``weighted_sid`` has the factor of ``sid``."""
+        return super().weights(pixels) | {"weighted_sid": self.lambda_sid}
+
+    def further_terms(self, sid: Tensor, adversarial: Tensor, logits: Tensor, given: MicroBatch) -> dict[str, Tensor]:
+        """See :meth:`SiDALoss.further_terms`."""
+        if self.ratio == "released":
+            ratio = self.released_ratio(given.zeroed(adversarial) * sid[0].numel())
+            return {"weighted_sid": expansion_weight(ratio, self.divergence) * sid}
+        (ratio,) = given.kept(logits.detach().mean(dim=(1, 2, 3), keepdim=True))
+        ratio = density_ratio(ratio, RATIO_RANGE)
+        weight = expansion_weight(ratio / given.mean(ratio), self.divergence)
+        return {"weighted_sid": weight / given.mean(weight) * sid}
+
+    def released_ratio(self, adversarial: Tensor) -> Tensor:
+        """The released code's ratio, from the adversarial term times C·H·W; any shape."""
+        loss = adversarial.detach()
+        ratio = loss / (loss - 1)
+        return ratio / (ratio.sum() + 1e-8) if self.variance_reduction else ratio
+
+
+def make_uni_instruct(parts: Parts) -> Distiller:
+    """Returns SiDA's trainer with both terms in full in the adversarial phase."""
+    return parts.distiller(schedule=parts.schedule(sid_share=0.0))
+
+
+UNI_INSTRUCT = dataclasses.replace(
+    SIDA,
+    name="uni-instruct",
+    title="Uni-Instruct",
+    about="SiDA, its SiD term weighted by a density ratio for an f-divergence",
+    start="either",
+    loss=UniInstructLoss,
+    reads=(*_SID_READS, "adversarial_kimg", "real_source"),
+    official={"edm": _SIDA_EDM},
+    fake_score=None,
+    options=UniInstructOptions,
+    trainer=make_uni_instruct,
+)

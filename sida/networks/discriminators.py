@@ -1,0 +1,311 @@
+"""Discriminators: heads on the encoder of a diffusion network, and GDD's heads on mixed features of frozen networks.
+
+Backbones (:mod:`sida.networks.backbones`) give feature maps of images. Mixing combines a backbone's maps across
+channels, then across scales; a head is a small convolutional network on each mixed map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, leaky_relu, linear
+from torch.nn.utils.parametrizations import spectral_norm
+
+from sida.networks.backbones import Backbone
+from sida.networks.precond import Precond
+
+
+class FeatureHead(nn.Sequential):
+    """Head that gives one logit ``(N, 1)`` of a square map.
+
+    It has 4×4 convolutions of stride 2 down to 4×4 positions, one convolution over the remaining map, and a 1×1
+    convolution. Group normalisation and SiLU follow all except the last.
+
+    Args:
+        channels: Channels of the map, and of all layers except the last.
+        resolution: Side of the map.
+
+    Source: tianweiy/DMD2:main/edm/edm_unified_model.py; the head for larger maps:
+    NVlabs/FastGen:fastgen/networks/discriminators.py.
+    """
+
+    def __init__(self, channels: int, resolution: int) -> None:
+        kernels = []
+        while resolution > 4:
+            kernels.append((4, 2, 1))
+            resolution //= 2
+        kernels.append((resolution, resolution, 0))
+        layers: list[nn.Module] = []
+        for size, stride, padding in kernels:
+            norm = nn.GroupNorm(_groups(channels), channels)
+            layers += [nn.Conv2d(channels, channels, size, stride, padding), norm, nn.SiLU()]
+        super().__init__(*layers, nn.Conv2d(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, 1)``, float32, of maps ``(N, channels, resolution, resolution)``."""
+        return cast(Tensor, super().forward(x.float())).flatten(1)
+
+
+def _groups(channels: int) -> int:
+    if channels <= 32:
+        return max(1, channels // 4)
+    return max(size for size in range(1, 33) if channels % size == 0)
+
+
+def _map_shapes(network: nn.Module) -> list[tuple[int, int]]:
+    """Channels and side of the encoder's maps that ``return_flag="features"`` gives."""
+    net = cast(Precond, network)
+    image = torch.zeros((1, net.img_channels, net.img_resolution, net.img_resolution))
+    with torch.no_grad():
+        maps = network(image.to(next(network.parameters()).device), 1.0, return_flag="features")
+    return [(one.shape[1], one.shape[2]) for one in maps]
+
+
+class FakeScoreWithHeads(nn.Module):
+    """Fake score with discriminator heads on the maps of its encoder, or on those of a frozen teacher.
+
+    Args:
+        score: Fake score ψ, a network of :class:`sida.networks.Precond`.
+        teacher: Frozen network φ whose encoder gives the maps; None: ψ gives them, and the discriminator trains ψ, too.
+        every_resolution: Whether each resolution's last block has a head; else only the encoder's last block.
+        bins: Length of the buffer ``ratios`` for f-distill's running means; 0 makes none.
+    """
+
+    def __init__(self, score: nn.Module, teacher: nn.Module | None, every_resolution: bool, bins: int = 0) -> None:
+        super().__init__()
+        self.score = score
+        # Not a submodule: φ is not trained and not part of a state.
+        self._source = (score if teacher is None else teacher,)
+        device = next(score.parameters()).device
+        shapes = _map_shapes(score) if every_resolution else _map_shapes(score)[-1:]
+        self.heads = nn.ModuleList(FeatureHead(*one) for one in shapes).to(device)
+        if bins:
+            self.register_buffer("ratios", torch.ones(bins, device=device))
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        augment_labels: Tensor | None = None,
+        return_flag: str = "decoder",
+    ) -> Any:
+        """Logits ``(N, heads)`` for ``return_flag="logits"``, else as :meth:`sida.networks.Precond.forward` of ψ."""
+        if return_flag != "logits":
+            return self.score(x, sigma, class_labels, augment_labels=augment_labels, return_flag=return_flag)
+        maps = self._source[0](x, sigma, class_labels, return_flag="features")
+        return torch.cat([head(one) for head, one in zip(self.heads, maps[-len(self.heads) :])], dim=1)
+
+
+class FrozenEncoderWithHead(nn.Module):
+    """Discriminator that learns a head alone, on the encoder's last map of a frozen network.
+
+    Args:
+        teacher: Frozen network φ of :class:`sida.networks.Precond`.
+    """
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        # Not a submodule: φ is not trained and not part of a state.
+        self._source = (teacher,)
+        self.head = FeatureHead(*_map_shapes(teacher)[-1]).to(next(teacher.parameters()).device)
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        augment_labels: Tensor | None = None,
+        return_flag: str = "encoder",
+    ) -> Tensor:
+        """Logits ``(N, 1, 1, 1)``, float32; ``return_flag`` is always ``encoder``."""
+        maps = self._source[0](x, sigma, class_labels, augment_labels=augment_labels, return_flag="features")
+        return cast(Tensor, self.head(maps[-1])).reshape(-1, 1, 1, 1)
+
+
+class FakeScoreAndDiscriminator(nn.Module):
+    """Fake score with a discriminator beside it that shares no weight with it, in the form of a network that has both.
+
+    Args:
+        score: Fake score ψ, a network of :class:`sida.networks.Precond`.
+        discriminator: Network whose ``return_flag="encoder"`` gives logits.
+    """
+
+    def __init__(self, score: nn.Module, discriminator: nn.Module) -> None:
+        super().__init__()
+        self.score, self.discriminator = score, discriminator
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        augment_labels: Tensor | None = None,
+        return_flag: str = "decoder",
+        decode: int | None = None,
+    ) -> Any:
+        """ψ's denoised images or, for ``encoder_decoder``, those of the first ``decode`` images and all logits."""
+        if return_flag == "decoder":
+            return self.score(x, sigma, class_labels, augment_labels=augment_labels)
+        first = [None if one is None else one[:decode] for one in (x, sigma, class_labels, augment_labels)]
+        denoised = self.score(*first[:3], augment_labels=first[3])
+        return denoised, self.discriminator(
+            x, sigma, class_labels, augment_labels=augment_labels, return_flag="encoder"
+        )
+
+
+class Mixing(nn.Module):
+    """Mixes each map's channels at random, adds all coarser maps, and doubles the size.
+
+    Args:
+        channels: Channels of the maps, finest first.
+        width: Channels of the first mixed map.
+
+    Attributes:
+        channels: Channels of the mixed maps: ``width``, ``width``, ``2 width``, ``4 width``, ...
+
+    Source: projected GANs (arXiv:2111.01007), section 3.2; autonomousvision/stylegan-xl:pg_modules/projector.py.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        inner = [width << level for level in range(len(channels))]
+        self.channels = [width, *inner[:-1]]
+        self.across_channels = nn.ModuleList(nn.Conv2d(old, new, 1) for old, new in zip(channels, inner))
+        self.across_scales = nn.ModuleList(nn.Conv2d(old, new, 1) for old, new in zip(inner, self.channels))
+        self.requires_grad_(False)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Mixed maps, finest first; maps ``(N, C, h, w)`` halve in size from one to the next."""
+        mixed: list[Tensor] = []
+        for x, channels, scales in reversed(list(zip(maps, self.across_channels, self.across_scales))):
+            x = channels(x)
+            if mixed:
+                x = x + mixed[-1]
+            x = interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+            mixed.append(scales(x))
+        return mixed[::-1]
+
+
+#: Width of a class's embedding, and channels of the map with which it is multiplied.
+EMBEDDING, COMPARED = 320, 64
+
+
+class ClassProjection(nn.Linear):
+    """A linear layer with equalised learning rate, and leaky ReLU with gain √2.
+
+    Weights start as N(0, 1) and are scaled in the forward pass; biases start as 0.
+
+    Source: StyleGAN2 (arXiv:1912.04958); Zyriix/GDD:training/networks_stylegan2.py (``FullyConnectedLayer``).
+    """
+
+    def reset_parameters(self) -> None:
+        """Draws the weights from torch's global generator."""
+        nn.init.normal_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in)`` to ``(N, out)``."""
+        return math.sqrt(2) * leaky_relu(linear(x, self.weight / math.sqrt(self.in_features), self.bias), 0.2)
+
+
+class Head(nn.Module):
+    """Head that reduces a map to a common size and gives logits of its patches, conditioned on classes if any.
+
+    Convolutions have spectral normalisation. Batch normalisation always uses the batch, since the official
+    discriminator is always in training mode.
+
+    Args:
+        channels: Channels of the map.
+        size: Nominal size of the map.
+        end: Nominal size of the map from which the logits are computed.
+        widths: Channels of further maps by nominal size.
+        label_dim: Number of classes; 0 is unconditional.
+
+    Source: StyleGAN-XL (arXiv:2202.00273), section 3.1; Zyriix/GDD:pg_modules/discriminator.py, whose class embeddings
+    start from ImageNet's; here they start at random.
+    """
+
+    def __init__(self, channels: int, size: int, end: int, widths: Mapping[int, int], label_dim: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        while size > end:
+            size //= 2
+            layers += [
+                spectral_norm(nn.Conv2d(channels, widths[size], 4, 2, 1)),
+                nn.BatchNorm2d(widths[size], track_running_stats=False),
+                nn.LeakyReLU(0.2),
+            ]
+            channels = widths[size]
+        self.down = nn.Sequential(*layers)
+        kernel = 4 if end >= 8 else max(1, end // 2)
+        self.logits = spectral_norm(nn.Conv2d(channels, COMPARED if label_dim else 1, kernel, bias=False))
+        self.embedding = self.projection = None
+        if label_dim:
+            self.embedding = nn.Linear(label_dim, EMBEDDING, bias=False)
+            nn.init.normal_(self.embedding.weight)
+            self.projection = ClassProjection(EMBEDDING, COMPARED)
+
+    def forward(self, x: Tensor, class_labels: Tensor | None) -> Tensor:
+        """Logits ``(N, patches)`` of a map ``(N, C, h, w)``; ``class_labels`` one-hot ``(N, label_dim)``."""
+        x = self.logits(self.down(x))
+        if self.embedding is not None and self.projection is not None:
+            assert class_labels is not None
+            wanted = self.projection(self.embedding(class_labels))
+            x = (x * wanted[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(COMPARED)
+        return x.flatten(1)
+
+
+class ProjectedDiscriminator(nn.Module):
+    """Discriminator that gives logits of images, one tensor for each backbone.
+
+    Backbones and mixing are not registered as submodules: they have no trained parameters, are not part of a run's
+    state and never change their mode. They follow the module to a device.
+
+    Args:
+        backbones: Frozen feature networks.
+        label_dim: Number of classes; 0 is unconditional.
+
+    Draws for the frozen mixing and the heads come from torch's global generator.
+
+    Source: projected GANs (arXiv:2111.01007); GDD (arXiv:2405.20750).
+    """
+
+    def __init__(self, backbones: Sequence[Backbone], label_dim: int = 0) -> None:
+        super().__init__()
+        mixings = [Mixing(net.channels, net.mixing) for net in backbones]
+        # A tuple hides them from torch.
+        self._frozen = tuple(nn.Sequential(*pair).eval() for pair in zip(backbones, mixings))
+        self.heads = nn.ModuleList()
+        for net, mixing in zip(backbones, mixings):
+            end = min(8, net.sizes[-1])
+            maps = zip(mixing.channels, net.sizes)
+            self.heads.append(nn.ModuleList(Head(c, size, end, net.widths, label_dim) for c, size in maps))
+
+    def forward(self, images: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
+        """Computes logits.
+
+        Args:
+            images: float32 ``(N, C, H, W)`` in [-1, 1].
+            class_labels: One-hot ``(N, label_dim)``; ignored by an unconditional discriminator.
+
+        Returns:
+            A tensor ``(N, L)`` for each backbone: the patches of all its heads.
+        """
+        logits = []
+        for frozen, heads in zip(self._frozen, self.heads):
+            parts = [head(x, class_labels) for head, x in zip(cast(nn.ModuleList, heads), frozen(images))]
+            logits.append(torch.cat(parts, 1))
+        return logits
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ProjectedDiscriminator:
+        for net in self._frozen:
+            net._apply(fn)
+        return super()._apply(fn, recurse)
