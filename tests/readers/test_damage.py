@@ -30,6 +30,7 @@ from eval.results.summary import load_measurements
 from eval.results.training_logs import read_evaluations, read_ticks
 from sida.config.settings import load_spec, load_yaml
 from sida.data import load_dataset
+from sida.data.prepare import PrepareConfig, prepare
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl
 from sida.files.pickles import read_pickle, read_state_dict
@@ -177,9 +178,9 @@ def state_tensors(folder):
     return state(folder, ".safetensors")
 
 
-def samples(folder, as_png):
+def samples(folder, name):
     images = torch.arange(6 * 64, dtype=torch.uint8).reshape(6, 1, 8, 8)
-    store = open_sample_store(str(folder / "out"), as_png, range(6), 6, {"kind": "x"})
+    store = open_sample_store(str(folder / name), range(6), 6, {"kind": "x"})
     store.write(0, [store.encode(Samples(list(range(6)), images, torch.arange(6) % 3))])
     return store
 
@@ -192,20 +193,20 @@ def intact(whole, path):
 
 @kind(0.3)
 def npz_shard(folder):
-    path = samples(folder, False).shard_path(0)
+    path = samples(folder, "out.npz").shard_path(0)
     return path, lambda: intact(intact_shard(path, range(6)), path) and [np.load(path)[key] for key in ("images",)]
 
 
 @kind(0.7)
 def png_list(folder):
-    store = samples(folder, True)
+    store = samples(folder, "out")
     path = store.shard_path(0)
     return path, lambda: intact(store.is_intact(0), path) and json.loads(path.read_text())["images"]
 
 
 @kind(0.7)
 def png_sample(folder):
-    samples(folder, True)
+    samples(folder, "out")
     path = folder / "out/00000/img00000002.png"
     return path, lambda: intact(intact_png(path), path)
 
@@ -227,6 +228,12 @@ def data(path):
     kind = "folder" if path.is_dir() else "zip"
     dataset = load_dataset({"name": "x", "kind": kind, "path": str(path)})
     return dataset.images(range(len(dataset)))
+
+
+def prepared(path):
+    out = path.parent / "o.zip"
+    prepare(PrepareConfig(str(path), str(out)))
+    return out.read_bytes()
 
 
 def score(path):
@@ -251,7 +258,7 @@ def _picture(path):
 
 PICTURES = {f"{i}.png": png(image) for i, image in enumerate(pictures(3))}
 for _form in ("png", "jpg", "bmp", "gif", "tif", "ppm", "webp"):
-    foreign(f"picture {_form}", f"pictures/x.{_form}", _picture, lambda path: data(path.parent))
+    foreign(f"picture {_form}", f"pictures/x.{_form}", _picture, lambda path: prepared(path.parent))
 for _name in ("two.pkl", "four.pkl", "zip.pkl", "old.pkl"):
     foreign(f"network {_name}", "n.pickle", official(_name),
             lambda path: import_official(path, path.with_suffix(".out")))  # fmt: skip
