@@ -30,7 +30,6 @@ include: "workflow/rules/teacher.smk"
 include: "workflow/rules/student.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/measure.smk"
-include: "workflow/rules/analyse.smk"
 include: "workflow/rules/rates.smk"
 include: "workflow/rules/outputs.smk"
 include: "workflow/rules/ticks.smk"
@@ -46,7 +45,6 @@ localrules:
     claims,
     ticks_table,
     ticks_claims,
-    experiment,
     index,
     manifest,
 

@@ -3,7 +3,7 @@
 1. The one-step CIFAR-10 network (DDPM++, 55.7 million parameters, float16): alone, kernel by kernel and with fused
    kernels in a CUDA graph; then ``sida sample`` into an npz and into PNG files.
 2. Feature networks alone: Inception-v3 and DINOv2 ViT-L/14, in float32 and as their named variants.
-3. ``sida-eval measure``: generation, Inception, FID and inception score, and what a row of 10 × 50,000 images takes.
+3. ``sida measure``: generation, Inception, FID and inception score, and what a row of 10 × 50,000 images takes.
 
 A share is the job's throughput over that of its parts alone, one after the other: 1 / (1 / generator + 1 / features).
 *Steady* leaves out what a job does once (opening files, compiling kernels, recording graphs), by two jobs' difference.
@@ -233,7 +233,7 @@ def extractors(table: Table, folder: Path) -> dict[str, float]:
 
 
 def pipelines(table: Table, network: Path, folder: Path, alone: dict[str, float], features: dict[str, float]) -> None:
-    """``sida-eval measure`` from seeds to FID and inception score."""
+    """``sida measure`` from seeds to FID and inception score."""
     rows = np.random.default_rng(0).standard_normal((4096, 2048))
     np.savez(folder / "stats.npz", mu=rows.mean(0), sigma=np.cov(rows, rowvar=False))
     hub = {"repository": str(folder / "hub"), "weights": "hub"}
@@ -280,7 +280,7 @@ def _measured(
 def _row(table: Table, kernels: str, name: str, whole: float, steady: float, own: float) -> None:
     row = 10 * 50_000 / steady
     table.add(
-        f"sida-eval measure, {kernels}, {name}, steady",
+        f"sida measure, {kernels}, {name}, steady",
         steady,
         steady / own,
         bound=True,

@@ -49,8 +49,7 @@ def write_results(folder: Path) -> None:
 
 def cost(command: list[str]) -> dict[str, float]:
     """Processor seconds and peak megabytes of a command."""
-    program = {"sida": "sida_main", "sida-eval": "eval_main"}[command[0]]
-    code = f"import sys; from workflow.cli import {program}; sys.exit({program}(sys.argv[1:]))"
+    code = "import sys; from workflow.cli import main; sys.exit(main(sys.argv[1:]))"
     child = subprocess.Popen([sys.executable, "-c", code, *command[1:]], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(child.pid, 0)
     print(f"{' '.join(command[:2])}: {used.ru_utime + used.ru_stime:.1f} s, {used.ru_maxrss / 1024:.0f} MB", flush=True)
@@ -79,13 +78,11 @@ def main(out: Path) -> bool:
         )
         pages = ["--results", str(folder), "--out", str(folder / "claims.md")]
         found = {
-            "collect": cost(["sida-eval", "collect", str(folder / "measurements"), "--out", str(folder / "again.csv")]),
-            "table": cost(
-                ["sida-eval", "table", "--layout", str(layout), *measured, "--out", str(folder / "tables/large.tex")]
-            ),
-            "claims": cost(["sida-eval", "claims", "--claims", str(claims), "--scope", "large", *measured, *pages]),
-            "page": cost(["sida-eval", "page", str(folder), "--out", str(folder / "index.html")]),
-            "compare": cost(["sida-eval", "compare", str(folder), str(folder)]),
+            "collect": cost(["sida", "collect", str(folder / "measurements"), "--out", str(folder / "again.csv")]),
+            "table": cost(["sida", "table", str(layout), *measured, "--out", str(folder / "tables/large.tex")]),
+            "claims": cost(["sida", "claims", "--claims", str(claims), "--scope", "large", *measured, *pages]),
+            "page": cost(["sida", "page", str(folder), "--out", str(folder / "index.html")]),
+            "compare": cost(["sida", "compare", str(folder), str(folder)]),
             "manifest": cost(["sida", "manifest", str(folder), "--out", str(folder / "manifest.json")]),
             "verify": cost(["sida", "verify", str(folder)]),
         }

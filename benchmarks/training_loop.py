@@ -30,8 +30,7 @@ from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.provenance import environment
 from sida.training.iteration import StudentTrainer
-from sida.training.loop import TrainingLoop
-from sida.training.plan import Plan
+from sida.training.loop import Plan, TrainingLoop
 from sida.training.run import RunFiles
 
 BATCH, ITERATIONS = 32, 100

@@ -77,7 +77,7 @@ def score(
     allow_duplicates: bool = False,
     against: str | Path | None = None,
 ) -> ScoreRow:
-    """Measures images under a protocol, as ``sida-eval score`` does.
+    """Measures images under a protocol, as ``sida score`` does.
 
     >>> eval.score(sida.load("cifar10-uncond-sida-a1"), "cifar10").frame()
 

@@ -43,7 +43,7 @@ ADDITIONS = additions()
 #: Runs lines as commands, those after a title in a folder of its own, in one process, which imports torch once.
 RUN = """
 import os, pathlib, runpy, shlex, sys
-from workflow.cli import sida_main
+from workflow.cli import main
 checkout = pathlib.Path.cwd()
 for line in sys.argv[1:]:
     print("==", line, flush=True)
@@ -58,7 +58,7 @@ for line in sys.argv[1:]:
         sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
     else:
-        assert sida_main(words) == 0
+        assert main(words) == 0
 """
 
 

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from eval.commands import main as measuring
 from sida.cli.main import main as sida
 from sida.errors import UserError
 from sida.machine import take_device
 from sida.training.processes import own_device
+from workflow.cli import main as measuring
 
 
 class TakenError(Exception):

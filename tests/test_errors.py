@@ -6,7 +6,7 @@ import pytest
 
 from sida.config import resources
 from sida.errors import UserError, one_line
-from workflow.cli import sida_main
+from workflow.cli import main
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,9 @@ def test_an_endless_line_keeps_its_ends():
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        (["score", "--function", "mine.sample"], "mine:sample"),
+        (["score", "mine.sample"], "mine:sample"),
         (["score", "their.sample"], "their:sample"),
         (["score", "picture.png"], "name the folder"),
-        (["score", "--images", "picture.png"], "name the folder"),
         (["score", "image.npz"], "no registered network has this id"),
         (["new", "study", "--data", "picture.png"], "name the folder"),
         (["info", "pictures.png"], "did you mean 'picture.png'?"),
@@ -51,7 +50,7 @@ def test_a_wrong_name_ends_before_heavy_imports(tmp_path, monkeypatch, capsys, w
     monkeypatch.chdir(tmp_path)
     (tmp_path / "picture.png").touch()
     monkeypatch.setitem(sys.modules, "torch", None)  # an import of torch fails
-    assert sida_main(words) == 1
+    assert main(words) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert next(word for word in reversed(words) if "." in word or word == "results") in line
     assert remedy in line

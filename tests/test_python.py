@@ -14,13 +14,13 @@ import torch
 
 import eval
 import sida
-from eval.commands import main as measure_main
 from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.file import save_network
 from tests.eval.synthetic_output import write_preset
+from workflow.cli import main as measure_main
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 8}
 UNET |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}

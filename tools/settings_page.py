@@ -18,10 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.claims.experiments import Experiment, Experiments
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.metrics.kinds import METRIC_KINDS, Metric
-from eval.results.analyses import AnalysisEntry
 from eval.results.exchange import ExchangedMetric
 from eval.results.sheet import SheetRow
 from sida.config.augmentation import AugmentConfig, AugmentFlags
@@ -209,14 +207,12 @@ def _options() -> dict[str, tuple[type, str]]:
 SETTINGS: dict[str, type] = {
     "preset": PresetSettings,
     "sheet": SheetRow,
-    "experiment": Experiment,
     "teacher": TeacherEntry,
     "network": NetworkConfig,
     "training": TeacherTraining,
     "recipe": Recipe,
     **{anchor: cls for anchor, (cls, _) in _options().items()},
     "evaluation": RecipeEvaluation,
-    "analysis": AnalysisEntry,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
     "dataset": DatasetEntry,
@@ -228,20 +224,18 @@ SETTINGS: dict[str, type] = {
     "site": Site,
 }
 #: Settings with schemas for editors: ``# yaml-language-server: $schema=...``; and exchanged numbers.
-SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experiments, "measurement": ExchangedMetric}
+SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "measurement": ExchangedMetric}
 
 
 #: Where a mapping of each class stands.
 _PLACES = {
     "preset": "A preset's file.",
     "sheet": "Columns of a sample sheet (`runs` of a preset); an empty cell is null.",
-    "experiment": "An entry of the file `experiments` of a preset.",
     "teacher": "An entry of a preset's `teachers`.",
     "network": "`network` of a teacher.",
     "training": "`training` of a teacher.",
     "recipe": "An entry of a preset's `recipes`; null takes the [official value](differences.md#defaults-of-a-recipe).",
     "evaluation": "`evaluation` of a recipe.",
-    "analysis": "An entry of a preset's `analyses`.",
     "augment": "`augment` of a training or recipe.",
     "flags": "`flags` of an augmentation.",
     "dataset": "An entry of `datasets`, in `config/datasets.yaml` or a preset.",

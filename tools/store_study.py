@@ -9,7 +9,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from eval.report.index import reduced_png
+from eval.report.page import reduced_png
 from eval.results.stored import store
 from sida.files.atomic import atomic_path
 from workflow.preset import Preset

@@ -1,7 +1,7 @@
-"""``python -m workflow VERB``: the command ``sida`` with the verbs of all packages."""
+"""``python -m workflow VERB``: the command ``sida``."""
 
 import sys
 
-from workflow.cli import sida_main
+from workflow.cli import main
 
-sys.exit(sida_main())
+sys.exit(main())

@@ -1,27 +1,86 @@
-"""The commands ``sida`` and ``sida-eval`` with all their verbs; those of each package alone run as ``python -m``."""
+"""The command ``sida``: verbs by the user they serve, verbs of jobs, and what replaces removed ones."""
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Sequence
-from pathlib import Path
 
-import eval.commands
-from sida.cli.main import ABOUT, SIDA_VERBS, run_command_line, verbs_of
+from sida.cli.main import SIDA_VERBS, run_command_line
 
-# Named without importing them: a verb may import this module.
-_NAMES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "commands")])]
-_OURS = {name.replace("_", "-"): f"workflow.commands.{name}" for name in _NAMES}
-_MEASURING = verbs_of(eval.commands) | {verb: _OURS[verb] for verb in ("completion", "power", "show", "table")}
-#: Modules of all verbs, by program; ``sida`` has those of ``sida-eval``, too.
-VERBS = {"sida": verbs_of(eval.commands) | SIDA_VERBS | _OURS, "sida-eval": _MEASURING}
+ABOUT = "Train, measure and audit one-step generators distilled from diffusion models."
+#: Verbs that the help lists, in groups, each a :class:`sida.cli.main.Verb` named ``module:object``.
+GROUPS = {
+    "score a generator": {
+        "score": "eval.commands.scores:SCORE",
+        "table": "workflow.commands.tables:TABLE",
+        "cite": "workflow.commands.tables:CITE",
+        "compare": "eval.commands.scores:COMPARE",
+        "reference": "eval.commands.references:REFERENCE",
+    },
+    "own pictures": {
+        "data": SIDA_VERBS["data"],
+        "new": "workflow.commands.new:NEW",
+    },
+    "papers and studies": {
+        "presets": "workflow.commands.planning:PRESETS",
+        "plan": "workflow.commands.planning:PLAN",
+        "doctor": "workflow.commands.planning:DOCTOR",
+        "run": "workflow.commands.run:RUN",
+        "show": "workflow.commands.archive:SHOW",
+        "check": "workflow.commands.check:CHECK",
+        "verify": "workflow.commands.archive:VERIFY",
+    },
+    "training": {
+        "train-teacher": SIDA_VERBS["train-teacher"],
+        "distill": SIDA_VERBS["distill"],
+        "sample": SIDA_VERBS["sample"],
+        "average": SIDA_VERBS["average"],
+    },
+    "files": {
+        "assets": "workflow.commands.assets:ASSETS",
+        "convert": SIDA_VERBS["convert"],
+        "info": SIDA_VERBS["info"],
+        "export": "workflow.commands.archive:EXPORT",
+    },
+}
+_STEPS = ("measure", "merge", "collect", "claims", "figure", "page", "paper")
+#: Verbs of the workflow's jobs, which the help leaves out.
+JOBS = {
+    **{
+        verb: f"eval.commands.jobs:{verb.upper()}"
+        for verb in ["measure", "merge", "collect", "claims", "figure", "page", "paper"]
+    },
+    "features": "eval.commands.references:FEATURES",
+    "manifest": SIDA_VERBS["manifest"],
+}
+VERBS = {**{verb: place for group in GROUPS.values() for verb, place in group.items()}, **JOBS}
+#: What replaces a verb, or an option of a verb, that the version before had.
+REMOVED = {
+    "analyse": "facts of a row belong to its study's code",
+    "board": "collect rows with `sida table TABLE --add FILE`",
+    "completion": "the list of verbs is `sida --help`",
+    "crate": "pack the results folder; `sida verify` checks it",
+    "docs": "pages are plain text now",
+    "experiment": "claims.yaml holds claims alone",
+    "power": "docs/digits.md has the scatter of retraining",
+    "rates": "`sida plan PRESET --measure ROW` times a training here",
+    "train-backbone": "run `python tools/train_backbone.py` in a checkout",
+    "train-digits": "run `python tools/train_digits.py` in a checkout",
+    "tune": "search with Optuna, as studies/fashion does",
+    "variants": "score the images once with each protocol",
+    "score --images": "give the path as SOURCE: `sida score PATH`",
+    "score --network": "give the network as SOURCE: `sida score NETWORK`",
+    "score --function": "give the function as SOURCE: `sida score MODULE:NAME`",
+    "score --table": "use --like TABLE",
+    "table --layout": "give the layout first: `sida table TABLE`",
+    "table --config": "use --preset PRESET",
+    "plan --preset": "give the preset first: `sida plan PRESET [TARGET ...]`",
+    "plan --config": "give the preset first: `sida plan PRESET [TARGET ...]`",
+    "doctor --preset": "give the preset first: `sida doctor PRESET [TARGET ...]`",
+    "doctor --config": "give the preset first: `sida doctor PRESET [TARGET ...]`",
+    "show --preset-dir": "give the preset first: `sida show PRESET`",
+}
 
 
-def sida_main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``sida``; returns the exit status."""
-    return run_command_line("sida", ABOUT, VERBS["sida"], argv)
-
-
-def eval_main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``sida-eval``; returns the exit status."""
-    return run_command_line("sida-eval", eval.commands.ABOUT, VERBS["sida-eval"], argv)
+    return run_command_line(ABOUT, VERBS, argv, GROUPS, REMOVED)

@@ -123,7 +123,7 @@ class Start:
     def show_summary(self) -> None:
         """Prints the main table, paths of results and the use of time; never fails a finished run."""
         if os.path.isdir(f"{self.results}/tables"):
-            subprocess.run([sys.executable, "-m", "workflow", "show", self.results], check=False)
+            subprocess.run([sys.executable, "-m", "workflow", "show", " ".join(self._files)], check=False)
         # Runs with a scheduler have jobs instead of cores, and `workflow.cores` would stop them.
         cores = self._workflow.resource_settings.cores or os.cpu_count() or 1
         print(f"time      {self._progress.summary(cores)}", file=sys.stderr)

@@ -1,13 +1,13 @@
 """Claims: statements as data, decided by rules over measurements with their uncertainty."""
 
-from eval.claims.evidence import Evidence
-from eval.claims.model import RULES, Claim, Finding, Operand, Rule, Verdict, load_claims
-from eval.claims.verdicts import combined, decide
-from eval.claims.write import verdicts_markdown, write_verdicts
+from eval.claims.evidence import Evidence, Finding, Operand
+from eval.claims.rules import RULES, Claim, Claims, Rule, load_claims
+from eval.claims.write import Verdict, combined, decide, decide_claims
 
 __all__ = [
     "RULES",
     "Claim",
+    "Claims",
     "Evidence",
     "Finding",
     "Operand",
@@ -15,7 +15,6 @@ __all__ = [
     "Verdict",
     "combined",
     "decide",
+    "decide_claims",
     "load_claims",
-    "verdicts_markdown",
-    "write_verdicts",
 ]

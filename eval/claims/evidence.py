@@ -1,25 +1,137 @@
-"""Evidence for claims: measured runs with their training logs, or the published numbers alone.
-
-Verdicts from intervals, and numbers as text.
-"""
+"""Evidence for claims: measured rows with their training logs, or the published numbers alone; and what it decides."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from eval.claims.model import DEPENDS, UNDECIDED, Measured, Operand, Outcome, Repeats
-from eval.effects.contrast import Estimated, Interval, NotMeasuredError, mean_interval
-from eval.results.analyses import Fact, analysis_path, read_analysis
+from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.identity import Identity, comparable
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
-from eval.results.sheet import SheetRow, matching
+from eval.results.sheet import SELECTABLE, SheetRow, matching
 from eval.results.summary import Estimate, Measurements
 from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
-from sida.errors import UserError
+from sida.errors import SettingError, UserError, suggestion
+
+Outcome = Literal["supported", "contradicted", "not decided here"]
+UNDECIDED: Outcome = "not decided here"
+#: Coverage of intervals over evaluation trials; over training seeds it is 95 %.
+TRIALS = 0.99
+#: Standard errors with this coverage where the noise is known.
+Z = 2.6
+#: Degrees of freedom of a variance that is taken from a source instead of measured.
+KNOWN = 1e9
+#: The median of n values scatters this many times as much as their mean.
+_MEDIAN = 1.2533
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A generator in a comparison: a measured row (by id or conditions), a published number, or both; or a number.
+
+    Attributes:
+        value: A number stated by ``label``, for rule RATIO.
+    """
+
+    run: str | None = None
+    where: Mapping[str, Any] | None = None
+    published: str | None = None
+    value: float | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.value is not None) != bool(self.label):
+            raise SettingError("value", "a stated number needs a label that says what it is, and only that has a label")
+        if self.run is not None and self.where is not None:
+            raise SettingError("run", "use only one of run and where")
+        if not self.named and self.published is None and self.value is None:
+            raise SettingError("run", "name a run, conditions (where) or a published number")
+        for key in self.where or {}:
+            if key not in SELECTABLE:
+                raise SettingError("where", f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+
+    @property
+    def named(self) -> bool:
+        """Whether the operand names rows of the sheet."""
+        return self.run is not None or self.where is not None
+
+    def __str__(self) -> str:
+        return self.run or (str(dict(self.where)) if self.where else str(self.published))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of a comparison with the numbers behind it."""
+
+    outcome: Outcome
+    evidence: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """Scatter of a network that is trained again with another seed.
+
+    Attributes:
+        std: Relative standard deviation by metric; a metric that is not listed has none.
+        source: Its source.
+        df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
+    """
+
+    std: Mapping[str, float]
+    source: str
+    df: int = 0
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        name: The generator, for texts.
+        estimate: Mean and spread.
+        noise: Variances of the mean with their degrees of freedom.
+        seeds: Values of training seeds by teacher; empty for a single training.
+    """
+
+    name: str
+    estimate: Estimate
+    noise: Sequence[tuple[float, float]] = ()
+    seeds: Blocks = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean, of training seeds the mean of the teachers' means."""
+        return statistics.fmean(map(statistics.fmean, self.seeds.values())) if self.seeds else self.estimate.mean
+
+    @property
+    def text(self) -> str:
+        """Mean and spread with the name."""
+        return f"{show(self.estimate)} ({self.name})"
+
+    def variances(self, factor: float = 1.0) -> list[tuple[float, float]]:
+        """Variances of ``factor`` times the mean with their degrees of freedom."""
+        noise = self.noise
+        if self.seeds:
+            found = mean_interval(self.seeds)
+            noise = [(found.standard_error**2, found.df)]
+        return [(factor**2 * variance, df) for variance, df in noise]
+
+    def minus(self, other: Side, value: float, by: float, other_by: float) -> Interval:
+        """Interval of ``value``, which is ``by`` times this mean minus ``other_by`` times the other, up to a shift.
+
+        With training seeds of both sides it is Welch's within teachers.
+        """
+        if self.seeds and other.seeds and by:
+            scaled = {name: [other_by / by * one for one in values] for name, values in other.seeds.items()}
+            found = difference(self.seeds, scaled).moved(by)
+            return found.moved(1.0, value - found.value)
+        confidence = CONFIDENCE if self.seeds or other.seeds else TRIALS
+        return interval_of(value, self.variances(by) + other.variances(other_by), confidence)
 
 
 @dataclass(frozen=True)
@@ -29,7 +141,7 @@ class Evidence:
     Attributes:
         by_published: Decide from the published numbers themselves instead of measurements.
         students: Folder with the training logs of each run.
-        repeats: Scatter of repeated rows; None: not known, or none.
+        retraining: Scatter of a single training; None: no statement is about training.
     """
 
     measurements: Measurements
@@ -37,19 +149,90 @@ class Evidence:
     published: Mapping[str, Published]
     students: Path | None = None
     by_published: bool = False
-    repeats: Repeats | None = None
+    retraining: Retraining | None = None
 
-    def logged(self, operand: Operand) -> list[str]:
-        """Ids of the runs that an operand names and that have a training log, measured or not.
+    def side(self, operand: Operand, metric: str, where: str, seeds: int = 1, images: int | None = None) -> Side:
+        """A side of a comparison: its mean with the noise of evaluation and of training.
+
+        Args:
+            operand: The generator; with ``seeds`` above 1 all rows that meet its conditions.
+            metric: Key of the metric.
+            where: Place of the operand in the file, for messages.
+            seeds: Least number of training seeds.
+            images: Evaluation during training that counts in place of the kept network, by the images seen.
 
         Raises:
-            NotMeasuredError: None of them has one.
+            NotMeasuredError: Not measured, not published, too few seeds, or a single trial.
+            UserError: Conditions that match several runs where one counts.
         """
-        named = self._named(operand) if operand.run or operand.where else []
-        found = [name for name in named if self.students and (self.students / name / "train.jsonl").is_file()]
-        if not found:
-            raise NotMeasuredError("", f"no training log of {operand}")
-        return found
+        if operand.value is not None:
+            return Side(operand.label, Estimate(operand.value, 0.0, 1), [(0.0, 1)])
+        if self.by_published or not operand.named:
+            return self._printed(operand, metric, where, seeds)
+        names = self.runs_of(operand, seeds)
+        if seeds == 1:
+            if len(names) > 1:
+                raise UserError(f"{where}.where", f"{operand} matches {', '.join(names)}", "pick one run")
+            found = self._mean(names[0], metric, images)
+            if found.std is None:
+                raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")
+            noise = [(found.std**2 / found.trials, max(1.0, self.trials(names[0], metric) - 1.0))]
+            return Side(self.label(names[0]), found, [*noise, *self._again(names[0], metric, found.mean)])
+        blocks: dict[str, list[float]] = {}
+        for name in names:
+            blocks.setdefault(self.teacher(name), []).append(self._mean(name, metric, images).mean)
+        name = f"{self.label(names[0])}; {len(names)} training seeds"
+        return Side(name, Estimate.of([value for values in blocks.values() for value in values]), seeds=blocks)
+
+    def _printed(self, operand: Operand, metric: str, where: str, seeds: int) -> Side:
+        if seeds > 1:
+            raise NotMeasuredError("", "the papers report one training of each")
+        number = self.quoted(operand, where)
+        found = Estimate(number.value, float(number.std) if number.std else 0.0, PUBLISHED_TRIALS)
+        noise = [((found.std or 0.0) ** 2 / PUBLISHED_TRIALS, PUBLISHED_TRIALS - 1.0)]
+        # Teachers, of which the lowest of three runs is printed, are given networks.
+        noise += [] if number.lowest_of else self._scatter(metric, found.mean)
+        return Side(f"{number.row_label}, published", found, noise)
+
+    def _again(self, run: str, metric: str, mean: float) -> list[tuple[float, float]]:
+        given = run in self.runs and self.runs[run].method in ("data", "teacher")
+        return [] if given else self._scatter(metric, mean)
+
+    def _scatter(self, metric: str, mean: float) -> list[tuple[float, float]]:
+        again = self.retraining.std.get(metric) if self.retraining else None
+        return [((again * mean) ** 2, self.retraining.df or KNOWN)] if again and self.retraining else []
+
+    def _mean(self, run: str, metric: str, images: int | None) -> Estimate:
+        """Measured mean of the kept network, or that of an evaluation during training."""
+        if images is None:
+            if not self.measurements.has(run, metric):
+                raise NotMeasuredError("", f"metric '{metric}' of run '{run}' was not measured")
+            return self.measurements.estimate(run, metric)
+        point = next(point for point in self.curve(run, metric) if point.nimg == images)
+        # Few trials of an evaluation say little about its noise; the measurement has more.
+        return Estimate(point.value, self.noise_of_one(run, metric) * point.value or point.std, point.trials)
+
+    def trials(self, run: str, metric: str) -> int:
+        """Number of measured trials."""
+        return len(self.measurements.trials(run, metric))
+
+    def equal_images(self, operands: Iterable[Operand], metric: str, seeds: int) -> int:
+        """The largest number of images after which all rows of the operands were evaluated.
+
+        Raises:
+            NotMeasuredError: There is none, or a row has no curve.
+        """
+        self.require_curves()
+        names = [name for operand in operands for name in self.runs_of(operand, seeds)]
+        common = set.intersection(*({p.nimg for p in self.curve(name, metric) if p.nimg > 0} for name in names))
+        if not common:
+            raise NotMeasuredError("", f"no evaluation after equally many images of {', '.join(names)}")
+        return max(common)
+
+    def require_curves(self) -> None:
+        """Refuses a decision by published numbers: no paper prints its curves as numbers."""
+        if self.by_published:
+            raise NotMeasuredError("", "the papers print the curves only as pictures")
 
     def require_gpus(self, runs: Iterable[str], gpus: str) -> None:
         """Requires that runs were trained on the cards that a claim about time or memory names (``8 × V100``).
@@ -63,127 +246,64 @@ class Evidence:
             if not found.startswith(f"{number} × ") or card not in found:
                 raise NotMeasuredError("", f"run '{run}' was trained on {found}; this is about {gpus}")
 
-    def require_equal_budget(self, runs: Iterable[str]) -> None:
-        """Requires that runs saw equally many images, up to one percent: a training ends with a whole batch.
+    def runs_of(self, operand: Operand, seeds: int = 1) -> list[str]:
+        """Ids of the measured rows that an operand names, at least as many as training seeds are asked for.
 
         Raises:
-            NotMeasuredError: They did not, or a run has no training log.
+            NotMeasuredError: Too few of them are in the sample sheet and the measurements.
         """
-        seen = [int(self.ticks(run)[-1]["nimg"]) for run in runs]
-        if max(seen) - min(seen) > 0.01 * max(seen):
-            raise NotMeasuredError("", f"budgets differ: {min(seen):,} to {max(seen):,} training images")
-
-    def runs_of(self, operand: Operand, where: str) -> list[str]:
-        """Ids of the measured runs that an operand names.
-
-        Raises:
-            NotMeasuredError: None of them is in the sample sheet or the measurements.
-        """
-        if operand.run is None and operand.where is None:
+        if not operand.named:
             raise NotMeasuredError("", f"no run here of {operand.published}")
         measured = [name for name in self._named(operand) if name in self.measurements.runs]
         if not measured:
             raise NotMeasuredError("", f"no measurement of {operand}")
+        if len(measured) < seeds:
+            have = f"{len(measured)} training seed{'s' * (len(measured) > 1)}"
+            raise NotMeasuredError("", f"{have}; this claim is about training and needs {seeds}")
         return measured
 
-    def seeds_of(self, operand: Operand, least: int, where: str) -> list[str]:
-        """Ids of the measured runs of an operand: at least as many training seeds as a rule requires.
+    def _named(self, operand: Operand) -> list[str]:
+        if operand.run is not None:
+            return [operand.run]
+        return [run.run for run in matching(self.runs, operand.where)] if operand.where else []
+
+    def identities(self, operands: Mapping[str, Operand], metric: str, across: str, where: str) -> dict[str, Identity]:
+        """Identities of the values that are compared, by operand.
+
+        Args:
+            operands: Operands by key.
+            metric: Key of the metric.
+            across: Reason why values of other identities may be compared; empty: they may not.
+            where: Place of the comparison, for messages.
 
         Raises:
-            NotMeasuredError: There are fewer training seeds.
-        """
-        if self.by_published:
-            raise NotMeasuredError("", "the papers report one training run of each")
-        names = self.runs_of(operand, where)
-        if len(names) < least:
-            have = "one training seed" if len(names) == 1 else f"{len(names)} training seeds"
-            raise NotMeasuredError("", f"{have}; this claim is about training and needs {least}")
-        return names
-
-    def by_teacher(self, names: Iterable[str], value: Callable[[str], float]) -> dict[str, list[float]]:
-        """Values of runs, grouped by teacher."""
-        blocks: dict[str, list[float]] = {}
-        for name in names:
-            blocks.setdefault(self.teacher(name), []).append(value(name))
-        return blocks
-
-    def interval_over(self, names: Iterable[str], value: Callable[[str], float]) -> Estimated:
-        """Mean of a number over runs with its interval, within teachers.
-
-        Raises:
-            NotMeasuredError: Too few training seeds of every teacher.
-        """
-        return mean_interval(self.by_teacher(names, value))
-
-    def identities(self, part: Measured, where: str) -> dict[str, Identity]:
-        """Identities of the values that a part compares, by operand: of a metric of A, B and the level.
-
-        Raises:
-            NotMeasuredError: Values that may not be compared, unless the part declares a pair of A and B (``across``).
+            NotMeasuredError: Values that may not be compared.
         """
         found: dict[str, tuple[str, Identity]] = {}
         first: tuple[str, Identity] | None = None
-        for key, operand in part.compared.items():
-            for name, one in self._identities(operand, part, f"{where}.{key}"):
-                other = found.setdefault(key, (name, one)) if part.across else first
+        for key, operand in operands.items():
+            for name, one in self._identities(operand, metric, across, f"{where}.{key}"):
+                other = found.setdefault(key, (name, one)) if across else first
                 first = first or (name, one)
                 found.setdefault(key, (name, one))
                 if other is not None and other[1] is not one and (reason := comparable(other[1], one)):
                     raise NotMeasuredError("", f"not compared: {other[0]} and {name}: {reason}")
         return {key: one for key, (_, one) in found.items()}
 
-    def _identities(self, operand: Operand, part: Measured, where: str) -> list[tuple[str, Identity]]:
-        if operand.value is not None or not part.measured:
+    def _identities(self, operand: Operand, metric: str, across: str, where: str) -> list[tuple[str, Identity]]:
+        if operand.value is not None:
             return []
-        if operand.published is not None and (self.by_published or not (operand.run or operand.where)):
+        if operand.published is not None and (self.by_published or not operand.named):
             number = self.quoted(operand, where)
             return [(f"{number.row_label}, published", number.identity)]
         names = [] if self.by_published else self._named(operand)
-        measured = [name for name in names if self.measurements.has(name, part.measured)]
-        found = [(f"run '{name}'", self.measurements.identity(name, part.measured)) for name in measured]
-        if not part.across or operand.published is None or not found:
+        measured = [name for name in names if self.measurements.has(name, metric)]
+        found = [(f"run '{name}'", self.measurements.identity(name, metric)) for name in measured]
+        if not across or operand.published is None or not found:
             return found
         # A pair that is declared is one of printed numbers; each side must be measured like its own.
         number = self.quoted(operand, where)
         return found if number.identity.quoted else [(f"{number.row_label}, published", number.identity), *found]
-
-    def estimate(self, operand: Operand, metric: str, where: str) -> tuple[str, Estimate]:
-        """Name and mean ± std of one generator; for an operand with a published number alone, the printed number.
-
-        Raises:
-            NotMeasuredError: Not measured (or, when deciding by published numbers, not published).
-            UserError: The operand's conditions match several runs.
-        """
-        quoted = operand.published is not None and operand.run is None and operand.where is None
-        if self.by_published or quoted:
-            if operand.published is None:
-                raise NotMeasuredError("", f"no published number for {operand}")
-            number = published_number(self.published, operand.published, f"{where}.published")
-            std = float(number.std) if number.std else 0.0
-            return f"{number.row_label}, published", Estimate(number.value, std, PUBLISHED_TRIALS)
-        names = self.runs_of(operand, where)
-        if len(names) > 1:
-            raise UserError(f"{where}.where", f"{dict(operand.where or {})} matches {', '.join(names)}", "pick one run")
-        if not self.measurements.has(names[0], metric):
-            raise NotMeasuredError("", f"metric '{metric}' of run '{names[0]}' was not measured")
-        return self.label(names[0]), self.measurements.estimate(names[0], metric, where)
-
-    def _named(self, operand: Operand) -> list[str]:
-        if operand.run is not None:
-            return [operand.run]
-        return [run.run for run in matching(self.runs, operand.where or {})]
-
-    def value(self, operand: Operand, run: str, metric: str) -> float:
-        """Mean of a metric for one run: of the kept generator, or of the first or last evaluation during training.
-
-        Raises:
-            NotMeasuredError: The metric was not measured, or there is no training log.
-        """
-        if operand.at != "kept":
-            return self.curve(run, metric)[0 if operand.at == "start" else -1].value
-        if not self.measurements.has(run, metric):
-            raise NotMeasuredError("", f"metric '{metric}' of run '{run}' was not measured")
-        return self.measurements.estimate(run, metric).mean
 
     def noise_of_one(self, run: str, metric: str) -> float:
         """Relative standard deviation of one evaluation of a run, by its trials; 0 if the run has none."""
@@ -192,32 +312,26 @@ class Evidence:
         found = self.measurements.estimate(run, metric)
         return abs((found.std or 0.0) / found.mean) if found.mean else 0.0
 
-    def images(self, operand: Operand, metric: str, where: str) -> int:
-        """Images per trial of a measured operand."""
-        return self.measurements.lines(self.runs_of(operand, where)[0], metric)[0].n
-
     def label(self, run: str) -> str:
         """Label of a run with its number of function evaluations."""
         nfe = self.measurements.nfe(run)
         text = self.runs[run].label if run in self.runs else run
         return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
 
-    def name(self, operand: Operand, runs: Sequence[str] = ()) -> str:
-        """Name of an operand with its point on the curve: the label of the first of its ``runs``.
-
-        Without ``runs``: the label of the first matching row of the sheet, measured or not, else the operand as text.
-        """
-        rows = runs or (self._named(operand) if operand.run or operand.where else [])
-        point = {"kept": "", "start": " at the start", "end": " at the end"}[operand.at]
-        return self.label(rows[0]) + point if rows else f"{operand}"
-
     def teacher(self, run: str) -> str:
         """Id of the teacher of a run; empty if the run has no teacher."""
         return (self.runs[run].teacher or "") if run in self.runs else ""
 
     def quoted(self, operand: Operand, where: str) -> Published:
-        """The published number of an operand."""
-        return published_number(self.published, str(operand.published), f"{where}.published")
+        """The published number of an operand.
+
+        Raises:
+            NotMeasuredError: The operand names none.
+            UserError: There is no such number.
+        """
+        if operand.published is None:
+            raise NotMeasuredError("", f"no published number for {operand}")
+        return published_number(self.published, operand.published, f"{where}.published")
 
     def curve(self, run: str, metric: str, finite: bool = True) -> tuple[Point, ...]:
         """Evaluations of a run during training; with ``finite`` False a NaN counts as infinity.
@@ -246,51 +360,51 @@ class Evidence:
             raise NotMeasuredError("", f"no training log of run '{run}'")
         return path
 
-    def fact(self, analysis: str, name: str, run: str = "") -> tuple[Fact, str]:
-        """A fact of an analysis, of a row or of an analysis without rows, and its description.
+    def quantity(self, operand: Operand, quantity: str, gpus: str, where: str) -> Side:
+        """A side of a comparison of a quantity of the training logs, or of ``nfe``.
 
         Raises:
-            NotMeasuredError: The analysis, or this fact of it, was not computed.
-            UserError: A faulty file.
+            NotMeasuredError: No log, or one without the quantity, a single record, or other cards than ``gpus``.
         """
-        path = analysis_path(self.students.parent, analysis, run) if self.students else None
-        if path is None or not path.is_file():
-            raise NotMeasuredError("", f"no analysis {analysis}{f' of run {run!r}' if run else ''}")
-        found = read_analysis(path)
-        if name not in found["facts"]:
-            raise NotMeasuredError("", f"no fact '{name}' in {path.name}; compute it again")
-        return found["facts"][name], str(found.get("about", {}).get(name, name))
-
-    def repeat_std(self, run: str | None, metric: str) -> float:
-        """Relative standard deviation of a metric if a row of this sheet were trained again elsewhere."""
-        row = self.runs.get(run or "")
-        if self.repeats is None or self.by_published or row is None or row.method in ("data", "external"):
-            return 0.0
-        return self.repeats.std.get(metric, 0.0)
-
-    def noise(self, operand: Operand, metric: str, estimate: Estimate, where: str) -> list[tuple[float, float]]:
-        """Variances of a generator's mean with their degrees of freedom: evaluation trials, and a repeated training.
-
-        Raises:
-            NotMeasuredError: The mean is of a single trial, so its noise is unknown.
-        """
-        if estimate.std is None:
-            raise NotMeasuredError("", "a single trial says nothing about the noise; measure at least two")
-        parts = [(estimate.std**2 / estimate.trials, max(1.0, estimate.trials - 1))]
-        if self.repeats is not None and not self.by_published and (operand.run or operand.where):
-            again = self.repeat_std(self.runs_of(operand, where)[0], metric) * estimate.mean
-            parts.append((again**2, float(self.repeats.rows)))
-        return parts
+        printed = operand.published is not None and (self.by_published or not operand.named)
+        if printed:
+            number = self.quoted(operand, where)
+            value = float(number.nfe) if quantity == "nfe" else number.value
+            return Side(f"{number.row_label}, published", Estimate(value, 0.0, 1), [(0.0, 1)])
+        if quantity == "nfe":
+            name = self.runs_of(operand)[0]
+            return Side(self.label(name), Estimate(float(self.measurements.nfe(name) or 1), 0.0, 1), [(0.0, 1)])
+        logged = [n for n in self._named(operand) if self.students and (self.students / n / "train.jsonl").is_file()]
+        if self.by_published or not logged:
+            raise NotMeasuredError("", f"no training log of {operand}")
+        self.require_gpus(logged[:1], gpus)
+        found = logged_quantity(self.ticks(logged[0]), quantity, logged[0])
+        if found.std is None:
+            raise NotMeasuredError("", "a single record says nothing about the noise")
+        # A training whose generator is not measured has only the beginning of a log.
+        begun = "" if logged[0] in self.measurements.runs else f"; from {found.trials} ticks"
+        return Side(self.label(logged[0]) + begun, found, [(found.std**2 / found.trials, max(1, found.trials - 1))])
 
 
-#: Words of rules for seeds of several teachers.
-BLOCKS = "with several teachers within each teacher, averaged over them"
+def logged_quantity(ticks: Sequence[Mapping[str, Any]], quantity: str, run: str) -> Estimate:
+    """Median and spread of a logged quantity over the ticks without the first, which includes the start-up.
 
+    For reserved memory: the maximum, without a spread.
 
-#: Coverage of intervals over the evaluation trials of single generators; over training seeds it is 95 %.
-TRIALS = 0.99
-#: Standard errors with this coverage where the noise is known.
-Z = 2.6
+    Raises:
+        NotMeasuredError: No record has it.
+    """
+    key = {"seconds_per_kimg": "img_per_s", "memory_reserved_gb": "memory_reserved_mb"}.get(quantity, quantity)
+    values = [float(tick[key]) for tick in ticks[1:] or ticks if tick.get(key)]
+    if not values:
+        raise NotMeasuredError("", f"the training log of run '{run}' has no '{key}'")
+    if key == "memory_reserved_mb":
+        # Reserved memory only grows; Table 8 prints the maximum, in units of 1024 MiB.
+        return Estimate(max(values) / (1024 if quantity == "memory_reserved_gb" else 1), 0.0, len(values))
+    if quantity == "seconds_per_kimg":
+        values = [1000 / value for value in values]
+    spread = _MEDIAN * statistics.stdev(values) if len(values) > 1 else None
+    return Estimate(statistics.median(values), spread, len(values))
 
 
 def show(estimate: Estimate) -> str:
@@ -301,74 +415,42 @@ def show(estimate: Estimate) -> str:
     return f"{estimate.mean:.{decimals}f} ± {estimate.std:.{decimals}f}"
 
 
-@dataclass(frozen=True)
-class Decision:
-    """The verdict that an interval gives.
+def decided(
+    found: Interval, low: float = 0.0, high: float = math.inf, text: str = "", numbers: Mapping[str, Any] | None = None
+) -> Finding:
+    """Decides by a value whose whole interval must lie between two bounds.
 
-    Attributes:
-        outcome: The verdict.
-        numbers: Ends of the interval (``low``, ``high``), its coverage (``confidence``), degrees of freedom (``df``),
-            the p value of the nearest value that would turn the verdict (``p``), and with several teachers the value
-            and ends of each (``by_teacher``) with the p value of the F test that they are equal (``teachers_p``).
-        text: The interval in words.
+    Args:
+        found: The interval. If teachers differ by an F test and decide differently, nothing is decided.
+        low: Lower bound.
+        high: Upper bound.
+        text: Evidence before the interval.
+        numbers: Numbers of the finding; added are the interval's ends (``low``, ``high``), its coverage
+            (``confidence``), ``df``, and ``p`` of the nearest value that would turn the verdict.
     """
-
-    outcome: Outcome
-    numbers: dict[str, Any]
-    text: str
-
-
-def decide_gain(found: Interval) -> Decision:
-    """Decides by a gain, which must be above 0 as a whole interval."""
-
-    def judge(one: Interval) -> Outcome:
-        return "supported" if one.low > 0 else "contradicted" if one.high < 0 else UNDECIDED
-
-    return _decided(found, judge, (0.0,))
-
-
-def decide_range(
-    found: Interval, low: float, high: float = math.inf, shown: Callable[[float], float] = lambda value: value
-) -> Decision:
-    """Decides by a value whose whole interval must lie between two bounds; ``shown`` converts ends for readers."""
 
     def judge(one: Interval) -> Outcome:
         if low <= one.low and one.high <= high:
             return "supported"
         return "contradicted" if one.high < low or one.low > high else UNDECIDED
 
-    return _decided(found, judge, tuple(filter(math.isfinite, (low, high))), shown)
-
-
-def _decided(
-    found: Interval,
-    judge: Callable[[Interval], Outcome],
-    bounds: tuple[float, ...],
-    shown: Callable[[float], float] = lambda value: value,
-) -> Decision:
-    low, high = shown(found.low), shown(found.high)
-    numbers: dict[str, Any] = {"low": low, "high": high, "confidence": found.confidence, "df": found.df}
-    outcome, text = judge(found), f"{100 * found.confidence:.0f} % interval {low:.3g} to {high:.3g}"
+    known = dict(numbers or {}) | {
+        "low": found.low, "high": found.high, "confidence": found.confidence, "df": found.df,
+    }  # fmt: skip
+    outcome = judge(found)
+    text += f", {100 * found.confidence:.0f} % interval {found.low:.3g} to {found.high:.3g}"
+    bounds = [bound for bound in (low, high) if math.isfinite(bound)]
     if found.standard_error > 0 and bounds:
-        numbers["p"] = _nearest_p(found, bounds, outcome)
-        text += f" ({p_text(numbers['p'])})"
-    if isinstance(found, Estimated) and len(found.blocks) > 1:
-        named = {name: (shown(one.value), shown(one.low), shown(one.high)) for name, one in found.blocks.items()}
-        numbers["by_teacher"] = {name: dict(zip(("value", "low", "high"), ends)) for name, ends in named.items()}
-        text += f"; by teacher {', '.join(f'{v:.3g} [{a:.3g}, {b:.3g}] ({n})' for n, (v, a, b) in named.items())}"
-        numbers["teachers_p"] = found.blocks_p
-        if found.blocks_differ and found.blocks_p is not None:
-            text += f", which differ by more than their seeds do (F test, {p_text(found.blocks_p)})"
-            each = {judge(one) for one in found.blocks.values()}
-            outcome = each.pop() if len(each) == 1 and UNDECIDED not in each else DEPENDS
-            numbers |= {"p": found.blocks_p} if outcome == DEPENDS else {}
-    return Decision(outcome, numbers, text)
-
-
-def _nearest_p(found: Interval, bounds: tuple[float, ...], outcome: Outcome) -> float:
-    """The p value of the bound that decides: the nearest one inside of a range, the farthest one outside of it."""
-    values = [found.p_value(bound) for bound in bounds]
-    return min(values) if outcome == "contradicted" else max(values)
+        values = [found.p_value(bound) for bound in bounds]
+        known["p"] = min(values) if outcome == "contradicted" else max(values)
+        text += f" ({p_text(known['p'])})"
+    blocks: Mapping[str, Interval] = getattr(found, "blocks", {})
+    if len(blocks) > 1:
+        each = ", ".join(f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in blocks.items())
+        text += f"; by teacher {each}"
+        if getattr(found, "blocks_differ", False) and {judge(one) for one in blocks.values()} != {outcome}:
+            return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
+    return Finding(outcome, text, known)
 
 
 def p_text(p: float) -> str:
@@ -378,12 +460,5 @@ def p_text(p: float) -> str:
 
 def of_each(outcomes: Iterable[Outcome]) -> Outcome:
     """Verdict on a statement of which all parts must hold."""
-    for outcome in ("contradicted", DEPENDS, UNDECIDED):
-        if outcome in outcomes:
-            return outcome
-    return "supported"
-
-
-def sides_of(a: Estimate, b: Estimate) -> dict[str, float | int | None]:
-    """Numbers of two means that are compared."""
-    return {"a": a.mean, "a_std": a.std, "a_n": a.trials, "b": b.mean, "b_std": b.std, "b_n": b.trials}
+    found = {*outcomes}
+    return "contradicted" if "contradicted" in found else UNDECIDED if UNDECIDED in found else "supported"

@@ -1,122 +1,79 @@
-"""Rules that compare single generators: with each other (LT, NEAR, RATIO) and with published numbers (EQ, LTQ)."""
+"""Claims as data (``studies/*/claims.yaml``): statements, and the rules that decide them.
+
+Rules: EQ (a printed number is reproduced), LT (A is better than B), RATIO (A/B lies in a range), REACHES (a curve falls
+to a level in time) and SHAPE (the form of a curve).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import accumulate, product
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from eval.claims.evidence import BLOCKS, TRIALS, Evidence, decide_gain, decide_range, show, sides_of
-from eval.claims.model import UNDECIDED, Finding, Measured, Operand, Outcome, Rule
-from eval.effects.contrast import CONFIDENCE, Interval, NotMeasuredError, difference, interval_of, mean_interval
+from eval.claims.evidence import UNDECIDED, Evidence, Finding, Operand, Outcome, Retraining, Side, Z, decided
+from eval.contrasts import NotMeasuredError, pooled_std
 from eval.results.published import agreement_of
+from eval.results.sheet import listed_entries
 from eval.results.summary import Estimate
-from sida.errors import SettingError
+from eval.results.training_logs import Point, first_at_or_below
+from sida.config.settings import Count, Variants, from_mapping, load_yaml
+from sida.errors import SettingError, UserError, suggestion
 
-#: The median of n values scatters this many times as much as their mean.
-MEDIAN = 1.2533
+#: Share of the training seeds that must have a curve's form; at most the rest may have it where it is contradicted.
+_MOST = 2 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class LessRule(Measured):
-    """Rule LT: A is better than B, over evaluation trials.
+class Rule:
+    """A comparison of a claim: the settings of its rule, and the decision by them; a class for each rule.
 
     Attributes:
-        b: The generator that A is compared with.
-        direction: Whether lower or higher values are better.
-        equal_budget: Whether A and B must have been trained on equally many images (to one percent: the last batch).
+        rule: Name of the rule.
+        metric: Key of the metric.
+        a: The generator that is claimed to be better (faster, equal to the published number).
+        across: Reason why operands may be compared although their values are of other identities (protocol, images,
+            reference); the evidence then names both. Without it such values are not compared.
     """
 
-    text = (
-        "A is better than B: the 99 % interval of the difference of the means (Welch's t over evaluation trials) "
-        "excludes 0; for generators trained here the interval also holds the scatter of a row that is trained again on "
-        "another kind of processor, if the file of claims states it; speaks about these generators, not about training"
-    )
-    b: Operand
-    direction: Literal["lower", "higher"] = "lower"
-    equal_budget: bool = False
+    #: The rule in words, for pages.
+    text: ClassVar[str] = ""
+    rule: str
+    metric: str = "fid"
+    a: Operand
+    across: str = ""
+
+    @property
+    def operands(self) -> dict[str, Operand]:
+        """Operands by key."""
+        return {key: value for key, value in vars(self).items() if isinstance(value, Operand)}
+
+    @property
+    def compared(self) -> dict[str, Operand]:
+        """Operands whose values of the metric must be comparable."""
+        return self.operands
 
     def decide(self, evidence: Evidence, where: str) -> Finding:
-        """A is better than B beyond the evaluation noise and the scatter of a repeated training."""
-        (name_a, a), (name_b, b) = _both(self, self.b, evidence, where)
-        if self.equal_budget and not evidence.by_published:
-            evidence.require_equal_budget(evidence.runs_of(operand, where)[0] for operand in (self.a, self.b))
-        gain = (b.mean - a.mean) if self.direction == "lower" else (a.mean - b.mean)
-        found = decide_gain(interval_of(gain, _noise(self, a, self.b, b, evidence, where), TRIALS))
-        text = (
-            f"{self.metric} {show(a)} ({name_a}; {a.trials} trials) against {show(b)} ({name_b}; {b.trials} trials); "
-            f"gain {gain:.3g}, {found.text}"
-        )
-        return Finding(found.outcome, text, sides_of(a, b) | {"gain": gain} | found.numbers)
+        """Decides the comparison.
+
+        Args:
+            evidence: Measurements, training logs and published numbers.
+            where: Place of the comparison, for messages.
+
+        Raises:
+            NotMeasuredError: Data are missing.
+            UserError: An unknown published number, or conditions that match several runs.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearRule(Measured):
-    """Rule NEAR: A is at most a multiple of B.
-
-    Attributes:
-        b: The generator that A is compared with.
-        factor: Largest multiple of B.
-    """
-
-    text = "A is at most the given factor times B, by the rule LT against that multiple"
-    b: Operand
-    factor: float = 1.0
-
-    def decide(self, evidence: Evidence, where: str) -> Finding:
-        """A is at most ``factor`` times B."""
-        (name_a, a), (name_b, b) = _both(self, self.b, evidence, where)
-        gain = self.factor * b.mean - a.mean
-        found = decide_gain(interval_of(gain, _noise(self, a, self.b, b, evidence, where, self.factor), TRIALS))
-        text = (
-            f"{self.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); ratio {a.mean / b.mean:.3f}, "
-            f"allowed {self.factor:g}; gain {gain:.3g}, {found.text}"
-        )
-        return Finding(found.outcome, text, sides_of(a, b) | {"gain": gain} | found.numbers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuotedRule(Measured):
-    """Rule LTQ: A is better than a published number.
-
-    Attributes:
-        b: The published number.
-        direction: Whether lower or higher values are better.
-        slack: Extra allowance because b is the minimum of several evaluations.
-    """
-
-    text = (
-        "A is better than a quoted number b: the interval of rule LT around m lies beyond b, allowing for b's rounding"
-    )
-    b: Operand
-    direction: Literal["lower", "higher"] = "lower"
-    slack: float = 0.0
-
-    def __post_init__(self) -> None:
-        _require_published("b", self.b)
-
-    def decide(self, evidence: Evidence, where: str) -> Finding:
-        """A is better than a number that others published."""
-        name, a = evidence.estimate(self.a, self.metric, f"{where}.a")
-        number = evidence.quoted(self.b, f"{where}.b")
-        gain = (number.value - a.mean) if self.direction == "lower" else (a.mean - number.value)
-        noise = evidence.noise(self.a, self.metric, a, f"{where}.a")
-        # Rounding and the choice of the lowest may each have moved the number by as much as they can.
-        allowed = number.half_unit + self.slack
-        sure = math.copysign(max(0.0, abs(gain) - allowed), gain)
-        found = decide_gain(interval_of(sure, noise, TRIALS))
-        text = (
-            f"{self.metric} {show(a)} ({name}; {a.trials} trials) against {number.text} ({number.row_label}, "
-            f"published); gain {gain:.3g}, after {allowed:.2g} for rounding {found.text}"
-        )
-        return Finding(found.outcome, text, {"a": a.mean, "b": number.value, "gain": gain} | found.numbers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EqualRule(Measured):
-    """Rule EQ; A is a row with its published number."""
+class EqualRule(Rule):
+    """Rule EQ: A, a row with its published number, reproduces the number."""
 
     text = (
         "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of p; "
@@ -125,7 +82,8 @@ class EqualRule(Measured):
     )
 
     def __post_init__(self) -> None:
-        _require_published("a", self.a)
+        if self.a.published is None:
+            raise SettingError("a.published", "the rule compares with a published number", "name its id")
 
     @property
     def compared(self) -> dict[str, Operand]:
@@ -137,23 +95,64 @@ class EqualRule(Measured):
         number = evidence.quoted(self.a, f"{where}.a")
         if evidence.by_published:
             raise NotMeasuredError("", "needs a measurement")
-        name, a = evidence.estimate(self.a, self.metric, f"{where}.a")
-        lines = evidence.measurements.lines(evidence.runs_of(self.a, where)[0], self.metric)
-        compared = agreement_of(a, lines, number)
-        if isinstance(compared, str):
-            raise NotMeasuredError("", f"not compared: {compared}")
-        word = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}[compared.outcome]
+        found = dataclasses.replace(evidence, retraining=None).side(self.a, self.metric, f"{where}.a")
+        lines = evidence.measurements.lines(evidence.runs_of(self.a)[0], self.metric)
+        agreed = agreement_of(found.estimate, lines, number)
+        if isinstance(agreed, str):
+            raise NotMeasuredError("", f"not compared: {agreed}")
+        word = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}[agreed.outcome]
         text = (
-            f"{self.metric} {show(a)} ({name}; {a.trials} trials), published {number.text}"
-            f"{' ± ' + number.std if number.std else ''}; {word} (Δ {compared.difference:+.3g}, allowed "
-            f"{compared.tolerance:.2g})"
+            f"{self.metric} {found.text}, published {number.text}{' ± ' + number.std if number.std else ''}; {word} "
+            f"(Δ {agreed.difference:+.3g}, allowed {agreed.tolerance:.2g})"
         )
-        outcome: Outcome = "supported" if compared.outcome == "agrees" else "contradicted"
-        return Finding(outcome, text, {"a": a.mean, "published": number.value, "difference": compared.difference})
+        numbers = {"a": found.mean, "published": number.value, "difference": agreed.difference}
+        return Finding("supported" if agreed.outcome == "agrees" else "contradicted", text, numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatioRule(Measured):
+class LessRule(Rule):
+    """Rule LT: A is better than B.
+
+    Attributes:
+        b: The generator, or published number of others, that A is compared with.
+        direction: Whether lower or higher values are better.
+        slack: Allowance for a quoted number b that is the lowest of several evaluations.
+        equal_images: Whether A and B are compared by their last evaluations during training after equally many images,
+            instead of by the networks that the trainings kept.
+        seeds: Least number of training seeds of both sides; 1: single generators.
+    """
+
+    text = (
+        "A is better than B: the interval of the difference of the means (Welch's t) excludes 0. Of single generators "
+        "it is a 99 % interval with the noise of evaluation and, where the file of claims states it, the scatter of a "
+        "repeated training of each student; over training seeds it is a 95 % interval, with several teachers within "
+        "each teacher. A quoted number b may be off by its rounding and by the stated slack"
+    )
+    b: Operand
+    direction: Literal["lower", "higher"] = "lower"
+    slack: float = 0.0
+    equal_images: bool = False
+    seeds: Count = 1
+
+    def decide(self, evidence: Evidence, where: str) -> Finding:
+        """A is better than B beyond the noise of evaluation and of training."""
+        images = evidence.equal_images((self.a, self.b), self.metric, self.seeds) if self.equal_images else None
+        a = evidence.side(self.a, self.metric, f"{where}.a", self.seeds, images)
+        b = evidence.side(self.b, self.metric, f"{where}.b", self.seeds, images)
+        better, worse = (b, a) if self.direction == "lower" else (a, b)
+        gain = better.mean - worse.mean
+        allowed = self.slack if self.b.named else self.slack + evidence.quoted(self.b, f"{where}.b").half_unit
+        # Rounding and the choice of the lowest may each have moved the number by as much as they can.
+        sure = math.copysign(max(0.0, abs(gain) - allowed), gain)
+        text = f"{self.metric} {a.text} against {b.text}"
+        text += f", after {images:,} images each" if images is not None else ""
+        text += f"; gain {gain:.3g}" + (f", after {allowed:.2g} for rounding {sure:.3g}" if allowed else "")
+        numbers = {"a": a.mean, "b": b.mean, "gain": gain}
+        return decided(better.minus(worse, sure, 1.0, 1.0), text=text, numbers=numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioRule(Rule):
     """Rule RATIO: the ratio of A to B lies in a range.
 
     Attributes:
@@ -163,15 +162,15 @@ class RatioRule(Measured):
         quantity: Quantity of the training logs that is compared instead of a metric (``memory_reserved_gb`` is the most
             that was reserved), or ``nfe``.
         gpus: Cards that a comparison of a logged quantity is about, ``8 × V100``; other cards decide nothing.
-        seeds: Least number of training seeds of conditions.
+        spread: Column of the sheet: compared are the relative spreads of the metric over its values.
+        seeds: Least number of training seeds of both sides (with ``spread``, for each value); 1: single generators.
     """
 
     text = (
-        f"the interval of the ratio of A to B lies in the given range as a whole: 95 % over training seeds ({BLOCKS}), "
-        "99 % over the records of a log, or over evaluation trials with the scatter of rule LT; contradicted where it "
-        "lies outside as a whole"
+        "the interval of the ratio of A to B lies in the given range as a whole, and outside of it as a whole where it "
+        "is contradicted: over trials, training and seeds as in rule LT, 99 % over the records of a log; of spreads "
+        "(largest − smallest mean over a column's values, by their mean) 95 % over training seeds"
     )
-    effects = {"ratio": "ratio of {}"}
     b: Operand
     low: float = 0.0
     high: float = math.inf
@@ -179,160 +178,311 @@ class RatioRule(Measured):
         Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserved_mb", "memory_reserved_gb", "nfe"] | None
     ) = None
     gpus: str = ""
-    seeds: int = 3
+    spread: str | None = None
+    seeds: Count = 1
 
     @property
-    def measured(self) -> str:
-        """The metric, unless a quantity is compared."""
-        return "" if self.quantity else self.metric
-
-    @property
-    def subject(self) -> str:
-        """The quantity or metric."""
-        return self.quantity or self.metric
+    def compared(self) -> dict[str, Operand]:
+        """The operands, unless a quantity is compared."""
+        return {} if self.quantity else self.operands
 
     def decide(self, evidence: Evidence, where: str) -> Finding:
         """The ratio of a metric or of a logged quantity lies in a range, beyond its uncertainty."""
-        name_a, a = self._side(self.a, evidence, f"{where}.a")
-        name_b, b = self._side(self.b, evidence, f"{where}.b")
+        a, b = (self._side(operand, evidence, f"{where}.{key}") for key, operand in self.operands.items())
         value = a.mean / b.mean
-        found = decide_range(_ratio(a, b, value), self.low, self.high)
-        what = "" if self.a.value is not None else self.quantity or self.metric
+        what = "" if self.a.value is not None else f"{self.quantity or self.metric} "
         claimed = f"{self.low:g} to {self.high:g}" if self.low else f"at most {self.high:g}"
         claimed = claimed if math.isfinite(self.high) else f"at least {self.low:g}"
-        text = (
-            f"{what} {show(a.estimate)} ({name_a}) against {show(b.estimate)} ({name_b}); ratio {value:.3f}, "
-            f"{found.text}, claimed {claimed}"
-        )
-        return Finding(found.outcome, text.strip(), {"a": a.mean, "b": b.mean, "ratio": value} | found.numbers)
+        text = f"{what}{a.text} against {b.text}; ratio {value:.3f}, claimed {claimed}"
+        found = a.minus(b, value, 1 / b.mean, value / b.mean)
+        return decided(found, self.low, self.high, text, {"a": a.mean, "b": b.mean, "ratio": value})
 
-    def _side(self, operand: Operand, evidence: Evidence, where: str) -> tuple[str, _Side]:
-        """Name and scatter of a side: a stated number, one run over trials or ticks, or several runs over seeds."""
-        quoted = operand.published is not None and (evidence.by_published or operand.run is None)
-        if operand.value is not None:
-            return operand.label, _exact(operand.value)
-        if quoted and self.quantity == "nfe":
-            number = evidence.quoted(operand, where)
-            return f"{number.row_label}, published", _exact(float(number.nfe))
-        logged = self.quantity not in (None, "nfe")
-        if quoted or (logged and evidence.by_published):
-            names = []
-        else:
-            names = evidence.logged(operand) if logged else evidence.runs_of(operand, where)
-        if (self.quantity is None and len(names) < 2) or not names:
-            name, found = evidence.estimate(operand, self.metric, where)
-            return name, _Side(found, noise=evidence.noise(operand, self.metric, found, where))
-        if operand.where is not None and len(names) < self.seeds:
-            raise NotMeasuredError("", f"{len(names)} training seeds of {operand}; this ratio needs {self.seeds}")
-        if self.quantity is None:
-            values = {name: Estimate(evidence.value(operand, name, self.metric), None, 1) for name in names}
-        else:
-            evidence.require_gpus(names, self.gpus)
-            values = {name: _quantity(evidence, name, self.quantity) for name in names}
-        # A training whose generator is not measured has only the beginning of a log.
-        begun = logged and names[0] not in evidence.measurements.runs
-        label = evidence.label(names[0])
-        label += f"; from {max(1, len(evidence.ticks(names[0])) - 1)} ticks" if begun else ""
-        if len(names) == 1:
-            found = values[names[0]]
-            if found.std is None:
-                raise NotMeasuredError("", "a single record says nothing about the noise")
-            return label, _Side(found, noise=[(found.std**2 / found.trials, found.trials - 1)])
-        pooled = Estimate.of([found.mean for found in values.values()])
-        blocks = evidence.by_teacher(names, lambda name: values[name].mean)
-        return f"{label}; {len(names)} training seeds", _Side(pooled, blocks)
+    def _side(self, operand: Operand, evidence: Evidence, where: str) -> Side:
+        if self.quantity and operand.value is None:
+            return evidence.quantity(operand, self.quantity, self.gpus, where)
+        if self.spread and not evidence.by_published:
+            return self._spread(operand, evidence, self.spread)
+        return evidence.side(operand, self.metric, where, self.seeds)
+
+    def _spread(self, operand: Operand, evidence: Evidence, column: str) -> Side:
+        """(Largest − smallest) / mean of a metric over a column's values."""
+        groups: dict[float, list[float]] = {}
+        for name in evidence.runs_of(operand):
+            mean = evidence.measurements.estimate(name, self.metric).mean
+            groups.setdefault(float(getattr(evidence.runs[name], column)), []).append(mean)
+        if len(groups) < 2 or min(map(len, groups.values())) < max(2, self.seeds):
+            raise NotMeasuredError("", f"fewer than {self.seeds} training seeds for each {column} of {operand}")
+        cells = sorted(groups.values(), key=statistics.fmean)
+        middle = statistics.fmean(map(statistics.fmean, cells))
+        std, df = pooled_std(cells)
+        width = (statistics.fmean(cells[-1]) - statistics.fmean(cells[0])) / middle
+        noise = [((std / middle) ** 2 * (1 / len(cells[0]) + 1 / len(cells[-1])), df)]
+        return Side(f"spread over {column}: {operand}", Estimate(width, None, 1), noise)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoRule(Rule):
-    """Rule NONE: no rule can decide, for the reason of the claim.
+class ReachesRule(Rule):
+    """Rule REACHES: A's curve falls to a level within a number of images, or within a share of the images of B.
 
     Attributes:
-        label: Reason why no rule applies.
+        images: Largest number of images.
+        b: The training that A is compared with, in place of ``images``.
+        times: How often B's images must contain A's.
+        level: A row's measured mean or a published number; by default the lowest value of B's curve.
+        factor: Multiple of the level.
     """
 
-    text = "not decidable by these measurements; the reason is given"
-    label: str = ""
+    text = (
+        "A's curve of evaluations first falls to a level (times the factor) within the stated number of images, or "
+        "within B's number divided by the stated one, also when the noise of evaluation and the scatter of a repeated "
+        "training (2.6 standard errors) count against it; contradicted where it does not with both, and the distance "
+        "of two evaluations, in its favour"
+    )
+    images: Count | None = None
+    b: Operand | None = None
+    times: float = 1.0
+    level: Operand | None = None
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.images is None) == (self.b is None):
+            raise SettingError("images", "name images, or a training b to compare with, one of them")
+        if self.level is None and self.b is None:
+            raise SettingError("level", "images alone need a level", "name a row or a published number")
 
     def decide(self, evidence: Evidence, where: str) -> Finding:
-        """The reason."""
-        return Finding(UNDECIDED, self.label or "no rule applies")
+        """The curve falls to a multiple of a level within a number of images."""
+        evidence.require_curves()
+        name = evidence.runs_of(self.a)[0]
+        curve = evidence.curve(name, self.metric)
+        slow_curve = evidence.curve(evidence.runs_of(self.b)[0], self.metric) if self.b else curve
+        level, error, meaning = self._level(slow_curve, evidence, f"{where}.level")
+        error = math.hypot(error, *(level * evidence.noise_of_one(name, self.metric) for _ in [0] if not _own(curve)))
+        again = evidence.retraining.std.get(self.metric, 0.0) if evidence.retraining else 0.0
+        error = math.hypot(error, level * again, level * again if self.b else 0.0)
+        text, limit = f"{self.metric} {level:.4g} ({meaning}): ", float(self.images or 0)
+        numbers: dict[str, Any] = {"level": level}
+        if self.b is not None:
+            slow = first_at_or_below(slow_curve, level)
+            if slow is None:
+                raise NotMeasuredError("", f"{evidence.label(evidence.runs_of(self.b)[0])} never reaches {text[:-2]}")
+            text += f"{evidence.label(evidence.runs_of(self.b)[0])} after {slow:,} images, "
+            limit, numbers = slow / self.times, numbers | {"images_b": slow}
+        reached, late, early = (first_at_or_below(curve, level - z * error, shift=z) for z in (0.0, Z, -Z))
+        before = max((p.nimg for p in curve if early is not None and p.nimg < early), default=0)
+        text += f"{evidence.label(name)} " + ("never" if reached is None else f"after {reached:,}")
+        text += f" of {curve[-1].nimg:,} (with noise after "
+        text += f"{'no' if early is None else f'{before:,}'} to {'no' if late is None else f'{late:,}'} images), "
+        text += f"claimed within {limit:,.0f}"
+        if early is None and curve[-1].nimg < limit:
+            raise NotMeasuredError("", f"{evidence.label(name)} has seen {curve[-1].nimg:,} images of {limit:,.0f}")
+        outcome: Outcome = "supported" if late is not None and late <= limit else UNDECIDED
+        outcome = "contradicted" if early is None or before > limit else outcome
+        ratio = {"ratio": numbers["images_b"] / reached} if reached and self.b else {}
+        return Finding(outcome, text, numbers | {"images": reached, "claimed": limit} | ratio)
+
+    def _level(self, slow: tuple[Point, ...], evidence: Evidence, where: str) -> tuple[float, float, str]:
+        """Level times factor, its standard error, and its description."""
+        times = f"{self.factor:g} × " if self.factor != 1 else ""
+        if self.level is None:
+            best = min(slow, key=lambda point: point.value)
+            return self.factor * best.value, (best.std or 0.0) / math.sqrt(best.trials), f"{times}its lowest value"
+        side = dataclasses.replace(evidence, retraining=None).side(self.level, self.metric, where)
+        if not self.level.named:
+            return self.factor * side.mean, 0.0, times + side.name
+        # The Fréchet distance falls with the number of images: levels of another n are not comparable.
+        sizes = {point.num_samples for point in slow} - {None}
+        measured = evidence.measurements.lines(evidence.runs_of(self.level)[0], self.metric)[0].n
+        if sizes - {measured}:
+            raise NotMeasuredError("", f"curves use {sizes} images per evaluation, the level {measured:,}")
+        error = math.sqrt(math.fsum(variance for variance, _ in side.variances()))
+        return self.factor * side.mean, self.factor * error, times + side.name
 
 
-def _require_published(key: str, operand: Operand) -> None:
-    if operand.published is None:
-        raise SettingError(f"{key}.published", "the rule compares with a published number", "name its id")
+def _own(curve: tuple[Point, ...]) -> bool:
+    """Whether a curve has the noise of its evaluations."""
+    return curve[-1].std is not None
 
 
-def _both(rule: Measured, b: Operand, evidence: Evidence, where: str) -> tuple[tuple[str, Estimate], ...]:
-    """Name and mean ± std of both sides of a comparison."""
-    first = evidence.estimate(rule.a, rule.metric, f"{where}.a")
-    return first, evidence.estimate(b, rule.metric, f"{where}.b")
+@dataclass(frozen=True, kw_only=True)
+class ShapeRule(Rule):
+    """Rule SHAPE: the curves of training seeds have a form.
 
-
-def _noise(
-    rule: Measured, a: Estimate, operand_b: Operand, b: Estimate, evidence: Evidence, where: str, factor: float = 1.0
-) -> list[tuple[float, float]]:
-    """Variances of A and of ``factor`` times B, with their degrees of freedom."""
-    scaled = evidence.noise(operand_b, rule.metric, b, f"{where}.b")
-    return [
-        *evidence.noise(rule.a, rule.metric, a, f"{where}.a"),
-        *((factor**2 * variance, df) for variance, df in scaled),
-    ]
-
-
-@dataclass(frozen=True)
-class _Side:
-    """A side of a ratio: its mean, and its scatter by teacher over training seeds, or as variances with their df."""
-
-    estimate: Estimate
-    blocks: Mapping[str, Sequence[float]] | None = None
-    noise: Sequence[tuple[float, float]] = ()
-
-    @property
-    def mean(self) -> float:
-        """Mean of the teachers' means."""
-        return statistics.fmean(map(statistics.fmean, self.blocks.values())) if self.blocks else self.estimate.mean
-
-    def variances(self, factor: float) -> list[tuple[float, float]]:
-        """Variances of ``factor`` times the mean, with their degrees of freedom."""
-        noise = self.noise
-        if self.blocks:
-            found = mean_interval(self.blocks)
-            noise = [(found.standard_error**2, found.df)]
-        return [(factor**2 * variance, df) for variance, df in noise]
-
-
-def _exact(value: float) -> _Side:
-    return _Side(Estimate(value, 0.0, 1), noise=[(0.0, 1)])
-
-
-def _ratio(a: _Side, b: _Side, value: float) -> Interval:
-    """A ratio's interval, to first order in the errors of both sides; A itself may be 0."""
-    if a.blocks and b.blocks:
-        scaled = {teacher: [value * one for one in values] for teacher, values in b.blocks.items()}
-        return difference(a.blocks, scaled).moved(1 / b.mean, value)
-    confidence = CONFIDENCE if a.blocks or b.blocks else TRIALS
-    return interval_of(value, a.variances(1 / b.mean) + b.variances(value / b.mean), confidence)
-
-
-def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
-    """Median and spread of a logged quantity over the ticks without the first, which includes the start-up.
-
-    For reserved memory: the maximum, without a spread.
+    Attributes:
+        form: ``exponential`` or ``power``: until its lowest value a straight line of the logarithm against images, or
+            against their logarithm. ``diverging``: it ends above the factor times its lowest value. ``stable``: it
+            never rises above the factor times the lowest value before, and ends below its start.
+        low: Least R² of a straight line.
+        factor: Multiple of the lowest value.
+        b: Diverging: the generators whose mean end A's may exceed instead.
+        high: Multiple of B's end.
+        images: Stable: number of images from which each evaluation must lie below the start.
+        seeds: Least number of training seeds.
     """
-    if quantity == "nfe":
-        return Estimate(float(evidence.measurements.nfe(run) or 1), 0.0, 1)
-    ticks = evidence.ticks(run)
-    ticks = ticks[1:] or ticks
-    key = {"seconds_per_kimg": "img_per_s", "memory_reserved_gb": "memory_reserved_mb"}.get(quantity, quantity)
-    values = [float(tick[key]) for tick in ticks if tick.get(key)]
-    if not values:
-        raise NotMeasuredError("", f"the training log of run '{run}' has no '{key}'")
-    if key == "memory_reserved_mb":
-        # Reserved memory only grows; Table 8 prints the maximum, in units of 1024 MiB.
-        return Estimate(max(values) / (1024 if quantity == "memory_reserved_gb" else 1), 0.0, len(values))
-    if quantity == "seconds_per_kimg":
-        values = [1000 / value for value in values]
-    spread = MEDIAN * statistics.stdev(values) if len(values) > 1 else None
-    return Estimate(statistics.median(values), spread, len(values))
+
+    text = (
+        "each training seed's curve of evaluations has the form or not: supported where two of three seeds have it, "
+        "contradicted where at most one of three has it. A straight line needs the least R² and a higher one than the "
+        "other form; a value that is not finite is above every factor"
+    )
+    form: Literal["exponential", "power", "diverging", "stable"]
+    low: float = 0.0
+    factor: float = 1.0
+    b: Operand | None = None
+    high: float = math.inf
+    images: int = 0
+    seeds: Count = 3
+
+    def decide(self, evidence: Evidence, where: str) -> Finding:
+        """The curves have the form in most of the training seeds."""
+        evidence.require_curves()
+        names = evidence.runs_of(self.a, self.seeds)
+        limit = math.inf
+        if self.b is not None:
+            others = evidence.runs_of(self.b, self.seeds)
+            limit = self.high * statistics.fmean(evidence.curve(n, self.metric, finite=False)[-1].value for n in others)
+        found = [self._of(evidence.curve(name, self.metric, finite=False), limit) for name in names]
+        share = sum(holds for holds, _ in found) / len(found)
+        outcome: Outcome = "supported" if share >= _MOST else "contradicted" if share <= 1 - _MOST else UNDECIDED
+        text = (
+            f"{self.metric} of {evidence.label(names[0])}: {sum(holds for holds, _ in found)} of {len(found)} training "
+            f"seeds are {self.form} ({'; '.join(text for _, text in found)})"
+        )
+        return Finding(outcome, text, {"share": share, "seeds": len(found)})
+
+    def _of(self, curve: tuple[Point, ...], limit: float) -> tuple[bool, str]:
+        """Whether a curve has the form, and its numbers in words."""
+        values = [point.value for point in curve]
+        lowest, end = min(values), values[-1]
+        if self.form == "diverging":
+            above = not math.isfinite(end) or end > self.factor * lowest or end > limit
+            return above, f"lowest {lowest:.4g}, end {end:.4g}"
+        if self.form == "stable":
+            rises = (later / least for least, later in zip(accumulate(values, min), values[1:]))
+            rise = max((rise if math.isfinite(rise) else math.inf for rise in rises), default=1.0)
+            late = [p.value for p in curve if p.nimg >= self.images] if self.images else [end]
+            if not late:
+                raise NotMeasuredError("", f"no evaluation from {self.images:,} images on")
+            text = f"rises to {rise:.2f} × its lowest, ends {values[0] - max(late):.3g} below its start"
+            return rise <= self.factor and max(late) < values[0], text
+        points = [point for point in curve if point.nimg > 0 and 0 < point.value < math.inf]
+        falling = points[: 1 + min(range(len(points)), key=lambda i: points[i].value, default=0)]
+        if len(falling) < 4:
+            raise NotMeasuredError("", "fewer than four evaluations until the lowest")
+        heights = [math.log(point.value) for point in falling]
+        widths = {"exponential": [float(p.nimg) for p in falling], "power": [math.log(p.nimg) for p in falling]}
+        fits = {form: statistics.correlation(x, heights) ** 2 for form, x in widths.items()}
+        straight = fits[self.form] == max(fits.values()) and fits[self.form] >= self.low
+        return straight, f"R² exponential {fits['exponential']:.3f}, power {fits['power']:.3f}"
+
+
+#: Rules by name.
+RULES: dict[str, type[Rule]] = {
+    "EQ": EqualRule, "LT": LessRule, "RATIO": RatioRule, "REACHES": ReachesRule, "SHAPE": ShapeRule,
+}  # fmt: skip
+#: Rules of earlier versions, with the rules that replace them.
+_REPLACED = {
+    "LTQ": "LT", "TRAIN": "LT with seeds: 3", "NEAR": "RATIO with high", "SPEED": "REACHES with b and times",
+    "COST": "REACHES with b and times", "DIVERGES": "SHAPE with form: diverging", "STABLE": "SHAPE with form: stable",
+    "SPREAD": "RATIO with spread", "FACT": "RATIO of stated values (value, label)", "NONE": "a claim with a reason",
+    "TREND": "LT between the ends of the column", "LAW": "LT between the ends of the column",
+}  # fmt: skip
+
+
+def _rule(name: Any, where: str) -> type[Rule]:
+    if name in _REPLACED:
+        raise UserError(where, f"rule {name} is gone", f"use {_REPLACED[name]}")
+    if name not in RULES:
+        raise UserError(where, f"no claim rule '{name}'{suggestion(str(name), RULES)}")
+    return RULES[name]
+
+
+#: A comparison of a claim; the rule determines the settings.
+AnyRule = Annotated[Rule, Variants("rule", lambda: RULES, _rule)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A falsifiable statement.
+
+    Attributes:
+        id: Short id, e.g. ``C-27``.
+        statement: The statement in our words.
+        source: Place in the paper.
+        parts: Comparisons; ``for`` in the file repeats a part over values.
+        ties: Number of parts that may be undecided although measured.
+        reason: Reason why a claim without parts is not decided.
+        counterpart: Claims of the papers that a claim about other data is the counterpart of, with commas between.
+        note: Further words for the reader.
+    """
+
+    id: str
+    statement: str
+    source: str = ""
+    parts: tuple[AnyRule, ...] = ()
+    ties: int = 0
+    reason: str = ""
+    counterpart: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.parts and not self.reason:
+            raise SettingError("reason", "a claim without parts needs a reason why it is not decided")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """A file of claims.
+
+    Attributes:
+        about: Subject of the statements, for pages: ``the papers' data sets``.
+        printed: Whether the published numbers decide as well.
+        retraining: Scatter of a network that is trained again; without it statements are about single networks.
+        claims: The claims.
+    """
+
+    about: str
+    printed: bool = False
+    retraining: Retraining | None = None
+    claims: tuple[Claim, ...]
+
+
+def load_claims(path: str | Path) -> Claims:
+    """Reads ``claims.yaml``; ``for: {name: [values]}`` repeats a part, ``{name}`` is replaced.
+
+    Raises:
+        UserError: Missing file, unknown key, wrong type or an id used twice (file, claim and key are named).
+    """
+    claims: list[Claim] = []
+    for where, entry in listed_entries(path, "claim", "id, statement and parts"):
+        claims.append(from_mapping(Claim, {**entry, "parts": _repeated(entry.get("parts", []), where)}, where))
+    head = from_mapping(Claims, {**load_yaml(path), "claims": []}, str(path))
+    return dataclasses.replace(head, claims=tuple(claims))
+
+
+def _repeated(parts: Any, where: str) -> list[Any]:
+    if not isinstance(parts, list):
+        raise UserError(f"{where}.parts", "must be a list")
+    result = []
+    for number, part in enumerate(parts):
+        values = part.get("for") if isinstance(part, dict) else None
+        if values is None:
+            result.append(part)
+            continue
+        if not isinstance(values, dict) or not all(isinstance(v, list) and v for v in values.values()):
+            raise UserError(f"{where}.parts[{number}].for", "must map names to lists of values")
+        body = {key: value for key, value in part.items() if key != "for"}
+        result += [_filled(body, dict(zip(values, choice))) for choice in product(*values.values())]
+    return result
+
+
+def _filled(value: Any, names: Mapping[str, Any]) -> Any:
+    if isinstance(value, str):
+        for name, replacement in names.items():
+            if value == "{" + name + "}":
+                return replacement
+            value = value.replace("{" + name + "}", str(replacement))
+        return value
+    if isinstance(value, dict):
+        return {key: _filled(item, names) for key, item in value.items()}
+    return [_filled(item, names) for item in value] if isinstance(value, list) else value

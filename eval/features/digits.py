@@ -125,7 +125,7 @@ class GlyphsExtractor(DigitsExtractor):
 
 def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Reads the state dict and the metadata (training settings, held-out accuracy) of a digits network."""
-    with explained(path, "not a digits network", "make one with `sida-eval train-digits`"):
+    with explained(path, "not a digits network", "make one with `tools/train_digits.py`"):
         return read_tensors(path)
 
 

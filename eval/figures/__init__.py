@@ -1,5 +1,5 @@
 """Figures: build PDF, PNG and CSV from layouts and measurements."""
 
-from eval.figures.layout import load_figure_layout
+from eval.figures.layout import build_figure, load_figure_layout
 
-__all__ = ["load_figure_layout"]
+__all__ = ["build_figure", "load_figure_layout"]

@@ -1,33 +1,93 @@
-"""Base classes of figure kinds, and their registry.
+"""Figures from layouts: kinds of figures, their data, and the files of a figure.
 
-A kind names the data of a figure, checks its layout against a preset, and draws it. The fields of a kind are the keys
-of its layouts (``config/figures/*.yaml``), which hold panels, series and reference lines, never numbers.
+A kind checks its layout against a preset and draws it. The fields of a kind are the keys of its layouts
+(``config/figures/*.yaml``), which hold panels, series and reference lines, never numbers.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from eval.figures.sources import Sources
-from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended
+from eval.figures import style
+from eval.results.published import Published, load_published
+from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, read_runs
+from eval.results.summary import Measurements, load_measurements, measurements_file
+from eval.results.training_logs import Point, has_metric, kept_images, read_author_log, read_evaluations
 from sida.config.registry import Registry, RegistryEntry
-from sida.config.resources import found_object
-from sida.config.settings import Count, Range, from_mapping, names_file_object
+from sida.config.resources import find, found_object
+from sida.config.settings import Range, from_mapping, load_spec, names_file_object
 from sida.errors import SettingError, UserError, suggestion
+from sida.files.atomic import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
 
 #: Size of a figure in inches: smaller figures are unreadable, larger sizes are typing errors.
 Inches = Annotated[float, Range(least=1, most=20)]
 #: Sample sheet by run id.
 Runs = Mapping[str, SheetRow]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Data of a figure.
+
+    Attributes:
+        measurements: All measurements.
+        runs: Sample sheet by run id.
+        published: Published numbers by id.
+        results: Results of the preset, with ``students/<run>/``.
+        logs: Official metric logs by run id; they take precedence over the logs in ``results``.
+        generators: Specs of ``measure`` of the generators to sample; None without a spec.
+    """
+
+    measurements: Measurements
+    runs: Runs
+    published: Mapping[str, Published]
+    results: Path
+    logs: Mapping[str, Path] = field(default_factory=dict)
+    generators: Any = field(default=None, kw_only=True)
+
+    def reason_missing(self, run: str, metric: str) -> str:
+        """Reason why a run's curve cannot be drawn; empty if it can be drawn."""
+        if run in self.logs:
+            return ""
+        path = self._evaluations(run)
+        if not path.is_file():
+            return f"no {path}"
+        return "" if has_metric(path, metric) else f"no {metric} in {path}"
+
+    def points(self, run: str, metric: str, log_metric: str | None = None) -> tuple[Point, ...]:
+        """Evaluations of a run with a finite value.
+
+        Args:
+            run: Row of the sheet.
+            metric: Key of the metric.
+            log_metric: Name of the metric in official logs.
+
+        Raises:
+            UserError: No log, or a log without the metric, or without a number for it.
+        """
+        if run in self.logs:
+            return read_author_log(self.logs[run], log_metric)
+        path = self._evaluations(run)
+        found = tuple(p for p in read_evaluations(path, metric, finite=False) if math.isfinite(p.value))
+        if not found:
+            raise UserError(path, f"no evaluation gave a number for {metric}", "leave the run out of the layout")
+        return found
+
+    def kept(self, run: str) -> int | None:
+        """Images seen by the network that the training kept; None if unknown."""
+        return None if run in self.logs else kept_images(self._evaluations(run))
+
+    def _evaluations(self, run: str) -> Path:
+        return self.results / "students" / run / "evaluations.jsonl"
 
 
 class Drawing(NamedTuple):
@@ -57,7 +117,7 @@ class FigureKind(abc.ABC):
 
     @abc.abstractmethod
     def needs(self, runs: Runs) -> Needs:
-        """Rows and studies that the figure shows.
+        """Rows that the figure shows.
 
         Raises:
             UserError: The layout does not fit the sheet.
@@ -71,7 +131,7 @@ class FigureKind(abc.ABC):
             sources: Placeholder data: each row has each metric of its protocol.
 
         Raises:
-            UserError: The preset does not have a row, metric or study of the layout.
+            UserError: The preset does not have a row or metric of the layout.
         """
 
     @abc.abstractmethod
@@ -112,147 +172,13 @@ def check_pick(spec: object, ways: tuple[str, ...], remedy: str) -> None:
             raise SettingError(given[0], f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
 
-@dataclass(frozen=True)
-class LineSpec:
-    """A horizontal reference line: a measured run, or a published number by its id.
-
-    Attributes:
-        where: Conditions on the sample sheet that pick one run.
-        first: Conditions; the first match in the sheet is taken, and without a match there is no line.
-        start_of: Conditions like ``first``; the line is the run from which the match starts (column ``init``).
-        published: Id in ``results/published``.
-        optional: Whether ``where`` may match no run; the line is then reported as missing.
-    """
-
-    where: Mapping[str, Any] | None = None
-    first: Mapping[str, Any] | None = None
-    start_of: Mapping[str, Any] | None = None
-    published: str | None = None
-    label: str | None = None
-    colour: Literal["grey", "purple", "green", "red", "cyan"] | None = None
-    optional: bool = False
-
-    def __post_init__(self) -> None:
-        ways = ("where", "first", "start_of", "published")
-        check_pick(self, ways, "name a run (where, first or start_of) or a published number, one of them")
-
-
-AxisScale = Literal["log", "linear"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AxesSpec:
-    """Base class of panels: one pair of axes of a figure of curves or of points.
-
-    Attributes:
-        lines: Horizontal lines.
-        title: Heading of the panel.
-        metric: Metric on the vertical axis: a key of the protocol.
-        of: Analysis of the preset that is drawn instead of the metric.
-        legend: Position of the legend in matplotlib's words, e.g. ``lower left``.
-        optional: Whether the panel is left out if no row matches its series.
-    """
-
-    series: tuple[Any, ...]
-    lines: tuple[LineSpec, ...] = ()
-    title: str = ""
-    metric: str = "fd"
-    of: str | None = None
-    x_label: str = ""
-    y_label: str = ""
-    x_scale: AxisScale = "log"
-    y_scale: AxisScale = "log"
-    legend: str = "best"
-    optional: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class PanelsFigure(FigureKind):
-    """Base class of figures with several pairs of axes.
-
-    Attributes:
-        panels: The pairs of axes, row by row.
-        height: Height in inches.
-        columns: Number of panels side by side.
-        share_y: Whether panels of a row have one vertical scale.
-        widths: Relative widths of the panels of a row; equal if optional panels are left out.
-        legend: A legend in each panel, or one below all panels (which then also names the lines).
-    """
-
-    panels: tuple[Any, ...]
-    height: Inches = 3.0
-    columns: Count = 3
-    share_y: bool = False
-    widths: tuple[float, ...] | None = None
-    legend: Literal["panels", "below"] = "below"
-
-    def __post_init__(self) -> None:
-        require_panels(self.panels)
-        if self.widths is not None and (len(self.widths) != self.across or min(self.widths) <= 0):
-            raise SettingError("widths", f"must be {self.across} positive numbers, one for each panel of a row")
-
-    @abc.abstractmethod
-    def gather(self, sources: Sources) -> Sequence[Any]:
-        """Collects the data of every panel; of each, ``missing`` and ``notes`` are for the user.
-
-        Raises:
-            UserError: Data that are not optional in the layout are missing or faulty.
-        """
-
-    @abc.abstractmethod
-    def draw(self, panels: Sequence[Any]) -> tuple[Figure, str]:
-        """Draws data of :meth:`gather`; returns the figure and its CSV."""
-
-    def check(self, sources: Sources) -> None:
-        """Refuses series and lines without data."""
-        self.present(sources.runs).gather(sources)
-
-    def build(self, sources: Sources) -> Drawing:
-        """Draws the panels whose series match a row."""
-        layout = self.present(sources.runs)
-        panels = layout.gather(sources)
-        missing, notes = ([text for panel in panels for text in getattr(panel, name)] for name in ("missing", "notes"))
-        return Drawing(*layout.draw(panels), missing, notes)
-
-    @property
-    def across(self) -> int:
-        """Number of panels in a full row."""
-        return min(self.columns, len(self.panels))
-
-    def of(self, panels: tuple[Any, ...]) -> Self:
-        """The figure with other panels; panels are equally wide if a row has become shorter."""
-        fewer = dataclasses.replace(self, panels=panels, widths=None)
-        return dataclasses.replace(fewer, widths=self.widths) if fewer.across == self.across else fewer
-
-    def present(self, runs: Runs) -> Self:
-        """The figure without optional panels whose series match no run.
-
-        Raises:
-            UserError: No panel is left.
-        """
-        panels = tuple(p for p in self.panels if not p.optional or any(self.pick(s.each, runs) for s in p.series))
-        if not panels:
-            raise UserError(self.source, "no run of the sample sheet matches any of its panels", "remove the figure")
-        return self.of(panels)
-
-    def line_rows(self, line: LineSpec, runs: Runs) -> list[SheetRow]:
-        """Rows that a reference line names; a line needs exactly one."""
-        if line.start_of is not None:
-            first = self.pick(line.start_of, runs)[:1]
-            return [runs[run.init] for run in first if run.init and run.init in runs]
-        if line.first is not None:
-            return self.pick(line.first, runs)[:1]
-        return [] if line.where is None else self.pick(line.where, runs)
-
-
 #: Figure kinds by the ``kind`` of a layout.
 FIGURE_KINDS: Registry[RegistryEntry] = Registry(
     "figure kind",
     "eval.figures.layout:FigureKind",
     {
-        "curves": RegistryEntry("eval.figures.curves_plot:CurvesFigure"),
+        "curves": RegistryEntry("eval.figures.plot:CurvesFigure"),
         "samples": RegistryEntry("eval.figures.samples:SamplesFigure"),
-        "points": RegistryEntry("eval.figures.points_plot:PointsFigure"),
     },
     files=True,
 )
@@ -273,3 +199,54 @@ def load_figure_layout(path: str | Path) -> FigureKind:
     mapping["source"] = str(path)
     shown: FigureKind = from_mapping(FIGURE_KINDS.find(kind, f"{path}: kind"), mapping, f"{path}:")
     return shown
+
+
+def build_figure(
+    layout: str | Path,
+    runs: str | Path,
+    results: str | Path,
+    out: str | Path,
+    *,
+    measurements: str | Path | None = None,
+    spec: str | None = None,
+    logs: Mapping[str, str] | None = None,
+    published: str | Path | None = None,
+    scope: Mapping[str, object] | None = None,
+) -> tuple[list[Path], list[str]]:
+    """Builds a figure as ``.pdf``, ``.png`` and ``.csv``; returns the paths and remarks for the user.
+
+    Args:
+        layout: A file, or a name in ``config/figures``.
+        runs: Sample sheet.
+        results: Results of the preset; ``students/<run>/`` holds the training logs.
+        out: The ``.pdf``; the other files are written beside it.
+        measurements: ``measurements.csv``, for reference lines; a file that does not exist yet counts as empty.
+        spec: JSON text or a file with ``generators`` for grids of samples.
+        logs: Official metric logs by run; they take precedence over the logs in ``results``.
+        published: Folder of published numbers; by default ``results/published``.
+        scope: Conditions on the sample sheet added to every run.
+
+    Raises:
+        UserError: A faulty layout, log or sheet, or an output name that is not ``*.pdf``.
+    """
+    out = Path(out)
+    if out.suffix != ".pdf":
+        raise UserError(f"--out {out}", "must end in .pdf", ".png and .csv are written beside it")
+    shown = load_figure_layout(find("figures", str(layout), where="--layout"))
+    shown = dataclasses.replace(shown, scope={**(shown.scope or {}), **(scope or {})})
+    sheet = {run.run: run for run in read_runs(runs)}
+    for name in logs or {}:
+        if name not in sheet:
+            raise UserError(f"--log {name}", f"give RUN=FILE with a run of the sample sheet{suggestion(name, sheet)}")
+    measured = Measurements([], "no measurements")
+    if measurements is not None and measurements_file(measurements).is_file():
+        measured = load_measurements(measurements)
+    official = {name: Path(path) for name, path in (logs or {}).items()}
+    generators = load_spec(spec).get("generators", False) if spec else None
+    numbers = load_published(published)
+    sources = Sources(measured, sheet, numbers, Path(results), official, generators=generators)
+    figure, data, missing, notes = shown.build(sources)
+    write_text(out.with_suffix(".csv"), data)
+    paths = [*style.save(figure, out, shown.title), out.with_suffix(".csv")]
+    remarks = [f"not shown, no data yet: {name}" for name in missing]
+    return paths, [*remarks, *dict.fromkeys(f"note: {note}" for note in notes)]

@@ -1,21 +1,13 @@
-"""Figures of samples: the same seeds from every generator, rows by class, beside real images.
-
-A figure of neighbours shows the nearest training image and the nearest held-out image below each image. A copy equals
-the image below it. A new image is about as far from its nearest training image as from its nearest held-out image,
-except that there are more training images.
-"""
+"""Figures of samples: the same seeds from every generator, rows by class, beside real images."""
 
 from __future__ import annotations
 
-import dataclasses
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
-from eval.figures.layout import Drawing, FigureKind, Runs, check_pick, require_panels
-from eval.figures.sources import Sources
+from eval.figures.layout import Drawing, FigureKind, Runs, Sources, check_pick, require_panels
 from eval.results.sheet import Needs, SheetRow
 from sida.config.settings import Count
 from sida.errors import UserError
@@ -26,9 +18,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-    from eval.features.base import Extractor
     from eval.measuring.sources import DataSource
-    from sida.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -53,24 +43,9 @@ class SamplesPanel:
         check_pick(self, ("where", "first", "each"), "pick runs by one of where, first and each")
 
 
-@dataclass(frozen=True)
-class NeighboursSpec:
-    """Real images below each image of a grid: the nearest one of each of two data sets.
-
-    Attributes:
-        training: Data set of ``config/datasets.yaml`` that the generators were trained on.
-        held_out: Data set that the generators were not trained on.
-        extractor: Feature network for the distances.
-    """
-
-    training: str
-    held_out: str
-    extractor: str = "pixels"
-
-
 @dataclass(frozen=True, kw_only=True)
 class SamplesFigure(FigureKind):
-    """Grids of images of the same seeds; with ``neighbours`` also their nearest real images.
+    """Grids of images of the same seeds.
 
     Attributes:
         rows: Rows of each grid.
@@ -80,8 +55,6 @@ class SamplesFigure(FigureKind):
         columns: Columns of each grid; the image in row r, column c has seed ``first_seed + r·columns + c``.
         upscale: Nearest-neighbour factor before embedding, so that small images stay crisp.
         panels_per_row: Grids side by side.
-        neighbours: Shows the nearest real images below each image. The grid is then transposed: there is a block of
-            three lines for each of ``columns``, with one image of each class.
     """
 
     panels: tuple[SamplesPanel, ...]
@@ -92,7 +65,6 @@ class SamplesFigure(FigureKind):
     first_seed: int = 0
     upscale: Count = 8
     panels_per_row: Count = 5
-    neighbours: NeighboursSpec | None = None
 
     def __post_init__(self) -> None:
         require_panels(self.panels)
@@ -151,9 +123,7 @@ class SamplesFigure(FigureKind):
             if run.run not in generators:
                 raise UserError(self.source, f"run '{run.run}' is not among the generators of --spec", "add it")
         grids = [draw_grid(self, generators[run.run], panel.title or run.label) for panel, run in shown]
-        if self.neighbours is None:
-            return Drawing(draw_grids(self, grids), samples_csv(grids, self.columns), missing)
-        return Drawing(*draw_neighbours(self, self.neighbours, grids), missing)
+        return Drawing(draw_grids(self, grids), samples_csv(grids, self.columns), missing)
 
 
 _GAP = 2
@@ -302,7 +272,7 @@ def draw_grid(layout: SamplesFigure, generator: Mapping[str, Any], title: str) -
 
     Args:
         layout: Rows, columns, seeds and classes.
-        generator: Spec of ``sida-eval measure``.
+        generator: Spec of ``sida measure``.
         title: Heading of the grid.
 
     Raises:
@@ -358,101 +328,3 @@ def _real(layout: SamplesFigure, title: str, run: str, source: DataSource) -> Gr
         rule = "evenly spaced"
     images = source.drawer.real(indices)
     return Grid(title, run, images, tuple(indices), False, classes, rule, None, dataset.sha256)
-
-
-_SPACE = 2  # gap between blocks of lines, in pixels of the images
-
-
-@dataclass(frozen=True)
-class Near:
-    """Nearest images of a data set, one for each image of a grid.
-
-    Attributes:
-        images: uint8 ``(N, C, H, W)``.
-        indices: Indices in the data set.
-        distances: Distances in units of the features.
-    """
-
-    images: torch.Tensor
-    indices: list[int]
-    distances: list[float]
-
-
-def draw_neighbours(layout: SamplesFigure, spec: NeighboursSpec, grids: Sequence[Grid]) -> tuple[Figure, str]:
-    """Draws the figure; returns it with one line of CSV per image.
-
-    Args:
-        layout: Rows, columns and size.
-        spec: Data sets and feature network.
-        grids: Images of each panel.
-
-    Raises:
-        UserError: No such data set or extractor, or images of another size.
-    """
-    from eval.features import get_extractor
-    from sida.config.datasets import dataset_spec
-    from sida.data import load_dataset
-
-    extractor = get_extractor(spec.extractor)
-    found: dict[str, list[Near]] = {}
-    for key in ("training", "held_out"):
-        where = f"{layout.source}: neighbours.{key}"
-        found[key] = _nearest(extractor, load_dataset(dataset_spec(getattr(spec, key), where), where), grids)
-    return _figure(layout, grids, found), _csv(grids, found)
-
-
-def _nearest(extractor: Extractor, dataset: Dataset, grids: Sequence[Grid]) -> list[Near]:
-    from eval.metrics.memorisation import nearest
-
-    real = extractor(dataset.images(range(len(dataset))))
-    results = []
-    for grid in grids:
-        distances, indices = nearest(extractor(grid.images), real)
-        chosen = indices.tolist()
-        results.append(Near(dataset.images(chosen), chosen, distances.tolist()))
-    return results
-
-
-def _figure(layout: SamplesFigure, grids: Sequence[Grid], found: dict[str, list[Near]]) -> Figure:
-    across = min(layout.panels_per_row, len(grids))
-    pairs = list(zip(found["training"], found["held_out"]))
-    pictures = [_picture(layout, grid, *pair) for grid, pair in zip(grids, pairs)]
-    medians = [[statistics.median(near.distances) for near in pair] for pair in pairs]
-    captions = ["median distance {:.2f} and {:.2f}".format(*both) for both in medians]
-    figure, axes_grid = _pictures(layout, grids, pictures, captions, 6, below=0.42, beside=0.9)
-    space = _SPACE * layout.upscale
-    block = (pictures[0].shape[0] + space) / layout.columns - space
-    starts = [column * (block + space) for column in range(layout.columns)]
-    for row, axes in enumerate(axes_grid[:, 0]):
-        kinds = {grid.generated for grid in grids[row * across : (row + 1) * across]}
-        above = "image" if len(kinds) > 1 else "generated" if kinds == {True} else "real"
-        names = [above, "nearest training", "nearest held-out"]
-        places = [start + block / len(names) * (line + 0.5) for start in starts for line in range(len(names))]
-        _name_rows(axes, places, names * layout.columns, fontsize=6)
-    return figure
-
-
-def _picture(layout: SamplesFigure, grid: Grid, train: Near, fresh: Near) -> np.ndarray:
-    """Picture of a panel: blocks of three lines, with white between the blocks."""
-    import numpy as np
-    import torch
-
-    blocks: list[np.ndarray] = []
-    for column in range(layout.columns):
-        # Every `columns`-th image: one of each row of the grid, which is one of each class.
-        parts = torch.cat([part[column :: layout.columns] for part in (grid.images, train.images, fresh.images)])
-        block = picture(dataclasses.replace(grid, images=parts), layout.rows, layout.upscale)
-        space = np.full((_SPACE * layout.upscale, *block.shape[1:]), 255, block.dtype)
-        blocks += [space, block] if blocks else [block]
-    return np.concatenate(blocks)
-
-
-def _csv(grids: Sequence[Grid], found: dict[str, list[Near]]) -> str:
-    near = [f"{key}_{column}" for key in found for column in ("index", "distance")]
-    rows: list[dict[str, Any]] = []
-    for number, grid in enumerate(grids):
-        for i, image in enumerate(_images(grid)):
-            sets = [found[key][number] for key in found]
-            values = [value for one in sets for value in (one.indices[i], one.distances[i])]
-            rows.append(image | dict(zip(near, values, strict=True)))
-    return csv_text(("panel", "run", "class", "seed", "data_index", "sha256", *near), rows)

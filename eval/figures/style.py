@@ -11,8 +11,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from eval.results.training_logs import Curve
 from sida.files.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -108,39 +109,20 @@ class Look:
     dashes: tuple[float, ...] | None = None
 
 
-#: Looks in figures of points that are not of a method: teachers, and differences of two methods.
-OTHERS = {"teacher": Look(LINE_COLOURS["purple"], "*"), "difference": Look("#222222", "D")}
-
 Key = tuple[str, str, float | None]
 
 
-class Shown(Protocol):
-    """A curve, or points of one look."""
-
-    @property
-    def label(self) -> str:
-        """Name in the legend."""
-
-    @property
-    def method(self) -> str:
-        """Method of the rows."""
-
-    @property
-    def alpha(self) -> float | None:
-        """α of the rows."""
-
-
-def looks_of(panels: Sequence[Sequence[Shown]], by_alpha: bool = False, one_legend: bool = True) -> dict[Key, Look]:
+def looks_of(panels: Sequence[Sequence[Curve]], by_alpha: bool = False) -> dict[Key, Look]:
     """Looks of all curves of a figure, by label, method and α.
 
-    If several curves under one legend (of the figure or of a panel) have the same method and α, the first has the look
-    of the method; each other label gets another look, which is the same in the whole figure.
+    If several curves have the same method and α, the first has the look of the method; each other label gets another
+    look, which is the same in the whole figure.
     """
     looks: dict[Key, Look] = {}
     variants = 0
     taken: dict[Look, str] = {}
     for curves in panels:
-        taken = taken if one_legend and not by_alpha else {}
+        taken = {} if by_alpha else taken
         for curve in curves:
             key = (curve.label, curve.method, curve.alpha)
             look = looks.get(key)
@@ -170,8 +152,6 @@ def own_look(method: str, alpha: float | None, by_alpha: bool = False) -> Look |
         # Viridis without its yellow end, in equal steps between the paper's values; a marker for each step of 0.05.
         place = np.interp(alpha, _ALPHAS, np.linspace(0, 0.92, len(_ALPHAS)))
         return Look(to_hex(matplotlib.colormaps["viridis"](place)), _ALPHA_MARKERS[round(20 * alpha) % 11])
-    if method in OTHERS:
-        return OTHERS[method]
     if method not in METHOD_LOOKS:
         return None
     colour, marker = METHOD_LOOKS[method]

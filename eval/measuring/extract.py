@@ -57,7 +57,7 @@ def write_reference(
     allow_tf32: bool = False,
     device: str = "cpu",
 ) -> tuple[str, FeatureStatistics]:
-    """Measures a set of real images once, as the reference of later measurements (``sida-eval reference``).
+    """Measures a set of real images once, as the reference of later measurements (``sida reference``).
 
     Args:
         out: Safetensors file to write.
@@ -90,7 +90,7 @@ def write_reference(
 
 
 def write_teacher_reference(out: str | os.PathLike[str], spec: Mapping[str, Any], key: str) -> OwnReference:
-    """Draws a teacher's samples once, as a reference of kind ``teacher`` (``sida-eval reference --spec``).
+    """Draws a teacher's samples once, as a reference of kind ``teacher`` (``sida reference --spec``).
 
     The part that is done is beside ``out`` until the file is complete, so that an interrupted call goes on from there.
 
@@ -161,7 +161,7 @@ def write_features(
     allow_tf32: bool = False,
     device: str = "cpu",
 ) -> tuple[str, tuple[int, int]]:
-    """Writes the features of a set of images (``sida-eval features``).
+    """Writes the features of a set of images (``sida features``).
 
     The file holds ``features`` float32 (N, C), and ``logits`` (N, K) where the network has classes. Arguments and
     errors are those of :func:`write_reference`.

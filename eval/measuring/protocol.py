@@ -50,7 +50,7 @@ class ReferenceSource(Settings):
         kind: ``dataset`` (computed from all images of the generator's data set), ``statistics`` (a file with mean and
             covariance: published ``.npz``, EDM2 ``.pkl`` or ``.safetensors`` of this suite) or ``images`` (a batch of
             reference images as ``.npz`` with ``arr_0``, or features of this suite), ``teacher`` (samples of the row's
-            teacher, made once for each teacher by ``sida-eval reference --spec``), or ``given`` (all images that
+            teacher, made once for each teacher by ``sida reference --spec``), or ``given`` (all images that
             ``score --against`` names; values are comparable with such values alone).
         dataset: Key of ``config/datasets.yaml``, used if the caller names no data set (kind ``dataset``).
         fixed: Use ``dataset`` for every generator, e.g. for held-out images.

@@ -1,4 +1,4 @@
-"""Files of references: published statistics, image batches, and files of ``sida-eval reference``."""
+"""Files of references: published statistics, image batches, and files of ``sida reference``."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class OwnReference:
-    """Content of a file of ``sida-eval reference``: one set of images through one or more extractors.
+    """Content of a file of ``sida reference``: one set of images through one or more extractors.
 
     Attributes:
         name: Name of the images, for people.
@@ -142,7 +142,7 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
     Raises:
         UserError: Broken file, or features of another network.
     """
-    with explained(path, "no reference", "make it with `sida-eval reference`"):
+    with explained(path, "no reference", "make it with `sida reference`"):
         tensors, header = read_tensors(path)
         if header.get("format") == _FIRST_FORMAT:
             tensors, header = _of_one_extractor(tensors, header)

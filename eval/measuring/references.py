@@ -5,7 +5,7 @@
 | ``.npz`` with ``mu``, ``sigma`` | EDM's FID references, clean-fid's statistics | mean and covariance |
 | ``.pkl`` | EDM2's ``{"fid": {"mu", "sigma"}, "fd_dinov2": ...}``, read without executing it | mean and covariance |
 | ``.npz`` with ``arr_0`` | guided-diffusion's batch of reference images | images, features extracted here |
-| ``.safetensors`` | made by ``sida-eval reference`` | sums of features, and the features if they were kept |
+| ``.safetensors`` | made by ``sida reference`` | sums of features, and the features if they were kept |
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Reference:
         """
         if extractor not in self._features:
             fault = f"holds no features of extractor '{extractor}' for precision and recall"
-            remedy = "give reference images, or make one with `sida-eval reference --keep-features`"
+            remedy = "give reference images, or make one with `sida reference --keep-features`"
             raise UserError(f"reference '{self.name}'", fault, remedy)
         return self._features[extractor]
 
@@ -250,7 +250,7 @@ def _check_made_alike(
     if source.sampled is not None and own.sampled != source.sampled:
         holds = own.sampled or "images of another source"
         fault = f"holds {holds}, {where} asks for samples of a teacher, {source.sampled}"
-        raise UserError(path, fault, "make it with `sida-eval reference --spec`")
+        raise UserError(path, fault, "make it with `sida reference --spec`")
     if moments and source.kind in ("dataset", "teacher") and own.ddof != source.cov_ddof:
         fault = f"has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}"
         raise UserError(path, fault, f"make it again with --ddof {source.cov_ddof}")
@@ -280,7 +280,7 @@ def find_file(source: ReferenceSource, key: str, where: str, folder: str | None)
     if source.asset is not None:
         return fetch(source.asset)
     if source.kind == "teacher":
-        making = "make it with `sida-eval reference --spec`, then give --reference"
+        making = "make it with `sida reference --spec`, then give --reference"
         raise UserError(where, "has no samples of the teacher", f"{making} {key}=FILE")
     raise UserError(where, f"file '{source.file}' is not here", f"give it with --reference {key}=FILE")
 

@@ -46,7 +46,7 @@ class Score:
     Attributes:
         name: Label of the images.
         protocol: Protocol of the measurement.
-        records: One measurement per trial, in the form of ``sida-eval measure``.
+        records: One measurement per trial, in the form of ``sida measure``.
         remarks: Remarks on the images for the report.
         family: Group of the row in tables.
         nfe: Network evaluations per image.
@@ -347,72 +347,3 @@ def _check_size(images: ImageFiles) -> None:
 
 def _number(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}" if math.isfinite(value) else str(value)
-
-
-class VariantDifference(NamedTuple):
-    """A metric computed with one feature network.
-
-    Attributes:
-        metric: Key in the protocol.
-        extractor: Name of the feature network.
-        mean: Mean over trials.
-        difference: Mean over trials of the difference from the first network.
-        share: Size of the difference as a share of the first network's sample standard deviation over trials; None if
-            the standard deviation is 0.
-    """
-
-    metric: str
-    extractor: str
-    mean: float
-    difference: float
-    share: float | None
-
-
-def compare_variants(
-    images: str,
-    protocol: str | Mapping[str, Any] | Protocol,
-    extractors: Sequence[str],
-    trials: int | None = None,
-    num_samples: int | None = None,
-    extractor_options: Mapping[str, Mapping[str, Any]] | None = None,
-    **settings: Any,
-) -> list[VariantDifference]:
-    """Measures the metrics of the first network with each of the given networks.
-
-    Args:
-        images: See :func:`eval.measuring.score.score_images`.
-        protocol: Name, path or content.
-        extractors: The protocol's feature network, then its variants.
-        trials: Number of trials, at least 2.
-        num_samples: Images per trial, if not the protocol's n.
-        extractor_options: Options by extractor.
-        **settings: Other arguments of :func:`~eval.measuring.score.score_images`.
-
-    Raises:
-        UserError: Unknown networks, fewer than two networks or trials, or images that cannot be measured.
-    """
-    asked = load_protocol(protocol)
-    metrics = [metric for metric in asked.metrics if metric.extractor in extractors[:1]]
-    if not metrics or len(extractors) < 2:
-        known = ", ".join(asked.extractors())
-        asks = f"give a feature network of protocol '{asked.name}' ({known}) and then variants of it"
-        raise UserError("variants", f"{asks}, got {', '.join(extractors) or 'none'}")
-    values: dict[str, dict[str, list[float]]] = {}
-    for name in extractors:
-        changed = tuple(dataclasses.replace(metric, extractor=name) for metric in metrics)
-        variant = dataclasses.replace(asked, metrics=changed, selection=None, watch=None)
-        settings["extractors"] = {name: (extractor_options or {}).get(name, {})}
-        score = score_images(images, variant, trials, num_samples, name, **settings)
-        if len(score.records) < 2:
-            raise UserError(images, "suffices for one trial, and their spread is the measure", "give more images")
-        values[name] = {metric.key: score.values(metric.key) for metric in metrics}
-    found = []
-    for metric in metrics:
-        first = values[extractors[0]][metric.key]
-        spread = statistics.stdev(first) if first else 0.0
-        for name in extractors if first else ():
-            given = values[name][metric.key]
-            difference = statistics.fmean(theirs - ours for theirs, ours in zip(given, first))
-            share = abs(difference) / spread if spread else None
-            found.append(VariantDifference(metric.key, name, statistics.fmean(given), difference, share))
-    return found

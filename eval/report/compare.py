@@ -62,7 +62,7 @@ def compare(
     runs: Sequence[str] | None = None,
     pairs: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Compares two result folders, ``measurements.csv`` files or results of ``sida-eval score``.
+    """Compares two result folders, ``measurements.csv`` files or results of ``sida score``.
 
     Args:
         first: Folder of a preset (``results/demo``), a CSV file, or the JSON file of a score.

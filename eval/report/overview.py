@@ -5,10 +5,9 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from eval.claims.model import SIGNS, verdict_counts
-from eval.claims.write import read_verdicts
+from eval.claims.write import SIGNS, read_verdicts, verdict_counts
 from eval.results.summary import measurements_file
-from eval.tables.files import load_table
+from eval.tables.build import load_table
 from eval.tables.render import terminal_text, to_terminal
 from sida.errors import UserError, suggestion
 
@@ -34,7 +33,7 @@ def overview(results: str | Path, name: str | None = None, colour: bool = False,
     if chosen not in names:
         raise UserError(f"{folder}/tables", f"no table '{chosen}'{suggestion(chosen, names)}")
     table = load_table(folder / "tables" / f"{chosen}.json")
-    lines = ["", to_terminal(table, colour, width)]
+    lines = ["", to_terminal(table, colour)]
     notes = [terminal_text(note) for note in table.notes] + ([] if colour else ["* best one-step value"])
     lines += [_wrapped(note, width) for note in notes if note]
     return "\n".join([*lines, "", *_verdicts(folder, width), *_paths(folder, chosen)])

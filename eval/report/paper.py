@@ -22,8 +22,8 @@ from eval.claims.write import VERDICT_MARKS, read_verdicts
 from eval.results.published import bibliography_items
 from eval.results.summary import Measurements, load_measurements, measurements_file
 from eval.results.training_logs import read_log
-from eval.tables.files import load_table
-from eval.tables.render import breakable, cited_keys, escape
+from eval.tables.build import load_table
+from eval.tables.latex import breakable, cited_keys, escape
 from sida.config.resources import find, names
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text

@@ -73,5 +73,5 @@ def _claims(path: Path) -> list[dict[str, str]]:
         return []
     claims = read_hashed_json(path).get("claims")
     if not isinstance(claims, list) or not all(isinstance(claim, dict) for claim in claims):
-        raise UserError(path, "claims: must be a list of verdicts", "decide the claims again (sida-eval claims)")
+        raise UserError(path, "claims: must be a list of verdicts", "decide the claims again (sida claims)")
     return [{name: str(claim.get(name, "")) for name in _CLAIMS} for claim in claims]

@@ -25,14 +25,14 @@ class ExchangedMetric(Settings):
 
     Attributes:
         format: Version of this form.
-        origin: Person or group who measured, with an address or a citation; `sida-eval score` leaves it to you.
+        origin: Person or group who measured, with an address or a citation; `sida score` leaves it to you.
         run: Id of the generator.
         metric: Key of the metric in the protocol.
         values: Value of each trial, in order.
         n: Images of a trial.
         nfe: Network evaluations per image.
         protocol: Name of the protocol.
-        settings: Kind of the metric with its settings, as `sida-eval score --json` writes them.
+        settings: Kind of the metric with its settings, as `sida score --json` writes them.
         classes: Distribution of the classes: `uniform`, `data` or a digest of counts.
         resolution: Height and width of the images; empty for any.
         reference_sha256: Digest of the data side.
@@ -51,9 +51,7 @@ class ExchangedMetric(Settings):
     n: Count
     nfe: Count | None = None
     protocol: str
-    settings: Annotated[
-        str, Pattern(r"[a-z_][^ ]*( [^ =]+=[^ ]*)*", "the settings that `sida-eval score --json` writes")
-    ]
+    settings: Annotated[str, Pattern(r"[a-z_][^ ]*( [^ =]+=[^ ]*)*", "the settings that `sida score --json` writes")]
     classes: str = ""
     resolution: str = ""
     reference_sha256: Digest = ""
@@ -143,7 +141,7 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         UserError: Missing file, damaged line, wrong value, no origin, or a metric of a run that stands there twice.
     """
     if not Path(path).is_file():
-        raise UserError(path, "no such file of measurements", "give the lines of `sida-eval score --json`")
+        raise UserError(path, "no such file of measurements", "give the lines of `sida score --json`")
     text = read_text(path)
     check_amount(text, str(path), "\n", MOST_LINES, "lines")
     rows: list[dict[str, Any]] = []
@@ -161,5 +159,5 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         seen.add((found.run, found.metric))
         rows += found.rows()
     if not rows:
-        raise UserError(path, "holds no measurements", "give the lines of `sida-eval score --json`")
+        raise UserError(path, "holds no measurements", "give the lines of `sida score --json`")
     return rows

@@ -177,7 +177,7 @@ def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -
     if runs is not None and not runs:
         return []
     if not folder.is_dir():
-        raise UserError(folder, "no such folder of measurements", "measure first (sida-eval measure)")
+        raise UserError(folder, "no such folder of measurements", "measure first (sida measure)")
     present = {path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("trial-*.json"))}
     if runs is None:
         runs = sorted(present)
@@ -185,7 +185,7 @@ def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -
         if run not in present:
             raise UserError(folder / run, f"no measurements of run '{run}'{suggestion(run, present)}")
     if not runs:
-        raise UserError(folder, "holds no measurements", "measure first (sida-eval measure)")
+        raise UserError(folder, "holds no measurements", "measure first (sida measure)")
     return [record for run in runs for record in _read_run(folder / run)]
 
 
@@ -291,7 +291,7 @@ def write_csv(
 
 
 def read_score(path: str | os.PathLike[str]) -> Measurements:
-    """Reads the measurements of a file of ``sida-eval score --out``.
+    """Reads the measurements of a file of ``sida score --out``.
 
     Raises:
         UserError: The file is missing, damaged or of another kind.
@@ -305,7 +305,7 @@ def read_score(path: str | os.PathLike[str]) -> Measurements:
     if fault:
         raise UserError(path, fault, "score the images again")
     if not rows:
-        raise UserError(path, "is no result of sida-eval score", "give its --out, or a measurements.csv")
+        raise UserError(path, "is no result of sida score", "give its --out, or a measurements.csv")
     return measurements_of(rows, str(path))
 
 

@@ -27,9 +27,9 @@ from eval.features.registry import registered_digest
 from eval.results.identity import Identity, comparable
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
-from sida.config.resources import PUBLISHED
+from sida.config.resources import PUBLISHED, ROOT
 from sida.errors import UserError, suggestion
-from sida.files.text_files import read_csv
+from sida.files.text_files import parse_yaml, read_csv
 
 _CIFAR10 = "6d2831d0cbe1e6f6d200645a1fba84f8f1425b18ec0bc055a1bebbdadbf9ba69"
 _IMAGENET = "labels-imagenet"
@@ -275,9 +275,11 @@ def agreement(measured: Estimate, published: Published) -> Agreement:
     return Agreement(difference, max(3 * math.sqrt(own), 0.02 * abs(published.value)), higher)
 
 
+#: Key of this suite.
+SUITE = "sida_repro"
 _ENTRY = re.compile(r"^@\w+\{([\w-]+),(.*?)\}\n(?=\n|@|\Z)", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r"\b(\w+) = \{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-_OWN = re.compile(r"\s*\b(names|cited) = \{([^}]*)\},")
+_OWN = re.compile(r"\s*\b(names|cited|metrics) = \{([^}]*)\},")
 _CITATION = re.compile(r" *\(([A-Z][^()]*, (?:19|20)\d\d[a-z]?)\)")
 
 
@@ -290,12 +292,14 @@ class BibEntry:
         bibtex: The entry without this suite's fields.
         names: Methods or metrics that the entry is about.
         cited: Citations in labels, e.g. ``Karras et al., 2022``.
+        metrics: Keys of metrics in protocols that the entry is about.
     """
 
     key: str
     bibtex: str
     names: tuple[str, ...]
     cited: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -305,10 +309,29 @@ def references() -> dict[str, BibEntry]:
     entries = {}
     for match in _ENTRY.finditer(text):
         own = {name: tuple(value.split("; ")) for name, value in _OWN.findall(match[0])}
-        entries[match[1]] = BibEntry(
-            match[1], _OWN.sub("", match[0]).rstrip(), own.get("names", ()), own.get("cited", ())
-        )
-    return entries
+        entries[match[1]] = BibEntry(match[1], _OWN.sub("", match[0]).rstrip(), **{"names": (), "cited": (), **own})
+    return {SUITE: _suite(), **entries}
+
+
+def _suite() -> BibEntry:
+    """The entry of this suite, of ``CITATION.cff``."""
+    about = parse_yaml((ROOT / "CITATION.cff").read_text(encoding="utf-8"), "CITATION.cff")
+    fields = {
+        "author": " and ".join(f"{{{author['name']}}}" for author in about["authors"]),
+        "title": about["title"],
+        "howpublished": f"Software, version {about['version']}",
+        "year": str(about["date-released"])[:4],
+        # The address of the repository has one place.
+        **({"url": about["repository-code"]} if "repository-code" in about else {}),
+    }
+    lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    return BibEntry(SUITE, f"@misc{{{SUITE},\n{lines}\n}}", (), ())
+
+
+def metric_keys(metrics: Iterable[str]) -> list[str]:
+    """Keys of what a measurement of this suite cites: the suite, and the entries of its metrics."""
+    wanted = set(metrics)
+    return [SUITE, *(key for key, entry in references().items() if wanted & {*entry.metrics})]
 
 
 def cited_label(label: str) -> tuple[str, BibEntry | None]:

@@ -196,21 +196,17 @@ OWN = "own"
 
 @dataclass(frozen=True)
 class Needs:
-    """Rows of the sheet and analyses that a table or figure needs.
+    """Rows of the sheet that a table or figure needs.
 
     Attributes:
         measured: Rows whose measurements are shown.
         networks: Rows whose network or training log is read.
-        analyses: Analyses that are shown, by their names in the preset, with their rows.
         sampled: Whether images of these networks are drawn.
-        settings: Settings that are shown, by row; None if no settings are shown.
     """
 
     measured: Collection[str]
     networks: Collection[str]
-    analyses: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
     sampled: bool = False
-    settings: Mapping[str, Collection[str]] | None = None
 
 
 def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False) -> dict[str, Any]:

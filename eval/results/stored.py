@@ -4,7 +4,7 @@
 
 - ``measurements.csv``, compressed (``.gz``) if large; the trials themselves are left out.
 - ``students/<run>/evaluations.jsonl`` and ``train.jsonl``, ``teachers/<name>/train.jsonl``.
-- Files of analyses; on request the networks.
+- On request the networks.
 - ``stored.json``: the preset, the digest of each row's settings, and the time of all trainings.
 - ``claims.json`` and ``claims.md``.
 """
@@ -34,9 +34,8 @@ LARGE = 200_000
 _BY_ROW = (
     "students/*/evaluations.jsonl",
     "students/*/train.jsonl",
-    "analyses/*/*.json",
 )
-_SHARED = ("analyses/*.json", "teachers/*/train.jsonl")
+_SHARED = ("teachers/*/train.jsonl",)
 _NETWORKS = ("students/*/network.safetensors", "teachers/*/network.safetensors")
 
 
@@ -68,7 +67,7 @@ def unchanged_rows(folder: str | Path, asked: Mapping[str, str]) -> list[str]:
 
 
 def files_of(folder: Path, runs: set[str], networks: bool = True) -> Iterator[Path]:
-    """Paths in a results folder that belong to rows or to all of them: logs, analyses and (if asked for) networks."""
+    """Paths in a results folder that belong to rows or to all of them: logs and (if asked for) networks."""
     for pattern in (*_BY_ROW, *(_NETWORKS if networks else ()), *_SHARED):
         for path in sorted(folder.glob(pattern)):
             row = path.parent.name if path.parent.parent.name == "students" else path.stem

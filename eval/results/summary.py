@@ -267,7 +267,7 @@ def load_measurements(path: str | Path) -> Measurements:
     """
     path = measurements_file(path)
     if not path.is_file():
-        raise UserError(path, "no such measurements", "run `sida-eval measure` or the workflow first")
+        raise UserError(path, "no such measurements", "run `sida measure` or the workflow first")
     return Measurements(_parsed(read_text(path, newline=""), str(path)), str(path))
 
 

@@ -1,153 +1,165 @@
-"""Builds a :class:`~eval.tables.model.Table` from a layout, measurements and published numbers.
+"""Builds a :class:`~eval.tables.model.Table` from a layout, measurements and published numbers; writes and reads files.
 
 There are three modes: ``paper`` prints the published strings; ``measured`` prints measurements; ``audit`` prints both
-side by side with their difference. A published cell never shows a measurement, nor the reverse. Notes below a table
-give the origin of the numbers.
-
-Columns of effects show the difference of a row from another row, with its interval over training seeds. Headings may
-themselves be published numbers, such as model sizes with their parameter counts.
+with their difference. A published cell never shows a measurement, nor the reverse. Notes below a table give the origin
+of the numbers. Headings may themselves be published numbers, such as model sizes with their parameter counts.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.effects.contrast import difference
 from eval.results.identity import Identity, comparable
-from eval.results.published import Agreement, Published, published_number
-from eval.results.sheet import SheetRow
+from eval.results.published import Agreement, Published, load_published, metric_keys, published_number
+from eval.results.sheet import SheetRow, read_runs
 from eval.results.stored import FROM_STORED
-from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_comparable
-from eval.tables.cells import (
-    AUDIT_LEGEND,
-    DIFFER,
-    Best,
-    CellSource,
-    TableLine,
-    best_values,
-    compared,
-    grid,
-    heading,
-    require_added_comparable,
-    resolve,
-    stacked,
+from eval.results.summary import (
+    Measurement,
+    Measurements,
+    image_seeds,
+    kept_at,
+    load_measurements,
+    measured_days,
+    measurements_file,
+    require_comparable,
 )
-from eval.tables.layout import ColumnSpec, Mode, TableLayout, TableSources
+from eval.tables.cells import AUDIT_LEGEND, Best, CellSource, TableLine, best_values, grid, resolve, without_unlike
+from eval.tables.latex import to_latex
+from eval.tables.layout import ColumnSpec, Mode, TableLayout, TableSources, load_table_layout
 from eval.tables.model import RECORD_FIELDS, Table, published_record
+from eval.tables.render import to_csv, to_html, to_markdown
 from eval.tables.scores import with_scores
-from sida.errors import UserError, suggestion
+from sida.config.resources import find
+from sida.config.settings import from_mapping
+from sida.errors import UserError
+from sida.files.atomic import json_text, read_hashed_json, write_text
+from sida.files.content_hash import with_hash
 
-#: Value of ``against`` for a row without an effect.
-NONE = "-"
-EFFECT_NOTE = (
-    "Differences in brackets: 95 % interval by Welch's t over training seeds, within each teacher and averaged over "
-    "teachers; one that holds 0 is not decided."
-)
-DIFFER_NOTE = (
-    f"{DIFFER}: an F test finds that the teachers differ by more than their training seeds do (p below 0.05), so the "
-    "average speaks about none of them alone."
-)
+_FORMAT = "sida-table/2"
 
 
-def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[list[TableLine], list[str]]:
-    """Rows whose guests lack the values that are not comparable with the other rows, and notes about these values."""
-    found, notes = list(lines), []
-    for group in compared(layout, lines):
-        others = [line for line in group.values() if not line.spec.guest]
-        for number, line in group.items():
-            if not line.spec.guest:
-                continue
-            sources = dict(line.sources)
-            for column in (column for column in layout.columns if column.id in sources):
-                own = sources[column.id].identity
-                known = [one.sources[column.id].identity for one in others if column.id in one.sources]
-                if own and (why := next((w for one in known if one and (w := comparable(one, own))), None)):
-                    sources[column.id] = replace(sources[column.id], estimate=None, identity=None, empty="dash")
-                    notes.append(
-                        f"{column.head} of {line.label} is left out: it is not comparable with the others ({why})."
-                    )
-            found[number] = replace(line, sources=sources)
-    return found, notes
+def make_table(
+    layout: str | Path,
+    measurements: str | Path | None = None,
+    runs: str | Path | None = None,
+    *,
+    mode: Mode | None = None,
+    published: str | Path | None = None,
+    spec: Mapping[str, Any] | None = None,
+    results: str | Path | None = None,
+    scores: Sequence[str | Path] = (),
+) -> Table:
+    """Builds the table of a layout.
 
-
-def with_effects(
-    layout: TableLayout, lines: list[TableLine], measurements: Measurements, runs: Mapping[str, SheetRow], mode: str
-) -> list[TableLine]:
-    """Fills the columns of effects of a table's lines.
+    Args:
+        layout: A file, or a name in ``config/tables``.
+        measurements: ``measurements.csv``. In ``audit`` mode a missing file counts as empty; cells then say 'not
+            measured'.
+        runs: Sample sheet, or a spec with its rows. Without a sheet, each generator of ``measurements`` is a row.
+        mode: Overrides the layout's mode; the default of both is ``measured``.
+        published: Folder of published numbers; by default ``results/published``.
+        spec: Settings for a table of hyperparameters: ``gpus``, and ``students`` with the settings of each row.
+        results: Folder with training logs for a table of hyperparameters; by default that of ``measurements``.
+        scores: Files of ``sida score`` (``--out``, or lines of ``--json``), whose rows are added at the end: in mode
+            ``paper``, which is the default for layouts of published numbers, below these and in their columns.
 
     Raises:
-        UserError: Another mode than ``measured``, an unknown row, or too few training seeds for an interval.
+        UserError: Any fault in a file, or ``measured`` mode without measurements or scores.
     """
-    wanted = [(number, column) for number, column in enumerate(layout.columns) if column.effect]
-    if wanted and mode != "measured":
-        raise UserError(f"{layout.source}: columns[{wanted[0][0]}].effect", f"needs mode measured, this is mode {mode}")
-
-    def blocks(source: CellSource) -> dict[str, list[float]]:
-        """Means of a row's trainings by teacher."""
-        found: dict[str, list[float]] = {}
-        for name in source.runs:
-            teacher = (runs[name].teacher if name in runs else None) or ""
-            found.setdefault(teacher, []).append(measurements.estimate(name, source.metric).mean)
-        return found
-
-    result = []
-    for line in lines:
-        sources = dict(line.sources)
-        for number, column in wanted:
-            where = f"{layout.source}: columns[{number}].effect"
-            sources[column.id] = _with_effect(column, line, lines, blocks, where)
-        result.append(replace(line, sources=sources))
-    return result
-
-
-def _with_effect(
-    column: ColumnSpec,
-    line: TableLine,
-    lines: list[TableLine],
-    blocks: Callable[[CellSource], dict[str, list[float]]],
-    where: str,
-) -> CellSource:
-    assert column.effect is not None
-    source, name = line.sources[column.id], line.spec.against or column.effect.against
-    if name == NONE:
-        return replace(source, empty="dash")
-    other = _row(name, column, line, lines, where)
-    if other is line:
-        return replace(source, empty="dash")
-    against = other.sources[column.id]
-    if source.estimate is None or against.estimate is None:
-        return replace(source, estimate=None)
-    assert source.identity is not None
-    assert against.identity is not None
-    if reason := comparable(source.identity, against.identity):
-        raise UserError(
-            where, f"'{line.label}' and '{other.label}' are not comparable: {reason}", f"give the row against: '{NONE}'"
+    shown = load_table_layout(find("tables", str(layout), where="--layout"))
+    measured = None
+    if measurements is not None and (mode or shown.mode) != "paper" and not shown.shows_settings:
+        measured = load_measurements(measurements)
+    return shown.build(
+        TableSources(
+            measured,
+            None if runs is None else {run.run: run for run in read_runs(runs)},
+            load_published(published),
+            mode,
+            scores,
+            spec,
+            Path(results) if results else measurements_file(measurements).parent if measurements else None,
         )
-    try:
-        effect = difference(blocks(source), blocks(against))
-    except UserError as error:
-        raise UserError(
-            where,
-            f"'{line.label}' against '{other.label}': {error}",
-            f"pool more seeds, or give the row against: '{NONE}'",
-        ) from None
-    return replace(source, effect=effect, against=other.label)
+    )
 
 
-def _row(name: str, column: ColumnSpec, line: TableLine, lines: list[TableLine], where: str) -> TableLine:
-    """Line of a run or label; among several lines with the label, the line of the same family."""
-    found = [one for one in lines if name in (one.sources[column.id].run, one.label)]
-    if len(found) > 1:
-        found = [one for one in found if one.family == line.family]
-    if len(found) != 1:
-        known = [one.sources[column.id].run or "" for one in lines] + [one.label for one in lines]
-        what = "several rows are" if found else "no row of this table is"
-        raise UserError(f"{where}.against", f"{what} '{name}'{suggestion(name, known)}", "name a row by its run")
-    return found[0]
+class ResultsTable(TableLayout):
+    """Measurements, published numbers, or both."""
+
+    def build(self, sources: TableSources) -> Table:
+        """Builds the table with the rows of scores."""
+        layout: TableLayout = self
+        mode = sources.mode or layout.mode or "measured"
+        if mode == "audit" and not sources.mode and sources.scores and sources.measurements is None:
+            mode = "paper"
+        if mode == "measured" and sources.measurements is None and not sources.scores:
+            raise UserError("", "mode measured needs --measurements or --add", "or use --mode paper")
+        measured, sheet = sources.measurements or Measurements([], "no measurements"), sources.runs
+        # Without a sheet, collected numbers are rows of the table themselves, in the columns that they have.
+        alone = sheet is None and mode == "measured"
+        if alone:
+            columns = (replace(c, optional=c.optional or c.metric is not None) for c in layout.columns)
+            layout = replace(layout, columns=tuple(columns))
+        layout, measured, every = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
+        return build_table(layout, measured, every, sources.published, mode)
+
+
+def build_table(
+    layout: TableLayout,
+    measurements: Measurements,
+    runs: Mapping[str, SheetRow],
+    published: Mapping[str, Published] | None = None,
+    mode: Mode | None = None,
+) -> Table:
+    """Builds a table of results.
+
+    Args:
+        layout: Columns, rows and bold rule.
+        measurements: Measured values; may be empty in ``paper`` mode.
+        runs: The sample sheet.
+        published: Published numbers by id, for ``paper`` and ``audit``.
+        mode: Overrides the layout's mode; the default of both is ``measured``.
+
+    Raises:
+        UserError: Unknown run, metric or published id, a missing measurement of an own row, values that must not stand
+            in one column.
+    """
+    mode = mode or layout.mode or "measured"
+    published = published or {}
+    # Optional columns of metrics that nothing was measured by are left out.
+    known = {row.metric for row in measurements.rows}
+    kept = tuple(column for column in layout.columns if not column.optional or column.metric in known)
+    layout, printed_heads = with_headings(replace(layout, columns=kept), published, mode)
+    lines, left_out = without_unlike(layout, resolve(layout, measurements, runs, published, mode))
+    require_comparable(measured_lines(lines, measurements), layout.source)
+    best = best_values(layout, lines, mode)
+    columns, rows = grid(layout, lines, mode, best)
+    scored = [column.metric for line in lines if line.spec.scored for column in layout.columns if column.metric]
+    return Table(
+        name=Path(layout.source).stem,
+        title=layout.title,
+        caption=layout.caption,
+        mode=mode,
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=(
+            *layout.notes,
+            *(layout.published_notes if mode != "measured" else ()),
+            *provenance_notes(lines, measurements),
+            *comparison_notes(lines),
+            *identity_notes(layout, lines),
+            *left_out,
+            *([AUDIT_LEGEND] if mode == "audit" else []),
+        ),
+        number=layout.number,
+        cite=layout.cite,
+        records=(*printed_heads, *table_records(layout, lines, measurements, mode, best)),
+        cited=tuple(metric_keys(scored)) if scored else (),
+    )
 
 
 def table_records(
@@ -200,11 +212,6 @@ def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
     }
     for name in RECORD_FIELDS[RECORD_FIELDS.index("protocol") :]:
         record[name] = " ".join(sorted({str(getattr(line, name)) for line in lines}))
-    if source.effect is not None:
-        effect = source.effect
-        record |= {"effect_against": source.against, "effect_standardised": repr(effect.standardised)}
-        numbers = {"": effect.value, "_low": effect.low, "_high": effect.high, "_df": effect.df}
-        record |= {f"effect{end}": repr(number) for end, number in numbers.items()}
     if isinstance(source.compared, str):
         record["not_compared"] = source.compared
     if isinstance(compared := source.compared, Agreement):
@@ -240,89 +247,6 @@ def with_headings(
     return replace(layout, columns=tuple(columns)), records
 
 
-class ResultsTable(TableLayout):
-    """Measurements, published numbers, or both."""
-
-    def build(self, sources: TableSources) -> Table:
-        """Builds the table with the rows of scores."""
-        layout: TableLayout = replace(self, scope={**self.scope, **sources.scope})
-        mode = sources.mode or layout.mode or "measured"
-        if mode == "measured" and sources.measurements is None and not sources.scores:
-            raise UserError("", "mode measured needs --measurements or --add", "or use --mode paper")
-        if sources.scores and mode == "paper":
-            raise UserError("--add", "mode paper prints published numbers alone", "take --mode audit or measured")
-        measured, sheet = sources.measurements or Measurements([], "no measurements"), sources.runs
-        # Without a sheet, collected numbers are rows of the table themselves, in the columns that they have.
-        alone = sheet is None and mode == "measured"
-        if alone:
-            layout = replace(
-                layout, columns=tuple(replace(c, optional=c.optional or c.metric is not None) for c in layout.columns)
-            )
-        layout, measured, every = with_scores(layout, measured, None if alone else sheet or {}, sources.scores)
-        added = [name for name in every if name not in (sheet or {})]
-        return build_table(layout, measured, every, sources.published, mode, added)
-
-
-def build_table(
-    layout: TableLayout,
-    measurements: Measurements,
-    runs: Mapping[str, SheetRow],
-    published: Mapping[str, Published] | None = None,
-    mode: Mode | None = None,
-    added: Collection[str] = (),
-) -> Table:
-    """Builds a table of results.
-
-    Args:
-        layout: Columns, rows and bold rule.
-        measurements: Measured values; may be empty in ``paper`` mode.
-        runs: The sample sheet.
-        published: Published numbers by id, for ``paper`` and ``audit``.
-        mode: Overrides the layout's mode; the default of both is ``measured``.
-        added: Runs that were added to the layout's rows (``--add``); each must be comparable with a number of its
-            column.
-
-    Raises:
-        UserError: Unknown run, metric or published id, or a missing measurement that the layout does not allow.
-    """
-    mode = mode or layout.mode or "measured"
-    published = published or {}
-    # Optional columns of metrics that nothing was measured by are left out.
-    known = {row.metric for row in measurements.rows}
-    kept = tuple(column for column in layout.columns if not column.optional or column.metric in known)
-    layout, printed_heads = with_headings(replace(layout, columns=kept), published, mode)
-    lines, left_out = without_unlike(layout, resolve(layout, measurements, runs, published, mode))
-    lines = with_effects(layout, lines, measurements, runs, mode)
-    for group in compared(layout, lines):
-        require_comparable(measured_lines(group.values(), measurements), layout.source)
-    require_added_comparable(lines, layout, added)
-    best = best_values(layout, lines)
-    if mode == "audit" and layout.audit == "rows":
-        columns, rows = stacked(layout, lines, best)
-    else:
-        columns, rows = grid(layout, lines, mode, best)
-    return Table(
-        name=Path(layout.source).stem,
-        title=layout.title,
-        caption=layout.caption,
-        mode=mode,
-        columns=tuple(columns),
-        rows=tuple(rows),
-        notes=(
-            *layout.notes,
-            *(layout.published_notes if mode != "measured" else ()),
-            *provenance_notes(lines, measurements),
-            *comparison_notes(lines),
-            *identity_notes(layout, lines),
-            *left_out,
-            *([AUDIT_LEGEND] if mode == "audit" else []),
-        ),
-        number=layout.number,
-        cite=layout.cite,
-        records=(*printed_heads, *table_records(layout, lines, measurements, mode, best)),
-    )
-
-
 _POOLED = (
     "Rows of several training seeds: mean and sample standard deviation of the seeds' means, not of single trials."
 )
@@ -337,9 +261,6 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
         notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
     used = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
-    effects = [source.effect for source in sources if source.effect]
-    pooled += [EFFECT_NOTE] if effects else []
-    pooled += [DIFFER_NOTE] if any(effect.blocks_differ for effect in effects) else []
     pooled += [*_kept_starts(lines, used), *_of_others(used)]
     return notes + ([_how(used), *pooled, _where(used)] if used else [])
 
@@ -362,9 +283,9 @@ def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
 def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
     """Notes on columns whose measured values are not all comparable with each other."""
     notes: dict[str, list[str]] = {}
-    for column, group in itertools.product(layout.columns, compared(layout, lines)):
+    for column in layout.columns:
         kinds: list[tuple[Identity, list[str]]] = []
-        for source in (line.sources[column.id] for line in group.values() if column.id in line.sources):
+        for source in (line.sources[column.id] for line in lines if column.id in line.sources):
             if source.identity is None:
                 continue
             for identity, runs in kinds:
@@ -376,7 +297,7 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
         if len(kinds) > 1:
             groups = "; ".join(f"{', '.join(dict.fromkeys(runs))} ({identity})" for identity, runs in kinds)
             reason = comparable(kinds[0][0], kinds[1][0])
-            notes.setdefault(f"{groups}. Reason: {reason}", []).append(heading(column).head or column.id)
+            notes.setdefault(f"{groups}. Reason: {reason}", []).append(column.head or column.id)
     return [f"Not comparable with each other in {', '.join(heads)}: {why}." for why, heads in notes.items()]
 
 
@@ -439,3 +360,57 @@ def _where(rows: list[Measurement]) -> str:
     versions = ", ".join(sorted({row.code_version for row in rows}))
     devices = ", ".join(sorted({row.device for row in rows}))
     return f"Protocol {protocols}; code {versions}; {devices}; {measured_days(rows)}."
+
+
+def to_json(table: Table) -> str:
+    """The table as JSON with its content hash; :func:`load_table` reads it."""
+    return json_text(with_hash({"format": _FORMAT, **dataclasses.asdict(table)}))
+
+
+RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html, ".json": to_json}
+
+
+def table_paths(out: str | Path) -> list[Path]:
+    """Paths of all files of a table, given one of them.
+
+    Raises:
+        UserError: ``out`` has another suffix.
+    """
+    out = Path(out)
+    if out.suffix not in RENDERERS:
+        raise UserError(f"--out {out}", f"must end in {', '.join(RENDERERS)}")
+    return [out.with_suffix(suffix) for suffix in RENDERERS]
+
+
+def write_table(table: Table, out: str | Path, latex: Callable[[Table], str] = to_latex) -> list[Path]:
+    """Writes all files of a table (``.tex``, ``.csv``, ``.md``, ``.html``, ``.json``); returns their paths.
+
+    Args:
+        table: The table.
+        out: One of the files.
+        latex: Renders the ``.tex``.
+
+    Raises:
+        UserError: ``out`` has another suffix.
+    """
+    renderers = RENDERERS | {".tex": latex}
+    texts = {path: renderers[path.suffix](table) for path in table_paths(out)}
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+def load_table(path: str | Path) -> Table:
+    """Reads the ``.json`` of a table.
+
+    Raises:
+        UserError: The file is missing, damaged or of another kind.
+    """
+    record = read_hashed_json(path, "build the table again")
+    if record.pop("format", None) != _FORMAT:
+        raise UserError(path, f"holds no table (format {_FORMAT})", "build it again")
+    table = from_mapping(Table, record, f"{path}:")
+    for number, row in enumerate(table.rows):
+        if len(row.cells) != len(table.columns):
+            raise UserError(f"{path}: rows[{number}]", "has not one cell for each column", "build the table again")
+    return table

@@ -59,7 +59,7 @@ class HyperRow:
         setting: Names in :data:`PRINTED_SETTINGS`, one or several.
         log: Name in :data:`LOGS`.
         text: Fixed text of a line without a number.
-        span: Whether one published cell spans all columns.
+        span: Whether one published value is that of all columns.
         form: Format of several values, with ``{}`` for each.
     """
 
@@ -153,7 +153,7 @@ class _Builder:
         if self.mode != "paper" and spec.text is None:
             lines.append(("configured" if spec.setting else self._measured(spec), self._own(number)))
         if self.mode == "measured" and spec.text is not None:
-            lines.append(("", [Cell(spec.text, columns=len(self.layout.columns))]))
+            lines.append(("", [Cell(spec.text)] * len(self.layout.columns)))
         rows = []
         for i, (kind, cells) in enumerate(lines):
             head = [Cell(spec.group if new_group and i == 0 else ""), Cell(spec.label if i == 0 else "")]
@@ -164,13 +164,13 @@ class _Builder:
     def _published(self, number: int) -> list[Cell]:
         spec, columns = self.layout.rows[number], self.layout.columns
         if spec.text is not None:
-            return [Cell(spec.text, "published", columns=len(columns))]
+            return [Cell(spec.text, "published")] * len(columns)
         cells, where = [], f"{self.layout.source}: rows[{number}].published"
         for column in columns[:1] if spec.span else columns:
             ids = [key.replace("{column}", column.key) for key in spec.published]
             found = [published_number(self.sources.published, key, where) for key in ids]
             text = spec.form.format(*(item.text for item in found))
-            cells.append(Cell(text, "published", columns=len(columns) if spec.span else 1))
+            cells += [Cell(text, "published")] * (len(columns) if spec.span else 1)
             for item in found:
                 self._record(number, "all" if spec.span else column.key, published_record(item))
         return cells
@@ -184,8 +184,6 @@ class _Builder:
             absent = Cell("not configured" if spec.setting else "", "missing")
             cells.append(absent if text is None else Cell(text, "measured"))
             self._record(number, column.key, {"run": run, "measured": text or ""})
-        if spec.span and len({(cell.text, cell.kind) for cell in cells}) == 1:
-            return [Cell(cells[0].text, cells[0].kind, columns=len(cells))]
         return cells
 
     def _record(self, number: int, column: str, fields: Mapping[str, str]) -> None:

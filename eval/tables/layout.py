@@ -18,23 +18,7 @@ from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 
 Mode = Literal["paper", "audit", "measured"]
-Missing = Literal["error", "mark"]
-TEXT_FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds", "data", "network")
-#: Text columns of a tuning (:attr:`TableLayout.trials`).
-TRIAL_FIELDS = ("settings", "settings_range", "settings_diverged", "seconds_per_kimg")
-
-
-@dataclass(frozen=True)
-class EffectSpec:
-    """Settings of a column of effects: the difference of each row from another row, over training seeds.
-
-    Attributes:
-        against: Run or label of the row to compare with.
-        show: ``difference`` with its 95 % interval, or ``standardised``: in standard deviations over training seeds.
-    """
-
-    against: str
-    show: Literal["difference", "standardised"] = "difference"
+TEXT_FIELDS = ("family", "label", "nfe", "cfg", "data", "network")
 
 
 @dataclass(frozen=True)
@@ -43,9 +27,7 @@ class ColumnSpec:
 
     Attributes:
         head: Heading; ``@id`` prints a published number's literal text, e.g. a model size.
-        field: Text column: a property of the row (``family``, ``label``, ``nfe``, ``cfg``, ``seeds``: training seeds),
-            or of the tuning of its recipe (``settings``: their number, ``settings_range``: lowest, median and highest
-            value at the first rung, ``settings_diverged``, ``seconds_per_kimg``).
+        field: Text column: a property of the row (:data:`TEXT_FIELDS`).
         metric: Number column: key of a metric in ``measurements.csv``.
         key: Value of ``{column}`` in the rows' ``run`` and ``published`` ids, e.g. a model size.
         direction: Direction of better values, for the arrow and the bold rule.
@@ -53,7 +35,6 @@ class ColumnSpec:
         scale: Factor for measured values, e.g. 100 for per cent.
         spread: Whether ``± std`` is printed.
         arrow: Whether the heading shows the direction.
-        effect: Shows the metric's difference from another row instead of its mean.
         run: Run of the cells instead of the row's run (``{run}`` in the text): a run measured under another protocol.
             Such a column shows no published numbers.
         optional: Whether the column is left out where no row of ``measurements.csv`` has its metric.
@@ -68,18 +49,14 @@ class ColumnSpec:
     scale: float = 1.0
     spread: bool = True
     arrow: bool = True
-    effect: EffectSpec | None = None
     run: str | None = None
     optional: bool = False
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
             raise SettingError("field", "name either a field or a metric, not both")
-        known = TEXT_FIELDS + TRIAL_FIELDS
-        if self.field is not None and self.field not in known:
-            raise SettingError("field", f"unknown field '{self.field}'{suggestion(self.field, known)}")
-        if self.effect is not None and (self.metric is None or self.direction is not None):
-            raise SettingError("effect", "needs a metric and no direction", "the sign says which of the two is lower")
+        if self.field is not None and self.field not in TEXT_FIELDS:
+            raise SettingError("field", f"unknown field '{self.field}'{suggestion(self.field, TEXT_FIELDS)}")
 
     def run_of(self, run: str) -> str:
         """Run whose measurement this column shows for a row's run."""
@@ -88,8 +65,7 @@ class ColumnSpec:
     @property
     def id(self) -> str:
         """Key of the column within the table."""
-        effect = f"{self.metric}_{self.effect.show}" if self.effect else None
-        return self.key or effect or self.metric or str(self.field)
+        return self.key or self.metric or str(self.field)
 
 
 @dataclass(frozen=True)
@@ -101,7 +77,6 @@ class RowSpec:
         pool: Further runs with other training seeds. Cells then show the mean of the runs' means and, after ±, the
             sample standard deviation of these means instead of that over trials.
         pool_seeds: Pools all runs that differ from ``run`` in the training seed only.
-        where: Conditions on the sample sheet that pick one run, e.g. ``{method: sid, alpha: 1.2}``.
         each: Conditions that give one row per matching run, in the sheet's order.
         optional: Whether ``each`` may match no run.
         published: Id in ``results/published``; ``{metric}`` and ``{column}`` are replaced.
@@ -118,15 +93,14 @@ class RowSpec:
         dash: Columns (by id) whose cell is a dash in the paper.
         later: Columns (by id) whose released file is later than the printed number; such cells are not compared.
         guest: Whether the row was added to a finished table: its values that are not comparable with those of the other
-            rows are left out, with a note, in the place of an error.
+            rows are left out, with a note, in the place of an error. With ``scored`` such a value is an error.
+        scored: Whether the row is a score that was added (``--add``), which modes of published numbers show as well.
         candidate: Whether the row may be bold.
-        against: Columns of effects: run or label of the row to compare with, instead of the column's; ``-`` for none.
     """
 
     run: str | None = None
     pool: tuple[str, ...] = ()
     pool_seeds: bool = False
-    where: Mapping[str, Any] | None = None
     each: Mapping[str, Any] | None = None
     published: str | None = None
     family: str | None = None
@@ -142,15 +116,14 @@ class RowSpec:
     dash: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
     guest: bool = False
+    scored: bool = False
     candidate: bool = True
     optional: bool = False
-    against: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("where", "each"):
-            for key in getattr(self, name) or {}:
-                if key not in SELECTABLE:
-                    raise SettingError(name, f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+        for key in self.each or {}:
+            if key not in SELECTABLE:
+                raise SettingError("each", f"the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
         if self.published is not None and self.each is not None:
             raise SettingError("published", "cannot be combined with each", "one published row belongs to one run")
         if self.pool_seeds and self.pool:
@@ -165,7 +138,6 @@ class RowSpec:
 class BoldSpec:
     """The bold rule: the best value of a column among rows within ``max_nfe`` evaluations and these families."""
 
-    min_nfe: int = 1
     max_nfe: int | None = None
     families: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
@@ -180,8 +152,7 @@ class TableSources:
         runs: Sample sheet by run id; None makes a row of each measured generator.
         published: Published numbers by id.
         mode: Overrides the layout's mode.
-        scope: Conditions on the sample sheet added to every row.
-        scores: Files of ``sida-eval score``, whose rows are added at the end.
+        scores: Files of ``sida score``, whose rows are added at the end.
         settings: ``gpus``, and ``students`` with the settings of each row, for tables of settings.
         results: Folder whose ``students/<run>/train.jsonl`` give time and memory.
     """
@@ -190,7 +161,6 @@ class TableSources:
     runs: Mapping[str, SheetRow] | None
     published: Mapping[str, Published]
     mode: Mode | None = None
-    scope: Mapping[str, Any] = field(default_factory=dict)
     scores: Sequence[str | Path] = ()
     settings: Mapping[str, Any] | None = None
     results: Path | None = None
@@ -253,41 +223,23 @@ class TableLayout(TableKind):
         columns: From left to right.
         rows: From top to bottom; the family is printed where it changes.
         bold: Bold rule; null for none.
-        compare: Rows whose values are compared: refused if these are not comparable, ranked in bold. All, or those of
-            one family, for references that differ between families.
-        audit: Form of audit mode: three columns per metric, or three lines per row.
-        scope: Conditions on the sample sheet added to every ``where`` and ``each``.
         vars: Values of ``{name}`` in the rows' ``run`` ids, e.g. the data set.
-        metrics: Metrics measured under another key here, e.g. ``{fid: fd}``.
-        missing: Whether a missing measurement is marked (the default) or an error.
-        trials: Required number of trials of every cell.
         published_notes: Further lines about the published numbers, printed in modes that show these.
         protocol: Protocol of a score for this table (``sida score --like``); by default that of its published numbers.
         cite: Whether the LaTeX has ``\cite`` in labels; compiled alone it has the references.
-        trials_of: File of ``sida tune`` (``trials.csv``), by its path from the layout, for columns about the tuning of
-            a row's recipe, METHOD-TEACHER.
     """
 
     columns: tuple[ColumnSpec, ...]
     rows: tuple[RowSpec, ...]
     bold: BoldSpec | None = None
-    compare: Literal["all", "family"] = "all"
-    audit: Literal["columns", "rows"] = "columns"
-    scope: Mapping[str, Any] = field(default_factory=dict)
     vars: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    missing: Missing = "mark"
-    trials: int | None = None
     published_notes: tuple[str, ...] = ()
     protocol: str = ""
     cite: bool = False
-    trials_of: str = ""
 
     def __post_init__(self) -> None:
         if not self.columns:
             raise SettingError("columns", "must not be empty")
-        if not self.trials_of and (needed := next((c.field for c in self.columns if c.field in TRIAL_FIELDS), None)):
-            raise SettingError("trials_of", f"needed by the column '{needed}'", "name the file that `sida tune` wrote")
         known = [column.id for column in self.columns]
         double = next((name for name in known if known.count(name) > 1), None)
         if double is not None:
@@ -324,6 +276,18 @@ TABLE_KINDS: Registry[RegistryEntry] = Registry(
 )
 
 
+#: Keys of earlier layouts, with what replaces them.
+_REMOVED = {
+    "audit": "remove it: audit mode prints lines below each other",
+    "compare": "make a table for each family",
+    "metrics": "name the metrics of the protocol in `columns`",
+    "missing": "remove it: a missing number is marked",
+    "scope": "name the conditions in `each`",
+    "trials": "remove it: the number of trials is that of the protocol",
+    "trials_of": "remove it with its columns",
+}
+
+
 def load_table_layout(path: str | Path) -> TableKind:
     """Reads a layout; ``extends: other.yaml`` names a file for all keys that the layout does not set.
 
@@ -332,6 +296,9 @@ def load_table_layout(path: str | Path) -> TableKind:
             other.
     """
     mapping = read_extended(Path(path))
+    for key, remedy in _REMOVED.items():
+        if key in mapping:
+            raise UserError(f"{path}: {key}", "is no key of a layout any more", remedy)
     kind = TABLE_KINDS.find(mapping.pop("kind", "results"), f"{path}: kind")
     layout: TableKind = from_mapping(kind, mapping | {"source": str(path)}, str(path))
     return layout
@@ -341,41 +308,29 @@ def load_layout(path: str | Path) -> TableLayout:
     """Reads a layout of results; errors are those of :func:`load_table_layout`."""
     layout = load_table_layout(path)
     if not isinstance(layout, TableLayout):
-        raise UserError(path, "kind: this layout is not one of results", "build it with `sida-eval table`")
+        raise UserError(path, "kind: this layout is not one of results", "build it with `sida table`")
     return layout
 
 
 def expand(layout: TableLayout, runs: Mapping[str, SheetRow]) -> list[tuple[str, RowSpec]]:
-    """Resolves ``each``, ``where`` and ``pool_seeds`` of the rows by the sheet; returns rows with their keys.
+    """Resolves ``each`` and ``pool_seeds`` of the rows by the sheet; returns rows with their keys.
 
-    A row whose ``where`` matches no run keeps ``run = None`` and is 'not measured'. For ``each`` no match is an error
-    unless the row is ``optional``, because the row would vanish silently.
+    For ``each`` no match is an error unless the row is ``optional``, because the row would vanish silently.
 
     Raises:
-        UserError: ``each`` without a match, or ``where`` with more than one.
+        UserError: ``each`` without a match.
     """
     rows = []
     for number, row in enumerate(layout.rows):
         where = f"{layout.source}: rows[{number}]"
-        if sum(key is not None for key in (row.run, row.where, row.each)) > 1:
-            raise UserError(where, "use only one of run, where and each")
         if row.each is not None:
-            found = matching(runs, {**layout.scope, **row.each})
+            if row.run is not None:
+                raise UserError(where, "use only one of run and each")
+            found = matching(runs, row.each)
             if not found and not row.optional:
-                raise UserError(
-                    f"{where}.each",
-                    f"no run of the sample sheet matches {dict(row.each)}",
-                    "change it or make it optional",
-                )
+                fault = f"no run of the sample sheet matches {dict(row.each)}"
+                raise UserError(f"{where}.each", fault, "change it or make it optional")
             rows += [(f"{where}.each", dataclasses.replace(row, run=run.run, each=None)) for run in found]
-        elif row.where is not None:
-            found = matching(runs, {**layout.scope, **row.where})
-            if len(found) > 1:
-                names = ", ".join(run.run for run in found)
-                raise UserError(
-                    f"{where}.where", f"matches {len(found)} runs ({names})", "add a condition that picks one"
-                )
-            rows.append((f"{where}.where", dataclasses.replace(row, run=found[0].run if found else None)))
         else:
             if row.pool_seeds and row.run and row.run in runs:
                 others = tuple(run for run in with_other_seeds(runs, row.run) if run != row.run)

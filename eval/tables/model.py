@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 from eval.results.published import AGREEMENT_MARKS, AgreementOutcome, Published
-from sida.config.settings import Count
 
 #: Fields of a table's records, which are the columns of its CSV: one record per number cell, in full precision and with
 #: its provenance.
@@ -17,7 +15,6 @@ RECORD_FIELDS = (
     "run", "measured", "measured_std", "measured_lowest", "trials", "training_seeds", "kept_at", "measured_bold",
     "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
     "difference", "tolerance", "agreement", "not_compared",
-    "effect", "effect_low", "effect_high", "effect_df", "effect_standardised", "effect_against",
     "n", "seed_first", "seed_last", "protocol", "settings", "classes", "resolution",
     "reference_sha256", "extractor_sha256", "network_sha256", "device", "code_version", "date",
 )  # fmt: skip
@@ -35,7 +32,6 @@ class Cell:
         spread: Number after ``±``.
         bold: Whether the value is the best of the column by the layout's rule.
         agreement: For a difference: whether the numbers agree, see :mod:`eval.results.published`.
-        columns: Number of columns that the cell spans.
     """
 
     text: str = ""
@@ -43,7 +39,6 @@ class Cell:
     spread: str | None = None
     bold: bool = False
     agreement: AgreementOutcome | None = None
-    columns: Count = 1
 
     @property
     def plain(self) -> str:
@@ -56,17 +51,16 @@ class Cell:
         return f"{text} {AGREEMENT_MARKS[self.agreement]}" if self.agreement else text
 
 
+BLANK, DASH = Cell(kind="blank"), Cell(kind="dash")
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading with the direction's arrow, and an upper heading shared by neighbours.
-
-    ``name`` marks the column with the names of rows; narrow screens keep it in view.
-    """
+    """A column with its heading; ``name`` marks the names of rows, which narrow screens keep in view."""
 
     head: str
     direction: Literal["lower", "higher"] | None = None
     number: bool = False
-    group: str = ""
     name: bool = False
 
     @property
@@ -83,11 +77,6 @@ class Row:
     rule: bool = False
     part: bool = False
 
-    @property
-    def by_column(self) -> list[Cell]:
-        """A cell for each column: a cell that spans several is followed by empty ones."""
-        return [filled for cell in self.cells for filled in [cell, *[Cell()] * (cell.columns - 1)]]
-
 
 def published_record(number: Published) -> dict[str, Any]:
     """Fields of a record about the published number of a cell."""
@@ -102,7 +91,12 @@ def published_record(number: Published) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Table:
-    r"""A finished table; with ``cite`` its LaTeX has ``\cite`` in labels."""
+    r"""A finished table.
+
+    Attributes:
+        cite: Whether its LaTeX has ``\cite`` in labels.
+        cited: Keys of further entries that the table cites: for rows that were measured by this suite and added.
+    """
 
     name: str
     title: str
@@ -114,18 +108,4 @@ class Table:
     number: int | str | None = None
     records: tuple[Mapping[str, Any], ...] = ()
     cite: bool = False
-
-    @property
-    def grouped(self) -> bool:
-        """Whether any column has an upper heading."""
-        return any(column.group for column in self.columns)
-
-    @property
-    def groups(self) -> list[tuple[str, list[Column]]]:
-        """Upper headings from left to right, each with its columns."""
-        return [(name, list(columns)) for name, columns in groupby(self.columns, key=lambda column: column.group)]
-
-    def placed(self, row: Row) -> list[tuple[Column, Cell]]:
-        """Cells of a row, each with the first column that it spans."""
-        places = [sum(cell.columns for cell in row.cells[:number]) for number in range(len(row.cells))]
-        return [(self.columns[place], cell) for place, cell in zip(places, row.cells)]
+    cited: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Adds scores of image files to a table: as one row to paste, or as further rows of the table."""
+"""Scores of images as rows of a table: one row to paste, or further rows of the table."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from eval.results.sheet import SheetRow, check_cells
 from eval.results.stored import FROM_STORED
 from eval.results.summary import Estimate, Measurements
 from eval.tables.cells import CellSource, heading, measured_cell, require_in_column, resolve
+from eval.tables.latex import escape, latex_cell
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
-from eval.tables.model import Cell, Row, Table
-from eval.tables.render import escape, row_cell, to_markdown
+from eval.tables.model import BLANK, Cell, Row, Table
+from eval.tables.render import to_markdown
 from sida.config.resources import find
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
@@ -45,7 +46,7 @@ def row_columns(protocol: Protocol, table: str | None = None, score: Score | Non
     if table is None and not shown <= known:
         own = [ColumnSpec(m.label or m.key, metric=m.key, decimals=m.decimals) for m in protocol.metrics]
         return (ColumnSpec("Model", field="label"), *own)
-    if not shown & known or any(column.key or column.effect for column in columns):
+    if not shown & known or any(column.key for column in columns):
         raise UserError(
             f"--table {table}",
             f"has no columns for the metrics of protocol '{protocol.name}' ({', '.join(sorted(known))})",
@@ -82,38 +83,34 @@ def table_protocol(table: str) -> str:
     return names.pop()
 
 
-def latex_row(score: Score, columns: Sequence[ColumnSpec], plain: bool = False) -> str:
+def latex_row(score: Score, columns: Sequence[ColumnSpec], siunitx: bool = False) -> str:
     """A row of a table's LaTeX with these columns, decimals and units, under a comment that names them."""
-    return "\n".join([_heads(columns), _latex(row_cells(score, columns), columns, plain)])
+    cells = [latex_cell(cell, heading(column), siunitx) for cell, column in zip(_cells(score, columns), columns)]
+    return f"% {' & '.join(escape(column.head) for column in columns)}\n{' & '.join(cells)} \\\\"
 
 
-def _heads(columns: Sequence[ColumnSpec]) -> str:
-    return f"% {' & '.join(escape(column.head) for column in columns)}"
+def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
+    """The same row as a Markdown table of one line."""
+    heads = tuple(heading(column) for column in columns)
+    return to_markdown(Table(score.name, "", "", "measured", heads, (Row(_cells(score, columns)),)))
 
 
-def _latex(cells: Sequence[Cell], columns: Sequence[ColumnSpec], plain: bool = False, cite: bool = False) -> str:
-    placed = zip(cells, map(heading, columns))
-    return f"{' & '.join(row_cell(cell, column, plain, cite) for cell, column in placed)} \\\\"
+def _cells(score: Score, columns: Sequence[ColumnSpec]) -> tuple[Cell, ...]:
+    texts = {"label": score.name, "family": score.family, "nfe": str(score.nfe or "")}
+    return tuple(
+        measured_cell(column, CellSource(column.metric, estimate=_estimate(score, column.metric)))
+        if column.metric
+        else Cell(text)
+        if (text := texts.get(str(column.field)))
+        else BLANK
+        for column in columns
+    )
 
 
-def score_rows(table: str, paths: Sequence[str | Path], plain: bool = False, cite: bool = False) -> str:
-    r"""LaTeX rows of files of ``sida-eval score --out`` with the columns of a table, under a comment that names them.
-
-    Args:
-        table: Layout of the table, a name or a file.
-        paths: The files.
-        plain: Numbers as mathematics in the place of siunitx's.
-        cite: ``\cite`` with a key in the place of a label's citation.
-    """
-    columns = load_layout(find("tables", table, where="--layout")).columns
-    lines = [_heads(columns)]
-    for path in paths:
-        measured = read_numbers(path)
-        for name, run in _added_runs(measured, path).items():
-            texts = {"label": run.label, "family": run.family, "nfe": measured.of_run(name)[0].nfe}
-            values = {row.metric: measured.estimate(name, row.metric) for row in measured.of_run(name)}
-            lines.append(_latex(_row_cells(texts, values, columns), columns, plain, cite))
-    return "\n".join(lines)
+def _estimate(score: Score, key: str) -> Estimate | None:
+    if not (values := score.values(key)):
+        return None
+    return Estimate(sum(values) / len(values), score.spread(score.protocol.metric(key)), len(values))
 
 
 def _added_runs(measured: Measurements, path: str | Path) -> dict[str, SheetRow]:
@@ -138,39 +135,6 @@ def _added_runs(measured: Measurements, path: str | Path) -> dict[str, SheetRow]
         check_cells([name, label, family], str(path))
         found[name] = SheetRow(name, label, row.method, family=family)
     return found
-
-
-def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
-    """The same row as a Markdown table of one line."""
-    heads = tuple(heading(column) for column in columns)
-    return to_markdown(Table(score.name, "", "", "measured", heads, (Row(row_cells(score, columns)),)))
-
-
-def row_cells(score: Score, columns: Sequence[ColumnSpec]) -> tuple[Cell, ...]:
-    """Cells of the row, one for each column."""
-    texts = {"label": score.name, "family": score.family, "nfe": score.nfe}
-    values = {column.metric: _estimate(score, column.metric) for column in columns if column.metric}
-    return _row_cells(texts, values, columns)
-
-
-def _row_cells(
-    texts: Mapping[str, object], values: Mapping[str, Estimate | None], columns: Sequence[ColumnSpec]
-) -> tuple[Cell, ...]:
-    cells = []
-    for column in columns:
-        if column.metric is None:
-            text = str(texts.get(str(column.field)) or "")
-            cells.append(Cell(text) if text else Cell(kind="blank"))
-        else:
-            cells.append(measured_cell(column, CellSource(column.metric, estimate=values.get(column.metric))))
-    return tuple(cells)
-
-
-def _estimate(score: Score, key: str) -> Estimate | None:
-    values = score.values(key)
-    return (
-        Estimate(sum(values) / len(values), score.spread(score.protocol.metric(key)), len(values)) if values else None
-    )
 
 
 def with_scores(
@@ -205,6 +169,9 @@ def with_scores(
             runs[name] = dataclasses.replace(run, method="external")
         rows += added.rows
     # A layout may select external rows itself.
-    shown = {row.run for _, row in expand(layout, runs)}
-    further = tuple(RowSpec(run=name) for name in runs if name not in sheet and name not in shown)
-    return dataclasses.replace(layout, rows=layout.rows + further), Measurements(rows, measured.source), runs
+    rows_shown = [row for _, row in expand(layout, runs)]
+    rows_shown += [RowSpec(run=name) for name in runs if name not in sheet and name not in {r.run for r in rows_shown}]
+    scored = {row.run for row in rows[len(measured.rows) :]}
+    shown = (dataclasses.replace(row, guest=True, scored=True) if row.run in scored else row for row in rows_shown)
+    layout = dataclasses.replace(layout, rows=tuple(shown)) if len(runs) > len(sheet) else layout
+    return layout, Measurements(rows, measured.source), runs

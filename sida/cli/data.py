@@ -358,4 +358,4 @@ def _manifest(args: argparse.Namespace) -> None:
     write_hashed_json(out, manifest)
 
 
-WRITE_MANIFEST = Verb(_MANIFEST_HELP, _MANIFEST_EXAMPLES, _manifest_arguments, _manifest, hidden=True)
+WRITE_MANIFEST = Verb(_MANIFEST_HELP, _MANIFEST_EXAMPLES, _manifest_arguments, _manifest)

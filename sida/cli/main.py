@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
-import pkgutil
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from sida.cli import terminal
 from sida.cli.arguments import check_output_paths
@@ -26,9 +25,6 @@ _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, err
 _PLACES |= {errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS, errno.ESTALE}
 
 
-ABOUT = "Distil diffusion teachers into one-step generators."
-
-
 class Verb(NamedTuple):
     """A verb of the command line.
 
@@ -37,14 +33,12 @@ class Verb(NamedTuple):
         examples: Text below the arguments in the verb's help.
         arguments: Function that declares the arguments in a parser.
         run: Function of the parsed arguments that does the work; returns the exit status, or None for 0.
-        hidden: Whether the list of verbs leaves it out: a verb for the workflow's jobs.
     """
 
     help: str
     examples: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
-    hidden: bool = False
 
 
 #: Verbs of this package, each a :class:`Verb` named ``module:object``.
@@ -62,44 +56,64 @@ SIDA_VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb of this package (:mod:`workflow.cli` has further verbs); returns the exit status."""
-    return run_command_line("sida", ABOUT, SIDA_VERBS, argv)
-
-
-def verbs_of(commands: ModuleType) -> dict[str, str]:
-    """Verbs of a ``commands`` package, with the names of their modules.
-
-    A module has ``HELP``, ``EXAMPLES``, ``arguments`` and ``run`` of a :class:`Verb`; its name with ``_`` replaced by
-    ``-`` is the verb. Modules that begin with ``_`` are not verbs.
-    """
-    names = [module.name for module in pkgutil.iter_modules(commands.__path__) if module.name[0] != "_"]
-    return {name.replace("_", "-"): f"{commands.__name__}.{name}" for name in names}
+    """Runs a verb of this package (:mod:`workflow.cli` has all verbs); returns the exit status."""
+    return run_command_line("Distil diffusion teachers into one-step generators.", SIDA_VERBS, argv)
 
 
 def load_verb(place: str) -> Verb:
-    """Imports a verb: ``module:object``, or a module of a ``commands`` package."""
+    """Imports a verb named ``module:object``."""
     module, _, name = place.partition(":")
-    found = importlib.import_module(module)
-    if name:
-        return cast(Verb, getattr(found, name))
-    return Verb(found.HELP, found.EXAMPLES, found.arguments, found.run)
+    return cast(Verb, getattr(importlib.import_module(module), name))
 
 
-def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv: Sequence[str] | None) -> int:
-    """Runs the verb named in ``argv``; exit status 0, 1 (error of one line), 2 (usage), 75 (preempted) or
-    130 (interrupted).
+def run_command_line(
+    about: str,
+    verbs: Mapping[str, str],
+    argv: Sequence[str] | None,
+    groups: Mapping[str, Mapping[str, str]] | None = None,
+    removed: Mapping[str, str] | None = None,
+) -> int:
+    """Runs the verb named in ``argv``.
+
+    Args:
+        about: What the command does, for its help.
+        verbs: Places of all verbs.
+        argv: Words after the command's name; None takes those of the process.
+        groups: Verbs that the help lists, by the heading of their group.
+        removed: Remedies by verb, or by verb and option, of words that exist no more.
+
+    Returns:
+        Exit status: 0, 1 (error of one line), 2 (usage), 75 (preempted) or 130 (interrupted).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
-        say(f"error: {name} has no command '{arguments[0]}'{suggestion(arguments[0], verbs)}")
+    verb = arguments[0] if arguments else "--help"
+    if (gone := _removed(arguments, removed or {})) is not None:
+        say(f"error: sida {gone}: is removed; {(removed or {})[gone]}")
         return 2
-    if arguments[:1] == ["--version"]:
+    if not verb.startswith("-") and verb not in verbs:
+        say(f"error: sida has no command '{verb}'{suggestion(verb, verbs)}")
+        return 2
+    if verb == "--version":
         from sida.provenance import code_version
 
-        print(f"{name} {code_version()}")
+        print(f"sida {code_version()}")
         return 0
-    wanted = [arguments[0]] if arguments and arguments[0] in verbs else sorted(verbs)
-    parser = command_parser(name, description, {verb: verbs[verb] for verb in wanted})
+    if verb in ("-h", "--help"):
+        print(_overview(about, groups or {"verbs": verbs}))
+        return 0
+    if verb.startswith("-"):
+        say(f"error: sida {verb}: no such option; `sida --help` lists the verbs")
+        return 2
+    parser = argparse.ArgumentParser(prog="sida", description=about)
+    found = load_verb(verbs[verb])
+    sub = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True).add_parser(
+        verb,
+        description=found.help,
+        epilog=found.examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.arguments(sub)
+    sub.set_defaults(_run=found.run)
     terminal.speak_plainly()
     try:
         return _status(parser, arguments)
@@ -109,24 +123,24 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
             terminal.let_go(stream)
 
 
-def command_parser(name: str, description: str, verbs: Mapping[str, str]) -> argparse.ArgumentParser:
-    """Parser of a program with some verbs, each by its place (:func:`load_verb`)."""
-    parser = argparse.ArgumentParser(prog=name, description=description)
-    parser.add_argument("--version", action="store_true", help="show the version of the code and exit")
-    parsers = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
-    for verb, place in verbs.items():
-        found = load_verb(place)
-        shown: dict[str, Any] = {} if found.hidden else {"help": found.help}
-        sub = parsers.add_parser(
-            verb,
-            description=found.help,
-            epilog=found.examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            **shown,
-        )
-        found.arguments(sub)
-        sub.set_defaults(_run=found.run)
-    return parser
+def _removed(arguments: Sequence[str], removed: Mapping[str, str]) -> str | None:
+    """The removed verb, or verb with option, that the arguments name."""
+    if not arguments or arguments[0] in removed:
+        return arguments[0] if arguments else None
+    options = (f"{arguments[0]} {word.partition('=')[0]}" for word in arguments[1:])
+    return next((option for option in options if option in removed), None)
+
+
+def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
+    """The help of the command: its verbs by group."""
+    lines = ["usage: sida [-h] [--version] COMMAND ...", "", about]
+    for heading, verbs in groups.items():
+        lines += ["", f"{heading}:"]
+        lines += [
+            textwrap.fill(load_verb(place).help, 100, initial_indent=f"  {verb:<15}", subsequent_indent=" " * 17)
+            for verb, place in verbs.items()
+        ]
+    return "\n".join([*lines, "", "`sida COMMAND --help` shows arguments and examples."])
 
 
 def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:

@@ -150,7 +150,7 @@ class TrainingSettings(Settings):
         pictures: Rows and columns of the picture beside each kept network, always of the same seeds; 0 draws none, null
             takes 8, and 0 of latents, which only a decoder makes visible. Decides nothing about the result.
         loggers: Trackers that get the numbers of the logs: ``tensorboard``. Decides nothing about the result.
-        on_divergence: Reaction when a run diverges by the rules of :mod:`sida.training.plan`: ``say`` prints one
+        on_divergence: Reaction when a run diverges by the rules of :mod:`sida.training.logs`: ``say`` prints one
             line, ``stop`` ends the run with that line. A teacher whose loss has diverged at its end gives no result.
             ``publish`` prints the line and gives a result all the same, also of a run whose every step has NaN
             gradients or whose evaluation has no number, for studies of settings that diverge. Decides nothing about

@@ -153,7 +153,13 @@ ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module
 
 T = TypeVar("T")
 #: Keys of former versions, with what to do instead.
-REMOVED = {"shard": "remove it (networks of the papers fit without; checkpointing: true saves memory)"}
+REMOVED = {
+    "shard": "remove it (networks of the papers fit without; checkpointing: true saves memory)",
+    "experiments": "remove it: claims alone decide",
+    "analyses": "remove it: a claim states a number with value and label",
+    "equal_budget": "use equal_images",
+    "neighbours": "remove it: metric kind copies measures the distances",
+}
 #: Fault of a key that is not given.
 MISSING = "is missing"
 #: Characters of the longest text whose parsed value is cached.

@@ -30,13 +30,21 @@ from sida.sampling.samplers import check_guide_fits, one_step, to_uint8
 from sida.sampling.store import Pictures
 from sida.training.batches import Batch, StepBatches, step_batches
 from sida.training.evaluation import Evaluation, evaluation_facts
-from sida.training.identity import class_source, common_facts, decisive_settings, run_digest, run_metadata
+from sida.training.identity import (
+    check_shapes,
+    class_source,
+    common_facts,
+    decisive_settings,
+    read_config,
+    run_digest,
+    run_folder,
+    run_metadata,
+)
 from sida.training.iteration import StudentTrainer
 from sida.training.logs import check_loggers
-from sida.training.loop import TrainingLoop
-from sida.training.plan import Plan
+from sida.training.loop import Plan, TrainingLoop
 from sida.training.processes import ALONE, Ranks, joined, own_device
-from sida.training.run import RunFiles, check_shapes, read_config, run_folder
+from sida.training.run import RunFiles
 
 
 def student_digest(

@@ -27,13 +27,11 @@ from sida.networks import build_network
 from sida.networks.file import (
     build_on_meta,
     check_names_and_shapes,
-    check_network_config,
     read_metadata,
     save_network,
     write_state_dict,
 )
-from sida.training.background import NamedTensors
-from sida.training.optimizer import FlatParameters, OptimizedNetwork, buffers, load_buffers
+from sida.training.optimizer import FlatParameters, NamedTensors, OptimizedNetwork, buffers, load_buffers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,26 +225,6 @@ def posthoc_coefficients(
     gram = inner_product(t_in, s_in, t_in.T, s_in.T)
     solution = np.linalg.solve(gram, inner_product(t_in, s_in, t_out, s_out))
     return solution / solution.sum(axis=0)
-
-
-#: Smallest number of parameters in a block of a network.
-_LEAST_PARAMETERS = 32
-
-
-def check_architecture(path: Path, metadata: Mapping[str, Any], tensors: NamedTensors) -> None:
-    """Refuses a stored state whose architecture is invalid or has more blocks than its parameters allow.
-
-    Args:
-        path: Path of the state, without suffix.
-        metadata: Metadata as in :func:`write_network`.
-        tensors: Tensors as in :func:`write_network`.
-
-    Raises:
-        UserError: The architecture cannot be built; detected without building it.
-    """
-    where = str(path.with_suffix(".json"))
-    network = check_network_config(metadata["network"], where)
-    build_on_meta(network, tensors["parameters"].numel() // _LEAST_PARAMETERS, where)
 
 
 def write_network(path: Path, metadata: Mapping[str, Any], tensors: NamedTensors) -> None:

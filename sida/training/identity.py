@@ -1,31 +1,90 @@
-"""Identity of a training run: the digest of everything that decides its result, and the provenance of its network."""
+"""Settings and identity of a training run: the digest of everything that decides its result, and its provenance."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
+from sida.config.families import IMAGE_OPTIONS, check_images
 from sida.config.plugins import code_sha256, load_object
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
-from sida.config.settings import names_object
+from sida.config.settings import from_mapping, load_spec, names_object
 from sida.data.dataset import Dataset
+from sida.errors import UserError, settings_in
 from sida.files.atomic import sha256_json
 from sida.networks import architecture
 from sida.provenance import code_version
 
-#: Settings that enter every digest. Any other setting enters a digest only if its value differs from its default, so
-#: that a new setting changes no recorded digest.
-_RECORDED = """
-    P_mean P_std adversarial_kimg adversarial_pool alpha augment batch_gpu batch_size betas compile dataset device
-    dropout ema_half_life_kimg ema_rampup_ratio eps evaluation fake_score_lr fake_score_weight_norm fp16 gamma
-    grad_clip_value init_sigma lambda_adv lambda_d lambda_fake_score lambda_sid logvar lr lr_decay_start lr_final
-    max_nan_share method name network real_source seed sigma_data snapshot_kimg t_max threads tick_kimg total_kimg
-    warmup_kimg weight_norm
-"""
-RECORDED = frozenset(_RECORDED.split())
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+#: Folder of runs without an explicit folder; no preset has this name.
+LOCAL_RESULTS = Path("results") / "local"
+#: Settings that are younger than the first recorded digests, which a digest holds only where they differ from their
+#: default. The name of a new setting belongs here.
+YOUNGER = {
+    "data_order", "generator_betas", "guidance", "guide", "half", "init", "kernels", "lr_rampup_kimg",
+    "lr_ref_batches", "options", "power_ema",
+}  # fmt: skip
+
+
+def read_config(
+    cls: type[AnyConfig],
+    config: AnyConfig | Mapping[str, Any] | str | os.PathLike[str],
+    outdir: str | os.PathLike[str] | None,
+    where: str,
+) -> tuple[AnyConfig, str | os.PathLike[str] | None]:
+    """Reads the settings and folder of a run from the arguments of a Python call.
+
+    Args:
+        cls: Class of the settings.
+        config: Settings; or a mapping of them, or a YAML or JSON file with one, which may have ``outdir``: that key
+            does not decide the result.
+        outdir: Folder; takes precedence over the key.
+        where: Place named in errors.
+
+    Returns:
+        The settings, and the folder or None.
+
+    Raises:
+        UserError: A setting is wrong.
+    """
+    if isinstance(config, cls):
+        return config, outdir
+    if isinstance(config, (str, os.PathLike)):
+        config = load_spec(os.fspath(config), where)
+    assert isinstance(config, Mapping)
+    named = config.get("outdir")
+    if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
+        raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it or name one")
+    settings = from_mapping(cls, {key: value for key, value in config.items() if key != "outdir"}, where)
+    return settings, named if outdir is None else outdir
+
+
+def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> Path:
+    """Returns the folder of a run: ``outdir``, or else ``results/local/<kind>/<name>``.
+
+    Args:
+        outdir: Folder, or None.
+        kind: ``teachers`` or ``students``.
+        name: Name of the run.
+    """
+    return LOCAL_RESULTS / kind / name if outdir is None else Path(outdir)
+
+
+def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
+    """Checks that a network fits the images and classes of a data set.
+
+    Raises:
+        UserError: Resolution, channels or classes differ.
+    """
+    (channels, resolution, _), name = dataset.network_shape, dataset.name
+    wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim, "name": name}
+    with settings_in(where):
+        check_images({option: getattr(net, option) for option in IMAGE_OPTIONS}, wanted)
 
 
 def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, parents: Mapping[str, str | None]) -> str:
@@ -55,8 +114,8 @@ def decisive_settings(
     settings = {**dataclasses.asdict(config), **(replaced or {})}
     for field in dataclasses.fields(config):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        later = field.name not in RECORDED or field.name in excluded
-        if field.name in EXCLUDED_FROM_DIGEST or (later and settings[field.name] == default):
+        younger = field.name in YOUNGER or field.name in excluded
+        if field.name in EXCLUDED_FROM_DIGEST or (younger and settings[field.name] == default):
             del settings[field.name]
     return settings
 

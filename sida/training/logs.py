@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import importlib.util
 import math
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -233,3 +234,105 @@ class TickMeter:
         self._pending.clear()
         if running:
             self.start()
+
+
+# Signs of divergence are functions of the log alone, so that a resumed run behaves the same.
+
+#: An evaluation diverges if its selection value is this factor above the best value before it.
+FAR_ABOVE_BEST = 3.0
+#: A tick diverges if its mean gradient norm is the factor ``SPIKE`` above the median of the ticks before it. The median
+#: needs at least the first number of ticks, and uses at most the second.
+SPIKE, TICKS = 20.0, (10, 100)
+#: Largest shares in a tick: of samples dropped for a NaN, and of iterations with gradients that are not finite.
+NAN_SHARE, BAD_STEPS_SHARE = 0.01, 0.1
+
+#: Largest last loss of a teacher per value of an image. A network that only shrinks the noisy image has a loss below 4
+#: in EDM's weighting.
+LOST_LOSS = 100.0
+
+
+def hopeless(tick: Mapping[str, Any], max_nan_share: float) -> str | None:
+    """Returns the reason to stop a run with too many NaN samples or no valid step, or None.
+
+    Args:
+        tick: A record of ``train.jsonl``.
+        max_nan_share: Largest permitted share of samples dropped for a NaN.
+    """
+    dropped = tick["nan_count"] / max(tick["samples"], 1)
+    if dropped > max_nan_share:
+        return (
+            f"{100 * dropped:.0f} % of the samples up to image {tick['nimg']:,} were NaN "
+            f"(max_nan_share: {max_nan_share})"
+        )
+    if tick["bad_steps"] == tick["steps"]:
+        return f"every step up to image {tick['nimg']:,} had NaN or infinite gradients"
+    return None
+
+
+def rising(evaluations: Sequence[tuple[int, float]], key: str) -> str | None:
+    """Describes the last evaluation if it is far above the best, and the evaluation before it is not; else None.
+
+    Args:
+        evaluations: Images seen and value of each evaluation, in order; lower is better.
+        key: Name of the value.
+    """
+
+    def far(count: int) -> bool:
+        before = [value for _, value in evaluations[: count - 1]]
+        return bool(before) and evaluations[count - 1][1] > FAR_ABOVE_BEST * min(before) > 0
+
+    count = len(evaluations)
+    if not far(count) or far(count - 1):
+        return None
+    (_, value), (where, best) = evaluations[-1], min(evaluations[:-1], key=lambda point: point[1])
+    return f"{key} = {value:.4g} is {value / best:.1f} times its best ({best:.4g} at image {where:,})"
+
+
+def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False) -> str | None:
+    """Returns the reason to reject the last network of a teacher's training, or None.
+
+    Args:
+        losses: Mean loss per image of each log record, in order.
+        values: Numbers in an image.
+        uncertainty: Whether the loss is the logarithm of an error, as with EDM2's uncertainty head.
+    """
+    found = [loss for loss in losses if loss is not None]
+    if not found:
+        return None
+    last, least = found[-1], min(found)
+    far = last - least > values * math.log(FAR_ABOVE_BEST) if uncertainty else last > FAR_ABOVE_BEST * least > 0
+    if far:
+        return f"its last loss per image is {last:.4g}, its lowest {least:.4g}"
+    if last > LOST_LOSS * values:
+        return f"its last loss is {last / values:.4g} for each value of an image, far above that of no network at all"
+    return None
+
+
+def unhealthy(ticks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describes the faults of the last log record that the record before it does not have.
+
+    Args:
+        ticks: Records of ``train.jsonl``, in order.
+    """
+    if not ticks:
+        return []
+    before = _faults(ticks[:-1]) if len(ticks) > 1 else {}
+    return [line for name, line in _faults(ticks).items() if name not in before]
+
+
+def _faults(ticks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    last, earlier, found = ticks[-1], ticks[-1 - TICKS[1] : -1], {}
+    for name, norm in last["grad_norm"].items():
+        norms = [tick["grad_norm"][name] for tick in earlier if tick["grad_norm"].get(name) is not None]
+        if norm is None or len(norms) < TICKS[0]:
+            continue
+        usual = statistics.median(norms)
+        if norm > SPIKE * usual > 0:
+            found[name] = f"the gradient norm of {name} is {norm:.3g}, {norm / usual:.0f} times its median so far"
+    dropped = last["nan_count"] / max(last["samples"], 1)
+    if dropped > NAN_SHARE:
+        found["nan"] = f"{100 * dropped:.0f} % of the samples were NaN"
+    bad = last["bad_steps"] / max(last["steps"], 1)
+    if bad > BAD_STEPS_SHARE:
+        found["gradients"] = f"{100 * bad:.0f} % of the steps had NaN or infinite gradients"
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +10,117 @@ from typing import Any, Protocol
 
 import torch
 
+from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
+from sida.config.settings import from_mapping
 from sida.errors import Progress, UserError, say
 from sida.machine import peak_memory
 from sida.training.averages import Average
-from sida.training.background import NamedTensors
 from sida.training.evaluation import Evaluate, shared_out
-from sida.training.logs import IterationRecord, TickMeter, without_nan
-from sida.training.optimizer import Resumable
-from sida.training.plan import Plan, Points, hopeless, rising, unhealthy
+from sida.training.logs import IterationRecord, TickMeter, hopeless, rising, unhealthy, without_nan
+from sida.training.optimizer import NamedTensors, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest
-from sida.training.run import DrawPicture, RunFiles
-from sida.training.state import other_tensors
+from sida.training.run import OTHER_STATE, DrawPicture, RunFiles, other_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Numbers of images at which an event happens: multiples of ``every``, or ``every · 10^(k / per_decade)``.
+
+    Attributes:
+        every: Images between two points; on the logarithmic scale, the first point.
+        per_decade: Number of points per factor of ten; None spaces the points evenly.
+    """
+
+    every: float
+    per_decade: int | None = None
+
+    def passed(self, nimg: int) -> int:
+        """Number of points at or before ``nimg`` images."""
+        if self.per_decade is None:
+            return int(nimg // self.every)
+        if nimg < self.every:
+            return 0
+        # The rounding of a logarithm must not lose a point that is met exactly.
+        return math.floor(math.log10(nimg / self.every) * self.per_decade + 1e-9) + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Length of a run and intervals of its events, in images.
+
+    Attributes:
+        stage: Label of progress lines.
+        total: Length of the run.
+        batch_size: Images per iteration.
+        tick: Interval of log records.
+        snapshot: Points of snapshots; None writes no snapshots.
+        evaluation: Points of evaluations; None never evaluates.
+        patience: Number of consecutive evaluations without improvement that end the run; None trains to the end.
+        min_improvement: Share by which a value must be lower than the best value before it.
+        counted_after: Images after which evaluations count for patience; all phases of the method have begun by then.
+        max_nan_share: Largest share of samples with NaN within a tick.
+        state_seconds: Time between two states, in addition to those at events; 0 writes a state after each iteration.
+        stop_diverged: Whether to stop a run that diverges.
+        publish_diverged: Whether a hopeless run ends with a result instead of an error.
+    """
+
+    stage: str
+    total: float
+    batch_size: int
+    tick: Points
+    snapshot: Points | None = None
+    evaluation: Points | None = None
+    patience: int | None = None
+    min_improvement: float = 0.0
+    counted_after: float = 0.0
+    max_nan_share: float = 1.0
+    state_seconds: float = 300.0
+    stop_diverged: bool = False
+    publish_diverged: bool = False
+
+    @classmethod
+    def from_config(cls, config: RunConfig, stage: str, begun: float = 0.0) -> Plan:
+        """Returns the plan of a configuration; settings are in kimg, plans in images.
+
+        Args:
+            config: Settings of a teacher, or of a student, which may have evaluations.
+            stage: Label of progress lines.
+            begun: Images after which all phases of the method have begun.
+        """
+        more: dict[str, Any] = {}
+        if isinstance(config, StudentConfig):
+            more["max_nan_share"] = config.max_nan_share
+            if config.evaluation is not None:
+                given = from_mapping(EvaluationSettings, config.evaluation, "evaluation")
+                more["evaluation"] = Points(given.every_kimg * 1000, given.per_decade)
+                more |= {"patience": given.patience, "min_improvement": given.min_improvement, "counted_after": begun}
+        return cls(
+            stage=stage,
+            total=config.total_kimg * 1000,
+            batch_size=config.batch_size,
+            tick=Points(config.tick_kimg * 1000),
+            snapshot=None if config.snapshot_kimg is None else Points(config.snapshot_kimg * 1000),
+            state_seconds=config.state_minutes * 60,
+            stop_diverged=config.on_divergence == "stop",
+            publish_diverged=config.on_divergence == "publish",
+            **more,
+        )
+
+    def plateaued(self, evaluations: Sequence[tuple[int, float]]) -> bool:
+        """Whether the last ``patience`` evaluations are no better than the evaluations before them.
+
+        Args:
+            evaluations: Images seen and value of each evaluation, in order.
+        """
+        best, since = math.inf, 0
+        for nimg, value in evaluations:
+            if nimg <= self.counted_after:
+                continue
+            if value < best * (1 - self.min_improvement):
+                best, since = value, 0
+            else:
+                since += 1
+        return self.patience is not None and since >= self.patience
 
 
 class Trainer(Resumable, Protocol):
@@ -259,18 +360,21 @@ class TrainingLoop:
     def _resume(self) -> None:
         kept = self.files.take_kept()
         record = kept.record
-        self.nimg = self._saved_nimg = record["nimg"]
-        self.done, self.best = record["done"], record["best"]
-        self.train, self.evaluations = record["train"], record["evaluations"]
-        self.ended = self._over()
-        self.meter.load(record["meter"])
-        best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
         try:
+            self.nimg = self._saved_nimg = int(record["nimg"])
+            self.done, self.best = {event: record["done"][event] for event in self.done}, record["best"]
+            self.train, self.evaluations = record["train"], record["evaluations"]
+            # What is read later is read here, too, so that the values of another version are noticed.
+            for tick in self.train:
+                _ = hopeless(tick, self.plan.max_nan_share), dict(tick["losses"]), dict(tick["grad_norm"])
+            self.ended = self._over()
+            self.meter.load(record["meter"])
+            best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
             if self.best is not None and best["parameters"].shape != self.trainer.ema.flat.vector.shape:
                 raise KeyError
             self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith("best/")})
-        except (KeyError, RuntimeError):
-            raise other_tensors(kept.path) from None
+        except OTHER_STATE:
+            raise other_state(kept.path) from None
         if not self.ranks.rank:
             self.best_tensors = best
 

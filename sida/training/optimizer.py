@@ -11,18 +11,20 @@ import torch
 from sida.machine import compiled
 from sida.training.processes import ALONE, Ranks
 
+NamedTensors = dict[str, torch.Tensor]
+
 
 class Resumable(Protocol):
     """Part of a run whose state is kept for resuming: a network, an optimizer state or an average."""
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> NamedTensors:
         """Named tensors (references, not copies)."""
 
-    def load(self, state: dict[str, torch.Tensor]) -> None:
+    def load(self, state: NamedTensors) -> None:
         """Restores a state."""
 
 
-def joint_state(parts: Mapping[str, Resumable]) -> dict[str, torch.Tensor]:
+def joint_state(parts: Mapping[str, Resumable]) -> NamedTensors:
     """Joins the states of several parts, with the keys ``part/name``."""
     return {f"{part}/{name}": value for part, owner in parts.items() for name, value in owner.state().items()}
 
@@ -34,13 +36,13 @@ def load_joint_state(parts: Mapping[str, Resumable], state: Mapping[str, torch.T
         owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
 
 
-def buffers(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+def buffers(net: torch.nn.Module) -> NamedTensors:
     """Persistent buffers as ``buffers/<name>``."""
     parameters = dict(net.named_parameters())
     return {f"buffers/{name}": value for name, value in net.state_dict().items() if name not in parameters}
 
 
-def load_buffers(net: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+def load_buffers(net: torch.nn.Module, state: NamedTensors) -> None:
     """Restores :func:`buffers`."""
     for name, value in buffers(net).items():
         value.copy_(state[name])
@@ -146,7 +148,7 @@ class Adam:
         divisor = self.square.sqrt().div_(math.sqrt(1 - beta2**count)).add_(self.eps)
         self.vector.addcdiv_(gradient, divisor, value=-lr / (1 - beta1**count))
 
-    def moments(self) -> dict[str, torch.Tensor]:
+    def moments(self) -> NamedTensors:
         """Running means by name, ``(P,)`` each."""
         return {"square": self.square} if self.mean is None else {"square": self.square, "mean": self.mean}
 
@@ -333,13 +335,13 @@ class OptimizedNetwork:
         rms = math.sqrt(square / max(sum(weight.numel() for weight in weights), 1))
         return rms if weights and math.isfinite(rms) else None
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> NamedTensors:
         """Everything that a resumed run needs, as named tensors (references where possible)."""
         moments = {f"adam/{name}": self.flat.portable(value) for name, value in self.adam.moments().items()}
         parameters = {"parameters": self.flat.portable(self.flat.vector), **buffers(self.net)}
         return {**parameters, "adam/steps": self.adam.steps, **moments}
 
-    def load(self, state: dict[str, torch.Tensor]) -> None:
+    def load(self, state: NamedTensors) -> None:
         """Restores a :meth:`state`.
 
         Raises:

@@ -1,106 +1,243 @@
-"""A run: its settings, and the files in its folder (network, logs, states, snapshots)."""
+"""Folder of a run: its lock, states, snapshots, logs and network."""
 
 from __future__ import annotations
 
-import functools
+import json
 import os
+import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
-from sida.config.families import IMAGE_OPTIONS, check_images
-from sida.config.recipe import RunConfig
-from sida.config.settings import from_mapping, load_spec
-from sida.data.dataset import Dataset
-from sida.errors import UserError, say, settings_in
-from sida.files.atomic import sweep_temporaries
-from sida.networks.file import read_metadata, write_state_dict
-from sida.training.averages import check_architecture, write_network
-from sida.training.background import BackgroundWriter, NamedTensors, copied_to_cpu
+from sida.errors import UserError, say
+from sida.files.atomic import sha256_file, sweep_temporaries, try_lock, wait_for_lock, write_text
+from sida.files.content_hash import HASH_KEY, check_hash, with_hash
+from sida.files.tensors import read_tensors, write_tensors
+from sida.files.text_files import parse_json
+from sida.networks.file import build_on_meta, check_network_config, read_metadata, write_state_dict
+from sida.training.averages import write_network
 from sida.training.logs import Logs
+from sida.training.optimizer import NamedTensors
 from sida.training.processes import ALONE, Ranks
-from sida.training.state import KeptState, StateStore, is_record, other_tensors
 
-P = ParamSpec("P")
-AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 #: Function that draws images of a network to a file.
 DrawPicture = Callable[[torch.nn.Module, Path], None]
-#: Folder of runs without an explicit folder; no preset has this name.
-LOCAL_RESULTS = Path("results") / "local"
+STATE_FORMAT = "sida-state-1"
+KEPT_STATES = 2
+#: Smallest number of parameters in a block of a network.
+LEAST_PARAMETERS = 32
+_FIELDS = {"format": str, "digest": str, "tensors_sha256": str, "record": dict}
+_NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
 
 
-def read_config(
-    cls: type[AnyConfig],
-    config: AnyConfig | Mapping[str, Any] | str | os.PathLike[str],
-    outdir: str | os.PathLike[str] | None,
-    where: str,
-) -> tuple[AnyConfig, str | os.PathLike[str] | None]:
-    """Reads the settings and folder of a run from the arguments of a Python call.
+class KeptState(NamedTuple):
+    """A state as it was saved.
+
+    Attributes:
+        record: Plain JSON values: counters, log records, best value.
+        tensors: Named tensors on the CPU.
+        path: Its path, without suffix.
+    """
+
+    record: dict[str, Any]
+    tensors: NamedTensors
+    path: Path
+
+
+class StateStore:
+    """The ``state/`` folder of a run; used as a context manager, which holds the folder's lock.
+
+        with StateStore(folder, digest) as store:
+            kept = store.load()
+
+    A state is a tensor file and, written after it, a JSON file that holds its SHA-256, the digest of its configuration
+    and the hash of its own content: a process killed at any moment leaves the previous state intact. States of several
+    configurations lie side by side; a configuration resumes from its own states. A state is removed only when its
+    own configuration has two newer ones. Another process that works on the same run is waited for.
 
     Args:
-        cls: Class of the settings.
-        config: Settings; or a mapping of them, or a YAML or JSON file with one, which may have ``outdir``: that key
-            does not decide the result.
-        outdir: Folder; takes precedence over the key.
-        where: Place named in errors.
-
-    Returns:
-        The settings, and the folder or None.
-
-    Raises:
-        UserError: A setting is wrong.
+        folder: Created when missing.
+        digest: Digest of everything that decides the run's result.
+        set_aside: Start anew although the folder holds an unfinished run that this configuration cannot resume;
+            that run's states stay.
     """
-    if isinstance(config, cls):
-        return config, outdir
-    if isinstance(config, (str, os.PathLike)):
-        config = load_spec(os.fspath(config), where)
-    assert isinstance(config, Mapping)
-    named = config.get("outdir")
-    if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
-        raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it or name one")
-    settings = from_mapping(cls, {key: value for key, value in config.items() if key != "outdir"}, where)
-    return settings, named if outdir is None else outdir
+
+    def __init__(self, folder: Path, digest: str, set_aside: bool = False) -> None:
+        self.folder, self.digest, self.set_aside = Path(folder), digest, set_aside
+        self._lock: int | None = None
+        # Numbers of this configuration's states, oldest first: all, and those known to be intact.
+        self._own: list[int] = []
+        self._intact: list[int] = []
+
+    def __enter__(self) -> StateStore:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(self.folder, f"cannot be written ({error.strerror})", "choose another --out") from None
+        try:
+            if not try_lock(self._lock):
+                say(f"{self.folder}: another process is at work on this run; waiting for it to finish")
+                wait_for_lock(self._lock)
+        except BaseException as error:
+            self.close()
+            if not isinstance(error, OSError):
+                raise
+            fault = f"cannot be locked ({error.strerror})"
+            raise UserError(self.folder, fault, "use a file system with locks") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Releases the lock; so does the end of the process, however it comes."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def load(self) -> KeptState | None:
+        """The newest intact state of this configuration, or None; reports a state that is not simply the newest.
+
+        Raises:
+            UserError: A state cannot be read for now, or (without ``set_aside``) the run would start anew beside
+                an unfinished one; nothing was changed.
+        """
+        headers = {number: self._header(number) for number in self._numbers()}
+        self._own = [number for number, header in headers.items() if header and header["digest"] == self.digest]
+        damaged = []
+        for number, header in reversed(headers.items()):
+            if header is not None and header["digest"] != self.digest:
+                continue
+            tensors = None if header is None else self._tensors(number, header["tensors_sha256"])
+            if header is None or tensors is None:
+                damaged.append(number)
+                continue
+            for other in damaged:
+                say(f"{self._path(other)}: this state is damaged; going back to the one before it")
+            if any(other and other["digest"] != self.digest for n, other in headers.items() if n > number):
+                say(f"{self._path(number)}: resuming from this kept state, whose settings are back")
+            self._intact = [number]
+            return KeptState(header["record"], tensors, self._path(number))
+        if headers:
+            self._start_anew(headers, damaged)
+        return None
+
+    def _start_anew(self, headers: Mapping[int, dict[str, Any] | None], damaged: list[int]) -> None:
+        """Reports why the run starts anew; without permission, refuses to leave an unfinished run behind."""
+        newest = max(headers)
+        header = headers[newest]
+        if damaged or header is None:
+            lost, why = True, f"the kept state {self._path(max(damaged))} is damaged, and there is none before it"
+        else:
+            lost, nimg = not header["record"].get("finished"), header["record"].get("nimg")
+            kind = f"an unfinished run (image {nimg})" if lost else "a finished run"
+            why = f"{self._path(newest)} is the state of {kind} of another configuration or other inputs"
+        if lost and not self.set_aside:
+            raise UserError(
+                "",
+                why,
+                "go back to its settings to resume it, choose another --out, or start anew beside it "
+                "with --set-aside (it is kept)",
+            )
+        say(f"{why}; it is kept, and this run starts anew")
+
+    def save(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
+        """Writes a new state, then removes all states of this configuration except the newest two intact ones.
+
+        Raises:
+            UserError: The disk is full or the folder is gone; earlier states are untouched.
+        """
+        try:
+            self._save(record, tensors)
+        except OSError as error:
+            raise UserError(
+                self.folder, f"the state cannot be written ({error})", "make room, then run the same command again"
+            ) from None
+
+    def _save(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
+        number = max(self._numbers(), default=0) + 1
+        path = self._path(number)
+        write_tensors(path.with_suffix(".safetensors"), tensors)
+        digests = {"digest": self.digest, "tensors_sha256": sha256_file(path.with_suffix(".safetensors"))}
+        header = {"format": STATE_FORMAT, **digests, "record": dict(record)}
+        # On one line: an indented one is made by Python code, which would slow down the training that runs meanwhile.
+        write_text(path.with_suffix(".json"), json.dumps(with_hash(header), sort_keys=True) + "\n")
+        self._intact = [*self._intact, number][-KEPT_STATES:]
+        for old in set(self._own) - set(self._intact):
+            # The header goes last: a kill in between leaves a state that is known to be ours and removed next time.
+            for suffix in (".safetensors", ".json"):
+                self._path(old).with_suffix(suffix).unlink(missing_ok=True)
+        self._own = list(self._intact)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"state-{number:06d}"
+
+    def _numbers(self) -> list[int]:
+        """Numbers of the states that were completed, oldest first."""
+        try:
+            # Not glob, which takes a folder that cannot be read for an empty one.
+            found = [_NAME.fullmatch(name) for name in os.listdir(self.folder)]
+        except OSError as error:
+            raise _unreadable(self.folder, error) from None
+        return sorted(int(name[1]) for name in found if name)
+
+    def _header(self, number: int) -> dict[str, Any] | None:
+        """A state's JSON, or None if it is damaged."""
+        path = self._path(number).with_suffix(".json")
+        try:
+            # Reading a pipe would wait.
+            header = parse_json(path.read_bytes(), str(path)) if _is_file(path) else None
+            header = check_hash(header, path) if isinstance(header, dict) and HASH_KEY in header else {}
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        except UserError:
+            return None
+        typed = all(isinstance(header.get(key), kind) for key, kind in _FIELDS.items())
+        return header if typed and header["format"] == STATE_FORMAT else None
+
+    def _tensors(self, number: int, sha256: str) -> NamedTensors | None:
+        """A state's tensors, or None if they are damaged or gone."""
+        path = self._path(number).with_suffix(".safetensors")
+        try:
+            if not os.path.lexists(path) or not _is_file(path) or sha256_file(path) != sha256:
+                return None
+            return read_tensors(path)[0]
+        except OSError as error:
+            raise _unreadable(path, error) from None
 
 
-def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> Path:
-    """Returns the folder of a run: ``outdir``, or else ``results/local/<kind>/<name>``.
-
-    Args:
-        outdir: Folder, or None.
-        kind: ``teachers`` or ``students``.
-        name: Name of the run.
-    """
-    return LOCAL_RESULTS / kind / name if outdir is None else Path(outdir)
+def _is_file(path: Path) -> bool:
+    return stat.S_ISREG(os.stat(path).st_mode)
 
 
-def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
-    """Checks that a network fits the images and classes of a data set.
-
-    Raises:
-        UserError: Resolution, channels or classes differ.
-    """
-    (channels, resolution, _), name = dataset.network_shape, dataset.name
-    wanted = {"img_resolution": resolution, "img_channels": channels, "label_dim": dataset.label_dim, "name": name}
-    with settings_in(where):
-        check_images({option: getattr(net, option) for option in IMAGE_OPTIONS}, wanted)
+def _unreadable(path: Path, error: OSError) -> UserError:
+    """The error for a state that may well be intact but cannot be read now."""
+    return UserError(
+        path, f"cannot be read ({error.strerror or error})", "nothing was changed: fix that, then run this again"
+    )
 
 
-def of_the_first_rank(write: Callable[Concatenate[RunFiles, P], None]) -> Callable[Concatenate[RunFiles, P], None]:
-    """Decorator of a method that writes: it does nothing on ranks other than 0."""
+#: Errors of a program that reads the state of another version.
+OTHER_STATE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
 
-    @functools.wraps(write)
-    def written_once(files: RunFiles, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if files.ranks.rank == 0:
-            write(files, *args, **kwargs)
 
-    return written_once
+def other_state(path: Path) -> UserError:
+    """The error for an intact state whose values are not those that its run keeps."""
+    return UserError(
+        path, "was written by another version of the program", "resume with that version, or choose another --out"
+    )
 
 
 class RunFiles:
-    """Folder of a run: reads and writes its files while holding its lock.
+    """Folder of a run: reads and writes its files while holding its lock. On ranks other than 0 it writes nothing.
 
     States and snapshots are copied at once and written in the background, one after the other. :meth:`check`, which a
     loop calls often, and the next call that writes raise the error of a failed write.
@@ -127,9 +264,10 @@ class RunFiles:
         self.folder, self.digest, self.ranks = folder, digest, ranks
         self.network = folder / "network.safetensors"
         self.kept: KeptState | None = None
-        self._store = StateStore(folder / "state", digest, set_aside, is_record)
-        self._writer = BackgroundWriter()
+        self._store = StateStore(folder / "state", digest, set_aside)
         self._logs = Logs(folder, "tensorboard" in loggers)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._written: Future[None] | None = None
 
     def __enter__(self) -> RunFiles:
         """Waits for the lock and reads the state.
@@ -149,10 +287,12 @@ class RunFiles:
         self._store.__enter__()
         try:
             self.kept = self._store.load()
-            self._sweep()
+            # Unfinished files of killed processes.
+            for folder in (self.folder, self.folder / "state", self.folder / "snapshots"):
+                sweep_temporaries(folder)
             self._sort_snapshots()
         except BaseException:
-            self._store.__exit__(None, None, None)
+            self._store.close()
             raise
         return None if self.kept is None else (self.kept.record, self.kept.path)
 
@@ -161,14 +301,19 @@ class RunFiles:
     ) -> None:
         try:
             self._logs.close()
-            self._writer.__exit__(kind, error, trace)
+            # An insistent Ctrl-C waits for nothing.
+            if self._written is not None and (kind is None or issubclass(kind, Exception)):
+                fault = self._written.exception()
+                if fault is not None and fault is not error:
+                    raise fault
         finally:
-            self._store.__exit__(kind, error, trace)
+            self._writer.shutdown(wait=False)
+            self._store.close()
 
     @property
     def busy(self) -> bool:
-        """Whether the background writer has pending work."""
-        return self._writer.busy
+        """Whether a state or snapshot is being written."""
+        return self._written is not None and not self._written.done()
 
     def check(self) -> None:
         """Raises the error of a failed background write.
@@ -176,27 +321,24 @@ class RunFiles:
         Raises:
             UserError: The disk is full or the folder has been removed; earlier states are intact.
         """
-        self._writer.check()
+        if not self.busy:
+            self.wait()
 
     def wait(self) -> None:
         """Waits until everything is written; raises the errors of :meth:`check`."""
-        self._writer.wait()
+        if self._written is not None:
+            self._written.result()
 
     @property
     def finished(self) -> bool:
         """Whether the training is complete."""
-        return self.kept is not None and bool(self.kept.record["finished"])
+        return self.kept is not None and bool(self.kept.record.get("finished"))
 
     def take_kept(self) -> KeptState:
         """Returns the state from which to resume and drops this object's reference, which frees its tensors later."""
         assert self.kept is not None
         kept, self.kept = self.kept, None
         return kept
-
-    def _sweep(self) -> None:
-        """Removes unfinished files of killed processes."""
-        for folder in (self.folder, self.folder / "state", self.folder / "snapshots"):
-            sweep_temporaries(folder)
 
     def _sort_snapshots(self) -> None:
         """Moves snapshots of other configurations to ``snapshots/<digest>/``, and this configuration's back.
@@ -216,19 +358,18 @@ class RunFiles:
         for path in sorted((shelf / self.digest[:12]).glob("network-*.safetensors")):
             _move(path, shelf)
 
-    @of_the_first_rank
     def log(self, name: str, record: dict[str, Any]) -> None:
         """Adds a record to ``train.jsonl`` or ``evaluations.jsonl``."""
-        self._logs.add(name, record)
+        if not self.ranks.rank:
+            self._logs.add(name, record)
 
-    @of_the_first_rank
     def write_logs(
         self, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], final: bool = False
     ) -> None:
         """Writes ``train.jsonl`` and ``evaluations.jsonl`` anew; ``final`` marks that no record follows."""
-        self._logs.restart(train, evaluations, final)
+        if not self.ranks.rank:
+            self._logs.restart(train, evaluations, final)
 
-    @of_the_first_rank
     def write_snapshot(
         self,
         metadata: Mapping[str, Any],
@@ -242,21 +383,23 @@ class RunFiles:
             networks: Networks with their further metadata, by the suffix of their file names.
             picture: Draws images of the first network; None draws none.
         """
+        if self.ranks.rank:
+            return
         start = self.folder / "snapshots" / f"network-{metadata['nimg']:010d}"
         if picture is not None:
             picture(next(iter(networks.values()))[0], start.with_name(f"{start.name}.png"))
+        self.wait()
         files = [
-            (copied_to_cpu(net.state_dict()), start.with_name(f"{start.name}{end}.safetensors"), {**metadata, **more})
+            (_copied(net.state_dict()), start.with_name(f"{start.name}{end}.safetensors"), {**metadata, **more})
             for end, (net, more) in networks.items()
         ]
 
         def write() -> None:
             for copies, path, record in files:
-                write_state_dict(copies(), path, record)
+                write_state_dict(copies, path, record)
 
-        self._writer.do(write)
+        self._written = self._writer.submit(write)
 
-    @of_the_first_rank
     def save(self, record: Mapping[str, Any], changing: NamedTensors, unchanging: NamedTensors) -> None:
         """Writes a state in the background, see :meth:`StateStore.save`.
 
@@ -265,12 +408,12 @@ class RunFiles:
             changing: Tensors that training continues to change; copied first.
             unchanging: Tensors on the CPU that no longer change; written without a copy.
         """
-        # Waits until at most one snapshot is pending, so that copies of two states never wait for a slow disk together.
-        self._writer.wait(pending=1)
-        copies = copied_to_cpu(changing)
-        self._writer.do(lambda: self._store.save(record, {**copies(), **unchanging}))
+        if self.ranks.rank:
+            return
+        # Copies of two states never wait for a slow disk together.
+        self.wait()
+        self._written = self._writer.submit(self._store.save, record, {**_copied(changing), **unchanging})
 
-    @of_the_first_rank
     def publish(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
         """Writes all results from the last state; the network comes last, so its presence means that all are written.
 
@@ -278,19 +421,28 @@ class RunFiles:
             record: Record of the finished state.
             tensors: Network to publish, as for :func:`write_network`.
         """
-        self.write_logs(record["train"], record["evaluations"], final=True)
-        write_network(self.network, record["metadata"], tensors)
+        if not self.ranks.rank:
+            self.write_logs(record["train"], record["evaluations"], final=True)
+            write_network(self.network, record["metadata"], tensors)
 
     def publish_again(self, stage: str) -> None:
         """Writes all results of a finished run from its state, and reports it."""
         assert self.kept is not None
         say(f"[{stage}] already trained; writing its files")
         tensors = {name.removeprefix("best/"): tensor for name, tensor in self.kept.tensors.items()}
+        where = str(self.kept.path.with_suffix(".json"))
         try:
-            check_architecture(self.kept.path, self.kept.record["metadata"], tensors)
+            network = check_network_config(self.kept.record["metadata"]["network"], where)
+            # An architecture with more blocks than the parameters allow is refused before it is built.
+            build_on_meta(network, tensors["parameters"].numel() // LEAST_PARAMETERS, where)
             self.publish(self.kept.record, tensors)
-        except (KeyError, RuntimeError):
-            raise other_tensors(self.kept.path) from None
+        except OTHER_STATE:
+            raise other_state(self.kept.path) from None
+
+
+def _copied(tensors: NamedTensors) -> NamedTensors:
+    """Copies of tensors on the CPU, so that later steps may change the tensors."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def _move(snapshot: Path, folder: Path) -> None:

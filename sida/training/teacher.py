@@ -20,16 +20,14 @@ from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
 from sida.sampling.store import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
-from sida.training.background import NamedTensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
-from sida.training.identity import common_facts, run_metadata, teacher_digest
-from sida.training.logs import IterationRecord, check_loggers
-from sida.training.loop import TrainingLoop
+from sida.training.identity import check_shapes, common_facts, read_config, run_folder, run_metadata, teacher_digest
+from sida.training.logs import IterationRecord, check_loggers, lost
+from sida.training.loop import Plan, TrainingLoop
 from sida.training.micro_batches import Augment
-from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
-from sida.training.plan import Plan, lost
+from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable, joint_state, load_joint_state
 from sida.training.processes import Ranks, joined, own_device
-from sida.training.run import RunFiles, check_shapes, read_config, run_folder
+from sida.training.run import RunFiles
 from sida.training.schedule import linear_decay, teacher_learning_rate
 
 

@@ -10,7 +10,7 @@ import pytest
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from tests.eval.synthetic_output import inputs_of, write_lock, write_preset
-from workflow.cli import eval_main as main
+from workflow.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def study(tmp_path_factory):
     inputs, results = inputs_of(folder), ["--results", str(folder)]
     figure = ["figure", "--layout", "config/figures/convergence.yaml", *inputs, *results]
     claims = ["claims", "--claims", "studies/demo/claims.yaml", *inputs, *results]
-    assert main(["table", "--layout", "main", *inputs, "--out", str(folder / "tables/main.tex")]) == 0
+    assert main(["table", "main", *inputs, "--out", str(folder / "tables/main.tex")]) == 0
     assert main([*figure, "--out", str(folder / "figures/convergence.pdf")]) == 0
     assert main([*claims, "--out", str(folder / "claims.md")]) == 0
     page = ["page", str(folder), "--title", "Made up & shown", "--again", "snakemake --cores 2"]

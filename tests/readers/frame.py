@@ -19,15 +19,14 @@ class FaultError(AssertionError):
 
 
 def command(program: str, *arguments: object) -> str:
-    """Runs ``sida`` or ``sida-eval`` with arguments in this process; returns what it printed.
+    """Runs ``sida`` or ``sida`` with arguments in this process; returns what it printed.
 
     Raises:
         UserError: It ended with its one error line.
         FaultError: It printed something that is not printable, or ended in another way.
     """
-    from workflow import cli
+    from workflow.cli import main
 
-    main = {"sida": cli.sida_main, "sida-eval": cli.eval_main}[program]
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from sida.cli import terminal
 from sida.cli.main import run_command_line
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
@@ -28,25 +27,19 @@ WRITING = {
     "sida convert": ["file"],
     "sida average": ["file", "--std", "0.1", "--out"],
     "sida manifest": [".", "--out"],
-    "sida crate": ["."],
     "sida export": [".", "--to", "hf"],
     "sida new": ["--data", "."],
-    "sida-eval measure": ["--spec", "{}", "--out"],
-    "sida-eval analyse": ["--spec", "{}", "--out"],
-    "sida-eval merge": ["file", "--spec", "{}", "--trial", "0", "--out"],
-    "sida-eval collect": [".", "--out"],
-    "sida-eval score": ["--images", ".", "--protocol", "digits", "--out"],
-    "sida-eval variants": ["--images", ".", "--protocol", "digits", "--extractors", "digits", "--out"],
-    "sida-eval features": ["--images", ".", "--extractor", "digits", "--out"],
-    "sida-eval reference": ["--images", ".", "--extractor", "digits", "--out"],
-    "sida-eval train-digits": ["--out"],
-    "sida-eval table": ["--layout", "main", "--out"],
-    "sida-eval figure": ["--layout", "samples", "--runs", "x", "--results", ".", "--out"],
-    "sida-eval claims": ["--claims", "x", "--out"],
-    "sida-eval experiment": ["--spec", "x", "--claims", "x", "--results", ".", "--out"],
-    "sida-eval compare": [".", ".", "--out"],
-    "sida-eval board": [".", "--out"],
-    "sida-eval page": [".", "--out"],
+    "sida measure": ["--spec", "{}", "--out"],
+    "sida merge": ["file", "--spec", "{}", "--trial", "0", "--out"],
+    "sida collect": [".", "--out"],
+    "sida score": [".", "--protocol", "digits", "--out"],
+    "sida features": ["--images", ".", "--extractor", "digits", "--out"],
+    "sida reference": ["--images", ".", "--extractor", "digits", "--out"],
+    "sida table": ["main", "--out"],
+    "sida figure": ["--layout", "samples", "--runs", "x", "--results", ".", "--out"],
+    "sida claims": ["--claims", "x", "--out"],
+    "sida compare": [".", ".", "--out"],
+    "sida page": [".", "--out"],
 }
 
 
@@ -82,13 +75,9 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
         ("sida sample", ["--grid", "g.png", "--grid-size", "9999999x9999999"], "grid_size"),
         ("sida data check", ["digits", "--workers", "-1"], "--workers: must be at least 0"),
         ("sida average", ["x", "--std", "nan", "--out", "o"], "--std: must be a finite number"),
-        ("sida-eval train-digits", ["--seed", "-1"], "--seed: must be at least 0"),
-        ("sida-eval power", ["--effect", "inf", "--std", "1"], "--effect: must be a finite number"),
-        ("sida-eval power", ["--effect", "1", "--std", "-1"], "--std: must be a finite number of at least 0"),
-        ("sida-eval power", ["--effect", "1", "--std", "1", "--seeds", "0"], "--seeds: must be at least 1"),
         ("sida plan", ["--gpus", "0"], "--gpus: must be at least 1"),
         ("sida average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
-        ("sida-eval table", ["--layout=--", "--out", "x.tex"], "--layout=--: '--'"),
+        ("sida table", ["main", "--runs=--", "--out", "x.tex"], "--runs=--: '--'"),
     ],
 )
 def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
@@ -108,7 +97,7 @@ def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
 def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path):
     row = {"run": "x", "method": "data", "sampler": {"kind": "data"}}
     spec = {**row, "protocol": protocol, "dataset": json.loads(DIGITS)}
-    assert told in fault("sida-eval measure", "--spec", json.dumps(spec), "--out", tmp_path / "o")
+    assert told in fault("sida measure", "--spec", json.dumps(spec), "--out", tmp_path / "o")
     assert not list(tmp_path.iterdir())
 
 
@@ -116,10 +105,10 @@ def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path):
 def test_options_of_a_feature_network_that_is_not_used(verb, tmp_path):
     out = ["--out", str(tmp_path / "x.safetensors")]
     given = ["--dataset", DIGITS, "--extractor", "pixels", *out, "--extractor-option"]
-    assert "did you mean 'pixels'?" in fault(f"sida-eval {verb}", *given, "pixls.path=x")
-    assert "no option 'pth'" in fault(f"sida-eval {verb}", *given, "pixels.pth=x")
-    score = ["--images", str(tmp_path), "--protocol", "digits", "--extractor-option", "digts.path=x"]
-    assert "did you mean 'digits'?" in fault("sida-eval score", *score)
+    assert "did you mean 'pixels'?" in fault(f"sida {verb}", *given, "pixls.path=x")
+    assert "no option 'pth'" in fault(f"sida {verb}", *given, "pixels.pth=x")
+    score = [str(tmp_path), "--protocol", "digits", "--extractor-option", "digts.path=x"]
+    assert "did you mean 'digits'?" in fault("sida score", *score)
     assert not list(tmp_path.iterdir())
 
 
@@ -140,7 +129,7 @@ class Terminal(io.TextIOWrapper):
 def results(tmp_path_factory):
     folder = write_preset(tmp_path_factory.mktemp("p") / "made-up")
     inputs = ["--measurements", str(folder / "measurements.csv"), "--runs", str(folder / "runs.tsv")]
-    assert cli.eval_main(["table", "--layout", "main", *inputs, "--out", str(folder / "tables" / "main.tex")]) == 0
+    assert cli.main(["table", "main", *inputs, "--out", str(folder / "tables" / "main.tex")]) == 0
     return folder
 
 
@@ -150,8 +139,8 @@ def test_tables_in_terminals_of_every_encoding(results, encoding, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     screen = Terminal(encoding)
     monkeypatch.setattr(sys, "stdout", screen)
-    assert cli.eval_main(["show", str(results)]) == 0
-    assert cli.eval_main(["compare", str(results), str(results)]) == 0
+    assert cli.main(["show", "demo"]) == 0
+    assert cli.main(["compare", str(results), str(results)]) == 0
     shown = screen.text()
     assert "\033[1m" in shown
     assert "?" not in shown.replace("? ", "")
@@ -163,24 +152,14 @@ def test_terminals_that_want_no_colour(results, name, value, monkeypatch):
     monkeypatch.setenv(name, value)
     screen = Terminal("utf-8")
     monkeypatch.setattr(sys, "stdout", screen)
-    assert cli.eval_main(["show", str(results)]) == 0
+    assert cli.main(["show", "demo"]) == 0
     assert "\033" not in screen.text()
     assert "* best one-step value" in screen.text()
 
 
-def test_narrow_terminals_get_narrow_text(results, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "50")
-    screen = Terminal("utf-8")
-    monkeypatch.setattr(sys, "stdout", screen)
-    assert terminal.width() == 50
-    assert cli.eval_main(["show", str(results)]) == 0
-    notes = screen.text().rpartition("─")[2].partition("page")[0].splitlines()
-    assert max(map(len, notes)) <= 50 or str(results) in "".join(notes)
-
-
 def test_a_closed_standard_output_is_no_fault(results, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
-    assert cli.eval_main(["show", str(results)]) == 0
+    assert cli.main(["show", "demo"]) == 0
 
 
 def test_a_reader_that_leaves_is_no_fault():
@@ -199,4 +178,4 @@ def test_a_reader_that_leaves_at_the_last_line(monkeypatch):
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stdout", Gone())
-    assert run_command_line("sida", "", {"info": "sida.cli.networks:INFO"}, ["info", "--help"]) == 0
+    assert run_command_line("", {"info": "sida.cli.networks:INFO"}, ["info", "--help"]) == 0

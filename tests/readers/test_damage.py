@@ -39,7 +39,7 @@ from sida.networks.file import load_network, save_network
 from sida.networks.official import import_official
 from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
 from sida.training.logs import Logs
-from sida.training.state import StateStore
+from sida.training.run import StateStore
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_zip
 from tests.files.genuine import write_pickles
 from tests.readers.frame import refused

@@ -10,14 +10,15 @@ import pytest
 
 from eval.figures.style import literal, new_figure
 from eval.measuring.score import Score
-from eval.report.index import write_index
 from eval.report.overview import overview
+from eval.report.page import write_index
 from eval.report.paper import build_paper
 from eval.results.sheet import read_runs
-from eval.tables.files import load_table, to_json, write_table
+from eval.tables.build import load_table, to_json, write_table
+from eval.tables.latex import escape, to_latex
 from eval.tables.layout import ColumnSpec
 from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.render import escape, to_html, to_latex, to_markdown
+from eval.tables.render import to_html, to_markdown
 from eval.tables.scores import latex_row
 from sida.files.atomic import write_hashed_json
 from sida.files.content_hash import check_hash, csv_text
@@ -44,7 +45,7 @@ HOSTILE = [
 
 def table(text):
     cells = (Cell(text), Cell(text, bold=True), Cell("1.0", spread="0.1"))
-    columns = (Column(text, name=True), Column(text, group=text), Column("FID", number=True))
+    columns = (Column(text, name=True), Column(text), Column("FID", number=True))
     return Table(text, text, text, "measured", columns, (Row(cells),), notes=(text,))
 
 

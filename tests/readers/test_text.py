@@ -188,7 +188,7 @@ def test_a_home_of_nobody_is_a_missing_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "studies/papers/published.yaml").read_text()
     (tmp_path / "preset.yaml").write_text(re.sub("^runs:.*", "runs: '~nosuchuser/x.tsv'", text, flags=re.MULTILINE))
-    for call in ("info ~nosuchuser/x", "plan --preset ~nosuchuser/x.yaml", "plan --preset preset.yaml"):
+    for call in ("info ~nosuchuser/x", "plan ~nosuchuser/x.yaml", "plan preset.yaml"):
         error = refused(command, "sida", *call.split())
         assert re.search(r"no such file|no preset", error)
         assert "~nosuchuser/x" in error

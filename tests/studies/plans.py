@@ -1,13 +1,11 @@
-"""Dry runs of presets, and what their claims and analyses name."""
+"""Dry runs of presets, and the training seeds that claims name."""
 
 import collections
-import json
 from pathlib import Path
 
 from eval.results.sheet import matching
 from sida.config.resources import ROOT
 from tests.workflow.workspace import forked_snakemake, jobs_in
-from workflow.cli import eval_main
 
 
 def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int], str]:
@@ -24,16 +22,3 @@ def seeds_of(preset, operand) -> list[set[int]]:
     for run in matching(preset.runs, operand.where) if operand.where else []:
         found[run.teacher].add(run.seed)
     return [*found.values()]
-
-
-def analyse(spec: dict, out: Path) -> int:
-    """Exit status of the command that computes an analysis."""
-    return eval_main(["analyse", "--spec", json.dumps(spec), "--out", str(out)])
-
-
-def check_fault(spec: dict, message: str, folder: Path, capsys) -> None:
-    """The analysis is refused by one line with this message, and nothing is written."""
-    assert analyse(spec, folder / "refused.json") == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
-    assert not (folder / "refused.json").exists()

@@ -11,7 +11,7 @@ import pytest
 from sida.cli.main import main
 from sida.files.atomic import read_jsonl
 from sida.training import train_teacher
-from sida.training.state import StateStore
+from sida.training.run import StateStore
 from tests.training.toy import TEACHER, as_json, interrupt_after, results
 
 DAY = 86400

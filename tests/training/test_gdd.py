@@ -16,7 +16,7 @@ from sida.networks import build_network
 from sida.networks.file import load_network, read_metadata
 from sida.sampling import heun, latents_for_seeds, one_step
 from sida.training.micro_batches import MicroBatch
-from sida.training.state import StateStore
+from sida.training.run import StateStore
 from tests.training.toy import GIVEN, STUDENT, interrupt_after, of_method, results, student_trainer
 
 GDD = {

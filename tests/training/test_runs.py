@@ -24,7 +24,7 @@ from sida.training import train_teacher
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import TrainingLoop
 from sida.training.processes import Interruption, StopRequest
-from sida.training.state import StateStore
+from sida.training.run import StateStore
 from tests.training.toy import (
     STUDENT,
     TEACHER,

@@ -17,7 +17,7 @@ from sida.networks.file import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.identity import teacher_digest
-from sida.training.plan import lost
+from sida.training.logs import lost
 from sida.training.teacher import TeacherTrainer
 from tests.training.toy import EDM2, NETWORK, TEACHER, as_json, interrupt_after, results
 

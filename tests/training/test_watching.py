@@ -22,7 +22,8 @@ from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig
 from sida.networks.file import read_metadata
 from sida.training import train_teacher
-from sida.training.plan import Points, rising, unhealthy
+from sida.training.logs import rising, unhealthy
+from sida.training.loop import Points
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, as_json, interrupt_after, results
 
 

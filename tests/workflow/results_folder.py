@@ -14,7 +14,7 @@ from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training.logs import Logs
 from tests.training.toy import NETWORK
-from workflow.cli import sida_main
+from workflow.cli import main
 
 TEACHER, STUDENT = "teachers/t/network.safetensors", "students/a/network.safetensors"
 VALUES = {"a": [7.25, 7.5], "data": [3.0, 3.125]}
@@ -64,4 +64,4 @@ def write_table(folder: Path, values: Mapping[str, Sequence[float]] = VALUES) ->
 
 def write_manifest(folder: Path) -> None:
     """The manifest of what is there."""
-    assert sida_main(["manifest", str(folder), "--out", str(folder / "manifest.json")]) == 0
+    assert main(["manifest", str(folder), "--out", str(folder / "manifest.json")]) == 0

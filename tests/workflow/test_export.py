@@ -21,7 +21,7 @@ from sida.networks import build_network
 from tests.eval.synthetic_output import write_preset
 from tests.test_python import UNET, write_network
 from workflow.archive.hub_folder import model_source
-from workflow.cli import sida_main
+from workflow.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def exported(tmp_path_factory):
         rows += [{**own, "trial": trial, "value": value + trial} for trial in range(3)]
     write_csv(preset / "measurements.csv", [], rows)
     options = ["--license", "cc0-1.0", "--base-model", "owner/teacher"]
-    assert sida_main(["export", str(network.parent), "--to", "hf", str(folder / "hf"), *options]) == 0
+    assert main(["export", str(network.parent), "--to", "hf", str(folder / "hf"), *options]) == 0
     return folder / "hf", network
 
 
@@ -127,8 +127,8 @@ def test_an_unmeasured_network_says_so_and_nothing_is_overwritten(exported, tmp_
     _, network = exported
     shutil.copyfile(network, tmp_path / "alone.safetensors")
     command = ["export", str(tmp_path / "alone.safetensors"), "--to", "hf", str(tmp_path / "out")]
-    assert sida_main(command) == 0
+    assert main(command) == 0
     assert "was not measured" in (tmp_path / "out/README.md").read_text()
     assert json.loads((tmp_path / "out/model_index.json").read_text())["_class_name"][1] == "OneStepPipeline"
-    assert sida_main(command) == 1
+    assert main(command) == 1
     assert "exists already" in capsys.readouterr().err

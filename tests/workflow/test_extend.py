@@ -11,7 +11,7 @@ from eval.results.stored import FROM_STORED, read_stored, store, stored_rows, ta
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
 from tests.refused import refusing
-from workflow.cli import eval_main, sida_main
+from workflow.cli import main
 from workflow.commands.check import trial_agreement
 from workflow.preset import Preset
 from workflow.preset.extension import write_extension
@@ -91,25 +91,25 @@ def test_tables_name_the_taken_rows(here):
     assert {row.origin.startswith(FROM_STORED) for row in load_measurements(here / "all").rows} == {True, False}
     lines = [SHEET, MINE.format("sida"), "sida-a1.0\tOne Step\tSiDA\tsida\tdigits-short\t1.0\tsida\tone-step\t0\n"]
     (here / "runs.tsv").write_text("".join(lines))
-    command = ["table", "--layout", "main", "--measurements", "all", "--runs", "runs.tsv", "--out", "t.tex"]
-    assert eval_main(command) == 0
+    command = ["table", "main", "--measurements", "all", "--runs", "runs.tsv", "--out", "t.tex"]
+    assert main(command) == 0
     assert "1 rows. Measured here: mine." in (here / "t.md").read_text()
     with refusing("run 'nobody'"):
         taken(STORED, "nobody")
 
 
 def test_readers_of_results_read_stored_ones(here, capsys):
-    assert eval_main(["show", str(STORED)]) == 0
+    assert main(["show", "demo"]) == 0
     assert "SiDA, α = 1.0" in capsys.readouterr().out
-    assert sida_main(["verify", str(STORED), "--quiet"]) == 0
+    assert main(["verify", str(STORED), "--quiet"]) == 0
     assert "4 parents that are here" in capsys.readouterr().out
-    assert eval_main(["compare", str(STORED), str(STORED)]) == 0
+    assert main(["compare", str(STORED), str(STORED)]) == 0
     assert "0 of 30 differences" in capsys.readouterr().out
 
 
 def test_a_stored_number_is_measured_again(capsys):
     # The data themselves: every processor draws the same images.
-    assert sida_main(["check", "demo", "data", "--trials", "0", "--json"]) == 0
+    assert main(["check", "demo", "data", "--trials", "0", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert all(metric["as_printed"] for metric in found["metrics"])
     assert {metric["metric"] for metric in found["metrics"]} >= {"fd", "is", "precision"}
@@ -123,7 +123,7 @@ def test_a_stored_number_is_measured_again(capsys):
     ],
 )
 def test_faults_of_check_are_one_line(words, message, capsys):
-    assert sida_main(["check", *words.split()]) == 1
+    assert main(["check", *words.split()]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -131,7 +131,7 @@ def test_a_network_that_was_not_measured_is_refused(here, capsys):
     shutil.copytree(STORED, here / "stored")
     network = "students/{}/network.safetensors"
     shutil.copyfile(STORED / network.format("sid-a1.0"), here / "stored" / network.format("sida-a1.0"))
-    assert sida_main(["check", str(here), "sida-a1.0"]) == 1
+    assert main(["check", str(here), "sida-a1.0"]) == 1
     assert "is not the network that row 'sida-a1.0' was measured of" in capsys.readouterr().err
 
 

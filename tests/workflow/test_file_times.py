@@ -67,7 +67,7 @@ def test_products_of_the_future_are_made_again_once_and_changes_count(tmp_path):
     """As of large files: of small ones Snakemake knows the hash too, and does not ask for times alone."""
     workspace = Workspace(tmp_path)
     (tmp_path / "mine/tables").mkdir(parents=True)
-    changes = {"preset": "mine", "tables": ["table8"], "claims": None, "analyses": {"counted": None}}
+    changes = {"preset": "mine", "tables": ["table8"], "claims": None}
     config = workspace.config("studies/papers/published.yaml", "mine/preset.yaml", figures=[], paper=False, **changes)
     layout = tmp_path / "mine/tables/table8.yaml"
     layout.write_text((tmp_path / "studies/papers/tables/table8.yaml").read_text())

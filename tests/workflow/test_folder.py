@@ -93,7 +93,7 @@ def test_settings_of_the_command_line_reach_report_page_and_manifest(tmp_path):
     """Their commands start the workflow again; without the settings they would be about other results."""
     workspace = Workspace(tmp_path)
     base = str(ROOT / "studies/papers/published.yaml")
-    small = {"tables": ["table8"], "figures": [], "claims": None, "experiments": None, "paper": False}
+    small = {"tables": ["table8"], "figures": [], "claims": None, "paper": False}
     (tmp_path / "few.yaml").write_text(yaml.safe_dump({"base": base, **small}))
     changes = ["preset=other", "title=Two words"]
     planned = workspace.done("-n", "-p", "--quiet", "host", "--configfile", "few.yaml", "--config", *changes)

@@ -24,7 +24,7 @@ from tests.eval.metric_networks import write_inception
 from tests.refused import refusing
 from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.checks import check_profile
-from workflow.cli import eval_main, sida_main
+from workflow.cli import main
 from workflow.planning.requests import load_site
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
@@ -222,13 +222,13 @@ def test_a_typed_extractor_needs_no_other_word(study, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     name, out = "docs.examples.spectrum:Spectrum", tmp_path / "s.safetensors"
     data = '{"name": "digits", "kind": "digits", "max_size": 8}'
-    assert eval_main(["features", "--dataset", data, "--extractor", name, "--out", str(out)]) == 0
+    assert main(["features", "--dataset", data, "--extractor", name, "--out", str(out)]) == 0
     assert out.exists()
 
 
 def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, monkeypatch, capsys):
     def said(verb, preset, *options, status=(0,)):
-        assert sida_main([verb, "--preset", str(preset), *options]) in status
+        assert main([verb, "--preset", str(preset), *options]) in status
         found = capsys.readouterr()
         return found.out or found.err
 
@@ -303,8 +303,8 @@ def test_a_registry_or_site_of_the_folder_is_used_with_permission_alone(study, t
     copy.write_text(copy.read_text().replace("https://nvlabs-fi-cdn.nvidia.com", "https://example.org"))
     with pytest.raises(UserError, match=r"config/assets.tsv: is a registry .* SIDA_ASSETS=config/assets.tsv$"):
         load_registry()
-    assert sida_main(["assets", "list"]) == 1
-    assert sida_main(["doctor", "--preset", str(study())]) == 1
+    assert main(["assets", "list"]) == 1
+    assert main(["doctor", str(study())]) == 1
     monkeypatch.setenv("SIDA_ASSETS", "config/assets.tsv")
     assert "example.org" in load_registry()["inception"].url
     (tmp_path / "profiles").mkdir()

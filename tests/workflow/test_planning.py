@@ -15,8 +15,8 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.methods.registry import DistillConfig, resolve_recipe
-from workflow.cli import sida_main as main
-from workflow.commands.plan import make_jobs
+from workflow.cli import main
+from workflow.commands.planning import make_jobs
 from workflow.planning import steps
 from workflow.planning.costs import Costs, Job
 from workflow.planning.doctor import examine
@@ -126,16 +126,14 @@ def test_a_plan_has_costs_and_published_scores_as_json_and_as_a_table(paper):
 
 
 def test_files_on_top_of_a_preset_are_planned_with_it(capsys):
-    assert main(["plan", "--preset", "gpu studies/gpu/gpu-small.yaml", "--json", "tables/gpu.tex"]) == 0
+    assert main(["plan", "gpu-small", "--json", "tables/gpu.tex"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["gpu"] == "CPU"
-    assert main(["plan", "--preset", "gpu studies/gpu/gpu-smal.yaml"]) == 1
-    assert "studies/gpu/gpu-smal.yaml" in capsys.readouterr().err
 
 
 def test_tables_without_published_numbers_promise_none(capsys):
     """Their columns of effects have no mode but measured."""
-    assert main(["plan", "--preset", "afternoon", "--fresh", "--json", "edm2-sida"]) == 0
+    assert main(["plan", "afternoon", "--fresh", "--json", "edm2-sida"]) == 0
     jobs = json.loads(capsys.readouterr().out)["jobs"]
     (student,) = (job for job in jobs if job["kind"] == "student")
     assert student["facts"]["published"] == {}
@@ -152,7 +150,7 @@ def test_the_network_that_takes_the_most_is_timed_and_not_the_longest_training()
 
 
 def test_a_rate_may_be_measured_here(capsys):
-    assert main(["plan", "--preset", "tests/workflow/tiny.yaml", "--measure", "--fresh", "--json", "sida-a1.0"]) == 0
+    assert main(["plan", "tests/workflow/tiny.yaml", "--measure", "--fresh", "--json", "sida-a1.0"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["rates_from"] == "measured here"
     assert 0 < plan["tflops"]["float32"] < 10
@@ -165,11 +163,10 @@ def test_a_rate_may_be_measured_here(capsys):
         (["--gpu", "H20"], r"--gpu H20: .*'H200'"),
         (["--gpus", "0"], "--gpus: "),
         (["--measure", "teacher-nfe35"], "--measure: "),
-        (["--preset", "domo"], "--preset: .*'demo'"),
     ],
 )
 def test_faults_are_one_line(arguments, message, capsys):
-    assert main(["plan", "--preset", "demo", *arguments]) == 1
+    assert main(["plan", "demo", *arguments]) == 1
     error = capsys.readouterr().err
     assert re.search(message, error)
     # Lines of progress may stand before it.
@@ -284,10 +281,10 @@ def test_a_method_without_images_needs_class_counts_and_no_archive(paper, tmp_pa
 
 
 def test_the_doctors_exit_status(monkeypatch, capsys):
-    assert main(["doctor", "--preset", "demo"]) == 0
+    assert main(["doctor", "demo"]) == 0
     assert "ok      packages: torch, snakemake" in capsys.readouterr().out
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["doctor", "--preset", "gpu", "sid-a1.0", "--json"]) == 1
+    assert main(["doctor", "gpu", "sid-a1.0", "--json"]) == 1
     lacking = [entry for entry in json.loads(capsys.readouterr().out) if entry["verdict"] == "missing"]
     assert lacking
     assert all(entry["remedy"] for entry in lacking)

@@ -9,7 +9,7 @@ import pytest
 
 from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
-from workflow.cli import sida_main
+from workflow.cli import main
 
 PUBLISHED = str(ROOT / "studies/papers/published.yaml")
 PLANT = "import pathlib; pathlib.Path('was-here').touch()"
@@ -43,7 +43,7 @@ def started(monkeypatch):
 
 def start(*words: str) -> int:
     try:
-        return sida_main(["run", *words])
+        return main(["run", *words])
     except SystemExit as end:
         return int(end.code or 0)
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from eval.figures.build import build_figure
+from eval.figures import build_figure
 from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from eval.claims.verdicts import decide_claims
-from eval.tables.files import make_table, write_table
+from eval.claims import decide_claims
+from eval.tables.build import make_table, write_table
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
 from sida.data import load_dataset
@@ -19,12 +19,11 @@ from workflow.preset import Preset, specs
 from workflow.preset.targets import Targets
 
 CLAIMS = """
+about: x
 claims:
   - id: X-1
-    scope: paper
     statement: SiDA takes about as long as SiD.
     source: this test
-    cost: L0
     parts: [{rule: RATIO, quantity: seconds_per_kimg, a: {run: sida-a1.0}, b: {run: sid-a1.0}, low: 0.01, high: 100}]
 """
 

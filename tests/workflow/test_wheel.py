@@ -75,10 +75,10 @@ def test_images_are_scored_from_any_directory(installed):
 
     digits = load_dataset({"name": "digits", "kind": "digits"})
     np.savez(installed.here / "mine.npz", arr_0=digits.images(range(0, 1797, 3)).numpy())
-    result = installed.run("sida", "score", "--images", "mine.npz", "--protocol", "digits", "--num-samples", "300")
+    result = installed.run("sida", "score", "mine.npz", "--protocol", "digits", "--num-samples", "300")
     assert result.returncode == 0, result.stderr
     assert re.search(r"FD ↓ +\d", result.stdout)
-    score = ("sida-eval", "score", "--images", "mine.npz", "--protocol")
+    score = ("sida", "score", "mine.npz", "--protocol")
     assert "protocol 'cifar10' measures 3 channels of 32×32" in refusal(installed, *score, "cifar10")
     assert "'cifar01' (did you mean 'cifar10'?)" in refusal(installed, *score, "cifar01")
 
@@ -136,7 +136,7 @@ def test_a_function_becomes_a_row_of_a_paper_in_three_commands(installed):
 def test_registry_layouts_and_published_numbers_travel(installed):
     listed = installed.run("sida", "assets", "list")
     assert "fid-ref-cifar10" in listed.stdout, listed.stderr
-    result = installed.run("sida-eval", "table", "--layout", "table1", "--mode", "paper", "--out", "table1.tex")
+    result = installed.run("sida", "table", "table1", "--mode", "paper", "--out", "table1.tex")
     assert result.returncode == 0, result.stderr
     assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
 
@@ -151,7 +151,7 @@ def test_python_export_and_lists_work_outside_the_checkout(installed):
     result = installed.run("sida", "export", "network.safetensors", "--to", "hf", "hub")
     assert result.returncode == 0, result.stderr
     assert (installed.here / "hub" / "pipeline.py").is_file()
-    assert installed.run("sida-eval", "--version").stdout.startswith("sida-eval 0.")
+    assert installed.run("sida", "--version").stdout.startswith("sida 0.")
     result = installed.run("sida", "presets")
     assert "runs from a checkout" in result.stdout, result.stderr
     assert "clone the repository" in refusal(installed, "sida", "run", "demo")

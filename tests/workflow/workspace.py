@@ -29,7 +29,7 @@ SHARED += ["pyproject.toml"]
 def settings_of(name: str | Path) -> dict[str, Any]:
     """Settings of a shipped preset with its files by path, for a preset in another folder."""
     config, _, own = read_preset([find_preset(name)])
-    for key, kind in (("runs", "runs"), ("claims", ""), ("experiments", ""), ("protocol", "protocols")):
+    for key, kind in (("runs", "runs"), ("claims", ""), ("protocol", "protocols")):
         if config.get(key):
             config[key] = str(find(kind, config[key], own))
     return config

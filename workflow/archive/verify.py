@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from eval.results.analyses import read_analysis
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
@@ -39,7 +38,7 @@ class Parents:
         self.known = {digest for name, digest in hashes.items() if name.endswith(".safetensors")}
 
     def check(self) -> None:
-        """Compares the parents of every student, trial and analysis."""
+        """Compares the parents of every student and trial."""
         for name in self.hashes:
             parts = PurePosixPath(name).parts
             if parts[0] in ("students", "teachers") and parts[2:] == (_NETWORK,):
@@ -48,14 +47,6 @@ class Parents:
             if parts[0] == "measurements" and len(parts) == 3 and name.endswith(".json"):
                 with self.report.checking(name):
                     self._trial(name, f"specs/measurements/{parts[1]}.json")
-            if parts[0] == "analyses" and name.endswith(".json"):
-                with self.report.checking(name):
-                    self._analysis(name, f"specs/{name}")
-
-    def _analysis(self, name: str, spec: str) -> None:
-        hashes = read_analysis(self.report.folder / name).get("inputs") or {}
-        for role in (role for role in ("network", "teacher") if role in hashes):
-            self._compare(name, role, hashes[role], self._asked(spec, role))
 
     def _network(self, name: str, spec: str) -> None:
         parents = read_record(self.report.folder / name).get("parents") or {}

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.data import ASSETS
+from sida.cli import data
+from sida.cli.main import Verb
 
-HELP = ASSETS.help
 _EXAMPLE = "  sida assets fetch --protocol cifar10       (all that a score under it needs)\n"
-EXAMPLES = ASSETS.examples.replace("  sida assets verify ", f"{_EXAMPLE}  sida assets verify ")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    ASSETS.arguments(parser)
+    data.ASSETS.arguments(parser)
     parser.add_argument(
         "--protocol", action="append", default=[], metavar="NAME", help="all downloads that a score under it needs"
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Does the action for the chosen assets and those of the protocols."""
     if args.protocol:
         from eval.measuring.protocol import load_protocol
@@ -32,4 +31,12 @@ def run(args: argparse.Namespace) -> int:
                 say(f"protocol '{name}': needs no download")
         if not args.ids and args.kind is None:
             return 0
-    return ASSETS.run(args) or 0
+    return data.ASSETS.run(args) or 0
+
+
+ASSETS = Verb(
+    data.ASSETS.help,
+    data.ASSETS.examples.replace("  sida assets verify ", f"{_EXAMPLE}  sida assets verify "),
+    _arguments,
+    _run,
+)

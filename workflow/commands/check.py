@@ -7,21 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sida.cli.main import Verb
+
 if TYPE_CHECKING:
     from workflow.preset import Preset
 
-HELP = "Measure a row of stored results again, and say whether its numbers agree."
-EXAMPLES = """examples:
-  sida check studies/demo sida-a1.0
-  sida check demo sida-a1.0 --trials 0              (one trial of ten)
-  sida check demo data --json
 
-The stored network draws the images of the stored trials again, with their seeds. On the same kind of processor all
-digits agree; another one rounds otherwise, and the command says by how much. Exit status 1 if a printed number differs.
-"""
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("study", metavar="STUDY", help="name or folder of a study with stored results, or that folder")
     parser.add_argument("row", metavar="ROW", help="row of its sheet")
@@ -29,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Measures, compares and prints."""
     import json
     import tempfile
@@ -179,3 +171,18 @@ def _shown(preset: Preset) -> dict[str, tuple[int, float]]:
             if "metric" in column and "decimals" in column:
                 found.setdefault(column["metric"], (column["decimals"], column.get("scale", 1)))
     return found
+
+
+CHECK = Verb(
+    "Measure a row of stored results again, and say whether its numbers agree.",
+    """examples:
+  sida check studies/demo sida-a1.0
+  sida check demo sida-a1.0 --trials 0              (one trial of ten)
+  sida check demo data --json
+
+The stored network draws the images of the stored trials again, with their seeds. On the same kind of processor all
+digits agree; another one rounds otherwise, and the command says by how much. Exit status 1 if a printed number differs.
+""",
+    _arguments,
+    _run,
+)

@@ -5,20 +5,10 @@ from __future__ import annotations
 import argparse
 
 from sida.cli.arguments import existing, whole
-
-HELP = "Make a study of custom pictures: a folder with a commented preset, sheet, protocol and layouts."
-EXAMPLES = """examples:
-  sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
-  sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is
-  sida new tryout --data pictures/ --resolution 16 --quick    ends in minutes, to see every step
-  cd flowers && snakemake --cores 2 -s CHECKOUT/Snakefile --configfile preset.yaml
-
-Sizes and rates fit the resolution (up to 16: small, for a CPU; 32 and 64: the papers', for a GPU); `sida plan --preset
-flowers/preset.yaml` says how many hours they take. See docs/own-pictures.md.
-"""
+from sida.cli.main import Verb
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("study", metavar="STUDY", help="folder to make; its name becomes the preset's")
     parser.add_argument(
@@ -38,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Writes the folder."""
     from sida.config.settings import from_mapping
     from workflow.preset.new import StudyConfig, new_study
@@ -46,3 +36,19 @@ def run(args: argparse.Namespace) -> int:
     given = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}
     print("\n".join(new_study(from_mapping(StudyConfig, given, "sida new:"))))
     return 0
+
+
+NEW = Verb(
+    "Make a study of custom pictures: a folder with a commented preset, sheet, protocol and layouts.",
+    """examples:
+  sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
+  sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is
+  sida new tryout --data pictures/ --resolution 16 --quick    ends in minutes, to see every step
+  cd flowers && snakemake --cores 2 -s CHECKOUT/Snakefile --configfile preset.yaml
+
+Sizes and rates fit the resolution (up to 16: small, for a CPU; 32 and 64: the papers', for a GPU); `sida plan --preset
+flowers/preset.yaml` says how many hours they take. See docs/own-pictures.md.
+""",
+    _arguments,
+    _run,
+)

@@ -12,25 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from sida.cli.arguments import whole
+from sida.cli.main import Verb
 from sida.errors import UserError
-
-HELP = "Run a preset or a study: check its files, show the plan, start Snakemake."
-EXAMPLES = """examples:
-  sida run demo --cores 2
-  sida run demo tables/main.tex                     (one product; a row of the sheet is a target, too)
-  sida run flowers/ -n                              (a folder of `sida new`; -n shows the jobs and runs none)
-  sida run paper tables/table1.tex --profile slurm
-  sida run rivals --extend my.tsv                   (stored rows are taken, the rows of my.tsv run)
-  sida run demo --cores 2 -- --forcerun collect     (all words after -- are Snakemake's)
-
-Results are written below the current folder, in results/<preset>/. The exit status is Snakemake's.
-"""
+from workflow.commands.planning import make_jobs, preset_argument
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("preset", metavar="NAME|FILE|FOLDER", help="preset, its file, or a folder with preset.yaml")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="product or row; none: the whole preset")
+    preset_argument(parser)
     parser.add_argument("--cores", metavar="N", help="number of cores, or `all` (default: the profile's)")
     parser.add_argument(
         "--profile",
@@ -46,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-n", "--dry-run", action="store_true", help="show the jobs and run none")
     parser.set_defaults(passed=[])
-    # Targets may follow options, and words after -- are no arguments of this command; argparse knows neither.
+    # Words after -- are no arguments of this command.
     parser.parse_known_args = functools.partial(_parse, parser.parse_known_args)  # type: ignore
 
 
@@ -55,20 +44,14 @@ def _parse(parse: Any, words: Sequence[str], namespace: Any = None) -> tuple[arg
     if "--configfile" in words[:end]:
         raise UserError("sida run --configfile", "the preset is the first word: sida run FILE TARGET")
     found, rest = parse(words[:end], namespace)
-    if unknown := next((word for word in rest if word[0] == "-"), None):
-        raise UserError(
-            f"sida run {unknown}", "no such option", f"options of Snakemake follow --: sida run demo -- {unknown}"
-        )
-    found.targets += rest
     found.passed = list(words[end + 1 :])
-    return found, []
+    return found, rest
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
     from sida.config.resources import CHECKOUT, ROOT
     from workflow.checks import check_folder, check_profile, check_records, check_scheduler
-    from workflow.commands.plan import make_jobs
     from workflow.planning.plan import make_plan
     from workflow.preset.files import preset_files
 
@@ -138,3 +121,20 @@ def _summary(plan: Mapping[str, Any], results: str, cores: int) -> list[str]:
         f"jobs  {sum(counts.values()):,} for {results}, and short ones that collect: {named}",
         f"time  about {span(totals['wall_hours'])} on {on}{more}; in detail: sida plan",
     ]
+
+
+RUN = Verb(
+    "Run a preset or a study: check its files, show the plan, start Snakemake.",
+    """examples:
+  sida run demo --cores 2
+  sida run demo tables/main.tex                     (one product; a row of the sheet is a target, too)
+  sida run flowers/ -n                              (a folder of `sida new`; -n shows the jobs and runs none)
+  sida run paper tables/table1.tex --profile slurm
+  sida run demo --extend my.tsv                   (stored rows are taken, the rows of my.tsv run)
+  sida run demo --cores 2 -- --forcerun collect     (all words after -- are Snakemake's)
+
+Results are written below the current folder, in results/<preset>/. The exit status is Snakemake's.
+""",
+    _arguments,
+    _run,
+)

@@ -104,8 +104,6 @@ class Jobs:
         if folder == "references":
             reference = inside.removesuffix(".safetensors")
             return self.costs.reference(reference), self.targets.drawn(reference)
-        if folder == "analyses":
-            return Job("build", f"analyses/{inside}"), self.targets.analysed("".join(inside.split("/")[1:])[:-5])
         if folder == "ticks":
             return self._ticks(inside)
         return Job("build", f"{folder}/{name}".rstrip("/")), self._shown(folder, name)
@@ -121,11 +119,10 @@ class Jobs:
     def _shown(self, folder: str, name: str) -> list[str]:
         if folder == "rates.json":
             return self.targets.networks(run.run for run in self.preset.students())
-        if folder not in ("tables", "figures", "experiments"):
+        if folder not in ("tables", "figures"):
             return self.targets.trials(self.targets.rows)
         needs = self.targets.needs(folder, name.rsplit(".", 1)[0])
-        computed = self.targets.analyses(needs.analyses)
-        return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks), *computed]
+        return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks)]
 
     def _archive_needs(self, path: str) -> list[str]:
         vae = SD_VAE.assets if self.preset.archive_origin(path).dataset else ()

@@ -152,7 +152,7 @@ PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 #: Growth of the request with each attempt, as a share of the first request.
 GROWTH = 0.5
 #: Kinds of jobs that use the preset's GPUs.
-ON_GPU = ("teacher", "student", "measure", "analyse", "reference", "shard", "sample", "figure", "encode", "tick")
+ON_GPU = ("teacher", "student", "measure", "reference", "shard", "sample", "figure", "encode", "tick")
 TRAINED = ("teacher", "student")
 #: Kinds of the rules that train.
 TRAINING_RULES = {"train_teacher": "teacher", "distill": "student", "distill_parent": "student", "tick": "student"}
@@ -176,7 +176,7 @@ class Requests:
         """Resources of a rule besides GPUs.
 
         Args:
-            kind: ``teacher, student, measure, analyse, reference, shard, merge, sample, figure, encode, prepare,
+            kind: ``teacher, student, measure, reference, shard, merge, sample, figure, encode, prepare,
                 import, tick`` or ``build``.
             trials: Number of whole trials that one job measures.
         """
@@ -294,7 +294,7 @@ class Requests:
         if kind in TRAINED:
             job = self._planned(kind, wildcards)
             return (job.gpu_hours + job.cpu_hours) / max(1, job.gpus)
-        if kind in ("measure", "analyse", "shard", "sample"):
+        if kind in ("measure", "shard", "sample"):
             share = (trials or 1) / preset.trials
             if kind == "shard":
                 images = preset.trials * preset.protocol(preset.runs[wildcards.run]).num_samples
@@ -313,14 +313,14 @@ class Requests:
             return self._on_a_node(kind, wildcards) * (PROCESS_GB + on_cpu) + job.disk_gb
         if kind == "import":
             return PROCESS_GB + IMPORT_GB * self._planned("import", wildcards).disk_gb
-        measured = kind in ("measure", "analyse", "reference", "shard", "merge", "sample", "encode")
+        measured = kind in ("measure", "reference", "shard", "merge", "sample", "encode")
         return MEASURE_GB if measured and self.preset.settings.device != "cpu" else PROCESS_GB
 
     def _planned(self, kind: str, wildcards: Any) -> Job:
         """The plan's job of a kind of rule.
 
         Raises:
-            UserError: Nothing is known about its time: a network or rate, or the row of an analysis.
+            UserError: Nothing is known about its time: a network or rate.
         """
         if kind in ("encode", "prepare"):
             return self._job(str(wildcards.archive))
@@ -332,10 +332,7 @@ class Requests:
             return self._job(f"{self.preset.results}/teachers/{wildcards.teacher}/network.safetensors")
         if kind == "student":
             return self._job(f"{self.preset.results}/students/{wildcards.run}/network.safetensors")
-        name, _, row = wildcards.analysis.partition("/") if kind == "analyse" else ("", "", wildcards.run)
-        if not row:
-            raise UserError(f"analysis '{name}'", "has no rows", "its time is not planned")
-        return self._job(f"{self.preset.results}/measurements/{row}")
+        return self._job(f"{self.preset.results}/measurements/{wildcards.run}")
 
     @functools.cache  # noqa: B019 - requests live as long as their run
     def _job(self, path: str) -> Job:

@@ -129,34 +129,3 @@ def ancestors(preset: Rows, run: str) -> set[str]:
             found.add(name)
             waiting += preset.parents(preset.runs[name])
     return found
-
-
-def check_experiments(preset: Rows) -> None:
-    """Checks that experiments name products and claims of the preset, and that each claim has a prediction.
-
-    Raises:
-        UserError: The first fault, with its experiment and key.
-    """
-    path, source = preset.settings.experiments, preset.settings.claims
-    if not source:
-        raise UserError(preset.source, "experiments are decided by claims, and the preset has none", "add key 'claims'")
-    claims = {claim.id: claim for claim in preset.claims}
-    predicted: dict[str, str] = {}
-    for experiment in preset.experiments.values():
-        where = f"{path}: {experiment.id}"
-        for claim in experiment.claims:
-            if claim not in claims:
-                raise UserError(f"{where}.predicted", f"no claim '{claim}' in {source}{suggestion(claim, claims)}")
-            predicted[claim] = experiment.id
-        for kind, layouts in preset.layouts.items():
-            for name in getattr(experiment, kind):
-                if name not in layouts:
-                    fault = f"'{name}' is not in {preset.source}: {kind}{suggestion(name, layouts)}"
-                    raise UserError(f"{where}.{kind}", fault)
-    scopes = {claims[claim].scope: experiment for claim, experiment in predicted.items()}
-    if len(scopes) > 1:
-        listed = ", ".join(f"'{scope}' ({name})" for scope, name in scopes.items())
-        raise UserError(path, f"claims of several scopes: {listed}", "a preset decides those of one")
-    if forgotten := [claim.id for claim in claims.values() if claim.scope in scopes and claim.id not in predicted]:
-        fault = f"no experiment predicts {', '.join(forgotten)}"
-        raise UserError(path, fault, "name each claim in one (key 'predicted')")

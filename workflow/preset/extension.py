@@ -112,12 +112,7 @@ def _grown_table(base: Preset, added: Sequence[SheetRow]) -> tuple[str, dict[str
             model = like[run.teacher]
             place = layout["rows"].index(model) + 1
             row = {**model, "run": run.run, "label": run.label or run.run, "guest": True}
-            # One training seed has no interval.
-            compared = any(column.get("effect") for column in layout["columns"])
-            alone = {"against": "-"} if compared and len(with_other_seeds(sheet, run.run)) < 2 else {}
-            layout["rows"].insert(place, row | alone)
-        if layout.get("trials_of"):
-            layout["trials_of"] = os.path.abspath(path.parent / layout["trials_of"])
+            layout["rows"].insert(place, row)
         return name, {key: value for key, value in layout.items() if key != "extends"}
     return None
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.results.analyses import AnalysisEntry
 from sida.config.datasets import DatasetEntry
 from sida.config.recipe import NetworkConfig, Recipe, TeacherTraining
 from sida.config.resources import ROOT
@@ -158,15 +157,12 @@ class PresetSettings:
         second_protocols: Second protocols by the name of the first: a row with a network is measured under both, the
             second time as ``<run>.<protocol>``; a row's own ``second_protocol`` comes first.
         claims: Claims to decide (YAML); null for none.
-        experiments: Questions with dated predictions, decided by the claims (YAML); null for none.
         stored: Stored results that unchanged rows are taken from, as `sida run --extend` writes it: ``folder``, the
             ``preset`` that they are results of, ``beside``, the folder of the sheet with further rows, ``waiting``,
             rows that are neither taken nor run, ``added`` rows, of which no claim speaks, and the ``sheet`` without
             these.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
-        analyses: Analyses by name: functions of the study that find facts and curves of rows; null removes one of
-            the base.
         rates: Whether to compare speed and memory of the trainings with the plan, time the device, and keep the
             device's rates for ``sida plan``.
         table_mode: ``paper``: published numbers as printed; ``audit``: published and measured numbers; ``measured``:
@@ -194,11 +190,9 @@ class PresetSettings:
     protocol: str
     second_protocols: dict[Name, str] = dataclasses.field(default_factory=dict)
     claims: str | None = None
-    experiments: str | None = None
     stored: dict[Name, str] | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
-    analyses: dict[Name, AnalysisEntry | None] = dataclasses.field(default_factory=dict)
     rates: bool = False
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False

@@ -7,7 +7,6 @@ has the sizes, rates and metrics.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from sida.errors import UserError, visible
 from sida.files.atomic import atomic_folder
 
 STUDY_FILES = (
-    *("preset.yaml", "runs.tsv", "claims.yaml", "questions.yaml", "README.md"),
+    *("preset.yaml", "runs.tsv", "claims.yaml", "README.md"),
     *("protocols/own.yaml", "tables/main.yaml", "figures/samples.yaml"),
 )
 #: Largest number of classes whose names are listed.
@@ -74,8 +73,7 @@ def new_study(config: StudyConfig) -> list[str]:
     if study.exists():
         raise UserError(config.study, "exists already", "choose another folder or remove it")
     with atomic_folder(study) as part:
-        today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ")
-        values = {"name": name, "today": today, **_data_values(config, part, study)}
+        values = {"name": name, **_data_values(config, part, study)}
         for file in STUDY_FILES:
             text = string.Template(find("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
             (part / file).parent.mkdir(exist_ok=True)
@@ -86,7 +84,7 @@ def new_study(config: StudyConfig) -> list[str]:
         *values["pictures"],
         "look at preset.yaml, then:",
         f"  cd {config.study}",
-        "  sida plan --preset preset.yaml     (hours and memory; nothing runs)",
+        "  sida plan preset.yaml     (hours and memory; nothing runs)",
         f"  snakemake --cores 2{values['on_gpu']} -s {values['snakefile']} --configfile preset.yaml",
     ]
 

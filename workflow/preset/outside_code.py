@@ -53,7 +53,7 @@ def outside_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = (
         if names_object(name) and not is_registered(name):
             found.setdefault(name, where)
     codes = [OutsideCode(name, where, source_file(name), allowed(name)) for name, where in found.items()]
-    for key, named, where in _texts({part: config.get(part) for part in ("analyses", "datasets")}, source):
+    for key, named, where in _texts({part: config.get(part) for part in ("datasets",)}, source):
         if key in ("function", "source") and names_file_object(named):
             path, _, item = found_object(named, own).rpartition(":")
             file = Path(path).resolve()

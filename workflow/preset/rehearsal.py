@@ -10,18 +10,16 @@ Checks the settings of trainings before the first job, since a faulty student wo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.claims.evidence import Evidence
-from eval.claims.verdicts import claim_rows, decide_part, main_scope
+from eval.claims import Evidence
+from eval.claims.write import claim_rows, decide_part
 from eval.features import extractor_entry
-from eval.figures.layout import load_figure_layout
-from eval.figures.sources import Sources
+from eval.figures.layout import Sources, load_figure_layout
 from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.results.analyses import Analysis, load_analysis
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
@@ -33,9 +31,8 @@ from sida.config.families import SD_VAE, check_images
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, settings_in, suggestion
-from sida.methods.registry import METHODS, DistillConfig, checked_method, resolve_recipe
+from sida.methods.registry import DistillConfig, checked_method, resolve_recipe
 from workflow.preset import Preset
-from workflow.preset.checks import check_experiments
 from workflow.preset.targets import Targets
 
 
@@ -97,11 +94,6 @@ def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where:
 _OF_A_ROW = ("alpha", "guide", "init")
 #: Largest number of rows that a remark names.
 NAMED = 5
-#: Networks in the training logs of score distillation.
-_NETWORKS = ("fake_score", "generator")
-_LOGGED = {
-    "losses": ("sid", "adversarial", "denoising", "discriminator"), "grad_norm": _NETWORKS, "weight_rms": _NETWORKS,
-}  # fmt: skip
 
 
 def check_preset(preset: Preset) -> None:
@@ -118,7 +110,6 @@ def check_preset(preset: Preset) -> None:
     for run in preset.runs.values():
         _check_row(preset, run, preset.protocol(run), registry)
     check_trainings(preset)
-    analyses = {name: _check_analysis(preset, name) for name in preset.analyses}
     published = load_published()
     measurements = Measurements(list(_placeholders(preset)), preset.sheet)
     for name in preset.settings.tables:
@@ -126,12 +117,9 @@ def check_preset(preset: Preset) -> None:
         table.check(TableSources(measurements, preset.runs, published, preset.settings.table_mode))
     for name in preset.settings.figures:
         figure = load_figure_layout(preset.layout("figures", name))
-        settings = preset.specs.figure_settings(figure)
-        figure.check(_Placeholders(measurements, preset.runs, published, Path(), settings=settings, preset=preset))
+        figure.check(_Placeholders(measurements, preset.runs, published, Path(), preset=preset))
     if preset.settings.claims:
-        _check_claims(preset, Evidence(measurements, preset.judged, published), analyses)
-    if preset.settings.experiments:
-        check_experiments(preset)
+        _check_claims(preset, Evidence(measurements, preset.judged, published))
 
 
 def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -> None:
@@ -159,7 +147,7 @@ def _check_reference(path: str, key: str, source: ReferenceSource, where: str, r
     if source.asset is None:
         raise UserError(
             where,
-            f"its reference '{key}' is a file that only `sida-eval score --reference` can be given",
+            f"its reference '{key}' is a file that only `sida score --reference` can be given",
             "name an asset, or take the metric out of the preset's protocol",
         )
     _check_asset(source.asset, registry, f"{path}: references.{key}.asset")
@@ -249,72 +237,22 @@ def _placeholders(preset: Preset) -> Iterator[Measurement]:
                 yield Measurement(**facts, trial=trial, value=1.0 + 0.01 * trial)
 
 
-def _check_analysis(preset: Preset, name: str) -> Analysis:
-    """Checks an analysis of a preset: its function, options and rows."""
-    entry, where = preset.analyses[name], f"{preset.source}: analyses.{name}"
-    found = load_analysis(entry.function, f"{where}.function")
-    found.read_options(entry.options, f"{where}.options")
-    for run in filter(None, preset.analysed(name)):
-        if not preset.runs[run].trained_here and preset.runs[run].method != "teacher":
-            raise UserError(f"{where}.rows", f"matches run '{run}', which is neither trained here nor a teacher")
-    return found
-
-
-def _check_analysed(preset: Preset, name: str, runs: Sequence[str], where: str) -> None:
-    """Requires that an analysis of the preset names the rows of a figure or claim."""
-    known = preset.analyses
-    if name not in known:
-        raise UserError(
-            where, f"no analysis '{name}' in {preset.source}{suggestion(name, known)}", "add it to 'analyses'"
-        )
-    if known[name].rows is None:
-        return
-    if not runs:
-        raise UserError(where, f"no row of {preset.sheet} matches", "correct the conditions")
-    if missing := [run for run in runs if run not in preset.analysed(name)]:
-        raise UserError(
-            where, f"run '{missing[0]}' is none of those that '{name}' of {preset.source} names", "add it there"
-        )
-
-
-def _check_claims(preset: Preset, evidence: Evidence, analyses: Mapping[str, Analysis]) -> None:
-    claims, path = preset.claims, preset.settings.claims
-    scope = main_scope(claims, evidence)
-    for claim in claims:
+def _check_claims(preset: Preset, evidence: Evidence) -> None:
+    for claim in preset.claims:
         for number, part in enumerate(claim.parts):
-            where = f"{path}: {claim.id}.parts[{number}]"
-            # Facts do not depend on the sheet, and take seconds to compute.
-            if claim.scope == scope and not part.facts:
-                decide_part(part, evidence, where)
-            for name, facts in part.facts.items() if claim.scope == scope else ():
-                _check_analysed(preset, name, claim_rows([replace(claim, parts=(part,))], preset.judged), where)
-                known = analyses[name].facts
-                if unknown := [fact for fact in facts if fact not in known]:
-                    raise UserError(
-                        where, f"no fact '{unknown[0]}' of analysis '{name}'{suggestion(unknown[0], known)}"
-                    )
+            decide_part(part, evidence, f"{preset.settings.claims}: {claim.id}.parts[{number}]")
 
 
 @dataclass(frozen=True)
 class _Placeholders(Sources):
-    """Placeholder data: measurements of all rows, logs of rows with evaluations, and the preset's studies."""
+    """Placeholder data: measurements of all rows, logs of rows with evaluations."""
 
     preset: Preset = field(kw_only=True)
 
-    def end_missing(self, run: str, metric: str) -> str:
-        return self.reason_missing(run, metric)
-
-    def end(self, run: str, metric: str) -> float:
-        return self.points(run, metric)[-1].value
-
-    def reason_missing(self, run: str, metric: str, log: str | None = None) -> str:
+    def reason_missing(self, run: str, metric: str) -> str:
         row = self.preset.runs[run]
         if not row.trained_here:
             return "it is not trained here"
-        if log is not None:
-            group, _, name = log.partition(".")
-            known = _LOGGED.get(group, ()) if row.method in METHODS and METHODS[row.method].trainer is None else ()
-            return f"its training logs no '{log}'{suggestion(name, known)}" if known and name not in known else ""
         if not self.preset.recipe(row).get("evaluation"):
             return f"recipe '{row.recipe}' has no key 'evaluation'"
         protocol = self.preset.protocol(row)
@@ -328,17 +266,10 @@ class _Placeholders(Sources):
     def kept(self, run: str) -> int | None:
         return None
 
-    def rate(self, run: str) -> float:
-        return 1.0
-
-    def points(self, run: str, metric: str, log: str | None = None, log_metric: str | None = None) -> tuple[Point, ...]:
-        if reason := self.reason_missing(run, metric, log):
+    def points(self, run: str, metric: str, log_metric: str | None = None) -> tuple[Point, ...]:
+        if reason := self.reason_missing(run, metric):
             raise UserError(self.preset.sheet, f"run '{run}': a figure shows its curve, but {reason}")
         return (Point(1, 1.0),)
-
-    def analyses(self, name: str, rows: Sequence[str], where: str) -> dict[str, dict[str, Any]]:
-        _check_analysed(self.preset, name, rows, where)
-        return {}
 
 
 def unshown_rows(targets: Targets) -> list[str]:
@@ -354,7 +285,7 @@ def unshown_rows(targets: Targets) -> list[str]:
         for name in preset.layouts[kind]:
             needs = targets.needs(kind, name)
             shown.update(needs.measured, needs.networks)
-    shown.update(claim_rows(preset.claims, preset.runs))
+    shown.update(row for claim in preset.claims for row in claim_rows(claim, preset.runs))
     return [name for name in targets.rows if name not in shown]
 
 

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.claims.experiments import Experiment, load_experiments
-from eval.claims.model import Claim, load_claims
+from eval.claims import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.results.analyses import AnalysisEntry
-from eval.results.sheet import SheetRow, matching, read_runs
+from eval.results.sheet import SheetRow, read_runs
 from sida.assets.cache import cache_dir
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec, remedy
@@ -44,7 +42,6 @@ class Rows:
         if self.stored:
             self.own.append(Path(self.stored["beside"]))
         self.settings = self._with_paths(settings)
-        self.analyses: dict[str, AnalysisEntry] = {k: entry for k, entry in self.settings.analyses.items() if entry}
         self.name: str = self.settings.preset
         #: Folder of all products of this preset, relative to the root.
         self.results = f"results/{self.name}"
@@ -62,16 +59,11 @@ class Rows:
     def _with_paths(self, settings: PresetSettings) -> PresetSettings:
         """Settings with paths in the place of names of files, so that they do not depend on the preset's folder."""
         found: dict[str, Any] = {kind: tuple(layouts) for kind, layouts in self.layouts.items()}
-        for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", ""), ("experiments", "")):
+        for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", "")):
             if (name := getattr(settings, key)) is not None:
                 found[key] = str(find(kind, name, self.own, f"{self.source}: {key}"))
         found["teachers"] = {
             name: self._one_way(teacher, settings.train_teachers) for name, teacher in settings.teachers.items()
-        }
-        found["analyses"] = {
-            name: dataclasses.replace(analysis, function=found_object(analysis.function, self.own))
-            for name, analysis in settings.analyses.items()
-            if analysis
         }
         for dataset in settings.datasets.values():
             if dataset.get("path"):
@@ -286,11 +278,6 @@ class Rows:
         total = self.protocol(self.runs[name]).num_samples
         return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
 
-    def analysed(self, name: str) -> list[str]:
-        """Rows that an analysis names, in the sheet's order; an empty name for an analysis without rows."""
-        conditions = self.analyses[name].rows
-        return [""] if conditions is None else [run.run for run in matching(self.runs, conditions)]
-
     @functools.cached_property
     def claims(self) -> list[Claim]:
         """Claims of the preset's file; empty without such a file.
@@ -298,17 +285,7 @@ class Rows:
         Raises:
             UserError: A faulty file.
         """
-        return load_claims(self.settings.claims) if self.settings.claims else []
-
-    @functools.cached_property
-    def experiments(self) -> dict[str, Experiment]:
-        """Experiments by id, in the order of their file; empty without such a file.
-
-        Raises:
-            UserError: A faulty file.
-        """
-        path = self.settings.experiments
-        return {experiment.id: experiment for experiment in load_experiments(path)} if path else {}
+        return list(load_claims(self.settings.claims).claims) if self.settings.claims else []
 
     def seed_of(self, run: SheetRow) -> int:
         """Training seed of a row."""

@@ -52,10 +52,8 @@ class SpecFiles:
             "samples": preset.specs.sample,
             "tables": preset.specs.table,
             "figures": preset.specs.figure,
-            "experiments": preset.specs.experiment,
             "ticks": preset.specs.tick,
             "tick-teachers": preset.specs.tick_teacher,
-            "analyses": preset.specs.analysis,
             "preset": lambda: dataclasses.asdict(preset.settings),
         }
         self._texts: dict[str, str] = {}
@@ -66,7 +64,7 @@ class SpecFiles:
 
         Args:
             stage: ``teachers``, ``students``, ``measurements``, ``references``, ``samples``, ``tables``, ``figures``,
-                ``experiments``, ``analyses``, ``ticks``, ``tick-teachers``; or ``preset`` for all settings.
+                ``ticks``, ``tick-teachers``; or ``preset`` for all settings.
             name: Name of the row (and trial of its samples), teacher or layout.
         """
         path = "/".join([self.folder, stage, *name]) + ".json"
@@ -100,7 +98,7 @@ class SpecFiles:
 
 def _deciding(stage: str, spec: Any) -> Any:
     """A spec without settings that cannot change the result."""
-    if stage not in ("teachers", "students", "measurements", "references", "samples", "analyses"):
+    if stage not in ("teachers", "students", "measurements", "references", "samples"):
         return spec
     if stage in ("teachers", "students"):
         spec = {key: value for key, value in spec.items() if key not in EXCLUDED_FROM_DIGEST}

@@ -8,18 +8,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.claims.verdicts import claim_rows
-from eval.figures.layout import FigureKind, load_figure_layout
-from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER
+from eval.figures.layout import load_figure_layout
 from eval.measuring.protocol import Protocol
 from eval.results.sheet import Needs, SheetRow, read_extended
 from eval.tables.layout import TABLE_KINDS, load_table_layout
-from sida.config.plugins import MONITOR, file_code_sha256
-from sida.config.recipe import EvaluationPoints, TeacherTraining
-from sida.config.samplers import read_sampler
-from sida.config.settings import from_mapping
+from sida.config.plugins import MONITOR
+from sida.config.recipe import EvaluationPoints
 from sida.errors import UserError
-from sida.methods.registry import DistillConfig, find_method, resolve_recipe
+from sida.methods.registry import find_method
 from workflow.preset.archives import training_data
 from workflow.preset.rows import Rows, nfe
 
@@ -86,7 +82,7 @@ class Specs:
         return most_gpus(self.settings.gpus, training["batch_size"], training.get("batch_gpu"))
 
     def measurement(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval measure``: the generator, its sampler, and the protocol."""
+        """Spec of ``sida measure``: the generator, its sampler, and the protocol."""
         run = self.rows.runs[name]
         sampler = self.rows.sampler_of(run)
         drawn = self.rows.teacher_references(run)
@@ -111,7 +107,7 @@ class Specs:
         return {"/".join(Path(path).with_suffix("").parts[-3:]): name for path, name in reversed(drawn)}
 
     def reference(self, teacher: str, protocol: str, key: str) -> dict[str, Any]:
-        """Spec of ``sida-eval reference`` for samples of a teacher: its network, data set and the protocol."""
+        """Spec of ``sida reference`` for samples of a teacher: its network, data set and the protocol."""
         row = self.rows.runs[self.drawn[f"{teacher}/{protocol}/{key}"]]
         return {
             "network": self.rows.teacher_network(teacher),
@@ -157,19 +153,6 @@ class Specs:
             raise UserError(f"{self.rows.source}: teachers.{name}", "has no network to time a training with", "add it")
         return network
 
-    def analysis(self, name: str, row: str = "") -> dict[str, Any]:
-        """Spec of ``sida-eval analyse``: the function with its options, and the files of the row."""
-        entry = self.rows.analyses[name]
-        code = file_code_sha256(Path(entry.function.rpartition(":")[0]))
-        spec: dict[str, Any] = {"analysis": name, "function": entry.function}
-        spec |= {"code_sha256": code, "options": entry.options}
-        if not row:
-            return spec | {"threads": self.settings.threads}
-        run = self.rows.runs[row]
-        spec |= {"run": row, "method": run.method, "dataset": self.rows.dataset_of(run), **self._common()}
-        spec |= {"network": self.rows.network(run), "teacher": self.rows.teacher_network(str(run.teacher))}
-        return spec | ({"protocol": _watched(self.rows.protocol(run)).content()} if entry.protocol else {})
-
     def sample(self, name: str, trial: int | str) -> dict[str, Any]:
         """Spec of ``sida sample`` for the images of a row's trial."""
         run = self.rows.runs[name]
@@ -189,7 +172,7 @@ class Specs:
         }
 
     def table(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval table``: its rows and, for a table of settings, the settings of their trainings."""
+        """Spec of ``sida table``: its rows and, for a table of settings, the settings of their trainings."""
         path = self.rows.layout("tables", name)
         needs = find_needs(path, self.rows.runs)
         spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
@@ -199,88 +182,12 @@ class Specs:
         return spec | {"gpus": self.settings.gpus, "students": students}
 
     def figure(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval figure``: its rows, settings on its axes, and generators to sample."""
+        """Spec of ``sida figure``: its rows, settings on its axes, and generators to sample."""
         path = self.rows.layout("figures", name)
         needs = find_needs(path, self.rows.runs)
         spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
         spec["generators"] = [*map(self.measurement, needs.networks if needs.sampled else [])]
-        if needs.settings is None:
-            return spec
-        return spec | {"settings": self.figure_settings(load_figure_layout(path))}
-
-    def figure_settings(self, layout: FigureKind) -> dict[str, dict[str, Any]]:
-        """Settings that a figure shows, by measurable row.
-
-        Each row has its ``seed``, ``teacher`` (the first teacher that differs from its own in the seed only), and the
-        settings that the layout names.
-
-        Raises:
-            UserError: A row does not have a setting of the figure's axes.
-        """
-        wanted = (layout.needs(self.rows.runs).settings or {}).items()
-        found: dict[str, dict[str, Any]] = {}
-        for name, keys in ((name, keys) for name, keys in wanted if name in self.rows.measurable):
-            run = self.rows.runs[name]
-            found[name] = {"seed": self.rows.seed_of(run)}
-            if run.teacher is not None:
-                found[name][TEACHER] = self._first_alike(run.teacher)
-            for key in sorted({*keys} - {*NUMBER_COLUMNS, TEACHER}):
-                found[name][key] = self._setting(run, key, f"{layout.source}: by: {key}: run '{name}'")
-        return found
-
-    def _first_alike(self, teacher: str) -> str:
-        entries = self.settings.teachers
-        without_seed = {name: dataclasses.replace(entry, seed=None) for name, entry in entries.items()}
-        return next((name for name, other in without_seed.items() if other == without_seed.get(teacher)), teacher)
-
-    def _setting(self, run: SheetRow, key: str, where: str) -> Any:
-        """A setting ``group.name`` of a row: of its recipe, sampler, or the training of its teacher."""
-        group, _, name = key.partition(".")
-        if group == "sampler":
-            if run.sampler is None:
-                raise UserError("", f"{where} has no sampler", "change the conditions")
-            sampler = read_sampler(self.rows.sampler_of(run))
-            return sampler.steps if name == "num_steps" else getattr(sampler, name)
-        if group == "teacher":
-            teacher = self.rows.teacher(run)
-            if teacher is None or teacher.training is None:
-                raise UserError("", f"{where} has no teacher that is trained here", "change the conditions")
-            return teacher.training.get(name, getattr(TeacherTraining, name, None))
-        if not run.trained_here:
-            raise UserError("", f"{where} is not distilled here and has no recipe", "give its series a 'by' of its own")
-        if (value := self.rows.recipe(run).get(name)) is not None:
-            return value
-        config, network = from_mapping(DistillConfig, self.student(run.run), where), self.rows.architecture(run.teacher)
-        # Defaults of a recipe may depend on the teacher's network, which is unknown before a teacher is downloaded.
-        return getattr(resolve_recipe(config, network, where) if network else config, name)
-
-    def experiment_needs(self, name: str) -> Needs:
-        """Measurable rows that an experiment's tables, figures and claims need."""
-        experiment = self.rows.experiments[name]
-        layouts = [(kind, layout) for kind in ("tables", "figures") for layout in getattr(experiment, kind)]
-        needs = [find_needs(self.rows.layout(kind, layout), self.rows.measurable) for kind, layout in layouts]
-        claims = [claim for claim in self.rows.claims if claim.id in experiment.predicted]
-        # Rules read measurements, and some read training logs, which are beside the networks.
-        compared = [run for run in claim_rows(claims, self.rows.judged) if run in self.rows.measurable]
-        measured = {*compared, *(run for need in needs for run in need.measured)}
-        networks = {*compared, *(run for need in needs for run in need.networks)}
-        analyses = {name: list(rows) for need in needs for name, rows in need.analyses.items()}
-        for claim in claims:
-            for part in claim.parts:
-                for name in part.facts:
-                    rows = claim_rows([dataclasses.replace(claim, parts=(part,))], self.rows.measurable)
-                    analyses[name] = list(dict.fromkeys([*analyses.get(name, ()), *rows]))
-        return Needs(
-            [run for run in self.rows.runs if run in measured],
-            [run for run in self.rows.runs if run in networks],
-            analyses=analyses,
-        )
-
-    def experiment(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval experiment``: the experiment, and the rows that answer it."""
-        needs = self.experiment_needs(name)
-        rows = self._sheet({*needs.measured, *needs.networks})
-        return {"experiment": {**dataclasses.asdict(self.rows.experiments[name])}, "runs": rows}
+        return spec
 
     def _settings(self, run: str) -> dict[str, Any]:
         return {"settings": self.student(run), "network": self.rows.architecture(self.rows.runs[run].teacher)}

@@ -6,11 +6,10 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eval.features import extractor_entry
-from eval.results.analyses import analysis_path
 from eval.results.sheet import Needs
 from sida.assets.registry import is_address, is_counted, load_registry
 from sida.config.families import SD_VAE
@@ -61,27 +60,13 @@ class Targets:
         """The file of all measurements; empty for a preset without rows."""
         return [f"{self.results}/measurements.csv"] if self.rows else []
 
-    def analyses(self, wanted: Mapping[str, Collection[str]] | None = None) -> list[str]:
-        """Files of analyses that the workflow computes: not those of rows that are taken from stored results.
-
-        Args:
-            wanted: Rows by name of the analysis; those without rows are always wanted. None: all measurable rows.
-        """
-        named = [(name, run) for name in self.preset.analyses for run in self.preset.analysed(name)]
-        rows = dict.fromkeys(self.preset.analyses, self.rows) if wanted is None else wanted
-        return [
-            str(analysis_path(self.results, name, run))
-            for name, run in named
-            if name in rows and (not run or (run in rows[name] and run not in self.taken))
-        ]
-
     def tables_and_figures(self) -> list[str]:
         """Tables, figures and claims, and the numbers behind them."""
         settings = self.preset.settings
         claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if settings.claims else []
         rates = [f"{self.results}/rates.json"] if settings.rates else []
         shown = self._files(settings.tables, self.figures)
-        return [*self.measurements, *self.analyses(), *rates, *shown, *claims]
+        return [*self.measurements, *rates, *shown, *claims]
 
     @functools.cached_property
     def figures(self) -> list[str]:
@@ -96,7 +81,7 @@ class Targets:
         return [run for run, path in networks.items() if path and not os.path.exists(path)]
 
     def stored_option(self, runs: Iterable[str]) -> list[str]:
-        """Option of ``sida-eval collect`` for the rows that are taken from stored results."""
+        """Option of ``sida collect`` for the rows that are taken from stored results."""
         taken = [run for run in runs if run in self.taken]
         return ["--stored", self.preset.stored["folder"], *taken] if taken else []
 
@@ -114,10 +99,6 @@ class Targets:
         """Final products of the preset."""
         return [*self.tables_and_figures(), *self.paper_files(), f"{self.results}/index.html"]
 
-    def experiments(self) -> list[str]:
-        """Answers to single experiments."""
-        return [f"{self.results}/experiments/{name}.json" for name in self.preset.experiments]
-
     def ticks(self, runs: Iterable[str]) -> list[str]:
         """Networks of the rows' timing runs, beside their first log records."""
         return [f"{self.results}/ticks/students/{run}/network.safetensors" for run in runs]
@@ -131,7 +112,7 @@ class Targets:
     @functools.cached_property
     def short(self) -> list[str]:
         """Paths below the preset's folder that are targets without the folder's name."""
-        paths = [*self.tables_and_figures(), *self.experiments(), *self.from_ticks()]
+        paths = [*self.tables_and_figures(), *self.from_ticks()]
         paths += [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "manifest.json")]
         paths += [*self.trials(self.rows), *self.networks(self.preset.runs)]
         paths += [self.preset.teacher_network(name) for name in self.preset.settings.teachers]
@@ -230,13 +211,6 @@ class Targets:
             "measuring": self._measuring(run, watched=True) if evaluated else [],
         }
 
-    def analysed(self, run: str = "") -> list[str]:
-        """Inputs of a row's analysis: both networks, and the inputs of its protocol; none without a row."""
-        if not run:
-            return []
-        teacher = self.preset.teacher_network(str(self.preset.runs[run].teacher))
-        return list(dict.fromkeys([*self.generator(run), teacher]))
-
     def generator(self, run: str) -> list[str]:
         """Inputs of a row's measurement: its network and guide, and the inputs of its protocol."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
@@ -299,9 +273,7 @@ class Targets:
 
     @functools.cache  # noqa: B019 - a preset lives as long as its run
     def needs(self, kind: str, name: str) -> Needs:
-        """Needs of a table, figure or experiment, limited to measurable rows."""
-        if kind == "experiments":
-            return self.preset.specs.experiment_needs(name)
+        """Needs of a table or figure, limited to measurable rows."""
         return find_needs(self.preset.layout(kind, name), self.preset.measurable)
 
     def shown(self, kind: str, name: str) -> dict[str, str | list[str]]:
@@ -310,13 +282,4 @@ class Targets:
         # A table of measurements needs the file even if none of its rows can be measured.
         wanted = needs.measured or (kind == "tables" and self.preset.settings.table_mode == "measured")
         collected = {"measurements": f"{self.results}/collected/{kind}/{name}.csv"} if wanted else {}
-        analysed = {"analyses": self.analyses(needs.analyses)} if needs.analyses else {}
-        return {"networks": self.networks(needs.networks), **collected, **analysed}
-
-    def answered(self, name: str) -> dict[str, str | list[str]]:
-        """Inputs of an experiment's answer: its tables and figures, and the inputs of its claims."""
-        experiment, needs = self.preset.experiments[name], self.needs("experiments", name)
-        shown = self._files(experiment.tables, experiment.figures)
-        collected = {"measurements": f"{self.results}/collected/experiments/{name}.csv"} if needs.measured else {}
-        computed = self.analyses(needs.analyses)
-        return {"shown": shown, "networks": self.networks(needs.networks), "analyses": computed, **collected}
+        return {"networks": self.networks(needs.networks), **collected}

@@ -24,7 +24,6 @@ wildcard_constraints:
     run=any_of(PRESET.runs),
     teacher=any_of(PRESET.settings.teachers),
     trial=r"\d+",
-    experiment=any_of(PRESET.experiments),
 
 
 def measured_digest(wildcards):
@@ -35,8 +34,3 @@ def measured_digest(wildcards):
 def measurements_option(wildcards, input):
     """Option of tables and figures for the file of measurements, if they need it."""
     return ["--measurements", str(input.measurements)] if input.get("measurements") else []
-
-
-def experiments_option(wildcards, input):
-    """Option of pages for the preset's experiments, if it has any."""
-    return ["--experiments", str(input.experiments)] if input.get("experiments") else []

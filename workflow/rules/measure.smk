@@ -34,7 +34,7 @@ if PRESET.settings.shard_size is None:
             message:
                 "measure {wildcards.run}: trials {params.trials}"
             shell:
-                "python -m workflow.launch {resources.gpu} eval measure --spec {params.spec:q} --out {params.folder:q}"
+                "python -m workflow.launch {resources.gpu} workflow measure --spec {params.spec:q} --out {params.folder:q}"
                 " --trials {params.trials} 2>&1 | tee -i {log:q}"
 
 else:
@@ -59,7 +59,7 @@ else:
         message:
             "measure {wildcards.run}: trial {wildcards.trial}, images {wildcards.begin} to {wildcards.end}"
         shell:
-            "python -m workflow.launch {resources.gpu} eval measure --spec {params.spec:q} --out {params.folder:q}"
+            "python -m workflow.launch {resources.gpu} workflow measure --spec {params.spec:q} --out {params.folder:q}"
             " --trials {wildcards.trial} --shard {wildcards.begin}-{wildcards.end} 2>&1 | tee -i {log:q}"
 
     rule merge_shards:
@@ -80,7 +80,7 @@ else:
         message:
             "measure {wildcards.run}: trial {wildcards.trial}, merging"
         shell:
-            "python -m eval merge --spec {params.spec:q} --trial {wildcards.trial} --out {params.folder:q} {input:q}"
+            "python -m workflow merge --spec {params.spec:q} --trial {wildcards.trial} --out {params.folder:q} {input:q}"
             " 2>&1 | tee -i {log:q}"
 
 
@@ -100,10 +100,10 @@ rule collect:
     message:
         "measurements: collecting"
     shell:
-        "python -m eval collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m workflow collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
-# Measurements of one table, figure or experiment, so that it can be made without the others.
+# Measurements of one table or figure, so that it can be made without the others.
 rule collect_part:
     input:
         lambda wildcards: TARGETS.trials(TARGETS.needs(wildcards.kind, wildcards.name).measured),
@@ -112,7 +112,7 @@ rule collect_part:
     log:
         f"{RESULTS}/logs/collect-{{kind}}-{{name}}.log",
     wildcard_constraints:
-        kind="tables|figures|experiments",
+        kind="tables|figures",
     conda:
         "../../environment.yml"
     params:
@@ -122,7 +122,7 @@ rule collect_part:
     message:
         "{wildcards.name}: collecting its measurements"
     shell:
-        "python -m eval collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m workflow collect {params.folder:q} --runs {params.runs:q} {params.stored:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 # Samples of a teacher as the reference of its students (references of kind `teacher` in a protocol), made once.
@@ -150,5 +150,5 @@ rule teacher_reference:
     message:
         "reference {wildcards.teacher}: drawing its samples"
     shell:
-        "python -m workflow.launch {resources.gpu} eval reference --spec {params.spec:q} --key {wildcards.reference:q} --out {output:q}"
+        "python -m workflow.launch {resources.gpu} workflow reference --spec {params.spec:q} --key {wildcards.reference:q} --out {output:q}"
         " 2>&1 | tee -i {log:q}"

@@ -27,7 +27,7 @@ rule table:
     message:
         "table {wildcards.table}: building"
     shell:
-        "python -m eval table --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
+        "python -m workflow table {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
         " --results {params.results:q} --mode {params.mode} --spec {params.spec:q} --out {output.tex:q}"
         " 2>&1 | tee -i {log:q}"
 
@@ -57,7 +57,7 @@ rule figure:
     message:
         "figure {wildcards.figure}: drawing"
     shell:
-        "python -m workflow.launch {resources.gpu} eval figure --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
+        "python -m workflow.launch {resources.gpu} workflow figure --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
         " --results {params.results:q} --spec {params.spec:q} --out {output.pdf:q} 2>&1 | tee -i {log:q}"
 
 
@@ -67,7 +67,6 @@ rule claims:
         measurements=TARGETS.measurements,
         runs=PRESET.judged_sheet,
         networks=TARGETS.networks(TARGETS.rows),
-        analyses=TARGETS.analyses(),
     output:
         md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",
@@ -83,5 +82,5 @@ rule claims:
     message:
         "claims: deciding by rule"
     shell:
-        "python -m eval claims --claims {input.claims:q} {params.measurements:q} --runs {input.runs:q}"
+        "python -m workflow claims --claims {input.claims:q} {params.measurements:q} --runs {input.runs:q}"
         " --results {params.results:q} --out {output.md:q} 2>&1 | tee -i {log:q}"

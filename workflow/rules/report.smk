@@ -19,14 +19,13 @@ rule paper:
     message:
         "paper: all tables and figures with their provenance"
     shell:
-        "python -m eval paper {params.results:q} {params.own:q} --require-pdf 2>&1 | tee -i {log:q}"
+        "python -m workflow paper {params.results:q} {params.own:q} --require-pdf 2>&1 | tee -i {log:q}"
 
 
 rule index:
     input:
         TARGETS.tables_and_figures(),
         TARGETS.paper_files(),
-        experiments=PRESET.settings.experiments or [],
     output:
         f"{RESULTS}/index.html",
     log:
@@ -36,39 +35,13 @@ rule index:
     params:
         results=lambda wildcards, output: os.path.dirname(output[0]),
         title=PRESET.settings.title,
-        experiments_digest=content_digest(PRESET.settings.experiments),
         own=["--own", str(PRESET.own[0])],
-        experiments=experiments_option,
         again=shlex.join(START.command("--cores", "2")),
     message:
         "index: everything on one page"
     shell:
-        "python -m eval page {params.results:q} --title {params.title:q} {params.own:q} {params.experiments:q} --again {params.again:q}"
+        "python -m workflow page {params.results:q} --title {params.title:q} {params.own:q} --again {params.again:q}"
         " --out {output:q} 2>&1 | tee -i {log:q}"
-
-
-# A single experiment: only the rows of its tables, figures and claims are trained and measured.
-rule experiment:
-    input:
-        unpack(lambda wildcards: TARGETS.answered(wildcards.experiment)),
-        claims=PRESET.settings.claims or [],
-    output:
-        f"{RESULTS}/experiments/{{experiment}}.json",
-    log:
-        f"{RESULTS}/logs/experiment-{{experiment}}.log",
-    conda:
-        "../../environment.yml"
-    params:
-        spec=lambda wildcards: SPECS.path("experiments", wildcards.experiment),
-        digest=lambda wildcards: SPECS.digest("experiments", wildcards.experiment),
-        claims_digest=content_digest(PRESET.settings.claims),
-        measurements=measurements_option,
-        results=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
-    message:
-        "experiment {wildcards.experiment}: answering"
-    shell:
-        "python -m eval experiment --spec {params.spec:q} --claims {input.claims:q} {params.measurements:q}"
-        " --results {params.results:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 # The manifest is last: it has the hash of every other file.

@@ -70,7 +70,7 @@ rule ticks_table:
     message:
         "ticks {wildcards.table}: building"
     shell:
-        "python -m eval table --layout {input.layout:q} --runs {params.spec:q} --results {params.results:q}"
+        "python -m workflow table {input.layout:q} --runs {params.spec:q} --results {params.results:q}"
         " --mode {params.mode} --spec {params.spec:q} --out {output.tex:q} 2>&1 | tee -i {log:q}"
 
 
@@ -90,5 +90,5 @@ rule ticks_claims:
     message:
         "ticks: deciding claims about hours and memory"
     shell:
-        "python -m eval claims --claims {input.claims:q} --runs {input.runs:q} --results {params.results:q}"
+        "python -m workflow claims --claims {input.claims:q} --runs {input.runs:q} --results {params.results:q}"
         " --out {output.md:q} 2>&1 | tee -i {log:q}"

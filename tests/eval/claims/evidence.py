@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from eval.claims import RULES, Claim, Evidence, Operand, Rule, Verdict, decide
 from eval.results.published import load_published
@@ -38,27 +37,28 @@ def spread(mean, std, trials=10):
     return [mean + half * (-1) ** i for i in range(trials)]
 
 
-def made(rows, sheet, students=None) -> Evidence:
+def made(rows, sheet, students=None, retraining=None) -> Evidence:
     """Evidence of measurements and rows of the sheet."""
-    return Evidence(Measurements(rows, "m.csv"), {row.run: row for row in sheet}, PUBLISHED, students)
+    known = {row.run: row for row in sheet}
+    return Evidence(Measurements(rows, "m.csv"), known, PUBLISHED, students, retraining=retraining)
 
 
-def evidence(*rows, students=None) -> Evidence:
+def evidence(*rows, students=None, retraining=None) -> Evidence:
     """Evidence of measured runs, whose recipe is the part of their name before ``-``."""
     measured = [line for row in rows for line in row]
     names = dict.fromkeys(line.run for line in measured)
     sheet = [SheetRow(name, name, "sid", "x", recipe=name.partition("-")[0]) for name in names]
-    return made(measured, sheet, students)
+    return made(measured, sheet, students, retraining)
 
 
 def rule(**settings) -> Rule:
     """A comparison with these settings."""
-    return from_mapping(RULES.find(settings["rule"], "rule"), settings, "part")
+    return from_mapping(RULES[settings["rule"]], settings, "part")
 
 
 def verdict(found, *parts, **settings) -> Verdict:
     """The verdict on a claim of these comparisons, or of one with these settings."""
-    claim = from_mapping(Claim, {"id": "X", "statement": "x", "scope": "test", "parts": parts or [settings]}, "claim")
+    claim = from_mapping(Claim, {"id": "X", "statement": "x", "parts": parts or [settings]}, "claim")
     (decided,) = decide([claim], found)
     return decided
 
@@ -88,9 +88,3 @@ def trained(folder, recipe, *curves):
     for seed, values in enumerate(curves):
         curve(folder, f"{recipe}-s{seed}", [(1000 * i, value) for i, value in enumerate(values)])
     return [lines(f"{recipe}-s{seed}", spread(min(values), 0.01)) for seed, values in enumerate(curves)]
-
-
-def experiment(name: str, predicted: dict[str, str], **more: Any) -> dict[str, Any]:
-    """An experiment as in a file of experiments."""
-    words = {"title": f"The {name}", "question": f"Is {name} so?", "prediction": "Yes.", "limits": "Made-up numbers."}
-    return {"id": name, "predicted": predicted, "written": "2030-01-01", **words, **more}

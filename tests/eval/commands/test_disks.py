@@ -6,15 +6,15 @@ import re
 
 import pytest
 
-from eval.commands import main as measuring_main
 from sida.cli.main import main as method_main
 from tests import disks
 from tests.eval.measuring.specs import data_spec, small_protocol
 from tests.eval.metric_networks import write_network
 from tests.training.toy import NETWORK
+from workflow.cli import main as measuring_main
 
 SPEC = json.dumps(data_spec(protocol=small_protocol(num_samples=40, trials=1)))
-PUBLISHED = ["table", "--layout", "studies/papers/tables/table8.yaml", "--mode", "paper"]
+PUBLISHED = ["table", "studies/papers/tables/table8.yaml", "--mode", "paper"]
 
 
 def writers(network, measured):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.commands import main
 from eval.features import extractor_entry, get_extractor
 from eval.features.digits import DIGITS_NETWORK, DigitsTraining, read_weights, split, train_digits, weights_digest
 from eval.features.pixels import resize_bytes, resize_clean
@@ -28,6 +27,7 @@ from tests.eval.metric_networks import (
 )
 from tests.golden.vectors import relative_error
 from tests.refused import refused
+from workflow.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from eval.commands import main
 from eval.figures import load_figure_layout, style
-from eval.figures.axes import NO_DATA, short_number
 from eval.figures.curves import Panel, ReferenceLine, identities_on
-from eval.figures.curves_plot import KEPT_LABEL, draw_curves
-from eval.figures.sources import Sources
+from eval.figures.layout import Sources
+from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves, short_number
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, Measurements, load_measurements
@@ -31,6 +29,7 @@ from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
 from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv
 from tests.refused import refused
+from workflow.cli import main
 
 FIGURES, PAPERS = ROOT / "config/figures", ROOT / "studies/papers"
 LAYOUTS = sorted([*ROOT.glob("config/figures/*.yaml"), *ROOT.glob("studies/*/figures/*.yaml")])
@@ -123,7 +122,7 @@ def test_every_layout_of_the_repository_loads_and_no_two_lines_of_its_legend_loo
         layout = load_figure_layout(path)
         assert 3.3 <= layout.width <= 6.8
         assert layout.caption
-        if getattr(layout, "legend", None) == "below":
+        if layout.source and hasattr(layout, "colours"):
             lines = {(line.label, line.colour) for panel in layout.panels for line in panel.lines if line.colour}
             assert len(lines) == len({colour for _, colour in lines}), path
 
@@ -156,16 +155,10 @@ def test_official_metric_logs_are_read_averaged_and_stand_for_a_run(preset, tmp_
     assert [float(row["value"]) for row in drawn] == [20.0, 13.0, 2.5]
 
 
-def training_log(results, run, records, name="evaluations.jsonl"):
+def training_log(results, run, records):
     folder = results / "students" / run
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def weights_log(results, run, values):
-    """A training log of the generator's weights, every thousand images."""
-    records = [{"nimg": 1000 * n, "weight_rms": {"generator": value}} for n, value in enumerate(values, 1)]
-    training_log(results, run, records, "train.jsonl")
+    (folder / "evaluations.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def test_any_logged_metric_is_plotted_and_the_kept_generator_is_the_selected_one(preset, tmp_path):
@@ -186,28 +179,6 @@ def test_any_logged_metric_is_plotted_and_the_kept_generator_is_the_selected_one
     (missing,) = [row for row in found if row["kind"] == "missing"]
     assert "no recall in" in missing["series"]
     refused("fd_dinov2 is NaN", read_evaluations, results / "students" / "sida-a1.0" / "evaluations.jsonl", "fd_dinov2")
-
-
-def test_quantities_of_a_training_log_are_curves_or_said_to_be_lacking(preset, tmp_path, capsys, refusal):
-    weights_log(tmp_path, "sid-a1.2", [1.0, 1.5, None])
-    weights_log(tmp_path, "sid-a1.0", [2.0, 2.5, 3.0])
-    series = [{"each": {"method": "sid"}, "pool_seeds": True, "label": "SiD"}]
-    panels = [{"log": "weight_rms.generator", "y_scale": "linear", "series": series}]
-    assert build(preset, {"panels": panels}, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
-    drawn = csv_rows(tmp_path / "f.csv")
-    assert [(row["images"], float(row["value"])) for row in drawn] == [("1000", 1.5), ("2000", 2.0)]
-    assert {(row["metric"], row["source"], row["over"]) for row in drawn} == {
-        ("weight_rms.generator", "training log", "seeds")
-    }
-    # A log without the quantity is said to lack it.
-    weights_log(tmp_path, "sid-a1.2", [1.0])
-    series = {"each": {"run": "sid-a1.2"}, "optional": True}
-    panel = {"log": "weight_rms.fake_score", "series": [series]}
-    assert build(preset, {"panels": [panel]}, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
-    assert "no weight_rms.fake_score in" in capsys.readouterr().out
-    series["optional"] = False
-    needed = command(preset, {"panels": [panel]}, tmp_path / "f.pdf", "--results", str(tmp_path))
-    assert "no record has a 'weight_rms.fake_score'" in refusal(*needed)
 
 
 def test_seeds_are_pooled_where_all_were_evaluated():
@@ -239,7 +210,7 @@ def curve(label, method, alpha, values=(5.0, 4.0), std=None):
 
 def drawn(tmp_path, groups, lines=(), finals=None, missing=(), **keys):
     """A figure with a panel for each group of curves."""
-    keys = {"columns": 3, "share_y": False, "legend": "below", **keys, "panels": [{"series": []}] * len(groups)}
+    keys = {"columns": 3, **keys, "panels": [{"series": []}] * len(groups)}
     (tmp_path / "l.yaml").write_text(yaml.safe_dump({"kind": "curves", **keys}))
     layout = load_figure_layout(tmp_path / "l.yaml")
     panels = [Panel(layout.panels[0], tuple(group), tuple(lines), finals or {}, tuple(missing)) for group in groups]
@@ -253,11 +224,11 @@ def shown(axes):
 
 
 def test_a_method_and_an_alpha_look_the_same_in_all_panels_of_all_figures(tmp_path):
-    """Labels by size and the order of curves change nothing."""
-    sizes = [[curve(f"SiD, {s}", "sid", 1.0), curve(f"SiDA, {s}", "sida", 1.0)] for s in ("XS", "S", "M", "L", "XL")]
+    """The number of panels and the order of curves change nothing."""
+    sizes = [[curve("SiD", "sid", 1.0), curve("SiDA", "sida", 1.0)]] * 5
     other = [[curve("SiDA, α = 1.0", "sida", 1.0), curve("SiD2A", "sid2a", 1.0), curve("SiD", "sid", None)]]
     looks = {}
-    for figure in (drawn(tmp_path, sizes, legend="panels"), drawn(tmp_path, other)):
+    for figure in (drawn(tmp_path, sizes), drawn(tmp_path, other)):
         for axes in figure.axes:
             for label, look in shown(axes).items():
                 looks.setdefault(label.split(",")[0], set()).add(look)
@@ -286,7 +257,7 @@ def test_a_changed_recipe_of_a_method_gets_a_look_of_its_own_kept_in_the_figure(
 
 
 def test_no_curve_has_a_colour_near_the_teachers():
-    teacher = to_rgb(style.OTHERS["teacher"].colour)
+    teacher = to_rgb(style.LINE_COLOURS["purple"])
     assert not [colour for colour, _ in style.VARIANTS if math.dist(to_rgb(colour), teacher) < 0.2]
 
 
@@ -295,14 +266,6 @@ def test_a_short_logarithmic_axis_has_enough_numbers(tmp_path, values):
     (axes,) = drawn(tmp_path, [[curve("SiD", "sid", 1.0, values)]]).axes
     low, high = axes.get_ylim()
     assert 3 <= sum(low <= place <= high for place in axes.yaxis.get_majorticklocs()) <= 8
-
-
-def test_the_name_of_a_line_is_written_where_no_curve_is(tmp_path):
-    """Above the line at its right end is the curve."""
-    line = ReferenceLine("its start", 5.0, None, "measured: x")
-    (axes,) = drawn(tmp_path, [[curve("SiD", "sid", 1.0, (4.0, 4.1, 5.05, 5.05))]], [line], legend="panels").axes
-    (text,) = axes.texts
-    assert (text.get_ha(), text.get_va()) != ("right", "bottom")
 
 
 def test_figure_4_names_two_methods(preset, tmp_path):
@@ -317,18 +280,18 @@ def test_figure_4_names_two_methods(preset, tmp_path):
     assert [text.get_text() for text in legend.get_texts()][:2] == ["SiD", "SiDA"]
 
 
-@pytest.mark.parametrize("place", ["below", "panels"])
-def test_hollow_markers_and_start_lines_are_explained_in_the_figure(tmp_path, place):
-    """In the legend, or (lines) by name where they are; a line has the colour of the method that it shows."""
+def test_hollow_markers_and_lines_are_explained_in_a_legend_that_hides_no_point(tmp_path):
+    """A line has the colour of the method that it shows."""
     line = ReferenceLine("start: SiD", 4.5, None, "measured: x", method="sid")
     finals = {"SiDA": Estimate(4.2, 0.1, 10)}
     groups = [[curve("SiDA", "sida", 1.0), curve("SiD", "sid", 1.0)]]
-    figure = drawn(tmp_path, groups, [line], finals, legend=place)
+    figure = drawn(tmp_path, groups, [line], finals)
+    figure.draw(renderer := FigureCanvasAgg(figure).get_renderer())
     (axes,) = figure.axes
-    legend = figure.legends[0] if place == "below" else axes.get_legend()
+    (legend,) = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert KEPT_LABEL in texts
-    assert "start: SiD" in (texts if place == "below" else [text.get_text() for text in axes.texts])
+    assert texts == ["SiDA", "SiD", "start: SiD", KEPT_LABEL]
+    assert legend.get_window_extent(renderer).y1 <= axes.get_tightbbox(renderer).y0
     (level,) = [drawn for drawn in axes.get_lines() if list(drawn.get_ydata()) == [4.5, 4.5]]
     assert level.get_color() == shown(axes)["SiD"][0]
     assert level.get_linestyle() == "--"
@@ -337,7 +300,7 @@ def test_hollow_markers_and_start_lines_are_explained_in_the_figure(tmp_path, pl
 def test_a_kept_start_has_its_hollow_marker_on_the_edge_of_a_log_axis(tmp_path):
     points = tuple(Point(nimg, value) for nimg, value in ((0, 4.0), (1000, 5.0), (9000, 4.5)))
     found = Curve("sid2a", "SiD2A", points, "trials", ("sid2a",), 0, "sid2a", 1.0)
-    figure = drawn(tmp_path, [[found]], finals={"sid2a": Estimate(3.1, 0.1, 10)}, legend="panels")
+    figure = drawn(tmp_path, [[found]], finals={"sid2a": Estimate(3.1, 0.1, 10)})
     figure.draw(renderer := FigureCanvasAgg(figure).get_renderer())
     (axes,) = figure.axes
     (hollow,) = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
@@ -345,7 +308,7 @@ def test_a_kept_start_has_its_hollow_marker_on_the_edge_of_a_log_axis(tmp_path):
     assert (box.x0 + box.x1) / 2 == pytest.approx(axes.bbox.x0)
     assert axes.bbox.y0 < (box.y0 + box.y1) / 2 < axes.bbox.y1
     assert axes.get_xlim()[0] > 0
-    (told,) = [text.get_text() for text in axes.get_legend().get_texts() if KEPT_LABEL in text.get_text()]
+    (told,) = [text.get_text() for text in figure.legends[0].get_texts() if KEPT_LABEL in text.get_text()]
     # A longer line would press a narrow panel together.
     assert max(told.splitlines(), key=len) == KEPT_LABEL != told
 
@@ -427,26 +390,13 @@ def panel(**changes):
         (panel(lines=[{"where": {"method": "sid"}}]), r"lines\[0\]\.where: 2 runs match"),
         (panel(lines=[{"published": "table1-x"}]), r"lines\[0\]\.published: no published number"),
         (panel(series=[{"each": {"method": "sida"}}], metric="kid"), r"no 'kid' in this evaluation"),
-        (panel(log="weigth_rms.generator"), r"log: a training log has no 'weigth_rms' \(did you mean 'weight_rms'\?\)"),
-        (panel(log="weight_rms"), r"log: 'weight_rms': give 'weight_rms.generator', say"),
-        (panel(log="seconds.generator"), r"log: 'seconds.generator': give 'seconds' alone"),
-        (panel(log="seconds", lines=[{"where": {"run": "x"}}]), r"lines: are of measured metrics"),
         (panel(metric="kid", lines=[{"where": {"run": "data"}}]), r"metric 'kid' was not measured"),
-        ({"x": "iterations"}, r"batch: is needed to count iterations"),
+        ({"legend": "panels"}, r"legend: unknown key"),
     ],
 )
 def test_faulty_layouts_end_with_one_line(preset, tmp_path, refusal, change, message):
     assert re.search(message, refusal(*command(preset, CONVERGENCE | change, tmp_path / "f.pdf")))
     assert not list(tmp_path.glob("f.*"))
-
-
-def test_curves_against_seconds_of_training(preset, tmp_path):
-    assert build(preset, CONVERGENCE | {"x": "seconds"}, tmp_path / "f.pdf") == 0
-    found = [line for line in csv_rows(tmp_path / "f.csv") if line["kind"] == "curve"]
-    for line in found:
-        ticks = len(CURVES[line["run"]])
-        last = CURVES[line["run"]][-1][0] * 1000
-        assert float(line["seconds"]) == pytest.approx(int(line["images"]) / last * ticks * 2.9, abs=0.06)
 
 
 DRAW = """

@@ -1,4 +1,4 @@
-"""Grids of samples: the one sampler of the package behind every panel, captions, and nearest real images below."""
+"""Grids of samples: the one sampler of the package behind every panel, and captions."""
 
 import json
 import sys
@@ -9,19 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.commands import main
 from eval.figures import load_figure_layout
-from eval.figures.build import build_figure
 from eval.figures.samples import Grid, draw_grid, picture
-from sida.config.datasets import dataset_spec
 from sida.config.resources import ROOT
-from sida.data import load_dataset
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
 from sida.sampling import Drawer, generate
 from tests.eval.metric_networks import StandInVae, write_network
 from tests.eval.synthetic_output import CURVES, csv_rows
-from tests.refused import refused
+from workflow.cli import main
 
 FIGURES = ROOT / "config/figures"
 DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}
@@ -46,7 +42,7 @@ def networks(tmp_path_factory):
 
 
 def measured(run, network=None, **more):
-    """A spec of ``sida-eval measure``."""
+    """A spec of ``sida measure``."""
     sampler = {"kind": "one_step", "init_sigma": 2.5} if network else {"kind": "data"}
     method = "data" if network is None else "sida"
     common = {"protocol": "digits", "dataset": DIGITS, "device": "cpu", "threads": 1, "nfe": None}
@@ -170,43 +166,3 @@ def test_missing_networks_and_specs(preset, spec, tmp_path, refusal):
         (["--spec", str(spec), "--out", str(tmp_path / "f.png")], "must end in .pdf"),
     ):
         assert told in refusal(*command(preset, FIGURES / "samples.yaml", tmp_path / "f.pdf", *options))
-
-
-TRAIN = dataset_spec("digits-train", "test")
-HELD_OUT = dataset_spec("digits-heldout", "test")
-
-
-def build(tmp_path, **neighbours):
-    """Data of a figure of training and held-out images over their nearest ones."""
-    names = {"train": TRAIN, "fresh": HELD_OUT}
-    spec = json.dumps({"generators": [measured(name, dataset=dataset) for name, dataset in names.items()]})
-    (tmp_path / "runs.tsv").write_text("run\tlabel\tmethod\tsampler\ntrain\tA\tdata\tdata\nfresh\tB\tdata\tdata\n")
-    neighbours = {"training": "digits-train", "held_out": "digits-heldout", **neighbours}
-    panels = [{"where": {"run": name}} for name in names]
-    layout_of(tmp_path, rows=10, columns=2, panels=panels, neighbours=neighbours)
-    build_figure(tmp_path / "layout.yaml", tmp_path / "runs.tsv", tmp_path, tmp_path / "figure.pdf", spec=spec)
-    return csv_rows(tmp_path / "figure.csv")
-
-
-def test_each_image_lies_over_its_nearest_ones(tmp_path):
-    found = build(tmp_path)
-    assert len(found) == 40
-    train, held_out = (
-        data.images(range(len(data))).flatten(1).float() / 127.5 for data in map(load_dataset, (TRAIN, HELD_OUT))
-    )
-    for row in found:
-        own = (train if row["run"] == "train" else held_out)[int(row["data_index"])]
-        for key, data in (("training", train), ("held_out", held_out)):
-            distances = (data - own).norm(dim=1)
-            assert float(row[f"{key}_distance"]) == pytest.approx(float(distances.min()), abs=1e-4)
-            assert int(row[f"{key}_index"]) == int(distances.argmin())
-    # A training image is its own nearest training image; a held-out one has none so near.
-    for run, key, other in (("train", "training", "held_out"), ("fresh", "held_out", "training")):
-        lines = [row for row in found if row["run"] == run]
-        assert all(float(row[f"{key}_distance"]) == 0 < float(row[f"{other}_distance"]) for row in lines)
-        assert [row["class"] for row in lines] == [str(i // 2) for i in range(20)]
-
-
-def test_faults_of_neighbours_are_one_line(tmp_path):
-    refused(r"neighbours.held_out: .*did you mean", build, tmp_path, held_out="digits-held-out")
-    refused("no extractor 'pixel' .did you mean 'pixels'", build, tmp_path, extractor="pixel")

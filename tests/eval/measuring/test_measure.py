@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eval.commands import main
 from eval.features import get_extractor, registry
 from eval.measuring.measure import Measurer, _overlapped, measure, measure_shard, merge_shards
 from eval.measuring.sources import CallableSource, DataSource, MeasureSpec
@@ -36,6 +35,7 @@ from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol, smal
 from tests.eval.metric_networks import write_network
 from tests.refused import refused
 from tests.training.toy import NETWORK
+from workflow.cli import main
 
 HERE = "tests.eval.measuring.test_measure"
 

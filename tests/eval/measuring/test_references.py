@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 
-from eval.commands import main
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
 from eval.measuring import extract
@@ -27,6 +26,7 @@ from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import pictures, write_inception, write_network
 from tests.refused import refused
 from tests.workflow.small import small
+from workflow.cli import main
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.targets import Targets

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from eval.claims.write import read_verdicts
-from eval.commands import main
 from eval.measuring.protocol import load_protocol
-from eval.report.index import write_index
+from eval.report.page import write_index
 from eval.report.paper import training_time
 from eval.results.exchange import read_exchanged
 from eval.results.measurements import read_measurement, read_score, write_csv
@@ -21,17 +20,18 @@ from sida.config.resources import ROOT
 from sida.data import load_dataset
 from tests.refused import refused
 from tools.settings_page import SCHEMAS, json_schema
+from workflow.cli import main
 
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """Lines that `sida-eval score --json` prints of real digits."""
+    """Lines that `sida score --json` prints of real digits."""
     folder = tmp_path_factory.mktemp("score")
     digits = load_dataset({"name": "digits", "kind": "digits"}).images(range(0, 1797, 3)).numpy()
     np.savez(folder / "my images.npz", arr_0=digits)
 
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        command = ["score", "--images", str(folder / "my images.npz"), "--protocol", "digits", "--num-samples", "200"]
+        command = ["score", str(folder / "my images.npz"), "--protocol", "digits", "--num-samples", "200"]
         assert main([*command, "--json"]) == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
@@ -111,10 +111,10 @@ TRIAL = {
     "protocol": {"name": "p", "fields": {"metrics": {"fd": {"extractor": "x"}}}}, "reference": {},
     "metric_references": {"fd": {"sha256": "4e"}}, "environment": {}, "spec_sha256": "5e",
 }  # fmt: skip
-FINDING = {"rule": "LT", "numbers": {}, "effect": {"what": "fd", "text": "fd +1", "value": 1.0}}
+FINDING = {"rule": "LT", "numbers": {}}
 CLAIM = {
     "id": "X-1", "statement": "s", "source": "", "counterpart": "", "note": "", "verdict": "supported",
-    "evidence": ["e"], "findings": [FINDING], "rows": ["a"], "unmeasured": [],
+    "evidence": ["e"], "findings": [FINDING], "rows": ["a"], "chance": False,
 }  # fmt: skip
 
 
@@ -152,11 +152,11 @@ def test_a_trial_of_another_form_names_the_place(tmp_path, path, value):
         ("claims", {}), ("claims", ["x"]), ("claims.0", None), ("preamble", 3), ("claims.0.verdict", "true"),
         ("claims.0.verdict", []), ("claims.0.statement", None), ("claims.0.evidence", "e"), ("claims.0.rows", [1]),
         ("claims.0.findings", {}), ("claims.0.findings.0", []), ("claims.0.findings.0.numbers", None),
-        ("claims.0.findings.0.effect", "x"), ("claims.0.findings.0.effect.value", "1"), ("claims.0.by_published", 1),
+        ("claims.0.chance", "no"), ("claims.0.by_published", 1),
     ],
 )  # fmt: skip
 def test_verdicts_of_another_form_are_one_line(tmp_path, path, value):
-    record = {"preamble": "", "claims": [CLAIM]}
+    record = {"preamble": "", "comparisons": "", "claims": [CLAIM]}
     (tmp_path / "claims.json").write_text(json.dumps(record))
     assert read_verdicts(tmp_path / "claims.json") == record
     (tmp_path / "claims.json").write_text(json.dumps(changed(record, path, value)))
@@ -197,4 +197,4 @@ def test_a_table_of_another_form_is_named_on_the_page(tmp_path):
 @pytest.mark.parametrize("found", [[], [1], {"a": 1}, None, [{"run": "a"}]])
 def test_a_score_without_measurements_is_one_line(tmp_path, found):
     (tmp_path / "score.json").write_text(json.dumps({"measurements": found}))
-    refused(r"score.json: is no result of sida-eval score", read_score, tmp_path / "score.json")
+    refused(r"score.json: is no result of sida score", read_score, tmp_path / "score.json")

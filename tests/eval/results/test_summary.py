@@ -14,7 +14,7 @@ from eval.results.published import agreement, bibliography, cited_label, load_pu
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
 from eval.results.training_logs import read_evaluations
 from eval.tables import to_latex
-from eval.tables.files import make_table
+from eval.tables.build import make_table
 from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset
 from tests.refused import refused

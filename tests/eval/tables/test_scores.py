@@ -1,15 +1,12 @@
-"""Scores of anyone's images beside the rows of a table, and on a board of several groups."""
+"""Scores of anyone's images beside the rows of a table."""
 
 import json
+import re
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
-from eval.commands import main
-from eval.report.board import board
-from eval.report.paper import missing_latex
 from eval.results.exchange import exchanged
 from eval.results.measurements import trial_path, write_csv, write_measurement
 from eval.results.published import PROTOCOLS
@@ -19,6 +16,7 @@ from sida.config.settings import load_spec
 from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import csv_rows, digest_of, inputs_of
 from tests.refused import refused
+from workflow.cli import main
 
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 
@@ -30,7 +28,7 @@ def folder(tmp_path_factory):
     for name, n, *more in (("theirs", 40), ("Mine", 40, "--nfe", "4", "--family", "Two & More"), ("small", 20)):
         pixels = np.random.default_rng(len(name)).integers(0, 256, (80, 8, 8), dtype=np.uint8)
         np.savez(folder / "images.npz", arr_0=pixels, arr_1=np.arange(80) % 10)
-        command = ["score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", str(n)]
+        command = ["score", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", str(n)]
         command += ["--dataset", '{"name": "digits", "kind": "digits"}', "--trials", "2", "--name", name, *more]
         assert main([*command, "--out", str(folder / f"{name}.json"), "--latex", str(folder / f"{name}.tex")]) == 0
     write_csv(folder / "measurements.csv", load_spec(str(folder / "theirs.json"))["measurements"])
@@ -45,7 +43,7 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
     comment, row = (folder / "Mine.tex").read_text().splitlines()
     assert comment == r"% Family & Model & NFE & FD & IS & Prec. & Rec. & Acc. \% & FD pixel"
     assert (tmp_path / "main.tex").read_text().splitlines().count(row) == 1
-    assert row.startswith(r"Two \& More & Mine & 4 & ")
+    assert row.startswith(r"Two \& More & Mine & $4$ & ")
     found = {(r["model"], r["column"]): r for r in csv_rows(tmp_path / "main.csv")}
     summary = json.loads((folder / "Mine.json").read_text())["summary"]
     assert float(found["Mine", "fd"]["measured"]) == pytest.approx(summary["fd"]["mean"])
@@ -55,7 +53,7 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
 def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folder, refusal):
     for arguments, told in (
         ([str(folder / "images.npz")], "--like"),
-        (["--function", "mine.sample", "--like", "main"], "mine:sample"),
+        (["mine.sample", "--like", "main"], "mine:sample"),
         (["mine.sample", "--like", "main"], "mine:sample"),
     ):
         error = refusal("score", *arguments)
@@ -66,19 +64,23 @@ def test_a_score_asks_for_a_table_or_a_protocol_and_a_function_for_a_colon(folde
     refused("table8", table_protocol, "table8")
 
 
-def test_a_plain_row_is_printed_with_its_keys_and_compiles_in_an_ordinary_tabular(folder, tmp_path, capsys):
-    assert main(["table", "main", "--add", str(folder / "Mine.json"), "--plain", "--bib", str(tmp_path / "r.bib")]) == 0
-    text = capsys.readouterr().out
-    summary = json.loads((folder / "Mine.json").read_text())["summary"]["fd"]
-    assert f"${summary['mean']:.2f} \\pm {summary['std']:.2f}$" in text
-    assert (tmp_path / "r.bib").is_file()
-    if missing_latex() is not None:
-        pytest.skip(str(missing_latex()))
-    tabular = rf"\begin{{tabular}}{{lllllllll}}{text}\end{{tabular}}"
-    (tmp_path / "t.tex").write_text(rf"\documentclass{{article}}\begin{{document}}\small{tabular}\end{{document}}")
-    for command in (["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], ["pdftotext", "t.pdf"]):
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
-    assert f"{summary['mean']:.2f} ± {summary['std']:.2f}" in (tmp_path / "t.txt").read_text()
+def test_an_added_row_stands_in_the_papers_columns_and_is_bold_where_it_is_best(mine, tmp_path):
+    """One value a cell, one bold value a column, and entries of the suite and the metrics in the bibliography."""
+    for best, value in ((False, 1.9), (True, 1.1)):
+        out, bib = tmp_path / "t.md", tmp_path / "r.bib"
+        row = mine(value=value)
+        assert main(["table", "table1", "--add", str(row), "--out", str(out), "--bib", str(bib)]) == 0
+        lines = [
+            [cell.strip() for cell in line.split("|")[1:-1]] for line in out.read_text().splitlines() if "|" in line
+        ]
+        assert lines[0] == ["Family", "Model", "NFE", "FID ↓", "IS ↑"]
+        own = f"{value:.3f} ± 0.001"
+        fids = [line[3] for line in lines if line[3].startswith("**")]
+        assert fids == ([f"**{own}**"] if best else ["**1.499 ± 0.012**"])
+        assert (
+            lines[-1] == ["One Step", "Mine", "1", f"**{own}**" if best else own, "*not measured*"] or not lines[-1][0]
+        )
+        assert {"sida_repro", "heusel2017fid", "zhou2024sida"} <= set(re.findall(r"@\w+{(\w+),", bib.read_text()))
 
 
 def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(folder, tmp_path, capsys, refusal):
@@ -88,41 +90,59 @@ def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(f
     out, added = tmp_path / "t.md", ["--add", str(theirs), "--out", str(tmp_path / "t.md")]
     beside = ["table", "main", "--measurements", str(folder / "measurements.csv"), *added]
     assert main(beside) == 0
-    for words in ("| Mine (Ada L.) |", "| theirs |", "Measured by Ada L., ada.example, not by this suite: Mine."):
+    for words in ("| Mine (Ada L.) ", "| theirs ", "Measured by Ada L., ada.example, not by this suite: Mine."):
         assert words in out.read_text()
     assert main(["table", "main", *added]) == 0  # alone
-    assert "| Mine (Ada L.) |" in out.read_text()
-    # The row alone, for a paper.
-    capsys.readouterr()
-    assert main(["table", "main", "--add", str(theirs), "--plain"]) == 0
-    assert "Mine (Ada L.)" in capsys.readouterr().out.splitlines()[1]
+    assert "| Mine (Ada L.) " in out.read_text()
     # Collected, they are the table's rows without a sheet.
     for record in load_spec(str(folder / "theirs.json"))["measurements"]:
         write_measurement(trial_path(tmp_path / "m/theirs", record["trial"]), record)
     assert main(["collect", str(tmp_path / "m"), "--add", str(theirs), "--out", str(tmp_path / "c.csv")]) == 0
     assert main(["table", "main", "--measurements", str(tmp_path / "c.csv"), "--out", str(out)]) == 0
-    assert "| Mine (Ada L.) |" in out.read_text()
+    assert "| Mine (Ada L.) " in out.read_text()
     # Values of another identity find no place.
     theirs.write_text(theirs.read_text().replace('"n": 40', '"n": 20'))
-    assert "fd: images per trial: 20 != 40" in refusal(*beside)
+    assert "images per trial: 20 != 40" in refusal(*beside)
 
 
 def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path, refusal):
-    """Also if a layout gives it the key of the published metric."""
-    layout, out = tmp_path / "tables" / "mine.yaml", tmp_path / "t.tex"
-    layout.parent.mkdir()
-    layout.write_text("extends: table1.yaml\nmetrics: {fid: fd}\n")
-    for name in (str(layout), "table1"):
-        error = refusal("table", "--layout", name, "--out", str(out), "--add", str(folder / "Mine.json"))
-        for words in ("--add: 'Mine'", "column '", "images per trial: 40 != 50,000", "under protocol 'cifar10'"):
-            assert words in error
+    out = tmp_path / "t.tex"
+    error = refusal("table", "table1", "--out", str(out), "--add", str(folder / "Mine.json"))
+    for words in ("--add: 'Mine'", "column '", "images per trial: 40 != 50,000", "under protocol 'cifar10'"):
+        assert words in error
     assert not out.exists()
+
+
+@pytest.fixture
+def mine(folder, tmp_path):
+    """Writes a score under the protocol of Table 1 with some changes; returns its path."""
+
+    def write(**change):
+        pinned = PROTOCOLS["cifar10"]["fid"]
+        name, n = change.get("extractor", "inception"), 50_000
+        weights = change.get("weights", load_registry()["inception"].sha256)
+        reference = {"name": "x", "sha256": change.get("reference", digest_of(pinned.reference))}
+        fields = {"num_samples": n, "seed0": change.get("seed0", 0), "resolution": 32, "channels": 3}
+        key, dist = change.get("key", "fid"), change.get("dist", "empirical")
+        fields |= {"label_dist": dist, "labels": pinned.classes, "quantisation": "truncate", "allow_tf32": False}
+        fields |= {"metrics": {key: {"kind": "frechet", "extractor": name, "cov_ddof": 0}}}
+        record = load_spec(str(folder / "Mine.json"))
+        for trial in record["measurements"]:
+            number, value = trial["trial"], change.get("value", 1.9)
+            seeds = change.get("seeds", [number * n, (number + 1) * n - 1])
+            trial |= {"n": change.get("n", n), "seeds": seeds, "nfe": 1, "details": {}, "family": "One Step"}
+            trial |= {"metrics": {key: value + change.get("step", 0.001) * (number - 0.5)}}
+            trial |= {"protocol": {"name": "cifar10", "fields": fields}, "extractors": {name: weights}}
+            trial |= {"metric_references": {key: reference}, "reference": reference}
+        write_hashed_json(tmp_path / "mine.json", record)
+        return tmp_path / "mine.json"
+
+    return write
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({}, None),
         ({"extractor": "pixels"}, "metric: extractor=pixels != extractor=inception"),
         ({"weights": "ee" * 32}, "feature network: eeeeeeeeeeee != f58cb9b6ec32"),
         ({"reference": "ab" * 32}, "reference: abababababab != "),
@@ -135,33 +155,11 @@ def test_a_score_of_other_data_is_refused_beside_published_rows(folder, tmp_path
         ({"key": "fd"}, "none of the table's metrics (fid"),
     ],
 )
-def test_invented_records_find_no_place_in_table_1(folder, tmp_path, capsys, change, words):
-    pinned = PROTOCOLS["cifar10"]["fid"]
-    name, n = change.get("extractor", "inception"), 50_000
-    weights = change.get("weights", load_registry()["inception"].sha256)
-    reference = {"name": "x", "sha256": change.get("reference", digest_of(pinned.reference))}
-    fields = {"num_samples": n, "seed0": change.get("seed0", 0), "resolution": 32, "channels": 3, "allow_tf32": False}
-    key, dist = change.get("key", "fid"), change.get("dist", "empirical")
-    fields |= {"label_dist": dist, "labels": pinned.classes, "quantisation": "truncate"}
-    fields |= {"metrics": {key: {"kind": "frechet", "extractor": name, "cov_ddof": 0}}}
-    record = load_spec(str(folder / "Mine.json"))
-    for trial in record["measurements"]:
-        number = trial["trial"]
-        trial |= {"n": change.get("n", n), "seeds": change.get("seeds", [number * n, (number + 1) * n - 1]), "nfe": 1}
-        trial |= {"metrics": {key: 1.9 + change.get("step", 0.001) * number}, "details": {}, "family": "One Step"}
-        trial |= {"protocol": {"name": "cifar10", "fields": fields}, "extractors": {name: weights}}
-        trial |= {"metric_references": {key: reference}, "reference": reference}
-    write_hashed_json(tmp_path / "mine.json", record)
+def test_invented_records_find_no_place_in_table_1(mine, tmp_path, capsys, change, words):
     out = tmp_path / "t.tex"
-    done = main(["table", "--layout", "table1", "--add", str(tmp_path / "mine.json"), "--out", str(out)])
-    if words is not None:
-        assert (done, out.exists()) == (1, False)
-        assert words in capsys.readouterr().err
-        return
-    # An honest row stands there, and is not the best beside published numbers that beat it.
-    assert done == 0
-    (mine,) = [row for row in csv_rows(out.with_suffix(".csv")) if row["run"] == "Mine" and row["measured"]]
-    assert mine["measured_bold"] in ("False", "")
+    done = main(["table", "table1", "--add", str(mine(**change)), "--out", str(out)])
+    assert (done, out.exists()) == (1, False)
+    assert words in capsys.readouterr().err
 
 
 def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, refusal):
@@ -170,13 +168,12 @@ def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, refusal):
     for line in record["measurements"]:
         line["family"] = "=1+cmd|x"
     write_hashed_json(tmp_path / "evil.json", record)
-    main_table = ["table", "--layout", "main", "--out", str(out), *inputs_of(folder), "--add"]
-    table1 = ["table", "--layout", "table1", "--out", str(out), "--add"]
-    images = ["score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20", "--table"]
+    main_table = ["table", "main", "--out", str(out), *inputs_of(folder), "--add"]
+    table1 = ["table", "table1", "--out", str(out), "--add"]
+    images = ["score", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20", "--table"]
     for words, command in (
         (["'small', column 'fd'", "'digits-n20'", "per trial: 20 != 40"], [*main_table, str(folder / "small.json")]),
         (["already called 'theirs'", "--name"], [*main_table, str(folder / "theirs.json")]),
-        (["--add", "mode audit"], [*table1, str(folder / "Mine.json"), "--mode", "paper"]),
         (["evil.json", "as a formula"], [*table1, str(tmp_path / "evil.json")]),
         (["--table table5", "protocol 'digits-n20'"], [*images, "table5"]),
         (["--table", "no-such"], [*images, "no-such"]),
@@ -192,27 +189,3 @@ def scores(folder, tmp_path):
     for name in ("theirs.json", "Mine.json", "small.json"):
         shutil.copy(folder / name, tmp_path)
     return tmp_path
-
-
-def test_a_board_sorts_values_within_equal_identity(scores):
-    found = [table for table in board(scores) if table.name == "fd"]
-    assert sorted(len(table.rows) for table in found) == [1, 2]
-    two = max(found, key=lambda table: len(table.rows))
-    assert {row.cells[1].text for row in two.rows} == {"Mine", "theirs"}
-    assert [float(row.cells[2].text) for row in two.rows] == sorted(float(row.cells[2].text) for row in two.rows)
-    (highest, *_) = [table for table in board(scores) if table.name == "is" and len(table.rows) == 2]
-    assert float(highest.rows[0].cells[2].text) >= float(highest.rows[1].cells[2].text)
-
-
-def test_lines_of_another_group_stand_on_the_board_with_their_origin(scores):
-    lines = exchanged(load_spec(str(scores / "Mine.json"))["measurements"])
-    abroad = [{**line, "run": "abroad", "origin": "A group, a <place>"} for line in lines]
-    (scores / "abroad.jsonl").write_text("\n".join(map(json.dumps, abroad)))
-    assert main(["board", str(scores), "--out", str(scores / "board.html")]) == 0
-    assert "A group, a &lt;place&gt;" in (scores / "board.html").read_text()
-    assert sorted(len(table.rows) for table in board(scores) if table.name == "fd") == [1, 3]
-
-
-def test_a_board_of_no_numbers_is_refused(tmp_path, refusal):
-    for empty in (tmp_path, tmp_path / "nobody"):
-        assert str(empty) in refusal("board", str(empty))

@@ -6,7 +6,7 @@ import pytest
 
 from eval.tables import make_table
 from sida.config.resources import ROOT
-from workflow.cli import sida_main as main
+from workflow.cli import main
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.spec_files import row_digest
@@ -32,7 +32,7 @@ def test_each_table_and_figure_has_its_counterpart_and_each_row_is_shown(preset)
 
 
 def test_the_plan_takes_five_core_hours(capsys):
-    assert main(["plan", "--preset", "afternoon", "--fresh", "--json"]) == 0
+    assert main(["plan", "afternoon", "--fresh", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["totals"]["gpu_hours"] <= 5
 
 

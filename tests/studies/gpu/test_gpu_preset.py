@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 
-from eval.claims.model import load_claims
+from eval.claims import load_claims
 from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, kill_group
 from workflow.planning.costs import Costs, driver_memory
@@ -87,4 +87,4 @@ def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(gpu, tmp_p
     assert all(run.run in (results / "measurements.csv").read_text() for run in gpu.runs.values())
     assert "SiD2A" in table
     verdicts = json.loads((results / "claims.json").read_text())
-    assert len(verdicts["claims"]) == len(load_claims(ROOT / "studies/gpu/claims.yaml"))
+    assert len(verdicts["claims"]) == len(load_claims(ROOT / "studies/gpu/claims.yaml").claims)

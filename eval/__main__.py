@@ -1,5 +1,0 @@
-"""``python -m eval``."""
-
-from eval.commands import main
-
-raise SystemExit(main())

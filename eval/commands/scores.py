@@ -1,0 +1,210 @@
+"""Verbs for a generator's numbers: ``sida score`` and ``sida compare``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from eval.commands._options import extractor_options, output, pairs, scoring_settings, shared
+from sida.cli.arguments import existing, network_source, whole
+from sida.cli.main import Verb
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add = parser.add_argument
+    add(
+        "source",
+        metavar="SOURCE",
+        type=_source,
+        help="images, network (file, folder of a run, id or address), or module:function",
+    )
+    add("--latent", metavar="SHAPE", help="latents of a TorchScript file, such as 128 or 3x32x32; needs a permission")
+    add("--sampler", metavar="TEXT", help="of a network, as for sida sample (default: one_step)")
+    add("--protocol", metavar="NAME", help="name or YAML file of a protocol (default: that of --like)")
+    add(
+        "--against",
+        type=existing("--against", pictures=True),
+        metavar="PATH",
+        help="images in the place of the protocol's references (default protocol: pair)",
+    )
+    add("--like", metavar="TABLE", help="a row for this table, with its protocol, columns and decimals")
+    shared(parser, "--trials", "--num-samples", "--dataset", "--reference", "--extractor-option")
+    add("--name", help="label of the row (default: name of the path)")
+    add("--family", help="group of the row in tables (default: One Step with --like, else none)")
+    add("--nfe", type=whole("--nfe", 1), metavar="N", help="network evaluations per image, for tables")
+    add("--allow-duplicates", action="store_true", help="accept equal images")
+    add(
+        "--fast",
+        action=argparse.BooleanOptionalAction,
+        help="inception_cpu for inception: other last digits (default: on a processor, with downloaded files)",
+    )
+    add("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
+    add("--batch-size", type=whole("--batch-size", 1), metavar="B", help="images per batch")
+    add("--out", type=output("--out"), metavar="FILE", help="write everything as JSON")
+    add("--json", action="store_true", help="print one line of JSON per metric, with digests, and no text")
+    latex = output("--latex")
+    add("--latex", type=latex, metavar="FILE", help="write the LaTeX row to a file, too")
+    add("--plain", action="store_true", help="LaTeX row without siunitx: $4.73 \\pm 0.16$")
+
+
+def _score(args: argparse.Namespace) -> int:
+    """Scores the images and prints the result."""
+    from sida.errors import UserError
+
+    if not (args.protocol or args.like or args.against):
+        fault = "name a table (--like table1) or a protocol (--protocol cifar10), or images (--against B)"
+        raise UserError("score", fault)
+
+    import json
+    from pathlib import Path
+
+    from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
+    from eval.measuring.sources import ScriptedGenerator, is_torchscript
+    from eval.results.exchange import exchanged
+    from eval.tables.scores import latex_row, row_columns, table_protocol
+    from sida.config.samplers import read_sampler
+    from sida.files.atomic import write_hashed_json, write_text
+    from sida.sampling.job import network_file, open_device
+
+    network = args.source if names_network(args.source) else None
+    scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))
+    if scripted and not args.latent:
+        raise UserError(network, "a TorchScript file takes latents", "add --latent SHAPE, such as --latent 128")
+    if args.latent and not scripted:
+        raise UserError("--latent", "is for TorchScript files", "leave it out")
+    if args.sampler and (scripted or not network):
+        raise UserError("--sampler", "is for networks", "leave it out")
+    table = args.like
+    if args.against and (table or args.latex):
+        fault = "a comparison of two sets is no row of a table"
+        raise UserError("--against", fault, "leave --like and --latex out")
+    protocol = args.protocol or (table_protocol(args.like) if args.like else "pair")
+    if not args.against:
+        row_columns(chosen_protocol(protocol, args.num_samples, bool(args.fast)), table)
+    images = args.source
+    nfe, family = args.nfe, args.family
+    label, device = args.name, open_device(args.device)
+    if scripted:
+        shape = [whole("--latent", 1)(part) for part in args.latent.split("x")]
+        images, label = ScriptedGenerator(str(network), shape, device), label or Path(str(network)).stem
+    elif network:
+        images = NetworkFile(str(network_file(network)), read_sampler(args.sampler or "one_step", "--sampler"))
+        nfe = nfe or images.sampler.nfe
+    if args.like and family is None and (nfe or 1) == 1:
+        family, nfe = "One Step", 1
+    settings = scoring_settings(args) | {"device": device, "family": family or "", "nfe": nfe}
+    settings |= {key: getattr(args, key) for key in ("allow_duplicates", "fast", "against", "batch_size")}
+    settings["extractors"] = extractor_options(args.extractor_option)
+    score = score_images(images, protocol, name=label, **settings)
+    # Files first: an error while printing must not lose the measurement.
+    if args.out:
+        write_hashed_json(args.out, score.record())
+    rows = [] if args.against else [latex_row(score, row_columns(score.protocol, table, score), args.plain)]
+    if args.latex:
+        write_text(args.latex, rows[0] + "\n")
+    if args.json:
+        print("\n".join(json.dumps(line) for line in exchanged(score.records)))
+        return 0
+    print("\n".join([*score.lines(), *rows, *filter(None, (args.out, args.latex))]))
+    return 0
+
+
+def _function(text: str) -> str:
+    """Parses the name of a function."""
+    from sida.config.settings import names_object
+    from sida.errors import UserError
+
+    if not names_object(text):
+        dotted = "{0[0]}:{0[2]}".format(text.rpartition(".")) if "." in text else "mine:sample"
+        raise UserError(text, f"a function is named with a colon, module:function, such as {dotted}")
+    return text
+
+
+def _source(text: str) -> str:
+    """Parses a source; a wrong name ends before the heavy imports."""
+    from sida.config.settings import names_object
+    from sida.data.archive import refuse_picture
+
+    if not names_object(text):
+        packed = text.endswith((".npz", ".npy", ".zip", ".tar", ".gz", ".safetensors", ".pkl", ".pt", ".pth"))
+        if "." in text and text.replace(".", "_").isidentifier() and not packed and not os.path.exists(text):
+            return _function(text)
+        network_source(text)
+        refuse_picture(text)
+    return text
+
+
+SCORE = Verb(
+    "Score the images of any generator under a protocol: files, a network, or a Python function.",
+    """examples:
+  sida score mine:sample --like table1 --out row.json   (`sample(seeds)` of mine.py gives uint8 images)
+  sida score my_samples/ --protocol cifar10
+  sida score samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
+  sida score digits.zip --protocol digits --num-samples 1000
+  sida score cifar10-uncond-sida-a1 --like table1                  (an id of `sida assets list`)
+  sida score results/demo/students/sida-a1.0 --like main           (the folder of a run or of `sida export`)
+  sida score generator.pt --latent 128 --like table1               (TorchScript, a program: needs SIDA_ALLOW_CODE)
+  sida score teacher.safetensors --sampler heun:18 --protocol digits --trials 1
+  sida score a/ --against b.zip                    (two sets, as torch-fidelity; --protocol pair-clean: as clean-fid)
+  sida table table1 --add row.json --plain --bib refs.bib          (then prints the row for a paper)
+Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
+result; a smaller set is measured, and the result says so. --reference edm=FILE uses a local file instead of
+fetching the published reference.
+On two cores Inception takes about 0.05 s an image (0.1 s with --no-fast) and 1.3 GB: an hour or more for 50,000
+images. A GPU takes minutes.
+""",
+    _score_arguments,
+    _score,
+)
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add = parser.add_argument
+    add("first", metavar="A", help="results of a preset, a measurements.csv, or --out of score")
+    add("second", metavar="B", help="the same, or the word 'published'")
+    add("--runs", nargs="+", metavar="RUN", help="only these runs (default: all common ones)")
+    add("--pair", action="append", default=[], metavar="A=B", help="run A of the first against run B of the second")
+    shared(parser, "--published")
+    page = output("--out", ".md", ".html", ".tex", ".json")
+    add("--out", type=page, metavar="FILE", help="also write a page (.md, .html, .tex or .json)")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Compares the measurements, prints the table and writes it."""
+    import textwrap
+    from pathlib import Path
+
+    from eval.report.compare import compare, compare_published, comparison_table
+    from eval.tables.build import RENDERERS
+    from eval.tables.render import to_terminal
+    from sida.cli import terminal
+    from sida.files.atomic import write_text
+
+    if args.second == "published":
+        table = compare_published(args.first, args.published)
+    else:
+        table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
+    width = terminal.width()
+    print(to_terminal(table, terminal.colour()))
+    print("\n".join(textwrap.fill(note, width) for note in table.notes))
+    if args.out:
+        write_text(args.out, RENDERERS[Path(args.out).suffix](table))
+        print(args.out)
+    return 0
+
+
+COMPARE = Verb(
+    "Compare two result folders (or one with the published numbers) with significance.",
+    """examples:
+  sida compare results/demo results/demo-seed1
+  sida compare before.csv results/demo/measurements.csv --runs sida-a1.0 --out comparison.md
+  sida compare results/released published
+  sida compare score.json results/demo --pair "My model=sida-a1.0"
+
+Values that are not comparable are left out; a run without any comparable value is refused, and the field is named.
+""",
+    _compare_arguments,
+    _compare,
+)

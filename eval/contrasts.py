@@ -1,0 +1,238 @@
+"""Means and differences over training seeds in blocks, with Welch's t interval.
+
+A *block* is a teacher: seeds are compared within a block, and the differences of the blocks are averaged with equal
+weights. The interval is about the given blocks: it contains the scatter of training seeds, not that of other teachers.
+The two methods may scatter differently; the scatter of one method is equal in all blocks, so it is pooled over them.
+An F test says whether the blocks differ from each other by more than the scatter of their seeds; an average over blocks
+that do would be an answer about none of them.
+
+Source: B. L. Welch, The generalization of 'Student's' problem when several different population variances are involved,
+Biometrika 34 (1947); degrees of freedom by F. E. Satterthwaite, Biometrics Bulletin 2 (1946).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from sida.errors import UserError
+
+
+class NotMeasuredError(UserError):
+    """Measurements are missing, so a statement about them is not decided."""
+
+
+#: Values of training seeds by block, e.g. ``{"t30": [5.4, 5.3, 5.6], "t30b": [5.5, 5.2, 5.4]}``.
+Blocks = Mapping[str, Sequence[float]]
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its standard error and confidence interval; all in the unit of the values.
+
+    Attributes:
+        value: The estimate.
+        standard_error: Its standard error.
+        df: Degrees of freedom of the standard error.
+        low: Lower end.
+        high: Upper end.
+        confidence: Coverage of the interval, 0..1.
+    """
+
+    value: float
+    standard_error: float
+    df: float
+    low: float
+    high: float
+    confidence: float = CONFIDENCE
+
+    def moved(self, factor: float = 1.0, shift: float = 0.0) -> Self:
+        """The interval of ``factor · value + shift``."""
+        low, high = sorted((factor * self.low + shift, factor * self.high + shift))
+        error = abs(factor) * self.standard_error
+        return dataclasses.replace(self, value=factor * self.value + shift, standard_error=error, low=low, high=high)
+
+    def p_value(self, claimed: float = 0.0) -> float:
+        """Two-sided p value of a claimed true value by Student's t; 0 or 1 without any scatter."""
+        from scipy.special import stdtr
+
+        far = abs(self.value - claimed)
+        return float(2 * stdtr(self.df, -far / self.standard_error)) if self.standard_error > 0 else float(far == 0)
+
+
+@dataclass(frozen=True)
+class Estimated(Interval):
+    """A mean, or a difference of means, over training seeds in blocks.
+
+    Attributes:
+        blocks: The same within each block, with intervals from the scatter of all blocks; of a difference only blocks
+            that both methods have.
+        blocks_p: p value of the F test that the blocks are equal; None with one block.
+    """
+
+    blocks: Mapping[str, Interval] = field(default_factory=dict)
+    blocks_p: float | None = None
+
+    def moved(self, factor: float = 1.0, shift: float = 0.0) -> Self:
+        """The same of the blocks, too."""
+        blocks = {name: block.moved(factor, shift) for name, block in self.blocks.items()}
+        return dataclasses.replace(super().moved(factor, shift), blocks=blocks)
+
+    @property
+    def blocks_differ(self) -> bool:
+        """Whether the blocks differ beyond the scatter of their seeds."""
+        return self.blocks_p is not None and self.blocks_p < 1 - self.confidence
+
+
+@dataclass(frozen=True)
+class Effect(Estimated):
+    """The difference A − B of two methods.
+
+    Attributes:
+        std: Standard deviation over training seeds within blocks, pooled over both methods.
+        std_df: Its degrees of freedom.
+        seeds: Training seeds of A and of B.
+    """
+
+    std: float = 0.0
+    std_df: int = 0
+    seeds: tuple[int, int] = (0, 0)
+
+    @property
+    def standardised(self) -> float:
+        """The difference in standard deviations over training seeds; infinite if all seeds give equal values."""
+        if self.std > 0:
+            return self.value / self.std
+        return math.copysign(math.inf, self.value) if self.value else 0.0
+
+
+def mean_interval(values: Blocks) -> Estimated:
+    """The mean of the blocks' means, with its interval.
+
+    Args:
+        values: Values of training seeds; at least two in one of the blocks.
+
+    Raises:
+        NotMeasuredError: No value, or a single seed in every block.
+    """
+    _check(values, "the mean")
+    return _with_blocks([(1, values)], list(values))
+
+
+def difference(a: Blocks, b: Blocks) -> Effect:
+    """The difference A − B: within each block, then averaged over the blocks, with Welch's t interval.
+
+    With one block this is the plain Welch interval. If A and B have no block in common (they come from different
+    teachers), each side is the mean of its blocks, and the difference includes the difference of the teachers.
+
+    Args:
+        a: Values of method A, at least two in one of its blocks.
+        b: Values of method B.
+
+    Raises:
+        NotMeasuredError: No value, a single seed in every block of a method, or blocks of which only some are shared.
+    """
+    _check(a, "A")
+    _check(b, "B")
+    shared = [name for name in a if name in b]
+    if shared and (odd := sorted({*a, *b} - set(shared))):
+        raise NotMeasuredError(
+            "", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers"
+        )
+    found = _with_blocks([(1, a), (-1, b)], shared)
+    std, df = pooled_std([*a.values(), *b.values()])
+    return Effect(**vars(found), std=std, std_df=df, seeds=(sum(map(len, a.values())), sum(map(len, b.values()))))
+
+
+def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Standard deviation within cells, pooled, and its degrees of freedom; cells with one value do not count.
+
+    Raises:
+        NotMeasuredError: No cell has two values.
+    """
+    several = [cell for cell in cells if len(cell) > 1]
+    df = sum(len(cell) - 1 for cell in several)
+    if not df:
+        raise NotMeasuredError(
+            "", "no method has two training seeds, so their scatter is unknown", "train another seed"
+        )
+    return math.sqrt(sum((len(cell) - 1) * statistics.variance(cell) for cell in several) / df), df
+
+
+def t_quantile(confidence: float, df: float) -> float:
+    """Two-sided quantile of Student's t: 2.776 for 0.95 and four degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, (1 + confidence) / 2))
+
+
+def survivors(p_values: Sequence[float]) -> list[bool]:
+    """Which of several tests are significant if at most 5 % of the significant ones may be false discoveries.
+
+    Source: Y. Benjamini and Y. Hochberg, Journal of the Royal Statistical Society B 57 (1995).
+    """
+    ranked = sorted(p_values)
+    bound = max((p for rank, p in enumerate(ranked, 1) if p <= (1 - CONFIDENCE) * rank / len(ranked)), default=-1.0)
+    return [p <= bound for p in p_values]
+
+
+def interval_of(value: float, parts: Sequence[tuple[float, float]], confidence: float = CONFIDENCE) -> Interval:
+    """Student's t interval of a sum of independent parts, with the degrees of freedom of Welch and Satterthwaite.
+
+    Args:
+        value: The estimate.
+        parts: Variance of each part and its degrees of freedom (infinite for a known variance).
+        confidence: Coverage of the interval, in (0, 1).
+    """
+    variance = math.fsum(part for part, _ in parts)
+    # Without any scatter the degrees of freedom add up.
+    below = math.fsum(part**2 / df for part, df in parts)
+    freedom = variance**2 / below if below > 0 else math.fsum(df for _, df in parts)
+    error = math.sqrt(variance)
+    half = t_quantile(confidence, freedom) * error
+    return Interval(value, error, freedom, value - half, value + half, confidence)
+
+
+def _with_blocks(sides: Sequence[tuple[int, Blocks]], shared: Sequence[str]) -> Estimated:
+    """Sum over independent sides of ``± mean of the blocks' means``; each side has one variance within its blocks."""
+    scatter = [pooled_std(list(blocks.values())) for _, blocks in sides]
+
+    def over(names: Sequence[Sequence[str]]) -> Interval:
+        value, parts = 0.0, []
+        for (sign, blocks), (std, df), chosen in zip(sides, scatter, names):
+            cells = [blocks[name] for name in chosen]
+            value += sign * math.fsum(map(statistics.fmean, cells)) / len(cells)
+            parts.append((std**2 * math.fsum(1 / len(cell) for cell in cells) / len(cells) ** 2, df))
+        return interval_of(value, parts)
+
+    whole = over([list(blocks) for _, blocks in sides])
+    found = {name: over([[name]] * len(sides)) for name in shared}
+    return Estimated(**vars(whole), blocks=found, blocks_p=_equal_blocks(list(found.values()), whole.df))
+
+
+def _equal_blocks(blocks: Sequence[Interval], df: float) -> float | None:
+    """P value of the F test that blocks are equal, each weighted by its own standard error."""
+    if len(blocks) < 2:
+        return None
+    if not all(block.standard_error > 0 for block in blocks):
+        return float(len({block.value for block in blocks}) == 1)
+    from scipy.special import fdtrc
+
+    weights = [block.standard_error**-2 for block in blocks]
+    middle = math.fsum(w * block.value for w, block in zip(weights, blocks)) / math.fsum(weights)
+    spread = math.fsum(w * (block.value - middle) ** 2 for w, block in zip(weights, blocks)) / (len(blocks) - 1)
+    return float(fdtrc(len(blocks) - 1, min(df, 1e9), spread))
+
+
+def _check(values: Blocks, side: str) -> None:
+    if not any(values.values()):
+        raise NotMeasuredError("", f"no training seed of {side}")
+    if all(len(cell) < 2 for cell in values.values()):
+        raise NotMeasuredError(
+            "", f"one training seed of {side}{' from each teacher' * (len(values) > 1)}", "an interval needs two"
+        )

@@ -1,0 +1,211 @@
+"""``index.html``: all results of a preset on one page without other files or network access.
+
+The content is read from the files of the other steps; only sums of time are computed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from eval.claims.rules import RULES
+from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
+from eval.report.paper import figure_caption, in_order, training_time
+from eval.results.summary import (
+    Measurements,
+    image_seeds,
+    load_measurements,
+    measured_days,
+    measurements_file,
+)
+from eval.tables.build import load_table
+from eval.tables.model import Table
+from eval.tables.render import html_text, page_of, template
+from sida.data.archive import read_rgb
+from sida.errors import UserError
+from sida.files.atomic import write_text
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+
+class ShownPicture(NamedTuple):
+    """A figure: stem of its file, caption, and the picture as a ``data:`` address."""
+
+    name: str
+    caption: str
+    data: str
+
+
+def load_pictures(folder: Path, own: str | Path | None) -> list[ShownPicture]:
+    """The figures of a preset, in 256 colours."""
+    pictures = []
+    for path in in_order(folder / "figures", ".png"):
+        data = b64encode(reduced_png(path)).decode("ascii")
+        pictures.append(ShownPicture(path.stem, figure_caption(path, own), f"data:image/png;base64,{data}"))
+    return pictures
+
+
+#: Note on a verdict that many comparisons leave open.
+_CHANCE = f"{CHANCE} The verdict needs a comparison that does not survive the correction for many comparisons."
+
+
+def load_verdicts(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Introduction of the verdicts, and their records as the page shows them; empty without decided claims.
+
+    Raises:
+        UserError: The file has another form.
+    """
+    if not path.is_file():
+        return "", []
+    record = read_verdicts(path)
+    words = (record.get("preamble", ""), record.get("comparisons", ""))
+    return " ".join(filter(None, words)), [_claim(claim) for claim in record["claims"]]
+
+
+def _claim(record: dict[str, Any]) -> dict[str, Any]:
+    printed = record.get("by_published")
+    # Claims that only a measurement can decide have no published verdict.
+    if printed and not any(finding["numbers"] for finding in printed["findings"]):
+        printed = None
+    origin = [f"source: {record['source']}"] if record["source"] else []
+    origin += [f"mirrors {record['counterpart']}"] if record["counterpart"] else []
+    return record | {
+        "origin": "; ".join(origin),
+        "note": " ".join(filter(None, (record["note"], _CHANCE if record.get("chance") else ""))),
+        "published_verdict": printed["verdict"] if printed else None,
+        "published_evidence": printed["evidence"] if printed else [],
+        "rules": [finding["rule"] for finding in record["findings"]],
+    }
+
+
+def origin(measurements: Measurements) -> dict[str, list[str]]:
+    """Protocols, references, code, devices and days of the measurements."""
+    rows = measurements.rows
+    facts = {
+        "Protocol": sorted({row.protocol for row in rows}),
+        "Reference": sorted({row.reference_sha256[:16] for row in rows if row.reference_sha256}),
+        "Code": sorted({row.code_version for row in rows}),
+        "Machine": sorted({row.device for row in rows}),
+        "Measured": [measured_days(rows)] if rows else [],
+    }
+    return {name: values for name, values in facts.items() if values}
+
+
+def load_generators(folder: Path, measurements: Measurements, tables: Mapping[str, Table]) -> list[dict[str, str]]:
+    """Facts about the measurements of each run, in the order of ``measurements.csv``."""
+    shown: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
+    for name, table in tables.items():
+        for record in table.records:
+            for run in str(record.get("run") or "").split() if record.get("measured") else []:
+                shown.setdefault(run, []).append(name)
+                labels.setdefault(run, str(record.get("model") or ""))
+    found = []
+    for run in measurements.runs:
+        rows = measurements.of_run(run)
+        seeds = image_seeds(rows)
+        facts = {
+            "run": run,
+            "label": labels.get(run, ""),
+            "tables": ", ".join(dict.fromkeys(shown.get(run, []))),
+            "trials": f"{len({row.trial for row in rows})} × {rows[0].n:,}",
+            "seeds": f"{min(seeds)}–{max(seeds)}" if seeds else "",
+            "network": rows[0].network_sha256[:16],
+            "training": training_time(folder / "students" / run / "train.jsonl").replace("--", ""),
+        }
+        found.append(facts)
+    return found
+
+
+_FOLDER = Path(__file__).resolve().parent / "templates"
+
+
+def write_index(
+    results: str | Path,
+    out: str | Path,
+    title: str = "",
+    own: str | Path | None = None,
+    again: str = "",
+) -> Path:
+    """Writes one HTML page with all results of a preset; the page needs no network access and no other file.
+
+    Args:
+        results: Folder of a preset.
+        out: The page, e.g. ``results/demo/index.html``.
+        title: Headline.
+        own: Folder of the preset; layouts in its ``figures`` (captions) take precedence over those of ``config``.
+        again: Command that makes the results again; without it the page names none.
+
+    Raises:
+        UserError: There are neither tables nor figures, or a file has another form.
+    """
+    folder, out = Path(results), Path(out)
+    tables = {path.stem: load_table(path) for path in in_order(folder / "tables", ".json")}
+    pictures = load_pictures(folder, own)
+    if not tables and not pictures:
+        raise UserError(folder, "no tables and no figures there yet", "run the workflow first")
+    preamble, claims = load_verdicts(folder / "claims.json")
+    file = measurements_file(folder)
+    measurements = load_measurements(file) if file.is_file() else Measurements([], "no measurements")
+    decided = Counter((not measurements.rows and c["published_verdict"]) or c["verdict"] for c in claims)
+    text = template(_FOLDER / "template.html", rich=_rich, slug=_slug).render(
+        title=title or f"Results of the preset {folder.name}",
+        preset=folder.name,
+        tables={name: page_of(table) for name, table in tables.items()},
+        pictures=pictures,
+        preamble=preamble,
+        claims=claims,
+        counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
+        marks=VERDICT_MARKS,
+        rules={name: rule.text for name, rule in RULES.items() if any(name in claim["rules"] for claim in claims)},
+        kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
+        measured=bool(measurements.rows),
+        runs=len(measurements.runs),
+        origin=origin(measurements),
+        generators=load_generators(folder, measurements, tables),
+        again=again,
+        files=_files(folder, out.parent),
+    )
+    write_text(out, text)
+    return out
+
+
+def _rich(text: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", html_text(text)))
+
+
+def _slug(text: str) -> str:
+    return text.replace(" ", "-")
+
+
+def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Further files of the results: descriptions, and names with addresses."""
+    listed = {
+        "Tables": [path for suffix in (".tex", ".csv", ".md") for path in in_order(folder / "tables", suffix)],
+        "Figures": [path for suffix in (".pdf", ".csv") for path in in_order(folder / "figures", suffix)],
+        "Verdicts": sorted(folder.glob("claims.*")),
+        "Paper": sorted(folder.glob("paper.*")),
+        "Numbers": [path for path in (measurements_file(folder),) if path.is_file()],
+        "Run": [folder / "manifest.json"],
+    }
+    return [
+        (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in listed.items() if paths
+    ]
+
+
+def reduced_png(source: Path) -> bytes:
+    """A PNG file of the same size in 256 colours, which is much smaller."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(read_rgb(source)).quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()

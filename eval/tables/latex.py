@@ -1,0 +1,182 @@
+r"""Tables as LaTeX for booktabs; numbers as mathematics, or on request as siunitx's ``S`` columns.
+
+The file compiles alone, or by ``\input`` in a document. It adds a preamble if it is compiled alone: ``\@nodocument`` is
+a macro before ``\begin{document}``, and ``\relax`` inside the body of a document. Plain text (cells, captions, names)
+is escaped: nothing in the result is a command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.results.published import bibliography_items, cited_label
+from eval.tables.model import Cell, Column, Table
+from eval.tables.render import template
+
+#: All Greek letters; TeX has no commands for letters that look like Latin ones.
+_GREEK = {
+    "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ε": r"\varepsilon", "ζ": r"\zeta", "η": r"\eta",
+    "θ": r"\theta", "ι": r"\iota", "κ": r"\kappa", "λ": r"\lambda", "μ": r"\mu", "ν": r"\nu", "ξ": r"\xi", "ο": "o",
+    "π": r"\pi", "ρ": r"\rho", "ς": r"\varsigma", "σ": r"\sigma", "τ": r"\tau", "υ": r"\upsilon", "φ": r"\phi",
+    "χ": r"\chi", "ψ": r"\psi", "ω": r"\omega", "ϵ": r"\epsilon", "ϑ": r"\vartheta", "ϕ": r"\phi", "ϱ": r"\varrho",
+    "ϖ": r"\varpi", "Γ": r"\Gamma", "Δ": r"\Delta", "Θ": r"\Theta", "Λ": r"\Lambda", "Ξ": r"\Xi", "Π": r"\Pi",
+    "Σ": r"\Sigma", "Υ": r"\Upsilon", "Φ": r"\Phi", "Ψ": r"\Psi", "Ω": r"\Omega",
+    **{letter: rf"\mathrm{{{latin}}}" for letter, latin in zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ", "ABEZHIKMNOPTX")},
+}  # fmt: skip
+_MATH = {
+    **_GREEK,
+    "±": r"\pm", "×": r"\times", "−": "-", "∼": r"\sim", "≤": r"\le", "≥": r"\ge", "↓": r"\downarrow",
+    "↑": r"\uparrow", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
+    "∞": r"\infty", "≈": r"\approx", "≠": r"\ne",
+}  # fmt: skip
+#: ✓ of the AMS symbols by its font, so that a document that inputs a table needs no further package.
+CHECK_MARK = r"{\usefont{U}{msa}{m}{n}\char88}"
+_SPECIAL = {
+    "✓": CHECK_MARK,
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "–": "--", "—": "---", "\u00a0": "~",
+    "‘": "`", "’": "'", "“": "``", "”": "''",
+}  # fmt: skip
+#: Line ends (which also end comments), and characters that are invalid in TeX.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+#: Straight quotes that open: at the start, or after a space, bracket, dash or another quote.
+_OPENING = re.compile(r"(?<![^\s(\[{–—=/'\"])(['\"])(?=\S)")
+_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_WORDS = re.compile(rf"([{''.join(_GREEK)}])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b")
+_HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,}\b")
+
+
+def escape(text: str) -> str:
+    r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD2A``.
+
+    Nothing in the result is a command, neither by its characters nor by line ends nor by the text before it (``\\``
+    takes a following bracket or star as its argument).
+    """
+    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", _UNSEEN.sub(" ", text)).replace('"', "”")
+    out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
+    position = 0
+    for match in _WORDS.finditer(text):
+        out.append(_characters(text[position : match.start()]))
+        if match.group(1):
+            below = rf"\mathrm{{{match.group(2)}}}" if match.group(2) else str(match.group(3)).translate(_DIGITS)
+            out.append(rf"${_GREEK[match.group(1)]}_{{{below}}}$")
+        else:
+            word = r"$t_{\max}$" if match.group() == "t_max" else r"SiD$^2$A"
+            out.append(rf"$10^{match.group(4)}$" if match.group(4) else word)
+        position = match.end()
+    return "".join(out) + _characters(text[position:])
+
+
+def _characters(text: str) -> str:
+    # The empty group prevents that two hyphens, as in the name of an option, become a dash.
+    parts = re.split(r"(?<=-)(?=-)", text)
+    return "{}".join("".join(f"${_MATH[c]}$" if c in _MATH else _SPECIAL.get(c, c) for c in part) for part in parts)
+
+
+def breakable(text: str) -> str:
+    """Escaped text with possible line breaks in long hexadecimal words."""
+    parts = []
+    position = 0
+    for match in _HEX.finditer(text):
+        parts.append(escape(text[position : match.start()]))
+        word = match.group()
+        parts.append(r"\texttt{" + r"\allowbreak ".join(word[i : i + 8] for i in range(0, len(word), 8)) + "}")
+        position = match.end()
+    return "".join(parts) + escape(text[position:])
+
+
+_MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
+_DECIMAL = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
+
+
+def _is_number(cell: Cell) -> bool:
+    """Whether mathematics or siunitx print the cell without a change of digits."""
+    printed = cell.kind not in ("dash", "missing", "blank") and bool(_DECIMAL.fullmatch(cell.text))
+    return printed and bool(cell.spread is None or _DECIMAL.fullmatch(cell.spread))
+
+
+def number_column(cells: Sequence[Cell]) -> str:
+    """Column type of siunitx for the cells of a column, such as ``S[table-format=2.3(3)]``; ``c`` without numbers."""
+    found = [_DECIMAL.fullmatch(cell.text) for cell in cells if _is_number(cell)]
+    parts = [(match[1], match[2], match[3] or "") for match in found if match]
+    if not parts:
+        return "c"
+    sign = "+" if any(sign for sign, _, _ in parts) else ""
+    form = f"{sign}{max(len(whole) for _, whole, _ in parts)}.{max(len(after) for _, _, after in parts)}"
+    spreads = [len(re.sub(r"^0*\.?0*|\.", "", cell.spread)) for cell in cells if _is_number(cell) and cell.spread]
+    return f"S[table-format={form.removesuffix('.0')}{f'({max(1, *spreads)})' if spreads else ''}]"
+
+
+def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = False) -> str:
+    r"""A cell in the form of its column.
+
+    Args:
+        cell: The cell.
+        column: Its column.
+        siunitx: Numbers for an ``S`` column in the place of mathematics, ``$4.73 \pm 0.16$``.
+        cite: ``\cite`` with a key of the bibliography in the place of the citation in a label.
+    """
+    if cell.kind == "blank":
+        return ""
+    if _is_number(cell) and (column.number or not siunitx):
+        text = cell.text.replace("−", "-")
+        if siunitx and not cell.agreement:
+            return r"\bfseries " * cell.bold + text + (f" +- {cell.spread}" if cell.spread else "")
+        text += rf" \pm {cell.spread}" if cell.spread else ""
+        text = rf"\mathbf{{{text}}}" if cell.bold else text
+        shown = f"${text}${_MARKS[cell.agreement]}"
+    else:
+        label, entry = cited_label(cell.text) if cite and column.name else (cell.plain, None)
+        shown = "--" if cell.kind == "dash" else escape(label)
+        shown += rf"~\cite{{{entry.key}}}" if entry else ""
+        shown = rf"{{\itshape {shown}}}" if cell.kind == "missing" else shown
+        shown = rf"\textbf{{{shown}}}" if cell.bold and shown else shown
+    return f"{{{shown}}}" if siunitx and column.number else shown
+
+
+def tabular(table: Table, siunitx: bool = False, cite: bool = False) -> str:
+    """The ``tabular`` of a table, by pandas."""
+    import pandas
+
+    forms = [
+        ("l" if not column.number else number_column([row.cells[place] for row in table.rows]) if siunitx else "c")
+        for place, column in enumerate(table.columns)
+    ]
+    heads = [escape(c.title) for c in table.columns]
+    heads = [f"{{{head}}}" if siunitx and c.number else head for head, c in zip(heads, table.columns)]
+    cells = [[latex_cell(cell, c, siunitx, cite) for cell, c in zip(row.cells, table.columns)] for row in table.rows]
+    style = pandas.DataFrame(cells, columns=heads).style.hide(axis="index")
+    lines = style.to_latex(hrules=True, column_format=f"@{{}}{''.join(forms)}@{{}}").splitlines()
+    # The lines of rows follow \\begin, \\toprule, the heading and \\midrule.
+    for number in reversed([number for number, row in enumerate(table.rows) if row.rule]):
+        lines.insert(4 + number, r"\midrule")
+    return "\n".join(lines)
+
+
+def to_latex(table: Table, siunitx: bool = False, cite: bool = False) -> str:
+    r"""The complete ``.tex`` file; ``cite`` puts ``\cite`` in the place of citations in labels."""
+    cite = cite or table.cite
+    notes = [breakable(note) for note in table.notes]
+    if cite and table.cited:
+        notes.append(rf"Measured with sida-repro, by its metrics \cite{{{','.join(table.cited)}}}.")
+    text = template(Path(__file__).with_name("latex.tex")).render(
+        name=re.sub(r"[^\w.-]", "-", table.name),
+        mode=re.sub(r"\W", "-", table.mode),
+        label=re.sub(r"[^A-Za-z0-9-]", "-", table.name),
+        # Compiled alone the table has its own number; by \input the document counts.
+        number=rf"\renewcommand{{\thetable}}{{{escape(str(table.number))}}}" if table.number else "",
+        caption=escape(table.caption or table.title),
+        tabular=tabular(table, siunitx, cite),
+        siunitx=siunitx,
+        references=bibliography_items(cited_keys(table)) if cite else "",
+        notes=notes,
+    )
+    return text + "\n"
+
+
+def cited_keys(table: Table) -> list[str]:
+    """Keys of the bibliography that a table cites: those that its labels stand for, and those of added rows."""
+    labels = [cell.text for row in table.rows for column, cell in zip(table.columns, row.cells) if column.name]
+    return [*(entry.key for _, entry in map(cited_label, labels) if entry), *table.cited]

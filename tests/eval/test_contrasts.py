@@ -1,0 +1,123 @@
+"""Differences over training seeds: by hand, by scipy and by simulation."""
+
+import math
+import random
+import statistics
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eval.contrasts import difference, mean_interval, pooled_std, survivors
+from tests.refused import refused
+
+values = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=6)
+
+
+def test_one_teacher_is_the_plain_welch_interval():
+    from scipy import stats
+
+    a, b = [5.4, 5.3, 5.6], [6.9, 6.95, 6.86]
+    effect = difference({"t": a}, {"t": b})
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert (effect.low, effect.high) == pytest.approx(tuple(interval))
+    assert effect.value == pytest.approx(-1.47)
+    assert effect.high < 0
+    # By hand: both variances have two degrees of freedom.
+    std = math.sqrt((statistics.variance(a) + statistics.variance(b)) / 2)
+    assert (effect.std, effect.std_df) == pytest.approx((std, 4))
+    assert effect.standardised == pytest.approx(-1.47 / std)
+
+
+def test_two_teachers_are_compared_within_each_and_averaged():
+    """Two teachers two units apart: the distance between them is no scatter of the difference."""
+    a = {"t": [1.0, 1.2, 0.8], "u": [3.0, 3.2, 2.8]}
+    b = {"t": [1.5, 1.7, 1.3], "u": [3.7, 3.9, 3.5]}
+    effect = difference(a, b)
+    assert {name: one.value for name, one in effect.blocks.items()} == pytest.approx({"t": -0.5, "u": -0.7})
+    assert effect.value == pytest.approx(-0.6)
+    # By hand: variance 0.04 in each of four cells of three seeds, each with weight 1/2; eight degrees of freedom.
+    assert effect.standard_error == pytest.approx(math.sqrt(4 * 0.25 * 0.04 / 3))
+    assert effect.df == pytest.approx(8)
+    assert effect.high == pytest.approx(-0.6 + 2.306 * effect.standard_error, abs=1e-4)
+    assert effect.seeds == (6, 6)
+    # Mixing the teachers would decide nothing.
+    mixed = difference({"": [*a["t"], *a["u"]]}, {"": [*b["t"], *b["u"]]})
+    assert mixed.low < 0 < mixed.high
+
+
+@settings(deadline=None)
+@given(values, values)
+def test_a_difference_is_antisymmetric(a, b):
+    one, other = difference({"": a}, {"": b}), difference({"": b}, {"": a})
+    assert one.value == pytest.approx(-other.value, abs=1e-9)
+    assert one.low == pytest.approx(-other.high, abs=1e-6)
+    assert one.low <= one.value <= one.high
+
+
+def test_intervals_cover_what_they_say():
+    noise, found = random.Random(0), 0
+    for _ in range(1000):
+        a = {t: [shift + noise.gauss(1.0, 0.1) for _ in range(3)] for t, shift in (("t", 0.0), ("u", 3.0))}
+        b = {t: [shift + noise.gauss(1.3, 0.3) for _ in range(3)] for t, shift in (("t", 0.0), ("u", 3.0))}
+        effect = difference(a, b)
+        found += effect.low <= -0.3 <= effect.high
+    assert 925 <= found <= 975
+
+
+def test_means_and_differences_by_hand():
+    found = mean_interval({"t": [1.0, 3.0], "u": [5.0, 7.0]})
+    assert (found.value, found.standard_error, found.df) == pytest.approx((4.0, math.sqrt(2 * 0.25 * 2 / 2), 2.0))
+    # A teacher with one seed takes the scatter of the others.
+    effect = difference({"t": [1.0, 3.0], "u": [5.0]}, {"t": [0.0, 0.0], "u": [0.0, 0.0]})
+    assert effect.value == pytest.approx(3.5)
+    assert effect.standard_error == pytest.approx(math.sqrt(2.0 * (1 / 2 + 1) / 4))
+    assert effect.df == pytest.approx(1)
+    # Values without any scatter have an interval of no length.
+    effect = difference({"": [1.0, 1.0]}, {"": [2.0, 2.0, 2.0]})
+    assert (effect.low, effect.high, effect.standardised) == (-1.0, -1.0, -math.inf)
+    assert difference({"": [1.0, 1.0]}, {"": [1.0, 1.0]}).standardised == 0.0
+    # Methods of different teachers are compared as they are.
+    effect = difference({"t": [1.0, 1.1]}, {"u": [2.0, 2.2]})
+    assert effect.value == pytest.approx(-1.05)
+    assert effect.blocks == {}
+
+
+def test_what_cannot_be_compared_is_refused():
+    two = [1.0, 2.0]
+    refused("one training seed of A; an interval needs two", difference, {"t": [1.0]}, {"t": two})
+    refused("one training seed of A from each", difference, {"t": [1.0], "u": [2.0]}, {"t": two, "u": [1.0]})
+    refused("no training seed of B", difference, {"t": two}, {})
+    refused("only one side .* runs of u", difference, {"t": two, "u": two}, {"t": two})
+
+
+def test_a_scatter_needs_two_seeds():
+    assert pooled_std([[1.0], [1.0, 3.0]]) == (pytest.approx(math.sqrt(2)), 1)
+    refused("train another seed", pooled_std, [[1.0], [2.0]])
+
+
+def test_blocks_are_equal_by_the_f_test_of_the_interaction():
+    """Against the two-way analysis of variance, whose cells have equal numbers of seeds."""
+    from scipy import stats
+
+    a = {"t": [1.0, 1.2, 0.8], "u": [3.0, 3.3, 2.9]}
+    b = {"t": [1.5, 1.7, 1.2], "u": [4.4, 4.6, 4.2]}
+    cells = [a["t"], a["u"], b["t"], b["u"]]
+    means = [statistics.fmean(cell) for cell in cells]
+    interaction = 3 * (means[0] - means[1] - means[2] + means[3]) ** 2 / 4
+    within = statistics.fmean(statistics.variance(cell) for cell in cells)
+    found = difference(a, b)
+    assert found.blocks_p == pytest.approx(stats.f.sf(interaction / within, 1, found.df))
+    assert found.blocks_differ
+    assert difference({"t": [1.0, 2.0]}, {"t": [2.0, 3.0]}).blocks_p is None
+
+
+def test_p_values_and_their_correction_agree_with_scipy():
+    from scipy import stats
+
+    a, b = [5.4, 5.3, 5.6], [5.9, 5.95, 5.5]
+    assert difference({"": a}, {"": b}).p_value() == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    several = [0.001, 0.008, 0.039, 0.041, 0.042, 0.06, 0.074, 0.205]
+    adjusted = stats.false_discovery_control(several)
+    assert survivors(several) == [p <= 0.05 for p in adjusted]
+    assert survivors([]) == []

@@ -1,0 +1,56 @@
+"""Numbers that claims state are counted again."""
+
+import pytest
+import torch
+
+from eval.claims import load_claims
+from sida.config.resources import ROOT
+from sida.methods.gdd import freeze_innate
+from sida.methods.registry import recipe_of
+from sida.methods.sid import SiDALoss, SiDLoss
+from sida.networks import EDMPrecond, build_network
+from sida.training.iteration import Distiller
+from sida.training.schedule import Schedule
+
+
+@pytest.fixture(scope="module")
+def stated():
+    """Pairs of stated values by claim."""
+    claims = {claim.id: claim for claim in load_claims(ROOT / "studies/papers/claims.yaml").claims}
+    return lambda name: [(p.a.value, p.b.value) for p in claims[name].parts if getattr(p.a, "value", None) is not None]
+
+
+@pytest.mark.parametrize(("side", "loss"), [(0, SiDALoss), (1, SiDLoss)])
+def test_sida_trains_the_parameters_of_sid(stated, side, loss):
+    networks = [EDMPrecond(img_resolution=8, img_channels=1, label_dim=0, model_channels=16) for _ in range(3)]
+    distiller = Distiller(*networks, loss(), Schedule(), recipe_of())
+    found = distiller.fake_score.flat.vector.numel() + distiller.generator.flat.vector.numel()
+    assert [pair[side] for pair in stated("C-50")] == [found]
+
+
+NCSNPP = {
+    "model_type": "SongUNet", "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2,
+    "resample_filter": [1, 3, 3, 1], "model_channels": 128, "channel_mult": [2, 2, 2], "augment_dim": 9,
+    "img_resolution": 32, "img_channels": 3,
+}  # fmt: skip
+ADM = {
+    "model_type": "DhariwalUNet", "model_channels": 192, "channel_mult": [1, 2, 3, 4], "img_resolution": 64,
+    "img_channels": 3, "label_dim": 1000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "network"), enumerate([NCSNPP, ADM]))
+def test_gdd_i_freezes_the_stated_parameters(stated, number, network):
+    with torch.device("meta"):
+        net = build_network({"class": "GDDPrecond", "kwargs": network})
+    freeze_innate(net)
+    frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
+    assert stated("C-65")[number] == (frozen, sum(p.numel() for p in net.parameters()))
+
+
+def test_the_best_of_ten_is_expected_1_54_deviations_below_the_mean(stated):
+    from scipy import integrate, stats
+
+    density = lambda x: 10 * x * stats.norm.pdf(x) * stats.norm.cdf(x) ** 9
+    ((expected, _),) = stated("C-71")
+    assert expected == pytest.approx(integrate.quad(density, -9, 9)[0], abs=5e-5)

@@ -1,0 +1,143 @@
+"""Verbs on finished results: ``sida show``, ``sida verify`` and ``sida export``."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sida.cli.arguments import existing
+from sida.cli.main import Verb
+from sida.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from eval.tables import Table
+    from workflow.preset import Preset
+
+
+def _show_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("preset", metavar="PRESET", help="name, file or folder of a preset")
+    parser.add_argument("--table", metavar="NAME", help="table to print (default: the preset's first)")
+
+
+def _show(args: argparse.Namespace) -> int:
+    """Prints a table of a preset's results, else of its stored results, and where the files are."""
+    from eval.results.summary import measurements_file
+    from eval.tables.render import terminal_text, to_terminal
+    from sida.cli import terminal
+    from workflow.preset import Preset
+    from workflow.preset.files import preset_files
+
+    preset = Preset.load(*preset_files(args.preset))
+    places = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
+    found = next((place for place in places if measurements_file(place).is_file()), places[0])
+    tables = list(preset.layouts["tables"])
+    name = args.table or next(iter(tables), None)
+    if name not in tables:
+        raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(str(name), tables)}")
+    measured, table = measurements_file(found), table_of(preset, name, found)
+    colour, width = terminal.colour(), terminal.width()
+    print(f"preset    {preset.name}\n\n{to_terminal(table, colour)}")
+    for note in [*table.notes, *([] if colour else ["* best one-step value"])]:
+        print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))
+    print(f"\nnumbers   {measured if measured.is_file() else 'none measured: published ones alone'}")
+    for label, file in (("page", "index.html"), ("figures", "figures"), ("tables", "tables"), ("claims", "claims.md")):
+        if (found / file).exists():
+            print(f"{label:<9} {found / file}")
+    return 0
+
+
+def table_of(preset: Preset, name: str, results: Path) -> Table:
+    """A table of a preset from a results folder, which may hold no measurements (published numbers alone)."""
+    from eval.results.summary import measurements_file
+    from eval.tables import make_table
+
+    measured = measurements_file(results)
+    return make_table(
+        preset.layout("tables", name),
+        measured if measured.is_file() else None,
+        preset.sheet,
+        spec=preset.specs.table(name),
+        results=results,
+    )
+
+
+SHOW = Verb(
+    "Print a preset's first table, and where its report, figures and LaTeX are.",
+    """examples:
+  sida show demo                         (results/demo, else the study's stored results)
+  sida show released --table table4
+""",
+    _show_arguments,
+    _show,
+)
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("folder", type=existing(), metavar="DIR", help="results folder of a preset")
+    parser.add_argument("--quiet", action="store_true", help="leave out remarks on files that are not compared")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Prints faults, remarks and the summary."""
+    from workflow.archive.verify import verify
+
+    report = verify(args.folder)
+    if not report.counts and not report.faults:
+        raise UserError(args.folder, "nothing in it can be checked", "name the results of a preset: results/demo")
+    for line in report.faults:
+        print(f"fault   {line}")
+    for line in [] if args.quiet else report.remarks:
+        print(f"remark  {line}")
+    print(report.summary)
+    return 1 if report.faults else 0
+
+
+VERIFY = Verb(
+    "Check a results folder: hashes, parents, and tables against measurements against trials.",
+    """examples:
+  sida verify results/demo
+  sida verify ~/Downloads/their-results --quiet          (faults and the summary alone)
+
+Nothing in the folder is executed or changed, and no link is followed. One line per fault; exit status 1 if there is
+any. Hashes find damage and mistakes; they do not prove who made a file. Figures, verdicts and pages are compared with
+the manifest, not recomputed.
+""",
+    _verify_arguments,
+    _verify,
+)
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("run", type=existing(), metavar="RUN", help="folder of a training, or a network file")
+    parser.add_argument("--to", required=True, choices=("hf",), help="form of the folder")
+    parser.add_argument("out", metavar="FOLDER", help="folder to make")
+    parser.add_argument("--base-model", metavar="OWNER/NAME", help="the teacher on the Hub, for the card")
+    parser.add_argument("--license", default="other", metavar="ID", help="licence as the Hub names it (default: other)")
+
+
+def _export(args: argparse.Namespace) -> int:
+    """Writes the folder."""
+    from workflow.archive.hub_folder import write_hub_folder
+
+    for name in write_hub_folder(args.run, args.out, args.license, args.base_model):
+        print(f"{args.out.rstrip('/')}/{name}")
+    return 0
+
+
+EXPORT = Verb(
+    "Write a generator as a folder for the Hugging Face Hub: weights, model card, one-step diffusers pipeline.",
+    """examples:
+  sida export results/demo/students/sida-a1.0 --to hf sida-digits/
+  sida export network.safetensors --to hf folder/ --license cc-by-nc-sa-4.0
+  hf upload OWNER/NAME sida-digits/          (your own command: nothing is uploaded here)
+
+The card has the measurements of this very file (by its hash) from measurements.csv of the run's preset.
+""",
+    _export_arguments,
+    _export,
+)

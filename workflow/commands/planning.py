@@ -1,0 +1,225 @@
+"""Verbs before a run: ``sida presets``, ``sida plan`` and ``sida doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sida.cli.arguments import whole
+from sida.cli.main import Verb
+from sida.errors import UserError
+
+if TYPE_CHECKING:
+    from workflow.planning.jobs import Jobs
+
+
+def _presets_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _presets(args: argparse.Namespace) -> int:
+    """Prints the list."""
+    from sida.cli import terminal
+
+    if args.json:
+        print(json.dumps(list(list_presets()), indent=1, ensure_ascii=False))
+        return 0
+    for preset in list_presets():
+        print(f"{preset['preset']:<12} needs {preset['needs']}")
+        about = textwrap.fill(preset["about"], terminal.width(), initial_indent="  ", subsequent_indent="  ")
+        print(about, flush=True)
+    print("run one: sida run PRESET; cost in detail: sida plan PRESET; requirements: sida doctor PRESET")
+    return 0
+
+
+def list_presets() -> Iterator[dict[str, str]]:
+    """Presets as ``preset, file, title, about`` (the comment at the top of the file), ``needs``."""
+    from sida.config.resources import CHECKOUT
+    from workflow.preset.files import presets, read_preset
+
+    for name, path in presets().items():
+        settings = read_preset([path])[0]
+        lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
+        about = " ".join(line.removeprefix("# ") for line in lines)
+        needs = "a processor" if settings.get("device", "cpu") == "cpu" else "a GPU"
+        facts = {"preset": name, "file": str(path), "title": str(settings.get("title", "")), "about": about}
+        yield {**facts, "needs": needs if CHECKOUT else f"a checkout, {needs}"}
+
+
+PRESETS = Verb(
+    "List the presets that `sida run` can run: content and device of each.",
+    """examples:
+  sida presets
+  sida presets --json
+  sida plan gpu       (hours, downloads, disk and memory of one of them)
+  sida doctor gpu     (all its requirements, compared with this machine)
+""",
+    _presets_arguments,
+    _presets,
+)
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    preset_argument(parser)
+    parser.add_argument(
+        "--gpus", type=whole("--gpus", 1, 10**6), default=1, metavar="N", help="number of GPUs (default: 1)"
+    )
+    parser.add_argument(
+        "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
+    )
+    parser.add_argument("--measure", action="store_true", help="time some steps of the longest training here")
+    parser.add_argument("--fresh", action="store_true", help="count finished targets, too")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _plan(args: argparse.Namespace) -> int:
+    """Prints the plan."""
+    import dataclasses
+    import json
+
+    from workflow.planning.plan import make_plan, show_plan
+    from workflow.preset.files import preset_files
+    from workflow.preset.outside_code import outside_code_of
+
+    if args.gpus < 1:
+        raise UserError(f"--gpus {args.gpus}", "must be at least 1")
+    preset = args.preset
+    jobs = make_jobs(preset, args.gpu, args.gpus, args.fresh)
+    if args.measure:
+        from workflow.planning.observed import measured_rate, typical
+
+        trained = [job for job in jobs.behind(args.targets).values() if job.kind == "student"]
+        if not trained:
+            raise UserError("--measure", "these targets train no student", "name one that does")
+        fp16, rate = measured_rate(jobs, typical(jobs, trained).name)
+        jobs.costs.rates[fp16] = rate
+    plan = make_plan(jobs, args.targets, args.gpus)
+    plan["code"] = [dataclasses.asdict(code) for file in preset_files(preset) for code in outside_code_of(file)]
+    print(json.dumps(plan, indent=2) if args.json else show_plan(plan))
+    return 0
+
+
+def make_jobs(
+    preset: str | Sequence[Path], gpu: str | None, gpus: int, fresh: bool = False, measured: bool = True
+) -> Jobs:
+    """Jobs of a preset on a card.
+
+    Args:
+        preset: Name or file of the preset, with further files on top of it behind spaces; or all files.
+        gpu: The card; None takes the card that `sida rates` measured here, else the default for the preset's device.
+        gpus: Number of GPUs.
+        fresh: Whether finished jobs count.
+        measured: Whether rates that `sida rates` measured on that card are used if they exist.
+    """
+    from workflow.planning.costs import Costs
+    from workflow.planning.jobs import Jobs
+    from workflow.planning.observed import read_rates
+    from workflow.planning.rates import load_assumptions
+    from workflow.preset import Preset
+    from workflow.preset.files import preset_files
+    from workflow.preset.rehearsal import check_preset
+
+    loaded = Preset.load(*(preset_files(preset) if isinstance(preset, str) else preset))
+    check_preset(loaded)
+    rates_of = load_assumptions(loaded.own).rates_of
+    measured = measured and loaded.settings.device != "cpu"
+    found = read_rates(Path("results", rates_of, "rates.json")) if measured else None
+    gpu = gpu or (found["card"] if found else None)
+    return Jobs(Costs(loaded, gpu, gpus, found["rates"] if found and found["card"] == gpu else {}, fresh))
+
+
+def preset_argument(parser: argparse.ArgumentParser) -> None:
+    """Declares the preset and its targets, in the one way that all verbs name them."""
+    parser.add_argument("preset", nargs="?", metavar="PRESET", help="name (`sida presets`), or file or folder of one")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="products or rows; none: the whole preset")
+    # Targets may follow options, which argparse does not know.
+    parser.parse_known_args = functools.partial(_parse_targets, parser.parse_known_args, parser.prog)  # type: ignore
+
+
+def _parse_targets(
+    parse: Any, program: str, words: Sequence[str], namespace: Any = None
+) -> tuple[argparse.Namespace, list[str]]:
+    from workflow.preset.files import presets
+
+    found, rest = parse(words, namespace)
+    if unknown := next((word for word in rest if word[0] == "-"), None):
+        remedy = (
+            f"options of Snakemake follow --: sida run demo -- {unknown}" if program == "sida run" else "see --help"
+        )
+        raise UserError(f"{program} {unknown}", "no such option", remedy)
+    if found.preset is None:
+        raise UserError(program, "which preset?", f"name one of {', '.join(presets())}")
+    found.targets += rest
+    return found, []
+
+
+PLAN = Verb(
+    "Plan the cost of targets: jobs, downloads, disk, GPU memory, GPU hours, energy, wall time.",
+    """examples:
+  sida plan paper tables/table1.tex                   (on one H200)
+  sida plan paper --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
+  sida plan paper edm2-xs-sida                        (a row of the sheet: trained and measured)
+  sida plan studies/demo/preset.yaml --json
+  sida plan paper --measure cifar10-uncond-sida-a1    (its rate from a few steps on this machine)
+
+Operations are counted on the networks of the preset; nothing is downloaded or trained (except the steps of --measure).
+Finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml. Rates that a run of its preset
+`rates_of` measured on this card (rates.json in the results) replace the assumed ones.
+""",
+    _plan_arguments,
+    _plan,
+)
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    preset_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    """Prints the findings; exit status 1 if a requirement is missing."""
+    import dataclasses
+    import json
+
+    from workflow.planning.doctor import Check, examine, examine_code
+    from workflow.preset.files import find_preset
+
+    findings = examine_code(find_preset(args.preset))
+    if any(finding.verdict == "missing" for finding in findings):
+        findings.append(Check("preset", "note", "not checked: it cannot be read without its code"))
+    else:
+        findings += examine(make_jobs(args.preset, None, 1), args.targets)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.verdict:<7} {finding.what}: {finding.text}")
+            if finding.remedy:
+                print(f"          → {finding.remedy}")
+    return int(any(finding.verdict == "missing" for finding in findings))
+
+
+DOCTOR = Verb(
+    "Report the requirements of a preset that are missing on this machine, and the command that fixes each.",
+    """examples:
+  sida doctor paper tables/table1.tex
+  sida doctor studies/papers/released.yaml
+  sida doctor demo --json
+
+Checks custom code that the preset names (it is not run before you allow it), GPU memory, disk, packages, data, assets,
+LaTeX and scheduler; downloads and trains nothing. Exit status 1 if a requirement is missing; notes are about things
+that are not required.
+""",
+    _doctor_arguments,
+    _doctor,
+)
