@@ -25,11 +25,13 @@ from sida.data import load_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.files.atomic import write_json
 from sida.machine import prepare_process
-from sida.methods.distillation import make_batches, make_trainer
+from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.provenance import environment
+from sida.training.batches import step_batches
+from sida.training.processes import ALONE
 
 KERNELS = "torch" if REHEARSAL else "fused"
 BATCH, KIMG, TICK = (4, 0.032, 0.004) if REHEARSAL else (128, 30, 2)
@@ -58,7 +60,7 @@ def bare(folder: Path, teacher: Path) -> float:
     """Images per second of the steps alone, with their images at hand."""
     config = resolve_recipe(DistillConfig(**settings(folder), teacher=str(teacher)), NETWORK)
     dataset, device = load_dataset(config.dataset), torch.device(DEVICE)
-    trainer, batches = make_trainer(config, dataset, device), make_batches(config, dataset, device)
+    trainer, batches = make_trainer(config, dataset, device), step_batches(config, dataset, device, ALONE, "student")
     given = {stream: batches(stream, 0, True) for stream in ("psi", "generator")}
     trainer.batches = lambda stream, nimg, with_images: given.get(stream, given["psi"])
     count, begin = 2 if REHEARSAL else 60, 0.0

@@ -24,13 +24,15 @@ from benchmarks.training_step import NETWORK
 from sida.data import load_dataset
 from sida.files.atomic import write_json
 from sida.machine import prepare_process
-from sida.methods.distillation import make_batches, make_trainer
+from sida.methods.distillation import make_trainer
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.provenance import environment
+from sida.training.batches import step_batches
 from sida.training.iteration import StudentTrainer
 from sida.training.loop import Plan, TrainingLoop
+from sida.training.processes import ALONE
 from sida.training.run import RunFiles
 
 BATCH, ITERATIONS = 32, 100
@@ -150,7 +152,7 @@ def main(out: Path) -> bool:
         config = resolve_recipe(DistillConfig(**SETTINGS, teacher=str(teacher)), NETWORK)
         dataset, device = load_dataset(config.dataset), torch.device("cpu")
         trainer = Counted(make_trainer(config, dataset, device))
-        trainer.trainer.batches = make_batches(config, dataset, device)
+        trainer.trainer.batches = step_batches(config, dataset, device, ALONE, "student")
         loop = loop_share(trainer, folder / "loop", Plan.from_config(config, "bench"))
         state = state_seconds(trainer, folder / "state")
         start = seconds_to_first_step(teacher, folder)

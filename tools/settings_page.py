@@ -22,9 +22,8 @@ from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.metrics.kinds import METRIC_KINDS, Metric
 from eval.results.exchange import ExchangedMetric
 from eval.results.sheet import SheetRow
-from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
-from sida.config.recipe import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
+from sida.config.recipe import AugmentConfig, NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
 from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, OneOf, Pattern, Variants, type_hints
@@ -214,7 +213,6 @@ SETTINGS: dict[str, type] = {
     **{anchor: cls for anchor, (cls, _) in _options().items()},
     "evaluation": RecipeEvaluation,
     "augment": AugmentConfig,
-    "flags": AugmentFlags,
     "dataset": DatasetEntry,
     "made-from": MadeFrom,
     "sampler": Sampler,

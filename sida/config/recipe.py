@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from sida.config.augmentation import AugmentConfig
 from sida.config.datasets import DatasetConfig
 from sida.config.families import WeightNorm, check_guidance
 from sida.config.plugins import MONITOR
@@ -108,6 +107,17 @@ Beta = Annotated[float, Range(least=0, below=1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation of a training: warps for EDM, SiD and SiDA; warps and colours for GDD.
+
+    Attributes:
+        p: Probability of each transformation before its multiplier; 0.12 (CIFAR-10) and 0.15 (FFHQ, AFHQv2) in EDM.
+    """
+
+    p: Fraction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class JobSettings(Settings):
     """Settings that the workflow gives to every training.
 
@@ -140,7 +150,7 @@ class TrainingSettings(Settings):
         lr_final: Factor on the rates at the end of the run.
         sigma_data: Standard deviation of the data the losses are weighted for.
         ema_rampup_ratio: The half-life is at most this share of the images seen; null is no limit.
-        augment: null, or ``{p, flags}``, see :meth:`sida.data.AugmentPipe.from_config`; of a student, it acts on the
+        augment: null, or ``{p}``, see :class:`sida.data.AugmentPipe`; of a student, it acts on the
             fake score's batches.
         tick_kimg: Thousands of images between two log records.
         snapshot_kimg: Thousands of images between two kept networks; null keeps only the last (or best).
@@ -255,7 +265,7 @@ WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
 METHOD_SETTINGS = frozenset({
     "P_mean", "P_std", "adversarial_kimg", "adversarial_pool", "alpha", "augment", "fake_score_lr",
     "fake_score_weight_norm", "gamma", "grad_clip_value", "guidance", "kernels", "lambda_adv", "lambda_d",
-    "lambda_fake_score", "lambda_sid", "logvar", "real_source", "recompute", "sigma_data", "t_max", "weight_norm",
+    "lambda_fake_score", "lambda_sid", "logvar", "recompute", "sigma_data", "t_max", "weight_norm",
 })  # fmt: skip
 
 
@@ -288,8 +298,6 @@ class Recipe(TrainingSettings):
             ``snr``, ``constant`` or ``min-snr``, see :func:`sida.noise.score_weight`.
         adversarial_pool: ``batch`` (the paper's in-batch fakeness) or ``sample``, see
             :class:`sida.methods.sid.SiDALoss`.
-        real_source: ``data``, or a run of the sheet or path of a one-step generator whose samples play the real images:
-            a control in which the adversarial term runs but brings no data in (only classes are drawn from the data).
         weight_norm: Forced weight normalisation of an EDM2 student; null takes the official mode.
         fake_score_weight_norm: Forced weight normalisation of an EDM2 fake score; null takes the official mode.
         logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null takes the
@@ -330,7 +338,6 @@ class Recipe(TrainingSettings):
     dropout: Fraction | None = None
     gamma: Gamma = "edm"
     adversarial_pool: Pool = "batch"
-    real_source: str = "data"
     weight_norm: WeightNorm | None = None
     fake_score_weight_norm: WeightNorm | None = None
     logvar: bool | None = None

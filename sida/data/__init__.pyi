@@ -1,4 +1,3 @@
-from sida.config.augmentation import OFFICIAL_FLAGS as OFFICIAL_FLAGS
 from sida.config.datasets import DatasetConfig as DatasetConfig
 from sida.data.archive import ImageArchive as ImageArchive
 from sida.data.augment import AugmentPipe as AugmentPipe

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.config.augmentation import OFFICIAL_FLAGS, AugmentConfig, AugmentFlags
-from sida.config.settings import NotNegative, from_mapping
+from sida.config.recipe import AugmentConfig
+from sida.config.settings import from_mapping
 from sida.machine import to_device
 
 
@@ -194,31 +194,69 @@ _LABELS = {
 }  # fmt: skip
 
 
+#: Multipliers of EDM, SiD and SiDA. Flips always have probability 1/2: otherwise their label could not be learnt.
+EDM_FLAGS: Mapping[str, float] = {
+    "xflip": 1e8, "yflip": 1, "scale": 1, "rotate_frac": 1, "aniso": 1, "translate_frac": 1,
+}  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentPipe(AugmentFlags):
+class AugmentPipe:
     """Augmentation of a batch of images.
 
     Attributes:
         p: Probability of each transformation before its multiplier.
+        xflip, yflip, rotate_int, translate_int: Multipliers of exact pixel moves.
+        scale, rotate_frac, aniso, translate_frac: Multipliers of filtered geometric warps.
+        brightness, contrast, lumaflip, hue, saturation: Multipliers of colour changes (1 or 3 channels).
+        translate_int_max: Largest move, share of the image.
+        scale_std: Standard deviation of log2 of the scale.
+        rotate_frac_max: Largest rotation, 1 = half a turn.
+        aniso_std: Standard deviation of log2 of the stretch.
+        aniso_rotate_prob: Probability that the stretch is along a random direction.
+        translate_frac_std: Standard deviation of the move, share of the image.
+        brightness_std, contrast_std, hue_max, saturation_std: Strength of colour changes.
     """
 
-    p: NotNegative = 1.0
+    p: float = 1.0
+    xflip: float = 0.0
+    yflip: float = 0.0
+    rotate_int: float = 0.0
+    translate_int: float = 0.0
+    scale: float = 0.0
+    rotate_frac: float = 0.0
+    aniso: float = 0.0
+    translate_frac: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    lumaflip: float = 0.0
+    hue: float = 0.0
+    saturation: float = 0.0
+    translate_int_max: float = 0.125
+    scale_std: float = 0.2
+    rotate_frac_max: float = 1.0
+    aniso_std: float = 0.2
+    aniso_rotate_prob: float = 0.5
+    translate_frac_std: float = 0.125
+    brightness_std: float = 0.2
+    contrast_std: float = 0.5
+    hue_max: float = 1.0
+    saturation_std: float = 1.0
 
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any], where: str = "augment", official: Mapping[str, float] = OFFICIAL_FLAGS
+        cls, config: Mapping[str, Any], where: str = "augment", flags: Mapping[str, float] = EDM_FLAGS
     ) -> AugmentPipe:
-        """Builds the pipe from ``{p, flags}``; ``flags`` maps fields to values, the ``official`` set when left out.
+        """Builds the pipe of a setting ``{p}`` with a method's flags.
 
         Raises:
-            UserError: Unknown flags or values out of range.
+            UserError: An unknown key, or a value out of range.
         """
-        spec = from_mapping(AugmentConfig, config, where)
-        return cls(**(official if spec.flags is None else spec.flags), p=spec.p)
+        return cls(**flags, p=from_mapping(AugmentConfig, config, where).p)
 
     @property
     def label_dim(self) -> int:
-        """Width of the label rows: 9 for the official flags."""
+        """Width of the label rows: 9 for EDM's flags."""
         return sum(width for name, width in _LABELS.items() if getattr(self, name) > 0)
 
     def __call__(

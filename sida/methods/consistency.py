@@ -168,7 +168,7 @@ ECT = Method(
     options=ECTOptions,
     trainer=make_ect,
     loss=ECTLoss,
-    reads=("real_source",),
+    reads=(),
     psi_steps=0,
     passes=Passes(generator=4),
     official={"edm": {**_OFFICIAL, "dropout": 0.2, "ema_half_life_kimg": 887.0}},

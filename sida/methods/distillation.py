@@ -19,16 +19,15 @@ from sida.config.samplers import Sampler
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.machine import generator, prepare_process
+from sida.machine import prepare_process
 from sida.methods.method import Parts
 from sida.methods.registry import BETAS, METHODS, DistillConfig, find_method, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.unet import checkpoint_blocks
-from sida.sampling.generate import evaluation_copy
-from sida.sampling.samplers import check_guide_fits, one_step, to_uint8
+from sida.sampling.samplers import check_guide_fits
 from sida.sampling.store import Pictures
-from sida.training.batches import Batch, StepBatches, step_batches
+from sida.training.batches import step_batches
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import (
     check_shapes,
@@ -43,7 +42,7 @@ from sida.training.identity import (
 from sida.training.iteration import StudentTrainer
 from sida.training.logs import check_loggers
 from sida.training.loop import Plan, TrainingLoop
-from sida.training.processes import ALONE, Ranks, joined, own_device
+from sida.training.processes import joined, own_device
 from sida.training.run import RunFiles
 
 
@@ -74,12 +73,10 @@ def student_digest(
     settings = decisive_settings(config, replaced={"options": options(config.options)})
     for path in ("teacher", "init", "guide"):
         settings.pop(path, None)
-    if parents.get("real_source") is not None:
-        settings.pop("real_source")
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
     for name, value in _recorded_defaults(config.method).items():
-        if settings[name] is None:
+        if settings.get(name) is None:
             settings[name] = value
     if config.method not in METHODS:
         source = code_sha256(*load_object(config.method, f"{where}.method", "method"))
@@ -91,8 +88,8 @@ def student_digest(
 
 
 def _recorded_defaults(method: str) -> dict[str, Any]:
-    """Values that digests record for settings that a method does not read."""
-    values = {"init_sigma": 2.5, "betas": BETAS}
+    """Values that digests record for settings that a method does not read, and for one that is gone."""
+    values = {"init_sigma": 2.5, "betas": BETAS, "real_source": "data"}
     own = METHODS[method].official["edm"] if method in METHODS else {}
     return {name: own.get(name, value) for name, value in values.items()}
 
@@ -135,8 +132,6 @@ def distill(
         parents["init"] = _sha256(resolved.init, f"{where}.init")
     if resolved.guide is not None:
         parents["guide"] = _sha256(resolved.guide, f"{where}.guide")
-    if resolved.real_source != "data":
-        parents["real_source"] = _sha256(resolved.real_source, f"{where}.real_source")
     networks = {role: read_metadata(getattr(resolved, role))["network"] for role, digest in parents.items() if digest}
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
     stage = f"distill {resolved.name}"
@@ -151,7 +146,7 @@ def distill(
             return files.network
         trainer = make_trainer(resolved, dataset, device, where)
         trainer.join(ranks)
-        trainer.batches = make_batches(resolved, dataset, device, where, ranks)
+        trainer.batches = step_batches(resolved, dataset, device, ranks, where)
         metadata = run_metadata(resolved.method, resolved, digest, dataset, trainer.generator.net, parents)
         evaluate = None
         if resolved.evaluation is not None:
@@ -165,26 +160,6 @@ def distill(
         picture = Pictures(sampler, resolved.pictures, resolved.device)
         TrainingLoop(plan, trainer, files, metadata, evaluate, ranks, picture).run()
     return files.network
-
-
-def make_batches(
-    config: StudentConfig, dataset: Dataset, device: torch.device, where: str = "student", ranks: Ranks = ALONE
-) -> StepBatches | GeneratedBatches:
-    """Returns the batches of a configuration: images of the data set, or of the generator ``real_source``.
-
-    Raises:
-        UserError: The generator cannot be read or does not fit the data set, or the processes cannot share the batch.
-    """
-    batches = step_batches(config, dataset, device, ranks, where)
-    if config.real_source == "data":
-        return batches
-    net, metadata = load_network(config.real_source, device)
-    place = f"{where}.real_source: {config.real_source}"
-    check_shapes(net, dataset, place)
-    sampler = metadata.get("sampler") or {}
-    if sampler.get("kind") != "one_step" or not dataset.is_pixels:
-        raise UserError(place, "must be a one-step generator of pixels", "give a student's network")
-    return GeneratedBatches(batches, net, sampler["init_sigma"])
 
 
 def _sha256(path: str, where: str) -> str:
@@ -225,38 +200,3 @@ def make_trainer(
         for net in frozen:
             checkpoint_blocks(net, f"{where}.checkpointing")
     return Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide).trainer()
-
-
-class GeneratedBatches:
-    """Batches in which a one-step generator's samples replace the real images: a control without data.
-
-    Samples are rounded to bytes like stored images. Only the labels of the data set are used.
-
-    Args:
-        batches: Batches of the data set, for shapes and labels.
-        net: One-step generator.
-        init_sigma: σ_init of the generator.
-    """
-
-    def __init__(self, batches: StepBatches, net: torch.nn.Module, init_sigma: float) -> None:
-        self.batches, self.init_sigma = batches, init_sigma
-        self.net = evaluation_copy(net).eval().requires_grad_(False)
-
-    def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
-        """Returns the micro-batches of one step, see :meth:`StepBatches.__call__`."""
-        micro_batches = self.batches(purpose, nimg, with_images=False)
-        if not with_images:
-            return micro_batches
-        device, rank = self.batches.device, self.batches.rank
-        source = generator(self.batches.seed, f"real-source-{purpose}", nimg, 0, device=device)
-        result = []
-        # Each rank draws and discards the latents of the ranks before it, so that the images equal those of one device.
-        for _ in range(rank):
-            for like, _ in micro_batches:
-                torch.randn(like.shape, generator=source, device=device)
-        for like, labels in micro_batches:
-            z = torch.randn(like.shape, generator=source, device=device)
-            with torch.no_grad():
-                images = to_uint8(one_step(self.net, z, labels, self.init_sigma))
-            result.append((images.float() / 127.5 - 1, labels))
-        return result

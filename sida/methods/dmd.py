@@ -95,8 +95,6 @@ class DMDOptions(Settings):
         generator_levels: Smallest and largest index of the generator's noise levels, of 1000 Karras levels from 0.002
             to 80.
         fake_score_levels: Smallest and largest index of the fake score's noise levels.
-        weight_decay: Decoupled weight decay (AdamW) of generator and fake score.
-        clip_norm: Largest norm of the generator's gradient; 0 means no clipping.
         fake_score_clip_norm: Largest norm of the gradient of the fake score and its heads; 0 means no clipping.
         lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code);
             0 means no ramp-up.
@@ -104,8 +102,6 @@ class DMDOptions(Settings):
 
     generator_levels: tuple[Level, Level] = (20, 980)
     fake_score_levels: tuple[Level, Level] = (0, 999)
-    weight_decay: NotNegative = 0.01
-    clip_norm: NotNegative = 10.0
     fake_score_clip_norm: NotNegative = 10.0
     lr_rampup_kimg: NotNegative = 0.0
 
@@ -193,9 +189,8 @@ _OFFICIAL = {
 
 
 def _ways(options: DMDOptions) -> dict[str, Any]:
-    """Settings of the two optimizers."""
-    names = ("weight_decay", "clip_norm", "fake_score_clip_norm")
-    return {name: getattr(options, name) for name in names}
+    """Settings of the two optimizers: decoupled weight decay (AdamW) of both, largest norms of their gradients."""
+    return {"weight_decay": 0.01, "clip_norm": 10.0, "fake_score_clip_norm": options.fake_score_clip_norm}
 
 
 def make_dmd(parts: Parts) -> Distiller:
@@ -405,7 +400,6 @@ DMD2 = Method(
     loss=DMD2Loss,
     psi_steps=5,
     options=DMD2Options,
-    reads=(*SCORE_TRAINING, "real_source"),
     trainer=make_dmd2,
     passes=Passes(generator=5, generator_encoder=2, fake_score_encoder=6),
     official=_OFFICIAL,

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from sida import networks, training
-from sida.config.augmentation import GDD_FLAGS
 from sida.config.families import BACKBONES, official_backbones
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
 from sida.errors import SettingError, say
@@ -78,6 +77,13 @@ def freeze_innate(generator: torch.nn.Module) -> float:
     return sum(value.numel() for value in frozen) / sum(value.numel() for value in generator.parameters())
 
 
+#: Flags of GDD's discriminator (Zyriix/GDD:train.py), whose augmentation has no labels.
+GDD_FLAGS: Mapping[str, float] = dict.fromkeys(
+    (
+        "xflip", "rotate_int", "translate_int", "scale", "rotate_frac", "aniso", "translate_frac",
+        "brightness", "contrast", "lumaflip", "hue", "saturation",
+    ), 1,
+)  # fmt: skip
 #: ``discriminator(images, class_labels) -> [logits per head]``, each of any shape.
 Discriminator = Callable[["Tensor", "Tensor | None"], Sequence["Tensor"]]
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sida import networks, training
-from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.families import Family, WeightNorm
 from sida.config.recipe import METHOD_SETTINGS, Gamma, Recipe, ResolvedConfig, StudentConfig
 from sida.config.settings import from_mapping
@@ -243,14 +242,12 @@ class Method:
             an entry is one that the method is not for.
         reads: Settings that the method reads besides those of its loss, of
             :data:`sida.config.recipe.METHOD_SETTINGS`; every method reads the other settings.
-        fake_score: Makes the fake score from the parts; None copies the teacher.
         psi_steps: Steps of the fake score per step of the generator.
         passes: Work of these steps, for plans.
         options: Dataclass of settings that only this method has (``options`` of a recipe), or None; no name may be that
             of a recipe's setting. If it has a method ``assets(resolution)``, a workflow downloads these assets before
-            it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``passes``
-            replaces those of the method in plans; ``unread`` names settings that the method does not read with these
-            options.
+            it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``unread`` names
+            settings that the method does not read with these options.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
     """
@@ -263,7 +260,6 @@ class Method:
     official: Mapping[str, Mapping[str, Any]]
     loss: type[Loss] | Mapping[str, type[Loss]] | None = None
     reads: Sequence[str] = SCORE_TRAINING
-    fake_score: Callable[[Parts], torch.nn.Module] | None = None
     psi_steps: int = 1
     passes: Passes = Passes()
     options: type | None = None
@@ -466,12 +462,12 @@ class Parts:
             lr_rampup_kimg=lr_rampup_kimg,
         )
 
-    def augment(self, official: Mapping[str, float] = OFFICIAL_FLAGS) -> AugmentPipe | None:
-        """Returns the configured augmentation; ``official`` holds the default flags."""
+    def augment(self, *flags: Mapping[str, float]) -> AugmentPipe | None:
+        """Returns the configured augmentation, with flags of a method that has others than EDM."""
         from sida.data import AugmentPipe
 
         settings = self.config.augment
-        return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", official)
+        return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", *flags)
 
     def trainer(self) -> training.StudentTrainer:
         """Returns the trainer of the method."""
@@ -487,18 +483,15 @@ class Parts:
         """Returns the trainer of teacher, fake score and generator.
 
         Args:
-            fake_score: Fake score; None makes that of the method.
+            fake_score: Fake score; None copies the teacher.
             schedule: Phases and rates; None takes the configured ones.
             psi_steps: Steps of the fake score in an iteration; None takes the method's number.
             **ways: Further arguments of :class:`sida.methods.Distiller`, such as ``loss``.
         """
         method, config = self.method, self.config
-        if fake_score is None:
-            made = method.fake_score
-            fake_score = made(self) if made else self.copy(self.teacher, config.fake_score_weight_norm)
         return training.Distiller(
             self.true_score,
-            fake_score,
+            fake_score or self.copy(self.teacher, config.fake_score_weight_norm),
             self.copy(self.initial, config.weight_norm),
             ways.pop("loss", None) or self.loss(),
             schedule or self.schedule(),

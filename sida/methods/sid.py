@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sida import networks
 from sida.config.recipe import Pool, Recipe
 from sida.config.settings import Settings
-from sida.errors import SettingError, UserError
+from sida.errors import SettingError
 from sida.late import torch
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, ScoreLoss
 from sida.noise import Draws, lognormal_sigma, sigma_of_t
@@ -339,60 +338,6 @@ SID = Method(
     },
 )
 
-_JOINT = Passes(fake_score_encoder=3)
-#: Two images through an encoder, forward or in a whole step, and the generator's image through it and back.
-_PASSES = {
-    "joint": _JOINT,
-    "teacher": Passes(fake_score_encoder=2, generator_encoder=2),
-    "separate": Passes(fake_score_encoder=6, generator_encoder=2),
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SiDAOptions(Settings):
-    """Discriminator of SiDA and SiD2A.
-
-    Attributes:
-        discriminator: ``joint`` (the paper's): the fake score's encoder, which learns both tasks; ``separate``: the
-            encoder of a further copy of the teacher, which learns to discriminate alone; ``teacher``: a head on the
-            teacher's frozen encoder. The others are controls of joint training.
-    """
-
-    discriminator: Literal["joint", "separate", "teacher"] = "joint"
-
-    @staticmethod
-    def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
-        """Options as they enter a run's digest: none for the paper's discriminator."""
-        return {name: value for name, value in given.items() if value != "joint"}
-
-    @property
-    def passes(self) -> Passes:
-        """Work of the steps with this discriminator."""
-        return _PASSES[self.discriminator]
-
-
-def make_fake_score(parts: Parts) -> torch.nn.Module:
-    """Returns the fake score of a configuration, with the discriminator that its options name.
-
-    Raises:
-        UserError: The teacher's network predicts a variance, and the discriminator is not the paper's.
-    """
-    chosen, norm = parts.options.discriminator, parts.config.fake_score_weight_norm
-    score = parts.copy(parts.teacher, norm)
-    if chosen == "joint":
-        return score
-    if parts.family.variance_head:
-        raise UserError(
-            f"{parts.where}.options.discriminator",
-            f"'{chosen}' is for networks without variance head, and this teacher is of EDM2",
-            "set it to joint",
-        )
-    if chosen == "separate":
-        return networks.FakeScoreAndDiscriminator(score, parts.copy(parts.teacher, norm))
-    with parts.seeded("discriminator"):
-        return networks.FakeScoreAndDiscriminator(score, networks.FrozenEncoderWithHead(parts.teacher))
-
-
 SIDA = Method(
     name="sida",
     title="SiDA",
@@ -400,15 +345,13 @@ SIDA = Method(
     start="teacher",
     real_images=True,
     loss={"edm": SiDALoss, "edm2": EDM2SiDALoss},
-    reads=(*_SID_READS, "adversarial_kimg", "real_source"),
+    reads=(*_SID_READS, "adversarial_kimg"),
     official={
         "edm": _SIDA_EDM,
         "edm2": _SIDA_EDM2,
         "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
     },
-    fake_score=make_fake_score,
-    options=SiDAOptions,
-    passes=_JOINT,
+    passes=Passes(fake_score_encoder=3),
 )
 SID2A = dataclasses.replace(
     SIDA, name="sid2a", title="SiD2A", about="the same from a distilled generator (--init)", start="generator"
@@ -540,9 +483,8 @@ UNI_INSTRUCT = dataclasses.replace(
     about="SiDA, its SiD term weighted by a density ratio for an f-divergence",
     start="either",
     loss=UniInstructLoss,
-    reads=(*_SID_READS, "adversarial_kimg", "real_source"),
+    reads=(*_SID_READS, "adversarial_kimg"),
     official={"edm": _SIDA_EDM},
-    fake_score=None,
     options=UniInstructOptions,
     trainer=make_uni_instruct,
 )

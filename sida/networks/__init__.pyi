@@ -1,7 +1,5 @@
 from sida.networks.backbones import make_backbone as make_backbone
-from sida.networks.discriminators import FakeScoreAndDiscriminator as FakeScoreAndDiscriminator
 from sida.networks.discriminators import FakeScoreWithHeads as FakeScoreWithHeads
-from sida.networks.discriminators import FrozenEncoderWithHead as FrozenEncoderWithHead
 from sida.networks.discriminators import ProjectedDiscriminator as ProjectedDiscriminator
 from sida.networks.edm2_unet import EDM2UNet as EDM2UNet
 from sida.networks.edm2_unet import copied_weight_norm as copied_weight_norm

@@ -102,65 +102,6 @@ class FakeScoreWithHeads(nn.Module):
         return torch.cat([head(one) for head, one in zip(self.heads, maps[-len(self.heads) :])], dim=1)
 
 
-class FrozenEncoderWithHead(nn.Module):
-    """Discriminator that learns a head alone, on the encoder's last map of a frozen network.
-
-    Args:
-        teacher: Frozen network φ of :class:`sida.networks.Precond`.
-    """
-
-    def __init__(self, teacher: nn.Module) -> None:
-        super().__init__()
-        # Not a submodule: φ is not trained and not part of a state.
-        self._source = (teacher,)
-        self.head = FeatureHead(*_map_shapes(teacher)[-1]).to(next(teacher.parameters()).device)
-
-    def forward(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        class_labels: Tensor | None = None,
-        *,
-        augment_labels: Tensor | None = None,
-        return_flag: str = "encoder",
-    ) -> Tensor:
-        """Logits ``(N, 1, 1, 1)``, float32; ``return_flag`` is always ``encoder``."""
-        maps = self._source[0](x, sigma, class_labels, augment_labels=augment_labels, return_flag="features")
-        return cast(Tensor, self.head(maps[-1])).reshape(-1, 1, 1, 1)
-
-
-class FakeScoreAndDiscriminator(nn.Module):
-    """Fake score with a discriminator beside it that shares no weight with it, in the form of a network that has both.
-
-    Args:
-        score: Fake score ψ, a network of :class:`sida.networks.Precond`.
-        discriminator: Network whose ``return_flag="encoder"`` gives logits.
-    """
-
-    def __init__(self, score: nn.Module, discriminator: nn.Module) -> None:
-        super().__init__()
-        self.score, self.discriminator = score, discriminator
-
-    def forward(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        class_labels: Tensor | None = None,
-        *,
-        augment_labels: Tensor | None = None,
-        return_flag: str = "decoder",
-        decode: int | None = None,
-    ) -> Any:
-        """ψ's denoised images or, for ``encoder_decoder``, those of the first ``decode`` images and all logits."""
-        if return_flag == "decoder":
-            return self.score(x, sigma, class_labels, augment_labels=augment_labels)
-        first = [None if one is None else one[:decode] for one in (x, sigma, class_labels, augment_labels)]
-        denoised = self.score(*first[:3], augment_labels=first[3])
-        return denoised, self.discriminator(
-            x, sigma, class_labels, augment_labels=augment_labels, return_flag="encoder"
-        )
-
-
 class Mixing(nn.Module):
     """Mixes each map's channels at random, adds all coarser maps, and doubles the size.
 

@@ -192,7 +192,7 @@ def test_page_of_differences_names_every_default():
 
 
 #: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.
-ELSEWHERE = {"guidance", "logvar", "real_source"}
+ELSEWHERE = {"guidance", "logvar"}
 #: Settings that the distiller reads for every method; where a method has none, they change nothing.
 OF_THE_DISTILLER = {"grad_clip_value"}
 

@@ -178,7 +178,7 @@ def student_cost(config: Any, network: Mapping[str, Any], guide: Mapping[str, An
     """
     guiding = None if guide is None else network_cost(guide)
     cost, method = network_cost(network), find_method(config.method)
-    passes = getattr(method.read_options(config.options, "options"), "passes", method.passes)
+    passes = method.passes
     again = cost.forward if config.checkpointing else 0.0
     psi = passes.fake_score * cost.forward + passes.fake_score_encoder * cost.encoder
     theta = passes.generator * cost.forward + passes.generator_encoder * cost.encoder

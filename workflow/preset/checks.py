@@ -104,7 +104,7 @@ def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
 
 
 def check_student(preset: Rows, run: SheetRow, where: str) -> None:
-    """Checks that the recipe, the initial network and the source of real images of a distilled row exist."""
+    """Checks that the recipe and the initial network of a distilled row exist."""
     recipes = preset.settings.recipes
     if not run.recipe:
         raise UserError(where, "column 'recipe' is empty", f"name one of {', '.join(recipes) or 'none defined'}")
@@ -115,8 +115,7 @@ def check_student(preset: Rows, run: SheetRow, where: str) -> None:
     find_method(run.method, f"{where}: method")
     for parent in preset.parents(run):
         if not is_method(preset.runs[parent].method):
-            key = "init" if parent == run.init else f"recipes.{run.recipe}.real_source"
-            raise UserError(where, f"{key} '{parent}' is not a one-step generator")
+            raise UserError(where, f"init '{parent}' is not a one-step generator")
         if run.run in ancestors(preset, parent):
             raise UserError(where, f"init goes in a circle through '{parent}'")
 

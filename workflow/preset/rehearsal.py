@@ -20,10 +20,10 @@ from eval.claims.write import claim_rows, decide_part
 from eval.features import extractor_entry
 from eval.figures.layout import Sources, load_figure_layout
 from eval.measuring.protocol import Protocol, ReferenceSource
+from eval.results.logs import Point
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
-from eval.results.training_logs import Point
 from eval.tables.layout import TableSources, load_table_layout
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
@@ -65,10 +65,6 @@ def _check_student(preset: Preset, run: SheetRow) -> None:
     except UserError as error:
         key = error.place.removeprefix(f"{where}.")
         raise UserError(inside(row if key in _OF_A_ROW else where, key), error.fault, error.remedy) from None
-    source = preset.recipe(run).get("real_source", "data")
-    if source != "data" and source not in preset.runs and not os.path.exists(source):
-        fault = f"no run of {preset.sheet} and no file '{source}'{_short_suggestion(source, preset.runs)}"
-        raise UserError(f"{where}.real_source", fault)
     network = preset.architecture(run.teacher)
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:

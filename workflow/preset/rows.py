@@ -140,12 +140,8 @@ class Rows:
         return entry.network if entry else None
 
     def parents(self, run: SheetRow) -> list[str]:
-        """Runs that a row's training needs: its initial generator, and the run whose images replace the data."""
-        if not run.trained_here:
-            return []
-        source = self.recipe(run).get("real_source", "data")
-        # "data" means the data set, even if a row has this name.
-        return [name for name in (run.init, source if source != "data" else None) if name and name in self.runs]
+        """Runs that a row's training needs: its initial generator."""
+        return [run.init] if run.trained_here and run.init in self.runs else []
 
     def trained_teachers(self) -> list[str]:
         """Ids of the teachers that are trained and not downloaded."""

@@ -67,9 +67,6 @@ class Specs:
                 kwargs["references"] = drawn
             points = {key: value for key, value in evaluation.items() if key in _POINTS}
             evaluation = {**points, "monitor": MONITOR, "kwargs": kwargs}
-        source = recipe.get("real_source", "data")
-        if source != "data" and source in self.rows.runs:
-            recipe["real_source"] = self.rows.network(self.rows.runs[source])
         init = self.rows.network(self.rows.runs[run.init]) if run.init else None
         spec: dict[str, Any] = {"name": name, "method": run.method, "dataset": dataset}
         spec |= {"teacher": self.rows.teacher_network(str(run.teacher)), "init": init, **recipe}

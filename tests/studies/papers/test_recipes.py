@@ -303,7 +303,7 @@ def test_every_value_of_gdd_is_its_codes(paper, gdd_reference):
         assert config.ema_half_life_kimg == 1000 * float(values["EMA half-life (Mimg)"])
         assert config.total_kimg == 1000 * float(values["duration (Mimg)"])
         assert config.dropout == float(values["dropout"])
-        assert config.augment is options.ada_target is None
+        assert config.augment is None
         assert config.init_sigma == 80
         assert (options.form, options.r1_gamma, options.r1_interval) == ("ns", 1e-4, 16)
         wanted = tuple(BACKBONES[name] for name in values["discriminator features"].split(" + "))
