@@ -24,10 +24,10 @@ from eval.measuring.reference_files import OwnReference, read_moments, read_own,
 from eval.measuring.stores import open_images
 from eval.measuring.trial import TrialSums
 from eval.metrics.statistics import FeatureStatistics
+from eval.results.logs import read_evaluations, read_ticks
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
-from eval.results.training_logs import read_evaluations, read_ticks
 from sida.config.settings import load_spec, load_yaml
 from sida.data import load_dataset
 from sida.data.prepare import PrepareConfig, prepare
