@@ -6,6 +6,7 @@ See :mod:`tests.files.opcodes` for the bounds. Each pickle has less than 3.5 MB.
 from __future__ import annotations
 
 import json
+import resource
 import struct
 
 import pytest
@@ -161,6 +162,21 @@ def test_info_has_the_same_bounds(tmp_path):
 )
 def test_a_long_or_odd_header_is_refused(tmp_path, raw, reason):
     refused(tmp_path / "n.safetensors", len(raw).to_bytes(8, "little") + raw, reason, read_tensors)
+
+
+def test_a_tensor_larger_than_the_memory_is_one_line(tmp_path):
+    path = tmp_path / "n.safetensors"
+    size = 1 << 35
+    path.write_bytes(with_header({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}))
+    with open(path, "r+b") as stream:
+        stream.truncate(path.stat().st_size + size)  # a hole: nothing is stored
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (24 << 30, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"has 34,359,738,\d+ bytes, more than there is memory"):
+            read_tensors(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_a_record_is_nested_as_deep_as_people_nest(tmp_path):
