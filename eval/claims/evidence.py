@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
 from eval.results.identity import Identity, comparable
+from eval.results.logs import Point, has_log, has_metric, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
 from eval.results.sheet import SELECTABLE, SheetRow, matching
 from eval.results.summary import Estimate, Measurements
-from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
 from sida.errors import SettingError, UserError, suggestion
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
@@ -356,7 +356,7 @@ class Evidence:
 
     def _log(self, run: str, name: str) -> Path:
         path = self.students / run / name if self.students else None
-        if path is None or not path.is_file():
+        if path is None or not has_log(path):
             raise NotMeasuredError("", f"no training log of run '{run}'")
         return path
 
@@ -374,7 +374,7 @@ class Evidence:
         if quantity == "nfe":
             name = self.runs_of(operand)[0]
             return Side(self.label(name), Estimate(float(self.measurements.nfe(name) or 1), 0.0, 1), [(0.0, 1)])
-        logged = [n for n in self._named(operand) if self.students and (self.students / n / "train.jsonl").is_file()]
+        logged = [n for n in self._named(operand) if self.students and has_log(self.students / n / "train.jsonl")]
         if self.by_published or not logged:
             raise NotMeasuredError("", f"no training log of {operand}")
         self.require_gpus(logged[:1], gpus)

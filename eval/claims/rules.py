@@ -17,10 +17,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from eval.claims.evidence import UNDECIDED, Evidence, Finding, Operand, Outcome, Retraining, Side, Z, decided
 from eval.contrasts import NotMeasuredError, pooled_std
+from eval.results.logs import Point, first_at_or_below
 from eval.results.published import agreement_of
 from eval.results.sheet import listed_entries
 from eval.results.summary import Estimate
-from eval.results.training_logs import Point, first_at_or_below
 from sida.config.settings import Count, Variants, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
 

@@ -15,7 +15,7 @@ import torch
 
 from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
-from eval.features.pixels import resize_bytes
+from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS
 from sida.assets import check_pinned_code, checked, fetch, load_registry
 from sida.config.plugins import check_code_path
@@ -173,7 +173,7 @@ class DinoV2PillowExtractor(DinoV2Extractor):
     resize = "Pillow bicubic, uint8"
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
-        return resize_bytes(images, _SIZE)
+        return resized(images, _SIZE, rounded=True)
 
 
 class DinoV2TF32Extractor(DinoV2Extractor):

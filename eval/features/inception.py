@@ -21,7 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eval.features.base import Extractor, as_rgb
-from eval.features.pixels import resize_clean
+from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS, ON_PROCESSOR, variant_digest
 from sida.assets import checked, fetch, load_registry
 from sida.config.plugins import check_code_path
@@ -109,7 +109,11 @@ class InceptionExtractor(Extractor):
 
 
 class InceptionCleanExtractor(InceptionExtractor):
-    """Inception after clean-fid's resize to 299×299, features only; its numbers differ, so it has another name."""
+    """clean-fid's features after its resize to 299×299; their numbers differ, so the extractor has another name.
+
+    Raises:
+        UserError: Also a file of another name than the published one, which clean-fid does not read.
+    """
 
     name = "inception_clean"
     variant = "clean-fid resize, Pillow bicubic float32, no resize inside"
@@ -118,14 +122,16 @@ class InceptionCleanExtractor(InceptionExtractor):
         super().__init__(device, path, two_passes=True)
 
     def _prepare(self) -> None:
-        self.num_classes = 0
-        if not hasattr(self._net, "layers"):
-            raise UserError(self.path, "has no 'layers' to call without its own resize", "use the published file")
+        from cleanfid.inception_torchscript import InceptionV3W
+
+        self.num_classes, known = 0, Path(load_registry()[ASSET].target).name
+        if self.path.name != known or not hasattr(self._net, "layers"):
+            raise UserError(self.path, f"is no file '{known}' with 'layers'", "use the published file")
+        self._net = InceptionV3W(str(self.path.parent), download=False).to(self.device)
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        resized = resize_clean(as_rgb(images, self.name), _SIZE).to(self.device)
-        features: torch.Tensor = self._net.layers((resized - 128) / 128)
-        return features.reshape(len(images), -1).to(torch.float32), None
+        features: torch.Tensor = self._net(resized(as_rgb(images, self.name), _SIZE, rounded=False).to(self.device))
+        return features.to(torch.float32), None
 
 
 class InceptionTF32Extractor(InceptionExtractor):

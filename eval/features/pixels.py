@@ -1,6 +1,6 @@
 """Raw pixels as features: a distance without any trained network.
 
-Resizing with Pillow, for variants of feature networks that other tools define.
+Resizing by clean-fid, for variants of feature networks that other tools define.
 """
 
 from __future__ import annotations
@@ -28,52 +28,21 @@ class PixelExtractor(Extractor):
         return features, None
 
 
-_POOL = 8
-
-
-def resize_clean(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Resizes as clean-fid's ``clean`` mode: each channel in float32 by Pillow's antialiased bicubic filter.
+def resized(images: torch.Tensor, size: int, rounded: bool) -> torch.Tensor:
+    """Resizes by clean-fid's Pillow bicubic filter, images in threads: Pillow works without Python's lock.
 
     Args:
         images: uint8 (N, 3, H, W).
         size: New height and width.
+        rounded: Whether Pillow resizes the uint8 image, as in dgm-eval; else each channel in float32, as in clean-fid's
+            mode ``clean``.
 
     Returns:
-        float32 (N, 3, size, size) on the CPU, clipped to 0..255, not rounded.
-
-    Source: Parmar et al. 2022 (arXiv:2104.11222), section 3; GaParmar/clean-fid:cleanfid/resize.py.
+        (N, 3, size, size) in 0..255 on the CPU: uint8 if ``rounded``, else float32.
     """
-    return _resized(images, size, np.float32)
+    from cleanfid.resize import make_resizer
 
-
-def resize_bytes(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Resizes as dgm-eval: the uint8 image by Pillow's antialiased bicubic filter, rounded to uint8.
-
-    Args:
-        images: uint8 (N, 3, H, W).
-        size: New height and width.
-
-    Returns:
-        uint8 (N, 3, size, size) on the CPU.
-    """
-    return _resized(images, size, np.uint8)
-
-
-def _resized(images: torch.Tensor, size: int, dtype: type[np.generic]) -> torch.Tensor:
-    """Resizes every channel of every image as numbers of ``dtype``, in threads: Pillow works without Python's lock.
-
-    Pillow's filter treats channels alike, so channels of a picture give the same alone as together.
-    """
-    from PIL import Image
-
-    planes = images.cpu().flatten(0, 1).numpy()
-    result = torch.empty((*images.shape[:2], size, size), dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
-    targets = result.flatten(0, 1).numpy()
-
-    def resize(index: int) -> None:
-        plane = Image.fromarray(planes[index].astype(dtype, copy=False))
-        np.clip(np.asarray(plane.resize((size, size), Image.Resampling.BICUBIC)), 0, 255, out=targets[index])
-
-    with ThreadPoolExecutor(min(_POOL, os.cpu_count() or 1)) as pool:
-        list(pool.map(resize, range(len(planes))))
-    return result
+    resize = make_resizer("PIL", rounded, "bicubic", (size, size))
+    pictures = images.cpu().permute(0, 2, 3, 1).numpy()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return torch.from_numpy(np.stack(list(pool.map(resize, pictures)))).permute(0, 3, 1, 2)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick, require_panels
 from eval.results.identity import comparable
+from eval.results.logs import Curve, pool
 from eval.results.published import Published, published_number
 from eval.results.sheet import Needs, SheetRow
 from eval.results.summary import Estimate, Measurement, require_comparable
-from eval.results.training_logs import Curve, pool
 from sida.config.settings import Count
 from sida.errors import SettingError, UserError
 from sida.files.content_hash import csv_text

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from eval.figures import style
+from eval.results.logs import Point, has_log, has_metric, kept_images, read_author_log, read_evaluations
 from eval.results.published import Published, load_published
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, read_runs
 from eval.results.summary import Measurements, load_measurements, measurements_file
-from eval.results.training_logs import Point, has_metric, kept_images, read_author_log, read_evaluations
 from sida.config.registry import Registry, RegistryEntry
 from sida.config.resources import find, found_object
 from sida.config.settings import Range, from_mapping, load_spec, names_file_object
@@ -59,7 +59,7 @@ class Sources:
         if run in self.logs:
             return ""
         path = self._evaluations(run)
-        if not path.is_file():
+        if not has_log(path):
             return f"no {path}"
         return "" if has_metric(path, metric) else f"no {metric} in {path}"
 

@@ -11,7 +11,7 @@ from eval.figures import style
 from eval.figures.curves import CurvesLayout, Panel, PanelSpec, ReferenceLine, curves_csv
 from eval.figures.layout import Drawing, Sources
 from eval.figures.style import METHOD_LOOKS, Look, literal, looks_of
-from eval.results.training_logs import Curve, Point
+from eval.results.logs import Curve, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.results.training_logs import Curve
+from eval.results.logs import Curve
 from sida.files.atomic import atomic_path
 
 if TYPE_CHECKING:

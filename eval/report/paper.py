@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.write import VERDICT_MARKS, read_verdicts
+from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
 from eval.results.summary import Measurements, load_measurements, measurements_file
-from eval.results.training_logs import read_log
 from eval.tables.build import load_table
 from eval.tables.latex import breakable, cited_keys, escape
 from sida.config.resources import find, names
@@ -265,7 +265,7 @@ def _provenance(folder: Path, measurements: Measurements) -> str:
 
 def training_time(log: Path) -> str:
     """Total training time of a run as ``1.4 min`` or ``12.3 h``; a dash without a log."""
-    if not log.is_file():
+    if not has_log(log):
         return "--"
     seconds = sum(float(tick.get("seconds") or 0) for tick in read_log(log))
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

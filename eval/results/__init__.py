@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from eval.results.logs import logs_of
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
-from eval.results.training_logs import read_log
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
 
@@ -52,10 +52,10 @@ def load(folder: str | Path) -> Frames:
     folder = Path(folder)
     rows = load_measurements(folder).rows
     records = [
-        {"run": path.parent.name, "log": log, **record}
-        for name, log in _LOGS.items()
-        for path in sorted(folder.glob(f"students/*/{name}"))
-        for record in read_log(path)
+        {"run": name.split("/")[1], "log": _LOGS[Path(name).name], **record}
+        for name, found in logs_of(folder)
+        if name.startswith("students/")
+        for record in found
     ]
     keys = ["run", "log", "nimg"]
     curves = pandas.json_normalize(records) if records else pandas.DataFrame(columns=keys)

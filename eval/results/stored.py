@@ -3,7 +3,7 @@
 ``studies/NAME/stored`` has these files of ``results/NAME``, and every reader of results reads it:
 
 - ``measurements.csv``, compressed (``.gz``) if large; the trials themselves are left out.
-- ``students/<run>/evaluations.jsonl`` and ``train.jsonl``, ``teachers/<name>/train.jsonl``.
+- ``logs.jsonl.gz``: the logs of all trainings (:mod:`eval.results.logs`).
 - On request the networks.
 - ``stored.json``: the preset, the digest of each row's settings, and the time of all trainings.
 - ``claims.json`` and ``claims.md``.
@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.results.logs import PACKED, logs_of
 from eval.results.measurements import collect, long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements, measurements_file
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files.atomic import atomic_folder, atomic_path, read_hashed_json, read_jsonl, write_hashed_json, write_text
+from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, read_hashed_json, write_hashed_json, write_text
 from sida.files.content_hash import csv_text
 from sida.files.text_files import gzip_bytes, read_csv
 
@@ -31,12 +32,7 @@ FROM_STORED = "stored results "
 STORED_FORMAT = "sida-stored/1"
 #: Size of ``measurements.csv`` in bytes from which it is compressed.
 LARGE = 200_000
-_BY_ROW = (
-    "students/*/evaluations.jsonl",
-    "students/*/train.jsonl",
-)
-_SHARED = ("teachers/*/train.jsonl",)
-_NETWORKS = ("students/*/network.safetensors", "teachers/*/network.safetensors")
+_NETWORKS = ("teachers/*/network.safetensors", "students/*/network.safetensors")
 
 
 def read_stored(folder: str | Path) -> dict[str, Any]:
@@ -66,23 +62,22 @@ def unchanged_rows(folder: str | Path, asked: Mapping[str, str]) -> list[str]:
     return [run for run, digest in read_stored(folder)["rows"].items() if asked.get(run) == digest]
 
 
-def files_of(folder: Path, runs: set[str], networks: bool = True) -> Iterator[Path]:
-    """Paths in a results folder that belong to rows or to all of them: logs and (if asked for) networks."""
-    for pattern in (*_BY_ROW, *(_NETWORKS if networks else ()), *_SHARED):
+def files_of(folder: Path, runs: Collection[str], networks: bool = True) -> Iterator[tuple[str, bytes]]:
+    """Yields the files of rows and of all teachers in a results folder, by path: logs and (if asked for) networks.
+
+    Teachers come first, so that networks that start from others are newer than these.
+    """
+    for pattern in _NETWORKS if networks else ():
         for path in sorted(folder.glob(pattern)):
-            row = path.parent.name if path.parent.parent.name == "students" else path.stem
-            if row in runs or pattern in _SHARED or path.parent.parent.name == "teachers":
-                yield path.relative_to(folder)
+            if pattern.startswith("teachers") or path.parent.name in runs:
+                yield path.relative_to(folder).as_posix(), path.read_bytes()
+    for name, records in logs_of(folder):
+        if name.startswith("teachers") or name.split("/")[1] in runs:
+            yield name, jsonl_text(records, final=True).encode()
 
 
 def store(
-    results: str | Path,
-    out: str | Path,
-    about: Mapping[str, Any],
-    asked: Mapping[str, str],
-    *,
-    add: bool = False,
-    networks: bool = False,
+    results: str | Path, out: str | Path, about: Mapping[str, Any], asked: Mapping[str, str], *, networks: bool = False
 ) -> None:
     """Stores results.
 
@@ -91,29 +86,26 @@ def store(
         out: Folder to write, replaced as a whole.
         about: Further facts for ``stored.json``: ``preset`` (its configuration file) and ``title``.
         asked: Digest of each row's settings.
-        add: Whether rows of ``out`` that are missing in these results stay, if their digest is unchanged.
         networks: Whether networks are stored as well.
 
     Raises:
         UserError: The results have no measurements.
     """
     results, out = Path(results), Path(out)
-    rows = _measured(results)
+    rows, logs = _measured(results), dict(logs_of(results))
     here = {row["run"] for row in rows}
-    kept = set(unchanged_rows(out, asked)) - here if add and (out / STORED).is_file() else set()
-    sources = [(out, kept), (results, here)] if kept else [(results, here)]
-    if kept:
-        rows += [row for row in stored_rows(out) if row["run"] in kept]
+    logs = {name: found for name, found in logs.items() if name.startswith("teachers") or name.split("/")[1] in here}
+    seconds = {name: _seconds(found) for name, found in logs.items() if name.endswith("/train.jsonl")}
+    teachers = {name.split("/")[1]: round(spent) for name, spent in seconds.items() if name.startswith("teachers")}
     with atomic_folder(out.with_name(f".{out.name}.new")) as part:
-        for folder, runs in sources:
-            for path in files_of(folder, runs, networks or folder == out):
-                (part / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / path, part / path)
-        teachers = dict(read_stored(out)["teachers"]) if kept else {}
-        teachers |= {log.parent.name: round(_seconds(log)) for log in sorted(part.glob("teachers/*/train.jsonl"))}
-        trained = sum(map(_seconds, part.glob("students/*/train.jsonl")))
-        facts = {"format": STORED_FORMAT, **about, "rows": {run: asked[run] for run in asked if run in here | kept}}
-        facts |= {"teachers": teachers, "seconds_of_training": round(trained + sum(teachers.values()))}
+        for path in (path for pattern in _NETWORKS if networks for path in results.glob(pattern)):
+            if path.parent.name in here or path.parent.parent.name == "teachers":
+                (part / path.relative_to(results)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, part / path.relative_to(results))
+        packed = [{"log": name, **record} for name, found in logs.items() for record in found]
+        (part / PACKED).write_bytes(gzip_bytes(jsonl_text(packed, final=True)))
+        facts = {"format": STORED_FORMAT, **about, "rows": {run: asked[run] for run in asked if run in here}}
+        facts |= {"teachers": teachers, "seconds_of_training": round(sum(seconds.values()))}
         write_stored(part, facts, rows)
     shutil.rmtree(out, ignore_errors=True)
     out.with_name(f".{out.name}.new").rename(out)
@@ -170,5 +162,5 @@ def _measured(results: Path) -> list[dict[str, str]]:
     return [row | {"date": re.sub(r"^(.{16}).+", r"\1Z", latest[row["run"]])} for row in found]
 
 
-def _seconds(log: Path) -> float:
-    return sum(float(record.get("seconds") or 0) for record in read_jsonl(log))
+def _seconds(log: Sequence[Mapping[str, Any]]) -> float:
+    return sum(float(record.get("seconds") or 0) for record in log)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.results.logs import has_log, read_log
 from eval.results.published import published_number
 from eval.results.sheet import Needs, SheetRow
-from eval.results.training_logs import read_log
 from eval.tables.layout import Mode, TableKind, TableSources
 from eval.tables.model import RECORD_FIELDS, Cell, Column, Row, Table, published_record
 from sida.errors import SettingError, suggestion
@@ -208,7 +208,7 @@ class _Builder:
     def _ticks(self, run: str) -> list[dict[str, Any]] | None:
         """Records of a run's training log; None without a log."""
         path = None if self.sources.results is None else self.sources.results / "students" / run / "train.jsonl"
-        return read_log(path) if path is not None and path.is_file() else None
+        return read_log(path) if path is not None and has_log(path) else None
 
     def _setting(self, spec: HyperRow, run: str) -> str | None:
         given = self.sources.settings

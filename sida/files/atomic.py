@@ -267,7 +267,8 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     records = []
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        packed = os.fspath(path).endswith(".gz")
+        text = read_text(path) if packed else Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DamagedError(path, reason=f"not valid JSON lines ({error})") from None
     check_amount(text, str(path), "[{,\n", MOST_LOGGED)

@@ -13,9 +13,9 @@ from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_own, write_own
 from eval.measuring.trial import TrialSums
 from eval.metrics.statistics import FeatureStatistics
+from eval.results.logs import read_evaluations, read_ticks
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import load_measurements
-from eval.results.training_logs import read_evaluations, read_ticks
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl, read_jsonl
 from sida.files.content_hash import HASH_KEY

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sida.files.content_hash import HASH_KEY
 from sida.files.pickles import read_pickle, read_state_dict
-from sida.files.tensors import DATA_HASH, HEADER_HASH, read_tensors, write_tensors
+from sida.files.tensors import TENSORS_HASH, read_tensors, write_tensors
 from sida.networks import build_network
 from sida.networks.file import build_on_meta, check_network_config, load_network, save_network
 from sida.networks.official import import_official
@@ -121,8 +122,8 @@ def write_configs(folder: Path) -> None:
 def unhashed(data: bytes) -> bytes:
     """A tensor file without the hashes that it carries: with them no change gets any further."""
     value, rest = parted(data)
-    for name in (DATA_HASH, HEADER_HASH):
-        value["__metadata__"].pop(name, None)
+    record = json.loads(value["__metadata__"]["sida"])
+    value["__metadata__"]["sida"] = json.dumps({k: v for k, v in record.items() if k not in (TENSORS_HASH, HASH_KEY)})
     return joined(value, rest)
 
 

@@ -1,5 +1,6 @@
 """A study with stored results is extended by a row, and a stored row is measured again."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.results import load
+from eval.results.logs import has_log, logs_of, read_evaluations, read_log
 from eval.results.stored import FROM_STORED, read_stored, store, stored_rows, taken, write_stored
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
-from tests.refused import refusing
+from tests.refused import refused, refusing
 from workflow.cli import main
 from workflow.commands.check import trial_agreement
 from workflow.preset import Preset
@@ -152,3 +155,17 @@ def test_storing_keeps_networks_where_asked(here):
     for networks, count in ((False, 0), (True, 4)):
         store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sida-a1.0": "x"}, networks=networks)
         assert len([*(here / "a").rglob("*.safetensors")]) == count
+
+
+def test_stored_logs_are_one_file_that_every_reader_takes(here):
+    found = dict(logs_of(STORED))
+    assert {name.split("/")[0] for name in found} == {"students", "teachers"}
+    store(STORED, here / "a", {"preset": "demo", "title": ""}, {})
+    assert dict(logs_of(here / "a")) == found
+    assert load(STORED).curves.equals(load(here / "a").curves)
+    path = STORED / "students/sida-a1.0/evaluations.jsonl"
+    assert has_log(path)
+    assert [point.nimg for point in read_evaluations(path, "fd")] == [record["nimg"] for record in read_log(path)]
+    text = gzip.decompress((STORED / "logs.jsonl.gz").read_bytes()).decode()
+    (here / "a" / "logs.jsonl.gz").write_bytes(gzip.compress(text.replace('"fd": ', '"fd": 1', 1).encode()))
+    refused("logs.jsonl.gz:1: damaged", load, here / "a")

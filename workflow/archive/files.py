@@ -132,6 +132,8 @@ def check_own_hash(path: Path, name: str) -> bool:
         return True
     if name.endswith(".csv.gz"):
         suffix = ".csv"
+    if name.endswith(".jsonl.gz"):
+        return bool(read_jsonl(path))
     if suffix not in (".json", ".jsonl", ".csv") or _NO_HASH.fullmatch(name):
         return False
     if path.stat().st_size > MOST_BYTES:

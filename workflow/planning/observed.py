@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from eval.features import get_extractor
-from eval.results.training_logs import read_log
+from eval.results.logs import read_log
 from eval.tables.hyperparameters import log_quantity
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,13 +117,9 @@ def _grown_table(base: Preset, added: Sequence[SheetRow]) -> tuple[str, dict[str
 
 
 def _take(stored: Path, results: Path, rows: frozenset[str]) -> None:
-    """Copies logs, analyses and networks of rows into a results folder, if they are not there.
-
-    Teachers come first, so that networks that start from others are newer than these.
-    """
-    paths = sorted(files_of(stored, set(rows)), key=lambda path: (path.parts[0] != "teachers", path))
-    for path in paths:
-        if not (results / path).exists():
-            (results / path).parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(results / path) as part:
-                shutil.copyfile(stored / path, part)
+    """Writes logs and networks of rows into a results folder, if they are not there."""
+    for name, content in files_of(stored, rows):
+        if not (results / name).exists():
+            (results / name).parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(results / name) as part:
+                part.write_bytes(content)

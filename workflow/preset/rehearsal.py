@@ -20,10 +20,10 @@ from eval.claims.write import claim_rows, decide_part
 from eval.features import extractor_entry
 from eval.figures.layout import Sources, load_figure_layout
 from eval.measuring.protocol import Protocol, ReferenceSource
+from eval.results.logs import Point
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
-from eval.results.training_logs import Point
 from eval.tables.layout import TableSources, load_table_layout
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec

@@ -7,11 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from eval.features import extractor_entry, get_extractor
 from eval.features.digits import DIGITS_NETWORK, DigitsTraining, read_weights, split, train_digits, weights_digest
-from eval.features.pixels import resize_bytes, resize_clean
 from eval.features.registry import EXTRACTORS
 from sida.assets import load_registry
 from sida.config.resources import ROOT
@@ -20,6 +18,7 @@ from tests.eval.metric_networks import (
     NormedInception,
     OddInception,
     ReusedInception,
+    WideInception,
     load_script,
     pictures,
     write_hub,
@@ -136,28 +135,20 @@ def test_a_broken_inception_file_is_one_line(tmp_path, content):
     refused("no such feature network", get_extractor, "inception", path=tmp_path / "missing.pt")
 
 
-def test_clean_variant_resizes_outside_and_has_another_digest(tmp_path):
-    script = write_inception(tmp_path / "inception.pt")
+def test_the_clean_variant_is_clean_fids_resize_and_features(tmp_path):
+    from cleanfid.inception_torchscript import InceptionV3W
+    from cleanfid.resize import build_resizer
+
+    script = write_inception(tmp_path / "inception-2015-12-05.pt", WideInception)
     clean, plain = get_extractor("inception_clean", path=script), get_extractor("inception", path=script)
-    images = pictures(2)
-    net = load_script(script)
-    assert torch.equal(clean(images), net.layers((resize_clean(images, 299) - 128) / 128))
+    images, resize = pictures(2), build_resizer("clean")
+    theirs = np.stack([resize(image.permute(1, 2, 0).numpy()) for image in images]).transpose(0, 3, 1, 2)
+    expected = InceptionV3W(str(tmp_path), download=False)(torch.from_numpy(theirs))
+    assert torch.equal(clean(images), expected)
     assert clean.sha256 != plain.sha256
     assert clean.features_and_logits(images)[1] is None
-
-
-def test_clean_resize_is_pillows_bicubic_filter_in_float():
-    images = pictures(2, size=40)
-    from cleanfid.resize import make_resizer
-
-    resize = make_resizer("PIL", False, "bicubic", (299, 299))
-    assert np.array_equal(resize(images[0].permute(1, 2, 0).numpy()), resize_clean(images, 299)[0].permute(1, 2, 0))
-    for image, resized in zip(images, resize_clean(images, 299)):
-        for channel, found in zip(image, resized):
-            exact = Image.fromarray(channel.float().numpy()).resize((299, 299), Image.Resampling.BICUBIC)
-            assert np.array_equal(found, np.asarray(exact).clip(0, 255))
-    images = pictures(2, size=224)
-    assert torch.equal(resize_bytes(images, 224), images)
+    other = write_inception(tmp_path / "other.pt", WideInception)
+    refused("inception-2015-12-05.pt", get_extractor, "inception_clean", path=other)
 
 
 def test_dinov2_from_a_local_hub_directory(hub):

@@ -21,10 +21,10 @@ from eval.figures import load_figure_layout, style
 from eval.figures.curves import Panel, ReferenceLine, identities_on
 from eval.figures.layout import Sources
 from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves, short_number
+from eval.results.logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, Measurements, load_measurements
-from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
 from tests.eval.synthetic_output import CURVES, csv_rows, inputs_of, measurement_lines, write_csv

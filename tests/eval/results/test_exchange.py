@@ -13,9 +13,9 @@ from eval.measuring.protocol import load_protocol
 from eval.report.page import write_index
 from eval.report.paper import training_time
 from eval.results.exchange import read_exchanged
+from eval.results.logs import kept_images, read_evaluations, read_log, read_ticks
 from eval.results.measurements import read_measurement, read_score, write_csv
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
-from eval.results.training_logs import kept_images, read_evaluations, read_log, read_ticks
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from tests.refused import refused
@@ -190,7 +190,7 @@ def test_a_metric_that_is_no_number_names_the_line(tmp_path, value):
 
 def test_a_table_of_another_form_is_named_on_the_page(tmp_path):
     (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/x.json").write_text('{"format": "sida-table/1", "name": "x", "rows": 3}')
+    (tmp_path / "tables/x.json").write_text('{"format": "sida-table/2", "name": "x", "rows": 3}')
     refused(r"x.json: rows: must be a list", write_index, tmp_path, tmp_path / "index.html")
 
 

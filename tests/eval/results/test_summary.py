@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.results import load
+from eval.results.logs import read_evaluations
 from eval.results.published import agreement, bibliography, cited_label, load_published, references
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
-from eval.results.training_logs import read_evaluations
 from eval.tables import to_latex
 from eval.tables.build import make_table
 from sida.files.atomic import write_hashed_json

@@ -1,11 +1,17 @@
-"""Curves of metrics over training, from the logs of this suite or from the authors' metric logs."""
+"""Curves of metrics over training, from the logs of this suite or from the authors' metric logs.
+
+A results folder has ``students/<run>/train.jsonl`` and ``evaluations.jsonl``, and ``teachers/<name>/train.jsonl``.
+Stored results have all of them in one ``logs.jsonl.gz``, whose records name their log.
+Readers take the path of a log in both.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +19,9 @@ from typing import Any
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 
+#: Logs of a folder of stored results, together.
+PACKED = "logs.jsonl.gz"
+_LOGS = ("students/*/evaluations.jsonl", "students/*/train.jsonl", "teachers/*/train.jsonl")
 #: Numeric fields of a record besides metrics and losses.
 _NUMBERS = ("nimg", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
 
@@ -146,7 +155,9 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         UserError: A damaged line, a line without the images seen, or a value that is no number.
     """
-    records = read_jsonl(path)
+    records = read_jsonl(path) if os.path.isfile(path) else _packed(Path(path).parents[2]).get(_name_of(path))
+    if records is None:
+        raise UserError(path, "no such log", "train the run first")
     for number, record in enumerate(records, start=1):
         for key in _NUMBERS:
             if key in record or key == "nimg":
@@ -157,8 +168,41 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return records
 
 
+def has_log(path: str | os.PathLike[str]) -> bool:
+    """Whether a log is a file, or in the ``logs.jsonl.gz`` of its folder."""
+    return os.path.isfile(path) or _name_of(path) in _packed(Path(path).parents[2])
+
+
+def logs_of(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yields all logs of a folder by their paths in it, with their records."""
+    names = [path.relative_to(folder).as_posix() for pattern in _LOGS for path in sorted(folder.glob(pattern))]
+    for name in names or _packed(folder):
+        yield name, read_log(folder / name)
+
+
+def _name_of(path: str | os.PathLike[str]) -> str:
+    return "/".join(Path(path).parts[-3:])
+
+
+def _packed(folder: Path) -> Mapping[str, list[dict[str, Any]]]:
+    """Records by log of a folder's ``logs.jsonl.gz``; empty without one."""
+    path = folder / PACKED
+    return _unpacked(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@functools.lru_cache(2)
+def _unpacked(path: Path, changed: int) -> Mapping[str, list[dict[str, Any]]]:
+    logs: dict[str, list[dict[str, Any]]] = {}
+    for number, record in enumerate(read_jsonl(path), start=1):
+        name = record.pop("log", None)
+        if not isinstance(name, str):
+            raise UserError(f"{path}:{number}", "names no log", "take the file from the repository again")
+        logs.setdefault(name, []).append(record)
+    return logs
+
+
 def _existing(path: str | Path, kind: str, remedy: str) -> Path:
-    if not Path(path).is_file():
+    if not has_log(path):
         raise UserError(path, f"no such {kind}", remedy)
     return Path(path)
 
@@ -188,7 +232,8 @@ def read_author_log(path: str | Path, metric: str | None = None) -> tuple[Point,
     Raises:
         UserError: The file is no such log, or has several metrics and none is named.
     """
-    path = _existing(path, "metric log", "")
+    if not Path(path).is_file():
+        raise UserError(path, "no such metric log")
     values: dict[int, list[float]] = {}
     for number, record in enumerate(read_jsonl(path), start=1):
         results = record.get("results")
