@@ -183,7 +183,8 @@ class Distiller(StudentTrainer):
         true_score: φ; the trainer freezes it, with fused kernels in the precision of its maps.
         fake_score: ψ; usually a copy of φ.
         generator: θ; a copy of φ, or for SiD2A of a distilled generator.
-        loss: A :class:`sida.methods.method.ScoreLoss`. ``loss.uses_real_images`` decides whether ψ's discriminator gets real images.
+        loss: A :class:`sida.methods.method.ScoreLoss`; its ``uses_real_images`` decides whether ψ's discriminator gets
+            real images.
         schedule: Phases by images seen.
         recipe: Rates and average (:func:`sida.methods.registry.recipe_of`).
         weight_decay: Decoupled weight decay of ψ and θ.
