@@ -124,7 +124,7 @@ def _function(text: str) -> str:
 def _source(text: str) -> str:
     """Parses a source; a wrong name ends before the heavy imports."""
     from sida.config.settings import names_object
-    from sida.files.archives import refuse_picture
+    from sida.data.archive import refuse_picture
 
     if not names_object(text):
         packed = text.endswith((".npz", ".npy", ".zip", ".tar", ".gz", ".safetensors", ".pkl", ".pt", ".pth"))
@@ -147,7 +147,7 @@ SCORE = Verb(
   sida score generator.pt --latent 128 --like table1               (TorchScript, a program: needs SIDA_ALLOW_CODE)
   sida score teacher.safetensors --sampler heun:18 --protocol digits --trials 1
   sida score a/ --against b.zip                    (two sets, as torch-fidelity; --protocol pair-clean: as clean-fid)
-  sida table table1 --add row.json --plain --bib refs.bib          (then prints the row for a paper)
+  sida table table1 --add row.json --bib refs.bib                  (then prints the table with that row)
 Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
 result; a smaller set is measured, and the result says so. --reference edm=FILE uses a local file instead of
 fetching the published reference.

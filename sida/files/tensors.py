@@ -1,48 +1,48 @@
 """Tensor files with a JSON record: networks, training states, statistics, features, references.
 
-The files are safetensors, with the record in the header under the key ``sida``; the ``safetensors`` package reads them
-and writes files that this module reads. It cannot write them: docs/architecture.md has the reasons.
+The files are safetensors, with the record as the only metadata, under the key ``sida``: with several keys the package
+safetensors writes them in any order. The record has two hashes, of the tensors and of its own content; read records are
+without them. Files of earlier versions have the hashes as metadata beside the record, of the data part and of the
+header. Files of other programs have none and are read as they are.
 
-Layout (huggingface/safetensors:README.md, "Format"): 8 bytes little-endian length N of the header; N bytes of JSON
-``{"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets": [begin, end]}}``; data without holes.
-
-Files of the suite have two hashes in the metadata: of the tensors' bytes, and of the header (computed with zeros in
-place of this hash), so that a header can be checked alone. Files of other programs have none and are read as they are.
+The package checks types, sizes and places of tensors; this module finds the faults that it accepts: a name twice, an
+absurd header. Tensors are read and not mapped, because a mapping ends the process if the file is cut or changes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import safetensors
 
 from sida.errors import UserError, located
 from sida.files.atomic import atomic_path
+from sida.files.content_hash import DamagedError, check_hash, with_hash
 from sida.files.text_files import check_amount, parse_json
 
 if TYPE_CHECKING:
     import torch
 
-
-ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
+#: Key of the record in the metadata, and of the hash of the tensors in the record.
+RECORD_KEY, TENSORS_HASH = "sida", "tensors_sha256"
 #: Limits of a header. That of a network of 2,000 tensors has 300,000 bytes and 20,000 values; parsed JSON takes up to
 #: 30 times its bytes.
 MAX_HEADER_BYTES = 16 << 20
 MAX_HEADER_VALUES = 500_000
 MAX_DIMENSIONS = 32
-_ENTRY_KEYS = ("dtype", "shape", "data_offsets")
-DATA_HASH, HEADER_HASH = "sida_data_sha256", "sida_header_sha256"
+#: Metadata of earlier versions.
+_OLD_DATA_HASH, _OLD_HEADER_HASH = "sida_data_sha256", "sida_header_sha256"
 _AGAIN = "delete it and make or download it again"
 _CONVERT = "convert or download it again"
+_CHUNK = 1 << 22
 
 
 class TensorFileError(UserError):
@@ -58,90 +58,92 @@ class TensorFileError(UserError):
         self.args = (reason, remedy)  # with which a copy from another process is made
 
 
-@dataclasses.dataclass(frozen=True)
-class TensorEntry:
-    """Name, type and place of one tensor.
-
-    Attributes:
-        name: State-dict key.
-        dtype: One of :data:`ITEM_BYTES`.
-        shape: Sizes, slowest first.
-        begin: First byte, counted from the start of the data part.
-    """
+class TensorEntry(NamedTuple):
+    """Name, type, sizes and place of one tensor; the place is counted from the start of the data part."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     begin: int
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the tensor."""
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+    end: int
 
 
-@dataclasses.dataclass(frozen=True)
-class TensorHeader:
-    """Header of a file.
-
-    Attributes:
-        metadata: Strings by key, including the hashes.
-        entries: All tensors, in file order.
-        data_start: Offset of the data part in the file.
-    """
+class TensorHeader(NamedTuple):
+    """Header of a file: its metadata, its tensors by name, and where the data part begins."""
 
     metadata: dict[str, str]
     entries: tuple[TensorEntry, ...]
     data_start: int
 
 
-def entries_for(specs: Iterable[tuple[str, str, Sequence[int]]]) -> tuple[TensorEntry, ...]:
-    """Assigns consecutive places to tensors ``(name, dtype, shape)``, widest type first so that all are aligned."""
-    ordered = sorted(specs, key=lambda spec: -ITEM_BYTES[spec[1]])
-    entries, position = [], 0
-    for name, dtype, shape in ordered:
-        entry = TensorEntry(name, dtype, tuple(int(n) for n in shape), position)
-        entries.append(entry)
-        position += entry.num_bytes
-    return tuple(entries)
+def torch_dtypes() -> dict[str, torch.dtype]:
+    """Torch's types by the format's names."""
+    import torch
+
+    return {
+        "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
+        "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "U32": torch.uint32, "F32": torch.float32,
+        "I64": torch.int64, "U64": torch.uint64, "F64": torch.float64,
+    }  # fmt: skip
 
 
-def header_bytes(entries: Sequence[TensorEntry], metadata: dict[str, str]) -> bytes:
-    """The length field and the JSON, padded with blanks so that the data begin at a multiple of 8 bytes."""
-    value: dict[str, Any] = {"__metadata__": metadata}
-    for entry in entries:
-        place = [entry.begin, entry.begin + entry.num_bytes]
-        value[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": place}
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any] | None = None
+) -> None:
+    """Writes tensors (of any device) and a record of JSON values atomically. Equal content gives equal bytes.
+
+    Raises:
+        UserError: The record is not JSON, or the format does not have a tensor's type.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    names = {dtype: name for name, dtype in torch_dtypes().items()}
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    digest, places = hashlib.sha256(), set[int]()
+    for name, tensor in on_cpu.items():
+        if tensor.dtype not in names:
+            raise UserError(path, f"tensor '{name}' of type {tensor.dtype} cannot be stored", "use float32 or int64")
+        digest.update(_facts(name, names[tensor.dtype], tensor.shape))
+        place = tensor.untyped_storage().data_ptr()
+        if place in places:  # the package refuses tensors that share memory
+            on_cpu[name] = tensor.clone()
+        places.add(place)
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    try:
+        hashed = with_hash({**(record or {}), TENSORS_HASH: digest.hexdigest()})
+        text = json.dumps(hashed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(path, f"metadata are not plain JSON values ({error})") from None
+    with atomic_path(path) as temporary:
+        try:
+            save_file(on_cpu, temporary, {RECORD_KEY: text})
+        except safetensors.SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
-_BLANK = "0" * 64
+def _facts(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
+    """What the hash of tensors takes of each beside its bytes, in the order of names."""
+    return json.dumps([name, dtype, list(shape)]).encode()
 
 
-def _damaged(part: str) -> TensorFileError:
-    return TensorFileError(f"damaged: its {part} not have the recorded SHA-256")
+def is_pickle(start: bytes) -> bool:
+    """Whether a file with these first nine bytes is a pickle, or torch's zip archive of a pickle.
+
+    The length of a safetensors header (640 bytes, for example) may look like a pickle; then JSON follows.
+    """
+    stream = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:9] != b"{"
+    return stream or start[:4] == b"PK\x03\x04"
 
 
-def _hashed_header(entries: Sequence[TensorEntry], metadata: dict[str, str], data_sha256: str) -> bytes:
-    """As :func:`header_bytes`, with the hashes of the tensors' bytes and of the header."""
-    text = header_bytes(entries, {**metadata, DATA_HASH: data_sha256, HEADER_HASH: _BLANK})
-    return text.replace(_hash_field(_BLANK), _hash_field(hashlib.sha256(text).hexdigest()))
-
-
-def _hash_field(value: str) -> bytes:
-    return f'"{HEADER_HASH}":"{value}"'.encode()
-
-
-def _check_header(text: bytes, metadata: dict[str, str]) -> None:
-    """Checks the hash in a header, if there is one."""
-    found = metadata.get(HEADER_HASH)
-    if found is None and DATA_HASH not in metadata:
-        return
-    blank = text.replace(_hash_field(str(found)), _hash_field(_BLANK))
-    if DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
-        raise _damaged("header does")
+def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
+    """:func:`is_pickle` of a file."""
+    with open(path, "rb") as stream:
+        return is_pickle(stream.read(9))
 
 
 def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
@@ -167,17 +169,23 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
             if 8 + length > size:
                 raise TensorFileError(f"cut off inside its header ({size} of {8 + length} bytes or more)")
             stream.seek(0)
-            header = _parsed_header(stream.read(8 + length))
-        expected = header.data_start + sum(entry.num_bytes for entry in header.entries)
-        if size < expected:
-            raise TensorFileError(f"cut off: {size} of {expected} bytes are there")
-        if size > expected:
-            raise TensorFileError(f"{size - expected} bytes too long for its header")
-        return header
+            text = stream.read(8 + length)
+        header = _parsed_header(text)
+        expected = len(text) + max((entry.end for entry in header.entries), default=0)
+        if size != expected:
+            part = f"{size} of {expected} bytes are there" if size < expected else f"{size - expected} bytes too long"
+            raise TensorFileError(f"cut off: {part}" if size < expected else f"{part} for its header")
+        try:
+            with safetensors.safe_open(path, "numpy"):
+                return header
+        except safetensors.SafetensorError as error:
+            raise TensorFileError(f"damaged header ({str(error).rpartition('header: ')[2]})") from None
+        except MemoryError:
+            raise TensorFileError(f"has {size:,} bytes, more than there is memory", "use a larger machine") from None
 
 
 def _parsed_header(text: bytes) -> TensorHeader:
-    """Checks the length field and the JSON of a header."""
+    """Parses a header; the package checks later what it says of the tensors."""
     try:
         check_amount(text, "", most=MAX_HEADER_VALUES)
         value = parse_json(text[8:].decode(), "")
@@ -188,142 +196,33 @@ def _parsed_header(text: bytes) -> TensorHeader:
     metadata = value.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise TensorFileError("not a safetensors file (metadata must be texts)", _CONVERT)
-    _check_header(text, metadata)
-    entries = sorted((_entry(name, item) for name, item in value.items()), key=lambda e: (e.begin, e.num_bytes))
-    position = 0
-    for entry in entries:
-        if entry.begin != position:
-            raise TensorFileError(f"damaged header: tensor '{entry.name}' overlaps another or leaves a hole")
-        position += entry.num_bytes
-    return TensorHeader(metadata, tuple(entries), len(text))
-
-
-def is_pickle(start: bytes) -> bool:
-    """Whether a file with these first nine bytes is a pickle, or torch's zip archive of a pickle.
-
-    The length of a safetensors header (640 bytes, for example) may look like a pickle; then JSON follows.
-    """
-    stream = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:9] != b"{"
-    return stream or start[:4] == b"PK\x03\x04"
-
-
-def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
-    """:func:`is_pickle` of a file."""
-    with open(path, "rb") as stream:
-        return is_pickle(stream.read(9))
+    found = metadata.get(_OLD_HEADER_HASH, "")
+    if _OLD_HEADER_HASH in metadata or _OLD_DATA_HASH in metadata:
+        field = f'"{_OLD_HEADER_HASH}":"{{}}"'
+        blank = text.replace(field.format(found).encode(), field.format("0" * 64).encode())
+        if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
+            raise _damaged("header does")
+    return TensorHeader(metadata, tuple(_entry(*item) for item in sorted(value.items())), len(text))
 
 
 def _entry(name: str, item: Any) -> TensorEntry:
-    """Checks one entry of the header: known type, integer sizes, a place that fits the sizes."""
-    dtype, shape, place = (item.get(key) if isinstance(item, dict) else None for key in _ENTRY_KEYS)
-    damaged = TensorFileError(f"damaged header at tensor '{name}'")
-    if not (isinstance(dtype, str) and dtype in ITEM_BYTES and _whole_numbers(shape) and _whole_numbers(place)):
-        raise damaged
-    if len(place) != 2 or len(shape) > MAX_DIMENSIONS or math.prod(max(n, 1) for n in shape) >= 2**63:
-        raise damaged
-    entry = TensorEntry(name, dtype, tuple(shape), place[0])
-    if place[1] - place[0] != entry.num_bytes:
-        raise damaged
-    return entry
-
-
-def _whole_numbers(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
-
-
-#: Key of the record in the header's metadata.
-RECORD_KEY = "sida"
-Buffer = bytes | bytearray | memoryview
-
-
-@contextlib.contextmanager
-def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
-    """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
-
-    These are :class:`TensorFileError`, ``OSError``, and the ``KeyError`` and ``ValueError`` of unexpected content.
-    """
     try:
-        yield
-    except (TensorFileError, OSError, KeyError, ValueError) as error:
-        reason = error.fault if isinstance(error, TensorFileError) else error
-        raise UserError(path, f"{complaint} ({reason})", remedy) from None
+        dtype, shape, (begin, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
+        numbers = all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
+        absurd = len(shape) > MAX_DIMENSIONS or math.prod(max(n, 1) for n in shape) >= 2**63
+    except (TypeError, KeyError, ValueError):
+        numbers, absurd = False, True
+    if not numbers or absurd or not isinstance(dtype, str):
+        raise TensorFileError(f"damaged header at tensor '{name}'")
+    return TensorEntry(name, dtype, shape, begin, end)
 
 
-def write_tensor_file(
-    path: str | os.PathLike[str],
-    entries: Sequence[TensorEntry],
-    metadata: dict[str, str],
-    chunks: Iterable[Buffer],
-    finish: Callable[[], dict[str, str]] | None = None,
-) -> None:
-    """Writes a tensor file atomically.
-
-    Args:
-        path: Target.
-        entries: From :func:`entries_for`.
-        metadata: Strings for the header. Equal entries, metadata and chunks give equal bytes.
-        chunks: The tensors' bytes, in the order of ``entries``; a tensor may come in several pieces.
-        finish: Function called after the tensors; returns metadata of the same length that replace ``metadata``, for
-            digests that are only known then.
-
-    Raises:
-        ValueError: The chunks do not have the announced total length.
-    """
-    promised = sum(entry.num_bytes for entry in entries)
-    digest = hashlib.sha256()
-
-    header = lambda metadata: _hashed_header(entries, metadata, digest.hexdigest())
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        length = stream.write(header(metadata))
-        written = 0
-        for chunk in chunks:
-            digest.update(chunk)
-            written += stream.write(chunk)
-        if written != promised:
-            raise ValueError(f"{path}: {written} bytes of tensors were given, {promised} announced")
-        final = header(metadata if finish is None else finish())
-        if len(final) != length:
-            raise ValueError(f"{path}: the final metadata have another length")
-        stream.seek(0)
-        stream.write(final)
-
-
-def encode_record(record: Mapping[str, Any], where: str) -> str:
-    """Canonical JSON of a record.
-
-    Raises:
-        UserError: Values that are not JSON.
-    """
-    try:
-        return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UserError(where, f"metadata are not plain JSON values ({error})") from None
-
-
-def write_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any] | None = None
-) -> None:
-    """Writes tensors (of any device) and a record of JSON values atomically. Equal content gives equal bytes.
-
-    Raises:
-        UserError: The record is not JSON, or the format does not have a tensor's type.
-    """
-    import torch
-
-    names = {dtype: name for name, dtype in torch_dtypes().items()}
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    for name, tensor in on_cpu.items():
-        if tensor.dtype not in names:
-            raise UserError(path, f"tensor '{name}' of type {tensor.dtype} cannot be stored", "use float32 or int64")
-    entries = entries_for((name, names[tensor.dtype], tensor.shape) for name, tensor in on_cpu.items())
-    metadata = {} if record is None else {RECORD_KEY: encode_record(record, str(path))}
-    full = (on_cpu[entry.name] for entry in entries if entry.num_bytes)
-    chunks = (tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in full)
-    write_tensor_file(path, entries, metadata, chunks)
+def _damaged(part: str) -> TensorFileError:
+    return TensorFileError(f"damaged: its {part} not have the recorded SHA-256")
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Reads tensors (on the CPU, in file order) and record of a file; the record is empty if there is none.
+    """Reads tensors (on the CPU, by name) and record of a file; the record is empty if there is none.
 
     Raises:
         TensorFileError: The file is missing, cut off, damaged or of another format.
@@ -338,43 +237,49 @@ def read_record(path: str | os.PathLike[str], header: TensorHeader | None = None
     Raises:
         TensorFileError: As :func:`read_tensors`, or the record is no JSON mapping.
     """
-    text = (header or read_tensor_header(path)).metadata.get(RECORD_KEY, "{}")
+    with located(path):
+        record = _hashed_record(header or read_tensor_header(path))
+    return {key: value for key, value in record.items() if key != TENSORS_HASH}
+
+
+def _hashed_record(header: TensorHeader) -> dict[str, Any]:
     try:
-        record = parse_json(text, "")
+        record = parse_json(header.metadata.get(RECORD_KEY, "{}"), "")
+        if isinstance(record, dict):
+            return check_hash(record, "")
+    except DamagedError:
+        raise _damaged("header does") from None
     except UserError:
-        record = None
-    if not isinstance(record, dict):
-        with located(path):
-            raise TensorFileError(f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
-    return record
+        pass
+    raise TensorFileError(f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
 
 
 def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields ``(name, tensor)`` one at a time, so that conversions never hold a file twice in memory.
+    """Yields ``(name, tensor)`` one at a time, in the order of names.
 
     Raises:
-        TensorFileError: The file became shorter, or a tensor is larger than the memory; after the last tensor, which
-            the caller must therefore take: the recorded hash is not that of the tensors.
+        TensorFileError: The recorded hash is not that of the tensors; the file became shorter, or a tensor is larger
+            than the memory.
     """
     import torch
 
-    dtypes, digest = torch_dtypes(), hashlib.sha256()
+    dtypes = torch_dtypes()
     with located(path), open(path, "rb") as stream:
+        _is_verified(stream, header)
         for entry in header.entries:
+            if entry.dtype not in dtypes:
+                raise TensorFileError(f"tensor '{entry.name}' is of type {entry.dtype}, which is not read", _CONVERT)
             stream.seek(header.data_start + entry.begin)
             try:
-                data = bytearray(entry.num_bytes)
+                data = bytearray(entry.end - entry.begin)
             except MemoryError:
-                reason = f"tensor '{entry.name}' has {entry.num_bytes:,} bytes, more than there is memory"
+                reason = f"tensor '{entry.name}' has {entry.end - entry.begin:,} bytes, more than there is memory"
                 raise TensorFileError(reason, "read it on a larger machine") from None
-            if stream.readinto(data) != entry.num_bytes:
+            if stream.readinto(data) != len(data):
                 raise TensorFileError("cut off while it was read")
-            digest.update(data)
             dtype = dtypes[entry.dtype]
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             yield entry.name, flat.reshape(entry.shape)
-        if header.metadata.get(DATA_HASH, digest.hexdigest()) != digest.hexdigest():
-            raise _damaged("tensors do")
 
 
 def verify_tensors(path: str | os.PathLike[str]) -> bool:
@@ -384,21 +289,37 @@ def verify_tensors(path: str | os.PathLike[str]) -> bool:
         TensorFileError: As :func:`read_tensors`.
     """
     header = read_tensor_header(path)
-    if DATA_HASH not in header.metadata:
-        return False
     with located(path), open(path, "rb") as stream:
-        stream.seek(header.data_start)
-        if hashlib.file_digest(stream, "sha256").hexdigest() != header.metadata[DATA_HASH]:
-            raise _damaged("tensors do")
+        return _is_verified(stream, header)
+
+
+def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
+    """Whether the recorded hash is that of the tensors; False if there is none."""
+    old, new = header.metadata.get(_OLD_DATA_HASH), _hashed_record(header).get(TENSORS_HASH)
+    digest = hashlib.sha256()
+    if old is None and new is None:
+        return False
+    for entry in sorted(header.entries, key=lambda entry: entry[3:]) if old else header.entries:
+        if not old:
+            digest.update(_facts(*entry[:3]))
+        stream.seek(header.data_start + entry.begin)
+        left = entry.end - entry.begin
+        while left and (chunk := stream.read(min(left, _CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+    if digest.hexdigest() != (old or new):
+        raise _damaged("tensors do")
     return True
 
 
-def torch_dtypes() -> dict[str, torch.dtype]:
-    """Torch's types by the format's names."""
-    import torch
+@contextlib.contextmanager
+def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
+    """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
 
-    return {
-        "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
-        "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "U32": torch.uint32, "F32": torch.float32,
-        "I64": torch.int64, "U64": torch.uint64, "F64": torch.float64,
-    }  # fmt: skip
+    These are :class:`TensorFileError`, ``OSError``, and the ``KeyError`` and ``ValueError`` of unexpected content.
+    """
+    try:
+        yield
+    except (TensorFileError, OSError, KeyError, ValueError) as error:
+        reason = error.fault if isinstance(error, TensorFileError) else error
+        raise UserError(path, f"{complaint} ({reason})", remedy) from None

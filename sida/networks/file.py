@@ -204,15 +204,11 @@ def load_network(
     metadata = _metadata(path, header)
     net = build_on_meta(metadata["network"], len(header.entries), str(path))
     check_names_and_shapes(path, {e.name: e.shape for e in header.entries}, net)
-    state = net.state_dict()
-    loaded, broken = {}, []
+    state, loaded = net.state_dict(), {}
     for name, tensor in iterate_tensors(path, header):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            broken.append(name)
+            raise UserError(path, f"tensor '{name}' holds NaN or infinity", "use an earlier snapshot")
         loaded[name] = tensor.to(state[name].dtype)
-    # Only after the last tensor, whose hash check reports damage first.
-    if broken:
-        raise UserError(path, f"tensor '{broken[0]}' holds NaN or infinity", "use an earlier snapshot")
     net.load_state_dict(loaded, strict=True, assign=True)
     if any(buffer.is_meta for buffer in net.buffers()):
         # Constants outside the state dict need a network built in real memory.

@@ -1,4 +1,4 @@
-"""The authors' pickles: conversion to safetensors, streamed and without executing code, and description.
+"""The authors' pickles: conversion to safetensors without executing code, and description.
 
 A pickled network's records give its class, constructor arguments and named tensors. Plain state dicts of other programs
 become a network file where the user names their architecture.
@@ -6,7 +6,6 @@ become a network file where the user names their architecture.
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
 import inspect
 import itertools
@@ -16,18 +15,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from sida.errors import UserError, one_line, suggestion
 from sida.files.atomic import sha256_file
 from sida.files.pickles import PickleFile, Record, Tensor, read_state_dict
-from sida.files.tensors import (
-    RECORD_KEY,
-    encode_record,
-    entries_for,
-    iterate_tensors,
-    read_tensor_header,
-    starts_as_pickle,
-    write_tensor_file,
-)
+from sida.files.tensors import read_tensor_header, read_tensors, starts_as_pickle
 from sida.networks.edm2_unet import copied_weight_norm, official_weight_norm
 from sida.networks.file import (
     FOREIGN_WEIGHTS,
@@ -254,9 +248,7 @@ def import_state_dict(
     """
     path = Path(path)
     config = check_network_config(network, "network")
-    tensors = (
-        read_state_dict(path, key) if starts_as_pickle(path) else dict(iterate_tensors(path, read_tensor_header(path)))
-    )
+    tensors = read_state_dict(path, key) if starts_as_pickle(path) else read_tensors(path)[0]
     if all(name.startswith(_PARALLEL) for name in tensors):
         tensors = {name.removeprefix(_PARALLEL): tensor for name, tensor in tensors.items()}
     net = build_on_meta(config, len(tensors), str(path))
@@ -306,30 +298,27 @@ def import_official(
         config = network_config(network, tensors, where, network_class)
         net = build_on_meta(config, len(tensors), where)
         check_names_and_shapes(path, {name: tensor.shape for name, tensor in tensors.items()}, net)
-        source = network.source or ""
-        origin = {
-            "file": path.name,
-            "url": origin_url,
-            "sha256": "0" * 64,  # replaced below; computed while the tensors are written
-            "key": key,
-            "class": one_line(network.class_name),
-            "source_sha256": hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(),
-        }
-        record = {**(metadata or {}), "format": NETWORK_FORMAT, "network": net.init_config, "origin": origin}
-        entries = entries_for((name, "F32", tensors[name].shape) for name in net.state_dict())
-        chunks = (piece.data.cast("B") for e in entries for piece in file.pieces(tensors[e.name], e.name))
-
-        def header() -> dict[str, str]:
-            return {RECORD_KEY: encode_record(record, where)}
-
-        def final_header() -> dict[str, str]:
-            origin["sha256"] = digest.result()
-            return header()
-
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            digest = pool.submit(sha256_file, path)
-            write_tensor_file(out_path, entries, header(), chunks, final_header)
+        state = {name: _as_float32(file, tensors[name], name) for name in net.state_dict()}
+    source = network.source or ""
+    origin = {
+        "file": path.name,
+        "url": origin_url,
+        "sha256": sha256_file(path),
+        "key": key,
+        "class": one_line(network.class_name),
+        "source_sha256": hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(),
+    }
+    record = {**(metadata or {}), "format": NETWORK_FORMAT, "network": net.init_config, "origin": origin}
+    write_state_dict(state, out_path, record)
     return record
+
+
+def _as_float32(file: PickleFile, tensor: Tensor, name: str) -> torch.Tensor:
+    values, place = np.empty(tensor.numel, np.float32), 0
+    for piece in file.pieces(tensor, name):
+        values[place : place + len(piece)] = piece
+        place += len(piece)
+    return torch.from_numpy(values).reshape(tensor.shape)
 
 
 def find_network(value: Any, key: str, where: str) -> Record:

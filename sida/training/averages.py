@@ -118,7 +118,6 @@ def _combined(kept: Sequence[Kept], weights: np.ndarray) -> dict[str, torch.Tens
     net = build_on_meta(newest.metadata["network"], len(newest.header.entries), str(newest.path))
     learned = {name for name, _ in net.named_parameters()}
     combined = {}
-    # With strict, each file is read beyond its last tensor and so compares its hash.
     for group in zip(*(iterate_tensors(one.path, one.header) for one in kept), strict=True):
         name, last = group[-1]
         if name in learned:

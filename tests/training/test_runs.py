@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
+import builtins
+import errno
 import json
 import os
 import random
@@ -22,9 +23,7 @@ from sida.networks.file import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import train_teacher
 from sida.training.iteration import StudentTrainer
-from sida.training.loop import TrainingLoop
 from sida.training.processes import Interruption, StopRequest
-from sida.training.run import StateStore
 from tests.training.toy import (
     STUDENT,
     TEACHER,
@@ -36,9 +35,6 @@ from tests.training.toy import (
     student_trainer,
     wait,
 )
-
-#: How often a test kills in the slow set; docs/reliability.md names the number.
-KILLS = {"test_kills_at_random_moments": 30}
 
 
 @pytest.fixture(scope="module")
@@ -141,33 +137,26 @@ def test_student_files(uninterrupted, student_spec, teacher):
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), last.parameters()))
 
 
+@pytest.fixture
+def odd_machine(monkeypatch):
+    """A clock that jumps by up to a week at each call, and a file system without links."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    real, source = time.time, random.Random(0)
+    monkeypatch.setattr(time, "time", lambda: real() + source.uniform(-7, 7) * 86400)
+    for name in ("link", "symlink"):
+        monkeypatch.setattr(os, name, refuse)
+
+
 @pytest.mark.parametrize("minutes", [0, 1e9])
-def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypatch, minutes):
+def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypatch, odd_machine, minutes):
     """With a state after each iteration, and with states at evaluations only."""
     moments = sorted(random.Random(minutes).sample(range(0, 400, 16), 4))
     run = lambda folder, minutes: distill({**student_spec, "state_minutes": minutes}, folder)
     run_with_crashes(run, tmp_path, monkeypatch, StudentTrainer, moments, minutes)
     assert results(tmp_path) == results(uninterrupted)
-
-
-@pytest.mark.parametrize("count", [6, pytest.param(KILLS["test_kills_at_random_moments"], marks=pytest.mark.slow)])
-def test_kills_at_random_moments(tmp_path, uninterrupted, student_spec, count):
-    """States are written without pause, so most kills come within a save; the last run finds nothing left of them."""
-    source, log, kills, runs = random.Random(1), tmp_path / "log", 0, 0
-    while kills < count:
-        runs += 1
-        run = tmp_path / f"run{runs}"
-        while True:
-            pid = fork(lambda run=run: distill({**student_spec, "state_minutes": 0}, run) and 0, log)
-            if kills < count:
-                time.sleep(source.uniform(0.02, 0.3))
-                os.kill(pid, signal.SIGKILL)
-            if wait(pid) == 0:
-                break
-            kills += 1
-            assert kills <= count, log.read_text()
-        assert results(run) == results(uninterrupted)
-        assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -194,6 +183,8 @@ def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, af
         assert wait(fork(lambda call=call: killed_at(call), log)) == -signal.SIGKILL, log.read_text()
     distill(student_spec, run)
     assert results(run) == results(uninterrupted)
+    # Nothing is left of the killed processes.
+    assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
@@ -235,23 +226,6 @@ def test_only_an_insistent_ctrl_c_ends_a_run_at_once(tmp_path):
     assert wait(fork(interrupted, tmp_path / "log")) == 7, (tmp_path / "log").read_text()
 
 
-def test_interrupted_evaluation_is_repeated(tmp_path, uninterrupted, student_spec, monkeypatch):
-    original, calls = TrainingLoop._evaluate, []
-
-    def interrupted(self, evaluate, interruption):
-        calls.append(self.nimg)
-        if len(calls) == 3:
-            interruption.request = StopRequest.STOP
-        original(self, evaluate, interruption)
-
-    monkeypatch.setattr(TrainingLoop, "_evaluate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        distill(student_spec, tmp_path)
-    distill(student_spec, tmp_path)
-    assert calls == [0, 112, 208, 208, 304, 400]
-    assert results(tmp_path) == results(uninterrupted)
-
-
 def test_finished_run_writes_its_files_again_at_once(tmp_path, uninterrupted, student_spec, monkeypatch, capsys):
     before = results(uninterrupted)
     for path in ("network.safetensors", "train.jsonl", "evaluations.jsonl"):
@@ -274,40 +248,13 @@ def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted,
     assert results(run) == results(uninterrupted)
 
 
-def test_lock_is_free_after_a_kill(tmp_path):
-    def hold():
-        with StateStore(tmp_path / "state", "x"):
-            time.sleep(60)
-
-    pid = fork(hold, tmp_path / "log")
-    while not (tmp_path / "state" / ".lock").exists() or _is_free(tmp_path / "state" / ".lock"):
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    wait(pid)
-    with StateStore(tmp_path / "state", "x"):
-        assert not _is_free(tmp_path / "state" / ".lock")
-
-
-def _is_free(path) -> bool:
-    with open(path) as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-
-@pytest.mark.parametrize("damage", ["cut", "flip", "json"])
+@pytest.mark.parametrize("damage", ["cut", "json"])
 def test_damaged_state_falls_back_to_the_one_before(tmp_path, uninterrupted, student_spec, monkeypatch, capsys, damage):
     interrupt_after(distill, student_spec, tmp_path, monkeypatch, 300)
     newest = sorted((tmp_path / "state").glob("state-*.safetensors"))[-1]
     assert len(list((tmp_path / "state").glob("state-*.json"))) == 2
     if damage == "cut":
         newest.write_bytes(newest.read_bytes()[:-100])
-    elif damage == "flip":
-        content = bytearray(newest.read_bytes())
-        content[len(content) // 2] ^= 1
-        newest.write_bytes(content)
     else:
         newest.with_suffix(".json").write_text('{"format": ')
     distill(student_spec, tmp_path)
@@ -342,33 +289,27 @@ def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uni
     assert sources["init"].init_config["kwargs"]["dropout"] == 0.1
 
 
-@pytest.mark.parametrize("trained", ["teacher", "student"])
-def test_diverging_run_stops_with_one_line(tmp_path, student_spec, trained):
-    run, spec = (train_teacher, TEACHER) if trained == "teacher" else (distill, {**student_spec, "evaluation": None})
-    with pytest.raises(UserError, match=r"NaN.*lower lr"):
-        run({**spec, "lr": 1e25}, tmp_path)
+def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, student_spec, monkeypatch, capsys):
+    """As when a file was renamed over on another machine while this one had it open."""
+    original = builtins.open
+
+    def failing(file, *arguments, **options):
+        if str(file) == teacher:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), teacher)
+        return original(file, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", failing)
+    assert main(["distill", "--spec", as_json(student_spec), "--out", str(tmp_path / "run")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert teacher in line
+    assert os.strerror(errno.ESTALE) in line
 
 
 def test_unwritable_folder_is_one_line(tmp_path, student_spec, capsys):
     (tmp_path / "file").write_text("")
     assert main(["distill", "--spec", as_json(student_spec), "--out", str(tmp_path / "file")]) == 1
     assert "cannot be written (Not a directory); choose another --out" in capsys.readouterr().err
-
-
-def test_full_disk_keeps_the_earlier_state(tmp_path, uninterrupted, student_spec, monkeypatch):
-    original, calls = StateStore._save, []
-
-    def full(self, record, tensors):
-        calls.append(record["nimg"])
-        if len(calls) == 4:
-            raise OSError(28, "No space left on device")
-        original(self, record, tensors)
-
-    monkeypatch.setattr(StateStore, "_save", full)
-    with pytest.raises(UserError, match=r"No space left on device.*make room"):
-        distill({**student_spec, "state_minutes": 0}, tmp_path)
-    distill(student_spec, tmp_path)
-    assert results(tmp_path) == results(uninterrupted)
 
 
 def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from sida.cli.main import main
 from sida.errors import UserError
@@ -16,7 +18,6 @@ from sida.files.content_hash import with_hash
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training import run, train_teacher
-from sida.training.processes import Ranks
 from sida.training.run import RunFiles
 from sida.training.teacher import TeacherTrainer
 from tests import disks
@@ -59,14 +60,11 @@ def first_image(spec, folder, monkeypatch, **options) -> int:
 
 
 @pytest.mark.parametrize("name", ["state-000020.json", "state-000020.safetensors"])
-@pytest.mark.parametrize("target", ["itself", "unmounted"])
-def test_a_state_that_cannot_be_read_is_one_line_and_stays(
-    unfinished, uninterrupted, monkeypatch, capsys, name, target
-):
-    """A link to itself or to nothing stands for a disk that does not answer (permissions do not stop root)."""
+def test_a_state_that_cannot_be_read_is_one_line_and_stays(unfinished, uninterrupted, monkeypatch, capsys, name):
+    """A link to itself stands for a disk that does not answer (permissions do not stop root)."""
     path, good = unfinished / "state" / name, unfinished / "good"
     path.rename(good)
-    path.symlink_to(path if target == "itself" else unfinished / "nowhere")
+    path.symlink_to(path)
     before = contents(unfinished)
     assert main(["train-teacher", "--spec", as_json(TEACHER), "--out", str(unfinished), "--set-aside"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -140,19 +138,25 @@ def test_going_back_to_the_settings_goes_on_where_they_stopped(
         assert results(unfinished) == results(expected)
 
 
-def test_no_number_of_changes_removes_a_state(unfinished, uninterrupted, monkeypatch):
-    """A, then B, then C, each unfinished, then A again."""
-    for lr in (3e-3, 4e-3):
-        spec = {**TEACHER, "lr": lr}
-        interrupt_after(lambda *a, **k: train_teacher(*a, **k, set_aside=True), spec, unfinished, monkeypatch, 220)
-    assert first_image(TEACHER, unfinished, monkeypatch) == 320
-    assert results(unfinished) == results(uninterrupted)
-
-
 def test_a_finished_run_may_be_followed_by_another_without_a_word(tmp_path, monkeypatch, capsys):
     train_teacher(TEACHER, tmp_path)
     assert first_image(OTHER, tmp_path, monkeypatch) == 0
     assert "is the state of a finished run of another configuration" in capsys.readouterr().err
+
+
+def test_the_number_of_a_state_and_not_its_time_decides_which_is_newest(unfinished, monkeypatch):
+    for days, path in enumerate(sorted((unfinished / "state").glob("state-*"))):
+        os.utime(path, times=(time.time() - days * 86400,) * 2)
+    assert first_image(TEACHER, unfinished, monkeypatch) == 320
+
+
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\); use a file system with locks"):
+        train_teacher(TEACHER, tmp_path)
 
 
 def test_two_intact_states_are_kept_also_after_a_damaged_one(unfinished, monkeypatch):
@@ -216,25 +220,6 @@ def test_a_pipe_in_place_of_a_state_is_not_waited_for(unfinished, uninterrupted,
     os.mkfifo(unfinished / "state" / name)
     assert first_image(TEACHER, unfinished, monkeypatch) == (320 if "21" in name else 304)
     assert results(unfinished) == results(uninterrupted)
-
-
-class Second(Ranks):
-    """A process whose first one found nothing to go on from."""
-
-    rank, world_size = 1, 2
-
-    def from_first(self, task):
-        return None
-
-
-def test_only_the_first_rank_writes(tmp_path):
-    with RunFiles(tmp_path, "digest", ranks=Second()) as files:
-        files.log("train", {"nimg": 1})
-        files.write_logs([{"nimg": 1}], [])
-        files.save({"finished": False}, {"x": torch.zeros(1)}, {})
-        files.write_snapshot({"nimg": 1}, {"": (torch.nn.Linear(1, 1), {})})
-        files.publish({"train": [], "evaluations": [], "metadata": {}}, {})
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch, capsys):

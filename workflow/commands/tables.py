@@ -83,7 +83,7 @@ TABLE = Verb(
       --runs studies/papers/runs/released.tsv --out table1.tex                  (published, measured and Δ in lines)
   sida table table1 --add score.json --out table1.tex                              (adds a row for your images)
   sida table main --measurements collected.csv --add theirs.jsonl  (rows of other groups, with their origin)
-  sida table table1 --add score.json --plain --bib refs.bib      (prints that row alone, for booktabs and \\cite)
+  sida table table1 --add score.json --bib refs.bib                  (with \\cite keys, and their entries)
 """,
     _table_arguments,
     _table,
