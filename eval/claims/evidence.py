@@ -444,11 +444,10 @@ def decided(
         values = [found.p_value(bound) for bound in bounds]
         known["p"] = min(values) if outcome == "contradicted" else max(values)
         text += f" ({p_text(known['p'])})"
-    blocks: Mapping[str, Interval] = getattr(found, "blocks", {})
-    if len(blocks) > 1:
-        each = ", ".join(f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in blocks.items())
-        text += f"; by teacher {each}"
-        if getattr(found, "blocks_differ", False) and {judge(one) for one in blocks.values()} != {outcome}:
+    if len(found.blocks) > 1:
+        each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in found.blocks.items())
+        text += f"; by teacher {', '.join(each)}"
+        if found.blocks_differ and {judge(one) for one in found.blocks.values()} != {outcome}:
             return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
     return Finding(outcome, text, known)
 

@@ -117,7 +117,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _labels(args: argparse.Namespace) -> int:
 
-    from sida.data.count_labels import count_labels
+    from sida.data.load import count_labels
 
     path = Path(args.out) if args.out.endswith(".json") else Path("config", "labels", f"{args.out}.json")
     labels = count_labels(_fetched(args.source), Path(args.out).stem)
