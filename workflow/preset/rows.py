@@ -353,18 +353,7 @@ class Rows:
 
     @functools.cached_property
     def _import_folders(self) -> dict[str, str]:
-        """Folders of imported checkpoints by asset id, address or path.
-
-        A folder has the asset's id, which may contain dots (``...-a1.2``), or the file's stem. Checkpoints of equal
-        stems (``a/network-snapshot.pkl``, ``b/network-snapshot.pkl``) get a digest of their path at the end.
-        """
-        named = [*self._checkpoints(), *(teacher.checkpoint for teacher in self.settings.teachers.values())]
-        names = {name: _plain(name) for name in named if name and not _used_in_place(name)}
-        shared = Counter(names.values())
-        return {
-            name: folder if shared[folder] == 1 else f"{folder}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-            for name, folder in names.items()
-        }
+        return import_folders([*self._checkpoints(), *(t.checkpoint for t in self.settings.teachers.values())])
 
     # Data.
 
@@ -462,6 +451,20 @@ class Rows:
         if origin.dataset:
             values["device"] = self.settings.device
         return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
+
+
+def import_folders(checkpoints: Iterable[str | None]) -> dict[str, str]:
+    """Names of folders for imported checkpoints, by asset id, address or path.
+
+    A folder has the asset's id, which may contain dots (``...-a1.2``), or the file's stem. Checkpoints of equal stems
+    (``a/network-snapshot.pkl``, ``b/network-snapshot.pkl``) get a digest of their path at the end.
+    """
+    names = {name: _plain(name) for name in checkpoints if name and not _used_in_place(name)}
+    shared = Counter(names.values())
+    return {
+        name: folder if shared[folder] == 1 else f"{folder}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        for name, folder in names.items()
+    }
 
 
 def _used_in_place(checkpoint: str) -> bool:
