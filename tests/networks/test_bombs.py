@@ -12,13 +12,9 @@ import struct
 import pytest
 import torch
 
-from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files.tensors import MAX_HEADER_BYTES, MAX_HEADER_VALUES, read_tensors
-from sida.files.text_files import MOST_LEVELS
+from sida.files.tensors import read_tensors
 from sida.networks import build_network
-from sida.networks import official as architecture
-from sida.networks import unet as options
 from sida.networks.file import load_network, save_network
 from sida.networks.official import import_official
 from tests.files.genuine import write_genuine
@@ -188,18 +184,6 @@ def test_a_record_is_nested_as_deep_as_people_nest(tmp_path):
         else:
             with pytest.raises(UserError, match="no JSON mapping"):
                 read_tensors(tmp_path / "n.safetensors")
-
-
-def test_the_documented_bounds_are_these():
-    table = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    for bound in (
-        f"{architecture.MAX_MODULES:,} modules, {architecture.MAX_MODULE_DEPTH} deep",
-        f"names of {architecture.MAX_NAME} characters",
-        f"{MAX_HEADER_BYTES >> 20} MiB, {MAX_HEADER_VALUES:,} values; its record {MOST_LEVELS} deep",
-        *(f"`{name}` {most:,}" for name, most in options._LARGEST.items()),
-        f"other whole numbers {options._LARGEST_OTHER:,}, lists of {options._LONGEST},",
-    ):
-        assert bound in table, bound
 
 
 # What is printed
