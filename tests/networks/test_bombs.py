@@ -137,12 +137,6 @@ def test_an_absurd_architecture_in_a_header_is_refused_before_it_is_built(tmp_pa
     refused(tmp_path / "n.safetensors", content, reason, load_network)
 
 
-def test_info_has_the_same_bounds(tmp_path):
-    look = lambda path: command("sida", "info", path)
-    refused(tmp_path / "n.pkl", *NETWORKS["an endless argument"], look)
-    refused(tmp_path / "n.safetensors", our_network({**SMALL, "model_channels": 2 * 10**9}), "at most 65536", look)
-
-
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
@@ -150,10 +144,7 @@ def test_info_has_the_same_bounds(tmp_path):
         (b'{"a":[' + b"[]," * 5_000_000 + b"[]]}", "header: has more than 500,000 values"),
         (b"{" + b",".join(b'"%d":{}' % n for n in range(1_200_000)) + b"}", "header: has more than 500,000 values"),
         (b'{"a":{"dtype":"U8","shape":[' + b"9223372036854775807," * 100_000 + b'1],"data_offsets":[0,0]}}', "damaged"),
-        (b'{"a":{"dtype":"U8","shape":[9223372036854775807,2,0],"data_offsets":[0,0]}}', "damaged header"),
         (b'{"a":' * 100_000, "not a safetensors file"),
-        (b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,0]}}', "not a safetensors file"),
-        (b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[]}}', "damaged header"),
     ],
 )
 def test_a_long_or_odd_header_is_refused(tmp_path, raw, reason):
