@@ -359,7 +359,7 @@ def test_a_damaged_output_is_made_again_as_it_was(tmp_path, damage):
     zipped, trial = tmp_path / "x.npz", tmp_path / "m/trial-0.json"
     calls = {
         zipped: ["sida", "sample", "--network", path, "--seeds", "0-7", "--out", zipped],
-        trial: ["sida-eval", "measure", "--spec", json.dumps(spec), "--trials", "0", "--out", trial.parent],
+        trial: ["sida", "measure", "--spec", json.dumps(spec), "--trials", "0", "--out", trial.parent],
     }
     for made, call in calls.items():
         command(*call)
