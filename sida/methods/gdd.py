@@ -101,8 +101,8 @@ class GDDLoss(Loss):
     Source: GDD (arXiv:2405.20750); R1: arXiv:1801.04406, equation 9; fact 22 of tests/golden/README.md.
     """
 
-    form: Literal["ns", "hinge"] = "ns"
-    r1_gamma: float = 1e-4
+    form: Literal["ns", "hinge"] = GDDOptions.form
+    r1_gamma: float = GDDOptions.r1_gamma
 
     def __post_init__(self) -> None:
         if self.form not in ("ns", "hinge"):
