@@ -99,9 +99,10 @@ def test_every_store_gives_the_same_images(tmp_path, kind, channels):
     array, labels = images(30, channels=channels), np.arange(30) % 7
     store = open_images(write(tmp_path / kind, array, None if kind.endswith("npy") else labels))
     assert store.count == 30
-    assert np.array_equal(store.read(0, 30), array)
-    assert np.array_equal(store.read(25, 30), array[25:])
-    assert np.array_equal(store.read(3, 5), array[3:5])  # backwards
+    first = array.transpose(0, 3, 1, 2)
+    assert np.array_equal(store.read(0, 30), first)
+    assert np.array_equal(store.read(25, 30), first[25:])
+    assert np.array_equal(store.read(3, 5), first[3:5])  # backwards
     if not kind.endswith("npy"):
         assert np.array_equal(store.classes, labels)
     assert len(store.digest()) == 64
@@ -110,9 +111,9 @@ def test_every_store_gives_the_same_images(tmp_path, kind, channels):
 def test_arrays_with_channels_first_and_grey_without_channels(tmp_path):
     array = images(8)
     np.save(tmp_path / "first.npy", array.transpose(0, 3, 1, 2))
-    assert np.array_equal(open_images(tmp_path / "first.npy").read(0, 8), array)
+    assert np.array_equal(open_images(tmp_path / "first.npy").read(0, 8), array.transpose(0, 3, 1, 2))
     np.save(tmp_path / "grey.npy", array[..., 0])
-    assert np.array_equal(open_images(tmp_path / "grey.npy").read(2, 8)[..., 0], array[2:, ..., 0])
+    assert np.array_equal(open_images(tmp_path / "grey.npy").read(2, 8)[:, 0], array[2:, ..., 0])
 
 
 def test_what_systems_leave_behind_is_no_picture_and_folders_by_class_are_said(tmp_path):
@@ -181,7 +182,7 @@ def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
     fault(folder, r"img00013.png: is grey, the pictures before it RGB; convert")
     for mode in ("RGBA", "P", "1", "LA"):
         victim.write_bytes(encode(images(1)[0], mode))
-        fault(folder, rf"img00013.png: has mode {mode}; convert all pictures to RGB")
+        fault(folder, rf"img00013.png: has mode {mode}; .*convert all pictures")
     deep = np.random.default_rng(0).integers(0, 1 << 16, (16, 16, 3))
     for content in (png16(deep), b"P6 16 16\n65535\n" + deep.astype(">u2").tobytes()):
         victim.write_bytes(content)
