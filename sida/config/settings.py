@@ -162,6 +162,7 @@ REMOVED = {
     **dict.fromkeys(("diffaug", "ada_target", "ada_interval", "ada_kimg"), "remove it: off in GDD's published scripts"),
     **dict.fromkeys(("weight_decay", "clip_norm"), "remove it: the papers' value is fixed"),
     "experiments": "remove it: claims alone decide",
+    "rates": "remove it: train.jsonl has the speed and memory of each training",
     "analyses": "remove it: a claim states a number with value and label",
     "equal_budget": "use equal_images",
     "neighbours": "remove it: metric kind copies measures the distances",
