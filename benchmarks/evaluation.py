@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.frechet import by_square_root
-from benchmarks.inception import write_network
+from benchmarks.peers import write_network
 from eval.features import get_extractor
 from eval.features.registry import extract
 from eval.measuring.protocol import load_protocol

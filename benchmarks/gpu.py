@@ -1,10 +1,9 @@
 """SiDA's training step on a GPU, against the official order of work in the same run and precision.
 
 For each network: the official order (:mod:`benchmarks.official_order`), the suite kernel by kernel, with its rounds
-as CUDA graphs, with fused kernels too, these with activations made again, with all maps normalised in three passes,
-and in bfloat16. Each row says its rate, its share of the rate of a large matrix product measured here, its memory, and
-how long it takes from finished networks to the fourth step. Then where the kernels' time goes, and how far each way
-departs from float32 over a few hundred steps. What is measured is stored after each row.
+as CUDA graphs, by ``torch.compile``, with fused kernels and graphs, these with activations made again, and in bfloat16.
+Each row says its rate, its share of the rate of a large matrix product measured here, its memory, how long it takes
+from finished networks to the fourth step, and where the kernels' time goes. Rows are stored as they come.
 
 With ``SIDA_REHEARSAL=1`` tiny networks take a few steps on the CPU, with kernels in Triton's interpreter: a test that
 everything runs, of which no rate means anything.
@@ -38,7 +37,7 @@ from sida.training.schedule import Schedule
 REHEARSAL = os.environ.get("SIDA_REHEARSAL") == "1"
 DEVICE = "cpu" if REHEARSAL else "cuda"
 Batch = tuple[torch.Tensor, torch.Tensor | None]
-#: ``step(nimg, batch, draws=None) -> losses``; draws replace those of both rounds.
+#: ``step(nimg, batch) -> losses``.
 Step = Callable[..., dict[str, Any]]
 SETTINGS: dict[str, Any] = {"lr": 1e-5, "eps": 1e-6, "lambda_adv": 0.01, "lambda_d": 1.0, "grad_clip_value": 1.0}
 #: Both terms from the first step on.
@@ -96,76 +95,66 @@ SIDES = (
     "official order",
     "torch",
     "torch, graphs",
+    "torch, compiled",
     "fused, graphs",
     "fused, graphs, again",
-    "fused, graphs, in passes",
     "fused, graphs, bfloat16",
 )
-#: Up to which size of map the suite normalises by one kernel; "in passes" never does.
-_LIMIT: dict[str, int] = {}
 MEMORY = 0.6
 FULL_SPEED_SECONDS = 10
 
 
-def networks(network: dict[str, Any], half_dtype: torch.dtype | None, device: str = DEVICE) -> list[torch.nn.Module]:
+def networks(network: dict[str, Any], half_dtype: torch.dtype) -> list[torch.nn.Module]:
     """φ, ψ and θ on a device: near each other, far enough from their initialisation that every layer matters."""
     torch.manual_seed(0)
-    spec = {"class": network["class"], "kwargs": {**network["kwargs"], "use_fp16": half_dtype is not None}}
+    spec = {"class": network["class"], "kwargs": {**network["kwargs"], "use_fp16": True}}
     nets = []
-    with torch.device(device):
-        net = build_network(spec).to(device).eval()
+    with torch.device(DEVICE):
+        net = build_network(spec).to(DEVICE).eval()
         with torch.no_grad():
             for scale in (0.02, 0.002, 0.002):
                 for parameter in net.parameters():
                     parameter.add_(torch.randn_like(parameter) * scale)
                 nets.append(copy.deepcopy(net))
     for one in nets:
-        one.half_dtype = half_dtype or torch.float16
+        one.half_dtype = half_dtype
     return [nets[0].requires_grad_(False), *nets[1:]]
 
 
-def batch_of(network: dict[str, Any], size: int, seed: int = 1, device: str = DEVICE) -> Batch:
+def batch_of(network: dict[str, Any], size: int) -> Batch:
     """Smooth random images and classes."""
-    source = None if device == "meta" else torch.Generator(device).manual_seed(seed)
+    source = torch.Generator(DEVICE).manual_seed(1)
     kwargs = network["kwargs"]
-    coarse = torch.randn(size, kwargs["img_channels"], 8, 8, generator=source, device=device) * 0.5
+    coarse = torch.randn(size, kwargs["img_channels"], 8, 8, generator=source, device=DEVICE) * 0.5
     images = torch.nn.functional.interpolate(coarse, size=kwargs["img_resolution"], mode="bilinear")
     if not kwargs.get("label_dim"):
         return images, None
-    classes = torch.randint(kwargs["label_dim"], (size,), generator=source, device=device)
+    classes = torch.randint(kwargs["label_dim"], (size,), generator=source, device=DEVICE)
     return images, torch.nn.functional.one_hot(classes, kwargs["label_dim"]).float()
 
 
-def make(
-    side: str, network: dict[str, Any], half: bool = True, device: str = DEVICE, **more: Any
-) -> tuple[Step, list[torch.nn.Module]]:
-    """A side's step, and its φ, ψ and θ."""
-    dtype = (torch.bfloat16 if "bfloat16" in side else torch.float16) if half else None
-    nets = networks(network, dtype, device)
+def make(side: str, network: dict[str, Any]) -> Step:
+    """A side's step."""
+    nets = networks(network, torch.bfloat16 if "bfloat16" in side else torch.float16)
     edm2 = network["class"] == "EDM2Precond"
-    settings = {**SETTINGS, "lambda_d": 100.0 if edm2 else 1.0, "grad_clip_value": None if edm2 else 1.0, **more}
+    settings = {**SETTINGS, "lambda_d": 100.0 if edm2 else 1.0, "grad_clip_value": None if edm2 else 1.0}
     if side == "official order":
         for net in nets:
             use_plain_blocks(net)
         plain = Plain(*nets, SCHEDULE, **settings, **({"P_mean": -0.4, "P_std": 1.0} if edm2 else {}))
-        return lambda nimg, batch, draws=None: plain.iteration(nimg, batch, batch, draws and [draws, draws]), nets
-    kernels: Any = "fused" if "fused" in side else "torch"
-    if kernels == "fused":
-        from sida.kernels import group_norm
-
-        _LIMIT.setdefault("positions", group_norm.MAX_WHOLE_POSITIONS)
-        group_norm.MAX_WHOLE_POSITIONS = 0 if "in passes" in side else _LIMIT["positions"]
-    ways: dict[str, Any] = {"kernels": kernels, "cuda_graphs": "graphs" in side, "recompute": "again" in side}
+        return lambda nimg, batch: plain.iteration(nimg, batch, batch)
+    ways: dict[str, Any] = {"kernels": "fused" if "fused" in side else "torch", "cuda_graphs": "graphs" in side}
+    ways |= {"recompute": "again" in side, "compile": "compiled" in side and not REHEARSAL}
     given = {"device": "cuda", "eps": 1e-8, **settings, "grad_clip_value": settings["grad_clip_value"] or 0.0}
     recipe = recipe_of(**ways, **given)
     loss = EDM2SiDALoss(return_logvar=False, lambda_adv=recipe.lambda_adv) if edm2 else SiDALoss.of(recipe)
     distiller = Distiller(*nets, loss, SCHEDULE, recipe)
 
-    def step(nimg: int, batch: Any, draws: Any = None) -> dict[str, torch.Tensor]:
+    def step(nimg: int, batch: Any) -> dict[str, torch.Tensor]:
         distiller.batches = lambda stream, nimg, with_images: [batch]
-        return distiller.iteration(nimg, draws and {"psi": [draws], "generator": [draws]}).losses
+        return distiller.iteration(nimg).losses
 
-    return step, nets
+    return step
 
 
 def wait() -> None:
@@ -181,7 +170,7 @@ def measure(side: str, case: Case) -> dict[str, Any]:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     batch = batch_of(case.network, case.batch)
-    step, _ = make(side, case.network)
+    step = make(side, case.network)
     wait()
     begin, nimg = time.perf_counter(), FIRST
     for _ in range(4):
@@ -205,7 +194,7 @@ def measure(side: str, case: Case) -> dict[str, Any]:
         "reserved_gib": torch.cuda.memory_reserved() / 2**30,
         "start_seconds": start,
         "losses": {name: float(value) for name, value in losses.items()},
-        "kernels": kernel_times(lambda: step(nimg, batch)) if side in ("official order", SIDES[3]) else None,
+        "kernels": kernel_times(lambda: step(nimg, batch)) if side in ("official order", SIDES[4]) else None,
     }
 
 
@@ -238,7 +227,7 @@ def kernel_times(function: Callable[[], Any]) -> dict[str, Any]:
 
 def operations(case: Case) -> float:
     """Floating-point operations of the official order per image."""
-    step, _ = make("official order", case.network)
+    step = make("official order", case.network)
     with FlopCounterMode(display=False) as counter:
         step(FIRST, batch_of(case.network, 2))
     return counter.get_total_flops() / 2
@@ -259,48 +248,14 @@ def peak(dtype: torch.dtype) -> float:
     return float(2 * size**3 * 30 / (time.perf_counter() - begin))
 
 
-def fidelity(steps: int = 1 if REHEARSAL else 300, size: int = 2 if REHEARSAL else 32) -> list[dict[str, Any]]:
-    """How far each way departs from float32 with torch's operations, over a few hundred steps of a small network.
-
-    ``weights`` is the distance of θ from the reference's θ over the way that the reference's went; ``losses`` the
-    relative difference of the means over the last third.
-    """
-    network = {"class": "EDMPrecond", "kwargs": SMALL}
-    batches = [batch_of(network, size, seed) for seed in range(8)]
-    rows, reference = [], None
-    for side, half in (("torch", False), ("fused, graphs", False), ("torch", True), ("torch, graphs", True),
-                       ("fused, graphs", True), ("fused, graphs, bfloat16", True)):  # fmt: skip
-        step, nets = make(side, network, half, lr=1e-4, lambda_adv=0.1)
-        # Of both orders of memory the same vector.
-        theta = lambda net=nets[2]: torch.cat([p.detach().flatten() for p in net.parameters()])
-        start, history = theta(), []
-        for number in range(steps):
-            history.append(step(FIRST + number * size, batches[number % len(batches)]))
-        end = theta()
-        late = history[-max(1, steps // 3) :]
-        means = {name: sum(float(losses[name]) for losses in late) / len(late) for name in late[0]}
-        if reference is None:
-            reference = (end.clone(), float((end - start).norm()), means)
-        differences = {name: abs(means[name] / value - 1) for name, value in reference[2].items()}
-        rows.append(
-            {
-                "way": f"{side}, {'half precision' if half else 'float32'}",
-                "weights": float((end - reference[0]).norm()) / reference[1],
-                "losses": differences,
-                "means": means,
-            }
-        )
-    return rows
-
-
-def main(out: Path, cases: Sequence[Case] = CASES, departure: bool = True) -> bool:
+def main(out: Path, cases: Sequence[Case] = CASES) -> bool:
     """Prints and stores the tables; every goal that is missed is said."""
     if not torch.cuda.is_available() and not REHEARSAL:
         print("gpu: no GPU here; nothing measured")
         return True
     prepare_process()
     peaks = {dtype: peak(dtype) for dtype in (torch.float16, torch.bfloat16)}
-    found: dict[str, Any] = {"rows": [], "fidelity": [], "missed": [], "environment": environment(DEVICE),
+    found: dict[str, Any] = {"rows": [], "missed": [], "environment": environment(DEVICE),
                              "peak_flops": {str(dtype): rate for dtype, rate in peaks.items()}}  # fmt: skip
     print(f"{DEVICE}, torch {torch.__version__}; matrix product "
           + ", ".join(f"{str(d).removeprefix('torch.')} {p / 1e12:.0f} TFLOP/s" for d, p in peaks.items()))  # fmt: skip
@@ -330,15 +285,9 @@ def main(out: Path, cases: Sequence[Case] = CASES, departure: bool = True) -> bo
             if row["kernels"]:
                 parts = ", ".join(f"{name} {ms:.1f}" for name, ms in row["kernels"]["milliseconds"].items())
                 print(f"    {row['kernels']['count']} kernels, ms: {parts}")
-            if side in SIDES[3:5]:
+            if side in SIDES[4:6]:
                 found["missed"] += _missed(case, row)
             write_json(out, found)
-    if departure:
-        print("\nDeparture from float32 with torch's operations, 300 steps of a small network")
-        found["fidelity"] = fidelity()
-    for line in found["fidelity"]:
-        losses = ", ".join(f"{name} {value:.1e}" for name, value in line["losses"].items())
-        print(f"  {line['way']:<42} weights {line['weights']:.1e}; {losses}")
     for goal in found["missed"]:
         print(f"missed: {goal}")
     write_json(out, found)

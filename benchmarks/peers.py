@@ -31,8 +31,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks.inception import write_network
-
 OURS, TOOLS = "sida", ("cleanfid", "torch_fidelity", "torchmetrics")
 SUBSETS, SIZE = 20, 1000
 #: Seconds after which no further round begins.
@@ -48,6 +46,31 @@ WORKS: dict[str, tuple[str, tuple[str, ...], float]] = {
     "kernel": ("KID, 20 subsets of 1,000 from 2,000 + 2,000", TOOLS, 1),
     "moments": ("mean and covariance of 10,000 × 2,048", TOOLS, 1e-6),  # clean-fid adds the mean in float32
 }
+
+
+class Network(nn.Module):
+    """Resizes, any layers to 2,048 features, and class probabilities with or without the output's bias."""
+
+    def __init__(self, layers: nn.Module, size: int) -> None:
+        super().__init__()
+        self.layers, self.size, self.output = layers, size, nn.Linear(2048, 1008)
+
+    def forward(  # noqa: D102
+        self, img: torch.Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
+    ) -> torch.Tensor:
+        x = nn.functional.interpolate(img.to(torch.float32), size=(self.size, self.size), mode="bilinear")
+        features = self.layers((x - 128) / 128)
+        if return_features:
+            return features
+        logits = nn.functional.linear(features, self.output.weight) if no_output_bias else self.output(features)
+        return torch.softmax(logits, 1)
+
+
+def write_network(path: Path, layers: nn.Module, size: int) -> Path:
+    """Writes such a network as TorchScript."""
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.script(Network(layers, size).eval().requires_grad_(False)).save(str(path))
+    return path
 
 
 def write_inception(path: Path, inception: bool) -> None:

@@ -17,7 +17,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
 
 from sida.errors import UserError
 
@@ -42,6 +41,9 @@ class Interval:
         low: Lower end.
         high: Upper end.
         confidence: Coverage of the interval, 0..1.
+        blocks: The same within each block of training seeds, with intervals from the scatter of all blocks; of a
+            difference only blocks that both methods have.
+        blocks_p: p value of the F test that the blocks are equal; None with less than two blocks.
     """
 
     value: float
@@ -50,12 +52,20 @@ class Interval:
     low: float
     high: float
     confidence: float = CONFIDENCE
+    blocks: Mapping[str, Interval] = field(default_factory=dict)
+    blocks_p: float | None = None
 
-    def moved(self, factor: float = 1.0, shift: float = 0.0) -> Self:
+    @property
+    def blocks_differ(self) -> bool:
+        """Whether the blocks differ beyond the scatter of their seeds."""
+        return self.blocks_p is not None and self.blocks_p < 1 - self.confidence
+
+    def moved(self, factor: float = 1.0, shift: float = 0.0) -> Interval:
         """The interval of ``factor · value + shift``."""
         low, high = sorted((factor * self.low + shift, factor * self.high + shift))
-        error = abs(factor) * self.standard_error
-        return dataclasses.replace(self, value=factor * self.value + shift, standard_error=error, low=low, high=high)
+        error, value = abs(factor) * self.standard_error, factor * self.value + shift
+        blocks = {name: block.moved(factor, shift) for name, block in self.blocks.items()}
+        return dataclasses.replace(self, value=value, standard_error=error, low=low, high=high, blocks=blocks)
 
     def p_value(self, claimed: float = 0.0) -> float:
         """Two-sided p value of a claimed true value by Student's t; 0 or 1 without any scatter."""
@@ -65,53 +75,7 @@ class Interval:
         return float(2 * stdtr(self.df, -far / self.standard_error)) if self.standard_error > 0 else float(far == 0)
 
 
-@dataclass(frozen=True)
-class Estimated(Interval):
-    """A mean, or a difference of means, over training seeds in blocks.
-
-    Attributes:
-        blocks: The same within each block, with intervals from the scatter of all blocks; of a difference only blocks
-            that both methods have.
-        blocks_p: p value of the F test that the blocks are equal; None with one block.
-    """
-
-    blocks: Mapping[str, Interval] = field(default_factory=dict)
-    blocks_p: float | None = None
-
-    def moved(self, factor: float = 1.0, shift: float = 0.0) -> Self:
-        """The same of the blocks, too."""
-        blocks = {name: block.moved(factor, shift) for name, block in self.blocks.items()}
-        return dataclasses.replace(super().moved(factor, shift), blocks=blocks)
-
-    @property
-    def blocks_differ(self) -> bool:
-        """Whether the blocks differ beyond the scatter of their seeds."""
-        return self.blocks_p is not None and self.blocks_p < 1 - self.confidence
-
-
-@dataclass(frozen=True)
-class Effect(Estimated):
-    """The difference A − B of two methods.
-
-    Attributes:
-        std: Standard deviation over training seeds within blocks, pooled over both methods.
-        std_df: Its degrees of freedom.
-        seeds: Training seeds of A and of B.
-    """
-
-    std: float = 0.0
-    std_df: int = 0
-    seeds: tuple[int, int] = (0, 0)
-
-    @property
-    def standardised(self) -> float:
-        """The difference in standard deviations over training seeds; infinite if all seeds give equal values."""
-        if self.std > 0:
-            return self.value / self.std
-        return math.copysign(math.inf, self.value) if self.value else 0.0
-
-
-def mean_interval(values: Blocks) -> Estimated:
+def mean_interval(values: Blocks) -> Interval:
     """The mean of the blocks' means, with its interval.
 
     Args:
@@ -124,7 +88,7 @@ def mean_interval(values: Blocks) -> Estimated:
     return _with_blocks([(1, values)], list(values))
 
 
-def difference(a: Blocks, b: Blocks) -> Effect:
+def difference(a: Blocks, b: Blocks) -> Interval:
     """The difference A − B: within each block, then averaged over the blocks, with Welch's t interval.
 
     With one block this is the plain Welch interval. If A and B have no block in common (they come from different
@@ -144,9 +108,7 @@ def difference(a: Blocks, b: Blocks) -> Effect:
         raise NotMeasuredError(
             "", f"only one side of the difference has runs of {', '.join(odd)}", "compare equal teachers"
         )
-    found = _with_blocks([(1, a), (-1, b)], shared)
-    std, df = pooled_std([*a.values(), *b.values()])
-    return Effect(**vars(found), std=std, std_df=df, seeds=(sum(map(len, a.values())), sum(map(len, b.values()))))
+    return _with_blocks([(1, a), (-1, b)], shared)
 
 
 def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -162,13 +124,6 @@ def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
             "", "no method has two training seeds, so their scatter is unknown", "train another seed"
         )
     return math.sqrt(sum((len(cell) - 1) * statistics.variance(cell) for cell in several) / df), df
-
-
-def t_quantile(confidence: float, df: float) -> float:
-    """Two-sided quantile of Student's t: 2.776 for 0.95 and four degrees of freedom."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, (1 + confidence) / 2))
 
 
 def survivors(p_values: Sequence[float]) -> list[bool]:
@@ -189,16 +144,18 @@ def interval_of(value: float, parts: Sequence[tuple[float, float]], confidence: 
         parts: Variance of each part and its degrees of freedom (infinite for a known variance).
         confidence: Coverage of the interval, in (0, 1).
     """
+    from scipy.special import stdtrit
+
     variance = math.fsum(part for part, _ in parts)
     # Without any scatter the degrees of freedom add up.
     below = math.fsum(part**2 / df for part, df in parts)
     freedom = variance**2 / below if below > 0 else math.fsum(df for _, df in parts)
     error = math.sqrt(variance)
-    half = t_quantile(confidence, freedom) * error
+    half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     return Interval(value, error, freedom, value - half, value + half, confidence)
 
 
-def _with_blocks(sides: Sequence[tuple[int, Blocks]], shared: Sequence[str]) -> Estimated:
+def _with_blocks(sides: Sequence[tuple[int, Blocks]], shared: Sequence[str]) -> Interval:
     """Sum over independent sides of ``± mean of the blocks' means``; each side has one variance within its blocks."""
     scatter = [pooled_std(list(blocks.values())) for _, blocks in sides]
 
@@ -212,7 +169,7 @@ def _with_blocks(sides: Sequence[tuple[int, Blocks]], shared: Sequence[str]) -> 
 
     whole = over([list(blocks) for _, blocks in sides])
     found = {name: over([[name]] * len(sides)) for name in shared}
-    return Estimated(**vars(whole), blocks=found, blocks_p=_equal_blocks(list(found.values()), whole.df))
+    return dataclasses.replace(whole, blocks=found, blocks_p=_equal_blocks(list(found.values()), whole.df))
 
 
 def _equal_blocks(blocks: Sequence[Interval], df: float) -> float | None:

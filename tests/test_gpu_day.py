@@ -13,18 +13,17 @@ GOOD = [sys.executable, "-c", "print('all of it')"]
 
 @pytest.fixture
 def parts(monkeypatch):
-    parts = {"first": gpu_day.Part("runs", GOOD), "second": gpu_day.Part("fails", [*GOOD[:2], "1 / 0"])}
+    parts = {"first": ("runs", GOOD), "second": ("fails", [*GOOD[:2], "1 / 0"])}
     monkeypatch.setattr(gpu_day, "PARTS", parts)
     return parts
 
 
-def test_parts_leave_results_and_a_table_and_are_not_run_again(parts, tmp_path, capfd):
+def test_parts_leave_results_and_are_not_run_again(parts, tmp_path, capfd):
     words = ["--out", str(tmp_path), "--parts", "first,second"]
     assert gpu_day.command(words) == 1
     first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in parts)
     assert (first["kept"], first["goal"], first["last_lines"]) == (True, "runs", ["all of it"])
     assert not second["kept"]
-    assert "| first | runs | yes |" in (tmp_path / "gpu_day.md").read_text()
     assert "ZeroDivisionError" in (tmp_path / "second.log").read_text()
     capfd.readouterr()
     assert gpu_day.command(words) == 1
@@ -34,12 +33,12 @@ def test_parts_leave_results_and_a_table_and_are_not_run_again(parts, tmp_path, 
 
 def test_a_part_that_the_time_ends_has_no_result_and_is_run_by_the_next_call(parts, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(gpu_day, "LEAST", 0.1)
-    parts["first"] = gpu_day.Part("ends", [*GOOD[:2], "import time; time.sleep(60)"])
+    parts["first"] = ("ends", [*GOOD[:2], "import time; time.sleep(60)"])
     assert gpu_day.command(["--out", str(tmp_path), "--minutes", str((gpu_day.GRACE + 1) / 60)]) == 1
     assert "first: not finished; the same command continues" in capfd.readouterr().out
     assert not (tmp_path / "first.json").exists()
     assert not (tmp_path / "second.log").exists()
-    parts["first"] = gpu_day.Part("runs", GOOD)
+    parts["first"] = ("runs", GOOD)
     gpu_day.command(["--out", str(tmp_path)])
     assert (tmp_path / "first.json").exists()
     assert (tmp_path / "second.json").exists()
@@ -51,8 +50,8 @@ def test_an_unknown_part_is_named_with_those_there_are(capsys):
     assert "no part 'stepp'; there are tests, step-cifar10-32" in capsys.readouterr().err
 
 
-#: Parts with whole networks in the interpreter, which take more than the ten minutes of a part.
-UNREHEARSED = {"step-cifar10-32", "step-cifar10-128", "step-imagenet64", "step-edm2-s", "departure"}
+#: Whole steps in the interpreter, which take minutes each.
+UNREHEARSED = {"step-cifar10-32", "step-cifar10-128", "step-imagenet64", "step-edm2-s"}
 
 
 @pytest.mark.slow
@@ -68,5 +67,4 @@ def test_each_part_runs_to_its_end_on_the_cpu(name, tmp_path):
     else:
         measured = result["measured"]
         assert all(math.isfinite(row.get("img_per_s", 1)) for row in measured.get("rows", []))
-        assert measured.get("rows") or measured["fidelity"]
-        assert not any("does not run" in row.get("result", "") for row in measured.get("rows", []))
+        assert measured["rows"]

@@ -34,11 +34,15 @@ class Operand:
     """A generator in a comparison: a measured row (by id or conditions), a published number, or both; or a number.
 
     Attributes:
-        value: A number stated by ``label``, for rule RATIO.
+        run: Row of the sheet.
+        where: Conditions on the sheet instead: the rows of one generator's training seeds.
+        published: Id in ``results/published``; beside a row, the number that decides the papers' statements.
+        value: A stated number instead, for rule RATIO.
+        label: Description of ``value``.
     """
 
     run: str | None = None
-    where: Mapping[str, Any] | None = None
+    where: dict[str, Any] | None = None
     published: str | None = None
     value: float | None = None
     label: str = ""
@@ -82,7 +86,7 @@ class Retraining:
         df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
     """
 
-    std: Mapping[str, float]
+    std: dict[str, float]
     source: str
     df: int = 0
 
@@ -444,11 +448,10 @@ def decided(
         values = [found.p_value(bound) for bound in bounds]
         known["p"] = min(values) if outcome == "contradicted" else max(values)
         text += f" ({p_text(known['p'])})"
-    blocks: Mapping[str, Interval] = getattr(found, "blocks", {})
-    if len(blocks) > 1:
-        each = ", ".join(f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in blocks.items())
-        text += f"; by teacher {each}"
-        if getattr(found, "blocks_differ", False) and {judge(one) for one in blocks.values()} != {outcome}:
+    if len(found.blocks) > 1:
+        each = (f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}] ({name})" for name, one in found.blocks.items())
+        text += f"; by teacher {', '.join(each)}"
+        if found.blocks_differ and {judge(one) for one in found.blocks.values()} != {outcome}:
             return Finding(UNDECIDED, text + ", which differ by more than their seeds do", known)
     return Finding(outcome, text, known)
 

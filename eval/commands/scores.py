@@ -124,7 +124,7 @@ def _function(text: str) -> str:
 def _source(text: str) -> str:
     """Parses a source; a wrong name ends before the heavy imports."""
     from sida.config.settings import names_object
-    from sida.files.archives import refuse_picture
+    from sida.data.archive import refuse_picture
 
     if not names_object(text):
         packed = text.endswith((".npz", ".npy", ".zip", ".tar", ".gz", ".safetensors", ".pkl", ".pt", ".pth"))

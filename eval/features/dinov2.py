@@ -8,7 +8,6 @@ Loads networks from repositories with a ``hubconf.py``: a registered archive of 
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -19,9 +18,9 @@ from eval.features.pixels import resized
 from eval.features.registry import EXTRACTORS
 from sida.assets import check_pinned_code, checked, fetch, load_registry
 from sida.config.plugins import check_code_path
+from sida.data.archive import Files
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
-from sida.files.npy import ZIP_FAULTS
 from sida.files.pickles import read_state_dict
 from sida.machine import tf32
 
@@ -78,18 +77,17 @@ def unpack_code(archive: Path) -> Path:
         UserError: The file is no such archive, or is too large.
     """
     folder = archive.with_suffix("")
-    try:
-        with zipfile.ZipFile(archive) as file:
-            # Without the top folder that GitHub adds.
-            inside = {PurePosixPath(*PurePosixPath(m.filename).parts[1:]): m for m in file.infolist()}
-            files = {name: m for name, m in inside.items() if _used(name)}
-            if len(files) > _FILES or sum(m.file_size for m in files.values()) > _BYTES:
-                raise UserError(archive, f"holds more than {_FILES:,} Python files or {_BYTES:,} bytes of them")
-            if PurePosixPath("hubconf.py") not in files or any(".." in name.parts for name in files):
-                raise UserError(archive, "is no archive of a repository with hubconf.py", "fetch it again")
-            contents = {folder / name: file.read(member) for name, member in files.items()}
-    except ZIP_FAULTS as error:
-        raise UserError(archive, f"not a readable zip archive ({error})", "fetch it again") from None
+    files = Files(archive)
+    # Without the top folder that GitHub adds.
+    inside = {PurePosixPath(*PurePosixPath(name).parts[1:]): index for index, name in enumerate(files.names)}
+    chosen = {name: index for name, index in inside.items() if _used(name)}
+    if PurePosixPath("hubconf.py") not in chosen or any(".." in name.parts for name in chosen):
+        raise UserError(archive, "is no archive of a repository with hubconf.py", "fetch it again")
+    contents: dict[Path, bytes] = {}
+    for name, index in chosen.items():
+        contents[folder / name] = files.read(index)
+        if len(contents) > _FILES or sum(map(len, contents.values())) > _BYTES:
+            raise UserError(archive, f"holds more than {_FILES:,} Python files or {_BYTES:,} bytes of them")
     for path, content in contents.items():
         if not path.is_file() or path.read_bytes() != content:
             with atomic_path(path) as temporary:

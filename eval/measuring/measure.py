@@ -1,6 +1,6 @@
 """Measures trials of a generator under a protocol in one process: one record per trial; resumes by trial.
 
-Measures and merges shards of a trial; shards merge in any order, and a lost shard is measured again alone.
+Measures and merges shards of a trial; a lost shard is measured again alone.
 """
 
 from __future__ import annotations
@@ -375,7 +375,9 @@ def _origin(measurer: Measurer, trial: int) -> dict[str, Any]:
 def merge_shards(
     spec: Mapping[str, Any], shards: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], trial: int
 ) -> dict[str, Any]:
-    """Merges the shards of a trial, in any order, into ``<out>/trial-<t>.json`` and returns the record.
+    """Merges the shards of a trial into ``<out>/trial-<t>.json`` and returns the record, which names the shards.
+
+    Sums are added in the order of the shards' first images, so that the order of ``shards`` does not matter.
 
     Raises:
         UserError: Shards of another spec, trial or version of the code, missing images (the message names
@@ -383,16 +385,20 @@ def merge_shards(
     """
     measurer = Measurer(spec)
     sums, origin = TrialSums(measurer.protocol), _origin(measurer, trial)
+    parts = []
     for path in shards:
         shard, header = _load(path, measurer.protocol)
+        parts.append(shard)
         other = [key for key, value in origin.items() if header.get(key) != value]
         if other == ["code"]:
             fault = f"was measured by another version of the code ({header.get('code')}, here {origin['code']})"
             raise UserError(path, fault, "remove it to have it measured again")
         if other:
             raise UserError(path, "belongs to another trial, generator or feature network", "measure this shard again")
+    parts.sort(key=lambda part: part.ranges)
+    for shard in parts:
         sums.merge(shard)
-    record = measurer.record(trial, sums)
+    record = {**measurer.record(trial, sums), "shards": [list(span) for part in parts for span in part.ranges]}
     write_measurement(trial_path(out, trial), record)
     return record
 

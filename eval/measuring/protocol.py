@@ -221,7 +221,7 @@ class Protocol(Settings):
         if not is_counted(self.labels):
             # A file needs no torch, which sida.data imports and every start of a workflow would wait for.
             return load_labels(self.labels)
-        from sida.data.count_labels import counts_of
+        from sida.data.load import counts_of
 
         return counts_of(self.labels)
 

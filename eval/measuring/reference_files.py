@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from eval.metrics.statistics import FeatureStatistics
+from sida.data.archive import Arrays
 from sida.errors import UserError
-from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import sha256_json
-from sida.files.npy import ZIP_FAULTS, Npz
 from sida.files.tensors import explained, read_tensors, write_tensors
 
 _FORMAT, _FIRST_FORMAT = "sida-reference/2", "sida-reference/1"
@@ -54,13 +53,10 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        file = Npz(path, MAX_MEMBER_BYTES)
-        if "arr_0" in file.names:
-            return {"arr_0": np.empty(0)}
-        return {name: file.read(name) for name in file.names if name in ("mu", "sigma")}
-    except ZIP_FAULTS as error:
-        raise UserError(path, f"not a readable .npz ({error})", "fetch it again") from None
+    file = Arrays(path)
+    if "arr_0" in file.shapes:
+        return {"arr_0": np.empty(0)}
+    return {name: file.read(name) for name in file.shapes if name in ("mu", "sigma")}
 
 
 def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
@@ -83,13 +79,10 @@ def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
     Raises:
         UserError: Broken file or other content.
     """
-    try:
-        file = Npz(path)
-        if "arr_0" not in file.names:
-            raise UserError(path, "has no 'arr_0' with reference images", "precision and recall need images")
-        images = file.read("arr_0")
-    except ZIP_FAULTS as error:
-        raise UserError(path, f"not a readable .npz ({error})", "fetch it again") from None
+    file = Arrays(path)
+    if "arr_0" not in file.shapes:
+        raise UserError(path, "has no 'arr_0' with reference images", "precision and recall need images")
+    images = file.read("arr_0")
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise UserError(path, f"arr_0 must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from eval.features.base import Extractor
@@ -65,7 +66,7 @@ class ImageSet:
         store = open_images(path)
 
         def read(begin: int, end: int) -> torch.Tensor:
-            return torch.from_numpy(store.read(begin, end).transpose(0, 3, 1, 2).copy())
+            return torch.from_numpy(np.ascontiguousarray(store.read(begin, end)))
 
         return cls(Path(path).name, store.count, read, store.digest)
 

@@ -31,7 +31,7 @@ from eval.measuring.trial import ImageBatch
 from sida.config.plugins import check_code_path, code_sha256, load_object
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
-from sida.data.count_labels import check_labels
+from sida.data.load import check_labels
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import by_content, sha256_file
 from sida.networks.file import load_network
@@ -424,4 +424,4 @@ class ImageFiles:
                 self._duplicates.check(images, first)
             known = self.store.classes
             classes = None if known is None else torch.from_numpy(known[first : first + len(images)])
-            yield ImageBatch(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), classes)
+            yield ImageBatch(torch.from_numpy(np.ascontiguousarray(images)), classes)

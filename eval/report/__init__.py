@@ -1,1 +1,1 @@
-"""The report: pages, PDF, overview and comparison of what the other rooms wrote, and the documentation's numbers."""
+"""The report: the page of a preset, paper.pdf, and comparisons of two sets of measurements."""

@@ -27,11 +27,9 @@ from eval.results.summary import (
 from eval.tables.build import load_table
 from eval.tables.model import Table
 from eval.tables.render import html_text, page_of, template
-from sida.data.pictures import open_picture
+from sida.data.archive import read_rgb
 from sida.errors import UserError
-from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import write_text
-from sida.files.ordinary import read_ordinary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -209,7 +207,5 @@ def reduced_png(source: Path) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    content = read_ordinary(source, MAX_MEMBER_BYTES)
-    picture = open_picture(content, str(source)).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    Image.fromarray(read_rgb(source)).quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()

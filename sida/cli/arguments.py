@@ -79,7 +79,7 @@ def existing(option: str = "", pictures: bool = False) -> Callable[[str], str]:
             meant = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
             raise UserError(f"{option + ' ' if option else ''}{text}", "no such file or folder", meant)
         if pictures:
-            from sida.files.archives import refuse_picture
+            from sida.data.archive import refuse_picture
 
             refuse_picture(path)
         return text

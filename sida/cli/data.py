@@ -115,7 +115,7 @@ def _labels(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from sida.config.datasets import write_labels
-    from sida.data.count_labels import count_labels
+    from sida.data.load import count_labels
 
     path = Path(args.out) if args.out.endswith(".json") else Path("config", "labels", f"{args.out}.json")
     labels = count_labels(_fetched(args.source), Path(args.out).stem)

@@ -50,10 +50,10 @@ DATASET_KINDS: Registry[DatasetKind] = Registry(
     "",
     {
         "digits": DatasetKind("sida.data.digits:open_digits"),
-        "counts": DatasetKind("sida.data.stand_ins:open_classes"),
+        "counts": DatasetKind("sida.data.load:open_classes"),
         "zip": DatasetKind("sida.data.load:open_stored", path=True),
         "folder": DatasetKind("sida.data.load:open_stored", path=True),
-        "noise": DatasetKind("sida.data.stand_ins:open_noise"),
+        "noise": DatasetKind("sida.data.load:open_noise"),
     },
 )
 #: Parts of the digits: all images, images for training, and images that no training sees.

@@ -3,37 +3,393 @@
     00000/img00000000.png … , dataset.json = {"labels": [["00000/img00000000.png", 3], …]} or {"labels": null}
 
 PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:dataset_tool.py, training/dataset.py.
+
+:class:`Files` and :class:`Arrays` are folders, archives and arrays of anyone: all their bytes are read behind the fence
+(:mod:`sida.data.pictures`).
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
-import io
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
-from typing import Any
+import math
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from sida.data.dataset import Dataset
-from sida.data.pictures import MOST_SUM, PixelSum, open_picture
-from sida.errors import UserError
-from sida.files.archives import PICTURES, Files, ZipFiles, open_files
-from sida.files.npy import MAGIC, read_npy
+from sida.data.pictures import PICTURES
+from sida.errors import UserError, located
+from sida.files.atomic import sha256_file
+from sida.files.fenced import RESULT, Child
+from sida.files.ordinary import open_ordinary, size_on_disk
 
 ARRAYS = frozenset({".npy"})
-#: Largest number of classes: labels become one-hot rows of this width.
-MAX_CLASSES = 100_000
-#: Largest number of bytes of ``dataset.json`` per image: a name, and a class or a vector of a thousand numbers.
-_LABEL_BYTES = 24_000
+#: Members of a request, and bytes of the images of an answer.
+_MEMBERS, _PART = 64, RESULT // 4
+#: Processor time in seconds that a byte and a member explain.
+_BYTE, _MEMBER = 1 / 2e6, 0.02
+#: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
+FREE_BYTES, MAX_RATIO = 64 << 20, 20
+_READER = "sida.data.pictures:Reader"
+
+
+class Files:
+    """Named byte strings of a folder, a zip archive or a tar archive (also a packed one, or one with tars in it).
+
+    Args:
+        path: Archive or folder, whose content decides its kind; of a folder, hidden files are left out.
+        workers: Children that read, at most.
+
+    Attributes:
+        path: As given.
+        names: Relative names with ``/``, sorted.
+        is_folder: Whether it is a folder.
+
+    Raises:
+        UserError: The path is missing or one picture, or the archive is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], workers: int = 1) -> None:
+        self.path, self.workers, self.is_folder = str(path), workers, Path(path).is_dir()
+        self._places: np.ndarray | None = None
+        self._plain: IO[bytes] | None = None
+        self._local = threading.local()
+        refuse_picture(path)
+        self.names: list[str]
+        if self.is_folder:
+            self.names = sorted(_walk(Path(path)))
+            return
+        names, arrays = self._index()
+        if names is None:
+            self._unpack()
+            names, arrays = self._index()
+        self._places = arrays.get("places", np.empty((0, 5), np.int64))
+        if not isinstance(names, list) or self._places.shape != (len(names), 5):
+            raise UserError(path, "its reader gave no places of its members", "make it again")
+        self.names = [str(name) for name in names]
+
+    def _index(self) -> tuple[Any, dict[str, np.ndarray]]:
+        return self._child(0).ask("index", files=[self._open()], seconds=self.size * _BYTE)
+
+    def _unpack(self) -> None:
+        """Unpacks the archive into a file without a name: members are then read in any order."""
+        most = max(FREE_BYTES, MAX_RATIO * self.size)
+        self._plain = plain = tempfile.TemporaryFile()  # noqa: SIM115 - stays open as long as this
+        while len(piece := self._child(0).ask("unpack")[1]["bytes"]):
+            plain.write(piece.tobytes())
+            if plain.tell() > most:
+                raise UserError(self.path, f"unpacks to more than {most:,} bytes", "that is no data set")
+        plain.flush()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_local": None, "_plain": None, "_packed": self._plain is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        packed = state.pop("_packed")
+        self.__dict__.update(state, _local=threading.local())
+        if packed:
+            self._index()
+            self._unpack()
+
+    def where(self, index: int) -> str:
+        """Archive and member, for error messages."""
+        return f"{self.path}: {self.names[index]}"
+
+    def find(self, name: str) -> int | None:
+        """Index of a member, or None."""
+        index = bisect.bisect_left(self.names, name)
+        return index if index < len(self) and self.names[index] == name else None
+
+    def with_suffix(self, suffixes: Iterable[str]) -> np.ndarray:
+        """Indices int64 of the members whose names end in one of the suffixes, in any case."""
+        ends = tuple(suffixes)
+        return np.array([i for i, name in enumerate(self.names) if name.lower().endswith(ends)], dtype=np.int64)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the archive, or of the folder's files."""
+        paths = [os.path.join(self.path, name) for name in self.names] if self.is_folder else [self.path]
+        return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
+
+    def read(self, index: int) -> bytes:
+        """Content of a member.
+
+        Raises:
+            UserError: The member cannot be read, or its checksum is wrong.
+        """
+        ((_, _, arrays),) = self.ask("contents", [index], 1)
+        return arrays["0"].tobytes()
+
+    def digest(self, members: Iterable[int] | None = None) -> str:
+        """SHA-256 that identifies the whole content.
+
+        It is that of the archive's bytes; of a folder, it goes over names and contents, in order, of all members or of
+        the given ones.
+        """
+        if not self.is_folder:
+            return sha256_file(self.path)
+        total = hashlib.sha256()
+        for name in self.names if members is None else (self.names[index] for index in members):
+            with open_ordinary(os.path.join(self.path, name)) as stream:
+                content = hashlib.file_digest(stream, "sha256").digest()
+                total.update(f"{name}\0{stream.tell()}\0".encode() + content)
+        return total.hexdigest()
+
+    def ask(
+        self, method: str, members: Sequence[int] | np.ndarray, count: int, *args: Any
+    ) -> Iterator[tuple[Sequence[int] | np.ndarray, Any, dict[str, np.ndarray]]]:
+        """Asks :class:`sida.data.pictures.Reader` for members, so many at a time; yields members and answer in order.
+
+        Several children work on several parts at a time.
+        """
+        parts = [members[at : at + count] for at in range(0, len(members), count)]
+        children = [self._child(number) for number in range(max(1, min(self.workers, len(parts))))]
+        waiting = 0
+        try:
+            for part, child in zip(parts, children):
+                self._send(child, method, part, args)
+                waiting += 1
+            for number, part in enumerate(parts):
+                child = children[number % len(children)]
+                waiting -= 1
+                value, arrays = child.receive()
+                if number + len(children) < len(parts):
+                    self._send(child, method, parts[number + len(children)], args)
+                    waiting += 1
+                yield part, value, arrays
+        finally:
+            if waiting:  # for answers that nobody will take
+                self.close()
+
+    def images(
+        self, members: Sequence[int] | np.ndarray, shape: Sequence[int] | None = None, kind: str | None = None,
+        only_pictures: bool = False,
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:  # fmt: skip
+        """Images of members in parts: facts and images of :meth:`sida.data.pictures.Reader.images`."""
+        count = 1
+        if shape is not None:
+            shape = [int(n) for n in shape]
+            count = max(1, min(_MEMBERS, _PART // (math.prod(shape) * np.dtype(kind).itemsize)))
+        for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
+            found = arrays.get("images")
+            if found is not None and (len(found) > len(part) or list(found.shape[1:]) != facts["shape"]):
+                raise UserError(self.path, "its reader gave other images than were asked for", "make it again")
+            yield facts, found
+
+    def labels(self, members: Sequence[int] | np.ndarray, anywhere: bool = False) -> np.ndarray | None:
+        """Labels of members from ``dataset.json``: int64 ``(N,)`` classes, float32 ``(N, D)`` vectors, or None.
+
+        Args:
+            members: Indices of the images.
+            anywhere: Whether to accept ``dataset.json`` in any folder, and labels by a picture's bare name, as in other
+                people's samples.
+
+        Raises:
+            UserError: The file is broken, an image has no label, or labels are of several kinds.
+        """
+        index = self.find("dataset.json")
+        if index is None and anywhere:
+            nested = [i for i, name in enumerate(self.names) if name.endswith("/dataset.json")]
+            index = min(nested, key=lambda place: len(self.names[place]), default=None)
+        if index is None:
+            return None
+        place = None if self._places is None else self._places[index].tolist()
+        files = [self._open(index)] if place is None else []
+        wanted = [self.names[int(member)] for member in members]
+        try:
+            return _labels(self._child(0), files, place, wanted, anywhere)
+        except UserError as error:
+            raise UserError(self.where(index), error.fault, error.remedy) from None
+
+    def close(self) -> None:
+        """Ends the children of this thread; the next request starts others."""
+        for child in self._children():
+            child.close()
+
+    def _children(self) -> list[Child]:
+        """The living children of this thread: a fork or another thread has its own."""
+        here = self._local.__dict__
+        if here.get("owner") != os.getpid():
+            here.update(owner=os.getpid(), children=[])
+        here["children"] = [child for child in here["children"] if child.alive]
+        return here["children"]
+
+    def _child(self, number: int) -> Child:
+        """A child of this thread, started if need be."""
+        children = self._children()
+        while len(children) <= number:
+            children.append(Child(_READER, self.path))
+            if self._places is not None:
+                children[-1].ask("attach", files=[self._open()])
+        return children[number]
+
+    def _open(self, index: int | None = None) -> BinaryIO:
+        """The archive or, of a folder, one of its files; with a position of its own."""
+        if index is not None:
+            with located(self.where(index)):
+                return open_ordinary(os.path.join(self.path, self.names[index]))
+        if self._plain is not None:
+            return open(f"/proc/self/fd/{self._plain.fileno()}", "rb")
+        return open_ordinary(self.path, "fetch or prepare the data set first (sida data prepare --help)")
+
+    def _send(self, child: Child, method: str, part: Sequence[int] | np.ndarray, args: tuple[Any, ...]) -> None:
+        names = [self.names[int(index)] for index in part]
+        if self._places is not None:
+            places = self._places[np.asarray(part, dtype=np.int64)]
+            child.send(
+                method, names, places.tolist(), *args, seconds=len(part) * _MEMBER + float(places[:, 1].sum()) * _BYTE
+            )
+            return
+        files = [self._open(int(index)) for index in part]
+        size = sum(os.fstat(file.fileno()).st_size for file in files)
+        child.send(method, names, None, *args, files=files, seconds=len(part) * _MEMBER + size * _BYTE)
+
+
+def _labels(
+    child: Child, files: list[BinaryIO], place: list[int] | None, wanted: list[str] | None, anywhere: bool
+) -> np.ndarray | None:
+    known, arrays = child.ask("labels", place, wanted, anywhere, files=files)
+    if known and len(arrays["labels"]) == len(wanted or arrays["labels"]):
+        return arrays["labels"]
+    return None
+
+
+def read_labels_file(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """All labels of a ``dataset.json`` that lies alone, as :meth:`Files.labels`; None if they are null."""
+    with Child(_READER, path) as child:
+        return _labels(child, [open_ordinary(path)], None, None, False)
+
+
+def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+    """Pixels uint8 ``(H, W, 3)`` of a picture.
+
+    Raises:
+        UserError: It is no ordinary file or no readable picture.
+    """
+    return _ask_shared("rgb", path)[1]["pixels"]
+
+
+def is_intact_zip(path: str | os.PathLike[str]) -> bool:
+    """Whether a zip archive (or npz) has members, and all have the bytes of their checksums."""
+    try:
+        return _ask_shared("intact", path)[0] is True
+    except UserError:
+        return False
+
+
+def _ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
+    """Asks a child of this process that reads one file after the other."""
+    stream = open_ordinary(path)
+    try:
+        return _shared(os.getpid()).ask(method, files=[stream], seconds=size_on_disk(stream) * _BYTE)
+    except UserError as error:
+        _shared.cache_clear()
+        raise UserError(path, error.fault, error.remedy) from None
+
+
+@functools.cache
+def _shared(process: int) -> Child:
+    return Child(_READER, "a file")
+
+
+def refuse_picture(path: str | os.PathLike[str]) -> None:
+    """Refuses one picture in the place of a folder or archive of pictures.
+
+    Raises:
+        UserError: The path is a file with the suffix of a picture.
+    """
+    if Path(path).suffix.lower() in PICTURES and Path(path).is_file():
+        raise UserError(path, "is one picture", "name the folder or archive that holds all of them")
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Names of the files of a folder, which may have links, without hidden ones."""
+    seen: dict[tuple[int, int], str] = {}
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative = Path(root).relative_to(folder)
+        # A link to a folder above would yield each image many times.
+        status = os.stat(root)
+        other = seen.setdefault((status.st_dev, status.st_ino), root)
+        if other != root:
+            raise UserError(root, f"is a link to, or from, {other}", "remove one, its images would count twice")
+        for name in files:
+            if not name.startswith("."):
+                try:
+                    name.encode()
+                except UnicodeEncodeError:
+                    raise UserError(folder, f"the name {name!a} is not UTF-8", "rename the file") from None
+                yield (relative / name).as_posix()
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(error.filename, f"cannot be read ({error.strerror})", "its images would be left out")
+
+
+class Arrays:
+    """Arrays of numbers of an ``.npz`` file, or the one of an ``.npy`` file, whose name is empty.
+
+    Attributes:
+        path: The file.
+        shapes: Shape by name.
+        dtypes: Type by name.
+        fortran: Names of the arrays whose first index runs fastest.
+
+    Raises:
+        UserError: The file is missing or damaged, or an array is not one of plain numbers.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        stream = open_ordinary(path)
+        self._size = size_on_disk(stream)
+        self._child = Child(_READER, path)
+        found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * _BYTE)
+        self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
+        self.dtypes = {name: np.dtype(kind) for name, (_, kind, _) in found.items()}
+        self.fortran = {name for name, (*_, fortran) in found.items() if fortran}
+
+    def elements(self, name: str, begin: int, end: int) -> np.ndarray:
+        """Elements of an array in the file's order; reading forwards is fast."""
+        step = _PART // self.dtypes[name].itemsize
+        parts = []
+        for at in range(begin, end, step):
+            rows = self._child.ask("rows", name, at, min(step, end - at))[1].get("rows")
+            if rows is None or len(rows) != min(step, end - at):
+                raise UserError(self.path, "its reader gave other numbers than were asked for", "make it again")
+            parts.append(rows)
+        return np.concatenate(parts) if parts else np.empty(0, self.dtypes[name].newbyteorder("="))
+
+    def read(self, name: str) -> np.ndarray:
+        """A whole array.
+
+        Raises:
+            UserError: It is cut off, or claims more than the file explains.
+        """
+        count = math.prod(self.shapes[name])
+        claimed = count * self.dtypes[name].itemsize
+        if claimed > max(1 << 30, MAX_RATIO * self._size):
+            raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
+        order: Any = "F" if name in self.fortran else "C"
+        return self.elements(name, 0, count).reshape(self.shapes[name], order=order)
 
 
 class ImageArchive(Dataset):
     """Data set that reads images on demand from an archive or folder.
 
     Args:
-        path: Zip archive or folder, or its open files.
+        path: Archive or folder, or its open files.
         name: Name for records.
         use_labels: False makes the data set unconditional.
         max_size: See :class:`~sida.data.Dataset`.
@@ -59,18 +415,15 @@ class ImageArchive(Dataset):
         xflip: bool = False,
         cache: bool = False,
     ) -> None:
-        self.files = path if isinstance(path, Files) else open_files(path)
+        self.files = path if isinstance(path, Files) else Files(path)
         self.members = image_members(self.files)
-        first = self._decode(0)
-        channels, height, width = first.shape
+        shape, self.dtype = first_image(self.files, self.members)
+        channels, height, width = shape
         if height != width:
             remedy = "images must be square (sida data prepare --transform center-crop makes them so)"
             raise UserError(self.files.where(int(self.members[0])), f"is {width}×{height}", remedy)
-        labels = read_labels(self.files, self.members) if use_labels else None
+        labels = self.files.labels(self.members) if use_labels else None
         self._raw_shape = (len(self.members), channels, height, width)
-        if first.dtype == np.uint8 and height * width * len(self.members) > MOST_SUM:
-            PixelSum(self.files.path, self.files.size).add(height * width * len(self.members))
-        self.dtype = first.dtype
         name = name or PurePosixPath(self.files.path).stem
         super().__init__(name, self._raw_shape, labels, max_size, random_seed, xflip)
         self._cached: np.ndarray | None = None
@@ -85,13 +438,11 @@ class ImageArchive(Dataset):
             UserError: An image is damaged, or differs from the first one in size or channels.
         """
         if self._cached is None:
-            batch = np.empty((len(raw_indices), *self._raw_shape[1:]), dtype=self.dtype)
-            for row, index in enumerate(raw_indices):
-                batch[row] = self._checked(int(index))
-            return batch
-        for index in raw_indices[~self._is_cached[raw_indices]]:
-            self._cached[index] = self._checked(int(index))
-            self._is_cached[index] = True
+            return self._read(raw_indices)
+        missing = np.unique(raw_indices[~self._is_cached[raw_indices]])
+        if len(missing):
+            self._cached[missing] = self._read(missing)
+            self._is_cached[missing] = True
         return self._cached[raw_indices]
 
     @functools.cached_property
@@ -99,18 +450,27 @@ class ImageArchive(Dataset):
         """SHA-256 of the archive's bytes (of names and contents for a folder)."""
         return self.files.digest()
 
-    def _checked(self, index: int) -> np.ndarray:
-        image = self._decode(index, (self._raw_shape[3], self._raw_shape[2]))
-        if image.shape != self._raw_shape[1:] or image.dtype != self.dtype:
-            first, shape = self.files.name(int(self.members[0])), _describe(self._raw_shape[1:], self.dtype)
-            fault = f"is {_describe(image.shape, image.dtype)}, but {first} is {shape}"
-            remedy = "all images must be alike (sida data prepare makes them so)"
-            raise UserError(self.files.where(int(self.members[index])), fault, remedy)
-        return image
+    def _read(self, raw_indices: np.ndarray) -> np.ndarray:
+        shape, done = self._raw_shape[1:], 0
+        batch = np.empty((len(raw_indices), *shape), dtype=self.dtype)
+        for facts, images in self.files.images(self.members[raw_indices], shape, self.dtype.str):
+            if images is not None:
+                batch[done : done + len(images)] = images
+                done += len(images)
+            if facts["odd"] is not None:
+                index = int(self.members[raw_indices[done]])
+                first = self.files.names[int(self.members[0])]
+                fault = f"is {_describe(*facts['odd'])}, but {first} is {_describe(shape, self.dtype)}"
+                remedy = "all images must be alike (sida data prepare makes them so)"
+                raise UserError(self.files.where(index), fault, remedy)
+        return batch
 
-    def _decode(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        member = int(self.members[index])
-        return decode_image(self.files.read(member), self.files.where(member), size)
+
+def first_image(files: Files, members: np.ndarray) -> tuple[tuple[int, int, int], np.dtype]:
+    """Shape and type of the first image."""
+    ((facts, _),) = files.images(members[:1])
+    channels, height, width = facts["shape"]
+    return (channels, height, width), np.dtype(facts["kind"])
 
 
 def image_members(files: Files) -> np.ndarray:
@@ -119,127 +479,11 @@ def image_members(files: Files) -> np.ndarray:
     Raises:
         UserError: There are no images.
     """
-    found = with_suffix(files, PICTURES | ARRAYS)
+    found = files.with_suffix(PICTURES | ARRAYS)
     if len(found) == 0:
-        kind = "archive" if isinstance(files, ZipFiles) else "folder"
+        kind = "folder" if files.is_folder else "archive"
         raise UserError(files.path, "holds no images (PNG or npy)", f"is it the right {kind}?")
     return found
-
-
-def with_suffix(files: Files, suffixes: frozenset[str]) -> np.ndarray:
-    """Indices int64 of the members whose names end in one of the suffixes, in any case."""
-    lower = np.char.lower(files.names)
-    masks = [np.char.endswith(lower, suffix.encode()) for suffix in sorted(suffixes)]
-    return np.flatnonzero(np.any(masks, axis=0)).astype(np.int64)
-
-
-def decode_image(content: bytes, where: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decodes a picture to uint8 ``(C, H, W)`` with 1 or 3 channels, or an npy file to its array.
-
-    Args:
-        content: The encoded image.
-        where: Place named in errors.
-        size: Expected width and height; a picture of another size is not decoded, and its array has only this size.
-
-    Raises:
-        UserError: The data are damaged, or the picture is neither 8-bit grey nor RGB.
-    """
-    if content.startswith(MAGIC):
-        try:
-            array = read_npy(io.BytesIO(content), len(content))
-        except ValueError as error:
-            raise UserError(where, f"damaged npy ({error})") from None
-        if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16) or not array.size:
-            found = _describe(array.shape, array.dtype)
-            raise UserError(where, f"npy must be (C, H, W) of uint8 or float32, got {found}")
-        if array.dtype != np.uint8 and not np.isfinite(array).all():
-            raise UserError(where, "holds NaN or infinities", "encode the image again")
-        return array.astype(np.float32) if array.dtype == np.float16 else array
-    picture = open_picture(content, where, size=size)
-    if picture.mode not in ("L", "RGB"):
-        raise UserError(where, f"picture mode {picture.mode}", "must be 8-bit grey or RGB (sida data prepare converts)")
-    if size not in (None, picture.size):
-        return np.broadcast_to(np.uint8(0), (len(picture.mode), picture.height, picture.width))
-    pixels = np.asarray(picture)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def read_labels(files: Files, members: np.ndarray, anywhere: bool = False) -> np.ndarray | None:
-    """Labels of image members from ``dataset.json``: int64 ``(N,)`` classes, float32 ``(N, D)`` vectors, or None.
-
-    Args:
-        files: Archive or folder.
-        members: Indices of the images.
-        anywhere: Whether to accept ``dataset.json`` in any folder, and labels by a picture's bare name, as in other
-            people's samples.
-
-    Raises:
-        UserError: The file is broken, an image has no label, or labels are of several kinds.
-    """
-    index = files.find("dataset.json")
-    if index is None and anywhere:
-        nested = np.flatnonzero(np.char.endswith(files.names, b"/dataset.json"))
-        index = min(map(int, nested), key=lambda place: len(files.names[place]), default=None)
-    if index is None:
-        return None
-    where = files.where(index)
-    content = files.read(index)
-    if len(content) > (1 << 20) + _LABEL_BYTES * len(members):
-        raise UserError(where, f"has {len(content):,} bytes for {len(members):,} images", "write it again")
-    by_name = parse_labels(content, where)
-    if by_name is None:
-        return None
-    picked = []
-    for name in np.char.decode(files.names[members], "utf-8").tolist():
-        label = by_name.get(name, by_name.get(PurePosixPath(name).name) if anywhere else None)
-        if label is None:
-            raise UserError(where, f"has no label for {name}", "add it, or set 'labels' to null there")
-        picked.append(label)
-    return label_array(picked, where)
-
-
-def parse_labels(content: bytes, where: str) -> dict[str, Any] | None:
-    """Labels by file name of a ``dataset.json``, or None if its labels are null.
-
-    Raises:
-        UserError: The content is broken.
-    """
-    try:
-        entries = json.loads(content)["labels"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(where, "must be JSON with the key 'labels'", "write it again") from None
-    if entries is None:
-        return None
-    found: dict[str, Any] = {}
-    try:
-        for name, label in entries:
-            key = str(name).replace("\\", "/")
-            if found.setdefault(key, label) != label:
-                raise UserError(where, f"has two labels for {key}", "remove one")
-    except (TypeError, ValueError, RecursionError):
-        raise UserError(where, "labels must be pairs [file name, label]", "write it again") from None
-    return found
-
-
-def label_array(labels: list[Any], where: str) -> np.ndarray:
-    """Checks labels and packs them: integers to int64 ``(N,)``, vectors of one length to float32 ``(N, D)``.
-
-    Raises:
-        UserError: Kinds are mixed, a class is negative, or vectors have different lengths.
-    """
-    if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
-        if min(labels) < 0:
-            raise UserError(where, f"class {min(labels)} is negative", "classes are 0, 1, 2, …")
-        if max(labels) >= MAX_CLASSES:
-            raise UserError(where, f"a class is beyond {MAX_CLASSES:,}", "number them 0, 1, 2, …")
-        return np.array(labels, dtype=np.int64)
-    try:
-        vectors = np.array(labels, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        vectors = np.empty(0, dtype=np.float32)
-    if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
-        raise UserError(where, "labels must all be integers, or all be lists of numbers of the same length")
-    return vectors
 
 
 def image_name(index: int, suffix: str = ".png", prefix: str = "img") -> str:
@@ -252,5 +496,5 @@ def dataset_json(labels: Iterable[Sequence[Any]] | None) -> str:
     return json.dumps({"labels": None if labels is None else [list(pair) for pair in labels]})
 
 
-def _describe(shape: tuple[int, ...], dtype: np.dtype) -> str:
-    return f"{'×'.join(map(str, shape))} {dtype}"
+def _describe(shape: Sequence[int], dtype: Any) -> str:
+    return f"{'×'.join(map(str, shape))} {np.dtype(dtype)}"

@@ -21,10 +21,9 @@ import torch
 
 from sida.config.families import SD_VAE
 from sida.config.resources import how_to_install
-from sida.data.archive import ImageArchive, dataset_json, decode_image, image_members, image_name
+from sida.data.archive import Files, ImageArchive, dataset_json, first_image, image_members, image_name
 from sida.data.dataset import Dataset, read_batches
 from sida.errors import Progress, UserError
-from sida.files.archives import Files, open_files
 from sida.files.atomic import atomic_path, zip_member
 
 
@@ -97,9 +96,8 @@ class LatentArchive(ImageArchive):
 
 def open_archive(path: str, **options: Any) -> ImageArchive:
     """Opens an archive or folder: pixels as :class:`ImageArchive`, float32 arrays as :class:`LatentArchive`."""
-    files = open_files(path)
-    first = int(image_members(files)[0])
-    kind = ImageArchive if decode_image(files.read(first), files.where(first)).dtype == np.uint8 else LatentArchive
+    files = Files(path)
+    kind = ImageArchive if first_image(files, image_members(files))[1] == np.uint8 else LatentArchive
     return kind(files, **options)
 
 

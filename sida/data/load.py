@@ -1,22 +1,35 @@
-"""Opening of data sets from their specs, and check of a whole data set: its images, its classes, damaged images."""
+"""Opening of data sets from their specs, their classes, and check of a whole data set for damaged images.
+
+Here are the data sets without real images, too: random images for timing a training, and classes without images.
+Classes are counted without reading images: from file names, or from ``dataset.json``.
+"""
 
 from __future__ import annotations
 
 import collections
+import functools
+import hashlib
 import inspect
+import itertools
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from sida.config.datasets import DATASET_KINDS, DatasetConfig
+from sida.assets.fetch import fetch
+from sida.assets.registry import is_counted
+from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, load_labels
 from sida.config.settings import from_mapping
+from sida.data.archive import ARRAYS, Files, ImageArchive, read_labels_file
 from sida.data.dataset import Dataset
 from sida.data.latents import open_archive
+from sida.data.pictures import PICTURES
+from sida.data.prepare import picture_labels
 from sida.errors import Progress, SettingError, UserError, settings_in
+from sida.files.atomic import sha256_json
+from sida.files.text_files import read_text
 
 
 def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset") -> Dataset:
@@ -74,8 +87,8 @@ def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:
         raise UserError(f"{where}.sha256", fault, "fetch or prepare the file again, or correct the spec")
 
 
-#: Damaged images after which a check stops.
-_MOST_FAULTS = 20
+#: Damaged images after which a check stops, and images that it reads at a time.
+_MOST_FAULTS, _AT_ONCE = 20, 256
 
 
 def check_dataset(dataset: Dataset, workers: int | None = None) -> dict[str, Any]:
@@ -83,33 +96,33 @@ def check_dataset(dataset: Dataset, workers: int | None = None) -> dict[str, Any
 
     Args:
         dataset: Data set opened without ``max_size`` and ``xflip``.
-        workers: Threads; None: one per processor.
+        workers: Reading processes; None: one per processor.
 
     Returns:
         ``images``, ``resolution``, ``channels``, ``label_dim``, ``mean`` and ``std`` per channel (of 0..255),
         ``classes`` (images of each class; empty classes included), ``sha256``, and ``faults``: one line per bad image.
     """
+    if isinstance(dataset, ImageArchive):
+        dataset.files.workers = workers or os.cpu_count() or 1
     progress = Progress(f"check {dataset.name}", len(dataset))
     faults: list[str] = []
     count, total, squares = 0, np.zeros(dataset.num_channels), np.zeros(dataset.num_channels)
-
-    def measure(index: int) -> tuple[np.ndarray, np.ndarray] | str:
+    for start in range(0, len(dataset), _AT_ONCE):
+        chosen = range(start, min(start + _AT_ONCE, len(dataset)))
         try:
-            image = dataset.images([index])[0].numpy().astype(np.float64)
-        except UserError as error:
-            return str(error)
-        return image.mean((1, 2)), (image**2).mean((1, 2))
-
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for start in range(0, len(dataset), 1024):
-            for result in pool.map(measure, range(start, min(start + 1024, len(dataset)))):
-                if isinstance(result, str):
-                    faults.append(result)
-                else:
-                    count, total, squares = count + 1, total + result[0], squares + result[1]
-            progress.update(min(start + 1024, len(dataset)))
-            if len(faults) >= _MOST_FAULTS:
-                break
+            parts = [dataset.images(chosen)]
+        except UserError:
+            parts = []
+            for index in chosen:
+                try:
+                    parts.append(dataset.images([index]))
+                except UserError as error:
+                    faults.append(str(error))
+        for image in itertools.chain.from_iterable(part.numpy().astype(np.float64) for part in parts):
+            count, total, squares = count + 1, total + image.mean((1, 2)), squares + (image**2).mean((1, 2))
+        progress.update(chosen.stop)
+        if len(faults) >= _MOST_FAULTS:
+            break
     mean = total / max(count, 1)
     return {
         **dataset.describe(),
@@ -128,3 +141,180 @@ def class_counts(dataset: Dataset) -> dict[int, int] | None:
     except UserError:
         return None
     return {label: found.get(label, 0) for label in range(dataset.label_dim)}
+
+
+#: Number of different random images.
+DRAWN = 1024
+
+
+class RandomImages(Dataset):
+    """Images of uniform noise, uint8, with alternating classes.
+
+    Args:
+        name: Name for records.
+        shape: ``(C, H, W)``.
+        classes: Number of classes, at most :data:`DRAWN`; 0 is unconditional.
+        views: See :class:`~sida.data.Dataset`.
+    """
+
+    in_memory = True
+
+    def __init__(self, name: str, shape: tuple[int, int, int], classes: int, **views: Any) -> None:
+        self._pixels = np.random.default_rng(0).integers(0, 256, (DRAWN, *shape), np.uint8)
+        super().__init__(name, (DRAWN, *shape), np.arange(DRAWN) % classes if classes else None, **views)
+
+    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
+        """Images uint8 ``(N, C, H, W)``."""
+        return self._pixels[raw_indices]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of all pixels."""
+        return hashlib.sha256(self._pixels.tobytes()).hexdigest()
+
+
+def open_noise(config: DatasetConfig, *, name: str, use_labels: bool, **views: Any) -> RandomImages:
+    """Opens a data set of kind ``noise``.
+
+    Raises:
+        ValueError: The spec has no resolution or channels.
+    """
+    if config.resolution is None or config.channels is None:
+        raise SettingError("resolution", "a data set of kind 'noise' needs resolution and channels", "add them")
+    shape = (config.channels, config.resolution, config.resolution)
+    return RandomImages(name, shape, (config.label_dim or 0) if use_labels else 0, **views)
+
+
+class ClassesOnly(Dataset):
+    """Items with a class and no image, sorted by class.
+
+    Args:
+        shape: Shape ``(N, C, H, W)`` of network input.
+        counts: Number of items in each class; None without classes.
+        name: Name for records.
+        views: See :class:`Dataset`.
+    """
+
+    in_memory = True
+
+    def __init__(
+        self, shape: tuple[int, int, int, int], counts: tuple[int, ...] | None, name: str, **views: Any
+    ) -> None:
+        classes = None if counts is None else np.repeat(np.arange(len(counts)), counts)
+        super().__init__(name, shape, classes, **views)
+        self._facts = {"shape": shape, "counts": counts}
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Digest of shape and counts."""
+        return sha256_json(self._facts)
+
+    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
+        """Raises UserError, since there are no images."""
+        raise UserError(f"data set {self.name}", "has classes and no images", "use the archive")
+
+
+def open_classes(config: DatasetConfig, name: str, use_labels: bool, **views: Any) -> Dataset:
+    """Opens a data set of kind ``counts``."""
+    assert config.num_images is not None  # see DatasetSettings
+    assert config.channels is not None
+    assert config.resolution is not None
+    counts = counts_of(str(config.counts)).counts if use_labels and config.counts != "none" else None
+    shape = (sum(counts) if counts else config.num_images, config.channels, config.resolution, config.resolution)
+    return ClassesOnly(shape, counts, name, **views)
+
+
+_SUFFIXES = PICTURES | ARRAYS
+
+
+def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
+    """Counts images per class as ``sida data prepare`` would label them.
+
+    Args:
+        source: A folder or zip with ``dataset.json`` or a folder per class; a tar of folders or (ImageNet) of one tar
+            per class; a ``dataset.json``; or a ``.txt`` list with a file name at the start of each line.
+        name: Name of the data set.
+
+    Raises:
+        UserError: The source is missing or has no integer classes.
+    """
+    path = Path(source)
+    if path.is_file() and path.suffix == ".json":
+        array = read_labels_file(path)
+    elif path.is_file() and path.suffix in (".txt", ".tar", ".tgz", ".gz"):
+        names = _listed(path) if path.suffix == ".txt" else Files(path).names
+        return _counted(_by_folder(names, str(path)), name, path)
+    else:
+        files = Files(path)
+        array, _ = picture_labels(files, files.with_suffix(_SUFFIXES), "auto")
+    if array is None or not len(array):
+        raise UserError(source, "names no classes: no labels in dataset.json, and no folder per class")
+    if array.ndim != 1:
+        raise UserError(source, "its labels are vectors", "only classes 0, 1, 2, … can be counted")
+    return _counted(np.bincount(array).tolist(), name, path)
+
+
+def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
+    """Class counts by name: from a file (:func:`sida.config.datasets.find_labels`), or counted from an asset.
+
+    Raises:
+        UserError: There are no such counts, the file is broken, or the download fails.
+    """
+    return count_labels(fetch(str(name)), str(name)) if is_counted(name) else load_labels(name)
+
+
+def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> None:
+    """Compares counts with the data set of a spec: its size and, if the data set is present, all its classes.
+
+    Raises:
+        UserError: They differ.
+    """
+    sizes = {"num_images": labels.images, "label_dim": len(labels.counts)}
+    for key, size in sizes.items():
+        if size != (spec.get(key) or size):
+            raise UserError(where, f"'{labels.name}' has {key} {size:,}, the data set {spec[key]:,}", "get it again")
+    path = spec.get("path")
+    if (path is not None and not Path(os.path.expanduser(path)).exists()) or spec.get("label_dim") == 0:
+        return
+    dataset = load_dataset({**spec, "max_size": None, "xflip": False, "cache": False}, where)
+    found = collections.Counter(dataset.class_indices.tolist())
+    ours = dict(enumerate(labels.counts))
+    wrong = sorted(label for label in {*ours, *found} if ours.get(label, 0) != found[label])
+    if wrong:
+        fault = (
+            f"{path or dataset.name} has {found[wrong[0]]:,} images of class {wrong[0]}, the class counts of "
+            f"'{labels.name}' say {ours.get(wrong[0], 0):,} ({len(wrong)} classes differ)"
+        )
+        raise UserError(where, fault, "is it the right and complete data set?")
+
+
+def _listed(path: Path) -> Iterable[str]:
+    """The first word of each line, as in the output of ``ls`` or in ImageNet's ``train_cls.txt``."""
+    return (line.split()[0] for line in read_text(path).split("\n") if line.strip())
+
+
+def _by_folder(names: Iterable[str], where: str) -> list[int]:
+    """Number of pictures per folder, sorted by folder; folders that contain all of them do not count."""
+    pictures: collections.Counter[str] = collections.Counter()
+    bare: collections.Counter[str] = collections.Counter()
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        suffix = os.path.splitext(file)[1].lower()
+        if suffix in _SUFFIXES:
+            pictures[folder] += 1
+        elif not suffix:
+            bare[folder] += 1
+    # Names in ImageNet's lists have no suffix; beside pictures, such names are folders or notes.
+    folders = {PurePosixPath(folder).parts: count for folder, count in (pictures or bare).items()}
+    ends = zip(min(folders, default=()), max(folders, default=()))
+    depth = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], ends)))
+    classes: collections.Counter[tuple[str, ...]] = collections.Counter()
+    for parts, count in folders.items():
+        classes[parts[depth : depth + 1]] += count
+    if len(classes) < 2:
+        raise UserError(where, "names no pictures in several folders", "give a source with a folder per class")
+    return [classes[label] for label in sorted(classes)]
+
+
+def _counted(counts: list[int], name: str, path: Path) -> LabelCounts:
+    return LabelCounts(name, sum(counts), tuple(counts), f"sida data labels {path.name}")

@@ -1,4 +1,7 @@
-"""Reading of untrusted pictures of a few formats, and writing of PNG.
+"""Pictures, arrays and archives of strangers, as bytes become arrays: readers behind the fence, and writing of PNG.
+
+The readers run in a child (:mod:`sida.files.fenced`), where endless and huge files end; here stand the checks of wrong
+data, which libraries read in silence. The other side is :mod:`sida.data.archive`.
 
 By default Pillow tries all its plugins on a file's content, and one of them starts Ghostscript. So this module allows
 a list of formats only.
@@ -6,114 +9,398 @@ a list of formats only.
 
 from __future__ import annotations
 
+import array
+import bz2
 import contextlib
-import functools
+import gzip
 import io
-import re
+import itertools
+import json
+import lzma
+import math
+import os
 import struct
-import threading
+import tarfile
+import tokenize  # noqa: F401 - of headers that Python 2 wrote; nothing can be imported later
+import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from sida.errors import UserError
-from sida.files.archives import FORMATS
+from sida.errors import UserError, located
+from sida.files.fenced import only_in_child
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Limit of pixels; the largest photograph of ImageNet has 61 million.
-MOST_PIXELS = 1 << 26
-#: Limit of the pixels of all pictures of an archive or folder: as many as two of the largest have, and some for each
-#: byte. Flat pictures of one bit have a thousand pixels in a byte, photographs have ten.
-MOST_SUM, PIXELS_PER_BYTE = 2 * MOST_PIXELS, 256
-#: Scans of a JPEG that cost what the pixels of another picture cost; more scans count as more pixels.
-_FREE_SCANS = 10
-#: Limits of scans and segments of a JPEG, and of chunks of a PNG (and one more for each KiB).
-MOST_SCANS, MOST_SEGMENTS, MOST_CHUNKS = 100, 5_000, 1_000
-#: Limit of strips or tiles of a TIFF.
-MOST_STRIPS = 1 << 18
-#: Limits in bytes of formats that Pillow's Python code reads value by value: GIF; plain PPM and packed BMP.
-MOST_BLOCKS, MOST_PLAIN = 16 << 20, 4 << 20
-_NUMBER = rb"(?:\s|#[^\r\n]*[\r\n])+(?:%s)"
-_SIDES = 2 * (_NUMBER % rb"\d+")
-#: Headers of PPM files with raw pixels.
-_RAW_PPM = re.compile(rb"P(?:4%b|[56]%b%b)\s" % (_SIDES, _SIDES, _NUMBER % rb"255"))
-#: Markers of a JPEG that begin a segment.
-_SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
-#: Exceptions of Pillow's decoders for damaged pictures.
-_FAULTS = (
-    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
-    RuntimeError, struct.error, zlib.error,
-)  # fmt: skip
+#: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
+#: must be one of these.
+FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".ppm": "PPM", ".pgm": "PPM",
+    ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
+}  # fmt: skip
+PICTURES = frozenset(FORMATS)
+#: Largest number of classes: labels become one-hot rows of this width.
+MAX_CLASSES = 100_000
+#: Names and arrays of an answer.
+Answer = tuple[Any, dict[str, np.ndarray]]
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
+_GREY = ("1", "L", "LA", "La")
+_MODES = {
+    "1": "black and white", "L": "grey", "LA": "grey without its transparency", "P": "palette",
+    "RGBA": "RGBA without its transparency",
+}  # fmt: skip
+_PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+#: Bytes of a piece of an unpacked archive.
+PIECE = 32 << 20
 
 
-class PixelSum:
-    """Pixels of the pictures of an archive or folder, refused where its bytes do not explain them.
+class Reader:
+    """Answers for one archive, folder or array; places of members come from :meth:`index`, or files are sent."""
 
-    Args:
-        path: The archive or folder, named in errors.
-        size: Its bytes.
-    """
+    def __init__(self) -> None:
+        only_in_child()
+        from PIL import Image
 
-    def __init__(self, path: str, size: int) -> None:
-        self._path, self._left = path, MOST_SUM + PIXELS_PER_BYTE * size
-        self._free, self._changed = MOST_PIXELS, threading.Condition()
+        self._archive: BinaryIO | None = None
+        self._packed: Any = None
+        # Nothing can be imported later: each format is written and read once.
+        Image.preinit()
+        for name in ("cp437", "ascii", "latin-1", "utf-8", "utf-16", "idna"):
+            "".encode(name)
+        for mode, form in (("L", "PNG"), ("RGB", "TIFF"), ("P", "GIF"), ("RGB", "WEBP"), ("RGB", "JPEG"), ("L", "PPM")):
+            stream = io.BytesIO()
+            Image.new(mode, (8, 8)).save(stream, form)
+            square = to_square(open_picture(stream.getvalue()), "center-crop-dhariwal", 4, 3)
+            encode_png(square.resize((3, 3), Image.Resampling.LANCZOS))
+        stream = io.BytesIO()
+        np.save(stream, np.zeros(1))
+        read_array(stream.getvalue())
 
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[Callable[[int], None]]:
-        """Yields :meth:`add` for one picture, which waits until the turns of all threads have at most the pixels of one
-        of the largest pictures.
+    # Archives
+
+    def index(self, files: list[BinaryIO]) -> Answer:
+        """Names of an archive's members, sorted, and their places: offset, packed and whole size, CRC (-1), method.
+
+        The value is None for a packed archive, which :meth:`unpack` reads.
         """
-        held = 0
+        self._archive = files[0]
+        start = self._archive.peek(512)[:512] if isinstance(self._archive, io.BufferedReader) else b""
+        if start[:2] in _PACKED:
+            self._packed = _PACKED[start[:2]](self._archive)
+            return None, {}
+        read = _zip_members if start[:2] == b"PK" else _tar_members
+        names, flat = [], array.array("q")
+        for name, *place in read(self._archive):
+            names.append(name)
+            flat.extend(place)
+        order = sorted(range(len(names)), key=names.__getitem__)
+        names = [names[index] for index in order]
+        for name, after in itertools.pairwise(names):
+            if name == after:
+                raise UserError(f": {name}", "occurs twice", "make the archive again")
+        return names, {"places": np.frombuffer(flat, np.int64).reshape(-1, 5)[order]}
 
-        def add(pixels: int) -> None:
-            nonlocal held
-            self.add(pixels)
-            with self._changed:
-                self._changed.wait_for(lambda: pixels <= self._free)
-                self._free -= (held := pixels)
+    def attach(self, files: list[BinaryIO]) -> Answer:
+        """Takes an archive whose places are known."""
+        self._archive = files[0]
+        return None, {}
 
+    def unpack(self, files: list[BinaryIO]) -> Answer:
+        """The next bytes of a packed archive."""
         try:
-            yield add
-        finally:
-            with self._changed:
-                self._free += held
-                self._changed.notify_all()
+            return None, {"bytes": np.frombuffer(self._packed.read(PIECE), np.uint8)}
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise UserError("", f"is no whole packed archive ({error})", "make or fetch it again") from None
 
-    def add(self, pixels: int) -> None:
-        """Counts pixels before they are decoded.
+    def intact(self, files: list[BinaryIO]) -> Answer:
+        """Whether a zip archive has members, and all have the bytes of their checksums."""
+        archive = zipfile.ZipFile(files[0])
+        return bool(archive.namelist()) and archive.testzip() is None, {}
 
-        Raises:
-            UserError: The pictures have too many.
+    def contents(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
+        """Bytes of members."""
+        members = enumerate(self._members(files, names, places))
+        return None, {str(index): np.frombuffer(content, np.uint8) for index, (_, content) in members}
+
+    def _members(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each member, one at a time."""
+        for index, name in enumerate(names):
+            with _naming(name):
+                yield name, files[index].read() if places is None else self._content(*places[index])
+
+    def _content(self, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
+        """Content of a member; a zip's local header is read with it, which rarely exceeds 256 bytes."""
+        assert self._archive is not None
+        handle = self._archive.fileno()
+        if crc < 0:
+            content = os.pread(handle, size, offset)
+        else:
+            block = os.pread(handle, _LOCAL_HEADER.size + 256 + packed, offset)
+            magic, name_size, extra_size = _LOCAL_HEADER.unpack_from(block)
+            start = _LOCAL_HEADER.size + name_size + extra_size
+            content = block[start : start + packed]
+            if len(content) < packed:
+                content = os.pread(handle, packed, offset + start)
+            if magic != b"PK\x03\x04" or len(content) < packed:
+                raise UserError("", "damaged (cut off)", "fetch or prepare the archive again")
+            if method == zipfile.ZIP_DEFLATED:
+                content = zlib.decompressobj(-15).decompress(content, size + 1)
+            elif method != zipfile.ZIP_STORED:
+                raise UserError("", f"compression method {method} is not supported", "make the archive again, deflated")
+        if len(content) != size or (crc >= 0 and zlib.crc32(content) != crc):
+            raise UserError("", "damaged (wrong checksum or size)", "fetch or prepare the archive again")
+        return content
+
+    # Pictures
+
+    def images(
+        self, files: list[BinaryIO], names: Sequence[str], places: Any, shape: Any, kind: Any, only_pictures: bool
+    ) -> Answer:
+        """Images ``(n, C, H, W)``, uint8, or float32 of arrays.
+
+        The first image that differs from shape and kind (those of the first image, where they are None) ends the
+        answer; it is not decoded if it is a picture. The value has its shape and kind, and those of the others.
+
+        With ``only_pictures``, arrays and pictures that lose values are refused, and the value has what is lossy.
         """
-        with self._changed:
-            self._left -= pixels
-        if self._left < 0:
-            fault = f"its pictures have more than {MOST_SUM:,} pixels and {PIXELS_PER_BYTE} for each byte"
-            raise UserError(self._path, fault, "make them smaller, or take fewer at a time")
+        images, lossy, odd = [], [], None
+        for name, content in self._members(files, names, places):
+            with _naming(name):
+                if content.startswith(np.lib.format.MAGIC_PREFIX) and not only_pictures:
+                    image, loss = _checked_array(read_array(content)), None
+                else:
+                    size = None if shape is None else (shape[2], shape[1])
+                    image, loss = decode_picture(content, only_pictures, size)
+            found = [list(image.shape), image.dtype.str]
+            if shape is None:
+                shape, kind = found
+            if found != [shape, kind]:
+                odd = found
+                break
+            images.append(image)
+            lossy.append(loss)
+        value = {"shape": shape, "kind": kind, "odd": odd, "lossy": lossy}
+        return value, {"images": np.stack(images)} if images else {}
+
+    def colours(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
+        """Whether each picture has colours; damage is reported later."""
+
+        def has_colours(content: bytes) -> bool:
+            try:
+                # A WebP has colours, and is slow to open.
+                return content[8:12] == b"WEBP" or open_picture(content, load=False).mode not in _GREY
+            except UserError:
+                return False
+
+        return [has_colours(content) for _, content in self._members(files, names, places)], {}
+
+    def squares(
+        self, files: list[BinaryIO], names: Sequence[str], places: Any, transform: str, resolution: int | None,
+        channels: int,
+    ) -> Answer:  # fmt: skip
+        """For each picture ``[description of its mode, whether it was cropped or scaled, its sizes]`` or a fault; PNG.
+
+        The sizes are width, height, channels.
+        """
+        value: list[Any] = []
+        parts: dict[str, np.ndarray] = {}
+        first: list[int] = []
+        for index, (name, content) in enumerate(self._members(files, names, places)):
+            try:
+                with _naming(name):
+                    picture = open_picture(content)
+                    result = to_square(picture, transform, resolution, channels)
+            except UserError as error:
+                value.append({"fault": [error.place, error.fault, error.remedy]})
+                continue
+            sizes = [*result.size, len(result.getbands())]
+            if resolution is None and sizes != first:
+                if first:  # another size ends the work, so the others' memory is not needed
+                    value.append([picture.mode, False, sizes])
+                    parts[str(index)] = np.empty(0, np.uint8)
+                    break
+                first = sizes
+            value.append([_MODES.get(picture.mode, picture.mode), result.size != picture.size, sizes])
+            parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
+        return value, parts
+
+    def rgb(self, files: list[BinaryIO]) -> Answer:
+        """Pixels ``(H, W, 3)`` of one picture."""
+        return None, {"pixels": np.asarray(open_picture(files[0].read()).convert("RGB"))}
+
+    # Labels
+
+    def labels(
+        self, files: list[BinaryIO], place: Any, wanted: Sequence[str] | None, bare: bool
+    ) -> Answer:  # fmt: skip
+        """Labels of the wanted members (all, if None) from a ``dataset.json``; the value says whether there are any.
+
+        With ``bare``, a picture's name without its folders is enough.
+        """
+        content = files[0].read() if place is None else self._content(*place)
+        found = _parsed_labels(content)
+        if found is None:
+            return False, {}
+        picked = [*found.values()] if wanted is None else []
+        for name in wanted or ():
+            label = found.get(name, found.get(PurePosixPath(name).name) if bare else None)
+            if label is None:
+                raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
+            picked.append(label)
+        return True, {"labels": label_array(picked)} if picked else {}
+
+    # Arrays
+
+    def arrays(self, files: list[BinaryIO]) -> Answer:
+        """Shape, type and whether the first index runs fastest, by name, of the arrays of an npz or npy file."""
+        self._archive = files[0]
+        self._stream: tuple[str, int, Any] | None = None
+        if self._archive.peek(2)[:2] != b"PK":  # type: ignore[attr-defined]
+            return {"": _header(self._archive, os.fstat(self._archive.fileno()).st_size)}, {}
+        self._zip = zipfile.ZipFile(self._archive)
+        found = {}
+        for info in self._zip.infolist():
+            if info.filename.endswith(".npy"):
+                if (name := info.filename.removesuffix(".npy")) in found:
+                    raise UserError("", f"array '{name}' occurs twice", "make the file again")
+                with self._zip.open(info) as stream, located(f": array '{name}'"):
+                    found[name] = _header(stream, info.file_size)
+        return found, {}
+
+    def rows(self, files: list[BinaryIO], name: str, begin: int, count: int) -> Answer:
+        """Elements ``begin … begin + count - 1`` of an array, as bytes in the file's order; forwards it is fast."""
+        if self._stream is None or self._stream[0] != name or self._stream[1] > begin:
+            assert self._archive is not None
+            self._archive.seek(0)
+            stream = self._zip.open(f"{name}.npy") if name else self._archive
+            _, kind, _ = _header(stream, None)
+            self._stream = (name, 0, (stream, np.dtype(kind)))
+        _, place, (stream, dtype) = self._stream
+        while place < begin:
+            step = min(begin - place, PIECE // dtype.itemsize)
+            place += len(stream.read(step * dtype.itemsize)) // dtype.itemsize or begin
+        content = stream.read(count * dtype.itemsize)
+        self._stream = (name, begin + count, (stream, dtype))
+        if len(content) != count * dtype.itemsize:
+            raise UserError("", f"damaged: it ends before element {begin + count:,}", "make or fetch it again")
+        return None, {"rows": np.frombuffer(content, dtype).astype(dtype.newbyteorder("<"), copy=False)}
 
 
-def open_picture(
-    content: bytes,
-    where: str,
-    whole: bool = False,
-    load: bool = True,
-    size: tuple[int, int] | None = None,
-    add: Callable[[int], None] | None = None,
-) -> Any:
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Gives errors of a member its name."""
+    with located(f": {name}"):
+        try:
+            yield
+        except MemoryError:
+            raise UserError("", "needs more memory than one picture may take", "remove it or make it smaller") from None
+
+
+def _zip_members(file: BinaryIO) -> Iterator[tuple[str, int, int, int, int, int]]:
+    try:
+        members = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError("", f"not a whole zip archive ({error})", "fetch or prepare it again") from None
+    for info in members:
+        if info.flag_bits & 1:
+            raise UserError("", "is encrypted", "unpack it and prepare it again")
+        if not info.is_dir():
+            yield info.filename, info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
+
+
+class _Header(tarfile.TarInfo):
+    """A tar's header; a damaged one ends the reading, where Python's reader takes it for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """Reads a header, checks its checksum, and that its size is not negative."""
+        try:
+            made = super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"a damaged header: {error}") from None
+        if made.size < 0:
+            raise tarfile.ReadError("a header with a negative size")
+        return made
+
+
+def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[str, int, int, int, int, int]]:
+    """Regular files of a tar archive, and of the tars in it (ImageNet is a tar of one tar per class)."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+            place = -1
+            for member in archive:
+                if archive.offset <= place or member.size < 0:
+                    raise tarfile.ReadError("its sizes are impossible")
+                place, archive.members = archive.offset, []  # type: ignore[attr-defined]
+                name = member.name.removeprefix("./")
+                begin = base + member.offset_data
+                if not member.isreg() or member.issparse():
+                    continue
+                if name.endswith(".tar") and levels:
+                    inner = _tar_members(archive.extractfile(member), begin, levels - 1)
+                    yield from ((f"{name.removesuffix('.tar')}/{rest[0]}", *rest[1:]) for rest in inner)
+                else:
+                    yield name, begin, member.size, member.size, -1, 0
+            file.seek(archive.offset)
+            rest = file.read(512)
+            if len(rest) < 512:
+                raise tarfile.ReadError("no mark of its end: it is cut off")
+            while rest:
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError("more after the mark of its end, such as a second archive")
+                rest = file.read(1 << 20)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError("", f"not a whole zip or tar archive ({reason})", "make or fetch it again") from None
+
+
+def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
+    """Shape, type and order of an array of numbers whose bytes are those that follow, from an npy header."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(stream)
+    except (ValueError, TypeError, LookupError, SyntaxError, OverflowError) as error:
+        raise UserError("", f"no npy array, or a damaged one ({error})", "make or fetch it again") from None
+    if dtype.kind not in "biuf":
+        fault = "Object arrays cannot be loaded" if dtype.hasobject else "its array does not hold plain numbers"
+        raise UserError("", fault, "save an array of numbers")
+    nbytes = math.prod(shape) * dtype.itemsize
+    if size is not None and stream.tell() + nbytes != size:
+        have = size - stream.tell()
+        raise UserError("", f"has {have:,} bytes for an array of {nbytes:,}", "make or fetch it again")
+    return [int(n) for n in shape], dtype.str, fortran
+
+
+def read_array(content: bytes) -> np.ndarray:
+    """An npy file of numbers."""
+    stream = io.BytesIO(content)
+    shape, dtype, fortran = _header(stream, len(content))
+    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+def _checked_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16) or not array.size:
+        found = f"{'×'.join(map(str, array.shape))} {array.dtype}"
+        raise UserError("", f"npy must be (C, H, W) of uint8 or float32, got {found}")
+    if array.dtype != np.uint8 and not np.isfinite(array).all():
+        raise UserError("", "holds NaN or infinities", "encode the image again")
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def open_picture(content: bytes, whole: bool = False, load: bool = True, size: tuple[int, int] | None = None) -> Any:
     """Decodes the first frame of a picture of one of :data:`FORMATS`.
 
     Args:
         content: The encoded picture.
-        where: Place named in errors.
         whole: Whether to refuse a picture that Pillow would truncate to 8 bits per value or to one frame.
         load: Whether to decode its pixels; else only the header is read.
         size: Width and height of the pictures that are decoded; of others only the header is read.
-        add: Called with its number of pixels before they are decoded (:class:`PixelSum`).
 
     Returns:
         A ``PIL.Image.Image``; ``format`` is Pillow's name of the format.
@@ -124,32 +411,24 @@ def open_picture(
     from PIL import Image, UnidentifiedImageError
 
     try:
-        scans = _check_work(content)
-        # Pillow makes room for a WebP as it opens it, so its header is read here.
-        opened = functools.cache(lambda: Image.open(io.BytesIO(content), formats=_NAMES))
-        width, height = _webp_size(content) if content[8:12] == b"WEBP" else opened().size
-        work = width * height * max(1, scans // _FREE_SCANS)
-        if work > MOST_PIXELS:
-            often = f" in {scans} scans" if scans > _FREE_SCANS else ""
-            raise ValueError(f"{width}×{height} pixels{often} are more than {MOST_PIXELS:,}")
-        if add is not None:
-            add(work)
-        picture = opened()
+        picture = Image.open(io.BytesIO(content), formats=_NAMES)
         lost = _lost(picture) if whole else None
-        if load and size in (None, picture.size):
+        if load and lost is None and size in (None, picture.size):
             picture.load()
+    except (MemoryError, UserError):
+        raise
     except UnidentifiedImageError:
         reason = f"its content is none of {', '.join(_NAMES)}" if content else "it is empty"
-    except (*_FAULTS, Image.DecompressionBombError) as error:
+    except Exception as error:  # of a decoder
         reason = (str(error) or type(error).__name__).splitlines()[0]
     else:
         if lost is not None:
-            raise UserError(where, lost)
+            raise UserError("", *lost)
         return picture
-    raise UserError(where, f"not a readable picture ({reason})", "replace or remove it")
+    raise UserError("", f"not a readable picture ({reason})", "replace or remove it")
 
 
-def _lost(picture: Any) -> str | None:
+def _lost(picture: Any) -> tuple[str, str] | None:
     """Loss when a picture is loaded, with the remedy, or None."""
     # Arguments of the decoder: the form of the values, and for PPM the largest value. BMP's ";16" are three values.
     words = [word for tile in picture.tile for word in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
@@ -158,74 +437,126 @@ def _lost(picture: Any) -> str | None:
     else:
         deep = picture.format != "BMP" and any(";16" in str(word) for word in words)
     if deep:
-        return "has more than 8 bits a value; convert all pictures to 8 bits first"
+        return "has more than 8 bits a value", "convert all pictures to 8 bits first"
     # Further pictures in a JPEG are previews. Counting frames would read all of them.
     several = picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False)
-    return "holds several frames; save each as a separate picture" if several else None
+    return ("holds several frames", "save each as a separate picture") if several else None
 
 
-def _check_work(content: bytes) -> int:
-    """Refuses pictures that Pillow reads slowly, regardless of their size in pixels; returns the scans of a JPEG.
+def decode_picture(content: bytes, whole: bool, size: tuple[int, int] | None) -> tuple[np.ndarray, str | None]:
+    """Decodes a grey or RGB picture: uint8 ``(C, H, W)``, and the name of its lossy compression or None.
+
+    Of a picture of another width and height than ``size`` the array has the shape only.
+    """
+    picture = open_picture(content, whole, size=size)
+    if picture.mode not in ("L", "RGB"):
+        remedy = "must be 8-bit grey or RGB: convert all pictures (sida data prepare does it)"
+        raise UserError("", f"has mode {picture.mode}", remedy)
+    if size not in (None, picture.size):
+        return np.broadcast_to(np.uint8(0), (len(picture.mode), picture.height, picture.width)), None
+    pixels = np.asarray(picture)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), _lossy(picture.format, content)
+
+
+def _lossy(form: str, encoded: bytes) -> str | None:
+    # MPO is Pillow's name of a JPEG with further pictures in the file.
+    if form in ("JPEG", "MPO"):
+        return "JPEG"
+    place = 12 if form == "WEBP" else len(encoded)
+    while place < len(encoded):  # the chunks of a RIFF file: name, size, content to an even length
+        if encoded[place : place + 4] == b"VP8 ":
+            return "lossy WebP"
+        size = int.from_bytes(encoded[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return None
+
+
+def to_square(picture: Image, transform: str, resolution: int | None, channels: int) -> Image:
+    """Applies a transform of :mod:`sida.data.prepare`.
+
+    Args:
+        picture: 8 bits per channel, any mode.
+        transform: ``none``, ``center-crop`` or ``center-crop-dhariwal``.
+        resolution: Target height and width; None keeps the (cropped) size.
+        channels: 3 makes everything RGB (as the originals; transparency is dropped), 1 makes it grey.
+
+    Returns:
+        RGB or grey, square.
 
     Raises:
-        ValueError: The picture has too many scans, segments, chunks, strips or bytes.
+        UserError: Without cropping, the picture is not square and has no target size; or it has more than 8 bits.
     """
-    if content[:3] == b"GIF" and len(content) > MOST_BLOCKS:
-        raise ValueError(f"a GIF of more than {MOST_BLOCKS >> 20} MiB")
-    plain = content[:1] == b"P" and not _RAW_PPM.match(content, 0, 1024)
-    packed = content[:2] == b"BM" and content[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
-    if (plain or packed) and len(content) > MOST_PLAIN:
-        raise ValueError(f"a plain PPM or packed BMP of more than {MOST_PLAIN >> 20} MiB")
-    if content[:2] == b"\xff\xd8":
-        return _count_scans(content)
-    if content[:4] == b"\x89PNG" and not few_chunks(content):
-        raise ValueError(f"more than {MOST_CHUNKS:,} chunks and one for each KiB")
-    if content[:2] in (b"II", b"MM"):
-        _check_strips(content, "<" if content[:1] == b"I" else ">")
-    return 1
+    from PIL import Image
+
+    if picture.mode.startswith(("I", "F")):
+        raise UserError("", f"has more than 8 bits per channel (mode {picture.mode})", "convert it first")
+    mode = "RGB" if channels == 3 else "L"
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    if transform == "center-crop-dhariwal":
+        return _shrink_then_crop(picture, resolution or min(picture.size))
+    if transform == "center-crop":
+        width, height = picture.size
+        left, top, side = (width - min(picture.size)) // 2, (height - min(picture.size)) // 2, min(picture.size)
+        picture = picture.crop((left, top, left + side, top + side))
+    width, height = picture.size
+    if resolution is None and width != height:
+        raise UserError("", f"is {width}×{height}", "give --resolution or --transform center-crop")
+    if resolution is not None and (width, height) != (resolution, resolution):
+        picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return picture
 
 
-def _count_scans(content: bytes) -> int:
-    place, scans = 2, 0
-    for _ in range(MOST_SEGMENTS):
-        found = _SEGMENT.search(content, place)
-        if found is None or found[1] == b"\xd9":
-            return scans
-        scans += found[1] == b"\xda"
-        if scans > MOST_SCANS:
-            raise ValueError(f"a JPEG of more than {MOST_SCANS} scans")
-        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
-    raise ValueError(f"a JPEG of more than {MOST_SEGMENTS:,} segments")
+def _shrink_then_crop(picture: Image, resolution: int) -> Image:
+    from PIL import Image
+
+    while min(picture.size) >= 2 * resolution:
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    scale = resolution / min(picture.size)
+    # The long side is rounded as in the original: Python's round, halves to even.
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (picture.width - resolution) // 2, (picture.height - resolution) // 2
+    return picture.crop((left, top, left + resolution, top + resolution))
 
 
-def few_chunks(png: bytes) -> bool:
-    """Whether a PNG has a plausible number of chunks for its bytes; IDAT chunks have at least 8 KiB in practice."""
-    place, left = 8, MOST_CHUNKS + (len(png) >> 10)
-    while place < len(png) and left:
-        place += 12 + int.from_bytes(png[place : place + 4])
-        left -= 1
-    return place >= len(png)
+def _parsed_labels(content: bytes) -> dict[str, Any] | None:
+    """Labels by file name of a ``dataset.json``, or None if its labels are null."""
+    try:
+        entries = json.loads(content)["labels"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError("", "must be JSON with the key 'labels'", "write it again") from None
+    if entries is None:
+        return None
+    found: dict[str, Any] = {}
+    try:
+        for name, label in entries:
+            key = str(name).replace("\\", "/")
+            if found.setdefault(key, label) != label:
+                raise UserError("", f"has two labels for {key}", "remove one")
+    except (TypeError, ValueError):
+        raise UserError("", "labels must be pairs [file name, label]", "write it again") from None
+    return found
 
 
-def _webp_size(content: bytes) -> tuple[int, int]:
-    kind, number = content[12:16], lambda begin, end: int.from_bytes(content[begin:end], "little")
-    if kind == b"VP8X":
-        return 1 + number(24, 27), 1 + number(27, 30)
-    if kind == b"VP8L":
-        return 1 + (number(21, 25) & 0x3FFF), 1 + (number(21, 25) >> 14 & 0x3FFF)
-    return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
+def label_array(labels: list[Any]) -> np.ndarray:
+    """Checks labels and packs them: integers to int64 ``(N,)``, vectors of one length to float32 ``(N, D)``.
 
-
-def _check_strips(content: bytes, order: str) -> None:
-    big = content[2:4] in (b"+\0", b"\0+")
-    wide, entry = ("Q", "HHQQ") if big else ("I", "HHII")
-    (place,) = struct.unpack_from(order + wide, content, 8 if big else 4)
-    (tags,) = struct.unpack_from(order + ("Q" if big else "H"), content, place)
-    for index in range(min(tags, 1 << 16)):
-        at = place + (8 if big else 2) + index * struct.calcsize(order + entry)
-        tag, _, count, _ = struct.unpack_from(order + entry, content, at)
-        if tag in (273, 279, 324, 325) and count > MOST_STRIPS:
-            raise ValueError(f"a TIFF of {count:,} strips, more than {MOST_STRIPS:,}")
+    Raises:
+        UserError: Kinds are mixed, a class is negative or too large, or vectors have different lengths.
+    """
+    if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
+        if min(labels) < 0:
+            raise UserError("", f"class {min(labels)} is negative", "classes are 0, 1, 2, …")
+        if max(labels) >= MAX_CLASSES:
+            raise UserError("", f"a class is beyond {MAX_CLASSES:,}", "number them 0, 1, 2, …")
+        return np.array(labels, dtype=np.int64)
+    try:
+        vectors = np.array(labels, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        vectors = np.empty(0, dtype=np.float32)
+    if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
+        raise UserError("", "labels must all be integers, or all be lists of numbers of the same length")
+    return vectors
 
 
 def encode_png(pixels: np.ndarray | Image, compress_level: int = -1) -> bytes:

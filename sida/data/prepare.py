@@ -19,30 +19,26 @@ Source: NVlabs/edm:dataset_tool.py, NVlabs/edm2:dataset_tool.py; the third is gu
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import itertools
+import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
 from sida.config.datasets import Transform
 from sida.config.plugins import load_file_object
 from sida.config.settings import Count, OneOf, Range, Settings, names_file_object
-from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
-from sida.data.pictures import MOST_PIXELS, PixelSum, encode_png, open_picture
-from sida.errors import Progress, SettingError, UserError, located, visible
-from sida.files.archives import PICTURES, Files, TarFiles, open_files
+from sida.data.archive import Files, dataset_json, first_image, image_name
+from sida.data.pictures import PICTURES, encode_png
+from sida.errors import Progress, SettingError, UserError, visible
 from sida.files.atomic import atomic_path, zip_member
 from sida.files.pickles import parse_pickle
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
@@ -58,13 +54,14 @@ def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tup
     Raises:
         UserError: The file is missing or broken, or a batch is missing or invalid.
     """
-    if not Path(path).is_file():
-        raise UserError(path, "no such file", "fetch cifar-10-python.tar.gz first")
-    files = TarFiles(path)
-    members = {PurePosixPath(files.name(index)).name: index for index in range(len(files))}
+    yield from _read_batches(Files(path), batches)
+
+
+def _read_batches(files: Files, batches: tuple[str, ...]) -> Iterator[tuple[np.ndarray, int]]:
+    members = {PurePosixPath(name).name: index for index, name in enumerate(files.names)}
     for name in batches:
         if name not in members:
-            raise UserError(path, f"has no member {name}", "fetch cifar-10-python.tar.gz again")
+            raise UserError(files.path, f"has no member {name}", "fetch cifar-10-python.tar.gz again")
         yield from _read_batch(files.read(members[name]), files.where(members[name]))
 
 
@@ -84,70 +81,13 @@ def _read_batch(content: bytes, where: str) -> Iterator[tuple[np.ndarray, int]]:
 TRANSFORMS: tuple[str, ...] = get_args(Transform)
 
 
-def to_square(picture: Image, transform: str, resolution: int | None, channels: int) -> Image:
-    """Applies a transform.
-
-    Args:
-        picture: 8 bits per channel, any mode.
-        transform: One of :data:`TRANSFORMS`.
-        resolution: Target height and width; None keeps the (cropped) size.
-        channels: 3 makes everything RGB (as the originals; transparency is dropped), 1 makes it grey.
-
-    Returns:
-        RGB or grey, square.
-
-    Raises:
-        UserError: Without cropping, the picture is not square and has no target size; or it has more than 8 bits.
-    """
-    if picture.mode.startswith(("I", "F")):
-        raise UserError("", f"has more than 8 bits per channel (mode {picture.mode})", "convert it first")
-    mode = "RGB" if channels == 3 else "L"
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    if transform == "center-crop-dhariwal":
-        return _shrink_then_crop(picture, resolution or min(picture.size))
-    if transform == "center-crop":
-        width, height = picture.size
-        left, top, side = (width - min(picture.size)) // 2, (height - min(picture.size)) // 2, min(picture.size)
-        picture = picture.crop((left, top, left + side, top + side))
-    width, height = picture.size
-    if resolution is None and width != height:
-        raise UserError("", f"is {width}×{height}", "give --resolution or --transform center-crop")
-    if resolution is not None and (width, height) != (resolution, resolution):
-        picture = picture.resize((resolution, resolution), _filters().LANCZOS)
-    return picture
-
-
-def _shrink_then_crop(picture: Image, resolution: int) -> Image:
-    while min(picture.size) >= 2 * resolution:
-        picture = picture.resize((picture.width // 2, picture.height // 2), _filters().BOX)
-    scale = resolution / min(picture.size)
-    if max(picture.size) * scale * resolution > MOST_PIXELS:
-        raise UserError("", f"is {picture.width}×{picture.height}, too long for its width", "remove it")
-    # The long side is rounded as in the original: Python's round, halves to even.
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), _filters().BICUBIC)
-    left, top = (picture.width - resolution) // 2, (picture.height - resolution) // 2
-    return picture.crop((left, top, left + resolution, top + resolution))
-
-
-def _filters() -> Any:
-    from PIL import Image
-
-    return Image.Resampling
-
-
-#: PNG bytes, description of the picture's mode, and whether it was cropped or scaled.
-PreparedPicture = tuple[bytes, str, bool]
-#: Function that makes an image in a worker thread, and the image's label.
-PictureJob = tuple[Callable[[], PreparedPicture], Any]
+#: PNG bytes, description of the picture's mode, whether it was cropped or scaled, and width, height, channels.
+PreparedPicture = tuple[bytes, str, bool, tuple[int, ...]]
 Resolution = Annotated[Count, Range(most=8192)]
 TransformName = Annotated[str, OneOf(lambda: TRANSFORMS)]
-_GREY = ("1", "L", "LA", "La")
-_MODES = {
-    "1": "black and white", "L": "grey", "LA": "grey without its transparency", "P": "palette",
-    "RGBA": "RGBA without its transparency",
-}  # fmt: skip
-_MOST_FAULTS = 20
+_MOST_FAULTS, _PART = 20, 64 << 20
+#: Bytes that any source's pictures may have, and for each of its bytes: flat drawings have a thousand.
+FREE_BYTES, MOST_RATIO = 256 << 20, 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +107,7 @@ class PrepareConfig(Settings):
         subset: ``train`` or ``test`` (CIFAR-10 and functions only).
         max_images: Largest number of images.
         expect: Expected number of images; with another number nothing is written and the command fails.
-        workers: Threads; null: one per processor.
+        workers: Reading processes; null: one per processor.
     """
 
     source: str
@@ -201,32 +141,33 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         UserError: The source is missing or broken, pictures are damaged (the message names them), or their number is
             not the expected one.
     """
-    total, jobs, facts = _jobs(config)
-    if config.max_images is not None:
-        total = min(total, config.max_images)
+    total, pictures, classes, facts, most = _source(config)
     if config.expect is not None and total != config.expect:
         raise UserError(config.source, f"has {total:,} images, expected {config.expect:,}", "is the source complete?")
     progress = Progress(f"prepare {Path(config.out).name}", total)
     labels: list[Any] = []
     faults: list[str] = []
     kinds: collections.Counter[str] = collections.Counter()
-    resized = 0
+    resized = written = 0
     with atomic_path(config.out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         shape = None
-        for index, (result, label) in enumerate(_in_order(jobs, total, config.workers or os.cpu_count() or 1)):
+        for index, (result, label) in enumerate(zip(pictures, classes)):
             if isinstance(result, UserError):
                 faults.append(str(result))
                 if len(faults) == _MOST_FAULTS:
                     break
                 continue
-            png, kind, changed = result
-            shape = shape or _png_shape(png)
-            if _png_shape(png) != shape:
-                shapes = f"picture {index} is {_show(_png_shape(png))}, the first one {_show(shape)}"
+            png, kind, changed, sizes = result
+            shape = shape or sizes
+            if sizes != shape:
+                shapes = f"picture {index} is {_show(sizes)}, the first one {_show(shape)}"
                 faults.append(f"{config.source}: {shapes}; give --resolution to make them alike")
                 break
             name = image_name(index)
             archive.writestr(zip_member(name), png)
+            written += len(png)
+            if written > most:
+                raise UserError(config.source, f"its pictures unpack to more than {most:,} bytes", "give --resolution")
             labels.append([name, label])
             kinds[kind] += 1
             resized += changed
@@ -255,64 +196,80 @@ def summary(facts: dict[str, Any]) -> str:
     return visible(line)
 
 
-def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
-    """Number of pictures, a job for each, and facts about the source."""
-    path = Path(config.source)
-    packed = path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name and path.suffix != ".tar"
-    if packed or names_file_object(config.source):
-        total, pairs = _arrays(config)
-        keep = config.labels != "none"
-        return total, ((partial(_prepared_array, pixels), label if keep else None) for pixels, label in pairs), {}
-    files = open_files(config.source)
-    members = with_suffix(files, PICTURES)
+def _source(
+    config: PrepareConfig,
+) -> tuple[int, Iterable[PreparedPicture | UserError], Iterable[Any], dict[str, Any], float]:
+    """Number of pictures, the pictures, their labels, facts about the source, and bytes that its pictures explain."""
+    if names_file_object(config.source):
+        _refuse_sizes(config, "makes images of its own size")
+        return _of_arrays(config, *load_file_object(config.source, "source")(config.subset, config.max_images))
+    files = Files(config.source, config.workers or os.cpu_count() or 1)
+    members = files.with_suffix(PICTURES)
+    if len(members) == 0 and {TRAINING[0], *TEST} & {PurePosixPath(name).name for name in files.names}:
+        if config.resolution != 32:
+            _refuse_sizes(config, "CIFAR-10 is 32×32 already")
+        # Read all batches (150 MB) before writing, so that a fault in the last one is found at once.
+        pairs = list(_read_batches(files, TRAINING if config.subset == "train" else TEST))
+        return _of_arrays(config, len(pairs), pairs)
     if len(members) == 0:
         raise UserError(config.source, "holds no pictures", "is it the right folder?")
     labels, names = picture_labels(files, members, config.labels)
-    channels = config.channels or (1 if all(_is_grey(files, int(member)) for member in members) else 3)
-    square = partial(to_square, transform=config.transform, resolution=config.resolution, channels=channels)
-    make = partial(_prepared_picture, files, square, PixelSum(files.path, files.size))
-    jobs = ((partial(make, int(member)), label) for member, label in zip(members, labels))
-    others = (files.name(index) for index in sorted({*range(len(files))} - {*members.tolist()}))
+    grey = config.channels is None and not any(any(found) for _, found, _ in files.ask("colours", members, 64))
+    others = (files.names[index] for index in sorted({*range(len(files))} - {*members.tolist()}))
     skipped = collections.Counter(Path(name).suffix or name for name in others if name != "dataset.json")
-    return len(members), jobs, {"class_names": names, "skipped": dict(skipped)}
+    facts = {"class_names": names, "skipped": dict(skipped)}
+    chosen = members[: config.max_images]
+    channels = config.channels or (1 if grey else 3)
+    pictures = _prepared(files, chosen, config.transform, config.resolution, channels)
+    least = 0 if config.resolution is None else 2 * channels * config.resolution**2
+    known = [None] * len(chosen) if labels is None else labels.tolist()
+    return len(chosen), pictures, known, facts, FREE_BYTES + MOST_RATIO * files.size + least * len(chosen)
 
 
-def _is_grey(files: Files, member: int) -> bool:
-    """Whether a picture is stored without colours; damage is reported later."""
-    try:
-        content = files.read(member)
-        # A WebP has colours, and is slow to open.
-        return content[8:12] != b"WEBP" and open_picture(content, "", load=False).mode in _GREY
-    except UserError:
-        return True
-
-
-def _arrays(config: PrepareConfig) -> tuple[int, Iterable[tuple[np.ndarray, int]]]:
-    """Number of images, and pixels with class of each, of CIFAR-10's archive or a function."""
-    made = names_file_object(config.source)
-    if config.transform != "none" or (config.resolution is not None and (made or config.resolution != 32)):
-        fault = "makes images of its own size" if made else "CIFAR-10 is 32×32 already"
+def _refuse_sizes(config: PrepareConfig, fault: str) -> None:
+    if config.transform != "none" or config.resolution is not None:
         raise UserError(config.source, fault, "leave out --resolution and --transform")
-    if made:
-        return load_file_object(config.source, "source")(config.subset, config.max_images)
-    # Read all batches (150 MB) before writing, so that a fault in the last one is found at once.
-    pairs = list(read_cifar10(config.source, TRAINING if config.subset == "train" else TEST))
-    return len(pairs), pairs
 
 
-def _prepared_picture(files: Files, square: Callable[[Image], Image], total: PixelSum, member: int) -> PreparedPicture:
-    where = files.where(member)
-    with located(where), total.turn() as add:
-        picture = open_picture(files.read(member), where, add=add)
-        result = square(picture)
-        return encode_png(result, 0), _MODES.get(picture.mode, picture.mode), result.size != picture.size
+def _of_arrays(
+    config: PrepareConfig, total: int, pairs: Iterable[tuple[np.ndarray, int]]
+) -> tuple[int, Iterable[PreparedPicture], Iterable[Any], dict[str, Any], float]:
+    """As :func:`_source`, of pixels with their classes."""
+    total = total if config.max_images is None else min(total, config.max_images)
+    pixels, classes = itertools.tee(itertools.islice(pairs, total))
+
+    def made(image: np.ndarray) -> PreparedPicture:
+        kind = "grey" if image.ndim == 2 else "RGB"
+        return encode_png(image, 0), kind, False, (image.shape[1], image.shape[0], 1 if kind == "grey" else 3)
+
+    labels = (label if config.labels != "none" else None for _, label in classes)
+    return total, (made(image) for image, _ in pixels), labels, {}, math.inf
 
 
-def _prepared_array(pixels: np.ndarray) -> PreparedPicture:
-    return encode_png(pixels, 0), "grey" if pixels.ndim == 2 else "RGB", False
+def _prepared(
+    files: Files, members: np.ndarray, transform: str, resolution: int | None, channels: int
+) -> Iterator[PreparedPicture | UserError]:
+    """Squares of pictures as PNG, or what is wrong with them, in order."""
+    count = 1
+    if len(members) and resolution is None:
+        # The first picture's size, since those that differ from it are refused.
+        with contextlib.suppress(UserError):
+            (_, height, width), _ = first_image(files, members)
+            count = _PART // (channels * height * width)
+    elif resolution is not None:
+        count = _PART // (channels * resolution**2)
+    asked = files.ask("squares", members, min(64, max(1, count)), transform, resolution, channels)
+    for _, value, parts in asked:
+        for index, facts in enumerate(value):
+            if isinstance(facts, dict):
+                place, *rest = facts["fault"]
+                yield UserError(f"{files.path}{place}", *rest)
+            else:
+                kind, changed, sizes = facts
+                yield parts[str(index)].tobytes(), kind, changed, tuple(sizes)
 
 
-def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[list[Any], list[str]]:
+def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[np.ndarray | None, list[str]]:
     """Labels of pictures, from ``dataset.json`` or the rank of the top folder's name (else None), and folder names.
 
     Args:
@@ -324,54 +281,20 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[list[A
         UserError: The rule needs labels that are missing.
     """
     if rule in ("auto", "json"):
-        found = read_labels(files, members)
+        found = files.labels(members)
         if found is not None:
-            return found.tolist(), []
+            return found, []
         if rule == "json":
             raise UserError(files.path, "has no labels in dataset.json", "use --labels folders or none")
     if rule in ("auto", "folders"):
-        tops = [name.partition("/")[0] if "/" in name else "" for name in (files.name(int(m)) for m in members)]
+        tops = [name.partition("/")[0] if "/" in name else "" for name in (files.names[int(m)] for m in members)]
         ranks = {top: rank for rank, top in enumerate(sorted(set(tops)))}
         if len(ranks) > 1:
-            return [ranks[top] for top in tops], [top or "(no folder)" for top in ranks]
+            return np.array([ranks[top] for top in tops], np.int64), [top or "(no folder)" for top in ranks]
         if rule == "folders":
             raise UserError(files.path, "pictures are not in several folders", "use --labels none")
-    return [None] * len(members), []
+    return None, []
 
 
-def _in_order(
-    jobs: Iterator[PictureJob], total: int, workers: int
-) -> Iterator[tuple[PreparedPicture | UserError, Any]]:
-    """Yields results or faults in order, while threads work on the next jobs."""
-    waiting: collections.deque[tuple[Future[PreparedPicture], Any]] = collections.deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for _ in range(total):
-                make, label = next(jobs)
-                waiting.append((pool.submit(make), label))
-                if len(waiting) > 4 * workers:
-                    future, label = waiting.popleft()
-                    yield _result(future), label
-            while waiting:
-                future, label = waiting.popleft()
-                yield _result(future), label
-        finally:
-            for future, _ in waiting:
-                future.cancel()
-
-
-def _result(future: Future[PreparedPicture]) -> PreparedPicture | UserError:
-    try:
-        return future.result()
-    except UserError as error:
-        return error.with_traceback(None)  # its frames hold a picture
-
-
-def _png_shape(png: bytes) -> tuple[int, int, int]:
-    """Width, height and channels from the header of a PNG written by this module."""
-    width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
-    return width, height, 3 if png[25] == 2 else 1
-
-
-def _show(shape: tuple[int, int, int]) -> str:
-    return f"{shape[0]}×{shape[1]}"
+def _show(sizes: tuple[int, ...]) -> str:
+    return f"{sizes[0]}×{sizes[1]}"

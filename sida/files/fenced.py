@@ -24,7 +24,7 @@ import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -33,13 +33,15 @@ from sida.errors import UserError, located
 #: Memory in bytes that a reader may add to what it has after its imports, and processor time in seconds beside that
 #: which a file's bytes explain.
 MEMORY, SECONDS = 768 << 20, 15.0
+#: Seconds by the clock that an answer may take beside twice its processor time.
+WAIT = 30.0
 #: Bytes of an answer's arrays, and of its text.
 RESULT, _MOST_TEXT = 256 << 20, 512 << 20
 _KINDS = {"|u1", "|i1", "|b1", "<f2", "<f4", "<f8", "<i2", "<i4", "<i8", "<u2", "<u4", "<u8", "<c8", "<c16"}
 _REMEDY = "it is damaged, or made to do this: fetch or make it again"
 #: System calls of x86-64 that readers need: memory, open files, time, locks, the end. None opens, starts or connects.
 _CALLS = (0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 25, 28, 32, 35, 39, 44, 45, 46, 47, 60,
-          72, 96, 97, 98, 131, 186, 202, 203, 204, 228, 230, 231, 262, 302, 318, 334)  # fmt: skip
+          72, 79, 96, 97, 98, 131, 186, 202, 203, 204, 228, 230, 231, 262, 302, 318, 334)  # fmt: skip
 _START = "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a[0]; import {0}; {0}.serve(*a[1:])"
 _in_child = False
 
@@ -48,23 +50,20 @@ class Child:
     """A process with a reader, which answers one request after the other.
 
     Args:
-        reader: ``module:class``; requests name methods of an instance. Their first arguments are the files.
+        reader: ``module:class``; requests name methods of an instance, whose first argument is the list of files.
         where: The file or folder, named in errors.
-        memory: Bytes that reading may take.
-        seconds: Processor time of all requests together, beside that which requests bring.
-        result: Bytes of an answer's arrays.
+        memory: Bytes that reading may take beside :data:`MEMORY`.
+        seconds: Processor time of all requests beside :data:`SECONDS` and that which requests bring.
     """
 
-    def __init__(
-        self, reader: str, where: object, memory: int = MEMORY, seconds: float = SECONDS, result: int = RESULT
-    ) -> None:
-        self.where, self._memory, self._seconds, self._reader = where, memory, seconds, reader
+    def __init__(self, reader: str, where: object, memory: int = 0, seconds: float = 0) -> None:
+        self.where, self._memory, self._seconds = where, MEMORY + memory, SECONDS + seconds
         handle = os.memfd_create("result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(handle, result)
+        os.ftruncate(handle, RESULT)
         fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-        self._out = mmap.mmap(handle, result)
+        self._out = mmap.mmap(handle, RESULT)
         self._line, theirs = socket.socketpair()
-        setup = json.dumps([_safe_path(), reader, memory, handle, theirs.fileno(), result])
+        setup = json.dumps([_safe_path(), reader, self._memory, handle, theirs.fileno()])
         keep = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _START.format(__name__), setup], pass_fds=(handle, theirs.fileno()),
@@ -82,26 +81,33 @@ class Child:
         self.close()
 
     def ask(
-        self, method: str, *args: Any, files: Sequence[int] = (), seconds: float = 0
+        self, method: str, *args: Any, files: Sequence[BinaryIO] = (), seconds: float = 0
     ) -> tuple[Any, dict[str, np.ndarray]]:
         """:meth:`send` and :meth:`receive`."""
         self.send(method, *args, files=files, seconds=seconds)
         return self.receive()
 
-    def send(self, method: str, *args: Any, files: Sequence[int] = (), seconds: float = 0) -> None:
-        """Asks for ``method(*files, *args)``.
+    @property
+    def alive(self) -> bool:
+        """Whether it was not ended."""
+        return self.close.alive
+
+    def send(self, method: str, *args: Any, files: Sequence[BinaryIO] = (), seconds: float = 0) -> None:
+        """Asks for ``method(files, *args)``.
 
         Args:
             method: A method of the reader.
             args: JSON values.
-            files: Descriptors of open files; the child closes its own copies.
+            files: Open files, at most 200; they are closed here, and the child's position is that of the file.
             seconds: Processor time that this request brings.
         """
         self._seconds += seconds
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is told by receive()
             text = json.dumps([method, self._seconds, *args]).encode()
-            socket.send_fds(self._line, [struct.pack("<q", len(text))], files)
+            socket.send_fds(self._line, [struct.pack("<q", len(text))], [file.fileno() for file in files])
             self._line.sendall(text)
+        for file in files:
+            file.close()
 
     def receive(self) -> tuple[Any, dict[str, np.ndarray]]:
         """The answer: a JSON value, and arrays by name.
@@ -109,7 +115,7 @@ class Child:
         Raises:
             UserError: The reader refused the file, exceeded a limit, or died.
         """
-        self._line.settimeout(2 * self._seconds + 30)
+        self._line.settimeout(2 * self._seconds + WAIT)
         with located(self.where):
             try:
                 size = struct.unpack("<q", self._take(8))[0]
@@ -120,7 +126,7 @@ class Child:
                     raise UserError(*answer["fault"])
                 return answer["value"], self._arrays(answer["arrays"])
             except TimeoutError:
-                fault = f"was not read within {2 * self._seconds + 30:.0f} s"
+                fault = f"was not read within {2 * self._seconds + WAIT:.0f} s"
             except (EOFError, ConnectionResetError):
                 fault = self._cause()
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
@@ -183,11 +189,11 @@ def only_in_child() -> None:
         raise RuntimeError("this reader works behind the fence only (sida.files.fenced)")
 
 
-def serve(reader: str, memory: int, handle: int, line: int, result: int) -> None:
+def serve(reader: str, memory: int, handle: int, line: int) -> None:
     """The child's life: imports, limits, then one answer for each request."""
     global _in_child
     _in_child = True
-    out, peer = mmap.mmap(handle, result), socket.socket(fileno=line)
+    out, peer = mmap.mmap(handle, RESULT), socket.socket(fileno=line)
     os.close(handle)
     module, _, name = reader.partition(":")
     instance = getattr(importlib.import_module(module), name)()  # imports all that reading needs
@@ -201,7 +207,7 @@ def serve(reader: str, memory: int, handle: int, line: int, result: int) -> None
         limit = math.ceil(used.ru_utime + used.ru_stime + seconds)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         try:
-            answer = _answer(getattr(instance, method)(*(os.fdopen(file, "rb") for file in files), *args), out)
+            answer = _answer(getattr(instance, method)([os.fdopen(file, "rb") for file in files], *args), out)
         except UserError as error:
             answer = {"fault": [error.place, error.fault[:500], error.remedy]}
         except MemoryError:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from typing import BinaryIO
 
 from sida.errors import UserError
@@ -18,7 +19,7 @@ from sida.errors import UserError
 _SAFE = os.O_CLOEXEC | os.O_NONBLOCK
 
 
-def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BinaryIO:
+def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BufferedReader:
     """Opens a regular file for reading; links are followed.
 
     Args:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from sida.errors import UserError, located
-from sida.files.fenced import MEMORY, RESULT, SECONDS, Child, only_in_child
+from sida.files.fenced import RESULT, Child, only_in_child
 from sida.files.ordinary import open_ordinary, size_on_disk
 
 if TYPE_CHECKING:
@@ -98,10 +98,9 @@ class PickleFile:
         self.path = path
         with located(path), open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
             self._size = size_on_disk(stream)
-            memory, seconds = MEMORY + 2 * self._size, SECONDS + self._size / 10e6
-            self._child = Child(f"{__name__}:Reader", path, memory, seconds)
+            self._child = Child(f"{__name__}:Reader", path, 2 * self._size, self._size / 10e6)
             try:
-                self.value = _decoded(*self._child.ask("load", files=[stream.fileno()]))
+                self.value = _decoded(*self._child.ask("load", files=[stream]))
             except BaseException:
                 self.close()
                 raise
@@ -163,7 +162,7 @@ def parse_pickle(content: bytes, where: str) -> Any:
     with tempfile.TemporaryFile() as stream, Child(f"{__name__}:Reader", where) as child:
         stream.write(content)
         stream.seek(0)
-        value = _decoded(*child.ask("load", files=[stream.fileno()]))
+        value = _decoded(*child.ask("load", files=[stream]))
     _only_plain(value, where)
     return value
 
@@ -485,10 +484,10 @@ class Reader:
         self._views: list[_View] = []
         self._last: tuple[int, np.ndarray] = (-1, np.empty(0))
 
-    def load(self, file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
+    def load(self, files: list[BinaryIO]) -> tuple[Any, dict[str, np.ndarray]]:
         """The value as :class:`_Decoder` takes it."""
         try:
-            value = _Stream(file).read()
+            value = _Stream(files[0]).read()
         except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             cut = isinstance(error, EOFError) or "truncated" in str(error)
             raise UserError("", f"{'cut off' if cut else 'damaged'} ({error})", _AGAIN) from None
@@ -498,7 +497,7 @@ class Reader:
         self._arrays: dict[str, np.ndarray] = {}
         return {"value": self._encoded(value), "nodes": self._nodes}, self._arrays
 
-    def piece(self, number: int, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
+    def piece(self, files: list[BinaryIO], number: int, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
         """Elements of a tensor as float32."""
         if self._last[0] != number:
             self._last = (number, self._whole(self._views[number]))

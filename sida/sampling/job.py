@@ -21,9 +21,9 @@ from sida.config.datasets import LabelCounts, dataset_spec
 from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import Count, Settings, from_mapping, load_spec
 from sida.data import Dataset, load_dataset
-from sida.data.count_labels import counts_of
+from sida.data.archive import Files
+from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError
-from sida.files.archives import FolderFiles
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
 from sida.machine import take_device, tf32
@@ -323,7 +323,7 @@ def decoder_digest(vae: str | None) -> str | None:
     Args:
         vae: As for :class:`sida.sampling.Drawer`. If it is not a folder, it is a model's name, which is returned.
     """
-    return FolderFiles(vae).digest() if vae is not None and Path(vae).is_dir() else vae
+    return Files(vae).digest() if vae is not None and Path(vae).is_dir() else vae
 
 
 class LoadedGenerator:

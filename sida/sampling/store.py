@@ -29,12 +29,10 @@ import numpy as np
 import torch
 
 from sida.config.samplers import Sampler
-from sida.data.archive import dataset_json, image_name
-from sida.data.pictures import encode_png, few_chunks
+from sida.data.archive import dataset_json, image_name, is_intact_zip
+from sida.data.pictures import encode_png
 from sida.errors import UserError, say
-from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import atomic_path, read_hashed_json, set_aside, wait_for_lock, write_hashed_json, zip_member
-from sida.files.npy import check_members
 from sida.files.ordinary import read_ordinary
 from sida.sampling.generate import Drawer, Samples
 from sida.sampling.samplers import NO_CLASS
@@ -54,12 +52,7 @@ def intact_zip(path: Path) -> bool:
 
 @functools.cache
 def _intact_zip(path: str, changed: int, size: int) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            check_members(archive.infolist(), size)
-            return archive.testzip() is None and len(archive.namelist()) > 0
-    except _FAULTS:
-        return False
+    return is_intact_zip(path)
 
 
 def intact_shard(path: Path, seeds: Sequence[int]) -> bool:
@@ -76,11 +69,11 @@ def intact_shard(path: Path, seeds: Sequence[int]) -> bool:
 def intact_png(path: Path) -> bool:
     """Whether a PNG file is complete and all its chunks match their checksums."""
     try:
-        content = read_ordinary(path, MAX_MEMBER_BYTES)
+        content = read_ordinary(path, 64 << 20)
     except UserError:
         return False
     position = len(_SIGNATURE)
-    if content[:position] != _SIGNATURE or not few_chunks(content):
+    if content[:position] != _SIGNATURE:
         return False
     while position + 12 <= len(content):
         length = int.from_bytes(content[position : position + 4], "big")

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from sida.config.recipe import RunConfig
-from sida.data.dataset import Dataset
-from sida.data.order import ORDERS, Order
+from sida.data.dataset import ORDERS, Dataset, Order
 from sida.errors import UserError
 from sida.machine import derive_seed, generator, to_device
 from sida.noise import Draw, unit_noise
@@ -75,7 +74,7 @@ class StepBatches:
         device: Device of the batches.
         rank: Number of this device.
         world_size: Number of devices; divides ``batch_size``.
-        order: Order of the images, a name in :data:`sida.data.order.ORDERS`.
+        order: Order of the images, a name in :data:`sida.data.dataset.ORDERS`.
 
     Attributes:
         per_device: Images per step on this device; a trainer divides its losses by this number.

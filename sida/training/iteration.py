@@ -7,7 +7,7 @@ the loss and gradient of one micro-batch of a step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -16,7 +16,7 @@ from sida.data.augment import AugmentPipe
 from sida.kernels import require_fused
 from sida.machine import compiled
 from sida.machine import generator as random_generator
-from sida.noise import Draw, Draws
+from sida.noise import Draws
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.logs import IterationRecord
@@ -24,7 +24,6 @@ from sida.training.micro_batches import (
     Augment,
     EagerRunner,
     GraphRunner,
-    MicroBatch,
     MicroBatchRunner,
     MicroBatchSpec,
     OptimizerStep,
@@ -170,27 +169,6 @@ class StudentTrainer:
         load_joint_state(self._parts, state)
 
 
-class ScoreLosses(Protocol):
-    """Losses of a fake score ψ and of a generator θ, see :class:`sida.methods.method.ScoreLoss`."""
-
-    uses_real_images: bool
-
-    def weights(self, pixels: int) -> Mapping[str, float]:
-        """Factor of each term, given C·H·W."""
-
-    def fake_score_draws(self) -> Mapping[str, Draw]:
-        """Draws of ψ's step."""
-
-    def generator_draws(self) -> Mapping[str, Draw]:
-        """Draws of θ's step."""
-
-    def fake_score_terms(self, fake_score: Any, given: MicroBatch) -> Mapping[str, torch.Tensor | None]:
-        """Terms of ψ's step."""
-
-    def generator_terms(self, true_score: Any, fake_score: Any, given: MicroBatch) -> Mapping[str, torch.Tensor | None]:
-        """Terms of θ's step."""
-
-
 class Distiller(StudentTrainer):
     """Trains a fake score ψ and a generator θ against a teacher φ, and averages θ.
 
@@ -205,7 +183,8 @@ class Distiller(StudentTrainer):
         true_score: φ; the trainer freezes it, with fused kernels in the precision of its maps.
         fake_score: ψ; usually a copy of φ.
         generator: θ; a copy of φ, or for SiD2A of a distilled generator.
-        loss: Losses of the method. ``loss.uses_real_images`` decides whether ψ's discriminator gets real images.
+        loss: A :class:`sida.methods.method.ScoreLoss`; its ``uses_real_images`` decides whether ψ's discriminator gets
+            real images.
         schedule: Phases by images seen.
         recipe: Rates and average (:func:`sida.methods.registry.recipe_of`).
         weight_decay: Decoupled weight decay of ψ and θ.
@@ -222,7 +201,7 @@ class Distiller(StudentTrainer):
         true_score: torch.nn.Module,
         fake_score: torch.nn.Module,
         generator: torch.nn.Module,
-        loss: ScoreLosses,
+        loss: Any,
         schedule: Schedule,
         recipe: ResolvedConfig,
         *,

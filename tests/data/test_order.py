@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.data import InfiniteSampler
-from sida.data.order import ORDERS, EDM2Order, EDMOrder
+from sida.data.dataset import ORDERS, EDM2Order, EDMOrder
 
 
 @settings(deadline=None, max_examples=25)

@@ -11,10 +11,9 @@ from PIL import EpsImagePlugin, Image
 
 from eval.measuring.stores import open_images
 from sida.config.resources import ROOT
-from sida.data.pictures import open_picture
+from sida.data.pictures import FORMATS, PICTURES, open_picture
 from sida.data.prepare import PrepareConfig, prepare
 from sida.errors import UserError
-from sida.files.archives import FORMATS, PICTURES
 from tests.data.test_archive import write_folder
 from tests.readers.frame import refused
 
@@ -56,12 +55,12 @@ def test_an_eps_under_another_name_never_reaches_ghostscript(tmp_path, ghostscri
 @pytest.mark.parametrize("name", ["PCX", "TGA", "ICO", "SGI", "DDS", "JPEG2000", "IM"])
 def test_formats_that_nobody_named_are_refused(name):
     with pytest.raises(UserError, match="its content is none of"):
-        open_picture(encoded(name), "a.png")
+        open_picture(encoded(name))
 
 
 @pytest.mark.parametrize("suffix", sorted(PICTURES))
 def test_every_named_format_is_read(suffix):
-    picture = open_picture(encoded(FORMATS[suffix]), f"a{suffix}")
+    picture = open_picture(encoded(FORMATS[suffix]))
     assert picture.size == (8, 8)
     assert picture.format == FORMATS[suffix]
 

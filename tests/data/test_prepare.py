@@ -16,7 +16,8 @@ from PIL import Image
 from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.latents import encode_dataset
-from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10, to_square
+from sida.data.pictures import to_square
+from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10
 from sida.errors import UserError
 from tests.assets.fault_server import write_registry
 from tests.data.test_archive import members, pictures, tar_of, write_zip
@@ -314,8 +315,8 @@ def test_broken_cifar_archives_are_one_line_errors(tmp_path):
     (tmp_path / "text.tar.gz").write_text("hello")
     for name, fault in (
         ("cifar-10-python.tar.gz", "has no member data_batch_2"),
-        ("cut.tar.gz", "not a whole tar archive"),
-        ("text.tar.gz", "not a whole tar archive"),
+        ("cut.tar.gz", "no whole packed archive"),
+        ("text.tar.gz", "not a whole zip or tar archive"),
         ("none.tar.gz", "no such file"),
     ):
         with pytest.raises(UserError, match=fault) as caught:

@@ -23,10 +23,6 @@ def test_one_teacher_is_the_plain_welch_interval():
     assert (effect.low, effect.high) == pytest.approx(tuple(interval))
     assert effect.value == pytest.approx(-1.47)
     assert effect.high < 0
-    # By hand: both variances have two degrees of freedom.
-    std = math.sqrt((statistics.variance(a) + statistics.variance(b)) / 2)
-    assert (effect.std, effect.std_df) == pytest.approx((std, 4))
-    assert effect.standardised == pytest.approx(-1.47 / std)
 
 
 def test_two_teachers_are_compared_within_each_and_averaged():
@@ -40,7 +36,6 @@ def test_two_teachers_are_compared_within_each_and_averaged():
     assert effect.standard_error == pytest.approx(math.sqrt(4 * 0.25 * 0.04 / 3))
     assert effect.df == pytest.approx(8)
     assert effect.high == pytest.approx(-0.6 + 2.306 * effect.standard_error, abs=1e-4)
-    assert effect.seeds == (6, 6)
     # Mixing the teachers would decide nothing.
     mixed = difference({"": [*a["t"], *a["u"]]}, {"": [*b["t"], *b["u"]]})
     assert mixed.low < 0 < mixed.high
@@ -75,8 +70,7 @@ def test_means_and_differences_by_hand():
     assert effect.df == pytest.approx(1)
     # Values without any scatter have an interval of no length.
     effect = difference({"": [1.0, 1.0]}, {"": [2.0, 2.0, 2.0]})
-    assert (effect.low, effect.high, effect.standardised) == (-1.0, -1.0, -math.inf)
-    assert difference({"": [1.0, 1.0]}, {"": [1.0, 1.0]}).standardised == 0.0
+    assert (effect.low, effect.high) == (-1.0, -1.0)
     # Methods of different teachers are compared as they are.
     effect = difference({"t": [1.0, 1.1]}, {"u": [2.0, 2.2]})
     assert effect.value == pytest.approx(-1.05)

@@ -18,9 +18,8 @@ from sida.errors import UserError
 from sida.files.pickles import _Unpickler, read_pickle, read_state_dict
 from sida.networks.official import import_official
 from tests.data.test_archive import zip_of as archive
-from tests.files.genuine import MARK, reduced
+from tests.files.genuine import MARK, NAMES, VALUES, reduced, write_pickles
 from tests.files.opcodes import again, bounded, called, kept, long, refused, shared, text, whole
-from tests.readers.checkpoint_readers import NAMES, VALUES, write_pickles
 
 
 class OnlyState:

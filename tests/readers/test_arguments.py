@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from sida.cli import terminal
 from sida.cli.main import run_command_line
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
@@ -156,16 +155,6 @@ def test_terminals_that_want_no_colour(results, name, value, monkeypatch):
     assert cli.main(["show", "demo"]) == 0
     assert "\033" not in screen.text()
     assert "* best one-step value" in screen.text()
-
-
-def test_narrow_terminals_get_narrow_text(results, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "50")
-    screen = Terminal("utf-8")
-    monkeypatch.setattr(sys, "stdout", screen)
-    assert terminal.width() == 50
-    assert cli.main(["show", "demo"]) == 0
-    notes = screen.text().rpartition("─")[2].partition("numbers")[0].splitlines()
-    assert max(map(len, notes)) <= 50
 
 
 def test_a_closed_standard_output_is_no_fault(results, monkeypatch):

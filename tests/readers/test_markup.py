@@ -10,7 +10,6 @@ import pytest
 
 from eval.figures.style import literal, new_figure
 from eval.measuring.score import Score
-from eval.report.overview import overview
 from eval.report.page import write_index
 from eval.report.paper import build_paper
 from eval.results.sheet import read_runs
@@ -18,7 +17,7 @@ from eval.tables.build import load_table, to_json, write_table
 from eval.tables.latex import escape, to_latex
 from eval.tables.layout import ColumnSpec
 from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.render import to_html, to_markdown
+from eval.tables.render import to_html, to_markdown, to_terminal
 from eval.tables.scores import latex_row
 from sida.files.atomic import write_hashed_json
 from sida.files.content_hash import check_hash, csv_text
@@ -130,7 +129,7 @@ def test_a_stored_table_is_shown_as_text(text, tmp_path):
     shown = dataclasses.replace(table(text), name="main")
     write_table(shown, tmp_path / "tables/main.tex")
     assert load_table(tmp_path / "tables/main.json") == shown
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u2028]", overview(tmp_path))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u2028]", to_terminal(load_table(tmp_path / "tables/main.json")))
     page = write_index(tmp_path, tmp_path / "index.html").read_text()
     write_table(dataclasses.replace(table("SiD2A α_x"), name="main"), tmp_path / "tables/main.tex")
     assert tags(page) <= tags(write_index(tmp_path, tmp_path / "index.html").read_text())

@@ -13,7 +13,7 @@ from eval.results.measurements import differences
 from sida.assets import load_registry
 from sida.config.datasets import LabelCounts, dataset_spec, write_labels
 from sida.config.resources import names
-from sida.data.count_labels import check_labels
+from sida.data.load import check_labels
 from sida.errors import UserError
 from tests.eval.measuring.specs import content, metric
 from tests.refused import refused

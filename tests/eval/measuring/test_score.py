@@ -21,7 +21,6 @@ import yaml
 from PIL import Image
 
 from eval.features import get_extractor
-from eval.features.digits import DigitsExtractor
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import Score, score_images
@@ -99,9 +98,10 @@ def test_every_store_gives_the_same_images(tmp_path, kind, channels):
     array, labels = images(30, channels=channels), np.arange(30) % 7
     store = open_images(write(tmp_path / kind, array, None if kind.endswith("npy") else labels))
     assert store.count == 30
-    assert np.array_equal(store.read(0, 30), array)
-    assert np.array_equal(store.read(25, 30), array[25:])
-    assert np.array_equal(store.read(3, 5), array[3:5])  # backwards
+    first = array.transpose(0, 3, 1, 2)
+    assert np.array_equal(store.read(0, 30), first)
+    assert np.array_equal(store.read(25, 30), first[25:])
+    assert np.array_equal(store.read(3, 5), first[3:5])  # backwards
     if not kind.endswith("npy"):
         assert np.array_equal(store.classes, labels)
     assert len(store.digest()) == 64
@@ -110,9 +110,9 @@ def test_every_store_gives_the_same_images(tmp_path, kind, channels):
 def test_arrays_with_channels_first_and_grey_without_channels(tmp_path):
     array = images(8)
     np.save(tmp_path / "first.npy", array.transpose(0, 3, 1, 2))
-    assert np.array_equal(open_images(tmp_path / "first.npy").read(0, 8), array)
+    assert np.array_equal(open_images(tmp_path / "first.npy").read(0, 8), array.transpose(0, 3, 1, 2))
     np.save(tmp_path / "grey.npy", array[..., 0])
-    assert np.array_equal(open_images(tmp_path / "grey.npy").read(2, 8)[..., 0], array[2:, ..., 0])
+    assert np.array_equal(open_images(tmp_path / "grey.npy").read(2, 8)[:, 0], array[2:, ..., 0])
 
 
 def test_what_systems_leave_behind_is_no_picture_and_folders_by_class_are_said(tmp_path):
@@ -181,7 +181,7 @@ def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
     fault(folder, r"img00013.png: is grey, the pictures before it RGB; convert")
     for mode in ("RGBA", "P", "1", "LA"):
         victim.write_bytes(encode(images(1)[0], mode))
-        fault(folder, rf"img00013.png: has mode {mode}; convert all pictures to RGB")
+        fault(folder, rf"img00013.png: has mode {mode}; .*convert all pictures")
     deep = np.random.default_rng(0).integers(0, 1 << 16, (16, 16, 3))
     for content in (png16(deep), b"P6 16 16\n65535\n" + deep.astype(">u2").tobytes()):
         victim.write_bytes(content)
@@ -577,33 +577,3 @@ def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, cap
     assert "(65,)" in refusal(*command, "--latent", "65")
     torch.save(Generator().state_dict() | {"w": torch.zeros(2)}, tmp_path / "plain.pt")
     assert "TorchScript" in refusal("score", str(tmp_path / "plain.pt"), "--protocol", "digits", "--latent", "64")
-
-
-class Halved(DigitsExtractor):
-    """The digits' network with features rounded to bfloat16."""
-
-    def __init__(self, device="cpu"):
-        super().__init__(device)
-        self.sha256 = f"{self.sha256}-bfloat16"
-
-    def _forward(self, images, logits):
-        features, classes = super()._forward(images, logits)
-        return features.bfloat16().float(), classes
-
-
-@pytest.fixture(scope="module")
-def noisy_digits(tmp_path_factory):
-    """Digits with noise."""
-    digits = load_dataset(DIGITS).images(range(600)).float()
-    noisy = (digits + 20 * torch.randn(digits.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 255)
-    path = tmp_path_factory.mktemp("images") / "noisy.npz"
-    np.savez(path, arr_0=noisy.to(torch.uint8).permute(0, 2, 3, 1).numpy())
-    return str(path)
-
-
-def test_variants_that_cannot_be_compared_are_one_line(noisy_digits):
-    twice, other = ["digits", "digits"], ["inception", "inception_tf32"]
-    refused(r"of protocol 'digits' \(digits, pixels\)", noisy_digits, "digits", other)
-    refused("variants of it, got digits", noisy_digits, "digits", twice[:1])
-    few = {"num_samples": 600, "dataset": DIGITS}
-    refused("suffices for one trial", noisy_digits, "digits", twice, **few)

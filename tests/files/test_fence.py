@@ -1,0 +1,97 @@
+"""The fence: code that runs in a child can do nothing, and a child that fails in any way is one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sida.config.resources import ROOT
+from sida.errors import UserError
+from sida.files import fenced
+from sida.files.fenced import Child
+from tests.files.escapes import TRIES
+
+READER = "tests.files.escapes:Escapes"
+
+
+@pytest.fixture(scope="module")
+def child():
+    os.environ["SECRET"] = "x"
+    with open(os.devnull) as _, Child(READER, "f.bin") as child:
+        yield child
+
+
+@pytest.mark.parametrize("name", TRIES)
+def test_code_in_the_child_can_do_nothing(child, name):
+    assert child.ask("try_to", name)[0] != "it worked"
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("take_memory", "more than 768 MiB of memory"),
+        ("take_time", "more than 1 s of processor time"),
+        ("wait", "not read within 3 s"),
+        ("die", "its reader ended with SIG"),
+        ("recurse", "nested too deeply"),
+        ("missing", "damaged (AttributeError"),
+    ],
+)
+def test_a_child_that_fails_is_one_line(monkeypatch, method, told):
+    monkeypatch.setattr(fenced, "SECONDS", 1)
+    monkeypatch.setattr(fenced, "WAIT", 1 if method == "wait" else 30)
+    begin = time.monotonic()
+    with Child(READER, "f.bin") as child, pytest.raises(UserError) as caught:
+        child.ask(method)
+    assert time.monotonic() - begin < 20
+    assert str(caught.value).startswith("f.bin: ")
+    assert told in str(caught.value)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        ("|O", [1], 0), ("<f4", [-1], 0), ("<f4", [1 << 60], 0), ("<f4", [1], 1 << 40), ("<f4", ["1"], 0),
+        ("<f4", [1 << 25] * 3, 0), (["<f4"], [1], 0), ("<f4", 3, 0), ("<f4", [True], 0),
+    ],
+)  # fmt: skip
+def test_an_answer_that_lies_is_one_line(lie):
+    with Child(READER, "f.bin") as child:
+        child.ask("lie", *lie)  # from the next answer on
+        with pytest.raises(UserError, match="no answer that can be used"):
+            child.ask("say", 0)
+
+
+def test_a_child_outlives_neither_its_parent_nor_its_use(tmp_path):
+    code = f"from sida.files.fenced import Child; c = Child({READER!r}, 'x'); print(c._process.pid, flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}; input()"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{pid}"):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the child lives")
+
+
+def test_modules_of_the_working_folder_are_not_imported(tmp_path):
+    """Nor does Python's own start read them."""
+    for name in ("numpy", "json", "PIL", "sida", "sitecustomize", "zipfile"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w'); raise SystemExit(3)")
+    code = (
+        f"import sys; sys.path[:] = [p for p in sys.path if p] + [{str(ROOT)!r}]; from sida.files.fenced import Child\n"
+        "import os; os.chdir(sys.argv[1]); sys.path.insert(0, sys.argv[1])\n"
+        "with Child('sida.data.pictures:Reader', 'x') as child: print(child.ask('contents', [], None))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "(None, {})\n", done.stderr
+    assert not (tmp_path / "ran").exists()
