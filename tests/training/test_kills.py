@@ -19,7 +19,7 @@ from sida.training.iteration import StudentTrainer
 from tests.training.processes import said, started, statuses
 from tests.training.toy import STUDENT, as_json, results
 
-#: How often each of these tests kills; docs/reliability.md names the numbers.
+#: How often each of these tests kills.
 KILLS = {"test_kills_of_a_rank": 30}
 SPEC = {**STUDENT, "total_kimg": 0.16, "batch_gpu": 4, "tick_kimg": 0.032, "state_minutes": 0}
 
