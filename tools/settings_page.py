@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from eval.claims import RULES, Claim, Claims, Operand, Rule
+from eval.claims.evidence import Retraining
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.metrics.kinds import METRIC_KINDS, Metric
 from eval.results.exchange import ExchangedMetric
@@ -219,6 +221,11 @@ SETTINGS: dict[str, type] = {
     "protocol": Protocol,
     "metric": Metric,
     "reference": ReferenceSource,
+    "claims": Claims,
+    "retraining": Retraining,
+    "claim": Claim,
+    "comparison": Rule,
+    "operand": Operand,
     "site": Site,
 }
 #: Settings with schemas for editors: ``# yaml-language-server: $schema=...``; and exchanged numbers.
@@ -242,6 +249,11 @@ _PLACES = {
     "protocol": "A file of `config/protocols/`.",
     "metric": "An entry of a protocol's `metrics`; some kinds have further keys.",
     "reference": "An entry of a protocol's `references`.",
+    "claims": "A file `claims.yaml`.",
+    "retraining": "`retraining` of a file of claims.",
+    "claim": "An entry of `claims`.",
+    "comparison": "An entry of a claim's `parts`; `for: {name: [values]}` repeats it for each value of `{name}`.",
+    "operand": "`a`, `b` or `level` of a comparison.",
     "site": "`profiles/site.yaml`.",
 }
 
@@ -258,14 +270,16 @@ def page() -> str:
     ]
     for anchor, cls in SETTINGS.items():
         parts += [f"## {anchor}", (_PLACES | options)[anchor], settings_table(cls, links)]
-    return "\n\n".join([*parts, "## metric kinds", "\n".join(_kinds())]) + "\n"
+    parts += ["## metric kinds", "\n".join(_further("kind", METRIC_KINDS, Metric))]
+    parts += ["## claim rules", "\n".join(f"- `{name}`: {rule.text}." for name, rule in RULES.items())]
+    return "\n\n".join([*parts, "\n".join(_further("rule", RULES, Rule))]) + "\n"
 
 
-def _kinds() -> Iterator[str]:
-    """Table of metric kinds with settings of their own."""
-    common = {field.name for field in dataclasses.fields(Metric)}
-    yield from ("| kind | key | default | meaning |", "|---|---|---|---|")
-    for name, cls in METRIC_KINDS.items():
+def _further(word: str, classes: Mapping[str, Any], base: Any) -> Iterator[str]:
+    """Table of the settings that classes have besides those of their base."""
+    common = {field.name for field in dataclasses.fields(base)}
+    yield from (f"| {word} | key | default | meaning |", "|---|---|---|---|")
+    for name, cls in classes.items():
         texts = descriptions(cls)
         for field in dataclasses.fields(cls):
             if field.name not in common:

@@ -34,11 +34,15 @@ class Operand:
     """A generator in a comparison: a measured row (by id or conditions), a published number, or both; or a number.
 
     Attributes:
-        value: A number stated by ``label``, for rule RATIO.
+        run: Row of the sheet.
+        where: Conditions on the sheet instead: the rows of one generator's training seeds.
+        published: Id in ``results/published``; beside a row, the number that decides the papers' statements.
+        value: A stated number instead, for rule RATIO.
+        label: Description of ``value``.
     """
 
     run: str | None = None
-    where: Mapping[str, Any] | None = None
+    where: dict[str, Any] | None = None
     published: str | None = None
     value: float | None = None
     label: str = ""
@@ -82,7 +86,7 @@ class Retraining:
         df: Degrees of freedom of a measured scatter; 0 for one that is taken from a publication.
     """
 
-    std: Mapping[str, float]
+    std: dict[str, float]
     source: str
     df: int = 0
 

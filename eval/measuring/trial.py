@@ -32,7 +32,7 @@ from sida.files.tensors import explained, read_tensors, write_tensors
 from sida.machine import tf32
 from sida.sampling import NO_CLASS
 
-_FORMAT = "sida-trial-shard/1"
+_FORMAT = "sida-trial-shard/2"
 T = TypeVar("T")
 
 
@@ -81,7 +81,7 @@ class TrialSums:
             metric.update(outputs[metric.extractor], classes, first, self.protocol.num_samples)
 
     def merge(self, other: TrialSums) -> TrialSums:
-        """Adds another shard of the same trial; the order of merging does not matter. Returns itself.
+        """Adds another shard of the same trial; other shards give other last digits of sums. Returns itself.
 
         Raises:
             UserError: Shards of different protocols or with common images.

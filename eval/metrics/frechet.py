@@ -1,9 +1,8 @@
 """Fréchet distance between two Gaussians: ‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½.
 
 The eigenvalues of Σ₁Σ₂ are those of the symmetric matrix F₁ᵀΣ₂F₁ with Σ₁ = F₁F₁ᵀ, so tr (Σ₁Σ₂)^½ = Σ √λ(F₁ᵀΣ₂F₁).
-The factors come from a Cholesky decomposition with pivoting, which stops at the numerical rank: null directions drop
-out instead of adding √(rounding noise). That costs two triangular factors, one symmetric product and one symmetric
-eigenvalue problem, less than a tenth of a general matrix square root.
+The factors come from a Cholesky decomposition, or from eigenvalues if the numerical rank is not full: null directions
+then drop out instead of adding √(rounding noise). NumPy computes all of it on all cores.
 
 A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding error is relative to the size of the terms,
 tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
@@ -16,6 +15,7 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 _EPS = float(np.finfo(np.float64).eps)
-# Relative rounding of a sum of 1024 terms in any order; longer ones are sums of exact blocks (eval.metrics.statistics).
+# Relative rounding of a sum of blocks of 1024 terms (eval.metrics.statistics).
 _SUM_EPS = 512 * _EPS
 
 
@@ -159,19 +159,15 @@ def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray)
 
 @dataclass(frozen=True)
 class _Factor:
-    """Factor ``F`` with F Fᵀ = Σ except for negative eigenvalues; row ``order[i]`` of F is ``rows[i]``.
+    """Factor F (d, rank) with F Fᵀ = Σ except for negative eigenvalues.
 
     Attributes:
-        rows: (d, rank); if ``triangular`` only the lower trapezoid counts, the rest has no meaning.
-        order: Feature of each row of ``rows``.
-        triangular: Whether only the lower trapezoid counts.
+        rows: F.
         negative: Most negative eigenvalue of Σ relative to its largest, beyond rounding.
         left_out: Sum of the eigenvalues left out as rounding.
     """
 
     rows: np.ndarray
-    order: np.ndarray
-    triangular: bool
     negative: float = 0.0
     left_out: float = 0.0
 
@@ -180,76 +176,36 @@ class _Factor:
         """Numerical rank of Σ."""
         return int(self.rows.shape[1])
 
-    @property
-    def permuted(self) -> bool:
-        """Whether ``order`` differs from the order of the features."""
-        return bool((self.order[1:] < self.order[:-1]).any())
-
-    def matrix(self) -> np.ndarray:
-        """F itself (d, rank)."""
-        if not self.triangular and not self.permuted:
-            return self.rows
-        result = np.empty_like(self.rows)
-        result[self.order] = np.tril(self.rows) if self.triangular else self.rows
-        return result
-
 
 def _symmetric_product(first: _Factor, second: _Factor, cov2: np.ndarray) -> np.ndarray:
-    """A symmetric matrix with the non-zero eigenvalues of Σ₁Σ₂, as small as the ranks allow; lower half only."""
-    from scipy.linalg.lapack import dsygst
-
-    size = len(cov2)
-    if first.triangular and first.rank == second.rank == size and second.negative == 0:
-        # LᵀΣ₂L without forming Σ₂L: half the work of general products.
-        # The transpose of a symmetric matrix in row order is the matrix in the column order that LAPACK works on.
-        permuted = cov2[first.order][:, first.order] if first.permuted else cov2
-        product, info = dsygst(permuted.T, first.rows, itype=2, lower=1, overwrite_a=first.permuted)
-        if info == 0:
-            return product
-    cross = second.matrix().T @ first.matrix()
+    """A symmetric matrix with the non-zero eigenvalues of Σ₁Σ₂, as small as the ranks allow."""
+    if first.rank == second.rank == len(cov2) and second.negative == 0:
+        return first.rows.T @ cov2 @ first.rows
+    cross = second.rows.T @ first.rows
     return cross @ cross.T if len(cross) < cross.shape[1] else cross.T @ cross
 
 
 def _factor(cov: np.ndarray, rounding: float) -> _Factor:
-    from scipy.linalg.blas import dtrmv
-    from scipy.linalg.lapack import dpotrf, dpstrf
+    """Factor of a covariance; it may have slightly negative eigenvalues or asymmetric rounding, e.g. as float32.
 
-    scale = float(np.abs(np.diagonal(cov)).max(initial=0))
+    Raises:
+        UserError: The matrix is no covariance.
+    """
+    diagonal = np.abs(np.diagonal(cov))
+    scale = float(diagonal.max(initial=0))
     if scale <= rounding:
         if np.abs(cov).max(initial=0) > rounding:
             raise UserError("Fréchet distance", "a covariance has a zero diagonal but other entries")
-        left_out = float(np.abs(np.diagonal(cov)).sum())
-        return _Factor(np.zeros((len(cov), 0)), np.arange(len(cov)), triangular=False, left_out=left_out)
-    # Without pivots: three times as fast, and sufficient if every pivot is far from the threshold of full rank.
-    triangle, failed = dpotrf(cov.T, lower=1, clean=0)
-    order, rank = np.arange(len(cov)), len(cov)
-    if failed or np.diagonal(triangle).min() ** 2 < 1e4 * len(cov) * _EPS * scale:
-        del triangle  # its memory first
-        triangle, pivots, rank, _ = dpstrf(cov.T, lower=1)
-        order = pivots - 1
-    full = rank == len(cov)
-    # The upper half still holds the input. With full rank only LAPACK reads the triangle, and it skips that half.
-    rows = triangle if full else np.triu(triangle[:, :rank].T).T
-    del triangle
-    # If the matrix is no covariance, the factorisation stops early without an error. So the residual is probed, from
-    # both sides, since only one half of the matrix was read.
-    probe = np.random.Generator(np.random.PCG64(0)).standard_normal(len(cov))
-    rebuilt = np.empty_like(probe)
-    if full:
-        rebuilt[order] = dtrmv(rows, dtrmv(rows, probe[order], lower=1, trans=1), lower=1)
-    else:
-        rebuilt[order] = rows @ (rows.T @ probe[order])
-    for product in (cov @ probe, cov.T @ probe):
-        if np.abs(product - rebuilt).max() > 1e-10 * np.abs(product).max():
-            return _factor_by_eigenvalues(cov, scale, rounding)
-    factor = _Factor(rows, order, triangular=full)
-    return factor if full else _Factor(factor.matrix(), np.arange(len(cov)), triangular=False)
-
-
-def _factor_by_eigenvalues(cov: np.ndarray, scale: float, rounding: float) -> _Factor:
-    """Factor of a matrix with slightly negative eigenvalues or asymmetric rounding, e.g. stored as float32."""
-    if np.abs(cov - cov.T).max() > max(1e-3 * scale, rounding):
+        return _Factor(np.zeros((len(cov), 0)), left_out=float(diagonal.sum()))
+    asymmetry = np.abs(cov - cov.T).max()
+    if asymmetry > max(1e-3 * scale, rounding):
         raise UserError("Fréchet distance", "a covariance is not symmetric", "make the statistics again")
+    if asymmetry <= 1e-10 * scale:
+        with contextlib.suppress(np.linalg.LinAlgError):
+            lower = np.linalg.cholesky(cov)
+            # Sufficient if every pivot is far from the threshold of full rank.
+            if np.diagonal(lower).min() ** 2 > 1e4 * len(cov) * _EPS * scale:
+                return _Factor(lower)
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)
     negative = float(values[0] / max(values[-1], 1e-300)) if values[0] < -rounding else 0.0
     if negative < -1e-3:
@@ -260,9 +216,7 @@ def _factor_by_eigenvalues(cov: np.ndarray, scale: float, rounding: float) -> _F
         )
     limit = max(len(cov) * _EPS * values[-1], rounding)
     keep, small = values > limit, np.abs(values) <= limit
-    rows = vectors[:, keep] * np.sqrt(values[keep])
-    left_out = float(np.abs(values[small]).sum())
-    return _Factor(rows, np.arange(len(cov)), triangular=False, negative=negative, left_out=left_out)
+    return _Factor(vectors[:, keep] * np.sqrt(values[keep]), negative, float(np.abs(values[small]).sum()))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Inception score: exp of the mean Kullback-Leibler divergence of p(y|x) from p(y), averaged over splits.
 
 Split i holds the images ``i·N//S … (i+1)·N//S − 1`` in the order in which they were generated. Only Σ p and
-Σ p·log p per split are kept, in order-independent sums, so that images stream and shards merge exactly.
+Σ p·log p per split are kept, in float64, so that images stream and shards merge.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from eval.metrics.statistics import ExactSum
 from sida.errors import UserError
 
 
@@ -38,8 +37,8 @@ class InceptionScoreSums:
             raise UserError("inception score", f"{splits} splits need at least as many images, got {num_images}")
         self.num_images, self.splits = num_images, splits
         self.bounds = [i * num_images // splits for i in range(splits + 1)]
-        self._probabilities = ExactSum((splits, num_classes), device)
-        self._entropies = ExactSum((splits,), device)
+        self._probabilities = torch.zeros(splits, num_classes, dtype=torch.float64, device=device)
+        self._entropies = torch.zeros(splits, dtype=torch.float64, device=device)
         self._counts = torch.zeros(splits, dtype=torch.int64)
 
     def update(self, probabilities: torch.Tensor, first: int) -> None:
@@ -51,17 +50,16 @@ class InceptionScoreSums:
             begin, end = (max(0, bound - first) for bound in self.bounds[split : split + 2])
             part = rows[begin:end]
             if len(part):
-                # Only this split's row of the sums changes.
-                _row(self._probabilities, split).add_rows(part)
-                _row(self._entropies, split).add_rows(terms[begin:end])
+                self._probabilities[split] += part.sum(0)
+                self._entropies[split] += terms[begin:end].sum()
                 self._counts[split] += len(part)
 
     def merge(self, other: InceptionScoreSums) -> None:
         """Adds the sums of another shard of the same set."""
         if (self.num_images, self.splits) != (other.num_images, other.splits):
             raise UserError("inception score", "shards of sets that differ in size or splits cannot be merged")
-        self._probabilities.merge(other._probabilities)
-        self._entropies.merge(other._entropies)
+        self._probabilities += other._probabilities.to(self._probabilities.device)
+        self._entropies += other._entropies.to(self._entropies.device)
         self._counts += other._counts
 
     def score(self) -> InceptionScoreResult:
@@ -74,28 +72,24 @@ class InceptionScoreSums:
         if not torch.equal(self._counts, sizes):
             raise UserError("inception score", f"{int(self._counts.sum())} of {self.num_images} images were given")
         counts = sizes.to(torch.float64)
-        marginal = self._probabilities.value().cpu() / counts[:, None]
+        marginal = self._probabilities.cpu() / counts[:, None]
         logs = torch.where(marginal > 0, torch.log(marginal.clamp_min(1e-300)), 0.0)
-        divergence = self._entropies.value().cpu() / counts - (marginal * logs).sum(1)
+        divergence = self._entropies.cpu() / counts - (marginal * logs).sum(1)
         scores = np.exp(divergence.numpy())
         return InceptionScoreResult(float(scores.mean()), float(scores.std()))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """State as named integer tensors."""
-        return {
-            **self._probabilities.tensors("probability"),
-            **self._entropies.tensors("entropy"),
-            "counts": self._counts,
-            "num_images": torch.tensor([self.num_images]),
-        }
+        """State as named tensors."""
+        sums = {"probabilities": self._probabilities.cpu(), "entropies": self._entropies.cpu()}
+        return {**sums, "counts": self._counts, "num_images": torch.tensor([self.num_images])}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> InceptionScoreSums:
         """The inverse of :meth:`tensors`."""
-        splits, classes = tensors["probability_high"].shape
+        splits, classes = tensors["probabilities"].shape
         result = cls(int(tensors["num_images"]), splits, classes)
-        for name, sums in (("probability", result._probabilities), ("entropy", result._entropies)):
-            sums.high, sums.low = tensors[f"{name}_high"].clone(), tensors[f"{name}_low"].clone()
+        result._probabilities.copy_(tensors["probabilities"])
+        result._entropies.copy_(tensors["entropies"])
         result._counts = tensors["counts"].clone()
         return result
 
@@ -124,10 +118,3 @@ def inception_score(probs: torch.Tensor | np.ndarray, splits: int = 10) -> Incep
     sums = InceptionScoreSums(len(rows), splits, rows.shape[1])
     sums.update(rows, 0)
     return sums.score()
-
-
-def _row(sums: ExactSum, index: int) -> ExactSum:
-    """A view of one row of the sums."""
-    view = ExactSum.__new__(ExactSum)
-    view.high, view.low = sums.high[index], sums.low[index]
-    return view

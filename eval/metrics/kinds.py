@@ -104,7 +104,7 @@ class Metric(abc.ABC):
         """
 
     def merge(self, other: Metric) -> None:  # noqa: B027 - optional
-        """Adds the custom sums of another shard of the same trial, in any order."""
+        """Adds the custom sums of another shard of the same trial."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Custom sums as named tensors, for the file of a shard."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sida.assets import check_network
 from sida.errors import UserError
 
 _MOST = 2**63 - 1
@@ -79,7 +80,7 @@ def existing(option: str = "", pictures: bool = False) -> Callable[[str], str]:
             meant = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
             raise UserError(f"{option + ' ' if option else ''}{text}", "no such file or folder", meant)
         if pictures:
-            from sida.data.archive import refuse_picture
+            from sida.data.archive import refuse_picture  # imports torch
 
             refuse_picture(path)
         return text
@@ -93,8 +94,6 @@ def network_source(text: str) -> str:
     Raises:
         UserError: Nothing has this name.
     """
-    from sida.assets import check_network
-
     check_network(text)
     return text
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sida.assets import Asset, Transfer, cache_dir, fetch, fetch_many, forget, load_registry, verify_asset
+from sida.assets.cache import read_records
+from sida.assets.fetch import describe_asset
+from sida.assets.registry import ASSET_KINDS, find_asset
 from sida.cli.arguments import add_whole, existing
 from sida.cli.main import Verb
+from sida.config.datasets import dataset_spec, write_labels
+from sida.config.families import SD_VAE
+from sida.config.settings import from_mapping, load_spec
+from sida.errors import UserError, suggestion
+from sida.files.atomic import sha256_file, sha256_json, write_hashed_json, write_json
+from sida.provenance import environment
 
 if TYPE_CHECKING:
-    from sida.assets import Asset
     from sida.data import Dataset
 
 _DATA_HELP = "Prepare data sets in the EDM zip format, check them, or encode them into latents."
@@ -73,7 +84,6 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from sida.config.settings import from_mapping
     from sida.data.prepare import PrepareConfig, prepare, summary
 
     given = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
@@ -87,18 +97,12 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _fetched(source: str) -> str:
     """Returns the path of a source, and downloads an asset first."""
-    from pathlib import Path
-
-    from sida.assets import fetch, load_registry
-
     return str(fetch(source)) if not Path(source).exists() and source in load_registry() else source
 
 
 def _check(args: argparse.Namespace) -> int:
-    import json
 
     from sida.data.load import check_dataset
-    from sida.errors import UserError
 
     facts = check_dataset(_open(args.dataset), args.workers)
     if args.json:
@@ -112,9 +116,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _labels(args: argparse.Namespace) -> int:
-    from pathlib import Path
 
-    from sida.config.datasets import write_labels
     from sida.data.load import count_labels
 
     path = Path(args.out) if args.out.endswith(".json") else Path("config", "labels", f"{args.out}.json")
@@ -127,8 +129,6 @@ def _labels(args: argparse.Namespace) -> int:
 
 def _expected(args: argparse.Namespace, where: str, images: int, counts: Sequence[int]) -> None:
     """Compares numbers with ``--expect`` and ``--expect-classes``."""
-    from sida.errors import UserError
-
     if args.expect is not None and images != args.expect:
         raise UserError(where, f"has {images:,} images, expected {args.expect:,}")
     empty = sum(count == 0 for count in counts)
@@ -151,10 +151,7 @@ def _print(facts: dict[str, Any]) -> None:
 
 
 def _open(text: str) -> Dataset:
-    from pathlib import Path
 
-    from sida.config.datasets import dataset_spec
-    from sida.config.settings import load_spec
     from sida.data import load_dataset, open_archive
 
     if text.lstrip().startswith("{"):
@@ -165,8 +162,6 @@ def _open(text: str) -> Dataset:
 
 
 def _encode(args: argparse.Namespace) -> int:
-    from sida.assets import fetch_many
-    from sida.config.families import SD_VAE
     from sida.data import LatentEncoder, load_vae, open_archive
     from sida.data.latents import encode_dataset
     from sida.machine import take_device
@@ -215,9 +210,6 @@ def _assets_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _assets(args: argparse.Namespace) -> int:
     """Does the action for the chosen assets."""
-    from sida.assets.registry import ASSET_KINDS, find_asset, load_registry
-    from sida.errors import UserError, suggestion
-
     registry = load_registry(args.registry)
     if args.kind is not None and args.kind not in ASSET_KINDS:
         raise UserError("--kind", f"there is no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
@@ -238,9 +230,6 @@ def _assets(args: argparse.Namespace) -> int:
 
 
 def _fetch_assets(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Namespace) -> int:
-    from sida.assets import Transfer, cache_dir, fetch_many
-    from sida.assets.fetch import describe_asset
-    from sida.files.atomic import write_json
 
     ids = [asset.id for asset in chosen]
     paths = fetch_many(ids, registry=registry, transfer=Transfer(quiet=args.quiet), parallel=args.parallel)
@@ -253,8 +242,6 @@ def _fetch_assets(chosen: list[Asset], registry: dict[str, Asset], args: argpars
 
 
 def _forget_assets(chosen: list[Asset], registry: dict[str, Asset]) -> int:
-    from sida.assets import forget
-    from sida.errors import UserError
 
     if not chosen:
         raise UserError("sida assets forget", "name ids", "a hash that was recorded once is given up for good")
@@ -265,8 +252,6 @@ def _forget_assets(chosen: list[Asset], registry: dict[str, Asset]) -> int:
 
 
 def _list_assets(chosen: list[Asset]) -> int:
-    from sida.assets import cache_dir
-    from sida.assets.cache import read_records
 
     cache = cache_dir()
     recorded = read_records(cache)
@@ -287,8 +272,6 @@ def _list_assets(chosen: list[Asset]) -> int:
 
 
 def _verify_assets(chosen: list[Asset], registry: dict[str, Asset], named: bool) -> int:
-    from sida.assets import verify_asset
-    from sida.errors import UserError
 
     by_hash: dict[str, Asset] = {}
     faults = checked = 0
@@ -331,13 +314,6 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _manifest(args: argparse.Namespace) -> None:
     """Writes the manifest."""
-    from pathlib import Path
-
-    from sida.config.settings import load_spec
-    from sida.errors import UserError
-    from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
-    from sida.provenance import environment
-
     folder = Path(args.folder)
     if not folder.is_dir():
         raise UserError(folder, "no such results folder", "run the preset first")

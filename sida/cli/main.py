@@ -19,6 +19,7 @@ from sida.cli import terminal
 from sida.cli.arguments import check_output_paths
 from sida.config.plugins import allow_typed
 from sida.errors import EXIT_RETRY, Preempted, UserError, say, suggestion
+from sida.provenance import code_version
 
 #: Errors of paths and disks, which the user can fix.
 _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
@@ -94,8 +95,6 @@ def run_command_line(
         say(f"error: sida has no command '{verb}'{suggestion(verb, verbs)}")
         return 2
     if verb == "--version":
-        from sida.provenance import code_version
-
         print(f"sida {code_version()}")
         return 0
     if verb in ("-h", "--help"):

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 from typing import Any
 
+from sida.assets import checked, fetch, find_asset, is_address, load_registry
 from sida.cli.arguments import add_whole, existing, network_source, number
 from sida.cli.main import Verb
+from sida.config.settings import load_spec
+from sida.errors import one_line
+from sida.files.tensors import starts_as_pickle
 
 _CONVERT_HELP = (
     "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) or a state dict to safetensors; executes nothing."
@@ -37,11 +43,6 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _convert(args: argparse.Namespace) -> int:
     """Converts the file and prints one line."""
-    from pathlib import Path
-
-    from sida.assets import checked, fetch, find_asset, is_address, load_registry
-    from sida.config.settings import load_spec
-    from sida.files.tensors import starts_as_pickle
     from sida.networks.file import copy_network
     from sida.networks.official import import_official, import_state_dict
 
@@ -94,8 +95,6 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _info(args: argparse.Namespace) -> int:
     """Prints the description."""
-    import json
-
     from sida.networks.official import describe_file
 
     facts = describe_file(args.file, args.key, args.network_class)
@@ -112,7 +111,6 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _show(name: str, value: Any) -> None:
-    from sida.errors import one_line
 
     name = one_line(name, 80)
     if isinstance(value, dict):

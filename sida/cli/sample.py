@@ -6,6 +6,7 @@ import argparse
 
 from sida.cli.arguments import add_whole, existing, network_source
 from sida.cli.main import Verb
+from sida.config.settings import from_mapping, load_spec
 from sida.errors import UserError
 
 _HELP = "Draw images from a generator or teacher, one per seed; resumes after an interruption."
@@ -61,7 +62,6 @@ def _run(args: argparse.Namespace) -> int:
     """Draws the images and prints the written paths."""
     if args.png:
         raise UserError("--png", "a folder always holds PNG files now", "leave it out")
-    from sida.config.settings import from_mapping, load_spec
     from sida.sampling.job import SampleConfig, run_job
 
     spec = load_spec(args.spec) if args.spec else {}

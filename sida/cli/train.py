@@ -16,8 +16,11 @@ from typing import Any, TypeVar
 
 from sida.cli import terminal
 from sida.cli.main import Verb
+from sida.config.recipe import TeacherConfig
+from sida.config.settings import MISSING, from_mapping, load_spec, takes_text
 from sida.errors import SettingError, UserError, inside, say
-from sida.methods.registry import METHODS
+from sida.files.text_files import parse_yaml
+from sida.methods.registry import METHODS, DistillConfig
 from sida.training.launch import place, rank_0_output, run_together
 
 T = TypeVar("T")
@@ -69,8 +72,6 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
     Raises:
         UserError: A setting is wrong; the message names the option, ``--set`` or file that gives the setting.
     """
-    from sida.config.settings import from_mapping
-
     spec, where = read_spec(args.spec, args.set, cls)
     given = {key: value for key, value in (options or {}).items() if value is not None}
     try:
@@ -88,7 +89,6 @@ def _at_its_argument(
         rest = error.place.removeprefix(inside(where, key))
         if rest != error.place and rest[:1] in ("", ".", "["):
             return SettingError(f"{argument}{rest}", error.fault, error.remedy)
-    from sida.config.settings import MISSING
 
     key = error.place.removeprefix(inside(where, ""))
     if error.fault == MISSING and key in options:
@@ -111,8 +111,6 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
     Raises:
         UserError: The spec or an override cannot be read.
     """
-    from sida.config.settings import load_spec
-
     where = "--spec" if text.lstrip().startswith("{") else str(Path(text))
     spec = copy.deepcopy(load_spec(text))
     for override in overrides:
@@ -127,8 +125,6 @@ def _tell(network: Path) -> None:
 
 
 def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
-    from sida.config.settings import takes_text
-    from sida.files.text_files import parse_yaml
 
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -181,7 +177,6 @@ def _teacher(args: argparse.Namespace) -> int:
     """Trains the teacher and prints the path of the network."""
     if (status := _in_processes(args)) is not None:
         return status
-    from sida.config.recipe import TeacherConfig
 
     config, where = read_settings(args, TeacherConfig)
     limit_library_threads(config.threads)
@@ -230,7 +225,6 @@ def _distill(args: argparse.Namespace) -> int:
     """Distils the teacher and prints the path of the generator."""
     if (status := _in_processes(args)) is not None:
         return status
-    from sida.methods.registry import DistillConfig
 
     options = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
     config, where = read_settings(args, DistillConfig, options)

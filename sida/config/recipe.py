@@ -308,7 +308,6 @@ class Recipe(TrainingSettings):
         max_nan_share: Largest share of samples with NaN within a tick before the run stops.
         evaluation: null, or ``{every_kimg, num_samples, ...}``: measuring during training, which decides the network
             that is kept, and may end the run.
-        compile: Run through torch.compile (changes rounding).
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
         half: Half precision of ``fp16``: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as
             GDD's). The network's file records it, and sampling uses it.
@@ -344,7 +343,6 @@ class Recipe(TrainingSettings):
     guidance: NotNegative = 1.0
     max_nan_share: Fraction = 0.1
     evaluation: Annotated[dict[str, Any], CheckedAs(RecipeEvaluation)] | None = None
-    compile: bool = False
     fp16: bool | None = None
     half: Literal["float16", "bfloat16"] = "float16"
     kernels: Literal["torch", "fused"] = "torch"

@@ -6,9 +6,8 @@ devices. Draws per micro-batch (augmentation, dropout) depend on the position of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,44 +18,6 @@ from sida.errors import UserError
 from sida.machine import derive_seed, generator, to_device
 from sida.noise import Draw, unit_noise
 from sida.training.processes import Ranks
-
-T = TypeVar("T")
-
-
-class Prefetcher(Generic[T]):
-    """Reads the data of the next step in one background thread, in the order of the requests.
-
-    Reading and decoding release Python's global lock, so that other threads compute in the meantime.
-
-    Args:
-        name: Name of the data in errors.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="data")
-        self._prefetched: dict[Hashable, Future[T]] = {}
-
-    def __call__(self, key: Hashable, read: Callable[[], T]) -> T:
-        """Returns the prefetched result of a key (once), or else the result of ``read``.
-
-        Raises:
-            UserError: The data cannot be read.
-        """
-        future = self._prefetched.pop(key, None) or self._pool.submit(read)
-        try:
-            return future.result()
-        except (OSError, UserError) as error:
-            raise UserError(
-                f"data set {self.name}",
-                error,
-                "the last kept state is intact: make the data available, then run the same command to resume",
-            ) from None
-
-    def prefetch(self, key: Hashable, read: Callable[[], T]) -> None:
-        """Starts to read the data of a key in the background."""
-        self._prefetched[key] = self._pool.submit(read)
-
 
 #: ``(images (N, C, H, W), class_labels (N, label_dim) or None)``.
 Batch = tuple[torch.Tensor, torch.Tensor | None]
@@ -96,7 +57,8 @@ class StepBatches:
         self.per_device = batch_size // world_size
         self.micro_batch = min(batch_gpu or self.per_device, self.per_device)
         self._orders: dict[str, Order] = {}
-        self._prefetcher: Prefetcher[torch.Tensor] = Prefetcher(dataset.name)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="data")
+        self._ahead: dict[tuple[str, int], Future[torch.Tensor]] = {}
 
     def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
         """Returns the micro-batches of one step.
@@ -124,24 +86,35 @@ class StepBatches:
         return self._orders[purpose].indices(nimg + self.rank * self.per_device, self.per_device)
 
     def _images(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:
-        """Network input of a step on the CPU; files are read during the previous step."""
+        """Network input of a step on the CPU; one thread reads files during the step before.
+
+        Raises:
+            UserError: The data cannot be read.
+        """
         if self.dataset.in_memory:
             return self._read(purpose, nimg, indices)
-        images = self._prefetcher((purpose, nimg), lambda: self._read_ahead(purpose, nimg, indices))
+        future = self._ahead.pop((purpose, nimg), None) or self._pool.submit(self._read, purpose, nimg, indices)
+        try:
+            images = future.result()
+        except (OSError, UserError) as error:
+            raise UserError(
+                f"data set {self.dataset.name}",
+                error,
+                "the last kept state is intact: make the data available, then run the same command to resume",
+            ) from None
         next_nimg = nimg + self.per_device * self.world_size
+        # An order is not for several threads.
         following = self._indices(purpose, next_nimg)
-        self._prefetcher.prefetch((purpose, next_nimg), lambda: self._read_ahead(purpose, next_nimg, following))
+        self._ahead[purpose, next_nimg] = self._pool.submit(self._read, purpose, next_nimg, following)
         return images
 
     def _read(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:
         # Only latent data sets draw noise here.
         source = generator(self.seed, f"data-{purpose}", nimg, 0)
         noise = lambda x: _share(torch.randn, x.shape, source, self.rank, self.world_size)
-        return self.dataset.network_input(self.dataset.images(indices), noise)
-
-    def _read_ahead(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:
-        images = self._read(purpose, nimg, indices)
-        return images.pin_memory() if self.device.type == "cuda" else images
+        images = self.dataset.network_input(self.dataset.images(indices), noise)
+        # Python's global lock is released meanwhile.
+        return images.pin_memory() if self.device.type == "cuda" and not self.dataset.in_memory else images
 
 
 def step_batches(

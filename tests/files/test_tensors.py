@@ -72,11 +72,24 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length):
     assert equal(read_tensors(path)[0], {"x": torch.ones(1)})
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 4, b"PK\x03\x04....", (2).to_bytes(8, "little") + b"[]"])
-def test_foreign_files_are_explained_in_the_readers_words(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"\x00" * 4, "cut off"),
+        (b"PK\x03\x04....", "sida convert"),
+        (b"\x80\x04\x95" + b"x" * 40, "sida convert"),
+        (b"hello world, this is text", "not a safetensors file"),
+        ((1 << 31).to_bytes(8, "little") + b"{}", "impossible header length"),
+        ((1 << 20).to_bytes(8, "little") + b"{}", "cut off inside its header"),
+        ((2).to_bytes(8, "little") + b"[]", "not a safetensors file"),
+        ((2).to_bytes(8, "little") + b"{}x", "1 bytes too long"),
+    ],
+)
+def test_foreign_files_are_explained_in_the_readers_words(tmp_path, content, reason):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(TensorFileError) as own:
+    with pytest.raises(TensorFileError, match=reason) as own:
         read_tensors(path)
     assert str(own.value).startswith(f"{path}: {own.value.fault}; ")
     with pytest.raises(UserError) as caught, explained(path, "no shard", "measure it again"):

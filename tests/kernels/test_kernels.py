@@ -253,13 +253,6 @@ def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising
     assert all(torch.equal(left, right) for left, right in zip(one, other))
 
 
-def test_nothing_is_made_again_where_nothing_is_kept():
-    with torch.no_grad():
-        y, _ = scaled_silu(leaf(1, 16, 2, 2), recompute=True)
-        with recomputed(y):
-            assert F.conv2d(y, torch.ones(1, 16, 1, 1, device=DEVICE)).shape == (1, 1, 2, 2)
-
-
 def of_divided_rows(x: Tensor, other: Tensor, vector: Tensor, rows: Tensor) -> list[Tensor]:
     """Results of all kernels that divide rows."""
     torch.manual_seed(3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import resource
@@ -10,10 +9,7 @@ import subprocess
 import sys
 
 import pytest
-import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from sida.cli.main import main
 from sida.config.resources import ROOT
@@ -101,16 +97,6 @@ def test_wrapped_and_half_precision_networks_are_stored_plain_in_float32(file, t
     assert {t.dtype for t in loaded.state_dict().values()} == {torch.float32}
 
 
-def test_the_safetensors_package_reads_and_writes_the_same_files(net, file, tmp_path):
-    tensors = safetensors.torch.load_file(file)
-    assert tensors.keys() == net.state_dict().keys()
-    assert all(torch.equal(tensors[k], v) for k, v in net.state_dict().items())
-    theirs = tmp_path / "theirs.safetensors"
-    safetensors.torch.save_file(tensors, theirs, {"sida": read_tensor_header(file).metadata["sida"]})
-    loaded, _ = load_network(theirs)
-    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in tensors.items())
-
-
 def test_metadata_are_read_without_the_tensors(file):
     expected = read_metadata(file)
     data = bytearray(file.read_bytes())
@@ -120,52 +106,6 @@ def test_metadata_are_read_without_the_tensors(file):
     assert read_metadata(file) == expected
     with pytest.raises(UserError, match=r"damaged: its tensors do not have .* SHA-256"):
         load_network(file)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(share=st.floats(0, 1, exclude_max=True))
-def test_a_cut_off_file_is_always_one_line(file, tmp_path, share):
-    data = file.read_bytes()
-    path = tmp_path / "cut.safetensors"
-    path.write_bytes(data[: int(share * len(data))])
-    for read in (load_network, read_metadata):
-        with pytest.raises(UserError) as caught:
-            read(path)
-        assert str(path) in str(caught.value)
-        assert "\n" not in str(caught.value)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.integers(0, 400), byte=st.integers(0, 255))
-def test_a_damaged_header_never_ends_in_a_traceback(file, tmp_path, place, byte):
-    data = bytearray(file.read_bytes())
-    data[place] = byte
-    path = tmp_path / "flip.safetensors"
-    path.write_bytes(data)
-    with contextlib.suppress(UserError):
-        load_network(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "the file is empty"),
-        (b"\x80\x04\x95" + b"x" * 40, "sida convert"),
-        (b"PK\x03\x04" + b"x" * 40, "sida convert"),
-        (b"hello world, this is text", "not a safetensors file"),
-        ((1 << 31).to_bytes(8, "little") + b"{}", "impossible header length"),
-        ((1 << 20).to_bytes(8, "little") + b"{}", "cut off inside its header"),
-        ((2).to_bytes(8, "little") + b"[]", "not a safetensors file"),
-        ((2).to_bytes(8, "little") + b"{}", "'sida' header"),
-        ((1000).to_bytes(8, "little") + b"[" * 1000, "not a safetensors file"),
-    ],
-)
-def test_other_files_are_recognised(tmp_path, content, reason):
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=reason) as caught:
-        load_network(path)
-    assert str(path) in str(caught.value)
 
 
 def drop_tensor(header, body):
@@ -200,13 +140,6 @@ def put_nan(header, body):
     return body
 
 
-def overlap(header, body):
-    names = [k for k in header if k != "__metadata__"]
-    header[names[1]]["data_offsets"] = header[names[0]]["data_offsets"]
-    header[names[1]]["shape"] = header[names[0]]["shape"]
-    return body
-
-
 CONFIG = {"class": "EDMPrecond", "kwargs": {"img_resolution": 8, "img_channels": 1}}
 
 
@@ -217,8 +150,7 @@ CONFIG = {"class": "EDMPrecond", "kwargs": {"img_resolution": 8, "img_channels":
         (add_tensor, "has unexpected tensor 'extra.weight'"),
         (reshape, "has shape"),
         (put_nan, "NaN or infinity"),
-        (overlap, "damaged header"),
-        (lambda header, body: body + b"\0", "1 bytes too long"),
+        (lambda header, body: header["__metadata__"].pop("sida") and body, "written by another program"),
         (sida_header(network={"class": "EDMPrecnd", "kwargs": {}}), "did you mean 'EDMPrecond'"),
         (sida_header(network=CONFIG), "tensor"),
         (sida_header(network={"class": "EDMPrecond"}), "no architecture"),

@@ -95,17 +95,6 @@ def test_a_converted_network_gives_the_official_outputs(golden, tmp_path, case, 
     assert relative_error(output, expected) < 1e-5
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_all_pickle_protocols(tmp_path, protocol):
-    net = tiny()
-    converted, metadata = convert(
-        write_genuine(tmp_path / "n.pkl", net, protocol=protocol), origin_url="https://x/n.pkl"
-    )
-    assert equal(net, converted)
-    assert metadata["origin"]["url"] == "https://x/n.pkl"
-    assert len(metadata["origin"]["sha256"]) == 64
-
-
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
 def test_training_states_of_torch_save(tmp_path, zipped, monkeypatch):
     # The tensors of published files lie on GPUs; here only their description does.
@@ -335,13 +324,6 @@ def test_the_recorded_hash_is_that_of_the_file_and_the_original_stays(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_equal_files_give_equal_bytes(tmp_path):
-    for name in ("a", "b"):
-        write_genuine(tmp_path / f"{name}.pkl", tiny())
-        import_official(tmp_path / "a.pkl", tmp_path / f"{name}.safetensors", metadata={"method": "sid"})
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-
-
 # Files that must be refused
 
 
@@ -448,14 +430,6 @@ def test_registered_weights_alone_become_the_network_that_their_kind_names(regis
     (tmp_path / "config/networks/tiny.yaml").unlink()
     with pytest.raises(UserError, match=r"asset .mine.: kind: no .*tiny"):
         network_file("mine")
-
-
-@pytest.mark.parametrize("command", [["convert", "missing.pkl", "out.safetensors"], ["info", "missing.pkl"]])
-def test_a_missing_file_is_one_line(capsys, command):
-    assert main(command) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: missing.pkl: no such file")
-    assert error.count("\n") == 1
 
 
 def test_a_pickled_module_names_its_class_and_the_remedy(tmp_path):

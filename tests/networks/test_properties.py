@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from sida.networks import build_network
+from sida.networks.layers import Conv2d, attend, split_heads
 from tests.networks.made import random_network
 
 SONG = {"img_resolution": 8, "img_channels": 2, "model_type": "SongUNet", "model_channels": 8, "channel_mult": [1, 2],
@@ -346,8 +348,6 @@ def test_skip_architecture_is_wired_as_described():
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("side", [4, 17])
 def test_attention_of_small_and_large_maps_equals_its_definition(heads, side):
-    from sida.networks.layers import attend, split_heads
-
     torch_rng = torch.Generator().manual_seed(0)
     qkv = torch.randn([2, 3 * 8, side, side], generator=torch_rng)
     found = attend(split_heads(qkv, heads)).reshape(2, heads, 8 // heads, side**2)
@@ -363,10 +363,6 @@ def test_attention_of_small_and_large_maps_equals_its_definition(heads, side):
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_resampling_convolution_equals_its_definition(taps, kernel, direction):
     """The short cuts (pooling, repetition, 1×1 before the filter, scaled weights) against filter, then convolution."""
-    from torch.nn import functional as F
-
-    from sida.networks.layers import Conv2d
-
     with torch.random.fork_rng():
         torch.manual_seed(0)
         conv = Conv2d(3, 5 if kernel else 3, kernel, resample_filter=taps, init_bias=1.0, **{direction: True})

@@ -44,8 +44,8 @@ def test_the_next_step_is_read_before_it_is_asked_for(pictures, readers):
     batches = StepBatches(load_dataset(pictures), 3, 16, None, CPU)
     batches("psi", 0)
     batches("generator", 0, with_images=False)
-    batches._prefetcher._pool.submit(lambda: None).result()
+    batches._pool.submit(lambda: None).result()
     assert len(readers) == 2
     batches("psi", 16)
-    batches._prefetcher._pool.submit(lambda: None).result()
+    batches._pool.submit(lambda: None).result()
     assert len(readers) == 3

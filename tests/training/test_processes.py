@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import random
 import signal
+import threading
 import time
 import weakref
 
@@ -23,12 +25,14 @@ from sida.training.iteration import StudentTrainer
 from sida.training.logs import IterationRecord, TickMeter
 from sida.training.run import RunFiles
 from tests.training.processes import said, started, statuses, together
-from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, interrupt_after
+from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, interrupt_after, results
 
 # A rate near the paper's: entries whose gradient is nothing but rounding move by it, and each number of processes adds
 # up in an order of its own.
 SPEC = {**STUDENT, "total_kimg": 0.16, "batch_gpu": 4, "lr": 1e-5, "tick_kimg": 0.032}
 CLOSE = 1e-5
+#: How often a test kills in the slow set; docs/reliability.md names the number.
+KILLS = {"test_kills_of_a_rank": 30}
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +123,27 @@ def test_a_state_that_was_gone_on_from_leaves_the_memory(tmp_path, spec, monkeyp
         return 0 if read else 3
 
     assert together(task, 2, tmp_path) == [0, 0], said(tmp_path)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(KILLS["test_kills_of_a_rank"], marks=pytest.mark.slow)])
+def test_kills_of_a_rank(tmp_path, spec, kills):
+    """kill -9 of one process at a random moment: the other ends, and both resume; the result does not show it."""
+    undisturbed = crashing(spec, tmp_path / "alone", 10**9, None)
+    assert together(undisturbed, 2, tmp_path / "logs") == [0, 0], said(tmp_path / "logs")
+    source, done, runs = random.Random(kills), 0, 0
+    while done < kills:
+        runs += 1
+        run, ends = tmp_path / f"run{runs}", [1]
+        while any(ends):
+            victim, delay = source.randrange(2), source.uniform(0, 1.5)
+            kill = lambda delay=delay: threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            victims = {victim} if done < kills else {}
+            ends = together(crashing(spec, run, 0, kill, victims), 2, tmp_path / "logs")
+            assert ends[victim] in (0, -signal.SIGKILL), said(tmp_path / "logs")
+            # A process that lost its partner asks to be started again; one that was through did not notice.
+            assert ends[1 - victim] in (0, EXIT_RETRY), said(tmp_path / "logs")
+            done += ends[victim] < 0
+        assert results(run) == results(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("victims", [{1}, {0, 1}])

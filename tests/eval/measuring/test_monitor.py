@@ -104,7 +104,7 @@ def test_parts_of_an_evaluation_give_the_whole(count):
     joined = monitor.join([monitor.part(generate, number, count) for number in range(count)])
     assert joined.keys() == whole.keys()
     for key, value in whole.items():
-        assert joined[key] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-9)), key
+        assert joined[key] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-9, abs=1e-9)), key
     assert len(seen) == len(set(seen)) == 6
 
 

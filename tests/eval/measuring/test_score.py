@@ -21,7 +21,6 @@ import yaml
 from PIL import Image
 
 from eval.features import get_extractor
-from eval.features.digits import DigitsExtractor
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import Score, score_images
@@ -570,33 +569,3 @@ def test_a_torchscript_file_is_scored_with_permission(tmp_path, monkeypatch, cap
     assert "(65,)" in refusal(*command, "--latent", "65")
     torch.save(Generator().state_dict() | {"w": torch.zeros(2)}, tmp_path / "plain.pt")
     assert "TorchScript" in refusal("score", str(tmp_path / "plain.pt"), "--protocol", "digits", "--latent", "64")
-
-
-class Halved(DigitsExtractor):
-    """The digits' network with features rounded to bfloat16."""
-
-    def __init__(self, device="cpu"):
-        super().__init__(device)
-        self.sha256 = f"{self.sha256}-bfloat16"
-
-    def _forward(self, images, logits):
-        features, classes = super()._forward(images, logits)
-        return features.bfloat16().float(), classes
-
-
-@pytest.fixture(scope="module")
-def noisy_digits(tmp_path_factory):
-    """Digits with noise."""
-    digits = load_dataset(DIGITS).images(range(600)).float()
-    noisy = (digits + 20 * torch.randn(digits.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 255)
-    path = tmp_path_factory.mktemp("images") / "noisy.npz"
-    np.savez(path, arr_0=noisy.to(torch.uint8).permute(0, 2, 3, 1).numpy())
-    return str(path)
-
-
-def test_variants_that_cannot_be_compared_are_one_line(noisy_digits):
-    twice, other = ["digits", "digits"], ["inception", "inception_tf32"]
-    refused(r"of protocol 'digits' \(digits, pixels\)", noisy_digits, "digits", other)
-    refused("variants of it, got digits", noisy_digits, "digits", twice[:1])
-    few = {"num_samples": 600, "dataset": DIGITS}
-    refused("suffices for one trial", noisy_digits, "digits", twice, **few)
