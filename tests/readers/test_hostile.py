@@ -274,5 +274,5 @@ def test_a_figure_that_is_no_file_is_not_waited_for(tmp_path):
 
     (tmp_path / "figures").mkdir()
     os.mkfifo(tmp_path / "figures/a.png")
-    assert "a.png: is no ordinary file" in refused(command, "sida-eval", "page", tmp_path, "--out", tmp_path / "x.html")
+    assert "a.png: is no ordinary file" in refused(command, "sida", "page", tmp_path, "--out", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
