@@ -156,6 +156,7 @@ T = TypeVar("T")
 REMOVED = {
     "shard": "remove it (networks of the papers fit without; checkpointing: true saves memory)",
     "flags": "remove it: each method augments with its official transformations",
+    "compile": "remove it: kernels: fused is the faster way on a GPU",
     "real_source": "remove it: this control left with its study",
     "discriminator": "remove it: the fake score's encoder is the discriminator, as in the paper",
     **dict.fromkeys(("diffaug", "ada_target", "ada_interval", "ada_kimg"), "remove it: off in GDD's published scripts"),
