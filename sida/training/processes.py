@@ -112,92 +112,63 @@ class RankLostError(UserError):
 
 
 class Ranks:
-    """The processes that train together, seen from this process; this base class is a single process.
+    """The processes that train together, seen from this process, or a single process.
+
+    If a rank dies, operations of the others raise :class:`RankLostError`.
 
     Attributes:
         rank: Number of this process, from 0.
         world_size: Number of processes.
     """
 
-    rank, world_size = 0, 1
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank, self.world_size = rank, world_size
+        self._patient = dist.new_group(backend="gloo", timeout=FIRST_TIMEOUT) if world_size > 1 else None
 
     def add_up(self, tensor: torch.Tensor) -> None:
         """Sums a tensor over all ranks, in place."""
+        if self.world_size > 1:
+            self._together(dist.all_reduce, tensor)
 
     def average(self, tensor: torch.Tensor) -> None:
         """Averages a tensor over all ranks, in place."""
+        if self.world_size > 1:
+            self.add_up(tensor)
+            tensor.div_(self.world_size)
 
     def agree(self, request: T) -> T:
         """Returns the maximum of all ranks' requests (``IntEnum`` or bool)."""
-        return request
-
-    def from_first(self, task: Callable[[], T]) -> T:
-        """Runs the task on rank 0 while the others wait; returns its result on all ranks."""
-        return task()
-
-    def gather(self, value: T) -> list[T]:
-        """Returns all ranks' values in order on rank 0, and an empty list on the others."""
-        return [value]
-
-    def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-        """Returns rank 0's named tensors (on the CPU) on all ranks; the arguments of the others are ignored."""
-        assert tensors is not None
-        return dict(tensors)
-
-
-#: A single process.
-ALONE = Ranks()
-
-
-class ProcessGroup(Ranks):
-    """Processes joined by :mod:`torch.distributed`.
-
-    If a rank dies, operations of the others raise :class:`RankLostError`.
-
-    Args:
-        rank: Number of this process.
-        world_size: Number of processes.
-    """
-
-    def __init__(self, rank: int, world_size: int) -> None:
-        self.rank, self.world_size = rank, world_size
-        self._patient: Any = dist.new_group(backend="gloo", timeout=FIRST_TIMEOUT)
-
-    def add_up(self, tensor: torch.Tensor) -> None:
-        """See :meth:`Ranks.add_up`."""
-        self._together(dist.all_reduce, tensor)
-
-    def average(self, tensor: torch.Tensor) -> None:
-        """See :meth:`Ranks.average`."""
-        self.add_up(tensor)
-        tensor.div_(self.world_size)
-
-    def agree(self, request: T) -> T:
-        """See :meth:`Ranks.agree`."""
+        if self.world_size == 1:
+            return request
         value = torch.tensor(int(request))  # type: ignore[call-overload]
         self._together(dist.all_reduce, value, op=dist.ReduceOp.MAX)
         return type(request)(int(value))  # type: ignore[call-arg]
 
     def from_first(self, task: Callable[[], T]) -> T:
-        """See :meth:`Ranks.from_first`."""
-        result: list[Any] = [task() if self.rank == 0 else None]
-        self._together(dist.broadcast_object_list, result, src=0, group=self._patient)
+        """Runs the task on rank 0 while the others wait; returns its result on all ranks."""
+        result: list[Any] = [None if self.rank else task()]
+        if self.world_size > 1:
+            self._together(dist.broadcast_object_list, result, src=0, group=self._patient)
         given: T = result[0]
         return given
 
     def gather(self, value: T) -> list[T]:
-        """See :meth:`Ranks.gather`."""
-        values: list[Any] = [None] * self.world_size if self.rank == 0 else []
-        self._together(dist.gather_object, value, values if self.rank == 0 else None, dst=0, group=self._patient)
+        """Returns all ranks' values in order on rank 0, and an empty list on the others."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [] if self.rank else [None] * self.world_size
+        self._together(dist.gather_object, value, None if self.rank else values, dst=0, group=self._patient)
         return values
 
     def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-        """See :meth:`Ranks.tensors_from_first`."""
+        """Returns rank 0's named tensors (on the CPU) on all ranks; the arguments of the others are ignored."""
         given = dict(tensors or {})
+        if self.world_size == 1:
+            return given
         kinds = self.from_first(lambda: [(name, value.shape, value.dtype) for name, value in given.items()])
         result = {}
         for name, shape, dtype in kinds:
-            value = given[name].contiguous() if self.rank == 0 else torch.empty(shape, dtype=dtype)
+            value = torch.empty(shape, dtype=dtype) if self.rank else given[name].contiguous()
             self._together(dist.broadcast, value, src=0, group=self._patient)
             result[name] = value
         return result
@@ -217,6 +188,10 @@ class ProcessGroup(Ranks):
                 f"({_reason(error)}); the last kept state is intact",
                 "run the same command again to resume",
             ) from None
+
+
+#: A single process.
+ALONE = Ranks()
 
 
 def own_device(name: str, where: str) -> torch.device:
@@ -263,7 +238,7 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
     try:
         launch.STORE, _, _ = next(rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
         dist.init_process_group(backend, store=launch.STORE, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
-        ranks = ProcessGroup(rank, world_size)
+        ranks = Ranks(rank, world_size)
     except (RuntimeError, ValueError) as error:
         raise RankLostError(
             "",
