@@ -89,7 +89,7 @@ def torch_compile(monkeypatch):
     """Replaces ``torch.compile``, and forgets what was found out about another one."""
 
     def replace(function):
-        monkeypatch.setattr(torch, "compile", function)
+        monkeypatch.setattr(machine.torch, "compile", function)
         forget()
 
     forget = lambda: [function.cache_clear() for function in (machine._fault, machine._say_once)]
