@@ -2,8 +2,8 @@
 #
 #   snakemake --cores 2                                      the demo: real training on 8x8 digits, minutes
 #   snakemake --cores N --configfile studies/X/preset.yaml   another preset
-#   snakemake --cores 2 tables/main.tex                      any single table, figure, run or measurement of the preset,
-#                                                            by its path (results/demo/tables/main.tex) or the end of it
+#   snakemake --cores 2 results/demo/tables/main.tex         any single table, figure, network or measurement
+#   sida run demo tables/main.tex                            the same by a short name
 #   snakemake -s CHECKOUT/Snakefile --configfile STUDY/preset.yaml     from anywhere: results/ lies where it is started
 
 import os
@@ -24,16 +24,10 @@ if not workflow.configfiles:
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/assets.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/teacher.smk"
-include: "workflow/rules/student.smk"
-include: "workflow/rules/sample.smk"
+include: "workflow/rules/inputs.smk"
+include: "workflow/rules/train.smk"
 include: "workflow/rules/measure.smk"
-include: "workflow/rules/rates.smk"
 include: "workflow/rules/outputs.smk"
-include: "workflow/rules/ticks.smk"
-include: "workflow/rules/report.smk"
 
 
 # Short, or in need of the internet: run where Snakemake runs and not as jobs of a cluster.
@@ -43,8 +37,6 @@ localrules:
     collect_part,
     table,
     claims,
-    ticks_table,
-    ticks_claims,
     index,
     manifest,
 
@@ -52,8 +44,10 @@ localrules:
 rule all:
     default_target: True
     input:
-        TARGETS.products(),
-        f"{RESULTS}/manifest.json",
+        PRODUCTS,
+        PAPER,
+        "<results>/index.html",
+        "<results>/manifest.json",
 
 
 # Not called by dry runs, nor by the Snakemakes that Snakemake starts for its jobs. One workflow at a time works in a

@@ -1,18 +1,16 @@
-"""The machine: devices, threads, TF32, memory, seeds, CUDA graphs and ``torch.compile``."""
+"""The machine: devices, threads, TF32, memory, seeds and CUDA graphs."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import hashlib
-import inspect
 import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from sida.errors import UserError, say
+from sida.errors import UserError
 from sida.late import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -224,46 +222,3 @@ class Recording:
             self.inputs[name].copy_(tensor, non_blocking=True)
         self.graph.replay()
         return self.outputs
-
-
-def compiled(net: torch.nn.Module) -> torch.nn.Module:
-    """Compiles a network with ``torch.compile``, for calls in one mode and with one set of shapes and flags.
-
-    Each call of this function gives separate code: a network that is trained and also used frozen needs two. The
-    compiled code does not check at each call whether parameters and modules have changed, since they never do here.
-    Changed shapes or flags of the inputs still compile again.
-
-    A torch that cannot separate the code of two calls compiles with all checks. Without a C++ compiler the function
-    returns the network itself. In both cases it prints one line.
-    """
-    device = next(net.parameters()).device.type
-    fault = _fault(device)
-    if fault is not None:
-        _say_once(f"compile: torch {torch.__version__} cannot compile here ({fault}); continuing without it")
-        return net
-    # Converted memory layouts and Python code between the kernels make small networks slower (benchmarks/).
-    options: dict[str, Any] = {"layout_optimization": False, "cpp_wrapper": True} if device == "cpu" else {}
-    skip_checks = getattr(torch.compiler, "skip_guard_on_all_nn_modules_unsafe", None)
-    isolate: dict[str, Any] = {}
-    # Without checks, the code of one mode of the network would also run for the other mode.
-    if skip_checks is not None and "isolate_recompiles" in inspect.signature(torch.compile).parameters:
-        isolate["isolate_recompiles"] = True
-        options["guard_filter_fn"] = skip_checks
-    else:
-        _say_once(f"compile: torch {torch.__version__} compiles with checks at every call; a newer one is faster")
-    return cast(torch.nn.Module, torch.compile(net, dynamic=False, options=options, **isolate))
-
-
-@functools.cache
-def _fault(device: str) -> str | None:
-    """Reason why ``torch.compile`` does not work on a device, found by a trial, or None."""
-    try:
-        torch.compile(torch.neg, dynamic=False)(torch.ones(1, device=device))
-    except Exception as error:  # training continues without, whatever the error
-        return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return None
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    say(line)

@@ -13,7 +13,7 @@ from eval.report.page import reduced_png
 from eval.results.stored import store
 from sida.files.atomic import atomic_path
 from workflow.preset import Preset
-from workflow.preset.spec_files import row_digest
+from workflow.preset.jobs import row_digest
 
 
 def store_study(results: Path, file: Path, study: Path, networks: bool = False) -> Path:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import itertools
 import os
 import re
-import secrets
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sida.config.plugins import ALLOW, check_code_path
-from sida.config.resources import CHECKOUT, ROOT
+from sida.config.resources import ROOT
 from sida.errors import UserError, say
-from sida.files.ordinary import read_ordinary
+from sida.files.ordinary import walk_ordinary
+from sida.files.text_files import read_text
 from workflow.preset.files import find_preset
 
 #: Largest difference in seconds between clocks of machines with a common disk.
@@ -59,45 +58,17 @@ def check_profile(arguments: Sequence[str], option: str = "--workflow-profile") 
 
 
 def check_records(folder: Path) -> None:
-    """Refuses ``.snakemake`` without permission, unless this user's `sida run` made it in this folder.
+    """Refuses modules in Snakemake's records without permission: Snakemake imports them as it starts.
 
-    Snakemake imports modules below it as it starts, and builds objects from its records. A mark in it proves who made
-    it: only this user has the key behind the mark.
+    Its other records are data, which may come from a plain ``snakemake``, another user or another place.
 
     Raises:
-        UserError: The records are of other origin.
+        UserError: There are such modules.
     """
-    if CHECKOUT and folder.samefile(ROOT):
-        # The checkout's own records are as trusted as its code.
-        return
-    records = folder / ".snakemake"
-    mark, ours = records / "owner", _mark(records)
-    if os.path.lexists(records):
-        with contextlib.suppress(UserError):
-            if ours and hmac.compare_digest(read_ordinary(mark, 1 << 10), ours):
-                return
-        kind = "a folder of Snakemake's records that `sida run` did not make here, and Snakemake runs code in it"
-        check_code_path(records, kind, f"set {ALLOW}={records.resolve()}, else remove the folder")
-    records.mkdir(exist_ok=True)
-    if ours:
-        mark.unlink(missing_ok=True)
-        mark.write_bytes(ours)
-
-
-def _mark(records: Path) -> bytes | None:
-    """The mark that only this user can make for a folder; None where this user has no home to keep a key."""
-    key = Path(os.path.expanduser("~"), ".config/sida/owner.key")
-    try:
-        key.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            contextlib.suppress(FileExistsError),
-            open(key, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream,
-        ):
-            stream.write(secrets.token_bytes(32))
-        secret = read_ordinary(key, 1 << 10)
-    except (OSError, UserError):
-        return None
-    return hmac.new(secret, os.fsencode(records.resolve()), "sha256").hexdigest().encode() if secret else None
+    modules = folder / ".snakemake/pip-deployments"
+    if os.path.lexists(modules):
+        kind = "a folder of modules, which Snakemake imports as it starts"
+        check_code_path(modules, kind, f"set {ALLOW}={modules.resolve()}, else remove it")
 
 
 def check_scheduler(profile: Path) -> None:
@@ -107,10 +78,22 @@ def check_scheduler(profile: Path) -> None:
         UserError: The profile's executor is ``slurm``, and there is no ``sbatch``.
     """
     path = profile / "config.yaml"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    text = read_text(path) if path.is_file() else ""
     if re.search(r"(?m)^executor:\s*slurm\b", text) and shutil.which("sbatch") is None:
         remedy = "start it on a login node of the cluster, or leave the profile out to run jobs on this machine"
         raise UserError(profile, "needs SLURM, and there is no sbatch on this machine", remedy)
+
+
+def give_cache() -> None:
+    """Gives Snakemake a cache in this folder where the home cannot be written; without one it ends in a traceback."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK | os.X_OK):
+            return
+    except OSError:
+        pass
+    os.environ["XDG_CACHE_HOME"] = os.path.abspath(".snakemake/cache")
 
 
 def check_command(profile: str | None = None) -> None:
@@ -119,6 +102,7 @@ def check_command(profile: str | None = None) -> None:
     Args:
         profile: Name of the profile that calls this function, if jobs go to a scheduler.
     """
+    give_cache()
     words = sys.argv[1:]
     if profile is not None and not {"-n", "--dry-run", "--dryrun", "--unlock", "--lint", "--executor", "-e"} & {*words}:
         try:
@@ -150,24 +134,25 @@ def closed_results(folder: str | Path) -> str | None:
     return f"{folder}: is read-only, so nothing can be made there; start in a writable folder to make more"
 
 
-def fix_times(folder: str | os.PathLike[str], clock: str | os.PathLike[str]) -> int:
-    """Sets file times in the future to the current time and reports them; returns the number of files and folders.
+def check_results(folder: str | os.PathLike[str], clock: str | os.PathLike[str]) -> None:
+    """Refuses links, pipes and devices in a preset's results, and dates files of the future now.
+
+    Jobs would write through a link, and read a pipe for ever.
 
     Args:
-        folder: ``results/<preset>``; links are not followed.
+        folder: ``results/<preset>``.
         clock: A file in it that was written just now, which gives the time of the disk.
+
+    Raises:
+        UserError: There is a link, a pipe or a device.
     """
-    latest = os.stat(clock).st_mtime + SLACK
-    count = 0
-    # Folders after their content, since some folders are products.
-    for parent, folders, files in os.walk(folder, topdown=False):
-        for name in (*files, *folders):
-            path = Path(parent, name)
-            # The file was removed, or belongs to another user.
-            with contextlib.suppress(OSError):
-                if path.lstat().st_mtime > latest:
-                    os.utime(path, follow_symlinks=False)
-                    count += 1
+    latest, count = os.stat(clock).st_mtime + SLACK, 0
+    for name in walk_ordinary(folder):
+        path = Path(folder, name)
+        # The file was removed, or belongs to another user.
+        with contextlib.suppress(OSError):
+            if path.lstat().st_mtime > latest:
+                os.utime(path, follow_symlinks=False)
+                count += 1
     if count:
         say(f"{os.fspath(folder)}: {count:,} files were dated in the future; they are dated now (was a clock wrong?)")
-    return count

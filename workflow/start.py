@@ -10,14 +10,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
+import errno
 import json
-import logging
 import os
 import secrets
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -25,43 +24,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from snakemake.logging import LogEvent, get_event, logger
-
 from eval.report.paper import missing_latex
 from sida.assets import check_pinned_code, find_asset, load_registry
 from sida.assets.transport import check_reachable
 from sida.errors import UserError, say
 from sida.files.atomic import try_lock
-from workflow.checks import check_folder, check_profile, closed_results, fix_times
+from sida.files.ordinary import open_below, open_ordinary, read_ordinary
+from sida.files.text_files import parse_json
+from workflow.checks import check_folder, check_profile, check_results, closed_results
+from workflow.commands.archive import show_results
 from workflow.planning.costs import check_card
-from workflow.planning.requests import Requests, allow_attempts, load_site
-from workflow.planning.watch import RunProgress, watch
+from workflow.planning.requests import Requests, load_site
 from workflow.preset import Preset
 from workflow.preset.files import read_preset
 from workflow.preset.rehearsal import check_preset, unshown_remark
-from workflow.preset.spec_files import SpecFiles
 from workflow.preset.targets import Targets
-from workflow.snakemake_patches import patch
-
-#: Lines of Snakemake that are not shown: jobs print their own progress and errors.
-CHATTER = ("Select jobs to execute", "Execute ", "RuleException:\nCalledProcessError")
-#: Rules whose files are identified by their hashes, and which several presets share.
-SHARED = ("fetch", "prepare_data", "encode_data")
 
 
 class Start:
-    """Changes this process for a workflow, reads the preset, and makes the objects that rules use.
+    """Prepares this process for a workflow, reads the preset, and makes the objects that rules use.
 
     Ends the process with one line if a file is faulty.
 
     Attributes:
         preset: The checked preset.
-        results: Its folder, ``results/<preset>``.
-        targets: Files of rows and products.
-        specs: Specs of jobs.
+        targets: Its products.
         requests: Requests of jobs to a scheduler.
         import_path: ``PYTHONPATH`` of jobs.
-        one_gpu: Number of GPUs of a job of sampling or measuring: 1, or 0 for a preset without GPUs.
 
     Args:
         workflow: Snakemake's workflow.
@@ -75,16 +64,11 @@ class Start:
         self._share_environment()
         with _ending():
             self._read(config)
-        self._progress, self._watched = RunProgress(), False
-        logger.addFilter(self._record)
-        self._lock = PresetLock(self.results, sys.argv)
+        self._lock = PresetLock(self.preset.results, sys.argv)
         missing = missing_latex() if self.preset.settings.paper else None
         self.targets = Targets(self.preset, bool(self.preset.settings.paper) and not missing)
-        self.specs = SpecFiles(self.preset)
         self.requests = Requests(self.preset, self._site, inside=workflow.remote_exec)
-        self.one_gpu = min(1, self.preset.settings.gpus)
         self._remark(missing)
-        patch(self.targets.found, self.targets.named, SHARED)
 
     def command(self, *options: str) -> list[str]:
         """Command, as words, that starts this workflow again with these options and the current settings."""
@@ -96,9 +80,9 @@ class Start:
         return ["snakemake", *place, *options, *settings]
 
     def begin(self) -> None:
-        """Takes the preset's lock, writes the specs and sets retries; ends a second workflow with one line.
+        """Takes the preset's lock and writes the specs; ends a second workflow with one line.
 
-        Names the trainings that are planned beyond the memory of their card.
+        Names the trainings that are planned beyond the memory of their card, or beyond the site's time limit.
         """
         jobs = list(self._workflow.dag.needrun_jobs())
         with _ending():
@@ -108,25 +92,18 @@ class Start:
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
                 check_card(self.preset.settings.device, self.preset.source)
             self._lock.take()
-            fix_times(self.results, self._lock.path)
-            self.specs.write()
-        if warning := self.requests.too_large(jobs):
-            print(warning, file=sys.stderr)
-        if self._site is not None:
-            # Jobs that resume after the time limit, with the useful number of attempts: any, or the number of trials.
-            resumable: dict[str, int | None] = dict.fromkeys(["train_teacher", "distill", "distill_parent"])
-            for first, last, _ in self.targets.measure_jobs():
-                resumable[f"measure_{first}_{last}"] = last - first + 1
-            for line in allow_attempts(self._workflow, resumable):
-                print(line, file=sys.stderr)
+            check_results(self.preset.results, self._lock.path)
+            named = {str(job.params.get("spec")) for job in jobs if job.params.get("spec")}
+            inside = [path.removeprefix(f"{self.preset.results}/specs/").removesuffix(".json") for path in named]
+            self.preset.write(sorted(inside))
+        for line in self.requests.warnings(jobs, self._workflow.execution_settings.retries):
+            print(line, file=sys.stderr)
 
     def show_summary(self) -> None:
-        """Prints the main table, paths of results and the use of time; never fails a finished run."""
-        if os.path.isdir(f"{self.results}/tables"):
-            subprocess.run([sys.executable, "-m", "workflow", "show", " ".join(self._files)], check=False)
-        # Runs with a scheduler have jobs instead of cores, and `workflow.cores` would stop them.
-        cores = self._workflow.resource_settings.cores or os.cpu_count() or 1
-        print(f"time      {self._progress.summary(cores)}", file=sys.stderr)
+        """Prints the first table and paths of results; never fails a finished run."""
+        with contextlib.suppress(UserError):
+            if os.path.isdir(f"{self.preset.results}/tables"):
+                show_results(self.preset)
 
     def _share_environment(self) -> None:
         """Sets variables that all jobs inherit, also on other machines.
@@ -150,10 +127,10 @@ class Start:
         check_folder(Path.cwd())
         self._files = [os.path.relpath(path) for path in self._workflow.configfiles]
         # The last file takes precedence, as in Snakemake.
-        self._settings, source, self._folders = read_preset(self._files, config)
-        self.preset = Preset(self._settings, source, self._folders)
-        self.results = self.preset.results
+        self.preset = Preset(*read_preset(self._files, config))
         check_preset(self.preset)
+        # A faulty file that is part of a digest is reported here.
+        _ = self.preset.everything
         # Profiles of schedulers have a time limit for jobs; each job then requests its planned time.
         limited = "runtime" in (self._workflow.resource_settings.default_resources or {})
         self._site = load_site(self.preset.own) if limited else None
@@ -165,37 +142,14 @@ class Start:
 
     def _remark(self, missing: str | None) -> None:
         """Prints what the preset names and this run does not make; ``missing``: what LaTeX needs for the paper."""
-        lines = [f"{self.results}/paper.pdf is left out: {missing}"] if missing else []
-        for run, asset in self.preset.left_out.items():
+        preset = self.preset
+        lines = [f"{preset.results}/paper.pdf is left out: {missing}"] if missing else []
+        for run, asset in preset.left_out.items():
             lines.append(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)")
         if self._workflow.is_main_process:
-            lines += filter(None, (closed_results(self.results), unshown_remark(self.targets)))
+            lines += filter(None, (closed_results(preset.results), unshown_remark(preset)))
         for line in lines:
             print(line, file=sys.stderr)
-
-    def _record(self, record: logging.LogRecord) -> bool:
-        """Records the start and end of jobs, whose stage is their rule's file; returns whether a line is printed.
-
-        Of Snakemake's lines only the count of steps is shown, with its share of the work.
-        """
-        event, given = get_event(record), vars(record)
-        if event == LogEvent.JOB_STARTED and not self._watched and not self._job:
-            jobs = [job for job in self._workflow.dag.needrun_jobs() if job.shellcmd]
-            outputs = {str(job.jobid): [str(path) for path in job.output] for job in jobs}
-            folders = [str(folder) for folder in self._folders]
-            facts = {"config": self._settings, "source": self.preset.source, "folders": folders, "outputs": outputs}
-            self._watched = True
-            watch(self._progress, facts)
-        elif event == LogEvent.JOB_INFO and given["shellcmd"]:
-            stage = Path(self._workflow.get_rule(given["rule_name"]).snakefile).stem
-            name, log = given["rule_msg"] or given["rule_name"], "".join(given["log"][:1])
-            self._progress.started(given["jobid"], name, log, stage, given["threads"])
-        elif event in (LogEvent.JOB_FINISHED, LogEvent.JOB_ERROR):
-            number = given["job_id" if event == LogEvent.JOB_FINISHED else "jobid"]
-            self._progress.ended(number, failed=event == LogEvent.JOB_ERROR)
-        elif event == LogEvent.PROGRESS and self._watched:
-            given |= {"event": None, "msg": self._progress.line(given["done"], given["total"])}
-        return event != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
 
 
 @contextlib.contextmanager
@@ -211,6 +165,8 @@ def _ending() -> Iterator[None]:
 NAME = ".workflow.lock"
 #: Seconds between two signs of life, and seconds of watching for those of another machine.
 BEAT, PATIENCE = 10.0, 60.0
+#: Largest lock file in bytes.
+MOST_BYTES = 1 << 16
 
 
 class PresetLock:
@@ -239,8 +195,10 @@ class PresetLock:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "no permission, or a read-only file system")
             # Child processes do not inherit the lock: a job that outlives a killed workflow leaves no lock.
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = open_below(self.folder, NAME, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise UserError(
                 self.folder, f"cannot be written ({error.strerror})", "fix that, or start in a writable folder"
@@ -331,8 +289,8 @@ def machine() -> str:
 def read_holder(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Holder in a lock file (``host``, ``pid``, ``since``, ``command``, ...); None without a readable holder."""
     try:
-        record = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError):
+        record = parse_json(read_ordinary(path, MOST_BYTES), str(path))
+    except (UserError, UnicodeDecodeError):
         return None
     return record if isinstance(record, dict) and {"token", "machine", "host", "pid"} <= record.keys() else None
 
@@ -348,7 +306,7 @@ def _who(holder: dict[str, Any] | None) -> str:
 def _touched(path: Path) -> tuple[int, bytes] | None:
     """State of the lock file, changed by signs of life; opening the file makes a network file system ask its server."""
     try:
-        with open(path, "rb") as stream:
-            return os.fstat(stream.fileno()).st_mtime_ns, stream.read()
-    except OSError:
+        with open_ordinary(path) as stream:
+            return os.fstat(stream.fileno()).st_mtime_ns, stream.read(MOST_BYTES)
+    except (OSError, UserError):
         return None

@@ -216,13 +216,13 @@ class Measurer:
 class TrialRecords:
     """Records of the trials of one job: which metrics are missing, their measuring, and copies until the job ends.
 
-    If a job fails or is killed, a workflow manager removes all its declared outputs, including finished trials;
-    undeclared files, such as the copies, stay. For a single trial there is no copy, because the job ends with it.
+    A workflow manager removes the declared outputs of a job before it starts and when it fails; undeclared files, such
+    as the copies, stay. So values that are still valid are not measured again.
 
     Args:
         measurer: The measurement.
         trials: Trial numbers of the job.
-        out: Folder of the declared ``trial-<t>.json``; None has copies only.
+        out: Folder of the declared ``trial-<t>.json``, whose copies stay after the job; None has copies only.
         copies: Folder of the copies; None has none.
     """
 
@@ -230,12 +230,13 @@ class TrialRecords:
         self, measurer: Measurer, trials: Sequence[int], out: str | os.PathLike[str] | None, copies: Path | None
     ) -> None:
         self._measurer, self._trials, self._out = measurer, trials, out
-        self._copies = copies if len(trials) > 1 else None
+        # Without declared outputs a job of one trial ends with its only copy.
+        self._copies = copies if len(trials) > 1 or out is not None else None
         self.restored: dict[int, dict[str, Any]] = {}
 
     @functools.cached_property
     def missing(self) -> dict[int, list[str]]:
-        """Metrics to measure, by trial; trials of an earlier attempt with the same code are restored from copies."""
+        """Metrics to measure, by trial; trials of an earlier attempt are restored from copies."""
         measurer = self._measurer
         if self._out is None and (self._copies is None or not self._copies.is_dir()):
             # Identities need the feature networks, which a wrong image need not wait for.
@@ -243,12 +244,24 @@ class TrialRecords:
         asked = measurer.digest, measurer.identities, measurer.names()
         found = {}
         for trial in self._trials:
-            keys = [*measurer.identities]
             if self._out is not None:
+                self._copy_back(trial)
                 keys = missing_metrics(trial_path(self._out, trial), *asked)
-            if keys and not self._restore(trial, *asked):
+            else:
+                keys = [] if self._restore(trial, *asked) else [*measurer.identities]
+            if keys:
                 found[trial] = keys
         return found
+
+    def _copy_back(self, trial: int) -> None:
+        """Writes a declared output that is missing from its copy."""
+        assert self._out is not None
+        assert self._copies is not None
+        path, copy = trial_path(self._out, trial), trial_path(self._copies, trial)
+        if not path.exists() and copy.is_file():
+            # A damaged copy is measured again.
+            with contextlib.suppress(UserError):
+                write_measurement(path, read_measurement(copy))
 
     def _restore(self, trial: int, *asked: Any) -> bool:
         if self._copies is None or missing_metrics(trial_path(self._copies, trial), *asked):
@@ -257,15 +270,13 @@ class TrialRecords:
         latest = [record["environment"], *record.get("added", {}).values()][-1]
         if latest.get("code") != provenance.source_digest():
             return False
-        if self._out is not None:
-            write_measurement(trial_path(self._out, trial), record)
         self.restored[trial] = record
         return True
 
     def measure(
         self, title: str, ready: Callable[[], None] | None = None, interval: float = 10
     ) -> dict[int, dict[str, Any]]:
-        """Measures the missing metrics, writes the records, and removes the copies; returns the records by trial.
+        """Measures the missing metrics and writes the records; copies without outputs go; returns records by trial.
 
         Args:
             title: Stage in lines of progress.
@@ -301,7 +312,7 @@ class TrialRecords:
         return records
 
     def _remove_copies(self) -> None:
-        if self._copies is None:
+        if self._copies is None or self._out is not None:
             return
         for trial in self._trials:
             trial_path(self._copies, trial).unlink(missing_ok=True)
@@ -315,8 +326,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Measures the trials of a generator and writes ``<out>/trial-<t>.json``.
 
-    Existing values of the same images and settings are kept, so that a metric added to a protocol is measured alone; so
-    are trials that an earlier attempt finished with the same code.
+    Existing values of the same images and settings are kept, so that a metric added to a protocol is measured alone.
 
     Args:
         spec: See :class:`MeasureSpec`.
@@ -332,7 +342,7 @@ def measure(
     measurer = Measurer(spec)
     measurer.check_trials(trials)
     with cpu_threads(measurer.spec.threads):
-        records = TrialRecords(measurer, trials, out, Path(out) / "finished")
+        records = TrialRecords(measurer, trials, out, Path(out) / "state")
         return [*records.measure(f"measure {measurer.spec.run}").values()]
 
 

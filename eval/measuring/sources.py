@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from eval.measuring.trial import ImageBatch
 from sida.config.plugins import check_code_path, code_sha256, load_object
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
+from sida.data.archive import Files
 from sida.data.load import check_labels
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import by_content, sha256_file
@@ -302,10 +302,10 @@ class ScriptedGenerator:
 
 def is_torchscript(path: str | Path) -> bool:
     """Whether a file is a TorchScript archive, told from one of ``torch.save`` by its code."""
-    if not zipfile.is_zipfile(path):
+    try:
+        return any(name.endswith("/constants.pkl") for name in Files(path).names)
+    except UserError:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 class NetworkSource:
@@ -404,8 +404,8 @@ class ImageFiles:
         return self.store.count // self.protocol.num_samples
 
     def identity(self) -> dict[str, Any]:
-        """Digest of the files."""
-        return {"images": self.store.digest()}
+        """Digest of the files, and whether their images are dealt."""
+        return {"images": self.store.digest()} | ({"order": "dealt, seed 0"} if self.store.dealt else {})
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Decodes the images of these positions.

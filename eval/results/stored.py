@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, read_hashed_json, write_hashed_json, write_text
 from sida.files.content_hash import csv_text
+from sida.files.ordinary import open_below
 from sida.files.text_files import gzip_bytes, read_csv
 
 STORED = "stored.json"
@@ -57,7 +59,7 @@ def unchanged_rows(folder: str | Path, asked: Mapping[str, str]) -> list[str]:
 
     Args:
         folder: Stored results.
-        asked: Digest of each row's settings (:func:`workflow.preset.spec_files.row_digest`).
+        asked: Digest of each row's settings (:func:`workflow.preset.jobs.row_digest`).
     """
     return [run for run, digest in read_stored(folder)["rows"].items() if asked.get(run) == digest]
 
@@ -70,7 +72,10 @@ def files_of(folder: Path, runs: Collection[str], networks: bool = True) -> Iter
     for pattern in _NETWORKS if networks else ():
         for path in sorted(folder.glob(pattern)):
             if pattern.startswith("teachers") or path.parent.name in runs:
-                yield path.relative_to(folder).as_posix(), path.read_bytes()
+                name = path.relative_to(folder).as_posix()
+                # A link would copy another file of the user.
+                with os.fdopen(open_below(folder, name), "rb") as stream:
+                    yield name, stream.read()
     for name, records in logs_of(folder):
         if name.startswith("teachers") or name.split("/")[1] in runs:
             yield name, jsonl_text(records, final=True).encode()

@@ -213,7 +213,7 @@ class TeacherTraining(TrainingSettings):
             EDM2 teachers); 0 is none.
         lr_ref_batches: Steps after which the rate falls as one over the square root of their number (35,000 to 70,000
             for EDM2's teachers); 0 keeps it.
-        data_order: Order in which images are visited: ``shuffled`` (ours), or the official one of ``edm`` or ``edm2``.
+        data_order: Order in which images are visited: ``shuffled`` (a new order for each epoch), or EDM2's ``edm2``.
         power_ema: Relative widths of averages with a power-function profile (EDM2: 0.05 and 0.1), in place of the one
             with a half-life. Each is in the kept networks, from which ``sida average`` makes others; the first is the
             result.
@@ -226,7 +226,7 @@ class TeacherTraining(TrainingSettings):
     ema_half_life_kimg: Positive = 500.0
     lr_rampup_kimg: NotNegative = 0.0
     lr_ref_batches: NotNegative = 0.0
-    data_order: Literal["shuffled", "edm", "edm2"] = "shuffled"
+    data_order: Literal["shuffled", "edm2"] = "shuffled"
     power_ema: tuple[Annotated[float, Range(above=0, below=0.28)], ...] = ()
 
     def __post_init__(self) -> None:
@@ -308,7 +308,6 @@ class Recipe(TrainingSettings):
         max_nan_share: Largest share of samples with NaN within a tick before the run stops.
         evaluation: null, or ``{every_kimg, num_samples, ...}``: measuring during training, which decides the network
             that is kept, and may end the run.
-        compile: Run through torch.compile (changes rounding).
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
         half: Half precision of ``fp16``: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as
             GDD's). The network's file records it, and sampling uses it.
@@ -344,7 +343,6 @@ class Recipe(TrainingSettings):
     guidance: NotNegative = 1.0
     max_nan_share: Fraction = 0.1
     evaluation: Annotated[dict[str, Any], CheckedAs(RecipeEvaluation)] | None = None
-    compile: bool = False
     fp16: bool | None = None
     half: Literal["float16", "bfloat16"] = "float16"
     kernels: Literal["torch", "fused"] = "torch"

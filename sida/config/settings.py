@@ -156,11 +156,13 @@ T = TypeVar("T")
 REMOVED = {
     "shard": "remove it (networks of the papers fit without; checkpointing: true saves memory)",
     "flags": "remove it: each method augments with its official transformations",
+    "compile": "remove it: kernels: fused is the faster way on a GPU",
     "real_source": "remove it: this control left with its study",
     "discriminator": "remove it: the fake score's encoder is the discriminator, as in the paper",
     **dict.fromkeys(("diffaug", "ada_target", "ada_interval", "ada_kimg"), "remove it: off in GDD's published scripts"),
     **dict.fromkeys(("weight_decay", "clip_norm"), "remove it: the papers' value is fixed"),
     "experiments": "remove it: claims alone decide",
+    "rates": "remove it: train.jsonl has the speed and memory of each training",
     "analyses": "remove it: a claim states a number with value and label",
     "equal_budget": "use equal_images",
     "neighbours": "remove it: metric kind copies measures the distances",

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from sida.errors import UserError
 from sida.files.content_hash import REMAKE, SHORT_DIGITS, DamagedError, check_hash, line_places, with_hash
+from sida.files.ordinary import open_ordinary
 from sida.files.text_files import MOST_LOGGED, check_amount, parse_json, read_text
 
 
@@ -266,11 +267,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         UserError: A damaged line.
     """
     records = []
-    try:
-        packed = os.fspath(path).endswith(".gz")
-        text = read_text(path) if packed else Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DamagedError(path, reason=f"not valid JSON lines ({error})") from None
+    text = read_text(path)
     check_amount(text, str(path), "[{,\n", MOST_LOGGED)
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
@@ -292,8 +289,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes as 64 hexadecimal digits."""
-    with open(path, "rb") as stream:
+    """SHA-256 of a file's bytes as 64 hexadecimal digits.
+
+    Raises:
+        UserError: It is missing, or no ordinary file.
+    """
+    with open_ordinary(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

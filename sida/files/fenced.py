@@ -32,7 +32,7 @@ from sida.errors import UserError, located
 
 #: Memory in bytes that a reader may add to what it has after its imports, and processor time in seconds beside that
 #: which a file's bytes explain.
-MEMORY, SECONDS = 768 << 20, 15.0
+MEMORY, SECONDS = 768 << 20, 10.0
 #: Seconds by the clock that an answer may take beside twice its processor time.
 WAIT = 30.0
 #: Bytes of an answer's arrays, and of its text.

@@ -129,7 +129,7 @@ def _trainer(
     step: OptimizerStep = training.OptimizerStep(
         "generator",
         net,
-        lambda given: loss(net.call, given),
+        lambda given: loss(net.net, given),
         lambda pixels: {"consistency": 1.0},
         "generator",
         {**level, "noise": unit_noise},

@@ -88,8 +88,8 @@ def student_digest(
 
 
 def _recorded_defaults(method: str) -> dict[str, Any]:
-    """Values that digests record for settings that a method does not read, and for one that is gone."""
-    values = {"init_sigma": 2.5, "betas": BETAS, "real_source": "data"}
+    """Values that digests record for settings that a method does not read, and for two that are gone."""
+    values = {"init_sigma": 2.5, "betas": BETAS, "real_source": "data", "compile": False}
     own = METHODS[method].official["edm"] if method in METHODS else {}
     return {name: own.get(name, value) for name, value in values.items()}
 
@@ -194,8 +194,6 @@ def make_trainer(
     method = find_method(config.method, f"{where}.method")
     options = method.read_options(config.options, f"{where}.options")
     if config.checkpointing:
-        if config.compile:
-            raise UserError(f"{where}.checkpointing", "does not go with compile", "turn one of them off")
         # The gradients of the generator pass through the teacher.
         for net in frozen:
             checkpoint_blocks(net, f"{where}.checkpointing")

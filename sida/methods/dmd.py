@@ -17,7 +17,7 @@ from sida.config.settings import Count, Fraction, NotNegative, Positive, Range, 
 from sida.errors import SettingError
 from sida.late import torch
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, ScoreLoss
-from sida.methods.sid import RATIO_RANGE, both_labels, density_ratio
+from sida.methods.sid import RATIO_RANGE, SiDLoss, both_labels, density_ratio
 from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, normal, uniform, unit_noise
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class DiffInstructLoss(ScoreLoss):
     Source: Diff-Instruct (arXiv:2305.18455); pkulwj1994/diff_instruct:training/di_loss.py.
     """
 
-    P_mean: float = -1.2
-    P_std: float = 1.2
+    P_mean: float = SiDLoss.P_mean
+    P_std: float = SiDLoss.P_std
 
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.Loss.weights`; as in SiD, terms are sums over the elements of an image."""

@@ -101,8 +101,8 @@ class GDDLoss(Loss):
     Source: GDD (arXiv:2405.20750); R1: arXiv:1801.04406, equation 9; fact 22 of tests/golden/README.md.
     """
 
-    form: Literal["ns", "hinge"] = "ns"
-    r1_gamma: float = 1e-4
+    form: Literal["ns", "hinge"] = GDDOptions.form
+    r1_gamma: float = GDDOptions.r1_gamma
 
     def __post_init__(self) -> None:
         if self.form not in ("ns", "hinge"):
@@ -165,7 +165,7 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
     loss, pipe = parts.loss(), parts.augment(GDD_FLAGS)
 
     def augmented(images: Tensor, labels: Tensor | None) -> list[Tensor]:
-        logits: list[Tensor] = critic.call(images if pipe is None else pipe(images)[0], labels)
+        logits: list[Tensor] = critic.net(images if pipe is None else pipe(images)[0], labels)
         return logits
 
     def discriminator_loss(given: MicroBatch) -> dict[str, Tensor]:
@@ -174,7 +174,7 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
         return {"real_or_fake": _summed(value, given)}
 
     def penalty(given: MicroBatch) -> dict[str, Tensor]:
-        return {"r1": loss.r1_penalty(critic.call, given.real_images, given.class_labels)}
+        return {"r1": loss.r1_penalty(critic.net, given.real_images, given.class_labels)}
 
     def generator_loss(given: MicroBatch) -> dict[str, Tensor]:
         return {"fooling": _summed(loss.generator_loss(augmented, given.images, given.class_labels), given)}

@@ -447,7 +447,7 @@ class Parts:
         """Returns a generator with the configured optimizer; ``ways`` are further arguments of the class."""
         config = self.config
         betas = config.generator_betas or config.betas
-        return training.OptimizedNetwork(net, config.lr, betas, config.eps, compile=config.compile, **ways)
+        return training.OptimizedNetwork(net, config.lr, betas, config.eps, **ways)
 
     def schedule(self, lr_rampup_kimg: float = 0.0, sid_share: float = 0.5) -> training.Schedule:
         """Returns the configured phases and rates; a method that does not read the setting has no adversarial phase."""

@@ -21,13 +21,14 @@ from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
 from sida.methods.gdd import GDD, GDD_I
 from sida.methods.instance import INSTANCE
 from sida.methods.method import Method
-from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT
+from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT, SiDALoss, SiDLoss
 
 #: Default β₁ and β₂ of Adam.
 BETAS = (0.0, 0.999)
 #: Values of settings that a method does not read; no result depends on them, but they enter a run's digest.
 UNREAD: dict[str, Any] = {
-    "P_mean": -1.2, "P_std": 1.2, "alpha": 1.0, "grad_clip_value": 0.0, "lambda_d": 1.0, "logvar": False,
+    "P_mean": SiDLoss.P_mean, "P_std": SiDLoss.P_std, "alpha": SiDALoss.alpha, "lambda_d": SiDALoss.lambda_d,
+    "grad_clip_value": 0.0, "logvar": False,
 }  # fmt: skip
 METHODS = Registry(
     "method",

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sida.config.recipe import Pool, Recipe
+from sida.config.recipe import Pool, Recipe, TeacherTraining
 from sida.config.settings import Settings
 from sida.errors import SettingError
 from sida.late import torch
@@ -51,8 +51,8 @@ class SiDLoss(ScoreLoss):
 
     alpha: float = 1.2
     t_max: float = Recipe.t_max
-    P_mean: float = -1.2
-    P_std: float = 1.2
+    P_mean: float = TeacherTraining.P_mean
+    P_std: float = TeacherTraining.P_std
     lambda_sid: float = Recipe.lambda_sid
 
     def weights(self, pixels: int) -> dict[str, float]:
@@ -446,9 +446,9 @@ class UniInstructLoss(SiDALoss):
 
     alpha: float = dataclasses.field(default=1.0, init=False)
     pool: Pool = dataclasses.field(default="batch", init=False)
-    divergence: str = "forward-kl"
-    ratio: str = "released"
-    variance_reduction: bool = False
+    divergence: str = UniInstructOptions.divergence
+    ratio: str = UniInstructOptions.ratio
+    variance_reduction: bool = UniInstructOptions.variance_reduction
 
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.Loss.weights`; ``weighted_sid`` has the factor of ``sid``."""

@@ -14,7 +14,6 @@ import torch
 from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
 from sida.kernels import require_fused
-from sida.machine import compiled
 from sida.machine import generator as random_generator
 from sida.noise import Draws
 from sida.training.averages import Average, ema_beta
@@ -221,8 +220,7 @@ class Distiller(StudentTrainer):
             # The networks' convolutions use this layout; otherwise each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)
             require_fused().convert_frozen_weights(true_score)
-        phi = compiled(true_score) if recipe.compile else true_score
-        ways: dict[str, Any] = {"compile": recipe.compile, "fused": fused, "weight_decay": weight_decay}
+        ways: dict[str, Any] = {"fused": fused, "weight_decay": weight_decay}
         self.fake_score = psi = OptimizedNetwork(
             fake_score,
             recipe.fake_score_lr or recipe.lr,
@@ -237,7 +235,7 @@ class Distiller(StudentTrainer):
         psi_step = OptimizerStep(
             "fake_score",
             psi,
-            lambda given: loss.fake_score_terms(psi.call, given),
+            lambda given: loss.fake_score_terms(psi.net, given),
             loss.weights,
             "psi",
             loss.fake_score_draws(),
@@ -248,7 +246,7 @@ class Distiller(StudentTrainer):
         theta_step = OptimizerStep(
             "generator",
             theta,
-            lambda given: loss.generator_terms(phi, psi.call, given),
+            lambda given: loss.generator_terms(true_score, psi.net, given),
             loss.weights,
             "generator",
             loss.generator_draws(),

@@ -201,7 +201,7 @@ class EagerRunner:
         if not step.generates:
             return batch[0]
         with torch.set_grad_enabled(step.network is self.generator):
-            return one_step(self.generator.call, draws["z"], batch[1], self.init_sigma)
+            return one_step(self.generator.net, draws["z"], batch[1], self.init_sigma)
 
     def loss_and_gradient(
         self, spec: MicroBatchSpec, images: torch.Tensor, batch: Batch, draws: Draws, augment: Augment | None

@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from sida.machine import compiled
 from sida.training.processes import ALONE, Ranks
 
 NamedTensors = dict[str, torch.Tensor]
@@ -229,7 +228,6 @@ class OptimizedNetwork:
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
         clip_value: Value clip of the gradients after the guard; None is off.
-        compile: Run the network through ``torch.compile``.
         fused: Take the step, and lay out the parameters, as fused kernels want (:mod:`sida.kernels`).
         infinity: Replacement of infinity in gradients.
         always_training: Keep the network in training mode while it is frozen, too.
@@ -245,7 +243,6 @@ class OptimizedNetwork:
         betas: tuple[float, float] = (0.0, 0.999),
         eps: float = 1e-8,
         clip_value: float | None = None,
-        compile: bool = False,
         fused: bool = False,
         infinity: float = INFINITY_REPLACEMENT,
         always_training: bool = False,
@@ -260,19 +257,16 @@ class OptimizedNetwork:
         self.fused, self.infinity, self.always_training = fused, infinity, always_training
         self.weight_decay, self.clip_norm = weight_decay, clip_norm
         self._gathered: torch.Tensor | None = None
-        self._calls = {mode: compiled(net) if compile else net for mode in (True, False)}
-        #: The network in its present mode; compiled if asked for.
-        self.call: torch.nn.Module = net
         self.flat = FlatParameters(net, channels_last=fused)
         self.adam = optimizer(self.flat.vector, betas, eps)
         self._modules = list(net.modules())
 
     def train(self) -> torch.nn.Module:
-        """The network in training mode, with gradients of its parameters; returns what to call."""
+        """Returns the network in training mode, with gradients of its parameters."""
         return self._mode(True)
 
     def eval(self) -> torch.nn.Module:
-        """The network with its parameters frozen, in evaluation mode unless it is always in training mode.
+        """Returns the network with its parameters frozen, in evaluation mode unless it is always in training mode.
 
         Gradients still flow through to the input.
         """
@@ -283,8 +277,7 @@ class OptimizedNetwork:
             # Module.train() costs 20 times this, several times per iteration.
             object.__setattr__(module, "training", training or self.always_training)
         self.flat.requires_grad_(training)
-        self.call = self._calls[training]
-        return self.call
+        return self.net
 
     def add_gradient(self, gradient: torch.Tensor) -> None:
         """Adds a micro-batch's gradient ``(P,)``, which the parameters do not hold; its memory may be reused then."""

@@ -62,7 +62,7 @@ def test_whole_discriminator_takes_a_step_at_true_size(backbones, resolution, la
     seen = []
 
     def judged(*given):
-        seen.append(judge.call(*given))
+        seen.append(judge.net(*given))
         return seen[-1]
 
     # The penalty goes twice through the backbones.

@@ -19,7 +19,7 @@ class FaultError(AssertionError):
 
 
 def command(program: str, *arguments: object) -> str:
-    """Runs ``sida`` or ``sida`` with arguments in this process; returns what it printed.
+    """Runs ``sida`` with arguments in this process; returns what it printed.
 
     Raises:
         UserError: It ended with its one error line.

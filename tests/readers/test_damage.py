@@ -24,7 +24,7 @@ from eval.measuring.reference_files import OwnReference, read_moments, read_own,
 from eval.measuring.stores import open_images
 from eval.measuring.trial import TrialSums
 from eval.metrics.statistics import FeatureStatistics
-from eval.results.logs import read_evaluations, read_ticks
+from eval.results.logs import read_evaluations, read_log
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
@@ -40,9 +40,11 @@ from sida.networks.official import import_official
 from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
 from sida.training.logs import Logs
 from sida.training.run import StateStore
+from tests.damage import DAMAGES
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_zip
+from tests.eval.measuring.test_measure import DIGITS, small_protocol
 from tests.files.genuine import write_pickles
-from tests.readers.frame import refused
+from tests.readers.frame import command, refused
 from tests.training.toy import NETWORK
 
 Made = tuple[Path, Callable[[], Any]]
@@ -108,14 +110,14 @@ def log(folder):
     path = folder / "evaluations.jsonl"
     for record in RECORDS:
         append_jsonl(path, record)
-    return path, lambda: [read_evaluations(path, "fd"), read_ticks(path, "img_per_s")]
+    return path, lambda: [read_evaluations(path, "fd"), read_log(path)]
 
 
 @kind(0.7)
 def log_of_a_finished_run(folder):
     path = folder / "evaluations.jsonl"
     Logs(folder).restart([], RECORDS, final=True)
-    return path, lambda: [read_evaluations(path, "fd"), read_ticks(path, "img_per_s")]
+    return path, lambda: [read_evaluations(path, "fd"), read_log(path)]
 
 
 @kind(0.7)
@@ -346,3 +348,22 @@ def test_an_edited_digit_is_found_and_a_file_without_hash_is_read(tmp_path):
     assert len(record.pop("content_sha256")) == 64
     path.write_text(json.dumps(record))
     assert collect(tmp_path / "measurements", ["a"])[0]["metrics"]["fd"] == 7.4321
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_output_is_made_again_as_it_was(tmp_path, damage):
+    """Of ``sida sample``, whose archive is one file, and of ``measure``, whose trial is one."""
+    path, _ = network(tmp_path)
+    spec = {"run": "a", "method": "sid", "network": str(path), "nfe": 1, "threads": 1, "dataset": DIGITS}
+    spec |= {"sampler": {"kind": "one_step"}, "protocol": small_protocol(num_samples=20, trials=1)}
+    zipped, trial = tmp_path / "x.npz", tmp_path / "m/trial-0.json"
+    calls = {
+        zipped: ["sida", "sample", "--network", path, "--seeds", "0-7", "--out", zipped],
+        trial: ["sida", "measure", "--spec", json.dumps(spec), "--trials", "0", "--out", trial.parent],
+    }
+    for made, call in calls.items():
+        command(*call)
+        right = made.read_bytes() if made.suffix == ".npz" else json.loads(made.read_text())["metrics"]
+        damage(made, 0.3)
+        command(*call)
+        assert right == (made.read_bytes() if made.suffix == ".npz" else json.loads(made.read_text())["metrics"])

@@ -1,6 +1,6 @@
 """A hostile file of every format (huge, endless, deep, of wrong sizes, with code) is one line: soon, in little memory.
 
-``pytest -rP`` prints the counts for docs/reliability.md. Pickles: tests/files/test_pickles.py.
+``pytest -rP`` prints the counts. Pickles: tests/files/test_pickles.py.
 """
 
 from __future__ import annotations
@@ -274,5 +274,5 @@ def test_a_figure_that_is_no_file_is_not_waited_for(tmp_path):
 
     (tmp_path / "figures").mkdir()
     os.mkfifo(tmp_path / "figures/a.png")
-    assert "a.png: is no ordinary file" in refused(command, "sida-eval", "page", tmp_path, "--out", tmp_path / "x.html")
+    assert "a.png: is no ordinary file" in refused(command, "sida", "page", tmp_path, "--out", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()

@@ -37,7 +37,7 @@ def judge_step(parts) -> OptimizerStep:
         judge = OptimizedNetwork(Judge(), 2 * parts.config.lr, betas=(0.5, 0.99), eps=1e-8)
 
     def loss(given: MicroBatch) -> dict[str, torch.Tensor]:
-        value = LOSS.discriminator_loss(judge.call, given.images, given.real_images, given.class_labels)
+        value = LOSS.discriminator_loss(judge.net, given.images, given.real_images, given.class_labels)
         return {"real_or_fake": value * len(given.images)}
 
     return OptimizerStep(
@@ -46,7 +46,7 @@ def judge_step(parts) -> OptimizerStep:
 
 
 def fooling(judge: OptimizedNetwork, given: MicroBatch) -> torch.Tensor:
-    return LOSS.generator_loss(judge.call, given.images, given.class_labels) * len(given.images)
+    return LOSS.generator_loss(judge.net, given.images, given.class_labels) * len(given.images)
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,7 +71,7 @@ def adversarial(parts) -> StudentTrainer:
     """No teacher's score and no fake score: a discriminator with a penalty every second iteration, and a generator."""
     config, step = parts.config, judge_step(parts)
     theta = OptimizedNetwork(parts.copy(parts.initial, config.weight_norm), config.lr, config.betas, config.eps)
-    penalty = lambda given: {"r1": LOSS.r1_penalty(step.network.call, given.real_images, given.class_labels)}
+    penalty = lambda given: {"r1": LOSS.r1_penalty(step.network.net, given.real_images, given.class_labels)}
     loss = lambda given: {"fooling": fooling(step.network, given)}
     steps = [
         step,

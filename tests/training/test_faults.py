@@ -51,7 +51,6 @@ FAULTS = [
     ("sida", {"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
     ("sida", {"recompute": True}, "recompute: is for kernels 'fused'; without them take checkpointing"),
     ("sida", {"half": "bfloat16"}, "half: says which half precision, and there is none without fp16"),
-    ("sida", {"checkpointing": True, "compile": True}, "--spec.checkpointing: does not go with compile"),
     ("sida", {"gamma": "edn"}, "gamma: must be one of edm, snr, constant, min-snr"),
     # Families of networks
     ("sida", {"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),

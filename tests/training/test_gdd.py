@@ -92,15 +92,6 @@ def test_patience_counts_from_the_first_image_where_no_term_joins_later(tmp_path
     assert read_metadata(path)["last_nimg"] == 64
 
 
-def test_without_penalty_the_discriminator_keeps_the_rate_of_a_lazy_one(teacher):
-    options = {"backbones": ["digits"], "r1_gamma": 0}
-    trainer = student_trainer({**GDD, "teacher": teacher, "options": options, "fake_score_lr": 5e-3})
-    assert [step.name for step in trainer.steps] == ["discriminator", "generator"]
-    # Zyriix/GDD:training/training_loop.py knows the interval alone.
-    assert trainer.steps[0].network.lr == pytest.approx(5e-3 * 16 / 17)
-    assert trainer.steps[0].network.adam.betas == pytest.approx((0, 0.99 ** (16 / 17)))
-
-
 def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, capsys):
     path = distill({**GDD, "teacher": teacher, "method": "gdd-i", "total_kimg": 0.064}, tmp_path)
     start, _ = load_network(teacher)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sida.noise import sigma_of_t
 from sida.training import averages
@@ -79,59 +74,7 @@ def test_power_function_averages(golden):
     assert np.abs(coefficients - table["posthoc_coefficients"]).max() < 1e-8 * np.abs(coefficients).max()
 
 
-@given(
-    nimg=st.integers(0, 10**9),
-    batch=st.integers(1, 10**5),
-    half_life=st.floats(1e-3, 1e9),
-    ratio=st.none() | st.floats(0, 1),
-)
-def test_beta_is_a_weight(nimg, batch, half_life, ratio):
-    assert 0 <= ema_beta(nimg, batch, half_life, ratio) <= 1
-
-
-@given(
-    warmup=st.floats(0, 300),
-    adversarial=st.none() | st.floats(0, 300),
-    images=st.lists(st.integers(0, 400_000), min_size=2, max_size=10),
-)
-def test_phases_only_move_forward(warmup, adversarial, images):
-    schedule = Schedule(warmup, adversarial, total_kimg=400, lr_decay_start=0.5, lr_final=0.1)
-    phases = [schedule.at(n) for n in sorted(images)]
-    for before, after in itertools.pairwise(phases):
-        assert before.update_generator <= after.update_generator
-        assert before.adversarial_weight <= after.adversarial_weight
-        assert before.sid_weight >= after.sid_weight
-        assert before.lr_factor >= after.lr_factor >= 0.1 - 1e-12
-    assert all(p.sid_weight + p.adversarial_weight == 1 for p in phases)
-
-
 @pytest.mark.parametrize(("progress", "expected"), [(0, 1), (0.5, 1), (0.75, 0.55), (1, 0.1), (1.2, 0.1)])
 def test_decay(progress, expected):
     assert linear_decay(progress, 0.5, 0.1) == pytest.approx(expected)
     assert linear_decay(progress, 1.0, 0.1) == 1
-
-
-@given(std=st.floats(0.01, 0.28))
-def test_the_exponent_gives_the_profile_its_deviation(std):
-    gamma = float(averages.std_to_exponent(std))
-    mean, square = (gamma + 1) / (gamma + 2), (gamma + 1) / (gamma + 3)
-    assert math.sqrt(square - mean**2) == pytest.approx(std, rel=1e-6)
-
-
-@given(
-    images=st.lists(st.integers(0, 10**8), min_size=2, max_size=10),
-    rampup=st.floats(1, 1e7),
-    ref_batches=st.floats(1, 1e5),
-    batch=st.integers(1, 4096),
-)
-def test_teachers_rates_rise_and_then_fall(images, rampup, ref_batches, batch):
-    rate = lambda n, *more: teacher_learning_rate(n, batch, 1e-3, *more)
-    images = sorted(images)
-    assert [rate(n, 0, 0) for n in images] == [1e-3] * len(images)
-    rising, falling = ([rate(n, *more) for n in images] for more in ((rampup, 0), (0, ref_batches)))
-    assert rising == sorted(rising)
-    assert falling == sorted(falling, reverse=True)
-    assert rate(0, rampup, ref_batches) == 0
-    assert all(rate(n, rampup, ref_batches) <= 1e-3 for n in images)
-    # Four times the reference: half the rate.
-    assert teacher_learning_rate(4 * 1000 * batch, batch, 1e-3, 0, 1000) == pytest.approx(5e-4)

@@ -31,12 +31,12 @@ def small(folder: Path) -> tuple[Workspace, tuple[str, ...]]:
         "recipes": {"sid": recipe},
     }
     config = workspace.config(**changes, **{"teachers__digits-short__training": training})
-    return workspace, ("--configfile", config, "--", "tables/main.tex")
+    return workspace, ("--configfile", config, "--", "results/small/tables/main.tex")
 
 
-def outcome(workspace: Workspace) -> dict[str, Any]:
-    """The table as it is written but for its dates (which its hashes cover), all measured values, the logs'
-    losses and the networks' weights.
+def outcome(workspace: Workspace, networks: bool = True) -> dict[str, Any]:
+    """The table as it is written but for its dates (which its hashes cover), all measured values, and with networks the
+    logs' losses and the weights.
     """
     results = workspace.folder / "results/small"
     day = r"20\d\d-\d\d-\d\d(T[\d:]+Z)?"
@@ -47,7 +47,7 @@ def outcome(workspace: Workspace) -> dict[str, Any]:
     found["main.json"] = re.sub(r'"content_sha256": "[0-9a-f]{64}"', "", found["main.json"])
     measured = (results / "collected/tables/main.csv").read_text().splitlines()
     found["measured"] = [line.split(",")[:5] for line in measured]
-    for path in sorted(results.glob("*/*/network.safetensors")):
+    for path in sorted(results.glob("*/*/network.safetensors")) if networks else []:
         name = str(path.relative_to(results))
         found[name] = {key: value.tolist() for key, value in read_tensors(path)[0].items()}
         found[f"log of {name}"] = [(line["nimg"], line["losses"]) for line in read_jsonl(path.parent / "train.jsonl")]

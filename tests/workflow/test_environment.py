@@ -101,8 +101,8 @@ def test_jobs_of_a_conda_environment_find_the_package_by_themselves(tmp_path, mo
         (place / name).chmod(0o755)
     (place / "activate").write_text(f'export PATH="{place}:$PATH"\n')
     monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
-    words = ["--configfile", "studies/papers/published.yaml", "--sdm", "conda", "--", "tables/table8.tex"]
-    workspace.made(*words)
+    words = ["--configfile", "studies/papers/published.yaml", "--sdm", "conda", "--"]
+    workspace.made(*words, "results/published/tables/table8.tex")
     assert all(str(tmp_path) in line.split(os.pathsep) for line in (tmp_path / "seen").read_text().splitlines())
 
 

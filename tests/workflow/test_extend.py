@@ -37,7 +37,7 @@ def extended(sheet: Path | None, *changes: str) -> tuple[Targets, list[str]]:
     path, rows = write_extension([DEMO / "preset.yaml"], sheet and str(sheet), STORED)
     preset = Preset.load(DEMO / "preset.yaml", path, *changes)
     check_preset(preset)
-    return Targets(preset, paper=False), rows
+    return Targets(preset), rows
 
 
 def test_only_the_added_row_has_jobs(here):
@@ -48,28 +48,30 @@ def test_only_the_added_row_has_jobs(here):
     targets, rows = extended(here / "more/my.tsv")
     assert rows == ["mine"]
     results = "results/demo-my"
-    assert targets.trials(targets.rows) == [f"{results}/measurements/mine/trial-{t}.json" for t in range(10)]
-    assert targets.networks(targets.rows) == [f"{results}/students/mine/network.safetensors"]
+    assert targets.trials(targets.preset.measurable) == [
+        f"{results}/measurements/mine/trial-{t}.json" for t in range(10)
+    ]
+    assert targets.preset.networks(targets.preset.measurable)["students"] == ["mine"]
     # The teacher is stored, so the added row trains from it.
-    teacher = here / targets.training("mine")["teacher"]
+    teacher = here / targets.preset.training("mine").spec["teacher"]
     assert teacher.read_bytes() == (STORED / "teachers/digits-short/network.safetensors").read_bytes()
     assert (here / results / "students/sida-a1.0/train.jsonl").is_file()
     assert targets.figures == ["convergence", "samples"]
-    assert set(targets.stored_option(targets.rows)[2:]) == set(read_stored(STORED)["rows"])
+    assert set(targets.preset.collection.needs["stored"]) == set(read_stored(STORED)["rows"])
 
 
 def test_a_changed_row_and_its_children_run_again(here):
     (here / "changed.yaml").write_text(yaml.safe_dump({"recipes": {"sid": {"lr": 1e-3}}}))
     path, rows = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], None, STORED)
     assert rows == ["sid-a1.0", "sid2a-a1.0"]
-    targets = Targets(Preset.load(DEMO / "preset.yaml", here / "changed.yaml", path), paper=False)
-    assert {path.split("/")[3] for path in targets.trials(targets.rows)} == {"sid-a1.0", "sid2a-a1.0"}
+    targets = Targets(Preset.load(DEMO / "preset.yaml", here / "changed.yaml", path))
+    assert {path.split("/")[3] for path in targets.trials(targets.preset.measurable)} == {"sid-a1.0", "sid2a-a1.0"}
 
 
 def test_pictures_of_networks_that_are_not_stored_are_left_out(here):
     shutil.copytree(STORED, here / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     path, _ = write_extension([DEMO / "preset.yaml"], None, here / "bare")
-    targets = Targets(Preset.load(DEMO / "preset.yaml", path), paper=False)
+    targets = Targets(Preset.load(DEMO / "preset.yaml", path))
     assert targets.figures == ["convergence"]
     assert "sida-a1.0" in targets.undrawn("samples")
 

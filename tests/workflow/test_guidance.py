@@ -16,12 +16,10 @@ from sida.networks.file import read_metadata
 from sida.sampling.job import SampleConfig, run_job
 from sida.training import train_teacher
 from tests.refused import refusing
-from tests.workflow.test_planning import jobs_of
+from workflow.planning.costs import Costs
 from workflow.planning.steps import network_cost
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
-from workflow.preset.spec_files import SpecFiles
-from workflow.preset.targets import Targets
 
 TINY = load_yaml(ROOT / "tests/workflow/tiny.yaml")
 SHEET = """\
@@ -53,44 +51,38 @@ def test_specs_name_the_guide_where_it_acts(tmp_path):
     made = preset(tmp_path)
     check_preset(made)
     guide, teacher = (f"results/tiny/teachers/{name}/network.safetensors" for name in ("uncond", "digits-short"))
-    student = made.specs.student("sida-guided")
+    student = made.training("sida-guided").spec
     assert (student["teacher"], student["guide"], student["guidance"]) == (teacher, guide, 1.5)
-    assert made.specs.measurement("guided")["guide"] == made.specs.sample("guided", 0)["gnet"] == guide
-    assert made.specs.measurement("guided")["nfe"] == made.specs.measurement("plain")["nfe"] == 5
+    assert made.measurement("guided").spec["guide"] == made.sample("guided/trial-0").spec["gnet"] == guide
+    assert made.measurement("guided").spec["nfe"] == made.measurement("plain").spec["nfe"] == 5
     # The guide of a student ends with its training.
-    assert made.specs.measurement("sida-guided")["guide"] is made.specs.sample("sida-guided", 0)["gnet"] is None
+    assert made.measurement("sida-guided").spec["guide"] is made.sample("sida-guided/trial-0").spec["gnet"] is None
     # Specs of rows without guidance say what they said before there was any.
-    assert not {"guide", "guidance"} & made.specs.student("sida").keys()
+    assert not {"guide", "guidance"} & made.training("sida").spec.keys()
     (tmp_path / "plain").mkdir()
     other = preset(tmp_path / "plain", "".join(line for line in SHEET.splitlines(True) if "uncond" not in line))
     for stage, run in (("students", "sida"), ("measurements", "plain")):
-        assert SpecFiles(made).digest(stage, run) == SpecFiles(other).digest(stage, run)
+        assert made.job(stage, run).digest == other.job(stage, run).digest
 
 
 def test_the_guide_is_an_input_of_what_uses_it(tmp_path):
-    targets = Targets(preset(tmp_path), paper=False)
-    guide = "results/tiny/teachers/uncond/network.safetensors"
-    assert targets.training("sida-guided")["guide"] == guide
-    assert targets.training("sida")["guide"] == []
-    assert guide in targets.generator("guided")
-    assert not {guide} & {*targets.generator("plain"), *targets.generator("sida-guided")}
+    made = preset(tmp_path)
+    assert made.training("sida-guided").needs["teachers"] == ["digits-short", "uncond"]
+    assert made.training("sida").needs["teachers"] == made.measurement("plain").needs["teachers"] == ["digits-short"]
+    assert made.measurement("guided").needs["teachers"] == ["digits-short", "uncond"]
+    assert made.measurement("sida-guided").needs["teachers"] == []
     # A figure draws the samples of a guided teacher itself.
-    assert guide in targets.networks(["guided"])
-    assert guide not in targets.networks(["plain", "sida-guided"])
+    assert "uncond" in made.networks(["guided"])["teachers"]
+    assert "uncond" not in made.networks(["plain", "sida-guided"])["teachers"]
 
 
-def test_the_plan_counts_the_guide(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    jobs = jobs_of(preset(tmp_path))
-    found = jobs.behind(["sida-guided", "guided"])
-    names = {(job.kind, job.name) for job in found.values()}
-    assert {("teacher", "uncond"), ("student", "sida-guided"), ("measure", "guided")} <= names
-    plain, guided = (jobs.costs.student(run).facts["gflop_per_image"] for run in ("sida", "sida-guided"))
+def test_the_plan_counts_the_guide(tmp_path):
+    costs = Costs(preset(tmp_path))
+    plain, guided = (costs.student(run).facts["gflop_per_image"] for run in ("sida", "sida-guided"))
     guide = network_cost(document()["teachers"]["uncond"]["network"])
     assert guided - plain == pytest.approx(2 * guide.forward / 1e9)
-    assert jobs.costs.student("sida-guided").memory_gb > jobs.costs.student("sida").memory_gb
-    hours = {run: jobs.behind([run])[f"results/tiny/measurements/{run}"].gpu_hours for run in ("plain", "guided")}
-    assert hours["guided"] > 1.5 * hours["plain"]
+    assert costs.student("sida-guided").memory_gb > costs.student("sida").memory_gb
+    assert costs.measurement("guided").gpu_hours > 1.5 * costs.measurement("plain").gpu_hours
 
 
 OTHER = yaml.safe_load(yaml.safe_dump(document()["teachers"]["uncond"]))
@@ -129,14 +121,14 @@ def test_it_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = Path("results/tiny")
     for name in made.trained_teachers():
-        train_teacher(made.specs.teacher(name), folder / "teachers" / name)
-    distill(made.specs.student("sida-guided"), folder / "students/sida-guided")
+        train_teacher(made.teacher_training(name).spec, folder / "teachers" / name)
+    distill(made.training("sida-guided").spec, folder / "students/sida-guided")
     metadata = read_metadata(folder / "students/sida-guided/network.safetensors")
     assert metadata["guidance"] == 1.5
     assert metadata["parents"]["guide"] == sha256_file(folder / "teachers/uncond/network.safetensors")
     for run in ("plain", "guided", "sida-guided"):
-        measure(made.specs.measurement(run), folder / "measurements" / run, [0])
+        measure(made.measurement(run).spec, folder / "measurements" / run, [0])
     found = [json.loads(path.read_text())["metrics"]["fd"] for path in folder.glob("measurements/*/trial-0.json")]
     assert len(found) == len({str(value) for value in found}) == 3
-    config = SampleConfig(**made.specs.sample("guided", 0), out="samples.npz")
+    config = SampleConfig(**made.sample("guided/trial-0").spec, out="samples.npz")
     assert "200 images, 5 network evaluations each" in "".join(run_job(config))

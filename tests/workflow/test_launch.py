@@ -134,6 +134,6 @@ def test_the_profile_gives_jobs_of_the_workflow_their_devices(tmp_path, monkeypa
     monkeypatch.setenv("SIDA_GPU_LOCKS", str(tmp_path / "locks"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     words = ["--workflow-profile", "profiles/workstation", "--resources", "gpu=2", "--config", "gpus=1"]
-    words += ["--configfile", "studies/papers/published.yaml", "--", "figures/figure5.pdf"]
+    words += ["--configfile", "studies/papers/published.yaml", "--", "results/published/figures/figure5.pdf"]
     workspace.done(*words)
     assert {path.name for path in (tmp_path / "locks").iterdir()} == {"line.lock", "gpu-0.lock"}

@@ -1,6 +1,5 @@
 """The lock of a preset's results: one workflow at a time, nothing to unlock by hand, whatever the file system."""
 
-import contextlib
 import errno
 import fcntl
 import json
@@ -10,7 +9,6 @@ import subprocess
 import threading
 import time
 
-import psutil
 import pytest
 
 from tests.refused import refusing
@@ -130,11 +128,24 @@ def test_who_was_taken_over_stops(folder, tmp_path):
     assert read_holder(folder / start.NAME) == ELSEWHERE
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\x00" * 100, '{"pid": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00" * 100, '{"pid": 1}', "[" * 200_000])
 def test_a_file_without_a_name_in_it_holds_nothing(folder, text):
     folder.mkdir(parents=True)
     (folder / start.NAME).write_text(text)
     taken(folder).release()
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "device"])
+def test_a_lock_that_is_no_ordinary_file_is_refused_and_changes_nothing(folder, tmp_path, kind):
+    mine, lock = tmp_path / "mine.txt", folder / start.NAME
+    mine.write_text("of the user")
+    folder.mkdir(parents=True)
+    make = {"link": lambda: lock.symlink_to(mine), "hard link": lambda: lock.hardlink_to(mine)}
+    make |= {"pipe": lambda: os.mkfifo(lock), "device": lambda: lock.symlink_to("/dev/zero")}
+    make[kind]()
+    with refusing(r"\.workflow\.lock: .*remove it"):
+        taken(folder)
+    assert mine.read_text() == "of the user"
 
 
 def test_what_a_file_says_stays_one_line(folder, capfd):
@@ -157,7 +168,7 @@ def test_a_second_workflow_ends_before_any_job(tmp_path):
     results = tmp_path / "results/published"
     held = taken(results)
     before = contents(results)
-    target = ("--configfile", "studies/papers/published.yaml", "--", "tables/table8.tex")
+    target = ("--configfile", "studies/papers/published.yaml", "--", "results/published/tables/table8.tex")
     status, said = workspace.forked(*target)
     assert status == 1
     (line,) = [line for line in said.splitlines() if "error" in line.lower()]
@@ -170,39 +181,3 @@ def test_a_second_workflow_ends_before_any_job(tmp_path):
 def contents(folder):
     """What a folder holds beside the lock; that one is touched now and then."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != start.NAME and path.is_file()}
-
-
-@pytest.mark.slow
-def test_of_two_workflows_one_works_and_one_says_so(tmp_path):
-    """Also while jobs of the first run, which are processes of their own; other presets and looks go on beside it."""
-    workspace = Workspace(tmp_path)
-    target = ("--configfile", "tests/workflow/tiny.yaml", "--", "teachers/digits-short/network.safetensors")
-    first = workspace.start(*target)
-    while not list(tmp_path.glob("results/tiny/teachers/*/state/.lock")):
-        assert first.poll() is None, (tmp_path / "run.log").read_text()
-        time.sleep(0.1)
-    with held_up(first):
-        for question in ("--summary", "-n", "--list-rules"):
-            assert workspace.snakemake(question, *target).returncode == 0, question
-        beside = workspace.snakemake("--configfile", "studies/papers/published.yaml", "--", "tables/table8.tex")
-        assert beside.returncode == 0, beside.stderr
-        second = workspace.snakemake(*target)
-        assert second.returncode == 1
-        assert f"another workflow is at work here (process {first.pid} on " in second.stderr
-    assert first.wait(timeout=1200) == 0, (tmp_path / "run.log").read_text()
-    again = workspace.snakemake(*target)
-    assert "Nothing to be done" in again.stdout + again.stderr
-
-
-@contextlib.contextmanager
-def held_up(run):
-    """A run whose job stands still meanwhile: the training is shorter than what is started beside it."""
-    jobs = [process for process in psutil.Process(run.pid).children(recursive=True) if "sida" in process.cmdline()]
-    assert jobs
-    for job in jobs:
-        job.suspend()
-    try:
-        yield
-    finally:
-        for job in jobs:
-            job.resume()

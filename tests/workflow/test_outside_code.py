@@ -228,7 +228,7 @@ def test_a_typed_extractor_needs_no_other_word(study, tmp_path, monkeypatch):
 
 def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, monkeypatch, capsys):
     def said(verb, preset, *options, status=(0,)):
-        assert main([verb, "--preset", str(preset), *options]) in status
+        assert main([verb, str(preset), *options]) in status
         found = capsys.readouterr()
         return found.out or found.err
 
@@ -264,7 +264,7 @@ def test_the_workflow_refuses_before_any_job(tmp_path, monkeypatch):
     (tmp_path / "runs.tsv").write_text(sheet)
     preset = workspace.config("docs/examples/my-digits.yaml", runs="runs.tsv", tables=[])
     monkeypatch.setenv(ALLOW, "")
-    words = ["-s", str(ROOT / "Snakefile"), "--cores", "2", "--configfile", preset, "-n", "--", "measurements.csv"]
+    words = ["-s", str(ROOT / "Snakefile"), "--cores", "2", "--configfile", preset, "-n"]
     status, said = forked_snakemake(tmp_path, *words)
     assert status != 0
     assert "runs.tsv:3: checkpoint: 'evil:sample' is code from outside this package (evil.py)" in said

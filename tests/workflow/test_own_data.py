@@ -61,7 +61,9 @@ def test_a_study_runs_from_its_own_folder(tmp_path, capsys):
     assert f"-s {ROOT / 'Snakefile'} --configfile preset.yaml" in capsys.readouterr().out
     small(study)
     command = [Path(sys.executable).parent / "snakemake", "--cores", "2", "-s", ROOT / "Snakefile"]
-    command += ["--configfile", "preset.yaml", "--", "tables/main.md", "figures/convergence.png", "figures/samples.png"]
+    command += ["--configfile", "preset.yaml", "--"]
+    named = ("tables/main.md", "figures/convergence.png", "figures/samples.png")
+    command += [f"results/flowers/{name}" for name in named]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, cwd=study, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
@@ -96,13 +98,13 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, capsys, size, m
     assert (preset.settings.device, preset.settings.gpus) == (device, int(device == "cuda"))
     assert ("--resources gpu=1 -s" in capsys.readouterr().out) == (device == "cuda")
     assert not re.search("[Mm]inutes", Path("preset.yaml").read_text())
-    teacher = from_mapping(TeacherConfig, preset.specs.teacher("edm"), "teacher")
-    from_mapping(DistillConfig, preset.specs.student("sid2a"), "student")
+    teacher = from_mapping(TeacherConfig, preset.teacher_training("edm").spec, "teacher")
+    from_mapping(DistillConfig, preset.training("sid2a").spec, "student")
     kwargs = dict(teacher.network["kwargs"])
     assert kwargs["img_channels"] == (1 if mode == "L" else 3)
     assert kwargs["label_dim"] == (0 if "none" in options else 2)
     build_network({"class": teacher.network["class"], "kwargs": kwargs | {"model_channels": 8}})
-    assert preset.specs.measurement("data")["dataset"]["path"] == "data.zip"
+    assert preset.measurement("data").spec["dataset"]["path"] == "data.zip"
     # The shape is that of the studies of the suite.
     shape = {path.name for path in (ROOT / "studies").glob("*/*")}
     assert {path.name for path in Path().iterdir()} - {"data.zip"} <= shape
@@ -117,7 +119,7 @@ def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
     assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "mine.zip")]) == 0
     assert not (tmp_path / "mine/data.zip").exists()
     monkeypatch.chdir(tmp_path)
-    assert Preset.load("mine/preset.yaml").specs.measurement("data")["dataset"]["path"] == "mine/../mine.zip"
+    assert Preset.load("mine/preset.yaml").measurement("data").spec["dataset"]["path"] == "mine/../mine.zip"
 
 
 @pytest.mark.parametrize(

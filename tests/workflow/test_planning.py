@@ -1,6 +1,5 @@
-"""Plans: counted operations, jobs as the workflow has them, wall time, what is lacking; nothing is run."""
+"""Plans: counted operations, costs of Snakemake's jobs, wall time, missing requirements; nothing is run."""
 
-import base64
 import json
 import re
 import types
@@ -14,16 +13,14 @@ from sida.assets.registry import load_registry
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.errors import UserError
-from sida.methods.registry import DistillConfig, resolve_recipe
+from sida.methods.method import Parts
+from sida.methods.registry import DistillConfig, find_method, resolve_recipe
+from sida.networks import build_network, family_of
 from workflow.cli import main
-from workflow.commands.planning import make_jobs
-from workflow.planning import steps
-from workflow.planning.costs import Costs, Job
-from workflow.planning.doctor import examine
-from workflow.planning.jobs import Jobs
-from workflow.planning.observed import _trainer, typical
-from workflow.planning.plan import make_plan, show_plan, wall_hours
-from workflow.planning.rates import Gpu, load_assumptions
+from workflow.planning import doctor, steps
+from workflow.planning.costs import Cost, Costs, Gpu, load_assumptions
+from workflow.planning.graph import Planned
+from workflow.planning.plan import Plan, make_plan, plan_values, show_plan, wall_hours
 from workflow.planning.steps import student_cost
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
@@ -42,19 +39,15 @@ def paper():
     return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
-def jobs_of(preset, gpu="H200", gpus=8, **more):
-    return Jobs(Costs(preset, gpu, gpus, **more))
-
-
 def test_hours_and_memory_agree_with_table_8(paper):
     """One rate a card and precision explains all printed hours: the counts have the right proportions."""
     published = load_published()
     for column, sid, sida, card in TABLE8:
-        jobs = jobs_of(paper, card)
+        costs = Costs(paper, card, 8)
         for method, run in (("sid", sid), ("sida", sida)):
-            config = jobs.costs.resolved(run)
-            cost = student_cost(config, jobs.costs.network(paper.runs[run].teacher))
-            hours = 1e7 * cost.operations / jobs.costs.gpu.rate(cost.fp16, card) / 8 / 3600
+            config = costs.resolved(run)
+            cost = student_cost(config, costs.network(paper.runs[run].teacher))
+            hours = 1e7 * cost.operations / costs.gpu.rate(cost.fp16, card) / 8 / 3600
             printed = published[f"table8-{method}-hours-per-10m-10-4-k-images-{column}-hours-per-10m"].value
             assert hours == pytest.approx(printed, rel=0.08), run
             reserved = published[f"table8-{method}-max-memory-in-gb-reserved-per-gpu-{column}-mem-reserved-gb"].value
@@ -87,7 +80,10 @@ def test_a_real_step_takes_the_counted_operations(family, method, checkpointing)
     spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}
     spec |= {"total_kimg": 1000, "batch_size": 2, "dropout": 0, "checkpointing": checkpointing}
     config = resolve_recipe(from_mapping(DistillConfig, spec, "spec"), TINY[family])
-    trainer = _trainer(config, TINY[family], torch.device("cpu"))
+    made, teacher = find_method(method), build_network(TINY[family])
+    options = made.read_options(config.options, "options")
+    parts = Parts(made, config, options, family_of(teacher), teacher, teacher, torch.device("cpu"), "spec")
+    trainer = parts.trainer()
     batch = [(torch.zeros(2, TINY[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
     with FlopCounterMode(display=False) as counter:
         trainer.batches = lambda stream, nimg, with_images: batch
@@ -102,85 +98,95 @@ def test_wall_time_follows_chains_and_gpus(gpus, hours):
     """A download and data first, then a training on up to eight GPUs and a measurement beside another one's."""
     width = min(8, gpus)
     jobs = {
-        "data": Job("data", "data", cpu_hours=1.0),
-        "student": Job("student", "student", ["data"], gpus=width, gpu_hours=24.0),
-        "teacher": Job("measure", "teacher", [], gpus=1, gpu_hours=1.0),
-        "measure": Job("measure", "measure", ["student"], gpus=1, gpu_hours=2.0),
+        "data": Cost("data", "data", cpu_hours=1.0),
+        "student": Cost("student", "student", ["data"], gpus=width, gpu_hours=24.0),
+        "teacher": Cost("measure", "teacher", [], gpus=1, gpu_hours=1.0),
+        "measure": Cost("measure", "measure", ["student"], gpus=1, gpu_hours=2.0),
     }
     expected = hours if gpus > 1 else 27.0
     assert wall_hours(jobs, gpus) == pytest.approx(expected)
 
 
-def test_a_plan_has_costs_and_published_scores_as_json_and_as_a_table(paper):
-    plan = json.loads(json.dumps(make_plan(jobs_of(paper, fresh=True), ["ffhq64-sida-a1"], 8)))
-    totals = plan["totals"]
-    assert totals["gpu_hours"] == pytest.approx(sum(job["gpu_hours"] for job in plan["jobs"]))
+@pytest.fixture
+def planned(monkeypatch):
+    """Plans of jobs that stand for Snakemake's, without its start."""
+
+    def make(preset, *jobs, **more):
+        found = [Planned(rule, wildcards, inputs, outputs) for rule, wildcards, inputs, outputs in jobs]
+        monkeypatch.setattr("workflow.planning.plan.planned_jobs", lambda *args: found)
+        return make_plan([find_preset(preset)], **more)
+
+    return make
+
+
+def test_a_plan_has_costs_and_published_scores_as_json_and_as_a_table(planned):
+    network, run = "students/ffhq64-sida-a1/network.safetensors", {"run": "ffhq64-sida-a1"}
+    halves = [("measure_0_4", run, [network], list("abcde")), ("measure_5_9", run, [network], list("fghij"))]
+    plan = planned("paper", ("distill", run, [], [network]), *halves, ("all", {}, list("aj"), []), gpus=8, fresh=True)
+    assert list(plan.jobs) == ["students/ffhq64-sida-a1", "measurements/ffhq64-sida-a1"]
+    measured = plan.jobs["measurements/ffhq64-sida-a1"]
+    assert measured.after == ["students/ffhq64-sida-a1"]
+    assert measured.gpu_hours == pytest.approx(plan.costs.measurement("ffhq64-sida-a1").gpu_hours)
+    values = json.loads(json.dumps(plan_values(plan)))
+    totals = values["totals"]
+    assert totals["gpu_hours"] == pytest.approx(sum(job["gpu_hours"] for job in values["jobs"]))
     assert totals["kwh"] == pytest.approx(0.7 * totals["gpu_hours"])
     assert totals["wall_hours"] > totals["gpu_hours"] / 8
-    (student,) = (job for job in plan["jobs"] if job["kind"] == "student")
+    (student,) = (job for job in values["jobs"] if job["kind"] == "student")
     assert student["facts"]["images"] == 185_856_000
     assert "fid" in student["facts"]["published"]
-    text = show_plan(plan)
+    text = show_plan(values)
+    assert text.startswith("preset paper (")
     assert "on 8 × H200: " in text
     assert re.search(r"^  ffhq64-sida-a1 .* fid [\d.]+", text, re.MULTILINE)
 
 
-def test_files_on_top_of_a_preset_are_planned_with_it(capsys):
-    assert main(["plan", "gpu-small", "--json", "tables/gpu.tex"]) == 0
+def test_a_shard_has_its_share(planned):
+    wildcards = {"run": "ffhq64-sida-a1", "trial": "0", "begin": "0", "end": "10000"}
+    plan = planned("paper", ("measure_shard", wildcards, [], ["a"]), ("merge_shards", wildcards, ["a"], ["b"]))
+    (cost,) = plan.jobs.values()
+    assert cost.gpu_hours == pytest.approx(plan.costs.measurement("ffhq64-sida-a1").gpu_hours / 50)
+
+
+def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch, capsys):
+    """Finished products cost nothing, also where files are put on top of a preset."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "tests/workflow/tiny.yaml", "--json", "sida-a1.0"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["gpu"] == "CPU"
-
-
-def test_tables_without_published_numbers_promise_none(capsys):
-    """Their columns of effects have no mode but measured."""
-    assert main(["plan", "afternoon", "--fresh", "--json", "edm2-sida"]) == 0
-    jobs = json.loads(capsys.readouterr().out)["jobs"]
-    (student,) = (job for job in jobs if job["kind"] == "student")
-    assert student["facts"]["published"] == {}
-
-
-def test_the_network_that_takes_the_most_is_timed_and_not_the_longest_training():
-    jobs = make_jobs("afternoon", "CPU", 1, fresh=True)
-    trained = [job for job in jobs.behind([]).values() if job.kind == "student"]
-    longest = max(trained, key=lambda job: job.gpu_hours)
-    assert jobs.preset.runs[longest.name].teacher == "large"
-    found = typical(jobs, trained)
-    assert jobs.costs.network(jobs.preset.runs[found.name].teacher) == jobs.costs.network("t30")
-    assert found.gpu_hours == max(j.gpu_hours for j in trained if jobs.preset.runs[j.name].teacher.startswith("t"))
-
-
-def test_a_rate_may_be_measured_here(capsys):
-    assert main(["plan", "tests/workflow/tiny.yaml", "--measure", "--fresh", "--json", "sida-a1.0"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert plan["rates_from"] == "measured here"
-    assert 0 < plan["tflops"]["float32"] < 10
+    assert (plan["preset"], plan["gpu"]) == ("tiny", "CPU")
+    assert [job["kind"] for job in plan["jobs"]] == ["teacher", "student", "measure"]
+    network = tmp_path / "results/tiny/students/sida-a1.0/network.safetensors"
+    network.parent.mkdir(parents=True)
+    network.touch()
+    for fresh, kinds in ((False, ["measure"]), (True, ["teacher", "student", "measure"])):
+        found = make_plan([find_preset("tests/workflow/tiny.yaml")], ["sida-a1.0"], fresh=fresh)
+        assert [job.kind for job in found.jobs.values()] == kinds
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sida-b1"], "demo.preset.yaml.*'sida-a1.0'"),
-        (["--gpu", "H20"], r"--gpu H20: .*'H200'"),
-        (["--gpus", "0"], "--gpus: "),
-        (["--measure", "teacher-nfe35"], "--measure: "),
+        (["demo", "sida-b1"], "demo.preset.yaml.*'sida-a1.0'"),
+        (["demo", "--gpu", "H20"], r"--gpu H20: .*'H200'"),
+        (["demo", "--gpus", "0"], "--gpus"),
+        (["domo"], ".*'demo'"),
     ],
 )
 def test_faults_are_one_line(arguments, message, capsys):
-    assert main(["plan", "demo", *arguments]) == 1
+    assert main(["plan", *arguments]) == 1
     error = capsys.readouterr().err
     assert re.search(message, error)
     # Lines of progress may stand before it.
     assert [line for line in error.splitlines() if not line.startswith("[plan] ")] == [error.splitlines()[-1]]
 
 
-def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(monkeypatch):
-    """The released checkpoints say what they are when they are there."""
-    words = "without the evaluations of 1 networks that the preset does not describe"
-    released, hours = Preset.load(find_preset("released")), []
+def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(planned, monkeypatch):
+    words, hours = "without the evaluations of 1 networks that the preset does not describe", []
     for described in (True, False):
         if not described:
             monkeypatch.setattr("workflow.planning.costs._published_networks", dict)
-        plan = make_plan(jobs_of(released, gpus=1, fresh=True), ["teacher-edm-imagenet64"], 1)
+        job = ("measure_0_9", {"run": "teacher-edm-imagenet64"}, [], list("abcdefghij"))
+        plan = plan_values(planned("released", job, card="H200"))
         hours.append(plan["totals"]["gpu_hours"])
         assert (words in show_plan(plan)) == (not described)
     # 511 evaluations of 219 GFLOP for each of 500,000 images.
@@ -189,11 +195,15 @@ def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(m
 
 def test_a_card_without_a_rate_says_so(paper):
     with pytest.raises(UserError, match=r"gpus\.V100 has no rate in float16"):
-        jobs_of(paper, "V100").behind(["ffhq64-sida-a1"])
+        Costs(paper, "V100").of("students", "ffhq64-sida-a1")
 
 
-def verdicts(preset, *targets):
-    return {finding.what: finding for finding in examine(jobs_of(preset), targets)}
+def test_gdd_on_imagenet_fits_a_card_and_a_plan_names_the_trainings_that_do_not(planned):
+    jobs = [("distill", {"run": run}, [], [run]) for run in ("imagenet64-gdd", "imagenet64-gdd-i")]
+    assert plan_values(planned("paper", *jobs))["too_large"] == ""
+    values = plan_values(planned("paper", *jobs, card="H100"))
+    assert values["too_large"].startswith("2 of the trainings need more than the 80 GB of H100: imagenet64-gdd (92 GB)")
+    assert f"warning: {values['too_large']}" in show_plan(values)
 
 
 def cards(monkeypatch, gigabytes, count=1, capability=(8, 9), code=("sm_75", "sm_80", "sm_90")):
@@ -206,32 +216,44 @@ def cards(monkeypatch, gigabytes, count=1, capability=(8, 9), code=("sm_75", "sm
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: memory)
 
 
-def test_the_doctor_says_what_is_lacking_and_mends_it(paper, tmp_path, monkeypatch):
+@pytest.fixture
+def verdicts(paper, monkeypatch):
+    """Findings for a training with its downloads and data."""
+
+    def make(run, *downloads):
+        costs, jobs = Costs(paper), {f"students/{run}": Costs(paper).student(run)}
+        jobs |= {f"assets/{name}": costs.fetch(name) for name in downloads}
+        monkeypatch.setattr(doctor, "make_plan", lambda *args: Plan(paper, (), costs, 8, jobs))
+        return {finding.what: finding for finding in doctor.examine([], [])}
+
+    return make
+
+
+def test_the_doctor_says_what_is_missing_and_how_to_mend_it(verdicts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run = "imagenet64-sida-a1"
-    found = verdicts(paper, run)
-    assert (found["GPU"].verdict, found["data"].verdict) == ("missing", "note")
-    hand = next(finding for finding in examine(jobs_of(paper), [run]) if finding.what == "assets")
-    assert hand.verdict == "missing"
-    assert "ILSVRC2012_img_train.tar" in hand.remedy
+    found = verdicts(run, "imagenet-train")
+    assert [found[what].verdict for what in ("GPU", "data", "assets")] == ["missing"] * 3
+    assert "ILSVRC2012_img_train.tar" in found["assets"].remedy
     # Table 8 reserves less than is counted, so 48 GB are no fault.
     for gigabytes, verdict in ((16, "missing"), (48, "note"), (80, "note")):
         cards(monkeypatch, gigabytes, count=4)
-        gpu = verdicts(paper, run)["GPU"]
+        gpu = verdicts(run)["GPU"]
         assert gpu.verdict == verdict
         assert ("16 GB" in gpu.text and run in gpu.text) == (verdict == "missing")
     assert gpu.remedy == "--config gpus=4"
     monkeypatch.setattr("shutil.disk_usage", lambda place: types.SimpleNamespace(free=1e9))
-    assert verdicts(paper, run)["disk"].verdict == "missing"
+    assert verdicts(run)["disk"].verdict == "missing"
     monkeypatch.setenv("SIDA_OFFLINE", "1")
-    findings = [f for f in examine(jobs_of(paper), ["cifar10-uncond-sida-a1"]) if f.what == "assets"]
-    assert [finding.verdict for finding in findings] == ["missing"]
+    assert verdicts("cifar10-uncond-sida-a1", "inception")["assets"].verdict == "missing"
+    # Counts of classes replace the images of a method that sees none.
+    assert verdicts("ffhq64-sid-a1.2")["data"].verdict == "ok"
 
 
-def test_the_doctor_compares_the_card_and_the_driver_with_torch(paper, monkeypatch):
-    told = lambda: next(f for f in examine(jobs_of(paper), ["cifar10-uncond-sida-a1"]) if f.what == "GPU")
+def test_the_doctor_compares_the_card_and_the_driver_with_torch(verdicts, monkeypatch):
+    told = lambda: verdicts("cifar10-uncond-sida-a1")["GPU"]
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr("workflow.planning.doctor.driver_cuda", lambda: 12)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -239,15 +261,21 @@ def test_the_doctor_compares_the_card_and_the_driver_with_torch(paper, monkeypat
     assert "CUDA 13" in told().remedy
     for capability, lacks in (((7, 0), True), ((7, 5), False), ((8, 9), False), ((9, 0), False), ((12, 0), True)):
         cards(monkeypatch, 80, capability=capability, code=("sm_75", "sm_80", "sm_90", "sm_100"))
-        assert (told().verdict == "missing" and "no code (it has sm_75, " in told().text) == lacks, capability
+        found = doctor._gpu(Plan(Preset.load(find_preset("gpu")), (), None, 1, {}))
+        lacking = [check for check in found if "has no code" in check.text or "no code (it has sm_75, " in check.text]
+        assert bool(lacking) == lacks, capability
 
 
-def test_gdd_on_imagenet_fits_a_card_and_a_plan_names_what_does_not(paper, capsys):
-    runs = ["imagenet64-gdd", "imagenet64-gdd-i"]
-    assert make_plan(jobs_of(paper), runs, 1)["too_large"] == ""
-    plan = make_plan(jobs_of(paper, "H100"), runs, 1)
-    assert plan["too_large"].startswith("2 of the trainings need more than the 80 GB of H100: imagenet64-gdd (92 GB)")
-    assert f"warning: {plan['too_large']}" in show_plan(plan)
+def test_the_doctors_exit_status(monkeypatch, capsys):
+    assert main(["doctor", "demo"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("preset ")
+    assert "ok      packages: torch, snakemake" in said
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["doctor", "gpu", "sid-a1.0", "--json"]) == 1
+    lacking = [entry for entry in json.loads(capsys.readouterr().out) if entry["verdict"] == "missing"]
+    assert lacking
+    assert all(entry["remedy"] for entry in lacking)
 
 
 def test_counts_are_kept_in_the_cache(monkeypatch, tmp_path, capsys):
@@ -264,54 +292,8 @@ def test_counts_are_kept_in_the_cache(monkeypatch, tmp_path, capsys):
     assert costs[0] == costs[1] == costs[2]
 
 
-def test_a_method_without_images_needs_class_counts_and_no_archive(paper, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
-    jobs = jobs_of(paper).behind(["edm2-xs-sid"])
-    assert not [job.name for job in jobs.values() if job.kind == "data" or job.name == "imagenet-train"]
-    assert (
-        "results/paper/assets/labels-imagenet.json"
-        in jobs["results/paper/students/edm2-xs-sid/network.safetensors"].after
-    )
-    assert sum(job.disk_gb for job in jobs.values()) < 20
-    found = examine(jobs_of(paper), ["ffhq64-sid-a1.2"])
-    assert [finding.verdict for finding in found if finding.what == "data"] == ["ok"]
-    assert not [finding for finding in found if "ffhq-images" in finding.remedy]
-    assert "imagenet-train" in {job.name for job in jobs_of(paper).behind(["edm2-xs-sida"]).values()}
-
-
-def test_the_doctors_exit_status(monkeypatch, capsys):
-    assert main(["doctor", "demo"]) == 0
-    assert "ok      packages: torch, snakemake" in capsys.readouterr().out
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["doctor", "gpu", "sid-a1.0", "--json"]) == 1
-    lacking = [entry for entry in json.loads(capsys.readouterr().out) if entry["verdict"] == "missing"]
-    assert lacking
-    assert all(entry["remedy"] for entry in lacking)
-
-
 def test_assumptions_have_a_size_for_every_download_without_one():
     assumptions = load_assumptions()
     for asset in load_registry().values():
         assert assumptions.gigabytes(asset) > 0, asset.id
     assert Gpu(memory_gb=1, watts=1, float32=2).rate(False, "x") == 2e12
-
-
-def test_what_is_there_is_planned_again_where_its_spec_has_changed(tmp_path, monkeypatch):
-    """As Snakemake does, by its own records; what follows is made again too."""
-    tiny = Preset.load(ROOT / "tests/workflow/tiny.yaml")
-    monkeypatch.chdir(tmp_path)
-    jobs = jobs_of(tiny, "CPU", 1)
-    network, trials = "results/tiny/students/sida-a1.0/network.safetensors", jobs.targets.trials(["sida-a1.0"])
-    records = tmp_path / ".snakemake/metadata"
-    records.mkdir(parents=True)
-    for path in (network, *trials, "results/tiny/teachers/digits-short/network.safetensors"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).touch()
-    assert jobs.behind(["sida-a1.0"]) == {}
-    assert {job.kind for job in jobs_of(tiny, "CPU", 1, fresh=True).behind(["sida-a1.0"]).values()} > {"student"}
-    record = records / base64.urlsafe_b64encode(network.encode()).decode()
-    record.write_text(json.dumps({"params": [repr(jobs.specs.digest("students", "sida-a1.0"))]}))
-    assert jobs.behind(["sida-a1.0"]) == {}
-    record.write_text(json.dumps({"params": ["'of other settings'"]}))
-    assert [job.kind for job in jobs.behind(["sida-a1.0"]).values()] == ["student", "measure"]

@@ -14,8 +14,6 @@ from tests.refused import refusing
 from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
-from workflow.preset.rows import nfe
-from workflow.preset.targets import Targets
 
 DEMO = settings_of("demo")
 
@@ -43,6 +41,8 @@ CHECKPOINT = {"checkpoint": "x", "training": {}, "network": {}}
 @pytest.mark.parametrize(
     ("path", "value", "fault"),
     [
+        ("rates", True, r"preset.yaml: rates: .*train.jsonl"),
+        ("tables", ["a{b}"], r"tables: 'a\{b\}' is no name"),
         ("sede", 1, r"preset.yaml: sede: .*'seed'"),
         ("recipes/sid/btach_size", 32, r"recipes.sid.btach_size: .*'batch_size'"),
         ("recipes/sid/batch_size", -4, r"recipes.sid.batch_size: .* 1, got -4"),
@@ -124,50 +124,40 @@ def test_comments_and_blank_lines_keep_line_numbers(tmp_path):
 
 def test_specs_carry_everything_and_are_plain_json():
     preset = Preset(DEMO, "studies/demo/preset.yaml")
-    teacher, student = preset.specs.teacher("digits-short"), preset.specs.student("sid2a-a1.0")
-    measure = preset.specs.measurement("teacher-nfe35")
+    teacher, student = preset.teacher_training("digits-short").spec, preset.training("sid2a-a1.0").spec
+    measure, sample = preset.measurement("teacher-nfe35").spec, preset.sample("teacher-nfe35/trial-2").spec
     for spec in (teacher, student, measure):
         assert json.loads(json.dumps(spec)) == spec
         assert spec["dataset"]["kind"] == "digits"
     assert student["teacher"] == "results/demo/teachers/digits-short/network.safetensors"
     assert student["init"] == "results/demo/students/sid-a1.0/network.safetensors"
     assert student["alpha"] == 1.0
+    assert [preset.nfe(run) for run in preset.runs.values()] == [None, measure["nfe"], 1, 1, 1]
     assert measure["nfe"] == 35
-    assert preset.specs.measurement("data")["network"] is None
+    assert preset.measurement("data").spec["network"] is None
+    # Images of a trial are those that it measures.
+    assert preset.sampled == list(preset.runs)
+    assert (sample["seeds"], sample["class_labels"]) == ("5000-7499", "empirical")
+    assert all(sample[key] == measure[key] for key in ("network", "sampler", "dataset"))
 
 
 def test_many_steps_are_measured_in_parts():
     preset = Preset(DEMO, "studies/demo/preset.yaml")
     one_step = ["data", "sid-a1.0", "sida-a1.0", "sid2a-a1.0"]
     slow = [(first, first + 1, ["teacher-nfe35"]) for first in range(0, 10, 2)]
-    assert Targets(preset, False).measure_jobs() == [(0, 9, one_step), *slow]
-    uneven = Targets(Preset(changed("trials_per_job", 4), "studies/demo/preset.yaml"), False).measure_jobs()
-    assert [job[:2] for job in uneven] == [(0, 9), (0, 3), (4, 7), (8, 9)]
-    whole = Targets(Preset(changed("trials_per_job", None), "studies/demo/preset.yaml"), False).measure_jobs()
+    assert preset.parts() == [(0, 9, one_step), *slow]
+    uneven = Preset(changed("trials_per_job", 4), "studies/demo/preset.yaml").parts()
+    assert [part[:2] for part in uneven] == [(0, 9), (0, 3), (4, 7), (8, 9)]
+    whole = Preset(changed("trials_per_job", None), "studies/demo/preset.yaml").parts()
     assert whole == [(0, 9, list(preset.runs))]
-
-
-def test_network_evaluations_are_counted():
-    assert nfe({"kind": "one_step"}) == 1
-    assert nfe({"kind": "heun", "num_steps": 18}) == 35
-    assert nfe({"kind": "heun", "num_steps": 256}) == 511
-    assert nfe({"kind": "data"}) is None
-
-
-def test_images_of_a_trial_are_those_it_measures():
-    preset = Preset(DEMO, "studies/demo/preset.yaml")
-    assert preset.sampled == list(preset.runs)
-    spec, measured = preset.specs.sample("teacher-nfe35", 2), preset.specs.measurement("teacher-nfe35")
-    assert (spec["seeds"], spec["class_labels"]) == ("5000-7499", "empirical")
-    assert all(spec[key] == measured[key] for key in ("network", "sampler", "dataset"))
 
 
 def test_images_of_released_networks_need_no_data(released):
     # Latent networks need a decoder, and networks without classes no data.
     assert not any(re.search(r"edm2-(?!img64)", run) for run in released.sampled)
     unconditional = next(run for run in released.sampled if "afhq" in run)
-    assert released.specs.sample(unconditional, 0)["dataset"] is None
-    conditional = released.specs.sample("cifar10-cond-sida-a1", 0)
+    assert released.sample(f"{unconditional}/trial-0").spec["dataset"] is None
+    conditional = released.sample("cifar10-cond-sida-a1/trial-0").spec
     assert conditional["dataset"] is None
     assert conditional["class_labels"]["counts"] == (5_000,) * 10
 
@@ -177,7 +167,7 @@ def test_no_released_row_needs_an_archive_for_its_classes(released):
         protocol = load_protocol(ROOT / released.protocol_of(run))
         assert not any(source.kind == "dataset" for source in protocol.sources.values())
         if released.dataset_of(run)["label_dim"]:
-            assets = Targets(released, False).assets_of(run.run)
+            assets = released.downloads(run.run)
             counted = protocol.labels_asset in assets if protocol.labels_asset else protocol.label_counts
             assert counted if protocol.label_dist == "empirical" else run.method == "teacher", run.run
 

@@ -11,8 +11,7 @@ from sida.config.resources import ROOT
 from tests.refused import refusing
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset, unshown_remark, unshown_rows
-from workflow.preset.targets import Targets
+from workflow.preset.rehearsal import check_preset, unshown_remark
 
 TINY = ROOT / "tests/workflow/tiny.yaml"
 
@@ -21,7 +20,7 @@ def test_the_example_passes_and_shows_what_it_measures():
     """Presets of studies: test_studies.py."""
     preset = Preset.load(ROOT / "docs/examples/my-digits.yaml")
     check_preset(preset)
-    assert unshown_rows(Targets(preset, paper=False)) == []
+    assert unshown_remark(preset) is None
 
 
 def study(folder: Path, files: dict[str, object] | None = None, keep=lambda row: True, **changes) -> Preset:
@@ -168,7 +167,7 @@ def test_default_layouts_take_whatever_rows_there_are(tmp_path, methods):
 OWN = "docs.examples.matching:METHOD"
 
 
-def with_own_method(folder: Path, **changes) -> Targets:
+def with_own_method(folder: Path, **changes) -> Preset:
     """The tiny preset with a row of a method of one's own in the place of SiDA's."""
     rows = (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines(keepends=True)
     # The method reads neither α nor the adversarial settings of the recipe.
@@ -176,23 +175,23 @@ def with_own_method(folder: Path, **changes) -> Targets:
     (folder / "runs.tsv").write_text("".join(row.replace(sida, own) for row in rows))
     preset = study(folder, claims=None, **changes)
     check_preset(preset)
-    return Targets(preset, paper=False)
+    return preset
 
 
 def test_default_layouts_show_methods_of_ones_own(tmp_path):
-    targets = with_own_method(tmp_path)
-    assert targets.preset.runs["sida-a1.0"].method == OWN
-    assert "sida-a1.0" in targets.needs("tables", "main").measured
+    preset = with_own_method(tmp_path)
+    assert preset.runs["sida-a1.0"].method == OWN
+    assert "sida-a1.0" in preset.needs("tables", "main").measured
     for figure in ("convergence", "samples"):
-        assert "sida-a1.0" in targets.needs("figures", figure).networks
-    assert unshown_remark(targets) is None
+        assert "sida-a1.0" in preset.needs("figures", figure).networks
+    assert unshown_remark(preset) is None
 
 
 def test_rows_that_are_measured_and_shown_nowhere_are_told(tmp_path):
     only = {"extends": "main.yaml", "rows": [{"each": {"method": ["data", "teacher", "sid2a"]}}]}
-    targets = with_own_method(tmp_path, files={"tables/few.yaml": only}, tables=["few"], figures=[])
+    preset = with_own_method(tmp_path, files={"tables/few.yaml": only}, tables=["few"], figures=[])
     # sid-a1.0 is what sid2a-a1.0 starts from.
-    assert re.match(r"sid-a1.2, sida-a1.0: .*preset.yaml.*\{run: sid-a1.2\}", unshown_remark(targets))
+    assert re.match(r"sid-a1.2, sida-a1.0: .*preset.yaml.*\{run: sid-a1.2\}", unshown_remark(preset))
 
 
 def test_snakemake_stops_before_the_first_job(tmp_path):

@@ -47,7 +47,7 @@ def test_a_dry_run_plans_everything_and_writes_nothing(profile, preset, tmp_path
 @pytest.mark.slow
 def test_a_run_without_cores_ends_well(tmp_path):
     """A scheduler's profile says how many jobs there are, and nobody how many cores; this table is no job."""
-    status, text = run(tmp_path, "generic", "published", "--", "tables/table8.tex")
+    status, text = run(tmp_path, "generic", "published", "--", "results/published/tables/table8.tex")
     assert status == 0, text[-3000:]
     assert (tmp_path / "results/published/tables/table8.tex").exists()
 

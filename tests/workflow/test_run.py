@@ -71,21 +71,13 @@ def test_run_makes_every_product_and_writes_nowhere_else(finished):
 
 
 def test_progress_and_at_the_end_the_table_with_paths_are_shown(finished):
-    for text in ["SiDA, α = 1.0", "results/tiny/index.html", "results/tiny/tables/main.tex", "results/tiny/figures"]:
+    for text in ["SiDA, α = 1.0", "results/tiny/index.html", "results/tiny/tables", "results/tiny/figures"]:
         assert text in finished.output
     assert "[distill sida-a1.0]" in finished.output
     assert len(finished.output.splitlines()) < 400  # jobs report without flooding
     page = (finished.folder / "results/tiny/index.html").read_text()
     for part in ("SiDA, α = 1.0", "data:image/png;base64", "--configfile tests/workflow/tiny.yaml"):
         assert part in page
-
-
-def test_last_line_says_where_the_time_went(finished):
-    line = next(line for line in finished.output.splitlines() if line.startswith("time "))
-    shares = {name: int(share) for name, share in re.findall(r"(\w+) (\d+) %", line)}
-    assert {"teacher", "student", "measure", "outputs", "report", "waiting"} <= shares.keys()
-    assert sum(shares.values()) == pytest.approx(100, abs=len(shares))
-    assert shares["student"] > 5
 
 
 def test_the_finished_folder_is_whole(finished):

@@ -62,7 +62,7 @@ def archive(path, latents, classes):
 def small_spec(run, folder):
     """A row's spec with each setting as it is at true size, on a tiny network and data, on the CPU."""
     network = paper().settings.teachers[run.teacher].network
-    config = resolve_recipe(from_mapping(DistillConfig, paper().specs.student(run.run), run.run), network)
+    config = resolve_recipe(from_mapping(DistillConfig, paper().training(run.run).spec, run.run), network)
     shape = {"img_resolution": SIZE, **SMALL[network["class"]]}
     tiny = {"class": network["class"], "kwargs": {**network["kwargs"], **shape}}
     torch.manual_seed(0)

@@ -249,44 +249,6 @@ def test_a_folder_without_results_is_one_line(folder, capsys):
         assert remedy in line
 
 
-def test_a_crate_is_read_back_by_its_library_with_equal_hashes(folder, tmp_path, capsys):
-    from rocrate.rocrate import ROCrate
-
-    (folder / "students/a/state").mkdir()
-    (folder / "students/a/state/.lock").touch()
-    cff = tmp_path / "mine.cff"
-    cff.write_text("title: mine\nlicense: CC-BY-4.0\nauthors:\n- {family-names: Curie, given-names: Marie}\n")
-    assert main(["crate", str(folder), str(tmp_path / "crate"), "--citation", str(cff)]) == 0
-    assert main(["crate", str(folder), str(tmp_path / "crate.zip")]) == 0
-    assert "crate.zip: 17 files with their hashes" in capsys.readouterr().out
-    found = ROCrate(str(tmp_path / "crate"))
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    files = [entity for entity in found.data_entities if "File" in entity.type]
-    assert {entity.id for entity in files} == names - {"students/a/state/.lock"} | {"CITATION.cff"}
-    for entity in files:
-        source = cff if entity.id == "CITATION.cff" else folder / entity.id
-        assert sha256_file(tmp_path / "crate" / entity.id) == entity["sha256"] == sha256_file(source)
-    (author,) = found.root_dataset["author"] if isinstance(found.root_dataset["author"], list) else [None]
-    assert author["name"] == "Marie Curie"
-    assert found.license == "CC-BY-4.0"
-    run = found.dereference("#run")
-    assert "the command" in run["description"]
-    assert run["instrument"]["softwareVersion"].startswith("0.1.0")
-    packed = ROCrate(str(tmp_path / "crate.zip"))
-    assert {entity.id for entity in packed.data_entities} == {entity.id for entity in found.data_entities}
-    # The crate is a results folder again.
-    assert verified(tmp_path / "crate", capsys)[:2] == (0, [])
-
-
-def test_a_damaged_folder_is_not_archived(folder, tmp_path, capsys):
-    flip(folder / "measurements.csv")
-    assert main(["crate", str(folder), str(tmp_path / "crate.zip")]) == 1
-    assert "measurements.csv:" in capsys.readouterr().err
-    assert main(["crate", str(folder), str(folder / "crate")]) == 1
-    assert "must be a new folder or FILE.zip outside" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

@@ -4,11 +4,13 @@ import io
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,7 +49,7 @@ class Workspace:
         # The preset `published` writes beside the published numbers.
         (folder / "results" / "published").mkdir(parents=True)
         for path in (ROOT / "results" / "published").glob("published*.csv"):
-            (folder / "results" / "published" / path.name).symlink_to(path)
+            shutil.copy(path, folder / "results" / "published")
 
     def config(self, base: str = "tests/workflow/tiny.yaml", name: str = "changed.yaml", **changes) -> str:
         """Writes a changed copy of a preset; ``a__b=value`` sets ``a.b``, the value ``...`` removes the key."""
@@ -160,6 +162,14 @@ def jobs_in(said: str) -> dict[str, int]:
     jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)}
     assert jobs.pop("total", 0) == sum(jobs.values())
     return jobs
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Waits until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
 
 
 def kill_group(process: subprocess.Popen[bytes], sign: int = signal.SIGKILL) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
@@ -145,7 +146,7 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
     trials: dict[tuple[str, ...], dict[str, str]] = {}
     names = list(names)
     for name in names:
-        if name.startswith("measurements/") and name.endswith(".json"):
+        if re.fullmatch(r"measurements/[^/]+/[^/]+\.json", name):
             # The comparison of hashes reports a fault of the trial itself.
             with Report(report.folder).checking(name):
                 record = read_measurement(report.folder / name)

@@ -24,17 +24,27 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _show(args: argparse.Namespace) -> int:
     """Prints a table of a preset's results, else of its stored results, and where the files are."""
-    from eval.results.summary import measurements_file
-    from eval.tables.render import terminal_text, to_terminal
-    from sida.cli import terminal
     from workflow.preset import Preset
     from workflow.preset.files import preset_files
 
-    preset = Preset.load(*preset_files(args.preset))
+    show_results(Preset.load(*preset_files(args.preset)), args.table)
+    return 0
+
+
+def show_results(preset: Preset, wanted: str | None = None) -> None:
+    """Prints a table of a preset, its first by default, and where the files are.
+
+    Raises:
+        UserError: There is no such table.
+    """
+    from eval.results.summary import measurements_file
+    from eval.tables.render import terminal_text, to_terminal
+    from sida.cli import terminal
+
     places = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
     found = next((place for place in places if measurements_file(place).is_file()), places[0])
     tables = list(preset.layouts["tables"])
-    name = args.table or next(iter(tables), None)
+    name = wanted or next(iter(tables), None)
     if name not in tables:
         raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(str(name), tables)}")
     measured, table = measurements_file(found), table_of(preset, name, found)
@@ -46,7 +56,6 @@ def _show(args: argparse.Namespace) -> int:
     for label, file in (("page", "index.html"), ("figures", "figures"), ("tables", "tables"), ("claims", "claims.md")):
         if (found / file).exists():
             print(f"{label:<9} {found / file}")
-    return 0
 
 
 def table_of(preset: Preset, name: str, results: Path) -> Table:
@@ -59,7 +68,7 @@ def table_of(preset: Preset, name: str, results: Path) -> Table:
         preset.layout("tables", name),
         measured if measured.is_file() else None,
         preset.sheet,
-        spec=preset.specs.table(name),
+        spec=preset.shown("tables", name).spec,
         results=results,
     )
 

@@ -138,7 +138,7 @@ def _spec(
     from eval.results.stored import stored_rows, unchanged_rows
     from sida.errors import UserError, suggestion
     from sida.files.atomic import sha256_file
-    from workflow.preset.spec_files import row_digest
+    from workflow.preset.jobs import row_digest
 
     rows = stored_rows(folder)
     known = list(dict.fromkeys(line["run"] for line in rows))
@@ -146,7 +146,7 @@ def _spec(
         raise UserError(folder, f"no row '{row}'{suggestion(row, known)}", f"the rows are in {preset.sheet}")
     if digests.get(row) and row not in unchanged_rows(folder, {row: row_digest(preset, row)}):
         raise UserError(folder, f"row '{row}' was stored with other settings than {preset.source} has now", "run it")
-    spec = preset.specs.measurement(row)
+    spec = dict(preset.measurement(row).spec)
     lines = [line for line in rows if line["run"] == row]
     for key in ("network", "guide"):
         path = spec[key]

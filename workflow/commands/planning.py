@@ -9,15 +9,11 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sida.cli.arguments import whole
 from sida.cli.main import Verb
 from sida.errors import UserError
-
-if TYPE_CHECKING:
-    from workflow.planning.jobs import Jobs
 
 
 def _presets_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +72,6 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )
-    parser.add_argument("--measure", action="store_true", help="time some steps of the longest training here")
     parser.add_argument("--fresh", action="store_true", help="count finished targets, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -86,55 +81,17 @@ def _plan(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
-    from workflow.planning.plan import make_plan, show_plan
+    from workflow.planning.plan import make_plan, plan_values, show_plan
     from workflow.preset.files import preset_files
     from workflow.preset.outside_code import outside_code_of
 
     if args.gpus < 1:
         raise UserError(f"--gpus {args.gpus}", "must be at least 1")
-    preset = args.preset
-    jobs = make_jobs(preset, args.gpu, args.gpus, args.fresh)
-    if args.measure:
-        from workflow.planning.observed import measured_rate, typical
-
-        trained = [job for job in jobs.behind(args.targets).values() if job.kind == "student"]
-        if not trained:
-            raise UserError("--measure", "these targets train no student", "name one that does")
-        fp16, rate = measured_rate(jobs, typical(jobs, trained).name)
-        jobs.costs.rates[fp16] = rate
-    plan = make_plan(jobs, args.targets, args.gpus)
-    plan["code"] = [dataclasses.asdict(code) for file in preset_files(preset) for code in outside_code_of(file)]
+    files = preset_files(args.preset)
+    plan = plan_values(make_plan(files, args.targets, args.gpu, args.gpus, args.fresh))
+    plan["code"] = [dataclasses.asdict(code) for file in files for code in outside_code_of(file)]
     print(json.dumps(plan, indent=2) if args.json else show_plan(plan))
     return 0
-
-
-def make_jobs(
-    preset: str | Sequence[Path], gpu: str | None, gpus: int, fresh: bool = False, measured: bool = True
-) -> Jobs:
-    """Jobs of a preset on a card.
-
-    Args:
-        preset: Name or file of the preset, with further files on top of it behind spaces; or all files.
-        gpu: The card; None takes the card that `sida rates` measured here, else the default for the preset's device.
-        gpus: Number of GPUs.
-        fresh: Whether finished jobs count.
-        measured: Whether rates that `sida rates` measured on that card are used if they exist.
-    """
-    from workflow.planning.costs import Costs
-    from workflow.planning.jobs import Jobs
-    from workflow.planning.observed import read_rates
-    from workflow.planning.rates import load_assumptions
-    from workflow.preset import Preset
-    from workflow.preset.files import preset_files
-    from workflow.preset.rehearsal import check_preset
-
-    loaded = Preset.load(*(preset_files(preset) if isinstance(preset, str) else preset))
-    check_preset(loaded)
-    rates_of = load_assumptions(loaded.own).rates_of
-    measured = measured and loaded.settings.device != "cpu"
-    found = read_rates(Path("results", rates_of, "rates.json")) if measured else None
-    gpu = gpu or (found["card"] if found else None)
-    return Jobs(Costs(loaded, gpu, gpus, found["rates"] if found and found["card"] == gpu else {}, fresh))
 
 
 def preset_argument(parser: argparse.ArgumentParser) -> None:
@@ -169,11 +126,9 @@ PLAN = Verb(
   sida plan paper --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
   sida plan paper edm2-xs-sida                        (a row of the sheet: trained and measured)
   sida plan studies/demo/preset.yaml --json
-  sida plan paper --measure cifar10-uncond-sida-a1    (its rate from a few steps on this machine)
 
-Operations are counted on the networks of the preset; nothing is downloaded or trained (except the steps of --measure).
-Finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml. Rates that a run of its preset
-`rates_of` measured on this card (rates.json in the results) replace the assumed ones.
+Operations are counted on the networks of the preset; nothing is downloaded or trained. The jobs are those
+that Snakemake would run: finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml.
 """,
     _plan_arguments,
     _plan,
@@ -192,16 +147,18 @@ def _doctor(args: argparse.Namespace) -> int:
     import json
 
     from workflow.planning.doctor import Check, examine, examine_code
-    from workflow.preset.files import find_preset
+    from workflow.preset.files import preset_files
 
-    findings = examine_code(find_preset(args.preset))
+    files = preset_files(args.preset)
+    findings = [finding for file in files for finding in examine_code(file)]
     if any(finding.verdict == "missing" for finding in findings):
         findings.append(Check("preset", "note", "not checked: it cannot be read without its code"))
     else:
-        findings += examine(make_jobs(args.preset, None, 1), args.targets)
+        findings += examine(files, args.targets)
     if args.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
+        print(f"preset {', '.join(map(str, files))}: {', '.join(args.targets) or 'the whole preset'}")
         for finding in findings:
             print(f"{finding.verdict:<7} {finding.what}: {finding.text}")
             if finding.remedy:

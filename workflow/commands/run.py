@@ -1,4 +1,4 @@
-"""``sida run``: checks a study's files, shows the plan, and starts Snakemake with the right files."""
+"""``sida run``: checks a study's files, finds targets by short names, and starts Snakemake with the right files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import argparse
 import functools
 import os
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sida.cli.arguments import whole
 from sida.cli.main import Verb
 from sida.errors import UserError
-from workflow.commands.planning import make_jobs, preset_argument
+from workflow.commands.planning import preset_argument
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +51,9 @@ def _run(args: argparse.Namespace) -> int:
     """Becomes Snakemake, so signals and the exit status are Snakemake's; does not return."""
     from sida.config.resources import CHECKOUT, ROOT
     from workflow.checks import check_folder, check_profile, check_records, check_scheduler
-    from workflow.planning.plan import make_plan
+    from workflow.preset import Preset
     from workflow.preset.files import preset_files
+    from workflow.preset.targets import Targets
 
     if not CHECKOUT:
         raise UserError(
@@ -77,12 +77,9 @@ def _run(args: argparse.Namespace) -> int:
         path, rows = write_extension(files, args.extend, stored := stored_results(files), take=not args.dry_run)
         print(f"rows  run here: {', '.join(rows) or 'none'}; all others from {stored}", flush=True)
         files = [*files, path]
-    jobs = make_jobs(files, None, 1)
-    targets = [path for target in args.targets for path in jobs.targets.named(target)]
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = here if args.cores in (None, "all") else int(args.cores)
-    at_once = max(1, cores // jobs.preset.settings.threads) if jobs.preset.settings.device == "cpu" else 1
-    print("\n".join(_summary(make_plan(jobs, targets, at_once), jobs.preset.results, cores)), flush=True)
+    preset = Preset.load(*files)
+    targets = [path for target in args.targets for path in Targets(preset).named(target)]
+    print(f"preset {preset.name} ({preset.source}): {', '.join(args.targets) or 'the whole preset'}", flush=True)
     words = ["-s", os.path.relpath(ROOT / "Snakefile"), "--workflow-profile", str(profile)]
     words += ["--configfile", *map(str, files)]
     words += ["--cores", args.cores] if args.cores else []
@@ -106,25 +103,8 @@ def _profile(name: str | None) -> Path | None:
     return ours.get(name, place)
 
 
-def _summary(plan: Mapping[str, Any], results: str, cores: int) -> list[str]:
-    """Two lines: jobs of each kind, and time."""
-    from workflow.planning.plan import KINDS, span
-
-    counts = Counter(job["kind"] for job in plan["jobs"])
-    if not counts:
-        return [f"jobs  none: {results} is complete for these targets", "time  seconds"]
-    named = ", ".join(f"{counts[kind]} {title}" for kind, title in KINDS.items() if counts[kind])
-    totals = plan["totals"]
-    on = f"{cores} CPU cores" if plan["gpu"] == "CPU" else f"{plan['gpus']} × {plan['gpu']}"
-    more = f"; {totals['download_gb']:,.1f} GB of downloads" if totals["download_gb"] else ""
-    return [
-        f"jobs  {sum(counts.values()):,} for {results}, and short ones that collect: {named}",
-        f"time  about {span(totals['wall_hours'])} on {on}{more}; in detail: sida plan",
-    ]
-
-
 RUN = Verb(
-    "Run a preset or a study: check its files, show the plan, start Snakemake.",
+    "Run a preset or a study: check its files, start Snakemake.",
     """examples:
   sida run demo --cores 2
   sida run demo tables/main.tex                     (one product; a row of the sheet is a target, too)

@@ -49,7 +49,7 @@ def _table(args: argparse.Namespace) -> int:
 
     layout = args.table
     if args.preset:
-        args.spec = json.dumps(Preset.load(*preset_files(args.preset)).specs.table(layout))
+        args.spec = json.dumps(Preset.load(*preset_files(args.preset)).shown("tables", layout).spec)
     for path in table_paths(args.out) if args.out else ():
         output("--out")(str(path))
     table = make_table(

@@ -1,4 +1,4 @@
-"""Cost of one job: hours, memory, downloads and disk, counted on its networks.
+"""Cost of one job: hours, memory, downloads and disk, counted on its networks at the rates of ``config/plan.yaml``.
 
 Limits of a GPU and its driver: trainings beyond its memory, and a torch without code for it.
 """
@@ -10,28 +10,119 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sida.assets.cache import cache_dir
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.plugins import MONITOR
+from sida.config.resources import find
 from sida.config.samplers import read_sampler
-from sida.config.settings import from_mapping, load_yaml
-from sida.errors import UserError
+from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
+from sida.errors import UserError, suggestion
+from sida.files.text_files import read_text
 from sida.methods.registry import DistillConfig
-from workflow.planning.rates import load_assumptions
 from workflow.planning.steps import StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
 from workflow.preset.files import presets
-from workflow.preset.specs import most_gpus
+from workflow.preset.jobs import most_gpus
 
 #: Number of states of a run that are kept.
 GENERATIONS = 2
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gpu(Settings):
+    """A card.
+
+    Attributes:
+        memory_gb: Its memory.
+        watts: Its board power.
+        float16: TFLOP/s of training in float16; null: unknown.
+        float32: TFLOP/s of training in float32; null: unknown.
+        source: Source of the rates.
+    """
+
+    memory_gb: Positive
+    watts: Positive
+    float16: Positive | None = None
+    float32: Positive | None = None
+    source: str = ""
+
+    def rate(self, fp16: bool, name: str) -> float:
+        """Operations per second.
+
+        Raises:
+            UserError: The rate at this precision is unknown.
+        """
+        rate = self.float16 if fp16 else self.float32
+        if rate is None:
+            fault = f"gpus.{name} has no rate in {'float16' if fp16 else 'float32'}"
+            raise UserError("config/plan.yaml", fault, "add one")
+        return rate * 1e12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Foreign(Settings):
+    """Operations of external networks, in GFLOP per image.
+
+    Attributes:
+        inception: The Inception network.
+        dinov2: DINOv2, ViT-L/14.
+        vae_decode: The decoder of the autoencoder.
+        vae_encode: The encoder of the autoencoder.
+    """
+
+    inception: NotNegative
+    dinov2: NotNegative
+    vae_decode: NotNegative
+    vae_encode: NotNegative
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assumptions(Settings):
+    """Content of ``config/plan.yaml``.
+
+    Attributes:
+        gpus: Cards by name.
+        gflop: See :class:`Foreign`.
+        pictures_per_second: Number of pictures that one job prepares per second.
+        downloads_gb: Sizes of downloads in GB, by the beginning of their id.
+    """
+
+    gpus: dict[str, Gpu]
+    gflop: Foreign
+    pictures_per_second: Positive
+    downloads_gb: dict[str, NotNegative]
+
+    def gpu(self, name: str, where: str = "--gpu") -> Gpu:
+        """A card by name; `where` names the setting in errors.
+
+        Raises:
+            UserError: No such card.
+        """
+        if name not in self.gpus:
+            near = suggestion(name, [card for card in self.gpus if name in card] or self.gpus)
+            raise UserError(f"{where} {name}", f"not in config/plan.yaml{near}", f"it has {', '.join(self.gpus)}")
+        return self.gpus[name]
+
+    def gigabytes(self, asset: Asset) -> float:
+        """Size of a download in GB: the registered size, else the assumed size; 0 if unknown."""
+        if asset.size is not None:
+            return asset.size / 1e9
+        known = [start for start in self.downloads_gb if asset.id.startswith(start)]
+        return self.downloads_gb[max(known, key=len)] if known else 0.0
+
+
+def load_assumptions(own: Iterable[Path] = ()) -> Assumptions:
+    """Reads ``plan.yaml`` from the preset's folder, else from ``config``."""
+    path = find("", "plan", own)
+    return from_mapping(Assumptions, load_yaml(path), f"{path}:")
+
+
 @dataclasses.dataclass
-class Job:
-    """A job with its cost.
+class Cost:
+    """The cost of a job.
 
     Attributes:
         kind: ``fetch``, ``import``, ``data``, ``teacher``, ``student``, ``measure``; ``build`` for tables and figures.
@@ -65,7 +156,6 @@ class Costs:
         preset: The preset, whose folder may have a ``plan.yaml``.
         card: Card of the jobs; None: H200, or CPU for a preset without a GPU.
         gpus: Number of available GPUs; a training uses as many of them as the preset requests.
-        rates: Measured operations per second, by whether they are in float16; they replace the card's rates.
         fresh: Whether downloads that are in the cache count.
     """
 
@@ -74,40 +164,44 @@ class Costs:
         preset: Preset,
         card: str | None = None,
         gpus: int = 1,
-        rates: Mapping[bool, float] | None = None,
         fresh: bool = False,
     ) -> None:
         self.preset, self.assumptions = preset, load_assumptions(preset.own)
         self.gpu_name = card or ("CPU" if preset.settings.device == "cpu" else "H200")
         self.gpu = self.assumptions.gpu(self.gpu_name)
         self.width = max(1, min(gpus, preset.settings.gpus))
-        self.rates, self.fresh, self.registry = dict(rates or {}), fresh, load_registry()
+        self.fresh, self.registry = fresh, load_registry()
 
-    def fetch(self, name: str) -> Job:
+    @functools.cache  # noqa: B019 - costs live as long as their plan
+    def of(self, stage: str, name: str) -> Cost:
+        """Cost of a job by the folder of its product and its name there; of a measurement: of all trials.
+
+        Raises:
+            UserError: The network of the job, or the card's rate, is unknown.
+        """
+        makers = {"assets": self.fetch, "checkpoints": self.imported, "archives": self.archive}
+        makers |= {"teachers": self.teacher, "students": self.student, "references": self.reference}
+        makers |= {"measurements": self.measurement}
+        return makers[stage](name) if stage in makers else Cost("build", f"{stage}/{name}".rstrip("/"))
+
+    def fetch(self, name: str) -> Cost:
         """A download."""
         job = self._fetched(self.registry[name])
         return dataclasses.replace(job, disk_gb=job.download_gb)
 
-    def _fetched(self, asset: Asset) -> Job:
+    def _fetched(self, asset: Asset) -> Cost:
         size = self.assumptions.gigabytes(asset)
         cached = not self.fresh and (cache_dir() / asset.target).exists()
-        return Job("fetch", asset.id, download_gb=0.0 if cached else size, disk_gb=size)
+        return Cost("fetch", asset.id, download_gb=0.0 if cached else size, disk_gb=size)
 
-    def imported(self, name: str) -> Job:
+    def imported(self, name: str) -> Cost:
         """The import of a published checkpoint, given by its folder."""
         named = self.preset.imports[name]
         if is_address(named):
             fetched = self._fetched(find_asset(self.registry, named))
             return dataclasses.replace(fetched, kind="import", name=name, disk_gb=2 * fetched.disk_gb)
         source = self.registry.get(named)
-        return Job("import", name, disk_gb=self.assumptions.gigabytes(source) if source else 0.0)
-
-    def tick(self, run: str) -> Job:
-        """The training of a row for its first log records, which time it."""
-        job, images = self.student(run), self.preset.specs.tick(run)["total_kimg"] * 1000
-        hours = images * job.facts["gflop_per_image"] * 1e9 / self._rate(job.facts["fp16"]) / 3600
-        facts = job.facts | {"images": images, "evaluations": 0}
-        return dataclasses.replace(job, gpu_hours=hours, disk_gb=0.0, facts=facts)
+        return Cost("import", name, disk_gb=self.assumptions.gigabytes(source) if source else 0.0)
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
         """Architecture of a teacher, from the preset or of a published teacher; None if unknown."""
@@ -122,9 +216,9 @@ class Costs:
         if network is None:
             place = f"{self.preset.source}: teachers.{row.teacher}"
             raise UserError(place, "has no network, so that its cost is unknown", "add it")
-        return resolve_recipe(from_mapping(DistillConfig, self.preset.specs.student(run), run), network, run)
+        return resolve_recipe(from_mapping(DistillConfig, self.preset.training(run).spec, run), network, run)
 
-    def student(self, run: str) -> Job:
+    def student(self, run: str) -> Cost:
         """A distillation.
 
         Raises:
@@ -150,20 +244,20 @@ class Costs:
         job.facts |= {"images": images, "evaluations": evaluations}
         return job
 
-    def teacher(self, name: str) -> Job:
+    def teacher(self, name: str) -> Cost:
         """The training of a teacher."""
-        teacher = self.preset.specs.teacher(name)
+        teacher = self.preset.teacher_training(name).spec
         cost, images = teacher_cost(teacher, teacher["network"]), teacher["total_kimg"] * 1000
         job = self._training("teacher", name, cost, images * cost.operations / self._rate(cost.fp16))
         job.facts["images"] = images
         return job
 
-    def _training(self, kind: str, name: str, cost: StepCost, seconds: float) -> Job:
+    def _training(self, kind: str, name: str, cost: StepCost, seconds: float) -> Cost:
         disk = (GENERATIONS * cost.state + cost.network) / 1e9
         facts = {"gflop_per_image": cost.operations / 1e9, "fp16": cost.fp16}
-        return Job(kind, name, [], self.width, seconds / 3600, 0.0, cost.memory / 1e9, 0.0, disk, facts)
+        return Cost(kind, name, [], self.width, seconds / 3600, 0.0, cost.memory / 1e9, 0.0, disk, facts)
 
-    def measurement(self, run: str) -> Job:
+    def measurement(self, run: str) -> Cost:
         """All trials of a row."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
         images = self.preset.trials * protocol.num_samples
@@ -172,24 +266,24 @@ class Costs:
         guide = self.network(row.guide) if guided else None
         forward, fp16 = 0.0, False
         if network is not None and not row.without_network:
-            sampler = self.preset.specs.measurement(run)["nfe"] or 1
+            sampler = self.preset.nfe(row) or 1
             forward = sampler * network_cost(network).forward
             forward += sampler * network_cost(guide).forward if guide else 0.0
             fp16 = bool(network["kwargs"].get("use_fp16", False))
         hours = (images * self._measured(run, forward, fp16) + self._references(run)) / 3600
         unknown = None in (network, guide if guided else network) and not row.without_network
-        return Job("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
+        return Cost("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
 
-    def reference(self, name: str) -> Job:
+    def reference(self, name: str) -> Cost:
         """Samples of a teacher as a reference, ``<teacher>/<protocol>/<key>``."""
-        run = self.preset.specs.drawn[name]
+        run = self.preset.drawn[name]
         source = self.preset.protocol(self.preset.runs[run]).sources[name.split("/")[2]]
         network, images = self.network(name.split("/")[0]), source.num_images or 0
         steps = read_sampler(source.sampler or {}).nfe
         forward = steps * network_cost(network).forward if network else 0.0
         fp16 = bool(network and network["kwargs"].get("use_fp16", False))
         hours = images * self._measured(run, forward, fp16) / 3600
-        return Job("measure", f"references/{name}", [], 1, hours, 0.0, facts={"images": images})
+        return Cost("measure", f"references/{name}", [], 1, hours, 0.0, facts={"images": images})
 
     def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
         """Architecture of a checkpoint: that of the teacher whose name is the beginning of the checkpoint's name.
@@ -224,22 +318,22 @@ class Costs:
         return seconds
 
     def _rate(self, fp16: bool) -> float:
-        return self.rates.get(fp16) or self.gpu.rate(fp16, self.gpu_name)
+        return self.gpu.rate(fp16, self.gpu_name)
 
-    def archive(self, path: str) -> Job:
+    def archive(self, path: str) -> Cost:
         """An archive of a data set."""
         dataset = self.preset.dataset(self.preset.archives[path], self.preset.source)
         images, numbers = dataset.get("num_images") or 0, dataset["channels"] * dataset["resolution"] ** 2
-        if self.preset.archive_origin(path).dataset:
+        if self.preset.made_from(path).dataset:
             hours = images * self.assumptions.gflop.vae_encode * 1e9 / self._rate(False) / 3600
-            return Job("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)
+            return Cost("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)
         hours = images / self.assumptions.pictures_per_second / 3600
-        return Job("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)
+        return Cost("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)
 
 
 @functools.cache
 def _published_networks() -> dict[str, dict[str, Any] | None]:
-    texts = [(path, path.read_text(encoding="utf-8")) for path in presets().values()]
+    texts = [(path, read_text(path)) for path in presets().values()]
     described = [load_yaml(path)["teachers"] for path, text in texts if "\n    checkpoint: " in text]
     return {name: teacher.get("network") for teachers in described for name, teacher in teachers.items()}
 
@@ -260,7 +354,7 @@ SMALLER = (
 )
 
 
-def too_large(jobs: Iterable[Job], memory_gb: float, card: str) -> str:
+def too_large(jobs: Iterable[Cost], memory_gb: float, card: str) -> str:
     """Message about jobs whose planned memory exceeds that of a card; empty if all fit."""
     large = sorted((job for job in jobs if job.memory_gb > memory_gb), key=lambda job: -job.memory_gb)
     if not large:

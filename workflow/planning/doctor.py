@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +15,9 @@ from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand
 from sida.assets.hub import offline
 from sida.config.resources import CHECKOUT, how_to_install
-from workflow.planning.costs import SMALLER, SPARE, Job, driver_cuda, too_large, without_code
-from workflow.planning.jobs import Jobs
-from workflow.preset.archives import training_data
+from workflow.planning.costs import SMALLER, SPARE, driver_cuda, too_large, without_code
+from workflow.planning.graph import has_workflow
+from workflow.planning.plan import Plan, make_plan
 from workflow.preset.outside_code import allowing, outside_code_of
 
 CheckVerdict = Literal["ok", "note", "missing"]
@@ -40,15 +40,22 @@ class Check:
     remedy: str = ""
 
 
-def examine(jobs: Jobs, targets: Sequence[str]) -> list[Check]:
+def examine(files: Sequence[Path], targets: Sequence[str]) -> list[Check]:
     """Checks all requirements of the jobs behind targets on this machine.
+
+    Args:
+        files: Files of the preset; later ones win.
+        targets: See :func:`workflow.planning.plan.make_plan`.
 
     Raises:
         UserError: No such target.
     """
-    found = jobs.behind(targets)
+    if not has_workflow():
+        remedy = "clone the repository and run `make setup` there" if not CHECKOUT else "make setup"
+        return [Check("packages", "missing", "Snakemake and the workflow, which a wheel lacks", remedy)]
+    plan = make_plan(files, targets)
     checks = (_gpu, _disk, _packages, _data, _assets, _latex, _scheduler)
-    return [finding for check in checks for finding in check(jobs, found)]
+    return [finding for check in checks for finding in check(plan)]
 
 
 def examine_code(preset: Path) -> list[Check]:
@@ -66,14 +73,14 @@ def examine_code(preset: Path) -> list[Check]:
     return found or [Check("code", "ok", "none from outside the package")]
 
 
-def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
-    if not jobs.preset.settings.device.startswith("cuda"):
+def _gpu(plan: Plan) -> Iterator[Check]:
+    if not plan.preset.settings.device.startswith("cuda"):
         yield Check("GPU", "ok", "none is asked for (device: cpu)")
         return
     import torch
 
-    wanted, count = jobs.preset.settings.gpus, torch.cuda.device_count() if torch.cuda.is_available() else 0
-    need = max((job.memory_gb for job in found.values()), default=0.0)
+    wanted, count = plan.preset.settings.gpus, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    need = max((job.memory_gb for job in plan.jobs.values()), default=0.0)
     driver, built = driver_cuda(), int((torch.version.cuda or "0").split(".")[0])
     if not count:
         size = f" with {need:.0f} GB each" if need >= 1 else ""
@@ -95,7 +102,7 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
                 "GPU", "missing", f"{text} torch {torch.__version__} has no code (it has {', '.join(archs)})", remedy
             )
     memory = min(torch.cuda.get_device_properties(index).total_memory for index in range(count)) / 1e9
-    large = too_large(found.values(), memory, "a GPU here")
+    large = too_large(plan.jobs.values(), memory, "a GPU here")
     if large:
         close = need <= SPARE * memory
         text = f"{large}; plans lie up to a quarter above what is reserved" if close else large
@@ -106,11 +113,11 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         yield Check("GPU", "ok", f"{count} × {memory:.0f} GB, {need:.0f} GB are needed")
 
 
-def _disk(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
+def _disk(plan: Plan) -> Iterator[Check]:
     """Compares free and required space: cache, archives and results may be on different disks."""
     needs: dict[Path, float] = {}
-    for product, job in found.items():
-        path = cache_dir() if job.kind == "fetch" else Path(product if job.kind == "data" else jobs.preset.results)
+    for job in plan.jobs.values():
+        path = cache_dir() if job.kind == "fetch" else Path(job.name if job.kind == "data" else plan.preset.results)
         existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
         needs[existing] = needs.get(existing, 0.0) + job.disk_gb
     by_device: dict[int, tuple[Path, float]] = {}
@@ -124,11 +131,11 @@ def _disk(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         yield Check("disk", *(("missing", text, remedy) if free < need else ("ok", text)))
 
 
-def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
-    latents = any(job.name.startswith("sd-vae") for job in found.values()) or any(
-        jobs.preset.protocol(jobs.preset.runs[job.name]).quantisation == "truncate_unit"
-        for job in found.values()
-        if job.kind in ("student", "measure")
+def _packages(plan: Plan) -> Iterator[Check]:
+    latents = any(job.name.startswith("sd-vae") for job in plan.jobs.values()) or any(
+        plan.preset.protocol(plan.preset.runs[job.name]).quantisation == "truncate_unit"
+        for job in plan.jobs.values()
+        if job.name in plan.preset.runs
     )
     wanted = {"torch": how_to_install("torch>=2.5,<3")} | (
         {"diffusers": how_to_install("diffusers>=0.27")} if latents else {}
@@ -143,20 +150,18 @@ def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         yield Check("packages", "ok", ", ".join(wanted))
 
 
-def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
-    made = [product for product, job in found.items() if job.kind == "data"]
+def _data(plan: Plan) -> Iterator[Check]:
+    made = [job.name for job in plan.jobs.values() if job.kind == "data"]
     if made:
         yield Check("data", "note", f"{', '.join(made)}: made by the workflow from their sources")
     missing = set[str]()
-    for job in found.values():
+    for job in plan.jobs.values():
         if job.kind not in ("student", "teacher"):
             continue
-        run = jobs.preset.runs.get(job.name)
-        entry = jobs.preset.settings.teachers.get(job.name)
-        name = (entry and entry.dataset) or jobs.preset.settings.dataset
-        dataset = training_data(jobs.preset, run) if run else jobs.preset.dataset(name, jobs.preset.source)
+        run = plan.preset.runs.get(job.name)
+        dataset = plan.preset.training_data(run) if run else plan.preset.teacher_data(job.name)
         path = dataset.get("path")
-        if path and path not in found and not os.path.exists(path):
+        if path and f"archives/{path}" not in plan.jobs and not os.path.exists(path):
             missing.add(path)
     for path in sorted(missing):
         yield Check("data", "missing", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
@@ -164,9 +169,9 @@ def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         yield Check("data", "ok", "all there")
 
 
-def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
-    wanted = [job for job in found.values() if job.kind == "fetch" and job.download_gb]
-    missing = [jobs.costs.registry[job.name] for job in wanted]
+def _assets(plan: Plan) -> Iterator[Check]:
+    wanted = [job for job in plan.jobs.values() if job.kind == "fetch" and job.download_gb]
+    missing = [plan.costs.registry[job.name] for job in wanted]
     hand = [asset for asset in missing if not asset.urls]
     for asset in hand:
         yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset, cache_dir() / asset.target)))
@@ -184,8 +189,8 @@ def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         yield Check("assets", "ok", "all in the cache")
 
 
-def _latex(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
-    if jobs.preset.settings.paper:
+def _latex(plan: Plan) -> Iterator[Check]:
+    if plan.preset.settings.paper:
         missing = missing_latex()
         remedy = "apt-get install --no-install-recommends texlive-latex-recommended texlive-science lmodern"
         yield Check(
@@ -193,7 +198,7 @@ def _latex(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
         )
 
 
-def _scheduler(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
+def _scheduler(plan: Plan) -> Iterator[Check]:
     program = shutil.which("sbatch")
     if program is None:
         text = "no SLURM here: jobs run on this machine, one after another on its GPUs"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import heapq
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from eval.results.published import load_published
 from eval.results.summary import Measurements
 from eval.tables.layout import TableSources, load_table_layout
-from workflow.planning.costs import SMALLER, Job, too_large
-from workflow.planning.jobs import Jobs
+from workflow.planning.costs import SMALLER, Cost, Costs, too_large
+from workflow.planning.graph import Planned, planned_jobs
 from workflow.preset import Preset
+from workflow.preset.targets import Targets
 
 #: Kinds of jobs in the order of the table, with their titles.
 KINDS = {
@@ -34,54 +35,128 @@ ASSUMED = (
 )
 
 
-def make_plan(jobs: Jobs, targets: Sequence[str], gpus: int) -> dict[str, Any]:
-    """Plan of targets as JSON values.
+#: Folder of the products of each rule with a cost, and the wildcards that name a product there.
+STAGES = {
+    "fetch": ("assets", "asset"),
+    "import_checkpoint": ("checkpoints", "checkpoint"),
+    "prepare_data": ("archives", "archive"),
+    "encode_data": ("archives", "archive"),
+    "train_teacher": ("teachers", "teacher"),
+    "distill": ("students", "run"),
+    "distill_parent": ("students", "run"),
+    "teacher_reference": ("references", "teacher", "protocol", "reference"),
+    "merge_shards": ("measurements", "run"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Costs of the jobs that Snakemake would run.
+
+    Attributes:
+        preset: The preset.
+        targets: Targets as they were named; empty for the whole preset.
+        costs: Costs of the preset's jobs on a card.
+        gpus: Number of cards.
+        jobs: Costs by product; each precedes the costs of jobs that wait for it.
+    """
+
+    preset: Preset
+    targets: Sequence[str]
+    costs: Costs
+    gpus: int
+    jobs: dict[str, Cost]
+
+
+def make_plan(
+    files: Sequence[Path], targets: Sequence[str] = (), card: str | None = None, gpus: int = 1, fresh: bool = False
+) -> Plan:
+    """Plans targets of a preset.
 
     Args:
-        jobs: Jobs of the preset.
-        targets: See :meth:`Jobs.behind`.
+        files: Files of the preset; later ones win.
+        targets: Rows or products (:meth:`workflow.preset.targets.Targets.named`).
+        card: See :class:`~workflow.planning.costs.Costs`.
         gpus: Number of GPUs.
-
-    Returns:
-        ``preset, targets, gpu, gpus, rates, jobs`` (a list), ``totals, too_large, assumptions``.
+        fresh: Whether products that are up to date, and downloads in the cache, count.
 
     Raises:
-        UserError: No such target, or an unknown network or rate.
+        UserError: No such target, an unknown network or rate, or no workflow here.
     """
-    found = jobs.behind(targets)
-    scores = published_scores(jobs.preset) if any(job.kind == "student" for job in found.values()) else {}
-    for job in found.values():
-        if job.kind == "student":
-            job.facts["published"] = scores.get(job.name, {})
-    costs = jobs.costs
-    measured = {"float16": costs.rates.get(True), "float32": costs.rates.get(False)}
+    preset = Preset.load(*files)
+    named, costs = Targets(preset), Costs(preset, card, gpus, fresh=fresh)
+    paths = [path for target in targets for path in named.named(target)]
+    jobs, made, found = planned_jobs(files, paths, fresh), dict[str, str](), dict[str, Cost]()
+    for job in jobs:
+        stage, name, share = _part(job, preset)
+        key, cost = f"{stage}/{name}", costs.of(stage, name)
+        made |= dict.fromkeys(job.outputs, key)
+        total = found.setdefault(key, dataclasses.replace(cost, gpu_hours=0.0, cpu_hours=0.0, facts=dict(cost.facts)))
+        total.gpu_hours += share * cost.gpu_hours
+        total.cpu_hours += share * cost.cpu_hours
+        total.after = sorted({*total.after, *(made[path] for path in job.inputs if path in made)} - {key})
+    scores = published_scores(preset) if any(cost.kind == "student" for cost in found.values()) else {}
+    for cost in found.values():
+        if cost.kind == "student":
+            cost.facts["published"] = scores.get(cost.name, {})
+    return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key not in _NO_JOB})
+
+
+#: Products of rules that only name others.
+_NO_JOB = ("all/",)
+
+
+def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
+    """Folder and name of a job's product, and the job's share in its cost."""
+    if job.rule == "measure_shard":
+        images = preset.trials * preset.protocol(preset.runs[job.wildcards["run"]]).num_samples
+        size = int(job.wildcards["end"]) - int(job.wildcards["begin"])
+        return "measurements", job.wildcards["run"], size / images
+    if job.rule.startswith("measure_"):
+        return "measurements", job.wildcards["run"], len(job.outputs) / preset.trials
+    if job.rule == "sample":
+        return "samples", f"{job.wildcards['run']}/trial-{job.wildcards['trial']}", 1.0
+    if job.rule in STAGES:
+        stage, *keys = STAGES[job.rule]
+        return stage, "/".join(job.wildcards[key] for key in keys), float(job.rule != "merge_shards")
+    return job.rule, "/".join(job.wildcards.values()), 1.0
+
+
+def plan_values(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON values.
+
+    Returns:
+        ``preset, file, targets, gpu, gpus, tflops, rates_from, jobs`` (a list), ``totals, too_large, assumptions``.
+    """
+    costs = plan.costs
     return {
-        "preset": jobs.preset.name,
-        "targets": list(targets),
+        "preset": plan.preset.name,
+        "file": plan.preset.source,
+        "targets": list(plan.targets),
         "gpu": costs.gpu_name,
-        "gpus": gpus,
-        "tflops": {name: rate / 1e12 if rate else getattr(costs.gpu, name) for name, rate in measured.items()},
-        "rates_from": "measured here" if costs.rates else costs.gpu.source,
-        "jobs": [{"product": product, **dataclasses.asdict(job)} for product, job in found.items()],
-        "totals": _totals(found, jobs, gpus),
-        "too_large": too_large(found.values(), costs.gpu.memory_gb, costs.gpu_name),
+        "gpus": plan.gpus,
+        "tflops": {name: getattr(costs.gpu, name) for name in ("float16", "float32")},
+        "rates_from": costs.gpu.source,
+        "jobs": [{"product": product, **dataclasses.asdict(job)} for product, job in plan.jobs.items()],
+        "totals": _totals(plan),
+        "too_large": too_large(plan.jobs.values(), costs.gpu.memory_gb, costs.gpu_name),
         "assumptions": list(ASSUMED),
     }
 
 
-def _totals(found: Mapping[str, Job], jobs: Jobs, gpus: int) -> dict[str, Any]:
+def _totals(plan: Plan) -> dict[str, Any]:
+    jobs = plan.jobs.values()
     sums = ("download_gb", "disk_gb", "gpu_hours", "cpu_hours")
-    totals: dict[str, Any] = {key: sum(getattr(job, key) for job in found.values()) for key in sums}
-    totals |= {"jobs": len(found), "memory_gb": max((job.memory_gb for job in found.values()), default=0.0)}
-    return totals | {
-        "kwh": totals["gpu_hours"] * jobs.costs.gpu.watts / 1000,
-        "wall_hours": wall_hours(found, gpus),
-    }
+    totals: dict[str, Any] = {key: sum(getattr(job, key) for job in jobs) for key in sums}
+    totals |= {"jobs": len(jobs), "memory_gb": max((job.memory_gb for job in jobs), default=0.0)}
+    watts = plan.costs.gpu.watts
+    return totals | {"kwh": totals["gpu_hours"] * watts / 1000, "wall_hours": wall_hours(plan.jobs, plan.gpus)}
 
 
 def show_plan(plan: Mapping[str, Any]) -> str:
-    """The plan as text: a table of jobs, totals and assumptions."""
+    """Values of a plan as text: the preset, a table of jobs, totals and assumptions."""
     jobs = plan["jobs"]
+    targets = ", ".join(plan["targets"]) or "the whole preset"
     rows: list[tuple[str, ...]] = [("what", "jobs", f"{plan['gpu']} hours", "memory", "download", "disk", "to reach")]
     for kind, title in KINDS.items():
         some = [job for job in jobs if job["kind"] == kind]
@@ -95,7 +170,8 @@ def show_plan(plan: Mapping[str, Any]) -> str:
     totals = plan["totals"]
     rows.append(_row("all", jobs, ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
+    lines = [f"preset {plan['preset']} ({plan['file']}): {targets}", ""]
+    lines += [
         "  ".join(
             cell.ljust(width) if column in (0, 6) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths))
@@ -152,7 +228,7 @@ def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
     return scores
 
 
-def wall_hours(jobs: Mapping[str, Job], gpus: int) -> float:
+def wall_hours(jobs: Mapping[str, Cost], gpus: int) -> float:
     """Hours until the last job ends; jobs without a GPU run in parallel.
 
     Args:
@@ -160,7 +236,7 @@ def wall_hours(jobs: Mapping[str, Job], gpus: int) -> float:
         gpus: Number of GPUs.
     """
 
-    def hours(job: Job) -> float:
+    def hours(job: Cost) -> float:
         return job.cpu_hours + (job.gpu_hours / job.gpus if job.gpus else 0.0)
 
     after: dict[str, list[str]] = {name: [] for name in jobs}
@@ -168,12 +244,12 @@ def wall_hours(jobs: Mapping[str, Job], gpus: int) -> float:
         for other in job.after:
             after[other].append(name)
 
-    @functools.cache
-    def chain(name: str) -> float:
-        return hours(jobs[name]) + max(map(chain, after[name]), default=0.0)
+    chain: dict[str, float] = {}
+    for name in reversed(list(jobs)):
+        chain[name] = hours(jobs[name]) + max((chain[other] for other in after[name]), default=0.0)
 
     missing = {name: len(job.after) for name, job in jobs.items()}
-    ready = [(-chain(name), name) for name, count in missing.items() if not count]
+    ready = [(-chain[name], name) for name, count in missing.items() if not count]
     heapq.heapify(ready)
     running: list[tuple[float, str]] = []
     now, free = 0.0, gpus
@@ -194,5 +270,5 @@ def wall_hours(jobs: Mapping[str, Job], gpus: int) -> float:
         for other in after[name]:
             missing[other] -= 1
             if not missing[other]:
-                heapq.heappush(ready, (-chain(other), other))
+                heapq.heappush(ready, (-chain[other], other))
     return now

@@ -1,13 +1,8 @@
-"""Resources of jobs under a scheduler: minutes and memory by the plan; GPUs, nodes, partition, account by the site.
+"""Resources of jobs: GPUs and nodes; under a scheduler minutes and memory by the plan, and the site's options.
 
 Planned values are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt requests an additional half of
-the first request, up to the site's limit.
-
-Retries of a job: those of the user for faults, and one for each time limit that the plan expects.
-
-A training longer than the site's time limit ends at the limit and resumes in its next attempt; so does a measurement of
-several trials if each trial is shorter than the limit. The resource `PIECES` is the number of attempts. Snakemake has
-retries of rules only, so a rule gets the number of its longest job.
+the first request, up to the site's limit. Trainings and measurements resume: one that is longer than the limit ends at
+it and goes on in its next attempt, as often as the profile's ``retries`` allow.
 
 Site file: a cluster's limits, cards and options, written by its users (``profiles/site.yaml``).
 """
@@ -19,7 +14,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,63 +23,8 @@ from sida.config.resources import ROOT
 from sida.config.settings import Count, Positive, Settings, from_mapping
 from sida.errors import UserError
 from sida.files.text_files import parse_yaml, read_text
-from workflow.planning.costs import SMALLER, Costs, Job, driver_memory, too_large
-from workflow.planning.jobs import Jobs
-from workflow.planning.rates import load_assumptions
+from workflow.planning.costs import SMALLER, Cost, Costs, driver_memory, load_assumptions, too_large
 from workflow.preset import Preset
-
-#: Resource of a job longer than the site's limit: number of planned attempts; 0: there is no plan.
-PIECES = "pieces"
-
-
-def allow_attempts(workflow: Any, resumable: Mapping[str, int | None]) -> list[str]:
-    """Sets the retries of rules to the planned attempts of their jobs, before the first job starts.
-
-    Args:
-        workflow: Snakemake's workflow with its jobs.
-        resumable: Rules whose jobs resume after an attempt, with the largest useful number of attempts: None for any
-            number, for a measurement its trials. Jobs of other rules start from the beginning.
-
-    Returns:
-        Lines to print about jobs with several attempts, without a plan, or that cannot end within the limit.
-    """
-    faults = workflow.execution_settings.retries
-    asked = [(job, job.resources.get(PIECES)) for job in workflow.dag.needrun_jobs()]
-    long = [(pieces, job) for job, pieces in asked if pieces is not None]
-    several = [(pieces, job) for pieces, job in long if 1 < pieces <= _most(job, resumable)]
-    for pieces, job in several:
-        job.rule.restart_times = max(job.rule.restart_times, faults + pieces - 1)
-    lines = []
-    if several:
-        most, longest = max(several, key=lambda found: found[0])
-        lines.append(
-            f"jobs longer than max_hours of the site file, which resume in further attempts: {len(several)}; "
-            f"{_name(longest)} needs {most}, and {faults} retries for faults come on top"
-        )
-    unknown = [job for pieces, job in long if resumable.get(job.rule.name, 1) is None and not pieces]
-    if unknown:
-        lines.append(
-            f"trainings without a plan (a card or network without a rate): {len(unknown)}, {_name(unknown[0])} among "
-            f"them; sent again {faults} times: if they need more attempts of max_hours, give --retries"
-        )
-    hopeless = [job for pieces, job in long if pieces > max(1, _most(job, resumable))]
-    if hopeless:
-        lines.append(
-            f"jobs planned longer than max_hours of the site file, which no further attempt ends: {len(hopeless)}, "
-            f"{_name(hopeless[0])} among them; cut measurements by shard_size (docs/cluster.md)"
-        )
-    return lines
-
-
-def _most(job: Any, resumable: Mapping[str, int | None]) -> float:
-    """Largest useful number of attempts of a job."""
-    most = resumable.get(job.rule.name, 1)
-    return float("inf") if most is None else most
-
-
-def _name(job: Any) -> str:
-    return " ".join([job.rule.name, *map(str, job.wildcards_dict.values())])
-
 
 #: Environment variable that names another file.
 VARIABLE = "SIDA_SITE"
@@ -151,197 +91,187 @@ START_MINUTES = 30.0
 PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 #: Growth of the request with each attempt, as a share of the first request.
 GROWTH = 0.5
-#: Kinds of jobs that use the preset's GPUs.
-ON_GPU = ("teacher", "student", "measure", "reference", "shard", "sample", "figure", "encode", "tick")
-TRAINED = ("teacher", "student")
-#: Kinds of the rules that train.
-TRAINING_RULES = {"train_teacher": "teacher", "distill": "student", "distill_parent": "student", "tick": "student"}
+TRAINED = ("teachers", "students")
+#: Kinds of jobs that measure: with feature networks.
+MEASURED = ("measurements", "references", "merges")
+#: Kinds of the rules that may be longer than a site's limit; they resume.
+RESUMED = {"train_teacher": "teachers", "distill": "students", "distill_parent": "students"}
 
 Value = int | str | None | Callable[..., int | str | None]
+Share = float | Callable[[Any], float]
 
 
 class Requests:
-    """Resources of a preset's jobs, by their kind.
+    """Resources of a preset's jobs, by the folder of their products.
 
     Args:
         preset: The preset.
-        site: The cluster; None for runs without a scheduler, which request nothing.
+        site: The cluster; None for runs without a scheduler, which request GPUs alone.
         inside: Whether this process is inside a job; then time and memory are not planned again.
     """
 
     def __init__(self, preset: Preset, site: Site | None, inside: bool = False) -> None:
         self.preset, self.site, self.inside = preset, site, inside
 
-    def of(self, kind: str, trials: int | None = None) -> dict[str, Value]:
-        """Resources of a rule besides GPUs.
+    def of(self, stage: str, share: Share = 1.0, gpu: bool = False) -> dict[str, Value]:
+        """Resources of a rule.
 
         Args:
-            kind: ``teacher, student, measure, reference, shard, merge, sample, figure, encode, prepare,
-                import, tick`` or ``build``.
-            trials: Number of whole trials that one job measures.
+            stage: ``teachers, students, measurements, references, merges, imports, archives`` or ``build``.
+            share: Share of the planned cost in one job, or a function of its wildcards.
+            gpu: Whether the job uses a GPU; trainings use those of the preset.
         """
-        if self.site is None:
-            return {"nodes": 1} if kind in TRAINED else {}
-        site = self.site
-        on_gpu = kind in ON_GPU and self.preset.settings.gpus > 0
+        asked: dict[str, Value] = {"gpu": min(1, self.preset.settings.gpus)} if gpu else {}
+        if stage in TRAINED:
+            asked = {"gpu": lambda wildcards: self.gpus(stage, wildcards), "nodes": 1}
+        if (site := self.site) is None:
+            return asked
+        on_gpu = (gpu or stage in TRAINED) and self.preset.settings.gpus > 0
         named = {
             "slurm_partition": (site.gpu_partition or site.partition) if on_gpu else site.partition,
             "slurm_account": site.account,
             "slurm_extra": site.extra,
         }
-        asked: dict[str, Value] = {key: value for key, value in named.items() if value is not None}
+        asked |= {key: value for key, value in named.items() if value is not None}
         if not self.inside:
-            asked["runtime"] = lambda wildcards, attempt: self.minutes(kind, wildcards, attempt, trials)
-            asked["mem_mb"] = lambda wildcards, attempt: self.memory_mb(kind, wildcards, attempt)
-            asked[PIECES] = lambda wildcards: self.pieces(kind, wildcards, trials)
-        return asked | (self._nodes(kind) if kind in TRAINED else {})
+            asked["runtime"] = lambda wildcards, attempt: self.minutes(stage, wildcards, attempt, share)
+            asked["mem_mb"] = lambda wildcards, attempt: self.memory_mb(stage, wildcards, attempt)
+        return asked | (self._nodes(stage) if stage in TRAINED else {})
 
-    def _nodes(self, kind: str) -> dict[str, Value]:
+    def of_shard(self, wildcards: Any) -> float:
+        """Share of a shard in the images of all trials of its row."""
+        images = self.preset.trials * self.preset.protocol(self.preset.runs[wildcards.run]).num_samples
+        return (int(wildcards.end) - int(wildcards.begin)) / images
+
+    def _nodes(self, stage: str) -> dict[str, Value]:
         """Nodes of a training; the job starts one launcher on each of several nodes (see workflow.launch)."""
-        asked: dict[str, Value] = {"nodes": lambda wildcards: self.nodes(kind, wildcards)}
+        asked: dict[str, Value] = {"nodes": lambda wildcards: self.nodes(stage, wildcards)}
         several = {"tasks": lambda nodes: nodes, "tasks_per_gpu": lambda nodes: 0, "mpi": lambda nodes: "srun"}
         for key, value in several.items():
-            asked[key] = functools.partial(self._if_several, kind, value)
-        asked["cpus_per_task"] = lambda wildcards: self.preset.settings.threads * self._on_a_node(kind, wildcards)
+            asked[key] = functools.partial(self._if_several, stage, value)
+        asked["cpus_per_task"] = lambda wildcards: self.preset.settings.threads * self._on_a_node(stage, wildcards)
         return asked
 
-    def _if_several(self, kind: str, value: Callable[[int], int | str], wildcards: Any) -> int | str | None:
-        nodes = self.nodes(kind, wildcards)
+    def _if_several(self, stage: str, value: Callable[[int], int | str], wildcards: Any) -> int | str | None:
+        nodes = self.nodes(stage, wildcards)
         return value(nodes) if nodes > 1 else None
 
-    def gpus(self, kind: str, wildcards: Any) -> int:
+    def gpus(self, stage: str, wildcards: Any) -> int:
         """GPUs of a training."""
-        if kind == "teacher":
-            return self.preset.specs.training_gpus(self.preset.specs.teacher(wildcards.teacher))
-        return self.preset.specs.training_gpus(self.preset.specs.student(wildcards.run))
+        return self.preset.gpus(self.preset.job(stage, _name(wildcards)))
 
-    def nodes(self, kind: str, wildcards: Any) -> int:
+    def nodes(self, stage: str, wildcards: Any) -> int:
         """Smallest number of nodes with the GPUs of a training, equally many on each node."""
         assert self.site is not None
-        gpus = self.gpus(kind, wildcards)
+        gpus = self.gpus(stage, wildcards)
         fewest = max(1, math.ceil(gpus / self.site.gpus_per_node))
         return next(nodes for nodes in range(fewest, max(gpus, 1) + 1) if gpus % nodes == 0)
 
-    def _on_a_node(self, kind: str, wildcards: Any) -> int:
-        return max(1, self.gpus(kind, wildcards) // self.nodes(kind, wildcards))
+    def _on_a_node(self, stage: str, wildcards: Any) -> int:
+        return max(1, self.gpus(stage, wildcards) // self.nodes(stage, wildcards))
 
-    def minutes(self, kind: str, wildcards: Any, attempt: int, trials: int | None = None) -> int:
+    def minutes(self, stage: str, wildcards: Any, attempt: int, share: Share = 1.0) -> int:
         """Minutes that a job requests; without a plan the site's maximum."""
         assert self.site is not None
         most = math.ceil(60 * self.site.max_hours)
         try:
-            hours = self._hours(kind, wildcards, trials)
+            wanted = START_MINUTES + self._computing(stage, wildcards, share)
         except UserError:
             return most
-        wanted = (START_MINUTES + 60 * hours * self.site.margin) * _grown(attempt)
-        return min(most, math.ceil(wanted))
+        return min(most, math.ceil(wanted * _grown(attempt)))
 
-    def pieces(self, kind: str, wildcards: Any, trials: int | None = None) -> int | None:
-        """Number of attempts that a job needs because of the site's time limit.
+    def _computing(self, stage: str, wildcards: Any, share: Share = 1.0) -> float:
+        """Planned minutes of a job besides its start, with the site's margin."""
+        assert self.site is not None
+        cost = self._planned(stage, wildcards)
+        hours = (cost.gpu_hours + cost.cpu_hours) / (max(1, cost.gpus) if stage in TRAINED else 1)
+        return 60 * hours * (share(wildcards) if callable(share) else share) * self.site.margin
 
-        Returns:
-            None if one attempt suffices; 0 without a plan. Each attempt computes for the time limit minus its start,
-            and measures whole trials; if a trial is longer than an attempt, the number of trials plus one.
-        """
+    def attempts(self, stage: str, wildcards: Any) -> int:
+        """Attempts that a training needs because of the site's limit; 0 without a plan."""
         assert self.site is not None
         most = 60 * self.site.max_hours
         try:
-            wanted = 60 * self._hours(kind, wildcards, trials) * self.site.margin
+            wanted = self._computing(stage, wildcards)
         except UserError:
             return 0
-        if START_MINUTES + wanted <= most:
-            return None
         # At least half of the limit remains for computing.
-        computing = max(most - START_MINUTES, most / 2)
-        if trials is None:
-            return max(2, math.ceil(wanted / computing))
-        whole = int(computing / (wanted / trials))
-        return max(2, math.ceil(trials / whole)) if whole else trials + 1
+        return 1 if START_MINUTES + wanted <= most else math.ceil(wanted / max(most - START_MINUTES, most / 2))
 
-    def memory_mb(self, kind: str, wildcards: Any, attempt: int) -> int:
+    def memory_mb(self, stage: str, wildcards: Any, attempt: int) -> int:
         """MB of main memory that a job requests on each node."""
         assert self.site is not None
         most = math.ceil(1000 * self.site.max_memory_gb)
         try:
-            wanted = 1000 * self._memory(kind, wildcards) * _grown(attempt)
+            wanted = 1000 * self._memory(stage, wildcards) * _grown(attempt)
         except UserError:
             return most
         return min(most, math.ceil(wanted))
 
-    def too_large(self, jobs: Iterable[Any]) -> str:
-        """Warning about trainings whose planned memory exceeds that of the site's card, or of the smallest card here.
+    def _memory(self, stage: str, wildcards: Any) -> float:
+        """Planned GB on one node: processes, a copy of the kept states, and on a CPU the networks."""
+        on_cpu = self.preset.settings.device == "cpu"
+        if stage in TRAINED:
+            cost = self._planned(stage, wildcards)
+            own = PROCESS_GB + (cost.memory_gb if on_cpu else 0.0)
+            return self._on_a_node(stage, wildcards) * own + cost.disk_gb
+        if stage == "imports":
+            return PROCESS_GB + IMPORT_GB * self._planned(stage, wildcards).disk_gb
+        return MEASURE_GB if stage in (*MEASURED, "archives") and not on_cpu else PROCESS_GB
+
+    def warnings(self, jobs: Iterable[Any], retries: int = 0) -> list[str]:
+        """Lines about trainings beyond the memory of their card, or beyond the site's limit.
 
         Args:
             jobs: Snakemake's jobs to run.
-
-        Returns:
-            One line; empty if all fit, if the card is unknown, or on a CPU.
+            retries: Number of times that Snakemake sends a failed job again.
         """
-        trained = [(TRAINING_RULES[job.rule.name], job.wildcards) for job in jobs if job.rule.name in TRAINING_RULES]
-        if not trained or self.preset.settings.device == "cpu":
-            return ""
-        memory = self._jobs.costs.gpu.memory_gb if self.site else driver_memory()
-        planned = list[Job]()
-        for kind, wildcards in trained if memory else []:
+        trained = [(RESUMED[job.rule.name], job.wildcards) for job in jobs if job.rule.name in RESUMED]
+        lines = [self._too_large(trained)] if self.preset.settings.device != "cpu" else []
+        if self.site is not None:
+            needed = {_name(wildcards): self.attempts(stage, wildcards) for stage, wildcards in trained}
+            unknown = [name for name, attempts in needed.items() if not attempts]
+            if unknown:
+                lines.append(f"trainings without a plan (no rate of their card): {len(unknown)}, {unknown[0]} first")
+            longest = max(needed, key=lambda name: needed[name], default="")
+            if longest and needed[longest] > retries + 1:
+                lines.append(
+                    f"{longest} is planned for {needed[longest]} attempts of max_hours of the site file, each of which "
+                    f"resumes, and --retries is {retries}: give --retries {needed[longest] + retries}"
+                )
+        return [line for line in lines if line]
+
+    def _too_large(self, trained: Iterable[tuple[str, Any]]) -> str:
+        memory = self._costs.gpu.memory_gb if self.site else driver_memory()
+        planned = list[Cost]()
+        for stage, wildcards in trained if memory else []:
             with contextlib.suppress(UserError):
-                planned.append(self._planned(kind, wildcards))
-        large = too_large(planned, memory or 0.0, self._jobs.costs.gpu_name if self.site else "a GPU here")
+                planned.append(self._planned(stage, wildcards))
+        large = too_large(planned, memory or 0.0, self._costs.gpu_name if self.site else "a GPU here")
         return f"warning: {large}; {SMALLER}" if large else ""
 
-    def _hours(self, kind: str, wildcards: Any, trials: int | None) -> float:
-        """Planned hours from a job's start to its end."""
-        preset = self.preset
-        if kind in TRAINED:
-            job = self._planned(kind, wildcards)
-            return (job.gpu_hours + job.cpu_hours) / max(1, job.gpus)
-        if kind in ("measure", "shard", "sample"):
-            share = (trials or 1) / preset.trials
-            if kind == "shard":
-                images = preset.trials * preset.protocol(preset.runs[wildcards.run]).num_samples
-                share = (int(wildcards.end) - int(wildcards.begin)) / images
-            return share * self._planned(kind, wildcards).gpu_hours
-        if kind in ("reference", "encode", "prepare"):
-            job = self._planned(kind, wildcards)
-            return job.gpu_hours + job.cpu_hours
-        return 0.0
-
-    def _memory(self, kind: str, wildcards: Any) -> float:
-        """Planned GB on one node: processes, a copy of the kept states, and on a CPU the networks."""
-        if kind in TRAINED:
-            job = self._planned(kind, wildcards)
-            on_cpu = job.memory_gb if self.preset.settings.device == "cpu" else 0.0
-            return self._on_a_node(kind, wildcards) * (PROCESS_GB + on_cpu) + job.disk_gb
-        if kind == "import":
-            return PROCESS_GB + IMPORT_GB * self._planned("import", wildcards).disk_gb
-        measured = kind in ("measure", "reference", "shard", "merge", "sample", "encode")
-        return MEASURE_GB if measured and self.preset.settings.device != "cpu" else PROCESS_GB
-
-    def _planned(self, kind: str, wildcards: Any) -> Job:
-        """The plan's job of a kind of rule.
+    def _planned(self, stage: str, wildcards: Any) -> Cost:
+        """The planned cost of a job.
 
         Raises:
-            UserError: Nothing is known about its time: a network or rate.
+            UserError: A network or rate is unknown.
         """
-        if kind in ("encode", "prepare"):
-            return self._job(str(wildcards.archive))
-        if kind == "reference":
-            return self._job(f"{self.preset.results}/references/{'/'.join(wildcards)}.safetensors")
-        if kind == "import":
-            return self._job(f"{self.preset.results}/checkpoints/{wildcards.checkpoint}/network.safetensors")
-        if kind == "teacher":
-            return self._job(f"{self.preset.results}/teachers/{wildcards.teacher}/network.safetensors")
-        if kind == "student":
-            return self._job(f"{self.preset.results}/students/{wildcards.run}/network.safetensors")
-        return self._job(f"{self.preset.results}/measurements/{wildcards.run}")
-
-    @functools.cache  # noqa: B019 - requests live as long as their run
-    def _job(self, path: str) -> Job:
-        return self._jobs.job(path)[0]
+        if stage in ("merges", "build"):
+            return Cost("build", "")
+        return self._costs.of("checkpoints" if stage == "imports" else stage, _name(wildcards))
 
     @functools.cached_property
-    def _jobs(self) -> Jobs:
+    def _costs(self) -> Costs:
         card = self.site.gpu if self.site and self.preset.settings.device != "cpu" else None
-        return Jobs(Costs(self.preset, card, max(1, self.preset.settings.gpus), fresh=True))
+        return Costs(self.preset, card, max(1, self.preset.settings.gpus), fresh=True)
+
+
+def _name(wildcards: Any) -> str:
+    """Name of a job below the folder of its products."""
+    named = dict(wildcards.items())
+    if "reference" in named:
+        return "/".join(named[key] for key in ("teacher", "protocol", "reference"))
+    return str(next(named[key] for key in ("run", "teacher", "checkpoint", "archive") if key in named))
 
 
 def _grown(attempt: int) -> float:

@@ -9,7 +9,6 @@ from sida.config.samplers import read_sampler
 from sida.config.settings import names_object
 from sida.errors import SettingError, UserError, settings_in, suggestion
 from sida.methods.registry import find_method, is_method
-from workflow.preset.archives import find_archives
 from workflow.preset.rows import Rows
 
 
@@ -57,7 +56,7 @@ def check_references(preset: Rows) -> None:
         check_guide(preset, run, where)
         # Checked now and not after the training.
         preset.class_counts(run)
-    find_archives(preset)
+    preset.archives  # noqa: B018 - finding them checks them
 
 
 def check_object(name: str, where: str, kind: str) -> None:

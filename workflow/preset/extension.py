@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,22 +10,10 @@ from typing import Any
 import yaml
 
 from eval.results.sheet import SheetRow, read_extended, read_runs, with_other_seeds
-from eval.results.stored import STORED, files_of, read_stored, unchanged_rows
+from eval.results.stored import STORED, files_of
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_json, write_text
 from workflow.preset import Preset
-from workflow.preset.spec_files import row_digest
-
-
-@functools.cache
-def taken_rows(preset: Preset) -> frozenset[str]:
-    """Rows that are taken from stored results: those whose settings have the stored digest."""
-    stored = preset.stored
-    if not stored:
-        return frozenset()
-    known = read_stored(stored["folder"])["rows"]
-    asked = {run: row_digest(preset, run, f"results/{stored['preset']}") for run in known if run in preset.runs}
-    return frozenset(unchanged_rows(stored["folder"], asked))
 
 
 def stored_results(files: Sequence[Path]) -> Path:
@@ -74,8 +61,7 @@ def write_extension(
     changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}
     write_text(path, _yaml(changes))
     preset = Preset.load(*files, path)
-    taken = taken_rows(preset)
-    here = [run for run in preset.runs if run not in taken]
+    here = [run for run in preset.runs if run not in preset.taken]
     if added:
         # Rows of the study that are not stored wait; parents of added rows run nevertheless.
         own |= {"added": " ".join(run.run for run in added), "sheet": base.sheet}
@@ -83,7 +69,7 @@ def write_extension(
         write_text(path, _yaml(changes))
         here = [run.run for run in added]
     if take:
-        _take(stored, Path(preset.results), taken)
+        _take(stored, Path(preset.results), preset.taken)
     return path, here
 
 

@@ -5,6 +5,7 @@ The keys of a preset file (``studies/<name>/preset.yaml``): types, ranges, defau
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -18,6 +19,7 @@ from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
 from sida.config.settings import CheckedAs, Count, Device, Name, Natural, Pattern, load_yaml
 from sida.errors import SettingError, UserError, suggestion
+from sida.files.text_files import read_text
 
 
 def find_preset(name: str | Path, where: str = "--preset") -> Path:
@@ -64,8 +66,10 @@ def presets() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place in (ROOT / "studies", Path("studies")):
         for path in place.glob("*/*.yaml"):
-            if any(line.startswith(("runs:", "base:")) for line in path.read_text(encoding="utf-8").splitlines()):
-                found[path.parent.name if path.name == "preset.yaml" else path.stem] = path
+            # Another file, which is no text, is no preset.
+            with contextlib.suppress(UserError):
+                if any(line.startswith(("runs:", "base:")) for line in read_text(path).splitlines()):
+                    found[path.parent.name if path.name == "preset.yaml" else path.stem] = path
     return dict(sorted(found.items()))
 
 
@@ -163,8 +167,6 @@ class PresetSettings:
             these.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
-        rates: Whether to compare speed and memory of the trainings with the plan, time the device, and keep the
-            device's rates for ``sida plan``.
         table_mode: ``paper``: published numbers as printed; ``audit``: published and measured numbers; ``measured``:
             measured numbers.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
@@ -193,7 +195,6 @@ class PresetSettings:
     stored: dict[Name, str] | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
-    rates: bool = False
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False
     device: Device = "cpu"

@@ -14,6 +14,7 @@ from sida.config.plugins import ALLOW, allowed, allows_path, is_of_checkout, is_
 from sida.config.resources import find, found_object
 from sida.config.settings import load_yaml, names_file_object, names_object
 from sida.errors import UserError
+from sida.files.text_files import read_text
 from workflow.preset.files import read_preset
 
 #: Keys of presets, recipes, protocols and data sets, and columns of sheets, with values ``module:object``.
@@ -53,7 +54,7 @@ def outside_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = (
         if names_object(name) and not is_registered(name):
             found.setdefault(name, where)
     codes = [OutsideCode(name, where, source_file(name), allowed(name)) for name, where in found.items()]
-    for key, named, where in _texts({part: config.get(part) for part in ("datasets",)}, source):
+    for key, named, where in _texts({"datasets": config.get("datasets")}, source):
         if key in ("function", "source") and names_file_object(named):
             path, _, item = found_object(named, own).rpartition(":")
             file = Path(path).resolve()
@@ -134,7 +135,7 @@ def _faults_ignored() -> Iterator[None]:
 
 
 def _rows(sheet: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    lines = sheet.read_text(encoding="utf-8").splitlines()
+    lines = read_text(sheet).splitlines()
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
     table = list(csv.reader((line for _, line in numbered), delimiter="\t"))
     for (number, _), cells in zip(numbered[1:], table[1:]):

@@ -33,7 +33,6 @@ from sida.config.settings import from_mapping
 from sida.errors import UserError, inside, settings_in, suggestion
 from sida.methods.registry import DistillConfig, checked_method, resolve_recipe
 from workflow.preset import Preset
-from workflow.preset.targets import Targets
 
 
 def check_trainings(preset: Preset) -> None:
@@ -44,7 +43,7 @@ def check_trainings(preset: Preset) -> None:
     """
     for name in preset.trained_teachers():
         where = f"{preset.source}: teachers.{name}"
-        spec = preset.specs.teacher(name)
+        spec = preset.teacher_training(name).spec
         from_mapping(TeacherConfig, spec, where)
         _check_shapes(spec["network"], spec["dataset"], f"{where}.network.kwargs")
     seen = set[tuple[Any, ...]]()
@@ -58,7 +57,7 @@ def check_trainings(preset: Preset) -> None:
 
 def _check_student(preset: Preset, run: SheetRow) -> None:
     where, row = f"{preset.source}: recipes.{run.recipe}", f"{preset.sheet}: run '{run.run}':"
-    spec = preset.specs.student(run.run)
+    spec = preset.training(run.run).spec
     try:
         config = from_mapping(DistillConfig, spec, where)
         checked_method(config, where)
@@ -229,7 +228,7 @@ def _placeholders(preset: Preset) -> Iterator[Measurement]:
                 identity = protocol.identity(metric.key, drawn)
                 known[key] = {name: getattr(identity, name) for name in ("settings", "classes", "resolution")}
             facts = {**common, **known[key], "metric": metric.key, "reference_sha256": drawn or ""}
-            for trial in range(protocol.trials):
+            for trial in range(min(2, protocol.trials)):
                 yield Measurement(**facts, trial=trial, value=1.0 + 0.01 * trial)
 
 
@@ -268,31 +267,21 @@ class _Placeholders(Sources):
         return (Point(1, 1.0),)
 
 
-def unshown_rows(targets: Targets) -> list[str]:
-    """Rows that no table, figure or claim of a preset shows, and that no other row starts from.
+def unshown_remark(preset: Preset) -> str | None:
+    """Remark on rows that no table, figure or claim shows, and that no other row starts from; None if there are none.
 
-    Empty for a preset without tables, whose result is its measurements.
+    A preset without tables has none: its result is its measurements.
     """
-    preset = targets.preset
-    if not preset.settings.tables:
-        return []
-    shown = set(targets.parents)
-    for kind in ("tables", "figures"):
-        for name in preset.layouts[kind]:
-            needs = targets.needs(kind, name)
+    shown = set(preset.starts)
+    for kind, layouts in preset.layouts.items():
+        for needs in (preset.needs(kind, name) for name in layouts):
             shown.update(needs.measured, needs.networks)
     shown.update(row for claim in preset.claims for row in claim_rows(claim, preset.runs))
-    return [name for name in targets.rows if name not in shown]
-
-
-def unshown_remark(targets: Targets) -> str | None:
-    """Remark about :func:`unshown_rows`; None if there are none."""
-    rows = unshown_rows(targets)
+    rows = [name for name in preset.measurable if name not in shown] if preset.settings.tables else []
     if not rows:
         return None
     more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    line = f"- {{run: {rows[0]}}}"
     return (
-        f"{', '.join(rows[:NAMED])}{more}: measured, but no table, figure or claim of {targets.preset.source} shows "
-        f"{'it' if len(rows) == 1 else 'them'}; add a line to a table's rows, e.g. {line} (docs/add.md)"
+        f"{', '.join(rows[:NAMED])}{more}: measured, but no table, figure or claim of {preset.source} shows "
+        f"{'it' if len(rows) == 1 else 'them'}; add a line to a table's rows, e.g. - {{run: {rows[0]}}} (docs/add.md)"
     )

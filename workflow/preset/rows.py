@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eval.claims import Claim, load_claims
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import SheetRow, read_runs
 from sida.assets.cache import cache_dir
 from sida.assets.registry import find_asset, is_address, is_counted, load_registry
-from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec, remedy
+from sida.config.datasets import MadeFrom, dataset_counts, dataset_origin, dataset_spec, remedy
+from sida.config.families import SD_VAE
 from sida.config.recipe import Recipe
 from sida.config.resources import base_name, find, found_object, found_path
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
@@ -25,40 +29,72 @@ from sida.methods.registry import find_method
 from workflow.preset.files import PresetSettings, TeacherEntry
 from workflow.preset.outside_code import check_code
 
+#: Folders of networks below the results, by the kinds of :class:`Network`.
+FOLDERS = {"teachers": "teachers", "students": "students", "imports": "checkpoints"}
+
+
+class Network(NamedTuple):
+    """A network by kind and name.
+
+    Kinds are ``teachers`` and ``students``, which are trained here, ``imports``, published files, and ``files``, which
+    are used in place.
+    """
+
+    kind: str
+    name: str
+
 
 class Rows:
     """Settings and sample sheet of a preset; see :class:`workflow.preset.Preset`."""
 
     def __init__(self, config: Mapping[str, Any], source: str, own: Sequence[Path]) -> None:
         self.source, self.own = source, list(own)
+        self._datasets: dict[str, dict[str, Any]] = {}
         check_code(config, source, own)
         settings = from_mapping(PresetSettings, config, f"{source}:")
-        #: Tables and figures: file of the layout by the product's name.
-        self.layouts = {
-            "tables": named_layouts(settings.tables, f"{source}: tables"),
-            "figures": named_layouts(settings.figures, f"{source}: figures"),
-        }
         self.stored = settings.stored or {}
         if self.stored:
             self.own.append(Path(self.stored["beside"]))
-        self.settings = self._with_paths(settings)
+        named = {kind: self._layouts(kind, getattr(settings, kind)) for kind in ("tables", "figures")}
+        self.settings = self._with_paths(settings, named)
         self.name: str = self.settings.preset
         #: Folder of all products of this preset, relative to the root.
         self.results = f"results/{self.name}"
         self.sheet: str = self.settings.runs
         self.own.append(Path(self.sheet).parent)
+        #: Layouts of tables and figures by the names of their products.
+        self.layouts = {
+            kind: {name: find(kind, layout, self.own, f"{source}: {kind}") for name, layout in layouts.items()}
+            for kind, layouts in named.items()
+        }
         self.runs: dict[str, SheetRow] = {row.run: self._row_with_paths(row) for row in read_runs(self.sheet)}
         self._find_recipes()
-        self._protocols: dict[str, Protocol] = {}
         self._add_second_measurements()
+
+    # Files that the preset and its sheet name.
 
     def layout(self, kind: str, name: str) -> Path:
         """Layout of a table or figure (kind ``tables`` or ``figures``), by the name of its product."""
-        return find(kind, self.layouts[kind].get(name, name), self.own, f"{self.source}: {kind}")
+        if name in self.layouts[kind]:
+            return self.layouts[kind][name]
+        return find(kind, name, self.own, f"{self.source}: {kind}")
 
-    def _with_paths(self, settings: PresetSettings) -> PresetSettings:
+    def _layouts(self, kind: str, layouts: Iterable[str]) -> dict[str, str]:
+        """Names of layouts by those of their products."""
+        named: dict[str, str] = {}
+        for layout in layouts:
+            if not re.fullmatch(r"[\w.-]+", base_name(layout)):
+                fault = f"'{base_name(layout)}' is no name of a product"
+                raise UserError(f"{self.source}: {kind}", fault, "use letters, digits, '.', '_' and '-'")
+            other = named.setdefault(base_name(layout), layout)
+            if other is not layout:
+                fault = f"'{other}' and '{layout}' would both make '{base_name(layout)}'"
+                raise UserError(f"{self.source}: {kind}", fault, "rename or remove one")
+        return named
+
+    def _with_paths(self, settings: PresetSettings, layouts: Mapping[str, Mapping[str, str]]) -> PresetSettings:
         """Settings with paths in the place of names of files, so that they do not depend on the preset's folder."""
-        found: dict[str, Any] = {kind: tuple(layouts) for kind, layouts in self.layouts.items()}
+        found: dict[str, Any] = {kind: tuple(named) for kind, named in layouts.items()}
         for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", "")):
             if (name := getattr(settings, key)) is not None:
                 found[key] = str(find(kind, name, self.own, f"{self.source}: {key}"))
@@ -80,6 +116,15 @@ class Rows:
             return dataclasses.replace(teacher, checkpoint=None)
         return dataclasses.replace(teacher, training=None, checkpoint=found_path(teacher.checkpoint, self.own))
 
+    def _row_with_paths(self, run: SheetRow) -> SheetRow:
+        """A row with its names of files replaced by paths."""
+        keys = ["checkpoint"] if run.guide in self.settings.teachers else ["checkpoint", "guide"]
+        found: dict[str, Any] = {key: found_path(path, self.own) for key in keys if (path := getattr(run, key))}
+        for key in ("protocol", "second_protocol"):
+            if name := getattr(run, key):
+                found[key] = str(find("protocols", name, self.own, f"{self.sheet}: run '{run.run}'"))
+        return dataclasses.replace(run, **found)
+
     def _find_recipes(self) -> None:
         """Adds the recipes of files in ``recipes/`` that the sheet names (``imagenet64/sida``) to the preset's own."""
         files: dict[str, dict[str, Any]] = {}
@@ -96,21 +141,11 @@ class Rows:
             from_mapping(Recipe, recipes[name], f"{path}: {name}")
             self.settings.recipes[recipe] = recipes[name]
 
-    def _row_with_paths(self, run: SheetRow) -> SheetRow:
-        """A row with its names of files replaced by paths."""
-        named = {key: path for key in ("checkpoint", "guide") if (path := getattr(run, key))}
-        if run.guide in self.settings.teachers:
-            del named["guide"]
-        found: dict[str, Any] = {key: found_path(path, self.own) for key, path in named.items()}
-        for key in ("protocol", "second_protocol"):
-            if name := getattr(run, key):
-                found[key] = str(find("protocols", name, self.own, f"{self.sheet}: run '{run.run}'"))
-        return dataclasses.replace(run, **found)
-
     def _add_second_measurements(self) -> None:
         """Adds a key (run, second protocol) for each row with one, its own or the preset's for its first protocol."""
+        where = f"{self.source}: second_protocols"
         seconds = {
-            own: str(find("protocols", name, self.own, f"{self.source}: second_protocols.{own}"))
+            own: str(find("protocols", name, self.own, f"{where}.{own}"))
             for own, name in self.settings.second_protocols.items()
         }
         for run in list(self.runs.values()):
@@ -126,9 +161,37 @@ class Rows:
                 raise UserError(where, f"'{second.run}' is a row of its own", "rename or remove it")
             self.runs |= {run.run: first, second.run: second}
 
+    # Parts of a row.
+
     def recipe(self, run: SheetRow) -> dict[str, Any]:
         """Recipe of a row as the preset or its file gives it; empty for a row without one."""
         return self.settings.recipes.get(run.recipe or "", {})
+
+    def options(self, run: SheetRow) -> Any:
+        """Options of a row's method from its recipe; None if the method has none.
+
+        Raises:
+            UserError: The recipe has other options, or wrong values.
+        """
+        method = find_method(run.method, f"{self.sheet}: run '{run.run}': method")
+        given = self.recipe(run).get("options") or {}
+        return method.read_options(given, f"{self.source}: recipes.{run.recipe}.options")
+
+    def seed_of(self, run: SheetRow) -> int:
+        """Training seed of a row."""
+        return self.settings.seed if run.seed is None else run.seed
+
+    def sampler_of(self, run: SheetRow) -> dict[str, Any]:
+        """Settings of a row's sampler; an external row without one is a Python callable or stored images."""
+        if run.sampler is not None:
+            return dict(self.settings.samplers[run.sampler])
+        source = str(run.checkpoint)
+        return {"kind": "python", "callable": source} if names_object(source) else {"kind": "images", "path": source}
+
+    def nfe(self, run: SheetRow) -> int | None:
+        """Network evaluations per image of a row; None if unknown."""
+        sampler = self.sampler_of(run)
+        return (read_sampler(sampler).nfe or None if sampler["kind"] in SAMPLER_KINDS else None) or run.nfe
 
     def teacher(self, run: SheetRow) -> TeacherEntry | None:
         """Teacher of a row; None for a row without a teacher of the preset."""
@@ -143,6 +206,38 @@ class Rows:
         """Runs that a row's training needs: its initial generator."""
         return [run.init] if run.trained_here and run.init in self.runs else []
 
+    def protocol_of(self, run: SheetRow) -> str:
+        """Path of the protocol that a row is measured under."""
+        return run.protocol or self.settings.protocol
+
+    def protocol(self, run: SheetRow) -> Protocol:
+        """The protocol that a row is measured under.
+
+        Raises:
+            UserError: It is not valid.
+        """
+        return self._protocol(self.protocol_of(run))
+
+    @functools.cache  # noqa: B019 - a preset lives as long as its run
+    def _protocol(self, path: str) -> Protocol:
+        return load_protocol(path)
+
+    def class_counts(self, run: SheetRow) -> dict[str, Any] | str | None:
+        """Images per class for a row's class frequencies, or the asset with them; None if the row needs none.
+
+        Raises:
+            UserError: The counts are missing.
+        """
+        labels = self.protocol(run).content().get("labels")
+        if labels is None or run.without_network or not self.dataset_of(run).get("label_dim"):
+            return None
+        if isinstance(labels, str) and not is_counted(labels):
+            where = f"{self.sheet}: run '{run.run}'"
+            raise UserError(where, f"no class counts '{labels}' for its protocol", remedy(labels))
+        return labels
+
+    # Kinds of rows.
+
     def trained_teachers(self) -> list[str]:
         """Ids of the teachers that are trained and not downloaded."""
         return [name for name, teacher in self.settings.teachers.items() if teacher.training]
@@ -152,18 +247,23 @@ class Rows:
         return [run for run in self.runs.values() if run.trained_here]
 
     @functools.cached_property
+    def starts(self) -> set[str]:
+        """Rows that others start from."""
+        return {parent for run in self.students() for parent in self.parents(run)}
+
+    @functools.cached_property
     def left_out(self) -> dict[str, str]:
         """Rows whose checkpoint has no public address and is not in the cache: run to asset id.
 
         Tables list them as not measured; they return when the file is in the cache (``sida assets list``).
         """
-        registry = load_registry() if any(self.checkpoints) else {}
+        registry = load_registry() if any(run.checkpoint for run in self.runs.values()) else {}
         gone = {
             name for name, asset in registry.items() if not asset.urls and not (cache_dir() / asset.target).exists()
         }
         return {run.run: str(run.checkpoint) for run in self.runs.values() if run.checkpoint in gone}
 
-    @property
+    @functools.cached_property
     def measurable(self) -> dict[str, SheetRow]:
         """Rows that can be measured here: all but :attr:`left_out`, and those that an extension does not run."""
         out = {*self.left_out, *self.stored.get("waiting", "").split()}
@@ -180,100 +280,6 @@ class Rows:
         """Sample sheet of the rows that claims speak about."""
         return str(self.stored.get("sheet", self.sheet))
 
-    @property
-    def checkpoints(self) -> list[str | None]:
-        """Checkpoints that rows name as network or guide; None for rows without one."""
-        named = [run.checkpoint for run in self.runs.values() if not run.without_network]
-        return named + [run.guide for run in self.runs.values() if run.guide not in self.settings.teachers]
-
-    @property
-    def sampled(self) -> list[str]:
-        """Rows whose images ``sida sample`` can write: rows with a sampler of this package and without a decoder."""
-        return [
-            name
-            for name, run in self.runs.items()
-            if self.protocol(run).quantisation != "truncate_unit" and self.sampler_of(run)["kind"] in SAMPLER_KINDS
-        ]
-
-    def dataset(self, name: str, where: str) -> dict[str, Any]:
-        """Spec of a data set of the preset or of ``config/datasets.yaml``."""
-        return dataset_spec(name, where, self.settings.datasets)
-
-    def dataset_of(self, run: SheetRow) -> dict[str, Any]:
-        """Spec of the data set that a row is trained on and compared with."""
-        return self.dataset(run.dataset or self.settings.dataset, f"{self.sheet}: run '{run.run}'")
-
-    def origin(self, dataset: str, where: str) -> MadeFrom | None:
-        """Source of a data set's archive; None if unknown."""
-        return dataset_origin(dataset, where, self.settings.datasets)
-
-    def sampler_of(self, run: SheetRow) -> dict[str, Any]:
-        """Settings of a row's sampler; an external row without one is a Python callable or stored images."""
-        if run.sampler is not None:
-            return dict(self.settings.samplers[run.sampler])
-        source = str(run.checkpoint)
-        return {"kind": "python", "callable": source} if names_object(source) else {"kind": "images", "path": source}
-
-    def protocol_of(self, run: SheetRow) -> str:
-        """Path of the protocol that a row is measured under."""
-        return run.protocol or self.settings.protocol
-
-    def protocol(self, run: SheetRow) -> Protocol:
-        """The protocol that a row is measured under; read once, since sheets have hundreds of rows.
-
-        Raises:
-            UserError: It is not valid.
-        """
-        path = self.protocol_of(run)
-        if path not in self._protocols:
-            self._protocols[path] = load_protocol(path)
-        return self._protocols[path]
-
-    def class_counts(self, run: SheetRow) -> dict[str, Any] | str | None:
-        """Images per class for a row's class frequencies, or the asset with them; None if the row needs none.
-
-        Raises:
-            UserError: The counts are missing.
-        """
-        labels = self.protocol(run).content().get("labels")
-        if labels is None or run.without_network or not self.dataset_of(run).get("label_dim"):
-            return None
-        if isinstance(labels, str) and not is_counted(labels):
-            where = f"{self.sheet}: run '{run.run}'"
-            raise UserError(where, f"no class counts '{labels}' for its protocol", remedy(labels))
-        return labels
-
-    @functools.cached_property
-    def trials(self) -> int:
-        """Number of evaluation trials of the preset's protocols.
-
-        Raises:
-            UserError: A protocol has no valid ``trials``, or protocols differ.
-        """
-        paths = {self.protocol_of(run): self.protocol(run).trials for run in self.runs.values()}
-        counts = {self.settings.protocol: load_protocol(self.settings.protocol).trials, **paths}
-        if len(set(counts.values())) > 1:
-            raise UserError(self.sheet, f"protocols differ in trials: {counts}", "use one number within a preset")
-        return counts[self.settings.protocol]
-
-    def options(self, run: SheetRow) -> Any:
-        """Options of a row's method from its recipe; None if the method has none.
-
-        Raises:
-            UserError: The recipe has other options, or wrong values.
-        """
-        method = find_method(run.method, f"{self.sheet}: run '{run.run}': method")
-        given = self.recipe(run).get("options") or {}
-        return method.read_options(given, f"{self.source}: recipes.{run.recipe}.options")
-
-    def shards(self, name: str) -> list[tuple[int, int]]:
-        """Bounds (first, last + 1) of the shards of a row's trials; empty if one job measures them."""
-        size = self.settings.shard_size
-        if size is None:
-            return []
-        total = self.protocol(self.runs[name]).num_samples
-        return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
-
     @functools.cached_property
     def claims(self) -> list[Claim]:
         """Claims of the preset's file; empty without such a file.
@@ -283,74 +289,174 @@ class Rows:
         """
         return list(load_claims(self.settings.claims).claims) if self.settings.claims else []
 
-    def seed_of(self, run: SheetRow) -> int:
-        """Training seed of a row."""
-        return self.settings.seed if run.seed is None else run.seed
+    @functools.cached_property
+    def trials(self) -> int:
+        """Number of evaluation trials of the preset's protocols.
 
-    # Paths of networks.
+        Raises:
+            UserError: A protocol has no valid ``trials``, or protocols differ.
+        """
+        paths = {self.settings.protocol, *map(self.protocol_of, self.runs.values())}
+        counts = {path: self._protocol(path).trials for path in sorted(paths)}
+        if len(set(counts.values())) > 1:
+            raise UserError(self.sheet, f"protocols differ in trials: {counts}", "use one number within a preset")
+        return counts[self.settings.protocol]
 
-    def network(self, run: SheetRow) -> str | None:
-        """Path of the network that a row samples from; ``None`` for rows without a network."""
+    # Networks.
+
+    def network(self, run: SheetRow) -> Network | None:
+        """The network that a row samples from; None for rows without a network."""
         if run.without_network:
             return None
         if run.checkpoint is not None:
-            return self.imported(run.checkpoint)
-        if run.method == "teacher":
-            return self.teacher_network(str(run.teacher))
-        return f"{self.results}/students/{run.first}/network.safetensors"
+            return self.checkpoint(run.checkpoint)
+        return self.teacher_network(str(run.teacher)) if run.method == "teacher" else Network("students", run.first)
 
-    def teacher_network(self, name: str) -> str:
-        """Path of a teacher's network: trained here, or imported from its checkpoint."""
+    def teacher_network(self, name: str) -> Network:
+        """A teacher's network: trained here, or imported from its checkpoint."""
         checkpoint = self.settings.teachers[name].checkpoint
-        return self.imported(checkpoint) if checkpoint else f"{self.results}/teachers/{name}/network.safetensors"
+        return self.checkpoint(checkpoint) if checkpoint else Network("teachers", name)
 
-    def teacher_references(self, run: SheetRow, watched: bool = False) -> dict[str, str]:
-        """Paths of the samples of a row's teacher by key of its protocol's references, all or the watched ones."""
-        protocol = self.protocol(run)
-        used = {key for metric in protocol.watched for key in metric.references}
-        keys = [key for key in protocol.drawn_references() if key in used or not watched]
-        return {key: f"{self.results}/references/{run.teacher}/{protocol.name}/{key}.safetensors" for key in keys}
-
-    def tick_teacher(self, name: str) -> str:
-        """Path of the network that replaces a teacher while rows are timed."""
-        return f"{self.results}/ticks/teachers/{name}/network.safetensors"
-
-    def guide(self, run: SheetRow) -> str | None:
-        """Path of a row's guiding network, a teacher of the preset or a checkpoint; ``None`` without one."""
+    def guide(self, run: SheetRow) -> Network | None:
+        """A row's guiding network, a teacher of the preset or a checkpoint; None without one."""
         if run.guide is None:
             return None
-        return self.teacher_network(run.guide) if run.guide in self.settings.teachers else self.imported(run.guide)
+        return self.teacher_network(run.guide) if run.guide in self.settings.teachers else self.checkpoint(run.guide)
 
-    def sampler_guide(self, run: SheetRow) -> str | None:
-        """Path of the guiding network of a row's sampler; rows distilled here use their guide in training only."""
+    def sampler_guide(self, run: SheetRow) -> Network | None:
+        """The guiding network of a row's sampler; rows distilled here use their guide in training only."""
         return None if self.runs[run.first].trained_here else self.guide(run)
 
-    def imported(self, checkpoint: str) -> str:
-        """Path of a published checkpoint after its import; a .safetensors file is used in place."""
-        if _used_in_place(checkpoint):
-            return checkpoint
-        return f"{self.results}/checkpoints/{self._import_folders[checkpoint]}/network.safetensors"
+    def checkpoint(self, name: str) -> Network:
+        """A published checkpoint after its import; a .safetensors file is used in place."""
+        return Network("files", name) if _used_in_place(name) else Network("imports", self._import_folders[name])
+
+    def place(self, network: Network | None) -> str | None:
+        """Path of a network."""
+        if network is None or network.kind == "files":
+            return network and network.name
+        return f"{self.results}/{FOLDERS[network.kind]}/{network.name}/network.safetensors"
+
+    def _checkpoints(self) -> list[str | None]:
+        named = [run.checkpoint for run in self.runs.values() if not run.without_network]
+        return named + [run.guide for run in self.runs.values() if run.guide not in self.settings.teachers]
 
     @functools.cached_property
     def imports(self) -> dict[str, str]:
         """Published checkpoints that the preset imports: folder name to asset id, address or path."""
-        runs = self.runs.values()
-        used = {run.teacher for run in runs if run.trained_here or run.method == "teacher"}
-        used |= {run.teacher for run in runs if self.protocol(run).drawn_references()}
-        used |= {run.guide for run in runs}
-        named = self.checkpoints
+        used = {run.teacher for run in self.runs.values() if run.trained_here or run.method == "teacher"}
+        used |= {run.teacher for run in self.runs.values() if self.protocol(run).drawn_references()}
+        used |= {run.guide for run in self.runs.values()}
+        named = self._checkpoints()
         named += [teacher.checkpoint for name, teacher in self.settings.teachers.items() if name in used]
         return {self._import_folders[name]: name for name in named if name in self._import_folders}
 
     @functools.cached_property
     def _import_folders(self) -> dict[str, str]:
-        return import_folders([*self.checkpoints, *(t.checkpoint for t in self.settings.teachers.values())])
+        return import_folders([*self._checkpoints(), *(t.checkpoint for t in self.settings.teachers.values())])
+
+    # Data.
+
+    def dataset(self, name: str | None, where: str = "") -> dict[str, Any]:
+        """Spec of a data set of the preset or of ``config/datasets.yaml``; by default the preset's."""
+        name = name or self.settings.dataset
+        if name not in self._datasets:
+            self._datasets[name] = dataset_spec(name, where or self.source, self.settings.datasets)
+        return dict(self._datasets[name])
+
+    def dataset_of(self, run: SheetRow) -> dict[str, Any]:
+        """Spec of the data set that a row is trained on and compared with."""
+        return self.dataset(run.dataset, f"{self.sheet}: run '{run.run}'")
+
+    def teacher_data(self, name: str) -> dict[str, Any]:
+        """Spec of the data set of a teacher."""
+        return self.dataset(self.settings.teachers[name].dataset, f"{self.source}: teachers.{name}")
+
+    def training_data(self, run: SheetRow) -> dict[str, Any]:
+        """Spec of a training's data: only classes if the data set has counts and the method sees no images."""
+        where = f"{self.sheet}: run '{run.run}'"
+        spec, protocol = self.dataset_of(run), self.protocol(run)
+        counts = dataset_counts(run.dataset or self.settings.dataset, where, self.settings.datasets)
+        references = any(source.kind == "dataset" for source in protocol.sources.values())
+        if counts is None or references or find_method(run.method, where).real_images:
+            return spec
+        kept = {key: spec[key] for key in ("name", "resolution", "channels", "label_dim", "num_images") if key in spec}
+        # Latents are stored with mean and standard deviation: two stored channels are one channel of networks.
+        kept["channels"] //= 2 if protocol.quantisation == "truncate_unit" else 1
+        return kept | {"kind": "counts", "counts": counts}
+
+    @functools.cached_property
+    def archives(self) -> dict[str, str]:
+        """Archives that the workflow can make for rows, teachers, protocols and their sources: path to data set.
+
+        Raises:
+            UserError: A data set is made of itself, has no path, or its source is missing.
+        """
+        fixed = itertools.chain(*(self.protocol(run).fixed_datasets().items() for run in self.runs.values()))
+        places = {name: where for where, name in fixed}
+        named = {*places, self.settings.dataset, *(run.dataset for run in self.runs.values())}
+        named |= {teacher.dataset for teacher in self.settings.teachers.values()}
+        found: dict[str, str] = {}
+        waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in sorted(name for name in named if name)]
+        for name, children in waiting:
+            if not (origin := self.origin(name, places.get(name, self.source))):
+                continue
+            where = f"{self.source}: datasets.{name}.made_from"
+            if name in children:
+                circle = " of ".join([*children[children.index(name) :], name])
+                raise UserError(where, f"a data set cannot be made of itself ({circle})", "name another, or a source")
+            path = self._archive_path(name, where)
+            if not os.path.exists(path) and (os.path.isabs(path) or os.path.normpath(path).startswith("..")):
+                remedy = "give a path there, or make it with `sida data prepare`"
+                fault = f"'{path}': the workflow makes archives below the current folder alone"
+                raise UserError(f"{self.source}: datasets.{name}.path", fault, remedy)
+            found.setdefault(path, name)
+            if origin.dataset:
+                self._archive_path(origin.dataset, f"{where}.dataset")
+                waiting.append((origin.dataset, (*children, name)))
+            elif not os.path.exists(path):
+                _check_source(str(origin.source), f"{where}.source")
+        return found
+
+    def origin(self, dataset: str, where: str = "") -> MadeFrom | None:
+        """Source of a data set's archive; None if unknown."""
+        return dataset_origin(dataset, where or self.source, self.settings.datasets)
+
+    def made_from(self, archive: str) -> MadeFrom:
+        """Source of an archive that the workflow makes."""
+        found = self.origin(self.archives[archive])
+        assert found is not None  # archives have one
+        return found
+
+    def _archive_path(self, name: str, where: str) -> str:
+        path: str | None = self.dataset(name, where).get("path")
+        if path is None:
+            fault = f"data set '{name}' has no path and so is no archive"
+            raise UserError(where, fault, "give it one, or remove this")
+        return path
+
+    def archive_needs(self, archive: str) -> dict[str, list[str]]:
+        """What an archive is made of: another archive and the autoencoder, or a download."""
+        origin = self.made_from(archive)
+        if origin.dataset:
+            return {"files": [str(self.dataset(origin.dataset)["path"])], "downloads": list(SD_VAE.assets)}
+        return {"files": [], "downloads": [origin.source] if origin.source in load_registry() else []}
+
+    def archive_flags(self, archive: str) -> list[str]:
+        """Options of ``sida data prepare`` or ``encode`` for an archive."""
+        origin, dataset = self.made_from(archive), self.dataset(self.archives[archive])
+        values: dict[str, Any] = {"source": origin.source or self.archive_needs(archive)["files"][0], "out": archive}
+        values |= {"resolution": origin.resolution, "transform": origin.transform, "labels": origin.labels}
+        values |= {"subset": origin.subset, "max-images": origin.images, "expect": dataset.get("num_images")}
+        if origin.dataset:
+            values["device"] = self.settings.device
+        return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
 
 
 def import_folders(checkpoints: Iterable[str | None]) -> dict[str, str]:
-    """Names of folders for imported checkpoints, by asset id or path.
+    """Names of folders for imported checkpoints, by asset id, address or path.
 
-    The folder is the asset's id, which may contain dots (``...-a1.2``), or the file's stem. Checkpoints of equal stems
+    A folder has the asset's id, which may contain dots (``...-a1.2``), or the file's stem. Checkpoints of equal stems
     (``a/network-snapshot.pkl``, ``b/network-snapshot.pkl``) get a digest of their path at the end.
     """
     names = {name: _plain(name) for name in checkpoints if name and not _used_in_place(name)}
@@ -370,21 +476,10 @@ def _plain(checkpoint: str) -> str:
     return path.stem if path.suffix in (".pkl", ".pt", ".pth", ".safetensors") else path.name
 
 
-def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:
-    """Layouts by the names of their products: the name in the layout, or that of its file.
-
-    Raises:
-        UserError: Two products have one name.
-    """
-    found: dict[str, str] = {}
-    for layout in layouts:
-        name = base_name(layout)
-        if name in found:
-            raise UserError(where, f"'{found[name]}' and '{layout}' would both make '{name}'", "rename or remove one")
-        found[name] = layout
-    return found
-
-
-def nfe(sampler: Mapping[str, Any]) -> int | None:
-    """Network evaluations per image of a sampler; ``None`` for real images and generators from outside."""
-    return read_sampler(sampler).nfe or None if sampler["kind"] in SAMPLER_KINDS else None
+def _check_source(source: str, where: str) -> None:
+    if names_file_object(source):
+        source = source.rpartition(":")[0]
+    if source not in (registry := load_registry()) and not os.path.exists(source):
+        hint = suggestion(source, registry)
+        hint = hint if len(hint) < 200 else " (see sida assets list)"
+        raise UserError(where, f"no asset and no file or folder '{source}'{hint}")

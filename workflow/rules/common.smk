@@ -1,18 +1,22 @@
-# Definitions for all rules - the objects of the start, the environment of jobs, and functions that rules share.
+# Definitions for all rules - the preset, the environment of jobs, and functions that look a job up.
 
 import os
 import shlex
 
-from sida.config.families import SD_VAE
-from workflow.preset.spec_files import content_digest, with_pictures
-from workflow.preset.targets import any_of
+from workflow.preset.jobs import any_of
+from workflow.preset.targets import CLAIMS, FIGURE, TABLE
 from workflow.start import Start
 
 START = Start(workflow, config)
-PRESET, TARGETS, SPECS, REQUESTS = START.preset, START.targets, START.specs, START.requests
-RESULTS, ONE_GPU = START.results, START.one_gpu
+PRESET, TARGETS, REQUESTS = START.preset, START.targets, START.requests
+RESULTS, SETTINGS, ONE_GPU = PRESET.results, PRESET.settings, min(1, PRESET.settings.gpus)
 # Snakemake removes this variable from jobs in a conda environment, so their commands set it again.
 shell.prefix("set -euo pipefail; export PYTHONPATH={START.import_path:q}; ")
+
+
+# `<results>` in paths is the folder of the preset's products.
+pathvars:
+    results=RESULTS,
 
 
 envvars:
@@ -22,13 +26,51 @@ envvars:
 
 wildcard_constraints:
     run=any_of(PRESET.runs),
-    teacher=any_of(PRESET.settings.teachers),
+    teacher=any_of(SETTINGS.teachers),
+    table=any_of(SETTINGS.tables),
+    figure=any_of(SETTINGS.figures),
     trial=r"\d+",
 
 
-def measured_digest(wildcards):
-    """Digest of a row's measurement: of its spec, and of the pictures of a measured folder."""
-    return with_pictures(SPECS.digest("measurements", wildcards.run), PRESET.runs[wildcards.run].checkpoint)
+#: Rows of the preset that are measured here, with the numbers of their trials.
+ROWS, TRIALS = list(PRESET.measurable), range(PRESET.trials)
+#: Job that a rule's wildcards name, by the folder of its spec.
+JOBS = {
+    "teachers": lambda wildcards: PRESET.teacher_training(wildcards.teacher),
+    "students": lambda wildcards: PRESET.training(wildcards.run),
+    "measurements": lambda wildcards: PRESET.measurement(wildcards.run),
+    "references": lambda wildcards: PRESET.reference("/".join(wildcards)),
+    "samples": lambda wildcards: PRESET.sample(f"{wildcards.run}/trial-{wildcards.trial}"),
+    "tables": lambda wildcards: PRESET.shown("tables", wildcards.table),
+    "figures": lambda wildcards: PRESET.shown("figures", wildcards.figure),
+    "collected": lambda wildcards: PRESET.shown(wildcards.kind, wildcards.name),
+}
+
+
+def of(stage, *paths):
+    """Input function: paths with the names of what a job reads, one for each; none where it reads nothing of the kind."""
+    return lambda wildcards: expand(paths, **JOBS[stage](wildcards).needs)
+
+
+def digest(stage):
+    """Parameter of a job: another value makes Snakemake run the job again."""
+    return lambda wildcards: JOBS[stage](wildcards).digest
+
+
+def literal(value):
+    """Input or parameter as it is; in a plain text Snakemake would take words in braces for wildcards."""
+    return lambda wildcards: value
+
+
+def published(wildcards):
+    """Asset behind an imported checkpoint; none for a file, and for an address, which its import fetches."""
+    source = PRESET.imports[wildcards.checkpoint]
+    return [] if "://" in source or os.path.exists(source) else [source]
+
+
+def stored_option(stored):
+    """Option of `sida collect` for the rows that are taken from stored results."""
+    return ["--stored", PRESET.stored["folder"], *stored] if stored else []
 
 
 def measurements_option(wildcards, input):

@@ -1,29 +1,39 @@
-# Tables, figures and claims: pure functions of measurements, training logs and published numbers.
+# Tables, figures, claims and pages: pure functions of measurements, training logs and published numbers.
+
+#: Tables, figures and claims, and the numbers behind them.
+PRODUCTS = [
+    *(["<results>/measurements.csv"] if ROWS else []),
+    *collect("<results>/tables/{table}.{end}", table=SETTINGS.tables, end=TABLE),
+    *collect("<results>/figures/{figure}.{end}", figure=TARGETS.figures, end=FIGURE),
+    *(collect("<results>/claims.{end}", end=CLAIMS) if SETTINGS.claims else []),
+]
+PAPER = ["<results>/paper.pdf"] if TARGETS.paper else []
 
 
 rule table:
     input:
-        unpack(lambda wildcards: TARGETS.shown("tables", wildcards.table)),
-        layout=lambda wildcards: PRESET.layout("tables", wildcards.table),
+        measurements=of("tables", "<results>/collected/tables/{collected}.csv"),
+        teachers=of("tables", "<results>/teachers/{teachers}/network.safetensors"),
+        students=of("tables", "<results>/students/{students}/network.safetensors"),
+        imported=of("tables", "<results>/checkpoints/{imports}/network.safetensors"),
+        files=of("tables", "{files}"),
+        layout=lambda wildcards: PRESET.layouts["tables"][wildcards.table],
     output:
-        tex=f"{RESULTS}/tables/{{table}}.tex",
-        csv=f"{RESULTS}/tables/{{table}}.csv",
-        md=f"{RESULTS}/tables/{{table}}.md",
-        html=f"{RESULTS}/tables/{{table}}.html",
-        json=f"{RESULTS}/tables/{{table}}.json",
+        html=report("<results>/tables/{table}.html", category="Tables", labels={"table": "{table}"}),
+        tex="<results>/tables/{table}.tex",
+        csv="<results>/tables/{table}.csv",
+        md="<results>/tables/{table}.md",
+        json="<results>/tables/{table}.json",
     log:
-        f"{RESULTS}/logs/table-{{table}}.log",
-    wildcard_constraints:
-        table=any_of(PRESET.settings.tables),
+        "<results>/logs/table-{table}.log",
     conda:
         "../../environment.yml"
     params:
-        mode=PRESET.settings.table_mode,
-        spec=lambda wildcards: SPECS.path("tables", wildcards.table),
-        digest=lambda wildcards: SPECS.digest("tables", wildcards.table),
-        layout_digest=lambda wildcards: content_digest(PRESET.layout("tables", wildcards.table)),
+        mode=SETTINGS.table_mode,
+        spec=f"{RESULTS}/specs/tables/{{table}}.json",
+        digest=digest("tables"),
         measurements=measurements_option,
-        results=lambda wildcards: RESULTS,
+        results=subpath(output.tex, ancestor=2),
     message:
         "table {wildcards.table}: building"
     shell:
@@ -34,26 +44,28 @@ rule table:
 
 rule figure:
     input:
-        unpack(lambda wildcards: TARGETS.shown("figures", wildcards.figure)),
-        layout=lambda wildcards: PRESET.layout("figures", wildcards.figure),
+        measurements=of("figures", "<results>/collected/figures/{collected}.csv"),
+        teachers=of("figures", "<results>/teachers/{teachers}/network.safetensors"),
+        students=of("figures", "<results>/students/{students}/network.safetensors"),
+        imported=of("figures", "<results>/checkpoints/{imports}/network.safetensors"),
+        files=of("figures", "{files}"),
+        layout=lambda wildcards: PRESET.layouts["figures"][wildcards.figure],
     output:
-        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
-        png=f"{RESULTS}/figures/{{figure}}.png",
-        csv=f"{RESULTS}/figures/{{figure}}.csv",
+        png=report("<results>/figures/{figure}.png", category="Figures", labels={"figure": "{figure}"}),
+        pdf="<results>/figures/{figure}.pdf",
+        csv="<results>/figures/{figure}.csv",
     log:
-        f"{RESULTS}/logs/figure-{{figure}}.log",
+        "<results>/logs/figure-{figure}.log",
     conda:
         "../../environment.yml"
-    threads: PRESET.settings.threads
+    threads: SETTINGS.threads
     resources:
-        **REQUESTS.of("figure"),
-        gpu=ONE_GPU,
+        **REQUESTS.of("build", gpu=True),
     params:
-        spec=lambda wildcards: SPECS.path("figures", wildcards.figure),
-        digest=lambda wildcards: SPECS.digest("figures", wildcards.figure),
-        layout_digest=lambda wildcards: content_digest(PRESET.layout("figures", wildcards.figure)),
+        spec=f"{RESULTS}/specs/figures/{{figure}}.json",
+        digest=digest("figures"),
         measurements=measurements_option,
-        results=lambda wildcards: RESULTS,
+        results=subpath(output.pdf, ancestor=2),
     message:
         "figure {wildcards.figure}: drawing"
     shell:
@@ -63,24 +75,95 @@ rule figure:
 
 rule claims:
     input:
-        claims=PRESET.settings.claims or [],
-        measurements=TARGETS.measurements,
-        runs=PRESET.judged_sheet,
-        networks=TARGETS.networks(TARGETS.rows),
+        claims=literal(SETTINGS.claims or []),
+        measurements=["<results>/measurements.csv"] if ROWS else [],
+        runs=literal(PRESET.judged_sheet),
+        students=collect("<results>/students/{run}/network.safetensors", run=PRESET.verdicts.needs["students"]),
+        teachers=collect("<results>/teachers/{name}/network.safetensors", name=PRESET.verdicts.needs["teachers"]),
+        imported=collect("<results>/checkpoints/{name}/network.safetensors", name=PRESET.verdicts.needs["imports"]),
     output:
-        md=f"{RESULTS}/claims.md",
-        json=f"{RESULTS}/claims.json",
-        html=f"{RESULTS}/claims.html",
+        html=report("<results>/claims.html", category="Claims"),
+        md="<results>/claims.md",
+        json="<results>/claims.json",
     log:
-        f"{RESULTS}/logs/claims.log",
+        "<results>/logs/claims.log",
     conda:
         "../../environment.yml"
     params:
-        claims_digest=content_digest(PRESET.settings.claims),
+        digest=PRESET.verdicts.digest,
         measurements=measurements_option,
-        results=lambda wildcards, output: os.path.dirname(output.md),
+        results=subpath(output.md, parent=True),
     message:
         "claims: deciding by rule"
     shell:
         "python -m workflow claims --claims {input.claims:q} {params.measurements:q} --runs {input.runs:q}"
         " --results {params.results:q} --out {output.md:q} 2>&1 | tee -i {log:q}"
+
+
+rule paper:
+    input:
+        PRODUCTS,
+    output:
+        tex="<results>/paper.tex",
+        pdf="<results>/paper.pdf",
+    log:
+        "<results>/logs/paper.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        **REQUESTS.of("build"),
+    params:
+        digest=PRESET.everything.digest,
+        results=subpath(output.pdf, parent=True),
+        own=literal(["--own", str(PRESET.own[0])]),
+    message:
+        "paper: all tables and figures with their provenance"
+    shell:
+        "python -m workflow paper {params.results:q} {params.own:q} --require-pdf 2>&1 | tee -i {log:q}"
+
+
+rule index:
+    input:
+        PRODUCTS,
+        PAPER,
+    output:
+        "<results>/index.html",
+    log:
+        "<results>/logs/index.log",
+    conda:
+        "../../environment.yml"
+    params:
+        digest=PRESET.everything.digest,
+        results=subpath(output[0], parent=True),
+        title=literal(SETTINGS.title),
+        own=literal(["--own", str(PRESET.own[0])]),
+        again=literal(shlex.join(START.command("--cores", "2"))),
+    message:
+        "index: everything on one page"
+    shell:
+        "python -m workflow page {params.results:q} --title {params.title:q} {params.own:q} --again {params.again:q}"
+        " --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+# The manifest is last: it has the hash of every other file.
+rule manifest:
+    input:
+        PRODUCTS,
+        PAPER,
+        "<results>/index.html",
+    output:
+        "<results>/manifest.json",
+    log:
+        "<results>/logs/manifest.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=f"{RESULTS}/specs/preset.json",
+        digest=PRESET.everything.digest,
+        results=subpath(output[0], parent=True),
+        again=literal(shlex.join(START.command())),
+    message:
+        "manifest: hashing every artefact"
+    shell:
+        "python -m sida manifest {params.results:q} --preset {params.spec:q} --command {params.again:q} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"

@@ -29,7 +29,6 @@ from tests.workflow.small import small
 from workflow.cli import main
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
-from workflow.preset.targets import Targets
 
 
 def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -349,7 +348,7 @@ def near(folder):
     (folder / "near.yaml").write_text(yaml.safe_dump(content()))
     settings = yaml.safe_load((folder / config).read_text()) | {"protocol": "near.yaml", "tables": []}
     (folder / config).write_text(yaml.safe_dump(settings))
-    return workspace, settings, (option, config, "--", "measurements.csv")
+    return workspace, settings, (option, config, "--", "results/small/measurements.csv")
 
 
 def test_a_row_without_a_teacher_is_named_before_the_first_job(tmp_path, monkeypatch):
@@ -366,16 +365,15 @@ def test_a_row_without_a_teacher_is_named_before_the_first_job(tmp_path, monkeyp
 def test_students_and_measurements_wait_for_the_samples_of_their_teacher(tmp_path, monkeypatch):
     _, settings, _ = near(tmp_path)
     monkeypatch.chdir(tmp_path)
-    targets = Targets(Preset(settings, "small.yaml"), paper=False)
-    path = "results/small/references/digits-short/near/teacher.safetensors"
-    assert path in targets.training("sid")["measuring"]
-    assert path in targets.generator("sid")
-    assert path in targets.generator("teacher")
-    assert targets.drawn("digits-short/near/teacher") == ["results/small/teachers/digits-short/network.safetensors"]
+    preset, name = Preset(settings, "small.yaml"), "digits-short/near/teacher"
+    for job in (preset.training("sid"), preset.measurement("sid"), preset.measurement("teacher")):
+        assert job.needs["references"] == [name]
+    assert {kind: names for kind, names in preset.reference(name).needs.items() if names} == {
+        "teachers": ["digits-short"]
+    }
     # Without watched distances to the teacher a training does not wait.
     (tmp_path / "near.yaml").write_text(yaml.safe_dump(content(watch=["fd"])))
-    targets = Targets(Preset(settings, "small.yaml"), paper=False)
-    assert path not in targets.training("sid")["measuring"]
+    assert Preset(settings, "small.yaml").training("sid").needs["references"] == []
 
 
 @pytest.mark.slow

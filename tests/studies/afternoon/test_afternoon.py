@@ -8,9 +8,8 @@ from eval.tables import make_table
 from sida.config.resources import ROOT
 from workflow.cli import main
 from workflow.preset import Preset
+from workflow.preset.jobs import find_needs, row_digest
 from workflow.preset.rehearsal import check_preset
-from workflow.preset.spec_files import row_digest
-from workflow.preset.specs import find_needs
 
 STUDY = ROOT / "studies/afternoon"
 
@@ -41,6 +40,6 @@ def test_stored_rows_are_those_of_today_s_settings_and_fill_every_cell(preset, t
     assert stored == {run: row_digest(preset, run) for run in preset.runs}
     for name in preset.layouts["tables"]:
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(spec := preset.specs.table(name)))
+        path.write_text(json.dumps(spec := preset.shown("tables", name).spec))
         table = make_table(preset.layout("tables", name), STUDY / "stored", path, spec=spec, results=STUDY / "stored")
         assert "not measured" not in str(table), name

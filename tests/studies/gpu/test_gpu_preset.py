@@ -10,11 +10,9 @@ from eval.claims import load_claims
 from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake, kill_group
 from workflow.planning.costs import Costs, driver_memory
-from workflow.planning.jobs import Jobs
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 from workflow.preset.rehearsal import check_preset
-from workflow.preset.targets import Targets
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,9 @@ def small():
 
 
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090(gpu):
-    found = Jobs(Costs(gpu, "H200", fresh=True)).behind(Targets(gpu, False).products()).values()
+    costs = Costs(gpu, "H200", fresh=True)
+    named = [("teachers", name) for name in gpu.trained_teachers()] + [("students", run.run) for run in gpu.students()]
+    found = [costs.of(*job) for job in [*named, *(("measurements", run) for run in gpu.measurable)]]
     assert sum(job.gpu_hours for job in found) < 25 / 60
     assert 10 < max(job.memory_gb or 0 for job in found) < 24
 
@@ -41,7 +41,7 @@ def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for(gp
         path = preset.dataset(heldout.dataset, "here")["path"]
         assert path != preset.dataset_of(run)["path"]
         assert path in preset.archives
-        assert path in Targets(preset, False).generator("data")
+        assert path in preset.measurement("data").needs["files"]
 
 
 @pytest.mark.skipif(driver_memory() is not None, reason="there is a GPU here")

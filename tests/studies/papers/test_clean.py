@@ -15,9 +15,8 @@ from tests.refused import refusing
 from tests.workflow.workspace import settings_of
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
-from workflow.preset.rehearsal import _placeholders, check_preset, unshown_rows
-from workflow.preset.spec_files import row_digest
-from workflow.preset.targets import Targets
+from workflow.preset.jobs import row_digest
+from workflow.preset.rehearsal import _placeholders, check_preset, unshown_remark
 
 TABLES = {"table1": "cifar10", "table2": "cifar10", "table5": "ffhq64", "table6": "afhqv2"}
 
@@ -37,13 +36,12 @@ def clean():
 
 def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
     check_preset(clean)
-    targets = Targets(clean, False)
-    assert unshown_rows(targets) == []
+    assert unshown_remark(clean) is None
     cifar10 = ["fid-ref-cifar10-clean", "inception"]
-    assert targets.assets_of("cifar10-cond-sida-a1.cifar10-clean") == cifar10
+    assert clean.downloads("cifar10-cond-sida-a1.cifar10-clean") == cifar10
     # clean-fid has no statistics of these sets at 64×64: the images themselves are asked for.
-    assert targets.assets_of("ffhq64-sida-a1.ffhq64-clean") == ["inception"]
-    assert "datasets/ffhq-64x64.zip" in targets.generator("ffhq64-sida-a1.ffhq64-clean")
+    assert clean.downloads("ffhq64-sida-a1.ffhq64-clean") == ["inception"]
+    assert "datasets/ffhq-64x64.zip" in clean.measurement("ffhq64-sida-a1.ffhq64-clean").needs["files"]
 
 
 def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
@@ -55,7 +53,7 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
     for method in {run.method for run in released.runs.values()}:
         assert not {run.run for run in matching(clean.runs, {"method": method})} & more
     for run in released.runs:
-        assert clean.specs.measurement(run) == released.specs.measurement(run)
+        assert clean.measurement(run).spec == released.measurement(run).spec
 
 
 def test_clean_numbers_have_columns_without_a_published_side(clean):
@@ -88,10 +86,9 @@ def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
     for name in networks:
         first, second = more.runs[name], more.runs[f"{name}.digits-mini"]
         assert Path(more.protocol_of(second)).stem == "digits-mini" != Path(more.protocol_of(first)).stem
-        assert more.specs.measurement(second.run)["network"] == more.specs.measurement(name)["network"]
+        assert more.measurement(second.run).spec["network"] == more.measurement(name).spec["network"]
         assert row_digest(preset, name) == row_digest(more, name) != row_digest(more, second.run)
-    targets = Targets(more, False)
-    assert "results/demo/students/sida-a1.0/network.safetensors" in targets.generator("sida-a1.0.digits-mini")
+    assert more.measurement("sida-a1.0.digits-mini").needs["students"] == ["sida-a1.0"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +113,7 @@ def leakage():
 
 def test_leakage_passes_its_check_and_shares_the_papers_rows(paper, leakage):
     check_preset(leakage)
-    assert unshown_rows(Targets(leakage, False)) == []
+    assert unshown_remark(leakage) is None
     rows = [{name for name in preset.runs if name.endswith("-leakage")} for preset in (paper, leakage)]
     assert len(rows[0]) == 34
     # The released generators of other methods, and finetuned teachers, are not trained in the other preset.
@@ -139,12 +136,12 @@ def test_the_claims_of_leakage_name_rows_with_the_second_feature_space(paper):
 
 
 def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper, leakage):
-    inputs = Targets(paper, False).generator("imagenet64-gdd-i.imagenet64-leakage")
-    assert "results/paper/students/imagenet64-gdd-i/network.safetensors" in inputs
-    assert "datasets/imagenet-64x64.zip" in inputs
+    needs = paper.measurement("imagenet64-gdd-i.imagenet64-leakage").needs
+    assert needs["students"] == ["imagenet64-gdd-i"]
+    assert "datasets/imagenet-64x64.zip" in needs["files"]
     wanted = ["dinov2-code", "dinov2-vitl14", "fid-ref-imagenet64", "inception", "labels-imagenet"]
-    assert Targets(paper, False).assets_of("imagenet64-gdd-i.imagenet64-leakage") == wanted
-    assert Targets(leakage, False).assets_of("imagenet64-sida-a1.imagenet64-leakage") == wanted
+    assert paper.downloads("imagenet64-gdd-i.imagenet64-leakage") == wanted
+    assert leakage.downloads("imagenet64-sida-a1.imagenet64-leakage") == wanted
 
 
 def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):

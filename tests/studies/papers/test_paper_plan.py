@@ -16,10 +16,9 @@ from sida.methods import METHODS
 from tests.studies.plans import dry_run
 from tests.workflow.workspace import Workspace, settings_of
 from workflow.planning.costs import Costs
-from workflow.planning.jobs import Jobs
+from workflow.planning.plan import make_plan
 from workflow.preset import Preset
-from workflow.preset.specs import most_gpus
-from workflow.preset.targets import Targets
+from workflow.preset.jobs import most_gpus
 
 
 def test_the_plan_of_the_paper_has_the_jobs_of_the_workflow(paper, tmp_path, monkeypatch):
@@ -30,16 +29,16 @@ def test_the_plan_of_the_paper_has_the_jobs_of_the_workflow(paper, tmp_path, mon
     assert (jobs["prepare_data"], jobs["encode_data"]) == (5, 1)
     assert (jobs["table"], jobs["figure"]) == (len(paper.settings.tables), len(paper.settings.figures))
     assert "train_teacher" not in jobs
-    found = Jobs(Costs(paper, "H200", 8)).behind([])
-    planned = collections.Counter(job.kind for job in found.values())
+    plan = make_plan([ROOT / "studies/papers/paper.yaml"], gpus=8, fresh=True)
+    planned = collections.Counter(job.kind for job in plan.jobs.values())
     assert planned["student"] == jobs["distill"] + jobs["distill_parent"] == len(paper.students())
     assert planned["measure"] == jobs["measure_0_9"]
     assert planned["data"] == jobs["prepare_data"] + jobs["encode_data"]
     assert planned["import"] == jobs["import_checkpoint"] >= len(paper.settings.teachers)
     assert planned["fetch"] == jobs["fetch"]
-    assert all(1 < job.gpu_hours < 20_000 for job in found.values() if job.kind == "student")
-    places = {product: place for place, product in enumerate(found)}
-    for product, job in found.items():
+    assert all(1 < job.gpu_hours < 20_000 for job in plan.jobs.values() if job.kind == "student")
+    places = {product: place for place, product in enumerate(plan.jobs)}
+    for product, job in plan.jobs.items():
         assert all(places[needed] < places[product] for needed in job.after)
 
 
@@ -47,23 +46,26 @@ def test_teachers_are_trained_if_the_preset_says_so():
     config, own = settings_of("paper"), [ROOT / "studies/papers"]
     assert Preset(config, "paper.yaml", own).trained_teachers() == []
     preset = Preset(config | {"train_teachers": True}, "paper.yaml", own)
-    students = Targets(preset, False).needs("tables", "table8").networks
+    students = preset.needs("tables", "table8").networks
     assert len(students) == 8
     assert {preset.runs[run].teacher for run in students} <= {*preset.trained_teachers()}
 
 
 def test_every_table_and_figure_names_its_rows(paper):
     """What each is made from; a dry run of each takes seconds, which one test of all would make minutes."""
-    preset, targets = paper, Targets(paper, False)
+    preset = paper
     for kind in ("tables", "figures"):
         for name in preset.layouts[kind]:
-            needs = targets.needs(kind, name)
+            needs = preset.needs(kind, name)
             rows = {*needs.measured, *needs.networks}
             assert rows
             assert len(rows) < len(preset.runs), name
             for run in rows & {run.run for run in preset.students()}:
-                assert bool(targets.training(run)["data"]) == METHODS[preset.runs[run].method].real_images, run
-    assert {preset.runs[run].alpha for run in targets.needs("figures", "figure1").networks} >= {-0.25, 1.5}
+                assert (
+                    bool({*preset.training(run).needs["files"]} & {*preset.archives})
+                    == METHODS[preset.runs[run].method].real_images
+                ), run
+    assert {preset.runs[run].alpha for run in preset.needs("figures", "figure1").networks} >= {-0.25, 1.5}
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures
     folder = workspace.folder
 
     def planned():
-        return dry_run(folder, folder / config, *arguments[2:], "measurements/data/trial-0.json")[0]
+        return dry_run(folder, folder / config, *arguments[2:], "results/tiny/measurements/data/trial-0.json")[0]
 
     assert planned() == {"fetch": 1, "prepare_data": 1, "measure_0_0": 1}
     workspace.done(*arguments, "made/faces.zip")
@@ -113,8 +115,8 @@ def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures
 def test_each_training_takes_as_many_gpus_as_can_share_its_rounds(paper):
     preset, taken = paper, {}
     for run in preset.students():
-        spec = preset.specs.student(run.run)
-        taken[run.run] = preset.specs.training_gpus(spec)
+        spec = preset.training(run.run).spec
+        taken[run.run] = preset.gpus(preset.training(run.run))
         assert spec["batch_size"] % (taken[run.run] * spec.get("batch_gpu", 1)) == 0, run.run
     assert taken["cifar10-uncond-sida-a1"] == preset.settings.gpus == 8
     # Four rounds of 64 images.
@@ -150,16 +152,13 @@ def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts
     assert {run.run for run in sid2a.students()} == rows
     for run in sid2a.students():
         assert run == dataclasses.replace(paper.runs[run.run], second_protocol=None)
-        ours, theirs = sid2a.specs.student(run.run), paper.specs.student(run.run)
+        ours, theirs = sid2a.training(run.run).spec, paper.training(run.run).spec
         assert {key for key in ours if ours[key] != theirs[key]} == {"init", "teacher"}
         start = sid2a.runs[run.init].checkpoint
         assert registry[start].urls[0].endswith(STARTS[run.run.split("-sid2a")[0]])
-        assert Targets(sid2a, False).training(run.run)["generators"] == [sid2a.imported(start)]
+        assert sid2a.checkpoint(start).name in sid2a.training(run.run).needs["imports"]
 
 
 def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe(sid2a):
-    jobs = Jobs(Costs(sid2a, "H200", fresh=True))
-    found = jobs.behind(["cifar10-uncond-sid2a-a1.2"]).values()
-    (student,) = [job for job in found if job.kind == "student"]
-    assert student.name == "cifar10-uncond-sid2a-a1.2"
+    student = Costs(sid2a, "H200", fresh=True).of("students", "cifar10-uncond-sid2a-a1.2")
     assert 70 < student.gpu_hours < 90

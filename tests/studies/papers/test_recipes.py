@@ -18,10 +18,9 @@ from sida.errors import UserError
 from sida.methods import METHODS
 from sida.methods.gdd import GDDOptions
 from sida.methods.registry import DistillConfig, resolve_recipe
-from workflow.planning.rates import load_assumptions
+from workflow.planning.costs import load_assumptions
 from workflow.planning.steps import student_cost
 from workflow.preset import Preset
-from workflow.preset.targets import Targets
 
 SHEET = ROOT / "studies/papers/runs/paper.tsv"
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}
@@ -62,7 +61,7 @@ def cases(paper):
         if run.family == "Ablation" or run.method not in OURS or "-ddo-" in run.run:
             continue
         network = paper.settings.teachers[run.teacher].network
-        config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), network)
+        config = resolve_recipe(from_mapping(DistillConfig, paper.training(run.run).spec, run.run), network)
         size = run.recipe.split("/")[1].split("-")[0].upper() if "imagenet512" in run.recipe else ""
         key = (OURS[run.method], DATASETS.get(run.dataset, run.dataset), size)
         found.append(Case(paper, run.run, config, network, reference[key]))
@@ -249,14 +248,14 @@ def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
         line for line in SHEET.read_text().splitlines() if line.startswith("run\t") or "\timagenet64/sida\t" in line
     ]
     preset = of_sheet(tmp_path, "\n".join(keep) + "\n", tmp_path, tables=[], figures=[], claims=None)
-    assert preset.specs.student("imagenet64-sida-a1")["total_kimg"] == 1
+    assert preset.training("imagenet64-sida-a1").spec["total_kimg"] == 1
 
 
 def test_rows_from_ddo_teachers_have_the_recipe_of_those_from_edm(paper):
     found = [run.run for run in paper.students() if "-ddo-" in run.run]
     assert found
     for run in found:
-        ours, base = (paper.specs.student(name) for name in (run, run.replace("-ddo", "")))
+        ours, base = (paper.training(name).spec for name in (run, run.replace("-ddo", "")))
         assert {key for key in ours if ours[key] != base[key]} <= {"name", "seed", "teacher"}, run
         assert ours["teacher"] != base["teacher"]
 
@@ -285,7 +284,7 @@ def test_every_value_of_gdd_is_its_codes(paper, gdd_reference):
     seen = set()
     for run in rows:
         teacher = paper.settings.teachers[run.teacher]
-        config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), teacher.network)
+        config = resolve_recipe(from_mapping(DistillConfig, paper.training(run.run).spec, run.run), teacher.network)
         options = from_mapping(GDDOptions, config.options, run.run)
         key = (run.method.upper(), GDD_DATASETS.get(run.dataset, run.dataset))
         values = gdd_reference[key]
@@ -329,11 +328,10 @@ def test_abstracts_numbers_stand_beside_the_runs():
 
 
 def test_training_waits_for_the_downloads_of_its_discriminator(paper):
-    targets = Targets(paper, False)
-    fetched = lambda run: {path.rsplit("/", 1)[1] for path in targets.training(run)["method"]}
-    lite = "backbone-efficientnet-lite0.json"
-    assert fetched("cifar10-uncond-gdd-i") == {"backbone-vgg16-bn.json", lite}
-    assert fetched("ffhq64-gdd") == {"backbone-deit-base-distilled.json", lite}
+    fetched = lambda run: {name for name in paper.training(run).needs["downloads"] if name.startswith("backbone-")}
+    lite = "backbone-efficientnet-lite0"
+    assert fetched("cifar10-uncond-gdd-i") == {"backbone-vgg16-bn", lite}
+    assert fetched("ffhq64-gdd") == {"backbone-deit-base-distilled", lite}
     assert fetched("cifar10-uncond-sida-a1") == set()
     assert GDDOptions().assets(64) == ["backbone-deit-base-distilled", "backbone-efficientnet-lite0"]
     assert GDDOptions(weights="random").assets(64) == GDDOptions(backbones=("digits",)).assets(8) == []
@@ -365,7 +363,7 @@ UNI_INSTRUCT = {
 
 def resolved(paper, run):
     network = paper.settings.teachers[paper.runs[run].teacher].network
-    return resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run), run), network), network
+    return resolve_recipe(from_mapping(DistillConfig, paper.training(run).spec, run), network), network
 
 
 @pytest.mark.parametrize("run", STATED)

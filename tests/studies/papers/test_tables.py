@@ -316,10 +316,12 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     layout, base = tmp_path / "tables" / "t8.yaml", ROOT / "config" / "tables" / "table8.yaml"
     columns = "columns: [{head: digits, key: cifar-10, sid: sid-a1.2, sida: sida-a1.0}]\n"
     layout.write_text(f"extends: {base}\n{columns}")
-    sources = TableSources(None, None, PUBLISHED, "measured", settings=preset.specs.table("t8"), results=tmp_path)
+    sources = TableSources(
+        None, None, PUBLISHED, "measured", settings=preset.shown("tables", "t8").spec, results=tmp_path
+    )
     table = load_table_layout(layout).build(sources)
     found = {row.cells[1].text: row.cells[2].text for row in table.rows if row.cells[1].text}
-    config = from_mapping(DistillConfig, preset.specs.student("sida-a1.0"), "demo")
+    config = from_mapping(DistillConfig, preset.training("sida-a1.0").spec, "demo")
     assert found["Batch size"] == str(config.batch_size)
     assert float(found["Learning rate of (ψ, θ)"]) == config.lr
     assert found["Loss scaling of (λ_sid, λ_adv)"] == f"({config.lambda_sid:g}, {config.lambda_adv:g})"

@@ -1,4 +1,4 @@
-"""After a rerun that failed no old row is shown as current: the same command fails again until the fault is mended."""
+"""A changed setting or file reaches all that is made from it, also after a job that failed or was killed."""
 
 import os
 
@@ -11,10 +11,9 @@ from sida.config.resources import ROOT
 from sida.training import train_teacher
 from tests.training.toy import interrupt_after
 from tests.workflow.small import outcome, small
-from tests.workflow.workspace import Workspace
+from tests.workflow.workspace import Workspace, kill_group, wait_for
 from workflow.preset import Preset
-from workflow.preset.spec_files import folder_digest, with_pictures
-from workflow.snakemake_patches import unknown_functions
+from workflow.preset.jobs import content_digest
 
 GENERATOR = """import numpy as np
 
@@ -47,12 +46,12 @@ def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study, sha
     workspace, preset = study(shard_size=shard_size)
     table = workspace.folder / "results/mine/tables/main.md"
     source = workspace.folder / "mine.py"
-    arguments = (*preset, "--", "tables/main.tex")
+    arguments = (*preset, "--", "results/mine/tables/main.tex")
     workspace.done(*arguments)
     before, good = table.read_text(), source.read_text()
     source.write_text(good + "\n\ndef sample(seeds):\n    raise ValueError('edited')\n")
     assert "edited" in workspace.done(*arguments, status=1)
-    assert {"collect_part", "table"} < set(workspace.planned(*preset, "--", "results/mine/tables/main.tex"))
+    assert {"collect_part", "table"} < set(workspace.planned(*arguments))
     source.write_text(good.replace("200", "100"))
     workspace.done(*arguments)
     assert table.read_text() != before
@@ -60,37 +59,43 @@ def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study, sha
 
 
 @pytest.mark.slow
-def test_an_old_student_is_not_shown_after_a_training_that_fails(tmp_path):
+def test_an_old_student_is_not_shown_after_a_training_that_fails_or_is_killed(tmp_path):
     workspace, arguments = small(tmp_path)
     workspace.done(*arguments)
     before = outcome(workspace)
     config = tmp_path / "changed.yaml"
     good = config.read_text()
     document = yaml.safe_load(good)
+    document["recipes"]["sid"] |= {"lr": 1.0e-3, "total_kimg": 400}
+    config.write_text(yaml.safe_dump(document))
+    due, log = {"distill", "measure_0_1", "collect_part", "table"}, tmp_path / "results/small/students/sid/train.jsonl"
+    run, begun = workspace.start(*arguments), log.stat().st_mtime_ns
+    wait_for(lambda: log.exists() and log.stat().st_mtime_ns > begun)
+    kill_group(run)
+    assert due <= set(workspace.planned(*arguments))
+    assert "Nothing to be done" in workspace.done(
+        *arguments[:-1], "results/small/teachers/digits-short/network.safetensors"
+    )
+    # Settings that are set back ask for nothing.
+    config.write_text(good)
+    assert workspace.planned(*arguments) == {}
+    assert outcome(workspace, networks=False).items() <= before.items()
+
     document["recipes"]["sid"] |= {"lr": 1.0e30, "total_kimg": 4}
     config.write_text(yaml.safe_dump(document))
     assert "NaN" in workspace.done(*arguments, status=1)
-    said = workspace.done(*arguments, status=1)
-    assert "NaN" in said
-    assert "results/small/students/sid/network.safetensors: missing or of before a job that failed" in said
-    due = {"distill", "measure_0_1", "collect_part", "table"}
     assert due <= set(workspace.planned(*arguments))
-    assert due <= set(workspace.planned(*arguments[:-1], "results/small/tables/main.tex"))
-    assert "Nothing to be done" in workspace.done(*arguments[:-1], "teachers/digits-short/network.safetensors")
     config.write_text(good)
     workspace.done(*arguments)
     assert outcome(workspace) == before
-    assert "Nothing to be done" in workspace.done(*arguments)
+    assert workspace.planned(*arguments) == {}
     # A file that somebody removed to make room is not trained again, until its settings change.
     (tmp_path / "results/small/teachers/digits-short/network.safetensors").unlink()
-    assert "Nothing to be done" in workspace.done(*arguments)
+    assert workspace.planned(*arguments) == {}
+    document = yaml.safe_load(good)
     document["teachers"]["digits-short"]["training"]["lr"] = 1.0e-4
-    config.write_text(yaml.safe_dump({**yaml.safe_load(good), "teachers": document["teachers"]}))
+    config.write_text(yaml.safe_dump(document))
     assert due | {"train_teacher"} <= set(workspace.planned(*arguments))
-
-
-def test_the_replaced_functions_of_snakemake_are_known():
-    assert unknown_functions() == []
 
 
 PICTURES = "run\tlabel\tmethod\tcheckpoint\tsampler\nmine\tMine\texternal\tpictures\t\ndata\tData\tdata\t\tdata\n"
@@ -102,8 +107,8 @@ def write(folder, number, seed):
 
 
 def digest(folder):
-    folder_digest.cache_clear()
-    return with_pictures("spec", str(folder))
+    content_digest.cache_clear()
+    return content_digest(folder)
 
 
 def test_names_sizes_and_times_of_a_folder_s_files_count(tmp_path):
@@ -111,22 +116,29 @@ def test_names_sizes_and_times_of_a_folder_s_files_count(tmp_path):
     for number in range(3):
         write(folder / "deep", number, number)
     found = [digest(folder)]
-    times = os.stat(folder), os.stat(folder / "deep")
     (folder / ".hidden").touch()
     assert digest(folder) == found[0]
     with open(folder / "deep/001.png", "r+b") as file:
         file.write(b"other")
-    assert os.stat(folder / "deep").st_mtime_ns == times[1].st_mtime_ns
     found.append(digest(folder))
     os.utime(folder / "deep/002.png", (0, 0))
     found.append(digest(folder))
     (folder / "deep/002.png").rename(folder / "002.png")
     found.append(digest(folder))
-    (folder / "003.png").symlink_to("nowhere")
-    found.append(digest(folder))
-    assert len(set(found)) == 5
-    assert with_pictures("spec", None) == with_pictures("spec", "mine:sample") == "spec"
-    assert with_pictures("spec", str(folder / "002.png")) == "spec"
+    assert len(set(found)) == 4
+
+
+def test_a_layout_counts_by_its_content_and_that_of_the_file_it_extends(tmp_path):
+    base, layout = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+    base.write_text("title: Results\ncolumns: []\n")
+    layout.write_text("extends: base.yaml\ncaption: one\n")
+    digests = [digest(layout)]
+    for path, text in ((layout, "extends: base.yaml\ncaption: two\n"), (base, "title: Others\ncolumns: []\n")):
+        path.write_text(text)
+        digests.append(digest(layout))
+    assert len(set(digests)) == 3
+    layout.write_text("# a remark\n" + layout.read_text())
+    assert digest(layout) == digests[-1]
 
 
 @pytest.mark.slow
@@ -138,7 +150,7 @@ def test_a_picture_that_is_written_over_is_measured(tmp_path):
     # Nothing shows the table, so nothing is drawn.
     changes = {"preset": "mine", "runs": "runs.tsv", "trials_per_job": 2, "claims": None, "figures": []}
     config = workspace.config(**changes, tables=[], teachers={}, recipes={})
-    arguments = ("--configfile", config, "--", "measurements.csv")
+    arguments = ("--configfile", config, "--", "results/mine/measurements.csv")
 
     workspace.done(*arguments)
     assert workspace.planned(*arguments) == {}
@@ -153,11 +165,11 @@ def test_a_picture_that_is_written_over_is_measured(tmp_path):
 def test_an_unfinished_training_of_other_settings_is_kept(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path)
     folder = tmp_path / "results/tiny/teachers/digits-short"
-    spec = Preset.load(ROOT / "tests/workflow/tiny.yaml").specs.teacher("digits-short")
+    spec = Preset.load(ROOT / "tests/workflow/tiny.yaml").teacher_training("digits-short").spec
     interrupt_after(train_teacher, {**spec, "lr": 1e-3}, folder, monkeypatch, 768)
     before = {path: path.read_bytes() for path in (folder / "state").glob("state-*")}
     assert len(before) == 4
-    target = "teachers/digits-short/network.safetensors"
+    target = "results/tiny/teachers/digits-short/network.safetensors"
     said = workspace.done("--configfile", "tests/workflow/tiny.yaml", "--", target)
     (line,) = [line for line in said.splitlines() if "this run starts anew" in line]
     assert "(image 768) of another configuration or other inputs; it is kept" in line
