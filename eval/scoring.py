@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.measuring.arrays import as_pixels
 from eval.measuring.protocol import Protocol
-from eval.measuring.score import Score, Scored, score_images
+from eval.measuring.score import NetworkFile, Score, score_images
 from eval.results.measurements import long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS
 from eval.tables.scores import latex_row, markdown_row, row_columns
@@ -61,7 +62,7 @@ class ScoreRow(Score):
 
 
 def score(
-    images: Scored | np.ndarray,
+    images: Any,
     protocol: str | Path | Mapping[str, Any] | Protocol,
     trials: int | None = None,
     num_samples: int | None = None,
@@ -75,15 +76,17 @@ def score(
     references: Mapping[str, str | Path] | None = None,
     extractors: Mapping[str, Mapping[str, Any]] | None = None,
     allow_duplicates: bool = False,
-    against: str | Path | None = None,
+    against: Any = None,
+    value_range: tuple[float, float] | None = None,
 ) -> ScoreRow:
     """Measures images under a protocol, as ``sida score`` does.
 
     >>> eval.score(sida.load("cifar10-uncond-sida-a1"), "cifar10").frame()
 
     Args:
-        images: A generator of :func:`sida.load`; a function of a list of seeds; uint8 images ``(N, C, H, W)`` or
-            ``(N, H, W, C)``; or a folder, zip, tar, npz or npy of images.
+        images: A generator of :func:`sida.load`; a function or module called with a list of seeds; a folder, zip, tar,
+            npz or npy of images; or images in memory (:func:`eval.measuring.arrays.as_pixels`): an array or tensor
+            uint8 ``(N, C, H, W)`` or ``(N, H, W, C)``, ``(images, classes)``, pictures, batches, a DataLoader.
         protocol: Name, path or content.
         trials: Number of trials; by default the protocol's, or as many as the images suffice for.
         num_samples: Images per trial; another number than the protocol's is not comparable with it.
@@ -96,7 +99,9 @@ def score(
         references: Local files by reference key; others are fetched.
         extractors: Options by feature network, e.g. ``{"inception": {"path": ...}}``.
         allow_duplicates: Accept equal images.
-        against: Images in the place of the protocol's references, for a comparison of two sets (protocol ``pair``).
+        against: Images in the place of the protocol's references, for a comparison of two sets (protocol ``pair``);
+            files, or images in memory.
+        value_range: Values of floats in memory that stand for black and white, such as ``(-1, 1)``.
 
     Raises:
         UserError: Images that cannot be measured under this protocol.
@@ -110,13 +115,21 @@ def score(
         "references": references,
         "extractors": extractors,
         "allow_duplicates": allow_duplicates,
-        "against": against,
     }
-    if isinstance(images, np.ndarray):
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "images.npy"
-            np.save(file, images)
-            found = score_images(file, protocol, trials, num_samples, name or "images", **settings)
-    else:
-        found = score_images(images, protocol, trials, num_samples, name, **settings)
+    with tempfile.TemporaryDirectory() as folder:
+        source = _filed(images, Path(folder) / "images.npz", value_range, "images")
+        if against is not None:
+            settings["against"] = _filed(against, Path(folder) / "against.npz", value_range, "against")
+        label = name or (None if source is images else "images")
+        found = score_images(source, protocol, trials, num_samples, label, **settings)
     return ScoreRow(**vars(found))
+
+
+def _filed(images: Any, file: Path, value_range: tuple[float, float] | None, where: str) -> Any:
+    """The file of images in memory; anything that is read or called otherwise as it is."""
+    if isinstance(images, str | Path | NetworkFile | LoadedGenerator) or callable(images):
+        return images
+    pixels, classes = as_pixels(images, value_range, where)
+    arrays = {"arr_0": pixels} if classes is None else {"arr_0": pixels, "arr_1": classes}
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file

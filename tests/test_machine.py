@@ -78,8 +78,3 @@ def test_a_missing_gpu_is_one_line(two_gpus, capsys):
     assert error.value.place == "spec.device"
     assert sida(["sample", "--network", "net.safetensors", "--out", "samples", "--device", "cuda:2"]) == 1
     assert capsys.readouterr().err.startswith("error: sample.device: there is no cuda:2 here")
-
-
-@pytest.fixture
-def net():
-    return torch.nn.Linear(2, 2)

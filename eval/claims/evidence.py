@@ -459,9 +459,3 @@ def decided(
 def p_text(p: float) -> str:
     """A p value as text: ``p 0.043``, ``p < 0.0001``."""
     return "p < 0.0001" if p < 1e-4 else f"p {p:.2g}"
-
-
-def of_each(outcomes: Iterable[Outcome]) -> Outcome:
-    """Verdict on a statement of which all parts must hold."""
-    found = {*outcomes}
-    return "contradicted" if "contradicted" in found else UNDECIDED if UNDECIDED in found else "supported"

@@ -11,10 +11,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from eval.features.registry import ON_PROCESSOR
 from eval.measuring.measure import Measurer, TrialRecords
@@ -150,6 +152,8 @@ class NetworkFile(NamedTuple):
     vae: str | None = None
 
 
+#: Images of a second set that are looked at for remarks.
+_LOOKED_AT = 256
 #: Ends of the names of files that hold a network.
 _NETWORKS = (".safetensors", ".pkl", ".pt", ".pth")
 
@@ -237,14 +241,21 @@ def score_images(
             say(f"score: {count - len(kept.missing)} of {count} trials are finished")
         second = 0 if against is None else open_images(against).count
         plan = ScorePlan(measurer, len(kept.missing) * chosen.num_samples + second)
-        if against is not None:
-            # A fault of the second set must not wait for the first one.
+        if kept.missing:
+            # What can be refused is refused before the first image is drawn or read.
+            if files:
+                _check_size(files)
             _ = measurer.extractors
-            plan.announce()
+            if against is not None:
+                plan.announce()
             _ = measurer.references
         records = kept.restored | kept.measure(f"score {label}", plan.announce, interval=2)
     plan.finish()
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
+    if against is not None:
+        remarks = (*remarks, *_second_remarks(files, str(against)))
+    if files and trials is None and count < chosen.trials and (rest := files.store.count - count * chosen.num_samples):
+        remarks = (*remarks, f"{rest:,} images more than {count} × {chosen.num_samples:,} were not measured")
     measured = [records[trial] for trial in range(count)]
     return Score(label, chosen, measured, remarks, spec.family, spec.nfe, Path(against).name if against else None)
 
@@ -265,6 +276,23 @@ def _pair(images: Scored, against: str, protocol: Protocol, trials: int | None, 
     chosen = protocol.against(num_samples or protocol.num_samples)
     _check_size(ImageFiles(against, chosen))
     return chosen
+
+
+def _second_remarks(first: ImageFiles | None, against: str) -> Iterator[str]:
+    """Remarks on the second of two sets, which is judged as the first is."""
+    second = open_images(against)
+    theirs = second.read(0, min(second.count, _LOOKED_AT))
+    yield from (f"second set, first {len(theirs):,} images: {remark}" for remark in second.remarks)
+    if len(np.unique(theirs.reshape(len(theirs), -1), axis=0)) < len(theirs):
+        yield f"second set: some of its first {len(theirs):,} images are the same"
+    if first is None:
+        return
+    if second.digest() == first.store.digest():
+        yield "both sets are the same images"
+    ours = first.store.read(0, 1)
+    if ours.shape[1:] != theirs.shape[1:]:
+        sides = [f"{shape[1]}×{shape[2]} in {shape[0]} channels" for shape in (ours.shape[1:], theirs.shape[1:])]
+        yield f"the sets differ in size or channels: {sides[0]}, {sides[1]}"
 
 
 def chosen_protocol(

@@ -404,8 +404,8 @@ class ImageFiles:
         return self.store.count // self.protocol.num_samples
 
     def identity(self) -> dict[str, Any]:
-        """Digest of the files."""
-        return {"images": self.store.digest()}
+        """Digest of the files, and whether their images are dealt."""
+        return {"images": self.store.digest()} | ({"order": "dealt, seed 0"} if self.store.dealt else {})
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Decodes the images of these positions.

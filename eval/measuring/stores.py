@@ -15,11 +15,12 @@ from __future__ import annotations
 import abc
 import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 
 from sida.config.settings import names_object
 from sida.data.archive import Arrays, Files
@@ -27,6 +28,8 @@ from sida.data.pictures import MAX_CLASSES, PICTURES
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 
+#: Largest array in bytes whose images are dealt in memory.
+_MOST_HELD = 4 << 30
 #: Children that decode.
 _WORKERS = min(8, os.cpu_count() or 1)
 
@@ -38,6 +41,7 @@ class ImageStore(abc.ABC):
         path: The folder or file.
         count: Number of images.
         classes: Class of every image int64 (N,), or None.
+        dealt: Whether the images are in an order of :func:`dealt_order`, since the stored one is by class.
         remarks: Remarks on the images read so far, for the report.
         side: Height and width that a protocol asks for, or None; then other pictures are not decoded.
     """
@@ -45,6 +49,7 @@ class ImageStore(abc.ABC):
     path: Path
     count: int
     classes: np.ndarray | None = None
+    dealt: bool = False
     remarks: tuple[str, ...] = ()
     side: int | None = None
 
@@ -61,6 +66,36 @@ class ImageStore(abc.ABC):
         """Digest that changes if the images change."""
 
 
+def dealt_order(groups: np.ndarray) -> np.ndarray | None:
+    """A random order (seed 0) of images whose tenths differ in their classes more than those of a random order.
+
+    Args:
+        groups: Class of each image, or anything that stands for it, ``(N,)``.
+
+    Returns:
+        Positions int64 ``(N,)``; None where the chi-squared test of tenths and classes has p ≥ 1e-6.
+    """
+    count, (names, codes) = len(groups), np.unique(groups, return_inverse=True)
+    if not 2 <= len(names) <= count // 2:
+        return None
+    tenths = np.zeros((10, len(names)))
+    np.add.at(tenths, (np.arange(count) * 10 // count, codes), 1)
+    expected = np.outer(tenths.sum(1), tenths.sum(0)) / count
+    # Fewer than ten images leave tenths empty.
+    present = expected > 0
+    distance = ((tenths - expected)[present] ** 2 / expected[present]).sum()
+    if scipy.stats.chi2.sf(distance, 9 * (len(names) - 1)) >= 1e-6:
+        return None
+    return np.random.default_rng(0).permutation(count)
+
+
+def _dealt_remark(by: str) -> str:
+    return (
+        f"images are sorted by class ({by}), so a trial or a split of the inception score would hold few classes; they "
+        "were dealt in a random order (seed 0)"
+    )
+
+
 class ArrayStore(ImageStore):
     """Images in an array: ``arr_0`` (or the only array) of an ``.npz``, or a ``.npy``; classes in ``arr_1``.
 
@@ -75,11 +110,28 @@ class ArrayStore(ImageStore):
             raise UserError(self.path, "array is stored in Fortran order", "save np.ascontiguousarray(images)")
         self._check_shape()
         self.count = self._stored[0]
+        self._held: np.ndarray | None = None
+        order = None if self.classes is None else dealt_order(self.classes)
+        if order is not None:
+            self._deal(order)
+
+    def _deal(self, order: np.ndarray) -> None:
+        """Takes the images in another order, which needs all of them in memory."""
+        if np.prod(self._stored) > _MOST_HELD:
+            fault = f"is sorted by class, and its {np.prod(self._stored) / 1e9:.1f} GB are too many to be dealt here"
+            raise UserError(self.path, fault, "save images and classes in a random order")
+        self._held = self._elements(0, self.count)[order]
+        assert self.classes is not None
+        self.classes, self.dealt = self.classes[order], True
+        self.remarks = (_dealt_remark("its labels"),)
+
+    def _elements(self, begin: int, end: int) -> np.ndarray:
+        each = int(np.prod(self._stored[1:]))
+        return self._file.elements(self._member, begin * each, end * each).reshape(end - begin, *self._stored[1:])
 
     def read(self, begin: int, end: int) -> np.ndarray:
         """Reads images; a step backwards starts the stream again."""
-        each = int(np.prod(self._stored[1:]))
-        images = self._file.elements(self._member, begin * each, end * each).reshape(end - begin, *self._stored[1:])
+        images = self._elements(begin, end) if self._held is None else self._held[begin:end]
         if images.ndim == 3:
             return images[:, None]
         return images.transpose(0, 3, 1, 2) if self._channels_last else images
@@ -155,9 +207,23 @@ class PictureStore(ImageStore):
         self.count = len(self._members)
         self._shape: list[int] | None = None
         self._lossy: dict[int, str] = {}
-        self.remarks = self._order = _order_of({os.path.dirname(files.names[int(i)]) for i in self._members})
         labels = files.labels(self._members, anywhere=True)
         self.classes = labels if labels is not None and labels.ndim == 1 else None
+        self._order: tuple[str, ...] = ()
+        names = [files.names[int(i)] for i in self._members]
+        folders = [os.path.dirname(name) for name in names]
+        if self.classes is not None:
+            by, groups = "its labels", self.classes
+        elif len(set(folders)) > 1:
+            # Tools number their folders with five digits and more, by thousands of images.
+            by, groups = "their folders", np.array([re.sub(r"(^|/)\d{5,}$", "", folder) for folder in folders])
+        else:
+            by, groups = "their names", np.array([re.sub(r"\d+\D*$", "", os.path.basename(name)) for name in names])
+        order = dealt_order(groups)
+        if order is not None:
+            self._members, self.dealt = self._members[order], True
+            self.classes = None if self.classes is None else self.classes[order]
+            self.remarks = self._order = (_dealt_remark(by),)
 
     def name(self, position: int) -> str:
         """Archive or folder, and picture."""
@@ -199,15 +265,6 @@ class PictureStore(ImageStore):
             lossy = f"{counts}, whose artefacts raise distances; protocols take lossless images"
             self.remarks = (*self._order, lossy)
         return np.concatenate(parts)
-
-
-def _order_of(folders: Set[str]) -> tuple[str, ...]:
-    if len(folders) < 2:
-        return ()
-    return (
-        f"images are taken folder by folder, of {len(folders):,}: if these are classes, a trial or a split of the "
-        "inception score holds few of them; put all pictures into one folder, in an order that is not that of classes",
-    )
 
 
 def _is_picture(name: str) -> bool:

@@ -124,7 +124,8 @@ def frechet_report(
     sizes = [float(np.abs(np.diagonal(cov)).sum()) for cov in (cov1, cov2)]
     missing = math.sqrt(left_out[0] * sizes[1]) + math.sqrt(left_out[1] * sizes[0])
     return FrechetReport(
-        value=mean_term + covariance_term,
+        # Rounding alone makes a distance of equal sets negative.
+        value=max(mean_term + covariance_term, 0.0),
         mean_term=mean_term,
         covariance_term=covariance_term,
         num_features=len(mu1),

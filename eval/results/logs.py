@@ -50,7 +50,6 @@ class Curve:
         method: Method of the runs.
         alpha: α of the runs.
         kept: Images seen by the kept network of the run; None: at the lowest value of this curve.
-        rate: Images per second of training, evaluations apart; for pooled runs the mean; None if not asked for.
     """
 
     run: str
@@ -61,7 +60,6 @@ class Curve:
     kept: int | None = None
     method: str = ""
     alpha: float | None = None
-    rate: float | None = None
 
     @property
     def best(self) -> Point:
@@ -104,36 +102,6 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
     if not points:
         raise UserError(path, "holds no evaluation yet", "let the run reach its first one")
     return tuple(sorted({point.nimg: point for point in points}.values(), key=lambda point: point.nimg))
-
-
-def read_ticks(path: str | Path, quantity: str) -> tuple[Point, ...]:
-    """Reads a quantity from ``train.jsonl``, in order of images seen, without records in which it is not finite.
-
-    Args:
-        path: The log.
-        quantity: Name of a number in the records; for a nested number two names with a dot, ``weight_rms.generator``.
-
-    Raises:
-        UserError: Missing file, or no record with the quantity.
-    """
-    path = _existing(path, "training log", "train the run first")
-    found = [(int(record["nimg"]), _quantity(record, quantity)) for record in read_log(path)]
-    where = f"{path}: {quantity}"
-    points = {nimg: Point(nimg, _number(value, where)) for nimg, value in found if value is not None}
-    if not points:
-        raise UserError(path, f"no record has a '{quantity}'", "choose another quantity, or train the run again")
-    return tuple(points[nimg] for nimg in sorted(points))
-
-
-def _quantity(record: Mapping[str, Any], quantity: str) -> float | None:
-    group, _, name = quantity.partition(".")
-    value = record.get(group)
-    return value.get(name) if isinstance(value, Mapping) else value
-
-
-def has_quantity(path: Path, quantity: str) -> bool:
-    """Whether a record of a training log holds a quantity."""
-    return any(_quantity(record, quantity) is not None for record in read_log(path))
 
 
 def has_metric(path: Path, metric: str) -> bool:
@@ -267,11 +235,9 @@ def pool(curves: list[Curve], label: str) -> Curve:
         found = [points_of[nimg] for points_of in by_run]
         points.append(_mean_point(nimg, [point.value for point in found], found[0].num_samples))
     names = tuple(curve.run for curve in curves)
-    rates = [curve.rate for curve in curves if curve.rate is not None]
-    rate = sum(rates) / len(rates) if rates else None
     if not points:
         raise UserError("", f"runs {', '.join(names)} share no evaluation point", "use the same evaluation.every_kimg")
-    return replace(curves[0], label=label, points=tuple(points), over="seeds", runs=names, kept=None, rate=rate)
+    return replace(curves[0], label=label, points=tuple(points), over="seeds", runs=names, kept=None)
 
 
 def first_at_or_below(points: tuple[Point, ...], level: float, shift: float = 0.0) -> int | None:

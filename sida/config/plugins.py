@@ -217,11 +217,6 @@ def is_of_checkout(file: Path) -> bool:
     return file.resolve().is_relative_to((ROOT / "studies").resolve())
 
 
-def file_code_sha256(file: Path) -> str:
-    """SHA-256 of a Python file and the Python files beside it, which it may import."""
-    return sha256_json([sha256_file(path) for path in sorted(file.resolve().parent.glob("*.py"))])
-
-
 def _imported(value: Any, place: str) -> bool:
     """Whether a module's value is another module, or a function or class of another module."""
     code = inspect.isroutine(value) or inspect.isclass(value)

@@ -213,7 +213,7 @@ class TeacherTraining(TrainingSettings):
             EDM2 teachers); 0 is none.
         lr_ref_batches: Steps after which the rate falls as one over the square root of their number (35,000 to 70,000
             for EDM2's teachers); 0 keeps it.
-        data_order: Order in which images are visited: ``shuffled`` (ours), or the official one of ``edm`` or ``edm2``.
+        data_order: Order in which images are visited: ``shuffled`` (a new order for each epoch), or EDM2's ``edm2``.
         power_ema: Relative widths of averages with a power-function profile (EDM2: 0.05 and 0.1), in place of the one
             with a half-life. Each is in the kept networks, from which ``sida average`` makes others; the first is the
             result.
@@ -226,7 +226,7 @@ class TeacherTraining(TrainingSettings):
     ema_half_life_kimg: Positive = 500.0
     lr_rampup_kimg: NotNegative = 0.0
     lr_ref_batches: NotNegative = 0.0
-    data_order: Literal["shuffled", "edm", "edm2"] = "shuffled"
+    data_order: Literal["shuffled", "edm2"] = "shuffled"
     power_ema: tuple[Annotated[float, Range(above=0, below=0.28)], ...] = ()
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from eval.measuring.reference_files import OwnReference, read_moments, read_own,
 from eval.measuring.stores import open_images
 from eval.measuring.trial import TrialSums
 from eval.metrics.statistics import FeatureStatistics
-from eval.results.logs import read_evaluations, read_ticks
+from eval.results.logs import read_evaluations, read_log
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
@@ -110,14 +110,14 @@ def log(folder):
     path = folder / "evaluations.jsonl"
     for record in RECORDS:
         append_jsonl(path, record)
-    return path, lambda: [read_evaluations(path, "fd"), read_ticks(path, "img_per_s")]
+    return path, lambda: [read_evaluations(path, "fd"), read_log(path)]
 
 
 @kind(0.7)
 def log_of_a_finished_run(folder):
     path = folder / "evaluations.jsonl"
     Logs(folder).restart([], RECORDS, final=True)
-    return path, lambda: [read_evaluations(path, "fd"), read_ticks(path, "img_per_s")]
+    return path, lambda: [read_evaluations(path, "fd"), read_log(path)]
 
 
 @kind(0.7)

@@ -1,6 +1,6 @@
 """A hostile file of every format (huge, endless, deep, of wrong sizes, with code) is one line: soon, in little memory.
 
-``pytest -rP`` prints the counts for docs/reliability.md. Pickles: tests/files/test_pickles.py.
+``pytest -rP`` prints the counts. Pickles: tests/files/test_pickles.py.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import pytest
 
 from tests.workflow.small import outcome, small, undisturbed
 
-#: How often each of these tests kills; docs/reliability.md names the numbers.
+#: How often each of these tests kills.
 KILLS = {"test_kills_of_the_controller": 30, "test_kills_of_jobs": 30}
 #: Seconds that a run may take on a machine with much else to do.
 PATIENCE = 3600

@@ -115,20 +115,12 @@ def test_arrays_with_channels_first_and_grey_without_channels(tmp_path):
     assert np.array_equal(open_images(tmp_path / "grey.npy").read(2, 8)[:, 0], array[2:, ..., 0])
 
 
-def test_what_systems_leave_behind_is_no_picture_and_folders_by_class_are_said(tmp_path):
+def test_what_systems_leave_behind_is_no_picture(tmp_path):
     folder = write(tmp_path / "folder", images(5))
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "._img.png").write_bytes(b"x")
     (folder / "notes.txt").write_text("x")
     assert open_images(folder).count == 5
-    # Folders by class are said because the order of names is that of classes.
-    by_class = tmp_path / "classes"
-    for name in ("cat/1", "cat/2", "dog/1"):
-        (by_class / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images(1, seed=len(name))[0]).save(by_class / f"{name}.png")
-    (remark,) = open_images(by_class).remarks
-    assert remark.startswith("images are taken folder by folder, of 2: if these are classes")
-    assert open_images(by_class / "cat").remarks == ()
 
 
 def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tmp_path):

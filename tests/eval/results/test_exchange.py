@@ -13,7 +13,7 @@ from eval.measuring.protocol import load_protocol
 from eval.report.page import write_index
 from eval.report.paper import training_time
 from eval.results.exchange import read_exchanged
-from eval.results.logs import kept_images, read_evaluations, read_log, read_ticks
+from eval.results.logs import kept_images, read_evaluations, read_log
 from eval.results.measurements import read_measurement, read_score, write_csv
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
 from sida.config.resources import ROOT
@@ -182,8 +182,7 @@ def test_a_log_of_another_form_names_the_line(tmp_path, record, place):
 def test_a_metric_that_is_no_number_names_the_line(tmp_path, value):
     log = tmp_path / "evaluations.jsonl"
     log.write_text(json.dumps({"nimg": 4, "fd": value}))
-    for reader in (read_evaluations, read_ticks):
-        refused(r"evaluations.jsonl:.*fd: must be a number", reader, log, "fd")
+    refused(r"evaluations.jsonl:.*fd: must be a number", read_evaluations, log, "fd")
     log.write_text(json.dumps({"nimg": 4, "fd": 1.5, "fd_trials": 3}))
     refused(r":1: fd_trials: must be a list", read_evaluations, log, "fd")
 

@@ -1,0 +1,117 @@
+"""Images as people have them: in memory, sorted by class, beside a second set."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval.measuring.arrays import as_pixels
+from eval.measuring.score import score_images
+from eval.measuring.stores import dealt_order, open_images
+from eval.scoring import score
+from sida.data import load_dataset
+from tests.refused import refused
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_dataset({"name": "digits", "kind": "digits"})
+    return data.images(range(len(data))).numpy(), data.class_indices.numpy()
+
+
+def forms(images, classes):
+    tensors = torch.from_numpy(images)
+    floats = tensors.float() / 127.5 - 1
+    pairs = torch.utils.data.TensorDataset(tensors, torch.from_numpy(classes))
+    pictures = [Image.fromarray(image[0]) for image in images]
+    return {
+        "tensor": tensors,
+        "floats": floats,
+        "list": list(images),
+        "pictures": pictures,
+        "data set": list(zip(pictures, classes.tolist())),
+        "with classes": (images, classes),
+        "loader": torch.utils.data.DataLoader(pairs, batch_size=7),
+        "batches": (images[a : a + 8] for a in range(0, len(images), 8)),
+    }
+
+
+@pytest.mark.parametrize("form", forms(np.zeros((1, 1, 8, 8), np.uint8), np.zeros(1, np.int64)))
+def test_images_in_memory_are_the_same_pixels(form, digits):
+    images, classes = digits[0][:32], digits[1][:32]
+    found = as_pixels(forms(images, classes)[form], (-1, 1))
+    shape = found.images.shape
+    pixels = found.images.transpose(0, 3, 1, 2) if shape[-1] == 1 else found.images
+    assert (pixels == images).all()
+    assert found.classes is None or (found.classes == classes).all()
+    assert (found.classes is not None) == (form in ("data set", "with classes", "loader"))
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (3, "cannot be read from int"),
+        (np.zeros((2, 1, 8, 8), np.float32), "value_range"),
+        (np.full((2, 1, 8, 8), 3.0), "range -1 to 1"),
+        (np.zeros((2, 8, 8), np.uint8), "shape"),
+        ([np.zeros((1, 8, 8), np.uint8), np.zeros((1, 9, 9), np.uint8)], "one size"),
+        ([], "are none"),
+        ([Image.new("RGBA", (8, 8))], "mode RGBA"),
+        ((np.zeros((2, 1, 8, 8), np.uint8), np.zeros(3, int)), "one whole number for each image"),
+        ([object()], "cannot be read from object"),
+    ],
+)
+def test_anything_else_is_one_line(value, fault):
+    ranged = (-1, 1) if "range -1" in fault else None
+    refused(fault, as_pixels, value, ranged)
+
+
+def test_a_second_set_in_memory_is_compared(digits):
+    found = score(torch.from_numpy(digits[0][:300]), "digits", against=list(digits[0][300:600]))
+    assert found.summary()["fd"]["mean"] > 0
+
+
+def sorted_files(tmp_path, digits, count=400):
+    """The same images sorted by class: with labels, by folders, by names."""
+    order = np.argsort(digits[1][:count], kind="stable")
+    images, classes = digits[0][order], digits[1][order]
+    np.savez(tmp_path / "labels.npz", arr_0=images, arr_1=classes)
+    for place in ("folders", "names"):
+        for index, (image, label) in enumerate(zip(images, classes)):
+            name = f"c{label}/{index:05d}.png" if place == "folders" else f"class{label}_{index:05d}.png"
+            (tmp_path / place / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0]).save(tmp_path / place / name)
+    return [tmp_path / "labels.npz", tmp_path / "folders", tmp_path / "names"]
+
+
+def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digits):
+    stores = [open_images(path) for path in sorted_files(tmp_path, digits)]
+    first = [store.read(0, 400) for store in stores]
+    assert all(store.dealt and "seed 0" in store.remarks[0] for store in stores)
+    assert (first[0] == first[1]).all()
+    scored = score_images(tmp_path / "labels.npz", "digits", num_samples=400)
+    assert scored.values("is")[0] > 5
+    assert "dealt" in str(scored.records[0]["source"])
+
+
+def test_a_random_order_and_numbered_folders_of_tools_stay(tmp_path, digits):
+    np.savez(tmp_path / "mixed.npz", arr_0=digits[0], arr_1=digits[1])
+    assert not open_images(tmp_path / "mixed.npz").dealt
+    for index in range(60):
+        name = tmp_path / f"tool/{index // 20:05d}/img{index:08d}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits[0][index, 0]).save(name)
+    assert not open_images(tmp_path / "tool").dealt
+    assert dealt_order(np.arange(100)) is None
+
+
+def test_remarks_on_the_second_set(tmp_path, digits):
+    for index, image in enumerate(digits[0][:40, 0]):
+        for place, suffix in (("a", "png"), ("b", "jpg")):
+            (tmp_path / place).mkdir(exist_ok=True)
+            Image.fromarray(image).save(tmp_path / place / f"{index:03d}.{suffix}")
+    same = score_images(tmp_path / "a", "digits", against=tmp_path / "a")
+    assert any("the same images" in line for line in same.remarks)
+    assert same.values("fd")[0] >= 0
+    lossy = score_images(tmp_path / "a", "digits", against=tmp_path / "b")
+    assert any("JPEG" in line and "second set" in line for line in lossy.remarks)
