@@ -31,10 +31,10 @@ FLOORS = {
         {"commands"},
     ),
     "workflow": (
-        {"archive", "cli", "preset", "snakemake_patches"},
+        {"archive", "cli", "preset"},
         {"checks", "planning"},
-        {"launch", "start"},
         {"commands"},
+        {"launch", "start"},
     ),
 }
 PACKAGES = [*FLOORS]

@@ -84,12 +84,25 @@ def check_scheduler(profile: Path) -> None:
         raise UserError(profile, "needs SLURM, and there is no sbatch on this machine", remedy)
 
 
+def give_cache() -> None:
+    """Gives Snakemake a cache in this folder where the home cannot be written; without one it ends in a traceback."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK | os.X_OK):
+            return
+    except OSError:
+        pass
+    os.environ["XDG_CACHE_HOME"] = os.path.abspath(".snakemake/cache")
+
+
 def check_command(profile: str | None = None) -> None:
     """Ends Snakemake with one line if a file of ``--configfile`` or the scheduler is missing.
 
     Args:
         profile: Name of the profile that calls this function, if jobs go to a scheduler.
     """
+    give_cache()
     words = sys.argv[1:]
     if profile is not None and not {"-n", "--dry-run", "--dryrun", "--unlock", "--lint", "--executor", "-e"} & {*words}:
         try:

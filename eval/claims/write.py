@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from eval.claims.evidence import UNDECIDED, Evidence, Finding, Outcome
@@ -163,17 +164,25 @@ def decide_claims(
     return [out, out.with_suffix(".json"), out.with_suffix(".html")], verdict_counts(v.outcome for v in verdicts)
 
 
-def comparisons(verdicts: Sequence[Verdict]) -> str:
+def comparisons(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict] = MappingProxyType({})) -> str:
     """Sentences with the number of comparisons that have a p value, and the number that many comparisons leave."""
+    counts = {"Here": _counted(verdicts), "By the published numbers alone": _counted([*printed.values()])}
+    if not any(counts.values()):
+        return ""
+    found = "".join(f"{where}, {text}. " for where, text in counts.items() if text)
+    return (
+        f"{found}The correction leaves at most 5 % by chance. p is two-sided, of the nearest value that would turn the "
+        f"verdict; {CHANCE} marks verdicts that need a comparison that does not survive."
+    )
+
+
+def _counted(verdicts: Sequence[Verdict]) -> str:
     tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
     if not tests:
         return ""
-    below, kept = (sum(found) for found in zip(*((test["p"] < 0.05, test["survives"]) for test in tests)))
+    below, kept = sum(test["p"] < 0.05 for test in tests), sum(test["survives"] for test in tests)
     return (
-        f"{len(tests)} comparisons have a p value (two-sided, of the nearest value that would turn the verdict): "
-        f"{below} are below 0.05, and {kept} survive the correction of Benjamini and Hochberg over all of them (at "
-        f"most 5 % of these by chance). {CHANCE} marks verdicts that need one that does not: "
-        f"{sum(verdict.chance for verdict in verdicts)}."
+        f"{below} of {len(tests)} p values are below 0.05 and {kept} survive the correction of Benjamini and Hochberg"
     )
 
 
@@ -201,7 +210,7 @@ def verdicts_table(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict], 
         for i, line in enumerate(_evidence(verdict)):
             shown = cells if i == 0 else [Cell(kind="blank")] * len(cells)
             rows.append(Row((*shown, Cell(line)), rule=i == 0 and number > 0))
-    notes = tuple(filter(None, [comparisons(verdicts)]))
+    notes = tuple(filter(None, [comparisons(verdicts, printed)]))
     return Table("claims", "Claims", preamble, "measured", tuple(map(Column, (*heads, "evidence"))), tuple(rows), notes)
 
 
@@ -209,7 +218,7 @@ def verdicts_markdown(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict
     """Markdown page: a summary table, each claim with its evidence, and the rules that were used."""
     head = _heads(printed)
     lines = ["# Claims", "", preamble, "", f"{verdict_counts(v.outcome for v in verdicts)}."]
-    lines += ["", comparisons(verdicts), "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["", comparisons(verdicts, printed), "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for verdict in verdicts:
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in _summary(verdict, printed)) + " |")
     lines += ["", "## Evidence", ""]
@@ -258,7 +267,7 @@ def verdicts_record(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict],
         if by := printed.get(claim.id):
             record["by_published"] = _decided(by)
         records.append(record)
-    return {"preamble": preamble, "comparisons": comparisons(verdicts), "claims": records}
+    return {"preamble": preamble, "comparisons": comparisons(verdicts, printed), "claims": records}
 
 
 def _decided(verdict: Verdict) -> dict[str, Any]:

@@ -264,7 +264,7 @@ class PictureStore(ImageStore):
             counts = ", ".join(f"{count:,} pictures are {kind}" for kind, count in kinds)
             lossy = f"{counts}, whose artefacts raise distances; protocols take lossless images"
             self.remarks = (*self._order, lossy)
-        return np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _refuse_other(name: str, shape: list[int], first: list[int]) -> None:

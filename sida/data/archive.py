@@ -242,7 +242,9 @@ class Files:
         """A child of this thread, started if need be."""
         children = self._children()
         while len(children) <= number:
-            children.append(Child(_READER, self.path))
+            # A directory of a million members takes half a gigabyte.
+            extra = 0 if self.is_folder else min(1 << 30, self.size // 8)
+            children.append(Child(_READER, self.path, extra))
             if self._places is not None:
                 children[-1].ask("attach", files=[self._open()])
         return children[number]

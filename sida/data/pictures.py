@@ -46,7 +46,7 @@ PICTURES = frozenset(FORMATS)
 #: Largest number of classes: labels become one-hot rows of this width.
 MAX_CLASSES = 100_000
 #: Names and arrays of an answer.
-Answer = tuple[Any, dict[str, np.ndarray]]
+Answer = tuple[Any, dict[str, Any]]
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
 _GREY = ("1", "L", "LA", "La")
 _MODES = {
@@ -186,7 +186,7 @@ class Reader:
             images.append(image)
             lossy.append(loss)
         value = {"shape": shape, "kind": kind, "odd": odd, "lossy": lossy}
-        return value, {"images": np.stack(images)} if images else {}
+        return value, {"images": images} if images else {}
 
     def colours(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
         """Whether each picture has colours; damage is reported later."""

@@ -318,18 +318,6 @@ class Method:
         """Settings that other methods read and this method does not."""
         return METHOD_SETTINGS - self.settings
 
-    def check_start(self, init: object) -> None:
-        """Checks that a run names a generator to start from (``init``) where the method needs one, and only there.
-
-        Raises:
-            SettingError: It does not.
-        """
-        if self.start == "generator" and init is None:
-            raise SettingError("init", f"{self.name} starts from a distilled generator", "name one")
-        if self.start == "teacher" and init is not None:
-            others = "sid2a (or sid: a restart)"
-            raise SettingError("init", f"'{self.name}' starts from the teacher", f"remove it, or choose {others}")
-
     def check(self, config: StudentConfig) -> None:
         """Checks that a run names a start that the method has, and that the method reads all settings of the run.
 
@@ -337,7 +325,11 @@ class Method:
             SettingError: The first fault.
         """
         options = self.read_options(config.options, "options")
-        self.check_start(config.init)
+        if self.start == "generator" and config.init is None:
+            raise SettingError("init", f"{self.name} starts from a distilled generator", "name one")
+        if self.start == "teacher" and config.init is not None:
+            others = "sid2a (or sid: a restart)"
+            raise SettingError("init", f"'{self.name}' starts from the teacher", f"remove it, or choose {others}")
         defaults = {field.name: field.default for field in dataclasses.fields(config)}
         of_options: frozenset[str] = getattr(options, "unread", frozenset())
         found = sorted(name for name in self.unread | of_options if getattr(config, name) != defaults[name])

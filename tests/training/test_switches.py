@@ -1,17 +1,18 @@
-"""Switches of a distillation: restarts, and EDM2 students."""
+"""Switches of a distillation: restarts, EDM2 students, guidance."""
 
 from __future__ import annotations
+
+import shutil
 
 import pytest
 import torch
 
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
-from sida.networks.file import load_network
+from sida.networks.file import load_network, read_metadata
 from sida.training import train_teacher
-from tests.training.toy import EDM2, STUDENT, TEACHER, of_method, student_trainer
+from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, TEACHER, of_method, results, student_trainer
 
-CPU = torch.device("cpu")
 SHORT = {**STUDENT, "total_kimg": 0.16, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
 
 
@@ -64,3 +65,73 @@ def test_forced_weight_normalisation_of_edm2_students(tmp_path, edm2_teacher):
     forced, free = norms("in_forward"), norms("off")
     assert float((forced - 1).abs().max()) < 0.01
     assert float((free - forced).abs().max()) > 1e-5
+
+
+BRIEF = {**STUDENT, "total_kimg": 0.128, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
+UNCOND = {**DATASET, "name": "digits-uncond", "label_dim": 0}
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """A teacher, and guides without and with its classes."""
+    without = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
+    specs = {
+        "teacher": {},
+        "uncond": {"dataset": UNCOND, "network": without},
+        "worse": {"total_kimg": 0.032, "seed": 1},
+    }
+    folder, short = tmp_path_factory.mktemp("networks"), {**TEACHER, "total_kimg": 0.1}
+    return {name: str(train_teacher({**short, **changes}, folder / name)) for name, changes in specs.items()}
+
+
+@pytest.mark.parametrize("method", ["sid", "sida"])
+@pytest.mark.parametrize("guide", ["uncond", "worse"])
+def test_guidance_changes_the_true_score_alone(networks, method, guide):
+    teacher, guide = networks["teacher"], networks[guide]
+    settings = {**BRIEF, "teacher": teacher, "guide": guide, "guidance": 2}
+    trainer = student_trainer(of_method(method, settings))
+    assert torch.equal(trainer.generator.flat.vector, weights(teacher))
+    assert torch.equal(trainer.fake_score.flat.vector, weights(teacher))
+    x, labels = torch.randn(4, 1, 8, 8), torch.eye(10)[:4]
+    (phi, _), (other, _) = load_network(teacher), load_network(guide)
+    other_labels = labels if other.label_dim else None
+    plain, guiding = phi.eval()(x, 1.0, labels), other.eval()(x, 1.0, other_labels)
+    torch.testing.assert_close(trainer.true_score(x, 1.0, labels), guiding + 2 * (plain - guiding))
+    assert not any(parameter.requires_grad for parameter in trainer.true_score.parameters())
+    assert not any(module.training for module in trainer.true_score.modules())
+
+
+def test_strength_and_guide_make_another_run_and_paths_do_not(tmp_path, networks):
+    shutil.copy(networks["uncond"], tmp_path / "moved.safetensors")
+    spec = {**BRIEF, "total_kimg": 0.016, "teacher": networks["teacher"], "guidance": 1.5}
+    digests = []
+    for change in (
+        {"guide": networks["uncond"]},
+        {"guide": str(tmp_path / "moved.safetensors")},
+        {"guide": networks["worse"]},
+        {"guide": networks["uncond"], "guidance": 3},
+        {"guidance": 1},
+    ):
+        metadata = read_metadata(distill({**spec, **change}, tmp_path / str(len(digests))))
+        digests.append(metadata["config_sha256"])
+        if change.get("guide"):
+            assert metadata["parents"]["guide"] == sha256_file(change["guide"])
+            assert metadata["guidance"] == change.get("guidance", 1.5)
+        else:
+            assert "guidance" not in metadata
+            assert "guide" not in metadata["parents"]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(resumes, networks):
+    resumes({**BRIEF, "teacher": networks["teacher"], "guide": networks["uncond"], "guidance": 1.5}, 64)
+
+
+def test_guides_of_other_families_and_checkpointing(tmp_path, networks):
+    spec = {**TEACHER, "network": EDM2, "augment": None, "total_kimg": 0.032}
+    teacher, guide = str(train_teacher(spec, tmp_path / "edm2")), networks["uncond"]
+    spec = {**BRIEF, "total_kimg": 0.064, "augment": None, "teacher": teacher, "guide": guide, "guidance": 1.5}
+    for name, checkpointing in (("plain", False), ("checkpointing", True)):
+        distill({**spec, "checkpointing": checkpointing}, tmp_path / name)
+    assert results(tmp_path / "checkpointing") == results(tmp_path / "plain")

@@ -1,22 +1,14 @@
-"""Disks that fill or may only be read, and a clock that jumps, all while a workflow runs: one line each, and the same
-numbers afterwards.
-"""
+"""Disks that fill or may only be read while a workflow runs: one line each, and the same numbers afterwards."""
 
-import contextlib
-import random
-import shutil
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-from sida.files.atomic import write_text
 from tests.disks import small_disk
 from tests.workflow.small import outcome, small, undisturbed
 
 pytestmark = pytest.mark.slow
-DAY = 86400
 
 
 @pytest.fixture(scope="module")
@@ -70,30 +62,3 @@ def test_a_folder_that_may_only_be_read_from_now_on(tmp_path, wanted):
     assert "Traceback" not in said
     workspace.done(*arguments)
     assert outcome(workspace) == wanted
-
-
-def test_a_clock_that_jumps_by_days_under_a_workflow(tmp_path, wanted):
-    """Every process sees another time every half a second; the times of files are the disk's."""
-    if (compiler := shutil.which("cc")) is None:
-        pytest.skip("no C compiler")
-    library, clock = tmp_path / "clock.so", tmp_path / "clock"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, Path(__file__).parent / "clock.c", "-ldl"], check=True)
-    (workspace, arguments), source = small(tmp_path), random.Random(0)
-    faked = {"LD_PRELOAD": str(library), "SIDA_TEST_CLOCK": str(clock)}
-    environment = workspace.environment()
-    workspace.environment = lambda: {**environment, **faked}
-    process = workspace.start(*arguments)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        while process.poll() is None:
-            write_text(clock, f"{source.uniform(-7, 7) * DAY:+.0f}\n")
-            time.sleep(0.5)
-    said = (workspace.folder / "run.log").read_text()
-    assert "Traceback" not in said
-    # A product that is dated before its input is a clock skew to Snakemake, which removes it.
-    assert process.wait() == 0 or "This could indicate a clock skew problem" in said
-    workspace.environment = lambda: environment
-    # Products that are dated in the future would be clock skews again.
-    workspace.snakemake("--touch", *arguments)
-    workspace.done(*arguments)
-    assert outcome(workspace) == wanted
-    assert workspace.planned(*arguments) == {}

@@ -18,10 +18,9 @@ from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
 from workflow.cli import main
 from workflow.planning import doctor, steps
-from workflow.planning.costs import Cost, Costs
+from workflow.planning.costs import Cost, Costs, Gpu, load_assumptions
 from workflow.planning.graph import Planned
 from workflow.planning.plan import Plan, make_plan, plan_values, show_plan, wall_hours
-from workflow.planning.rates import Gpu, load_assumptions
 from workflow.planning.steps import student_cost
 from workflow.preset import Preset
 from workflow.preset.files import find_preset

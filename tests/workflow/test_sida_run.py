@@ -144,7 +144,8 @@ def test_modules_in_records_need_a_permission_and_other_records_none(folder, sta
 
 
 def test_the_status_is_snakemakes(folder):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # A home that cannot be written, also by root.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": "/proc"}
     command = [sys.executable, "-P", "-m", "workflow", "run", PUBLISHED]
     bad = subprocess.run([*command, "-n", "--", "--no-such-option"], env=environment, capture_output=True, text=True)
     assert bad.returncode == 2

@@ -1,4 +1,4 @@
-"""Cost of one job: hours, memory, downloads and disk, counted on its networks.
+"""Cost of one job: hours, memory, downloads and disk, counted on its networks at the rates of ``config/plan.yaml``.
 
 Limits of a GPU and its driver: trainings beyond its memory, and a torch without code for it.
 """
@@ -10,17 +10,18 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sida.assets.cache import cache_dir
 from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.plugins import MONITOR
+from sida.config.resources import find
 from sida.config.samplers import read_sampler
-from sida.config.settings import from_mapping, load_yaml
-from sida.errors import UserError
+from sida.config.settings import NotNegative, Positive, Settings, from_mapping, load_yaml
+from sida.errors import UserError, suggestion
 from sida.files.text_files import read_text
 from sida.methods.registry import DistillConfig
-from workflow.planning.rates import load_assumptions
 from workflow.planning.steps import StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
 from workflow.preset.files import presets
@@ -28,6 +29,95 @@ from workflow.preset.jobs import most_gpus
 
 #: Number of states of a run that are kept.
 GENERATIONS = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gpu(Settings):
+    """A card.
+
+    Attributes:
+        memory_gb: Its memory.
+        watts: Its board power.
+        float16: TFLOP/s of training in float16; null: unknown.
+        float32: TFLOP/s of training in float32; null: unknown.
+        source: Source of the rates.
+    """
+
+    memory_gb: Positive
+    watts: Positive
+    float16: Positive | None = None
+    float32: Positive | None = None
+    source: str = ""
+
+    def rate(self, fp16: bool, name: str) -> float:
+        """Operations per second.
+
+        Raises:
+            UserError: The rate at this precision is unknown.
+        """
+        rate = self.float16 if fp16 else self.float32
+        if rate is None:
+            fault = f"gpus.{name} has no rate in {'float16' if fp16 else 'float32'}"
+            raise UserError("config/plan.yaml", fault, "add one")
+        return rate * 1e12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Foreign(Settings):
+    """Operations of external networks, in GFLOP per image.
+
+    Attributes:
+        inception: The Inception network.
+        dinov2: DINOv2, ViT-L/14.
+        vae_decode: The decoder of the autoencoder.
+        vae_encode: The encoder of the autoencoder.
+    """
+
+    inception: NotNegative
+    dinov2: NotNegative
+    vae_decode: NotNegative
+    vae_encode: NotNegative
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assumptions(Settings):
+    """Content of ``config/plan.yaml``.
+
+    Attributes:
+        gpus: Cards by name.
+        gflop: See :class:`Foreign`.
+        pictures_per_second: Number of pictures that one job prepares per second.
+        downloads_gb: Sizes of downloads in GB, by the beginning of their id.
+    """
+
+    gpus: dict[str, Gpu]
+    gflop: Foreign
+    pictures_per_second: Positive
+    downloads_gb: dict[str, NotNegative]
+
+    def gpu(self, name: str, where: str = "--gpu") -> Gpu:
+        """A card by name; `where` names the setting in errors.
+
+        Raises:
+            UserError: No such card.
+        """
+        if name not in self.gpus:
+            near = suggestion(name, [card for card in self.gpus if name in card] or self.gpus)
+            raise UserError(f"{where} {name}", f"not in config/plan.yaml{near}", f"it has {', '.join(self.gpus)}")
+        return self.gpus[name]
+
+    def gigabytes(self, asset: Asset) -> float:
+        """Size of a download in GB: the registered size, else the assumed size; 0 if unknown."""
+        if asset.size is not None:
+            return asset.size / 1e9
+        known = [start for start in self.downloads_gb if asset.id.startswith(start)]
+        return self.downloads_gb[max(known, key=len)] if known else 0.0
+
+
+def load_assumptions(own: Iterable[Path] = ()) -> Assumptions:
+    """Reads ``plan.yaml`` from the preset's folder, else from ``config``."""
+    path = find("", "plan", own)
+    return from_mapping(Assumptions, load_yaml(path), f"{path}:")
 
 
 @dataclasses.dataclass

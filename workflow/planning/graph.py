@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sida.config.resources import CHECKOUT, ROOT
 from sida.errors import UserError
+from workflow.checks import give_cache
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def planned_jobs(files: Sequence[Path], targets: Sequence[str], fresh: bool = Fa
     """
     if not has_workflow():
         raise UserError("the plan", "asks Snakemake for its jobs", "clone the repository and run `make setup` there")
+    give_cache()
     from snakemake.api import SnakemakeApi
     from snakemake.exceptions import WorkflowError
     from snakemake.settings.enums import Quietness, RerunTrigger

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import heapq
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -245,12 +244,12 @@ def wall_hours(jobs: Mapping[str, Cost], gpus: int) -> float:
         for other in job.after:
             after[other].append(name)
 
-    @functools.cache
-    def chain(name: str) -> float:
-        return hours(jobs[name]) + max(map(chain, after[name]), default=0.0)
+    chain: dict[str, float] = {}
+    for name in reversed(list(jobs)):
+        chain[name] = hours(jobs[name]) + max((chain[other] for other in after[name]), default=0.0)
 
     missing = {name: len(job.after) for name, job in jobs.items()}
-    ready = [(-chain(name), name) for name, count in missing.items() if not count]
+    ready = [(-chain[name], name) for name, count in missing.items() if not count]
     heapq.heapify(ready)
     running: list[tuple[float, str]] = []
     now, free = 0.0, gpus
@@ -271,5 +270,5 @@ def wall_hours(jobs: Mapping[str, Cost], gpus: int) -> float:
         for other in after[name]:
             missing[other] -= 1
             if not missing[other]:
-                heapq.heappush(ready, (-chain(other), other))
+                heapq.heappush(ready, (-chain[other], other))
     return now

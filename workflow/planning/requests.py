@@ -23,8 +23,7 @@ from sida.config.resources import ROOT
 from sida.config.settings import Count, Positive, Settings, from_mapping
 from sida.errors import UserError
 from sida.files.text_files import parse_yaml, read_text
-from workflow.planning.costs import SMALLER, Cost, Costs, driver_memory, too_large
-from workflow.planning.rates import load_assumptions
+from workflow.planning.costs import SMALLER, Cost, Costs, driver_memory, load_assumptions, too_large
 from workflow.preset import Preset
 
 #: Environment variable that names another file.

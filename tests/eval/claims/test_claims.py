@@ -131,7 +131,7 @@ def test_a_verdict_that_many_comparisons_leave_open_is_marked():
     found = decide(claims, evidence(*rows))
     assert (found[0].outcome, found[0].chance) == ("supported", True)
     assert not any(verdict.chance for verdict in found[1:])
-    assert "10 comparisons have a p value" in comparisons(found)
+    assert "1 of 10 p values" in comparisons(found)
 
 
 def test_what_claims_name_exists(papers):

@@ -18,7 +18,7 @@ from sida.errors import UserError
 from sida.methods import METHODS
 from sida.methods.gdd import GDDOptions
 from sida.methods.registry import DistillConfig, resolve_recipe
-from workflow.planning.rates import load_assumptions
+from workflow.planning.costs import load_assumptions
 from workflow.planning.steps import student_cost
 from workflow.preset import Preset
 
