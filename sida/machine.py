@@ -10,9 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from sida.errors import UserError
+from sida.late import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # Blocks of up to 32 MiB (the limit of older glibc) come from the heap, which keeps up to 1 GiB of freed memory.
@@ -147,7 +146,7 @@ def generator(seed: int, purpose: str, *counters: int, device: str | torch.devic
     return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, *counters))
 
 
-Tensors = Mapping[str, torch.Tensor]
+Tensors = Mapping[str, "torch.Tensor"]
 #: Calls before the recording, in which libraries choose their kernels and allocate their workspace.
 _WARM_UP = 2
 

@@ -21,7 +21,7 @@ from sida.config.settings import MISSING, from_mapping, load_spec, takes_text
 from sida.errors import SettingError, UserError, inside, say
 from sida.files.text_files import parse_yaml
 from sida.methods.registry import METHODS, DistillConfig
-from sida.training.launch import place, rank_0_output, run_together
+from sida.training.processes import place, rank_0_output, run_together
 
 T = TypeVar("T")
 

@@ -1,34 +1,40 @@
-"""Processes that train together: stop requests by signals, and the operations that connect the processes.
+"""Processes that train together: stop requests by signals, the operations that connect them, and their start.
 
-:mod:`sida.training.launch` starts them. Each process works on its part of every batch; rank 0 writes. SIGINT ends a
-training, SIGTERM and SIGUSR1 preempt it; its state is written first.
+Each process works on its part of every batch; rank 0 writes and prints. SIGINT ends a training, SIGTERM and SIGUSR1
+preempt it; its state is written first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
+import logging
+import os
 import re
 import signal
+import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-import torch
-import torch.distributed as dist
-from torch.distributed.rendezvous import rendezvous
-
 from sida.errors import EXIT_RETRY, Preempted, UserError
+from sida.late import torch
 from sida.machine import take_device
-from sida.training import launch
-from sida.training.launch import place
 
 T = TypeVar("T")
 #: Timeouts: within a step, and while rank 0 works alone (for example, reads a state).
 STEP_TIMEOUT, FIRST_TIMEOUT = timedelta(minutes=30), timedelta(hours=2)
+#: Key-value store shared by the ranks while they are joined.
+STORE: Any = None
+#: Number of Linux's option that has a process receive a signal when its parent ends.
+_PR_SET_PDEATHSIG = 1
+#: Seconds that the processes have to end, for example to write a state, after a signal or after one has failed.
+GRACE = 120
 
 
 class StopRequest(enum.IntEnum):
@@ -112,93 +118,66 @@ class RankLostError(UserError):
 
 
 class Ranks:
-    """The processes that train together, seen from this process; this base class is a single process.
+    """The processes that train together, seen from this process, or a single process.
+
+    If a rank dies, operations of the others raise :class:`RankLostError`.
 
     Attributes:
         rank: Number of this process, from 0.
         world_size: Number of processes.
     """
 
-    rank, world_size = 0, 1
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank, self.world_size = rank, world_size
+        self._patient = torch.distributed.new_group(backend="gloo", timeout=FIRST_TIMEOUT) if world_size > 1 else None
 
     def add_up(self, tensor: torch.Tensor) -> None:
         """Sums a tensor over all ranks, in place."""
+        if self.world_size > 1:
+            self._together(torch.distributed.all_reduce, tensor)
 
     def average(self, tensor: torch.Tensor) -> None:
         """Averages a tensor over all ranks, in place."""
+        if self.world_size > 1:
+            self.add_up(tensor)
+            tensor.div_(self.world_size)
 
     def agree(self, request: T) -> T:
         """Returns the maximum of all ranks' requests (``IntEnum`` or bool)."""
-        return request
-
-    def from_first(self, task: Callable[[], T]) -> T:
-        """Runs the task on rank 0 while the others wait; returns its result on all ranks."""
-        return task()
-
-    def gather(self, value: T) -> list[T]:
-        """Returns all ranks' values in order on rank 0, and an empty list on the others."""
-        return [value]
-
-    def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-        """Returns rank 0's named tensors (on the CPU) on all ranks; the arguments of the others are ignored."""
-        assert tensors is not None
-        return dict(tensors)
-
-
-#: A single process.
-ALONE = Ranks()
-
-
-class ProcessGroup(Ranks):
-    """Processes joined by :mod:`torch.distributed`.
-
-    If a rank dies, operations of the others raise :class:`RankLostError`.
-
-    Args:
-        rank: Number of this process.
-        world_size: Number of processes.
-    """
-
-    def __init__(self, rank: int, world_size: int) -> None:
-        self.rank, self.world_size = rank, world_size
-        self._patient: Any = dist.new_group(backend="gloo", timeout=FIRST_TIMEOUT)
-
-    def add_up(self, tensor: torch.Tensor) -> None:
-        """See :meth:`Ranks.add_up`."""
-        self._together(dist.all_reduce, tensor)
-
-    def average(self, tensor: torch.Tensor) -> None:
-        """See :meth:`Ranks.average`."""
-        self.add_up(tensor)
-        tensor.div_(self.world_size)
-
-    def agree(self, request: T) -> T:
-        """See :meth:`Ranks.agree`."""
+        if self.world_size == 1:
+            return request
         value = torch.tensor(int(request))  # type: ignore[call-overload]
-        self._together(dist.all_reduce, value, op=dist.ReduceOp.MAX)
+        self._together(torch.distributed.all_reduce, value, op=torch.distributed.ReduceOp.MAX)
         return type(request)(int(value))  # type: ignore[call-arg]
 
     def from_first(self, task: Callable[[], T]) -> T:
-        """See :meth:`Ranks.from_first`."""
-        result: list[Any] = [task() if self.rank == 0 else None]
-        self._together(dist.broadcast_object_list, result, src=0, group=self._patient)
+        """Runs the task on rank 0 while the others wait; returns its result on all ranks."""
+        result: list[Any] = [None if self.rank else task()]
+        if self.world_size > 1:
+            self._together(torch.distributed.broadcast_object_list, result, src=0, group=self._patient)
         given: T = result[0]
         return given
 
     def gather(self, value: T) -> list[T]:
-        """See :meth:`Ranks.gather`."""
-        values: list[Any] = [None] * self.world_size if self.rank == 0 else []
-        self._together(dist.gather_object, value, values if self.rank == 0 else None, dst=0, group=self._patient)
+        """Returns all ranks' values in order on rank 0, and an empty list on the others."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [] if self.rank else [None] * self.world_size
+        self._together(
+            torch.distributed.gather_object, value, None if self.rank else values, dst=0, group=self._patient
+        )
         return values
 
     def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-        """See :meth:`Ranks.tensors_from_first`."""
+        """Returns rank 0's named tensors (on the CPU) on all ranks; the arguments of the others are ignored."""
         given = dict(tensors or {})
+        if self.world_size == 1:
+            return given
         kinds = self.from_first(lambda: [(name, value.shape, value.dtype) for name, value in given.items()])
         result = {}
         for name, shape, dtype in kinds:
-            value = given[name].contiguous() if self.rank == 0 else torch.empty(shape, dtype=dtype)
-            self._together(dist.broadcast, value, src=0, group=self._patient)
+            value = torch.empty(shape, dtype=dtype) if self.rank else given[name].contiguous()
+            self._together(torch.distributed.broadcast, value, src=0, group=self._patient)
             result[name] = value
         return result
 
@@ -217,6 +196,29 @@ class ProcessGroup(Ranks):
                 f"({_reason(error)}); the last kept state is intact",
                 "run the same command again to resume",
             ) from None
+
+
+#: A single process.
+ALONE = Ranks()
+
+
+def place() -> tuple[int, int, int]:
+    """Returns rank, world size and local rank as set by ``torchrun``, or 0, 1, 0 without it.
+
+    Raises:
+        UserError: The environment variables are not numbers, or contradict each other.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+        return 0, 1, 0
+    try:
+        rank, world_size, local_rank = (int(os.environ.get(name, "0")) for name in names)
+    except ValueError:
+        rank = world_size = local_rank = -1
+    if not 0 <= rank < world_size or local_rank < 0:
+        given = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
+        raise UserError(given, "not what torchrun sets", "start the processes by torchrun, or unset RANK")
+    return rank, world_size, local_rank
 
 
 def own_device(name: str, where: str) -> torch.device:
@@ -255,15 +257,20 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
     Raises:
         UserError: The other processes cannot be reached, or a fact of one differs from rank 0's (raised in all).
     """
+    global STORE
     rank, world_size, _ = place()
     if world_size == 1:
         yield ALONE
         return
+    from torch.distributed.rendezvous import rendezvous
+
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        launch.STORE, _, _ = next(rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
-        dist.init_process_group(backend, store=launch.STORE, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
-        ranks = ProcessGroup(rank, world_size)
+        STORE, _, _ = next(rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
+        torch.distributed.init_process_group(
+            backend, store=STORE, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT
+        )
+        ranks = Ranks(rank, world_size)
     except (RuntimeError, ValueError) as error:
         raise RankLostError(
             "",
@@ -273,8 +280,8 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
     _check_alike(ranks, facts or {})
     yield ranks
     # Skipped after an error, because the others may never answer.
-    dist.destroy_process_group()
-    launch.STORE = None
+    torch.distributed.destroy_process_group()
+    STORE = None
 
 
 def _check_alike(ranks: Ranks, facts: Mapping[str, object]) -> None:
@@ -295,3 +302,89 @@ def _reason(error: Exception) -> str:
     """First sentence of a backend's message, without positions in its source code."""
     text = re.sub(r"\[\S*/\S*\] *", "", str(error)).strip()
     return text.split("\n")[0].split(". ")[0][:160] or type(error).__name__
+
+
+def run_together(command: Sequence[str], count: int) -> int:
+    """Runs a command in several processes that train together, as ``torchrun`` does.
+
+    ``torchrun`` itself would end with status 1 after any failure, and add a report.
+
+    Args:
+        command: Program and arguments, the same for all processes.
+        count: Number of processes.
+
+    Returns:
+        0 if all processes end with 0; else the smallest positive status, or :data:`sida.errors.EXIT_RETRY` if signals
+        ended all that failed. After a signal to this process, which passes it on: 130 (SIGINT) or ``EXIT_RETRY``.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SignalException("", signal.Signals(number))
+
+    # Older versions of torchrun do not pass SIGUSR1 on.
+    signal.signal(signal.SIGUSR1, stop)
+    # The processes say themselves what happened.
+    logging.disable()
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
+    with tempfile.TemporaryDirectory() as logs:
+        config = LaunchConfig(1, 1, count, DefaultLogsSpecs(logs), str(os.getpid()), max_restarts=0)
+        config.rdzv_backend, config.rdzv_endpoint, config.monitor_interval = "c10d", "localhost:0", 0.1
+        try:
+            elastic_launch(config, command[0])(*command[1:])
+        except ChildFailedError as error:
+            statuses = [failure.exitcode for failure in error.failures.values()]
+            # The smallest status is nearest to the cause: processes that only lost another process return EXIT_RETRY.
+            return min((status for status in statuses if status > 0), default=EXIT_RETRY)
+        except SignalException as error:
+            return 130 if error.sigval == signal.SIGINT else EXIT_RETRY
+    return 0
+
+
+@contextlib.contextmanager
+def rank_0_output() -> Iterator[None]:
+    """Context in which only rank 0 prints; the first rank that fails reports, and all ranks exit with its status.
+
+    Raises:
+        SystemExit: Replaces the error in ranks that do not report.
+    """
+    rank, world_size, _ = place()
+    if world_size == 1:
+        yield
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        # Without its launcher a rank would go on, on a device that others may take.
+        ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    streams = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        if rank:
+            sys.stdout = sys.stderr = nowhere
+        try:
+            yield
+        except BaseException as error:
+            status = _spoken_for(rank, _status(error))
+            if status is not None:
+                raise SystemExit(status) from None
+            raise
+        finally:
+            sys.stdout, sys.stderr = streams
+
+
+def _status(error: BaseException) -> int:
+    """Exit status of the command line for an error."""
+    if isinstance(error, SystemExit):
+        return int(error.code or 0)
+    return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1))
+
+
+def _spoken_for(rank: int, status: int) -> int | None:
+    """Exit status of the rank that failed before this rank; None if this rank fails first."""
+    if STORE is None:
+        return status if rank else None
+    with contextlib.suppress(RuntimeError):
+        if STORE.add("failures", 1) > 1:
+            return int(STORE.get("status"))
+        STORE.set("status", str(status))
+    return None

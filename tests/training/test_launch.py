@@ -28,7 +28,7 @@ from tests.training.toy import TEACHER, as_json, results
 def test_exit_status(endings, status):
     text = f"import os, sys, time\nexec({endings!r}[int(os.environ['RANK'])])"
     command = f"[sys.executable, '-c', {text!r}]"
-    start = f"import sys\nfrom sida.training.launch import run_together\nsys.exit(run_together({command}, 2))"
+    start = f"import sys\nfrom sida.training.processes import run_together\nsys.exit(run_together({command}, 2))"
     assert subprocess.run([sys.executable, "-c", start], timeout=300).returncode == status
 
 

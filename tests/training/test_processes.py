@@ -19,7 +19,7 @@ from sida.errors import EXIT_RETRY, UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from sida.methods import distill
-from sida.training import identity, launch, processes, train_teacher
+from sida.training import identity, processes, train_teacher
 from sida.training.evaluation import Evaluation
 from sida.training.iteration import StudentTrainer
 from sida.training.logs import IterationRecord, TickMeter
@@ -241,13 +241,14 @@ def test_nonsense_of_the_launcher_is_one_line(monkeypatch):
     for name, value in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="RANK=2, WORLD_SIZE=2, LOCAL_RANK=None: not what torchrun sets"):
-        launch.place()
+        processes.place()
 
 
 class Twin(processes.Ranks):
     """Two processes of which the other one has counted and lost other numbers."""
 
-    world_size = 2
+    def __init__(self):
+        self.rank, self.world_size = 0, 2
 
     def add_up(self, tensor):
         tensor += torch.tensor([3.0, 8, 1, 5.0, 8, 2]).to(tensor)

@@ -60,7 +60,7 @@ def study(tmp_path, monkeypatch):
 METRICS = yaml.safe_load((ROOT / "tests/workflow/tiny-protocol.yaml").read_text())["metrics"]
 
 
-OURS, RUNNER = "sida.files.atomic:write_text", "sida.training.launch:run_together"
+OURS, RUNNER = "sida.files.atomic:write_text", "sida.training.processes:run_together"
 TEACHER = {"network": {"class": "evil:Net", "kwargs": {}}, "checkpoint": "t.safetensors"}
 #: How a study names an object, and where it is told.
 NAMED = {
@@ -81,7 +81,7 @@ NAMED = {
 @pytest.mark.parametrize(
     ("monitor", "kwargs"),
     [
-        ("sida.training.launch:run_together", {"command": ["touch", "was-here"], "count": 1}),
+        ("sida.training.processes:run_together", {"command": ["touch", "was-here"], "count": 1}),
         (OURS, {"path": "was-here", "text": "x"}),
     ],
 )
