@@ -16,7 +16,6 @@ from sida.assets.fetch import by_hand
 from sida.assets.hub import offline
 from sida.config.resources import CHECKOUT, how_to_install
 from workflow.planning.costs import SMALLER, SPARE, driver_cuda, too_large, without_code
-from workflow.planning.graph import has_workflow
 from workflow.planning.plan import Plan, make_plan
 from workflow.preset.outside_code import allowing, outside_code_of
 
@@ -50,9 +49,6 @@ def examine(files: Sequence[Path], targets: Sequence[str]) -> list[Check]:
     Raises:
         UserError: No such target.
     """
-    if not has_workflow():
-        remedy = "clone the repository and run `make setup` there" if not CHECKOUT else "make setup"
-        return [Check("packages", "missing", "Snakemake and the workflow, which a wheel lacks", remedy)]
     plan = make_plan(files, targets)
     checks = (_gpu, _disk, _packages, _data, _assets, _latex, _scheduler)
     return [finding for check in checks for finding in check(plan)]

@@ -12,7 +12,7 @@ from eval.results.published import load_published
 from eval.results.summary import Measurements
 from eval.tables.layout import TableSources, load_table_layout
 from workflow.planning.costs import SMALLER, Cost, Costs, too_large
-from workflow.planning.graph import Planned, planned_jobs
+from workflow.planning.graph import Planned, has_workflow, jobs_of_a_wheel, planned_jobs
 from workflow.preset import Preset
 from workflow.preset.targets import Targets
 
@@ -81,12 +81,13 @@ def make_plan(
         fresh: Whether products that are up to date, and downloads in the cache, count.
 
     Raises:
-        UserError: No such target, an unknown network or rate, or no workflow here.
+        UserError: No such target, or an unknown network or rate.
     """
     preset = Preset.load(*files)
     named, costs = Targets(preset), Costs(preset, card, gpus, fresh=fresh)
     paths = [path for target in targets for path in named.named(target)]
-    jobs, made, found = planned_jobs(files, paths, fresh), dict[str, str](), dict[str, Cost]()
+    jobs = planned_jobs(files, paths, fresh) if has_workflow() else jobs_of_a_wheel(preset, paths)
+    made, found = dict[str, str](), dict[str, Cost]()
     for job in jobs:
         stage, name, share = _part(job, preset)
         key, cost = f"{stage}/{name}", costs.of(stage, name)
