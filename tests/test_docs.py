@@ -47,6 +47,7 @@ def test_links_and_names_of_files_exist(path):
         name, _, anchor = target.partition("#")
         file = (path.parent / name).resolve() if name else path
         assert file.exists(), target
+        assert path.parent != ROOT / "docs" or path.parent in file.parents, f"{target} is not on the site: name it"
         assert not anchor or anchor in anchors(file), target
     if path.name == "CHANGELOG.md":
         return

@@ -185,7 +185,7 @@ class ArrayStore(ImageStore):
         if -1.001 <= low < -1e-6 and high <= 1.001:
             return f"{span}, probably [-1, 1]; save (x * 127.5 + 128).clip(0, 255).astype(np.uint8)"
         if low >= -1e-6 and high <= 1.001:
-            return f"{span}, probably [0, 1]; save (x * 255).clip(0, 255).astype(np.uint8)"
+            return f"{span}, probably [0, 1]; save (x * 255 + 0.5).clip(0, 255).astype(np.uint8)"
         return f"{span}; save images as uint8 in 0..255"
 
 
@@ -201,7 +201,7 @@ class PictureStore(ImageStore):
 
     def __init__(self, files: Files) -> None:
         self.path, self._files = Path(files.path), files
-        self._members = np.array([i for i, name in enumerate(files.names) if _is_picture(name)], dtype=np.int64)
+        self._members = files.with_suffix(PICTURES)
         if not len(self._members):
             raise UserError(self.path, f"holds no pictures ({', '.join(sorted(PICTURES))})", "check the path")
         self.count = len(self._members)
@@ -264,14 +264,7 @@ class PictureStore(ImageStore):
             counts = ", ".join(f"{count:,} pictures are {kind}" for kind, count in kinds)
             lossy = f"{counts}, whose artefacts raise distances; protocols take lossless images"
             self.remarks = (*self._order, lossy)
-        return np.concatenate(parts)
-
-
-def _is_picture(name: str) -> bool:
-    """Whether a file is a picture by its suffix; hidden files and ``__MACOSX`` are not."""
-    if os.path.splitext(name)[1].lower() not in PICTURES:
-        return False
-    return not any(part.startswith(".") or part == "__MACOSX" for part in name.replace(os.sep, "/").split("/"))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _refuse_other(name: str, shape: list[int], first: list[int]) -> None:

@@ -18,7 +18,7 @@ from scipy.linalg.blas import dsyrk
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors, write_tensors
 
-_BLOCK = 1024
+_BLOCK, _PANEL = 1024, 64
 _FORMAT = "sida-feature-statistics/2"
 _HIGH, _LOW = 2.0**12, 2.0**64  # units of the fixed-point sums of files of the first format
 
@@ -71,11 +71,14 @@ class FeatureStatistics:
         """
         if self.count <= ddof:
             raise UserError("feature statistics", f"{self.count} images are too few for a covariance (ddof {ddof})")
-        mean = self.mean
-        result = np.triu(self._products.cpu().numpy())
-        result -= np.triu(np.outer(self.count * mean, mean))
+        mean, result = self.mean, self._products.cpu().numpy().copy()
+        dsyrk(-float(self.count), mean[:, None], beta=1.0, c=result.T, lower=1, overwrite_c=1)
         result /= self.count - ddof
-        result += np.triu(result, 1).T
+        for first in range(0, len(mean), _PANEL):  # the lower half, in pieces that the processor's cache holds
+            last = first + _PANEL
+            square = result[first:last, first:last]
+            square[:] = np.triu(square) + np.triu(square, 1).T
+            result[last:, first:last] = result[first:last, last:].T
         return result
 
     def update(self, features: torch.Tensor | np.ndarray) -> FeatureStatistics:
@@ -90,7 +93,11 @@ class FeatureStatistics:
         self._prepare(rows.shape[1])
         while len(rows):
             take, rows = rows[: _BLOCK - self._open], rows[_BLOCK - self._open :]
-            self._block[self._open :][: len(take)] = take
+            block = self._block[self._open :][: len(take)]
+            if block.is_cuda:
+                block.copy_(take)
+            else:  # by NumPy: threads of torch that wait would take cores from BLAS
+                block.numpy()[:] = take.cpu().float().numpy() if take.dtype.itemsize < 4 else take.cpu().numpy()
             self._open += len(take)
             if self._open == _BLOCK:
                 self._close()
@@ -171,7 +178,7 @@ class FeatureStatistics:
         if not self._open:
             return
         rows, self._open = self._block[: self._open], 0
-        total = rows.sum(0)
+        total = rows.sum(0) if rows.is_cuda else torch.from_numpy(rows.numpy().sum(0))
         if not bool(total.isfinite().all()):
             raise UserError("features", "not finite", "check the images and the feature network")
         self._sum += total

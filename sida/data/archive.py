@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,6 +40,7 @@ _BYTE, _MEMBER = 1 / 2e6, 0.02
 #: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
 _READER = "sida.data.pictures:Reader"
+_HIDDEN = re.compile(r"(^|/)(\.(?!\.?/)|__MACOSX/)")
 
 
 class Files:
@@ -112,9 +114,13 @@ class Files:
         return index if index < len(self) and self.names[index] == name else None
 
     def with_suffix(self, suffixes: Iterable[str]) -> np.ndarray:
-        """Indices int64 of the members whose names end in one of the suffixes, in any case."""
+        """Indices int64 of the members whose names end in one of the suffixes, in any case.
+
+        Hidden files are left out, and those in ``__MACOSX``, where macOS keeps a second file for each of a zip.
+        """
         ends = tuple(suffixes)
-        return np.array([i for i, name in enumerate(self.names) if name.lower().endswith(ends)], dtype=np.int64)
+        found = (i for i, name in enumerate(self.names) if name.lower().endswith(ends) and not _HIDDEN.search(name))
+        return np.array([*found], dtype=np.int64)
 
     @property
     def size(self) -> int:
@@ -202,11 +208,18 @@ class Files:
         if index is None and anywhere:
             nested = [i for i, name in enumerate(self.names) if name.endswith("/dataset.json")]
             index = min(nested, key=lambda place: len(self.names[place]), default=None)
+        wanted = [self.names[int(member)] for member in members]
+        if index is None:
+            # In a folder that holds everything, as tools pack one.
+            folder = PurePosixPath(common_folder(wanted)) if wanted else PurePosixPath()
+            for prefix in (f"{place}/" for place in (folder, *folder.parents) if place.name):
+                if (index := self.find(f"{prefix}dataset.json")) is not None:
+                    wanted = [name.removeprefix(prefix) for name in wanted]
+                    break
         if index is None:
             return None
         place = None if self._places is None else self._places[index].tolist()
         files = [self._open(index)] if place is None else []
-        wanted = [self.names[int(member)] for member in members]
         try:
             return _labels(self._child(0), files, place, wanted, anywhere)
         except UserError as error:
@@ -265,6 +278,21 @@ def _labels(
     if known and len(arrays["labels"]) == len(wanted or arrays["labels"]):
         return arrays["labels"]
     return None
+
+
+def common_folder(names: Sequence[str]) -> str:
+    """The folder, with ``/`` at its end, in which all names lie; empty for the root."""
+    folder = os.path.commonpath([os.path.dirname(name) for name in (min(names), max(names))])
+    return f"{folder}/" if folder else ""
+
+
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+    """An array uint8 of MNIST's format, also packed by gzip.
+
+    Raises:
+        UserError: It is no ordinary file or no whole file of that format.
+    """
+    return _ask_shared("idx", path)[1]["data"]
 
 
 def read_labels_file(path: str | os.PathLike[str]) -> np.ndarray | None:

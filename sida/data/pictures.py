@@ -46,7 +46,7 @@ PICTURES = frozenset(FORMATS)
 #: Largest number of classes: labels become one-hot rows of this width.
 MAX_CLASSES = 100_000
 #: Names and arrays of an answer.
-Answer = tuple[Any, dict[str, np.ndarray]]
+Answer = tuple[Any, dict[str, Any]]
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
 _GREY = ("1", "L", "LA", "La")
 _MODES = {
@@ -75,7 +75,8 @@ class Reader:
         for mode, form in (("L", "PNG"), ("RGB", "TIFF"), ("P", "GIF"), ("RGB", "WEBP"), ("RGB", "JPEG"), ("L", "PPM")):
             stream = io.BytesIO()
             Image.new(mode, (8, 8)).save(stream, form)
-            square = to_square(open_picture(stream.getvalue()), "center-crop-dhariwal", 4, 3)
+            picture = _upright(_on_white(open_picture(stream.getvalue())))
+            square = to_square(picture, "center-crop-dhariwal", 4, 3)
             encode_png(square.resize((3, 3), Image.Resampling.LANCZOS))
         stream = io.BytesIO()
         np.save(stream, np.zeros(1))
@@ -185,7 +186,7 @@ class Reader:
             images.append(image)
             lossy.append(loss)
         value = {"shape": shape, "kind": kind, "odd": odd, "lossy": lossy}
-        return value, {"images": np.stack(images)} if images else {}
+        return value, {"images": images} if images else {}
 
     def colours(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
         """Whether each picture has colours; damage is reported later."""
@@ -213,8 +214,8 @@ class Reader:
         for index, (name, content) in enumerate(self._members(files, names, places)):
             try:
                 with _naming(name):
-                    picture = open_picture(content)
-                    result = to_square(picture, transform, resolution, channels)
+                    picture = open_picture(content, whole=True)
+                    result = to_square(_on_white(picture), transform, resolution, channels)
             except UserError as error:
                 value.append({"fault": [error.place, error.fault, error.remedy]})
                 continue
@@ -225,7 +226,7 @@ class Reader:
                     parts[str(index)] = np.empty(0, np.uint8)
                     break
                 first = sizes
-            value.append([_MODES.get(picture.mode, picture.mode), result.size != picture.size, sizes])
+            value.append([_kind(picture), result.size != picture.size, sizes])
             parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
         return value, parts
 
@@ -255,6 +256,22 @@ class Reader:
         return True, {"labels": label_array(picked)} if picked else {}
 
     # Arrays
+
+    def idx(self, files: list[BinaryIO]) -> Answer:
+        """The array uint8 of a file of MNIST's format, also packed by gzip."""
+        packed = files[0].peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]
+        stream: Any = gzip.GzipFile(fileobj=files[0]) if packed else files[0]
+        try:
+            head = stream.read(4)
+            if head[:3] != b"\0\0\x08" or len(head) < 4 or not 1 <= head[3] <= 3:
+                raise UserError("", "is no idx file of bytes", "give images-idx3-ubyte and labels-idx1-ubyte")
+            shape = struct.unpack(f">{head[3]}I", stream.read(4 * head[3]))
+            content = stream.read(math.prod(shape) + 1)
+        except (OSError, EOFError, zlib.error, struct.error) as error:
+            raise UserError("", f"is cut off or damaged ({error})", "fetch it again") from None
+        if len(content) != math.prod(shape):
+            raise UserError("", f"holds other than {math.prod(shape):,} bytes", "fetch it again")
+        return None, {"data": np.frombuffer(content, np.uint8).reshape(shape)}
 
     def arrays(self, files: list[BinaryIO]) -> Answer:
         """Shape, type and whether the first index runs fastest, by name, of the arrays of an npz or npy file."""
@@ -415,6 +432,7 @@ def open_picture(content: bytes, whole: bool = False, load: bool = True, size: t
         lost = _lost(picture) if whole else None
         if load and lost is None and size in (None, picture.size):
             picture.load()
+            picture = _upright(picture)
     except (MemoryError, UserError):
         raise
     except UnidentifiedImageError:
@@ -426,6 +444,41 @@ def open_picture(content: bytes, whole: bool = False, load: bool = True, size: t
             raise UserError("", *lost)
         return picture
     raise UserError("", f"not a readable picture ({reason})", "replace or remove it")
+
+
+def _upright(picture: Any) -> Any:
+    """The picture as viewers show it, by its EXIF orientation; ``info["turned"]`` says that it was turned."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    turn = turns.get(picture.getexif().get(0x0112, 1))
+    if turn is None:
+        return picture
+    turned = picture.transpose(turn)
+    turned.format, turned.info = picture.format, {**picture.info, "turned": True}
+    return turned
+
+
+def _on_white(picture: Any) -> Any:
+    """A palette's picture with transparency on white, as viewers show it; others as they are."""
+    from PIL import Image
+
+    if picture.mode != "P" or "transparency" not in picture.info:
+        return picture
+    white = Image.new("RGBA", picture.size, "white")
+    white.alpha_composite(picture.convert("RGBA"))
+    return white.convert("RGB")
+
+
+def _kind(picture: Any) -> str:
+    """Description of a picture's mode, and of what was changed to store it."""
+    kind = _MODES.get(picture.mode, picture.mode)
+    if picture.mode == "P" and "transparency" in picture.info:
+        kind = "palette with its transparency on white"
+    return f"{kind}, turned by its EXIF orientation" if picture.info.get("turned") else kind
 
 
 def _lost(picture: Any) -> tuple[str, str] | None:

@@ -30,12 +30,13 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from PIL import Image
 
 from sida.config.datasets import Transform
 from sida.config.plugins import load_file_object
 from sida.config.settings import Count, OneOf, Range, Settings, names_file_object
-from sida.data.archive import Files, dataset_json, first_image, image_name
-from sida.data.pictures import PICTURES, encode_png
+from sida.data.archive import Arrays, Files, common_folder, dataset_json, first_image, image_name, read_idx
+from sida.data.pictures import PICTURES, encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, visible
 from sida.files.atomic import atomic_path, zip_member
 from sida.files.pickles import parse_pickle
@@ -86,6 +87,8 @@ PreparedPicture = tuple[bytes, str, bool, tuple[int, ...]]
 Resolution = Annotated[Count, Range(most=8192)]
 TransformName = Annotated[str, OneOf(lambda: TRANSFORMS)]
 _MOST_FAULTS, _PART = 20, 64 << 20
+#: Names of folders with the images that no training sees.
+_HELD_OUT = {"test", "testing", "val", "valid", "validation"}
 #: Bytes that any source's pictures may have, and for each of its bytes: flat drawings have a thousand.
 FREE_BYTES, MOST_RATIO = 256 << 20, 1000
 
@@ -95,16 +98,16 @@ class PrepareConfig(Settings):
     """Settings of :func:`prepare`, and options of ``sida data prepare``.
 
     Attributes:
-        source: Folder, zip, uncompressed tar (also with a tar per class, such as ImageNet's),
-            ``cifar-10-python.tar.gz``, or ``FILE.py:function``, called with the subset and the largest number of images
-            or None: it returns the number of images in the subset, and an iterable of pixels uint8 ``(H, W[, 3])`` with
-            their class.
+        source: Folder, zip or tar of pictures (also packed, or with a tar per class, such as ImageNet's), npz or npy of
+            uint8 images, files of MNIST's format or their folder, ``cifar-10-python.tar.gz``, or ``FILE.py:function``,
+            called with the subset and the largest number of images or None: it returns the number of images in the
+            subset, and an iterable of pixels uint8 ``(H, W[, 3])`` with their class.
         out: Zip to write.
         resolution: Height and width; null keeps those of the pictures, which must then be square and equal.
         transform: See :mod:`sida.data.prepare`.
         channels: 3 (RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``json``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` (CIFAR-10 and functions only).
+        subset: ``train`` or ``test`` of CIFAR-10, MNIST's format, functions, and folders that are named so.
         max_images: Largest number of images.
         expect: Expected number of images; with another number nothing is written and the command fails.
         workers: Reading processes; null: one per processor.
@@ -190,6 +193,11 @@ def summary(facts: dict[str, Any]) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in facts["kinds"].items())
     form = "RGB" if facts["channels"] == 3 else "grey"
     line = f"{facts['images']:,} pictures read ({kinds}), stored as {form}; {facts['resized']:,} cropped or scaled"
+    if part := facts.get("part"):
+        line += f"; {part}"
+    if names := facts.get("class_names"):
+        more = f", … {len(names) - 1} = {names[-1]}" if len(names) > 12 else ""
+        line += "; classes: " + ", ".join(f"{rank} = {name}" for rank, name in enumerate(names[:12])) + more
     if skipped := facts.get("skipped"):
         files = ", ".join(f"{count:,} {suffix}" for suffix, count in skipped.items())
         line += f"; other files skipped: {files}"
@@ -203,7 +211,12 @@ def _source(
     if names_file_object(config.source):
         _refuse_sizes(config, "makes images of its own size")
         return _of_arrays(config, *load_file_object(config.source, "source")(config.subset, config.max_images))
+    if (arrays := _arrays(config)) is not None:
+        return _of_arrays(config, len(arrays), arrays)
     files = Files(config.source, config.workers or os.cpu_count() or 1)
+    if any(name.endswith(".cls") for name in files.names) and config.labels == "auto":
+        fault = "holds classes in .cls files (WebDataset), which are not read"
+        raise UserError(config.source, fault, "say --labels none, or make a folder for each class")
     members = files.with_suffix(PICTURES)
     if len(members) == 0 and {TRAINING[0], *TEST} & {PurePosixPath(name).name for name in files.names}:
         if config.resolution != 32:
@@ -213,17 +226,68 @@ def _source(
         return _of_arrays(config, len(pairs), pairs)
     if len(members) == 0:
         raise UserError(config.source, "holds no pictures", "is it the right folder?")
+    part = None
+    if config.labels == "auto":
+        members, part = _part_of(files, members, config.subset)
     labels, names = picture_labels(files, members, config.labels)
     grey = config.channels is None and not any(any(found) for _, found, _ in files.ask("colours", members, 64))
     others = (files.names[index] for index in sorted({*range(len(files))} - {*members.tolist()}))
     skipped = collections.Counter(Path(name).suffix or name for name in others if name != "dataset.json")
-    facts = {"class_names": names, "skipped": dict(skipped)}
+    facts = {"class_names": names, "skipped": dict(skipped), "part": part}
     chosen = members[: config.max_images]
+    if labels is not None and labels.ndim == 1:
+        kept, every = len(np.unique(labels[: len(chosen)])), len(np.unique(labels))
+        if kept < every:
+            fault = f"its first {len(chosen):,} pictures have {kept} of {every} classes"
+            raise UserError(config.source, fault, "leave out --max-images, or say --labels none")
     channels = config.channels or (1 if grey else 3)
     pictures = _prepared(files, chosen, config.transform, config.resolution, channels)
     least = 0 if config.resolution is None else 2 * channels * config.resolution**2
     known = [None] * len(chosen) if labels is None else labels.tolist()
     return len(chosen), pictures, known, facts, FREE_BYTES + MOST_RATIO * files.size + least * len(chosen)
+
+
+def _arrays(config: PrepareConfig) -> list[tuple[np.ndarray, int | None]] | None:
+    """Pixels with their classes, of MNIST's format, npz or npy; None if the source is none of these."""
+    path = Path(config.source)
+    if path.suffix == ".parquet":
+        raise UserError(path, "is Parquet, which is not read", "export its pictures into a folder for each class")
+    if path.suffix in (".npz", ".npy"):
+        return _of_numpy(path)
+    images = path
+    if path.is_dir():
+        stem = {"train": "train", "test": "t10k"}[config.subset] + "-images-idx3-ubyte"
+        images = next((path / name for name in (f"{stem}.gz", stem) if (path / name).exists()), path)
+    if "-idx3-ubyte" not in images.name:
+        return None
+    beside = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
+    pixels, labels = read_idx(images), None
+    if config.labels != "none":
+        labels = read_idx(beside)
+        if labels.shape != pixels.shape[:1]:
+            fault = f"has labels of shape {labels.shape} for {len(pixels):,} images"
+            raise UserError(beside, fault, "fetch both files again, or say --labels none")
+    return [(image, None if labels is None else int(labels[index])) for index, image in enumerate(pixels)]
+
+
+def _of_numpy(path: Path) -> list[tuple[np.ndarray, int | None]]:
+    arrays = Arrays(path)
+    names = [name for name in arrays.shapes if name not in ("arr_1", "labels")]
+    name = "arr_0" if "arr_0" in names else names[0] if len(names) == 1 else None
+    if name is None:
+        raise UserError(path, f"has no array 'arr_0' of images (arrays: {', '.join(arrays.shapes)})", "name it so")
+    pixels = arrays.read(name)
+    if pixels.ndim == 4 and pixels.shape[3] not in (1, 3) and pixels.shape[1] in (1, 3):
+        pixels = pixels.transpose(0, 2, 3, 1)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[3:] not in ((), (1,), (3,)):
+        fault = f"{name or 'array'} is {pixels.dtype} {pixels.shape}"
+        raise UserError(path, fault, "save images as uint8 (N, H, W, C) with 1 or 3 channels")
+    pixels = pixels[..., 0] if pixels.shape[3:] == (1,) else pixels
+    known = next((key for key in ("arr_1", "labels") if key in arrays.shapes), None)
+    labels = None if known is None else arrays.read(known).reshape(-1)
+    if labels is not None and (len(labels) != len(pixels) or not np.issubdtype(labels.dtype, np.integer)):
+        raise UserError(path, f"{known} must hold {len(pixels):,} whole numbers", "leave it out, or make it again")
+    return [(image, None if labels is None else int(labels[index])) for index, image in enumerate(pixels)]
 
 
 def _refuse_sizes(config: PrepareConfig, fault: str) -> None:
@@ -232,7 +296,7 @@ def _refuse_sizes(config: PrepareConfig, fault: str) -> None:
 
 
 def _of_arrays(
-    config: PrepareConfig, total: int, pairs: Iterable[tuple[np.ndarray, int]]
+    config: PrepareConfig, total: int, pairs: Iterable[tuple[np.ndarray, int | None]]
 ) -> tuple[int, Iterable[PreparedPicture], Iterable[Any], dict[str, Any], float]:
     """As :func:`_source`, of pixels with their classes."""
     total = total if config.max_images is None else min(total, config.max_images)
@@ -240,7 +304,12 @@ def _of_arrays(
 
     def made(image: np.ndarray) -> PreparedPicture:
         kind = "grey" if image.ndim == 2 else "RGB"
-        return encode_png(image, 0), kind, False, (image.shape[1], image.shape[0], 1 if kind == "grey" else 3)
+        own = 1 if kind == "grey" else 3
+        channels = config.channels or own
+        if config.resolution is None and config.transform == "none" and channels == own:
+            return encode_png(image, 0), kind, False, (image.shape[1], image.shape[0], own)
+        square = to_square(Image.fromarray(image), config.transform, config.resolution, channels)
+        return encode_png(square, 0), kind, square.size != image.shape[1::-1], (*square.size, channels)
 
     labels = (label if config.labels != "none" else None for _, label in classes)
     return total, (made(image) for image, _ in pixels), labels, {}, math.inf
@@ -287,13 +356,43 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[np.nda
         if rule == "json":
             raise UserError(files.path, "has no labels in dataset.json", "use --labels folders or none")
     if rule in ("auto", "folders"):
-        tops = [name.partition("/")[0] if "/" in name else "" for name in (files.names[int(m)] for m in members)]
-        ranks = {top: rank for rank, top in enumerate(sorted(set(tops)))}
+        names = [files.names[int(m)] for m in members]
+        folder = common_folder(names)
+        tops = [name.removeprefix(folder).rpartition("/")[0].partition("/")[0] for name in names]
+        folders = set(tops)
+        if rule == "auto" and len(folders) > 1 and "" in folders:
+            fault = f"has pictures beside the folders {', '.join(sorted(folders - {''})[:4])}"
+            raise UserError(files.path, fault, "move them into folders, or say --labels folders or none")
+        # Tools number their folders, by thousands of images.
+        if rule == "auto" and all(len(top) > 4 and top.isdecimal() for top in folders):
+            return None, []
+        numbers = all(top.isdecimal() for top in folders)
+        ranks = {top: rank for rank, top in enumerate(sorted(folders, key=int) if numbers else sorted(folders))}
         if len(ranks) > 1:
             return np.array([ranks[top] for top in tops], np.int64), [top or "(no folder)" for top in ranks]
         if rule == "folders":
             raise UserError(files.path, "pictures are not in several folders", "use --labels none")
     return None, []
+
+
+def _part_of(files: Files, members: np.ndarray, subset: str) -> tuple[np.ndarray, str | None]:
+    """Pictures of the subset where the top folders are parts of a data set, such as train and test; what was taken.
+
+    Raises:
+        UserError: None, or several, of the folders are the subset.
+    """
+    names = [files.names[int(member)] for member in members]
+    folder = common_folder(names)
+    tops = [name.removeprefix(folder).partition("/")[0] for name in names]
+    found = sorted(set(tops))
+    if len(found) < 2 or not {top.lower() for top in found} <= {"train", "training", *_HELD_OUT}:
+        return members, None
+    wanted = [top for top in found if (top.lower() in _HELD_OUT) == (subset == "test")]
+    if len(wanted) != 1:
+        fault = f"its folders {', '.join(found)} are parts of a data set, {len(wanted)} of them {subset}"
+        raise UserError(files.path, fault, f"name one: --source {files.path}/{folder}{found[0]}")
+    taken = members[[top == wanted[0] for top in tops]]
+    return taken, f"part {wanted[0]} of {', '.join(found)} (--subset takes the other)"
 
 
 def _show(sizes: tuple[int, ...]) -> str:

@@ -223,16 +223,20 @@ def serve(reader: str, memory: int, handle: int, line: int) -> None:
 
 
 def _answer(found: Any, out: mmap.mmap) -> Any:
-    """The answer's text; arrays go into the result's memory."""
+    """The answer's text; arrays go into the result's memory, a list of equal ones as one array."""
     value, arrays = found
     places, at = {}, 0
-    for name, array in arrays.items():
+    for name, given in arrays.items():
+        parts = given if isinstance(given, list) else [given]
         at += -at % 64
-        if at + array.nbytes > len(out):
-            raise MemoryError
-        np.frombuffer(out, array.dtype, array.size, at).reshape(array.shape)[...] = array
-        places[name] = [array.dtype.str, array.shape, at]
-        at += array.nbytes
+        begin = at
+        for part in parts:
+            if at + part.nbytes > len(out):
+                raise MemoryError
+            np.frombuffer(out, part.dtype, part.size, at).reshape(part.shape)[...] = part
+            at += part.nbytes
+        shape = (len(parts), *parts[0].shape) if parts is given else parts[0].shape
+        places[name] = [parts[0].dtype.str, shape, begin]
     return {"value": value, "arrays": places}
 
 

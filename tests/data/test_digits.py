@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from eval.features.digits import DigitsTraining
-from eval.features.digits import split as measuring_split
 from sida.config.datasets import dataset_spec
 from sida.data import digits, load_dataset
 from sida.data.digits import shuffled, split_indices
 from sida.errors import UserError
 from tools.train_backbone import BackboneTraining
+from tools.train_digits import DigitsTraining
+from tools.train_digits import split as measuring_split
 
 SPEC = {"name": "digits", "kind": "digits"}
 

@@ -154,7 +154,6 @@ def test_label_rules(folder, tmp_path):
 
     assert labels() == [0, 0, 1, 2]
     assert labels(labels="none") is None
-    assert labels(max_images=2) == [0, 0]
     with pytest.raises(UserError, match=r"has no labels in dataset.json"):
         labels(labels="json")
     names = ["n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png"]

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from eval.features import get_extractor
-from eval.features.digits import DigitsTraining, split
 from sida.data import load_dataset
 from sida.data.digits import shuffled
 from sida.errors import UserError
@@ -17,6 +16,7 @@ from sida.methods.gdd import GDDLoss
 from sida.networks.backbones import DIGITS_WEIGHTS, DigitsBackbone, make_backbone
 from sida.networks.discriminators import ClassProjection, Mixing, ProjectedDiscriminator
 from tools.train_backbone import BackboneTraining, train_backbone
+from tools.train_digits import DigitsTraining, split
 
 
 @pytest.fixture(scope="module")

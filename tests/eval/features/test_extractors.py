@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eval.features import extractor_entry, get_extractor
-from eval.features.digits import DIGITS_NETWORK, DigitsTraining, read_weights, split, train_digits, weights_digest
+from eval.features.digits import DIGITS_NETWORK, read_weights, weights_digest
 from eval.features.registry import EXTRACTORS
 from sida.assets import load_registry
 from sida.config.resources import ROOT
@@ -26,6 +26,7 @@ from tests.eval.metric_networks import (
 )
 from tests.golden.vectors import relative_error
 from tests.refused import refused
+from tools.train_digits import DigitsTraining, split, train_digits
 from workflow.cli import main
 
 

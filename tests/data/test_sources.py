@@ -1,0 +1,136 @@
+"""Sources as people have them: labels, folders that are no classes, turned pictures, arrays, MNIST's format."""
+
+import gzip
+import io
+import json
+import struct
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sida.data.prepare import PrepareConfig, prepare, summary
+from tests.refused import refused
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
+
+
+def png(index=0, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(NOISE[index]).save(stream, "PNG", **options)
+    return stream.getvalue()
+
+
+def packed(path, names) -> str:
+    with zipfile.ZipFile(path, "w") as archive:
+        for index, name in enumerate(names):
+            archive.writestr(name, names[name] if isinstance(names, dict) else png(index))
+    return str(path)
+
+
+def made(tmp_path, source, **settings):
+    """Labels and facts of a prepared archive."""
+    facts = prepare(PrepareConfig(str(source), str(tmp_path / "out.zip"), **settings))
+    labels = json.loads(zipfile.ZipFile(tmp_path / "out.zip").read("dataset.json"))["labels"]
+    return labels and [label for _, label in labels], facts
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["all/cat/0.png", "all/dog/0.png"], [0, 1]),
+        (["__MACOSX/a/._0.png", "a/0.png", "b/.0.png", "b/0.png"], [0, 1]),
+        (["10/a.png", "2/a.png", "1/a.png"], [0, 2, 1]),  # in the order of names: 1, 10, 2
+        (["00000/a.png", "00001/b.png"], None),
+        (["train/a/0.png", "train/b/0.png", "val/b/0.png"], [0, 1]),
+    ],
+)
+def test_folders_become_classes_where_they_are_classes(names, labels, tmp_path):
+    found, facts = made(tmp_path, packed(tmp_path / "in.zip", names))
+    assert found == labels
+    for rank, name in enumerate(facts.get("class_names") or []):
+        assert f"{rank} = {name}" in summary(facts)
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "fault"),
+    [
+        (["a/0.png", "b/0.png", "0.png"], {}, "--labels"),
+        (["train/a.png", "training/b.png", "test/c.png"], {}, "--source"),
+        (["a/0.png", "a/1.png", "b/0.png"], {"max_images": 2}, "--max-images"),
+        (["a/0.png", "a/0.cls"], {}, "--labels none"),
+    ],
+)
+def test_doubtful_classes_are_refused(names, settings, fault, tmp_path):
+    source = packed(tmp_path / "in.zip", names)
+    refused(fault, prepare, PrepareConfig(source, str(tmp_path / "out.zip"), **settings))
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_labels_lie_in_the_folder_that_holds_everything(tmp_path):
+    labels = {"labels": [["00000/img00000000.png", 1], ["00000/img00000001.png", 0]]}
+    names = {f"mine/00000/img0000000{index}.png": png(index) for index in range(2)}
+    source = packed(tmp_path / "in.zip", names | {"mine/dataset.json": json.dumps(labels)})
+    assert made(tmp_path, source)[0] == [1, 0]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_picture_is_stored_as_a_viewer_shows_it(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    made(tmp_path, packed(tmp_path / "in.zip", {"0.png": png(exif=exif)}))
+    stored = np.asarray(Image.open(io.BytesIO(zipfile.ZipFile(tmp_path / "out.zip").read("00000/img00000000.png"))))
+    turned = {2: NOISE[0][:, ::-1], 3: NOISE[0][::-1, ::-1], 4: NOISE[0][::-1], 5: NOISE[0].transpose(1, 0, 2)}
+    turned |= {6: np.rot90(NOISE[0], -1), 7: np.rot90(NOISE[0], 2).transpose(1, 0, 2), 8: np.rot90(NOISE[0])}
+    assert (stored == turned[orientation]).all()
+
+
+def test_transparency_of_a_palette_lies_on_white_and_frames_are_refused(tmp_path):
+    stream, picture = io.BytesIO(), Image.new("P", (8, 8), 1)
+    picture.putpalette([255, 0, 0, 0, 0, 0])
+    picture.save(stream, "PNG", transparency=1)
+    _, facts = made(tmp_path, packed(tmp_path / "in.zip", {"0.png": stream.getvalue()}))
+    stored = Image.open(io.BytesIO(zipfile.ZipFile(tmp_path / "out.zip").read("00000/img00000000.png")))
+    assert np.asarray(stored).min() == 255
+    assert "white" in summary(facts)
+    frames, stream = [Image.fromarray(image) for image in NOISE[:2]], io.BytesIO()
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
+    source = packed(tmp_path / "gif.zip", {"0.gif": stream.getvalue()})
+    refused("several frames", prepare, PrepareConfig(source, str(tmp_path / "out.zip")))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bytes])
+def test_files_of_mnist_s_format(pack, tmp_path):
+    images, labels = NOISE[..., 0], np.arange(64, dtype=np.uint8) % 10
+    end = ".gz" if pack is gzip.compress else ""
+    for stem, array in (("images-idx3", images), ("labels-idx1", labels)):
+        head = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+        (tmp_path / f"t10k-{stem}-ubyte{end}").write_bytes(pack(head + array.tobytes()))
+    found, facts = made(tmp_path, tmp_path, subset="test", channels=1)
+    assert (found, facts["images"], facts["resolution"]) == (labels.tolist(), 64, 8)
+    stored = Image.open(io.BytesIO(zipfile.ZipFile(tmp_path / "out.zip").read("00000/img00000005.png")))
+    assert (np.asarray(stored) == images[5]).all()
+    path = tmp_path / f"t10k-images-idx3-ubyte{end}"
+    path.write_bytes(pack(b"\0\0\x08\3" + struct.pack(">3I", 64, 8, 8) + b"x"))
+    refused("fetch it again", prepare, PrepareConfig(str(path), str(tmp_path / "out.zip")))
+
+
+def test_arrays_are_sources_and_parquet_is_refused_by_its_name(tmp_path):
+    np.savez(tmp_path / "a.npz", arr_0=NOISE, arr_1=np.arange(64) % 4)
+    assert made(tmp_path, tmp_path / "a.npz")[0] == [index % 4 for index in range(64)]
+    np.save(tmp_path / "a.npy", NOISE.transpose(0, 3, 1, 2))
+    found, facts = made(tmp_path, tmp_path / "a.npy", resolution=4)
+    assert (found, facts["resolution"], facts["resized"]) == (None, 4, 64)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    refused("Parquet", prepare, PrepareConfig(str(tmp_path / "a.parquet"), str(tmp_path / "out.zip")))
+
+
+def test_a_packed_tar_of_pictures(tmp_path):
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
+        for index in range(3):
+            entry = tarfile.TarInfo(f"jpg/{index}.png")
+            entry.size = len(png(index))
+            archive.addfile(entry, io.BytesIO(png(index)))
+    assert made(tmp_path, tmp_path / "a.tgz")[1]["images"] == 3
