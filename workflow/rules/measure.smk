@@ -162,7 +162,7 @@ rule collect:
     conda:
         "../../environment.yml"
     params:
-        folder=f"{RESULTS}/measurements",
+        folder=lambda wildcards: f"{RESULTS}/measurements",
         digest=PRESET.collection.digest,
         runs=ROWS,
         stored=literal(stored_option(PRESET.collection.needs["stored"])),
@@ -189,7 +189,7 @@ rule collect_part:
     conda:
         "../../environment.yml"
     params:
-        folder=f"{RESULTS}/measurements",
+        folder=lambda wildcards: f"{RESULTS}/measurements",
         digest=digest("collected"),
         runs=lambda wildcards: PRESET.shown(wildcards.kind, wildcards.name).needs["rows"],
         stored=lambda wildcards: stored_option(PRESET.shown(wildcards.kind, wildcards.name).needs["stored"]),
