@@ -65,7 +65,7 @@ REMOVED = {
     "rates": "train.jsonl has the speed and memory of each training",
     "train-backbone": "run `python tools/train_backbone.py` in a checkout",
     "train-digits": "run `python tools/train_digits.py` in a checkout",
-    "tune": "search with Optuna, as studies/fashion does",
+    "tune": "make each trial a row of a sheet: `sida run STUDY --extend TRIALS.tsv`",
     "variants": "score the images once with each protocol",
     "score --images": "give the path as SOURCE: `sida score PATH`",
     "score --network": "give the network as SOURCE: `sida score NETWORK`",

@@ -254,21 +254,22 @@ class TrialRecords:
         return found
 
     def _copy_back(self, trial: int) -> None:
-        """Writes a declared output that is missing from its copy."""
+        """Writes a declared output that is missing from its copy, if the same code measured it."""
         assert self._out is not None
         assert self._copies is not None
         path, copy = trial_path(self._out, trial), trial_path(self._copies, trial)
         if not path.exists() and copy.is_file():
             # A damaged copy is measured again.
             with contextlib.suppress(UserError):
-                write_measurement(path, read_measurement(copy))
+                record = read_measurement(copy)
+                if _code_of(record) == provenance.source_digest():
+                    write_measurement(path, record)
 
     def _restore(self, trial: int, *asked: Any) -> bool:
         if self._copies is None or missing_metrics(trial_path(self._copies, trial), *asked):
             return False
         record = read_measurement(trial_path(self._copies, trial))
-        latest = [record["environment"], *record.get("added", {}).values()][-1]
-        if latest.get("code") != provenance.source_digest():
+        if _code_of(record) != provenance.source_digest():
             return False
         self.restored[trial] = record
         return True
@@ -319,6 +320,11 @@ class TrialRecords:
         # Another job of the same run may have copies there.
         with contextlib.suppress(OSError):
             self._copies.rmdir()
+
+
+def _code_of(record: Mapping[str, Any]) -> str | None:
+    """Digest of the code that measured the latest value of a record."""
+    return [record["environment"], *record.get("added", {}).values()][-1].get("code")
 
 
 def measure(
