@@ -45,10 +45,7 @@ GROUPS = {
 _STEPS = ("measure", "merge", "collect", "claims", "figure", "page", "paper")
 #: Verbs of the workflow's jobs, which the help leaves out.
 JOBS = {
-    **{
-        verb: f"eval.commands.jobs:{verb.upper()}"
-        for verb in ["measure", "merge", "collect", "claims", "figure", "page", "paper"]
-    },
+    **{name: f"eval.commands.jobs:{name.upper()}" for name in _STEPS},
     "features": "eval.commands.references:FEATURES",
     "manifest": SIDA_VERBS["manifest"],
 }

@@ -28,7 +28,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
-ON_REQUEST = {"diffusers", "psutil", "rocrate", "shtab", "snakemake", "triton"}
+ON_REQUEST = {"diffusers", "psutil", "snakemake", "triton"}
 
 
 class Installed:
