@@ -57,8 +57,9 @@ def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
         for run in ("data", "noisy", "stored")
     }
     assert len(values["noisy"]) == 2 * 6
-    # A file with the images of seeds 0, 1, 2, ... is the same generator, to the last digit.
-    assert values["stored"] == values["noisy"]
+    # A file with the images of seeds 0, 1, 2, ... is the same generator; batches of other sizes round sums otherwise.
+    stored, noisy = ({row[:2]: float(row[2]) for row in values[run]} for run in ("stored", "noisy"))
+    assert stored == pytest.approx(noisy, rel=1e-6)
     mean = {run: sum(float(v) for _, metric, v in values[run] if metric == "fd") / 2 for run in values}
     assert mean["data"] < mean["noisy"] / 2
 

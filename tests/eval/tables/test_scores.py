@@ -170,13 +170,13 @@ def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, refusal):
     write_hashed_json(tmp_path / "evil.json", record)
     main_table = ["table", "main", "--out", str(out), *inputs_of(folder), "--add"]
     table1 = ["table", "table1", "--out", str(out), "--add"]
-    images = ["score", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20", "--table"]
+    images = ["score", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20", "--like"]
     for words, command in (
         (["'small', column 'fd'", "'digits-n20'", "per trial: 20 != 40"], [*main_table, str(folder / "small.json")]),
         (["already called 'theirs'", "--name"], [*main_table, str(folder / "theirs.json")]),
         (["evil.json", "as a formula"], [*table1, str(tmp_path / "evil.json")]),
-        (["--table table5", "protocol 'digits-n20'"], [*images, "table5"]),
-        (["--table", "no-such"], [*images, "no-such"]),
+        (["table5", "protocol 'digits-n20'"], [*images, "table5"]),
+        (["no-such"], [*images, "no-such"]),
     ):
         line = refusal(*command)
         assert [word for word in words if word not in line] == []

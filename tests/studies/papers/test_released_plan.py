@@ -19,11 +19,3 @@ def test_the_released_preset_has_a_full_plan(tmp_path):
     config = yaml.safe_load((ROOT / "studies/papers/released.yaml").read_text())
     assert (jobs["table"], jobs["figure"]) == (len(config["tables"]), len(config["figures"]))
     assert "has no public address" in text
-
-
-def test_a_product_is_asked_for_by_its_path_below_the_presets_folder(tmp_path):
-    target = "students/sida-a1.0/network.safetensors"
-    short, long = (
-        dry_run(tmp_path, "demo/preset.yaml", "--", asked)[0] for asked in (target, f"results/demo/{target}")
-    )
-    assert short == long != {}
