@@ -96,5 +96,5 @@ lock: $(STAMP) ## resolve requirements/*.in again into their .lock (needs the ne
 	@$(COMPILE) --python-platform x86_64-manylinux_2_28 $(UPGRADE) requirements/oldest.in -o requirements/oldest.lock
 
 clean: ## remove results and caches (keeps .venv and the published numbers)
-	@find results -mindepth 1 ! -path results/published ! -path "results/published/published.csv" ! -path "results/published/references.bib" -delete
+	@find results -mindepth 1 ! -path "results/published*" -delete
 	@rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
