@@ -90,7 +90,10 @@ def _score(args: argparse.Namespace) -> int:
         images, label = ScriptedGenerator(str(network), shape, device), label or Path(str(network)).stem
     elif network:
         images = NetworkFile(str(network_file(network)), read_sampler(args.sampler or "one_step", "--sampler"))
-        nfe = nfe or images.sampler.nfe
+        if nfe not in (None, images.sampler.nfe):
+            fault = f"the sampler evaluates the network {images.sampler.nfe} times an image"
+            raise UserError(f"--nfe {nfe}", fault, "leave the option out")
+        nfe = images.sampler.nfe
     if args.like and family is None and (nfe or 1) == 1:
         family, nfe = "One Step", 1
     settings = scoring_settings(args) | {"device": device, "family": family or "", "nfe": nfe}

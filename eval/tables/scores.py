@@ -40,7 +40,7 @@ def row_columns(protocol: Protocol, table: str | None = None, score: Score | Non
             column whose published numbers are not comparable with the row.
     """
     known = {metric.key for metric in protocol.metrics}
-    layout = load_layout(find("tables", table or "main", where="--table"))
+    layout = load_layout(find("tables", table or "main", where="--like"))
     columns = layout.columns
     shown = {column.metric for column in columns if column.metric}
     if table is None and not shown <= known:
@@ -48,7 +48,7 @@ def row_columns(protocol: Protocol, table: str | None = None, score: Score | Non
         return (ColumnSpec("Model", field="label"), *own)
     if not shown & known or any(column.key for column in columns):
         raise UserError(
-            f"--table {table}",
+            f"--like {table}",
             f"has no columns for the metrics of protocol '{protocol.name}' ({', '.join(sorted(known))})",
             "name another layout",
         )
@@ -59,7 +59,7 @@ def row_columns(protocol: Protocol, table: str | None = None, score: Score | Non
             mine = protocol.identity(column.metric) if score is None else score.identity(column.metric)
             numbers = [number.identity for number in printed if number is not None]
             if mine is not None:
-                require_in_column(mine, numbers, f"--table {table or 'main'}: column '{column.id}'")
+                require_in_column(mine, numbers, f"--like {table or 'main'}: column '{column.id}'")
     return columns
 
 
@@ -77,9 +77,7 @@ def table_protocol(table: str) -> str:
     names = {number.protocol for number in printed if number.protocol}
     if len(names) != 1:
         several = f"several protocols ({', '.join(sorted(names))})" if names else "no protocol of this suite"
-        raise UserError(
-            f"--like {table}", f"its numbers have {several}", "name a --protocol, and the table with --table"
-        )
+        raise UserError(f"--like {table}", f"its numbers have {several}", "name a --protocol")
     return names.pop()
 
 

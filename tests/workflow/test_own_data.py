@@ -58,12 +58,10 @@ def small(study: Path) -> None:
 def test_a_study_runs_from_its_own_folder(tmp_path, capsys):
     data, study = pictures(tmp_path / "pictures", (12, 10)), tmp_path / "flowers"
     assert main(["new", str(study), "--data", str(data), "--resolution", "8"]) == 0
-    assert f"-s {ROOT / 'Snakefile'} --configfile preset.yaml" in capsys.readouterr().out
+    assert "  sida run ." in capsys.readouterr().out.splitlines()
     small(study)
-    command = [Path(sys.executable).parent / "snakemake", "--cores", "2", "-s", ROOT / "Snakefile"]
-    command += ["--configfile", "preset.yaml", "--"]
     named = ("tables/main.md", "figures/convergence.png", "figures/samples.png")
-    command += [f"results/flowers/{name}" for name in named]
+    command = [Path(sys.executable).parent / "sida", "run", ".", "--cores", "2", *named]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, cwd=study, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
@@ -96,7 +94,7 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, capsys, size, m
     preset = Preset.load("preset.yaml")
     check_preset(preset)
     assert (preset.settings.device, preset.settings.gpus) == (device, int(device == "cuda"))
-    assert ("--resources gpu=1 -s" in capsys.readouterr().out) == (device == "cuda")
+    assert ("sida run . -- --resources gpu=1" in capsys.readouterr().out) == (device == "cuda")
     assert not re.search("[Mm]inutes", Path("preset.yaml").read_text())
     teacher = from_mapping(TeacherConfig, preset.teacher_training("edm").spec, "teacher")
     from_mapping(DistillConfig, preset.training("sid2a").spec, "student")

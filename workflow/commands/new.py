@@ -44,10 +44,10 @@ NEW = Verb(
   sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
   sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is
   sida new tryout --data pictures/ --resolution 16 --quick    ends in minutes, to see every step
-  cd flowers && snakemake --cores 2 -s CHECKOUT/Snakefile --configfile preset.yaml
+  cd flowers && sida run .
 
-Sizes and rates fit the resolution (up to 16: small, for a CPU; 32 and 64: the papers', for a GPU); `sida plan --preset
-flowers/preset.yaml` says how many hours they take. See docs/own-pictures.md.
+Sizes and rates fit the resolution (up to 16: small, for a CPU; 32 and 64: the papers', for a GPU); `sida plan
+flowers/` says how many hours they take. See docs/own-pictures.md.
 """,
     _arguments,
     _run,

@@ -14,7 +14,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from sida.config.resources import ROOT, find
+from sida.config.resources import find
 from sida.config.settings import Device, from_mapping, load_yaml
 from sida.errors import UserError, visible
 from sida.files.atomic import atomic_folder
@@ -85,7 +85,7 @@ def new_study(config: StudyConfig) -> list[str]:
         "look at preset.yaml, then:",
         f"  cd {config.study}",
         "  sida plan preset.yaml     (hours and memory; nothing runs)",
-        f"  snakemake --cores 2{values['on_gpu']} -s {values['snakefile']} --configfile preset.yaml",
+        f"  sida run .{values['on_gpu']}",
     ]
 
 
@@ -154,7 +154,7 @@ def _sized(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any
         values[key] = min(values[key], len(dataset))
     values["device"] = config.device or values["device"]
     on_gpu = values["device"] != "cpu"
-    values |= {"gpus": int(on_gpu), "on_gpu": " --resources gpu=1" if on_gpu else ""}
+    values |= {"gpus": int(on_gpu), "on_gpu": " -- --resources gpu=1" if on_gpu else ""}
     extractor = "pixels" if values["num_samples"] < 10000 else "inception"
     metrics = _sizes()["metrics"][extractor]
     listed = f": {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""
@@ -167,7 +167,6 @@ def _sized(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any
         "size": f"{resolution}×{resolution}×{dataset.num_channels}",
         "classes": f"{dataset.label_dim} classes{listed}" if dataset.label_dim else "no classes",
         "title": f"{Path(config.study).name}, {resolution}×{resolution}",
-        "snakefile": ROOT / "Snakefile" if (ROOT / "Snakefile").is_file() else "CHECKOUT/Snakefile",
         "metrics": "\n".join(_METRIC.format(extractor=extractor, **metric) for metric in metrics),
         "columns": "\n".join(_COLUMN.format(**metric) for metric in metrics),
         "rows": rows,
