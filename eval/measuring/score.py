@@ -23,7 +23,7 @@ from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score_plan import ScorePlan
 from eval.measuring.sources import CallableSource, ImageFiles
-from eval.measuring.stores import open_images
+from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import sized
 from eval.metrics.kinds import Metric
 from eval.results.identity import Identity
@@ -239,8 +239,8 @@ def score_images(
         kept = TrialRecords(measurer, range(count), None, copies)
         if len(kept.missing) < count:
             say(f"score: {count - len(kept.missing)} of {count} trials are finished")
-        second = 0 if against is None else open_images(against).count
-        plan = ScorePlan(measurer, len(kept.missing) * chosen.num_samples + second)
+        second = None if against is None else open_images(against)
+        plan = ScorePlan(measurer, len(kept.missing) * chosen.num_samples + (second.count if second else 0))
         if kept.missing:
             # What can be refused is refused before the first image is drawn or read.
             if files:
@@ -252,8 +252,8 @@ def score_images(
         records = kept.restored | kept.measure(f"score {label}", plan.announce, interval=2)
     plan.finish()
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
-    if against is not None:
-        remarks = (*remarks, *_second_remarks(files, str(against)))
+    if second is not None:
+        remarks = (*remarks, *_second_remarks(files, second))
     if files and trials is None and count < chosen.trials and (rest := files.store.count - count * chosen.num_samples):
         remarks = (*remarks, f"{rest:,} images more than {count} × {chosen.num_samples:,} were not measured")
     measured = [records[trial] for trial in range(count)]
@@ -278,9 +278,8 @@ def _pair(images: Scored, against: str, protocol: Protocol, trials: int | None, 
     return chosen
 
 
-def _second_remarks(first: ImageFiles | None, against: str) -> Iterator[str]:
+def _second_remarks(first: ImageFiles | None, second: ImageStore) -> Iterator[str]:
     """Remarks on the second of two sets, which is judged as the first is."""
-    second = open_images(against)
     theirs = second.read(0, min(second.count, _LOOKED_AT))
     yield from (f"second set, first {len(theirs):,} images: {remark}" for remark in second.remarks)
     if len(np.unique(theirs.reshape(len(theirs), -1), axis=0)) < len(theirs):
