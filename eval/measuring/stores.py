@@ -17,16 +17,17 @@ import hashlib
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import scipy.stats
 
 from sida.config.settings import names_object
-from sida.data.archive import Arrays, Files
-from sida.data.pictures import MAX_CLASSES, PICTURES
+from sida.data.archive import LEFT_OUT, Files, counted_by_tool, is_tools, no_pictures, refuse_foreign
+from sida.data.arrays import ImageArrays, find_arrays
+from sida.data.pictures import PICTURES
 from sida.errors import UserError
-from sida.files.atomic import sha256_file
 
 #: Largest array in bytes whose images are dealt in memory.
 _MOST_HELD = 4 << 30
@@ -97,19 +98,13 @@ def _dealt_remark(by: str) -> str:
 
 
 class ArrayStore(ImageStore):
-    """Images in an array: ``arr_0`` (or the only array) of an ``.npz``, or a ``.npy``; classes in ``arr_1``.
+    """Images in an array (:class:`sida.data.arrays.ImageArrays`): npz, npy, or a file of MNIST's format.
 
     The array is read as a stream, so a file may be larger than the memory.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._file = path, Arrays(path)
-        self._member = self._choose()
-        self._stored, self._dtype = self._file.shapes[self._member], self._file.dtypes[self._member]
-        if self._member in self._file.fortran:
-            raise UserError(self.path, "array is stored in Fortran order", "save np.ascontiguousarray(images)")
-        self._check_shape()
-        self.count = self._stored[0]
+    def __init__(self, images: ImageArrays) -> None:
+        self.path, self.count, self.classes, self._images = images.path, images.count, images.classes, images
         self._held: np.ndarray | None = None
         order = None if self.classes is None else dealt_order(self.classes)
         if order is not None:
@@ -117,76 +112,25 @@ class ArrayStore(ImageStore):
 
     def _deal(self, order: np.ndarray) -> None:
         """Takes the images in another order, which needs all of them in memory."""
-        if np.prod(self._stored) > _MOST_HELD:
-            fault = f"is sorted by class, and its {np.prod(self._stored) / 1e9:.1f} GB are too many to be dealt here"
+        if self._images.nbytes > _MOST_HELD:
+            fault = f"is sorted by class, and its {self._images.nbytes / 1e9:.1f} GB are too many to be dealt here"
             raise UserError(self.path, fault, "save images and classes in a random order")
-        self._held = self._elements(0, self.count)[order]
+        self._held = self._images.read(0, self.count)[order]
         assert self.classes is not None
         self.classes, self.dealt = self.classes[order], True
         self.remarks = (_dealt_remark("its labels"),)
 
-    def _elements(self, begin: int, end: int) -> np.ndarray:
-        each = int(np.prod(self._stored[1:]))
-        return self._file.elements(self._member, begin * each, end * each).reshape(end - begin, *self._stored[1:])
-
     def read(self, begin: int, end: int) -> np.ndarray:
         """Reads images; a step backwards starts the stream again."""
-        images = self._elements(begin, end) if self._held is None else self._held[begin:end]
-        if images.ndim == 3:
-            return images[:, None]
-        return images.transpose(0, 3, 1, 2) if self._channels_last else images
+        return self._images.read(begin, end) if self._held is None else self._held[begin:end]
 
     def name(self, position: int) -> str:
         """File, array and index."""
-        return f"{self.path}[{self._member or self.path.name}][{position}]"
+        return self._images.name(position)
 
     def digest(self) -> str:
-        """SHA-256 of the file."""
-        return sha256_file(self.path)
-
-    def _choose(self) -> str:
-        arrays = [*self._file.shapes]
-        classes = next((name for name in ("arr_1", "labels") if name in arrays), None)
-        if classes is not None:
-            self.classes = self._read_classes(classes)
-        others = [name for name in arrays if name not in ("arr_1", "labels")]
-        named = [*({"arr_0"} & {*arrays}), *(name for name in arrays if name in ("images", "samples"))]
-        if not named and len(others) != 1:
-            raise UserError(self.path, f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})")
-        return [*named, *others][0]
-
-    def _read_classes(self, name: str) -> np.ndarray:
-        where, found = f"{self.path}[{name}]", self._file.read(name).reshape(-1)
-        if not np.issubdtype(found.dtype, np.integer):
-            raise UserError(where, f"classes must be integers, got {found.dtype}", "save them so, or leave them out")
-        if found.size and not 0 <= found.min() <= found.max() < MAX_CLASSES:
-            raise UserError(where, f"a class is not between 0 and {MAX_CLASSES:,}", "make it again")
-        return found.astype(np.int64)
-
-    def _check_shape(self) -> None:
-        where = f"{self.path}[{self._member or self.path.name}]"
-        if self._dtype != np.uint8:
-            raise UserError(where, self._float_hint())
-        if len(self._stored) not in (3, 4) or 0 in self._stored[1:]:
-            raise UserError(where, f"has shape {self._stored}", "images must be (N, H, W, C)")
-        self._channels_last = len(self._stored) == 3 or self._stored[3] in (1, 3)
-        if not self._channels_last and self._stored[1] not in (1, 3):
-            raise UserError(where, f"has shape {self._stored}", "images need 1 or 3 channels, (N, H, W, C)")
-        if self.classes is not None and len(self.classes) != self._stored[0]:
-            raise UserError(self.path, f"{len(self.classes)} labels for {self._stored[0]} images", "make it again")
-
-    def _float_hint(self) -> str:
-        """Remedy for values that are not bytes, inferred from the first values."""
-        if not np.issubdtype(self._dtype, np.floating):
-            return f"holds {self._dtype}; save images as uint8 in 0..255"
-        sample = self._file.elements(self._member, 0, min(int(np.prod(self._stored)), 1 << 20))
-        low, high = (float(sample.min()), float(sample.max())) if sample.size else (0.0, 0.0)
-        span = f"holds {self._dtype} from {low:.3g} to {high:.3g}"
-        if -1.001 <= low < -1e-6 and high <= 1.001:
-            return f"{span}, probably [-1, 1]; save (x * 127.5 + 128).clip(0, 255).astype(np.uint8)"
-        if low >= -1e-6 and high <= 1.001:
-            return f"{span}, probably [0, 1]; save (x * 255 + 0.5).clip(0, 255).astype(np.uint8)"
-        return f"{span}; save images as uint8 in 0..255"
+        """SHA-256 of the file, and of a file of classes."""
+        return self._images.digest()
 
 
 class PictureStore(ImageStore):
@@ -203,27 +147,39 @@ class PictureStore(ImageStore):
         self.path, self._files = Path(files.path), files
         self._members = files.with_suffix(PICTURES)
         if not len(self._members):
-            raise UserError(self.path, f"holds no pictures ({', '.join(sorted(PICTURES))})", "check the path")
+            raise no_pictures(files)
         self.count = len(self._members)
         self._shape: list[int] | None = None
         self._lossy: dict[int, str] = {}
         labels = files.labels(self._members, anywhere=True)
         self.classes = labels if labels is not None and labels.ndim == 1 else None
         self._order: tuple[str, ...] = ()
-        names = [files.names[int(i)] for i in self._members]
-        folders = [os.path.dirname(name) for name in names]
+        if files.hidden:
+            self._order = (f"{files.hidden:,} {LEFT_OUT}",)
+        for by, groups in self._groups():
+            if (order := dealt_order(groups)) is not None:
+                self._members, self.dealt = self._members[order], True
+                self.classes = None if self.classes is None else self.classes[order]
+                self._order = (*self._order, _dealt_remark(by))
+                break
+        self.remarks = self._order
+
+    def _groups(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields classes of the pictures, or what may stand for them, with its name: labels, or folders and names."""
         if self.classes is not None:
-            by, groups = "its labels", self.classes
-        elif len(set(folders)) > 1:
-            # Tools number their folders with five digits and more, by thousands of images.
-            by, groups = "their folders", np.array([re.sub(r"(^|/)\d{5,}$", "", folder) for folder in folders])
+            yield "its labels", self.classes
+            return
+        names = [self._files.names[int(i)] for i in self._members]
+        folders = [os.path.dirname(name) for name in names]
+        numbered = all(is_tools(os.path.basename(folder)) for folder in folders) and counted_by_tool(folders, names)
+        if len(set(folders)) > 1:
+            yield "their folders", np.array([os.path.dirname(f) if numbered else f for f in folders])
+        # Each part of names such as cat_0003.png or 0003-class-7.png, where all are built alike.
+        parts = [re.split(r"(\d+)", os.path.basename(name)) for name in names]
+        if len({len(part) for part in parts}) == 1:
+            yield from (("their names", np.array(part)) for part in zip(*parts))
         else:
-            by, groups = "their names", np.array([re.sub(r"\d+\D*$", "", os.path.basename(name)) for name in names])
-        order = dealt_order(groups)
-        if order is not None:
-            self._members, self.dealt = self._members[order], True
-            self.classes = None if self.classes is None else self.classes[order]
-            self.remarks = self._order = (_dealt_remark(by),)
+            yield "their names", np.array([re.sub(r"\d+\D*$", "", os.path.basename(name)) for name in names])
 
     def name(self, position: int) -> str:
         """Archive or folder, and picture."""
@@ -277,25 +233,21 @@ def _refuse_other(name: str, shape: list[int], first: list[int]) -> None:
 
 
 def open_images(path: str | os.PathLike[str]) -> ImageStore:
-    """Opens a folder, ``.zip``, ``.tar`` (also compressed), ``.npz`` or ``.npy``.
+    """Opens a folder, zip or tar (also packed) of pictures, an npz or npy, or a file of MNIST's format.
 
     Raises:
         UserError: A missing file, another kind of file, shards of ``sida sample``, or a store without images.
     """
     path = Path(path)
-    if path.is_dir():
-        if next(path.glob("shard-*.npz"), None):
-            remedy = f"sample again, to --out {path}.npz or another folder"
-            raise UserError(path, "holds shards of an earlier `sida sample`, which are not read", remedy)
-        return PictureStore(Files(path, _WORKERS))
-    if not path.is_file() and names_object(str(path)):
-        named = "name it in column 'checkpoint' of a sample sheet (docs/add.md)"
-        fault = "a Python function, which is no file of images"
-        raise UserError(path, fault, f"write its images into a .npz file, or {named}")
-    if not path.is_file():
+    if not path.exists():
+        if names_object(str(path)):
+            named = "name it in column 'checkpoint' of a sample sheet (docs/add.md)"
+            fault = "a Python function, which is no file of images"
+            raise UserError(path, fault, f"write its images into a .npz file, or {named}")
         raise UserError(path, "no such folder or file of images")
-    if path.suffix == ".zip" or ".tar" in path.suffixes or path.suffix in (".tgz", ".txz"):
-        return PictureStore(Files(path, _WORKERS))
-    if path.suffix in (".npz", ".npy"):
-        return ArrayStore(path)
-    raise UserError(path, "not a folder, .zip, .tar, .npz or .npy of images")
+    if path.is_dir() and next(path.glob("shard-*.npz"), None):
+        remedy = f"sample again, to --out {path}.npz or another folder"
+        raise UserError(path, "holds shards of an earlier `sida sample`, which are not read", remedy)
+    refuse_foreign(path)
+    arrays = find_arrays(path)
+    return PictureStore(Files(path, _WORKERS)) if arrays is None else ArrayStore(arrays)

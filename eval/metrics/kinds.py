@@ -295,7 +295,11 @@ class InceptionScore(Metric):
         """The mean over splits, with their spread as a detail."""
         assert self._sums is not None  # a whole trial has images
         score = self._sums.score()
-        return score.mean, {"split_std": score.std}
+        details: dict[str, Any] = {"split_std": score.std}
+        if self._sums.is_sorted():
+            fault = "splits differ in their classes more than those of a random order: the images seem to be sorted"
+            details["warnings"] = [f"{fault} by class, which lowers the score; shuffle them"]
+        return score.mean, details
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@
 
 PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:dataset_tool.py, training/dataset.py.
 
-:class:`Files` and :class:`Arrays` are folders, archives and arrays of anyone: all their bytes are read behind the fence
+:class:`Files` are folders and archives of anyone: all their bytes are read behind the fence
 (:mod:`sida.data.pictures`).
 """
 
@@ -19,6 +19,7 @@ import os
 import re
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
@@ -26,7 +27,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from sida.data.dataset import Dataset
-from sida.data.pictures import PICTURES
+from sida.data.pictures import MAX_CLASSES, PICTURES
 from sida.errors import UserError, located
 from sida.files.atomic import sha256_file
 from sida.files.fenced import RESULT, Child
@@ -34,13 +35,26 @@ from sida.files.ordinary import open_ordinary, size_on_disk
 
 ARRAYS = frozenset({".npy"})
 #: Members of a request, and bytes of the images of an answer.
-_MEMBERS, _PART = 64, RESULT // 4
+_MEMBERS, PART = 64, RESULT // 4
 #: Processor time in seconds that a byte and a member explain.
-_BYTE, _MEMBER = 1 / 2e6, 0.02
+SECONDS, _EACH = 1 / 2e6, 0.02
 #: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
-_READER = "sida.data.pictures:Reader"
-_HIDDEN = re.compile(r"(^|/)(\.(?!\.?/)|__MACOSX/)")
+READER = "sida.data.pictures:Reader"
+#: Files that are no pictures of a set: hidden ones, those of macOS, Windows and network drives, and grids of pictures.
+HIDDEN = re.compile(
+    r"(^|/)(\.(?!\.?/)|(__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/"
+    r"|(Thumbs\.db|desktop\.ini|([^/]*[-_])?grid([-_]?\d+)?\.\w+|fakes(\d+|_init)\.\w+|reals\.\w+)$)"
+)
+LEFT_OUT = "files were left out (hidden ones, those of a system, grids)"
+_NETWORK = "a network"
+#: Formats that are not read, by suffix, and by the first bytes of a file.
+_FOREIGN = {
+    ".parquet": "Parquet", ".arrow": "Arrow", ".tfrecord": "TFRecord", ".tfrecords": "TFRecord", ".h5": "HDF5",
+    ".hdf5": "HDF5", ".mat": "MATLAB", ".rar": "RAR", ".7z": "7z", ".lmdb": "LMDB", ".mdb": "LMDB", ".beton": "FFCV",
+    ".mp4": "a film",
+} | dict.fromkeys((".pt", ".pth", ".ckpt", ".safetensors", ".pkl"), _NETWORK)  # fmt: skip
+_MAGIC = {b"PAR1": ".parquet", b"\x89HDF": ".h5", b"Rar!": ".rar", b"7z\xbc\xaf": ".7z", b"ARROW1": ".arrow"}
 
 
 class Files:
@@ -53,10 +67,11 @@ class Files:
     Attributes:
         path: As given.
         names: Relative names with ``/``, sorted.
+        hidden: Number of files that no one means, such as ``__MACOSX/._a.png`` (:data:`HIDDEN`).
         is_folder: Whether it is a folder.
 
     Raises:
-        UserError: The path is missing or one picture, or the archive is damaged.
+        UserError: The path is missing, one picture or of a format that is not read, or the archive is damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], workers: int = 1) -> None:
@@ -67,7 +82,9 @@ class Files:
         refuse_picture(path)
         self.names: list[str]
         if self.is_folder:
-            self.names = sorted(_walk(Path(path)))
+            found = sorted(_walk(Path(path)))
+            self.names = [name for name in found if not HIDDEN.search(name)]
+            self.hidden = len(found) - len(self.names)
             return
         names, arrays = self._index()
         if names is None:
@@ -77,9 +94,10 @@ class Files:
         if not isinstance(names, list) or self._places.shape != (len(names), 5):
             raise UserError(path, "its reader gave no places of its members", "make it again")
         self.names = [str(name) for name in names]
+        self.hidden = sum(HIDDEN.search(name) is not None for name in self.names)
 
     def _index(self) -> tuple[Any, dict[str, np.ndarray]]:
-        return self._child(0).ask("index", files=[self._open()], seconds=self.size * _BYTE)
+        return self._child(0).ask("index", files=[self._open()], seconds=self.size * SECONDS)
 
     def _unpack(self) -> None:
         """Unpacks the archive into a file without a name: members are then read in any order."""
@@ -119,7 +137,7 @@ class Files:
         Hidden files are left out, and those in ``__MACOSX``, where macOS keeps a second file for each of a zip.
         """
         ends = tuple(suffixes)
-        found = (i for i, name in enumerate(self.names) if name.lower().endswith(ends) and not _HIDDEN.search(name))
+        found = (i for i, name in enumerate(self.names) if name.lower().endswith(ends) and not HIDDEN.search(name))
         return np.array([*found], dtype=np.int64)
 
     @property
@@ -186,7 +204,7 @@ class Files:
         count = 1
         if shape is not None:
             shape = [int(n) for n in shape]
-            count = max(1, min(_MEMBERS, _PART // (math.prod(shape) * np.dtype(kind).itemsize)))
+            count = max(1, min(_MEMBERS, PART // (math.prod(shape) * np.dtype(kind).itemsize)))
         for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
             found = arrays.get("images")
             if found is not None and (len(found) > len(part) or list(found.shape[1:]) != facts["shape"]):
@@ -194,7 +212,9 @@ class Files:
             yield facts, found
 
     def labels(self, members: Sequence[int] | np.ndarray, anywhere: bool = False) -> np.ndarray | None:
-        """Labels of members from ``dataset.json``: int64 ``(N,)`` classes, float32 ``(N, D)`` vectors, or None.
+        """Labels of members: int64 ``(N,)`` classes, float32 ``(N, D)`` vectors, or None.
+
+        They stand in ``dataset.json``, or in a file ``NAME.cls`` for each picture (WebDataset).
 
         Args:
             members: Indices of the images.
@@ -217,13 +237,30 @@ class Files:
                     wanted = [name.removeprefix(prefix) for name in wanted]
                     break
         if index is None:
-            return None
+            return self._classes(wanted)
         place = None if self._places is None else self._places[index].tolist()
         files = [self._open(index)] if place is None else []
         try:
             return _labels(self._child(0), files, place, wanted, anywhere)
         except UserError as error:
             raise UserError(self.where(index), error.fault, error.remedy) from None
+
+    def _classes(self, pictures: list[str]) -> np.ndarray | None:
+        """Classes of pictures in files ``NAME.cls``; None if there are none."""
+        if not any(name.endswith(".cls") for name in self.names):
+            return None
+        found = []
+        members = [(name, self.find(f"{os.path.splitext(name)[0]}.cls")) for name in pictures]
+        for name, index in members:
+            if index is None:
+                raise UserError(self.path, f"has no class for {name} (.cls)", "add it, or say --labels none")
+        for part, _, arrays in self.ask("contents", [index for _, index in members], _MEMBERS):  # type: ignore[misc]
+            for place, index in enumerate(part):
+                text = arrays[str(place)].tobytes()[:20].strip()
+                if not text.isdigit() or int(text) >= MAX_CLASSES:
+                    raise UserError(self.where(int(index)), f"holds {text!r}, no class", "write a whole number")
+                found.append(int(text))
+        return np.array(found, np.int64)
 
     def close(self) -> None:
         """Ends the children of this thread; the next request starts others."""
@@ -244,7 +281,7 @@ class Files:
         while len(children) <= number:
             # A directory of a million members takes half a gigabyte.
             extra = 0 if self.is_folder else min(1 << 30, self.size // 8)
-            children.append(Child(_READER, self.path, extra))
+            children.append(Child(READER, self.path, extra))
             if self._places is not None:
                 children[-1].ask("attach", files=[self._open()])
         return children[number]
@@ -263,12 +300,12 @@ class Files:
         if self._places is not None:
             places = self._places[np.asarray(part, dtype=np.int64)]
             child.send(
-                method, names, places.tolist(), *args, seconds=len(part) * _MEMBER + float(places[:, 1].sum()) * _BYTE
+                method, names, places.tolist(), *args, seconds=len(part) * _EACH + float(places[:, 1].sum()) * SECONDS
             )
             return
         files = [self._open(int(index)) for index in part]
         size = sum(os.fstat(file.fileno()).st_size for file in files)
-        child.send(method, names, None, *args, files=files, seconds=len(part) * _MEMBER + size * _BYTE)
+        child.send(method, names, None, *args, files=files, seconds=len(part) * _EACH + size * SECONDS)
 
 
 def _labels(
@@ -286,18 +323,9 @@ def common_folder(names: Sequence[str]) -> str:
     return f"{folder}/" if folder else ""
 
 
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """An array uint8 of MNIST's format, also packed by gzip.
-
-    Raises:
-        UserError: It is no ordinary file or no whole file of that format.
-    """
-    return _ask_shared("idx", path)[1]["data"]
-
-
 def read_labels_file(path: str | os.PathLike[str]) -> np.ndarray | None:
     """All labels of a ``dataset.json`` that lies alone, as :meth:`Files.labels`; None if they are null."""
-    with Child(_READER, path) as child:
+    with Child(READER, path) as child:
         return _labels(child, [open_ordinary(path)], None, None, False)
 
 
@@ -307,22 +335,22 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         UserError: It is no ordinary file or no readable picture.
     """
-    return _ask_shared("rgb", path)[1]["pixels"]
+    return ask_shared("rgb", path)[1]["pixels"]
 
 
 def is_intact_zip(path: str | os.PathLike[str]) -> bool:
     """Whether a zip archive (or npz) has members, and all have the bytes of their checksums."""
     try:
-        return _ask_shared("intact", path)[0] is True
+        return ask_shared("intact", path)[0] is True
     except UserError:
         return False
 
 
-def _ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
+def ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     """Asks a child of this process that reads one file after the other."""
     stream = open_ordinary(path)
     try:
-        return _shared(os.getpid()).ask(method, files=[stream], seconds=size_on_disk(stream) * _BYTE)
+        return _shared(os.getpid()).ask(method, files=[stream], seconds=size_on_disk(stream) * SECONDS)
     except UserError as error:
         _shared.cache_clear()
         raise UserError(path, error.fault, error.remedy) from None
@@ -330,7 +358,24 @@ def _ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[st
 
 @functools.cache
 def _shared(process: int) -> Child:
-    return Child(_READER, "a file")
+    return Child(READER, "a file")
+
+
+def is_tools(folder: str) -> bool:
+    """Whether a tool may have numbered a folder: its name is of five digits and more."""
+    return len(folder) > 4 and folder.isdecimal()
+
+
+def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether folders hold the parts of one count, as those of tools do: equal sizes but the last, no name twice.
+
+    Args:
+        folders: Folder of each picture.
+        names: Path of each picture, in order.
+    """
+    sizes = [*Counter(folders).values()]
+    bare = {os.path.basename(name) for name in names}
+    return len(bare) == len(names) and len({*sizes[:-1]}) <= 1 and sizes[-1] <= sizes[0]
 
 
 def refuse_picture(path: str | os.PathLike[str]) -> None:
@@ -343,8 +388,41 @@ def refuse_picture(path: str | os.PathLike[str]) -> None:
         raise UserError(path, "is one picture", "name the folder or archive that holds all of them")
 
 
+def refuse_foreign(path: str | os.PathLike[str]) -> None:
+    """Refuses one picture, a network, or a format that is not read, in the place of pictures.
+
+    Raises:
+        UserError: The path is such a file; the message names what it is.
+    """
+    refuse_picture(path)
+    if not Path(path).is_file():
+        return
+    with open_ordinary(path) as stream:
+        start = stream.read(8)
+    suffix = next((named for magic, named in _MAGIC.items() if start.startswith(magic)), Path(path).suffix.lower())
+    if suffix in _FOREIGN:
+        remedy = _DRAW if _FOREIGN[suffix] == _NETWORK else _EXPORT
+        raise UserError(path, f"is {_FOREIGN[suffix]}, which is not read as pictures", remedy)
+
+
+_DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
+_EXPORT = "export its pictures into a folder for each class, or into an .npz"
+
+
+def no_pictures(files: Files) -> UserError:
+    """Error for a folder or archive without pictures, which names what it has instead."""
+    suffixes = {PurePosixPath(name).suffix.lower() for name in files.names}
+    if foreign := sorted(suffixes & _FOREIGN.keys()):
+        return UserError(files.path, f"holds {_FOREIGN[foreign[0]]}, which is not read as pictures", _EXPORT)
+    packed = (".tar", ".tgz", ".gz", ".zip", ".npz", ".npy")
+    if inner := [name for name in files.names if name.lower().endswith(packed)]:
+        return UserError(files.path, f"holds archives ({', '.join(inner[:3])})", "name one of them, or unpack them")
+    kind = "folder" if files.is_folder else "archive"
+    return UserError(files.path, f"holds no pictures ({', '.join(sorted(PICTURES))})", f"is it the right {kind}?")
+
+
 def _walk(folder: Path) -> Iterator[str]:
-    """Names of the files of a folder, which may have links, without hidden ones."""
+    """Names of the files of a folder, which may have links, without those of hidden folders."""
     seen: dict[tuple[int, int], str] = {}
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -355,64 +433,15 @@ def _walk(folder: Path) -> Iterator[str]:
         if other != root:
             raise UserError(root, f"is a link to, or from, {other}", "remove one, its images would count twice")
         for name in files:
-            if not name.startswith("."):
-                try:
-                    name.encode()
-                except UnicodeEncodeError:
-                    raise UserError(folder, f"the name {name!a} is not UTF-8", "rename the file") from None
-                yield (relative / name).as_posix()
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise UserError(folder, f"the name {name!a} is not UTF-8", "rename the file") from None
+            yield (relative / name).as_posix()
 
 
 def _unreadable(error: OSError) -> None:
     raise UserError(error.filename, f"cannot be read ({error.strerror})", "its images would be left out")
-
-
-class Arrays:
-    """Arrays of numbers of an ``.npz`` file, or the one of an ``.npy`` file, whose name is empty.
-
-    Attributes:
-        path: The file.
-        shapes: Shape by name.
-        dtypes: Type by name.
-        fortran: Names of the arrays whose first index runs fastest.
-
-    Raises:
-        UserError: The file is missing or damaged, or an array is not one of plain numbers.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
-        stream = open_ordinary(path)
-        self._size = size_on_disk(stream)
-        self._child = Child(_READER, path)
-        found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * _BYTE)
-        self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
-        self.dtypes = {name: np.dtype(kind) for name, (_, kind, _) in found.items()}
-        self.fortran = {name for name, (*_, fortran) in found.items() if fortran}
-
-    def elements(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Elements of an array in the file's order; reading forwards is fast."""
-        step = _PART // self.dtypes[name].itemsize
-        parts = []
-        for at in range(begin, end, step):
-            rows = self._child.ask("rows", name, at, min(step, end - at))[1].get("rows")
-            if rows is None or len(rows) != min(step, end - at):
-                raise UserError(self.path, "its reader gave other numbers than were asked for", "make it again")
-            parts.append(rows)
-        return np.concatenate(parts) if parts else np.empty(0, self.dtypes[name].newbyteorder("="))
-
-    def read(self, name: str) -> np.ndarray:
-        """A whole array.
-
-        Raises:
-            UserError: It is cut off, or claims more than the file explains.
-        """
-        count = math.prod(self.shapes[name])
-        claimed = count * self.dtypes[name].itemsize
-        if claimed > max(1 << 30, MAX_RATIO * self._size):
-            raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
-        order: Any = "F" if name in self.fortran else "C"
-        return self.elements(name, 0, count).reshape(self.shapes[name], order=order)
 
 
 class ImageArchive(Dataset):
@@ -511,8 +540,7 @@ def image_members(files: Files) -> np.ndarray:
     """
     found = files.with_suffix(PICTURES | ARRAYS)
     if len(found) == 0:
-        kind = "folder" if files.is_folder else "archive"
-        raise UserError(files.path, "holds no images (PNG or npy)", f"is it the right {kind}?")
+        raise no_pictures(files)
     return found
 
 
