@@ -450,6 +450,8 @@ class Rows:
         values |= {"subset": origin.subset, "max-images": origin.images, "expect": dataset.get("num_images")}
         if origin.dataset:
             values["device"] = self.settings.device
+        elif dataset.get("channels") == 1:
+            values["channels"] = 1
         return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
 
 
