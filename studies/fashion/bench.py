@@ -21,7 +21,10 @@ from scipy.stats import qmc
 HERE = Path(__file__).resolve().parent
 SPACE = yaml.safe_load((HERE / "space.yaml").read_text())
 MEASURED = Path("results/fashion-search/measurements")
-METHODS, COLUMNS = ("sid", "sida", "gdd", "sid2a"), ("run", "label", "method", "teacher", "init", "alpha", "recipe", "sampler")
+METHODS, COLUMNS = (
+    ("sid", "sida", "gdd", "sid2a"),
+    ("run", "label", "method", "teacher", "init", "alpha", "recipe", "sampler"),
+)
 Settings = dict[str, Any]
 
 
@@ -46,7 +49,9 @@ def recipe(method: str, point: Settings, kimg: float) -> Settings:
     made = {**SPACE["frame"], "total_kimg": kimg, "lr": point["lr"], "fake_score_lr": point["lr"] * point["ratio"]}
     made |= {"betas": [point["beta1"], 0.99 if method == "gdd" else 0.999], "init_sigma": point["init_sigma"]}
     if method == "gdd":
-        return made | {"options": {"backbones": ["clothes"], "loss_images": SPACE["weights"]["gdd"][point["adversarial"]]}}
+        return made | {
+            "options": {"backbones": ["clothes"], "loss_images": SPACE["weights"]["gdd"][point["adversarial"]]}
+        }
     made["grad_clip_value"] = point["grad_clip_value"]
     if method != "sid":
         lambda_adv, lambda_d = SPACE["weights"]["sida"][point["adversarial"]]
@@ -90,14 +95,29 @@ def write() -> None:
                 run = f"{word}-{method}-{k}"
                 recipes[run] = recipe(method, point, kimg)
                 rows.append(_row(run, method, point, run, "half-sid" if method == "sid2a" else ""))
-                table.append({"run": run, "method": method, "trial": k, "kimg": short if word == "trial" else full, **point, "fd_choice": value(run)})
+                table.append(
+                    {
+                        "run": run,
+                        "method": method,
+                        "trial": k,
+                        "kimg": short if word == "trial" else full,
+                        **point,
+                        "fd_choice": value(run),
+                    }
+                )
     _tsv(HERE / "search.tsv", rows)
-    _yaml(HERE / "recipes/trials.yaml", recipes, "Settings of the search's trials, written by bench.py from space.yaml.")
+    _yaml(
+        HERE / "recipes/trials.yaml", recipes, "Settings of the search's trials, written by bench.py from space.yaml."
+    )
     with (HERE / "trials.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
-    _yaml(HERE / "chosen.yaml", chosen(), "Settings of `fashion`, written by bench.py: each method's best trial, the known settings until then.")
+    _yaml(
+        HERE / "chosen.yaml",
+        chosen(),
+        "Settings of `fashion`, written by bench.py: each method's best trial, the known settings until then.",
+    )
 
 
 def _row(run: str, method: str, point: Settings, recipe: str, init: str = "") -> Settings:
