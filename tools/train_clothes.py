@@ -1,6 +1,6 @@
 """Trains the networks of clothes again: ``python -m tools.train_clothes NAME [--out FILE]``.
 
-The feature networks `clothes_plain` and `clothes_residual` measure; the network `discriminator` is the frozen one of GDD's
+The feature networks `clothes_plain` and `clothes_residual` measure; `discriminator` is the frozen network of GDD's
 discriminator. `clothes_plain` and `discriminator` learn from one half of Fashion-MNIST's training images,
 `clothes_residual` from the other half, so that no image is known to the discriminator and to `clothes_residual`.
 Minutes on one core; the same seed on the same machine gives the same bytes.

@@ -1,8 +1,8 @@
 """Feature networks for grey 28×28 pictures of clothes: two small classifiers whose weights are part of the package.
 
 `clothes_plain` has plain convolutions with batch normalisation and max pooling, `clothes_residual` residual blocks with
-group normalisation and convolutions of stride 2. Each learned from one half of Fashion-MNIST's training images; no image
-is in both halves. ``tools/train_clothes.py`` trains both again.
+group normalisation and convolutions of stride 2. Each learned from one half of Fashion-MNIST's training images; no
+image is in both halves. ``tools/train_clothes.py`` trains both again.
 
 Features are 256 activations after the last block, averaged over quarters of the picture.
 """
@@ -75,16 +75,16 @@ class ClothesNet(nn.Module):
 
 
 class ClothesExtractor(Extractor):
-    """A classifier of clothes, by the file of its weights, which names its architecture."""
+    """The committed network of the class's name, or another one by ``path``; its file names the architecture."""
 
     num_features = NUM_FEATURES
     num_classes = NUM_CLASSES
     at_once = 1000
 
-    def __init__(self, device: str | torch.device = "cpu", *, path: str | Path) -> None:
+    def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
         super().__init__(device)
-        self.name = Path(path).stem
-        with explained(Path(path), "not a network of clothes", "make one with tools/train_clothes.py"):
+        path = path or Path(__file__).with_name(f"{self.name}.safetensors")
+        with explained(path, "not a network of clothes", "make one with tools/train_clothes.py"):
             state, metadata = read_tensors(path)
             net = ClothesNet(metadata["architecture"])
             net.load_state_dict(state)
@@ -95,3 +95,15 @@ class ClothesExtractor(Extractor):
         check_shape(images, IMAGE_SHAPE, self.name)
         features = self._net.convolutions(images.to(torch.float32) / 127.5 - 1)
         return features, self._net.classifier(features) if logits else None
+
+
+class PlainExtractor(ClothesExtractor):
+    """Plain convolutions."""
+
+    name = "clothes_plain"
+
+
+class ResidualExtractor(ClothesExtractor):
+    """Residual blocks."""
+
+    name = "clothes_residual"

@@ -29,12 +29,10 @@ class ExtractorEntry(RegistryEntry):
     Attributes:
         assets: Ids of its downloads in ``config/assets.tsv``.
         classes: Whether it has class probabilities.
-        weights: File of weights in this folder, option ``path`` of the extractor; empty: the extractor knows its own.
     """
 
     assets: tuple[str, ...] = ()
     classes: bool = False
-    weights: str = ""
 
 
 _DINOV2 = ("dinov2-vitl14", "dinov2-code")
@@ -45,10 +43,8 @@ EXTRACTORS: Registry[ExtractorEntry] = Registry(
         "digits": ExtractorEntry("eval.features.digits:DigitsExtractor", classes=True),
         "glyphs": ExtractorEntry("eval.features.digits:GlyphsExtractor", classes=True),
         "digits_backbone": ExtractorEntry("eval.features.digits:DigitsBackboneExtractor"),
-        **{
-            name: ExtractorEntry("eval.features.clothes:ClothesExtractor", classes=True, weights=f"{name}.safetensors")
-            for name in ("clothes_plain", "clothes_residual")
-        },
+        "clothes_plain": ExtractorEntry("eval.features.clothes:PlainExtractor", classes=True),
+        "clothes_residual": ExtractorEntry("eval.features.clothes:ResidualExtractor", classes=True),
         "pixels": ExtractorEntry("eval.features.pixels:PixelExtractor"),
         "inception": ExtractorEntry("eval.features.inception:InceptionExtractor", ("inception",), classes=True),
         "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),
@@ -124,8 +120,6 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
     for option in options:
         if option not in known:
             raise UserError(f"extractor '{name}'", f"no option '{option}'{suggestion(option, known)}")
-    if weights := getattr(EXTRACTORS.get(name), "weights", ""):
-        options = {"path": Path(__file__).with_name(weights), **options}
     extractor = cls(device=device, **options)
     if name not in EXTRACTORS:
         extractor.name = name

@@ -1,4 +1,4 @@
-"""Frozen feature networks of GDD's discriminator: VGG16, EfficientNet and DeiT of ImageNet, and small ones of digits and clothes.
+"""Frozen feature networks of GDD's discriminator: VGG16, EfficientNet and DeiT of ImageNet, small ones of other images.
 
 Images below 224×224 are enlarged to 224×224 for the networks of ImageNet, which have feature maps at four scales. The
 scales are those of projected GANs (arXiv:2111.01007); Zyriix/GDD:feature_networks/vit.py,
