@@ -415,8 +415,8 @@ class Rows:
                 self._archive_path(origin.dataset, f"{where}.dataset")
                 waiting.append((origin.dataset, (*children, name)))
             elif not os.path.exists(path):
-                for name in (origin.here, *origin.beside):
-                    _check_source(str(name), f"{where}.source")
+                for source in (origin.here, *origin.beside):
+                    _check_source(str(source), f"{where}.source")
         return found
 
     def origin(self, dataset: str, where: str = "") -> MadeFrom | None:
