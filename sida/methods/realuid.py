@@ -140,7 +140,7 @@ class RealSiDLoss(SiDLoss):
         if given.real_images is not None and self.options.uid_alpha < 1:
             sides.append(given.real_images)
         noisy = [torch.addcmul(images, sigma, given.draws["noise"]) for images in sides]
-        wanted = [self.target(*side, sigma, scale) for *side, scale in zip(sides, noisy, self.options.scales)]
+        wanted = [self.target(x, y, sigma, scale) for x, y, scale in zip(sides, noisy, self.options.scales)]
         labels = given.class_labels if len(sides) == 1 else both_labels(given.class_labels, given.class_labels)
         error = fake_score(torch.cat(noisy), torch.cat([sigma] * len(sides)), labels) - torch.cat(wanted)
         weight, *errors = given.whole(self.weight(sigma), *error.chunk(len(sides)))
