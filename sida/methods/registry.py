@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from sida import networks
 from sida.config.families import Family
+from sida.config.plugins import Registry
 from sida.config.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
-from sida.config.registry import Registry
 from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in
 from sida.methods.consistency import CD, ECT
