@@ -17,7 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from sida.config.families import EDM, Family
-from sida.config.registry import Registry, RegistryEntry
+from sida.config.plugins import Registry, RegistryEntry
 from sida.errors import SettingError, UserError, settings_in
 from sida.files.atomic import atomic_path
 from sida.files.pickles import FOREIGN_WEIGHTS
