@@ -19,7 +19,7 @@ from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
 from sida.files.tensors import write_tensors
 from sida.machine import cpu_threads
-from sida.networks.backbones import ClothesBackbone
+from sida.networks.discriminators import ClothesBackbone
 
 EPOCHS, BATCH, RATE, DECAY, SMOOTHING, NOISE = 6, 64, 4e-3, 1e-2, 0.05, 0.1
 #: Architecture, half of the training images (0 or 1) and seed of each network.

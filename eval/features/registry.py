@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
-from sida.config.registry import Registry, RegistryEntry
+from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import found_object, study_folders
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from sida.config.registry import Registry, RegistryEntry
+from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import find, found_object, found_path, study_folders
 from sida.config.settings import (
     CheckedAs,
@@ -49,7 +49,7 @@ DATASET_KINDS: Registry[DatasetKind] = Registry(
     "kind of data set",
     "",
     {
-        "digits": DatasetKind("sida.data.digits:open_digits"),
+        "digits": DatasetKind("sida.data.load:open_digits"),
         "counts": DatasetKind("sida.data.load:open_classes"),
         "zip": DatasetKind("sida.data.load:open_stored", path=True),
         "folder": DatasetKind("sida.data.load:open_stored", path=True),
