@@ -1,8 +1,8 @@
 """Discriminators: heads on the encoder of a diffusion network, and GDD's heads on mixed features of frozen networks.
 
 Frozen backbones give feature maps of images: VGG16, EfficientNet and DeiT of ImageNet, and small ones of digits and
-clothes, whose weights tools/train_backbone.py and tools/train_clothes.py make. Mixing combines a backbone's maps across channels, then across scales; a head is
-a small convolutional network on each mixed map.
+clothes, whose weights tools/train_backbone.py and tools/train_clothes.py make. Mixing combines a backbone's maps across
+channels, then across scales; a head is a small convolutional network on each mixed map.
 
 Images below 224×224 are enlarged to 224×224 for the networks of ImageNet, which have feature maps at four scales. The
 scales are those of projected GANs (arXiv:2111.01007); Zyriix/GDD:feature_networks/vit.py,
