@@ -40,7 +40,7 @@ def as_pixels(value: Any, value_range: tuple[float, float] | None = None, where:
     value = _named(value)
     if isinstance(value, np.ndarray | torch.Tensor):
         return Pixels(_batch(value[:, None] if value.ndim == 3 else value, value_range, where), None)
-    if isinstance(value, tuple | list) and len(value) == 2 and _are_classes(value[1]):
+    if isinstance(value, tuple | list) and len(value) == 2 and _are_classes(*value):
         images = as_pixels(value[0], value_range, where).images
         classes = _array(value[1], where)
         if classes.shape != (len(images),) or not np.issubdtype(classes.dtype, np.integer):
@@ -48,7 +48,8 @@ def as_pixels(value: Any, value_range: tuple[float, float] | None = None, where:
             raise UserError(where, fault, "give one whole number for each image")
         return Pixels(images, classes)
     if not isinstance(value, Iterable) and hasattr(value, "__getitem__") and hasattr(value, "__len__"):
-        value = (value[index] for index in range(len(value)))
+        items = value  # a data set: Python's own iteration would look for an end
+        value = (items[index] for index in range(len(items)))
     if isinstance(value, str | bytes | Image.Image) or not isinstance(value, Iterable):
         raise UserError(where, f"cannot be read from {type(value).__name__}", _WANTED)
     parts = [_part(part, value_range, f"{where}[{index}]") for index, part in enumerate(value)]
@@ -94,9 +95,12 @@ def _named(value: Any) -> Any:
     return images if classes is None else (images, classes)
 
 
-def _are_classes(value: Any) -> bool:
-    """Whether the second of two things is one number for each of the first, or vectors of numbers."""
-    return not isinstance(value, str | bytes | Image.Image | Mapping) and np.ndim(_array(value, "classes")) in (1, 2)
+def _are_classes(images: Any, value: Any) -> bool:
+    """Whether the second of two things is a number, or a vector, for each of the images."""
+    if isinstance(value, str | bytes | Image.Image | Mapping):
+        return False
+    axes = np.ndim(_array(value, "classes"))
+    return axes == 1 or (axes == 2 and getattr(images, "ndim", 0) == 4)
 
 
 def _check_range(value_range: Any) -> None:

@@ -51,6 +51,8 @@ class Metric(abc.ABC):
         real: Data of real images, with the same values; a metric with ``real`` needs a ``reference``.
         selects: Whether a training may choose its network by the lowest value.
         classifies: Whether the metric is computed from the extractor's class probabilities.
+        least: Lowest possible value; None for no bound.
+        most: Highest possible value; None for no bound.
     """
 
     key: str
@@ -65,6 +67,8 @@ class Metric(abc.ABC):
     real: ClassVar[Literal["moments", "features"] | None] = None
     selects: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
+    least: ClassVar[float | None] = None
+    most: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         if self.real is not None and self.reference is None:
@@ -207,6 +211,7 @@ class Frechet(Metric):
 
     generated = real = "moments"
     selects = True
+    least = 0.0
 
     def compute(self, sides: Sides) -> MetricValue:
         """The distance, with ranks and rounding error as details."""
@@ -246,6 +251,7 @@ class InceptionScore(Metric):
     better: Direction = "higher"
 
     classifies = True
+    least = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -315,6 +321,7 @@ class _Neighbours(Metric):
     better: Direction = "higher"
 
     generated = real = "features"
+    least, most = 0.0, 1.0
 
     def fault(self, num_samples: int) -> str | None:
         """Requires more images than neighbours."""
@@ -365,7 +372,10 @@ class Kernel(Metric):
         from eval.metrics.kernel_distance import kernel_distance
 
         sets = sides.real_features, sides.features
-        return kernel_distance(*sets, self.subsets, self.subset_size, sides.seed), {}
+        size = min(map(len, sets))
+        fault = f"subsets have {size:,} images, not {self.subset_size:,}, since a set has no more"
+        warnings = {"warnings": [fault]} if size < self.subset_size else {}
+        return kernel_distance(*sets, self.subsets, self.subset_size, sides.seed), warnings
 
 
 @dataclass(kw_only=True)
@@ -383,6 +393,7 @@ class Memorisation(Metric):
     statistic: Literal["share", "ratio", "tail"] = "share"
 
     generated = real = "features"
+    least = 0.0
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -407,6 +418,7 @@ class Accuracy(Metric):
     better: Direction = "higher"
 
     classifies = True
+    least, most = 0.0, 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -463,5 +475,24 @@ METRIC_KINDS: Registry[type[Metric]] = Registry(
         "accuracy": Accuracy,
     },
 )
+
+
+#: Rounding that a printed or summed value may have beyond a bound, relative.
+_ROUNDED = 1e-6
+
+
+def value_fault(kind: object, value: float) -> tuple[str, str] | None:
+    """Fault and remedy of a value that a kind of metric cannot have; None for a possible one, and for custom kinds."""
+    found = METRIC_KINDS.get(kind) if isinstance(kind, str) else None
+    if found is None:
+        return None
+    least, most, slack = found.least, found.most, _ROUNDED * max(1.0, abs(value))
+    if (least is None or value >= least - slack) and (most is None or value <= most + slack):
+        return None
+    limits = f"{least:g} to {most:g}" if most is not None else f"{least:g} or more"
+    remedy = "give a share, not per cent" if most == 1 and 1 < value <= 100 else "measure it again"
+    return f"is {value:g}, {kind} is {limits}", remedy
+
+
 #: A metric of a protocol; the kind determines the settings.
 AnyMetric = Annotated[Metric, Variants("kind", lambda: METRIC_KINDS, METRIC_KINDS.find)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable
 from eval.results.measurements import long_rows, read_score
 from eval.results.summary import Measurements, measurements_of
@@ -65,6 +66,9 @@ class ExchangedMetric(Settings):
         super().__post_init__()
         if not 1 <= len(self.values) <= 10_000:
             raise SettingError("values", f"must be 1 to 10,000 numbers, got {len(self.values)}")
+        for index, value in enumerate(self.values):
+            if beyond := value_fault(self.settings.partition(" ")[0], value):
+                raise SettingError(f"values[{index}]", *beyond)
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``measurements.csv``, with their origin."""

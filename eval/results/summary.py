@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable
 from sida.errors import UserError, suggestion
 from sida.files.content_hash import csv_text
@@ -294,6 +295,9 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
     if not math.isfinite(value):
         fault = f"metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}"
         raise UserError(where, fault, "look at the run's log and measure it again")
+    if beyond := value_fault(text["settings"].partition(" ")[0], value):
+        place = f"{where}: run '{text['run']}', trial {text['trial']}, metric '{text['metric']}'"
+        raise UserError(place, *beyond)
     for name in ("reference_sha256", "extractor_sha256"):
         if not re.fullmatch("[0-9a-f]*", text[name]):
             raise UserError(f"{where}: {name}", f"must be a digest in hexadecimal digits, got '{text[name]}'")
