@@ -147,7 +147,8 @@ def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
     wanted = f"must return uint8 images of shape ({count}, C, H, W), or (images, classes)"
     pixels = _tensor(images, name, wanted)
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != count:
-        raise UserError(name, f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}")
+        remedy = "from [-1, 1]: (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)" if pixels.is_floating_point() else ""
+        raise UserError(name, f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}", remedy)
     if classes is None:
         return ImageBatch(pixels, None)
     wanted = f"must return classes as whole numbers of shape ({count},)"
@@ -164,6 +165,7 @@ def _tensor(value: Any, name: str, wanted: str) -> torch.Tensor:
         raise UserError(name, f"{wanted}, got {type(value).__name__}") from None
 
 
+_CALLED = "name a function of a list of seeds that draws with the network (docs/score.md, 'A function')"
 #: Largest mean difference, in grey levels, of images that are drawn twice with the same seeds.
 _ROUNDING = 0.5
 #: Difference of an image that is drawn in another batch, as a share of that of two images, that is no rounding.
@@ -296,7 +298,9 @@ class CallableSource:
             raise UserError(self.name, fault, remedy)
 
     def _draw(self, seeds: range) -> ImageBatch:
-        with foreign_faults(self.name, self._module):
+        # A network is not a function of seeds by itself.
+        remedy = f"{_CALLED}, or fix it there" if isinstance(self._function, torch.nn.Module) else "fix it there"
+        with foreign_faults(self.name, self._module, remedy):
             returned = self._function(list(seeds), **self.kwargs)
         return as_batch(returned, len(seeds), self.name)
 

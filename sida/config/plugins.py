@@ -254,12 +254,13 @@ def own_fault(error: BaseException, source: Path | None) -> str:
 
 
 @contextlib.contextmanager
-def foreign_faults(name: str, module: ModuleType) -> Iterator[None]:
+def foreign_faults(name: str, module: ModuleType, remedy: str = "fix it there") -> Iterator[None]:
     """Turns exceptions of somebody's code into one line with the place in that code; ``SIDA_TRACE=1`` shows the trace.
 
     Args:
         name: Name of the function, for the line.
         module: Module of the function.
+        remedy: Remedy in the line.
 
     Raises:
         UserError: The code raised anything but errors of this package.
@@ -268,12 +269,12 @@ def foreign_faults(name: str, module: ModuleType) -> Iterator[None]:
         yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if os.environ.get(TRACE) == "1":
             traceback.print_exception(error)
         file = getattr(module, "__file__", None)
         fault = own_fault(error, Path(file) if file else None)
-        raise UserError(name, f"fails ({fault})", "fix it there (--verbose shows the whole trace)") from error
+        raise UserError(name, f"fails ({fault})", f"{remedy} (--verbose shows the whole trace)") from error
 
 
 def source_sha256(item: Any) -> str | None:

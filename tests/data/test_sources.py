@@ -146,13 +146,14 @@ def test_arrays_are_sources_and_parquet_is_refused_by_its_name(tmp_path):
         ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\1\3", "holds classes"),
     ],
 )
-def test_other_formats_are_refused_by_their_name_at_every_door(name, content, fault, tmp_path):
+def test_other_formats_are_refused_by_their_name_at_every_door(name, content, fault, tmp_path, capsys):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(content)
     source = str(tmp_path / name.partition("/")[0])
     refused(fault, prepare, PrepareConfig(source, str(tmp_path / "out.zip")))
     refused(fault, open_images, source)
-    refused(fault, main, ["data", "check", source])
+    assert main(["data", "check", source]) == 1
+    assert fault in capsys.readouterr().err
 
 
 def test_classes_of_webdataset_are_read(tmp_path):
