@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from sida.training.processes import ALONE, Ranks
 
 NamedTensors = dict[str, torch.Tensor]
-
-
-class Resumable(Protocol):
-    """Part of a run whose state is kept for resuming: a network, an optimizer state or an average."""
-
-    def state(self) -> NamedTensors:
-        """Named tensors (references, not copies)."""
-
-    def load(self, state: NamedTensors) -> None:
-        """Restores a state."""
-
-
-def joint_state(parts: Mapping[str, Resumable]) -> NamedTensors:
-    """Joins the states of several parts, with the keys ``part/name``."""
-    return {f"{part}/{name}": value for part, owner in parts.items() for name, value in owner.state().items()}
-
-
-def load_joint_state(parts: Mapping[str, Resumable], state: Mapping[str, torch.Tensor]) -> None:
-    """Restores a :func:`joint_state`."""
-    for part, owner in parts.items():
-        prefix = f"{part}/"
-        owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
 
 
 def buffers(net: torch.nn.Module) -> NamedTensors:
