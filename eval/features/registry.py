@@ -43,6 +43,8 @@ EXTRACTORS: Registry[ExtractorEntry] = Registry(
         "digits": ExtractorEntry("eval.features.digits:DigitsExtractor", classes=True),
         "glyphs": ExtractorEntry("eval.features.digits:GlyphsExtractor", classes=True),
         "digits_backbone": ExtractorEntry("eval.features.digits:DigitsBackboneExtractor"),
+        "clothes_plain": ExtractorEntry("eval.features.clothes:PlainExtractor", classes=True),
+        "clothes_residual": ExtractorEntry("eval.features.clothes:ResidualExtractor", classes=True),
         "pixels": ExtractorEntry("eval.features.pixels:PixelExtractor"),
         "inception": ExtractorEntry("eval.features.inception:InceptionExtractor", ("inception",), classes=True),
         "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from sida.training.averages import Average
 from sida.training.evaluation import Evaluate, shared_out
 from sida.training.identity import AnyConfig, common_facts, read_config, run_metadata
 from sida.training.logs import IterationRecord, TickMeter, check_loggers, hopeless, rising, unhealthy, without_nan
-from sida.training.optimizer import NamedTensors, OptimizedNetwork
+from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
 from sida.training.run import OTHER_STATE, DrawPicture, RunFiles, other_state
 
@@ -57,14 +58,20 @@ class Trainer(abc.ABC):
     Args:
         networks: Optimized networks by name.
         averages: Averages of networks by name; the first is the product of the run.
+        kept: Further parts by name whose state a resumed run needs.
 
     Attributes:
         ranks: Processes that train together.
     """
 
-    def __init__(self, networks: Mapping[str, OptimizedNetwork], averages: Mapping[str, Average]) -> None:
+    def __init__(
+        self,
+        networks: Mapping[str, OptimizedNetwork],
+        averages: Mapping[str, Average],
+        kept: Mapping[str, Resumable] = MappingProxyType({}),
+    ) -> None:
         self.networks, self.averages = dict(networks), dict(averages)
-        self._parts: dict[str, OptimizedNetwork | Average] = {**networks, **averages}
+        self._parts: dict[str, Resumable] = {**networks, **averages, **kept}
         self.ranks = ALONE
 
     @abc.abstractmethod

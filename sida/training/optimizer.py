@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
 from sida.training.processes import ALONE, Ranks
 
 NamedTensors = dict[str, torch.Tensor]
+
+
+class Resumable(Protocol):
+    """Part of a run whose state is kept for resuming: a network, an optimizer state or an average."""
+
+    def state(self) -> NamedTensors:
+        """Named tensors (references, not copies)."""
+
+    def load(self, state: NamedTensors) -> None:
+        """Restores a state."""
 
 
 def buffers(net: torch.nn.Module) -> NamedTensors:
