@@ -248,8 +248,8 @@ class Method:
         passes: Work of these steps, for plans.
         options: Dataclass of settings that only this method has (``options`` of a recipe), or None; no name may be that
             of a recipe's setting. If it has a method ``assets(resolution)``, a workflow downloads these assets before
-            it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``unread`` names
-            settings that the method does not read with these options.
+            it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``check(config)``
+            refuses settings of a run; ``unread`` names settings that the method does not read with these options.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
     """
@@ -327,6 +327,8 @@ class Method:
             SettingError: The first fault.
         """
         options = self.read_options(config.options, "options")
+        if hasattr(options, "check"):
+            options.check(config)
         if self.start == "generator" and config.init is None:
             raise SettingError("init", f"{self.name} starts from a distilled generator", "name one")
         if self.start == "teacher" and config.init is not None:
