@@ -20,6 +20,8 @@ NETWORKS = {
     **dict.fromkeys(("inception", "convnext", "vgg16", "efficientnet_lite0", "deit"), "ImageNet"),
     **dict.fromkeys(("dinov2", "clip", "mae", "siglip2", "glyphs"), ""),
     **dict.fromkeys(("digits", "digits_backbone"), "digits"),
+    # `clothes` is the discriminator's network.
+    **dict.fromkeys(("clothes", "clothes_plain", "clothes_residual"), "clothes"),
 }
 #: Metrics and losses that people name in the place of a network.
 _MEANT = {"fid": "inception", "kid": "inception", "fd_dinov2": "dinov2", "lpips": "vgg16", "siglip": "siglip2"}
