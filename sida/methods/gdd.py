@@ -69,7 +69,7 @@ class GDDOptions(Settings):
         named = (BACKBONES[name] for name in self.backbones or official_backbones(resolution))
         return [asset for asset in named if asset]
 
-    def judges(self, resolution: int) -> list[str]:
+    def met(self, resolution: int) -> list[str]:
         """Networks whose gradients train the generator; random weights judge by no picture."""
         if self.weights == "random":
             return []

@@ -16,7 +16,7 @@ from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
 from sida.kernels import require_fused
 from sida.machine import generator as random_generator
-from sida.noise import Draws
+from sida.noise import Draws, uniform_labels
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.logs import IterationRecord
@@ -52,6 +52,7 @@ class StudentTrainer:
         schedule: Phases by images seen.
         recipe: Seed, noise level, average and CUDA graphs.
         graphs: Whether a step can be recorded and replayed as a CUDA graph.
+        kept: Further parts by name whose state a resumed run needs.
 
     Attributes:
         networks: Optimized networks by name, in the steps' order.
@@ -63,14 +64,19 @@ class StudentTrainer:
     batches: Batches
 
     def __init__(
-        self, steps: Sequence[OptimizerStep], schedule: Schedule, recipe: ResolvedConfig, graphs: bool = True
+        self,
+        steps: Sequence[OptimizerStep],
+        schedule: Schedule,
+        recipe: ResolvedConfig,
+        graphs: bool = True,
+        kept: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.steps, self.schedule, self.recipe = list(steps), schedule, recipe
         self.rank, self.world_size = 0, 1
         self.networks = {step.name: step.network for step in steps}
         self.generator = steps[-1].network
         self.ema = Average(self.generator)
-        self._parts: dict[str, Resumable] = {**self.networks, "ema": self.ema}
+        self._parts: dict[str, Resumable] = {**self.networks, "ema": self.ema, **(kept or {})}
         self.device = self.generator.flat.vector.device
         self._memory = MemoryRelief(recipe.name)
         self._plain = plain = EagerRunner(self.generator, recipe.init_sigma)
@@ -116,6 +122,12 @@ class StudentTrainer:
         factors = {name: weight / total for name, weight in weights.items()}
         spec = MicroBatchSpec(step, factors, {name: phase.weight(name) for name in weights})
         pairs = list(zip(batches, self._draws(step, stream, nimg, batches, given)))
+        if step.uniform_labels:
+            drawn = [
+                None if labels is None else uniform_labels(draws["label"], labels.shape[1]).to(labels)
+                for (_, labels), draws in pairs
+            ]
+            pairs = [((images, labels), draws) for ((images, _), draws), labels in zip(pairs, drawn)]
         results = None
         with contextlib.suppress(torch.OutOfMemoryError):
             results = self._results(spec, stream, nimg, pairs)

@@ -24,7 +24,7 @@ from sida.config.families import SD_VAE
 from sida.config.recipe import Recipe
 from sida.config.resources import base_name, find, found_object, found_path
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
-from sida.config.saw import Saw, read_saw
+from sida.config.saw import Saw, network_of, read_saw
 from sida.config.settings import from_mapping, load_yaml, names_file_object, names_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import METHODS, find_method
@@ -152,7 +152,10 @@ class Rows:
     def _with_seen(self, name: str, before: tuple[str, ...]) -> SheetRow:
         run, more = self.runs[name], Saw()
         if run.trained_here and run.method in METHODS and METHODS[run.method].has_judges:
-            more = Saw(loss=tuple(self.options(run).judges(self.dataset_of(run)["resolution"])))
+            judges = [name for name in self.options(run).met(self.dataset_of(run)["resolution"]) if name != "pixels"]
+            if None in (found := [network_of(name, study_extractors()) for name in judges]):
+                return dataclasses.replace(run, saw="unknown")  # a custom judge may be any network
+            more = Saw(loss=tuple(filter(None, found)))
         if run.init in self.runs and run.init not in before:
             start = self._with_seen(str(run.init), (*before, name)).seen
             if start is None:
