@@ -1,8 +1,8 @@
 """Discriminators: heads on the encoder of a diffusion network, and GDD's heads on mixed features of frozen networks.
 
-Frozen backbones give feature maps of images: VGG16, EfficientNet and DeiT of ImageNet, and a small one of digits, whose
-weights tools/train_backbone.py makes. Mixing combines a backbone's maps across channels, then across scales; a head is
-a small convolutional network on each mixed map.
+Frozen backbones give feature maps of images: VGG16, EfficientNet and DeiT of ImageNet, and small ones of digits and
+clothes, whose weights tools/train_backbone.py and tools/train_clothes.py make. Mixing combines a backbone's maps across
+channels, then across scales; a head is a small convolutional network on each mixed map.
 
 Images below 224×224 are enlarged to 224×224 for the networks of ImageNet, which have feature maps at four scales. The
 scales are those of projected GANs (arXiv:2111.01007); Zyriix/GDD:feature_networks/vit.py,
@@ -349,6 +349,44 @@ def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
     return nn.Sequential(*([nn.MaxPool2d(2)] if pool else []), *layers)
 
 
+CLOTHES_WEIGHTS = Path(__file__).with_name("clothes.safetensors")
+
+
+class ClothesBackbone(Backbone):
+    """Two pairs of convolutions with maps of 14 and 7 pixels, for pictures float32 ``(N, 1, 28, 28)`` in [-1, 1]."""
+
+    image_channels = 1
+    resolution = 28
+    channels = (32, 64)
+    sizes = (32, 16)
+    mixing = 32
+    widths = {8: 64, 16: 48}
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), *_level(16, 32))
+        second = nn.Sequential(*_level(32, 64), *_level(64, 64, pool=False))
+        self.levels = nn.ModuleList([first, second])
+        # Used only to train the backbone.
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Dropout(0.3), nn.Linear(576, DIGIT_CLASSES)
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See :class:`Backbone`."""
+        first = self.levels[0](images)
+        return [first, self.levels[1](first)]
+
+    def load_published(self) -> None:
+        """Loads the committed weights.
+
+        Raises:
+            UserError: The file is missing or damaged.
+        """
+        with explained(CLOTHES_WEIGHTS, "not the backbone of clothes", "make one with tools/train_clothes.py"):
+            self.load_state_dict(read_tensors(CLOTHES_WEIGHTS)[0])
+
+
 BACKBONE_SIZE = 224
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -483,6 +521,7 @@ _CLASSES: dict[str, type[Backbone]] = {
     "efficientnet_lite0": EfficientNetLite0,
     "deit_base_distilled": DeiTBaseDistilled,
     "digits": DigitsBackbone,
+    "clothes": ClothesBackbone,
 }
 
 
