@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from eval.features.registry import study_extractors
 from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable
 from eval.results.measurements import long_rows, read_score
 from eval.results.summary import Measurements, measurements_of
+from sida.config.saw import read_saw
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
@@ -41,6 +43,7 @@ class ExchangedMetric(Settings):
         network_sha256: Digest of the generator's network file.
         device: Kind of device.
         code_version: Program and version that measured.
+        saw: Networks that the generator met (docs/score.md), `none` or `unknown`; empty is unknown.
         date: Day or time of the measurement, ISO 8601.
     """
 
@@ -60,6 +63,7 @@ class ExchangedMetric(Settings):
     network_sha256: Digest = ""
     device: str = ""
     code_version: str = ""
+    saw: str = ""
     date: Annotated[str, Pattern(r"\d{4}-\d{2}-\d{2}.*", "a date such as 2026-11-22")]
 
     def __post_init__(self) -> None:
@@ -69,11 +73,14 @@ class ExchangedMetric(Settings):
         for index, value in enumerate(self.values):
             if beyond := value_fault(self.settings.partition(" ")[0], value):
                 raise SettingError(f"values[{index}]", *beyond)
+        read_saw(self.saw, study_extractors())
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``measurements.csv``, with their origin."""
         facts = dataclasses.asdict(self)
-        facts = {key: value for key, value in facts.items() if key not in ("format", "values")}
+        facts = {
+            key: value for key, value in facts.items() if key not in ("format", "values") and (value or key != "saw")
+        }
         return [
             {**facts, "method": "external", "trial": trial, "value": repr(value)}
             for trial, value in enumerate(self.values)

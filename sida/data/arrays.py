@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sida.data.archive import MAX_RATIO, PART, READER, SECONDS, ask_shared
-from sida.data.dataset import Dataset
+from sida.data.dataset import InMemory
 from sida.data.pictures import MAX_CLASSES
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
@@ -253,24 +253,18 @@ def find_arrays(path: str | Path, subset: str | None = None, labels: bool = True
     return ImageArrays(path, labels) if path.suffix in (".npz", ".npy") or is_idx(path) else None
 
 
-class ArrayData(Dataset):
+class ArrayData(InMemory):
     """Images in an array as a data set, held in memory.
 
     Args:
         images: The images, which must be square.
     """
 
-    in_memory = True
-
     def __init__(self, images: ImageArrays) -> None:
-        self._images, self._pixels = images, images.read(0, images.count)
-        if self._pixels.shape[2] != self._pixels.shape[3] or not images.count:
-            raise UserError(images.path, f"holds images of shape {self._pixels.shape}", "images must be square")
-        super().__init__(images.path.stem, self._pixels.shape, images.classes)
-
-    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
-        """Images uint8 ``(N, C, H, W)``."""
-        return self._pixels[raw_indices]
+        self._images, pixels = images, images.read(0, images.count)
+        if pixels.shape[2] != pixels.shape[3] or not images.count:
+            raise UserError(images.path, f"holds images of shape {pixels.shape}", "images must be square")
+        super().__init__(images.path.stem, pixels, images.classes)
 
     @functools.cached_property
     def sha256(self) -> str:
