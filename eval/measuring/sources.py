@@ -229,9 +229,9 @@ class CallableSource:
 
     def __post_init__(self) -> None:
         if self.function is None:
-            self._module, self._function = load_object(self.name, "sampler.callable", "function")
+            self.module, self._function = load_object(self.name, "sampler.callable", "function")
         else:
-            self._module, self._function = sys.modules[self.function.__module__], self.function
+            self.module, self._function = sys.modules[self.function.__module__], self.function
         if not callable(self._function):
             kind = type(self._function).__name__
             raise UserError("sampler.callable", f"'{self.name}' is of type {kind}, no function")
@@ -249,7 +249,7 @@ class CallableSource:
         if needed := [p.name for p in inspect.signature(kind).parameters.values() if _is_needed(p)]:
             fault = f"is a class that needs {', '.join(needed)}"
             raise UserError(self.name, fault, "name an object of it, or a function that draws with one")
-        with foreign_faults(self.name, self._module):
+        with foreign_faults(self.name, self.module):
             built = kind()
         if not callable(built):
             raise UserError(self.name, "is a class whose objects cannot be called", "name a function of seeds")
@@ -257,7 +257,7 @@ class CallableSource:
 
     def identity(self) -> dict[str, Any]:
         """Name, arguments (files among them by their bytes) and source file of the callable."""
-        source = code_sha256(self._module, self._function)
+        source = code_sha256(self.module, self._function)
         facts = getattr(self._function, "facts", {}) if isinstance(self._function, ScriptedGenerator) else {}
         return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source, **facts}
 
@@ -300,7 +300,7 @@ class CallableSource:
     def _draw(self, seeds: range) -> ImageBatch:
         # A network is not a function of seeds by itself.
         remedy = f"{_CALLED}, or fix it there" if isinstance(self._function, torch.nn.Module) else "fix it there"
-        with foreign_faults(self.name, self._module, remedy):
+        with foreign_faults(self.name, self.module, remedy):
             returned = self._function(list(seeds), **self.kwargs)
         return as_batch(returned, len(seeds), self.name)
 

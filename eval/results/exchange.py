@@ -28,7 +28,7 @@ class ExchangedMetric(Settings):
 
     Attributes:
         format: Version of this form.
-        origin: Person or group who measured, with an address or a citation; `sida score` leaves it to you.
+        origin: Person or group who measured, with an address or a citation (`sida score --origin`).
         run: Id of the generator.
         metric: Key of the metric in the protocol.
         values: Value of each trial, in order.
@@ -163,7 +163,7 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         where = f"{path}:{number}"
         found = from_mapping(ExchangedMetric, parse_json(line, where), where)
         if not found.origin.strip() or not found.origin.isprintable():
-            remedy = 'add who measured it: "origin": "NAME, ADDRESS"'
+            remedy = 'say who measured it: sida score --json --origin "NAME, ADDRESS"'
             raise UserError(f"{where}: origin", "is empty or no plain text", remedy)
         if (found.run, found.metric) in seen:
             raise UserError(where, f"metric '{found.metric}' of run '{found.run}' stands there twice", "remove one")
