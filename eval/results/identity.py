@@ -25,7 +25,7 @@ _COMPARED = {
     "extractor": "feature network",
 }
 #: Fields of a protocol that change every metric's value and have no place of their own in an identity.
-_OF_IMAGES = ("quantisation", "channels", "allow_tf32")
+_OF_IMAGES = ("quantisation", "channels", "allow_tf32", "rehearsal")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,18 +169,15 @@ class _Pace(io.RawIOBase):
 PATIENCE = 3.0
 
 
-def check_reachable(
+def unreachable(
     names: Iterable[str], *, registry: Mapping[str, Asset] | None = None, cache: str | os.PathLike[str] | None = None
-) -> None:
-    """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
+) -> UserError | None:
+    """The one fault of missing assets that cannot be downloaded here; None if there are none, or a host answers.
 
     Args:
         names: Ids in the registry.
         registry: Assets by id; ``None`` reads :func:`sida.assets.registry.default_registry`.
         cache: Cache folder; ``None`` for :func:`sida.assets.cache.cache_dir`.
-
-    Raises:
-        UserError: The network is forbidden, or no host answers; the line names all missing assets.
     """
     folder, known = str(cache or cache_dir()), dict(load_registry() if registry is None else registry)
     assets = [asset for asset in (find_asset(known, name) for name in names) if asset.urls]
@@ -191,11 +188,11 @@ def check_reachable(
         for parts in map(urlsplit, asset.urls)
     }
     if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
-        return
+        return None
     why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
-    ids = " ".join(asset.id for asset in missing)
+    ids = " ".join(sorted(asset.id for asset in missing))
     remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
-    raise UserError(f"missing in {folder}", f"{ids} ({why})", remedy)
+    return UserError(f"missing in {folder}", f"{ids} ({why})", remedy)
 
 
 def _accepts(host: str, port: int) -> bool:
