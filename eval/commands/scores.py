@@ -7,7 +7,7 @@ import os
 
 from eval.commands._options import extractor_options, output, pairs, scoring_settings, shared
 from sida.cli.arguments import existing, network_source, whole
-from sida.cli.main import Verb
+from sida.cli.main import Verb, terminal_colour, terminal_width
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,9 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="label of the row (default: name of the path)")
     add("--family", help="group of the row in tables (default: One Step with --like, else none)")
     add("--nfe", type=whole("--nfe", 1), metavar="N", help="network evaluations per image, for tables")
+    add(
+        "--saw", metavar="WORDS", help="networks that the generator met, e.g. 'loss:inception', or none (docs/score.md)"
+    )
     add("--allow-duplicates", action="store_true", help="accept equal images")
     add(
         "--fast",
@@ -97,7 +100,7 @@ def _score(args: argparse.Namespace) -> int:
     if args.like and family is None and (nfe or 1) == 1:
         family, nfe = "One Step", 1
     settings = scoring_settings(args) | {"device": device, "family": family or "", "nfe": nfe}
-    settings |= {key: getattr(args, key) for key in ("allow_duplicates", "fast", "against", "batch_size")}
+    settings |= {key: getattr(args, key) for key in ("allow_duplicates", "fast", "against", "batch_size", "saw")}
     settings["extractors"] = extractor_options(args.extractor_option)
     score = score_images(images, protocol, name=label, **settings)
     # Files first: an error while printing must not lose the measurement.
@@ -182,15 +185,14 @@ def _compare(args: argparse.Namespace) -> int:
     from eval.report.compare import compare, compare_published, comparison_table
     from eval.tables.build import RENDERERS
     from eval.tables.render import to_terminal
-    from sida.cli import terminal
     from sida.files.atomic import write_text
 
     if args.second == "published":
         table = compare_published(args.first, args.published)
     else:
         table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
-    width = terminal.width()
-    print(to_terminal(table, terminal.colour()))
+    width = terminal_width()
+    print(to_terminal(table, terminal_colour()))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))
     if args.out:
         write_text(args.out, RENDERERS[Path(args.out).suffix](table))

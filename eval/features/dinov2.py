@@ -170,6 +170,7 @@ class DinoV2PillowExtractor(DinoV2Extractor):
 
     name = "dinov2_pil"
     resize = "Pillow bicubic, uint8"
+    gradient = False
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
         return resized(images, _SIZE, rounded=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
-from sida.config.registry import Registry, RegistryEntry
+from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import found_object, study_folders
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
@@ -43,6 +43,8 @@ EXTRACTORS: Registry[ExtractorEntry] = Registry(
         "digits": ExtractorEntry("eval.features.digits:DigitsExtractor", classes=True),
         "glyphs": ExtractorEntry("eval.features.digits:GlyphsExtractor", classes=True),
         "digits_backbone": ExtractorEntry("eval.features.digits:DigitsBackboneExtractor"),
+        "clothes_plain": ExtractorEntry("eval.features.clothes:PlainExtractor", classes=True),
+        "clothes_residual": ExtractorEntry("eval.features.clothes:ResidualExtractor", classes=True),
         "pixels": ExtractorEntry("eval.features.pixels:PixelExtractor"),
         "inception": ExtractorEntry("eval.features.inception:InceptionExtractor", ("inception",), classes=True),
         "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),
@@ -73,6 +75,11 @@ def _of_studies(folders: tuple[Path, ...]) -> dict[str, str]:
     files = [file for folder in folders if (file := folder / "extractors.yaml").is_file()]
     listed = ((file, entry) for file in files for entry in load_yaml(file).items())
     return {name: found_object(str(named), [file.parent]) for file, (name, named) in listed}
+
+
+def study_extractors() -> dict[str, str]:
+    """Extractors of the checkout's studies by name."""
+    return _of_studies(tuple(study_folders()))
 
 
 def extractor_entry(name: str) -> ExtractorEntry:
@@ -128,7 +135,7 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
 
 
 def _class(name: str) -> type[Extractor]:
-    found: type[Extractor] = EXTRACTORS.find(_of_studies(tuple(study_folders())).get(name, name), f"extractor '{name}'")
+    found: type[Extractor] = EXTRACTORS.find(study_extractors().get(name, name), f"extractor '{name}'")
     return found
 
 
