@@ -26,7 +26,7 @@ from typing import Any
 
 from eval.report.paper import missing_latex
 from sida.assets import check_pinned_code
-from sida.assets.transport import unreachable
+from sida.assets.fetch import check_reachable
 from sida.errors import UserError, say
 from sida.files.atomic import try_lock
 from sida.files.ordinary import open_below, open_ordinary, read_ordinary
@@ -86,8 +86,7 @@ class Start:
         """
         jobs = list(self._workflow.dag.needrun_jobs())
         with _ending():
-            if fault := unreachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch"):
-                raise fault
+            check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
             check_pinned_code(job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch")
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
                 check_card(self.preset.settings.device, self.preset.source)

@@ -12,9 +12,8 @@ from typing import Literal
 
 from eval.report.paper import missing_latex
 from sida.assets.cache import cache_dir
-from sida.assets.fetch import by_hand, check_pinned_code
+from sida.assets.fetch import by_hand, check_pinned_code, check_reachable
 from sida.assets.registry import Asset
-from sida.assets.transport import unreachable
 from sida.config.resources import CHECKOUT, how_to_install
 from sida.errors import UserError
 from workflow.planning.costs import SMALLER, SPARE, driver_cuda, too_large, without_code
@@ -173,16 +172,17 @@ def _assets(plan: Plan) -> Iterator[Check]:
     missing = [asset for asset in map(plan.costs.registry.__getitem__, names) if not _cached(asset)]
     for asset in (asset for asset in missing if not asset.urls):
         yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset, cache_dir() / asset.target)))
-    if fault := unreachable(names):
-        yield Check("assets", "missing", f"{fault.place}: {fault.fault}", fault.remedy)
-    elif loaded := [asset.id for asset in missing if asset.urls]:
-        text = f"{len(loaded)} to download, {sum(map(plan.costs.assumptions.gigabytes, missing)):,.1f} GB"
-        command = f"sida assets fetch {' '.join(loaded)}" if len(loaded) < 6 else "the workflow fetches them first"
-        yield Check("assets", "note", text, command)
-    try:
-        check_pinned_code(names)
-    except UserError as permission:
-        yield Check("code", "missing", f"{permission.place}: {permission.fault}", permission.remedy)
+    loaded = [asset for asset in missing if asset.urls]
+    for check in (check_reachable, check_pinned_code):
+        try:
+            check(names)
+        except UserError as fault:
+            yield Check("assets", "missing", f"{fault.place}: {fault.fault}", fault.remedy)
+            loaded = []
+    if loaded:
+        text = f"{len(loaded)} to download, {sum(map(plan.costs.assumptions.gigabytes, loaded)):,.1f} GB"
+        command = f"sida assets fetch {' '.join(asset.id for asset in loaded)}"
+        yield Check("assets", "note", text, command if len(loaded) < 6 else "the workflow fetches them first")
     if not missing:
         yield Check("assets", "ok", "all in the cache")
 

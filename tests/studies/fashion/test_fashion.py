@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 import yaml
-from workflow.preset.rehearsal import check_preset
 
 from sida.config.plugins import load_file_object
 from sida.config.resources import ROOT
 from workflow.preset import Preset
+from workflow.preset.placeholders import check_preset
 
 STUDY = ROOT / "studies/fashion"
 
