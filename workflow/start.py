@@ -26,7 +26,7 @@ from typing import Any
 
 from eval.report.paper import missing_latex
 from sida.assets import check_pinned_code, find_asset, load_registry
-from sida.assets.transport import check_reachable
+from sida.assets.fetch import check_reachable
 from sida.errors import UserError, say
 from sida.files.atomic import try_lock
 from sida.files.ordinary import open_below, open_ordinary, read_ordinary
