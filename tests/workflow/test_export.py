@@ -30,7 +30,7 @@ def exported(tmp_path_factory):
     preset = write_preset(folder / "results/demo")
     network = write_network(preset / "students/sida-a1.0/network.safetensors")
     facts = {"method": "sida", "metric": "fd", "n": 100, "nfe": 1, "protocol": "digits", "settings": "frechet"}
-    facts |= {"date": "2026-11-22", "origin": ""}
+    facts |= {"date": "2026-11-22", "origin": "A"}
     rows = []
     for run, digest, value in (("sida-a1.0", sha256_file(network), 4.0), ("sid-a1.0", "2" * 64, 98765.0)):
         own = {**facts, "run": run, "network_sha256": digest}

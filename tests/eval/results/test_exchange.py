@@ -56,7 +56,7 @@ def test_a_value_beyond_its_metric_is_refused_where_it_enters(metric, value, pri
     path.write_text(json.dumps({**line, "values": [line["values"][0], value], "origin": "A"}) + "\n")
     refused(rf"theirs.jsonl:1.*values.1.: is {value:g}, ", read_exchanged, path)
     facts = {"method": "x", "n": 9, "run": "r", "metric": metric, "settings": line["settings"], "date": "2026-11-22"}
-    write_csv(tmp_path / "m.csv", [], [{**facts, "trial": 0, "value": value, "protocol": "digits", "origin": ""}])
+    write_csv(tmp_path / "m.csv", [], [{**facts, "trial": 0, "value": value, "protocol": "digits", "origin": "A"}])
     refused(rf"m.csv:2: run 'r', trial 0, metric '{metric}': is {value:g}", load_measurements, tmp_path / "m.csv")
 
 
