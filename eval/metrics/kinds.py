@@ -331,7 +331,8 @@ class _Neighbours(Metric):
     better: Direction = "higher"
 
     generated = real = "features"
-    least, most = 0.0, 1.0
+    least = 0.0
+    most: ClassVar[float | None] = 1.0
 
     def fault(self, num_samples: int) -> str | None:
         """Requires more images than neighbours."""
