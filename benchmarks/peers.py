@@ -396,7 +396,7 @@ def main(out: Path) -> bool:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "benchmarks.peers", "prepare", str(folder)], check=True)
         write_json(kept_file, found)
-    for number in range(max(3, int(os.environ.get("SIDA_PEERS_ROUNDS", "3")))):
+    for number in range(int(os.environ.get("SIDA_PEERS_ROUNDS", "3"))):
         for key in (f"{work} {tool}" for work in works for tool in (OURS, *WORKS[work][1])):
             if len(found.setdefault(key, [])) > number:
                 continue
