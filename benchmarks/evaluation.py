@@ -38,7 +38,7 @@ from eval.metrics.inception_score import inception_score
 from eval.metrics.precision_recall import precision_recall
 from eval.metrics.statistics import FeatureStatistics
 from sida.files.atomic import write_json
-from sida.provenance import environment
+from sida.machine import environment
 
 IMAGES, REFERENCES, SIZE, BATCH = 2304, 500, 32, 64
 BOUNDS = {"one_pass": 3.0, "merge_seconds": 10.0, "busy_share": 0.95, "memory_growth": 1.10}

@@ -14,7 +14,7 @@ import numpy as np
 
 from eval.metrics.frechet import frechet_distance
 from sida.files.atomic import write_json
-from sida.provenance import environment
+from sida.machine import environment
 
 DIMENSIONS = 2048
 ROUNDS = 2

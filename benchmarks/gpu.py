@@ -26,11 +26,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.official_order import Plain, use_plain_blocks
 from sida.files.atomic import write_json
-from sida.machine import prepare_process
+from sida.machine import environment, prepare_process
 from sida.methods.registry import recipe_of
 from sida.methods.sid import EDM2SiDALoss, SiDALoss
 from sida.networks import build_network
-from sida.provenance import environment
 from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 

@@ -29,10 +29,9 @@ from eval.features import get_extractor
 from eval.measuring.measure import measure
 from sida.files.atomic import write_json
 from sida.kernels.fused import fused_kernels
-from sida.machine import tf32
+from sida.machine import environment, tf32
 from sida.networks import build_network
 from sida.networks.file import load_network, save_network
-from sida.provenance import environment
 from sida.sampling import one_step
 from sida.sampling.generate import Evaluations
 from sida.sampling.job import SampleConfig, run_job

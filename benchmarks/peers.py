@@ -380,7 +380,7 @@ def once(work: str, tool: str, folder: Path) -> dict[str, Any]:
 def main(out: Path) -> bool:
     """Runs all works in turns, prints the ratios and writes the results."""
     from sida.files.atomic import write_json
-    from sida.provenance import environment
+    from sida.machine import environment
 
     missing = [tool for tool in TOOLS if find_spec(tool) is None]
     if missing:

@@ -11,7 +11,7 @@ from sida.config.resources import ROOT
 FLOORS = {
     "sida": (
         {"errors", "late"},
-        {"files", "machine", "provenance"},
+        {"files", "machine"},
         {"config"},
         {"assets", "noise"},
         {"networks"},

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sida import errors
-from sida.cli.terminal import let_go
+from sida.cli.main import let_go
 from sida.errors import Progress, duration, say
 from tests.training.toy import TEACHER, as_json
 

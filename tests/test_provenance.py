@@ -8,9 +8,9 @@ import numpy
 import pytest
 import torch
 
-from sida import provenance
+from sida import machine
 from sida.config.resources import ROOT
-from sida.provenance import environment
+from sida.machine import environment
 
 
 def test_versions_are_those_of_the_packages():
@@ -30,16 +30,16 @@ INTEL = "model name\t: Intel(R) Xeon(R) Processor\ncpu family\t: 6\nmodel\t\t: 1
     ],
 )
 def test_numbers_stand_beside_the_processors_that_rounded_them(monkeypatch, file, name):
-    monkeypatch.setattr(provenance.Path, "read_text", lambda path, **_: file)
-    monkeypatch.setattr(provenance.os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(provenance.platform, "machine", lambda: "riscv64")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    provenance.processor_name.cache_clear()
+    monkeypatch.setattr(machine.Path, "read_text", lambda path, **_: file)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(machine.torch, "get_num_threads", lambda: 3)
+    machine.processor_name.cache_clear()
     try:
-        assert provenance.device_name("cpu") == f"cpu (4 × {name}, 3 threads)"
+        assert machine.device_name("cpu") == f"cpu (4 × {name}, 3 threads)"
         assert environment(None)["device"] == f"cpu (4 × {name})"
     finally:
-        provenance.processor_name.cache_clear()
+        machine.processor_name.cache_clear()
 
 
 def test_a_manifest_is_written_without_loading_torch(tmp_path):

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sida.data import load_dataset
-from sida.data.digits import shuffled
+from sida.data.load import shuffled_digits
 from sida.files.tensors import read_tensors, write_tensors
-from sida.networks.backbones import DIGITS_WEIGHTS, DigitsBackbone
+from sida.networks.discriminators import DIGITS_WEIGHTS, DigitsBackbone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class BackboneTraining:
 
 def backbone_split(count: int) -> tuple[Tensor, Tensor]:
     """Indices (int64) of the backbone's training images, and of all others."""
-    order = shuffled()
+    order = shuffled_digits()
     return order[:count], order[count:]
 
 

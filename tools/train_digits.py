@@ -13,7 +13,7 @@ import torch
 
 from eval.features.digits import DIGITS_NETWORK, DigitsNet, read_weights, weights_digest
 from sida.data import load_dataset
-from sida.data.digits import shuffled
+from sida.data.load import shuffled_digits
 from sida.files.tensors import write_tensors
 from sida.machine import cpu_threads
 
@@ -45,7 +45,7 @@ class DigitsTraining:
 
 def split(settings: DigitsTraining) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices (int64) of the training and the held-out images, determined by the seed."""
-    order = shuffled(settings.seed)
+    order = shuffled_digits(settings.seed)
     return order[settings.held_out :], order[: settings.held_out]
 
 

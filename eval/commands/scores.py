@@ -7,7 +7,7 @@ import os
 
 from eval.commands._options import extractor_options, output, pairs, scoring_settings, shared
 from sida.cli.arguments import existing, network_source, whole
-from sida.cli.main import Verb
+from sida.cli.main import Verb, terminal_colour, terminal_width
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,15 +182,14 @@ def _compare(args: argparse.Namespace) -> int:
     from eval.report.compare import compare, compare_published, comparison_table
     from eval.tables.build import RENDERERS
     from eval.tables.render import to_terminal
-    from sida.cli import terminal
     from sida.files.atomic import write_text
 
     if args.second == "published":
         table = compare_published(args.first, args.published)
     else:
         table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
-    width = terminal.width()
-    print(to_terminal(table, terminal.colour()))
+    width = terminal_width()
+    print(to_terminal(table, terminal_colour()))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))
     if args.out:
         write_text(args.out, RENDERERS[Path(args.out).suffix](table))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.assets.cache import ReadOnlyCacheError, cache_dir, recorded, registered, write_record
-from sida.config.registry import Registry, RegistryEntry
+from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import found_object, study_folders
 from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
@@ -43,6 +43,8 @@ EXTRACTORS: Registry[ExtractorEntry] = Registry(
         "digits": ExtractorEntry("eval.features.digits:DigitsExtractor", classes=True),
         "glyphs": ExtractorEntry("eval.features.digits:GlyphsExtractor", classes=True),
         "digits_backbone": ExtractorEntry("eval.features.digits:DigitsBackboneExtractor"),
+        "clothes_plain": ExtractorEntry("eval.features.clothes:PlainExtractor", classes=True),
+        "clothes_residual": ExtractorEntry("eval.features.clothes:ResidualExtractor", classes=True),
         "pixels": ExtractorEntry("eval.features.pixels:PixelExtractor"),
         "inception": ExtractorEntry("eval.features.inception:InceptionExtractor", ("inception",), classes=True),
         "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),

@@ -19,7 +19,7 @@ from eval.results.logs import Point, has_log, has_metric, kept_images, read_auth
 from eval.results.published import Published, load_published
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, read_runs
 from eval.results.summary import Measurements, load_measurements, measurements_file
-from sida.config.registry import Registry, RegistryEntry
+from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import find, found_object
 from sida.config.settings import Range, from_mapping, load_spec, names_file_object
 from sida.errors import SettingError, UserError, suggestion

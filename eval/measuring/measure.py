@@ -25,7 +25,7 @@ from eval.measuring.sources import CallableSource, DataSource, ImageFiles, Measu
 from eval.measuring.trial import TrialSums, compute_metrics, run_pass, sized
 from eval.results.identity import Identity
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
-from sida import provenance
+from sida import machine
 from sida.assets import cache_dir, fetch_many, find_asset, load_registry
 from sida.assets.hub import offline
 from sida.config.settings import from_mapping
@@ -207,7 +207,7 @@ class Measurer:
             "extractors": {name: self.extractors[name].sha256 for name in sums.protocol.extractors()},
             "network_sha256": getattr(self.source, "sha256", None),
             "spec_sha256": self.digest,
-            "environment": {**provenance.environment(self.spec.device), "code": provenance.source_digest()},
+            "environment": {**machine.environment(self.spec.device), "code": machine.source_digest()},
         }
 
 
@@ -260,14 +260,14 @@ class TrialRecords:
             # A damaged copy is measured again.
             with contextlib.suppress(UserError):
                 record = read_measurement(copy)
-                if _code_of(record) == provenance.source_digest():
+                if _code_of(record) == machine.source_digest():
                     write_measurement(path, record)
 
     def _restore(self, trial: int, *asked: Any) -> bool:
         if self._copies is None or missing_metrics(trial_path(self._copies, trial), *asked):
             return False
         record = read_measurement(trial_path(self._copies, trial))
-        if _code_of(record) != provenance.source_digest():
+        if _code_of(record) != machine.source_digest():
             return False
         self.restored[trial] = record
         return True
@@ -383,7 +383,7 @@ def _origin(measurer: Measurer, trial: int) -> dict[str, Any]:
     Another version of the code may draw other images.
     """
     weights = {name: extractor.sha256 for name, extractor in measurer.extractors.items()}
-    return {"trial": trial, "spec_sha256": measurer.digest, "extractors": weights, "code": provenance.source_digest()}
+    return {"trial": trial, "spec_sha256": measurer.digest, "extractors": weights, "code": machine.source_digest()}
 
 
 def merge_shards(

@@ -29,7 +29,7 @@ from eval.metrics.kinds import Metric
 from eval.results.identity import Identity
 from eval.results.measurements import record_identity
 from eval.results.summary import Estimate
-from sida import provenance
+from sida import machine
 from sida.assets import is_address, load_registry
 from sida.assets.cache import cache_dir
 from sida.config.datasets import dataset_spec
@@ -322,7 +322,7 @@ def _on_processor(extractor: str) -> str:
 def _copies(measurer: Measurer) -> Path:
     """Folder of the finished trials of a score, until its last one."""
     facts = {"names": measurer.names(), "source": measurer.identity, "protocol": measurer.protocol.content()}
-    return cache_dir() / "scores" / sha256_json({**facts, "code": provenance.source_digest()})[:32]
+    return cache_dir() / "scores" / sha256_json({**facts, "code": machine.source_digest()})[:32]
 
 
 def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from sida.config.settings import load_yaml
 from sida.errors import UserError, duration, say
 from sida.files.atomic import sha256_json, write_json
 from sida.files.text_files import parse_json, read_text
-from sida.provenance import device_name
+from sida.machine import device_name
 
 #: Least number of images whose rate is kept: fewer are mostly loading.
 _ENOUGH = 1000

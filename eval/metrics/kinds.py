@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from sida.config.plugins import source_sha256
-from sida.config.registry import Registry
+from sida.config.plugins import Registry, source_sha256
 from sida.config.settings import Count, Range, Variants, names_object
 from sida.errors import SettingError, UserError
 

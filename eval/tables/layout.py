@@ -13,7 +13,7 @@ from eval.results.published import Published
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, with_other_seeds
 from eval.results.summary import Measurements
 from eval.tables.model import Table
-from sida.config.registry import Registry, RegistryEntry
+from sida.config.plugins import Registry, RegistryEntry
 from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 

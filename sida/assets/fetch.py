@@ -28,7 +28,7 @@ from sida.assets.registry import Asset, asset_at, find_asset, load_registry
 from sida.config.plugins import check_code_path
 from sida.errors import UserError, say
 from sida.files.atomic import atomic_path, sha256_file
-from sida.provenance import now
+from sida.machine import now
 
 #: Environment variable with the start of the workflow, in seconds since 1970; the workflow sets it for its jobs.
 RUN_STARTED = "SIDA_RUN_STARTED"

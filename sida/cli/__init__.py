@@ -1,1 +1,1 @@
-"""Command line: parsing, verbs, terminal output, output path checks."""
+"""Command line: parsing, verbs, checks of output paths."""

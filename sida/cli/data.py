@@ -19,7 +19,7 @@ from sida.config.families import SD_VAE
 from sida.config.settings import from_mapping, load_spec
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json, write_hashed_json, write_json
-from sida.provenance import environment
+from sida.machine import environment
 
 if TYPE_CHECKING:
     from sida.data import Dataset

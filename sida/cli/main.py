@@ -1,5 +1,7 @@
 """The ``sida`` command line: finds the verbs, parses, and turns a :class:`UserError` into one line.
 
+Output is adapted to the terminal, file or pipe behind it: encoding, colour, width, closed pipes.
+
 Heavy imports (torch, matplotlib) belong inside the functions that verbs run, so that help and wrong arguments take no
 seconds.
 """
@@ -7,19 +9,23 @@ seconds.
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import errno
 import importlib
+import os
 import re
+import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, TextIO, cast
 
-from sida.cli import terminal
 from sida.cli.arguments import check_output_paths
 from sida.config.plugins import allow_typed
 from sida.errors import EXIT_RETRY, Preempted, UserError, say, suggestion
-from sida.provenance import code_version
+from sida.machine import code_version
 
 #: Errors of paths and disks, which the user can fix.
 _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
@@ -113,13 +119,13 @@ def run_command_line(
     )
     found.arguments(sub)
     sub.set_defaults(_run=found.run)
-    terminal.speak_plainly()
+    speak_plainly()
     try:
         return _status(parser, arguments)
     finally:
         # A full disk under the output does not change the status from here on.
         for stream in (sys.stdout, sys.stderr):
-            terminal.let_go(stream)
+            let_go(stream)
 
 
 def _removed(arguments: Sequence[str], removed: Mapping[str, str]) -> str | None:
@@ -154,7 +160,7 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
             check_output_paths(vars(args))
             return int(args._run(args) or 0)
         finally:
-            terminal.finish()
+            finish()
     except UserError as error:
         say(f"error: {error}")
         return error.status
@@ -173,3 +179,77 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted; run the same command again to resume")
         return 130
+
+
+#: Replacements of characters that the output's encoding does not have.
+_PLAIN = {
+    "─": "-", "–": "-", "—": "-", "−": "-", "‑": "-", "…": "...", "≤": "<=", "≥": ">=", "≈": "~", "→": "->", "←": "<-",
+    "↓": "(lower)", "↑": "(higher)", "✓": "+", "✗": "x", "△": "^", "•": "*", "“": '"', "”": '"', "„": '"', "’": "'",
+    "±": "+-", "×": "x", "·": "*", "°": " degrees", "√": "sqrt", "²": "2", "∞": "inf",
+}  # fmt: skip
+
+
+def to_ascii(text: str) -> str:
+    """Converts text to ASCII: signs as typed on a keyboard, Greek letters by name, other characters as escapes."""
+    return "".join(map(_character, text))
+
+
+def _character(character: str) -> str:
+    if character.isascii():
+        return character
+    name = unicodedata.name(character, "")
+    if name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3:
+        return name.rpartition(" ")[2].lower()
+    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return _PLAIN.get(character) or bare or character.encode("ascii", "backslashreplace").decode()
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return to_ascii(error.object[error.start : error.end]), error.end
+
+
+def speak_plainly() -> None:
+    """Makes output replace characters that its encoding does not have, instead of failing."""
+    codecs.register_error("sida.plain", _replace)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            # A stream put there by a caller may not support it.
+            with contextlib.suppress(OSError, ValueError):
+                reconfigure(errors="sida.plain")
+
+
+def finish() -> None:
+    """Flushes the output while the absence of a reader can still be reported.
+
+    Raises:
+        BrokenPipeError: The reader has closed the pipe.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def let_go(stream: TextIO) -> None:
+    """Flushes a stream, or discards its content if that fails; otherwise the process would fail at its exit."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def terminal_colour() -> bool:
+    """Whether standard output is a terminal with colours (``NO_COLOR`` and ``TERM=dumb`` are not set)."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and sys.stdout is not None and sys.stdout.isatty()
+
+
+def terminal_width(most: int = 100, least: int = 40) -> int:
+    """Columns of standard output: the terminal's within bounds, or ``most`` without a terminal."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return most
+    return max(least, min(most, shutil.get_terminal_size((most, 24)).columns))

@@ -14,8 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sida.cli import terminal
-from sida.cli.main import Verb
+from sida.cli.main import Verb, let_go
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import MISSING, from_mapping, load_spec, takes_text
 from sida.errors import SettingError, UserError, inside, say
@@ -121,7 +120,7 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
 def _tell(network: Path) -> None:
     """Prints the path of a training's result; a closed output does not fail the training."""
     say(str(network), sys.stdout)
-    terminal.let_go(sys.stdout)
+    let_go(sys.stdout)
 
 
 def _apply(spec: dict[str, Any], override: str, cls: type) -> None:

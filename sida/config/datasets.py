@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from sida.config.registry import Registry, RegistryEntry
+from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import find, found_object, found_path, study_folders
 from sida.config.settings import (
     CheckedAs,
@@ -49,7 +49,7 @@ DATASET_KINDS: Registry[DatasetKind] = Registry(
     "kind of data set",
     "",
     {
-        "digits": DatasetKind("sida.data.digits:open_digits"),
+        "digits": DatasetKind("sida.data.load:open_digits"),
         "counts": DatasetKind("sida.data.load:open_classes"),
         "zip": DatasetKind("sida.data.load:open_stored", path=True),
         "folder": DatasetKind("sida.data.load:open_stored", path=True),
@@ -135,15 +135,19 @@ class MadeFrom(Settings):
     Attributes:
         source: Asset id, path of a folder or archive of pictures, or function that makes them (``FILE.py:function``);
             see ``sida data prepare``.
+        beside: Further assets that belong to the source and lie in its folder (labels).
+        installed: Folder in which a package of the operating system keeps the source; if it exists, nothing is fetched.
         dataset: Data set of pixels to encode; not with ``source``.
         resolution: Height and width; null keeps those of the images.
         transform: Method of cropping images to squares, see ``sida data prepare``.
         labels: ``auto``, ``json``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` of CIFAR-10 or of a function.
+        subset: ``train`` or ``test`` of CIFAR-10, of a folder of MNIST's format or of a function.
         images: Number of images to stop after; null takes all.
     """
 
     source: str | None = None
+    beside: tuple[str, ...] = ()
+    installed: str | None = None
     dataset: str | None = None
     resolution: Count | None = None
     transform: Transform | None = None
@@ -156,9 +160,20 @@ class MadeFrom(Settings):
         if (self.source is None) == (self.dataset is None):
             raise SettingError("source", "needs either source or dataset, not both")
         if self.dataset is not None and (
-            self.resolution or self.transform or self.labels or self.subset or self.images
+            self.resolution
+            or self.transform
+            or self.labels
+            or self.subset
+            or self.images
+            or self.beside
+            or self.installed
         ):
             raise SettingError("dataset", "an encoded data set has no further settings", "remove them")
+
+    @property
+    def here(self) -> str | None:
+        """The source's folder of the operating system, else the source."""
+        return self.installed if self.installed and os.path.isdir(self.installed) else self.source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

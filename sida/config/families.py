@@ -158,6 +158,7 @@ BACKBONES: dict[str, str | None] = {
     "efficientnet_lite0": "backbone-efficientnet-lite0",
     "deit_base_distilled": "backbone-deit-base-distilled",
     "digits": None,
+    "clothes": None,
 }
 #: Official pairs: up to 32×32 pixels, and above.
 SMALL, LARGE = ("vgg16_bn", "efficientnet_lite0"), ("deit_base_distilled", "efficientnet_lite0")

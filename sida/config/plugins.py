@@ -1,4 +1,4 @@
-"""Custom objects named ``module:object`` (generators, monitors, methods), and the permission to import them.
+"""Registries of objects by name, custom ones named ``module:object``, and the permission to import these.
 
 A module is looked for in the working folder, then on Python's search path. Importing a module runs it, and the author
 of a study, a spec or a network chooses the name. So a name is imported only with the user's permission, which no file
@@ -17,13 +17,14 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sida.config.resources import ROOT
-from sida.config.settings import names_object
+from sida.config.settings import names_file_object, names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json
 
@@ -267,3 +268,73 @@ def code_sha256(module: ModuleType, found: Any) -> str | None:
         files |= {Path(source).resolve()} if source else set()
     digests = sorted(map(sha256_file, files))
     return digests[0] if len(digests) == 1 else sha256_json(digests) if digests else None
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RegistryEntry:
+    """An object that is imported at first use, so that a start that only reads names does not import torch.
+
+    Attributes:
+        made_by: ``module:object`` of this package.
+    """
+
+    made_by: str
+
+    def load(self) -> Any:
+        """Imports the object."""
+        return our_object(self.made_by)
+
+
+class Registry(dict[str, T]):
+    """Objects by name, in the order in which help and documents list them.
+
+    Args:
+        noun: Word for one of them, in errors and help.
+        base: ``module:class`` of which a custom object is an instance or a subclass; empty: any object.
+        entries: The objects of this package; an :class:`RegistryEntry` stands for the object that it imports.
+        files: Whether a custom object may be named ``FILE.py:object``, too.
+    """
+
+    def __init__(self, noun: str, base: str, entries: Mapping[str, T], *, files: bool = False) -> None:
+        super().__init__(entries)
+        self.noun, self.base, self.files = noun, base, files
+
+    def knows(self, name: object) -> bool:
+        """Whether a name is registered or has the form of a custom object's, which is not imported."""
+        return isinstance(name, str) and (name in self or self._names_custom(name))
+
+    def _names_custom(self, name: str) -> bool:
+        return names_object(name) or (self.files and names_file_object(name))
+
+    def check(self, name: object, where: str) -> str:
+        """Returns the name if it is known.
+
+        Raises:
+            UserError: It is neither registered nor the name of a custom object.
+        """
+        if not self.knows(name):
+            form = "FILE.py:object or module:object" if self.files else "module:object"
+            remedy = f"or name a custom {self.noun} as {form}"
+            raise UserError(where, f"no {self.noun} '{name}'{suggestion(str(name), self)}", remedy)
+        return cast(str, name)
+
+    def find(self, name: object, where: str) -> Any:
+        """Returns the object of a name; a custom object is imported with the user's permission.
+
+        Raises:
+            UserError: It does not exist, has no permission (:mod:`sida.config.plugins`), or is of another kind.
+        """
+        name = self.check(name, where)
+        if name in self:
+            found = self[name]
+            return found.load() if isinstance(found, RegistryEntry) else found
+        custom = load_file_object(name, where) if names_file_object(name) else load_object(name, where, self.noun)[1]
+        if self.base:
+            base = our_object(self.base)
+            if not (isinstance(custom, base) or (isinstance(custom, type) and issubclass(custom, base))):
+                known = self.base.replace(":", ".")
+                raise UserError(where, f"'{name}' is no {known}", "make it an instance or a subclass of that")
+        return custom

@@ -32,11 +32,11 @@ from sida.errors import UserError, located
 
 #: Memory in bytes that a reader may add to what it has after its imports, and processor time in seconds beside that
 #: which a file's bytes explain.
-MEMORY, SECONDS = 768 << 20, 10.0
+MEMORY, SECONDS = 768 << 20, 5.0
 #: Seconds by the clock that an answer may take beside twice its processor time.
 WAIT = 30.0
 #: Bytes of an answer's arrays, and of its text.
-RESULT, _MOST_TEXT = 256 << 20, 512 << 20
+RESULT, _MOST_TEXT = 256 << 20, 256 << 20
 _KINDS = {"|u1", "|i1", "|b1", "<f2", "<f4", "<f8", "<i2", "<i4", "<i8", "<u2", "<u4", "<u8", "<c8", "<c16"}
 _REMEDY = "it is damaged, or made to do this: fetch or make it again"
 #: System calls of x86-64 that readers need: memory, open files, time, locks, the end. None opens, starts or connects.

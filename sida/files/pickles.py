@@ -1,8 +1,8 @@
 """Pickles of strangers: published networks, weights of ``torch.save``, reference statistics.
 
 Python's own unpickler reads them, in a child (:mod:`sida.files.fenced`) and with an allow-list in the place of imports:
-a name is an inert record, or one of a dozen functions that make plain values. The parent gets the values and the
-descriptions of the tensors as JSON, and the tensors' numbers piece by piece. Neither side imports torch.
+a name is an inert object, or one of a dozen functions that make plain values. The parent gets facts as JSON, and
+tensors piece by piece. Neither side imports torch.
 
 Formats: pytorch/pytorch:torch/serialization.py; the persistence layer of the published networks stores type, version,
 module source, class name and state.
@@ -11,133 +11,98 @@ module source, class name and state.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
+import itertools
 import math
 import os
 import pickle
 import tempfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from sida.errors import UserError, located
+from sida.errors import UserError, located, suggestion
 from sida.files.fenced import RESULT, Child, only_in_child
 from sida.files.ordinary import open_ordinary, size_on_disk
 
 if TYPE_CHECKING:
     import torch
 
-#: Types of the elements by the names of safetensors; numpy has no BF16, of which the bits are read.
-DTYPES = {
-    "F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
-    "U8": "|u1", "BOOL": "|b1",
-}  # fmt: skip
-_STORAGES = {
-    "Float": "F32", "Half": "F16", "Double": "F64", "BFloat16": "BF16", "Long": "I64", "Int": "I32", "Short": "I16",
-    "Char": "I8", "Byte": "U8", "Bool": "BOOL", "Untyped": "U8",
+#: Types of the elements by the names of PyTorch's storages; numpy has no BFloat16, of which the bits are read.
+_TYPES = {
+    "Float": "<f4", "Half": "<f2", "Double": "<f8", "BFloat16": "<u2", "Long": "<i8", "Int": "<i4", "Short": "<i2",
+    "Char": "|i1", "Byte": "|u1", "Bool": "|b1", "Untyped": "|u1",
 }  # fmt: skip
 #: Elements of a piece of a tensor.
 _PIECE = RESULT // 8
 _AGAIN, _METHOD = "download it again", "method "
-
-
-class Record:
-    """An object whose class is not loaded.
-
-    Attributes:
-        class_name: Name of its class; of a library's class with the module.
-        state: Its attributes.
-        source: Source text of its class where the file has it; never compiled.
-        args: Arguments with which it was made, for references such as devices and methods.
-    """
-
-    def __init__(self, class_name: str = "", state: Any = None, source: str | None = None, args: Any = ()) -> None:
-        self.class_name, self.state, self.source, self.args = class_name, {} if state is None else state, source, args
-
-    @property
-    def is_method(self) -> bool:
-        """Whether it refers to a method of an object, its first argument; such as a hook."""
-        return self.class_name.startswith(_METHOD)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tensor:
-    """Description of a tensor in the child.
-
-    Attributes:
-        number: Its number there.
-        dtype: Type as in safetensors.
-        shape: Its sizes.
-    """
-
-    number: int
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def numel(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
+#: Remedy for weights without an architecture of this package.
+FOREIGN_WEIGHTS = (
+    "name the architecture (sida convert FILE OUT.safetensors --network config.json), or draw the images by a Python "
+    "function (docs/score.md, 'A function')"
+)
 
 
 class PickleFile:
-    """The value of a pickle or of a file of ``torch.save``; closing it ends its child.
+    """Tensors in a pickle or a file of ``torch.save``; closing it ends its child.
+
+    Args:
+        path: The file.
+        method: Method of :class:`Reader` that finds them, ``network`` or ``weights``.
+        key: Entry that holds them.
 
     Attributes:
         path: The file.
-        value: Plain values, lists, dictionaries, numpy arrays, :class:`Record` and :class:`Tensor`.
+        facts: Facts that the method found.
+        shapes: Shape of each tensor by name.
 
     Raises:
         UserError: The file is missing, damaged, no pickle, outside the allow-list, or exceeds a limit.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], method: str, key: str | None) -> None:
         self.path = path
         with located(path), open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
-            self._size = size_on_disk(stream)
-            self._child = Child(f"{__name__}:Reader", path, 2 * self._size, self._size / 10e6)
+            size = size_on_disk(stream)
+            self._child = Child(f"{__name__}:Reader", path, 3 * size, size / 10e6)
             try:
-                self.value = _decoded(*self._child.ask("load", files=[stream]))
+                self.facts, _ = self._child.ask(method, key, files=[stream])
+                self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in self.facts["tensors"]}
+                # A view can claim one element many times.
+                claimed = sum(map(math.prod, self.shapes.values()))
+                if claimed > size:
+                    fault = f"refused: its tensors claim {claimed:,} elements, the file has {size:,} bytes"
+                    raise UserError("", fault, _AGAIN)
             except BaseException:
-                self.close()
+                self._child.close()
                 raise
 
     def __enter__(self) -> PickleFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the child."""
         self._child.close()
 
-    def check_claims(self, tensors: Iterable[Tensor]) -> None:
-        """Refuses tensors of more elements than the file has bytes: a view can claim one element many times."""
-        claimed = sum(tensor.numel for tensor in tensors)
-        if claimed > self._size:
-            fault = f"refused: its tensors claim {claimed:,} elements, the file has {self._size:,} bytes"
-            raise UserError(self.path, fault, _AGAIN)
-
-    def pieces(self, tensor: Tensor, name: str) -> Iterator[np.ndarray]:
-        """Yields the elements of a tensor of floating-point numbers as float32, in row-major order.
+    def tensor(self, name: str) -> torch.Tensor:
+        """A tensor of floating-point numbers as float32.
 
         Raises:
-            UserError: The tensor holds other numbers, NaN or infinity.
+            UserError: It holds other numbers, NaN or infinity.
         """
-        if tensor.dtype not in ("F16", "BF16", "F32", "F64"):
-            fault = f"tensor '{name}' is of type {tensor.dtype}"
-            raise UserError(self.path, fault, "networks have floating-point tensors only")
-        for start in range(0, tensor.numel, _PIECE):
-            values = self._child.ask("piece", tensor.number, start, _PIECE)[1].get("piece")
-            if values is None or values.dtype != np.float32 or values.shape != (min(_PIECE, tensor.numel - start),):
+        import torch
+
+        values = np.empty(math.prod(self.shapes[name]), np.float32)
+        for start in range(0, len(values), _PIECE):
+            place = values[start : start + _PIECE]
+            found = self._child.ask("piece", name, start, len(place))[1].get("piece")
+            if found is None or found.dtype != np.float32 or found.shape != place.shape:
                 raise UserError(self.path, "its reader gave other numbers than were asked for", _AGAIN)
-            if not np.isfinite(values).all():
-                raise UserError(self.path, f"tensor '{name}' holds NaN or infinity", "take another snapshot")
-            yield values
+            place[:] = found
+        return torch.from_numpy(values).reshape(self.shapes[name])
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -147,37 +112,37 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         path: A pickle of dictionaries, lists, tuples, numbers, texts and numpy arrays.
 
     Returns:
-        The same structure.
+        The same structure; tuples and sets as lists, bytes as text of latin-1.
 
     Raises:
         UserError: As :class:`PickleFile`, or the file holds tensors or objects (for networks: ``sida convert``).
     """
-    with PickleFile(path) as file:
-        _only_plain(file.value, path)
-        return file.value
+    with open_ordinary(path, "check the path, or fetch it: sida assets fetch") as stream:
+        return _plain_values(stream, path)
 
 
 def parse_pickle(content: bytes, where: str) -> Any:
     """As :func:`read_pickle`, for a pickle in memory (a member of an archive); ``where`` is named in errors."""
-    with tempfile.TemporaryFile() as stream, Child(f"{__name__}:Reader", where) as child:
+    with tempfile.TemporaryFile() as stream:
         stream.write(content)
         stream.seek(0)
-        value = _decoded(*child.ask("load", files=[stream]))
-    _only_plain(value, where)
-    return value
+        return _plain_values(stream, where)
 
 
-def _only_plain(value: Any, where: object) -> None:
-    pending = [value]
-    seen = set()
-    while pending:
-        item = pending.pop()
-        if isinstance(item, (Record, Tensor)):
-            kind = f"a {type(item).__name__.lower()}"
-            raise UserError(where, f"holds {kind}, not only plain values and arrays", "use sida convert for networks")
-        if isinstance(item, (dict, list, tuple)) and id(item) not in seen:
-            seen.add(id(item))
-            pending += [*item.values()] if isinstance(item, dict) else item
+def _plain_values(stream: Any, where: object) -> Any:
+    size = size_on_disk(stream)
+
+    def joined(value: Any) -> Any:
+        if isinstance(value, dict):
+            return arrays[value[""]] if value.keys() == {""} else {key: joined(item) for key, item in value.items()}
+        return [joined(item) for item in value] if isinstance(value, list) else value
+
+    with Child(f"{__name__}:Reader", where, 3 * size, size / 10e6) as child:
+        value, arrays = child.ask("plain", files=[stream])
+        try:
+            return joined(value)
+        except (LookupError, TypeError, RecursionError):
+            raise UserError(where, "its reader gave no value that can be used", _AGAIN) from None
 
 
 def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:
@@ -193,117 +158,63 @@ def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dic
     Raises:
         UserError: As :class:`PickleFile`; or the file holds something else, or tensors of integers or with NaN.
     """
-    import torch
-
-    with PickleFile(path) as file:
-        value = file.value
-        if isinstance(value, dict) and isinstance(value.get(key), dict):
-            value = value[key]
-        named = value.items() if isinstance(value, dict) else ()
-        tensors = {name: item for name, item in named if isinstance(name, str) and isinstance(item, Tensor)}
-        if not tensors or len(tensors) < len(value):
-            raise UserError(path, "holds no dictionary of tensors", "give the published file of weights")
-        file.check_claims(tensors.values())
-        parts = {name: [np.empty(0, np.float32), *file.pieces(tensor, name)] for name, tensor in tensors.items()}
-    return {name: torch.from_numpy(np.concatenate(parts[name])).reshape(t.shape) for name, t in tensors.items()}
-
-
-def _decoded(encoded: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The value from the child's JSON, of which nothing is believed.
-
-    Plain JSON values stand for themselves, and ``[number]`` for a node ``[kind, ...]``.
-    """
-    done: dict[int, Any] = {}
-
-    def value(item: Any) -> Any:
-        if not isinstance(item, list):
-            return item
-        (number,) = item
-        if number not in done:
-            done[number] = node(number, *encoded["nodes"][number])
-        return done[number]
-
-    def node(number: int, kind: str, *parts: Any) -> Any:
-        if kind == "list":  # lists, dictionaries and records may contain themselves
-            done[number] = []
-            done[number].extend(map(value, parts[0]))
-            return done[number]
-        if kind == "dict":
-            done[number] = {}
-            done[number].update((value(key), value(item)) for key, item in parts[0])
-            return done[number]
-        if kind == "record":
-            done[number] = made = Record(parts[0], source=parts[2])
-            made.state, made.args = value(parts[1]), value(parts[3])
-            return made
-        if kind == "array":
-            return arrays[parts[0]]
-        if kind == "tensor":
-            return _tensor(*parts)
-        simple = {"tuple": tuple, "set": set, "frozenset": frozenset}
-        if kind in simple:
-            return simple[kind](map(value, parts[0]))
-        if kind == "strings":
-            return np.array(parts[1], dtype=parts[0]).reshape(parts[2])
-        return arrays[parts[0]].tobytes() if kind == "bytes" else complex(*parts)
-
-    try:
-        return value(encoded["value"])
-    except (AttributeError, LookupError, TypeError, ValueError):
-        raise UserError("", "its reader gave no value that can be used", _AGAIN) from None
-    except RecursionError:
-        raise UserError("", "is nested too deeply", _AGAIN) from None
-
-
-def _tensor(number: int, dtype: str, shape: list[int]) -> Tensor:
-    if type(number) is not int or dtype not in DTYPES or any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError
-    return Tensor(number, dtype, tuple(shape))
+    with PickleFile(path, "weights", key) as file:
+        return {name: file.tensor(name) for name in file.shapes}
 
 
 # In the child
 
 
-@dataclasses.dataclass
 class _Storage:
-    """Flat memory of a file; its type stands for the class of the storage.
+    """Flat memory of a file.
 
-    Attributes:
-        dtype: Type of the elements.
+    Args:
+        kind: Type of the elements, a name of :data:`_TYPES`.
         size: Bytes.
         data: Its bytes, or the function that reads them.
     """
 
-    dtype: str
-    size: int = 0
-    data: Any = b""
-
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return self.size // np.dtype(DTYPES[self.dtype]).itemsize
-
-    def elements(self) -> np.ndarray:
-        """All elements."""
-        return np.frombuffer(self.data() if callable(self.data) else self.data, DTYPES[self.dtype])
+    def __init__(self, kind: str, size: int = 0, data: Any = b"") -> None:
+        self.kind, self.size, self.data = kind, size, data
+        self.dtype = np.dtype(_TYPES[kind])
+        self.count = size // self.dtype.itemsize
 
 
 @dataclasses.dataclass
 class _View:
-    """A strided view of a storage."""
+    """A strided view of a storage, in which it must lie."""
 
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        numbers = (self.offset, *self.shape, *self.stride)
+        if len(self.shape) != len(self.stride) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise UserError("", "damaged: a tensor with impossible sizes", _AGAIN)
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride))
+        if math.prod(self.shape) and last >= self.storage.count:
+            raise UserError("", "damaged: a tensor claims more elements than its storage holds", _AGAIN)
 
-class _Object(Record):
-    """A record under construction: any arguments, any state."""
+    def values(self) -> np.ndarray:
+        """The elements, in memory of the storage."""
+        data = self.storage.data() if callable(self.storage.data) else self.storage.data
+        flat = np.frombuffer(data, self.storage.dtype)[self.offset :]
+        strides = [step * flat.itemsize for step in self.stride]
+        return np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False)
+
+
+class _Object:
+    """An object whose class is not loaded; its type has the name of its class, of a library's class with the module."""
+
+    source: str | None = None
+    state: Any
+    args: tuple[Any, ...]
 
     def __new__(cls, *args: Any) -> _Object:
         made = super().__new__(cls)
-        Record.__init__(made, cls.__name__, args=args)
+        made.args, made.state = args, {}
         return made
 
     def __init__(self, *args: Any) -> None:
@@ -328,7 +239,7 @@ def _persistent(meta: dict[str, Any]) -> _Object:
 
 
 def _method(target: Any, name: str) -> _Object:
-    if not isinstance(target, _Object) or target.is_method:
+    if not isinstance(target, _Object) or type(target).__name__.startswith(_METHOD):
         raise UserError("", f"refused: it asks for an attribute of a {type(target).__name__}", "no network needs it")
     return _inert(_METHOD + name)(target)
 
@@ -338,7 +249,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _nested(data: bytes) -> Any:
-    return _Stream(io.BytesIO(data), data).read()
+    return _read(io.BytesIO(data))
 
 
 def _parameter(data: Any, *_: Any) -> Any:
@@ -370,6 +281,10 @@ _CONSTANTS = (
     "contiguous_format", "channels_last", "preserve_format",
 )  # fmt: skip
 _LEGACY, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_HOOKS, _OTHER = (
+    ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    "not a network of EDM, EDM2, SiD, SiDA or GDD",
+)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -378,11 +293,10 @@ class _Unpickler(pickle.Unpickler):
     It is no fence of its own: a file may set attributes of the objects on the list.
     """
 
-    storages: Any = None
-
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Any, storages: Any = None) -> None:
         only_in_child()
         super().__init__(file, encoding="latin1")
+        self._storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name of the file."""
@@ -391,175 +305,217 @@ class _Unpickler(pickle.Unpickler):
             return _KNOWN[full]
         if full.startswith(_INERT) or (module in ("torch", "numpy") and name in _CONSTANTS):
             return _inert(full)
-        if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _STORAGES:
-            return _Storage(_STORAGES[name.removesuffix("Storage")])
+        if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _TYPES:
+            return _Storage(name.removesuffix("Storage"))
         raise UserError("", f"refused: it refers to {full!a:.80}", "no published checkpoint needs it")
 
     def persistent_load(self, key: Any) -> Any:
         """The memory of a tensor."""
-        if self.storages is None:
+        if self._storages is None:
             raise UserError("", "refused: it refers to data outside the file", "no published checkpoint needs it")
         if key[0] == "module":  # a class with its source text, for warnings
             return key[1]
-        _, kind, name, _, count, *views = key
+        _, storage, name, _, count, *views = key
         if any(views):
             raise UserError("", "refused: it holds storage views of PyTorch before 0.4", "save it again")
-        return self.storages(kind.dtype, name, count * np.dtype(DTYPES[kind.dtype]).itemsize)
+        return self._storages(storage.kind, str(name), count * storage.dtype.itemsize)
 
 
-class _Stream:
-    """A pickle, or one of the two containers of ``torch.save``: a zip archive, or pickles followed by memory."""
+def _read(file: Any) -> Any:
+    """The value of a pickle, or of a container of ``torch.save``: a zip archive, or pickles followed by memory."""
+    start = file.read(16)
+    file.seek(0)
+    if start[:4] == b"PK\3\4":
+        return _read_zip(zipfile.ZipFile(file))
+    if start[2:].startswith(b"\x8a\x0a" + _LEGACY.to_bytes(10, "little")):
+        return _read_legacy(file)
+    if start[:1] != b"\x80":
+        hint = "an HTML page: the download went wrong" if start.lstrip()[:1] == b"<" else "check the path"
+        raise UserError("", f"not a pickle of protocol 2 to 5 ({hint})" if start else "the file is empty", _AGAIN)
+    return _Unpickler(file).load()
 
-    def __init__(self, file: BinaryIO, content: bytes | None = None) -> None:
-        self._file, self._content = file, content
-        self._parts: dict[str, _Storage] = {}
 
-    def read(self) -> Any:
-        """The value."""
-        start = self._file.read(16)
-        self._file.seek(0)
-        if not start:
-            raise UserError("", "the file is empty", "delete it and download it again")
-        if start[:4] == b"PK\3\4":
-            return self._read_zip()
-        if start[2:].startswith(b"\x8a\x0a" + _LEGACY.to_bytes(10, "little")):
-            return self._read_legacy()
-        if start[0] != 0x80:
-            hint = "an HTML page: the download went wrong" if start.lstrip()[:1] == b"<" else "check the path"
-            raise UserError("", f"not a pickle of protocol 2 to 5 ({hint})")
-        return _Unpickler(self._file).load()
+def _read_zip(archive: zipfile.ZipFile) -> Any:
+    names = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(names) != 1:
+        raise UserError("", "a zip archive, but not one of torch.save (no data.pkl)", "give the network's .pkl")
+    prefix = names[0].removesuffix("data.pkl")
+    if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
+        raise UserError("", "written on a big-endian machine", "save it again on a little-endian one")
 
-    def _read_zip(self) -> Any:
-        archive = zipfile.ZipFile(self._file)
-        names = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
-        if len(names) != 1:
-            raise UserError("", "a zip archive, but not one of torch.save (no data.pkl)", "give the network's .pkl")
-        prefix = names[0].removesuffix("data.pkl")
-        if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
-            raise UserError("", "written on a big-endian machine", "save it again on a little-endian one")
+    def memory(kind: str, name: str, size: int) -> _Storage:
+        if archive.getinfo(f"{prefix}data/{name}").file_size < size:
+            raise UserError("", f"damaged: a storage claims {size:,} bytes, fewer are there", _AGAIN)
+        return _Storage(kind, size, lambda: memoryview(archive.read(f"{prefix}data/{name}"))[:size])
 
-        def memory(dtype: str, name: str, size: int) -> _Storage:
-            if archive.getinfo(f"{prefix}data/{name}").file_size < size:
-                raise UserError("", f"damaged: a storage claims {size:,} bytes, fewer are there", _AGAIN)
-            return _Storage(dtype, size, lambda: memoryview(archive.read(f"{prefix}data/{name}"))[:size])
+    return _Unpickler(io.BytesIO(archive.read(names[0])), memory).load()
 
-        reader = _Unpickler(io.BytesIO(archive.read(names[0])))
-        reader.storages = memory
-        return reader.load()
 
-    def _read_legacy(self) -> Any:
-        def memory(dtype: str, name: str, size: int) -> _Storage:
-            return self._parts.setdefault(str(name), _Storage(dtype, size))
+def _read_legacy(file: Any) -> Any:
+    parts: dict[str, _Storage] = {}
 
-        def load() -> Any:
-            reader = _Unpickler(self._file)
-            reader.storages = memory
-            return reader.load()
+    def memory(kind: str, name: str, size: int) -> _Storage:
+        return parts.setdefault(name, _Storage(kind, size))
 
-        magic, protocol, facts = load(), load(), load()
-        if magic != _LEGACY or protocol != _LEGACY_PROTOCOL or facts.get("little_endian") is not True:
-            raise UserError("", "a torch stream of an unknown version, or big-endian", "save it again with torch.save")
-        value, keys = load(), load()
-        if {str(key) for key in keys} != self._parts.keys():
-            raise UserError("", "damaged torch stream: its list of storages does not match", _AGAIN)
-        for key in keys:
-            storage = self._parts[str(key)]
-            if storage.count != (count := int.from_bytes(self._file.read(8), "little")):
-                raise UserError(
-                    "", f"damaged torch stream: a storage has {count} elements, not those it claims", _AGAIN
-                )
-            begin = self._file.tell()
-            storage.data = memoryview(self._content)[begin:] if self._content else self._file.read(storage.size)
-            storage.data = storage.data[: storage.size]
-            self._file.seek(begin + storage.size)
-            if len(storage.data) < storage.size:
-                raise UserError("", f"cut off: a storage of {storage.size:,} bytes is not all there", _AGAIN)
-        return value
+    magic, protocol, facts, value, keys = (_Unpickler(file, memory).load() for _ in range(5))
+    if magic != _LEGACY or protocol != _LEGACY_PROTOCOL or facts.get("little_endian") is not True:
+        raise UserError("", "a torch stream of an unknown version, or big-endian", "save it again with torch.save")
+    if {str(key) for key in keys} != parts.keys():
+        raise UserError("", "damaged torch stream: its list of storages does not match", _AGAIN)
+    for key in keys:
+        storage = parts[str(key)]
+        if storage.count != (count := int.from_bytes(file.read(8), "little")):
+            raise UserError("", f"damaged torch stream: a storage has {count} elements, not those it claims", _AGAIN)
+        storage.data = file.read(storage.size)
+        if len(storage.data) < storage.size:
+            raise UserError("", f"cut off: a storage of {storage.size:,} bytes is not all there", _AGAIN)
+    return value
 
 
 class Reader:
-    """Answers for one file: its value, then pieces of its tensors."""
+    """Answers for one file: facts about its value, then pieces of its tensors."""
 
     def __init__(self) -> None:
-        self._views: list[_View] = []
-        self._last: tuple[int, np.ndarray] = (-1, np.empty(0))
+        self._views: dict[str, _View] = {}
+        self._last: tuple[str, np.ndarray] = ("", np.empty(0))
 
-    def load(self, files: list[BinaryIO]) -> tuple[Any, dict[str, np.ndarray]]:
-        """The value as :class:`_Decoder` takes it."""
-        try:
-            value = _Stream(files[0]).read()
-        except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            cut = isinstance(error, EOFError) or "truncated" in str(error)
-            raise UserError("", f"{'cut off' if cut else 'damaged'} ({error})", _AGAIN) from None
-        self._nodes: list[Any] = []
-        self._numbers: dict[int, int] = {}
-        self._kept: list[Any] = []  # numbers are those of living objects
-        self._arrays: dict[str, np.ndarray] = {}
-        return {"value": self._encoded(value), "nodes": self._nodes}, self._arrays
+    def plain(self, files: list[BinaryIO]) -> tuple[Any, dict[str, np.ndarray]]:
+        """The value as JSON, where ``{"": name}`` stands for an array."""
+        arrays: dict[str, np.ndarray] = {}
+        return _plain(_load(files), arrays), arrays
 
-    def piece(self, files: list[BinaryIO], number: int, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
+    def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
+        """Names and shapes of a dictionary of tensors, or of such an entry."""
+        value = _load(files)
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+        named = value.items() if isinstance(value, dict) else ()
+        self._views = {name: view for name, view in named if isinstance(name, str) and isinstance(view, _View)}
+        if not self._views or len(self._views) < len(value):
+            raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
+        return {"tensors": [[name, view.shape] for name, view in self._views.items()]}, {}
+
+    def network(self, files: list[BinaryIO], key: str) -> tuple[Any, dict[str, np.ndarray]]:
+        """Facts about a pickled network, the value itself or its entry ``key``.
+
+        These are ``class``, ``source_sha256`` of its source text, ``args`` and ``kwargs`` of its constructor, names and
+        shapes of its ``tensors`` (parameters and persistent buffers), and the ``entries`` of the file. ``hook`` is
+        "own" where a layer normalises its weights by a hook, the training flag where a detached copy does.
+        """
+        value = _load(files)
+        network = _network(value, key)
+        hook: Any = None
+        for prefix, state in _modules(network):
+            transient = state.get("_non_persistent_buffers_set")
+            transient = transient if isinstance(transient, (set, frozenset)) else ()
+            for group, left_out in (("_parameters", ()), ("_buffers", transient)):
+                for name, view in _group(state, group).items():
+                    if view is None or name in left_out:
+                        continue
+                    if not isinstance(view, _View):
+                        raise UserError("", f"'{prefix}{name}' is no tensor", "the file is damaged or foreign")
+                    self._views[f"{prefix}{name}"] = view
+            for method in (*_group(state, _HOOKS[0]).values(), *_group(state, _HOOKS[1]).values()):
+                method = method[0] if isinstance(method, tuple) and method else method
+                bound = isinstance(method, _Object) and type(method).__name__.startswith(_METHOD)
+                target = getattr(method.args[0], "state", None) if bound else None
+                if isinstance(target, dict) and hook != "own":
+                    hook = "own" if target is state else bool(hook) or target.get("training") is True
+        if not self._views:
+            raise UserError("", "the network has no tensors", _OTHER)
+        args, kwargs = network.state.get("_init_args", ()), network.state.get("_init_kwargs")
+        if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+            raise UserError("", f"{type(network).__name__} does not record its constructor arguments", "not loadable")
+        source = (network.source or "").encode("utf-8", "surrogatepass")
+        return {
+            "class": type(network).__name__, "source_sha256": hashlib.sha256(source).hexdigest(), "hook": hook,
+            "args": _plain(args), "kwargs": _plain(kwargs),
+            "tensors": [[name, view.shape] for name, view in self._views.items()],
+            "entries": [str(name) for name in itertools.islice(value, 100)] if isinstance(value, dict) else [],
+        }, {}  # fmt: skip
+
+    def piece(self, files: list[BinaryIO], name: str, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
         """Elements of a tensor as float32."""
-        if self._last[0] != number:
-            self._last = (number, self._whole(self._views[number]))
+        view = self._views[name]
+        brain = view.storage.kind == "BFloat16"
+        if view.storage.dtype.kind != "f" and not brain:
+            fault = f"tensor '{name}' is of type {view.storage.kind}"
+            raise UserError("", fault, "networks have floating-point tensors only")
+        if self._last[0] != name:
+            self._last = (name, view.values())
         part = self._last[1].reshape(-1)[start : start + count]
-        if self._views[number].storage.dtype == "BF16":
-            part = (part.astype("<u4") << 16).view("<f4")
-        return None, {"piece": np.ascontiguousarray(part, dtype=np.float32)}
+        part = np.ascontiguousarray((part.astype("<u4") << 16).view("<f4") if brain else part, dtype=np.float32)
+        if not np.isfinite(part).all():
+            raise UserError("", f"tensor '{name}' holds NaN or infinity", "take another snapshot")
+        return None, {"piece": part}
 
-    @staticmethod
-    def _whole(view: _View) -> np.ndarray:
-        flat = view.storage.elements()[view.offset :]
-        strides = [step * flat.itemsize for step in view.stride]
-        return np.lib.stride_tricks.as_strided(flat, view.shape, strides, writeable=False)
 
-    def _encoded(self, value: Any) -> Any:
-        if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic)):
-            return value
-        if isinstance(value, np.generic):
-            return self._encoded(value.item()) if value.dtype.kind in "biufcU" else self._encoded(np.asarray(value))
-        if id(value) not in self._numbers:
-            self._numbers[id(value)] = len(self._nodes)
-            self._kept.append(value)
-            self._nodes.append(None)
-            self._nodes[self._numbers[id(value)]] = self._node(value)
-        return [self._numbers[id(value)]]
+def _load(files: list[BinaryIO]) -> Any:
+    try:
+        return _read(files[0])
+    except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        cut = isinstance(error, EOFError) or "truncated" in str(error)
+        raise UserError("", f"{'cut off' if cut else 'damaged'} ({error})", _AGAIN) from None
 
-    def _node(self, value: Any) -> list[Any]:
-        if isinstance(value, dict):
-            return ["dict", [[self._encoded(key), self._encoded(item)] for key, item in value.items()]]
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return [type(value).__name__, [self._encoded(item) for item in value]]
-        if isinstance(value, (bytes, bytearray)):
-            return ["bytes", self._kept_array(np.frombuffer(value, np.uint8))]
-        if isinstance(value, complex):
-            return ["complex", value.real, value.imag]
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind in "US":
-                return ["strings", value.dtype.str, value.astype(str).reshape(-1).tolist(), value.shape]
-            if value.dtype.kind not in "biufc":
-                raise UserError("", f"refused: a numpy array of type {value.dtype!s:.40}", "no published file needs it")
-            return ["array", self._kept_array(value.astype(value.dtype.newbyteorder("<"), copy=False))]
-        if isinstance(value, _View):
-            return ["tensor", self._checked(value), value.storage.dtype, value.shape]
-        if isinstance(value, Record):
-            return ["record", value.class_name, self._encoded(value.state), value.source, self._encoded(value.args)]
-        return ["record", str(getattr(value, "__name__", type(value).__name__)), {}, None, None]
 
-    def _kept_array(self, array: np.ndarray) -> str:
-        name = str(len(self._arrays))
-        self._arrays[name] = array
-        return name
+def _plain(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
+    """A value as JSON; arrays are put aside."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item, arrays) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item, arrays) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        return value.tolist()
+    if arrays is None or not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        kind = "a tensor" if isinstance(value, _View) else f"an object of class '{type(value).__name__}'"
+        fault = f"holds {kind}, where only plain values and arrays may be"
+        raise UserError("", fault, "no published file needs it; use sida convert for networks")
+    arrays[name := str(len(arrays))] = value.astype(value.dtype.newbyteorder("<"), copy=False)
+    return {"": name}
 
-    def _checked(self, view: _View) -> int:
-        """Number of a view, which must lie in its storage."""
-        numbers = (view.offset, *view.shape, *view.stride)
-        if len(view.shape) != len(view.stride) or not all(type(n) is int and n >= 0 for n in numbers):
-            raise UserError("", "damaged: a tensor with impossible sizes", _AGAIN)
-        last = view.offset + sum((n - 1) * step for n, step in zip(view.shape, view.stride))
-        if math.prod(view.shape) and last >= view.storage.count:
-            raise UserError("", "damaged: a tensor claims more elements than its storage holds", _AGAIN)
-        self._views.append(view)
-        return len(self._views) - 1
+
+def _network(value: Any, key: str) -> _Object:
+    """The network: the value itself or its entry ``key``."""
+    if isinstance(value, dict):
+        if key not in value:
+            if value and all(isinstance(entry, _View) for entry in itertools.islice(value.values(), 100)):
+                raise UserError("", "a state dict of plain tensors without its network", FOREIGN_WEIGHTS)
+            known = [str(name)[:40] for name in itertools.islice(value, 100)]
+            raise UserError("", f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
+        value = value[key]
+    if isinstance(value, _Object) and value.source is not None:
+        return value
+    if isinstance(value, _Object):
+        fault = f"holds an object of class '{type(value).__name__}', whose code is not in the file"
+        remedy = f"save its weights alone (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}"
+        raise UserError("", fault, remedy)
+    kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
+    fault = f"'{key}' is {kind}, not a network that records its class"
+    raise UserError("", fault, f"give the published .pkl (--key), or {FOREIGN_WEIGHTS}")
+
+
+def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Prefix of names and state of a module, then of those below it, in the order of a state dict."""
+    if not isinstance(module, _Object) or not isinstance(module.state, dict):
+        raise UserError("", f"'{prefix.removesuffix('.')}' is no module", _OTHER)
+    yield prefix, module.state
+    for name, child in _group(module.state, "_modules").items():
+        if child is not None:
+            yield from _modules(child, f"{prefix}{name}.")
+
+
+def _group(state: dict[Any, Any], group: str) -> Mapping[Any, Any]:
+    """One of a module's dictionaries."""
+    value = state.get(group, {})
+    if not isinstance(value, dict):
+        raise UserError("", f"its {group} is no mapping", "the file is damaged or foreign")
+    return value
 
 
 for _name in ("latin-1", "utf-8", "ascii", "cp437"):  # nothing can be imported later

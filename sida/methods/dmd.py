@@ -489,6 +489,8 @@ class FDistillLoss(DMD2Loss):
     Source: see :func:`divergence_weight`.
     """
 
+    pooled = True
+
     options: FDistillOptions = dataclasses.field(default_factory=lambda: FDistillOptions())
     means: Tensor = dataclasses.field(default_factory=lambda: torch.ones(10))
     add_up: Callable[[Tensor], object] | None = None

@@ -181,6 +181,8 @@ def make_gdd(parts: Parts) -> training.StudentTrainer:
 
     adversarial, lazy = options.loss_images, float(options.r1_interval)
     step = functools.partial(training.OptimizerStep, "discriminator", critic, stream="discriminator", real_images=True)
+    # The discriminator augments a micro-batch with draws of its own.
+    step = functools.partial(step, pooled=pipe is not None)
     steps: list[OptimizerStep] = [step(discriminator_loss, lambda pixels: {"real_or_fake": adversarial})]
     if options.r1_gamma:
         # The penalty is a step of its own, on the same images.

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from sida import networks
 from sida.config.families import Family
+from sida.config.plugins import Registry
 from sida.config.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
-from sida.config.registry import Registry
 from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in
 from sida.methods.consistency import CD, ECT
@@ -21,6 +21,7 @@ from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
 from sida.methods.gdd import GDD, GDD_I
 from sida.methods.instance import INSTANCE
 from sida.methods.method import Method
+from sida.methods.realuid import REALSID, REALUID
 from sida.methods.sid import SID, SID2A, SIDA, UNI_INSTRUCT, SiDALoss, SiDLoss
 
 #: Default β₁ and β₂ of Adam.
@@ -37,7 +38,7 @@ METHODS = Registry(
         method.name: method
         for method in (
             *(SID, SIDA, SID2A, GDD, GDD_I, INSTANCE),
-            *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD),
+            *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD, REALSID, REALUID),
         )
     },
 )

@@ -119,6 +119,11 @@ class SiDALoss(SiDLoss):
         if self.pool not in get_args(Pool):
             raise ValueError(f"pool: must be one of {', '.join(get_args(Pool))}, got {self.pool!r}")
 
+    @property
+    def pooled(self) -> bool:  # type: ignore[override]
+        """See :class:`~sida.methods.method.ScoreLoss`."""
+        return self.pool == "batch"
+
     def weights(self, pixels: int) -> dict[str, float]:
         """See :meth:`~sida.methods.method.Loss.weights`; the adversarial scalar has the factor C·H·W."""
         return super().weights(pixels) | {"adversarial": self.lambda_adv * pixels, "discriminator": self.lambda_d}

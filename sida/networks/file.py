@@ -17,9 +17,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from sida.config.families import EDM, Family
-from sida.config.registry import Registry, RegistryEntry
+from sida.config.plugins import Registry, RegistryEntry
 from sida.errors import SettingError, UserError, settings_in
 from sida.files.atomic import atomic_path
+from sida.files.pickles import FOREIGN_WEIGHTS
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_record, read_tensor_header, write_tensors
 from sida.networks.precond import Precond
 from sida.networks.unet import check_options
@@ -137,11 +138,6 @@ def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") ->
 
 
 NETWORK_FORMAT = "sida-network-1"
-#: Remedy for weights without an architecture of this package.
-FOREIGN_WEIGHTS = (
-    "name the architecture (sida convert FILE OUT.safetensors --network config.json), or draw the images by a Python "
-    "function (docs/score.md, 'A function')"
-)
 
 
 def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:

@@ -26,10 +26,9 @@ from sida.data.load import counts_of
 from sida.errors import Progress, SettingError, UserError
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
-from sida.machine import take_device, tf32
+from sida.machine import environment, take_device, tf32
 from sida.networks.file import load_network
 from sida.networks.official import describe_file, import_official, import_state_dict
-from sida.provenance import environment
 from sida.sampling.generate import Drawer, Samples
 from sida.sampling.store import SampleStore, open_sample_store, save_grid, write_all
 

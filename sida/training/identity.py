@@ -17,8 +17,8 @@ from sida.config.settings import from_mapping, load_spec, names_object
 from sida.data.dataset import Dataset
 from sida.errors import UserError, settings_in
 from sida.files.atomic import sha256_json
+from sida.machine import code_version
 from sida.networks import architecture
-from sida.provenance import code_version
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 #: Folder of runs without an explicit folder; no preset has this name.

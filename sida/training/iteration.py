@@ -6,6 +6,7 @@ the loss and gradient of one micro-batch of a step.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,9 +24,12 @@ from sida.training.micro_batches import (
     Augment,
     EagerRunner,
     GraphRunner,
+    MemoryRelief,
+    MicroBatchResult,
     MicroBatchRunner,
     MicroBatchSpec,
     OptimizerStep,
+    has_dropout,
 )
 from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
 from sida.training.processes import Ranks
@@ -68,7 +72,8 @@ class StudentTrainer:
         self.ema = Average(self.generator)
         self._parts: dict[str, Resumable] = {**self.networks, "ema": self.ema}
         self.device = self.generator.flat.vector.device
-        plain = EagerRunner(self.generator, recipe.init_sigma)
+        self._memory = MemoryRelief(recipe.name)
+        self._plain = plain = EagerRunner(self.generator, recipe.init_sigma)
         replayed = graphs and recipe.cuda_graphs and self.device.type == "cuda"
         self._run: MicroBatchRunner = GraphRunner(plain, list(self.networks.values())) if replayed else plain
 
@@ -110,16 +115,37 @@ class StudentTrainer:
             network.train() if network is step.network else network.eval()
         factors = {name: weight / total for name, weight in weights.items()}
         spec = MicroBatchSpec(step, factors, {name: phase.weight(name) for name in weights})
-        position = self.rank * total
-        for batch, draws in zip(batches, self._draws(step, stream, nimg, batches, given)):
-            seed_layers(self.recipe.seed, stream, nimg, position, self.device)
-            outcome = self._run(spec, batch, draws, self._augment(step, stream, nimg, position))
-            position += len(batch[0])
-            record.samples += len(batch[0])
+        pairs = list(zip(batches, self._draws(step, stream, nimg, batches, given)))
+        results = None
+        with contextlib.suppress(torch.OutOfMemoryError):
+            results = self._results(spec, stream, nimg, pairs)
+        if results is None:
+            self._save_memory(len(batches[0][0]), nimg)
+            results = self._results(spec, stream, nimg, pairs)
+        for outcome in results:
             record.nan_samples += outcome.nan_count
             for name, value in outcome.losses.items():
                 record.add_loss(name, value)
+        record.samples += total
         record.add_step(step.name, step.network.step(phase.lr_factor))
+
+    def _results(
+        self, spec: MicroBatchSpec, stream: str, nimg: int, pairs: Sequence[tuple[Batch, Draws]]
+    ) -> list[MicroBatchResult]:
+        """Losses of a step's micro-batches, whose gradients are added to the network's."""
+        results, position = [], self.rank * sum(len(images) for (images, _), _ in pairs)
+        for batch, draws in [part for pair in pairs for part in self._memory.parts(*pair)]:
+            seed_layers(self.recipe.seed, stream, nimg, position, self.device)
+            results.append(self._run(spec, batch, draws, self._augment(spec.step, stream, nimg, position)))
+            position += len(batch[0])
+        return results
+
+    def _save_memory(self, images: int, nimg: int) -> None:
+        """Prepares the second attempt of a step that ran out of memory; see :class:`MemoryRelief`."""
+        self._run = self._plain
+        random = any(other.augment is not None or has_dropout(other.network.net) for other in self.steps)
+        divisible = not random and not any(other.pooled for other in self.steps)
+        self._memory.relieve([*self.networks.values()], images, divisible, nimg)
 
     def _draws(
         self, step: OptimizerStep, stream: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None
@@ -242,6 +268,7 @@ class Distiller(StudentTrainer):
             real_images=loss.uses_real_images,
             augment=augment,
             repeats=psi_steps,
+            pooled=loss.pooled,
         )
         theta_step = OptimizerStep(
             "generator",
@@ -250,5 +277,6 @@ class Distiller(StudentTrainer):
             loss.weights,
             "generator",
             loss.generator_draws(),
+            pooled=loss.pooled,
         )
         super().__init__([psi_step, *others, theta_step], schedule, recipe, graphs)

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import torch
 
 from sida.data.augment import AugmentPipe
-from sida.errors import say
+from sida.errors import UserError, say
 from sida.machine import Recording, RecordingError, Tensors, restored
+from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws
 from sida.sampling.samplers import one_step
 from sida.training.batches import Batch
@@ -123,6 +124,7 @@ class OptimizerStep:
         repeats: Steps in an iteration, each on images and draws of its own.
         every: Iterations from one step to the next.
         generates: Whether its loss sees the generator's images; else real images are in their place, too.
+        pooled: Whether its loss has a mean over the micro-batch, so that it is no sum over images.
     """
 
     name: str
@@ -136,6 +138,7 @@ class OptimizerStep:
     repeats: int = 1
     every: int = 1
     generates: bool = True
+    pooled: bool = False
 
     def streams(self) -> list[str]:
         """Names of the streams of an iteration's steps."""
@@ -354,3 +357,61 @@ class _Prepared:
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         number, self.number = self.number, self.number + 1
         return self.given[f"augmented{number}"], self.given[f"augment_labels{number}"]
+
+
+class MemoryRelief:
+    """Less memory for the micro-batches of a training that ran out of it, once and with equal numbers.
+
+    Micro-batches are halved if the gradient is then the same sum. A pooled loss, dropout and augmentation depend on the
+    micro-batch; then the networks keep only the inputs of their blocks, and the backward pass computes the rest again.
+
+    Args:
+        name: Name of the training.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.used, self.halved = name, False, False
+
+    def parts(self, batch: Batch, draws: Draws) -> list[tuple[Batch, Draws]]:
+        """The micro-batch with its draws, as one part or as two halves."""
+        images, labels = batch
+        if not self.halved or len(images) == 1:
+            return [(batch, draws)]
+        size = -(-len(images) // 2)
+        split = {name: tensor.split(size) for name, tensor in draws.items()}
+        halves = zip(images.split(size), (None, None) if labels is None else labels.split(size))
+        return [(half, {name: parts[n] for name, parts in split.items()}) for n, half in enumerate(halves)]
+
+    def relieve(self, networks: Sequence[OptimizedNetwork], images: int, divisible: bool, nimg: int) -> None:
+        """Prepares the second attempt of a step: drops its gradients, and saves memory from here on.
+
+        Args:
+            networks: Networks that the training optimizes.
+            images: Images of a micro-batch.
+            divisible: Whether halves of a micro-batch give the same sum.
+            nimg: Images seen before the step.
+
+        Raises:
+            UserError: It is the second time, or the networks have no blocks.
+        """
+        remedy = "give a smaller batch_gpu (docs/differences.md, 20), a smaller network or a larger card"
+        fault = f"out of memory at image {nimg:,} with micro-batches of {images // (1 + self.halved):,} images"
+        if self.used or (divisible and images == 1):
+            raise UserError(self.name, fault, remedy)
+        for network in networks:
+            network.drop_gradient()
+        self.used, self.halved = True, divisible
+        if divisible:
+            change = "the micro-batch is halved"
+        else:
+            for network in networks:
+                checkpoint_blocks(network.net, self.name)
+            change = "networks compute their blocks again in the backward pass"
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        say(f"[{self.name}] {fault}: {change} from here on; the numbers stay the same")
+
+
+def has_dropout(net: torch.nn.Module) -> bool:
+    """Whether a network in training mode draws random numbers."""
+    return any(getattr(module, name, 0.0) for module in net.modules() for name in ("dropout", "label_dropout"))

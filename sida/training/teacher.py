@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -24,7 +25,7 @@ from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draw
 from sida.training.identity import check_shapes, common_facts, read_config, run_folder, run_metadata, teacher_digest
 from sida.training.logs import IterationRecord, check_loggers, lost
 from sida.training.loop import Plan, TrainingLoop
-from sida.training.micro_batches import Augment
+from sida.training.micro_batches import Augment, MemoryRelief, has_dropout
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable, joint_state, load_joint_state
 from sida.training.processes import Ranks, joined, own_device
 from sida.training.run import RunFiles
@@ -108,6 +109,7 @@ class TeacherTrainer:
         self.network = OptimizedNetwork(net, config.lr, config.betas, config.eps, infinity=infinity)
         widths: tuple[float | None, ...] = config.power_ema or (None,)
         self.averages = {std: Average(self.network) for std in widths}
+        self._memory = MemoryRelief(config.name)
         self._parts: dict[str, Resumable] = {"teacher": self.network}
         self._parts |= {"ema" if std is None else f"ema-{std}": kept for std, kept in self.averages.items()}
 
@@ -129,22 +131,34 @@ class TeacherTrainer:
 
     def iteration(self, nimg: int) -> IterationRecord:
         """Does one step of the denoiser and its averages."""
-        config, device = self.config, self.batches.device
-        net, record = self.network.train(), IterationRecord()
-        micro_batches = self.batches("teacher", nimg)
-        position = self.batches.rank * self.batches.per_device
-        for (images, labels), given in zip(micro_batches, self._draws(nimg, micro_batches)):
-            seed_layers(config.seed, "teacher", nimg, position, device)
-            augment = self._augment(nimg, position)
-            loss = self.loss(net, images, labels, augment, given).sum() / self.batches.per_device
+        record, micro_batches = IterationRecord(), self.batches("teacher", nimg)
+        pairs = list(zip(micro_batches, self._draws(nimg, micro_batches)))
+        losses = None
+        with contextlib.suppress(torch.OutOfMemoryError):
+            losses = self._losses(nimg, pairs)
+        if losses is None:
+            divisible = self.augment is None and not has_dropout(self.network.net)
+            self._memory.relieve([self.network], len(micro_batches[0][0]), divisible, nimg)
+            losses = self._losses(nimg, pairs)
+        for loss in losses:
             record.add_loss("denoising", loss)
-            record.samples += len(images)
-            loss.backward()
-            position += len(images)
+        record.samples += self.batches.per_device
         record.add_step("teacher", self.network.step(self._lr_factor(nimg)))
         for std, average in self.averages.items():
             average.update(self._beta(std, nimg))
         return record
+
+    def _losses(self, nimg: int, pairs: Sequence[tuple[Batch, Draws]]) -> list[torch.Tensor]:
+        """Losses of a step's micro-batches, whose gradients are added to the network's."""
+        net, losses, position = self.network.train(), [], self.batches.rank * self.batches.per_device
+        for (images, labels), given in [part for pair in pairs for part in self._memory.parts(*pair)]:
+            seed_layers(self.config.seed, "teacher", nimg, position, self.batches.device)
+            augment = self._augment(nimg, position)
+            loss = self.loss(net, images, labels, augment, given).sum() / self.batches.per_device
+            loss.backward()
+            losses.append(loss.detach())
+            position += len(images)
+        return losses
 
     def _lr_factor(self, nimg: int) -> float:
         config = self.config

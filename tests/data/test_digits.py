@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sida.config.datasets import dataset_spec
-from sida.data import digits, load_dataset
-from sida.data.digits import shuffled, split_indices
+from sida.data import load, load_dataset
+from sida.data.load import digits_of_split, shuffled_digits
 from sida.errors import UserError
 from tools.train_backbone import BackboneTraining
 from tools.train_digits import DigitsTraining
@@ -37,16 +37,16 @@ def test_digits_are_the_scikit_learn_ones_as_networks_see_them():
 
 
 def test_they_are_read_without_starting_scikit_learn_and_the_same_where_its_files_lie_elsewhere(monkeypatch):
-    digits._read.cache_clear()
+    load._read_digits.cache_clear()
     packages = dict(sys.modules)
     for name in packages:
         if name.partition(".")[0] == "sklearn":
             monkeypatch.delitem(sys.modules, name)
-    read = digits._read()
+    read = load._read_digits()
     assert not any(name.startswith("sklearn.") for name in sys.modules)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    digits._read.cache_clear()
-    for one, other in zip(read, digits._read()):
+    load._read_digits.cache_clear()
+    for one, other in zip(read, load._read_digits()):
         # The layout decides how training rounds.
         assert (one.dtype, one.strides) == (other.dtype, other.strides)
         np.testing.assert_array_equal(one, other)
@@ -80,7 +80,7 @@ def test_splits_share_no_image_and_make_up_the_whole():
 def test_images_of_a_split_keep_their_labels_order_and_views():
     whole = load_dataset(SPEC)
     for split in ("train", "held-out"):
-        data, indices = load_dataset(SPEC | {"split": split}), split_indices(split)
+        data, indices = load_dataset(SPEC | {"split": split}), digits_of_split(split)
         assert (np.diff(indices) > 0).all()
         assert torch.equal(data.images(range(len(data))), whole.images(indices))
         assert torch.equal(data.labels(range(len(data))), whole.labels(indices))
@@ -98,10 +98,10 @@ def test_splits_are_the_same_for_ever_and_the_whole_keeps_its_digest():
 
 
 def test_no_held_out_digit_trained_the_measuring_network_and_the_backbone_saw_them_all():
-    held_out = set(split_indices("held-out").tolist())
+    held_out = set(digits_of_split("held-out").tolist())
     measuring, _ = measuring_split(DigitsTraining())
     assert not held_out & set(measuring.tolist())
-    assert held_out <= set(shuffled()[: BackboneTraining().images].tolist())
+    assert held_out <= set(shuffled_digits()[: BackboneTraining().images].tolist())
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,6 @@ def test_bad_specs_are_one_line_errors(extra, message):
 
 def test_the_whole_set_is_the_arrays_themselves():
     """A copy has another layout in memory; convolutions then round otherwise, and the demo's table changes."""
-    images = digits._read()[0]
-    assert digits.Digits().raw_images(np.arange(4)).strides == images[np.arange(4)].strides
-    assert np.shares_memory(digits.Digits()._pixels, images)
+    images = load._read_digits()[0]
+    assert load.Digits().raw_images(np.arange(4)).strides == images[np.arange(4)].strides
+    assert np.shares_memory(load.Digits()._pixels, images)

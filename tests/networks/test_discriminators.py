@@ -9,12 +9,18 @@ import torch
 
 from eval.features import get_extractor
 from sida.data import load_dataset
-from sida.data.digits import shuffled
+from sida.data.load import shuffled_digits
 from sida.errors import UserError
 from sida.files.tensors import read_tensors
 from sida.methods.gdd import GDDLoss
-from sida.networks.backbones import DIGITS_WEIGHTS, DigitsBackbone, make_backbone
-from sida.networks.discriminators import ClassProjection, Mixing, ProjectedDiscriminator
+from sida.networks.discriminators import (
+    DIGITS_WEIGHTS,
+    ClassProjection,
+    DigitsBackbone,
+    Mixing,
+    ProjectedDiscriminator,
+    make_backbone,
+)
 from tools.train_backbone import BackboneTraining, train_backbone
 from tools.train_digits import DigitsTraining, split
 
@@ -31,7 +37,7 @@ def digits_discriminator(label_dim=10):
 
 def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
     _, metadata = read_tensors(DIGITS_WEIGHTS)
-    train, others = shuffled().split([metadata["settings"]["images"], 1797 - metadata["settings"]["images"]])
+    train, others = shuffled_digits().split([metadata["settings"]["images"], 1797 - metadata["settings"]["images"]])
     measuring, held_out = split(DigitsTraining())
     assert sorted(train.tolist()) == sorted(held_out.tolist())
     assert not set(train.tolist()) & set(measuring.tolist())
@@ -141,6 +147,6 @@ def test_missing_package_is_one_line(name, monkeypatch):
 
 
 def test_damaged_weights_of_the_digits_backbone_are_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("sida.networks.backbones.DIGITS_WEIGHTS", tmp_path / "none.safetensors")
+    monkeypatch.setattr("sida.networks.discriminators.DIGITS_WEIGHTS", tmp_path / "none.safetensors")
     with pytest.raises(UserError, match=r"none.safetensors"):
         DigitsBackbone().load_published()

@@ -367,7 +367,7 @@ def test_foreign_architectures(tmp_path, changes, renamed, reason):
             lambda net: setattr(
                 net.requires_grad_(False).model.map_layer0.bias, "data", torch.zeros(32, dtype=torch.int64)
             ),
-            "of type I64",
+            "of type Long",
         ),
     ],
 )

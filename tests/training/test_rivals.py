@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sida.config.resources import ROOT
+from sida.config.settings import load_yaml
 from sida.files.atomic import read_jsonl
 from sida.machine import prepare_process
 from sida.methods import distill
@@ -26,12 +28,16 @@ LOSSES = {
     "ect": {"consistency"},
     "cd": {"consistency"},
     "uni-instruct": {"sid", "adversarial", "weighted_sid", "denoising", "discriminator"},
+    "realuid": {"sid", "denoising", "real"},
+    "realsid": {"sid", "denoising", "real"},
 }
 OPTIONS = {
     "f-distill": {"divergence": "js", "decay": 0.5, "bins": 3},
     "uni-instruct": {"divergence": "chi-square", "ratio": "logits"},
     "ect": {"stage_kimg": 0.016},
+    "realsid": {"space": "noise"},
 }
+RECIPES = load_yaml(ROOT / "studies/papers/recipes/rivals.yaml")
 
 
 def spec_of(method, teacher, **more):
@@ -61,6 +67,8 @@ RADAM = ("RAdam", (0.9, 0.999), 0.0, None)
         ("ect", 80.0, 0, {"generator": RADAM}),
         ("cd", 80.0, 0, {"generator": RADAM}),
         ("uni-instruct", 2.5, 1, {"fake_score": ADAM, "generator": ADAM}),
+        ("realuid", 2.5, 5, {"fake_score": (*ADAM[:3], 1.0), "generator": (*ADAM[:3], 1.0)}),
+        ("realsid", 2.5, 1, {"fake_score": ADAM, "generator": ADAM}),
     ],
 )
 def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma, psi_steps, optimizers):
@@ -95,6 +103,26 @@ def test_two_processes_train_as_one(tmp_path, teacher, method):
     for here, there in zip(one, two, strict=True):
         assert (here["nimg"], here["samples"]) == (there["nimg"], there["samples"])
         assert here["losses"] == pytest.approx(there["losses"], rel=0.02)
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith("realuid")])
+def test_recipes_of_realuid_start_as_released_and_train(teacher, recipe):
+    given = RECIPES[recipe]
+    spec = spec_of("realuid", teacher, **{key: given[key] for key in ("options", "lr", "ema_half_life_kimg", "fp16")})
+    trainer = trainer_of(spec)
+    again = trainer_of(spec)
+    before = {name: network.flat.vector.clone() for name, network in trainer.networks.items()}
+    copied = given["options"].get("fake_score_start") == "teacher"
+    assert torch.equal(before["fake_score"], before["generator"]) == copied
+    assert torch.equal(before["fake_score"], again.fake_score.flat.vector)
+    batch = (torch.rand(16, 1, 8, 8) * 2 - 1, torch.eye(10)[torch.arange(16) % 10])
+    trainer.batches = lambda stream, nimg, with_images: [batch]
+    for step in range(3):
+        trainer.iteration(16 * step)
+        # The first step of each optimizer has the rate 0, and moves nothing but the moments.
+        for name, network in trainer.networks.items():
+            assert torch.equal(network.flat.vector, before[name]) == (step == 0)
+            assert torch.isfinite(network.flat.vector).all()
 
 
 # A NaN among the logits of uni-instruct reaches all samples, as in SiDA's official code.

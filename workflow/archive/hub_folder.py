@@ -24,12 +24,12 @@ from eval.tables.render import markdown, terminal_text
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, write_json, write_text
+from sida.machine import code_version
 from sida.methods.registry import METHODS
 from sida.networks.file import NETWORKS
 from sida.networks.official import describe_file
 from sida.networks.precond import Precond
 from sida.networks.unet import check_options
-from sida.provenance import code_version
 from sida.sampling.samplers import one_step, to_uint8
 
 if TYPE_CHECKING:

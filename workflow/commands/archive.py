@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sida.cli.arguments import existing
-from sida.cli.main import Verb
+from sida.cli.main import Verb, terminal_colour, terminal_width
 from sida.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
     """
     from eval.results.summary import measurements_file
     from eval.tables.render import terminal_text, to_terminal
-    from sida.cli import terminal
 
     places = [Path(preset.results), *(folder / "stored" for folder in preset.own)]
     found = next((place for place in places if measurements_file(place).is_file()), places[0])
@@ -48,7 +47,7 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
     if name not in tables:
         raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(str(name), tables)}")
     measured, table = measurements_file(found), table_of(preset, name, found)
-    colour, width = terminal.colour(), terminal.width()
+    colour, width = terminal_colour(), terminal_width()
     print(f"preset    {preset.name}\n\n{to_terminal(table, colour)}")
     for note in [*table.notes, *([] if colour else ["* best one-step value"])]:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))

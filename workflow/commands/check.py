@@ -31,7 +31,7 @@ def _run(args: argparse.Namespace) -> int:
     from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol
     from eval.results.stored import read_stored
-    from sida.provenance import environment
+    from sida.machine import environment
     from workflow.preset import Preset
     from workflow.preset.files import find_preset
 

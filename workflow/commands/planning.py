@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sida.cli.arguments import whole
-from sida.cli.main import Verb
+from sida.cli.main import Verb, terminal_width
 from sida.errors import UserError
 
 
@@ -23,14 +23,12 @@ def _presets_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _presets(args: argparse.Namespace) -> int:
     """Prints the list."""
-    from sida.cli import terminal
-
     if args.json:
         print(json.dumps(list(list_presets()), indent=1, ensure_ascii=False))
         return 0
     for preset in list_presets():
         print(f"{preset['preset']:<12} needs {preset['needs']}")
-        about = textwrap.fill(preset["about"], terminal.width(), initial_indent="  ", subsequent_indent="  ")
+        about = textwrap.fill(preset["about"], terminal_width(), initial_indent="  ", subsequent_indent="  ")
         print(about, flush=True)
     print("run one: sida run PRESET; cost in detail: sida plan PRESET; requirements: sida doctor PRESET")
     return 0

@@ -109,7 +109,7 @@ def _cite(args: argparse.Namespace) -> int:
     from eval.tables.latex import cited_keys
     from sida.config.resources import ROOT
     from sida.files.text_files import parse_yaml
-    from sida.provenance import code_version
+    from sida.machine import code_version
 
     if not args.names:
         about = parse_yaml((ROOT / "CITATION.cff").read_text(encoding="utf-8"), "CITATION.cff")

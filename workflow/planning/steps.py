@@ -17,8 +17,8 @@ from typing import Any
 from sida.assets.cache import cache_dir
 from sida.errors import say
 from sida.files.atomic import write_json
+from sida.machine import source_digest
 from sida.methods.registry import find_method
-from sida.provenance import source_digest
 
 #: Number of images in a count: a prime unlike any width or kernel size, which identifies sizes that grow with images.
 IMAGES = 11

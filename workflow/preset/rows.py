@@ -415,7 +415,8 @@ class Rows:
                 self._archive_path(origin.dataset, f"{where}.dataset")
                 waiting.append((origin.dataset, (*children, name)))
             elif not os.path.exists(path):
-                _check_source(str(origin.source), f"{where}.source")
+                for source in (origin.here, *origin.beside):
+                    _check_source(str(source), f"{where}.source")
         return found
 
     def origin(self, dataset: str, where: str = "") -> MadeFrom | None:
@@ -440,16 +441,19 @@ class Rows:
         origin = self.made_from(archive)
         if origin.dataset:
             return {"files": [str(self.dataset(origin.dataset)["path"])], "downloads": list(SD_VAE.assets)}
-        return {"files": [], "downloads": [origin.source] if origin.source in load_registry() else []}
+        fetched = [origin.source, *origin.beside] if origin.here in load_registry() else []
+        return {"files": [], "downloads": [name for name in fetched if name]}
 
     def archive_flags(self, archive: str) -> list[str]:
         """Options of ``sida data prepare`` or ``encode`` for an archive."""
         origin, dataset = self.made_from(archive), self.dataset(self.archives[archive])
-        values: dict[str, Any] = {"source": origin.source or self.archive_needs(archive)["files"][0], "out": archive}
+        values: dict[str, Any] = {"source": origin.here or self.archive_needs(archive)["files"][0], "out": archive}
         values |= {"resolution": origin.resolution, "transform": origin.transform, "labels": origin.labels}
         values |= {"subset": origin.subset, "max-images": origin.images, "expect": dataset.get("num_images")}
         if origin.dataset:
             values["device"] = self.settings.device
+        elif dataset.get("channels") == 1:
+            values["channels"] = 1
         return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
 
 

@@ -25,7 +25,7 @@ from eval.metrics.kinds import Frechet, Precision
 from eval.metrics.precision_recall import precision_recall
 from eval.results.measurements import collect, long_rows, read_measurement, record_identity, trial_path
 from eval.results.summary import MEASUREMENT_COLUMNS
-from sida import provenance
+from sida import machine
 from sida.config.datasets import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.files.atomic import sha256_file
@@ -239,7 +239,7 @@ def test_finished_trials_outlive_the_removal_of_outputs_of_a_failed_job(tmp_path
     for trial in (0, 1):
         trial_path(out, trial).unlink()
     if change == "code":
-        monkeypatch.setattr(provenance, "source_digest", lambda: "newer")
+        monkeypatch.setattr(machine, "source_digest", lambda: "newer")
     if change == "settings":
         spec["sampler"] = {"kind": "one_step", "init_sigma": 2.0}
     measured = [record["trial"] for record in measure(spec, out, trials)]
@@ -493,7 +493,7 @@ SPEC = data_spec(protocol=small_protocol(num_samples=40, trials=2))
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Function that sets the version of the code."""
-    return lambda version: monkeypatch.setattr(provenance, "source_digest", lambda: version)
+    return lambda version: monkeypatch.setattr(machine, "source_digest", lambda: version)
 
 
 def test_a_shard_of_other_code_is_refused_at_the_merge_and_measured_again(tmp_path, elsewhere):

@@ -348,6 +348,10 @@ STATED = {
     "imagenet64-dmd": ("dmd", 350_000, 336, 2e-6, 0.9, 80.0, 0.0, None),
     "imagenet64-dmd2": ("dmd2", 40_000, 280, 2e-6, 0.9, 80.0, 0.0, None),
     "imagenet64-f-distill": ("f-distill", 120_000, 512, 2e-6, 0.9, 80.0, 0.0, 0.9999**5),
+    "cifar10-uncond-realuid": ("realuid", 133_333, 256, 3e-5, 0.0, 2.5, 0.0, 0.999),
+    "cifar10-cond-realuid": ("realuid", 133_333, 256, 3e-5, 0.0, 2.5, 0.0, 0.9999),
+    "cifar10-uncond-realuid-finetune": ("realuid", 133_333, 256, 1e-5, 0.0, 2.5, 0.0, 0.9999),
+    "cifar10-cond-realuid-finetune": ("realuid", 133_333, 256, 1e-5, 0.0, 2.5, 0.0, 0.9999),
 }
 
 #: Uni-Instruct: entry of its script by thousands of images, images of a micro-batch, rate, divergence and ratio, λ_adv.

@@ -1,0 +1,164 @@
+"""Losses of RealUID on recorded networks and batches of its official code."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from sida.errors import SettingError
+from sida.methods.realuid import RealSiDLoss, RealSiDOptions, RealUIDLoss, RealUIDOptions
+from sida.methods.sid import SiDLoss
+from tests.golden.vectors import load, relative_error
+
+#: Relative to the largest magnitude of an array.
+FLOAT64, FLOAT32 = 1e-11, 2e-5
+SPACES = ("velocity", "image", "noise")
+
+
+class Denoiser(torch.nn.Module):
+    """The recorded tiny denoiser; EDM's coefficients with σ_data 0.5."""
+
+    def __init__(self, arrays, role, dtype):
+        super().__init__()
+        for name in ("w1", "b1", "w2", "b2", "a", "e"):
+            setattr(self, name, torch.nn.Parameter(torch.from_numpy(arrays[f"{role}/{name}"]).to(dtype)))
+
+    def forward(self, x, sigma, class_labels=None, **_):
+        sigma = sigma.reshape(-1, 1, 1, 1)
+        total = (sigma**2 + 0.25).sqrt()
+        hidden = torch.nn.functional.conv2d(x / total, self.w1, self.b1, padding=1)
+        hidden = hidden + self.a.view(1, -1, 1, 1) * sigma.log() / 4
+        if class_labels is not None:
+            hidden = hidden + (class_labels @ self.e)[:, :, None, None]
+        raw = torch.nn.functional.conv2d(hidden.tanh(), self.w2, self.b2, padding=1)
+        return 0.25 / total**2 * x + sigma * 0.5 / total * raw
+
+
+@pytest.fixture
+def batch():
+    """Networks, draws and images of a precision, and the recorded results of a case."""
+
+    def make(file, case, dtype=torch.float64):
+        arrays, _ = load("rivals/realuid_networks")
+        results, info = load(f"rivals/{file}")
+        one = {name: torch.from_numpy(arrays[f"in/{name}"]).to(dtype) for name in ("t", "noise", "generated", "real")}
+        labels = torch.from_numpy(arrays["in/labels"]).to(dtype) if info["labels"] else None
+        nets = [Denoiser(arrays, role, dtype) for role in ("teacher", "fake")]
+        prefix = ("f32/" if dtype == torch.float32 else "") + case + "/"
+        found = {name[len(prefix) :]: value for name, value in results.items() if name.startswith(prefix)}
+        return nets, one, labels, found
+
+    return make
+
+
+def summed(loss, terms, images):
+    weights = loss.weights(images[0].numel())
+    return sum(term.sum() * weights[name] for name, term in terms.items()) / len(images)
+
+
+def steps(loss, batch):
+    """Value of the fake score's step with its gradients, and of the generator's with that of the images."""
+    (teacher, fake), one, labels, _ = batch
+    draws = {"t": one["t"], "noise": one["noise"], "sigma_normal": one["t"]}
+    terms = loss.fake_score_loss(fake, one["generated"], labels, one["real"], draws=draws)
+    value = summed(loss, terms, one["generated"])
+    value.backward()
+    gradients = {name: parameter.grad for name, parameter in fake.named_parameters() if parameter.grad is not None}
+    images = one["generated"].clone().requires_grad_()
+    generator = summed(loss, loss.generator_loss(teacher, fake, images, labels, draws), images)
+    return value, gradients, generator, torch.autograd.grad(generator, images)[0]
+
+
+@pytest.mark.parametrize("file", ["realuid_cond", "realuid_uncond"])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.92, 0.94), (0.94, 1.0)])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, FLOAT64), (torch.float32, FLOAT32)])
+def test_losses_and_gradients_of_both_steps(batch, file, alpha, beta, dtype, limit):
+    given = batch(file, f"a{alpha:g}_b{beta:g}", dtype)
+    expected = given[-1]
+    value, gradients, generator, of_images = steps(RealUIDLoss(options=_options(alpha, beta)), given)
+    assert relative_error(value, -expected["fake/maximised"]) < limit
+    for name, gradient in gradients.items():
+        assert relative_error(gradient, -expected[f"fake/grad/{name}"]) < limit, name
+    assert relative_error(generator, expected["generator/loss"]) < limit
+    assert relative_error(of_images, expected["generator/grad_generated"]) < limit
+
+
+def _options(alpha, beta, space="velocity", cls=RealUIDOptions):
+    return cls(uid_alpha=alpha, uid_beta=beta, space=space)
+
+
+@pytest.mark.parametrize("cls", [RealUIDLoss, RealSiDLoss])
+def test_spaces_are_three_methods_unless_alpha_is_beta(batch, cls):
+    def values(alpha, beta, space):
+        # Spaces weigh levels differently in RealUID's own loss.
+        class Unweighted(cls):
+            def weight(self, sigma):
+                return torch.ones_like(sigma)
+
+        given = batch("realuid_cond", "a0.92_b0.94")
+        value, _, generator, _ = steps(Unweighted(options=_options(alpha, beta, space)), given)
+        return float(value.detach()), float(generator.detach())
+
+    assert len({values(0.9, 0.9, space) for space in SPACES}) == 1
+    fakes, generators = zip(*(values(0.92, 0.94, space) for space in SPACES))
+    assert len(set(fakes)) == len(set(generators)) == 3
+
+
+def test_realsid_without_a_share_of_real_images_is_sid(batch):
+    given = batch("realuid_cond", "a1_b1")
+    loss, plain = RealSiDLoss(options=_options(1.0, 1.0, cls=RealSiDOptions)), SiDLoss()
+    for one, other in zip(steps(loss, given), steps(plain, batch("realuid_cond", "a1_b1"))):
+        if isinstance(one, dict):
+            assert all(relative_error(one[name], other[name].numpy()) < FLOAT64 for name in other)
+        else:
+            assert relative_error(one, other.detach().numpy()) < FLOAT64
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_generator_follows_the_best_value_of_the_fake_score(space):
+    """At α_SiD = ½ the gradient at the best ψ is that of the best value: two points, one pixel, exact scores.
+
+    Both images are 0 or m; ψ has one free value for each noisy image, so its best value is a weighted mean.
+    """
+    options, sigma = _options(0.9, 0.8, space), torch.tensor(0.7, dtype=torch.float64)
+    loss = RealUIDLoss(options=options)
+    noisy = torch.linspace(-3, 3, 2001, dtype=torch.float64).view(-1, 1, 1, 1)
+    real = torch.tensor([-1.0, 0.5], dtype=torch.float64)
+    teacher = torch.tanh(noisy)
+
+    def parts(points):
+        """Densities of noisy images and mean targets of both sides."""
+        sides = []
+        for images, scale in ((points, options.scales[0]), (real, options.scales[1])):
+            each = torch.stack([torch.exp(-((noisy - x) ** 2) / (2 * sigma**2)) for x in images])
+            wanted = torch.stack([loss.target(x.expand_as(noisy), noisy, sigma, scale) for x in images])
+            sides.append((each, wanted))
+        return sides
+
+    def gap(points):
+        (fake, wanted), (true, wanted_true) = parts(points)
+        alpha = options.uid_alpha
+        mixture = alpha * fake.sum(0) + (1 - alpha) * true.sum(0)
+        best = (alpha * (fake * wanted).sum(0) + (1 - alpha) * (true * wanted_true).sum(0)) / mixture
+        return (mixture * (teacher - best).square()).sum(), best.detach()
+
+    points = torch.tensor([-0.4, 0.9], dtype=torch.float64, requires_grad=True)
+    value, best = gap(points)
+    (exact,) = torch.autograd.grad(value, points)
+    (fake, wanted), _ = parts(points)
+    product = loss.identity(wanted, teacher.expand_as(wanted), best.expand_as(wanted))
+    # The scores are functions of the noisy image, whose density moves with the points.
+    (found,) = torch.autograd.grad(2 * options.uid_alpha * (fake * product).sum(), points)
+    assert torch.allclose(found, exact, rtol=1e-9)
+
+
+def test_alpha_of_one_leaves_no_place_for_beta():
+    with pytest.raises(SettingError, match="uid_beta"):
+        RealUIDOptions(uid_alpha=1.0, uid_beta=0.9)
+
+
+def test_defaults_of_realsid_are_those_of_sid():
+    given = dataclasses.asdict(RealSiDOptions())
+    assert (given["fake_score_steps"], given["fake_score_start"], given["clip_norm"]) == (1, "teacher", 0.0)

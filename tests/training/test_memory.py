@@ -1,0 +1,80 @@
+"""A training that runs out of memory once goes on with less of it, to the same numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sida.errors import UserError
+from sida.files.atomic import read_jsonl
+from sida.methods import distill
+from sida.training import train_teacher
+from sida.training.iteration import StudentTrainer
+from sida.training.teacher import EDMLoss
+from tests.training.toy import NETWORK, SID_STUDENT, STUDENT, TEACHER, TIMES
+
+SMOOTH = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "dropout": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    train_teacher({**TEACHER, "network": SMOOTH}, folder)
+    return str(folder / "network.safetensors")
+
+
+def losses(folder):
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in read_jsonl(folder / "train.jsonl")]
+
+
+def out_of_memory(monkeypatch, owner, name, calls):
+    """The named method raises at these calls, after its work."""
+    original, count = getattr(owner, name), iter(range(10**6))
+
+    def failing(*args, **kwargs):
+        result = original(*args, **kwargs)
+        if next(count) in calls:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return result
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+@pytest.mark.parametrize(
+    ("spec", "change", "exact"),
+    [
+        ({**SID_STUDENT, "augment": None}, "micro-batch is halved", False),
+        (SID_STUDENT, "again in the backward pass", True),  # augmentation
+        (STUDENT, "again in the backward pass", True),  # the adversarial scalar, too
+    ],
+)
+def test_a_student_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, teacher, spec, change, exact):
+    spec = {**spec, "teacher": teacher}
+    distill(spec, tmp_path / "plain")
+    # Also in the middle of a step, whose first gradients are then dropped.
+    out_of_memory(monkeypatch, StudentTrainer, "_augment", {7})
+    distill(spec, tmp_path / "relieved")
+    assert change in capfd.readouterr().err
+    found, wanted = losses(tmp_path / "relieved"), losses(tmp_path / "plain")
+    if exact:
+        assert found == wanted
+    else:
+        for one, other in zip(found, wanted, strict=True):
+            for key in ("losses", "grad_norm"):
+                assert one[key] == pytest.approx(other[key], rel=1e-4)
+
+
+@pytest.mark.parametrize(("more", "exact"), [({}, True), ({"augment": None, "network": SMOOTH}, False)])
+def test_a_teacher_goes_on_with_the_same_numbers(tmp_path, monkeypatch, more, exact):
+    train_teacher({**TEACHER, **more}, tmp_path / "plain")
+    out_of_memory(monkeypatch, EDMLoss, "__call__", {5})
+    train_teacher({**TEACHER, **more}, tmp_path / "relieved")
+    wanted = [record["losses"]["denoising"] for record in losses(tmp_path / "plain")]
+    found = [record["losses"]["denoising"] for record in losses(tmp_path / "relieved")]
+    assert found == (wanted if exact else pytest.approx(wanted, rel=1e-4))
+
+
+def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch):
+    out_of_memory(monkeypatch, EDMLoss, "__call__", {5, 9})
+    with pytest.raises(UserError, match="batch_gpu"):
+        train_teacher(TEACHER, tmp_path)
