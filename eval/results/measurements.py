@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.identity import Identity, comparable, identity_of
-from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
+from eval.results.summary import Measurements, columns_of, measurements_of
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
 from sida.files.content_hash import DamagedError, csv_text
@@ -259,6 +259,7 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
         }
         images |= {"seed_first": record["seeds"][0], "seed_last": record["seeds"][1]}
+        images |= {"saw": record["saw"]} if record.get("saw") else {}
         for metric, value in record["metrics"].items():
             identity, environment = record_identity(record, metric), measured_by(record, metric)
             measured = {name: environment.get(name) for name in ("device", "code_version", "date")}
@@ -285,8 +286,7 @@ def write_csv(
     for row in others:
         if origins.setdefault(row["run"], row["origin"]) != row["origin"]:
             raise UserError(path, f"two origins have a run '{row['run']}'", f"rename one ('{row['origin']}')")
-    columns = (*MEASUREMENT_COLUMNS, "origin") if others else MEASUREMENT_COLUMNS
-    write_text(path, csv_text(columns, [*rows, *others]))
+    write_text(path, csv_text(columns_of([*rows, *others]), [*rows, *others]))
     return len(rows) + len(others)
 
 

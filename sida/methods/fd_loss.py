@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from sida import training
 from sida.config.plugins import our_object
 from sida.config.recipe import StudentConfig
+from sida.config.saw import Saw
 from sida.config.settings import Count, NotNegative, Range, Settings
 from sida.errors import SettingError, UserError
 from sida.late import torch
@@ -86,6 +87,10 @@ class FDLossOptions(Settings):
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training."""
         return [asset for judge in self.judges for asset in our_object(JUDGE_ENTRY)(judge).assets]
+
+    def met(self, resolution: int) -> list[str]:
+        """Networks whose gradients train the generator."""
+        return [*self.judges]
 
     def check(self, config: StudentConfig) -> None:
         """Refuses settings of a run that do not fit: the distance is no sum over images.
@@ -312,6 +317,7 @@ FD_LOSS = Method(
     about="a finished generator lowers its Fréchet distance on chosen judges; no score (--init)",
     start="generator",
     real_images=True,
+    saw=Saw(loss=("inception",)),
     options=FDLossOptions,
     trainer=make_fd_loss,
     reads=("weight_norm",),
