@@ -1,7 +1,7 @@
 """Prints how much FD scatters by teacher, training seed and trial: ``python studies/fashion/scatter.py [FOLDER]``.
 
-The folder has the study's results (default: ``stored`` beside this file). For each method with two or more training seeds
-of a teacher: standard deviations as shares of the mean, each without the part of the level below it.
+The folder has the study's results (default: ``stored`` beside this file). For each method with two or more training
+seeds of a teacher: standard deviations as shares of the mean, each without the part of the level below it.
 """
 
 from __future__ import annotations
