@@ -120,6 +120,15 @@ def test_tables_name_the_taken_rows(here):
         taken(STORED, "nobody")
 
 
+def test_rows_that_are_all_stored_are_collected_and_stored_again(here):
+    runs = list(read_stored(STORED)["rows"])
+    assert (
+        main(["collect", "none", "--runs", *runs, "--stored", str(STORED), *runs, "--out", "all/measurements.csv"]) == 0
+    )
+    store(here / "all", here / "again", {"preset": "demo", "title": ""}, read_stored(STORED)["rows"])
+    assert stored_rows(here / "again") == stored_rows(STORED)
+
+
 def test_readers_of_results_read_stored_ones(here, capsys):
     assert main(["show", "demo"]) == 0
     assert "SiDA, α = 1.0" in capsys.readouterr().out
