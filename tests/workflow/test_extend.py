@@ -60,6 +60,23 @@ def test_only_the_added_row_has_jobs(here):
     assert set(targets.preset.collection.needs["stored"]) == set(read_stored(STORED)["rows"])
 
 
+def test_rows_of_another_length_stand_apart_in_the_table(here):
+    recipe = yaml.safe_load((DEMO / "preset.yaml").read_text())["recipes"]["sida"]
+    (here / "recipes").mkdir()
+    (here / "recipes/own.yaml").write_text(yaml.safe_dump({"same": recipe, "quick": recipe | {"total_kimg": 2}}))
+    rows = [MINE.format(f"own/{name}").replace("mine", name, 1) for name in ("same", "quick")]
+    (here / "my.tsv").write_text(SHEET + rows[0] + rows[1].replace("\t7", "\t8"))
+    layout = {"columns": [{"head": "Model", "field": "label"}], "rows": [{"run": "sida-a1.0"}]}
+    (here / "named.yaml").write_text(yaml.safe_dump(layout))
+    (here / "changed.yaml").write_text(yaml.safe_dump({"tables": [str(here / "named.yaml")]}))
+    path, _ = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], "my.tsv", STORED)
+    (table,) = (path.parent / "tables").iterdir()
+    found = {row["run"]: row for row in yaml.safe_load(table.read_text())["rows"]}
+    assert "family" not in found["same"]
+    assert found["quick"]["family"].startswith("2 thousand")
+    assert found["quick"]["candidate"] is False
+
+
 def test_a_changed_row_and_its_children_run_again(here):
     (here / "changed.yaml").write_text(yaml.safe_dump({"recipes": {"sid": {"lr": 1e-3}}}))
     path, rows = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], None, STORED)
@@ -101,6 +118,15 @@ def test_tables_name_the_taken_rows(here):
     assert "1 rows. Measured here: mine." in (here / "t.md").read_text()
     with refusing("run 'nobody'"):
         taken(STORED, "nobody")
+
+
+def test_rows_that_are_all_stored_are_collected_and_stored_again(here):
+    runs = list(read_stored(STORED)["rows"])
+    assert (
+        main(["collect", "none", "--runs", *runs, "--stored", str(STORED), *runs, "--out", "all/measurements.csv"]) == 0
+    )
+    store(here / "all", here / "again", {"preset": "demo", "title": ""}, read_stored(STORED)["rows"])
+    assert stored_rows(here / "again") == stored_rows(STORED)
 
 
 def test_readers_of_results_read_stored_ones(here, capsys):
