@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from eval.measuring.protocol import load_protocol
 from eval.results.published import cited_label
 from eval.results.summary import Measurement, Measurements, load_measurements, measurements_file
-from eval.tables.render import markdown, terminal_text
+from eval.tables.render import markdown_cell
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, write_json, write_text
@@ -257,7 +257,7 @@ def model_card(
             method=method,
             dataset=dataset,
             parameters=facts["parameters"],
-            architecture=facts["network"]["class"],
+            architecture=plain(facts["network"]["class"]),
             picture="\n![Samples of seeds 0 to 63](samples.png)\n" if pictured else "",
             measurements="".join([MEASURED, *map(result_line, results)])
             if results
@@ -320,10 +320,10 @@ def result_line(result: EvalResult) -> str:
     """A value as a line of the card's table."""
     args = result.metric_args or {}
     value = f"{result.metric_value:g}" + (f" ± {args['std']:g}" if args["std"] is not None else "")
-    protocol = f"{args['protocol']} (`{args['identity_sha256'][:12]}`)"
+    protocol = f"{plain(args['protocol'])} (`{args['identity_sha256'][:12]}`)"
     return f"| {plain(result.metric_name)} | {value} | {args['trials']} | {args['images']:,} | {protocol} |\n"
 
 
 def plain(value: Any) -> str:
     """Text of a file's header: one line without HTML and links."""
-    return markdown(terminal_text(str("unknown" if value is None else value)))[:200].replace("|", r"\|")
+    return markdown_cell(str("unknown" if value is None else value)[:200])
