@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ _COMPARED = {
 #: Reason for a value of a generator of which nobody says what it met.
 UNKNOWN = "nobody says which networks the generator met (`saw`)"
 #: Fields of a protocol that change every metric's value and have no place of their own in an identity.
-_OF_IMAGES = ("quantisation", "channels", "allow_tf32")
+_OF_IMAGES = ("quantisation", "channels", "allow_tf32", "rehearsal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,13 @@ def comparable(a: Identity, b: Identity, deciding: bool = False) -> str | None:
             mine, theirs = _apart(mine, theirs)
         found.append(f"{word}: {_short(mine)} != {_short(theirs)}")
     return "; ".join(found) or None
+
+
+def joined(digests: Sequence[str]) -> str:
+    """Digest of several digests; that of one is its own, and that of none, or with an unknown one, is unknown."""
+    if not digests or not all(digests):
+        return ""
+    return digests[0] if len(digests) == 1 else sha256_json(digests)
 
 
 def barred(identity: Identity) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.identity import Identity, comparable, identity_of
+from eval.results.identity import Identity, comparable, identity_of, joined
 from eval.results.summary import Measurements, columns_of, measurements_of
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
@@ -159,7 +159,9 @@ def _joined(earlier: Mapping[str, Any], later: Mapping[str, Any], names: Mapping
         both = {**earlier.get(part, {}), **later.get(part, {})}
         result[part] = {key: both[key] for key in wanted if key in both}
     extractors = {**earlier["extractors"], **later.get("extractors", {})}
-    result["extractors"] = {name: extractors[name] for name in {m["extractor"]: 0 for m in wanted.values()}}
+    result["extractors"] = {
+        name: extractors[name] for name in {m["extractor"]: 0 for m in wanted.values() if "extractor" in m}
+    }
     result["reference"] = next(iter(result["metric_references"].values()), {})
     return {key: value for key, value in result.items() if key != "added" or value}
 
@@ -247,7 +249,8 @@ def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
     """Identity of a metric in a measurement."""
     facts = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {})
     reference = record.get("metric_references", {}).get(metric) or {}
-    extractor = record["extractors"].get(facts.get("extractor"))
+    parts = facts["of"].values() if isinstance(facts.get("of"), dict) else [facts]
+    extractor = joined([record["extractors"].get(part.get("extractor")) or "" for part in parts])
     return identity_of(record["protocol"], metric, reference.get("sha256"), extractor)
 
 

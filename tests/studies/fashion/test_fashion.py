@@ -9,7 +9,7 @@ import yaml
 from sida.config.plugins import load_file_object
 from sida.config.resources import ROOT
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 
 STUDY = ROOT / "studies/fashion"
 
