@@ -351,7 +351,9 @@ class TrainingLoop:
         self._saved, self._saved_nimg = time.monotonic(), self.nimg
 
     def _resume(self) -> None:
-        kept = self.files.take_kept()
+        # The files' reference would keep the tensors in memory.
+        kept, self.files.kept = self.files.kept, None
+        assert kept is not None
         record = kept.record
         try:
             self.nimg = self._saved_nimg = int(record["nimg"])

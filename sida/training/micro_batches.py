@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import torch
 
@@ -198,11 +197,8 @@ class MicroBatchResult:
     nan_count: torch.Tensor | int
 
 
-class MicroBatchRunner(Protocol):
-    """Computes losses and gradients of micro-batches."""
-
-    def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """Computes one micro-batch and adds its gradient to the network's."""
+#: Computes losses of one micro-batch and adds its gradient to the network's.
+MicroBatchRunner = Callable[[MicroBatchSpec, Batch, Draws, Augment | None], MicroBatchResult]
 
 
 class EagerRunner:
@@ -217,7 +213,7 @@ class EagerRunner:
         self.generator, self.init_sigma = generator, init_sigma
 
     def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """See :class:`MicroBatchRunner`."""
+        """See :data:`MicroBatchRunner`."""
         images, real = self.images(spec.step, batch, draws), batch[0] if spec.step.real_images else None
         given = MicroBatch(images, batch[1], real, draws, augmented=augmented(augment, images, real))
         return self.loss_and_gradient(spec, given)
@@ -265,7 +261,7 @@ class GraphRunner:
         self._given_up = False
 
     def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """See :class:`MicroBatchRunner`."""
+        """See :data:`MicroBatchRunner`."""
         if self._given_up:
             return self.plain(spec, batch, draws, augment)
         try:
