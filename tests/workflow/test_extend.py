@@ -60,6 +60,23 @@ def test_only_the_added_row_has_jobs(here):
     assert set(targets.preset.collection.needs["stored"]) == set(read_stored(STORED)["rows"])
 
 
+def test_rows_of_another_length_stand_apart_in_the_table(here):
+    recipe = yaml.safe_load((DEMO / "preset.yaml").read_text())["recipes"]["sida"]
+    (here / "recipes").mkdir()
+    (here / "recipes/own.yaml").write_text(yaml.safe_dump({"same": recipe, "quick": recipe | {"total_kimg": 2}}))
+    rows = [MINE.format(f"own/{name}").replace("mine", name, 1) for name in ("same", "quick")]
+    (here / "my.tsv").write_text(SHEET + rows[0] + rows[1].replace("\t7", "\t8"))
+    layout = {"columns": [{"head": "Model", "field": "label"}], "rows": [{"run": "sida-a1.0"}]}
+    (here / "named.yaml").write_text(yaml.safe_dump(layout))
+    (here / "changed.yaml").write_text(yaml.safe_dump({"tables": [str(here / "named.yaml")]}))
+    path, _ = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], "my.tsv", STORED)
+    (table,) = (path.parent / "tables").iterdir()
+    found = {row["run"]: row for row in yaml.safe_load(table.read_text())["rows"]}
+    assert "family" not in found["same"]
+    assert found["quick"]["family"].startswith("2 thousand")
+    assert found["quick"]["candidate"] is False
+
+
 def test_a_changed_row_and_its_children_run_again(here):
     (here / "changed.yaml").write_text(yaml.safe_dump({"recipes": {"sid": {"lr": 1e-3}}}))
     path, rows = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], None, STORED)
@@ -101,6 +118,15 @@ def test_tables_name_the_taken_rows(here):
     assert "1 rows. Measured here: mine." in (here / "t.md").read_text()
     with refusing("run 'nobody'"):
         taken(STORED, "nobody")
+
+
+def test_rows_that_are_all_stored_are_collected_and_stored_again(here):
+    runs = list(read_stored(STORED)["rows"])
+    assert (
+        main(["collect", "none", "--runs", *runs, "--stored", str(STORED), *runs, "--out", "all/measurements.csv"]) == 0
+    )
+    store(here / "all", here / "again", {"preset": "demo", "title": ""}, read_stored(STORED)["rows"])
+    assert stored_rows(here / "again") == stored_rows(STORED)
 
 
 def test_readers_of_results_read_stored_ones(here, capsys):
@@ -155,7 +181,7 @@ def test_agreement_tells_the_last_digit_from_the_printed_ones():
 
 def test_storing_keeps_networks_where_asked(here):
     for networks, count in ((False, 0), (True, 4)):
-        store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sida-a1.0": "x"}, networks=networks)
+        store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sid-a1.0": "x"}, networks=networks)
         assert len([*(here / "a").rglob("*.safetensors")]) == count
 
 
@@ -171,3 +197,19 @@ def test_stored_logs_are_one_file_that_every_reader_takes(here):
     text = gzip.decompress((STORED / "logs.jsonl.gz").read_bytes()).decode()
     (here / "a" / "logs.jsonl.gz").write_bytes(gzip.compress(text.replace('"fd": ', '"fd": 1', 1).encode()))
     refused("logs.jsonl.gz:1: damaged", load, here / "a")
+
+
+@pytest.mark.parametrize(
+    "name", ["teachers/digits-short/network.safetensors", "students/sida-a1.0/network.safetensors"]
+)
+@pytest.mark.parametrize("place", ["/dev/zero", "secret"])
+def test_links_in_stored_results_are_not_followed(here, name, place):
+    shutil.copytree(STORED, here / "stored")
+    (here / "secret").write_text("secret")
+    (here / "stored" / name).unlink()
+    (here / "stored" / name).symlink_to(here / place)
+    (here / "my.tsv").write_text(SHEET + MINE.format("sida"))
+    with refusing(rf"{name}.*(link|ordinary)"):
+        write_extension([DEMO / "preset.yaml"], str(here / "my.tsv"), here / "stored")
+    with refusing(rf"{name}.*(link|ordinary)"):
+        store(here / "stored", here / "again", {}, {"sid-a1.0": "x"}, networks=True)

@@ -9,6 +9,7 @@ import yaml
 from sida.config.plugins import load_file_object
 from sida.config.resources import ROOT
 from workflow.preset import Preset
+from workflow.preset.extension import write_extension
 from workflow.preset.placeholders import check_preset
 
 STUDY = ROOT / "studies/fashion"
@@ -71,6 +72,16 @@ def test_rows_differ_in_the_method_teacher_and_seed_alone():
     assert all(preset.runs[run.init].seed == run.seed for run in rows if run.init)
 
 
+def test_a_method_from_outside_is_one_training_beside_the_stored_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIDA_ALLOW_CODE", "docs.examples")
+    path, rows = write_extension([STUDY / "preset.yaml"], str(STUDY / "mine.tsv"), STUDY / "stored")
+    assert rows == ["one-matching-s1"]
+    check_preset(Preset.load(STUDY / "preset.yaml", path))
+    table = yaml.safe_load((path.parent / "tables/fashion.yaml").read_text())
+    assert rows[0] in [row.get("run") for row in table["rows"]]
+
+
 def test_best_of_k_is_the_mean_over_all_draws():
     best_of = load_file_object(f"{STUDY}/bench.py:best_of", "test")
     assert [best_of([4.0, 1.0, 2.0], k) for k in (1, 2, 3)] == pytest.approx([7 / 3, 4 / 3, 1])
@@ -84,3 +95,21 @@ def test_the_network_that_chooses_does_not_report():
     )
     assert chosen
     assert not reported & chosen
+
+
+def test_rows_and_trials_of_real_images_and_of_a_distance_as_loss(tmp_path):
+    rows, more = ((STUDY / name).read_text().splitlines() for name in ("runs.tsv", "real.tsv"))
+    lines = [dict(zip(part[0].split("\t"), line.split("\t"))) for part in (rows, more) for line in part[1:]]
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    sheet = tmp_path / "both.tsv"
+    table = [columns, *([line.get(name, "") for name in columns] for line in lines)]
+    sheet.write_text("\n".join(map("\t".join, table)))
+    # The sheet awaits the settings that the search chooses; until then it has the known ones of σ_init.
+    known = {"samplers": {"sida": {"init_sigma": 2.5}}, "recipes": {"sida": {"init_sigma": 2.5}}}
+    (tmp_path / "trials.yaml").write_text(yaml.safe_dump(known))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"runs": str(sheet), **known}))
+    check_preset(Preset.load(STUDY / "real-search.yaml", tmp_path / "trials.yaml"))
+    preset = Preset.load(STUDY / "preset.yaml", tmp_path / "own.yaml")
+    check_preset(preset)
+    assert str(preset.runs["one-fd-loss-s1"].seen) == "loss:clothes_plain"
+    assert preset.training("one-control-image-s1").spec["dataset"]["path"] == "datasets/fashion-28x28-by-one"
