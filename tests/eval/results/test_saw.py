@@ -182,3 +182,23 @@ def test_papers_tables_print_the_same_numbers(tmp_path):
     )
     (gdd,) = (row for row in made.rows if "GDD-I" in row.cells[1].text)
     assert {cell.mark for cell in gdd.cells[3:]} == {"§"}
+
+
+def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):
+    """Unknown is not none, and one judge is no panel."""
+    judges = ("inception", "dinov2", "clip_fdr", "mae_fdr")
+
+    def shown(saw):
+        rows = {"a": SheetRow("a", "A", "sida"), "b": external(saw=saw)}
+        measured = [row for place, judge in enumerate(judges) for run in ("a", "met") for row in lines(
+            run, 1.0 + place, f"ratio extractor={judge}", judge)]  # fmt: skip
+        columns = [{"head": "M", "field": "label"}, {"head": "Mean", "metric": "m", "held_out": list(judges)}]
+        path = tmp_path / "t.yaml"
+        path.write_text(yaml.safe_dump({"columns": columns, "rows": [{"run": "a"}, {"run": "met"}], "bold": {}}))
+        made = build_table(load_layout(path), Measurements(measured), rows | {"met": rows["b"]}, {}, "measured")
+        return made.rows[0].cells[1].plain[:3]
+
+    assert shown("none") == "2.5"
+    assert shown("loss:inception") == "3.0"
+    assert shown("loss:inception start:dinov2") == "3.5"
+    assert shown("loss:inception loss:clip start:dinov2") == shown("unknown") == "–"
