@@ -18,7 +18,7 @@ from workflow.preset import Preset
 PAGES = [ROOT / name for name in subprocess.check_output(["git", "ls-files", "*.md"], cwd=ROOT, text=True).split()]
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 #: Files that a run, a user or an earlier checkout has.
-ELSEWHERE = re.compile(r"/(?:demo|released|paper|PRESET|flowers|local)(?:/|$)|[A-Z]{3}")
+ELSEWHERE = re.compile(r"/(?:demo|released|paper|PRESET|flowers|clothes|local)(?:/|$)|[A-Z]{3}")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Stores the results of a run beside its study: numbers, logs, verdicts, pictures and, if asked for, networks.
+"""Stores the results of a run beside its study, as far as there are any: numbers, logs, verdicts, pictures, networks.
 
 python -m tools.store_study results/demo studies/demo/preset.yaml --networks
 """
@@ -30,7 +30,8 @@ def store_study(results: Path, file: Path, study: Path, networks: bool = False) 
     store(results, out, {"preset": str(file), "title": preset.settings.title}, asked, networks=networks)
     for path in results.glob("claims.*"):
         shutil.copyfile(path, out / path.name)
-    for name in preset.settings.figures:
+    drawn = [name for name in preset.settings.figures if (results / "figures" / f"{name}.png").exists()]
+    for name in drawn:
         with atomic_path(study / f"{name}.png") as temporary:
             temporary.write_bytes(reduced_png(results / "figures" / f"{name}.png"))
     return out

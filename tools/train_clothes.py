@@ -12,7 +12,7 @@ import argparse
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eval.features.clothes import ClothesNet
 from sida.config.datasets import dataset_spec
@@ -20,8 +20,9 @@ from sida.data import load_dataset
 from sida.files.tensors import write_tensors
 from sida.machine import cpu_threads
 from sida.networks.discriminators import ClothesBackbone
+from tools.train_digits import Classified, FitSettings, fit
 
-EPOCHS, BATCH, RATE, DECAY, SMOOTHING, NOISE = 6, 64, 4e-3, 1e-2, 0.05, 0.1
+EPOCHS, RATE = 6, 4e-3
 #: Architecture, half of the training images (0 or 1) and seed of each network.
 NETWORKS = {"clothes_plain": ("plain", 0, 0), "clothes_residual": ("residual", 1, 1), "discriminator": (None, 0, 2)}
 
@@ -39,10 +40,12 @@ def train_clothes(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with torch.random.fork_rng(devices=[]), cpu_threads(1):
         torch.manual_seed(seed)
         net = ClothesBackbone() if architecture is None else ClothesNet(architecture)
-        _fit(net, data.network_input(data.images(part)), data.class_indices[part])
-        unseen = torch.arange(len(heldout))
+        classified = Classified(net) if isinstance(net, ClothesBackbone) else net
+        settings = FitSettings(epochs=EPOCHS, max_lr=RATE)
+        fit(classified, data.network_input(data.images(part)), data.class_indices[part], settings)
+        unseen = torch.arange(len(heldout)).split(1000)
         with torch.inference_mode():
-            logits = torch.cat([_logits(net, heldout.network_input(heldout.images(i))) for i in unseen.split(1000)])
+            logits = torch.cat([classified(heldout.network_input(heldout.images(some)))[1] for some in unseen])
     accuracy = (logits.argmax(1) == heldout.class_indices).double().mean().item()
     metadata = {
         "format": "sida-clothes/1",
@@ -55,28 +58,6 @@ def train_clothes(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "held_out_accuracy": round(accuracy, 6),
     }
     return {key: value.detach().contiguous() for key, value in net.state_dict().items()}, metadata
-
-
-def _logits(net: nn.Module, images: Tensor) -> Tensor:
-    logits: Tensor = net.classifier(net(images)[-1]) if isinstance(net, ClothesBackbone) else net(images)[1]
-    return logits
-
-
-def _fit(net: nn.Module, images: Tensor, classes: Tensor) -> None:
-    net.train()
-    steps = -(-len(images) // BATCH)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, epochs=EPOCHS, steps_per_epoch=steps)
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(images)).split(BATCH):
-            # Generated images have more than the grey levels of photographs.
-            noisy = images[batch] + NOISE * torch.randn_like(images[batch])
-            loss = nn.functional.cross_entropy(_logits(net, noisy), classes[batch], label_smoothing=SMOOTHING)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    net.eval()
 
 
 def main() -> None:

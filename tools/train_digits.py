@@ -16,11 +16,12 @@ from sida.data import load_dataset
 from sida.data.load import shuffled_digits
 from sida.files.tensors import write_tensors
 from sida.machine import cpu_threads
+from sida.networks.discriminators import TrainedHere
 
 
 @dataclass(frozen=True)
-class DigitsTraining:
-    """Settings of the committed network.
+class FitSettings:
+    """Settings of a small classifier's training.
 
     Attributes:
         epochs: Passes over the training images.
@@ -28,9 +29,8 @@ class DigitsTraining:
         max_lr: Peak of the one-cycle learning rate.
         weight_decay: Weight decay of AdamW.
         label_smoothing: Label smoothing of the cross-entropy.
-        input_noise: Std of Gaussian noise on inputs in [-1, 1], since generated images have more than 17 grey levels.
-        seed: Seed of the split, the weights, the order, the noise and the dropout.
-        held_out: Number of images that are not used for training.
+        input_noise: Std of Gaussian noise on inputs in [-1, 1], since generated images have more grey levels.
+        seed: Seed of the weights, the order, the noise and the dropout.
     """
 
     epochs: int = 30
@@ -40,6 +40,16 @@ class DigitsTraining:
     label_smoothing: float = 0.05
     input_noise: float = 0.1
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class DigitsTraining(FitSettings):
+    """Settings of the committed network; its seed is that of the split, too.
+
+    Attributes:
+        held_out: Number of images that are not used for training.
+    """
+
     held_out: int = 360
 
 
@@ -79,8 +89,28 @@ def train_digits(settings: DigitsTraining) -> tuple[dict[str, torch.Tensor], dic
     return state, metadata
 
 
-def fit(net: torch.nn.Module, images: torch.Tensor, classes: torch.Tensor, settings: DigitsTraining) -> torch.nn.Module:
-    """Trains a network on images float32 (N, C, H, W) of classes int64 (N,) by torch's random state; returns it."""
+class Classified(torch.nn.Module):
+    """A backbone with the classifier that is only for its training; gives its maps and logits."""
+
+    def __init__(self, backbone: TrainedHere) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Returns the maps of images (N, 1, h, w), and logits (N, 10)."""
+        maps = self.backbone(images)
+        return maps, self.backbone.classifier(maps[-1])
+
+
+def fit(net: torch.nn.Module, images: torch.Tensor, classes: torch.Tensor, settings: FitSettings) -> torch.nn.Module:
+    """Trains a network that gives features and logits, by torch's random state; returns it.
+
+    Args:
+        net: The network.
+        images: float32 (N, C, H, W) in [-1, 1].
+        classes: int64 (N,).
+        settings: Length, rates and noise.
+    """
     net.train()
     steps = -(-len(images) // settings.batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.max_lr, weight_decay=settings.weight_decay, fused=True)

@@ -85,7 +85,7 @@ Missing and broken shards are named; only these have to be measured again.
 def _collect_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add = parser.add_argument
-    add("folder", type=existing(), metavar="DIR", help="folder with <run>/trial-<t>.json")
+    add("folder", metavar="DIR", help="folder with <run>/trial-<t>.json")
     add("--runs", nargs="*", metavar="RUN", help="runs in the order of the table (default: all)")
     add("--add", nargs="*", default=[], metavar="FILE", help="numbers of other groups, marked by their origin")
     add("--stored", nargs="+", default=[], metavar=("DIR", "RUN"), help="take runs from stored results instead")

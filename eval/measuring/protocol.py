@@ -135,6 +135,8 @@ class Protocol(Settings):
             the first one. It changes no measured number.
         watch: Keys of the metrics that evaluations during training log. None takes the one of ``selection`` alone. It
             changes no measured number.
+        rehearsal: Whether networks and references are random stand-ins (`sida run --rehearse`); such a number is
+            comparable with no measurement.
         title: Title for people.
         notes: Sources and remarks for people.
     """
@@ -157,6 +159,7 @@ class Protocol(Settings):
     ddof: Ddof = 1
     selection: str | None = None
     watch: tuple[str, ...] | None = None
+    rehearsal: bool = False
     title: str = ""
     notes: str = ""
 
@@ -255,6 +258,9 @@ class Protocol(Settings):
     def facts(self) -> dict[str, Any]:
         """Plain values that can change a number: of the images, and by metric (``metrics``)."""
         facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _NOT_IN_FACTS}
+        if not self.rehearsal:
+            # Digests of measurements are older than this setting.
+            del facts["rehearsal"]
         if self.labels is not None:
             # Image files are measured without counts, so a missing file is reported only when classes are drawn.
             counts = self.label_counts if self._labels_here else None

@@ -29,7 +29,7 @@ _COMPARED = {
 #: Reason for a value of a generator of which nobody says what it met.
 UNKNOWN = "nobody says which networks the generator met (`saw`)"
 #: Fields of a protocol that change every metric's value and have no place of their own in an identity.
-_OF_IMAGES = ("quantisation", "channels", "allow_tf32")
+_OF_IMAGES = ("quantisation", "channels", "allow_tf32", "rehearsal")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,6 +163,8 @@ def _measured(results: Path) -> list[dict[str, str]]:
     latest: dict[str, str] = {}
     for row in found:
         latest[row["run"]] = max(row["date"], latest.get(row["run"], ""))
+    # A study that was extended from its stored results is stored again.
+    found = [row | {"origin": ""} if row.get("origin", "").startswith(FROM_STORED) else row for row in found]
     # Minutes suffice to check that a prediction was written before the measurement.
     return [row | {"date": re.sub(r"^(.{16}).+", r"\1Z", latest[row["run"]])} for row in found]
 

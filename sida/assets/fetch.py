@@ -111,15 +111,20 @@ def _download(asset: Asset, folder: Path, transfer: Transfer) -> None:
     _record(asset, folder, found, url)
 
 
-def check_pinned_code(asset: Asset) -> None:
-    """Refuses an archive of code that the registry has no hash of, without the user's permission.
+def check_pinned_code(names: Iterable[str]) -> None:
+    """Refuses archives of code in the cache that the registry has no hash of, without the user's permission.
+
+    Args:
+        names: Ids in the registry; other kinds of files, and missing ones, pass.
 
     Raises:
-        UserError: There is no permission.
+        UserError: There is no permission; the line has the archive's hash.
     """
-    if asset.kind == "code" and not asset.sha256:
-        kind = f"where the code of {asset.url or asset.source} goes, which has no registered sha256"
-        check_code_path(cache_dir() / asset.target, kind)
+    for asset in (find_asset(load_registry(), name) for name in names):
+        path = cache_dir() / asset.target
+        if asset.kind == "code" and not asset.sha256 and path.is_file():
+            kind = f"the code of {asset.url or asset.source}, sha256 {sha256_file(path)}, of which none is registered"
+            check_code_path(path, kind)
 
 
 def verify_asset(asset_id: str, *, registry: Registry = None, cache: Folder = None) -> str | None:

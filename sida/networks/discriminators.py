@@ -306,25 +306,19 @@ def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
     return ((images + 1) / 2 - centre) / torch.tensor(std, device=images.device).view(shape)
 
 
-DIGITS_WEIGHTS = Path(__file__).with_name("digits.safetensors")
-DIGIT_CLASSES = 10
+class TrainedHere(Backbone):
+    """Small network for grey images of ten classes, trained by tools/train_backbone.py or train_clothes.py.
 
-
-class DigitsBackbone(Backbone):
-    """Three convolutions with maps of 8, 4 and 2 pixels, for images float32 ``(N, 1, 8, 8)`` in [-1, 1]."""
+    Attributes:
+        weights: File of the committed weights.
+        levels: Blocks that give one map each.
+        classifier: Layers after the last map, used only to train the network.
+    """
 
     image_channels = 1
-    resolution = 8
-    channels = (16, 32, 64)
-    sizes = (16, 8, 4)
-    mixing = 16
-    widths = {4: 64, 8: 32, 16: 16}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList([_level(1, 16, pool=False), _level(16, 32), _level(32, 64)])
-        # Used only to train the backbone.
-        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, DIGIT_CLASSES))
+    weights: ClassVar[Path]
+    levels: nn.ModuleList
+    classifier: nn.Sequential
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """See :class:`Backbone`."""
@@ -340,22 +334,30 @@ class DigitsBackbone(Backbone):
         Raises:
             UserError: The file is missing or damaged.
         """
-        with explained(DIGITS_WEIGHTS, "not the digits backbone", "make one with tools/train_backbone.py"):
-            self.load_state_dict(read_tensors(DIGITS_WEIGHTS)[0])
+        with explained(self.weights, "not the weights of this backbone", "make them with a script of tools/"):
+            self.load_state_dict(read_tensors(self.weights)[0])
 
 
-def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
-    layers = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*([nn.MaxPool2d(2)] if pool else []), *layers)
+class DigitsBackbone(TrainedHere):
+    """Three convolutions with maps of 8, 4 and 2 pixels, for images float32 ``(N, 1, 8, 8)`` in [-1, 1]."""
+
+    weights = Path(__file__).with_name("digits.safetensors")
+    resolution = 8
+    channels = (16, 32, 64)
+    sizes = (16, 8, 4)
+    mixing = 16
+    widths = {4: 64, 8: 32, 16: 16}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList([_level(1, 16, pool=False), _level(16, 32), _level(32, 64)])
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, 10))
 
 
-CLOTHES_WEIGHTS = Path(__file__).with_name("clothes.safetensors")
-
-
-class ClothesBackbone(Backbone):
+class ClothesBackbone(TrainedHere):
     """Two pairs of convolutions with maps of 14 and 7 pixels, for pictures float32 ``(N, 1, 28, 28)`` in [-1, 1]."""
 
-    image_channels = 1
+    weights = Path(__file__).with_name("clothes.safetensors")
     resolution = 28
     channels = (32, 64)
     sizes = (32, 16)
@@ -364,27 +366,15 @@ class ClothesBackbone(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        first = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), *_level(16, 32))
-        second = nn.Sequential(*_level(32, 64), *_level(64, 64, pool=False))
-        self.levels = nn.ModuleList([first, second])
-        # Used only to train the backbone.
-        self.classifier = nn.Sequential(
-            nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Dropout(0.3), nn.Linear(576, DIGIT_CLASSES)
-        )
+        pairs = [(_level(1, 16, pool=False), _level(16, 32)), (_level(32, 64), _level(64, 64, pool=False))]
+        self.levels = nn.ModuleList(nn.Sequential(*first, *second) for first, second in pairs)
+        pooled = (nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Dropout(0.3))
+        self.classifier = nn.Sequential(*pooled, nn.Linear(576, 10))
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """See :class:`Backbone`."""
-        first = self.levels[0](images)
-        return [first, self.levels[1](first)]
 
-    def load_published(self) -> None:
-        """Loads the committed weights.
-
-        Raises:
-            UserError: The file is missing or damaged.
-        """
-        with explained(CLOTHES_WEIGHTS, "not the backbone of clothes", "make one with tools/train_clothes.py"):
-            self.load_state_dict(read_tensors(CLOTHES_WEIGHTS)[0])
+def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
+    layers = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*([nn.MaxPool2d(2)] if pool else []), *layers)
 
 
 BACKBONE_SIZE = 224

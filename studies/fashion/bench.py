@@ -224,7 +224,7 @@ def main() -> None:
                 train("search.yaml", *wanted)
     if wanted := [trial.run for _, trial in _lengths(Search()) if Search().value(trial) is None]:
         train("search.yaml", *wanted)
-    train("preset.yaml")
+    train("preset.yaml", "--extend")
 
 
 if __name__ == "__main__":

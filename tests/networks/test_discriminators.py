@@ -14,7 +14,6 @@ from sida.errors import UserError
 from sida.files.tensors import read_tensors
 from sida.methods.gdd import GDDLoss
 from sida.networks.discriminators import (
-    DIGITS_WEIGHTS,
     ClassProjection,
     DigitsBackbone,
     Mixing,
@@ -36,7 +35,7 @@ def digits_discriminator(label_dim=10):
 
 
 def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
-    _, metadata = read_tensors(DIGITS_WEIGHTS)
+    _, metadata = read_tensors(DigitsBackbone.weights)
     train, others = shuffled_digits().split([metadata["settings"]["images"], 1797 - metadata["settings"]["images"]])
     measuring, held_out = split(DigitsTraining())
     assert sorted(train.tolist()) == sorted(held_out.tolist())
@@ -147,6 +146,6 @@ def test_missing_package_is_one_line(name, monkeypatch):
 
 
 def test_damaged_weights_of_the_digits_backbone_are_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("sida.networks.discriminators.DIGITS_WEIGHTS", tmp_path / "none.safetensors")
+    monkeypatch.setattr(DigitsBackbone, "weights", tmp_path / "none.safetensors")
     with pytest.raises(UserError, match=r"none.safetensors"):
         DigitsBackbone().load_published()

@@ -18,7 +18,7 @@ from workflow.cli import main
 from workflow.commands.check import trial_agreement
 from workflow.preset import Preset
 from workflow.preset.extension import write_extension
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 from workflow.preset.targets import Targets
 
 DEMO = ROOT / "studies/demo"
@@ -58,6 +58,23 @@ def test_only_the_added_row_has_jobs(here):
     assert (here / results / "students/sida-a1.0/train.jsonl").is_file()
     assert targets.figures == ["convergence", "samples"]
     assert set(targets.preset.collection.needs["stored"]) == set(read_stored(STORED)["rows"])
+
+
+def test_rows_of_another_length_stand_apart_in_the_table(here):
+    recipe = yaml.safe_load((DEMO / "preset.yaml").read_text())["recipes"]["sida"]
+    (here / "recipes").mkdir()
+    (here / "recipes/own.yaml").write_text(yaml.safe_dump({"same": recipe, "quick": recipe | {"total_kimg": 2}}))
+    rows = [MINE.format(f"own/{name}").replace("mine", name, 1) for name in ("same", "quick")]
+    (here / "my.tsv").write_text(SHEET + rows[0] + rows[1].replace("\t7", "\t8"))
+    layout = {"columns": [{"head": "Model", "field": "label"}], "rows": [{"run": "sida-a1.0"}]}
+    (here / "named.yaml").write_text(yaml.safe_dump(layout))
+    (here / "changed.yaml").write_text(yaml.safe_dump({"tables": [str(here / "named.yaml")]}))
+    path, _ = write_extension([DEMO / "preset.yaml", here / "changed.yaml"], "my.tsv", STORED)
+    (table,) = (path.parent / "tables").iterdir()
+    found = {row["run"]: row for row in yaml.safe_load(table.read_text())["rows"]}
+    assert "family" not in found["same"]
+    assert found["quick"]["family"].startswith("2 thousand")
+    assert found["quick"]["candidate"] is False
 
 
 def test_a_changed_row_and_its_children_run_again(here):
@@ -101,6 +118,15 @@ def test_tables_name_the_taken_rows(here):
     assert "1 rows. Measured here: mine." in (here / "t.md").read_text()
     with refusing("run 'nobody'"):
         taken(STORED, "nobody")
+
+
+def test_rows_that_are_all_stored_are_collected_and_stored_again(here):
+    runs = list(read_stored(STORED)["rows"])
+    assert (
+        main(["collect", "none", "--runs", *runs, "--stored", str(STORED), *runs, "--out", "all/measurements.csv"]) == 0
+    )
+    store(here / "all", here / "again", {"preset": "demo", "title": ""}, read_stored(STORED)["rows"])
+    assert stored_rows(here / "again") == stored_rows(STORED)
 
 
 def test_readers_of_results_read_stored_ones(here, capsys):

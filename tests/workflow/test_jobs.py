@@ -17,6 +17,7 @@ from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from eval.tables import make_table
+from sida.assets import load_registry
 from sida.config.resources import ROOT, find
 from sida.config.settings import from_mapping
 from sida.methods import DistillConfig
@@ -143,7 +144,7 @@ def test_digests_of_recorded_runs_stay():
 
 
 def test_the_workflow_starts_without_torch():
-    code = "from workflow.preset import Preset; from workflow.preset.rehearsal import check_preset; import sys; "
+    code = "from workflow.preset import Preset; from workflow.preset.placeholders import check_preset; import sys; "
     code += "p = Preset.load('studies/demo/preset.yaml'); check_preset(p); p.everything; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
@@ -316,6 +317,22 @@ def test_an_archive_is_made_below_the_current_folder_alone(path, tmp_path, monke
     entry = {"kind": "zip", "path": path, "resolution": 8, "channels": 1, "made_from": {"source": "cifar10-train"}}
     with refusing(r"^demo.yaml: datasets.mine.path: .*below"):
         Preset({**DEMO, "datasets": {"mine": entry}, "dataset": "mine"}, "demo.yaml")
+
+
+def test_an_archive_is_made_of_an_installed_folder_where_there_is_one_else_of_downloads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    origin = {"source": "fashion-mnist-train-images", "beside": ["fashion-mnist-train-labels"], "installed": "here"}
+    shape = {"kind": "zip", "path": "mine.zip", "resolution": 28, "channels": 1, "label_dim": 10}
+    document = {**DEMO, "datasets": {"mine": {**shape, "made_from": origin}}, "dataset": "mine"}
+    preset = Preset(document, "demo.yaml")
+    assert preset.archive_needs("mine.zip")["downloads"] == [origin["source"], *origin["beside"]]
+    targets = {load_registry()[name].target for name in (origin["source"], *origin["beside"])}
+    assert len({Path(target).parent for target in targets}) == 1
+    assert preset.archive_flags("mine.zip")[:2] == ["--source", origin["source"]]
+    assert preset.archive_flags("mine.zip")[-2:] == ["--channels", "1"]
+    (tmp_path / "here").mkdir()
+    assert preset.archive_needs("mine.zip")["downloads"] == []
+    assert preset.archive_flags("mine.zip")[:2] == ["--source", "here"]
 
 
 def test_a_name_is_looked_for_in_the_presets_folder_then_here_then_in_the_checkout(tmp_path, monkeypatch):

@@ -54,13 +54,13 @@ def write_extension(
     rows = [*read_runs(base.sheet), *added]
     sheet_rows = [{key: value for key, value in vars(row).items() if value not in (None, "")} for row in rows]
     write_json(folder / "runs.json", {"runs": sheet_rows})
-    if added and (table := _grown_table(base, added)):
-        # A layout beside the preset takes precedence over the study's of the same name.
-        write_text(folder / "tables" / f"{table[0]}.yaml", _yaml(table[1]))
     path = folder / "preset.yaml"
     changes = {"preset": name, "runs": os.fspath(folder / "runs.json"), "stored": own}
     write_text(path, _yaml(changes))
     preset = Preset.load(*files, path)
+    if added and (table := _grown_table(base, preset, added)):
+        # A layout beside the preset takes precedence over the study's of the same name.
+        write_text(folder / "tables" / f"{table[0]}.yaml", _yaml(table[1]))
     here = [run for run in preset.runs if run not in preset.taken]
     if added:
         # Rows of the study that are not stored wait; parents of added rows run nevertheless.
@@ -81,8 +81,12 @@ def _plain(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c == "-") else "-" for c in name.lower()).strip("-") or "mine"
 
 
-def _grown_table(base: Preset, added: Sequence[SheetRow]) -> tuple[str, dict[str, Any]] | None:
-    """Name and layout of the study's first table that names a row with the teacher of an added one, with these rows."""
+def _grown_table(base: Preset, preset: Preset, added: Sequence[SheetRow]) -> tuple[str, dict[str, Any]] | None:
+    """Name and layout of the study's first table that names a row with the teacher of an added one, with these rows.
+
+    Rows that were trained on other data or for another number of images than all rows of their teacher, and rows with
+    another teacher, stand apart: below a line, in a family of their own, and never bold.
+    """
     for name in base.settings.tables:
         path = base.layout("tables", name)
         layout = read_extended(path)
@@ -97,9 +101,30 @@ def _grown_table(base: Preset, added: Sequence[SheetRow]) -> tuple[str, dict[str
             model = like[run.teacher]
             place = layout["rows"].index(model) + 1
             row = {**model, "run": run.run, "label": run.label or run.run, "guest": True}
+            mates = [base.runs[row["run"]] for row in shown if base.runs[row["run"]].teacher == run.teacher]
+            if (facts := _trained_on(preset, run)) not in [_trained_on(preset, mate) for mate in mates]:
+                row |= _apart(f"{facts[1]:g} thousand images of {facts[0]}")
             layout["rows"].insert(place, row)
+        for run in (run for run in added if run.trained_here and run.teacher not in like):
+            row = {"run": run.run, "label": run.label or run.run, "guest": True}
+            layout["rows"].append(row | _apart(f"Teacher {run.teacher}"))
         return name, {key: value for key, value in layout.items() if key != "extends"}
     return None
+
+
+def _apart(family: str) -> dict[str, Any]:
+    return {"family": family, "rule": True, "candidate": False}
+
+
+def _trained_on(preset: Preset, run: SheetRow) -> tuple[str, float]:
+    """Data set of a row, and thousands of images of its training and of those that it starts from."""
+    kimg, start = 0.0, run
+    for _ in preset.runs:
+        kimg += float(preset.recipe(start).get("total_kimg") or 0)
+        if not (parents := preset.parents(start)):
+            break
+        start = preset.runs[parents[0]]
+    return run.dataset or preset.settings.dataset, kimg
 
 
 def _take(stored: Path, results: Path, rows: frozenset[str]) -> None:

@@ -91,6 +91,18 @@ def test_images_that_do_not_fit():
     refused(r"shape \(N, 1, 8, 8\)", extractor, torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("name", ["clothes_plain", "clothes_residual"])
+def test_networks_of_clothes_take_grey_pictures_of_any_size(name):
+    extractor = get_extractor(name)
+    ramp = torch.arange(784, dtype=torch.float32).view(1, 1, 28, 28) / 4
+    features, logits = extractor.features_and_logits(ramp.to(torch.uint8))
+    assert features.shape == (1, 256)
+    assert logits.shape == (1, 10)
+    twice = torch.nn.functional.interpolate(ramp, scale_factor=2, mode="bilinear").to(torch.uint8)
+    assert relative_error(extractor(twice), features) < 0.1
+    refused(r"shape \(N, 1, ", extractor, torch.zeros(1, 3, 28, 28, dtype=torch.uint8))
+
+
 def test_inception_gives_the_same_from_one_pass_as_from_two(script, monkeypatch):
     images = pictures(9)
     one, two = get_extractor("inception", path=script), get_extractor("inception", path=script, two_passes=True)

@@ -9,7 +9,8 @@ import yaml
 from sida.config.plugins import load_file_object
 from sida.config.resources import ROOT
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.extension import write_extension
+from workflow.preset.placeholders import check_preset
 
 STUDY = ROOT / "studies/fashion"
 
@@ -69,6 +70,16 @@ def test_rows_differ_in_the_method_teacher_and_seed_alone():
         start = preset.settings.recipes["sid-half"]["total_kimg"] if run.init else 0
         assert recipe["total_kimg"] + start == 24
     assert all(preset.runs[run.init].seed == run.seed for run in rows if run.init)
+
+
+def test_a_method_from_outside_is_one_training_beside_the_stored_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIDA_ALLOW_CODE", "docs.examples")
+    path, rows = write_extension([STUDY / "preset.yaml"], str(STUDY / "mine.tsv"), STUDY / "stored")
+    assert rows == ["one-matching-s1"]
+    check_preset(Preset.load(STUDY / "preset.yaml", path))
+    table = yaml.safe_load((path.parent / "tables/fashion.yaml").read_text())
+    assert rows[0] in [row.get("run") for row in table["rows"]]
 
 
 def test_best_of_k_is_the_mean_over_all_draws():

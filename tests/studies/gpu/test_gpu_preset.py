@@ -13,7 +13,7 @@ from tests.workflow.workspace import Workspace, forked_snakemake, kill_group
 from workflow.planning.costs import Costs, driver_memory
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 
 
 @pytest.fixture(scope="module")

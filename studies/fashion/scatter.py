@@ -1,0 +1,51 @@
+"""Prints how much FD scatters by teacher, training seed and trial: ``python studies/fashion/scatter.py [FOLDER]``.
+
+The folder has the study's results (default: ``stored`` beside this file). For each method with two or more training
+seeds of a teacher: standard deviations as shares of the mean, each without the part of the level below it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from eval.results import load
+
+HERE = Path(__file__).resolve().parent
+
+
+def scatter(values: pd.DataFrame) -> pd.DataFrame:
+    """Shares of the mean by method, in percent, and degrees of freedom.
+
+    Args:
+        values: Columns ``method``, ``teacher``, ``seed``, ``trial`` and ``value``; equally many of each.
+    """
+    found = {}
+    for method, rows in values.groupby("method"):
+        runs = rows.groupby(["teacher", "seed"])["value"]
+        trial, count = runs.var().mean(), runs.size().mean()
+        means = runs.mean().groupby("teacher")
+        between, seeds = means.var().mean(), means.size().mean()
+        teacher = means.mean().var() - between / seeds
+        parts = {"teacher": teacher, "training seed": between - trial / count, "trial": trial}
+        shares = {name: 100 * max(part, 0.0) ** 0.5 / rows["value"].mean() for name, part in parts.items()}
+        freedom = {"df of teachers": means.ngroups - 1, "df of seeds": int((means.size() - 1).sum())}
+        found[method] = {"mean": rows["value"].mean(), **shares, **freedom}
+    return pd.DataFrame(found).T
+
+
+def main() -> None:
+    """Prints the table of metric ``fd``."""
+    table = load(sys.argv[1] if len(sys.argv) > 1 else HERE / "stored").measurements
+    rows = table[(table["metric"] == "fd") & table["run"].str.fullmatch(r"\w+-(sid|sida|sid2a|gdd)-s\d")].copy()
+    rows[["teacher", "method", "seed"]] = rows["run"].str.split("-", expand=True)
+    pairs = rows.groupby(["method", "teacher"])["seed"].transform("nunique")
+    if rows[pairs > 1].empty:
+        sys.exit("no teacher has two training seeds of a method yet")
+    print(scatter(rows[pairs > 1]).round(2).to_markdown())
+
+
+if __name__ == "__main__":
+    main()
