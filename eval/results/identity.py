@@ -77,7 +77,8 @@ class Identity:
         pairs = (word.partition("=") for word in self.settings.split())
         named = {value for key, _, value in pairs if key.rpartition(".")[2] == "extractor"} - {"pixels"}
         known = study_extractors()
-        return {name if name in known else str(known_network(name)) if name in EXTRACTORS else OTHER for name in named}
+        ours = {*EXTRACTORS, *NETWORKS}
+        return {name if name in known else str(known_network(name)) if name in ours else OTHER for name in named}
 
     def met(self, how: str) -> set[str]:
         """Networks of the value that the generator met in a way of :data:`sida.config.saw.WAYS`.

@@ -303,6 +303,10 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     return [f"Not comparable with each other in {', '.join(heads)}: {why}." for why, heads in notes.items()]
 
 
+#: Largest number of rows that a note on what generators met names.
+_NAMED = 8
+
+
 def seen_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
     """Notes on what the generators of the table met, by reason: columns and rows."""
     found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
@@ -315,7 +319,10 @@ def seen_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
                     heads[column.head or column.id] = rows[line.label] = None
                 if identity.networks and identity.saw is not None and identity.saw.choice:
                     chosen.setdefault(", ".join(identity.saw.choice), {})[line.label] = None
-    notes = [f"{mark}{', '.join(heads)} of {', '.join(rows)}: {why}." for (mark, why), (heads, rows) in found.items()]
+    notes = []
+    for (mark, why), (heads, rows) in found.items():
+        named = ", ".join(rows) if len(rows) <= _NAMED else f"{len(rows)} rows"
+        notes.append(f"{mark}{', '.join(heads)} of {named}: {why}.")
     if len(chosen) > 1:
         groups = "; ".join(f"{name} ({', '.join(rows)})" for name, rows in chosen.items())
         notes.append(f"Files were chosen by metrics on different networks, so that rows are not equal: {groups}.")

@@ -95,6 +95,11 @@ class TableLine:
         """Content of a text column."""
         if field in ("family", "label"):
             return str(getattr(self, field))
+        if field == "seeds":
+            return str(1 + len(self.spec.pool))
+        if field == "saw":
+            found = next((i.saw for source in self.sources.values() for i in source.identities), None)
+            return "unknown" if found is None else found.words
         given = getattr(self.spec, field)
         if given is not None:
             return str(given)

@@ -18,7 +18,7 @@ from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 
 Mode = Literal["paper", "audit", "measured"]
-TEXT_FIELDS = ("family", "label", "nfe", "cfg", "data", "network")
+TEXT_FIELDS = ("family", "label", "nfe", "cfg", "data", "network", "needs", "saw", "seeds")
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class RowSpec:
         cfg: Whether guidance is used, for tables with such a column.
         data: Whether real images are used, for tables with such a column.
         network: Where the released network is, for tables with such a column.
+        needs: What the training needs (data, teacher, discriminator), for tables with such a column.
         rule: Whether a line is drawn above the row, even within a family.
         continues: Whether the row continues the row above; its label is not printed again.
         blank: Columns (by id) whose cell is blank in the paper.
@@ -113,6 +114,7 @@ class RowSpec:
     cfg: str | None = None
     data: str | None = None
     network: str | None = None
+    needs: str | None = None
     rule: bool = False
     continues: bool = False
     blank: tuple[str, ...] = ()
