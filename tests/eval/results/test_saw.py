@@ -16,7 +16,7 @@ from eval.tables import build_table, load_layout, to_html, to_latex, to_markdown
 from sida.config.families import BACKBONES
 from sida.config.resources import ROOT
 from sida.config.saw import Saw, network_of, read_saw
-from sida.methods.registry import METHODS
+from sida.methods.registry import METHODS, official_saw
 from tests.refused import refused
 from workflow.preset import Preset
 
@@ -130,9 +130,14 @@ def test_a_method_says_it_for_its_rows(monkeypatch, tmp_path):
     monkeypatch.setitem(METHODS, "sida", dataclasses.replace(METHODS["sida"], saw=Saw(loss=("inception",))))
     for saw in (None, "none", "loss:clip", "choice:dinov2"):
         assert "0.700" not in bold(table(tmp_path, SheetRow("met", "Met", "sida", saw=saw)))
-    for method in METHODS.values():
-        assert method.saw is not None
-        assert all(network_of(name) for name in method.saw.loss)
+    for name, method in METHODS.items():
+        assert official_saw(name) is not None, name
+        assert all(network_of(network) for network in method.saw.loss)
+    # Words that another method was given say nothing about another loss.
+    derived = dataclasses.replace(METHODS["dmd"], name="derived", loss=METHODS["sid"].loss)
+    monkeypatch.setitem(METHODS, "derived", derived)
+    assert SheetRow("met", "Met", "derived").seen is None
+    assert "0.700" not in bold(table(tmp_path, SheetRow("met", "Met", "derived")))
     assert all(network_of(name) for name in {*EXTRACTORS, *BACKBONES} - {"pixels"})
 
 
