@@ -28,6 +28,10 @@ _COMPARED = {
 }
 #: Reason for a value of a generator of which nobody says what it met.
 UNKNOWN = "nobody says which networks the generator met (`saw`)"
+#: Reason for a value whose feature network or reference is not known by its digest: two unknown ones are not equal.
+NO_DIGEST = "its feature network or reference has no digest"
+#: Kinds of this package without a reference.
+_WITHOUT_REFERENCE = ("inception_score", "accuracy")
 #: Fields of a protocol that change every metric's value and have no place of their own in an identity.
 _OF_IMAGES = ("quantisation", "channels", "allow_tf32", "rehearsal")
 
@@ -138,6 +142,10 @@ def barred(identity: Identity) -> str | None:
         return None
     if identity.saw is None:
         return UNKNOWN
+    kind = identity.settings.split(" ")[0]
+    referring = kind not in _WITHOUT_REFERENCE and ":" not in kind  # a custom kind may have no reference
+    if not identity.quoted and not (identity.extractor and (identity.reference or not referring)):
+        return NO_DIGEST
     met = ", ".join(sorted(identity.met("loss")))
     return f"the generator was trained by the network of the metric ({met})" if met else None
 

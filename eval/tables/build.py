@@ -344,7 +344,7 @@ def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
     """Mark and reason of each note on what the generator of a value met."""
     why = barred(identity)
     if why and (why != UNKNOWN or ranks):
-        yield ("" if why == UNKNOWN else "‡ "), f"{why}; not ranked"
+        yield ("‡ " if identity.met("loss") else ""), f"{why}; not ranked"
     if related := identity.related:
         yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
     if started := identity.met("start"):

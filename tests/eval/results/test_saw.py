@@ -110,6 +110,18 @@ def test_an_honest_row_is_bold(tmp_path):
     assert "chosen by metrics on different networks" in to_markdown(table(tmp_path, external(saw="choice:dinov2")))
 
 
+@pytest.mark.parametrize("column", ["extractor_sha256", "reference_sha256"])
+def test_a_value_without_a_digest_is_not_bold(tmp_path, column):
+    path, runs = tmp_path / "t.yaml", {"a": external(saw="none"), "b": external(saw="none")}
+    columns = [{"head": "M", "field": "label"}, {"head": "FID", "metric": "fid", "direction": "lower"}]
+    path.write_text(yaml.safe_dump({"columns": columns, "rows": [{"run": "a"}, {"run": "b"}], "bold": {}}))
+    for digest, best in (("c" * 64, {"0.700"}), ("", set())):
+        rows = [row for name, value in (("a", 2.0), ("b", 0.7)) for row in lines(name, value, **{column: digest})]
+        made = build_table(load_layout(path), Measurements(rows), runs, {}, "measured")
+        assert bold(made) == best
+        assert ("no digest" in to_markdown(made)) == (not best)
+
+
 def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path):
     seed = SheetRow("met-1", "Met", "sida", saw="loss:inception")
     rows = [{"run": "honest"}, {"run": "met", "pool": ["met-1"]}]
