@@ -88,7 +88,7 @@ class Plain:
 
     def _draw(self, purpose: str, nimg: int, like: Tensor, level: str) -> Draws:
         kinds = {level: normal if level == "sigma_normal" else uniform, "noise": unit_noise}
-        return step_draws(self.seed, purpose, nimg, 0, [like.shape], like.device, kinds)[0]
+        return step_draws(self.seed, purpose, nimg, [like.shape], like.device, {"z": unit_noise, **kinds})[0]
 
     def _psi_step(self, nimg: int, real: Tensor, labels: Tensor | None, draw: Draws | None) -> dict[str, Tensor]:
         batch = len(real)

@@ -38,6 +38,12 @@ def unit_noise(shape: Sequence[int], **options: Any) -> torch.Tensor:
     return torch.randn(tuple(shape), **options)
 
 
+def uniform_labels(number: torch.Tensor, classes: int) -> torch.Tensor:
+    """One-hot labels ``(N, classes)`` of uniform draws in [0, 1) with N values, float32."""
+    index = (number.flatten() * classes).long().clamp(max=classes - 1)
+    return torch.nn.functional.one_hot(index, classes).to(torch.float32)
+
+
 def complete_draws(kinds: Mapping[str, Draw], given: Draws | None, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Returns all draws that a loss declares, with the type and device of the images.
 

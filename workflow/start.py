@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.paper import missing_latex
-from sida.assets import check_pinned_code, find_asset, load_registry
-from sida.assets.transport import check_reachable
+from sida.assets import check_pinned_code
+from sida.assets.fetch import check_reachable
 from sida.errors import UserError, say
 from sida.files.atomic import try_lock
 from sida.files.ordinary import open_below, open_ordinary, read_ordinary
@@ -37,7 +37,7 @@ from workflow.planning.costs import check_card
 from workflow.planning.requests import Requests, load_site
 from workflow.preset import Preset
 from workflow.preset.files import read_preset
-from workflow.preset.rehearsal import check_preset, unshown_remark
+from workflow.preset.placeholders import check_preset, unshown_remark
 from workflow.preset.targets import Targets
 
 
@@ -86,9 +86,8 @@ class Start:
         """
         jobs = list(self._workflow.dag.needrun_jobs())
         with _ending():
-            for asset in {job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch"}:
-                check_pinned_code(find_asset(load_registry(), asset))
             check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
+            check_pinned_code(job.wildcards.asset for job in self._workflow.dag.jobs if job.rule.name == "fetch")
             if self._site is None and any(job.resources.get("gpu") for job in jobs):
                 check_card(self.preset.settings.device, self.preset.source)
             self._lock.take()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
-from eval.results.identity import Identity, comparable
+from eval.results.identity import UNKNOWN, Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
-from eval.results.sheet import SELECTABLE, SheetRow, matching
+from eval.results.sheet import SELECTABLE, SheetRow, matching, seen_by
 from eval.results.summary import Estimate, Measurements
 from sida.errors import SettingError, UserError, suggestion
 
@@ -287,6 +288,8 @@ class Evidence:
         first: tuple[str, Identity] | None = None
         for key, operand in operands.items():
             for name, one in self._identities(operand, metric, across, f"{where}.{key}"):
+                if (why := barred(one)) and why != UNKNOWN:
+                    raise NotMeasuredError("", f"not decided: {name}: {why}")
                 other = found.setdefault(key, (name, one)) if across else first
                 first = first or (name, one)
                 found.setdefault(key, (name, one))
@@ -302,12 +305,16 @@ class Evidence:
             return [(f"{number.row_label}, published", number.identity)]
         names = [] if self.by_published else self._named(operand)
         measured = [name for name in names if self.measurements.has(name, metric)]
-        found = [(f"run '{name}'", self.measurements.identity(name, metric)) for name in measured]
+        found = [(f"run '{name}'", self._identity(name, metric)) for name in measured]
         if not across or operand.published is None or not found:
             return found
         # A pair that is declared is one of printed numbers; each side must be measured like its own.
         number = self.quoted(operand, where)
         return found if number.identity.quoted else [(f"{number.row_label}, published", number.identity), *found]
+
+    def _identity(self, run: str, metric: str) -> Identity:
+        seen = seen_by(self.measurements.of_run(run)[0], self.runs.get(run))
+        return dataclasses.replace(self.measurements.identity(run, metric), saw=seen)
 
     def noise_of_one(self, run: str, metric: str) -> float:
         """Relative standard deviation of one evaluation of a run, by its trials; 0 if the run has none."""

@@ -33,6 +33,9 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="label of the row (default: name of the path)")
     add("--family", help="group of the row in tables (default: One Step with --like, else none)")
     add("--nfe", type=whole("--nfe", 1), metavar="N", help="network evaluations per image, for tables")
+    add(
+        "--saw", metavar="WORDS", help="networks that the generator met, e.g. 'loss:inception', or none (docs/score.md)"
+    )
     add("--allow-duplicates", action="store_true", help="accept equal images")
     add(
         "--fast",
@@ -97,7 +100,7 @@ def _score(args: argparse.Namespace) -> int:
     if args.like and family is None and (nfe or 1) == 1:
         family, nfe = "One Step", 1
     settings = scoring_settings(args) | {"device": device, "family": family or "", "nfe": nfe}
-    settings |= {key: getattr(args, key) for key in ("allow_duplicates", "fast", "against", "batch_size")}
+    settings |= {key: getattr(args, key) for key in ("allow_duplicates", "fast", "against", "batch_size", "saw")}
     settings["extractors"] = extractor_options(args.extractor_option)
     score = score_images(images, protocol, name=label, **settings)
     # Files first: an error while printing must not lose the measurement.

@@ -24,6 +24,7 @@ class Extractor(abc.ABC):
         tf32: Whether the extractor computes in TF32 even if the protocol forbids TF32. TF32 is a switch of the whole
             process, so no other computation may run at the same time.
         at_once: Images of one pass on a processor, which bounds its memory; None takes whole batches.
+        gradient: Whether features have a gradient with respect to the images (:meth:`differentiable`).
         device: Torch device of the features.
     """
 
@@ -34,6 +35,7 @@ class Extractor(abc.ABC):
     num_classes: int = 0
     tf32: ClassVar[bool] = False
     at_once: ClassVar[int | None] = None
+    gradient: ClassVar[bool] = True
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         import torch
@@ -54,6 +56,25 @@ class Extractor(abc.ABC):
     def features_and_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features and class logits (their softmax: probabilities) from one pass; logits are None without classes."""
         return self._run(images, logits=True)
+
+    def differentiable(self, images: torch.Tensor) -> torch.Tensor:
+        """Features with gradient, of images that are not rounded.
+
+        Features of whole numbers are those of a call, up to the rounding of resizing.
+
+        Args:
+            images: float (N, C, H, W) in 0..255, on ``device``; values outside are taken as they are.
+
+        Raises:
+            UserError: The network gives no gradient, or cannot take images of this shape.
+        """
+        self.check_gradient()
+        return self._forward(images, logits=False)[0]
+
+    def check_gradient(self) -> None:
+        """Refuses a network without :attr:`gradient`."""
+        if not self.gradient:
+            raise UserError(f"extractor '{self.name}'", "has no gradient", "use the published network it varies")
 
     def _run(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         import torch

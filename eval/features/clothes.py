@@ -4,7 +4,8 @@
 group normalisation and convolutions of stride 2. Each learned from one half of Fashion-MNIST's training images; no
 image is in both halves. ``tools/train_clothes.py`` trains both again.
 
-Features are 256 activations after the last block, averaged over quarters of the picture.
+Features are 256 activations after the last block, averaged over quarters of the picture. Pictures of another
+size are resized to 28×28.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from eval.features.base import Extractor
 from eval.features.digits import check_shape, convolution_block, weights_digest
 from sida.files.tensors import explained, read_tensors
 
 NUM_FEATURES, NUM_CLASSES = 256, 10
-IMAGE_SHAPE = (1, 28, 28)
+SIZE = 28
 
 
 class Residual(nn.Module):
@@ -92,8 +94,11 @@ class ClothesExtractor(Extractor):
         self._net = net.eval().requires_grad_(False).to(self.device)
 
     def _forward(self, images: Tensor, logits: bool) -> tuple[Tensor, Tensor | None]:
-        check_shape(images, IMAGE_SHAPE, self.name)
-        features = self._net.convolutions(images.to(torch.float32) / 127.5 - 1)
+        check_shape(images, (1, *images.shape[2:]), self.name)
+        x = images.to(torch.float32) / 127.5 - 1
+        if x.shape[2:] != (SIZE, SIZE):
+            x = interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True)
+        features = self._net.convolutions(x)
         return features, self._net.classifier(features) if logits else None
 
 

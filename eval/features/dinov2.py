@@ -50,11 +50,12 @@ def load_hub_model(repository: str, model: str, weights: str | Path) -> tuple[to
     if repository not in registry:
         check_code_path(repository, "a folder whose hubconf.py is run")
     else:
-        check_pinned_code(registry[repository])
+        archive = fetch(repository)
+        check_pinned_code([repository])
     path = given or fetch(str(weights))
     if not own and not path.is_file():
         raise UserError(path, "no such file of weights", "leave the option out to take the registered ones")
-    folder = unpack_code(fetch(repository)) if repository in registry else Path(repository)
+    folder = unpack_code(archive) if repository in registry else Path(repository)
     try:
         net: torch.nn.Module = torch.hub.load(str(folder), model, source="local", verbose=False, pretrained=own)
     except Exception as error:  # the repository's code may raise anything
@@ -169,6 +170,7 @@ class DinoV2PillowExtractor(DinoV2Extractor):
 
     name = "dinov2_pil"
     resize = "Pillow bicubic, uint8"
+    gradient = False
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
         return resized(images, _SIZE, rounded=True)

@@ -117,6 +117,7 @@ class InceptionCleanExtractor(InceptionExtractor):
 
     name = "inception_clean"
     variant = "clean-fid resize, Pillow bicubic float32, no resize inside"
+    gradient = False
 
     def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
         super().__init__(device, path, two_passes=True)
@@ -160,6 +161,7 @@ class InceptionCPUExtractor(InceptionExtractor):
 
     name = "inception_cpu"
     variant = ON_PROCESSOR["inception"][1]
+    gradient = False
 
     def _prepare(self) -> None:
         self._folded = _Folded([*self._net.parameters(), *self._net.buffers()])
@@ -280,7 +282,10 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the published file needs TorchScript, deprecated or not
-            return torch.jit.load(str(path), map_location=device).eval()
+            net = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(path, f"not a TorchScript network ({reason})", "delete it and fetch it again") from None
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    return net

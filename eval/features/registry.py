@@ -77,6 +77,11 @@ def _of_studies(folders: tuple[Path, ...]) -> dict[str, str]:
     return {name: found_object(str(named), [file.parent]) for file, (name, named) in listed}
 
 
+def study_extractors() -> dict[str, str]:
+    """Extractors of the checkout's studies by name."""
+    return _of_studies(tuple(study_folders()))
+
+
 def extractor_entry(name: str) -> ExtractorEntry:
     """Downloads of an extractor, and whether it has classes, which is assumed of a custom one.
 
@@ -130,7 +135,7 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
 
 
 def _class(name: str) -> type[Extractor]:
-    found: type[Extractor] = EXTRACTORS.find(_of_studies(tuple(study_folders())).get(name, name), f"extractor '{name}'")
+    found: type[Extractor] = EXTRACTORS.find(study_extractors().get(name, name), f"extractor '{name}'")
     return found
 
 

@@ -43,13 +43,13 @@ class Measurer:
     Args:
         spec: Spec of the measurement.
         where: Place named in errors.
-        given: Opened images of a reference of kind ``given``; None opens its path.
+        second: Opened images of a reference of kind ``given``; None opens its path.
     """
 
     def __init__(
-        self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec", given: ImageStore | None = None
+        self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec", second: ImageStore | None = None
     ) -> None:
-        self._second = given
+        self._second = second
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
         self.protocol: Protocol = self.spec.protocol
         take_device(self.spec.device, where)

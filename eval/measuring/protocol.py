@@ -11,15 +11,15 @@ import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from eval.features import extractor_entry
 from eval.features.registry import registered_digest
-from eval.metrics.kinds import AnyMetric, Metric
-from eval.results.identity import Identity, identity_of
+from eval.metrics.kinds import AnyMetric, Mean, Metric
+from eval.results.identity import Identity, identity_of, joined
 from eval.results.sheet import read_extended
 from sida.assets.cache import cache_dir, registered
 from sida.assets.registry import is_counted, load_registry
@@ -134,6 +134,8 @@ class Protocol(Settings):
             the first one. It changes no measured number.
         watch: Keys of the metrics that evaluations during training log. None takes the one of ``selection`` alone. It
             changes no measured number.
+        rehearsal: Whether networks and references are random stand-ins (`sida run --rehearse`); such a number is
+            comparable with no measurement.
         title: Title for people.
         notes: Sources and remarks for people.
     """
@@ -156,6 +158,7 @@ class Protocol(Settings):
     ddof: Ddof = 1
     selection: str | None = None
     watch: tuple[str, ...] | None = None
+    rehearsal: bool = False
     title: str = ""
     notes: str = ""
 
@@ -168,6 +171,8 @@ class Protocol(Settings):
             raise SettingError("metrics", f"key '{twice[0]}' appears twice")
         if self.labels is not None and self.label_dist != "empirical":
             raise SettingError("labels", f"must be left out where label_dist is {self.label_dist}")
+        for metric in self.metrics:
+            self._check_mean(metric, keys)
         for key, name in [(metric.key, name) for metric in self.metrics for name in metric.references]:
             if name not in self.references:
                 known = suggestion(name, self.references)
@@ -180,6 +185,16 @@ class Protocol(Settings):
             raise SettingError("selection", f"must be a metric of kind 'frechet'{suggestion(self.selection, choices)}")
         if self.watch is not None and self.selection_key is not None and self.selection_key not in self.watch:
             raise SettingError("watch", f"must have '{self.selection_key}', by which a training chooses its network")
+
+    def _check_mean(self, metric: Metric, keys: Sequence[str]) -> None:
+        """Gives a mean the first network of its metrics, which must be metrics of the protocol, and no means."""
+        for key in metric.of if isinstance(metric, Mean) else ():
+            if key not in keys or isinstance(self.metric(key), Mean):
+                raise SettingError("metrics", f"'{metric.key}' is of no metric '{key}'{suggestion(key, keys)}")
+        if isinstance(metric, Mean):
+            if not metric.of:
+                raise SettingError("metrics", f"'{metric.key}' is of no metric", "name some in `of`")
+            metric.extractor = self.metric(metric.of[0]).extractor
 
     @property
     def selection_key(self) -> str | None:
@@ -242,6 +257,9 @@ class Protocol(Settings):
     def facts(self) -> dict[str, Any]:
         """Plain values that can change a number: of the images, and by metric (``metrics``)."""
         facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _NOT_IN_FACTS}
+        if not self.rehearsal:
+            # Digests of measurements are older than this setting.
+            del facts["rehearsal"]
         if self.labels is not None:
             # Image files are measured without counts, so a missing file is reported only when classes are drawn.
             counts = self.label_counts if self._labels_here else None
@@ -269,6 +287,8 @@ class Protocol(Settings):
         return facts | {"cov_ddof": self.cov_ddof, "references": references, "metrics": metrics}
 
     def _metric_facts(self, metric: Metric) -> dict[str, Any]:
+        if isinstance(metric, Mean):
+            return {"kind": metric.kind, "of": {key: self._metric_facts(self.metric(key)) for key in metric.of}}
         facts = metric.facts()
         if "moments" in (metric.generated, metric.real):
             facts["cov_ddof"] = self.cov_ddof
@@ -285,6 +305,9 @@ class Protocol(Settings):
             extractor: Digest of the feature network; None takes the registered one, if there is one.
         """
         metric = self.metric(key)
+        if isinstance(metric, Mean) and reference is None:
+            parts = [self.identity(part) for part in metric.of]
+            reference, extractor = (joined([getattr(p, f) for p in parts]) for f in ("reference", "extractor"))
         if reference is None:
             source = self.sources.get(str(metric.reference))
             reference = (source.sha256 or registered(source.asset)) if source and source.asset else ""
@@ -346,6 +369,7 @@ class Protocol(Settings):
 
     def part(self, keys: Collection[str], watch: tuple[str, ...] | None = None) -> Protocol:
         """The protocol with only some of its metrics, their references, and another ``watch``."""
+        keys = {*keys, *(part for m in self.metrics if m.key in keys and isinstance(m, Mean) for part in m.of)}
         metrics = tuple(metric for metric in self.metrics if metric.key in keys)
         used = {reference for metric in metrics for reference in metric.references}
         references = {key: source for key, source in self.references.items() if key in used}

@@ -23,7 +23,9 @@ from eval.features.registry import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
 from eval.measuring.stores import ImageStore, in_batches, open_images
+from eval.metrics.kinds import Mean
 from eval.metrics.statistics import FeatureStatistics
+from eval.results.identity import joined
 from sida.assets import checked, fetch, load_registry
 from sida.assets.registry import find_asset
 from sida.config.datasets import dataset_spec
@@ -286,13 +288,18 @@ def find_file(source: ReferenceSource, key: str, where: str, folder: str | None)
 
 def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -> dict[str, dict[str, str]]:
     """Descriptions of references in a measurement, by key of the metric."""
-    records = {}
+    records, metrics = {}, list(metrics)
     for metric in metrics:
         used = [references[key].record() for key in metric.references]
         if used:
             digests = [record["sha256"] for record in used]
-            digest = digests[0] if len(digests) == 1 else sha256_json(digests)
+            digest = joined(digests)
             records[metric.key] = {"name": ", ".join(record["name"] for record in used), "sha256": digest}
+    for metric in metrics:
+        if isinstance(metric, Mean):
+            parts = [records[key] for key in metric.of if key in records]
+            names = ", ".join(dict.fromkeys(part["name"] for part in parts))
+            records[metric.key] = {"name": names, "sha256": joined([part["sha256"] for part in parts])}
     return records
 
 

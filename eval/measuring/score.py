@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.features.registry import ON_PROCESSOR
+from eval.features.registry import ON_PROCESSOR, study_extractors
 from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.score_plan import ScorePlan
@@ -34,10 +34,12 @@ from sida.assets import is_address, load_registry
 from sida.assets.cache import cache_dir
 from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
+from sida.config.saw import read_saw
 from sida.config.settings import names_object
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_json
 from sida.machine import cpu_threads
+from sida.methods.registry import METHODS
 from sida.sampling.job import LoadedGenerator
 
 
@@ -179,6 +181,7 @@ def score_images(
     allow_duplicates: bool = False,
     fast: bool | None = None,
     against: str | Path | None = None,
+    saw: str | None = None,
     **settings: Any,
 ) -> Score:
     """Measures images in files, or those that a function or network draws.
@@ -196,6 +199,8 @@ def score_images(
             a reference or the network's file is given. The record names the variant; values of both are comparable.
         against: Folder, zip, tar, npz or npy of images in the place of the protocol's references: all images of both
             sets are compared, and the values are comparable with those of the same second set alone.
+        saw: Networks that the generator met (``docs/score.md``); by default those of the method in the header of a
+            network file, if it is one of this suite, else unknown.
         **settings: Other fields of :class:`~eval.measuring.sources.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
@@ -219,6 +224,8 @@ def score_images(
     for unknown in [key for key in settings.get("extractors") or {} if key not in used]:
         fault = f"protocol '{chosen.name}' uses no feature network '{unknown}'{suggestion(unknown, used)}"
         raise UserError("--extractor-option", fault)
+    if saw is not None:
+        read_saw(saw, study_extractors())
     if trials is not None and trials < 1:
         raise UserError("--trials", f"must be at least 1, got {trials}")
     files = ImageFiles(str(images), chosen, allow_duplicates, store) if store else None
@@ -259,7 +266,10 @@ def score_images(
         remarks = (*remarks, *_second_remarks(files, second))
     if files and trials is None and count < chosen.trials and (rest := files.store.count - count * chosen.num_samples):
         remarks = (*remarks, f"{rest:,} images more than {count} × {chosen.num_samples:,} were not measured")
-    measured = [records[trial] for trial in range(count)]
+    if saw is None:
+        method = METHODS.get(str(getattr(measurer.source, "metadata", {}).get("method")))
+        saw = str(method.saw) if method and method.saw else None
+    measured = [{**records[trial], **({"saw": saw} if saw else {})} for trial in range(count)]
     return Score(label, chosen, measured, remarks, spec.family, spec.nfe, Path(against).name if against else None)
 
 

@@ -26,8 +26,8 @@ import torch
 from scipy.special import chdtrc
 
 from sida.config.settings import names_object
-from sida.data.archive import Arrays, Files
-from sida.data.pictures import MAX_CLASSES, PICTURES
+from sida.data.archive import Arrays, Files, image_array
+from sida.data.pictures import PICTURES
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 
@@ -126,11 +126,10 @@ class ArrayStore(ImageStore):
 
     def __init__(self, path: Path) -> None:
         self.path, self._file = path, Arrays(path)
-        self._member = self._choose()
-        self._stored, self._dtype = self._file.shapes[self._member], self._file.dtypes[self._member]
+        self._member, self._channels_last, self.classes = image_array(self._file)
+        self._stored = self._file.shapes[self._member]
         if self._member in self._file.fortran:
             raise UserError(self.path, "array is stored in Fortran order", "save np.ascontiguousarray(images)")
-        self._check_shape()
         self.count = self._stored[0]
         self._held: np.ndarray | None = None
         order = None if self.classes is None else dealt_order(self.classes)
@@ -166,50 +165,6 @@ class ArrayStore(ImageStore):
     def _digest(self) -> str:
         """SHA-256 of the file."""
         return sha256_file(self.path)
-
-    def _choose(self) -> str:
-        arrays = [*self._file.shapes]
-        classes = next((name for name in ("arr_1", "labels") if name in arrays), None)
-        if classes is not None:
-            self.classes = self._read_classes(classes)
-        others = [name for name in arrays if name not in ("arr_1", "labels")]
-        named = [*({"arr_0"} & {*arrays}), *(name for name in arrays if name in ("images", "samples"))]
-        if not named and len(others) != 1:
-            raise UserError(self.path, f"has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})")
-        return [*named, *others][0]
-
-    def _read_classes(self, name: str) -> np.ndarray:
-        where, found = f"{self.path}[{name}]", self._file.read(name).reshape(-1)
-        if not np.issubdtype(found.dtype, np.integer):
-            raise UserError(where, f"classes must be integers, got {found.dtype}", "save them so, or leave them out")
-        if found.size and not 0 <= found.min() <= found.max() < MAX_CLASSES:
-            raise UserError(where, f"a class is not between 0 and {MAX_CLASSES:,}", "make it again")
-        return found.astype(np.int64)
-
-    def _check_shape(self) -> None:
-        where = f"{self.path}[{self._member or self.path.name}]"
-        if self._dtype != np.uint8:
-            raise UserError(where, self._float_hint())
-        if len(self._stored) not in (3, 4) or 0 in self._stored[1:]:
-            raise UserError(where, f"has shape {self._stored}", "images must be (N, H, W, C)")
-        self._channels_last = len(self._stored) == 3 or self._stored[3] in (1, 3)
-        if not self._channels_last and self._stored[1] not in (1, 3):
-            raise UserError(where, f"has shape {self._stored}", "images need 1 or 3 channels, (N, H, W, C)")
-        if self.classes is not None and len(self.classes) != self._stored[0]:
-            raise UserError(self.path, f"{len(self.classes)} labels for {self._stored[0]} images", "make it again")
-
-    def _float_hint(self) -> str:
-        """Remedy for values that are not bytes, inferred from the first values."""
-        if not np.issubdtype(self._dtype, np.floating):
-            return f"holds {self._dtype}; save images as uint8 in 0..255"
-        sample = self._file.elements(self._member, 0, min(int(np.prod(self._stored)), 1 << 20))
-        low, high = (float(sample.min()), float(sample.max())) if sample.size else (0.0, 0.0)
-        span = f"holds {self._dtype} from {low:.3g} to {high:.3g}"
-        if -1.001 <= low < -1e-6 and high <= 1.001:
-            return f"{span}, probably [-1, 1]; save (x * 127.5 + 128).clip(0, 255).astype(np.uint8)"
-        if low >= -1e-6 and high <= 1.001:
-            return f"{span}, probably [0, 1]; save (x * 255 + 0.5).clip(0, 255).astype(np.uint8)"
-        return f"{span}; save images as uint8 in 0..255"
 
 
 class PictureStore(ImageStore):

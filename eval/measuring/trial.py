@@ -25,7 +25,7 @@ from eval.features.registry import Features, extract
 from eval.measuring.protocol import Protocol
 from eval.measuring.reference_files import read_statistics, statistics_tensors, within
 from eval.measuring.references import Reference
-from eval.metrics.kinds import Metric, Sides
+from eval.metrics.kinds import Mean, Metric, Sides
 from eval.metrics.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors, write_tensors
@@ -182,10 +182,10 @@ def compute_metrics(
     if gaps := sums.missing():
         listed = ", ".join(f"{begin}-{end - 1}" for begin, end in gaps[:5])
         raise UserError("trial is incomplete", f"images {listed} are missing", "measure these shards and merge again")
-    once: dict[Any, Any] = {}
     values: dict[str, float] = {}
+    once: dict[Any, Any] = {("values",): values}
     details: dict[str, Any] = {}
-    for metric in sums.metrics:
+    for metric in sorted(sums.metrics, key=lambda metric: isinstance(metric, Mean)):
         value, detail = metric.compute(Sides(metric, sums, references, device, once))
         if value is not None:
             values[metric.key] = value

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from sida.config.plugins import Registry, source_sha256
-from sida.config.settings import Count, Range, Variants, names_object
+from sida.config.settings import Count, Natural, Positive, Range, Variants, names_object
 from sida.errors import SettingError, UserError
 
 if TYPE_CHECKING:
@@ -188,6 +188,16 @@ class Sides:
         """Real features float32 (M, C) of a further reference of the metric (:attr:`Metric.references`)."""
         return self._references[reference].features(self._extractor).to(self._device)
 
+    def moments_of(self, reference: str) -> Moments:
+        """Mean, covariance and number of real images of a further reference of the metric."""
+        moments: Moments = self._references[reference].moments(self._extractor)
+        return moments
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Values of the trial's metrics that are computed already, by key."""
+        return self.once(("values",), dict)
+
     @property
     def _real(self) -> Any:
         assert self._reference is not None  # the metric checks this
@@ -299,7 +309,7 @@ class InceptionScore(Metric):
 
 @dataclass(kw_only=True)
 class _Neighbours(Metric):
-    """Base class of precision and recall: one search for neighbours gives both.
+    """Base class of the kinds that one search for neighbours gives.
 
     Attributes:
         k: Number of neighbours.
@@ -317,7 +327,7 @@ class _Neighbours(Metric):
         return f"k: {self.k} neighbours among {num_samples} images; give fewer" if self.k >= num_samples else None
 
     def shares(self, sides: Sides) -> PrecisionRecall:
-        """Precision and recall."""
+        """Results of the search."""
         from eval.metrics.precision_recall import precision_recall
 
         key = ("neighbours", self.extractor, self.reference, self.k, self.dtype)
@@ -343,6 +353,24 @@ class Recall(_Neighbours):
 
 
 @dataclass(kw_only=True)
+class Density(_Neighbours):
+    """Number of real neighbourhoods that hold a generated image, over k; about 1 for real images."""
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The mean number."""
+        return float(self.shares(sides).density), {}
+
+
+@dataclass(kw_only=True)
+class Coverage(_Neighbours):
+    """Share of real images whose neighbourhood holds a generated image."""
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The share."""
+        return float(self.shares(sides).coverage), {}
+
+
+@dataclass(kw_only=True)
 class Kernel(Metric):
     """Kernel distance (KID).
 
@@ -362,6 +390,116 @@ class Kernel(Metric):
 
         sets = sides.real_features, sides.features
         return kernel_distance(*sets, self.subsets, self.subset_size, sides.seed), {}
+
+
+@dataclass(kw_only=True)
+class GaussianMMD(Metric):
+    """Squared MMD with a Gaussian kernel over all pairs (CMMD).
+
+    Attributes:
+        sigma: Width of the kernel.
+        scale: Factor on the value.
+        unit_length: Whether features are divided by their length.
+    """
+
+    sigma: Positive = 10.0
+    scale: Positive = 1000.0
+    unit_length: bool = True
+
+    generated = real = "features"
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The distance."""
+        from eval.metrics.kernel_distance import gaussian_distance
+
+        sets = sides.real_features.double(), sides.features.double()
+        if self.unit_length:
+            sets = sets[0] / sets[0].norm(dim=1, keepdim=True), sets[1] / sets[1].norm(dim=1, keepdim=True)
+        return self.scale * gaussian_distance(*sets, self.sigma), {}
+
+
+@dataclass(kw_only=True)
+class Sliced(Metric):
+    """Sliced Wasserstein distance 3d·SW₂² (MIND).
+
+    Attributes:
+        directions: Number of random directions; it changes the value.
+        seed: Seed of the directions, and of the rows that count if the sets differ in size.
+    """
+
+    directions: Count = 1000
+    seed: Natural = 2020
+
+    generated = real = "features"
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The distance."""
+        from eval.metrics.sliced import sliced_distance
+
+        return sliced_distance(sides.real_features, sides.features, self.directions, self.seed), {}
+
+
+@dataclass(kw_only=True)
+class Ratio(Metric):
+    """Fréchet distance over that of held-out real images, which is 1 for them (FDr); one of the two settings.
+
+    Attributes:
+        held_out: Key of the reference with held-out real images.
+        normaliser: A printed distance of held-out images, in place of a measured one.
+    """
+
+    held_out: str | None = None
+    normaliser: Positive | None = None
+
+    generated = real = "moments"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.held_out is None) == (self.normaliser is None):
+            raise SettingError("held_out", "needs either held_out or a printed normaliser", "give one of the two")
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Keys of the reference and of the held-out images."""
+        return (*super().references, *([self.held_out] if self.held_out else []))
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The ratio, with both distances as details."""
+        from eval.metrics.frechet import frechet_distance
+
+        statistics, (mean, cov, _) = sides.statistics, sides.real_moments
+
+        def distance() -> float:
+            return frechet_distance(statistics.mean, statistics.cov, mean, cov)
+
+        def of_held_out() -> float:
+            theirs = sides.moments_of(str(self.held_out))
+            return frechet_distance(theirs[0], theirs[1], mean, cov)
+
+        found = sides.once(("distance", self.extractor, self.reference), distance)
+        floor = self.normaliser or sides.once(("floor", self.extractor, self.references), of_held_out)
+        if not floor:
+            return None, {"note": "not measured: the held-out images are the reference"}
+        return found / floor, {"distance": found, "normaliser": floor}
+
+
+@dataclass(kw_only=True)
+class Mean(Metric):
+    """Mean of further metrics of the same trial, such as FDr6.
+
+    Attributes:
+        of: Keys of the metrics; their networks are those of the mean.
+    """
+
+    of: tuple[str, ...]
+    extractor: str = ""
+
+    def compute(self, sides: Sides) -> MetricValue:
+        """The mean; None if a metric has no value."""
+        values = [sides.values.get(key) for key in self.of]
+        if missing := [key for key, value in zip(self.of, values) if value is None]:
+            return None, {"note": f"not measured: no {', '.join(missing)}"}
+        return sum(filter(None, values), 0.0) / len(values), {}
 
 
 @dataclass(kw_only=True)
@@ -454,7 +592,13 @@ METRIC_KINDS: Registry[type[Metric]] = Registry(
         "inception_score": InceptionScore,
         "precision": Precision,
         "recall": Recall,
+        "density": Density,
+        "coverage": Coverage,
         "kernel": Kernel,
+        "mmd": GaussianMMD,
+        "sliced": Sliced,
+        "ratio": Ratio,
+        "mean": Mean,
         "memorisation": Memorisation,
         "accuracy": Accuracy,
     },

@@ -4,6 +4,9 @@ A sample lies inside a set's manifold if its distance to some member of the set 
 its own k-th nearest neighbour. Precision is the share of generated samples inside the real manifold, recall the
 share of real samples inside the generated one.
 
+Density and coverage (Naeem et al. 2020, clovaai/generative-evaluation-prdc) come from the same distances; a distance
+equal to the limit counts as inside for precision and recall, and not for density and coverage.
+
 Distances are computed block by block in float32, so memory stays bounded (256 MB besides the features).
 """
 
@@ -21,10 +24,20 @@ _BLOCK_ELEMENTS = 1 << 26  # distances held at a time: 256 MB in float32
 
 
 class PrecisionRecall(NamedTuple):
-    """Precision and recall, shares in 0..1."""
+    """Results of one search for neighbours.
+
+    Attributes:
+        precision: Share of generated samples inside the real manifold, 0..1.
+        recall: Share of real samples inside the generated manifold, 0..1.
+        density: Mean number of real samples nearer to a generated one than to their own k-th neighbour, over k; its
+            mean over real samples as generated ones is about 1.
+        coverage: Share of real samples that are nearer to a generated one than to their own k-th neighbour, 0..1.
+    """
 
     precision: float
     recall: float
+    density: float
+    coverage: float
 
 
 def precision_recall(
@@ -127,10 +140,15 @@ def _limits(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
 
 def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> PrecisionRecall:
     real_limits, generated_limits = _limits(real, k, half), _limits(generated, k, half)
-    inside_real = 0
+    inside_real = nearer = 0
     inside_generated = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    covered = torch.zeros_like(inside_generated)
     # Each distance between the sets is computed once and serves both shares.
     for first, distances in distance_blocks(generated, real, half):
         inside_real += int((distances <= real_limits).any(1).sum())
         inside_generated |= (distances <= generated_limits[first : first + len(distances), None]).any(0)
-    return PrecisionRecall(inside_real / len(generated), int(inside_generated.sum()) / len(real))
+        near = distances < real_limits
+        nearer += int(near.sum())
+        covered |= near.any(0)
+    shares = inside_real / len(generated), int(inside_generated.sum()) / len(real)
+    return PrecisionRecall(*shares, nearer / (k * len(generated)), int(covered.sum()) / len(real))

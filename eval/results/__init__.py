@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from eval.results.logs import logs_of
-from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
+from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, load_measurements
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
 
@@ -62,7 +62,7 @@ def load(folder: str | Path) -> Frames:
     curves = curves.melt(keys, var_name="quantity")
     curves["value"] = pandas.to_numeric(curves["value"], errors="coerce")
     return Frames(
-        pandas.DataFrame([vars(row) for row in rows], columns=[*MEASUREMENT_COLUMNS, "origin"]),
+        pandas.DataFrame([vars(row) for row in rows], columns=[*MEASUREMENT_COLUMNS, *FURTHER]),
         curves.dropna(subset="value").reset_index(drop=True),
         pandas.DataFrame(_claims(folder / "claims.json"), columns=list(_CLAIMS)),
     )

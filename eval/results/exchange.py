@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from eval.features.registry import study_extractors
 from eval.results.identity import Identity, comparable
 from eval.results.measurements import long_rows, read_score
 from eval.results.summary import Measurements, measurements_of
+from sida.config.saw import read_saw
 from sida.config.settings import Count, Finite, Name, Pattern, Settings, from_mapping
 from sida.errors import SettingError, UserError
 from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
@@ -40,6 +42,7 @@ class ExchangedMetric(Settings):
         network_sha256: Digest of the generator's network file.
         device: Kind of device.
         code_version: Program and version that measured.
+        saw: Networks that the generator met (docs/score.md), `none` or `unknown`; empty is unknown.
         date: Day or time of the measurement, ISO 8601.
     """
 
@@ -59,17 +62,21 @@ class ExchangedMetric(Settings):
     network_sha256: Digest = ""
     device: str = ""
     code_version: str = ""
+    saw: str = ""
     date: Annotated[str, Pattern(r"\d{4}-\d{2}-\d{2}.*", "a date such as 2026-11-22")]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= len(self.values) <= 10_000:
             raise SettingError("values", f"must be 1 to 10,000 numbers, got {len(self.values)}")
+        read_saw(self.saw, study_extractors())
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``measurements.csv``, with their origin."""
         facts = dataclasses.asdict(self)
-        facts = {key: value for key, value in facts.items() if key not in ("format", "values")}
+        facts = {
+            key: value for key, value in facts.items() if key not in ("format", "values") and (value or key != "saw")
+        }
         return [
             {**facts, "method": "external", "trial": trial, "value": repr(value)}
             for trial, value in enumerate(self.values)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.features.registry import ON_PROCESSOR, variant_digest
+from eval.features.registry import EXTRACTORS, ON_PROCESSOR, study_extractors, variant_digest
+from sida.config.saw import NETWORKS, OTHER, Saw
+from sida.config.saw import network_of as known_network
 from sida.files.atomic import sha256_json
 
 #: Fields that comparable values have in common, with their names for people.
@@ -24,8 +26,10 @@ _COMPARED = {
     "reference": "reference",
     "extractor": "feature network",
 }
+#: Reason for a value of a generator of which nobody says what it met.
+UNKNOWN = "nobody says which networks the generator met (`saw`)"
 #: Fields of a protocol that change every metric's value and have no place of their own in an identity.
-_OF_IMAGES = ("quantisation", "channels", "allow_tf32")
+_OF_IMAGES = ("quantisation", "channels", "allow_tf32", "rehearsal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,7 @@ class Identity:
         reference: Digest of the real side; empty for a metric without one.
         extractor: Digest of the feature network with its options; empty for a metric without one.
         quoted: Whether a paper quotes the number from another paper, whose protocol is not known here.
+        saw: Networks that the generator met, which decide no value but whether it may decide anything; None: unknown.
     """
 
     protocol: str = field(compare=False)
@@ -56,6 +61,7 @@ class Identity:
     reference: str = ""
     extractor: str = ""
     quoted: bool = False
+    saw: Saw | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return "the protocol of another paper" if self.quoted else f"protocol '{self.protocol}' ({self.n:,} images)"
@@ -63,14 +69,45 @@ class Identity:
     @property
     def sha256(self) -> str:
         """Digest of the compared fields."""
-        return sha256_json({name: value for name, value in dataclasses.asdict(self).items() if name != "protocol"})
+        return sha256_json({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare})
+
+    @property
+    def networks(self) -> set[str]:
+        """Networks whose features the value is computed from; ``other`` for a custom extractor."""
+        pairs = (word.partition("=") for word in self.settings.split())
+        named = {value for key, _, value in pairs if key.rpartition(".")[2] == "extractor"} - {"pixels"}
+        known = study_extractors()
+        return {name if name in known else str(known_network(name)) if name in EXTRACTORS else OTHER for name in named}
+
+    def met(self, how: str) -> set[str]:
+        """Networks of the value that the generator met in a way of :data:`sida.config.saw.WAYS`.
+
+        A custom extractor may be any network, so that it is met by everything.
+        """
+        seen = {known_network(name, study_extractors()) for name in getattr(self.saw, how, ())}
+        return self.networks & {*seen, *([OTHER] if seen else [])}
+
+    @property
+    def related(self) -> set[str]:
+        """Networks that trained the generator and learned from the labels that a network of the value learned from."""
+        labels = {NETWORKS.get(name) for name in self.networks} - {None, ""}
+        seen = {name for name in getattr(self.saw, "loss", ()) if NETWORKS.get(str(known_network(name))) in labels}
+        return seen if not self.met("loss") else set()
 
 
-def comparable(a: Identity, b: Identity) -> str | None:
+def comparable(a: Identity, b: Identity, deciding: bool = False) -> str | None:
     """None if two values may be compared, else the reason why not: each differing field with both sides.
 
     A feature network's variant for processors is that network: the two differ by rounding, as two devices do.
+
+    Args:
+        a: Identity of a value.
+        b: Identity of another value, or the same one.
+        deciding: Whether the comparison decides something (the best value of a column, a claim). A value decides
+            nothing if its generator was trained by a network of the metric, or if nobody says whether it was.
     """
+    if deciding and (why := barred(a) or barred(b)):
+        return why
     if a.quoted or b.quoted:
         return f"{a} against {b}"
     variants = _for_processors(a), _for_processors(b)
@@ -85,6 +122,23 @@ def comparable(a: Identity, b: Identity) -> str | None:
             mine, theirs = _apart(mine, theirs)
         found.append(f"{word}: {_short(mine)} != {_short(theirs)}")
     return "; ".join(found) or None
+
+
+def joined(digests: Sequence[str]) -> str:
+    """Digest of several digests; that of one is its own, and that of none, or with an unknown one, is unknown."""
+    if not digests or not all(digests):
+        return ""
+    return digests[0] if len(digests) == 1 else sha256_json(digests)
+
+
+def barred(identity: Identity) -> str | None:
+    """Reason why a value decides nothing, not even which value is the best of a column; None if it may decide."""
+    if not identity.networks:
+        return None
+    if identity.saw is None:
+        return UNKNOWN
+    met = ", ".join(sorted(identity.met("loss")))
+    return f"the generator was trained by the network of the metric ({met})" if met else None
 
 
 def identity_of(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.identity import Identity, comparable, identity_of
-from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
+from eval.results.identity import Identity, comparable, identity_of, joined
+from eval.results.summary import Measurements, columns_of, measurements_of
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
 from sida.files.content_hash import DamagedError, csv_text
@@ -159,7 +159,9 @@ def _joined(earlier: Mapping[str, Any], later: Mapping[str, Any], names: Mapping
         both = {**earlier.get(part, {}), **later.get(part, {})}
         result[part] = {key: both[key] for key in wanted if key in both}
     extractors = {**earlier["extractors"], **later.get("extractors", {})}
-    result["extractors"] = {name: extractors[name] for name in {m["extractor"]: 0 for m in wanted.values()}}
+    result["extractors"] = {
+        name: extractors[name] for name in {m["extractor"]: 0 for m in wanted.values() if "extractor" in m}
+    }
     result["reference"] = next(iter(result["metric_references"].values()), {})
     return {key: value for key, value in result.items() if key != "added" or value}
 
@@ -247,7 +249,8 @@ def record_identity(record: Mapping[str, Any], metric: str) -> Identity:
     """Identity of a metric in a measurement."""
     facts = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {})
     reference = record.get("metric_references", {}).get(metric) or {}
-    extractor = record["extractors"].get(facts.get("extractor"))
+    parts = facts["of"].values() if isinstance(facts.get("of"), dict) else [facts]
+    extractor = joined([record["extractors"].get(part.get("extractor")) or "" for part in parts])
     return identity_of(record["protocol"], metric, reference.get("sha256"), extractor)
 
 
@@ -259,6 +262,7 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             name: record.get(name) for name in ("run", "method", "trial", "n", "nfe", "kept_at", "network_sha256")
         }
         images |= {"seed_first": record["seeds"][0], "seed_last": record["seeds"][1]}
+        images |= {"saw": record["saw"]} if record.get("saw") else {}
         for metric, value in record["metrics"].items():
             identity, environment = record_identity(record, metric), measured_by(record, metric)
             measured = {name: environment.get(name) for name in ("device", "code_version", "date")}
@@ -285,8 +289,7 @@ def write_csv(
     for row in others:
         if origins.setdefault(row["run"], row["origin"]) != row["origin"]:
             raise UserError(path, f"two origins have a run '{row['run']}'", f"rename one ('{row['origin']}')")
-    columns = (*MEASUREMENT_COLUMNS, "origin") if others else MEASUREMENT_COLUMNS
-    write_text(path, csv_text(columns, [*rows, *others]))
+    write_text(path, csv_text(columns_of([*rows, *others]), [*rows, *others]))
     return len(rows) + len(others)
 
 

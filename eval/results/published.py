@@ -28,6 +28,8 @@ from eval.results.identity import Identity, comparable
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
 from sida.config.resources import PUBLISHED, ROOT
+from sida.config.saw import Saw, read_saw
+from sida.config.settings import load_yaml
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_yaml, read_csv
 
@@ -92,6 +94,18 @@ _AS_PRINTED = (
 )  # fmt: skip
 
 
+#: Networks of quoted metrics.
+_NETWORKS = {
+    **dict.fromkeys(("fid", "is", "precision", "recall"), "inception"), "fd_dinov2": "dinov2", "clip_fid": "clip",
+}  # fmt: skip
+
+
+@functools.cache
+def published_saw() -> dict[str, Saw | None]:
+    """Networks that the generators of published numbers met, by method (``results/published/saw.yaml``)."""
+    return {name: read_saw(str(words)) for name, words in load_yaml(PUBLISHED / "saw.yaml").items()}
+
+
 @dataclass(frozen=True)
 class Published:
     """A published number as printed.
@@ -127,11 +141,15 @@ class Published:
     @property
     def identity(self) -> Identity:
         """Identity of the number, with the registered reference and feature network."""
-        pinned = PROTOCOLS.get(self.protocol, {}).get(self.metric.lower().replace("-", "_"))
+        key = self.metric.lower().replace("-", "_")
+        saw = published_saw().get(self.method)
+        pinned = PROTOCOLS.get(self.protocol, {}).get(key)
         if pinned is None:
-            return Identity(protocol="", quoted=True)
+            network = _NETWORKS.get(key)
+            return Identity(protocol="", quoted=True, settings=f"extractor={network}" if network else "", saw=saw)
         return dataclasses.replace(
             pinned,
+            saw=saw,
             protocol=self.protocol,
             # The lowest of several runs is that of the first trials' seeds; other runs have unknown seeds.
             seed0=0 if self.lowest_of else None,

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from eval.features.registry import study_extractors
+from eval.results.summary import Measurement
 from sida.config.resources import find
+from sida.config.saw import Saw, read_saw
 from sida.config.settings import (
     Count,
     Finite,
@@ -64,6 +67,8 @@ class SheetRow:
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
             distilled row, has guidance.
         nfe: Network evaluations per image of an external generator.
+        saw: Networks that the generator met, e.g. ``loss:inception choice:inception`` (:mod:`sida.config.saw`),
+            ``none`` or ``unknown``; empty takes the words of the method, and is unknown for a generator from outside.
         notes: Notes for readers of the sheet.
     """
 
@@ -83,12 +88,33 @@ class SheetRow:
     second_protocol: str | None = None
     guide: str | None = None
     nfe: Count | None = None
+    saw: str | None = None
     notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.saw is not None:
+            read_saw(self.saw, study_extractors())
 
     @property
     def trained_here(self) -> bool:
         """Whether the workflow distils a generator for this row."""
         return is_method(self.method) and self.checkpoint is None and not self.second
+
+    @property
+    def seen(self) -> Saw | None:
+        """Networks that the generator met; None if unknown. A cell of the sheet adds to the words of a known method."""
+        said = None if self.saw is None else read_saw(self.saw, study_extractors())
+        if self.saw == "unknown":
+            return None
+        if self.method in ("data", "teacher"):
+            return said or Saw()
+        official = METHODS[self.method].saw if self.method in METHODS else None
+        if official is None:
+            return said
+        # Only released files were chosen as the authors choose; the cell of a method with optional judges names them.
+        chosen = () if self.trained_here else official.choice
+        judges = () if said is not None and said.loss and METHODS[self.method].has_judges else official.loss
+        return Saw(judges, official.start, chosen) | (said or Saw())
 
     @property
     def second(self) -> bool:
@@ -185,6 +211,13 @@ def _hidden(character: str) -> bool:
     """Whether a character is a control, a line end, or a mark that changes the direction of text."""
     kind = unicodedata.category(character)
     return kind in ("Cc", "Zl", "Zp") or (kind == "Cf" and unicodedata.bidirectional(character)[-1:] in "EOI")
+
+
+def seen_by(measured: Measurement, row: SheetRow | None) -> Saw | None:
+    """Networks that a measured generator met, by its record or its row; None if unknown."""
+    own = read_saw(measured.saw, study_extractors())
+    listed = (row or SheetRow(measured.run, "", measured.method)).seen
+    return listed if own is None else own if listed is None else own | listed
 
 
 #: Columns of the sample sheet that conditions may name.

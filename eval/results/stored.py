@@ -20,7 +20,7 @@ from typing import Any
 
 from eval.results.logs import PACKED, logs_of
 from eval.results.measurements import collect, long_rows
-from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements, measurements_file
+from eval.results.summary import columns_of, load_measurements, measurements_file
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, read_hashed_json, write_hashed_json, write_text
@@ -118,7 +118,7 @@ def store(
 
 def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, str]]) -> None:
     """Writes ``stored.json`` and ``measurements.csv`` (compressed if large)."""
-    columns = (*MEASUREMENT_COLUMNS, "origin") if any(row.get("origin") for row in rows) else MEASUREMENT_COLUMNS
+    columns = columns_of(rows)
     text = csv_text(columns, [{name: row.get(name) for name in columns} for row in rows])
     if len(text) >= LARGE:
         with atomic_path(folder / "measurements.csv.gz") as path:

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from eval.features.registry import study_extractors
 from eval.results.identity import Identity, comparable
-from sida.errors import UserError, suggestion
+from sida.config.saw import read_saw
+from sida.errors import UserError, settings_in, suggestion
 from sida.files.content_hash import csv_text
 from sida.files.text_files import parse_csv, read_text
 
@@ -47,6 +49,7 @@ class Measurement:
     code_version: str
     date: str
     origin: str = field(default="", kw_only=True)  # the group that measured it; empty for this suite
+    saw: str = field(default="", kw_only=True)  # networks that the generator met, where the record has them
 
     @property
     def identity(self) -> Identity:
@@ -63,8 +66,10 @@ class Measurement:
         )
 
 
-#: Columns of the measurements of this suite; ``origin`` follows where numbers of other groups are among them.
-MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name != "origin")
+#: Columns that follow where a line has a value in one of them.
+FURTHER = ("origin", "saw")
+#: Columns of all measurements of this suite.
+MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name not in FURTHER)
 _OPTIONAL = {"kept_at"}
 #: Columns of non-negative integers; all but the first two may be empty.
 _WHOLE = ("trial", "n", "seed_first", "seed_last", "nfe", "kept_at")
@@ -97,6 +102,11 @@ def image_seeds(rows: Iterable[Measurement]) -> list[int]:
 def kept_at(rows: Iterable[Measurement]) -> dict[str, int | None]:
     """Images seen by the kept network of each run; 0: the start of the training, None: unknown, or no training."""
     return {row.run: row.kept_at for row in rows}
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Columns of a table of measurements: those of all, and of :data:`FURTHER` those with a value in a row."""
+    return (*MEASUREMENT_COLUMNS, *(name for name in FURTHER if any(row.get(name) for row in rows)))
 
 
 def measured_days(rows: Iterable[Measurement]) -> str:
@@ -273,7 +283,7 @@ def load_measurements(path: str | Path) -> Measurements:
 
 def measurements_of(rows: Iterable[Mapping[str, Any]], source: str) -> Measurements:
     """Checks rows by column as those of a ``measurements.csv``; see :func:`load_measurements`."""
-    return Measurements(_parsed(csv_text((*MEASUREMENT_COLUMNS, "origin"), rows), source), source)
+    return Measurements(_parsed(csv_text((*MEASUREMENT_COLUMNS, *FURTHER), rows), source), source)
 
 
 @functools.lru_cache(2)
@@ -305,7 +315,11 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
             if not math.isfinite(number) or number != int(number) or number < 0:
                 raise UserError(f"{where}: {name}", f"must be a non-negative integer, got '{text[name]}'")
             numbers[name] = int(number)
-    return Measurement(**(text | numbers), origin=(record.get("origin") or "").strip())
+    further = {name: (record.get(name) or "").strip() for name in FURTHER}
+    if further["saw"]:
+        with settings_in(where):
+            read_saw(further["saw"], study_extractors())
+    return Measurement(**(text | numbers | further))
 
 
 def _number(text: str, where: str) -> float:

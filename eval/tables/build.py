@@ -8,12 +8,12 @@ of the numbers. Headings may themselves be published numbers, such as model size
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.results.identity import Identity, comparable
+from eval.results.identity import UNKNOWN, Identity, barred, comparable
 from eval.results.published import Agreement, Published, load_published, metric_keys, published_number
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.stored import FROM_STORED
@@ -152,6 +152,7 @@ def build_table(
             *provenance_notes(lines, measurements),
             *comparison_notes(lines),
             *identity_notes(layout, lines),
+            *seen_notes(layout, lines),
             *left_out,
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
@@ -299,6 +300,36 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
             reason = comparable(kinds[0][0], kinds[1][0])
             notes.setdefault(f"{groups}. Reason: {reason}", []).append(column.head or column.id)
     return [f"Not comparable with each other in {', '.join(heads)}: {why}." for why, heads in notes.items()]
+
+
+def seen_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+    """Notes on what the generators of the table met, by reason: columns and rows."""
+    found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
+    chosen: dict[str, dict[str, None]] = {}
+    for column in layout.columns:
+        for line in lines:
+            for identity in line.sources[column.id].identities if column.id in line.sources else ():
+                for words in _seen_words(identity, layout.bold is not None):
+                    heads, rows = found.setdefault(words, ({}, {}))
+                    heads[column.head or column.id] = rows[line.label] = None
+                if identity.networks and identity.saw is not None and identity.saw.choice:
+                    chosen.setdefault(", ".join(identity.saw.choice), {})[line.label] = None
+    notes = [f"{mark}{', '.join(heads)} of {', '.join(rows)}: {why}." for (mark, why), (heads, rows) in found.items()]
+    if len(chosen) > 1:
+        groups = "; ".join(f"{name} ({', '.join(rows)})" for name, rows in chosen.items())
+        notes.append(f"Files were chosen by metrics on different networks, so that rows are not equal: {groups}.")
+    return notes
+
+
+def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
+    """Mark and reason of each note on what the generator of a value met."""
+    why = barred(identity)
+    if why and (why != UNKNOWN or ranks):
+        yield ("" if why == UNKNOWN else "‡ "), f"{why}; not ranked"
+    if related := identity.related:
+        yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
+    if started := identity.met("start"):
+        yield "", f"starts from, or is aligned with, the network of the metric ({', '.join(sorted(started))})"
 
 
 def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> list[Measurement]:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.results.identity import Identity, comparable
+from eval.results.identity import UNKNOWN, Identity, barred, comparable
 from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
-from eval.results.sheet import SheetRow
+from eval.results.sheet import SheetRow, seen_by
 from eval.results.summary import Estimate, Measurements
 from eval.tables.layout import BoldSpec, ColumnSpec, Mode, RowSpec, TableLayout, expand
 from eval.tables.model import BLANK, DASH, Cell, Column, Row
+from sida.config.saw import Saw
 from sida.errors import UserError, suggestion
 
 #: Reason for a cell without a comparison whose released file is later than the printed number.
@@ -46,6 +47,12 @@ class CellSource:
     pool: tuple[str, ...] = ()
     compared: Agreement | str | None = None
     identity: Identity | None = None
+
+    @property
+    def identities(self) -> list[Identity]:
+        """Identities of the values that the cell can show."""
+        printed = None if self.published is None else self.published.identity
+        return [identity for identity in (printed, self.identity) if identity is not None]
 
     @property
     def runs(self) -> list[str]:
@@ -149,11 +156,20 @@ class _Data:
         if printed is not None:
             lines = [line for name in names for line in measurements.lines(name, metric)]
             compared = LATER if column.id in spec.later else agreement_of(pooled, lines, printed)
-        identity = measurements.identity(run, metric)
+        identity = dataclasses.replace(measurements.identity(run, metric), saw=self._seen(names))
         for name in pool:
             if reason := comparable(identity, measurements.identity(name, metric)):
                 raise UserError(where, f"pools '{run}' and '{name}', which are not comparable: {metric}: {reason}")
         return CellSource(metric, printed, run, pooled, empty, pool, compared, identity)
+
+    def _seen(self, names: Sequence[str]) -> Saw | None:
+        """Networks that the generators of some runs met; None if it is unknown of one."""
+        found = Saw()
+        for name in names:
+            if (seen := seen_by(self.measurements.of_run(name)[0], self.runs.get(name))) is None:
+                return None
+            found |= seen
+        return found
 
     def _printed(self, spec: RowSpec, column: ColumnSpec, where: str) -> Published | None:
         if spec.published is None or self.mode == "measured" or column.run is not None:
@@ -243,7 +259,8 @@ def best_values(layout: TableLayout, lines: list[TableLine], mode: Mode) -> Best
 
     Values are compared as printed, so rows that print the same best value are all bold. Published numbers are ranked as
     the paper ranks them. No measured value is bold if the measured values are not comparable with each other, or if a
-    published number of a row that is not measured beats it.
+    published number of a row that is not measured beats it. No value is bold that may decide nothing
+    (:func:`eval.results.identity.barred`).
     """
     best = set[tuple[Side, str, int]]()
     for column in layout.columns:
@@ -252,8 +269,13 @@ def best_values(layout: TableLayout, lines: list[TableLine], mode: Mode) -> Best
         if layout.bold.columns is not None and column.id not in layout.bold.columns:
             continue
         shown = {n: line.sources[column.id] for n, line in enumerate(lines) if _candidate(layout.bold, line)}
-        printed = {n: source.published.value for n, source in shown.items() if source.published}
-        measured = {n: value for n, source in shown.items() if (value := _rounded(column, source)) is not None}
+        why = {("published", n): barred(s.published.identity) for n, s in shown.items() if s.published}
+        why |= {("measured", n): barred(s.identity) for n, s in shown.items() if s.identity}
+        # A value of a generator that the metric's network trained is no rival; one of an unknown generator is.
+        rival = {key for key, reason in why.items() if reason in (None, UNKNOWN)}
+        printed = {n: s.published.value for n, s in shown.items() if s.published and ("published", n) in rival}
+        rounded = {n: _rounded(column, source) for n, source in shown.items() if ("measured", n) in rival}
+        measured = {n: value for n, value in rounded.items() if value is not None}
         identities = [source.identity for n, source in shown.items() if n in measured and source.identity]
         winner = min if column.direction == "lower" else max
         alike = not any(comparable(identities[0], other) for other in identities[1:])
@@ -262,6 +284,7 @@ def best_values(layout: TableLayout, lines: list[TableLine], mode: Mode) -> Best
             best |= {("measured", column.id, n) for n, value in measured.items() if value == winner(rivals)}
         among = rivals if mode == "paper" and measured else list(printed.values())
         best |= {("published", column.id, n) for n, value in printed.items() if value == winner(among)}
+        best -= {(side, column.id, n) for (side, n), reason in why.items() if reason}
     return best
 
 
@@ -333,11 +356,17 @@ def _cell(
     return source.empty or published_cell(source, ("published", column.id, number) in best)
 
 
+def mark_of(identity: Identity) -> str:
+    """‡: a network of the metric trained the generator; §: a network that learned from the same labels did."""
+    return "‡" if identity.met("loss") else "§" if identity.related else ""
+
+
 def published_cell(source: CellSource, bold: bool = False) -> Cell:
     """Cell of a published number exactly as printed; blank without one."""
     if source.published is None:
         return BLANK
-    return Cell(source.published.text, "published", source.published.std or None, bold)
+    mark = mark_of(source.published.identity)
+    return Cell(source.published.text, "published", source.published.std or None, bold, mark=mark)
 
 
 def measured_cell(column: ColumnSpec, source: CellSource, bold: bool = False) -> Cell:
@@ -346,7 +375,8 @@ def measured_cell(column: ColumnSpec, source: CellSource, bold: bool = False) ->
         return Cell(kind="missing")
     mean, std = source.estimate.mean, source.estimate.std if column.spread else None
     spread = None if std is None else f"{std * column.scale:.{column.decimals}f}"
-    return Cell(f"{mean * column.scale:.{column.decimals}f}", "measured", spread, bold)
+    mark = mark_of(source.identity) if source.identity else ""
+    return Cell(f"{mean * column.scale:.{column.decimals}f}", "measured", spread, bold, mark=mark)
 
 
 def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:

@@ -88,6 +88,8 @@ def breakable(text: str) -> str:
 
 
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
+#: Marks of what a generator met.
+_SEEN = {"": "", "‡": r"\,$\ddagger$", "§": r"\,\S"}
 _DECIMAL = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
 
 
@@ -122,11 +124,11 @@ def latex_cell(cell: Cell, column: Column, siunitx: bool = False, cite: bool = F
         return ""
     if _is_number(cell) and (column.number or not siunitx):
         text = cell.text.replace("−", "-")
-        if siunitx and not cell.agreement:
+        if siunitx and not cell.agreement and not cell.mark:
             return r"\bfseries " * cell.bold + text + (f" +- {cell.spread}" if cell.spread else "")
         text += rf" \pm {cell.spread}" if cell.spread else ""
         text = rf"\mathbf{{{text}}}" if cell.bold else text
-        shown = f"${text}${_MARKS[cell.agreement]}"
+        shown = f"${text}${_MARKS[cell.agreement]}{_SEEN[cell.mark]}"
     else:
         label, entry = cited_label(cell.text) if cite and column.name else (cell.plain, None)
         shown = "--" if cell.kind == "dash" else escape(label)

@@ -31,6 +31,7 @@ class Cell:
         kind: Origin of the content. A cell is *either* published *or* measured, never both.
         spread: Number after ``±``.
         bold: Whether the value is the best of the column by the layout's rule.
+        mark: Sign of a note about what the generator met.
         agreement: For a difference: whether the numbers agree, see :mod:`eval.results.published`.
     """
 
@@ -39,6 +40,7 @@ class Cell:
     spread: str | None = None
     bold: bool = False
     agreement: AgreementOutcome | None = None
+    mark: str = ""
 
     @property
     def plain(self) -> str:
@@ -48,6 +50,7 @@ class Cell:
         if self.kind == "missing":
             return self.text or "not measured"
         text = f"{self.text} ± {self.spread}" if self.spread else self.text
+        text += f" {self.mark}" if self.mark else ""
         return f"{text} {AGREEMENT_MARKS[self.agreement]}" if self.agreement else text
 
 

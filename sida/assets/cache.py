@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,23 +47,6 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
                 if announce:
                     say(announce)
                 wait_for_lock(stream)
-        yield
-
-
-@contextlib.contextmanager
-def download_slot(cache: Path, slots: int, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
-    """Waits for one of ``slots`` places, which all processes with this cache share.
-
-    Args:
-        cache: Cache folder.
-        slots: Downloads at a time.
-        pause: Function that waits some seconds; may raise to give up.
-    """
-    with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(_lock_stream(cache, f"slot {n}")) for n in range(slots)]
-        with _locking(cache):
-            while not any(try_lock(stream) for stream in streams):
-                pause(0.05)
         yield
 
 

@@ -1,171 +1,64 @@
-"""Download of one file over HTTP(S): resumes, retries, tries mirrors, and checks the result.
+"""Download of one file over HTTP(S): resumes, retries, tries mirrors, checks the result, and ends answers that crawl.
 
-An unfinished download has a note with the facts needed to resume it. The result must be the requested file, not a web
-page, a message, a pointer or a compressed copy.
+The standard library reads the answers: it bounds the lines and the number of headers and the lines between chunks,
+where urllib3 (requests, pooch) reads on. pooch resumes nothing, and huggingface_hub resumes files of the Hub alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import http.client
 import json
 import os
 import random
 import re
 import shutil
-import stat
+import socket
+import ssl
 import threading
-from collections.abc import Mapping
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
-from sida.assets.transport import BrokenError, HopelessError, new_session, open_url
+from sida.assets.hub import hub_token
+from sida.assets.registry import Asset, address_fault
 from sida.errors import Progress, UserError, say
 from sida.files.atomic import sha256_file, write_json
+from sida.files.ordinary import read_ordinary
 
-if TYPE_CHECKING:
-    from requests import Response, Session
-
-    from sida.assets.registry import Asset
-
-
-#: Bytes read of a note: more than a URL and a header of the longest kind.
-_MOST_NOTE = 1 << 18
-
-
-class PartialDownload:
-    """An unfinished download, ``<target>.part`` in the cache, with a note of its origin.
-
-    Args:
-        path: The unfinished file, which may be missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._note = path, path.with_name(path.name + ".json")
-
-    def remove_others(self) -> None:
-        """Removes links, pipes and devices that stand in the place of the unfinished download and its note."""
-        for path in (self.path, self._note):
-            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-                path.unlink()
-
-    @property
-    def size(self) -> int:
-        """Bytes that have arrived."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """Origin of the bytes: ``url``, ``validator`` (the server's name of the version), ``total`` length, and
-        ``resumed`` (whether they came in several answers).
-        """
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            with open(self._note, "rb") as stream:
-                value = json.loads(stream.read(_MOST_NOTE))
-            named = value.get("validator", "") if isinstance(value, dict) else None
-            if isinstance(named, str) and named.isascii() and named.isprintable():
-                return value
-        return {}
-
-    def complete(self, url: str, known: bool) -> bool:
-        """Whether all bytes of the file at a URL have arrived."""
-        origin = self.origin
-        return bool(self.size) and self.size == origin.get("total") and (known or origin.get("url") == url)
-
-    def resume(self, url: str, known: bool) -> tuple[int, dict[str, str]]:
-        """Number of bytes to keep, and headers that request the rest of the same version.
-
-        If the hash is unknown (``known`` is False), a file joined from two versions would go unnoticed. Then a download
-        is resumed only if the validator is a digest, with which the complete file is compared.
-        """
-        done, origin = self.size, self.origin
-        validator = origin.get("validator", "") if origin.get("url") == url else ""
-        if not done or not (known or _digest(validator)):
-            return 0, {}
-        return done, {"Range": f"bytes={done}-"} | ({"If-Range": validator} if validator else {})
-
-    def note(self, url: str, headers: Mapping[str, str], total: int | None, start: int) -> None:
-        """Records the origin of the bytes that will be written from byte ``start`` on."""
-        named = validator(headers) or (self.origin.get("validator", "") if start else "")
-        write_json(self._note, {"url": url, "validator": named, "total": total, "resumed": start > 0})
-
-    def glued(self) -> bool:
-        """Whether a resumed file does not have the digest in its validator."""
-        origin = self.origin
-        if not origin.get("resumed"):
-            return False
-        wanted = _digest(origin.get("validator", ""))
-        with open(self.path, "rb") as stream:
-            kind = "md5" if len(wanted) == 32 else "sha256"
-            return hashlib.file_digest(stream, kind).hexdigest() != wanted
-
-    def remove(self) -> None:
-        """Removes the unfinished download and its note."""
-        for path in (self.path, self._note):
-            path.unlink(missing_ok=True)
-
-    def finish(self, target: Path) -> None:
-        """Flushes the checked file to disk and renames it to ``target``."""
-        with open(self.path, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(self.path, target)
-        self._note.unlink(missing_ok=True)
-
-
-def _digest(validator: str) -> str:
-    """The MD5 or SHA-256 in a validator, as object stores send it, or an empty text."""
-    found = re.fullmatch(r'"([0-9a-f]{32}|[0-9a-f]{64})"', validator)
-    return found[1] if found else ""
-
-
-def validator(headers: Mapping[str, str]) -> str:
-    """Name of the file's version in an answer's headers, for ``If-Range``, or an empty text."""
-    etag = headers.get("ETag", "")
-    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
-
-
-_HEAD = 512
-_TEXTS = {".json", ".txt", ".csv", ".tsv", ".yaml", ".md", ".html", ".xml"}
-_PACKED = {".gz": ("gzip", "x-gzip"), ".tgz": ("gzip", "x-gzip"), ".bz2": ("bzip2", "x-bzip2"), ".zst": ("zstd",)}
-
-
-def wrong_content(path: Path, target: str) -> str | None:
-    """Description of a downloaded file that is not the requested one, or None if nothing speaks against it.
-
-    Args:
-        path: The downloaded file.
-        target: Name in the cache; a web page is right for a target ``.html``.
-    """
-    with open(path, "rb") as stream:
-        head = stream.read(_HEAD)
-    text, suffix = head.removeprefix(b"\xef\xbb\xbf").lstrip(), PurePath(target).suffix.lower()
-    # Binary formats do not begin with such texts.
-    if suffix in _TEXTS - {".json"} or b"\0" in head:
-        return None
-    if text.startswith(b"<"):
-        return "a web page"
-    if text.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS"
-    return "a message in JSON" if text.startswith(b"{") and suffix != ".json" and head.isascii() else None
-
-
-def packing(headers: Mapping[str, str], target: str) -> str | None:
-    """Compression that the server applied to the file for the transfer, or None.
-
-    For a compressed file, servers may declare the file's own compression, which does not count.
-    """
-    encoding = headers.get("Content-Encoding", "").strip().lower()
-    own = _PACKED.get(PurePath(target).suffix.lower(), ())
-    return encoding if encoding not in ("", "identity", *own) else None
-
-
-_CHUNK = 1 << 18
+_CHUNK, _REDIRECTS, _LONGEST_PAUSE = 1 << 18, 10, 30.0
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
-#: Default of $SIDA_MAX_DOWNLOAD: largest file of unknown size, in gigabytes.
-LARGEST = 64
-#: Bytes that a body of unknown length leaves free on the disk, and bytes between two checks.
-_ROOM, _LOOK = 1 << 30, 1 << 26
+#: An MD5 or SHA-256, by which object stores name versions.
+_DIGEST = "[0-9a-f]{32}|[0-9a-f]{64}"
+#: Bytes that a body of unknown length leaves free on the disk.
+_ROOM = 1 << 30
+
+
+class BrokenError(Exception):
+    """The attempt failed, but another one may succeed.
+
+    Attributes:
+        wait: Pause in seconds that the server asked for.
+        slow: Whether the server was too slow; then received bytes are no sign that it can do better.
+    """
+
+    def __init__(self, reason: str, wait: float = 0.0, slow: bool = False) -> None:
+        super().__init__(reason)
+        self.wait, self.slow = wait, slow
+
+
+class HopelessError(Exception):
+    """The URL does not give the file; a mirror may."""
+
+
+class StoppedError(Exception):
+    """All downloads were asked to end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,11 +68,10 @@ class Transfer:
     Attributes:
         attempts: Attempts in a row without a new byte after which the next URL is tried.
         total_attempts: Largest number of attempts per URL.
-        backoff: Seconds before the second attempt; doubled each time, at most ``max_backoff``.
-        max_backoff: Longest pause in seconds.
+        backoff: Seconds before the second attempt; doubled each time, at most 30.
         timeout: Seconds without any byte after which a connection counts as broken.
-        window: Seconds in each of which a connection must bring at least ``least`` bytes; so a file takes at most
-            ``size / least`` windows.
+        window: Seconds in each of which an answer must bring at least ``least`` bytes of the file; so a file takes at
+            most ``size / least`` windows.
         least: See ``window``.
         quiet: Whether to print no progress.
         largest: Limit in bytes of a file whose size is not registered; None: $SIDA_MAX_DOWNLOAD gigabytes, or 64.
@@ -189,7 +81,6 @@ class Transfer:
     attempts: int = 5
     total_attempts: int = 100
     backoff: float = 1.0
-    max_backoff: float = 30.0
     timeout: float = 30.0
     window: float = 60.0
     least: int = 1 << 20
@@ -211,17 +102,71 @@ class Transfer:
         """Limit in bytes of a file whose size is not registered."""
         if self.largest is not None:
             return self.largest
-        text = os.environ.get("SIDA_MAX_DOWNLOAD") or str(LARGEST)
+        text = os.environ.get("SIDA_MAX_DOWNLOAD") or "64"
         if not re.fullmatch(r"\d{1,9}", text):
             raise UserError("SIDA_MAX_DOWNLOAD", f"'{text}' must be a whole number of gigabytes")
         return int(text) * 10**9
 
 
-class StoppedError(Exception):
-    """All downloads were asked to end."""
+class Part:
+    """An unfinished download, ``<target>.part`` in the cache, with a note of its origin.
+
+    If the hash of the file is unknown, a file joined from two versions would go unnoticed. Then a download is resumed
+    only where the server names the version by a digest, with which the complete file is compared.
+
+    Args:
+        target: Place of the complete file.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.path, self._note = (target.with_name(f"{target.name}.part{end}") for end in ("", ".json"))
+
+    @property
+    def size(self) -> int:
+        """Bytes that have arrived."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Origin of the bytes: ``url``, the ``digest`` in the server's name of the version, and whether they came in
+        several answers (``joined``).
+        """
+        with contextlib.suppress(UserError, ValueError, RecursionError):
+            note = json.loads(read_ordinary(self._note, 1 << 14))
+            if isinstance(note, dict) and re.fullmatch(_DIGEST, str(note.get("digest"))):
+                return note
+        return {}
+
+    def resume(self, url: str, known: bool) -> tuple[int, str]:
+        """Number of bytes to keep, and the digest of their version."""
+        for path in (self.path, self._note):
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                path.unlink()
+        origin = self.origin
+        digest = origin["digest"] if origin.get("url") == url else ""
+        return (self.size if known or digest else 0), digest
+
+    def note(self, url: str, headers: Mapping[str, str], joined: bool) -> None:
+        """Notes the origin of the bytes that follow; a file that is not joined begins anew."""
+        if not joined:
+            self.path.unlink(missing_ok=True)
+        digest = re.fullmatch(f'"({_DIGEST})"', headers.get("ETag", ""))
+        write_json(self._note, {"url": url, "digest": digest[1] if digest else "", "joined": joined})
+
+    def remove(self) -> None:
+        """Removes the unfinished download and its note."""
+        for path in (self.path, self._note):
+            path.unlink(missing_ok=True)
+
+    def finish(self, target: Path) -> None:
+        """Flushes the checked file to disk and renames it to ``target``."""
+        with open(self.path, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(self.path, target)
+        self.remove()
 
 
-def download(asset: Asset, part: PartialDownload, sha256: str, transfer: Transfer) -> tuple[str, str]:
+def download(asset: Asset, part: Part, sha256: str, transfer: Transfer) -> tuple[str, str]:
     """Downloads an asset into ``part``, which may hold its beginning from an earlier try.
 
     Args:
@@ -238,171 +183,296 @@ def download(asset: Asset, part: PartialDownload, sha256: str, transfer: Transfe
         StoppedError: ``transfer.stop`` was set.
     """
     reasons = []
-    with new_session(transfer.window, transfer.least) as session:
-        for url in asset.urls:
-            try:
-                return _from_url(session, asset, url, part, sha256, transfer), url
-            except HopelessError as error:
-                reasons.append(f"{url.split('/')[2]}: {error}")
+    for url in asset.urls:
+        try:
+            return _from_url(asset, url, part, sha256, transfer), url
+        except HopelessError as error:
+            reasons.append(f"{url.split('/')[2]}: {error}")
     name = part.path.name.removesuffix(".part")
     remedy = f"run the command again to continue, or put '{name}' into {part.path.parent} by hand"
     raise UserError("", f"asset '{asset.id}' could not be downloaded ({'; '.join(reasons)})", remedy)
 
 
-def _from_url(session: Session, asset: Asset, url: str, part: PartialDownload, sha256: str, transfer: Transfer) -> str:
+def _from_url(asset: Asset, url: str, part: Part, sha256: str, transfer: Transfer) -> str:
     """All attempts at one URL; returns the hash of the complete file."""
-    idle, pause, spoilt = 0, transfer.backoff, False
+    idle = 0
     for _ in range(transfer.total_attempts):
-        if spoilt and not sha256:
-            # Without a hash, parts of different answers may not belong together.
-            part.remove()
         before = part.size
         try:
-            _attempt(session, asset, url, part, bool(sha256), transfer)
-            found = sha256_file(part.path)
-            fault = _fault(asset, part, found, sha256)
+            resumed = _attempt(asset, url, part, bool(sha256), transfer)
+            found, fault = _judged(asset, part, sha256)
             if fault is None:
                 return found
             part.remove()
-            if not before or spoilt:
+            if not resumed:
                 raise HopelessError(fault)
-            # The beginning came from an earlier try and may be the wrong part.
-            spoilt = True
             raise BrokenError(f"{fault}; starting over")
         except BrokenError as error:
-            better = part.size > before and not error.slow
-            idle = 0 if better else idle + 1
-            pause = transfer.backoff if better else pause
+            idle = 0 if part.size > before and not error.slow else idle + 1
             if idle >= transfer.attempts:
                 raise HopelessError(f"{error} ({idle} attempts)") from None
-            wait = max(pause * random.uniform(0.75, 1.25), min(error.wait, 2 * transfer.max_backoff))
+            wait = min(_LONGEST_PAUSE, transfer.backoff * 2**idle) * random.uniform(0.75, 1.25)
+            wait = max(wait, min(error.wait, 2 * _LONGEST_PAUSE))
             if not transfer.quiet:
                 say(f"[fetch {asset.id}] {error}; trying again in {wait:.1f}s")
             transfer.pause(wait)
-            pause = min(2 * pause, transfer.max_backoff)
     raise HopelessError(f"no complete file in {transfer.total_attempts} attempts")
 
 
-def _attempt(session: Session, asset: Asset, url: str, part: PartialDownload, known: bool, transfer: Transfer) -> None:
-    """Sends one request that starts or continues the file; returns when all announced bytes have arrived."""
-    import requests
-    import urllib3
-
-    if part.complete(url, known):
-        return
-    done, headers = part.resume(url, known)
-    try:
-        with open_url(session, url, headers, transfer.timeout) as response:
-            start, total = _accepted(response, done, part, asset, known, transfer)
-            with open(part.path, "r+b" if part.path.exists() else "wb") as stream:
-                stream.seek(start)
-                # Truncate before the note, which must never describe bytes of another version.
-                stream.truncate()
-                part.note(url, response.headers, total, start)
-                _receive(response, stream, start, total, asset, transfer)
-    except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
-        raise BrokenError(f"connection failed ({type(error).__name__})") from None
-    except OSError as error:
-        raise UserError(part.path, error, "free some space or set SIDA_CACHE to another folder") from None
+def _attempt(asset: Asset, url: str, part: Part, known: bool, transfer: Transfer) -> bool:
+    """One request that starts or continues the file; returns, when all of it has arrived, whether it was continued."""
+    done, digest = part.resume(url, known)
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    if done and digest:
+        headers["If-Range"] = f'"{digest}"'
+    start, total, fault = 0, None, ""
+    with _Watch(transfer) as watch:
+        try:
+            with contextlib.closing(open_url(watch.open, url, headers, transfer.timeout)) as answer:
+                if answer.status == 416 and answer.headers.get("Content-Range", "") == f"bytes */{done}":
+                    return True
+                start, total = _accepted(answer, done, digest, part, asset, known, transfer)
+                part.note(url, {"ETag": f'"{digest}"'} if start and digest else answer.headers, start > 0)
+                _receive(answer, part, start, total, asset, transfer, watch)
+        except HopelessError:
+            if not watch.ended:  # an answer that was ended in its headers has none
+                raise
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            fault = f"connection failed ({type(getattr(error, 'reason', error)).__name__})"
+    transfer.pause(0)
+    if watch.slow:
+        raise BrokenError(f"the server sends less than {transfer.least:,} bytes in {transfer.window:g} s", slow=True)
+    if fault:
+        raise BrokenError(fault)
     if total is not None and part.size < total:
         raise BrokenError(f"connection broke after {part.size:,} of {total:,} bytes")
+    return start > 0
+
+
+class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Connections that end when the file does not arrive, whatever else does, and when downloads are to end."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        super().__init__(context=_certificates())
+        self.transfer, self.arrived, self.slow = transfer, 0, False
+        self.open: Callable[..., Any] = urllib.request.build_opener(self, _AsItIs).open
+        self._sockets: list[Any] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def http_open(self, req: Any) -> Any:
+        """Opens a connection."""
+        return self.do_open(self._made(http.client.HTTPConnection), req)
+
+    def https_open(self, req: Any) -> Any:
+        """Opens a connection."""
+        made = self._made(http.client.HTTPSConnection)
+        return self.do_open(made, req, context=self._context)  # type: ignore[attr-defined]
+
+    def _made(self, kind: type[http.client.HTTPConnection]) -> Callable[..., http.client.HTTPConnection]:
+        def made(*args: Any, **options: Any) -> http.client.HTTPConnection:
+            connection = kind(*args, **options)
+            connect = connection.connect
+
+            def watched() -> None:
+                connect()
+                self._sockets.append(connection.sock)
+
+            connection.connect = watched  # type: ignore[method-assign]
+            return connection
+
+        return made
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connections were ended."""
+        return self.slow or self.transfer.stop.is_set()
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        before, since = 0, time.monotonic()
+        while not self._ended.wait(0.05):
+            if time.monotonic() - since > self.transfer.window:
+                self.slow = self.arrived - before < self.transfer.least
+                before, since = self.arrived, time.monotonic()
+            if self.ended:
+                for sock in self._sockets:
+                    with contextlib.suppress(OSError):  # a TLS socket's own shutdown would wait
+                        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Those of the system or of ``$REQUESTS_CA_BUNDLE``, and those of certifi."""
+    context = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE"))
+    with contextlib.suppress(ImportError):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+class _AsItIs(urllib.request.HTTPErrorProcessor):
+    """Answers of every status: :func:`open_url` follows redirects, and reads no body of theirs."""
+
+    def http_response(self, request: Any, response: Any) -> Any:
+        """The answer."""
+        return response
+
+    https_response = http_response
+
+
+def open_url(ask: Callable[..., Any], url: str, headers: Mapping[str, str], timeout: float) -> Any:
+    """Sends a request by ``ask`` and follows its redirects; returns the answer with its body unread.
+
+    The token of the Hub is sent to the Hub alone, over https.
+
+    Raises:
+        HopelessError: A redirect leads from https to http, to no address, or to more redirects.
+    """
+    first = urlsplit(url)
+    for _ in range(_REDIRECTS):
+        place = urlsplit(url)
+        token = hub_token(place.netloc) if (place.scheme, place.netloc) == ("https", first.netloc) else None
+        sent = {"Accept-Encoding": "identity", "User-Agent": "sida", **headers}
+        sent |= {"Authorization": f"Bearer {token}"} if token else {}
+        answer = ask(urllib.request.Request(url, headers=sent), timeout=timeout)
+        target = answer.headers.get("Location")
+        if answer.status not in (301, 302, 303, 307, 308) or not target:
+            return answer
+        answer.close()
+        url = urljoin(url, target).partition("#")[0]
+        if fault := address_fault(url):
+            raise HopelessError(f"the server leads to an address that {fault}")
+        if place.scheme == "https" and urlsplit(url).scheme != "https":
+            raise HopelessError("the server leads from https to http, where nothing protects the file")
+    raise HopelessError(f"more than {_REDIRECTS} redirects")
 
 
 def _accepted(
-    response: Response, done: int, part: PartialDownload, asset: Asset, known: bool, transfer: Transfer
+    answer: Any, done: int, digest: str, part: Part, asset: Asset, known: bool, transfer: Transfer
 ) -> tuple[int, int | None]:
     """Checks status, form and announced length; returns ``(first byte of the body, total length or None)``."""
-    status, headers = response.status_code, response.headers
+    status, headers = answer.status, answer.headers
     if status in _AGAIN:
         raise BrokenError(f"the server answered {status}", float(_number(headers.get("Retry-After")) or 0))
-    if status == 416:
-        part.path.unlink(missing_ok=True)
-        raise BrokenError("the part kept from an earlier try does not belong to the file; starting over")
-    if status not in (200, 206):
+    if status not in (200, 206, 416):
         private = asset.hub is not None and status in (401, 403)
         remedy = "; for a private or gated repository set HF_TOKEN or run `hf auth login`" if private else ""
         raise HopelessError(f"the server answered {status}{remedy}")
     if headers.get("Content-Type", "").lower().startswith("text/html") and not asset.target.endswith(".html"):
         raise HopelessError("the server sent a web page instead of the file")
-    if packed := packing(headers, asset.target):
+    packed = headers.get("Content-Encoding", "identity").strip().lower()
+    if packed not in ("", "identity") and not asset.target.endswith((".gz", ".tgz", ".bz2", ".zst")):
         raise HopelessError(f"the server sends it compressed (Content-Encoding: {packed}), which was not asked for")
     start, total = 0, _number(headers.get("Content-Length"))
-    if status == 206:
-        start, total = _continued(headers, done, part)
-    chunked = "chunked" in headers.get("Transfer-Encoding", "")
-    if total is None and asset.size is None and not known and not chunked:
+    if status != 200:
+        place = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", headers.get("Content-Range", ""))
+        other = digest and headers.get("ETag", f'"{digest}"') != f'"{digest}"'
+        if not place or int(place[1]) != done or other or status == 416:
+            part.remove()
+            raise BrokenError("the server has another part or another version than asked for; starting over")
+        start, total = done, int(place[2])
+    limit, free = asset.size or transfer.most, shutil.disk_usage(part.path.parent).free
+    if total is None and asset.size is None and not known and "chunked" not in headers.get("Transfer-Encoding", ""):
         raise HopelessError("the length of the file is unknown, so a cut-off copy would go unnoticed")
-    if asset.size is not None and total is not None and total != asset.size:
-        raise HopelessError(f"the file has {total:,} bytes there, {asset.size:,} are registered")
-    if asset.size is None and total is not None and total > transfer.most:
-        raise HopelessError(f"the file has {total:,} bytes there, {_at_most(transfer)}")
-    if total is not None:
-        _leave_room(part.path.parent, total - start)
+    if total is not None and (total > limit or total != (asset.size or total)):
+        should = f"{limit:,} are registered" if asset.size else _at_most(limit)
+        raise HopelessError(f"the file has {total:,} bytes there, {should}")
+    if total is not None and free < total - start:
+        raise UserError(part.path, f"{free:,} bytes are free, {total - start:,} are missing", _SPACE)
     return start, total
 
 
-def _continued(headers: Mapping[str, str], done: int, part: PartialDownload) -> tuple[int, int]:
-    """First byte and total length of an answer that continues the part; raises if it does not."""
-    place = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", headers.get("Content-Range", ""))
-    if not place or int(place[1]) != done:
-        part.path.unlink(missing_ok=True)
-        raise BrokenError("the server sent another part than asked for; starting over")
-    total, origin, version = int(place[3]), part.origin, validator(headers)
-    if origin.get("total") not in (None, total) or (version and origin.get("validator", "") not in ("", version)):
-        part.path.unlink(missing_ok=True)
-        raise BrokenError("the file has changed on the server; starting over")
-    return done, total
+_SPACE = "free some space or set SIDA_CACHE to another folder"
+
+
+def _at_most(limit: int) -> str:
+    return f"the limit of a file without registered size is {limit:,} bytes (SIDA_MAX_DOWNLOAD, in gigabytes)"
 
 
 def _receive(
-    response: Response, stream: BinaryIO, start: int, total: int | None, asset: Asset, transfer: Transfer
+    answer: Any, part: Part, start: int, total: int | None, asset: Asset, transfer: Transfer, watch: _Watch
 ) -> None:
-    limit = total if total is not None else asset.size
-    progress = Progress(f"fetch {asset.id}", (limit or 0) / 1e6, "MB", done=start / 1e6, interval=5)
-    position, look = start, start
-    # read1 returns the bytes that have arrived; a larger read would lose them when the connection breaks.
-    while chunk := response.raw.read1(_CHUNK, decode_content=False):
-        transfer.pause(0)
-        position += len(chunk)
-        if position > (transfer.most if limit is None else limit):
-            stream.truncate(0)
-            should = f"the {limit:,} bytes it should" if limit is not None else f"it may: {_at_most(transfer)}"
-            raise HopelessError(f"the server sends more than {should}")
-        if limit is None and position >= look:
-            look = position + _LOOK
-            _leave_room(Path(stream.name).parent)
-        stream.write(chunk)
-        if not transfer.quiet:
-            progress.update(position / 1e6)
+    limit = total or asset.size or transfer.most
+    progress = Progress(f"fetch {asset.id}", (total or asset.size or 0) / 1e6, "MB", done=start / 1e6, interval=5)
+    try:
+        stream = open(part.path, "ab")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(part.path, error, _SPACE) from None
+    with stream:
+        # read1 returns the bytes that have arrived; a larger read would lose them when the connection breaks.
+        while chunk := answer.read1(_CHUNK):
+            transfer.pause(0)
+            watch.arrived += len(chunk)
+            if start + watch.arrived > limit:
+                stream.truncate(0)
+                should = f"the {limit:,} bytes it should" if total or asset.size else f"it may: {_at_most(limit)}"
+                raise HopelessError(f"the server sends more than {should}")
+            free = shutil.disk_usage(part.path.parent).free
+            if total is None and asset.size is None and free < _ROOM:
+                raise UserError(part.path, f"{free:,} bytes are free, and the file's length is unknown", _SPACE)
+            try:
+                stream.write(chunk)
+                stream.flush()
+            except OSError as error:
+                raise UserError(part.path, error, _SPACE) from None
+            if not transfer.quiet:
+                progress.update((start + watch.arrived) / 1e6)
 
 
-def _at_most(transfer: Transfer) -> str:
-    return f"the limit of a file without registered size is {transfer.most:,} bytes (SIDA_MAX_DOWNLOAD, in gigabytes)"
-
-
-def _leave_room(folder: Path, missing: int | None = None) -> None:
-    """Stops a body before it fills the disk; one of unknown length (None) must leave a gigabyte."""
-    free = shutil.disk_usage(folder).free
-    if free < (_ROOM if missing is None else missing):
-        length = "the file's length is unknown" if missing is None else f"{missing:,} are missing"
-        raise UserError(folder, f"{free:,} bytes are free, and {length}", "set SIDA_CACHE to another disk")
-
-
-def _fault(asset: Asset, part: PartialDownload, found: str, sha256: str) -> str | None:
-    """Fault of the complete part, or None."""
+def _judged(asset: Asset, part: Part, sha256: str) -> tuple[str, str | None]:
+    """Hash of the complete part, and its fault or None."""
     size = part.size
     if size == 0:
-        return "the file is empty there"
+        return "", "the file is empty there"
+    found = sha256_file(part.path)
     if found == sha256:
-        return None
+        return found, None
     if other := wrong_content(part.path, asset.target):
-        return f"the server sent {other} instead of the file"
+        return found, f"the server sent {other} instead of the file"
     if asset.size is not None and size != asset.size:
-        return f"{size:,} bytes arrived, {asset.size:,} are registered"
+        return found, f"{size:,} bytes arrived, {asset.size:,} are registered"
     if sha256:
         recorded = "" if asset.sha256 else f"; if the recorded one was wrong: sida assets forget {asset.id}"
-        return f"wrong content (sha256 {found[:12]}…, {sha256[:12]}… expected{recorded})"
-    return "the joined parts do not have the digest in the server's ETag" if part.glued() else None
+        return found, f"wrong content (sha256 {found[:12]}…, {sha256[:12]}… expected{recorded})"
+    origin = part.origin
+    if origin.get("joined"):
+        with open(part.path, "rb") as stream:
+            kind = "md5" if len(origin["digest"]) == 32 else "sha256"
+            if hashlib.file_digest(stream, kind).hexdigest() != origin["digest"]:
+                return found, "the joined parts do not have the digest in the server's ETag"
+    return found, None
+
+
+_TEXTS = {".json", ".txt", ".csv", ".tsv", ".yaml", ".md", ".html", ".xml"}
+
+
+def wrong_content(path: Path, target: str) -> str | None:
+    """Description of a downloaded file that is not the requested one, or None if nothing speaks against it.
+
+    Args:
+        path: The downloaded file.
+        target: Name in the cache; a web page is right for a target ``.html``.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(512)
+    text, suffix = head.removeprefix(b"\xef\xbb\xbf").lstrip(), PurePath(target).suffix.lower()
+    # Binary formats do not begin with such texts.
+    if suffix in _TEXTS - {".json"} or b"\0" in head:
+        return None
+    if text.startswith(b"<"):
+        return "a web page"
+    if text.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS"
+    return "a message in JSON" if text.startswith(b"{") and suffix != ".json" and head.isascii() else None
 
 
 def _number(text: str | None) -> int | None:

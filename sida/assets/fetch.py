@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import queue
 import re
 import shutil
+import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from sida.assets.cache import (
     ReadOnlyCacheError,
     cache_dir,
-    download_slot,
     file_lock,
     read_records,
     remove_record,
     write_record,
 )
-from sida.assets.download import PartialDownload, Transfer, download, wrong_content
+from sida.assets.download import Part, StoppedError, Transfer, download, wrong_content
 from sida.assets.hub import cached_file, hub_offline, network_of, offline
 from sida.assets.registry import Asset, asset_at, find_asset, load_registry
 from sida.config.plugins import check_code_path
@@ -35,22 +37,18 @@ RUN_STARTED = "SIDA_RUN_STARTED"
 _STARTED = time.time()
 
 
-def fetch(
-    asset_id: str,
-    *,
-    registry: Mapping[str, Asset] | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    transfer: Transfer | None = None,
-    slots: int | None = None,
-) -> Path:
+Registry = Mapping[str, Asset] | None
+Folder = str | os.PathLike[str] | None
+
+
+def fetch(asset_id: str, *, registry: Registry = None, cache: Folder = None, transfer: Transfer | None = None) -> Path:
     """Makes sure that an asset is in the cache, complete and unchanged.
 
     Args:
         asset_id: Id in the registry.
-        registry: Assets by id; ``None`` reads :func:`sida.assets.registry.default_registry`.
+        registry: Assets by id; ``None`` reads :func:`sida.assets.registry.load_registry`.
         cache: Cache folder; ``None`` for :func:`sida.assets.cache.cache_dir`.
         transfer: Settings of the download.
-        slots: Downloads at a time over all processes; ``None``: ``$SIDA_DOWNLOADS`` or 4.
 
     Returns:
         Path of the file. Its hash was compared with the registered one, or with the one recorded in ``assets.lock`` at
@@ -65,31 +63,36 @@ def fetch(
         repository, mark, sha256 = asset_id.partition("#")
         asset = asset_at(f"{repository}/{network_of(*asset.hub[:2])}{mark}{sha256}")
     target = folder / asset.target
-    if _is_checked(asset, folder):
-        return target
-    try:
-        with file_lock(folder, asset.target, f"[fetch {asset.id}] another job is fetching it; waiting"):
+    if not _is_checked(asset, folder):
+        with _locked(asset, folder, f"[fetch {asset.id}] another job is fetching it; waiting") as writable:
             if target.exists():
-                check_cached(asset, folder)
+                check_cached(asset, folder, writable)
             else:
-                _download(asset, folder, transfer or Transfer(), slots or _slots())
-    except ReadOnlyCacheError:
-        if not target.exists():
-            raise
-        # A read-only cache needs no lock and takes no record.
-        check_cached(asset, folder, record=False)
+                _download(asset, folder, transfer or Transfer())
     return target
 
 
-def _find(
-    asset_id: str, registry: Mapping[str, Asset] | None, cache: str | os.PathLike[str] | None
-) -> tuple[Asset, Path]:
+@contextlib.contextmanager
+def _locked(asset: Asset, folder: Path, announce: str | None = None) -> Iterator[bool]:
+    """Holds an asset's lock; a cache that may only be read, and has the file, needs none and takes no record."""
+    with contextlib.ExitStack() as stack:
+        writable = True
+        try:
+            stack.enter_context(file_lock(folder, asset.target, announce))
+        except ReadOnlyCacheError:
+            if not (folder / asset.target).exists():
+                raise
+            writable = False
+        yield writable
+
+
+def _find(asset_id: str, registry: Registry, cache: Folder) -> tuple[Asset, Path]:
     """The asset and the folder of the cache; None stands for the usual registry and folder."""
     asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
     return asset, Path(cache) if cache is not None else cache_dir()
 
 
-def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> None:
+def _download(asset: Asset, folder: Path, transfer: Transfer) -> None:
     """Downloads a missing asset, under its lock."""
     target = folder / asset.target
     if asset.hub and (copy := cached_file(*asset.hub)):
@@ -100,30 +103,31 @@ def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> Non
     if not asset.urls or (hub_offline() if asset.hub else offline()):
         raise by_hand(asset, target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = PartialDownload(target.with_name(target.name + ".part"))
-    part.remove_others()
+    part = Part(target)
     recorded = read_records(folder).get(asset.target, {}).get("sha256", "")
-    with download_slot(folder, slots, transfer.pause):
-        found, url = download(asset, part, asset.sha256 or recorded, transfer)
+    found, url = download(asset, part, asset.sha256 or recorded, transfer)
     transfer.pause(0)
     part.finish(target)
     _record(asset, folder, found, url)
 
 
-def check_pinned_code(asset: Asset) -> None:
-    """Refuses an archive of code that the registry has no hash of, without the user's permission.
+def check_pinned_code(names: Iterable[str]) -> None:
+    """Refuses archives of code in the cache that the registry has no hash of, without the user's permission.
+
+    Args:
+        names: Ids in the registry; other kinds of files, and missing ones, pass.
 
     Raises:
-        UserError: There is no permission.
+        UserError: There is no permission; the line has the archive's hash.
     """
-    if asset.kind == "code" and not asset.sha256:
-        kind = f"where the code of {asset.url or asset.source} goes, which has no registered sha256"
-        check_code_path(cache_dir() / asset.target, kind)
+    for asset in (find_asset(load_registry(), name) for name in names):
+        path = cache_dir() / asset.target
+        if asset.kind == "code" and not asset.sha256 and path.is_file():
+            kind = f"the code of {asset.url or asset.source}, sha256 {sha256_file(path)}, of which none is registered"
+            check_code_path(path, kind)
 
 
-def verify_asset(
-    asset_id: str, *, registry: Mapping[str, Asset] | None = None, cache: str | os.PathLike[str] | None = None
-) -> str | None:
+def verify_asset(asset_id: str, *, registry: Registry = None, cache: Folder = None) -> str | None:
     """Reads a cached file again and compares it with the registered or recorded hash.
 
     Returns:
@@ -135,16 +139,11 @@ def verify_asset(
     asset, folder = _find(asset_id, registry, cache)
     if not (folder / asset.target).exists():
         return None
-    try:
-        with file_lock(folder, asset.target):
-            return check_cached(asset, folder)
-    except ReadOnlyCacheError:
-        return check_cached(asset, folder, record=False)
+    with _locked(asset, folder) as writable:
+        return check_cached(asset, folder, writable)
 
 
-def forget(
-    asset_id: str, *, registry: Mapping[str, Asset] | None = None, cache: str | os.PathLike[str] | None = None
-) -> list[str]:
+def forget(asset_id: str, *, registry: Registry = None, cache: Folder = None) -> list[str]:
     """Removes the hash recorded at an asset's first use, and the asset's files in the cache.
 
     A file without a link is kept, since it cannot be downloaded again. The next use records the hash anew.
@@ -155,7 +154,7 @@ def forget(
     asset, folder = _find(asset_id, registry, cache)
     target, gone = folder / asset.target, []
     with file_lock(folder, asset.target):
-        part = PartialDownload(target.with_name(target.name + ".part"))
+        part = Part(target)
         if part.size:
             gone.append("the unfinished download")
         part.remove()
@@ -271,13 +270,6 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _slots() -> int:
-    text = os.environ.get("SIDA_DOWNLOADS", "4")
-    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
-        raise UserError("SIDA_DOWNLOADS", f"'{text}' must be a whole number above 0")
-    return int(text)
-
-
 #: Seconds that an interrupted process waits for its downloads to end.
 _GRACE = 0.5
 
@@ -285,8 +277,8 @@ _GRACE = 0.5
 def fetch_many(
     asset_ids: Sequence[str],
     *,
-    registry: Mapping[str, Asset] | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    registry: Registry = None,
+    cache: Folder = None,
     transfer: Transfer | None = None,
     parallel: int = 4,
 ) -> dict[str, Path]:
@@ -302,50 +294,64 @@ def fetch_many(
     for asset_id in asset_ids:
         find_asset(assets, asset_id)
     transfer = dataclasses.replace(transfer or Transfer(), stop=threading.Event())
-    waiting = list(dict.fromkeys(asset_ids))
-    left = iter(waiting)  # shared by the threads
-    ended: queue.SimpleQueue[tuple[str, Path | BaseException]] = queue.SimpleQueue()
+    found: dict[str, Path | BaseException] = {}
+    left = iter(dict.fromkeys(asset_ids))  # shared by the threads
 
     def work() -> None:
         for asset_id in left:
             try:
                 transfer.pause(0)
-                path = fetch(asset_id, registry=assets, cache=cache, transfer=transfer, slots=parallel)
-                ended.put((asset_id, path))
+                found[asset_id] = fetch(asset_id, registry=assets, cache=cache, transfer=transfer)
+            except StoppedError:
+                return
             except BaseException as error:
-                ended.put((asset_id, error))
+                found[asset_id] = error
 
-    count = len(waiting)
     # Daemon threads: an interrupted process does not wait for their connections (executors join their threads).
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(count, max(1, parallel)))]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(asset_ids), max(1, parallel)))]
     for thread in threads:
         thread.start()
     try:
-        paths, faults = _gather(ended, count)
+        for thread in threads:
+            thread.join()
     finally:
         transfer.stop.set()
         for thread in threads:
             thread.join(_GRACE / len(threads))
-    if len(faults) == 1:
-        raise faults[0]
+    faults = [error for error in found.values() if isinstance(error, UserError)]
+    for error in found.values():
+        if isinstance(error, BaseException) and (len(faults) == 1 or not isinstance(error, UserError)):
+            raise error
     if faults:
         for fault in sorted(map(str, faults)):
             say(fault)
-        raise UserError("", f"{len(faults)} of {count} assets are missing (listed above)")
-    return {asset_id: paths[asset_id] for asset_id in asset_ids}
+        raise UserError("", f"{len(faults)} of {len(found)} assets are missing (listed above)")
+    return {asset_id: path for asset_id in asset_ids if isinstance(path := found[asset_id], Path)}
 
 
-def _gather(
-    ended: queue.SimpleQueue[tuple[str, Path | BaseException]], count: int
-) -> tuple[dict[str, Path], list[UserError]]:
-    """Collects paths and errors of ``count`` assets; raises every other exception."""
-    paths, faults = {}, []
-    for _ in range(count):
-        asset_id, result = ended.get()
-        if isinstance(result, Path):
-            paths[asset_id] = result
-        elif isinstance(result, UserError):
-            faults.append(result)
-        else:
-            raise result
-    return paths, faults
+#: Seconds in which a host must accept a connection.
+PATIENCE = 3.0
+
+
+def check_reachable(names: Iterable[str], *, registry: Registry = None, cache: Folder = None) -> None:
+    """Checks that missing assets can be asked for: some host of theirs accepts a connection, or there is a proxy.
+
+    Raises:
+        UserError: The network is forbidden, or no host answers; the line names all missing assets.
+    """
+    found = [_find(name, registry, cache) for name in names]
+    missing = [asset for asset, folder in found if asset.urls and not (folder / asset.target).exists()]
+    parts = [urlsplit(url) for asset in missing for url in asset.urls]
+    hosts = {(part.hostname or "", part.port or (80 if part.scheme == "http" else 443)) for part in parts}
+    if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
+        return
+    why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
+    ids = " ".join(asset.id for asset in missing)
+    remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
+    raise UserError(f"missing in {cache or cache_dir()}", f"{ids} ({why})", remedy)
+
+
+def _accepts(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=PATIENCE):
+        return True
+    return False

@@ -98,7 +98,7 @@ def default_registry() -> Path:
     if os.environ.get("SIDA_ASSETS"):
         return Path(os.environ["SIDA_ASSETS"])
     path, ours = find("", "config/assets.tsv"), ROOT / "config/assets.tsv"
-    if path.resolve() != ours.resolve() and path.read_bytes() != ours.read_bytes():
+    if path.resolve() != ours.resolve() and read_text(path) != read_text(ours):
         check_code_path(path, "a registry of downloads in the place of the suite's", f"set SIDA_ASSETS={path}")
     return path
 

@@ -191,7 +191,6 @@ _ASSETS_EXAMPLES = """examples:
 environment:
   SIDA_CACHE         folder of the downloads (default: sida in the user's cache folder)
   SIDA_OFFLINE       1: never use the network
-  SIDA_DOWNLOADS     downloads at a time over all jobs (default: 4)
   SIDA_MAX_DOWNLOAD  largest file of unregistered size, in gigabytes (default: 64)
   SIDA_ASSETS        another registry
 """

@@ -26,7 +26,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from sida.data.dataset import Dataset
-from sida.data.pictures import PICTURES
+from sida.data.pictures import MAX_CLASSES, PICTURES
 from sida.errors import UserError, located
 from sida.files.atomic import sha256_file
 from sida.files.fenced import RESULT, Child
@@ -416,6 +416,60 @@ class Arrays:
             raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
         order: Any = "F" if name in self.fortran else "C"
         return self.elements(name, 0, count).reshape(self.shapes[name], order=order)
+
+
+def image_array(file: Arrays) -> tuple[str, bool, np.ndarray | None]:
+    """The array of images of a file, and its classes.
+
+    Images are uint8 ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` with 1 or 3 channels in ``arr_0``, ``images``,
+    ``samples`` or the only array; classes are in ``arr_1`` or ``labels``.
+
+    Returns:
+        Its name, whether its channels are last, and classes int64 ``(N,)`` or None.
+
+    Raises:
+        UserError: There is no such array, or its type, its shape or the classes do not fit.
+    """
+    known = next((name for name in ("arr_1", "labels") if name in file.shapes), None)
+    others = [name for name in file.shapes if name not in ("arr_1", "labels")]
+    named = [name for name in ("arr_0", "images", "samples") if name in others]
+    if not named and len(others) != 1:
+        names = ", ".join(file.shapes) or "none"
+        raise UserError(
+            file.path, f"has no array 'arr_0' of images (arrays: {names})", "save the images under this name"
+        )
+    name = [*named, *others][0]
+    where, shape = f"{file.path}[{name or Path(file.path).name}]", file.shapes[name]
+    if file.dtypes[name] != np.uint8:
+        raise UserError(where, *_remedy_of_type(file, name))
+    last = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
+    if len(shape) not in (3, 4) or 0 in shape[1:] or not (last or shape[1] in (1, 3)):
+        raise UserError(where, f"has shape {shape}", "images must be (N, H, W, C) with 1 or 3 channels")
+    if known is None:
+        return name, last, None
+    place, classes = f"{file.path}[{known}]", file.read(known).reshape(-1)
+    if len(classes) != shape[0]:
+        raise UserError(file.path, f"{len(classes)} labels for {shape[0]} images", "make it again")
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise UserError(place, f"classes must be integers, got {classes.dtype}", "save them so, or leave them out")
+    if classes.size and not 0 <= classes.min() <= classes.max() < MAX_CLASSES:
+        raise UserError(place, f"a class is not between 0 and {MAX_CLASSES:,}", "make it again")
+    return name, last, classes.astype(np.int64)
+
+
+def _remedy_of_type(file: Arrays, name: str) -> tuple[str, str]:
+    """Fault and remedy for values that are not bytes, inferred from the first values."""
+    kind = file.dtypes[name]
+    if not np.issubdtype(kind, np.floating):
+        return f"holds {kind}", "save images as uint8 in 0..255"
+    sample = file.elements(name, 0, min(math.prod(file.shapes[name]), 1 << 20))
+    low, high = (float(sample.min()), float(sample.max())) if sample.size else (0.0, 0.0)
+    span = f"holds {kind} from {low:.3g} to {high:.3g}"
+    if -1.001 <= low < -1e-6 and high <= 1.001:
+        return f"{span}, probably [-1, 1]", "save (x * 127.5 + 128).clip(0, 255).astype(np.uint8)"
+    if low >= -1e-6 and high <= 1.001:
+        return f"{span}, probably [0, 1]", "save (x * 255 + 0.5).clip(0, 255).astype(np.uint8)"
+    return span, "save images as uint8 in 0..255"
 
 
 class ImageArchive(Dataset):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import abc
 import functools
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,6 +147,32 @@ class Dataset(abc.ABC):
         return {"name": self.name, "images": len(self), **sizes}
 
 
+class InMemory(Dataset):
+    """Images in memory.
+
+    Args:
+        name: Name for records.
+        pixels: Images uint8 ``(N, C, H, W)``.
+        classes: Class of each image, int64 ``(N,)``, or None.
+        views: See :class:`Dataset`.
+    """
+
+    in_memory = True
+
+    def __init__(self, name: str, pixels: np.ndarray, classes: np.ndarray | None, **views: Any) -> None:
+        self.pixels = pixels
+        super().__init__(name, pixels.shape, classes, **views)
+
+    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
+        """Images uint8 ``(N, C, H, W)``."""
+        return self.pixels[raw_indices]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of all pixels."""
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()
+
+
 def read_batches(
     dataset: Dataset, indices: Iterable[np.ndarray], workers: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -174,15 +201,8 @@ def _unchanged(pair: Any) -> Any:
     return pair
 
 
-class Order(Protocol):
-    """An endless order of the items of a data set."""
-
-    def indices(self, start: int, count: int) -> np.ndarray:
-        """Indices int64 ``(count,)`` at positions ``start … start + count - 1``."""
-
-
-class _Epochs:
-    """A new permutation for each epoch.
+class Order:
+    """Endless order with a new permutation of a data set's items for each epoch.
 
     Args:
         dataset_size: Number of items, at least 1.
@@ -190,29 +210,28 @@ class _Epochs:
     """
 
     def __init__(self, dataset_size: int, source: Callable[[int], np.random.RandomState]) -> None:
+        if dataset_size < 1:
+            raise ValueError("dataset_size must be at least 1")
         self.dataset_size, self.source = dataset_size, source
         self._epoch = -1
         self._permutation = np.empty(0, dtype=np.int64)
 
     def indices(self, start: int, count: int) -> np.ndarray:
-        """See :class:`Order`."""
+        """Indices int64 ``(count,)`` at positions ``start … start + count - 1``."""
         result = np.empty(count, dtype=np.int64)
         done = 0
         while done < count:
             epoch, offset = divmod(start + done, self.dataset_size)
             take = min(count - done, self.dataset_size - offset)
-            result[done : done + take] = self._order(epoch)[offset : offset + take]
+            if epoch != self._epoch:
+                self._permutation, self._epoch = self.source(epoch).permutation(self.dataset_size), epoch
+            result[done : done + take] = self._permutation[offset : offset + take]
             done += take
         return result
 
-    def _order(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._permutation, self._epoch = self.source(epoch).permutation(self.dataset_size), epoch
-        return self._permutation
 
-
-class InfiniteSampler(_Epochs):
-    """Endless order with a new permutation for each epoch; the index at position k depends on (seed, k) only.
+class InfiniteSampler(Order):
+    """Endless order whose index at position k depends on (seed, k) only.
 
     Resuming needs no saved state, only the next position. Several devices share one order by reading different
     positions.
@@ -224,29 +243,17 @@ class InfiniteSampler(_Epochs):
     """
 
     def __init__(self, dataset_size: int, seed: int, purpose: str = "order") -> None:
-        if dataset_size < 1:
-            raise ValueError("dataset_size must be at least 1")
-        self.seed, self.purpose = seed, purpose
         derived = lambda epoch: np.random.RandomState(np.random.MT19937(derive_seed(seed, purpose, epoch)))
         super().__init__(dataset_size, derived)
 
 
-class EDM2Order(_Epochs):
-    """EDM2's order: permutations seeded by Python's hash of the pair (seed, epoch).
-
-    Args:
-        dataset_size: Number of items, at least 1.
-        seed: Seed of all permutations.
+def edm2_order(dataset_size: int, seed: int, purpose: str = "") -> Order:
+    """EDM2's order: permutations seeded by Python's hash of the pair (seed, epoch), the same for all purposes.
 
     Source: NVlabs/edm2:torch_utils/misc.py (``InfiniteSampler``), fact 28 of tests/golden/README.md.
     """
-
-    def __init__(self, dataset_size: int, seed: int) -> None:
-        super().__init__(dataset_size, lambda epoch: np.random.RandomState(hash((seed, epoch)) % (1 << 31)))
+    return Order(dataset_size, lambda epoch: np.random.RandomState(hash((seed, epoch)) % (1 << 31)))
 
 
 #: Functions that make an order from the data set's size, the seed and the purpose, by name.
-ORDERS: dict[str, Callable[[int, int, str], Order]] = {
-    "shuffled": lambda size, seed, purpose: InfiniteSampler(size, seed, purpose),
-    "edm2": lambda size, seed, purpose: EDM2Order(size, seed),
-}
+ORDERS: dict[str, Callable[[int, int, str], Order]] = {"shuffled": InfiniteSampler, "edm2": edm2_order}

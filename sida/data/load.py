@@ -26,7 +26,7 @@ from sida.assets.registry import is_counted
 from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
 from sida.config.settings import from_mapping
 from sida.data.archive import ARRAYS, Files, ImageArchive, read_labels_file
-from sida.data.dataset import Dataset
+from sida.data.dataset import Dataset, InMemory
 from sida.data.latents import open_archive
 from sida.data.pictures import PICTURES
 from sida.data.prepare import picture_labels
@@ -150,42 +150,17 @@ def class_counts(dataset: Dataset) -> dict[int, int] | None:
 DRAWN = 1024
 
 
-class RandomImages(Dataset):
-    """Images of uniform noise, uint8, with alternating classes.
-
-    Args:
-        name: Name for records.
-        shape: ``(C, H, W)``.
-        classes: Number of classes, at most :data:`DRAWN`; 0 is unconditional.
-        views: See :class:`~sida.data.Dataset`.
-    """
-
-    in_memory = True
-
-    def __init__(self, name: str, shape: tuple[int, int, int], classes: int, **views: Any) -> None:
-        self._pixels = np.random.default_rng(0).integers(0, 256, (DRAWN, *shape), np.uint8)
-        super().__init__(name, (DRAWN, *shape), np.arange(DRAWN) % classes if classes else None, **views)
-
-    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
-        """Images uint8 ``(N, C, H, W)``."""
-        return self._pixels[raw_indices]
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """SHA-256 of all pixels."""
-        return hashlib.sha256(self._pixels.tobytes()).hexdigest()
-
-
-def open_noise(config: DatasetConfig, *, name: str, use_labels: bool, **views: Any) -> RandomImages:
-    """Opens a data set of kind ``noise``.
+def open_noise(config: DatasetConfig, *, name: str, use_labels: bool, **views: Any) -> InMemory:
+    """Opens a data set of kind ``noise``: images of uniform noise with alternating classes.
 
     Raises:
         ValueError: The spec has no resolution or channels.
     """
     if config.resolution is None or config.channels is None:
         raise SettingError("resolution", "a data set of kind 'noise' needs resolution and channels", "add them")
-    shape = (config.channels, config.resolution, config.resolution)
-    return RandomImages(name, shape, (config.label_dim or 0) if use_labels else 0, **views)
+    shape = (DRAWN, config.channels, config.resolution, config.resolution)
+    classes = np.arange(DRAWN) % config.label_dim if config.label_dim and use_labels else None
+    return InMemory(name, np.random.default_rng(0).integers(0, 256, shape, np.uint8), classes, **views)
 
 
 class ClassesOnly(Dataset):
@@ -327,46 +302,28 @@ def _counted(counts: list[int], name: str, path: Path) -> LabelCounts:
 HELD_OUT_PER_CLASS = 30
 
 
-class Digits(Dataset):
+class Digits(InMemory):
     """scikit-learn's digits as uint8: pixel v in 0..16 becomes ``round(v * 255 / 16)``, and v/8 - 1 for networks.
 
     Args:
         name: Name for records.
         use_labels: False makes the data set unconditional.
-        max_size: See :class:`~sida.data.Dataset`.
-        random_seed: See :class:`~sida.data.Dataset`.
-        xflip: See :class:`~sida.data.Dataset` (mirrored digits are not digits; off by default).
         split: Part of the images, see :func:`digits_of_split`, in the order of the whole set.
+        views: See :class:`~sida.data.Dataset` (mirrored digits are not digits).
     """
 
-    in_memory = True
-
-    def __init__(
-        self,
-        name: str = "digits",
-        use_labels: bool = True,
-        max_size: int | None = None,
-        random_seed: int = 0,
-        xflip: bool = False,
-        split: Split = "all",
-    ) -> None:
-        images, classes = _read_digits()
-        chosen = digits_of_split(split)
+    def __init__(self, name: str = "digits", use_labels: bool = True, split: Split = "all", **views: Any) -> None:
+        pixels, self._classes = _read_digits()
         # The whole set must not be copied: a copy has another memory layout, and training then rounds differently.
-        whole = split == "all"
-        self._pixels: np.ndarray = images if whole else images[chosen]
-        self._classes: np.ndarray = classes if whole else classes[chosen]
-        shape = (len(chosen), 1, 8, 8)
-        super().__init__(name, shape, self._classes if use_labels else None, max_size, random_seed, xflip)
-
-    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
-        """Images uint8 ``(N, 1, 8, 8)``."""
-        return self._pixels[raw_indices]
+        if split != "all":
+            chosen = digits_of_split(split)
+            pixels, self._classes = pixels[chosen], self._classes[chosen]
+        super().__init__(name, pixels, self._classes if use_labels else None, **views)
 
     @functools.cached_property
     def sha256(self) -> str:
         """SHA-256 of all pixels followed by all class indices, of the split's images only."""
-        return hashlib.sha256(self._pixels.tobytes() + self._classes.tobytes()).hexdigest()
+        return hashlib.sha256(self.pixels.tobytes() + self._classes.tobytes()).hexdigest()
 
 
 def open_digits(config: DatasetConfig, **views: Any) -> Digits:

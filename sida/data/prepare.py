@@ -35,7 +35,7 @@ from PIL import Image
 from sida.config.datasets import Transform
 from sida.config.plugins import load_file_object
 from sida.config.settings import Count, OneOf, Range, Settings, names_file_object
-from sida.data.archive import Arrays, Files, common_folder, dataset_json, first_image, image_name, read_idx
+from sida.data.archive import Arrays, Files, common_folder, dataset_json, first_image, image_array, image_name, read_idx
 from sida.data.pictures import PICTURES, encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, visible
 from sida.files.atomic import atomic_path, zip_member
@@ -271,22 +271,10 @@ def _arrays(config: PrepareConfig) -> list[tuple[np.ndarray, int | None]] | None
 
 
 def _of_numpy(path: Path) -> list[tuple[np.ndarray, int | None]]:
-    arrays = Arrays(path)
-    names = [name for name in arrays.shapes if name not in ("arr_1", "labels")]
-    name = "arr_0" if "arr_0" in names else names[0] if len(names) == 1 else None
-    if name is None:
-        raise UserError(path, f"has no array 'arr_0' of images (arrays: {', '.join(arrays.shapes)})", "name it so")
-    pixels = arrays.read(name)
-    if pixels.ndim == 4 and pixels.shape[3] not in (1, 3) and pixels.shape[1] in (1, 3):
-        pixels = pixels.transpose(0, 2, 3, 1)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[3:] not in ((), (1,), (3,)):
-        fault = f"{name or 'array'} is {pixels.dtype} {pixels.shape}"
-        raise UserError(path, fault, "save images as uint8 (N, H, W, C) with 1 or 3 channels")
+    file = Arrays(path)
+    name, last, labels = image_array(file)
+    pixels = file.read(name) if last else file.read(name).transpose(0, 2, 3, 1)
     pixels = pixels[..., 0] if pixels.shape[3:] == (1,) else pixels
-    known = next((key for key in ("arr_1", "labels") if key in arrays.shapes), None)
-    labels = None if known is None else arrays.read(known).reshape(-1)
-    if labels is not None and (len(labels) != len(pixels) or not np.issubdtype(labels.dtype, np.integer)):
-        raise UserError(path, f"{known} must hold {len(pixels):,} whole numbers", "leave it out, or make it again")
     return [(image, None if labels is None else int(labels[index])) for index, image in enumerate(pixels)]
 
 

@@ -15,6 +15,11 @@ from typing import BinaryIO
 
 from sida.errors import UserError
 
+
+class UnreadableError(UserError):
+    """A file that cannot be read now, and may be whole."""
+
+
 # Without O_NONBLOCK a pipe holds the process that opens it.
 _SAFE = os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -36,7 +41,7 @@ def open_ordinary(path: str | os.PathLike[str], missing: str = "") -> BufferedRe
     except FileNotFoundError:
         raise UserError(path, "no such file", missing) from None
     except OSError as error:
-        raise UserError(path, f"cannot be read ({error.strerror})") from None
+        raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise UserError(path, "is no ordinary file", "give the path of a file")
@@ -52,8 +57,11 @@ def read_ordinary(path: str | os.PathLike[str], most: int, where: object = None)
     try:
         with open_ordinary(path) as stream:
             content = stream.read(most + 1)
+    except OSError as error:
+        raise UnreadableError(path, f"cannot be read ({error.strerror})") from None
     except UserError as error:
-        raise UserError(path if where is None else where, error.fault, error.remedy) from None
+        error.place = str(path if where is None else where)
+        raise
     if len(content) > most:
         fault = f"is larger than {most >> 20} MiB" if most >> 20 else f"has more than {most} bytes"
         raise UserError(path if where is None else where, fault, "is it the right file?")

@@ -474,6 +474,7 @@ def _plain(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
         return value.tolist()
     if arrays is None or not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
         kind = "a tensor" if isinstance(value, _View) else f"an object of class '{type(value).__name__}'"
+        kind = f"a numpy array of type {value.dtype!s:.40}" if isinstance(value, np.ndarray) else kind
         fault = f"holds {kind}, where only plain values and arrays may be"
         raise UserError("", fault, "no published file needs it; use sida convert for networks")
     arrays[name := str(len(arrays))] = value.astype(value.dtype.newbyteorder("<"), copy=False)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sida import training
+from sida.config.saw import Saw
 from sida.config.settings import NotNegative, Positive, Range, Settings
 from sida.late import torch
 from sida.methods.method import Loss, Method, Net, Parts, Passes
@@ -165,6 +166,7 @@ ECT = Method(
     about="consistency tuning on real images alone; starts from the teacher",
     start="teacher",
     real_images=True,
+    saw=Saw(),
     options=ECTOptions,
     trainer=make_ect,
     loss=ECTLoss,

@@ -16,34 +16,26 @@ import torch
 from sida.config.plugins import code_sha256, load_object
 from sida.config.recipe import ResolvedConfig, StudentConfig
 from sida.config.samplers import Sampler
-from sida.data import Dataset, load_dataset
+from sida.data import Dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.machine import prepare_process
 from sida.methods.method import Parts
 from sida.methods.registry import BETAS, METHODS, DistillConfig, find_method, resolve_recipe
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.networks.unet import checkpoint_blocks
 from sida.sampling.samplers import check_guide_fits
-from sida.sampling.store import Pictures
 from sida.training.batches import step_batches
 from sida.training.evaluation import Evaluation, evaluation_facts
 from sida.training.identity import (
     check_shapes,
     class_source,
-    common_facts,
     decisive_settings,
-    read_config,
     run_digest,
-    run_folder,
-    run_metadata,
 )
 from sida.training.iteration import StudentTrainer
-from sida.training.logs import check_loggers
-from sida.training.loop import Plan, TrainingLoop
-from sida.training.processes import joined, own_device
-from sida.training.run import RunFiles
+from sida.training.loop import Run, Start
+from sida.training.processes import Ranks
 
 
 def student_digest(
@@ -121,11 +113,8 @@ def distill(
         KeyboardInterrupt: The process received SIGINT, or (:class:`sida.errors.Preempted`) SIGTERM or SIGUSR1; the
             state is written, and the same call resumes.
     """
-    given, outdir = read_config(DistillConfig, config, outdir, where)
-    device = own_device(given.device, where)
-    check_loggers(given.loggers, where)
-    prepare_process(given.threads)
-    dataset = load_dataset(given.dataset, f"{where}.dataset")
+    run = Run.opened(DistillConfig, config, outdir, where)
+    given, dataset, device = run.config, run.dataset, run.device
     parents: dict[str, str | None] = {"teacher": _sha256(given.teacher, f"{where}.teacher"), "init": None}
     resolved = resolve_recipe(given, read_metadata(given.teacher)["network"], where)
     if resolved.init is not None:
@@ -134,32 +123,22 @@ def distill(
         parents["guide"] = _sha256(resolved.guide, f"{where}.guide")
     networks = {role: read_metadata(getattr(resolved, role))["network"] for role, digest in parents.items() if digest}
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
-    stage = f"distill {resolved.name}"
-    folder = run_folder(outdir, "students", resolved.name)
-    facts = common_facts(resolved, digest, dataset.sha256, parents)
-    with (
-        joined(device, facts) as ranks,
-        RunFiles(folder, digest, set_aside, ranks, resolved.loggers) as files,
-    ):
-        if files.finished:
-            files.publish_again(stage)
-            return files.network
+
+    def start(ranks: Ranks) -> Start:
         trainer = make_trainer(resolved, dataset, device, where)
-        trainer.join(ranks)
         trainer.batches = step_batches(resolved, dataset, device, ranks, where)
-        metadata = run_metadata(resolved.method, resolved, digest, dataset, trainer.generator.net, parents)
         evaluate = None
         if resolved.evaluation is not None:
             place = f"{where}.evaluation"
             evaluate = Evaluation(resolved.evaluation, dataset, resolved.init_sigma, resolved.device, place)
-        plan = Plan.from_config(resolved, stage, trainer.begun(math.prod(dataset.network_shape)))
-        if resolved.guidance != 1:
-            metadata["guidance"] = resolved.guidance
+        metadata: dict[str, Any] = {} if resolved.guidance == 1 else {"guidance": resolved.guidance}
         metadata["sampler"] = {"kind": "one_step", "init_sigma": resolved.init_sigma}
+        begun = trainer.begun(math.prod(dataset.network_shape))
         sampler = Sampler(kind="one_step", init_sigma=resolved.init_sigma)
-        picture = Pictures(sampler, resolved.pictures, resolved.device)
-        TrainingLoop(plan, trainer, files, metadata, evaluate, ranks, picture).run()
-    return files.network
+        return Start(trainer, trainer.generator.net, sampler, metadata, evaluate, begun=begun)
+
+    whole = Run(resolved, run.folder, device, dataset, where)
+    return whole.train(resolved.method, digest, start, parents, set_aside)
 
 
 def _sha256(path: str, where: str) -> str:

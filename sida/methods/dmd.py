@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sida import networks
+from sida.config.saw import Saw
 from sida.config.settings import Count, Fraction, NotNegative, Positive, Range, Settings
 from sida.errors import SettingError
 from sida.late import torch
@@ -76,6 +77,7 @@ DIFF_INSTRUCT = Method(
     about="the plain difference of the two scores; no real images; starts from the teacher",
     start="teacher",
     real_images=False,
+    saw=Saw(),
     loss=DiffInstructLoss,
     reads=(*SCORE_TRAINING, "augment", "fake_score_weight_norm", "grad_clip_value"),
     passes=Passes(generator=5),
@@ -205,6 +207,7 @@ DMD = Method(
     about="the difference of the two scores, normalised for each image; no real images; starts from the teacher",
     start="teacher",
     real_images=False,
+    saw=Saw(),
     loss=DMDLoss,
     options=DMDOptions,
     reads=(*SCORE_TRAINING, "augment", "fake_score_weight_norm"),
@@ -397,6 +400,7 @@ DMD2 = Method(
     about="distribution matching and a discriminator on the fake score's encoder; starts from the teacher",
     start="teacher",
     real_images=True,
+    saw=Saw(),
     loss=DMD2Loss,
     psi_steps=5,
     options=DMD2Options,

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from sida import networks, training
-from sida.config.families import BACKBONES, official_backbones
+from sida.config.families import BACKBONES, LARGE, SMALL, official_backbones
+from sida.config.saw import Saw
 from sida.config.settings import Count, NotNegative, OneOf, Positive, Settings
 from sida.errors import SettingError, say
 from sida.late import torch
@@ -67,6 +68,14 @@ class GDDOptions(Settings):
             return []
         named = (BACKBONES[name] for name in self.backbones or official_backbones(resolution))
         return [asset for asset in named if asset]
+
+    def met(self, resolution: int) -> list[str]:
+        """Networks whose gradients train the generator; random weights judge by no picture."""
+        if self.weights == "random":
+            return []
+        return [
+            {"digits": "digits_backbone"}.get(name, name) for name in self.backbones or official_backbones(resolution)
+        ]
 
 
 def freeze_innate(generator: torch.nn.Module) -> float:
@@ -226,6 +235,7 @@ GDD = Method(
     about="a discriminator on frozen features, no score; starts from the teacher",
     start="teacher",
     real_images=True,
+    saw=Saw(loss=tuple(dict.fromkeys((*SMALL, *LARGE))), choice=("inception",)),
     options=GDDOptions,
     passes=Passes(fake_score_encoder=3),
     loss=GDDLoss,

@@ -12,6 +12,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 from sida import training
+from sida.config.saw import Saw
 from sida.config.settings import Range, Settings
 from sida.late import torch
 from sida.methods.gdd import GDD_OFFICIAL
@@ -56,6 +57,7 @@ INSTANCE = Method(
     about="squared error to the teacher's image of the same latent; starts from the teacher",
     start="teacher",
     real_images=False,
+    saw=Saw(),
     options=InstanceOptions,
     trainer=make_instance,
     reads=("guidance", "weight_norm"),

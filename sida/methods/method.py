@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from sida import networks, training
 from sida.config.families import Family, WeightNorm
 from sida.config.recipe import METHOD_SETTINGS, Gamma, Recipe, ResolvedConfig, StudentConfig
+from sida.config.saw import Saw
 from sida.config.settings import from_mapping
 from sida.errors import SettingError, UserError
 from sida.late import torch
@@ -248,10 +249,13 @@ class Method:
         passes: Work of these steps, for plans.
         options: Dataclass of settings that only this method has (``options`` of a recipe), or None; no name may be that
             of a recipe's setting. If it has a method ``assets(resolution)``, a workflow downloads these assets before
-            it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``unread`` names
-            settings that the method does not read with these options.
+            it trains; a method ``recorded(given)`` returns the options as they enter a run's digest; ``check(config)``
+            refuses settings of a run; ``unread`` names settings that the method does not read with these options;
+            ``met(resolution)`` names the networks whose gradients train the generator with these options.
         trainer: Makes the trainer from the parts: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
+        saw: Networks that its official training meets besides its own: judges of the generator, and the network whose
+            metric chose the released files. None is unknown; ``Saw()`` is none.
     """
 
     name: str
@@ -266,6 +270,7 @@ class Method:
     passes: Passes = Passes()
     options: type | None = None
     trainer: Callable[[Parts], training.StudentTrainer] | None = None
+    saw: Saw | None = None
 
     def __post_init__(self) -> None:
         if self.options is None:
@@ -278,6 +283,11 @@ class Method:
                 f"options: {', '.join(equal)}: is a setting of every recipe",
                 "rename the option, or read the setting (reads)",
             )
+
+    @property
+    def has_judges(self) -> bool:
+        """Whether the options name networks whose gradients train the generator."""
+        return hasattr(self.options, "met")
 
     def loss_of(self, family: Family) -> type[Loss] | None:
         """Returns the class of the loss for networks of a family."""
@@ -327,6 +337,8 @@ class Method:
             SettingError: The first fault.
         """
         options = self.read_options(config.options, "options")
+        if hasattr(options, "check"):
+            options.check(config)
         if self.start == "generator" and config.init is None:
             raise SettingError("init", f"{self.name} starts from a distilled generator", "name one")
         if self.start == "teacher" and config.init is not None:

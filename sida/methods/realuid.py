@@ -19,6 +19,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sida import networks
+from sida.config.saw import Saw
 from sida.config.settings import Count, Fraction, NotNegative, Range, Settings
 from sida.errors import SettingError
 from sida.late import torch
@@ -215,6 +216,7 @@ REALSID = Method(
     about="SiD whose fake score learns from real images, too; no discriminator",
     start="either",
     real_images=True,
+    saw=Saw(choice=("inception",)),
     loss=RealSiDLoss,
     options=RealSiDOptions,
     reads=(*SCORE_TRAINING, "grad_clip_value"),

@@ -18,6 +18,7 @@ from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in
 from sida.methods.consistency import CD, ECT
 from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
+from sida.methods.fd_loss import FD_LOSS
 from sida.methods.gdd import GDD, GDD_I
 from sida.methods.instance import INSTANCE
 from sida.methods.method import Method
@@ -38,7 +39,7 @@ METHODS = Registry(
         method.name: method
         for method in (
             *(SID, SIDA, SID2A, GDD, GDD_I, INSTANCE),
-            *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD, REALSID, REALUID),
+            *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, UNI_INSTRUCT, ECT, CD, REALSID, REALUID, FD_LOSS),
         )
     },
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sida.config.recipe import Pool, Recipe, TeacherTraining
+from sida.config.saw import Saw
 from sida.config.settings import Settings
 from sida.errors import SettingError
 from sida.late import torch
@@ -335,6 +336,7 @@ SID = Method(
     start="either",
     real_images=False,
     loss={"edm": SiDLoss, "edm2": EDM2SiDLoss},
+    saw=Saw(choice=("inception",)),
     reads=_SID_READS,
     official={
         "edm": {**_EDM, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
@@ -349,6 +351,7 @@ SIDA = Method(
     about="with the adversarial term; starts from the teacher",
     start="teacher",
     real_images=True,
+    saw=Saw(choice=("inception",)),
     loss={"edm": SiDALoss, "edm2": EDM2SiDALoss},
     reads=(*_SID_READS, "adversarial_kimg"),
     official={

@@ -16,8 +16,8 @@ from sida.config.recipe import RunConfig
 from sida.data.dataset import ORDERS, Dataset, Order
 from sida.errors import UserError
 from sida.machine import derive_seed, generator, to_device
-from sida.noise import Draw, unit_noise
-from sida.training.processes import Ranks
+from sida.noise import Draw
+from sida.training.processes import ALONE, Ranks
 
 #: ``(images (N, C, H, W), class_labels (N, label_dim) or None)``.
 Batch = tuple[torch.Tensor, torch.Tensor | None]
@@ -156,54 +156,31 @@ def step_draws(
     seed: int,
     purpose: str,
     nimg: int,
-    rank: int,
     shapes: Sequence[Shape],
     device: torch.device,
     draws: Mapping[str, Draw],
-    world_size: int = 1,
+    ranks: Ranks = ALONE,
 ) -> list[dict[str, torch.Tensor]]:
-    """Returns the draws of all micro-batches of one step.
+    """Returns the draws of all micro-batches of one step, one mapping per micro-batch.
 
     Every device draws for all images of the step and then takes its part, so that the draws depend neither on the size
     of the micro-batches nor on the number of devices.
 
     Args:
         seed: Run seed.
-        purpose: ``"psi"`` or ``"generator"``.
+        purpose: Name of the step, e.g. ``"psi"`` or ``"generator"``.
         nimg: Images seen before the iteration.
-        rank: Device number.
-        shapes: ``(N, C, H, W)`` of each micro-batch on this device, with equal C, H and W.
+        shapes: ``(N, C, H, W)`` of each micro-batch on this device, with equal C, H and W, equal on all devices.
         device: Device of the tensors.
         draws: Kind of each draw by its name, in the order of drawing.
-        world_size: Number of devices.
-
-    Returns:
-        Per micro-batch: the latent ``z`` ``(N, C, H, W)``, which is drawn first, and the draws.
+        ranks: Processes that share the step.
     """
     source = generator(seed, purpose, nimg, 0, device=device)
-    return share_of_draws(source, shapes, {"z": unit_noise, **draws}, rank, world_size)
-
-
-def share_of_draws(
-    source: torch.Generator,
-    shapes: Sequence[Shape],
-    wanted: Mapping[str, Draw],
-    rank: int = 0,
-    world_size: int = 1,
-) -> list[dict[str, torch.Tensor]]:
-    """Draws for the images of all devices and returns this device's part, one mapping per micro-batch.
-
-    Args:
-        source: Generator of the draws; its device is the device of the draws.
-        shapes: ``(N, C, H, W)`` of each of this device's micro-batches, equal on all devices.
-        wanted: Kind of each draw by its name, in the order of drawing.
-        rank: Device number.
-        world_size: Number of devices.
-    """
     counts = [shape[0] for shape in shapes]
     whole = (sum(counts), *shapes[0][1:])
-    parts = {name: _share(draw, whole, source, rank, world_size).split(counts) for name, draw in wanted.items()}
-    return [{name: micro_batches[number] for name, micro_batches in parts.items()} for number in range(len(counts))]
+    parts = {name: _share(draw, whole, source, ranks.rank, ranks.world_size) for name, draw in draws.items()}
+    split = [part.split(counts) for part in parts.values()]
+    return [dict(zip(parts, micro_batch)) for micro_batch in zip(*split)]
 
 
 def _share(draw: Draw, shape: Shape, source: torch.Generator, rank: int, world_size: int) -> torch.Tensor:

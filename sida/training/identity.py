@@ -36,43 +36,34 @@ def read_config(
     config: AnyConfig | Mapping[str, Any] | str | os.PathLike[str],
     outdir: str | os.PathLike[str] | None,
     where: str,
-) -> tuple[AnyConfig, str | os.PathLike[str] | None]:
+) -> tuple[AnyConfig, Path]:
     """Reads the settings and folder of a run from the arguments of a Python call.
 
     Args:
         cls: Class of the settings.
         config: Settings; or a mapping of them, or a YAML or JSON file with one, which may have ``outdir``: that key
             does not decide the result.
-        outdir: Folder; takes precedence over the key.
+        outdir: Folder; takes precedence over the key. Without both it is ``results/local/teachers/<name>`` or
+            ``results/local/students/<name>``.
         where: Place named in errors.
 
     Returns:
-        The settings, and the folder or None.
+        The settings, and the folder.
 
     Raises:
         UserError: A setting is wrong.
     """
-    if isinstance(config, cls):
-        return config, outdir
     if isinstance(config, (str, os.PathLike)):
         config = load_spec(os.fspath(config), where)
-    assert isinstance(config, Mapping)
-    named = config.get("outdir")
-    if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
-        raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it or name one")
-    settings = from_mapping(cls, {key: value for key, value in config.items() if key != "outdir"}, where)
-    return settings, named if outdir is None else outdir
-
-
-def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> Path:
-    """Returns the folder of a run: ``outdir``, or else ``results/local/<kind>/<name>``.
-
-    Args:
-        outdir: Folder, or None.
-        kind: ``teachers`` or ``students``.
-        name: Name of the run.
-    """
-    return LOCAL_RESULTS / kind / name if outdir is None else Path(outdir)
+    if not isinstance(config, cls):
+        assert isinstance(config, Mapping)
+        named = config.get("outdir")
+        if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
+            raise UserError(f"{where}.outdir", f"must be the path of a folder, got {named!r}", "remove it or name one")
+        outdir = named if outdir is None else outdir
+        config = from_mapping(cls, {key: value for key, value in config.items() if key != "outdir"}, where)
+    kind = "teachers" if isinstance(config, TeacherConfig) else "students"
+    return config, LOCAL_RESULTS / kind / config.name if outdir is None else Path(outdir)
 
 
 def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:

@@ -16,10 +16,11 @@ from sida.config.recipe import ResolvedConfig
 from sida.data.augment import AugmentPipe
 from sida.kernels import require_fused
 from sida.machine import generator as random_generator
-from sida.noise import Draws
+from sida.noise import Draws, uniform_labels, unit_noise
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import Batch, seed_layers, step_draws
 from sida.training.logs import IterationRecord
+from sida.training.loop import Trainer
 from sida.training.micro_batches import (
     Augment,
     EagerRunner,
@@ -31,8 +32,7 @@ from sida.training.micro_batches import (
     OptimizerStep,
     has_dropout,
 )
-from sida.training.optimizer import OptimizedNetwork, Resumable, joint_state, load_joint_state
-from sida.training.processes import Ranks
+from sida.training.optimizer import OptimizedNetwork, Resumable
 from sida.training.schedule import Phase, Schedule
 
 #: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
@@ -40,7 +40,7 @@ from sida.training.schedule import Phase, Schedule
 Batches = Callable[[str, int, bool], Sequence[Batch]]
 
 
-class StudentTrainer:
+class StudentTrainer(Trainer):
     """Trains a generator θ, and the networks that its losses need, and averages θ.
 
     Each step draws new images of the current generator. All networks other than the one that the step optimizes are
@@ -52,25 +52,27 @@ class StudentTrainer:
         schedule: Phases by images seen.
         recipe: Seed, noise level, average and CUDA graphs.
         graphs: Whether a step can be recorded and replayed as a CUDA graph.
+        kept: Further parts by name whose state a resumed run needs.
 
     Attributes:
-        networks: Optimized networks by name, in the steps' order.
         generator: The last of the networks.
-        ema: Average of the generator, the product of the run.
         batches: Source of images and labels, set before the first iteration; all streams have equally many images.
     """
 
     batches: Batches
 
     def __init__(
-        self, steps: Sequence[OptimizerStep], schedule: Schedule, recipe: ResolvedConfig, graphs: bool = True
+        self,
+        steps: Sequence[OptimizerStep],
+        schedule: Schedule,
+        recipe: ResolvedConfig,
+        graphs: bool = True,
+        kept: Mapping[str, Resumable] | None = None,
     ) -> None:
         self.steps, self.schedule, self.recipe = list(steps), schedule, recipe
-        self.rank, self.world_size = 0, 1
-        self.networks = {step.name: step.network for step in steps}
         self.generator = steps[-1].network
-        self.ema = Average(self.generator)
-        self._parts: dict[str, Resumable] = {**self.networks, "ema": self.ema}
+        networks = {step.name: step.network for step in steps}
+        super().__init__(networks, {"ema": Average(self.generator)}, kept or {})
         self.device = self.generator.flat.vector.device
         self._memory = MemoryRelief(recipe.name)
         self._plain = plain = EagerRunner(self.generator, recipe.init_sigma)
@@ -87,7 +89,7 @@ class StudentTrainer:
         """
         phase, record, given = self.schedule.at(nimg), IterationRecord(), draws or {}
         *psi_steps, theta_step = self.steps
-        images = self.world_size * sum(len(like) for like, _ in self.batches(theta_step.stream, nimg, False))
+        images = self.ranks.world_size * sum(len(like) for like, _ in self.batches(theta_step.stream, nimg, False))
         for step in psi_steps:
             if nimg // images % step.every == 0:
                 for stream in step.streams():
@@ -116,6 +118,12 @@ class StudentTrainer:
         factors = {name: weight / total for name, weight in weights.items()}
         spec = MicroBatchSpec(step, factors, {name: phase.weight(name) for name in weights})
         pairs = list(zip(batches, self._draws(step, stream, nimg, batches, given)))
+        if step.uniform_labels:
+            drawn = [
+                None if labels is None else uniform_labels(draws["label"], labels.shape[1]).to(labels)
+                for (_, labels), draws in pairs
+            ]
+            pairs = [((images, labels), draws) for ((images, _), draws), labels in zip(pairs, drawn)]
         results = None
         with contextlib.suppress(torch.OutOfMemoryError):
             results = self._results(spec, stream, nimg, pairs)
@@ -133,7 +141,7 @@ class StudentTrainer:
         self, spec: MicroBatchSpec, stream: str, nimg: int, pairs: Sequence[tuple[Batch, Draws]]
     ) -> list[MicroBatchResult]:
         """Losses of a step's micro-batches, whose gradients are added to the network's."""
-        results, position = [], self.rank * sum(len(images) for (images, _), _ in pairs)
+        results, position = [], self.ranks.rank * sum(len(images) for (images, _), _ in pairs)
         for batch, draws in [part for pair in pairs for part in self._memory.parts(*pair)]:
             seed_layers(self.recipe.seed, stream, nimg, position, self.device)
             results.append(self._run(spec, batch, draws, self._augment(spec.step, stream, nimg, position)))
@@ -155,7 +163,7 @@ class StudentTrainer:
         if given is not None and all({"z", *step.draws} <= mapping.keys() for mapping in given):
             return given
         shapes, seed = [images.shape for images, _ in batches], self.recipe.seed
-        own = step_draws(seed, stream, nimg, self.rank, shapes, self.device, step.draws, self.world_size)
+        own = step_draws(seed, stream, nimg, shapes, self.device, {"z": unit_noise, **step.draws}, self.ranks)
         return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
 
     def _augment(self, step: OptimizerStep, stream: str, nimg: int, position: int) -> Augment | None:
@@ -166,32 +174,9 @@ class StudentTrainer:
         pipe, source = step.augment, random_generator(self.recipe.seed, purpose, nimg, position)
         return lambda images: pipe(images, generator=source)
 
-    @property
-    def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
-        """See :class:`sida.training.loop.Trainer`."""
-        return {"": (self.ema.net, {})}
-
     def begun(self, pixels: int) -> float:
         """Images after which all phases of the steps' terms have begun, given C·H·W."""
         return self.schedule.begun(name for step in self.steps for name in step.weights(pixels))
-
-    def join(self, ranks: Ranks) -> None:
-        """Joins several processes that train together; call it before the first iteration."""
-        self.rank, self.world_size = ranks.rank, ranks.world_size
-        for network in self.networks.values():
-            network.ranks = ranks
-
-    def weight_rms(self) -> dict[str, float | None]:
-        """See :class:`sida.training.loop.Trainer`."""
-        return {name: network.weight_rms() for name, network in self.networks.items()}
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Returns everything that a resumed run needs as named tensors (references), without frozen networks."""
-        return joint_state(self._parts)
-
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Restores a :meth:`state`."""
-        load_joint_state(self._parts, state)
 
 
 class Distiller(StudentTrainer):

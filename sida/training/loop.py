@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple
 
 import torch
 
 from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
+from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping
+from sida.data import Dataset, load_dataset
 from sida.errors import Progress, UserError, say
-from sida.machine import peak_memory
+from sida.machine import peak_memory, prepare_process
+from sida.sampling.store import Pictures
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluate, shared_out
-from sida.training.logs import IterationRecord, TickMeter, hopeless, rising, unhealthy, without_nan
-from sida.training.optimizer import NamedTensors, Resumable
-from sida.training.processes import ALONE, Interruption, Ranks, StopRequest
+from sida.training.identity import AnyConfig, common_facts, read_config, run_metadata
+from sida.training.logs import IterationRecord, TickMeter, check_loggers, hopeless, rising, unhealthy, without_nan
+from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
+from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
 from sida.training.run import OTHER_STATE, DrawPicture, RunFiles, other_state
 
 
@@ -44,91 +52,36 @@ class Points:
         return math.floor(math.log10(nimg / self.every) * self.per_decade + 1e-9) + 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Length of a run and intervals of its events, in images.
+class Trainer(abc.ABC):
+    """Networks with their optimizers and averages, whose state is everything that a resumed run needs.
+
+    Args:
+        networks: Optimized networks by name.
+        averages: Averages of networks by name; the first is the product of the run.
+        kept: Further parts by name whose state a resumed run needs.
 
     Attributes:
-        stage: Label of progress lines.
-        total: Length of the run.
-        batch_size: Images per iteration.
-        tick: Interval of log records.
-        snapshot: Points of snapshots; None writes no snapshots.
-        evaluation: Points of evaluations; None never evaluates.
-        patience: Number of consecutive evaluations without improvement that end the run; None trains to the end.
-        min_improvement: Share by which a value must be lower than the best value before it.
-        counted_after: Images after which evaluations count for patience; all phases of the method have begun by then.
-        max_nan_share: Largest share of samples with NaN within a tick.
-        state_seconds: Time between two states, in addition to those at events; 0 writes a state after each iteration.
-        stop_diverged: Whether to stop a run that diverges.
-        publish_diverged: Whether a hopeless run ends with a result instead of an error.
+        ranks: Processes that train together.
     """
 
-    stage: str
-    total: float
-    batch_size: int
-    tick: Points
-    snapshot: Points | None = None
-    evaluation: Points | None = None
-    patience: int | None = None
-    min_improvement: float = 0.0
-    counted_after: float = 0.0
-    max_nan_share: float = 1.0
-    state_seconds: float = 300.0
-    stop_diverged: bool = False
-    publish_diverged: bool = False
+    def __init__(
+        self,
+        networks: Mapping[str, OptimizedNetwork],
+        averages: Mapping[str, Average],
+        kept: Mapping[str, Resumable] = MappingProxyType({}),
+    ) -> None:
+        self.networks, self.averages = dict(networks), dict(averages)
+        self._parts: dict[str, Resumable] = {**networks, **averages, **kept}
+        self.ranks = ALONE
 
-    @classmethod
-    def from_config(cls, config: RunConfig, stage: str, begun: float = 0.0) -> Plan:
-        """Returns the plan of a configuration; settings are in kimg, plans in images.
-
-        Args:
-            config: Settings of a teacher, or of a student, which may have evaluations.
-            stage: Label of progress lines.
-            begun: Images after which all phases of the method have begun.
-        """
-        more: dict[str, Any] = {}
-        if isinstance(config, StudentConfig):
-            more["max_nan_share"] = config.max_nan_share
-            if config.evaluation is not None:
-                given = from_mapping(EvaluationSettings, config.evaluation, "evaluation")
-                more["evaluation"] = Points(given.every_kimg * 1000, given.per_decade)
-                more |= {"patience": given.patience, "min_improvement": given.min_improvement, "counted_after": begun}
-        return cls(
-            stage=stage,
-            total=config.total_kimg * 1000,
-            batch_size=config.batch_size,
-            tick=Points(config.tick_kimg * 1000),
-            snapshot=None if config.snapshot_kimg is None else Points(config.snapshot_kimg * 1000),
-            state_seconds=config.state_minutes * 60,
-            stop_diverged=config.on_divergence == "stop",
-            publish_diverged=config.on_divergence == "publish",
-            **more,
-        )
-
-    def plateaued(self, evaluations: Sequence[tuple[int, float]]) -> bool:
-        """Whether the last ``patience`` evaluations are no better than the evaluations before them.
-
-        Args:
-            evaluations: Images seen and value of each evaluation, in order.
-        """
-        best, since = math.inf, 0
-        for nimg, value in evaluations:
-            if nimg <= self.counted_after:
-                continue
-            if value < best * (1 - self.min_improvement):
-                best, since = value, 0
-            else:
-                since += 1
-        return self.patience is not None and since >= self.patience
-
-
-class Trainer(Resumable, Protocol):
-    """Interface of a trainer to the loop; its state is everything that a resumed run needs."""
+    @abc.abstractmethod
+    def iteration(self, nimg: int) -> IterationRecord:
+        """Does one step after ``nimg`` images."""
 
     @property
     def ema(self) -> Average:
         """Averaged network, the product of the run."""
+        return next(iter(self.averages.values()))
 
     @property
     def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
@@ -136,47 +89,76 @@ class Trainer(Resumable, Protocol):
 
         The first is the product of the run.
         """
+        return {"": (self.ema.net, {})}
 
-    def iteration(self, nimg: int) -> IterationRecord:
-        """Does one step after ``nimg`` images."""
+    def join(self, ranks: Ranks) -> None:
+        """Joins several processes that train together; call it before the first iteration."""
+        self.ranks = ranks
+        for network in self.networks.values():
+            network.ranks = ranks
 
     def weight_rms(self) -> dict[str, float | None]:
         """Root mean square of the weights of each optimized network, for the log."""
+        return {name: network.weight_rms() for name, network in self.networks.items()}
+
+    def state(self) -> NamedTensors:
+        """Returns the state with the keys ``network/name``, as references and without frozen networks."""
+        parts = self._parts.items()
+        return {f"{part}/{name}": value for part, owner in parts for name, value in owner.state().items()}
+
+    def load(self, state: NamedTensors) -> None:
+        """Restores a :meth:`state`."""
+        for part, owner in self._parts.items():
+            prefix = f"{part}/"
+            owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
 
 
 class TrainingLoop:
-    """Runs a trainer from a stored state, or from its beginning, to the end of its plan.
+    """Runs a trainer from a stored state, or from its beginning, to its end.
 
     Everything that decides the result is a function of images seen, so a resumed run ends with the same bytes as an
     uninterrupted run (apart from times in ``train.jsonl`` and ``evaluations.jsonl``).
 
     Args:
-        plan: Length and intervals.
-        trainer: Trainer of a teacher or a student.
+        config: Settings of a teacher, or of a student, which may have evaluations.
+        stage: Label of progress lines.
+        trainer: Trainer of the teacher or student.
         files: The run's folder, with the state from which to resume.
         metadata: Provenance of the final network; the loop adds ``nimg``, ``last_nimg`` and the selection value.
         evaluate: Measures a network; the average with the lowest selection value is the run's result. None makes the
             last average the result.
-        ranks: Processes that train together. All run the same loop; rank 0 writes and evaluates.
         picture: Draws images of the average for each snapshot; None draws none.
         lost: Returns the reason to reject the last network, given the log's records, or None. After a rejection the run
             keeps its state and ends with this reason as an error. None accepts every network.
+        begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        config: RunConfig,
+        stage: str,
         trainer: Trainer,
         files: RunFiles,
         metadata: Mapping[str, Any],
         evaluate: Evaluate | None = None,
-        ranks: Ranks = ALONE,
         picture: DrawPicture | None = None,
         lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None,
+        begun: float = 0.0,
     ) -> None:
-        self.plan, self.trainer, self.files, self.ranks = plan, trainer, files, ranks
-        self.picture, self.lost = picture, lost
-        self.metadata, self.evaluate = dict(metadata), evaluate
+        self.config, self.stage, self.trainer, self.files, self.ranks = config, stage, trainer, files, trainer.ranks
+        self.metadata, self.evaluate, self.picture, self.lost = dict(metadata), evaluate, picture, lost
+        self.begun, self.total = begun, config.total_kimg * 1000
+        self.max_nan_share, self.evaluation = 1.0, None
+        if isinstance(config, StudentConfig):
+            self.max_nan_share = config.max_nan_share
+            if config.evaluation is not None:
+                self.evaluation = from_mapping(EvaluationSettings, config.evaluation, "evaluation")
+        self.points = {"tick": Points(config.tick_kimg * 1000)}
+        if self.evaluation is not None:
+            self.points["evaluation"] = Points(self.evaluation.every_kimg * 1000, self.evaluation.per_decade)
+        if config.snapshot_kimg is not None:
+            self.points["snapshot"] = Points(config.snapshot_kimg * 1000)
+        self.publish_diverged = config.on_divergence == "publish"
         self.nimg = 0
         # Images seen at the last log record, evaluation, snapshot and state.
         self.done: dict[str, int | None] = {"tick": 0, "evaluation": None, "snapshot": 0}
@@ -185,7 +167,7 @@ class TrainingLoop:
         self.best: dict[str, Any] | None = None
         self.best_tensors: NamedTensors = {}  # on rank 0, which writes them
         self.ended = False  # whether the log ended the run early
-        self.meter = TickMeter(ranks)
+        self.meter = TickMeter(self.ranks)
         # Time of the last state, and its number of images.
         self._saved, self._saved_nimg = time.monotonic(), 0
 
@@ -200,13 +182,13 @@ class TrainingLoop:
             self._resume()
         # Removes records that a killed process logged after this state; the run will write them again.
         self.files.write_logs(self.train, self.evaluations)
-        progress = Progress(self.plan.stage, self.plan.total, done=self.nimg)
+        progress = Progress(self.stage, self.total, done=self.nimg)
         with Interruption() as interruption:
             self.meter.start()
             self._events(interruption)
             while not self._at_end():
-                self.meter.add(self.trainer.iteration(self.nimg), self.plan.batch_size)
-                self.nimg += self.plan.batch_size
+                self.meter.add(self.trainer.iteration(self.nimg), self.config.batch_size)
+                self.nimg += self.config.batch_size
                 self._events(interruption)
                 self._show(progress)
             self._finish()
@@ -218,15 +200,15 @@ class TrainingLoop:
     def _events(self, interruption: Interruption) -> None:
         self.files.check()
         save = False
-        if self._due("tick", self.plan.tick):
+        if self._due("tick"):
             self._tick()
-        if self.evaluate is not None and self._due("evaluation", self.plan.evaluation):
+        if self.evaluate is not None and self._due("evaluation"):
             self._evaluate(self.evaluate, interruption)
-            if self._at_end() and self._due("tick", self.plan.tick):
+            if self._at_end() and self._due("tick"):
                 # Writes the last record of a run that ends here.
                 self._tick()
             save = True
-        if self._due("snapshot", self.plan.snapshot):
+        if self._due("snapshot"):
             self._snapshot()
             save = True
         save = (save or self._state_is_old()) and not self._at_end()
@@ -244,19 +226,19 @@ class TrainingLoop:
     def _state_is_old(self) -> bool:
         if self.ranks.rank or self.nimg == self._saved_nimg:
             return False
-        if not self.plan.state_seconds:
+        if not self.config.state_minutes:
             return True
         # A slow disk does not delay the run.
-        return not self.files.busy and time.monotonic() - self._saved >= self.plan.state_seconds
+        return not self.files.busy and time.monotonic() - self._saved >= self.config.state_minutes * 60
 
-    def _due(self, event: str, points: Points | None) -> bool:
-        last = self.done[event]
+    def _due(self, event: str) -> bool:
+        last, points = self.done[event], self.points.get(event)
         if points is None or last == self.nimg:
             return False
         return last is None or self._at_end() or points.passed(self.nimg) > points.passed(last)
 
     def _at_end(self) -> bool:
-        return self.ended or self.nimg >= self.plan.total
+        return self.ended or self.nimg >= self.total
 
     def _selected(self) -> list[tuple[int, float]]:
         """Images seen and selection value of each evaluation; infinite if the value is not a number."""
@@ -265,16 +247,30 @@ class TrainingLoop:
 
     def _over(self) -> bool:
         """Whether the run ends here: a function of the log, so that a resumed run ends at the same image."""
-        if self.plan.publish_diverged and self.train and hopeless(self.train[-1], self.plan.max_nan_share):
+        if self.publish_diverged and self.train and hopeless(self.train[-1], self.max_nan_share):
             return True
-        return self.plan.plateaued(self._selected())
+        return self._plateaued()
+
+    def _plateaued(self) -> bool:
+        """Whether the last ``patience`` evaluations are no better than the evaluations before them."""
+        if self.evaluation is None or self.evaluation.patience is None:
+            return False
+        best, since = math.inf, 0
+        for nimg, value in self._selected():
+            if nimg <= self.begun:
+                continue
+            if value < best * (1 - self.evaluation.min_improvement):
+                best, since = value, 0
+            else:
+                since += 1
+        return since >= self.evaluation.patience
 
     def _warn(self, faults: Sequence[str]) -> None:
         """Reports that the run diverges, or stops the run."""
         for fault in faults:
-            line = f"{self.plan.stage}: diverging at image {self.nimg:,}: {fault}"
+            line = f"{self.stage}: diverging at image {self.nimg:,}: {fault}"
             remedy = "lower lr or the loss weights, or resume from the last kept state with on_divergence: say"
-            if self.plan.stop_diverged:
+            if self.config.on_divergence == "stop":
                 raise UserError("", line, remedy)
             if not self.ranks.rank:
                 say(line)
@@ -285,16 +281,16 @@ class TrainingLoop:
         self.done["tick"] = self.nimg
         memory = peak_memory(self.ranks.world_size)
         record = {"nimg": self.nimg, **values, "weight_rms": self.trainer.weight_rms(), **memory}
-        fault = hopeless(record, self.plan.max_nan_share)
-        if fault and not self.plan.publish_diverged:
+        fault = hopeless(record, self.max_nan_share)
+        if fault and not self.publish_diverged:
             remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
-            raise UserError(self.plan.stage, fault, remedy)
+            raise UserError(self.stage, fault, remedy)
         self.train.append(record)
         self.files.log("train", record)
         self._warn(unhealthy(self.train))
         self.ended = self._over()
         if fault and not self.ranks.rank:
-            say(f"[{self.plan.stage}] ends at image {self.nimg:,}: {fault} (on_divergence: publish)")
+            say(f"[{self.stage}] ends at image {self.nimg:,}: {fault} (on_divergence: publish)")
 
     def _evaluate(self, evaluate: Evaluate, interruption: Interruption) -> None:
         self.meter.pause()
@@ -307,10 +303,8 @@ class TrainingLoop:
         key = result.get("selection", "fd")
         value = result.get(key)
         finite = isinstance(value, float) and math.isfinite(value)
-        if not isinstance(value, float) or not (finite or self.plan.publish_diverged):
-            raise UserError(
-                self.plan.stage, f"the evaluation at image {self.nimg:,} gave {key} = {value}, not a number"
-            )
+        if not isinstance(value, float) or not (finite or self.publish_diverged):
+            raise UserError(self.stage, f"the evaluation at image {self.nimg:,} gave {key} = {value}, not a number")
         # JSON has no NaN; a figure that is not a number is logged as null.
         record = {"nimg": self.nimg, **without_nan(result), "seconds": time.perf_counter() - start}
         self.done["evaluation"] = self.nimg
@@ -323,9 +317,9 @@ class TrainingLoop:
                 self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
         self._warn([fault for fault in [rising(self._selected(), key)] if fault])
         self.ended = self._over()
-        if self.plan.plateaued(self._selected()) and not self.ranks.rank:
-            where = f"image {self.nimg:,}, {self.plan.patience} evaluations after the best one that counts"
-            say(f"[{self.plan.stage}] ends at {where} (patience)")
+        if self.evaluation is not None and self._plateaued() and not self.ranks.rank:
+            where = f"image {self.nimg:,}, {self.evaluation.patience} evaluations after the best one that counts"
+            say(f"[{self.stage}] ends at {where} (patience)")
         self.meter.start()
 
     def _snapshot(self) -> None:
@@ -338,7 +332,7 @@ class TrainingLoop:
         key = latest.get("selection", "fd")
         shown = {key: latest.get(key)} | (self.train[-1]["losses"] if self.train else {})
         facts = {name: value for name, value in shown.items() if value is not None}
-        progress.update(min(self.nimg, self.plan.total), facts, force)
+        progress.update(min(self.nimg, self.total), facts, force)
 
     def _record(self) -> dict[str, Any]:
         """Values of a state other than tensors; copies, because the lists grow while the state is written."""
@@ -366,7 +360,7 @@ class TrainingLoop:
             self.train, self.evaluations = record["train"], record["evaluations"]
             # What is read later is read here, too, so that the values of another version are noticed.
             for tick in self.train:
-                _ = hopeless(tick, self.plan.max_nan_share), dict(tick["losses"]), dict(tick["grad_norm"])
+                _ = hopeless(tick, self.max_nan_share), dict(tick["losses"]), dict(tick["grad_norm"])
             self.ended = self._over()
             self.meter.load(record["meter"])
             best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
@@ -384,7 +378,7 @@ class TrainingLoop:
             self._save()
             self.files.wait()
             raise UserError(
-                self.plan.stage,
+                self.stage,
                 f"has diverged and is not published: {fault}",
                 "lower lr, or take it as it is with on_divergence: publish",
             )
@@ -396,3 +390,95 @@ class TrainingLoop:
         self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}, {})
         self.files.wait()
         self.files.publish(record, self.best_tensors)
+
+
+class Start(NamedTuple):
+    """What a kind of training brings to its loop.
+
+    Attributes:
+        trainer: Trainer with its batches.
+        net: Network whose architecture the result has.
+        sampler: Sampler of the pictures.
+        metadata: Provenance that only this kind of training has.
+        evaluate: See :class:`TrainingLoop`, also for the others.
+        lost: Rejects the last network.
+        begun: Images after which evaluations count.
+    """
+
+    trainer: Trainer
+    net: torch.nn.Module
+    sampler: Sampler
+    metadata: Mapping[str, Any]
+    evaluate: Evaluate | None = None
+    lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None
+    begun: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Generic[AnyConfig]):
+    """A training that is about to start: its settings are read, its data set and device are open.
+
+    Attributes:
+        config: Settings.
+        folder: Folder of the run.
+        device: Device of this process.
+        dataset: Data set.
+        where: Place named in errors.
+    """
+
+    config: AnyConfig
+    folder: Path
+    device: torch.device
+    dataset: Dataset
+    where: str
+
+    @classmethod
+    def opened(
+        cls,
+        kind: type[AnyConfig],
+        config: AnyConfig | Mapping[str, Any] | str | os.PathLike[str],
+        outdir: str | os.PathLike[str] | None,
+        where: str,
+    ) -> Run[AnyConfig]:
+        """Reads the settings and prepares this process; arguments and errors as of :func:`sida.methods.distill`."""
+        read, folder = read_config(kind, config, outdir, where)
+        device = own_device(read.device, where)
+        check_loggers(read.loggers, where)
+        prepare_process(read.threads)
+        return cls(read, folder, device, load_dataset(read.dataset, f"{where}.dataset"), where)
+
+    def train(
+        self,
+        method: str,
+        digest: str,
+        start: Callable[[Ranks], Start],
+        parents: Mapping[str, str | None] | None = None,
+        set_aside: bool = False,
+    ) -> Path:
+        """Trains to the end, or writes the results of a finished run again.
+
+        Args:
+            method: Name of the method, or ``teacher``.
+            digest: Digest of everything that decides the result.
+            start: Makes the trainer, once the folder is locked and the run is known to be unfinished.
+            parents: SHA-256 of the networks from which a student starts.
+            set_aside: Start a new run although the folder holds an unfinished run of another configuration.
+
+        Returns:
+            Path of the network.
+        """
+        config, dataset, parents = self.config, self.dataset, parents or {}
+        stage = f"{'teacher' if method == 'teacher' else 'distill'} {config.name}"
+        with (
+            joined(self.device, common_facts(config, digest, dataset.sha256, parents)) as ranks,
+            RunFiles(self.folder, digest, set_aside, ranks, config.loggers) as files,
+        ):
+            if files.finished:
+                files.publish_again(stage)
+                return files.network
+            trainer, net, sampler, more, evaluate, lost, begun = start(ranks)
+            trainer.join(ranks)
+            metadata = {**run_metadata(method, config, digest, dataset, net, parents), **more}
+            picture = Pictures(sampler, config.pictures, config.device)
+            TrainingLoop(config, stage, trainer, files, metadata, evaluate, picture, lost, begun).run()
+        return files.network

@@ -125,6 +125,7 @@ class OptimizerStep:
         every: Iterations from one step to the next.
         generates: Whether its loss sees the generator's images; else real images are in their place, too.
         pooled: Whether its loss has a mean over the micro-batch, so that it is no sum over images.
+        uniform_labels: Whether classes are uniform, by the draw ``label``, and not those of the data's order.
     """
 
     name: str
@@ -139,6 +140,7 @@ class OptimizerStep:
     every: int = 1
     generates: bool = True
     pooled: bool = False
+    uniform_labels: bool = False
 
     def streams(self) -> list[str]:
         """Names of the streams of an iteration's steps."""

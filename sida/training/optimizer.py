@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -21,18 +21,6 @@ class Resumable(Protocol):
 
     def load(self, state: NamedTensors) -> None:
         """Restores a state."""
-
-
-def joint_state(parts: Mapping[str, Resumable]) -> NamedTensors:
-    """Joins the states of several parts, with the keys ``part/name``."""
-    return {f"{part}/{name}": value for part, owner in parts.items() for name, value in owner.state().items()}
-
-
-def load_joint_state(parts: Mapping[str, Resumable], state: Mapping[str, torch.Tensor]) -> None:
-    """Restores a :func:`joint_state`."""
-    for part, owner in parts.items():
-        prefix = f"{part}/"
-        owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
 
 
 def buffers(net: torch.nn.Module) -> NamedTensors:

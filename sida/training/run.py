@@ -17,8 +17,9 @@ import torch
 from sida.errors import UserError, say
 from sida.files.atomic import sha256_file, sweep_temporaries, try_lock, wait_for_lock, write_text
 from sida.files.content_hash import HASH_KEY, check_hash, with_hash
+from sida.files.ordinary import UnreadableError
 from sida.files.tensors import read_tensors, write_tensors
-from sida.files.text_files import parse_json
+from sida.files.text_files import parse_json, read_text
 from sida.networks.file import build_on_meta, check_network_config, read_metadata, write_state_dict
 from sida.training.averages import write_network
 from sida.training.logs import Logs
@@ -193,10 +194,9 @@ class StateStore:
         """A state's JSON, or None if it is damaged."""
         path = self._path(number).with_suffix(".json")
         try:
-            # Reading a pipe would wait.
-            header = parse_json(path.read_bytes(), str(path)) if _is_file(path) else None
+            header = parse_json(read_text(path), str(path)) if _is_file(path) else None
             header = check_hash(header, path) if isinstance(header, dict) and HASH_KEY in header else {}
-        except OSError as error:
+        except (OSError, UnreadableError) as error:
             raise _unreadable(path, error) from None
         except UserError:
             return None
@@ -218,11 +218,10 @@ def _is_file(path: Path) -> bool:
     return stat.S_ISREG(os.stat(path).st_mode)
 
 
-def _unreadable(path: Path, error: OSError) -> UserError:
+def _unreadable(path: Path, error: OSError | UnreadableError) -> UserError:
     """The error for a state that may well be intact but cannot be read now."""
-    return UserError(
-        path, f"cannot be read ({error.strerror or error})", "nothing was changed: fix that, then run this again"
-    )
+    reason = error.fault if isinstance(error, UnreadableError) else f"cannot be read ({error.strerror or error})"
+    return UserError(path, reason, "nothing was changed: fix that, then run this again")
 
 
 #: Errors of a program that reads the state of another version.

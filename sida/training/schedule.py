@@ -64,7 +64,7 @@ class Schedule:
             update_generator=_past(nimg, self.warmup_kimg),
             sid_weight=self.sid_share if adversarial else 1.0,
             adversarial_weight=1 - self.sid_share if adversarial else 0.0,
-            lr_factor=self._lr_factor(nimg),
+            lr_factor=self.lr_factor(nimg),
         )
 
     def begun(self, terms: Iterable[str]) -> float:
@@ -72,7 +72,8 @@ class Schedule:
         joins = self.adversarial_kimg if {"sid", "adversarial"} & set(terms) else None
         return max(self.warmup_kimg, joins or 0.0) * 1000
 
-    def _lr_factor(self, nimg: int) -> float:
+    def lr_factor(self, nimg: int) -> float:
+        """Returns the factor on the learning rates after ``nimg`` images, in [0, 1]."""
         rampup = min(nimg / (self.lr_rampup_kimg * 1000), 1.0) if self.lr_rampup_kimg else 1.0
         if self.total_kimg is None:
             return rampup

@@ -14,21 +14,19 @@ import torch
 
 from sida.config.recipe import TeacherConfig, TeacherTraining
 from sida.config.samplers import Sampler
-from sida.data import AugmentPipe, load_dataset
-from sida.machine import derive_seed, generator, prepare_process
+from sida.data import AugmentPipe
+from sida.machine import derive_seed, generator
 from sida.networks import architecture, build_network, family_of
 from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws, complete_draws, edm_weight, lognormal_sigma, normal, unit_noise
-from sida.sampling.store import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
-from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
-from sida.training.identity import check_shapes, common_facts, read_config, run_folder, run_metadata, teacher_digest
-from sida.training.logs import IterationRecord, check_loggers, lost
-from sida.training.loop import Plan, TrainingLoop
+from sida.training.batches import Batch, StepBatches, seed_layers, step_batches, step_draws
+from sida.training.identity import check_shapes, teacher_digest
+from sida.training.logs import IterationRecord, lost
+from sida.training.loop import Run, Start, Trainer
 from sida.training.micro_batches import Augment, MemoryRelief, has_dropout
-from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable, joint_state, load_joint_state
-from sida.training.processes import Ranks, joined, own_device
-from sida.training.run import RunFiles
+from sida.training.optimizer import OptimizedNetwork
+from sida.training.processes import Ranks
 from sida.training.schedule import linear_decay, teacher_learning_rate
 
 
@@ -86,7 +84,7 @@ class EDMLoss:
         return (weight / logvar.exp()) * (denoised - clean).square() + logvar
 
 
-class TeacherTrainer:
+class TeacherTrainer(Trainer):
     """Trains a denoiser and averages its weights.
 
     Args:
@@ -95,7 +93,7 @@ class TeacherTrainer:
         batches: Batches of this device.
 
     Attributes:
-        averages: Averages of the weights by relative width (EDM2); the average with a half-life has the key None.
+        widths: Relative widths of the averages (EDM2); that of an average with a half-life is None.
     """
 
     def __init__(self, config: TeacherConfig, net: torch.nn.Module, batches: StepBatches) -> None:
@@ -107,27 +105,18 @@ class TeacherTrainer:
         self.augment = None if config.augment is None else AugmentPipe.from_config(config.augment, "augment")
         infinity = family.infinite_gradient
         self.network = OptimizedNetwork(net, config.lr, config.betas, config.eps, infinity=infinity)
-        widths: tuple[float | None, ...] = config.power_ema or (None,)
-        self.averages = {std: Average(self.network) for std in widths}
+        self.widths: tuple[float | None, ...] = config.power_ema or (None,)
+        averages = {"ema" if std is None else f"ema-{std}": Average(self.network) for std in self.widths}
+        super().__init__({"teacher": self.network}, averages)
         self._memory = MemoryRelief(config.name)
-        self._parts: dict[str, Resumable] = {"teacher": self.network}
-        self._parts |= {"ema" if std is None else f"ema-{std}": kept for std, kept in self.averages.items()}
-
-    @property
-    def ema(self) -> Average:
-        """Average that is the run's result."""
-        return next(iter(self.averages.values()))
 
     @property
     def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
         """See :class:`sida.training.loop.Trainer`."""
-        if None in self.averages:
-            return {"": (self.ema.net, {})}
-        return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in self.averages.items()}
-
-    def join(self, ranks: Ranks) -> None:
-        """See :meth:`sida.training.iteration.StudentTrainer.join`."""
-        self.network.ranks = ranks
+        if self.widths == (None,):
+            return super().snapshots
+        of_width = zip(self.widths, self.averages.values())
+        return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in of_width}
 
     def iteration(self, nimg: int) -> IterationRecord:
         """Does one step of the denoiser and its averages."""
@@ -144,7 +133,7 @@ class TeacherTrainer:
             record.add_loss("denoising", loss)
         record.samples += self.batches.per_device
         record.add_step("teacher", self.network.step(self._lr_factor(nimg)))
-        for std, average in self.averages.items():
+        for std, average in zip(self.widths, self.averages.values()):
             average.update(self._beta(std, nimg))
         return record
 
@@ -173,28 +162,15 @@ class TeacherTrainer:
         return ema_beta(nimg, batch_size, config.ema_half_life_kimg * 1000, config.ema_rampup_ratio)
 
     def _draws(self, nimg: int, micro_batches: Sequence[Batch]) -> list[dict[str, torch.Tensor]]:
-        batches = self.batches
-        source = generator(self.config.seed, "teacher", nimg, 0, device=batches.device)
         shapes = [images.shape for images, _ in micro_batches]
-        return share_of_draws(source, shapes, EDMLoss.DRAWS, batches.rank, batches.world_size)
+        device = self.batches.device
+        return step_draws(self.config.seed, "teacher", nimg, shapes, device, EDMLoss.DRAWS, self.ranks)
 
     def _augment(self, nimg: int, position: int) -> Augment | None:
         if self.augment is None:
             return None
         pipe, source = self.augment, generator(self.config.seed, "augment", nimg, position)
         return lambda images: pipe(images, generator=source)
-
-    def weight_rms(self) -> dict[str, float | None]:
-        """See :class:`sida.training.loop.Trainer`."""
-        return {"teacher": self.network.weight_rms()}
-
-    def state(self) -> NamedTensors:
-        """Returns everything that a resumed run needs, as references."""
-        return joint_state(self._parts)
-
-    def load(self, state: NamedTensors) -> None:
-        """Restores a :meth:`state`."""
-        load_joint_state(self._parts, state)
 
 
 def train_teacher(
@@ -209,34 +185,18 @@ def train_teacher(
     Arguments, result and errors are those of :func:`sida.methods.distill`. The default folder is
     ``results/local/teachers/<name>``. There are no evaluations: the network is the last average.
     """
-    config, outdir = read_config(TeacherConfig, config, outdir, where)
-    device = own_device(config.device, where)
-    check_loggers(config.loggers, where)
-    prepare_process(config.threads)
-    dataset = load_dataset(config.dataset, f"{where}.dataset")
-    digest = teacher_digest(config, dataset.sha256)
-    stage = f"teacher {config.name}"
-    folder = run_folder(outdir, "teachers", config.name)
-    facts = common_facts(config, digest, dataset.sha256, {})
-    with (
-        joined(device, facts) as ranks,
-        RunFiles(folder, digest, set_aside, ranks, config.loggers) as files,
-    ):
-        if files.finished:
-            files.publish_again(stage)
-            return files.network
+    run = Run.opened(TeacherConfig, config, outdir, where)
+    config, dataset = run.config, run.dataset
+
+    def start(ranks: Ranks) -> Start:
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
-        net = build_network(config.network, f"{where}.network").to(device)
+        net = build_network(config.network, f"{where}.network").to(run.device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
         if config.checkpointing:
             checkpoint_blocks(net, f"{where}.checkpointing")
-        trainer = TeacherTrainer(config, net, step_batches(config, dataset, device, ranks, where, config.data_order))
-        trainer.join(ranks)
-        metadata = run_metadata("teacher", config, digest, dataset, net, {})
-        if config.power_ema:
-            metadata["average_std"] = config.power_ema[0]
-        picture = Pictures(Sampler(kind="heun"), config.pictures, config.device)
-        plan = Plan.from_config(config, stage)
+        batches = step_batches(config, dataset, run.device, ranks, where, config.data_order)
+        trainer = TeacherTrainer(config, net, batches)
+        metadata = {"average_std": config.power_ema[0]} if config.power_ema else {}
         values = math.prod(dataset.network_shape)
 
         def diverged(ticks: Sequence[Mapping[str, Any]]) -> str | None:
@@ -244,5 +204,6 @@ def train_teacher(
             return lost(losses, values, trainer.loss.return_logvar)
 
         check = None if config.on_divergence == "publish" else diverged
-        TrainingLoop(plan, trainer, files, metadata, ranks=ranks, picture=picture, lost=check).run()
-    return files.network
+        return Start(trainer, net, Sampler(kind="heun"), metadata, lost=check)
+
+    return run.train("teacher", teacher_digest(config, dataset.sha256), start, set_aside=set_aside)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sida.assets import Asset, Transfer, fetch_many
-from sida.assets.cache import LOCK_FILE, download_slot
-from sida.assets.transport import check_reachable
-from sida.config.resources import ROOT
+from sida.assets.cache import LOCK_FILE
+from sida.assets.fetch import check_reachable
 from sida.errors import UserError
 from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one
 
@@ -53,10 +50,9 @@ def test_a_later_process_goes_on_where_an_earlier_one_stopped(site, tmp_path):
 
 
 def test_a_complete_part_of_a_killed_process_is_not_fetched_again(site, tmp_path):
-    url = site.add("f", BODY)
-    left_part(tmp_path, BODY, json.dumps({"url": url, "validator": "", "total": len(BODY)}))
-    assert get(one(url), tmp_path).read_bytes() == BODY
-    assert site.requests == []
+    left_part(tmp_path, BODY)
+    assert get(one(site.add("f", BODY), sha256=SHA), tmp_path).read_bytes() == BODY
+    assert site.asked("f") == [f"bytes={len(BODY)}-"]
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["the hash is known", "it is not"])
@@ -169,29 +165,6 @@ def test_parallel_downloads_are_limited(site, tmp_path):
     assert site.most_active <= 2
 
 
-def test_slots_are_shared_between_processes(tmp_path):
-    script = (
-        "import sys; from pathlib import Path; from sida.assets.cache import download_slot\n"
-        "with download_slot(Path(sys.argv[1]), 1): print('in', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "in\n"
-        entered = threading.Event()
-
-        def enter() -> None:
-            with download_slot(tmp_path, 1):
-                entered.set()
-
-        waiting = threading.Thread(target=enter)
-        waiting.start()
-        assert not entered.wait(0.2)
-        # A killed process leaves no lock behind.
-        other.kill()
-        assert entered.wait(60)
-        waiting.join()
-
-
 def test_one_failure_does_not_stop_the_others(site, tmp_path):
     registry = {
         "bad": Asset(id="bad", kind="network", url=site.add("bad", BODY, faults=[("status", 404)]), target="bad"),
@@ -224,8 +197,9 @@ def test_without_a_network_one_line_names_all_that_is_missing(tmp_path, monkeypa
 def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
     asked = []
     monkeypatch.delenv("SIDA_OFFLINE", raising=False)
-    monkeypatch.setattr("sida.assets.transport.getproxies", dict)
-    monkeypatch.setattr("sida.assets.transport._accepts", lambda *host: asked.append(host))
+    module = sys.modules["sida.assets.fetch"]
+    monkeypatch.setattr(module, "getproxies", dict)
+    monkeypatch.setattr(module, "_accepts", lambda *host: asked.append(host))
     registry = one("http://a.example/f", mirrors=("https://b.example/f", "http://c.example:8000/f"))
     with pytest.raises(UserError, match="net"):
         check_reachable(["net"], registry=registry, cache=tmp_path)

@@ -16,7 +16,7 @@ import pytest
 
 from sida.assets import Transfer, fetch, verify_asset
 from sida.assets.cache import LOCK_FILE
-from sida.assets.download import PartialDownload
+from sida.assets.download import Part
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one, write_registry
@@ -56,7 +56,6 @@ def test_one_etag_for_two_versions_makes_no_mixture(site, tmp_path, name):
     # A download is resumed where the server's name of the version can be checked, and begins anew where it cannot.
     resumed = [wanted for wanted in site.asked("f") if wanted]
     assert resumed[0:1] == ([] if name == "words" else ["bytes=5000-"])
-    assert len(resumed) <= 4
 
 
 @pytest.mark.parametrize(
@@ -80,14 +79,14 @@ def test_a_damaged_lock_is_one_line(site, tmp_path, text, size, fault):
     "note",
     [
         "[" * 100_000, json.dumps({"url": "http://x/f", "a": [[]] * 200_000}), "3",
-        '{"url": 3, "validator": [], "total": {}}', '{"url": 3, "validator": "a\\nb", "total": 9}',
+        '{"url": 3, "digest": []}', '{"url": 3, "digest": "a\\nb"}',
     ],
     ids=["nested", "long", "a number", "other types", "a line end"],
 )  # fmt: skip
 def test_a_part_with_a_damaged_note_begins_anew(site, tmp_path, note):
     url = site.add("f", BODY)
     left_part(tmp_path, b"x" * 5000, note.replace("3, ", f'"{url}", ', 1))
-    assert PartialDownload(tmp_path / "some/net.pkl.part").origin == {}
+    assert Part(tmp_path / "some/net.pkl").origin == {}
     assert get(one(url), tmp_path).read_bytes() == BODY
 
 

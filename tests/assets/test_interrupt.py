@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -57,16 +58,13 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
     assert asked or fault[0] == "stall"
 
 
-def test_an_interrupt_in_this_process_lets_no_download_finish_later(site, tmp_path, monkeypatch):
+def test_an_interrupt_in_this_process_lets_no_download_finish_later(site, tmp_path):
     registry = {
         n: Asset(id=n, kind="network", url=site.add(n, BODY, faults=[("slow", 10_000, 0.03)]), target=n) for n in "ab"
     }
 
-    def interrupted(*args):
-        time.sleep(0.2)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys.modules["sida.assets.fetch"], "_gather", interrupted)
+    main = threading.main_thread().ident
+    threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         fetch_many(["a", "b"], registry=registry, cache=tmp_path, transfer=Transfer(quiet=True))
     time.sleep(1.2)

@@ -128,4 +128,4 @@ def test_the_whole_set_is_the_arrays_themselves():
     """A copy has another layout in memory; convolutions then round otherwise, and the demo's table changes."""
     images = load._read_digits()[0]
     assert load.Digits().raw_images(np.arange(4)).strides == images[np.arange(4)].strides
-    assert np.shares_memory(load.Digits()._pixels, images)
+    assert np.shares_memory(load.Digits().pixels, images)

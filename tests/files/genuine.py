@@ -3,17 +3,15 @@
 Written for the tests from the format's description. The embedded source would leave a mark if anything executed it.
 """
 
-import contextlib
 import io
 import pickle
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sida.networks import build_network
+from workflow.rehearsal import EasyDict, OfficialPickler, foreign_modules
 
 MARK = "executed-by-the-reader"
 SOURCE = f'''
@@ -23,73 +21,17 @@ raise SystemExit("the embedded source was executed")
 '''
 
 
-class EasyDict(dict):
-    def __getattr__(self, name):
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def __setattr__(self, name, value):
-        self[name] = value
-
-
-def _reconstruct_persistent_obj(meta):
-    raise AssertionError("the reader called the persistence layer")
-
-
-@contextlib.contextmanager
-def foreign_modules():
-    """`dnnlib.util` and `torch_utils.persistence`, present only while a file is written."""
-    persistence, util = types.ModuleType("torch_utils.persistence"), types.ModuleType("dnnlib.util")
-    persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj
-    util.EasyDict = EasyDict
-    names = {
-        "torch_utils": types.ModuleType("torch_utils"),
-        "torch_utils.persistence": persistence,
-        "dnnlib": types.ModuleType("dnnlib"),
-        "dnnlib.util": util,
-    }
-    _reconstruct_persistent_obj.__module__, EasyDict.__module__ = "torch_utils.persistence", "dnnlib.util"
-    sys.modules.update(names)
-    try:
-        yield
-    finally:
-        _reconstruct_persistent_obj.__module__ = EasyDict.__module__ = __name__
-        for name in names:
-            del sys.modules[name]
-
-
-class GenuinePickler(pickle.Pickler):
-    """Pickles the modules of ``sida.networks`` as persistent objects; library modules as usual.
+class GenuinePickler(OfficialPickler):
+    """Pickles also the twins of layers; the source of the classes leaves a mark if it runs.
 
     ``renamed`` maps our class names to those in the file; ``init`` gives (args, kwargs) of the outermost network.
     """
 
-    def __init__(self, stream, protocol, network=None, renamed=None, init=None):
-        super().__init__(stream, protocol)
-        self.network, self.renamed, self.init = network, renamed or {}, init
-        self.states = {}
+    def __init__(self, stream, protocol, network=None, renamed=None, init=((), {})):
+        super().__init__(stream, protocol, network, init, SOURCE, renamed)
 
-    def reducer_override(self, obj):
-        persistent = isinstance(obj, Twin) or (
-            isinstance(obj, torch.nn.Module) and type(obj).__module__.startswith("sida.")
-        )
-        if not persistent:
-            return NotImplemented
-        name = obj.class_name if isinstance(obj, Twin) else type(obj).__name__
-        # As in the originals, the state is one dictionary however often an object is met.
-        if id(obj) not in self.states:
-            state = obj.state if isinstance(obj, Twin) else dict(obj.__dict__)
-            for key in ("init_config", "rewrite"):
-                state.pop(key, None)
-            if obj is self.network and self.init is not None:
-                state["_init_args"], state["_init_kwargs"] = self.init
-            elif not isinstance(obj, Twin):
-                state["_init_args"], state["_init_kwargs"] = (), EasyDict()
-            self.states[id(obj)] = state
-        meta = EasyDict(type="class", version=6, module_src=SOURCE, class_name=self.renamed.get(name, name))
-        return _reconstruct_persistent_obj, (EasyDict(meta, state=self.states[id(obj)]),)
+    def persistent_state(self, obj):
+        return (obj.class_name, obj.state) if isinstance(obj, Twin) else super().persistent_state(obj)
 
 
 class Twin:

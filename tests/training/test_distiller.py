@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.official_order import Plain
 from sida.methods.sid import SiDALoss, SiDLoss
 from sida.networks import build_network
+from sida.noise import unit_noise
 from sida.training.batches import step_draws
 from sida.training.iteration import Distiller
 from sida.training.optimizer import Adam, OptimizedNetwork, RAdam, guard_gradient
@@ -126,8 +127,8 @@ def test_nan_samples_are_counted_and_survived(networks):
     real, like = batch(4, 0), batch(4, 1)
     cpu = torch.device("cpu")
     bad = [
-        *step_draws(0, "psi", 0, 0, [real[0].shape], cpu, SiDALoss().fake_score_draws()),
-        *step_draws(0, "generator", 0, 0, [like[0].shape], cpu, SiDALoss().generator_draws()),
+        *step_draws(0, "psi", 0, [real[0].shape], cpu, {"z": unit_noise, **SiDALoss().fake_score_draws()}),
+        *step_draws(0, "generator", 0, [like[0].shape], cpu, {"z": unit_noise, **SiDALoss().generator_draws()}),
     ]
     bad[0]["noise"][2] = float("nan")
     bad[1]["noise"][1] = float("nan")
@@ -221,7 +222,7 @@ def test_draws_left_out_are_the_runs_own(networks):
 
     shape = torch.Size((4, 3, 8, 8))
     own = [
-        step_draws(0, purpose, 1000, 0, [shape], torch.device("cpu"), draws)[0]
+        step_draws(0, purpose, 1000, [shape], torch.device("cpu"), {"z": unit_noise, **draws})[0]
         for purpose, draws in (("psi", SiDALoss().fake_score_draws()), ("generator", SiDALoss().generator_draws()))
     ]
     without_z = [{key: value for key, value in mapping.items() if key != "z"} for mapping in own]

@@ -30,7 +30,6 @@ from tests.training.toy import (
     CrashError,
     as_json,
     fork,
-    interrupt_after,
     results,
     student_trainer,
     wait,
@@ -246,22 +245,6 @@ def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted,
     lines = capsys.readouterr().err.splitlines()
     assert len([line for line in lines if "another process is at work on this run; waiting" in line]) == 1
     assert results(run) == results(uninterrupted)
-
-
-@pytest.mark.parametrize("damage", ["cut", "json"])
-def test_damaged_state_falls_back_to_the_one_before(tmp_path, uninterrupted, student_spec, monkeypatch, capsys, damage):
-    interrupt_after(distill, student_spec, tmp_path, monkeypatch, 300)
-    newest = sorted((tmp_path / "state").glob("state-*.safetensors"))[-1]
-    assert len(list((tmp_path / "state").glob("state-*.json"))) == 2
-    if damage == "cut":
-        newest.write_bytes(newest.read_bytes()[:-100])
-    else:
-        newest.with_suffix(".json").write_text('{"format": ')
-    distill(student_spec, tmp_path)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "going back to the one before it" in line]
-    assert len(lines) == 1
-    assert newest.stem in lines[0]
-    assert results(tmp_path) == results(uninterrupted)
 
 
 def test_a_seed_decides_the_result_which_is_the_last_network_without_evaluations(tmp_path, student_spec):

@@ -42,15 +42,6 @@ def test_sid_restarts_from_a_generator_without_the_adversarial_term(tmp_path, te
     assert load_network(tmp_path / "network.safetensors")[1]["parents"]["init"] == sha256_file(student)
 
 
-@pytest.mark.parametrize("method", ["sid", "sida"])
-def test_edm2_students_learn(tmp_path, edm2_teacher, method):
-    spec = {**of_method(method, SHORT), "teacher": edm2_teacher, "augment": None}
-    distill(spec, tmp_path)
-    assert not torch.equal(weights(tmp_path / "network.safetensors"), weights(edm2_teacher))
-    losses = set(read_jsonl(tmp_path / "train.jsonl")[-1]["losses"])
-    assert losses == {"denoising", "sid"} | ({"discriminator", "adversarial"} if method == "sida" else set())
-
-
 def test_forced_weight_normalisation_of_edm2_students(tmp_path, edm2_teacher):
     def norms(mode):
         folder = tmp_path / mode

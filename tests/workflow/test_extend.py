@@ -18,7 +18,7 @@ from workflow.cli import main
 from workflow.commands.check import trial_agreement
 from workflow.preset import Preset
 from workflow.preset.extension import write_extension
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 from workflow.preset.targets import Targets
 
 DEMO = ROOT / "studies/demo"

@@ -19,7 +19,7 @@ from tests.refused import refusing
 from workflow.planning.costs import Costs
 from workflow.planning.steps import network_cost
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 
 TINY = load_yaml(ROOT / "tests/workflow/tiny.yaml")
 SHEET = """\

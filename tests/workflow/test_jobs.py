@@ -143,7 +143,7 @@ def test_digests_of_recorded_runs_stay():
 
 
 def test_the_workflow_starts_without_torch():
-    code = "from workflow.preset import Preset; from workflow.preset.rehearsal import check_preset; import sys; "
+    code = "from workflow.preset import Preset; from workflow.preset.placeholders import check_preset; import sys; "
     code += "p = Preset.load('studies/demo/preset.yaml'); check_preset(p); p.everything; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -18,7 +18,7 @@ from sida.config.settings import from_mapping
 from sida.networks import build_network
 from workflow.cli import main
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 
 
 def pictures(

@@ -13,7 +13,7 @@ from sida.config.resources import ROOT
 from tests.refused import refusing
 from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 
 DEMO = settings_of("demo")
 

@@ -11,7 +11,7 @@ from sida.config.resources import ROOT
 from tests.refused import refusing
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset, unshown_remark
+from workflow.preset.placeholders import check_preset, unshown_remark
 
 TINY = ROOT / "tests/workflow/tiny.yaml"
 

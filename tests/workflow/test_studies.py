@@ -17,7 +17,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from workflow.preset import Preset
 from workflow.preset.files import presets
-from workflow.preset.rehearsal import check_preset, unshown_remark
+from workflow.preset.placeholders import check_preset, unshown_remark
 
 STUDIES = sorted({path.parent.name for path in presets().values()})
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
-from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
+from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
 from sida.errors import Progress, UserError
 from sida.files.atomic import read_hashed_json, sha256_file, sha256_json
 from sida.files.tensors import read_record
@@ -180,7 +180,7 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
 def _as_read(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Rows in the form in which they are read from CSV."""
     stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, MEASUREMENT_COLUMNS)
+    writer = csv.DictWriter(stream, (*MEASUREMENT_COLUMNS, *FURTHER))
     writer.writeheader()
     writer.writerows(rows)
     stream.seek(0)

@@ -32,6 +32,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TSV",
         help="take unchanged rows from the study's stored results, and run those of a sheet and the changed ones",
     )
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="measure random networks of the same size with few images: every step without a download or a GPU",
+    )
     parser.add_argument("-n", "--dry-run", action="store_true", help="show the jobs and run none")
     parser.set_defaults(passed=[])
     # Words after -- are no arguments of this command.
@@ -77,6 +82,13 @@ def _run(args: argparse.Namespace) -> int:
         path, rows = write_extension(files, args.extend, stored := stored_results(files), take=not args.dry_run)
         print(f"rows  run here: {', '.join(rows) or 'none'}; all others from {stored}", flush=True)
         files = [*files, path]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    if args.rehearse:
+        from workflow.rehearsal import write_rehearsal
+
+        path, more = write_rehearsal(files, args.targets)
+        files, environment = [*files, path], environment | more
+        os.environ |= more
     preset = Preset.load(*files)
     targets = [path for target in args.targets for path in Targets(preset).named(target)]
     print(f"preset {preset.name} ({preset.source}): {', '.join(args.targets) or 'the whole preset'}", flush=True)
@@ -86,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     words += ["--dry-run"] if args.dry_run else []
     # Snakemake's own targets may follow a second --.
     words += [*args.passed, *([] if "--" in args.passed else ["--"]), *targets]
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "snakemake", *words], {**os.environ, "PYTHONSAFEPATH": "1"})
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "snakemake", *words], environment)
 
 
 def _profile(name: str | None) -> Path | None:
@@ -111,6 +123,7 @@ RUN = Verb(
   sida run flowers/ -n                              (a folder of `sida new`; -n shows the jobs and runs none)
   sida run paper tables/table1.tex --profile slurm
   sida run demo --extend my.tsv                   (stored rows are taken, the rows of my.tsv run)
+  sida run first-look --rehearse --cores 2        (random networks of the papers' size, 100 images, no download)
   sida run demo --cores 2 -- --forcerun collect     (all words after -- are Snakemake's)
 
 Results are written below the current folder, in results/<preset>/. The exit status is Snakemake's.

@@ -205,7 +205,7 @@ class Costs:
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
         """Architecture of a teacher, from the preset or of a published teacher; None if unknown."""
-        return self.preset.architecture(teacher) or self._like(teacher)
+        return self.preset.architecture(teacher) or self.like(teacher)
 
     def resolved(self, run: str) -> Any:
         """Resolved settings of a student, for a GPU if the preset uses one."""
@@ -261,7 +261,7 @@ class Costs:
         """All trials of a row."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
         images = self.preset.trials * protocol.num_samples
-        network = self.network(row.teacher) or self._like(row.checkpoint)
+        network = self.network(row.teacher) or self.like(row.checkpoint)
         guided = self.preset.sampler_guide(row) is not None
         guide = self.network(row.guide) if guided else None
         forward, fp16 = 0.0, False
@@ -285,7 +285,7 @@ class Costs:
         hours = images * self._measured(run, forward, fp16) / 3600
         return Cost("measure", f"references/{name}", [], 1, hours, 0.0, facts={"images": images})
 
-    def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
+    def like(self, checkpoint: str | None) -> dict[str, Any] | None:
         """Architecture of a checkpoint: that of the teacher whose name is the beginning of the checkpoint's name.
 
         Published teachers are described once, in the preset of the checkout that trains them.
@@ -318,7 +318,8 @@ class Costs:
         return seconds
 
     def _rate(self, fp16: bool) -> float:
-        return self.gpu.rate(fp16, self.gpu_name)
+        # Processors compute in float32.
+        return self.gpu.rate(fp16 and self.preset.settings.device != "cpu", self.gpu_name)
 
     def archive(self, path: str) -> Cost:
         """An archive of a data set."""

@@ -12,9 +12,10 @@ from typing import Literal
 
 from eval.report.paper import missing_latex
 from sida.assets.cache import cache_dir
-from sida.assets.fetch import by_hand
-from sida.assets.hub import offline
+from sida.assets.fetch import by_hand, check_pinned_code, check_reachable
+from sida.assets.registry import Asset
 from sida.config.resources import CHECKOUT, how_to_install
+from sida.errors import UserError
 from workflow.planning.costs import SMALLER, SPARE, driver_cuda, too_large, without_code
 from workflow.planning.plan import Plan, make_plan
 from workflow.preset.outside_code import allowing, outside_code_of
@@ -166,23 +167,29 @@ def _data(plan: Plan) -> Iterator[Check]:
 
 
 def _assets(plan: Plan) -> Iterator[Check]:
-    wanted = [job for job in plan.jobs.values() if job.kind == "fetch" and job.download_gb]
-    missing = [plan.costs.registry[job.name] for job in wanted]
-    hand = [asset for asset in missing if not asset.urls]
-    for asset in hand:
+    """Asks what a run asks before its first job."""
+    names = [job.name for job in plan.jobs.values() if job.kind == "fetch"]
+    missing = [asset for asset in map(plan.costs.registry.__getitem__, names) if not _cached(asset)]
+    for asset in (asset for asset in missing if not asset.urls):
         yield Check("assets", "missing", f"{asset.id} has no link", str(by_hand(asset, cache_dir() / asset.target)))
-    loaded = [asset.id for asset in missing if asset.urls]
+    loaded = [asset for asset in missing if asset.urls]
+    for check in (check_reachable, check_pinned_code):
+        try:
+            check(names)
+        except UserError as fault:
+            yield Check("assets", "missing", f"{fault.place}: {fault.fault}", fault.remedy)
+            loaded = []
     if loaded:
-        text = f"{len(loaded)} to download, {sum(job.download_gb for job in wanted if job.name in loaded):,.1f} GB"
-        command = f"sida assets fetch {' '.join(loaded)}" if len(loaded) < 6 else "the workflow fetches them first"
-        if offline():
-            yield Check(
-                "assets", "missing", f"{text}; SIDA_OFFLINE forbids it", "unset SIDA_OFFLINE, or put them by hand"
-            )
-        else:
-            yield Check("assets", "note", text, command)
+        text = f"{len(loaded)} to download, {sum(map(plan.costs.assumptions.gigabytes, loaded)):,.1f} GB"
+        command = f"sida assets fetch {' '.join(asset.id for asset in loaded)}"
+        yield Check("assets", "note", text, command if len(loaded) < 6 else "the workflow fetches them first")
     if not missing:
         yield Check("assets", "ok", "all in the cache")
+
+
+def _cached(asset: Asset) -> bool:
+    """Whether a file is in the cache."""
+    return (cache_dir() / asset.target).exists()
 
 
 def _latex(plan: Plan) -> Iterator[Check]:

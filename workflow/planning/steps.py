@@ -15,8 +15,9 @@ from importlib.metadata import version
 from typing import Any
 
 from sida.assets.cache import cache_dir
-from sida.errors import say
+from sida.errors import UserError, say
 from sida.files.atomic import write_json
+from sida.files.text_files import parse_json, read_text
 from sida.machine import source_digest
 from sida.methods.registry import find_method
 
@@ -64,8 +65,8 @@ def _counted(text: str) -> NetworkCost:
     """Counts for a network's description, cached on disk, since counting a large network takes seconds."""
     digest = hashlib.sha256(f"{source_digest()} {version('torch')} {text}".encode()).hexdigest()
     path = cache_dir() / "counts" / f"{digest[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return NetworkCost(**json.loads(path.read_bytes()))
+    with contextlib.suppress(UserError, TypeError):
+        return NetworkCost(**parse_json(read_text(path), str(path)))
     cost = _count(text)
     # A cache of another user may be read-only.
     with contextlib.suppress(OSError):

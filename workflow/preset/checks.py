@@ -85,7 +85,7 @@ def check_sampler(preset: Rows, run: SheetRow, where: str) -> None:
 def check_guide(preset: Rows, run: SheetRow, where: str) -> None:
     """Checks that a sampler with guidance has a guiding network, and that it fits the guided one.
 
-    The guide of a training is checked with its other settings (:mod:`workflow.preset.rehearsal`).
+    The guide of a training is checked with its other settings (:mod:`workflow.preset.placeholders`).
     """
     if not run.trained_here:
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.claims import Claim, load_claims
+from eval.features.registry import study_extractors
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import SheetRow, read_runs
 from sida.assets.cache import cache_dir
@@ -23,9 +24,10 @@ from sida.config.families import SD_VAE
 from sida.config.recipe import Recipe
 from sida.config.resources import base_name, find, found_object, found_path
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
+from sida.config.saw import Saw, network_of, read_saw
 from sida.config.settings import from_mapping, load_yaml, names_file_object, names_object
 from sida.errors import UserError, suggestion
-from sida.methods.registry import find_method
+from sida.methods.registry import METHODS, find_method
 from workflow.preset.files import PresetSettings, TeacherEntry
 from workflow.preset.outside_code import check_code
 
@@ -69,6 +71,7 @@ class Rows:
         }
         self.runs: dict[str, SheetRow] = {row.run: self._row_with_paths(row) for row in read_runs(self.sheet)}
         self._find_recipes()
+        self._add_seen()
         self._add_second_measurements()
 
     # Files that the preset and its sheet name.
@@ -140,6 +143,28 @@ class Rows:
                 raise UserError(where, f"no '{name}' in {path}{suggestion(name, recipes)}")
             from_mapping(Recipe, recipes[name], f"{path}: {name}")
             self.settings.recipes[recipe] = recipes[name]
+
+    def _add_seen(self) -> None:
+        """Adds what a row's own method does not say: judges of its options, and the networks that its start met."""
+        for name in self.runs:
+            self.runs[name] = self._with_seen(name, ())
+
+    def _with_seen(self, name: str, before: tuple[str, ...]) -> SheetRow:
+        run, more = self.runs[name], Saw()
+        if run.trained_here and run.method in METHODS and METHODS[run.method].has_judges:
+            judges = [name for name in self.options(run).met(self.dataset_of(run)["resolution"]) if name != "pixels"]
+            if None in (found := [network_of(name, study_extractors()) for name in judges]):
+                return dataclasses.replace(run, saw="unknown")  # a custom judge may be any network
+            more = Saw(loss=tuple(filter(None, found)))
+        if run.init in self.runs and run.init not in before:
+            start = self._with_seen(str(run.init), (*before, name)).seen
+            if start is None:
+                return dataclasses.replace(run, saw="unknown")
+            more |= Saw(start.loss, start.start)
+        said = None if run.saw is None else read_saw(run.saw, study_extractors())
+        if not {*more.loss, *more.start} - {*(run.seen or more).loss, *(run.seen or more).start} and not more.loss:
+            return run
+        return dataclasses.replace(run, saw=str(more | (said or Saw())))
 
     def _add_second_measurements(self) -> None:
         """Adds a key (run, second protocol) for each row with one, its own or the preset's for its first protocol."""

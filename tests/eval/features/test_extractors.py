@@ -110,6 +110,24 @@ def test_inception_gives_the_same_from_one_pass_as_from_two(script, monkeypatch)
     assert calls == [{"return_features": True}]
 
 
+@pytest.mark.parametrize("name", ["digits", "glyphs", "digits_backbone", "pixels", "inception", "dinov2"])
+def test_float_images_have_the_features_of_bytes_and_a_gradient(name, script, hub, digits):
+    options = {"inception": {"path": script}, "dinov2": {"repository": str(hub), "weights": "hub"}}.get(name, {})
+    extractor = get_extractor(name, **options)
+    images = pictures(6) if options else digits.images(range(6))
+    real = images.float().requires_grad_()
+    features = extractor.differentiable(real)
+    assert relative_error(features, extractor(images)) < 1e-5
+    features.square().sum().backward()
+    # Half a byte in the direction of the gradient moves the features as it says.
+    step = 0.05 * real.grad / real.grad.abs().max()
+    with torch.no_grad():
+        change = (
+            extractor.differentiable(real + step).square().sum() - extractor.differentiable(real - step).square().sum()
+        )
+    assert float(change) == pytest.approx(2 * float((step * real.grad).sum()), rel=0.05)
+
+
 def test_grey_images_are_repeated(script):
     extractor = get_extractor("inception", path=script)
     grey = pictures(3, channels=1)

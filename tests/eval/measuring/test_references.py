@@ -28,7 +28,7 @@ from tests.refused import refused
 from tests.workflow.small import small
 from workflow.cli import main
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 
 
 def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from sida.data import load_dataset
 from tests.eval.measuring.specs import data_spec, metric, protocol
 from tests.refused import refused
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 
 TRAIN, HELD_OUT = (dataset_spec(name, "test") for name in ("digits-train", "digits-heldout"))
 COPIES = metric("copies", "memorisation", "pixels", "train", held_out="heldout")

@@ -140,7 +140,7 @@ def test_frames_hold_the_numbers_of_the_files(tmp_path):
 
 
 def test_the_command_line_and_the_workflow_start_without_pandas():
-    modules = "workflow.preset.rehearsal, eval.report.compare, eval.tables, eval.figures"
+    modules = "workflow.preset.placeholders, eval.report.compare, eval.tables, eval.figures"
     code = f"import sys, eval.commands, workflow.cli, {modules}; print({{'pandas', 'jinja2'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

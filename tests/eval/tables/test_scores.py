@@ -131,6 +131,7 @@ def mine(folder, tmp_path):
             number, value = trial["trial"], change.get("value", 1.9)
             seeds = change.get("seeds", [number * n, (number + 1) * n - 1])
             trial |= {"n": change.get("n", n), "seeds": seeds, "nfe": 1, "details": {}, "family": "One Step"}
+            trial |= {"saw": change.get("saw", "none")}
             trial |= {"metrics": {key: value + change.get("step", 0.001) * (number - 0.5)}}
             trial |= {"protocol": {"name": "cifar10", "fields": fields}, "extractors": {name: weights}}
             trial |= {"metric_references": {key: reference}, "reference": reference}

@@ -9,7 +9,7 @@ from sida.config.resources import ROOT
 from workflow.cli import main
 from workflow.preset import Preset
 from workflow.preset.jobs import find_needs, row_digest
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 
 STUDY = ROOT / "studies/afternoon"
 

@@ -3,6 +3,7 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import yaml
 
@@ -12,7 +13,7 @@ from tests.workflow.workspace import Workspace, forked_snakemake, kill_group
 from workflow.planning.costs import Costs, driver_memory
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.placeholders import check_preset
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,21 @@ def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for(gp
         assert path in preset.measurement("data").needs["files"]
 
 
+def write_pictures(folder, **counts):
+    """Squares in noise, their place the class, as files of MNIST's format."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for part, count in counts.items():
+        classes = np.arange(count, dtype=np.uint8) % 10
+        images = rng.integers(0, 60, (count, 28, 28), np.uint8)
+        for image, place in zip(images, classes):
+            image[2 * place : 2 * place + 8, 6:20] += 150
+        for stem, array in (("images-idx3", images), ("labels-idx1", classes)):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            (folder / f"{part}-{stem}-ubyte").write_bytes(header + array.tobytes())
+    return folder
+
+
 @pytest.mark.skipif(driver_memory() is not None, reason="there is a GPU here")
 def test_without_a_gpu_it_ends_in_one_line_before_data_is_rendered(tmp_path):
     words = ["-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles/default"), "--cores", "2"]
@@ -69,10 +85,18 @@ def test_the_small_form_has_its_own_results_data_and_no_gpu(gpu, small):
 def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(gpu, tmp_path):
     """A tenth of its images: the path, not its numbers."""
     space = Workspace(tmp_path)
-    protocol = yaml.safe_load((ROOT / "studies/gpu/protocols/glyphs16.yaml").read_text())
+    pictures = write_pictures(tmp_path / "pictures", train=600, t10k=300)
+    protocol = yaml.safe_load((ROOT / "studies/gpu/protocols/clothes28.yaml").read_text())
     (tmp_path / "few.yaml").write_text(yaml.safe_dump({**protocol, "num_samples": 300}))
     recipe = {"total_kimg": 0.8, "evaluation": {"every_kimg": 0.4, "num_samples": 300}}
-    changes = {"teachers": {"letters": {"training": {"total_kimg": 2.4}}}, "protocol": "few.yaml"}
+    changes = {"teachers": {"clothes": {"training": {"total_kimg": 2.4}}}, "protocol": "few.yaml"}
+    changes["datasets"] = {
+        f"fashion{name}": {
+            "kind": "zip", "path": f"few{name}.zip", "channels": 1, "label_dim": 10, "num_images": images,
+            "made_from": {"source": str(pictures), "subset": part},
+        }
+        for name, images, part in (("", 600, "train"), ("-heldout", 300, "test"))
+    }  # fmt: skip
     changes["recipes"] = dict.fromkeys(("sid", "sida", "sid2a"), recipe)
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(changes))
     files = ["--configfile", "studies/gpu/preset.yaml", "studies/gpu/gpu-small.yaml", "short.yaml"]

@@ -16,7 +16,7 @@ from tests.workflow.workspace import settings_of
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
 from workflow.preset.jobs import row_digest
-from workflow.preset.rehearsal import _placeholders, check_preset, unshown_remark
+from workflow.preset.placeholders import _placeholders, check_preset, unshown_remark
 
 TABLES = {"table1": "cifar10", "table2": "cifar10", "table5": "ffhq64", "table6": "afhqv2"}
 

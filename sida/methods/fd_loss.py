@@ -1,0 +1,330 @@
+"""FD-Loss: a finished generator learns to lower its own Fréchet distance to real images, on chosen judges.
+
+A judge is a feature network with the mean and covariance of the real images' features. No teacher and no discriminator
+take part, and a judge that trained a generator is no judge of it any more.
+
+Source: FD-Loss (arXiv:2604.28190); the first release of its code (commit 5c03b811 in cwhoaon/FD-Loss): main_fd.py,
+frechet_distance/losses.py, queue.py. Differences from that code: docs/differences.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from sida import training
+from sida.config.plugins import our_object
+from sida.config.recipe import StudentConfig
+from sida.config.saw import Saw
+from sida.config.settings import Count, NotNegative, Range, Settings
+from sida.errors import SettingError, UserError
+from sida.late import torch
+from sida.methods.method import Method, Parts, Passes
+from sida.noise import uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sida.training.micro_batches import MicroBatch
+    from sida.training.processes import Ranks
+
+#: Judges are the feature networks of the metrics, which lie above this package: functions that make them, tell their
+#: digests, and tell the downloads of one.
+MAKE_JUDGES, JUDGE_DIGESTS = "eval.measuring.judges:make_judges", "eval.measuring.judges:judge_digests"
+JUDGE_ENTRY = "eval.features.registry:extractor_entry"
+#: Added to a distance before a loss is divided by it.
+NORM_EPS = 0.01
+
+
+class Judge(Protocol):
+    """A feature network, with moments of the real images' features.
+
+    Attributes:
+        mean: Mean of the features, float64 ``(F,)``.
+        cov: Covariance, float64 ``(F, F)``.
+    """
+
+    mean: Tensor
+    cov: Tensor
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features ``(N, F)`` with gradient, of images in 0..255 that are not rounded, float ``(N, C, H, W)``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FDLossOptions(Settings):
+    """Judges and statistics of FD-Loss. Defaults are those of the released recipes of its main table.
+
+    Attributes:
+        judges: Extractors of the distances, by the names that protocols give them; their losses are added.
+        statistics: ``average``: running averages of the generated features' first and second moments; ``queue``: the
+            latest features themselves.
+        decay: Share that a running average keeps in a step.
+        population: Images of the starting generator that fill the statistics; length of a queue.
+        lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0, before it falls to 0 as a half
+            cosine.
+    """
+
+    judges: tuple[str, ...] = ("inception",)
+    statistics: Literal["average", "queue"] = "average"
+    decay: Annotated[float, Range(least=0, below=1)] = 0.999
+    population: Count = 50_000
+    lr_rampup_kimg: NotNegative = 6400.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.judges or len(set(self.judges)) < len(self.judges):
+            raise SettingError("judges", "must name one extractor or more, each once")
+
+    @staticmethod
+    def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as they enter a run's digest: with the digests of the judges."""
+        judges = given.get("judges", FDLossOptions.judges)
+        return {**given, "judges": our_object(JUDGE_DIGESTS)(judges)}
+
+    def assets(self, resolution: int) -> list[str]:
+        """Registered downloads of a training."""
+        return [asset for judge in self.judges for asset in our_object(JUDGE_ENTRY)(judge).assets]
+
+    def met(self, resolution: int) -> list[str]:
+        """Networks whose gradients train the generator."""
+        return [*self.judges]
+
+    def check(self, config: StudentConfig) -> None:
+        """Refuses settings of a run that do not fit: the distance is no sum over images.
+
+        Raises:
+            SettingError: A step has several micro-batches, or more images than a queue.
+        """
+        if config.batch_gpu not in (None, config.batch_size):
+            raise SettingError("batch_gpu", "a distance needs all images of a step at once", "remove it")
+        if self.statistics == "queue" and config.batch_size > self.population:
+            raise SettingError("options.population", "must be at least batch_size", f"take {config.batch_size}")
+
+
+class FrechetTerm:
+    """Fréchet distance of the generated features to a judge's, and its gradient at the features of a step.
+
+    With mean μ, covariance Σ, and R = Σ_r^½ of the real features:
+
+        FD = |μ − μ_r|² + tr Σ + tr Σ_r − 2 tr (R Σ R)^½,        ∂FD/∂Σ = S = 1 − R (R Σ R)^−½ R
+
+    so a row F of a step's B features has the gradient 2 a (μ − μ_r) + 2 b S (F − μ), where a = b = (1 − decay)/B for
+    running averages, a = 1/N and b = 1/(N − 1) for a queue of N.
+
+    Args:
+        judge: The judge.
+        options: Kind of the statistics.
+    """
+
+    def __init__(self, judge: Judge, options: FDLossOptions) -> None:
+        self.judge, self.options = judge, options
+        self.mean, cov = judge.mean.double(), judge.cov.double()
+        values, vectors = torch.linalg.eigh(cov)
+        self._root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+        self._trace = cov.trace()
+        width, zeros = len(self.mean), self.mean.new_zeros
+        self.filled = torch.zeros((), dtype=torch.int64)
+        if options.statistics == "queue":
+            self._kept = {"queue": zeros(options.population, width).float()}
+        else:
+            self._kept = {"first": zeros(width), "second": zeros(width, width)}
+
+    def fill(self, features: Tensor) -> None:
+        """Adds features ``(N, F)`` of the starting generator, until there are ``population``."""
+        done = int(self.filled)
+        if self.options.statistics == "queue":
+            self._kept["queue"][done : done + len(features)] = features
+        else:
+            self._average(*_sums(features), done / (done + len(features)))
+        self.filled += len(features)
+
+    def __call__(self, features: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor] | None:
+        """Takes the features of a step ``(N, F)`` into the statistics.
+
+        Returns:
+            The distance, float64 ``()``, and its gradient at ``features``, times the images of all processes; None if
+            features are not finite, which changes nothing.
+        """
+        rows = features.detach().double()
+        first, second = _sums(rows)
+        both = torch.cat([first[None], second])
+        ranks.average(both)
+        if not bool(both.isfinite().all()):
+            return None
+        count, keep = len(rows), self.options.decay
+        if self.options.statistics == "queue":
+            place = (int(self.filled) + torch.arange(count)) % self.options.population
+            self.filled += count
+            self._kept["queue"][place.to(rows.device)] = rows.float()
+            whole = self._kept["queue"].double()
+            mean, shares = whole.mean(0), (count / len(whole), count / (len(whole) - 1))
+            cov = (whole - mean).T @ (whole - mean) / (len(whole) - 1)
+        else:
+            self._average(both[0], both[1:], keep)
+            mean, shares = self._kept["first"].clone(), (1 - keep, 1 - keep)
+            cov = self._kept["second"] - torch.outer(mean, mean)
+        distance, slope = self.distance(mean, cov)
+        gradient = shares[0] * 2 * (mean - self.mean) + shares[1] * 2 * (rows - mean) @ slope
+        return distance, gradient
+
+    def distance(self, mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
+        """FD and S of moments, float64."""
+        inner = self._root @ cov @ self._root
+        values, vectors = torch.linalg.eigh((inner + inner.T) / 2)
+        roots = values.clamp(min=0).sqrt()
+        # Directions without variance have no slope of their own.
+        inverse = torch.where(values > values.amax() * len(values) * torch.finfo(values.dtype).eps, 1 / roots, 0.0)
+        turned = self._root @ vectors
+        slope = torch.eye(len(mean)).to(mean) - turned * inverse @ turned.T
+        return (mean - self.mean).square().sum() + cov.trace() + self._trace - 2 * roots.sum(), slope
+
+    def _average(self, first: Tensor, second: Tensor, keep: float) -> None:
+        self._kept["first"].lerp_(first, 1 - keep)
+        self._kept["second"].lerp_(second, 1 - keep)
+
+    def state(self) -> dict[str, Tensor]:
+        """See :class:`sida.training.optimizer.Resumable`."""
+        return {**self._kept, "filled": self.filled}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """See :class:`sida.training.optimizer.Resumable`."""
+        for name, value in self.state().items():
+            value.copy_(state[name])
+
+
+def _sums(features: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second moments of features ``(N, F)``, float64."""
+    rows = features.double()
+    return rows.mean(0), rows.T @ rows / len(rows)
+
+
+class FrechetLoss:
+    """Loss of a generator: Σ FD / (stopgrad FD + 0.01) over judges, so just below their number, whatever its progress.
+
+    Args:
+        terms: Distances by the judges' names.
+        ranks: Returns the processes that train together.
+        draw: ``draw(number)`` yields batches of images of the starting generator, ``number`` in total; called once in a
+            run.
+    """
+
+    def __init__(
+        self, terms: Mapping[str, FrechetTerm], ranks: Callable[[], Ranks], draw: Callable[[int], Any]
+    ) -> None:
+        self.terms, self._ranks, self._draw = terms, ranks, draw
+
+    def weights(self, pixels: int) -> dict[str, float]:
+        """Factors of the terms: the loss, and each judge's distance, which has no gradient."""
+        return dict.fromkeys(["fd", *(f"fd_{name}" for name in self.terms)], 1.0)
+
+    def __call__(self, given: MicroBatch) -> dict[str, Tensor]:
+        """Terms by name, float32 ``(N,)`` each."""
+        ranks = self._ranks()
+        self._begin(ranks)
+        count, pixels = len(given.images), _bytes(given.images)
+        value, moved = given.images.new_zeros(count), given.images.new_zeros(count)
+        distances = {}
+        for name, term in self.terms.items():
+            features = term.judge.features(pixels)
+            found = term(features, ranks)
+            if found is None:
+                given.mask = given.images.new_zeros(count, dtype=torch.bool)
+                found = features.new_zeros(()), torch.zeros_like(features)
+            distance, gradient = found
+            scale = 1 / (distance + NORM_EPS)
+            distances[f"fd_{name}"] = distance.to(value).expand(count)
+            value = value + (distance * scale).to(value)
+            # Its gradient is that of the distance, its value is not.
+            moved = moved + (features * (scale * gradient).to(features)).sum(1)
+        terms = {"fd": value + (moved - moved.detach()), **distances}
+        return {name: given.kept(term)[0] for name, term in terms.items()}
+
+    def _begin(self, ranks: Ranks) -> None:
+        """Fills empty statistics.
+
+        Raises:
+            UserError: A queue in several processes, whose states would not hold the queues of all.
+        """
+        options = [term.options for term in self.terms.values()]
+        if any(one.statistics == "queue" for one in options) and ranks.world_size > 1:
+            raise UserError("options.statistics", "a queue is for one process", "take average")
+        if all(int(term.filled) for term in self.terms.values()):
+            return
+        with torch.no_grad():
+            for images in self._draw(options[0].population):
+                for term in self.terms.values():
+                    term.fill(term.judge.features(_bytes(images)))
+
+
+def _bytes(images: Tensor) -> Tensor:
+    """Images in [−1, 1] in the range 0..255; truncation to bytes lowers x · 127.5 + 128 by ½ on average."""
+    return images * 127.5 + 127.5
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineSchedule(training.Schedule):
+    """Phases of a method whose rate falls to 0 as a half cosine after its ramp-up."""
+
+    def lr_factor(self, nimg: int) -> float:
+        """See :meth:`~sida.training.schedule.Schedule.lr_factor`."""
+        assert self.total_kimg is not None
+        begin, end = self.lr_rampup_kimg * 1000, self.total_kimg * 1000
+        done = min(max((nimg - begin) / max(end - begin, 1), 0), 1)
+        return super().lr_factor(nimg) * (1 + math.cos(math.pi * done)) / 2
+
+
+def make_fd_loss(parts: Parts) -> training.StudentTrainer:
+    """Returns the trainer of the generator alone; statistics of the features are part of its state.
+
+    Raises:
+        UserError: A judge does not exist, has no gradient, or does not take the data's images.
+    """
+    config, options = parts.config, parts.options
+    judges = our_object(MAKE_JUDGES)(options.judges, config.dataset, parts.device)
+    terms = {name: FrechetTerm(judge, options) for name, judge in judges.items()}
+    generator = parts.optimized(parts.copy(parts.initial, config.weight_norm))
+
+    def starting_images(number: int) -> Any:
+        from sida.sampling.samplers import one_step
+
+        start: Any = parts.initial
+        shape = (start.img_channels, start.img_resolution, start.img_resolution)
+        with parts.seeded("fill"):
+            for begin in range(0, number, config.batch_size):
+                z = torch.randn(min(config.batch_size, number - begin), *shape)
+                labels = (
+                    torch.eye(start.label_dim)[torch.randint(start.label_dim, (len(z),))] if start.label_dim else None
+                )
+                yield one_step(
+                    start.eval(), z.to(parts.device), labels if labels is None else labels.to(z), config.init_sigma
+                )
+
+    loss = FrechetLoss(terms, lambda: generator.ranks, starting_images)
+    step = training.OptimizerStep(
+        "generator", generator, loss, loss.weights, "generator", {"label": uniform}, pooled=True, uniform_labels=True
+    )
+    schedule = CosineSchedule(**{**vars(parts.schedule(options.lr_rampup_kimg))})
+    kept = {f"judge-{name}": term for name, term in terms.items()}
+    return training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)
+
+
+FD_LOSS = Method(
+    name="fd-loss",
+    title="FD-Loss",
+    about="a finished generator lowers its Fréchet distance on chosen judges; no score (--init)",
+    start="generator",
+    real_images=True,
+    saw=Saw(loss=("inception",)),
+    options=FDLossOptions,
+    trainer=make_fd_loss,
+    reads=("weight_norm",),
+    passes=Passes(fake_score=0, generator=3),
+    official={
+        "edm": {
+            "betas": (0.9, 0.95), "init_sigma": 2.5, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
+        },
+    },
+)  # fmt: skip

@@ -1,0 +1,86 @@
+"""The study `fashion`: its presets, the search's files and choice, and equal settings of its rows."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from sida.config.plugins import load_file_object
+from sida.config.resources import ROOT
+from workflow.preset import Preset
+from workflow.preset.placeholders import check_preset
+
+STUDY = ROOT / "studies/fashion"
+
+
+@pytest.fixture
+def search(tmp_path):
+    """The study's search in a folder of its own, without trials."""
+    shutil.copy(STUDY / "space.yaml", tmp_path)
+    return load_file_object(f"{STUDY}/bench.py:Search", "test")(tmp_path, tmp_path / "measured")
+
+
+def measure(search, **values):
+    """Writes FDs of trials, by method, as the workflow does."""
+    for method, found in values.items():
+        for number, value in enumerate(found):
+            folder = search.measured / f"trial-{method}-{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "trial-0.json").write_text(json.dumps({"metrics": {"fd_choice": value}}))
+
+
+@pytest.mark.parametrize("name", ["preset", "search", "teachers"])
+def test_the_presets_are_whole(name):
+    check_preset(Preset.load(STUDY / f"{name}.yaml"))
+
+
+def test_files_of_the_search_follow_from_the_space_and_the_trials(search):
+    shutil.copy(STUDY / "trials.csv", search.folder)
+    type(search)(search.folder, search.measured).write()
+    for name in ("search.tsv", "trials.csv", "chosen.yaml", "recipes/trials.yaml"):
+        assert (search.folder / name).read_text() == (STUDY / name).read_text(), name
+
+
+def test_the_best_trial_is_chosen_when_all_have_a_value(search):
+    eight = [3.0, 2.0, None, 1.5, 9.0, 4.0, 5.0, 6.0]
+    measure(search, sida=eight[:7])
+    assert search.chosen("sida") == search.points("sida")[0]
+    measure(search, sida=eight)
+    assert search.chosen("sida") == search.points("sida")[3]
+    measure(search, sid=eight)
+    assert {point["init_sigma"] for point in search.points("sid2a")} == {search.points("sid")[3]["init_sigma"]}
+    # Stored trials count only as long as their settings are the same.
+    search.write()
+    again = type(search)(search.folder, search.folder / "none")
+    assert again.chosen("sida") == search.chosen("sida")
+    again.space["axes"]["lr"]["log"][0] /= 2
+    assert again.short_values("sida")[1:] == [None] * 7
+
+
+def test_rows_differ_in_the_method_teacher_and_seed_alone():
+    preset, frame = Preset.load(STUDY / "preset.yaml"), yaml.safe_load((STUDY / "space.yaml").read_text())["frame"]
+    rows = [run for run in preset.students() if run.family != "Parent"]
+    named = {(run.teacher, run.method, run.seed) for run in rows}
+    assert len(named) == len(rows) == 24
+    for run in rows:
+        recipe = preset.settings.recipes[run.recipe]
+        assert all(recipe.get(key) == value for key, value in frame.items())
+        start = preset.settings.recipes["sid-half"]["total_kimg"] if run.init else 0
+        assert recipe["total_kimg"] + start == 24
+    assert all(preset.runs[run.init].seed == run.seed for run in rows if run.init)
+
+
+def test_best_of_k_is_the_mean_over_all_draws():
+    best_of = load_file_object(f"{STUDY}/bench.py:best_of", "test")
+    assert [best_of([4.0, 1.0, 2.0], k) for k in (1, 2, 3)] == pytest.approx([7 / 3, 4 / 3, 1])
+
+
+def test_the_network_that_chooses_does_not_report():
+    """Nor does the network of GDD's discriminator, which is no extractor."""
+    reported, chosen = (
+        {metric["extractor"] for metric in yaml.safe_load((STUDY / f"protocols/{name}.yaml").read_text())["metrics"]}
+        for name in ("fashion", "fashion-choice")
+    )
+    assert chosen
+    assert not reported & chosen

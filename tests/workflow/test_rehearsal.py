@@ -1,0 +1,60 @@
+"""``sida run --rehearse``: stand-ins of published files, marked everywhere, comparable with no measurement."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from eval.measuring.protocol import load_protocol
+from eval.results.identity import comparable
+from sida.errors import UserError
+from workflow import rehearsal
+from workflow.planning.doctor import examine
+from workflow.preset import Preset
+from workflow.preset.files import preset_files
+from workflow.preset.placeholders import check_preset
+
+
+@pytest.fixture
+def rehearsed(tmp_path, monkeypatch):
+    """Files and environment of the rehearsal of `first-look`, with empty stand-ins of its large files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rehearsal, "_maker", lambda asset, preset: lambda path: path.write_bytes(b""))
+    files = preset_files("first-look")
+    path, environment = rehearsal.write_rehearsal(files)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return [*files, path]
+
+
+def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
+    preset = Preset.load(*rehearsed)
+    check_preset(preset)
+    shown = [preset.settings.title, *(preset.protocol(row).title for row in preset.runs.values())]
+    for kind, names in preset.layouts.items():
+        for name in names:
+            layout = yaml.safe_load(preset.layout(kind, name).read_text())
+            shown += [layout["title"], layout["caption"]]
+    assert all(rehearsal.MARK in text for text in shown)
+    assert all(row.label.startswith("rehearsal") for row in preset.runs.values())
+    # No file is missing, and no code waits for a permission.
+    assert [found.verdict for found in examine(rehearsed, []) if found.what in ("assets", "code")] == ["ok"]
+
+
+def test_a_rehearsal_is_comparable_with_no_measurement(rehearsed):
+    preset = Preset.load(*rehearsed)
+    protocol = preset.protocol(preset.runs["cifar10-uncond-sida-a1"])
+    real = load_protocol({**protocol.content(), "rehearsal": False})
+    for metric in protocol.metrics:
+        facts = ("reference", "extractor")
+        assert comparable(protocol.identity(metric.key, *facts), real.identity(metric.key, *facts))
+    assert json.loads(json.dumps(protocol.record()))["fields"]["rehearsal"]
+    assert "rehearsal" not in real.record()["fields"]
+
+
+def test_a_preset_that_trains_is_not_rehearsed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="published"):
+        rehearsal.write_rehearsal(preset_files("demo"))

@@ -1,0 +1,385 @@
+"""Rehearsal of a preset of published files: the way from files to tables at true size, with random networks.
+
+The published files are replaced by stand-ins in the authors' formats: pickles of networks of the same architecture,
+Inception, the decoder of latents, statistics and class lists. Networks and Inception have random weights; DINOv2 is one
+layer. A trial has few images. A wrong path, a missing package and a full disk show in minutes, before a card is rented.
+No number means anything: titles, captions and rows say so, and the protocols are marked as a rehearsal, which is part
+of a value's identity, so that it is comparable with no measurement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import sys
+import types
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from eval.measuring.protocol import Protocol
+from eval.results.sheet import read_extended, read_runs
+from sida.assets.registry import ASSET_COLUMNS, Asset, load_registry
+from sida.config.resources import find
+from sida.errors import UserError, say
+from sida.files.atomic import atomic_path, sha256_file, write_json, write_text
+from workflow.planning.costs import Costs
+from workflow.preset import Preset
+
+#: Images of a trial: of pixels, and of latents, whose decoder takes minutes for a hundred on a processor.
+IMAGES, DECODED = 100, 4
+MARK = "REHEARSAL with random networks: no number means anything"
+#: Names of the suite's classes in the authors' files.
+OFFICIAL_NAMES = {"EDM2Precond": "Precond", "EDM2UNet": "UNet"}
+
+
+def write_rehearsal(files: Sequence[Path], targets: Sequence[str] = ()) -> tuple[Path, dict[str, str]]:
+    """Writes stand-ins of the published files, and a preset on top of another one that measures them.
+
+    Args:
+        files: Files of the preset.
+        targets: Rows, of which alone the files are made; none or other targets: all rows.
+
+    Returns:
+        The file of the preset, to be given after the others, and environment variables for its run.
+
+    Raises:
+        UserError: The preset trains, or a published file has no stand-in.
+    """
+    base = Preset.load(*files)
+    if base.students() or base.trained_teachers():
+        raise UserError(f"--rehearse {base.name}", "trains networks", "rehearse a preset of published files")
+    folder = Path("results") / f"rehearsal-{base.name}" / "rehearsal"
+    rows = [name for name in targets if name in base.measurable] or list(base.measurable)
+    environment = {
+        "SIDA_CACHE": str((folder / "cache").absolute()),
+        "SIDA_ASSETS": str((folder / "assets.tsv").absolute()),
+    }
+    registry = load_registry()
+    needed = dict.fromkeys(asset for row in rows for asset in _assets(base, row) if asset in registry)
+    _write_preset(base, folder)
+    for asset in (registry[name] for name in needed):
+        path = folder / "cache" / asset.target
+        if not path.exists():
+            say(f"[rehearsal] {asset.id}: random, in the format of {asset.source or asset.kind}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _maker(asset, base)(path)
+    _write_registry(registry, folder)
+    return folder / "preset.yaml", environment
+
+
+def _assets(preset: Preset, row: str) -> list[str]:
+    """Published files that the measurement of a row reads, with those of the networks that it imports."""
+    needs = preset.measurement(row).needs
+    return [*needs.get("downloads", []), *(preset.imports[name] for name in needs.get("imports", []))]
+
+
+def _write_preset(base: Preset, folder: Path) -> None:
+    """Writes preset, sheet, protocols and layouts, all marked."""
+    protocols = {base.protocol_of(run): base.protocol(run) for run in base.runs.values()}
+    for path, protocol in protocols.items():
+        source = find("protocols", path)
+        content = read_extended(source, beside=True)
+        count = DECODED if protocol.quantisation == "truncate_unit" else IMAGES
+        content |= {"name": f"rehearsal of {protocol.name}", "title": f"{MARK}; {protocol.title}"}
+        content |= {"num_samples": count, "trials": 1, "rehearsal": True}
+        write_text(folder / "protocols" / source.name, _yaml(content))
+    for kind, layouts in base.layouts.items():
+        for name in layouts:
+            layout = read_extended(base.layout(kind, name))
+            layout |= {key: f"{MARK}. {layout.get(key, '')}" for key in ("title", "caption")}
+            if layout.get("kind") == "samples":
+                layout |= {"rows": 1, "columns": 2}
+            for column in layout.get("columns", []) if kind == "tables" else ():
+                column.pop("direction", None)  # no value is the best
+            write_text(folder / kind / f"{name}.yaml", _yaml(layout))
+    sheet = [
+        {key: value for key, value in vars(row).items() if value not in (None, "")} for row in read_runs(base.sheet)
+    ]
+    write_json(folder / "runs.json", {"runs": [{**row, "label": f"rehearsal: {row.get('label')}"} for row in sheet]})
+    changes: dict[str, Any] = {
+        "preset": f"rehearsal-{base.name}",
+        "title": f"{MARK}. {base.settings.title}",
+        "claims": None,
+    }
+    settings = {"device": "cpu", "gpus": 0, "threads": 1, "shard_size": None, "paper": False, "table_mode": "measured"}
+    changes |= {"runs": os.fspath(folder / "runs.json"), **settings}
+    write_text(folder / "preset.yaml", _yaml(changes))
+
+
+def _write_registry(registry: Mapping[str, Asset], folder: Path) -> None:
+    """Writes the registry without sizes and hashes, but for code, whose hash is its permission."""
+    lines = ["\t".join(ASSET_COLUMNS)]
+    for asset in registry.values():
+        path = folder / "cache" / asset.target
+        code = asset.kind == "code" and path.exists()
+        cells = {**{name: str(getattr(asset, name)) for name in ASSET_COLUMNS if name not in ("size", "mirrors")}}
+        cells |= {"kind": f"{asset.kind}:{asset.network}" if asset.network else asset.kind}
+        cells |= {"mirrors": "", "size": "", "sha256": sha256_file(path) if code else "", "note": MARK}
+        lines.append("\t".join(cells[name] for name in ASSET_COLUMNS))
+    write_text(folder / "assets.tsv", "\n".join(lines) + "\n")
+
+
+def _yaml(value: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=120)
+
+
+# Stand-ins by kind of file.
+
+
+def _maker(asset: Asset, preset: Preset) -> Callable[[Path], None]:
+    """Function that writes the stand-in of a file to a path.
+
+    Raises:
+        UserError: There is none.
+    """
+    if asset.kind in ("network", "teacher"):
+        network = _architecture(asset, preset)
+        return lambda path: write_official(path, _random_network(network))
+    makers: dict[str, Callable[[Path], None]] = {
+        "inception": write_inception,
+        "dinov2-vitl14": _write_dinov2_weights,
+        "dinov2-code": _write_dinov2_code,
+        "sd-vae-ft-mse": _write_vae,
+        "sd-vae-ft-mse-config": _write_vae,
+    }
+    protocols = [preset.protocol(row) for row in preset.measurable.values()]
+    kinds: dict[str, Callable[[Path], None]] = {
+        "fid-reference": lambda path: _write_moments(path, asset.id, protocols),
+        "reference-batch": lambda path: _write_batch(path, asset.id, protocols),
+        "labels": lambda path: _write_labels(path, asset.id, preset),
+    }
+    found = makers.get(asset.id) or kinds.get(asset.kind)
+    if found is None:
+        raise UserError(f"--rehearse: asset '{asset.id}'", f"kind '{asset.kind}' has no stand-in", "name other rows")
+    return found
+
+
+def _architecture(asset: Asset, preset: Preset) -> dict[str, Any]:
+    """Architecture of a published network, as plans know it."""
+    costs = Costs(preset)
+    rows = [row for row in preset.runs.values() if row.checkpoint == asset.id]
+    found = next((network for row in rows if (network := costs.network(row.teacher))), None) or costs.like(asset.id)
+    if found is None:
+        raise UserError(f"--rehearse: asset '{asset.id}'", "its architecture is not known here", "name other rows")
+    return found
+
+
+def _random_network(network: Mapping[str, Any]) -> Any:
+    import torch
+
+    from sida.networks import build_network
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_network(dict(network))
+
+
+class EasyDict(dict[str, Any]):
+    """Stands for ``dnnlib.util.EasyDict`` while a file is written."""
+
+
+def _reconstruct_persistent_obj(meta: Any) -> Any:
+    """Stands for the function of ``torch_utils.persistence``, which a file names; nothing calls it."""
+    raise AssertionError("a reader called the persistence layer")
+
+
+@contextlib.contextmanager
+def foreign_modules() -> Iterator[None]:
+    """``dnnlib.util`` and ``torch_utils.persistence``, present only while a file is written."""
+    persistence, util = types.ModuleType("torch_utils.persistence"), types.ModuleType("dnnlib.util")
+    persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore[attr-defined]
+    util.EasyDict = EasyDict  # type: ignore[attr-defined]
+    names = {"torch_utils": types.ModuleType("torch_utils"), "torch_utils.persistence": persistence}
+    names |= {"dnnlib": types.ModuleType("dnnlib"), "dnnlib.util": util}
+    _reconstruct_persistent_obj.__module__, EasyDict.__module__ = "torch_utils.persistence", "dnnlib.util"
+    sys.modules.update(names)
+    try:
+        yield
+    finally:
+        _reconstruct_persistent_obj.__module__ = EasyDict.__module__ = __name__
+        for name in names:
+            del sys.modules[name]
+
+
+class OfficialPickler(pickle.Pickler):
+    """Pickles the modules of ``sida.networks`` as the authors' persistent objects, library modules as usual.
+
+    Args:
+        stream: Stream of the file.
+        protocol: Protocol of pickle.
+        network: Outermost network, whose constructor arguments are in the file.
+        init: Its arguments by position and by name.
+        source: Source text that travels with the classes.
+        renamed: Names of classes in the file by their names here.
+    """
+
+    def __init__(
+        self,
+        stream: Any,
+        protocol: int,
+        network: Any,
+        init: tuple[tuple[Any, ...], Mapping[str, Any]],
+        source: str = "",
+        renamed: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(stream, protocol)
+        self.network, self.init, self.source, self.renamed = network, init, source, renamed or {}
+        self.states: dict[int, dict[str, Any]] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        """See :meth:`pickle.Pickler.reducer_override`."""
+        state = self.persistent_state(obj)
+        if state is None:
+            return NotImplemented
+        name, own = state
+        # As in the originals, the state is one dictionary however often an object is met.
+        kept = self.states.setdefault(id(obj), own)
+        meta = EasyDict(type="class", version=6, module_src=self.source, class_name=self.renamed.get(name, name))
+        return _reconstruct_persistent_obj, (EasyDict(meta, state=kept),)
+
+    def persistent_state(self, obj: Any) -> tuple[str, dict[str, Any]] | None:
+        """Class name and state of an object that the file holds as a persistent one; None for others."""
+        import torch
+
+        if not isinstance(obj, torch.nn.Module) or not type(obj).__module__.startswith("sida."):
+            return None
+        state = {key: value for key, value in obj.__dict__.items() if key not in ("init_config", "rewrite")}
+        args, kwargs = self.init if obj is self.network else ((), {})
+        return type(obj).__name__, {**state, "_init_args": args, "_init_kwargs": EasyDict(kwargs)}
+
+
+def write_official(path: Path, network: Any) -> None:
+    """Writes a network as the authors' training scripts do: a pickle whose classes travel with their source."""
+    kwargs = {key: value for key, value in network.init_config["kwargs"].items() if key != "weight_norm"}
+    value = {"ema": network, "loss_fn": None, "augment_pipe": None, "dataset_kwargs": {}}
+    with atomic_path(path) as part, open(part, "wb") as stream, foreign_modules():
+        OfficialPickler(stream, pickle.DEFAULT_PROTOCOL, network, ((), kwargs), renamed=OFFICIAL_NAMES).dump(value)
+
+
+def write_inception(path: Path) -> None:
+    """Writes Inception-v3 with random weights as TorchScript, with the call signature of the published file."""
+    import torch
+    import torchvision
+    from torch import nn
+
+    class Inception(nn.Module):
+        def __init__(self, layers: nn.Module) -> None:
+            super().__init__()
+            self.layers, self.output = layers, nn.Linear(2048, 1008)
+
+        def forward(
+            self, img: torch.Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
+        ) -> torch.Tensor:
+            x = nn.functional.interpolate(img.to(torch.float32), size=(299, 299), mode="bilinear")
+            features = self.layers((x - 128) / 128)
+            if return_features:
+                return features
+            logits = nn.functional.linear(features, self.output.weight) if no_output_bias else self.output(features)
+            return torch.softmax(logits, 1)
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"), torch.inference_mode():
+        torch.manual_seed(0)
+        layers = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=False).eval()
+        layers.fc = nn.Identity()
+        for module in layers.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        traced = torch.jit.trace(layers, torch.randn(2, 3, 299, 299))
+        with atomic_path(path) as part:
+            torch.jit.script(Inception(traced).eval()).save(str(part))
+
+
+_HUBCONF = '''\
+"""One layer with the input and output of DINOv2 ViT-L/14, for a rehearsal."""
+
+import torch
+
+
+class OneLayer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 1024, 14, 14)
+
+    def forward(self, images):
+        return self.patches(images).mean(dim=(2, 3))
+
+
+def dinov2_vitl14(pretrained=True):
+    return OneLayer()
+'''
+
+
+def _write_dinov2_code(path: Path) -> None:
+    with atomic_path(path) as part, zipfile.ZipFile(part, "w") as archive:
+        archive.writestr("dinov2/hubconf.py", _HUBCONF)
+
+
+def _write_dinov2_weights(path: Path) -> None:
+    import torch
+
+    random = torch.Generator().manual_seed(0)
+    weights = {"patches.weight": torch.randn(1024, 3, 14, 14, generator=random) / 24, "patches.bias": torch.zeros(1024)}
+    with atomic_path(path) as part:
+        torch.save(weights, part)
+
+
+def _write_vae(path: Path) -> None:
+    """Both files of the decoder of latents, by diffusers."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    blocks = len(widths := (128, 256, 512, 512))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * blocks,
+            up_block_types=("UpDecoderBlock2D",) * blocks,
+            block_out_channels=widths,
+            layers_per_block=2,
+            sample_size=256,
+        )
+    vae.save_pretrained(path.parent)  # type: ignore[attr-defined]
+
+
+def _write_moments(path: Path, asset: str, protocols: Sequence[Protocol]) -> None:
+    """Mean and covariance for each feature network whose distance reads the file."""
+    found: dict[str | None, dict[str, np.ndarray]] = {}
+    for protocol in protocols:
+        for metric in protocol.metrics:
+            source = protocol.sources.get(str(metric.reference))
+            if source is not None and source.asset == asset:
+                size = 1024 if metric.extractor.startswith("dinov2") else 2048
+                rows = np.random.default_rng(0).standard_normal((2 * size, size))
+                found[source.entry] = {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
+    with atomic_path(path) as part, open(part, "wb") as stream:
+        if path.suffix == ".pkl":
+            pickle.dump(found, stream)
+        else:
+            np.savez(stream, **found[None])  # type: ignore[arg-type]
+
+
+def _write_batch(path: Path, asset: str, protocols: Sequence[Protocol]) -> None:
+    """Images for precision and recall."""
+    size = next(p.resolution for p in protocols for source in p.used_sources.values() if source.asset == asset)
+    assert size is not None  # of published images
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
+    with atomic_path(path) as part, open(part, "wb") as stream:
+        np.savez(stream, arr_0=images)
+
+
+def _write_labels(path: Path, asset: str, preset: Preset) -> None:
+    """The class of each image, as many as the data set has."""
+    datasets = [preset.dataset_of(row) for row in preset.runs.values() if preset.protocol(row).labels == asset]
+    images, classes = datasets[0]["num_images"], datasets[0]["label_dim"]
+    with atomic_path(path) as part:
+        part.write_text(
+            json.dumps({"labels": [[f"{n // 1000:05d}/img{n:08d}.png", n % classes] for n in range(images)]})
+        )
