@@ -21,10 +21,10 @@ import torch
 from eval.features.base import Extractor
 from eval.features.registry import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
+from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own
 from eval.measuring.stores import ImageStore, in_batches, open_images
 from eval.metrics.kinds import Mean
-from eval.metrics.statistics import FeatureStatistics
+from eval.metrics.statistics import FeatureStatistics, Moments
 from eval.results.identity import joined
 from sida.assets import checked, fetch, load_registry
 from sida.assets.registry import find_asset

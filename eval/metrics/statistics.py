@@ -21,6 +21,8 @@ from sida.files.tensors import explained, read_tensors, write_tensors
 _BLOCK, _PANEL = 1024, 64
 _FORMAT = "sida-feature-statistics/2"
 _HIGH, _LOW = 2.0**12, 2.0**64  # units of the fixed-point sums of files of the first format
+#: Mean, covariance and number of images, where it is known.
+Moments = tuple[np.ndarray, np.ndarray, int | None]
 
 
 class FeatureStatistics:
