@@ -122,7 +122,7 @@ class FeatureStatistics:
         """The whole state as named tensors on the CPU (closes the open block)."""
         self._prepare(self.num_features)
         self._close()
-        upper = self._products.cpu()[np.triu_indices(len(self._sum))]
+        upper = torch.cat([row[number:] for number, row in enumerate(self._products.cpu())])
         return {"count": torch.tensor([self.count]), "sum": self._sum.cpu(), "products": upper}
 
     @classmethod
@@ -145,7 +145,9 @@ class FeatureStatistics:
         result = cls(width, ddof, device)
         result._prepare(width)
         result._sum.copy_(total)
-        result._products[np.triu_indices(width)] = products.to(device)
+        rows = products.split([*range(width, 0, -1)])
+        for number, row in enumerate(rows):
+            result._products[number, number:] = row
         result._closed = int(tensors["count"])
         return result
 
