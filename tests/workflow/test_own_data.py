@@ -17,6 +17,7 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.networks import build_network
 from workflow.cli import main
+from workflow.planning.plan import make_plan, plan_values
 from workflow.preset import Preset
 from workflow.preset.placeholders import check_preset
 
@@ -81,7 +82,7 @@ def test_a_study_runs_from_its_own_folder(tmp_path, capsys):
         (16, "RGB", ["--labels", "none"], "cpu", "pixels"),
         (8, "L", ["--channels", "1"], "cpu", "pixels"),
         (32, "RGB", [], "cuda", "inception"),
-        (64, "RGB", ["--device", "cpu"], "cpu", "inception"),
+        (64, "RGB", ["--cores", "4"], "cpu", "pixels"),
     ],
 )
 def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, capsys, size, mode, options, device, extractor):
@@ -103,12 +104,33 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, capsys, size, m
     assert kwargs["label_dim"] == (0 if "none" in options else 2)
     build_network({"class": teacher.network["class"], "kwargs": kwargs | {"model_channels": 8}})
     assert preset.measurement("data").spec["dataset"]["path"] == "data.zip"
+    # Nobody predicted anything, and each point of a curve is one trial.
+    assert not preset.claims
+    assert "Bands" not in read_extended(preset.layout("figures", "convergence"))["caption"]
     # The shape is that of the studies of the suite.
     shape = {path.name for path in (ROOT / "studies").glob("*/*")}
     assert {path.name for path in Path().iterdir()} - {"data.zip"} <= shape
-    (claim,) = preset.claims
-    assert claim.parts[0].equal_images
     assert extractor in Path("protocols/own.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "memory", "hours"),
+    [
+        (32, [], 24, 8),
+        (32, ["--gpu", "H100", "--hours", "48"], 80, 48),
+        (28, ["--cores", "2", "--hours", "0.5"], 8, 0.5),
+    ],
+)
+def test_a_study_fits_its_card_and_hours_by_the_plan(tmp_path, monkeypatch, capsys, size, options, memory, hours):
+    data = pictures(tmp_path / "pictures", (size, size), "L", each=3)
+    assert main(["new", str(tmp_path / "mine"), "--data", str(data), *options]) == 0
+    assert "given up for that: " in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path / "mine")
+    card = "CPU" if "--cores" in options else options[1] if options else "RTX4090"
+    plan = plan_values(make_plan([Path("preset.yaml")], card=card, gpus=2 if card == "CPU" else 1))
+    assert not plan["too_large"]
+    assert plan["totals"]["memory_gb"] <= memory
+    assert 0.5 * hours < plan["totals"]["wall_hours"] <= 1.1 * hours
 
 
 def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):

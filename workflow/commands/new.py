@@ -22,7 +22,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--channels", type=int, help="3: RGB, 1: grey (default: the pictures')")
     parser.add_argument("--labels", help="auto (default), json, folders or none: see `sida data prepare`")
-    parser.add_argument("--device", help="cpu or cuda (default: by the resolution)")
+    parser.add_argument("--device", help="cpu or cuda (default: by --gpu, --cores and the resolution)")
+    parser.add_argument("--gpu", metavar="NAME", help="card of config/plan.yaml that the study has to fit (RTX4090)")
+    parser.add_argument(
+        "--cores", type=whole("--cores", 1, 10**4), metavar="N", help="processor cores in place of a card (2)"
+    )
+    parser.add_argument("--hours", type=float, help="hours until the table (default: 8, a night)")
     parser.add_argument(
         "--quick", action="store_true", help="a small network and short trainings: minutes on a CPU, to try the steps"
     )
@@ -31,7 +36,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Writes the folder."""
     from sida.config.settings import from_mapping
-    from workflow.preset.new import StudyConfig, new_study
+    from workflow.planning.new import StudyConfig, new_study
 
     given = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}
     print("\n".join(new_study(from_mapping(StudyConfig, given, "sida new:"))))
@@ -43,11 +48,14 @@ NEW = Verb(
     """examples:
   sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
   sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is
+  sida new flowers --data pictures/ --resolution 32 --gpu H100 --hours 24
+  sida new clothes --data fashion.zip --cores 2 --hours 0.5
   sida new tryout --data pictures/ --resolution 16 --quick    ends in minutes, to see every step
   cd flowers && sida run .
 
-Sizes and rates fit the resolution (up to 16: small, for a CPU; 32 and 64: the papers', for a GPU); `sida plan
-flowers/` says how many hours they take. See docs/own-pictures.md.
+Width, lengths, micro-batches and measured images are the largest that fit card and hours by the costs of `sida plan`;
+a line says what was given up (up to 16×16 on 2 cores, above on a card of 24 GB, unless you name others).
+See docs/own-pictures.md.
 """,
     _arguments,
     _run,

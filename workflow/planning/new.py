@@ -1,0 +1,333 @@
+"""Makes a new study: a folder with the files that those of `studies/` have, and its data.
+
+The files are made from templates in ``config/new``, whose variables ``$name`` depend on the data; ``sizes.yaml`` there
+has the sizes, rates and metrics. Width, lengths, micro-batches and measured images are the largest that fit the time
+and the memory of a card or of processor cores, by the costs that `sida plan` shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sida.config.resources import find
+from sida.config.settings import Count, Device, Positive, from_mapping, load_yaml
+from sida.errors import UserError, visible
+from sida.files.atomic import atomic_folder
+from workflow.planning.costs import Costs
+from workflow.preset import Preset
+
+STUDY_FILES = (
+    *("preset.yaml", "runs.tsv", "README.md", "protocols/own.yaml", "tables/main.yaml"),
+    *("figures/samples.yaml", "figures/convergence.yaml"),
+)
+#: Largest number of classes whose names are listed.
+_MOST_NAMES = 20
+#: Line of a metric in the protocol, and of its column in the table.
+_METRIC = (
+    "  - {{key: {key}, kind: {kind}, extractor: {extractor}, {more}, "
+    "label: {label}, better: {better}, decimals: {decimals}}}"
+)
+_COLUMN = "  - {{head: {label}, metric: {key}, direction: {better}, decimals: {decimals}}}"
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """Options of ``sida new``.
+
+    Attributes:
+        study: Folder to make; its name becomes the preset's.
+        data: Pictures in a folder or zip, copied to ``data.zip``. A data set in the EDM format (with ``dataset.json``)
+            is used in place unless resolution, channels or labels are given.
+        resolution: Height and width to crop and scale to; null keeps those of the pictures.
+        channels: 3 (RGB) or 1 (grey); null: grey if all pictures are grey, else RGB.
+        labels: Labels as in ``sida data prepare``; null is ``auto``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; null chooses by ``gpu``, ``cores`` and the resolution.
+        gpu: Card of ``config/plan.yaml`` that everything has to fit; null: RTX4090, with 24 GB.
+        cores: Processor cores that everything has to fit, in place of a card; null: 2.
+        hours: Hours until the table.
+        quick: Small network and short trainings at up to 16×16, which show every step in minutes but not the quality.
+    """
+
+    study: str
+    data: str
+    resolution: int | None = None
+    channels: int | None = None
+    labels: str | None = None
+    device: Device | None = None
+    gpu: str | None = None
+    cores: Count | None = None
+    hours: Positive = 8.0
+    quick: bool = False
+
+
+def new_study(config: StudyConfig) -> list[str]:
+    """Writes the folder of a study, complete or not at all.
+
+    Returns:
+        Lines for the user about written files and next steps.
+
+    Raises:
+        UserError: The folder exists, its name is no name of a preset, or the data are unsuitable.
+    """
+    study = Path(config.study)
+    name = study.absolute().name.lower()
+    if not re.fullmatch("[a-z][a-z0-9-]*", name):
+        raise UserError(config.study, "the folder's name must be of a-z, 0-9 and '-' and begin with a letter")
+    if study.exists():
+        raise UserError(config.study, "exists already", "choose another folder or remove it")
+    if config.gpu and config.cores:
+        raise UserError("sida new --gpu", "does not go with --cores", "give one of them")
+    with atomic_folder(study) as part:
+        values = {"name": name, **_data_values(config, part, study)}
+        remarks: list[str] = []
+        if config.quick:
+            _write(part, values)
+        else:
+            values, remarks = _fitted(config, part, values)
+    return [
+        f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; "
+        f"files {', '.join(STUDY_FILES)}",
+        *values["pictures"],
+        *remarks,
+        "look at preset.yaml, then:",
+        f"  cd {config.study}",
+        "  sida plan preset.yaml     (hours and memory; nothing runs)",
+        f"  sida run .{values['on_gpu']}",
+    ]
+
+
+def _write(part: Path, values: Mapping[str, Any]) -> None:
+    """Writes the files of the study."""
+    for file in STUDY_FILES:
+        text = string.Template(find("", f"config/new/{file}").read_text(encoding="utf-8")).substitute(values)
+        (part / file).parent.mkdir(exist_ok=True)
+        (part / file).write_text(text, encoding="utf-8")
+
+
+#: Largest share of the time for measuring.
+MEASURING = 0.25
+
+
+def _fitted(config: StudyConfig, part: Path, full: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Writes the files with the widest network, then the longest trainings, that fit.
+
+    Returns:
+        Values of the template's variables, and lines about the card and what was given up.
+
+    Raises:
+        UserError: Nothing fits, or an unknown card.
+    """
+    on_gpu = full["device"] != "cpu"
+    card, cores = config.gpu or ("RTX4090" if on_gpu else "CPU"), config.cores or 2
+    where, least = card if on_gpu else f"{cores} cores", full["least"]
+
+    def cost(values: Mapping[str, Any]) -> _Cost:
+        _write(part, values)
+        return _cost_of(part, card, 1 if on_gpu else cores)
+
+    widths = [width for width in (128, 96, 64, 32, 16) if width <= full["model_channels"]]
+    for width in widths:
+        for num_samples, trials in full["measured"]:
+            chosen = {**full, "model_channels": width, "num_samples": num_samples, "trials": trials}
+            chosen |= _metrics(num_samples)
+            chosen = _with_micro_batches(chosen | _shortened(full, least), cost)
+            found = cost(chosen)
+            if found.hours > config.hours or found.memory > found.card_memory:
+                continue
+            if found.measuring > MEASURING * config.hours and (num_samples, trials) != tuple(full["measured"][-1]):
+                continue
+            low, high = least, 1.0
+            while high / low > 1.02:
+                share = high if low == least and high == 1.0 else (low * high) ** 0.5
+                if cost(chosen | _shortened(full, share)).hours <= config.hours:
+                    low = share
+                    if share == 1.0:
+                        break
+                else:
+                    high = share if share < 1.0 else 0.99
+            chosen |= _shortened(full, low)
+            found = cost(chosen)
+            lines = [
+                f"for {where}: {found.hours:.1f} hours and {found.memory:.0f} GB by plan (--hours {config.hours:g})"
+            ]
+            changes = [_change(name, full[key], chosen[key]) for key, name in _GIVEN_UP.items()]
+            given_up = ", ".join(filter(None, changes))
+            return chosen, [*lines, *([f"given up for that: {given_up}"] if given_up else [])]
+    raise UserError(f"--hours {config.hours:g}", f"no network and length fit {where}", "give more hours")
+
+
+#: Variables that are reduced, with their names for people.
+_GIVEN_UP = {
+    "model_channels": "channels",
+    "teacher_kimg": "teacher's kimg",
+    "student_kimg": "students' kimg",
+    "num_samples": "images of a trial",
+    "trials": "trials",
+    "teacher_batch_gpu": "teacher's micro-batch",
+    "student_batch_gpu": "students' micro-batch",
+}
+
+
+def _change(name: str, before: float, after: float) -> str:
+    return "" if before == after else f"{name} {before:,g} → {after:,g}"
+
+
+def _shortened(values: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Lengths of trainings that are a share of the template's, and of the phases that depend on them."""
+    teacher, student = (_rounded(values[f"{kind}_kimg"] * share) for kind in ("teacher", "student"))
+    return {
+        "teacher_kimg": teacher,
+        "student_kimg": student,
+        "lr_rampup_kimg": min(values["lr_rampup_kimg"], _rounded(teacher / 10)),
+        "warmup_kimg": min(values["warmup_kimg"], _rounded(student / 20)),
+        "adversarial_kimg": min(values["adversarial_kimg"], _rounded(student / 10)),
+        "teacher_tick": min(values["teacher_tick"], _rounded(teacher / 20)),
+        "student_tick": min(values["student_tick"], _rounded(student / 20)),
+        "every_kimg": _rounded(student / 10),
+    }
+
+
+def _rounded(kimg: float) -> float:
+    """Two digits."""
+    return float(f"{kimg:.2g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cost:
+    """Hours until the table, hours of measuring, GB of the largest job, by kind, and the card's GB."""
+
+    hours: float
+    measuring: float
+    by_kind: Mapping[str, float]
+    card_memory: float
+
+    @property
+    def memory(self) -> float:
+        return max(self.by_kind.values())
+
+
+def _cost_of(part: Path, card: str, workers: int) -> _Cost:
+    """Cost of a study by the costs of its jobs."""
+    preset = Preset.load(part / "preset.yaml")
+    costs = Costs(preset, card)
+    teachers = [costs.of("teachers", name) for name in preset.trained_teachers()]
+    students = {run.run: costs.of("students", run.run) for run in preset.students()}
+    measured = {run: costs.of("measurements", run) for run in preset.measurable}
+    hours = lambda jobs: sum(job.gpu_hours + job.cpu_hours for job in jobs)
+    total = hours([*teachers, *students.values(), *measured.values()])
+    # SiD2A waits for the teacher and for SiD.
+    chain = hours([*teachers, *(students[run] for run in ("sid", "sid2a")), measured["sid2a"]])
+    memory = {"teacher": max(job.memory_gb for job in teachers)}
+    memory["student"] = max(job.memory_gb for job in students.values())
+    return _Cost(max(total / workers, chain), hours(measured.values()) / workers, memory, costs.gpu.memory_gb)
+
+
+def _with_micro_batches(values: dict[str, Any], cost: Callable[[Mapping[str, Any]], _Cost]) -> dict[str, Any]:
+    """Values with the largest micro-batches whose trainings fit the card."""
+    for kind in ("teacher", "student"):
+        batch = values[f"{kind}_batch"]
+        sizes = [size for size in range(batch, 0, -1) if batch % size == 0]
+        fits = lambda size, kind=kind: (found := cost(values | {f"{kind}_batch_gpu": size})).by_kind[kind] <= found.card_memory  # fmt: skip # noqa: E501
+        values[f"{kind}_batch_gpu"] = next((size for size in sizes if fits(size)), 1)
+    return values
+
+
+def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]:
+    """Values of template variables that depend on the data; prepares pictures into ``data.zip``."""
+    from sida.data import open_archive
+    from sida.data.archive import Files
+    from sida.data.prepare import PrepareConfig, prepare, summary
+
+    wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}
+    if config.resolution is not None:
+        _settings(config, config.resolution)
+    facts: dict[str, Any] = {}
+    if not wishes and Files(config.data).find("dataset.json") is not None:
+        data = Path(config.data).resolve()
+        beside = data.is_relative_to(study.parent.resolve())
+        path = os.path.relpath(data, study.resolve()) if beside else str(data)
+        kind, dataset = "folder" if data.is_dir() else "zip", open_archive(config.data)
+    else:
+        crop = "none" if config.resolution is None else "center-crop"
+        flags = {"source": config.data, "out": str(part / "data.zip"), "transform": crop, "channels": None, **wishes}
+        facts = prepare(from_mapping(PrepareConfig, flags, "sida new"))
+        path, kind, dataset = "data.zip", "zip", open_archive(str(part / "data.zip"))
+    if not dataset.is_pixels:
+        raise UserError(
+            config.data, "holds latents", "a new study is of pictures, latents are a matter of EDM2 presets"
+        )
+    names = [visible(" ".join(name.split())) for name in facts.get("class_names", [])]
+    return {
+        "kind": kind,
+        "path": json.dumps(path),
+        "pictures": [summary(facts)] if facts else [],
+        "class_names": json.dumps(names, ensure_ascii=False),
+        **_sized(config, dataset, names),
+    }
+
+
+def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
+    """Sizes and rates for a resolution.
+
+    Raises:
+        UserError: There are no sizes and rates for this resolution.
+    """
+    sizes, device = _sizes(), config.device or ("cuda" if config.gpu else "cpu" if config.cores else None)
+    device = device or ("cpu" if config.quick or resolution <= sizes["largest_on_cpu"] else "cuda")
+    scales = sizes["quick" if config.quick else "cpu" if device == "cpu" else "cuda"]
+    scale = next((scale for scale in scales if resolution <= scale["largest"]), None)
+    shown, most = f"{resolution}×{resolution}", scales[-1]["largest"]
+    if scale is None:
+        remedy = "leave out --quick" if config.quick else "train on latents (sida data encode) with a custom preset"
+        raise UserError(config.data, f"{shown} is more than {most}×{most}", f"give --resolution {most}, or {remedy}")
+    levels = 2 ** scale["channel_mult"].count(",")
+    if resolution % levels:
+        near = resolution - resolution % levels or levels
+        raise UserError(config.data, f"{shown} must be a multiple of {levels}", f"give --resolution {near}")
+    return {**sizes["bases"][scale["base"]], **scale, "device": device}
+
+
+def _sizes() -> dict[str, Any]:
+    return load_yaml(find("", "config/new/sizes.yaml"))
+
+
+def _sized(config: StudyConfig, dataset: Any, names: list[str]) -> dict[str, Any]:
+    resolution = dataset.resolution
+    values = _settings(config, resolution)
+    for key in ("teacher_batch", "student_batch"):
+        values[key] = min(values[key], len(dataset))
+        values[f"{key}_gpu"] = values[key]
+    on_gpu = values["device"] != "cpu"
+    values |= {"gpus": int(on_gpu), "on_gpu": " -- --resources gpu=1" if on_gpu else ""}
+    listed = f": {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""
+    rows, columns = (10, 6) if dataset.label_dim else (8, 8)
+    return values | {
+        "resolution": resolution,
+        "channels": dataset.num_channels,
+        "label_dim": dataset.label_dim,
+        "images": len(dataset),
+        "size": f"{resolution}×{resolution}×{dataset.num_channels}",
+        "classes": f"{dataset.label_dim} classes{listed}" if dataset.label_dim else "no classes",
+        "title": f"{Path(config.study).name}, {resolution}×{resolution}",
+        **_metrics(values["num_samples"]),
+        "rows": rows,
+        "columns_of_images": columns,
+        "upscale": max(1, 64 // resolution),
+    }
+
+
+def _metrics(num_samples: int) -> dict[str, str]:
+    """Lines of the protocol's metrics and the table's columns."""
+    extractor = "pixels" if num_samples < 10000 else "inception"
+    metrics = _sizes()["metrics"][extractor]
+    return {
+        "metrics": "\n".join(_METRIC.format(extractor=extractor, **metric) for metric in metrics),
+        "columns": "\n".join(_COLUMN.format(**metric) for metric in metrics),
+    }
