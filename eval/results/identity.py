@@ -6,6 +6,7 @@ Tables (Δ, bold), added rows, comparisons, figures and claims ask :func:`compar
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ class Identity:
         """Digest of the compared fields."""
         return sha256_json({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare})
 
-    @property
+    @functools.cached_property
     def networks(self) -> set[str]:
         """Networks whose features the value is computed from; ``other`` for a custom extractor."""
         pairs = (word.partition("=") for word in self.settings.split())

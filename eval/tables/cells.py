@@ -7,7 +7,7 @@ prints the published number, the measured one and their difference in lines belo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -209,8 +209,9 @@ def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[lis
     for column in layout.columns:
         sources = {number: line.sources[column.id] for number, line in enumerate(found) if column.id in line.sources}
         guests = [number for number in sources if found[number].spec.guest]
-        known = [source.identity for number, source in sources.items() if source.identity and number not in guests]
-        known += [source.published.identity for source in sources.values() if source.published is not None]
+        beside = set(guests)
+        known = {source.identity: 0 for number, source in sources.items() if source.identity and number not in beside}
+        known |= {source.published.identity: 0 for source in sources.values() if source.published is not None}
         for number in guests:
             line, source = found[number], sources[number]
             if source.identity is None:
@@ -224,17 +225,17 @@ def without_unlike(layout: TableLayout, lines: Sequence[TableLine]) -> tuple[lis
                     f"{column.head} of {line.label} is left out: it is not comparable with the others ({why})."
                 )
                 continue
-            known.append(source.identity)
+            known[source.identity] = 0
     return found, notes
 
 
-def unlike(identity: Identity, known: Sequence[Identity]) -> str | None:
+def unlike(identity: Identity, known: Collection[Identity]) -> str | None:
     """Reason why a value is comparable with none of a column's known values; None if it is, or if none is known."""
     reasons = [comparable(identity, other) for other in known if not other.quoted]
     return min(map(str, reasons), key=len) if reasons and None not in reasons else None
 
 
-def require_in_column(identity: Identity, known: Sequence[Identity], where: str) -> None:
+def require_in_column(identity: Identity, known: Collection[Identity], where: str) -> None:
     """Refuses a value that is comparable with none of a column's known values.
 
     Raises:
