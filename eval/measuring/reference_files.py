@@ -19,8 +19,6 @@ from sida.files.tensors import explained, read_tensors, write_tensors
 
 _FORMAT, _FIRST_FORMAT = "sida-reference/2", "sida-reference/1"
 
-Moments = tuple[np.ndarray, np.ndarray, int | None]
-
 
 def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean (C,) and covariance (C, C), float64, of a published file.
