@@ -70,9 +70,8 @@ def _score(args: argparse.Namespace) -> int:
     from eval.results.sheet import check_cells
     from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting
     from sida.config.plugins import TRACE
-    from sida.config.samplers import read_sampler
     from sida.files.atomic import write_hashed_json, write_text
-    from sida.sampling.job import network_file, open_device
+    from sida.sampling.job import network_file, open_device, sampler_for
 
     if args.origin is not None and (not args.json or not args.origin.strip() or not args.origin.isprintable()):
         raise UserError("--origin", "is a line of text for --json", 'say --json --origin "NAME, ADDRESS"')
@@ -101,7 +100,8 @@ def _score(args: argparse.Namespace) -> int:
         shape = [whole("--latent", 1)(part) for part in args.latent.split("x")]
         images, label = ScriptedGenerator(str(network), shape, device), label or Path(str(network)).stem
     elif network:
-        images = NetworkFile(str(network_file(network)), read_sampler(args.sampler or "one_step", "--sampler"))
+        path = network_file(network)
+        images = NetworkFile(str(path), sampler_for(path, args.sampler or "one_step", "--sampler"))
         nfe = nfe or images.sampler.nfe
     if args.like and family is None and (nfe or 1) == 1:
         family, nfe = "One Step", 1
