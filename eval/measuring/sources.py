@@ -25,7 +25,7 @@ import torch
 from eval.features.inception import load_torchscript
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import data_digest
-from eval.measuring.stores import open_images
+from eval.measuring.stores import ImageStore, in_batches, open_images
 from eval.measuring.trial import ImageBatch
 from sida.config.plugins import check_code_path, code_sha256, load_object
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
@@ -386,14 +386,16 @@ class ImageFiles:
         path: Folder, zip, tar, npz or npy.
         protocol: Protocol, which determines the number of images of a trial.
         allow_duplicates: False refuses equal images, since copied files would count as samples.
+        store: The opened path, where it is at hand.
     """
 
     path: str
     protocol: Protocol
     allow_duplicates: bool = False
+    store: ImageStore = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        self.store = open_images(self.path)
+        self.store = self.store or open_images(self.path)
         self.store.side = self.protocol.resolution
         allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
         self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
@@ -418,10 +420,10 @@ class ImageFiles:
             takes = f"protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial"
             fault = f"holds {self.store.count} images, this trial needs {end}"
             raise UserError(self.path, fault, f"generate more ({takes})")
-        for first in range(begin, end, batch_size):
-            images = self.store.read(first, min(first + batch_size, end))
+        for images in in_batches(self.store.read, begin, end, batch_size):
             if not self.allow_duplicates:
-                self._duplicates.check(images, first)
+                self._duplicates.check(images.numpy(), begin)
             known = self.store.classes
-            classes = None if known is None else torch.from_numpy(known[first : first + len(images)])
-            yield ImageBatch(torch.from_numpy(np.ascontiguousarray(images)), classes)
+            classes = None if known is None else torch.from_numpy(known[begin : begin + len(images)])
+            yield ImageBatch(images, classes)
+            begin += len(images)

@@ -21,6 +21,8 @@ from sida.files.tensors import explained, read_tensors, write_tensors
 _BLOCK, _PANEL = 1024, 64
 _FORMAT = "sida-feature-statistics/2"
 _HIGH, _LOW = 2.0**12, 2.0**64  # units of the fixed-point sums of files of the first format
+#: Mean, covariance and number of images, where it is known.
+Moments = tuple[np.ndarray, np.ndarray, int | None]
 
 
 class FeatureStatistics:
@@ -71,14 +73,16 @@ class FeatureStatistics:
         """
         if self.count <= ddof:
             raise UserError("feature statistics", f"{self.count} images are too few for a covariance (ddof {ddof})")
-        mean, result = self.mean, self._products.cpu().numpy().copy()
-        dsyrk(-float(self.count), mean[:, None], beta=1.0, c=result.T, lower=1, overwrite_c=1)
-        result /= self.count - ddof
-        for first in range(0, len(mean), _PANEL):  # the lower half, in pieces that the processor's cache holds
+        mean, products = self.mean, self._products.cpu().numpy()
+        result = np.empty_like(products)
+        for first in range(0, len(mean), _PANEL):  # in pieces that the processor's cache holds
             last = first + _PANEL
-            square = result[first:last, first:last]
+            upper = products[first:last, first:] - np.outer(self.count * mean[first:last], mean[first:])
+            upper /= self.count - ddof
+            square = upper[:, :_PANEL]
             square[:] = np.triu(square) + np.triu(square, 1).T
-            result[last:, first:last] = result[first:last, last:].T
+            result[first:last, first:] = upper
+            result[last:, first:last] = upper[:, _PANEL:].T
         return result
 
     def update(self, features: torch.Tensor | np.ndarray) -> FeatureStatistics:
@@ -118,7 +122,7 @@ class FeatureStatistics:
         """The whole state as named tensors on the CPU (closes the open block)."""
         self._prepare(self.num_features)
         self._close()
-        upper = self._products.cpu()[np.triu_indices(len(self._sum))]
+        upper = torch.cat([row[number:] for number, row in enumerate(self._products.cpu())])
         return {"count": torch.tensor([self.count]), "sum": self._sum.cpu(), "products": upper}
 
     @classmethod
@@ -141,7 +145,9 @@ class FeatureStatistics:
         result = cls(width, ddof, device)
         result._prepare(width)
         result._sum.copy_(total)
-        result._products[np.triu_indices(width)] = products.to(device)
+        rows = products.split([*range(width, 0, -1)])
+        for number, row in enumerate(rows):
+            result._products[number, number:] = row
         result._closed = int(tensors["count"])
         return result
 
@@ -170,7 +176,7 @@ class FeatureStatistics:
         if not len(self._sum):
             self.num_features = width
             shapes = ((width,), (width, width), (_BLOCK, width))
-            made = (torch.zeros(shape, dtype=torch.float64, device=self.device) for shape in shapes)
+            made = (torch.from_numpy(np.zeros(shape)).to(self.device) for shape in shapes)
             self._sum, self._products, self._block = made
 
     def _close(self) -> None:
