@@ -83,7 +83,7 @@ lint: $(STAMP) ## style, types and workflow checks
 format: $(STAMP) ## put sources into the project's format
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet . ; $(BIN)/snakefmt Snakefile workflow
 
-bench: $(STAMP) ## speed as ratios against stated baselines
+bench: $(STAMP) ## speed of the training step beside the official order of work
 	@$(BIN)/python -m benchmarks
 
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11

@@ -11,8 +11,8 @@ import importlib
 import sys
 from pathlib import Path
 
-#: Modules with ``main(out: Path) -> bool`` (all bounds kept), and whether they run without being named.
-BENCHMARKS = {"frechet": True, "evaluation": True, "peers": False, "gpu": False, "gpu_sampling": False}
+#: Modules with ``main(out: Path, ...) -> bool`` (all bounds kept), and whether they run without being named.
+BENCHMARKS = {"step": True, "peers": False, "gpu_sampling": False}
 
 
 def main() -> int:
@@ -20,10 +20,12 @@ def main() -> int:
         return importlib.import_module("benchmarks.gpu_day").command(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="default: the quick ones")
-    missed = []
-    for name in parser.parse_args().names or [name for name, quick in BENCHMARKS.items() if quick]:
+    parser.add_argument("--rounds", type=int, default=3, help="of peers")
+    args, missed = parser.parse_args(), []
+    for name in args.names or [name for name, quick in BENCHMARKS.items() if quick]:
         print(f"== {name}", flush=True)
-        if not importlib.import_module(f"benchmarks.{name}").main(Path("results/benchmarks") / f"{name}.json"):
+        rounds = {"rounds": args.rounds} if name == "peers" else {}
+        if not importlib.import_module(f"benchmarks.{name}").main(Path(f"results/benchmarks/{name}.json"), **rounds):
             missed.append(name)
     if missed:
         print(f"bounds missed in: {', '.join(missed)}", file=sys.stderr)

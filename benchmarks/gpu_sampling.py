@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu import CIFAR, REHEARSAL, SMALL, wait
 from benchmarks.peers import write_network
+from benchmarks.step import CIFAR, REHEARSAL, SMALL, wait
 from eval.features import get_extractor
 from eval.measuring.measure import measure
 from sida.files.atomic import write_json

@@ -1,20 +1,23 @@
 """The same work by this suite, clean-fid, torch-fidelity and torchmetrics (``make peers`` installs the last two).
 
-Each measurement is a process of its own that runs one tool, in turns. The clock counts, after the import of torch and
-of the tool's own front module; processor seconds (user and system, child processes included) stand beside it, each as
-the least and the median of at least three rounds. The last line says how busy the machine was. All tools run one
-network: a nearly free one, or the architecture of Inception with seeded random weights, so no published number comes
-from here. Bounds, by the least time of the clock: every peer takes 1.2 times as long as the suite (1.3 with Inception),
-and the suite's peak memory is the lowest.
+A server for each tool imports torch and the tool, then forks a process for each measurement, in turns. The clock
+counts; processor seconds (user and system, child processes included) stand beside it, each as the least and the median
+of the rounds. ``command`` is a whole command with its start-up. All tools run one network: a nearly free one, or the
+architecture of Inception with seeded random weights, so no published number comes from here. Bounds, by the least time
+of the clock: every peer takes 1.2 times as long as the suite (1.3 with Inception), and the suite's peak memory is the
+lowest.
 
-``SIDA_PEERS=WORK,...`` runs some works, ``SIDA_PEERS_ROUNDS=N`` more than three rounds. Measurements are kept one by
-one: after an interruption the same command runs the missing ones.
+Measurements are kept one by one: after an interruption the same command runs the missing ones. The last file is the
+table of ``docs/measurements.md``.
 """
 
 from __future__ import annotations
 
+import datetime
+import importlib
 import json
 import os
+import platform
 import resource
 import shutil
 import statistics
@@ -24,9 +27,10 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -35,13 +39,15 @@ from torch import nn
 
 OURS, TOOLS = "sida", ("cleanfid", "torch_fidelity", "torchmetrics")
 SUBSETS, SIZE = 20, 1000
+PICTURES = {"command": (5000, 32), "small": (1000, 32), "large": (500, 256), "inception": (32, 64), "all": (2000, 32)}
 #: Title, tools that can do it, and the relative difference of values that is allowed (1: other subsets are drawn).
 WORKS: dict[str, tuple[str, tuple[str, ...], float]] = {
-    "small": ("2,000 + 2,000 PNGs of 32×32, network nearly free, FID", TOOLS, 1e-3),
-    "large": ("1,000 + 1,000 PNGs of 256×256, the same", TOOLS, 1e-3),
-    "inception": ("Inception, 64 + 64, FID", TOOLS, 1e-3),
+    "command": ("a command with its start-up: FID of 5,000 + 5,000 PNGs of 32×32", TOOLS[:2], 1e-3),
+    "small": ("1,000 + 1,000 PNGs of 32×32, network nearly free, FID", TOOLS, 1e-3),
+    "large": ("500 + 500 PNGs of 256×256, the same", TOOLS, 1e-3),
+    "inception": ("Inception, 32 + 32, FID", TOOLS, 1e-3),
     "frechet": ("Fréchet distance, 2,048 dimensions", TOOLS, 1e-6),
-    "neighbours": ("precision and recall, 10,000 × 10,000", ("torch_fidelity",), 1e-3),
+    "neighbours": ("precision and recall, 6,000 × 6,000", ("torch_fidelity",), 1e-3),
     "all": ("FID + IS + KID + P/R of 2,000 + 2,000 (clean-fid: FID + KID; torchmetrics: no P/R)", TOOLS, 1),
     "kernel": ("KID, 20 subsets of 1,000 from 2,000 + 2,000", TOOLS, 1),
     "moments": ("mean and covariance of 10,000 × 2,048", TOOLS, 1e-6),  # clean-fid adds the mean in float32
@@ -117,9 +123,13 @@ def prepare(folder: Path) -> None:
     folder.mkdir(parents=True)
     write_inception(folder / "free.pt", inception=False)
     write_inception(folder / "inception.pt", inception=True)
-    for work, count, size in (("small", 2000, 32), ("large", 1000, 256), ("inception", 64, 64)):
+    for work, (count, size) in PICTURES.items():
         for side in (0, 1):
             write_pictures(folder / f"{work}-{side}", count, size, side)
+    metric = {"key": "fid", "kind": "frechet", "extractor": "inception", "reference": "images"}
+    pair = {"name": "pair", "num_samples": PICTURES["command"][0], "trials": 1, "label_dist": "uniform"}
+    pair |= {"cov_ddof": 1, "references": {"images": {"kind": "given"}}, "metrics": [metric]}
+    (folder / "pair.yaml").write_text(json.dumps(pair))
     rng = np.random.default_rng(0)
     mixing = (rng.standard_normal((2048, 2048)) / 45 * np.arange(1, 2049)[:, None] ** -0.3).astype(np.float32)
     for side in (0, 1):
@@ -193,7 +203,8 @@ def clean_fid(work: str, folder: Path) -> Callable[[], Any]:
 
     def score() -> Any:
         net = torch.jit.load(str(network)).eval()
-        common: dict[str, Any] = {"mode": "legacy_tensorflow", "num_workers": 0, "verbose": False}
+        common: dict[str, Any] = {"mode": "legacy_tensorflow", "verbose": False}
+        common |= {} if work == "command" else {"num_workers": 0}
         common |= {"device": torch.device("cpu"), "custom_feat_extractor": lambda x: net(x, return_features=True)}
         values = {"fid": fid.compute_fid(*pictures, **common)}
         if work == "all":
@@ -336,10 +347,8 @@ def _read(paths: list[Path]) -> torch.Tensor:
 
 def _pictures(work: str, folder: Path) -> tuple[list[str], int, Path]:
     """Folders of a work, images in each, and its network."""
-    base = "small" if work == "all" else work
-    count = {"small": 2000, "large": 1000, "inception": 64}[base]
     network = folder / ("inception.pt" if work == "inception" else "free.pt")
-    return [str(folder / f"{base}-{side}") for side in (0, 1)], count, network
+    return [str(folder / f"{work}-{side}") for side in (0, 1)], PICTURES[work][0], network
 
 
 def _data(work: str, folder: Path) -> list[Any]:
@@ -347,7 +356,7 @@ def _data(work: str, folder: Path) -> list[Any]:
         files = [np.load(folder / f"moments-{side}.npz") for side in (0, 1)]
         return [file[key] for file in files for key in ("mu", "sigma")]
     if work in ("neighbours", "kernel", "moments"):
-        rows = 2 * SIZE if work == "kernel" else 10_000
+        rows = {"kernel": 2 * SIZE, "neighbours": 6000, "moments": 10_000}[work]
         return [
             np.load(folder / f"features-{side}.npy")[:rows].copy() for side in ((0,) if work == "moments" else (0, 1))
         ]
@@ -363,11 +372,12 @@ def _spent() -> float:
     return sum(item.ru_utime + item.ru_stime for item in used)
 
 
+MAKERS = {OURS: ours, "cleanfid": clean_fid, "torch_fidelity": torch_fidelity, "torchmetrics": torchmetrics}
+
+
 def once(work: str, tool: str, folder: Path) -> dict[str, Any]:
     """Runs a work by one tool in this process."""
-    warnings.simplefilter("ignore")
-    makers = {OURS: ours, "cleanfid": clean_fid, "torch_fidelity": torch_fidelity, "torchmetrics": torchmetrics}
-    run = makers[tool](work, folder)
+    run = MAKERS[tool](work, folder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cpu, wall = _spent(), time.perf_counter()
     with torch.no_grad():
@@ -377,17 +387,58 @@ def once(work: str, tool: str, folder: Path) -> dict[str, Any]:
     return {**spent, "peak_mb": peak / 1e3, "above_mb": (peak - before) / 1e3, "value": value}
 
 
-def main(out: Path) -> bool:
-    """Runs all works in turns, prints the ratios and writes the results."""
-    from sida.files.atomic import write_json
+def serve(tool: str, folder: Path) -> None:
+    """Answers each name of a work on a line of standard input with a line of JSON, from a process of its own."""
+    warnings.simplefilter("ignore")
+    imports: dict[str, Callable[[], object]] = {
+        OURS: lambda: importlib.import_module("eval.measuring.score"),
+        "cleanfid": lambda: importlib.import_module("cleanfid.fid"),
+        "torch_fidelity": lambda: importlib.import_module("torch_fidelity"),
+        "torchmetrics": lambda: importlib.import_module("torchmetrics.image.fid"),
+    }
+    imports[tool]()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    print("null", file=answers, flush=True)  # ready
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            print(json.dumps(once(line.strip(), tool, folder)), file=answers, flush=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            print("null", file=answers, flush=True)
+
+
+def command(tool: str, folder: Path) -> dict[str, Any] | None:
+    """Time and value of a whole command; None if it fails."""
+    line = [sys.executable, "-m", "benchmarks.peers", "once", tool, str(folder)]
+    if tool == OURS:
+        pictures, _, network = _pictures("command", folder)
+        line = [sys.executable, "-m", "workflow", "score", pictures[1], "--against", pictures[0], "--json"]
+        line += ["--protocol", str(folder / "pair.yaml"), "--extractor-option", f"inception.path={network}"]
+    begin = time.perf_counter()
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = status
+    if status:
+        return None
+    found = json.loads(output.splitlines()[-1])
+    value = {"fid": found["values"][0]} if tool == OURS else found["value"]
+    cpu = used.ru_utime + used.ru_stime
+    return {"cpu": cpu, "wall": time.perf_counter() - begin, "peak_mb": used.ru_maxrss / 1e3, "value": value}
+
+
+def main(out: Path, rounds: int = 3) -> bool:
+    """Runs all works in turns, prints the ratios, and writes the results and the table."""
+    from sida.files.atomic import write_json, write_text
     from sida.machine import environment
 
     missing = [tool for tool in TOOLS if find_spec(tool) is None]
     if missing:
         print(f"  not installed: {', '.join(missing)}; run `make peers`")
         return False
-    works = [name for name in os.environ.get("SIDA_PEERS", ",".join(WORKS)).split(",") if name in WORKS]
-    folder, loads = out.with_suffix(""), [os.getloadavg()[0]]
+    folder, loads, begin = out.with_suffix(""), [os.getloadavg()[0]], time.perf_counter()
     kept_file, found = folder / "measured.json", dict[str, list[dict[str, Any]]]()
     if kept_file.exists():
         found = json.loads(kept_file.read_text())
@@ -396,37 +447,54 @@ def main(out: Path) -> bool:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "benchmarks.peers", "prepare", str(folder)], check=True)
         write_json(kept_file, found)
-    for number in range(max(3, int(os.environ.get("SIDA_PEERS_ROUNDS", "3")))):
-        for key in (f"{work} {tool}" for work in works for tool in (OURS, *WORKS[work][1])):
+    servers = {
+        tool: subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peers", "serve", tool, str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1,
+        )
+        for tool in (OURS, *TOOLS)
+    }  # fmt: skip
+    for server in servers.values():
+        cast("IO[str]", server.stdout).readline()
+    for number in range(rounds):
+        for key in (f"{work} {tool}" for work in WORKS for tool in (OURS, *WORKS[work][1])):
             if len(found.setdefault(key, [])) > number:
                 continue
-            command = [sys.executable, "-m", "benchmarks.peers", *key.split(), str(folder)]
-            answer = subprocess.run(command, check=False, capture_output=True, text=True)
-            if answer.returncode:
-                print(f"  {key}: FAILED, {answer.stderr.strip().splitlines()[-1:]}", flush=True)
+            work, tool = key.split()
+            answer = command(tool, folder) if work == "command" else _asked(servers[tool], work)
+            if answer is None:
+                print(f"  {key}: FAILED", flush=True)
                 continue
-            found[key].append(json.loads(answer.stdout.splitlines()[-1]))
+            found[key].append(answer)
             write_json(kept_file, found)
-            print(f"  round {number + 1}, {key}: {found[key][-1]['wall']:.2f} s", flush=True)
+            print(f"  round {number + 1}, {key}: {answer['wall']:.2f} s", flush=True)
             loads.append(os.getloadavg()[0])
-    results = {
-        work: {tool: found[f"{work} {tool}"] for tool in (OURS, *WORKS[work][1]) if found[f"{work} {tool}"]}
-        for work in works
-    }
-    lines = [_line(work, results[work]) for work in works]
-    kept, cores = all(lines), os.cpu_count()
-    print(f"  load of the machine, {cores} cores: {min(loads):.1f} to {max(loads):.1f} (this benchmark included)")
-    facts = {"kept": kept, "load": [min(loads), max(loads)], "environment": environment()}
-    write_json(out, {"benchmark": "peers", "results": results, **facts})
+    for server in servers.values():
+        server.communicate()
+    results = {work: {tool: found[f"{work} {tool}"] for tool in (OURS, *WORKS[work][1])} for work in WORKS}
+    facts = {"load": [min(loads), max(loads)], "environment": environment(), "seconds": time.perf_counter() - begin}
+    lines = {work: _line(work, results[work]) for work in WORKS}
+    print(f"  load, {os.cpu_count()} cores: {min(loads):.1f} to {max(loads):.1f} (this benchmark included), "
+          f"{facts['seconds']:.0f} s")  # fmt: skip
+    kept = all(ahead for ahead, _ in lines.values())
+    write_json(out, {"benchmark": "peers", "results": results, "kept": kept, **facts})
+    write_text(out.with_suffix(".md"), _table(rounds, loads, [row for _, row in lines.values()]))
+    print(f"  table: {out.with_suffix('.md')}")
     shutil.rmtree(folder)
     return kept
 
 
-def _line(work: str, found: dict[str, list[dict[str, Any]]]) -> bool:
-    """Prints the ratios of a work; whether its bounds are kept."""
-    if found.keys() != {OURS, *WORKS[work][1]}:
+def _asked(server: Any, work: str) -> dict[str, Any] | None:
+    server.stdin.write(f"{work}\n")
+    answer: dict[str, Any] | None = json.loads(server.stdout.readline() or "null")
+    return answer
+
+
+def _line(work: str, found: dict[str, list[dict[str, Any]]]) -> tuple[bool, str]:
+    """Prints the ratios of a work; whether its bounds are kept, and its row of the table."""
+    if not all(found.values()):
         print(f"  {WORKS[work][0]}: MISSED, a tool failed")
-        return False
+        return False, f"| {WORKS[work][0]} | failed | | | |"
     best, middle = (
         {tool: {k: of([r[k] for r in rounds]) for k in ("cpu", "wall", "peak_mb")} for tool, rounds in found.items()}
         for of in (min, statistics.median)
@@ -436,6 +504,7 @@ def _line(work: str, found: dict[str, list[dict[str, Any]]]) -> bool:
         f"  {WORKS[work][0]}: {_spans(best[OURS], middle[OURS])}, {best[OURS]['peak_mb'] / 1e3:.2f} GB, {_text(value)}"
     )
     bound, kept = 1.3 if work == "inception" else 1.2, True
+    cells = dict.fromkeys(TOOLS, "–")
     for tool in WORKS[work][1]:
         other, ratios = found[tool][0]["value"], {k: best[tool][k] / best[OURS][k] for k in best[OURS]}
         agrees = _difference(value, other) <= WORKS[work][2]
@@ -445,7 +514,26 @@ def _line(work: str, found: dict[str, list[dict[str, Any]]]) -> bool:
         shown = f"clock × {ratios['wall']:.2f}, processor × {ratios['cpu']:.2f}, peak memory × {ratios['peak_mb']:.2f}"
         spans = _spans(best[tool], middle[tool])
         print(f"    {state} {tool:<15} {shown}; {spans}, {_text(other)}{'' if agrees else ' DIFFERS'}")
-    return kept
+        cells[tool] = f"**{ratios['wall']:.2f}** · {ratios['cpu']:.2f} · {ratios['peak_mb']:.2f}"
+    us = f"{best[OURS]['wall']:.2f} / {middle[OURS]['wall']:.2f} s · {best[OURS]['peak_mb'] / 1e3:.2f} GB"
+    return kept, f"| {WORKS[work][0]} | {us} | {' | '.join(cells.values())} |"
+
+
+def _table(rounds: int, loads: list[float], rows: list[str]) -> str:
+    """The section of ``docs/measurements.md``."""
+    from sida.machine import processor_name
+
+    names = ("clean-fid", "torch-fidelity", "torchmetrics")
+    tools = ", ".join(f"{name} {version(name)}" for name in names)
+    where = f"{processor_name()}, {platform.system()}, load {min(loads):.1f} to {max(loads):.1f}"
+    head = (
+        f"`python -m benchmarks peers --rounds {rounds}`, {where}, {datetime.date.today()}; {tools}. All tools run one "
+        "network: a nearly free one, or Inception's architecture with random weights.\n"
+        "This suite: least and median seconds by the clock, peak memory. Other tools: **clock**, processor time and "
+        "peak memory divided by this suite's (the least of the rounds)."
+    )
+    columns = f"| work | this suite | {' | '.join(names)} |\n|---|---:|---:|---:|---:|"
+    return "\n".join([head, "", columns, *rows, ""])
 
 
 def _spans(best: dict[str, float], middle: dict[str, float]) -> str:
@@ -468,7 +556,11 @@ def _text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "prepare":
-        prepare(Path(sys.argv[2]))
+    job, *rest = sys.argv[1:]
+    if job == "prepare":
+        prepare(Path(rest[0]))
+    elif job == "serve":
+        serve(rest[0], Path(rest[1]))
     else:
-        print(json.dumps(once(sys.argv[1], sys.argv[2], Path(sys.argv[3]))))
+        warnings.simplefilter("ignore")
+        print(json.dumps(once("command", rest[0], Path(rest[1]))))

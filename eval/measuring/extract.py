@@ -82,7 +82,7 @@ def write_reference(
     name, statistics = network.name, FeatureStatistics(ddof=ddof, device=network.device)
     kept: dict[str, list[torch.Tensor]] = {name: []} if keep_features else {}
     with tf32(allow_tf32):
-        add_features(_read_ahead(found), {name: network}, {name: statistics}, kept, progress.update)
+        add_features(_read_ahead(found, network.device), {name: network}, {name: statistics}, kept, progress.update)
     features = {name: torch.cat(rows) for name, rows in kept.items()}
     digests = {name: network.sha256}
     write_own(out, OwnReference(found.name, found.digest(), {name: statistics}, features, digests, ddof, allow_tf32))
@@ -173,7 +173,7 @@ def write_features(
     rows: dict[str, list[torch.Tensor]] = {"features": [], "logits": []}
     done = 0
     with tf32(allow_tf32):
-        for batch in _read_ahead(found):
+        for batch in _read_ahead(found, network.device):
             features, logits = network.features_and_logits(batch)
             rows["features"].append(features.cpu())
             if logits is not None:
@@ -201,7 +201,8 @@ def _opened(
     return network, found, Progress(f"{network.name} of {found.name}", found.count, "img")
 
 
-def _read_ahead(images: ImageSet) -> Iterator[torch.Tensor]:
-    """Batches of images while a thread reads the next ones."""
+def _read_ahead(images: ImageSet, device: torch.device) -> Iterator[torch.Tensor]:
+    """Batches of images; for a GPU a thread reads the next ones."""
     small = images.read(0, 1).shape[-1] <= 64 if images.count else True
-    return prefetch(images.batches(_BATCH if small else _BATCH_LARGE), 2)
+    batches = images.batches(_BATCH if small else _BATCH_LARGE)
+    return batches if device.type == "cpu" else prefetch(batches, 2)

@@ -172,9 +172,7 @@ class Measurer:
         return run_pass(images, extractors, sums, begin, self._prefetched(), report)
 
     def _prefetched(self) -> int:
-        """Number of batches that a thread prepares: for image files, and on a GPU without TF32 feature networks."""
-        if self.spec.sampler["kind"] == "images":
-            return 2
+        """Number of batches that a thread prepares, on a GPU without TF32 feature networks."""
         alone = any(extractor.tf32 for extractor in self.extractors.values())
         return 2 if self.spec.device.startswith("cuda") and not alone else 0
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from eval.features.base import Extractor
 from eval.features.registry import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
-from eval.measuring.stores import open_images
+from eval.measuring.stores import in_batches, open_images
 from eval.metrics.kinds import Mean
 from eval.metrics.statistics import FeatureStatistics
 from eval.results.identity import joined
@@ -68,14 +67,13 @@ class ImageSet:
         store = open_images(path)
 
         def read(begin: int, end: int) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(store.read(begin, end)))
+            return torch.from_numpy(store.read(begin, end))
 
         return cls(Path(path).name, store.count, read, store.digest)
 
     def batches(self, size: int) -> Iterator[torch.Tensor]:
         """All images in their order, ``size`` at a time."""
-        for begin in range(0, self.count, size):
-            yield self.read(begin, min(begin + size, self.count))
+        return in_batches(self.read, 0, self.count, size)
 
 
 def add_features(

@@ -25,7 +25,7 @@ import torch
 from eval.features.inception import load_torchscript
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import data_digest
-from eval.measuring.stores import open_images
+from eval.measuring.stores import in_batches, open_images
 from eval.measuring.trial import ImageBatch
 from sida.config.plugins import check_code_path, code_sha256, load_object
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
@@ -418,10 +418,10 @@ class ImageFiles:
             takes = f"protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial"
             fault = f"holds {self.store.count} images, this trial needs {end}"
             raise UserError(self.path, fault, f"generate more ({takes})")
-        for first in range(begin, end, batch_size):
-            images = self.store.read(first, min(first + batch_size, end))
+        for images in in_batches(self.store.read, begin, end, batch_size):
             if not self.allow_duplicates:
-                self._duplicates.check(images, first)
+                self._duplicates.check(images.numpy(), begin)
             known = self.store.classes
-            classes = None if known is None else torch.from_numpy(known[first : first + len(images)])
-            yield ImageBatch(torch.from_numpy(np.ascontiguousarray(images)), classes)
+            classes = None if known is None else torch.from_numpy(known[begin : begin + len(images)])
+            yield ImageBatch(images, classes)
+            begin += len(images)

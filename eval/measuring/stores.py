@@ -17,10 +17,12 @@ import hashlib
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import scipy.stats
+import torch
+from scipy.special import chdtrc
 
 from sida.config.settings import names_object
 from sida.data.archive import Arrays, Files, image_array
@@ -30,8 +32,8 @@ from sida.files.atomic import sha256_file
 
 #: Largest array in bytes whose images are dealt in memory.
 _MOST_HELD = 4 << 30
-#: Children that decode.
-_WORKERS = min(8, os.cpu_count() or 1)
+#: Children that decode, and bytes of images that they read at a time.
+_WORKERS, _ROUND = min(16, len(os.sched_getaffinity(0))), 64 << 20
 
 
 class ImageStore(abc.ABC):
@@ -66,6 +68,21 @@ class ImageStore(abc.ABC):
         """Digest that changes if the images change."""
 
 
+def in_batches(
+    read: Callable[[int, int], np.ndarray | torch.Tensor], begin: int, end: int, size: int
+) -> Iterator[torch.Tensor]:
+    """Images ``begin … end − 1``, ``size`` at a time, read several batches at a time by all decoders.
+
+    In between the decoders wait: on a processor a feature network that shares the cores with them waits longer.
+    """
+    count = size
+    while begin < end:
+        images = torch.as_tensor(read(begin, min(begin + count, end)))
+        yield from images.split(size)
+        begin += len(images)
+        count = size * max(1, min(_WORKERS, _ROUND // (size * images[0].nbytes)))
+
+
 def dealt_order(groups: np.ndarray) -> np.ndarray | None:
     """A random order (seed 0) of images whose tenths differ in their classes more than those of a random order.
 
@@ -84,7 +101,7 @@ def dealt_order(groups: np.ndarray) -> np.ndarray | None:
     # Fewer than ten images leave tenths empty.
     present = expected > 0
     distance = ((tenths - expected)[present] ** 2 / expected[present]).sum()
-    if scipy.stats.chi2.sf(distance, 9 * (len(names) - 1)) >= 1e-6:
+    if chdtrc(9 * (len(names) - 1), distance) >= 1e-6:
         return None
     return np.random.default_rng(0).permutation(count)
 
@@ -133,7 +150,7 @@ class ArrayStore(ImageStore):
         images = self._elements(begin, end) if self._held is None else self._held[begin:end]
         if images.ndim == 3:
             return images[:, None]
-        return images.transpose(0, 3, 1, 2) if self._channels_last else images
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._channels_last else images
 
     def name(self, position: int) -> str:
         """File, array and index."""
@@ -204,7 +221,7 @@ class PictureStore(ImageStore):
             self._shape = facts["odd"][0] if facts["odd"] is not None else facts["shape"]
             if self.side is not None and self._shape[1:] != [self.side, self.side]:
                 shape, self._shape = self._shape, None
-                return np.broadcast_to(np.uint8(0), (1, *shape))
+                return np.zeros((1, *shape), np.uint8)
         parts, done = [], begin
         for facts, images in self._files.images(self._members[begin:end], self._shape, "|u1", True):
             if images is not None:

@@ -4,8 +4,8 @@ This module is independent of the source of the images and of the kinds of metri
 requests them; everything else streams in constant memory.
 
 On a GPU the source runs ahead in a thread and on a separate stream, so that decoding, drawing latents on the CPU and
-sampling overlap with feature extraction. On a CPU a thread reads image files ahead; networks draw without one, since
-sampling and feature extraction share the cores.
+sampling overlap with feature extraction. On a CPU they take turns on all cores: threads that share cores wait for each
+other.
 """
 
 from __future__ import annotations

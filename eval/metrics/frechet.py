@@ -1,8 +1,9 @@
 """Fréchet distance between two Gaussians: ‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½.
 
-The eigenvalues of Σ₁Σ₂ are those of the symmetric matrix F₁ᵀΣ₂F₁ with Σ₁ = F₁F₁ᵀ, so tr (Σ₁Σ₂)^½ = Σ √λ(F₁ᵀΣ₂F₁).
-The factors come from a Cholesky decomposition, or from eigenvalues if the numerical rank is not full: null directions
-then drop out instead of adding √(rounding noise). NumPy computes all of it on all cores.
+With Σ₁ = F₁F₁ᵀ and Σ₂ = F₂F₂ᵀ the eigenvalues of Σ₁Σ₂ are those of CᵀC, C = F₂ᵀF₁, so tr (Σ₁Σ₂)^½ = Σ √λ(CᵀC). The
+factors come from a Cholesky decomposition with pivots, which ends at the numerical rank: null directions drop out
+instead of adding √(rounding noise). Only a covariance with negative eigenvalues needs its eigenvectors. BLAS computes
+all of it on all cores.
 
 A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding error is relative to the size of the terms,
 tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
@@ -15,12 +16,12 @@ them.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg.lapack import dpstrf
 
 from sida.errors import UserError
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _EPS = float(np.finfo(np.float64).eps)
 # Relative rounding of a sum of blocks of 1024 terms (eval.metrics.statistics).
 _SUM_EPS = 512 * _EPS
+_PANEL = 64  # rows that the processor's cache holds
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,12 @@ def frechet_report(
     cov1, cov2 = (np.atleast_2d(np.asarray(cov, dtype=np.float64)) for cov in (cov1, cov2))
     _check(mu1, cov1, mu2, cov2)
     first, second = (_factor(cov, _rounding(mu, cov)) for mu, cov in ((mu1, cov1), (mu2, cov2)))
-    product = _symmetric_product(first, second, cov2)
+    cross = second.rows.T @ first.rows
     ranks, negative = (first.rank, second.rank), min(first.negative, second.negative)
     left_out = [first.left_out, second.left_out]
-    del first, second  # two matrices less at the peak of memory, which is the eigenvalue problem
+    del first, second  # two matrices less at the peak of memory
+    product = cross @ cross.T if len(cross) < cross.shape[1] else cross.T @ cross
+    del cross
     eigenvalues = np.clip(np.linalg.eigvalsh(product), 0, None) if product.size else np.zeros(0)
     mean_term = float(np.square(mu1 - mu2).sum())
     traces = float(np.trace(cov1) + np.trace(cov2))
@@ -177,14 +181,6 @@ class _Factor:
         return int(self.rows.shape[1])
 
 
-def _symmetric_product(first: _Factor, second: _Factor, cov2: np.ndarray) -> np.ndarray:
-    """A symmetric matrix with the non-zero eigenvalues of Σ₁Σ₂, as small as the ranks allow."""
-    if first.rank == second.rank == len(cov2) and second.negative == 0:
-        return first.rows.T @ cov2 @ first.rows
-    cross = second.rows.T @ first.rows
-    return cross @ cross.T if len(cross) < cross.shape[1] else cross.T @ cross
-
-
 def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     """Factor of a covariance; it may have slightly negative eigenvalues or asymmetric rounding, e.g. as float32.
 
@@ -197,15 +193,22 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
         if np.abs(cov).max(initial=0) > rounding:
             raise UserError("Fréchet distance", "a covariance has a zero diagonal but other entries")
         return _Factor(np.zeros((len(cov), 0)), left_out=float(diagonal.sum()))
-    asymmetry = np.abs(cov - cov.T).max()
+    panels = (slice(at, at + _PANEL) for at in range(0, len(cov), _PANEL))
+    asymmetry = max(np.abs(cov[panel] - cov[:, panel].T).max() for panel in panels)
     if asymmetry > max(1e-3 * scale, rounding):
         raise UserError("Fréchet distance", "a covariance is not symmetric", "make the statistics again")
     if asymmetry <= 1e-10 * scale:
-        with contextlib.suppress(np.linalg.LinAlgError):
-            lower = np.linalg.cholesky(cov)
-            # Sufficient if every pivot is far from the threshold of full rank.
-            if np.diagonal(lower).min() ** 2 > 1e4 * len(cov) * _EPS * scale:
-                return _Factor(lower)
+        limit = max(len(cov) * _EPS * scale, rounding)
+        pivoted, order, rank, _ = dpstrf(cov.T, tol=limit, lower=1)
+        rows = np.empty((rank, len(cov)))
+        rows[:, order - 1] = np.triu(pivoted.T[:rank])
+        if rank == len(cov):
+            return _Factor(rows.T)
+        del pivoted
+        # With negative eigenvalues the rest is larger than its diagonal, which ended the decomposition.
+        rest = cov - rows.T @ rows
+        if np.abs(rest, out=rest).max() <= limit:
+            return _Factor(rows.T, left_out=float(np.trace(rest)))
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)
     negative = float(values[0] / max(values[-1], 1e-300)) if values[0] < -rounding else 0.0
     if negative < -1e-3:

@@ -71,14 +71,16 @@ class FeatureStatistics:
         """
         if self.count <= ddof:
             raise UserError("feature statistics", f"{self.count} images are too few for a covariance (ddof {ddof})")
-        mean, result = self.mean, self._products.cpu().numpy().copy()
-        dsyrk(-float(self.count), mean[:, None], beta=1.0, c=result.T, lower=1, overwrite_c=1)
-        result /= self.count - ddof
-        for first in range(0, len(mean), _PANEL):  # the lower half, in pieces that the processor's cache holds
+        mean, products = self.mean, self._products.cpu().numpy()
+        result = np.empty_like(products)
+        for first in range(0, len(mean), _PANEL):  # in pieces that the processor's cache holds
             last = first + _PANEL
-            square = result[first:last, first:last]
+            upper = products[first:last, first:] - np.outer(self.count * mean[first:last], mean[first:])
+            upper /= self.count - ddof
+            square = upper[:, :_PANEL]
             square[:] = np.triu(square) + np.triu(square, 1).T
-            result[last:, first:last] = result[first:last, last:].T
+            result[first:last, first:] = upper
+            result[last:, first:last] = upper[:, _PANEL:].T
         return result
 
     def update(self, features: torch.Tensor | np.ndarray) -> FeatureStatistics:
@@ -170,7 +172,7 @@ class FeatureStatistics:
         if not len(self._sum):
             self.num_features = width
             shapes = ((width,), (width, width), (_BLOCK, width))
-            made = (torch.zeros(shape, dtype=torch.float64, device=self.device) for shape in shapes)
+            made = (torch.from_numpy(np.zeros(shape)).to(self.device) for shape in shapes)
             self._sum, self._products, self._block = made
 
     def _close(self) -> None:

@@ -11,6 +11,7 @@ PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:data
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import hashlib
 import json
@@ -18,7 +19,6 @@ import math
 import os
 import re
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
@@ -63,7 +63,7 @@ class Files:
         self.path, self.workers, self.is_folder = str(path), workers, Path(path).is_dir()
         self._places: np.ndarray | None = None
         self._plain: IO[bytes] | None = None
-        self._local = threading.local()
+        self._idle: list[Child] = []
         refuse_picture(path)
         self.names: list[str]
         if self.is_folder:
@@ -79,27 +79,29 @@ class Files:
         self.names = [str(name) for name in names]
 
     def _index(self) -> tuple[Any, dict[str, np.ndarray]]:
-        return self._child(0).ask("index", files=[self._open()], seconds=self.size * _BYTE)
+        with self._lent() as (child,):
+            return child.ask("index", files=[self._open()], seconds=self.size * _BYTE)
 
     def _unpack(self) -> None:
         """Unpacks the archive into a file without a name: members are then read in any order."""
         most = max(FREE_BYTES, MAX_RATIO * self.size)
         self._plain = plain = tempfile.TemporaryFile()  # noqa: SIM115 - stays open as long as this
-        while len(piece := self._child(0).ask("unpack")[1]["bytes"]):
-            plain.write(piece.tobytes())
-            if plain.tell() > most:
-                raise UserError(self.path, f"unpacks to more than {most:,} bytes", "that is no data set")
+        with self._lent() as (child,):  # the one with the index
+            while len(piece := child.ask("unpack")[1]["bytes"]):
+                plain.write(piece.tobytes())
+                if plain.tell() > most:
+                    raise UserError(self.path, f"unpacks to more than {most:,} bytes", "that is no data set")
         plain.flush()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_local": None, "_plain": None, "_packed": self._plain is not None}
+        return {**self.__dict__, "_idle": [], "_plain": None, "_packed": self._plain is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         packed = state.pop("_packed")
-        self.__dict__.update(state, _local=threading.local())
+        self.__dict__.update(state)
         if packed:
             self._index()
             self._unpack()
@@ -160,23 +162,15 @@ class Files:
         Several children work on several parts at a time.
         """
         parts = [members[at : at + count] for at in range(0, len(members), count)]
-        children = [self._child(number) for number in range(max(1, min(self.workers, len(parts))))]
-        waiting = 0
-        try:
+        with self._lent(max(1, min(self.workers, len(parts)))) as children:
             for part, child in zip(parts, children):
                 self._send(child, method, part, args)
-                waiting += 1
             for number, part in enumerate(parts):
                 child = children[number % len(children)]
-                waiting -= 1
                 value, arrays = child.receive()
                 if number + len(children) < len(parts):
                     self._send(child, method, parts[number + len(children)], args)
-                    waiting += 1
                 yield part, value, arrays
-        finally:
-            if waiting:  # for answers that nobody will take
-                self.close()
 
     def images(
         self, members: Sequence[int] | np.ndarray, shape: Sequence[int] | None = None, kind: str | None = None,
@@ -186,7 +180,8 @@ class Files:
         count = 1
         if shape is not None:
             shape = [int(n) for n in shape]
-            count = max(1, min(_MEMBERS, _PART // (math.prod(shape) * np.dtype(kind).itemsize)))
+            fits = _PART // (math.prod(shape) * np.dtype(kind).itemsize)
+            count = max(1, min(_MEMBERS, fits, -(-len(members) // (2 * self.workers))))
         for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
             found = arrays.get("images")
             if found is not None and (len(found) > len(part) or list(found.shape[1:]) != facts["shape"]):
@@ -221,33 +216,41 @@ class Files:
         place = None if self._places is None else self._places[index].tolist()
         files = [self._open(index)] if place is None else []
         try:
-            return _labels(self._child(0), files, place, wanted, anywhere)
+            with self._lent() as (child,):
+                return _labels(child, files, place, wanted, anywhere)
         except UserError as error:
             raise UserError(self.where(index), error.fault, error.remedy) from None
 
     def close(self) -> None:
-        """Ends the children of this thread; the next request starts others."""
-        for child in self._children():
-            child.close()
+        """Ends the children that wait; the next request starts others."""
+        while self._idle:
+            self._idle.pop().close()
 
-    def _children(self) -> list[Child]:
-        """The living children of this thread: a fork or another thread has its own."""
-        here = self._local.__dict__
-        if here.get("owner") != os.getpid():
-            here.update(owner=os.getpid(), children=[])
-        here["children"] = [child for child in here["children"] if child.alive]
-        return here["children"]
+    @contextlib.contextmanager
+    def _lent(self, count: int = 1) -> Iterator[list[Child]]:
+        """Children for one thread alone, started if need be; a fork has its own."""
+        children: list[Child] = []
+        while len(children) < count:
+            try:
+                found = self._idle.pop()
+            except IndexError:
+                found = self._started()
+            if found.alive and found.owner == os.getpid():
+                children.append(found)
+        try:
+            yield children
+        except BaseException:  # also of the caller: answers that nobody will take
+            for child in children:
+                child.close()
+            raise
+        self._idle += reversed(children)
 
-    def _child(self, number: int) -> Child:
-        """A child of this thread, started if need be."""
-        children = self._children()
-        while len(children) <= number:
-            # A directory of a million members takes half a gigabyte.
-            extra = 0 if self.is_folder else min(1 << 30, self.size // 8)
-            children.append(Child(_READER, self.path, extra))
-            if self._places is not None:
-                children[-1].ask("attach", files=[self._open()])
-        return children[number]
+    def _started(self) -> Child:
+        # A directory of a million members takes half a gigabyte.
+        child = Child(_READER, self.path, 0 if self.is_folder else min(1 << 30, self.size // 8))
+        if self._places is not None:
+            child.ask("attach", files=[self._open()])
+        return child
 
     def _open(self, index: int | None = None) -> BinaryIO:
         """The archive or, of a folder, one of its files; with a position of its own."""

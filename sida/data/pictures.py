@@ -507,8 +507,7 @@ def decode_picture(content: bytes, whole: bool, size: tuple[int, int] | None) ->
         raise UserError("", f"has mode {picture.mode}", remedy)
     if size not in (None, picture.size):
         return np.broadcast_to(np.uint8(0), (len(picture.mode), picture.height, picture.width)), None
-    pixels = np.asarray(picture)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), _lossy(picture.format, content)
+    return np.stack([np.asarray(plane) for plane in picture.split()]), _lossy(picture.format, content)
 
 
 def _lossy(form: str, encoded: bytes) -> str | None:

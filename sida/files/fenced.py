@@ -72,7 +72,8 @@ class Child:
         )  # fmt: skip
         theirs.close()
         os.close(handle)
-        self.close = weakref.finalize(self, _end, self._process, self._line, os.getpid())
+        self.owner = os.getpid()
+        self.close = weakref.finalize(self, _end, self._process, self._line, self.owner)
 
     def __enter__(self) -> Child:
         return self

@@ -122,7 +122,9 @@ def test_inception_gives_the_same_from_one_pass_as_from_two(script, monkeypatch)
     assert calls == [{"return_features": True}]
 
 
-@pytest.mark.parametrize("name", ["digits", "glyphs", "digits_backbone", "pixels", "inception", "dinov2"])
+@pytest.mark.parametrize(
+    "name", ["digits", "glyphs", "digits_backbone", "clothes_residual", "pixels", "inception", "dinov2"]
+)
 def test_float_images_have_the_features_of_bytes_and_a_gradient(name, script, hub, digits):
     options = {"inception": {"path": script}, "dinov2": {"repository": str(hub), "weights": "hub"}}.get(name, {})
     extractor = get_extractor(name, **options)

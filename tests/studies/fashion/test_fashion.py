@@ -95,3 +95,21 @@ def test_the_network_that_chooses_does_not_report():
     )
     assert chosen
     assert not reported & chosen
+
+
+def test_rows_and_trials_of_real_images_and_of_a_distance_as_loss(tmp_path):
+    rows, more = ((STUDY / name).read_text().splitlines() for name in ("runs.tsv", "real.tsv"))
+    lines = [dict(zip(part[0].split("\t"), line.split("\t"))) for part in (rows, more) for line in part[1:]]
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    sheet = tmp_path / "both.tsv"
+    table = [columns, *([line.get(name, "") for name in columns] for line in lines)]
+    sheet.write_text("\n".join(map("\t".join, table)))
+    # The sheet awaits the settings that the search chooses; until then it has the known ones of σ_init.
+    known = {"samplers": {"sida": {"init_sigma": 2.5}}, "recipes": {"sida": {"init_sigma": 2.5}}}
+    (tmp_path / "trials.yaml").write_text(yaml.safe_dump(known))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"runs": str(sheet), **known}))
+    check_preset(Preset.load(STUDY / "real-search.yaml", tmp_path / "trials.yaml"))
+    preset = Preset.load(STUDY / "preset.yaml", tmp_path / "own.yaml")
+    check_preset(preset)
+    assert str(preset.runs["one-fd-loss-s1"].seen) == "loss:clothes_plain"
+    assert preset.training("one-control-image-s1").spec["dataset"]["path"] == "datasets/fashion-28x28-by-one"

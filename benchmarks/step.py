@@ -1,10 +1,11 @@
-"""SiDA's training step on a GPU, against the official order of work in the same run and precision.
+"""SiDA's training step against the official order of work in the same run and precision.
 
-For each network: the official order (:mod:`benchmarks.official_order`), the suite kernel by kernel, with its rounds
-as CUDA graphs, with fused kernels and graphs, these with activations made again, and in bfloat16.
-Each row says its rate, its share of the rate of a large matrix product measured here, its memory, how long it takes
-from finished networks to the fourth step, and where the kernels' time goes. Rows are stored as they come.
+For each network: the official order (:mod:`benchmarks.official_order`) and the suite; on a GPU kernel by kernel, with
+its rounds as CUDA graphs, with fused kernels and graphs, these with activations made again, and in bfloat16.
+Each row says its rate, its share of the rate of a large matrix product measured here, its memory (of a GPU), how long
+it takes from finished networks to the fourth step, and where the kernels' time goes. Rows are stored as they come.
 
+A processor takes small networks in float32, in a minute or two.
 With ``SIDA_REHEARSAL=1`` tiny networks take a few steps on the CPU, with kernels in Triton's interpreter: a test that
 everything runs, of which no rate means anything.
 """
@@ -34,7 +35,7 @@ from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
 
 REHEARSAL = os.environ.get("SIDA_REHEARSAL") == "1"
-DEVICE = "cpu" if REHEARSAL else "cuda"
+DEVICE = "cuda" if torch.cuda.is_available() and not REHEARSAL else "cpu"
 Batch = tuple[torch.Tensor, torch.Tensor | None]
 #: ``step(nimg, batch) -> losses``.
 Step = Callable[..., dict[str, Any]]
@@ -43,7 +44,7 @@ SETTINGS: dict[str, Any] = {"lr": 1e-5, "eps": 1e-6, "lambda_adv": 0.01, "lambda
 SCHEDULE = Schedule(warmup_kimg=0, adversarial_kimg=0)
 FIRST = 1_000
 #: Timed groups of steps, steps of each.
-GROUPS_OF_STEPS, STEPS = (1, 1) if REHEARSAL else (3, 4)
+GROUPS_OF_STEPS, STEPS = (1, 1) if REHEARSAL else (3, 4) if DEVICE == "cuda" else (5, 8)
 CIFAR = {
     "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3, "augment_dim": 9, "model_channels": 128,
     "channel_mult": [2, 2, 2], "num_blocks": 4, "attn_resolutions": [16], "dropout": 0.13,
@@ -52,6 +53,11 @@ IMAGENET = {
     "model_type": "DhariwalUNet", "img_resolution": 64, "img_channels": 3, "label_dim": 1000, "model_channels": 192,
     "channel_mult": [1, 2, 3, 4], "num_blocks": 3, "attn_resolutions": [32, 16, 8], "dropout": 0.1,
 }  # fmt: skip
+DIGITS = {
+    "model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": 9,
+    "model_channels": 32, "channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.1,
+}  # fmt: skip
+CLOTHES = {**DIGITS, "img_resolution": 28, "augment_dim": 0, "model_channels": 24, "channel_mult": [1, 2]}
 EDM2_S = {
     "img_resolution": 64, "img_channels": 4, "label_dim": 1000, "model_channels": 192, "weight_norm": "off",
     "logvar_channels": None,
@@ -87,17 +93,22 @@ CASES = [
     Case("ImageNet 64 (ADM, 296 M)", {"class": "EDMPrecond", "kwargs": IMAGENET}, 32, 2.5),
     Case("ImageNet 512 (EDM2-S, 280 M)", {"class": "EDM2Precond", "kwargs": EDM2_S}, 32, 2.5),
 ]
+#: Networks of the demo, of Fashion-MNIST's study, and a small one of 32×32.
+ON_PROCESSOR = [
+    Case("8×8", {"class": "EDMPrecond", "kwargs": DIGITS}, 32, 1.0),
+    Case("28×28", {"class": "EDMPrecond", "kwargs": CLOTHES}, 32, 1.0),
+    Case("32×32", {"class": "EDMPrecond", "kwargs": SMALL}, 32, 1.0),
+]
+if DEVICE == "cpu" and not REHEARSAL:
+    CASES = ON_PROCESSOR
 if REHEARSAL:
     SMALL |= {"img_resolution": 4, "model_channels": 4, "num_blocks": 1, "attn_resolutions": []}
     CASES = [Case("tiny", {"class": "EDMPrecond", "kwargs": SMALL}, 2, 0.0)]
-SIDES = (
-    "official order",
-    "torch",
-    "torch, graphs",
-    "fused, graphs",
-    "fused, graphs, again",
-    "fused, graphs, bfloat16",
-)
+SIDES = ("official order", "torch", "torch, graphs", "fused, graphs", "fused, graphs, again", "fused, graphs, bfloat16")
+#: Sides whose time is told by kernels.
+KERNELS_OF = ("official order", "fused, graphs")
+if CASES is ON_PROCESSOR:
+    SIDES, KERNELS_OF = SIDES[:2], ()
 MEMORY = 0.6
 FULL_SPEED_SECONDS = 10
 
@@ -192,7 +203,7 @@ def measure(side: str, case: Case) -> dict[str, Any]:
         "reserved_gib": torch.cuda.memory_reserved() / 2**30,
         "start_seconds": start,
         "losses": {name: float(value) for name, value in losses.items()},
-        "kernels": kernel_times(lambda: step(nimg, batch)) if side in ("official order", "fused, graphs") else None,
+        "kernels": kernel_times(lambda: step(nimg, batch)) if side in KERNELS_OF else None,
     }
 
 
@@ -233,39 +244,37 @@ def operations(case: Case) -> float:
 
 def peak(dtype: torch.dtype) -> float:
     """Operations per second of a large matrix product."""
-    size = 64 if REHEARSAL else 8192
+    size, times = (8192, 30) if DEVICE == "cuda" else (64, 1) if REHEARSAL else (2048, 5)
     a = torch.randn(size, size, device=DEVICE, dtype=dtype)
     b = torch.randn_like(a)
     for _ in range(3):
         a @ b
     wait()
     begin = time.perf_counter()
-    for _ in range(30):
+    for _ in range(times):
         a @ b
     wait()
-    return float(2 * size**3 * 30 / (time.perf_counter() - begin))
+    return float(2 * size**3 * times / (time.perf_counter() - begin))
 
 
 def main(out: Path, cases: Sequence[Case] = CASES) -> bool:
     """Prints and stores the tables; every goal that is missed is said."""
-    if not torch.cuda.is_available() and not REHEARSAL:
-        print("gpu: no GPU here; nothing measured")
-        return True
-    prepare_process()
-    peaks = {dtype: peak(dtype) for dtype in (torch.float16, torch.bfloat16)}
+    small = cases is ON_PROCESSOR
+    prepare_process(torch.get_num_threads() if small else 1)
+    peaks = {dtype: peak(dtype) for dtype in ([torch.float32] if small else [torch.float16, torch.bfloat16])}
     found: dict[str, Any] = {"rows": [], "missed": [], "environment": environment(DEVICE),
                              "peak_flops": {str(dtype): rate for dtype, rate in peaks.items()}}  # fmt: skip
     print(f"{DEVICE}, torch {torch.__version__}; matrix product "
-          + ", ".join(f"{str(d).removeprefix('torch.')} {p / 1e12:.0f} TFLOP/s" for d, p in peaks.items()))  # fmt: skip
+          + ", ".join(f"{str(d).removeprefix('torch.')} {p / 1e9:,.0f} GFLOP/s" for d, p in peaks.items()))  # fmt: skip
     for case in cases:
         needed = operations(case)
-        print(f"\n{case.name}, batch {case.batch}; {needed / 1e12:.3f} Tflop per image")
+        print(f"\n{case.name}, batch {case.batch}; {needed / 1e9:.2f} Gflop per image")
         print(f"  {'':<26}{'img/s':>8}{'ratio':>7}{'of peak':>9}{'GiB':>7}{'ratio':>7}{'reserved':>10}{'start':>9}")
         base: dict[str, Any] = {}
         for side in SIDES:
             row = measure(side, case)
             base = base or row
-            dtype = torch.bfloat16 if "bfloat16" in side else torch.float16
+            dtype = torch.float32 if small else torch.bfloat16 if "bfloat16" in side else torch.float16
             row |= {
                 "case": case.name,
                 "batch": case.batch,
@@ -283,7 +292,7 @@ def main(out: Path, cases: Sequence[Case] = CASES) -> bool:
             if row["kernels"]:
                 parts = ", ".join(f"{name} {ms:.1f}" for name, ms in row["kernels"]["milliseconds"].items())
                 print(f"    {row['kernels']['count']} kernels, ms: {parts}")
-            if side in ("fused, graphs", "fused, graphs, again"):
+            if side in ("fused, graphs", "fused, graphs, again") or (small and row is not base):
                 found["missed"] += _missed(case, row)
             write_json(out, found)
     for goal in found["missed"]:
