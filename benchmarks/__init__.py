@@ -2,5 +2,7 @@
 
 import os
 
+# No tool compiles its modules in each process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Benchmarks measure with networks that they make themselves.
 os.environ.setdefault("SIDA_ALLOW_CODE", "*")

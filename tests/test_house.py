@@ -33,6 +33,7 @@ FLOORS = {
     "workflow": (
         {"archive", "cli", "preset"},
         {"checks", "planning"},
+        {"rehearsal"},
         {"commands"},
         {"launch", "start"},
     ),

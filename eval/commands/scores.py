@@ -66,9 +66,8 @@ def _score(args: argparse.Namespace) -> int:
     from eval.measuring.sources import ScriptedGenerator, is_torchscript
     from eval.results.exchange import exchanged
     from eval.tables.scores import latex_row, row_columns, table_protocol
-    from sida.config.samplers import read_sampler
     from sida.files.atomic import write_hashed_json, write_text
-    from sida.sampling.job import network_file, open_device
+    from sida.sampling.job import network_file, open_device, sampler_for
 
     network = args.source if names_network(args.source) else None
     scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))
@@ -92,7 +91,8 @@ def _score(args: argparse.Namespace) -> int:
         shape = [whole("--latent", 1)(part) for part in args.latent.split("x")]
         images, label = ScriptedGenerator(str(network), shape, device), label or Path(str(network)).stem
     elif network:
-        images = NetworkFile(str(network_file(network)), read_sampler(args.sampler or "one_step", "--sampler"))
+        path = network_file(network)
+        images = NetworkFile(str(path), sampler_for(path, args.sampler or "one_step", "--sampler"))
         if nfe not in (None, images.sampler.nfe):
             fault = f"the sampler evaluates the network {images.sampler.nfe} times an image"
             raise UserError(f"--nfe {nfe}", fault, "leave the option out")

@@ -18,6 +18,7 @@ from eval.measuring.measure import Measurer
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_own, write_own
 from eval.measuring.references import ImageSet, add_features
+from eval.measuring.stores import open_images
 from eval.measuring.trial import prefetch
 from eval.metrics.statistics import FeatureStatistics
 from sida.config.settings import load_spec
@@ -42,7 +43,7 @@ def open_set(dataset: str | None = None, images: str | None = None) -> ImageSet:
         return ImageSet.of_dataset(load_dataset(load_spec(dataset, "--dataset")))
     if images is None:
         raise UserError("", "give --dataset or --images")
-    return ImageSet.of_files(images)
+    return ImageSet.of_files(open_images(images))
 
 
 def write_reference(

@@ -22,6 +22,7 @@ from eval.features.registry import make_extractors
 from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
+from eval.measuring.stores import ImageStore
 from eval.measuring.trial import TrialSums, compute_metrics, run_pass, sized
 from eval.results.identity import Identity
 from eval.results.measurements import extended, missing_metrics, read_measurement, trial_path, write_measurement
@@ -42,9 +43,13 @@ class Measurer:
     Args:
         spec: Spec of the measurement.
         where: Place named in errors.
+        second: Opened images of a reference of kind ``given``; None opens its path.
     """
 
-    def __init__(self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec") -> None:
+    def __init__(
+        self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec", second: ImageStore | None = None
+    ) -> None:
+        self._second = second
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
         self.protocol: Protocol = self.spec.protocol
         take_device(self.spec.device, where)
@@ -100,7 +105,7 @@ class Measurer:
     def references(self) -> dict[str, Reference]:
         """References of the protocol, by key."""
         dataset = (lambda: self.dataset) if self.spec.dataset is not None else None
-        return load_references(self.protocol, self.extractors, self.spec.references, dataset)
+        return load_references(self.protocol, self.extractors, self.spec.references, dataset, self._second)
 
     @functools.cached_property
     def source(self) -> Source:

@@ -21,10 +21,10 @@ import torch
 from eval.features.base import Extractor
 from eval.features.registry import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
-from eval.measuring.stores import in_batches, open_images
+from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own
+from eval.measuring.stores import ImageStore, in_batches, open_images
 from eval.metrics.kinds import Mean
-from eval.metrics.statistics import FeatureStatistics
+from eval.metrics.statistics import FeatureStatistics, Moments
 from eval.results.identity import joined
 from sida.assets import checked, fetch, load_registry
 from sida.assets.registry import find_asset
@@ -62,14 +62,13 @@ class ImageSet:
         return cls(data.name, len(data), lambda a, b: data.images(range(a, b)), lambda: data_digest(data))
 
     @classmethod
-    def of_files(cls, path: str | Path) -> ImageSet:
-        """All images of a folder or file (:func:`~eval.measuring.stores.open_images`)."""
-        store = open_images(path)
+    def of_files(cls, store: ImageStore) -> ImageSet:
+        """All images of a folder or file."""
 
         def read(begin: int, end: int) -> torch.Tensor:
             return torch.from_numpy(store.read(begin, end))
 
-        return cls(Path(path).name, store.count, read, store.digest)
+        return cls(store.path.name, store.count, read, store.digest)
 
     def batches(self, size: int) -> Iterator[torch.Tensor]:
         """All images in their order, ``size`` at a time."""
@@ -156,6 +155,7 @@ def load_references(
     extractors: Mapping[str, Extractor],
     files: Mapping[str, str] | None = None,
     dataset: Callable[[], Dataset] | None = None,
+    given: ImageStore | None = None,
 ) -> dict[str, Reference]:
     """Loads or makes every reference that a protocol's metrics use.
 
@@ -164,6 +164,7 @@ def load_references(
         extractors: Networks by name, for references that are computed.
         files: Path by reference key; the key ``"*"`` is a folder to search.
         dataset: Opens the data set for references of kind ``dataset``.
+        given: Opened images of a reference of kind ``given``; None opens its path.
 
     Raises:
         UserError: Missing file, wrong content, wrong digest or wrong size.
@@ -179,7 +180,7 @@ def load_references(
                 images = ImageSet.of_dataset(_open_dataset(source, key, where, dataset))
                 result[key] = _made(images, source, extractors, moments, rows)
             elif source.kind == "given":
-                images = ImageSet.of_files(files[key])
+                images = ImageSet.of_files(given or open_images(files[key]))
                 if images.count < 2:
                     raise UserError(files[key], "holds one image", "a comparison takes two or more")
                 progress = Progress(f"features of {files[key]}", images.count, "img", interval=2)

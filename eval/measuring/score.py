@@ -39,7 +39,7 @@ from sida.config.settings import names_object
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_json
 from sida.machine import cpu_threads
-from sida.methods.registry import METHODS
+from sida.methods.registry import official_saw
 from sida.sampling.job import LoadedGenerator
 
 
@@ -210,8 +210,11 @@ def score_images(
         bound = settings.get("references") or ON_PROCESSOR.keys() & (settings.get("extractors") or {}).keys()
         drawn_on = settings.get("device") or getattr(images, "device", "cpu")
         fast = drawn_on == "cpu" and not bound
-    if against is not None:
-        protocol = _pair(images, str(against), load_protocol(protocol), trials, num_samples)
+    label, fields = _origin(images, allow_duplicates)
+    store = open_images(str(images)) if fields["sampler"]["kind"] == "images" else None
+    second = None if against is None else open_images(against)
+    if second is not None:
+        protocol = _pair(store, second, load_protocol(protocol), trials, num_samples)
         num_samples, settings["references"] = None, {"against": str(against)}
     chosen = chosen_protocol(protocol, num_samples, fast)
     if fast:
@@ -223,10 +226,9 @@ def score_images(
         raise UserError("--extractor-option", fault)
     if saw is not None:
         read_saw(saw, study_extractors())
-    label, fields = _origin(images, allow_duplicates)
     if trials is not None and trials < 1:
         raise UserError("--trials", f"must be at least 1, got {trials}")
-    files = ImageFiles(str(images), chosen) if fields["sampler"]["kind"] == "images" else None
+    files = ImageFiles(str(images), chosen, allow_duplicates, store) if store else None
     count = _trials(files, trials) if files else trials or chosen.trials
     if count > chosen.trials:
         chosen = dataclasses.replace(chosen, trials=count)
@@ -235,25 +237,26 @@ def score_images(
     if "network" in settings and "dataset" not in settings:
         named = [source.dataset for source in chosen.sources.values() if source.dataset]
         settings |= {"dataset": dataset_spec(named[0], "score")} if named else {}
-    measurer = Measurer({"run": label, "protocol": chosen, "label": label, **settings}, "score")
+    measurer = Measurer({"run": label, "protocol": chosen, "label": label, **settings}, "score", second)
     spec = measurer.spec
     if spec.sampler["kind"] == "python" and not isinstance(images, str):
         assert callable(images)
         measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
+    elif store:
+        measurer.source = ImageFiles(str(images), chosen, allow_duplicates, store)
     # Python objects may change between two calls in a way that no digest shows.
     copies = None if callable(images) else _copies(measurer)
     with cpu_threads(spec.threads):
         kept = TrialRecords(measurer, range(count), None, copies)
         if len(kept.missing) < count:
             say(f"score: {count - len(kept.missing)} of {count} trials are finished")
-        second = None if against is None else open_images(against)
         plan = ScorePlan(measurer, len(kept.missing) * chosen.num_samples + (second.count if second else 0))
         if kept.missing:
             # What can be refused is refused before the first image is drawn or read.
             if files:
                 _check_size(files)
             _ = measurer.extractors
-            if against is not None:
+            if second is not None:
                 plan.announce()
             _ = measurer.references
         records = kept.restored | kept.measure(f"score {label}", plan.announce, interval=2)
@@ -264,13 +267,15 @@ def score_images(
     if files and trials is None and count < chosen.trials and (rest := files.store.count - count * chosen.num_samples):
         remarks = (*remarks, f"{rest:,} images more than {count} × {chosen.num_samples:,} were not measured")
     if saw is None:
-        method = METHODS.get(str(getattr(measurer.source, "metadata", {}).get("method")))
-        saw = str(method.saw) if method and method.saw else None
+        official = official_saw(str(getattr(measurer.source, "metadata", {}).get("method")))
+        saw = str(official) if official else None
     measured = [{**records[trial], **({"saw": saw} if saw else {})} for trial in range(count)]
     return Score(label, chosen, measured, remarks, spec.family, spec.nfe, Path(against).name if against else None)
 
 
-def _pair(images: Scored, against: str, protocol: Protocol, trials: int | None, num_samples: int | None) -> Protocol:
+def _pair(
+    first: ImageStore | None, second: ImageStore, protocol: Protocol, trials: int | None, num_samples: int | None
+) -> Protocol:
     """Protocol of a comparison of two sets of images; all images of both are measured.
 
     Raises:
@@ -278,13 +283,14 @@ def _pair(images: Scored, against: str, protocol: Protocol, trials: int | None, 
     """
     if trials not in (None, 1):
         raise UserError(f"--trials {trials}", "two sets are compared as a whole, in one trial", "leave the option out")
-    sampler = _origin(images, False)[1]["sampler"]
-    if num_samples is None and sampler["kind"] == "images":
-        num_samples = open_images(sampler["path"]).count
+    if num_samples is None and first is not None:
+        num_samples = first.count
     if num_samples is not None and num_samples < 2:
-        raise UserError(images, f"a comparison takes two images or more, got {num_samples}")
+        raise UserError(
+            first.path if first else "--num-samples", f"a comparison takes two images or more, got {num_samples}"
+        )
     chosen = protocol.against(num_samples or protocol.num_samples)
-    _check_size(ImageFiles(against, chosen))
+    _check_size(ImageFiles(str(second.path), chosen, store=second))
     return chosen
 
 

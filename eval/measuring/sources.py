@@ -25,7 +25,7 @@ import torch
 from eval.features.inception import load_torchscript
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import data_digest
-from eval.measuring.stores import in_batches, open_images
+from eval.measuring.stores import ImageStore, in_batches, open_images
 from eval.measuring.trial import ImageBatch
 from sida.config.plugins import check_code_path, code_sha256, load_object
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
@@ -386,14 +386,16 @@ class ImageFiles:
         path: Folder, zip, tar, npz or npy.
         protocol: Protocol, which determines the number of images of a trial.
         allow_duplicates: False refuses equal images, since copied files would count as samples.
+        store: The opened path, where it is at hand.
     """
 
     path: str
     protocol: Protocol
     allow_duplicates: bool = False
+    store: ImageStore = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        self.store = open_images(self.path)
+        self.store = self.store or open_images(self.path)
         self.store.side = self.protocol.resolution
         allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
         self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")

@@ -13,6 +13,7 @@ Stores of encoded pictures in a folder, a zip or a tar, in the order of names.
 from __future__ import annotations
 
 import abc
+import functools
 import hashlib
 import os
 import re
@@ -63,9 +64,13 @@ class ImageStore(abc.ABC):
     def name(self, position: int) -> str:
         """Name of an image for messages."""
 
-    @abc.abstractmethod
     def digest(self) -> str:
-        """Digest that changes if the images change."""
+        """Digest that changes if the images change, computed once."""
+        return self._digest
+
+    @functools.cached_property
+    @abc.abstractmethod
+    def _digest(self) -> str: ...
 
 
 def in_batches(
@@ -156,7 +161,8 @@ class ArrayStore(ImageStore):
         """File, array and index."""
         return f"{self.path}[{self._member or self.path.name}][{position}]"
 
-    def digest(self) -> str:
+    @functools.cached_property
+    def _digest(self) -> str:
         """SHA-256 of the file."""
         return sha256_file(self.path)
 
@@ -201,7 +207,8 @@ class PictureStore(ImageStore):
         """Archive or folder, and picture."""
         return self._files.where(int(self._members[position]))
 
-    def digest(self) -> str:
+    @functools.cached_property
+    def _digest(self) -> str:
         """SHA-256 of an archive; of a folder's pictures by name and content, and of their classes."""
         if not self._files.is_folder:
             return self._files.digest()

@@ -200,13 +200,16 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     if asymmetry <= 1e-10 * scale:
         limit = max(len(cov) * _EPS * scale, rounding)
         pivoted, order, rank, _ = dpstrf(cov.T, tol=limit, lower=1)
-        rows = np.empty((rank, len(cov)))
-        rows[:, order - 1] = np.triu(pivoted.T[:rank])
+        rows, upper = np.empty((rank, len(cov))), pivoted.T
+        for number in range(rank):
+            upper[number, :number] = 0
+        rows[:, order - 1] = upper[:rank]
         if rank == len(cov):
             return _Factor(rows.T)
-        del pivoted
+        del pivoted, upper
         # With negative eigenvalues the rest is larger than its diagonal, which ended the decomposition.
-        rest = cov - rows.T @ rows
+        rest = rows.T @ rows
+        rest -= cov
         if np.abs(rest, out=rest).max() <= limit:
             return _Factor(rows.T, left_out=float(np.trace(rest)))
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)

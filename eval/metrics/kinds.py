@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     import torch
 
     from eval.features.registry import Features
-    from eval.measuring.reference_files import Moments
     from eval.metrics.inception_score import InceptionScoreSums
     from eval.metrics.precision_recall import PrecisionRecall
-    from eval.metrics.statistics import FeatureStatistics
+    from eval.metrics.statistics import FeatureStatistics, Moments
 
 T = TypeVar("T")
 Direction = Literal["lower", "higher"]

@@ -21,6 +21,8 @@ from sida.files.tensors import explained, read_tensors, write_tensors
 _BLOCK, _PANEL = 1024, 64
 _FORMAT = "sida-feature-statistics/2"
 _HIGH, _LOW = 2.0**12, 2.0**64  # units of the fixed-point sums of files of the first format
+#: Mean, covariance and number of images, where it is known.
+Moments = tuple[np.ndarray, np.ndarray, int | None]
 
 
 class FeatureStatistics:
@@ -120,7 +122,7 @@ class FeatureStatistics:
         """The whole state as named tensors on the CPU (closes the open block)."""
         self._prepare(self.num_features)
         self._close()
-        upper = self._products.cpu()[np.triu_indices(len(self._sum))]
+        upper = torch.cat([row[number:] for number, row in enumerate(self._products.cpu())])
         return {"count": torch.tensor([self.count]), "sum": self._sum.cpu(), "products": upper}
 
     @classmethod
@@ -143,7 +145,9 @@ class FeatureStatistics:
         result = cls(width, ddof, device)
         result._prepare(width)
         result._sum.copy_(total)
-        result._products[np.triu_indices(width)] = products.to(device)
+        rows = products.split([*range(width, 0, -1)])
+        for number, row in enumerate(rows):
+            result._products[number, number:] = row
         result._closed = int(tensors["count"])
         return result
 

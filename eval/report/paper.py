@@ -27,6 +27,7 @@ from eval.tables.latex import breakable, cited_keys, escape
 from sida.config.resources import find, names
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
+from sida.files.ordinary import open_below
 
 PACKAGES = "texlive-latex-recommended texlive-science"
 INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"
@@ -50,7 +51,16 @@ def compile_latex(source: Path) -> Path:
     Raises:
         UserError: LaTeX fails; the message has its first error.
     """
+    folder = source.parent
+    tables, figures = in_order(folder / "tables", ".tex"), in_order(folder / "figures", ".pdf")
     with tempfile.TemporaryDirectory() as scratch:
+        # LaTeX would follow links and wait for pipes, which a stranger's table may name: it gets copies of files.
+        work = Path(scratch) / "work"
+        for path in (source, *tables, *figures):
+            name = path.relative_to(folder).as_posix()
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(open_below(folder, name), "rb") as stream, open(work / name, "wb") as copy:
+                shutil.copyfileobj(stream, copy)
         options = ["-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={scratch}"]
         # Fixed time stamps, so that the same results give the same bytes.
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
@@ -61,7 +71,7 @@ def compile_latex(source: Path) -> Path:
             try:
                 done = subprocess.run(
                     ["pdflatex", *options, source.name],
-                    cwd=source.parent,
+                    cwd=work,
                     env=environment,
                     capture_output=True,
                     text=True,
@@ -114,14 +124,21 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
 
 
 def in_order(folder: Path, suffix: str) -> list[Path]:
-    """Files by name: main first, then the numbered ones in numeric order (table2 before table10), then the others."""
+    """Files by name: main first, then the numbered ones in numeric order (table2 before table10), then the others.
+
+    Raises:
+        UserError: The folder or a file is a link, a pipe or a device.
+    """
 
     def key(path: Path) -> list[str | int]:
         rank = 0 if path.stem == "main" else 1 if _NUMBERED.search(path.stem) else 2
         parts: list[str | int] = [rank]
         return parts + [int(part) if part.isdecimal() else part for part in _NATURAL.split(path.stem)]
 
-    return sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []
+    found = sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []
+    for path in found:
+        os.close(open_below(folder.parent, f"{folder.name}/{path.name}"))
+    return found
 
 
 def paper_source(

@@ -116,17 +116,17 @@ def require_beside(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str
         UserError: There is such a row; the message has the reason.
     """
     theirs, mine = (measurements_of(found, str(path)) for found in (rows, ours))
-    known: dict[str, list[Identity]] = {}
+    known: dict[str, dict[Identity, None]] = {}
     for row in mine.rows:
-        known.setdefault(row.metric, []).append(row.identity)
+        known.setdefault(row.metric, {})[row.identity] = None
     for row in theirs.rows:
-        reasons = [comparable(row.identity, other) for other in dict.fromkeys(known.setdefault(row.metric, []))]
+        reasons = [comparable(row.identity, other) for other in known.setdefault(row.metric, {})]
         if reasons and None not in reasons:
             what = (
                 f"metric '{row.metric}' of run '{row.run}' is not comparable with the collected values of this metric"
             )
             raise UserError(path, f"{what} ({reasons[0]})", "leave it out, or measure it under their protocol")
-        known[row.metric].append(row.identity)
+        known[row.metric][row.identity] = None
 
 
 def read_numbers(path: str | Path) -> Measurements:

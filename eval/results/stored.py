@@ -105,8 +105,10 @@ def store(
     with atomic_folder(out.with_name(f".{out.name}.new")) as part:
         for path in (path for pattern in _NETWORKS if networks for path in results.glob(pattern)):
             if path.parent.name in here or path.parent.parent.name == "teachers":
-                (part / path.relative_to(results)).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, part / path.relative_to(results))
+                name = path.relative_to(results).as_posix()
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                with os.fdopen(open_below(results, name), "rb") as stream, open(part / name, "wb") as copy:
+                    shutil.copyfileobj(stream, copy)
         packed = [{"log": name, **record} for name, found in logs.items() for record in found]
         (part / PACKED).write_bytes(gzip_bytes(jsonl_text(packed, final=True)))
         facts = {"format": STORED_FORMAT, **about, "rows": {run: asked[run] for run in asked if run in here}}

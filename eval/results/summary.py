@@ -51,7 +51,7 @@ class Measurement:
     origin: str = field(default="", kw_only=True)  # the group that measured it; empty for this suite
     saw: str = field(default="", kw_only=True)  # networks that the generator met, where the record has them
 
-    @property
+    @functools.cached_property
     def identity(self) -> Identity:
         """Identity of the value; equal for all trials of a run and metric."""
         return Identity(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eval.results.published import bibliography_items, cited_label
 from eval.tables.model import Cell, Column, Table
-from eval.tables.render import template
+from eval.tables.render import template, terminal_text
 
 #: All Greek letters; TeX has no commands for letters that look like Latin ones.
 _GREEK = {
@@ -39,8 +39,6 @@ _SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "–": "--", "—": "---", "\u00a0": "~",
     "‘": "`", "’": "'", "“": "``", "”": "''",
 }  # fmt: skip
-#: Line ends (which also end comments), and characters that are invalid in TeX.
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 #: Straight quotes that open: at the start, or after a space, bracket, dash or another quote.
 _OPENING = re.compile(r"(?<![^\s(\[{–—=/'\"])(['\"])(?=\S)")
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -54,7 +52,7 @@ def escape(text: str) -> str:
     Nothing in the result is a command, neither by its characters nor by line ends nor by the text before it (``\\``
     takes a following bracket or star as its argument).
     """
-    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", _UNSEEN.sub(" ", text)).replace('"', "”")
+    text = _OPENING.sub(lambda quote: "‘" if quote[0] == "'" else "“", terminal_text(text)).replace('"', "”")
     out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
     position = 0
     for match in _WORDS.finditer(text):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 _ENDS, _ESCAPE, _TAG, _LINK = (
-    re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+"),
+    re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+"),
     # A backslash of the text would take its meaning from a character behind it, or from an escape that is put there.
     re.compile(r"\\(?=[!-/:-@\[-`{-~]|$)"),
     re.compile(r"<(?=[A-Za-z/!?])"),
@@ -47,29 +47,31 @@ def _grid(table: Table, text: Callable[[Cell], str], head: Callable[[str], str],
 
 def to_markdown(table: Table) -> str:
     """A pipe table (GitHub's dialect) with caption and notes."""
-    about = markdown(f"**{table.title}.** {table.caption}".strip())
-    body = _grid(table, _markdown_cell, _pipe, "pipe")
-    parts = [*([about] if table.title or table.caption else []), body, *map(markdown, table.notes)]
+    about = markdown(terminal_text(f"**{table.title}.** {table.caption}".strip()))
+    body = _grid(table, _markdown_cell, markdown_cell, "pipe")
+    notes = (markdown(terminal_text(note)) for note in table.notes)
+    parts = [*([about] if table.title or table.caption else []), body, *notes]
     return "\n\n".join(parts) + "\n"
 
 
 def markdown(text: str) -> str:
-    """Escapes text for Markdown: no HTML tags and no links remain."""
-    return _LINK.sub(r"\\]", _TAG.sub("&lt;", _ESCAPE.sub(r"\\\\", text)))
+    """Escapes text for Markdown: no HTML tags, no links and no control characters but line ends remain."""
+    lines = "\n".join(map(terminal_text, text.split("\n")))
+    return _LINK.sub(r"\\]", _TAG.sub("&lt;", _ESCAPE.sub(r"\\\\", lines)))
 
 
 def terminal_text(text: str) -> str:
-    """Text without line ends and control characters, for a terminal."""
+    """Text without line ends, control characters and those that turn the direction of writing."""
     return _ENDS.sub(" ", text)
 
 
-def _pipe(text: str) -> str:
+def markdown_cell(text: str) -> str:
     """Text of a cell: one line."""
     return markdown(terminal_text(text)).replace("|", r"\|")
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = _pipe(cell.plain)
+    text = markdown_cell(cell.plain)
     if cell.kind == "missing":
         return f"*{text}*"
     return f"**{text}**" if cell.bold and text else text
@@ -103,6 +105,8 @@ _LATEX = {
 def template(path: Path, **filters: Callable[[str], Any]) -> Template:
     """Loads a template; HTML templates escape values that are not Markup, LaTeX templates escape nothing.
 
+    No value brings control characters.
+
     Args:
         path: The template, ``.html`` or ``.tex``.
         **filters: Filters by name.
@@ -116,6 +120,7 @@ def template(path: Path, **filters: Callable[[str], Any]) -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: terminal_text(value) if type(value) is str and not latex else value,
         **(_LATEX if latex else {}),  # type: ignore[arg-type]
     )
     environment.filters |= filters
@@ -152,7 +157,7 @@ def page_of(table: Table) -> Page:
     from markupsafe import Markup
 
     notes = "".join(f"<p>{html_text(note)}</p>" for note in table.notes)
-    title, element = html.escape(table.title or table.name), _template("table.html").render(table=table)
+    title, element = html.escape(terminal_text(table.title or table.name)), _template("table.html").render(table=table)
     return Page(Markup(title), Markup(html_text(table.caption)), Markup(element), Markup(notes))
 
 
@@ -167,6 +172,6 @@ def _markup(text: str) -> Markup:
 
 
 def html_text(text: str) -> str:
-    """Plain text as HTML, with the superscript of SiD2A and subscripts after Greek letters."""
-    escaped = html.escape(text, quote=False).replace("SiD2A", "SiD<sup>2</sup>A")
+    """Plain text as HTML, with the superscript of SiD2A and subscripts after Greek letters; no control characters."""
+    escaped = html.escape(terminal_text(text), quote=False).replace("SiD2A", "SiD<sup>2</sup>A")
     return re.sub(r"([α-ω])_([A-Za-z]+)", r"\1<sub>\2</sub>", escaped)

@@ -168,7 +168,8 @@ def with_scores(
         rows += added.rows
     # A layout may select external rows itself.
     rows_shown = [row for _, row in expand(layout, runs)]
-    rows_shown += [RowSpec(run=name) for name in runs if name not in sheet and name not in {r.run for r in rows_shown}]
+    listed = {*sheet, *(row.run for row in rows_shown)}
+    rows_shown += [RowSpec(run=name) for name in runs if name not in listed]
     scored = {row.run for row in rows[len(measured.rows) :]}
     shown = (dataclasses.replace(row, guest=True, scored=True) if row.run in scored else row for row in rows_shown)
     layout = dataclasses.replace(layout, rows=tuple(shown)) if len(runs) > len(sheet) else layout

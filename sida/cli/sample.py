@@ -20,8 +20,9 @@ _EXAMPLES = """examples:
   torchrun --nproc-per-node 4 -m sida sample --network NET --seeds 0-49999 --out samples/   (processes share the shards)
 
 samplers:
-  one_step[:STEPS]   the distilled generators (init_sigma=2.5); after a colon or comma kernels=fused, as for heun:
-                     several times faster on a GPU, with other rounding; recorded with the samples
+  one_step[:STEPS]   the distilled generators (init_sigma: that of the file, else 2.5); after a colon or comma
+                     kernels=fused, as for heun: several times faster on a GPU, with other rounding; recorded with the
+                     samples
   heun:STEPS         the teachers; settings follow as key=number: sigma_min, sigma_max, rho, S_churn, S_min, S_max,
                      S_noise, guidance, dtype, kernels
   data               real images drawn with replacement (needs --dataset, no --network)

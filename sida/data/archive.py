@@ -351,7 +351,8 @@ def _walk(folder: Path) -> Iterator[str]:
     seen: dict[tuple[int, int], str] = {}
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(root).relative_to(folder)
+        relative = Path(root).relative_to(folder).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
         # A link to a folder above would yield each image many times.
         status = os.stat(root)
         other = seen.setdefault((status.st_dev, status.st_ino), root)
@@ -363,7 +364,7 @@ def _walk(folder: Path) -> Iterator[str]:
                     name.encode()
                 except UnicodeEncodeError:
                     raise UserError(folder, f"the name {name!a} is not UTF-8", "rename the file") from None
-                yield (relative / name).as_posix()
+                yield prefix + name
 
 
 def _unreadable(error: OSError) -> None:

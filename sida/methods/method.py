@@ -142,7 +142,7 @@ class ScoreLoss(Loss):
     def fake_score_terms(self, fake_score: Net, given: MicroBatch) -> RawTerms:
         """Term ``denoising``, float32 ``(N', C, H, W)``; N' leaves out the samples with NaN."""
         sigma = self.fake_score_sigma(given.draws)
-        clean, augment_labels = (given.images, None) if given.augment is None else given.augment(given.images)
+        clean, augment_labels = given.clean
         noisy = torch.addcmul(clean, sigma, given.draws["noise"])
         error = fake_score(noisy, sigma, given.class_labels, augment_labels=augment_labels) - clean
         error, weight = given.whole(error, self.weight(sigma))
@@ -175,7 +175,8 @@ class ScoreLoss(Loss):
                 ``(N, C, H, W)``, both unit normal; see :meth:`fake_score_draws`.
         """
         drawn = complete_draws(self.fake_score_draws(), draws, images)
-        given = training.MicroBatch(images, class_labels, real_images, augment, drawn)
+        pairs = training.augmented(augment, images, real_images)
+        given = training.MicroBatch(images, class_labels, real_images, drawn, augmented=pairs)
         return Terms(self.fake_score_terms(fake_score, given), given)
 
     def generator_loss(

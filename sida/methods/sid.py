@@ -168,10 +168,9 @@ class SiDALoss(SiDLoss):
         """
         if given.real_images is None:
             return super().fake_score_terms(fake_score, given)
-        sigma, augment = self.fake_score_sigma(given.draws), given.augment
+        (clean, clean_labels), (real, real_labels) = given.clean, given.real
+        sigma = self.fake_score_sigma(given.draws)
         noise = sigma * given.draws["noise"]
-        clean, clean_labels = (given.images, None) if augment is None else augment(given.images)
-        real, real_labels = (given.real_images, None) if augment is None else augment(given.real_images)
         denoised, logits = fake_score(
             torch.cat([clean + noise, real + noise]),
             torch.cat([sigma, sigma]),
@@ -304,7 +303,7 @@ class EDM2SiDALoss(SiDALoss, EDM2SiDLoss):
         Raises:
             ValueError: An augmentation was given; EDM2 networks take none.
         """
-        if given.augment is not None:
+        if given.augmented:
             raise ValueError("EDM2 networks take no augmentation")
         if given.real_images is None:
             return super().fake_score_terms(fake_score, given)
@@ -490,6 +489,7 @@ UNI_INSTRUCT = dataclasses.replace(
     title="Uni-Instruct",
     about="SiDA, its SiD term weighted by a density ratio for an f-divergence",
     start="either",
+    saw=Saw(choice=("inception",)),
     loss=UniInstructLoss,
     reads=(*_SID_READS, "adversarial_kimg"),
     official={"edm": _SIDA_EDM},

@@ -27,7 +27,7 @@ from sida.errors import Progress, SettingError, UserError
 from sida.files.atomic import sha256_file
 from sida.files.tensors import starts_as_pickle
 from sida.machine import environment, take_device, tf32
-from sida.networks.file import load_network
+from sida.networks.file import load_network, read_metadata
 from sida.networks.official import describe_file, import_official, import_state_dict
 from sida.sampling.generate import Drawer, Samples
 from sida.sampling.store import SampleStore, open_sample_store, save_grid, write_all
@@ -43,7 +43,7 @@ class SampleConfig(Settings):
         network: File, asset id or address; null only for the ``data`` sampler.
         seeds: Text such as ``0-49999`` or ``3,8,100-163``.
         out: Folder of PNG files, or ``.npz``; null writes the grid alone.
-        sampler: Text or mapping, see :func:`sida.sampling.read_sampler`.
+        sampler: Text or mapping, see :func:`sida.sampling.read_sampler`; σ_init: see :func:`sampler_for`.
         batch_size: Images per network call.
         class_labels: ``uniform``, ``balanced``, ``empirical``, class counts (a ``.json`` file of ``sida data
             labels``, or its content), or a class.
@@ -151,7 +151,9 @@ class _Source:
     """Opened networks, data set and class rule of a job."""
 
     def __init__(self, config: SampleConfig) -> None:
-        self.sampler, self.device = read_sampler(config.sampler, "sampler"), open_device(config.device)
+        self.device = open_device(config.device)
+        network = None if config.network is None else network_file(config.network)
+        self.sampler = sampler_for(network, config.sampler)
         net, self.network_sha256 = self._open(config.network)
         guide, self.guide_sha256 = self._open(config.gnet)
         if net is None and self.sampler.needs_network:
@@ -316,6 +318,22 @@ def network_file(source: str) -> Path:
     return target
 
 
+def sampler_for(
+    network: Path | None, sampler: Sampler | Mapping[str, Any] | str = "one_step", where: str = "sampler"
+) -> Sampler:
+    """Reads a sampler; one step without ``init_sigma`` takes that of the network's training, which its file says.
+
+    Raises:
+        UserError: A setting is wrong, here or in the network's file.
+    """
+    found = read_sampler(sampler, where)
+    if network is None or isinstance(sampler, Sampler) or found.kind != "one_step" or "init_sigma" in sampler:
+        return found
+    said = read_metadata(network).get("sampler")
+    known = read_sampler(said, f"{network}: sampler") if isinstance(said, dict) else found
+    return dataclasses.replace(found, init_sigma=known.init_sigma)
+
+
 def decoder_digest(vae: str | None) -> str | None:
     """Identity of a decoder: the digest of its folder's files; None for the registered decoder.
 
@@ -406,7 +424,8 @@ def load(
     Args:
         source: Network file, folder of a run or of ``sida export``, published pickle, id of ``sida assets list``, or
             address (``https://``, ``hf://``). The file of an id or address is fetched and checked at first use.
-        sampler: ``one_step``, or ``heun:18`` for a teacher; settings as of ``sida sample --sampler``.
+        sampler: ``one_step``, with σ_init of the network's training, or ``heun:18`` for a teacher; settings as of
+            ``sida sample --sampler``.
         guide: Guiding network of a sampler with guidance; named like ``source``.
         vae: Folder of the decoder of latent networks; None takes the registered one.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes a GPU if there is one.
@@ -415,4 +434,5 @@ def load(
         UserError: No such file or id, a damaged file, or settings that the sampler does not have.
     """
     guiding = None if guide is None else network_file(str(guide))
-    return LoadedGenerator(network_file(str(source)), read_sampler(sampler), guiding, vae, open_device(device))
+    path = network_file(str(source))
+    return LoadedGenerator(path, sampler_for(path, sampler), guiding, vae, open_device(device))

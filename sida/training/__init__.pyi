@@ -5,6 +5,7 @@ from sida.training.iteration import StudentTrainer as StudentTrainer
 from sida.training.logs import IterationRecord as IterationRecord
 from sida.training.micro_batches import MicroBatch as MicroBatch
 from sida.training.micro_batches import OptimizerStep as OptimizerStep
+from sida.training.micro_batches import augmented as augmented
 from sida.training.optimizer import OptimizedNetwork as OptimizedNetwork
 from sida.training.optimizer import RAdam as RAdam
 from sida.training.schedule import Phase as Phase

@@ -26,10 +26,6 @@ from sida.files.atomic import by_content
 from sida.sampling import Drawer
 from sida.training.processes import Interruption, Ranks, StopRequest
 
-#: ``evaluate(network, check) -> record``. The record's key ``selection`` (default ``fd``) names the value by which the
-#: loop selects the network to keep, the lowest. ``evaluate`` calls ``check`` often, which raises to interrupt it.
-Evaluate = Callable[[torch.nn.Module, Callable[[], None]], Mapping[str, Any]]
-
 
 class Evaluation:
     """Measures a network at intervals during its training.
@@ -74,21 +70,34 @@ class Evaluation:
         """
         return self.monitor(self._images(net, check))
 
-    @property
-    def divisible(self) -> bool:
-        """Whether several processes can share the evaluation."""
-        return hasattr(self.monitor, "part") and hasattr(self.monitor, "join")
-
     def part(self, net: torch.nn.Module, check: Callable[[], None], number: int, count: int) -> Any:
-        """Does part ``number`` of ``count`` of an evaluation, for :meth:`join`; other arguments as in a call."""
+        """Does part ``number`` of ``count`` of an evaluation; other arguments as in a call."""
         monitor: Any = self.monitor
         return monitor.part(self._images(net, check), number, count)
 
-    def join(self, parts: Sequence[Any]) -> Mapping[str, Any]:
-        """Joins all parts, in order, to the record that a call would return."""
-        monitor: Any = self.monitor
-        record: Mapping[str, Any] = monitor.join(parts)
-        return record
+    def shared(self, net: torch.nn.Module, interruption: Interruption, ranks: Ranks) -> dict[str, Any] | StopRequest:
+        """Evaluates a network on all ranks if the monitor can be divided, else on rank 0.
+
+        Args:
+            net: Averaged network, the same on all ranks.
+            interruption: Stop requests of this rank.
+            ranks: Processes of the run.
+
+        Returns:
+            The record, or the stop request that interrupted the evaluation.
+        """
+        check = interruption.check
+        if ranks.world_size == 1 or not (hasattr(self.monitor, "part") and hasattr(self.monitor, "join")):
+            return ranks.from_first(lambda: _or_stop_request(lambda: dict(self(net, check)), interruption))
+        own = _or_stop_request(lambda: self.part(net, check, ranks.rank, ranks.world_size), interruption)
+        parts = ranks.gather(own)
+
+        def join() -> dict[str, Any] | StopRequest:
+            requests = [part for part in parts if isinstance(part, StopRequest)]
+            monitor: Any = self.monitor
+            return max(requests) if requests else dict(monitor.join(parts))
+
+        return ranks.from_first(join)
 
     def _images(self, net: torch.nn.Module, check: Callable[[], None]) -> Callable[[Sequence[int]], tuple[Any, Any]]:
         self.drawer.net = net
@@ -99,33 +108,6 @@ class Evaluation:
             return batch.images, batch.classes
 
         return images
-
-
-def shared_out(
-    evaluate: Evaluate, net: torch.nn.Module, interruption: Interruption, ranks: Ranks
-) -> dict[str, Any] | StopRequest:
-    """Evaluates a network on all ranks if the evaluation can be divided, else on rank 0.
-
-    Args:
-        evaluate: An :class:`Evaluation`, or any ``evaluate(network, check)``.
-        net: Averaged network, the same on all ranks.
-        interruption: Stop requests of this rank.
-        ranks: Processes of the run.
-
-    Returns:
-        The record, or the stop request that interrupted the evaluation.
-    """
-    if ranks.world_size == 1 or not getattr(evaluate, "divisible", False):
-        return ranks.from_first(lambda: _or_stop_request(lambda: dict(evaluate(net, interruption.check)), interruption))
-    whole: Any = evaluate
-    own = _or_stop_request(lambda: whole.part(net, interruption.check, ranks.rank, ranks.world_size), interruption)
-    parts = ranks.gather(own)
-
-    def join() -> dict[str, Any] | StopRequest:
-        requests = [part for part in parts if isinstance(part, StopRequest)]
-        return max(requests) if requests else dict(whole.join(parts))
-
-    return ranks.from_first(join)
 
 
 def _or_stop_request(task: Callable[[], Any], interruption: Interruption) -> Any:

@@ -22,7 +22,7 @@ from sida.errors import Progress, UserError, say
 from sida.machine import peak_memory, prepare_process
 from sida.sampling.store import Pictures
 from sida.training.averages import Average
-from sida.training.evaluation import Evaluate, shared_out
+from sida.training.evaluation import Evaluation
 from sida.training.identity import AnyConfig, common_facts, read_config, run_metadata
 from sida.training.logs import IterationRecord, TickMeter, check_loggers, hopeless, rising, unhealthy, without_nan
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
@@ -140,7 +140,7 @@ class TrainingLoop:
         trainer: Trainer,
         files: RunFiles,
         metadata: Mapping[str, Any],
-        evaluate: Evaluate | None = None,
+        evaluate: Evaluation | None = None,
         picture: DrawPicture | None = None,
         lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None,
         begun: float = 0.0,
@@ -292,11 +292,10 @@ class TrainingLoop:
         if fault and not self.ranks.rank:
             say(f"[{self.stage}] ends at image {self.nimg:,}: {fault} (on_divergence: publish)")
 
-    def _evaluate(self, evaluate: Evaluate, interruption: Interruption) -> None:
+    def _evaluate(self, evaluate: Evaluation, interruption: Interruption) -> None:
         self.meter.pause()
         start = time.perf_counter()
-        net = self.trainer.ema.net
-        result = shared_out(evaluate, net, interruption, self.ranks)
+        result = evaluate.shared(self.trainer.ema.net, interruption, self.ranks)
         if isinstance(result, StopRequest):
             self._save()
             return self._end(result)
@@ -352,7 +351,9 @@ class TrainingLoop:
         self._saved, self._saved_nimg = time.monotonic(), self.nimg
 
     def _resume(self) -> None:
-        kept = self.files.take_kept()
+        # The files' reference would keep the tensors in memory.
+        kept, self.files.kept = self.files.kept, None
+        assert kept is not None
         record = kept.record
         try:
             self.nimg = self._saved_nimg = int(record["nimg"])
@@ -409,7 +410,7 @@ class Start(NamedTuple):
     net: torch.nn.Module
     sampler: Sampler
     metadata: Mapping[str, Any]
-    evaluate: Evaluate | None = None
+    evaluate: Evaluation | None = None
     lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None
     begun: float = 0.0
 

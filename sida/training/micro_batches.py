@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 import torch
 
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError, say
-from sida.machine import Recording, RecordingError, Tensors, restored
+from sida.machine import Recording, RecordingError, Tensors
 from sida.networks.unet import checkpoint_blocks
 from sida.noise import Draw, Draws
 from sida.sampling.samplers import one_step
@@ -36,17 +35,28 @@ class MicroBatch:
         images: The generator's images ``(N, C, H, W)``; with a gradient in the generator's step.
         class_labels: ``(N, label_dim)`` or None.
         real_images: Images of the data ``(N, C, H, W)``, or None.
-        augment: Augmentation, or None.
         draws: Raw tensors by name.
         mask: Samples to keep, bool ``(N,)``; None is all.
+        augmented: Augmented images and their labels, by ``images`` and ``real_images``; empty without augmentation.
     """
 
     images: torch.Tensor
     class_labels: torch.Tensor | None
     real_images: torch.Tensor | None = None
-    augment: Augment | None = None
     draws: Draws = dataclasses.field(default_factory=dict)
     mask: torch.Tensor | None = None
+    augmented: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def clean(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images that the fake score denoises, and their augmentation labels; without augmentation the images."""
+        return self.augmented.get("images", (self.images, None))
+
+    @property
+    def real(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As :attr:`clean`, of the data."""
+        assert self.real_images is not None
+        return self.augmented.get("real_images", (self.real_images, None))
 
     def whole(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Drops the samples for which one of the tensors ``(N, ...)`` has a NaN; returns the tensors without them."""
@@ -86,6 +96,14 @@ class MicroBatch:
             return 0
         count = (~self.mask).sum()
         return count if count.device.type in ASYNC_DEVICES else int(count)
+
+
+def augmented(
+    augment: Augment | None, images: torch.Tensor, real_images: torch.Tensor | None
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Augments the images of a micro-batch, and then its real ones; see :attr:`MicroBatch.augmented`."""
+    both = {"images": images} | ({} if real_images is None else {"real_images": real_images})
+    return {} if augment is None else {name: augment(pictures) for name, pictures in both.items()}
 
 
 def finite_mask(*tensors: torch.Tensor) -> torch.Tensor | None:
@@ -179,11 +197,8 @@ class MicroBatchResult:
     nan_count: torch.Tensor | int
 
 
-class MicroBatchRunner(Protocol):
-    """Computes losses and gradients of micro-batches."""
-
-    def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """Computes one micro-batch and adds its gradient to the network's."""
+#: Computes losses of one micro-batch and adds its gradient to the network's.
+MicroBatchRunner = Callable[[MicroBatchSpec, Batch, Draws, Augment | None], MicroBatchResult]
 
 
 class EagerRunner:
@@ -198,8 +213,10 @@ class EagerRunner:
         self.generator, self.init_sigma = generator, init_sigma
 
     def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """See :class:`MicroBatchRunner`."""
-        return self.loss_and_gradient(spec, self.images(spec.step, batch, draws), batch, draws, augment)
+        """See :data:`MicroBatchRunner`."""
+        images, real = self.images(spec.step, batch, draws), batch[0] if spec.step.real_images else None
+        given = MicroBatch(images, batch[1], real, draws, augmented=augmented(augment, images, real))
+        return self.loss_and_gradient(spec, given)
 
     def images(self, step: OptimizerStep, batch: Batch, draws: Draws) -> torch.Tensor:
         """The generator's images, with a gradient in its own step; real images for a step that sees those alone."""
@@ -208,12 +225,8 @@ class EagerRunner:
         with torch.set_grad_enabled(step.network is self.generator):
             return one_step(self.generator.net, draws["z"], batch[1], self.init_sigma)
 
-    def loss_and_gradient(
-        self, spec: MicroBatchSpec, images: torch.Tensor, batch: Batch, draws: Draws, augment: Augment | None
-    ) -> MicroBatchResult:
-        """The step's loss on images, and its gradient."""
-        real, labels = batch
-        given = MicroBatch(images, labels, real if spec.step.real_images else None, augment, draws)
+    def loss_and_gradient(self, spec: MicroBatchSpec, given: MicroBatch) -> MicroBatchResult:
+        """The step's loss on a micro-batch, and its gradient."""
         terms = given.finished(spec.step.loss(given))
         losses, weighted = {}, []
         for name, per_element in terms.items():
@@ -243,14 +256,12 @@ class GraphRunner:
         self._recordings: dict[tuple[object, ...], Recording] = {}
         # By length: a micro-batch's gradient is gathered before the next one writes its own.
         self._gradients: dict[int, torch.Tensor] = {}
-        # By step: terms of its loss, and for each time that it augments whether real images are.
-        self._terms: dict[str, list[str]] = {}
-        self._calls: dict[str, list[bool]] = {}
+        self._terms: dict[str, list[str]] = {}  # of each step's loss
         self._pool: object = None
         self._given_up = False
 
     def __call__(self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None) -> MicroBatchResult:
-        """See :class:`MicroBatchRunner`."""
+        """See :data:`MicroBatchRunner`."""
         if self._given_up:
             return self.plain(spec, batch, draws, augment)
         try:
@@ -280,9 +291,8 @@ class GraphRunner:
             return self._run(spec, lambda given: self._whole(spec, given), inputs)
         images = self._run(spec, lambda given: {"images": self._images(spec, given)}, inputs, "images")["images"]
         inputs["images"] = images
-        for number, is_real in enumerate(self._augment_calls(spec, inputs)):
-            pictures, rows = augment(real if is_real else images)
-            inputs |= {f"augmented{number}": pictures, f"augment_labels{number}": rows}
+        for name, (pictures, rows) in augmented(augment, images, inputs.get("real")).items():
+            inputs |= {f"augmented {name}": pictures, f"labels of {name}": rows}
         return self._run(spec, lambda given: self._whole(spec, given), inputs)
 
     def _run(
@@ -308,10 +318,11 @@ class GraphRunner:
         return self.plain.images(spec.step, (given["z"], given.get("labels")), given)
 
     def _whole(self, spec: MicroBatchSpec, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        batch = (given.get("real", given["z"]), given.get("labels"))
         images = given["images"] if "images" in given else self._images(spec, given)
-        augment = _Prepared(given) if "augmented0" in given else None
-        outcome = self.plain.loss_and_gradient(spec, images, batch, given, augment)
+        names = [name for name in ("images", "real_images") if f"augmented {name}" in given]
+        pairs = {name: (given[f"augmented {name}"], given[f"labels of {name}"]) for name in names}
+        micro_batch = MicroBatch(images, given.get("labels"), given.get("real"), given, augmented=pairs)
+        outcome = self.plain.loss_and_gradient(spec, micro_batch)
         self._terms[spec.step.stream] = [*outcome.losses]
         flat = spec.step.network.flat
         size = len(flat.vector)
@@ -321,44 +332,6 @@ class GraphRunner:
         flat.zero_grad()
         outputs["nan_count"] = torch.as_tensor(outcome.nan_count, device=images.device)
         return outputs
-
-    def _augment_calls(self, spec: MicroBatchSpec, inputs: Tensors) -> list[bool]:
-        """For each time that the step's loss augments: whether real images are."""
-        stream = spec.step.stream
-        if stream not in self._calls:
-            watch = _Watch(inputs["images"], inputs.get("real"))
-            batch = (inputs.get("real", inputs["z"]), inputs.get("labels"))
-            devices = [inputs["z"].device] if inputs["z"].is_cuda else []
-            with torch.random.fork_rng(devices), torch.no_grad(), restored(self._changing()):
-                spec.step.loss(
-                    MicroBatch(inputs["images"], batch[1], batch[0] if "real" in inputs else None, watch, dict(inputs))
-                )
-            self._calls[stream] = watch.calls
-        return self._calls[stream]
-
-
-class _Watch:
-    """An augmentation that returns its images unchanged and records which they are."""
-
-    def __init__(self, images: torch.Tensor, real: torch.Tensor | None) -> None:
-        self.images, self.real, self.calls = images, real, list[bool]()
-
-    def __call__(self, images: torch.Tensor) -> Any:
-        if images is not self.images and images is not self.real:
-            raise RecordingError("the loss augments neither the micro-batch's images nor its real ones")
-        self.calls.append(images is self.real)
-        return images, None
-
-
-class _Prepared:
-    """Augmented images and labels, handed out in the order in which the loss asks."""
-
-    def __init__(self, given: Mapping[str, torch.Tensor]) -> None:
-        self.given, self.number = given, 0
-
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        number, self.number = self.number, self.number + 1
-        return self.given[f"augmented{number}"], self.given[f"augment_labels{number}"]
 
 
 class MemoryRelief:

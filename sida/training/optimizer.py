@@ -126,14 +126,15 @@ class Adam:
     @torch.no_grad()
     def step(self, gradient: torch.Tensor, lr: float) -> None:
         """One step against ``gradient`` ``(P,)``."""
-        beta1, beta2 = self.betas
-        self.steps += 1
-        count = int(self.steps)
-        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        if self.mean is not None:
-            gradient = self.mean.lerp_(gradient, 1 - beta1)
+        (beta1, beta2), (count, mean) = self.betas, self._advance(gradient)
         divisor = self.square.sqrt().div_(math.sqrt(1 - beta2**count)).add_(self.eps)
-        self.vector.addcdiv_(gradient, divisor, value=-lr / (1 - beta1**count))
+        self.vector.addcdiv_(mean, divisor, value=-lr / (1 - beta1**count))
+
+    def _advance(self, gradient: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """Moves v and m; returns the number of steps, and m."""
+        self.steps += 1
+        self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+        return int(self.steps), gradient if self.mean is None else self.mean.lerp_(gradient, 1 - self.betas[0])
 
     def moments(self) -> NamedTensors:
         """Running means by name, ``(P,)`` each."""
@@ -149,11 +150,7 @@ class RAdam(Adam):
     @torch.no_grad()
     def step(self, gradient: torch.Tensor, lr: float) -> None:
         """See :meth:`Adam.step`."""
-        beta1, beta2 = self.betas
-        self.steps += 1
-        count = int(self.steps)
-        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        mean = gradient if self.mean is None else self.mean.lerp_(gradient, 1 - beta1)
+        (beta1, beta2), (count, mean) = self.betas, self._advance(gradient)
         rate, most, decayed = lr / (1 - beta1**count), 2 / (1 - beta2) - 1, beta2**count
         # Length of the simple moving average that corresponds to the exponential average.
         length = most - 2 * count * decayed / (1 - decayed)

@@ -333,12 +333,6 @@ class RunFiles:
         """Whether the training is complete."""
         return self.kept is not None and bool(self.kept.record.get("finished"))
 
-    def take_kept(self) -> KeptState:
-        """Returns the state from which to resume and drops this object's reference, which frees its tensors later."""
-        assert self.kept is not None
-        kept, self.kept = self.kept, None
-        return kept
-
     def _sort_snapshots(self) -> None:
         """Moves snapshots of other configurations to ``snapshots/<digest>/``, and this configuration's back.
 

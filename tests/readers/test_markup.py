@@ -4,6 +4,7 @@ import dataclasses
 import html.parser
 import io
 import json
+import os
 import re
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from eval.figures.style import literal, new_figure
 from eval.measuring.score import Score
 from eval.report.page import write_index
-from eval.report.paper import build_paper
+from eval.report.paper import build_paper, missing_latex
 from eval.results.sheet import read_runs
 from eval.tables.build import load_table, to_json, write_table
 from eval.tables.latex import escape, to_latex
@@ -38,8 +39,10 @@ HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
     "a | b\n\n<script>x</script>",
-    "\x1b[2J\x00 \x7f",
+    "\x1b[2J\x00 \x7f \x07 \x9b2J \u202egnp.exe \u2066",
 ]
+#: ESC, BEL, C1, line ends of Unicode, and marks that turn the direction of writing.
+UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def table(text):
@@ -62,7 +65,7 @@ def test_text_is_no_command_of_latex(text):
     bare = re.sub(r"\\.", "", latex, flags=re.DOTALL)
     assert bare.count("{") == bare.count("}")
     assert "^^" not in bare
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u2028]", latex)
+    assert not UNSEEN.search(latex)
     assert not re.search(r"\\\\\s*[\[*]", latex)
 
 
@@ -120,6 +123,8 @@ def test_text_is_no_element_of_html_and_no_line_of_markdown(text, tmp_path):
     assert tags(page) <= tags(to_html(table("SiD2A α_x")))
     markdown = to_markdown(table(text))
     assert not re.search(r"<[A-Za-z/!]", markdown)
+    assert not UNSEEN.search(markdown)
+    assert not UNSEEN.search(page)
     assert sum(line.startswith("|") for line in markdown.splitlines()) == 3
 
 
@@ -129,8 +134,9 @@ def test_a_stored_table_is_shown_as_text(text, tmp_path):
     shown = dataclasses.replace(table(text), name="main")
     write_table(shown, tmp_path / "tables/main.tex")
     assert load_table(tmp_path / "tables/main.json") == shown
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u2028]", to_terminal(load_table(tmp_path / "tables/main.json")))
-    page = write_index(tmp_path, tmp_path / "index.html").read_text()
+    assert not UNSEEN.search(to_terminal(load_table(tmp_path / "tables/main.json")))
+    page = write_index(tmp_path, tmp_path / "index.html", text).read_text()
+    assert not UNSEEN.search(page)
     write_table(dataclasses.replace(table("SiD2A α_x"), name="main"), tmp_path / "tables/main.tex")
     assert tags(page) <= tags(write_index(tmp_path, tmp_path / "index.html").read_text())
 
@@ -140,6 +146,31 @@ def test_a_file_that_is_no_table_is_refused(change, tmp_path):
     path = tmp_path / "main.json"
     write_hashed_json(path, check_hash(json.loads(to_json(table("x"))), path) | change)
     assert "main.json" in refused(load_table, path)
+
+
+@pytest.mark.parametrize("kind", ["table", "a part of a table", "figure", "folder"])
+def test_no_document_holds_or_waits_for_what_lies_elsewhere(kind, tmp_path):
+    secret, folder = tmp_path / "secret.txt", tmp_path / "demo"
+    secret.write_text("secret")
+    write_table(dataclasses.replace(table("x"), name="main"), folder / "tables/main.tex")
+    (folder / "figures").mkdir()
+    if kind == "table":
+        (folder / "tables/main.tex").unlink()
+        (folder / "tables/main.tex").symlink_to(secret)
+    elif kind == "a part of a table":
+        (folder / "part").symlink_to(secret)
+        (folder / "tables/main.tex").write_text(r"\input{part}\input{tables/part}")
+    elif kind == "figure":
+        os.mkfifo(folder / "figures/a.pdf")
+        os.mkfifo(folder / "figures/a.png")
+    else:
+        (folder / "tables").rename(tmp_path / "mine")
+        (folder / "tables").symlink_to(tmp_path / "mine")
+    if kind != "a part of a table" or missing_latex() is None:
+        refused(build_paper, folder)
+    if kind in ("figure", "folder"):
+        refused(write_index, folder, tmp_path / "index.html")
+    assert not (folder / "paper.pdf").exists()
 
 
 @pytest.mark.parametrize("name", ["a}b.tex", "a$b.tex", "a b.tex", "a%.tex", "-x.tex"])

@@ -268,6 +268,18 @@ def test_the_command_line_writes_samples_and_a_grid(network, tmp_path, capsys):
     np.testing.assert_array_equal(picture[::2, ::2], tile(images, 3)[0])
 
 
+def test_one_step_takes_the_noise_level_that_the_network_learned(network, tmp_path):
+    """GDD's generators start at σ 80; at SiD's 2.5 their images are noise."""
+    own = tmp_path / "own.safetensors"
+    save_network(make(), own, {"sampler": {"kind": "one_step", "init_sigma": 80.0}})
+    images = sida.load(own).sample(2)
+    assert (images == sida.load(network, "one_step,init_sigma=80").sample(2)).all()
+    assert (images != sida.load(network).sample(2)).any()
+    assert (sida.load(own, "one_step,init_sigma=2.5").sample(2) == sida.load(network).sample(2)).all()
+    list(run_job(SampleConfig(network=str(own), seeds="0-1", out=str(tmp_path / "two.npz"))))
+    assert (np.load(tmp_path / "two.npz")["arr_0"].transpose(0, 3, 1, 2) == images).all()
+
+
 def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
     spec = {"network": network, "seeds": "0-31", "batch_size": 16, "sampler": {"kind": "one_step"}, "device": "cpu"}
     assert main(["sample", "--spec", json.dumps(spec), "--out", str(tmp_path / "s.npz")]) == 0

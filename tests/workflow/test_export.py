@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from tests.test_python import UNET, write_network
 from workflow.archive.hub_folder import model_source
 from workflow.cli import main
 
+#: A text of a stranger's measurements.
+ODD = "<script>x</script> [a](javascript:b) ![c](https://d.example/e.png) | \u202egnp"
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
@@ -30,8 +34,8 @@ def exported(tmp_path_factory):
     preset = write_preset(folder / "results/demo")
     network = write_network(preset / "students/sida-a1.0/network.safetensors")
     facts = {"method": "sida", "metric": "fd", "n": 100, "nfe": 1, "protocol": "digits", "settings": "frechet"}
-    facts |= {"date": "2026-11-22", "origin": ""}
-    rows = []
+    facts |= {"date": "2026-11-22", "origin": "x"}
+    rows = [{**facts, "run": "odd", "network_sha256": sha256_file(network), "trial": 0, "value": 7.0, "protocol": ODD}]
     for run, digest, value in (("sida-a1.0", sha256_file(network), 4.0), ("sid-a1.0", "2" * 64, 98765.0)):
         own = {**facts, "run": run, "network_sha256": digest}
         rows += [{**own, "trial": trial, "value": value + trial} for trial in range(3)]
@@ -108,8 +112,13 @@ def test_the_card_has_the_measurements_of_this_very_file(exported):
     folder, network = exported
     _, head, text = (folder / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(head)
-    (result,) = card["model-index"][0]["results"]
-    (metric,) = result["metrics"]
+    metric, odd = (found for result in card["model-index"][0]["results"] for found in result["metrics"])
+    metric, odd = (metric, odd) if metric["value"] == 5.0 else (odd, metric)
+    assert odd["value"] == 7.0
+    (line,) = (line for line in text.splitlines() if "script" in line)
+    assert line.isprintable()
+    protocol = line.split("| 1 | 100 | ")[1].removesuffix(" |")
+    assert not re.search(r"<s|(?<!\\)\]\(|(?<!\\)\| ", protocol)
     assert (metric["type"], metric["value"], metric["args"]["std"], metric["args"]["trials"]) == ("fd", 5.0, 1.0, 3)
     assert card["license"] == "cc0-1.0"
     assert metric["name"] == "FD"
@@ -119,8 +128,8 @@ def test_the_card_has_the_measurements_of_this_very_file(exported):
     assert sha256_file(network) in text
     assert "98765" not in text.split("## Measurements")[1].split("## Training")[0].replace("cc0", "")
     assert (folder / "samples.png").is_file()
-    (found,) = ModelCard.load(folder / "README.md").data.eval_results
-    assert found.metric_value == 5.0
+    found = ModelCard.load(folder / "README.md").data.eval_results
+    assert {result.metric_value for result in found} == {5.0, 7.0}
 
 
 def test_an_unmeasured_network_says_so_and_nothing_is_overwritten(exported, tmp_path, capsys):

@@ -181,7 +181,7 @@ def test_agreement_tells_the_last_digit_from_the_printed_ones():
 
 def test_storing_keeps_networks_where_asked(here):
     for networks, count in ((False, 0), (True, 4)):
-        store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sida-a1.0": "x"}, networks=networks)
+        store(STORED, here / "a", {"preset": "demo", "title": ""}, {"sid-a1.0": "x"}, networks=networks)
         assert len([*(here / "a").rglob("*.safetensors")]) == count
 
 
@@ -197,3 +197,19 @@ def test_stored_logs_are_one_file_that_every_reader_takes(here):
     text = gzip.decompress((STORED / "logs.jsonl.gz").read_bytes()).decode()
     (here / "a" / "logs.jsonl.gz").write_bytes(gzip.compress(text.replace('"fd": ', '"fd": 1', 1).encode()))
     refused("logs.jsonl.gz:1: damaged", load, here / "a")
+
+
+@pytest.mark.parametrize(
+    "name", ["teachers/digits-short/network.safetensors", "students/sida-a1.0/network.safetensors"]
+)
+@pytest.mark.parametrize("place", ["/dev/zero", "secret"])
+def test_links_in_stored_results_are_not_followed(here, name, place):
+    shutil.copytree(STORED, here / "stored")
+    (here / "secret").write_text("secret")
+    (here / "stored" / name).unlink()
+    (here / "stored" / name).symlink_to(here / place)
+    (here / "my.tsv").write_text(SHEET + MINE.format("sida"))
+    with refusing(rf"{name}.*(link|ordinary)"):
+        write_extension([DEMO / "preset.yaml"], str(here / "my.tsv"), here / "stored")
+    with refusing(rf"{name}.*(link|ordinary)"):
+        store(here / "stored", here / "again", {}, {"sid-a1.0": "x"}, networks=True)

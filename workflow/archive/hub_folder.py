@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from eval.measuring.protocol import load_protocol
 from eval.results.published import cited_label
 from eval.results.summary import Measurements, load_measurements, measurements_file
-from eval.tables.render import markdown, terminal_text
+from eval.tables.render import markdown_cell
 from sida.config.settings import load_spec
 from sida.errors import UserError
 from sida.files.atomic import atomic_folder, write_json, write_text
@@ -256,7 +256,7 @@ def model_card(
             method=method,
             dataset=dataset,
             parameters=facts["parameters"],
-            architecture=facts["network"]["class"],
+            architecture=_plain(facts["network"]["class"]),
             picture="\n![Samples of seeds 0 to 63](samples.png)\n" if pictured else "",
             measurements="".join([_MEASURED, *map(_line, results)]) if results else "This file was not measured.\n",
             recipe="The settings are in [recipe.json](recipe.json).\n\n" if recipe else "",
@@ -316,10 +316,10 @@ def _results(sha256: str, measured: Measurements, dataset: str) -> list[EvalResu
 def _line(result: EvalResult) -> str:
     args = result.metric_args or {}
     value = f"{result.metric_value:g}" + (f" ± {args['std']:g}" if args["std"] is not None else "")
-    protocol = f"{args['protocol']} (`{args['identity_sha256'][:12]}`)"
+    protocol = f"{_plain(args['protocol'])} (`{args['identity_sha256'][:12]}`)"
     return f"| {_plain(result.metric_name)} | {value} | {args['trials']} | {args['images']:,} | {protocol} |\n"
 
 
 def _plain(value: Any) -> str:
     """Text of a file's header: one line without HTML and links."""
-    return markdown(terminal_text(str("unknown" if value is None else value)))[:200].replace("|", r"\|")
+    return markdown_cell(str("unknown" if value is None else value)[:200])
