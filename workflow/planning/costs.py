@@ -272,7 +272,7 @@ class Costs:
             fp16 = bool(network["kwargs"].get("use_fp16", False))
         hours = (images * self._measured(run, forward, fp16) + self._references(run)) / 3600
         unknown = None in (network, guide if guided else network) and not row.without_network
-        weights = sum(4 * network_cost(each).parameters for each in (network, guide) if each and forward)
+        weights = sum(4.0 * network_cost(each).parameters for each in (network, guide) if each and forward)
         files = [self.registry[name] for name in protocol.assets(drawn=True) if name in self.registry]
         weights += sum(1e9 * self.assumptions.gigabytes(each) for each in files if each.kind in ("extractor", "vae"))
         memory = (CONTEXT_BYTES + weights) / 1e9 if self.preset.settings.gpus else 0.0
