@@ -265,26 +265,28 @@ def wall_hours(jobs: Mapping[str, Cost], gpus: int) -> float:
         chain[name] = hours(jobs[name]) + max((chain[other] for other in after[name]), default=0.0)
 
     missing = {name: len(job.after) for name, job in jobs.items()}
-    ready = [(-chain[name], name) for name, count in missing.items() if not count]
-    heapq.heapify(ready)
+    # Jobs by the GPUs that they take, longest chain first.
+    ready: dict[int, list[tuple[float, str]]] = {}
+
+    def add(name: str) -> None:
+        heapq.heappush(ready.setdefault(min(jobs[name].gpus, gpus), []), (-chain[name], name))
+
+    for name, count in missing.items():
+        if not count:
+            add(name)
     running: list[tuple[float, str]] = []
     now, free = 0.0, gpus
-    while ready or running:
-        waiting = []
-        while ready:
-            entry = heapq.heappop(ready)
-            job = jobs[entry[1]]
-            if min(job.gpus, gpus) <= free:
-                free -= min(job.gpus, gpus)
-                heapq.heappush(running, (now + hours(job), entry[1]))
-            else:
-                waiting.append(entry)
-        for entry in waiting:
-            heapq.heappush(ready, entry)
+    while True:
+        while fitting := [(waiting[0], need) for need, waiting in ready.items() if waiting and need <= free]:
+            (_, name), need = min(fitting)
+            heapq.heappop(ready[need])
+            free -= need
+            heapq.heappush(running, (now + hours(jobs[name]), name))
+        if not running:
+            return now
         now, name = heapq.heappop(running)
         free += min(jobs[name].gpus, gpus)
         for other in after[name]:
             missing[other] -= 1
             if not missing[other]:
-                heapq.heappush(ready, (-chain[other], other))
-    return now
+                add(other)
