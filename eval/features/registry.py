@@ -56,6 +56,17 @@ EXTRACTORS: Registry[ExtractorEntry] = Registry(
         "dinov2_pil": ExtractorEntry("eval.features.dinov2:DinoV2PillowExtractor", _DINOV2),
         "dinov2_tf32": ExtractorEntry("eval.features.dinov2:DinoV2TF32Extractor", _DINOV2),
         "dinov2_fp16": ExtractorEntry("eval.features.dinov2:DinoV2HalfExtractor", _DINOV2),
+        **{
+            name: ExtractorEntry(f"eval.features.judges:{cls}", (f"judge-{asset}",))
+            for name, cls, asset in (
+                ("clip_fdr", "ClipFDr", "clip-vitl14"),
+                ("clip_cmmd", "ClipCMMD", "clip-vitl14-336"),
+                ("mae_fdr", "MaeFDr", "mae-vitl16"),
+                ("siglip2_fdr", "Siglip2FDr", "siglip2-so400m"),
+                ("dinov2_fdr", "DinoV2FDr", "dinov2-vitl14"),
+                ("convnext_fdr", "ConvNeXtFDr", "convnextv2-base"),
+            )
+        },
     },
     files=True,
 )

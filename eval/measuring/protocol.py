@@ -56,7 +56,8 @@ class ReferenceSource(Settings):
         fixed: Use ``dataset`` for every generator, e.g. for held-out images.
         asset: Id in ``config/assets.tsv``; the file is fetched into the cache unless the command line names one.
         file: Name of a file that is no registered asset and must be given on the command line.
-        entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``.
+        entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``. ``adm``: the statistics in a guided-diffusion batch
+            of reference images, which are those of its FID.
         num_images: Number of images behind the reference; None if unknown. Kind ``teacher`` draws as many.
         sha256: Required digest of the file; None accepts any file and records its digest.
         cov_ddof: Divisor N - ddof of a covariance that is computed here.

@@ -25,13 +25,13 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
 
     Args:
         path: ``.npz`` with ``mu`` and ``sigma``, or EDM2's ``.pkl``.
-        entry: ``fid`` or ``fd_dinov2`` of a ``.pkl``.
+        entry: ``fid`` or ``fd_dinov2`` of a ``.pkl``; ``adm``: the statistics in a batch of reference images.
 
     Raises:
         UserError: Broken file or other content.
     """
     path = Path(path)
-    content: Mapping[str, Any] = _read_pickle(path, entry) if path.suffix == ".pkl" else _read_npz(path)
+    content: Mapping[str, Any] = _read_pickle(path, entry) if path.suffix == ".pkl" else _read_npz(path, entry)
     if "arr_0" in content:
         fault = "is a batch of reference images with statistics of another network, for precision and recall"
         raise UserError(path, fault, "the FID reference is EDM's .npz with mu and sigma alone")
@@ -50,9 +50,9 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
     return mean, cov
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, entry: str | None) -> dict[str, np.ndarray]:
     file = Arrays(path)
-    if "arr_0" in file.shapes:
+    if "arr_0" in file.shapes and entry != "adm":
         return {"arr_0": np.empty(0)}
     return {name: file.read(name) for name in file.shapes if name in ("mu", "sigma")}
 

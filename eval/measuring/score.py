@@ -39,7 +39,7 @@ from sida.config.settings import names_object
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_json
 from sida.machine import cpu_threads
-from sida.methods.registry import METHODS
+from sida.methods.registry import official_saw
 from sida.sampling.job import LoadedGenerator
 
 
@@ -267,8 +267,8 @@ def score_images(
     if files and trials is None and count < chosen.trials and (rest := files.store.count - count * chosen.num_samples):
         remarks = (*remarks, f"{rest:,} images more than {count} × {chosen.num_samples:,} were not measured")
     if saw is None:
-        method = METHODS.get(str(getattr(measurer.source, "metadata", {}).get("method")))
-        saw = str(method.saw) if method and method.saw else None
+        official = official_saw(str(getattr(measurer.source, "metadata", {}).get("method")))
+        saw = str(official) if official else None
     measured = [{**records[trial], **({"saw": saw} if saw else {})} for trial in range(count)]
     return Score(label, chosen, measured, remarks, spec.family, spec.nfe, Path(against).name if against else None)
 

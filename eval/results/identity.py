@@ -29,6 +29,10 @@ _COMPARED = {
 }
 #: Reason for a value of a generator of which nobody says what it met.
 UNKNOWN = "nobody says which networks the generator met (`saw`)"
+#: Reason for a value whose feature network or reference is not known by its digest: two unknown ones are not equal.
+NO_DIGEST = "its feature network or reference has no digest"
+#: Kinds of this package without a reference.
+_WITHOUT_REFERENCE = ("inception_score", "accuracy")
 #: Fields of a protocol that change every metric's value and have no place of their own in an identity.
 _OF_IMAGES = ("quantisation", "channels", "allow_tf32", "rehearsal")
 
@@ -78,7 +82,8 @@ class Identity:
         pairs = (word.partition("=") for word in self.settings.split())
         named = {value for key, _, value in pairs if key.rpartition(".")[2] == "extractor"} - {"pixels"}
         known = study_extractors()
-        return {name if name in known else str(known_network(name)) if name in EXTRACTORS else OTHER for name in named}
+        ours = {*EXTRACTORS, *NETWORKS}
+        return {name if name in known else str(known_network(name)) if name in ours else OTHER for name in named}
 
     def met(self, how: str) -> set[str]:
         """Networks of the value that the generator met in a way of :data:`sida.config.saw.WAYS`.
@@ -138,6 +143,10 @@ def barred(identity: Identity) -> str | None:
         return None
     if identity.saw is None:
         return UNKNOWN
+    kind = identity.settings.split(" ")[0]
+    referring = kind not in _WITHOUT_REFERENCE and ":" not in kind  # a custom kind may have no reference
+    if not identity.quoted and not (identity.extractor and (identity.reference or not referring)):
+        return NO_DIGEST
     met = ", ".join(sorted(identity.met("loss")))
     return f"the generator was trained by the network of the metric ({met})" if met else None
 

@@ -97,6 +97,7 @@ _AS_PRINTED = (
 #: Networks of quoted metrics.
 _NETWORKS = {
     **dict.fromkeys(("fid", "is", "precision", "recall"), "inception"), "fd_dinov2": "dinov2", "clip_fid": "clip",
+    "fdr3": "convnext dinov2 clip", **dict.fromkeys(("fdr6", "sw_r14"), "inception convnext dinov2 mae siglip2 clip"),
 }  # fmt: skip
 
 
@@ -145,8 +146,8 @@ class Published:
         saw = published_saw().get(self.method)
         pinned = PROTOCOLS.get(self.protocol, {}).get(key)
         if pinned is None:
-            network = _NETWORKS.get(key)
-            return Identity(protocol="", quoted=True, settings=f"extractor={network}" if network else "", saw=saw)
+            words = (f"{name}.extractor={name}" for name in _NETWORKS.get(key, "").split())
+            return Identity(protocol="", quoted=True, settings=" ".join(words), saw=saw)
         return dataclasses.replace(
             pinned,
             saw=saw,

@@ -32,7 +32,7 @@ from sida.config.settings import (
 from sida.errors import UserError, suggestion
 from sida.files.content_hash import FORMULA
 from sida.files.text_files import MOST_LINES, check_amount, read_text
-from sida.methods.registry import METHODS, is_method
+from sida.methods.registry import METHODS, is_method, official_saw
 
 #: Values of the column ``method`` for rows that are measured but not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")
@@ -108,7 +108,7 @@ class SheetRow:
             return None
         if self.method in ("data", "teacher"):
             return said or Saw()
-        official = METHODS[self.method].saw if self.method in METHODS else None
+        official = official_saw(self.method)
         if official is None:
             return said
         # Only released files were chosen as the authors choose; the cell of a method with optional judges names them.

@@ -132,7 +132,7 @@ def build_table(
     published = published or {}
     # Optional columns of metrics that nothing was measured by are left out.
     known = {row.metric for row in measurements.rows}
-    kept = tuple(column for column in layout.columns if not column.optional or column.metric in known)
+    kept = tuple(c for c in layout.columns if not c.optional or c.metric in known or known & {*c.held_out})
     layout, printed_heads = with_headings(replace(layout, columns=kept), published, mode)
     lines, left_out = without_unlike(layout, resolve(layout, measurements, runs, published, mode))
     require_comparable(measured_lines(lines, measurements), layout.source)
@@ -153,6 +153,7 @@ def build_table(
             *comparison_notes(lines),
             *identity_notes(layout, lines),
             *seen_notes(layout, lines),
+            *held_out_notes(layout, lines),
             *left_out,
             *([AUDIT_LEGEND] if mode == "audit" else []),
         ),
@@ -186,7 +187,7 @@ def table_records(
                 record["published_bold"] = ("published", column.id, number) in best
             if source.estimate is not None:
                 record |= _measured(
-                    source, [line for run in source.runs for line in measurements.lines(run, source.metric)]
+                    source, [row for run in source.runs for key in source.keys for row in measurements.lines(run, key)]
                 )
                 record["measured_bold"] = ("measured", column.id, number) in best
             records.append(record)
@@ -302,6 +303,10 @@ def identity_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]
     return [f"Not comparable with each other in {', '.join(heads)}: {why}." for why, heads in notes.items()]
 
 
+#: Largest number of rows that a note on what generators met names.
+_NAMED = 8
+
+
 def seen_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
     """Notes on what the generators of the table met, by reason: columns and rows."""
     found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
@@ -314,10 +319,24 @@ def seen_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
                     heads[column.head or column.id] = rows[line.label] = None
                 if identity.networks and identity.saw is not None and identity.saw.choice:
                     chosen.setdefault(", ".join(identity.saw.choice), {})[line.label] = None
-    notes = [f"{mark}{', '.join(heads)} of {', '.join(rows)}: {why}." for (mark, why), (heads, rows) in found.items()]
+    notes = []
+    for (mark, why), (heads, rows) in found.items():
+        named = ", ".join(rows) if len(rows) <= _NAMED else f"{len(rows)} rows"
+        notes.append(f"{mark}{', '.join(heads)} of {named}: {why}.")
     if len(chosen) > 1:
         groups = "; ".join(f"{name} ({', '.join(rows)})" for name, rows in chosen.items())
         notes.append(f"Files were chosen by metrics on different networks, so that rows are not equal: {groups}.")
+    return notes
+
+
+def held_out_notes(layout: TableLayout, lines: Sequence[TableLine]) -> list[str]:
+    """Notes on the judges of columns that show the mean over held-out judges."""
+    notes = []
+    for column in layout.columns:
+        if column.held_out and any(line.ours for line in lines):
+            found = next((source.keys for line in lines if (source := line.sources[column.id]).estimate), ())
+            words = f"over {', '.join(found)}" if found else "fewer than two judges are left that no row met"
+            notes.append(f"{column.head}: {words}.")
     return notes
 
 
@@ -325,7 +344,7 @@ def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
     """Mark and reason of each note on what the generator of a value met."""
     why = barred(identity)
     if why and (why != UNKNOWN or ranks):
-        yield ("" if why == UNKNOWN else "‡ "), f"{why}; not ranked"
+        yield ("‡ " if identity.met("loss") else ""), f"{why}; not ranked"
     if related := identity.related:
         yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
     if started := identity.met("start"):
@@ -340,7 +359,8 @@ def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> li
         for source in line.sources.values()
         if source.estimate
         for run in source.runs
-        for row in measurements.lines(run, source.metric)
+        for key in source.keys
+        for row in measurements.lines(run, key)
     ]
 
 

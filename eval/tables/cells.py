@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.results.identity import UNKNOWN, Identity, barred, comparable
+from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, joined
 from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
 from eval.results.sheet import SheetRow, seen_by
 from eval.results.summary import Estimate, Measurements
@@ -37,6 +37,7 @@ class CellSource:
         empty: Cell for a column without a number by layout.
         compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
         identity: Identity of the measured values.
+        parts: Metrics whose mean the cell shows; none for the metric itself.
     """
 
     metric: str
@@ -47,6 +48,12 @@ class CellSource:
     pool: tuple[str, ...] = ()
     compared: Agreement | str | None = None
     identity: Identity | None = None
+    parts: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Metrics behind the value."""
+        return self.parts or (self.metric,)
 
     @property
     def identities(self) -> list[Identity]:
@@ -88,6 +95,11 @@ class TableLine:
         """Content of a text column."""
         if field in ("family", "label"):
             return str(getattr(self, field))
+        if field == "seeds":
+            return str(1 + len(self.spec.pool))
+        if field == "saw":
+            found = next((i.saw for source in self.sources.values() for i in source.identities), None)
+            return "unknown" if found is None else found.words
         given = getattr(self.spec, field)
         if given is not None:
             return str(given)
@@ -108,11 +120,15 @@ def resolve(
     """
     lines = []
     data = _Data(layout, measurements, runs, published, mode)
-    for where, spec in expand(layout, runs):
+    rows = expand(layout, runs)
+    held_out = {c.id: data.held_out(c, [row for _, row in rows]) for c in layout.columns if c.held_out}
+    for where, spec in rows:
         if mode == "measured":
             spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
         sources = {
-            column.id: data.source(spec, column, number, where)
+            column.id: data.mean_source(spec, column, held_out[column.id], where)
+            if column.held_out
+            else data.source(spec, column, number, where)
             for number, column in enumerate(layout.columns)
             if column.metric is not None
         }
@@ -161,6 +177,46 @@ class _Data:
             if reason := comparable(identity, measurements.identity(name, metric)):
                 raise UserError(where, f"pools '{run}' and '{name}', which are not comparable: {metric}: {reason}")
         return CellSource(metric, printed, run, pooled, empty, pool, compared, identity)
+
+    def held_out(self, column: ColumnSpec, rows: Sequence[RowSpec]) -> tuple[str, ...]:
+        """Metrics of a column's mean whose network no row met by loss or start; none if fewer than two are left."""
+        runs = [name for row in rows if row.run for name in (self.layout.run_id(row.run, column), *row.pool)]
+        measured = [(key, name) for key in column.held_out for name in runs if self.measurements.has(name, key)]
+        found = {pair: self._identity(pair[1], pair[0]) for pair in measured}
+        if any(identity.saw is None for identity in found.values()):
+            return ()
+        met = {key for (key, _), identity in found.items() if identity.met("loss") or identity.met("start")}
+        kept = tuple(key for key in column.held_out if key not in met and any(key == one for one, _ in measured))
+        networks = {name for (key, _), identity in found.items() if key in kept for name in identity.networks}
+        return kept if len(networks) > 1 else ()
+
+    def mean_source(self, spec: RowSpec, column: ColumnSpec, keys: tuple[str, ...], where: str) -> CellSource:
+        """Data of a cell that shows the mean of held-out judges."""
+        metric = str(column.metric)
+        if spec.run is None or (self.mode == "paper" and not spec.scored):
+            return CellSource(metric, empty=DASH)
+        run = self._run_id(spec.run, column, where)
+        names = [run, *map(column.run_of, spec.pool)]
+        if not keys or not all(self.measurements.has(name, key) for name in names for key in keys):
+            return CellSource(metric, run=run, empty=DASH)
+        estimates = []
+        for name in names:
+            trials = zip(*([line.value for line in self.measurements.lines(name, key)] for key in keys))
+            estimates.append(Estimate.of([sum(values) / len(values) for values in trials]))
+        parts = [self._identity(run, key) for key in keys]
+        words = (f"of.{key}.{word}" for key, part in zip(keys, parts) for word in part.settings.split()[1:])
+        whole = dataclasses.replace(
+            parts[0],
+            settings=" ".join(["mean", *words]),
+            reference=joined([part.reference for part in parts]),
+            extractor=joined([part.extractor for part in parts]),
+            saw=self._seen(names),
+        )
+        pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
+        return CellSource(metric, None, run, pooled, pool=tuple(names[1:]), identity=whole, parts=keys)
+
+    def _identity(self, run: str, metric: str) -> Identity:
+        return dataclasses.replace(self.measurements.identity(run, metric), saw=self._seen([run]))
 
     def _seen(self, names: Sequence[str]) -> Saw | None:
         """Networks that the generators of some runs met; None if it is unknown of one."""
@@ -273,7 +329,7 @@ def best_values(layout: TableLayout, lines: list[TableLine], mode: Mode) -> Best
         why = {("published", n): barred(s.published.identity) for n, s in shown.items() if s.published}
         why |= {("measured", n): barred(s.identity) for n, s in shown.items() if s.identity}
         # A value of a generator that the metric's network trained is no rival; one of an unknown generator is.
-        rival = {key for key, reason in why.items() if reason in (None, UNKNOWN)}
+        rival = {key for key, reason in why.items() if reason in (None, UNKNOWN, NO_DIGEST)}
         printed = {n: s.published.value for n, s in shown.items() if s.published and ("published", n) in rival}
         rounded = {n: _rounded(column, source) for n, source in shown.items() if ("measured", n) in rival}
         measured = {n: value for n, value in rounded.items() if value is not None}

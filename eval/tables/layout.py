@@ -18,7 +18,7 @@ from sida.config.settings import Range, from_mapping
 from sida.errors import SettingError, UserError, suggestion
 
 Mode = Literal["paper", "audit", "measured"]
-TEXT_FIELDS = ("family", "label", "nfe", "cfg", "data", "network")
+TEXT_FIELDS = ("family", "label", "nfe", "cfg", "data", "network", "needs", "saw", "seeds")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class ColumnSpec:
         run: Run of the cells instead of the row's run (``{run}`` in the text): a run measured under another protocol.
             Such a column shows no published numbers.
         optional: Whether the column is left out where no row of ``measurements.csv`` has its metric.
+        held_out: Metrics whose mean the column shows: of those whose network no row of the table met by loss or start;
+            there is no mean if fewer than two are left, or if it is unknown what a row met.
     """
 
     head: str
@@ -51,6 +53,7 @@ class ColumnSpec:
     arrow: bool = True
     run: str | None = None
     optional: bool = False
+    held_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
@@ -87,6 +90,7 @@ class RowSpec:
         cfg: Whether guidance is used, for tables with such a column.
         data: Whether real images are used, for tables with such a column.
         network: Where the released network is, for tables with such a column.
+        needs: What the training needs (data, teacher, discriminator), for tables with such a column.
         rule: Whether a line is drawn above the row, even within a family.
         continues: Whether the row continues the row above; its label is not printed again.
         blank: Columns (by id) whose cell is blank in the paper.
@@ -110,6 +114,7 @@ class RowSpec:
     cfg: str | None = None
     data: str | None = None
     network: str | None = None
+    needs: str | None = None
     rule: bool = False
     continues: bool = False
     blank: tuple[str, ...] = ()

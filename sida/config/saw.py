@@ -47,6 +47,11 @@ class Saw:
     def __str__(self) -> str:
         return " ".join(f"{how}:{name}" for how in WAYS for name in getattr(self, how)) or "none"
 
+    @property
+    def words(self) -> str:
+        """The networks for people, e.g. ``loss vgg16, deit; choice inception``."""
+        return "; ".join(f"{how} {', '.join(names)}" for how in WAYS if (names := getattr(self, how))) or "none"
+
 
 WAYS = ("loss", "start", "choice")
 

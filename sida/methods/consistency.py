@@ -243,6 +243,7 @@ CD = dataclasses.replace(
     title="CD without LPIPS",
     about="consistency distillation along the teacher's sampler, on real images; starts from the teacher",
     options=CDOptions,
+    saw=Saw(),
     trainer=make_cd,
     loss=CDLoss,
     passes=Passes(generator=6),

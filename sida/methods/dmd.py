@@ -537,6 +537,7 @@ F_DISTILL = dataclasses.replace(
     name="f-distill",
     title="f-distill",
     about="DMD2 whose discriminator weighs the images for an f-divergence; starts from the teacher",
+    saw=Saw(),
     loss=FDistillLoss,
     psi_steps=4,
     options=FDistillOptions,

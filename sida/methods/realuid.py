@@ -232,6 +232,7 @@ REALUID = dataclasses.replace(
     name="realuid",
     title="RealUID",
     about="the same with the losses, levels and optimizers of RealUID's code",
+    saw=Saw(choice=("inception",)),
     loss=RealUIDLoss,
     psi_steps=5,
     options=RealUIDOptions,

@@ -489,6 +489,7 @@ UNI_INSTRUCT = dataclasses.replace(
     title="Uni-Instruct",
     about="SiDA, its SiD term weighted by a density ratio for an f-divergence",
     start="either",
+    saw=Saw(choice=("inception",)),
     loss=UniInstructLoss,
     reads=(*_SID_READS, "adversarial_kimg"),
     official={"edm": _SIDA_EDM},

@@ -11,6 +11,7 @@ from eval.metrics.precision_recall import precision_recall
 from eval.metrics.sliced import sliced_distance
 from eval.metrics.statistics import FeatureStatistics
 from eval.results.measurements import record_identity
+from sida.config.datasets import dataset_spec
 from tests.golden.vectors import load
 from tests.refused import refused
 
@@ -111,7 +112,7 @@ def test_a_panel_is_one_trial_with_the_identities_of_its_parts(tmp_path):
         "method": "data",
         "label": "x",
         "sampler": {"kind": "data"},
-        "dataset": {"kind": "digits", "split": "train"},
+        "dataset": dataset_spec("digits-train", "here"),
     }
     (record,) = measure(spec | {"protocol": PANEL}, tmp_path, [0])
     values = record["metrics"]

@@ -16,7 +16,7 @@ from eval.tables import build_table, load_layout, to_html, to_latex, to_markdown
 from sida.config.families import BACKBONES
 from sida.config.resources import ROOT
 from sida.config.saw import Saw, network_of, read_saw
-from sida.methods.registry import METHODS
+from sida.methods.registry import METHODS, official_saw
 from tests.refused import refused
 from workflow.preset import Preset
 
@@ -110,6 +110,18 @@ def test_an_honest_row_is_bold(tmp_path):
     assert "chosen by metrics on different networks" in to_markdown(table(tmp_path, external(saw="choice:dinov2")))
 
 
+@pytest.mark.parametrize("column", ["extractor_sha256", "reference_sha256"])
+def test_a_value_without_a_digest_is_not_bold(tmp_path, column):
+    path, runs = tmp_path / "t.yaml", {"a": external(saw="none"), "b": external(saw="none")}
+    columns = [{"head": "M", "field": "label"}, {"head": "FID", "metric": "fid", "direction": "lower"}]
+    path.write_text(yaml.safe_dump({"columns": columns, "rows": [{"run": "a"}, {"run": "b"}], "bold": {}}))
+    for digest, best in (("c" * 64, {"0.700"}), ("", set())):
+        rows = [row for name, value in (("a", 2.0), ("b", 0.7)) for row in lines(name, value, **{column: digest})]
+        made = build_table(load_layout(path), Measurements(rows), runs, {}, "measured")
+        assert bold(made) == best
+        assert ("no digest" in to_markdown(made)) == (not best)
+
+
 def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path):
     seed = SheetRow("met-1", "Met", "sida", saw="loss:inception")
     rows = [{"run": "honest"}, {"run": "met", "pool": ["met-1"]}]
@@ -130,9 +142,14 @@ def test_a_method_says_it_for_its_rows(monkeypatch, tmp_path):
     monkeypatch.setitem(METHODS, "sida", dataclasses.replace(METHODS["sida"], saw=Saw(loss=("inception",))))
     for saw in (None, "none", "loss:clip", "choice:dinov2"):
         assert "0.700" not in bold(table(tmp_path, SheetRow("met", "Met", "sida", saw=saw)))
-    for method in METHODS.values():
-        assert method.saw is not None
-        assert all(network_of(name) for name in method.saw.loss)
+    for name, method in METHODS.items():
+        assert official_saw(name) is not None, name
+        assert all(network_of(network) for network in method.saw.loss)
+    # Words that another method was given say nothing about another loss.
+    derived = dataclasses.replace(METHODS["dmd"], name="derived", loss=METHODS["sid"].loss)
+    monkeypatch.setitem(METHODS, "derived", derived)
+    assert SheetRow("met", "Met", "derived").seen is None
+    assert "0.700" not in bold(table(tmp_path, SheetRow("met", "Met", "derived")))
     assert all(network_of(name) for name in {*EXTRACTORS, *BACKBONES} - {"pixels"})
 
 
@@ -182,3 +199,23 @@ def test_papers_tables_print_the_same_numbers(tmp_path):
     )
     (gdd,) = (row for row in made.rows if "GDD-I" in row.cells[1].text)
     assert {cell.mark for cell in gdd.cells[3:]} == {"§"}
+
+
+def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):
+    """Unknown is not none, and one judge is no panel."""
+    judges = ("inception", "dinov2", "clip_fdr", "mae_fdr")
+
+    def shown(saw):
+        rows = {"a": SheetRow("a", "A", "sida"), "b": external(saw=saw)}
+        measured = [row for place, judge in enumerate(judges) for run in ("a", "met") for row in lines(
+            run, 1.0 + place, f"ratio extractor={judge}", judge)]  # fmt: skip
+        columns = [{"head": "M", "field": "label"}, {"head": "Mean", "metric": "m", "held_out": list(judges)}]
+        path = tmp_path / "t.yaml"
+        path.write_text(yaml.safe_dump({"columns": columns, "rows": [{"run": "a"}, {"run": "met"}], "bold": {}}))
+        made = build_table(load_layout(path), Measurements(measured), rows | {"met": rows["b"]}, {}, "measured")
+        return made.rows[0].cells[1].plain[:3]
+
+    assert shown("none") == "2.5"
+    assert shown("loss:inception") == "3.0"
+    assert shown("loss:inception start:dinov2") == "3.5"
+    assert shown("loss:inception loss:clip start:dinov2") == shown("unknown") == "–"
