@@ -90,6 +90,9 @@ def _write_preset(base: Preset, folder: Path) -> None:
         count = DECODED if protocol.quantisation == "truncate_unit" else IMAGES
         content |= {"name": f"rehearsal of {protocol.name}", "title": f"{MARK}; {protocol.title}"}
         content |= {"num_samples": count, "trials": 1, "rehearsal": True}
+        for reference in content.get("references", {}).values():
+            if reference.get("kind") == "images":
+                reference["num_images"] = IMAGES
         write_text(folder / "protocols" / source.name, _yaml(content))
     for kind, layouts in base.layouts.items():
         for name in layouts:

@@ -461,6 +461,9 @@ def _overlapped(spec: MeasureSpec) -> Iterator[Callable[[Callable[[], None]], No
 
 def default_batch_size(protocol: Protocol, small: int) -> int:
     """Images per batch: ``small`` for small images, fewer for large images and those of any size."""
+    if protocol.rehearsal:
+        # Networks of true size run on a processor there, beside other jobs.
+        return 10
     return small if protocol.resolution is not None and protocol.resolution <= 64 else 32
 
 

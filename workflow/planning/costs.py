@@ -22,7 +22,7 @@ from sida.config.settings import NotNegative, Positive, Settings, from_mapping, 
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_text
 from sida.methods.registry import DistillConfig
-from workflow.planning.steps import StepCost, network_cost, student_cost, teacher_cost
+from workflow.planning.steps import CONTEXT_BYTES, StepCost, network_cost, student_cost, teacher_cost
 from workflow.preset import Preset
 from workflow.preset.files import presets
 from workflow.preset.jobs import most_gpus
@@ -272,7 +272,11 @@ class Costs:
             fp16 = bool(network["kwargs"].get("use_fp16", False))
         hours = (images * self._measured(run, forward, fp16) + self._references(run)) / 3600
         unknown = None in (network, guide if guided else network) and not row.without_network
-        return Cost("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
+        weights = sum(4.0 * network_cost(each).parameters for each in (network, guide) if each and forward)
+        files = [self.registry[name] for name in protocol.assets(drawn=True) if name in self.registry]
+        weights += sum(1e9 * self.assumptions.gigabytes(each) for each in files if each.kind in ("extractor", "vae"))
+        memory = (CONTEXT_BYTES + weights) / 1e9 if self.preset.settings.gpus else 0.0
+        return Cost("measure", run, [], 1, hours, 0.0, memory, facts={"images": images, "network_unknown": unknown})
 
     def reference(self, name: str) -> Cost:
         """Samples of a teacher as a reference, ``<teacher>/<protocol>/<key>``."""

@@ -29,7 +29,8 @@ KINDS = {
 ASSUMED = (
     "hours: counted operations at the rate above, the same for every network and number of GPUs; evaluations during "
     "training included; GDD and instance are counted like SiDA and SiD",
-    "memory: counted tensors of a round (batch_gpu) and 10 % gaps; disk: two generations of a state, plain archives",
+    "memory: counted tensors of a round (batch_gpu) and 10 % gaps, of measuring the weights alone",
+    "disk: two generations of a state, plain archives",
     "energy: the card's power while it works; without processors, cooling and downloads",
     "wall time: jobs one after another on these GPUs, longest chain first; without downloads and queues",
 )
@@ -96,9 +97,10 @@ def make_plan(
         total.gpu_hours += share * cost.gpu_hours
         total.cpu_hours += share * cost.cpu_hours
         total.after = sorted({*total.after, *(made[path] for path in job.inputs if path in made)} - {key})
-    scores = published_scores(preset) if any(cost.kind == "student" for cost in found.values()) else {}
-    for cost in found.values():
-        if cost.kind == "student":
+    judged = [cost for cost in found.values() if cost.kind in ("student", "measure")]
+    scores = published_scores(preset) if judged else {}
+    for cost in judged:
+        if cost.kind == "student" or scores.get(cost.name):
             cost.facts["published"] = scores.get(cost.name, {})
     return Plan(preset, targets, costs, gpus, {key: cost for key, cost in found.items() if key not in _NO_JOB})
 
@@ -164,7 +166,7 @@ def show_plan(plan: Mapping[str, Any]) -> str:
         if not some:
             continue
         rows.append(_row(title, some, ""))
-        if kind in ("teacher", "student"):
+        if kind in ("teacher", "student", "measure"):
             for job in some:
                 scores = job["facts"].get("published", {}).items()
                 rows.append(_row(f"  {job['name']}", [job], ", ".join(f"{metric} {text}" for metric, text in scores)))
@@ -190,11 +192,24 @@ def show_plan(plan: Mapping[str, Any]) -> str:
         lines.append(f"warning: {plan['too_large']}; {SMALLER}")
     for code in plan.get("code", []):
         lines.append(f"code from outside the package: {code['name']} from {code['source']} ({code['where']}; allowed)")
+    if best := _most_for_an_hour(jobs):
+        together = sum(job["gpu_hours"] for job in best)
+        lines.append(
+            f"most published numbers for one hour: {', '.join(job['name'] for job in best)} ({span(together)})"
+        )
     unknown = [job["name"] for job in jobs if job["facts"].get("network_unknown")]
     if unknown:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")
     return "\n".join(lines)
+
+
+def _most_for_an_hour(jobs: Sequence[Mapping[str, Any]], count: int = 3) -> list[Mapping[str, Any]]:
+    """Measurements of the most published numbers per hour, where there are more to choose from."""
+    rows = [job for job in jobs if job["kind"] == "measure" and job["gpu_hours"] and job["facts"].get("published")]
+    known = [job for job in rows if not job["facts"].get("network_unknown")]
+    ranked = sorted(known, key=lambda job: job["gpu_hours"] / len(job["facts"]["published"]))
+    return ranked[:count] if len(ranked) > count else []
 
 
 def span(hours: float) -> str:
@@ -250,26 +265,28 @@ def wall_hours(jobs: Mapping[str, Cost], gpus: int) -> float:
         chain[name] = hours(jobs[name]) + max((chain[other] for other in after[name]), default=0.0)
 
     missing = {name: len(job.after) for name, job in jobs.items()}
-    ready = [(-chain[name], name) for name, count in missing.items() if not count]
-    heapq.heapify(ready)
+    # Jobs by the GPUs that they take, longest chain first.
+    ready: dict[int, list[tuple[float, str]]] = {}
+
+    def add(name: str) -> None:
+        heapq.heappush(ready.setdefault(min(jobs[name].gpus, gpus), []), (-chain[name], name))
+
+    for name, count in missing.items():
+        if not count:
+            add(name)
     running: list[tuple[float, str]] = []
     now, free = 0.0, gpus
-    while ready or running:
-        waiting = []
-        while ready:
-            entry = heapq.heappop(ready)
-            job = jobs[entry[1]]
-            if min(job.gpus, gpus) <= free:
-                free -= min(job.gpus, gpus)
-                heapq.heappush(running, (now + hours(job), entry[1]))
-            else:
-                waiting.append(entry)
-        for entry in waiting:
-            heapq.heappush(ready, entry)
+    while True:
+        while fitting := [(waiting[0], need) for need, waiting in ready.items() if waiting and need <= free]:
+            (_, name), need = min(fitting)
+            heapq.heappop(ready[need])
+            free -= need
+            heapq.heappush(running, (now + hours(jobs[name]), name))
+        if not running:
+            return now
         now, name = heapq.heappop(running)
         free += min(jobs[name].gpus, gpus)
         for other in after[name]:
             missing[other] -= 1
             if not missing[other]:
-                heapq.heappush(ready, (-chain[other], other))
-    return now
+                add(other)
