@@ -23,8 +23,9 @@ FLOORS = {
     ),
     "eval": (
         {"contrasts", "features"},
+        {"metrics"},
         {"results"},
-        {"measuring", "metrics"},
+        {"measuring"},
         {"figures", "tables"},
         {"claims", "scoring"},
         {"report"},
