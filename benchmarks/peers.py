@@ -401,11 +401,20 @@ def serve(tool: str, folder: Path) -> None:
     os.dup2(2, 1)
     print("null", file=answers, flush=True)  # ready
     for line in sys.stdin:
+        imported = _mapped_mb()
         if (child := os.fork()) == 0:
-            print(json.dumps(once(line.strip(), tool, folder)), file=answers, flush=True)
+            found = once(line.strip(), tool, folder)
+            # A fork maps the files of the imports when it needs them; a user's process has mapped all of them.
+            found["peak_mb"] += max(0, imported - _mapped_mb())
+            print(json.dumps(found), file=answers, flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             print("null", file=answers, flush=True)
+
+
+def _mapped_mb() -> float:
+    """Memory of this process that holds files, such as libraries."""
+    return int(Path("/proc/self/status").read_text().partition("RssFile:")[2].split()[0]) / 1e3
 
 
 def command(tool: str, folder: Path) -> dict[str, Any] | None:

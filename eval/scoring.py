@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from eval.measuring.arrays import as_pixels
-from eval.measuring.protocol import Protocol
-from eval.measuring.score import NetworkFile, Score, score_images
+from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.score import NetworkFile, Score, names_network, score_images
+from eval.measuring.sources import CallableSource
+from eval.measuring.stores import open_images
 from eval.results.measurements import long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS
 from eval.tables.scores import latex_row, markdown_row, row_columns
+from sida.errors import UserError
 from sida.sampling.job import LoadedGenerator, open_device
 
 if TYPE_CHECKING:
@@ -100,7 +106,7 @@ def score(
         extractors: Options by feature network, e.g. ``{"inception": {"path": ...}}``.
         allow_duplicates: Accept equal images.
         against: Images in the place of the protocol's references, for a comparison of two sets (protocol ``pair``);
-            files, or images in memory.
+            files, images in memory, a function or a generator (seeds 0, 1, 2, …, as many as the first set has images).
         value_range: Values of floats in memory that stand for black and white, such as ``(-1, 1)``.
 
     Raises:
@@ -116,13 +122,43 @@ def score(
         "extractors": extractors,
         "allow_duplicates": allow_duplicates,
     }
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _named_as_given(folder):
         source = _filed(images, Path(folder) / "images.npz", value_range, "images")
         if against is not None:
+            if isinstance(against, LoadedGenerator) or callable(against):
+                against = _drawn(against, num_samples or _count(source, protocol), batch_size)
             settings["against"] = _filed(against, Path(folder) / "against.npz", value_range, "against")
         label = name or (None if source is images else "images")
         found = score_images(source, protocol, trials, num_samples, label, **settings)
     return ScoreRow(**vars(found))
+
+
+@contextlib.contextmanager
+def _named_as_given(folder: str) -> Iterator[None]:
+    """Names images in memory in errors, and not the file that holds them meanwhile."""
+    try:
+        yield
+    except UserError as error:
+        if error.place.startswith(folder):
+            place = re.sub(r"\.npz(\[arr_[01]\])?", "", error.place.removeprefix(f"{folder}{os.sep}"))
+            raise type(error)(place, error.fault, error.remedy) from None
+        raise
+
+
+def _count(source: Any, protocol: str | Path | Mapping[str, Any] | Protocol) -> int:
+    """Number of images of the first of two sets."""
+    if isinstance(source, str | Path) and Path(source).exists() and not names_network(str(source)):
+        return open_images(source).count
+    return load_protocol(protocol).num_samples
+
+
+def _drawn(generator: Any, count: int, batch_size: int | None) -> np.ndarray:
+    """Images of a function, module or generator for seeds 0, 1, 2, …"""
+    if isinstance(generator, LoadedGenerator):
+        return generator.sample(count, seed=0)
+    name = f"{generator.__module__}:{getattr(generator, '__qualname__', type(generator).__name__)}"
+    source = CallableSource(name, function=generator)
+    return np.concatenate([b.images.cpu().numpy() for b in source.batches(range(count), batch_size or 256)])
 
 
 def _filed(images: Any, file: Path, value_range: tuple[float, float] | None, where: str) -> Any:

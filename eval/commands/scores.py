@@ -46,6 +46,8 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=whole("--batch-size", 1), metavar="B", help="images per batch")
     add("--out", type=output("--out"), metavar="FILE", help="write everything as JSON")
     add("--json", action="store_true", help="print one line of JSON per metric, with digests, and no text")
+    add("--origin", metavar="TEXT", help="who measured, for --json: NAME, ADDRESS")
+    add("--verbose", action="store_true", help="show the whole trace where a function fails")
     latex = output("--latex")
     add("--latex", type=latex, metavar="FILE", help="write the LaTeX row to a file, too")
     add("--plain", action="store_true", help="LaTeX row without siunitx: $4.73 \\pm 0.16$")
@@ -65,10 +67,17 @@ def _score(args: argparse.Namespace) -> int:
     from eval.measuring.score import NetworkFile, chosen_protocol, names_network, score_images
     from eval.measuring.sources import ScriptedGenerator, is_torchscript
     from eval.results.exchange import exchanged
-    from eval.tables.scores import latex_row, row_columns, table_protocol
+    from eval.results.sheet import check_cells
+    from eval.tables.scores import latex_row, row_columns, table_protocol, unfitting
+    from sida.config.plugins import TRACE
     from sida.files.atomic import write_hashed_json, write_text
     from sida.sampling.job import network_file, open_device, sampler_for
 
+    if args.origin is not None and (not args.json or not args.origin.strip() or not args.origin.isprintable()):
+        raise UserError("--origin", "is a line of text for --json", 'say --json --origin "NAME, ADDRESS"')
+    check_cells([args.name or "", args.family or ""], "--name, --family")
+    if args.verbose:
+        os.environ[TRACE] = "1"
     network = args.source if names_network(args.source) else None
     scripted = bool(network) and os.path.isfile(str(network)) and is_torchscript(str(network))
     if scripted and not args.latent:
@@ -93,10 +102,7 @@ def _score(args: argparse.Namespace) -> int:
     elif network:
         path = network_file(network)
         images = NetworkFile(str(path), sampler_for(path, args.sampler or "one_step", "--sampler"))
-        if nfe not in (None, images.sampler.nfe):
-            fault = f"the sampler evaluates the network {images.sampler.nfe} times an image"
-            raise UserError(f"--nfe {nfe}", fault, "leave the option out")
-        nfe = images.sampler.nfe
+        nfe = nfe or images.sampler.nfe
     if args.like and family is None and (nfe or 1) == 1:
         family, nfe = "One Step", 1
     settings = scoring_settings(args) | {"device": device, "family": family or "", "nfe": nfe}
@@ -110,9 +116,11 @@ def _score(args: argparse.Namespace) -> int:
     if args.latex:
         write_text(args.latex, rows[0] + "\n")
     if args.json:
-        print("\n".join(json.dumps(line) for line in exchanged(score.records)))
+        origin = {} if args.origin is None else {"origin": args.origin}
+        print("\n".join(json.dumps({**line, **origin}) for line in exchanged(score.records)))
         return 0
-    print("\n".join([*score.lines(), *rows, *filter(None, (args.out, args.latex))]))
+    unfit = [f"  note: {fault}" for fault in unfitting(score, args.like)]
+    print("\n".join([*score.lines(), *unfit, *rows, *filter(None, (args.out, args.latex))]))
     return 0
 
 

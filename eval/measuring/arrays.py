@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 
 from sida.errors import UserError
 
-_WANTED = "give uint8 images (N, C, H, W) or (N, H, W, C), a list of them or of pictures, or batches of them"
+_WANTED = "give uint8 images (N, C, H, W) or (N, H, W[, C]), a list of them or of pictures, or batches of them"
 
 
 class Pixels(NamedTuple):
@@ -25,8 +25,9 @@ def as_pixels(value: Any, value_range: tuple[float, float] | None = None, where:
     """Collects images in memory.
 
     Args:
-        value: An array or tensor of images; ``(images, classes)``; or an iterable of images, Pillow pictures, batches,
-            or batches with classes, such as a DataLoader.
+        value: An array or tensor of images; ``(images, classes)``; an iterable of images, Pillow pictures, batches, or
+            batches with classes, such as a DataLoader; a data set with a length. Mappings name images ``images`` or
+            ``image``, and classes ``labels`` or ``label``.
         value_range: Values of floats that stand for black and white, such as ``(-1, 1)``; needed for floats, which
             become ``floor((x - low) / (high - low) · 255 + 0.5)``, as the papers' samplers round.
         where: Name in errors.
@@ -34,15 +35,21 @@ def as_pixels(value: Any, value_range: tuple[float, float] | None = None, where:
     Raises:
         UserError: Anything else, or floats without a range or outside of it.
     """
-    if isinstance(value, tuple) and len(value) == 2 and np.ndim(_array(value[1], where)) == 1:
+    if value_range is not None:
+        _check_range(value_range)
+    value = _named(value)
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return Pixels(_batch(value[:, None] if value.ndim == 3 else value, value_range, where), None)
+    if isinstance(value, tuple | list) and len(value) == 2 and _are_classes(*value):
         images = as_pixels(value[0], value_range, where).images
         classes = _array(value[1], where)
-        if len(classes) != len(images) or not np.issubdtype(classes.dtype, np.integer):
+        if classes.shape != (len(images),) or not np.issubdtype(classes.dtype, np.integer):
             fault = f"{len(images)} images have classes {classes.dtype} {classes.shape}"
             raise UserError(where, fault, "give one whole number for each image")
         return Pixels(images, classes)
-    if isinstance(value, np.ndarray | torch.Tensor):
-        return Pixels(_batch(value, value_range, where), None)
+    if not isinstance(value, Iterable) and hasattr(value, "__getitem__") and hasattr(value, "__len__"):
+        items = value  # a data set: Python's own iteration would look for an end
+        value = (items[index] for index in range(len(items)))
     if isinstance(value, str | bytes | Image.Image) or not isinstance(value, Iterable):
         raise UserError(where, f"cannot be read from {type(value).__name__}", _WANTED)
     parts = [_part(part, value_range, f"{where}[{index}]") for index, part in enumerate(value)]
@@ -59,24 +66,55 @@ def as_pixels(value: Any, value_range: tuple[float, float] | None = None, where:
 
 def _part(value: Any, value_range: tuple[float, float] | None, where: str) -> Pixels:
     """One picture or batch of an iterable."""
+    value = _named(value)
+    if isinstance(value, tuple | list) and len(value) == 1:  # a batch of a TensorDataset
+        value = value[0]
     if isinstance(value, Image.Image):
         if value.mode not in ("L", "RGB"):
             raise UserError(where, f"is a picture of mode {value.mode}", "convert it: picture.convert('RGB')")
         value = np.asarray(value)
-        value = value[..., None] if value.ndim == 2 else value
     if isinstance(value, tuple | list) and len(value) == 2:
         if np.ndim(value[1]) == 0:  # a picture with its class, of a data set
             return Pixels(_part(value[0], value_range, where).images, _array([value[1]], where))
         return as_pixels(tuple(value), value_range, where)
     if isinstance(value, np.ndarray | torch.Tensor):
+        value = value[..., None] if value.ndim == 2 else value
         found = _batch(value[None] if value.ndim == 3 else value, value_range, where)
         return Pixels(found, None)
     raise UserError(where, f"cannot be read from {type(value).__name__}", _WANTED)
 
 
+def _named(value: Any) -> Any:
+    """The images, or ``(images, classes)``, of a mapping that names them; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    images = next((value[name] for name in ("images", "image", "img") if name in value), None)
+    if images is None:
+        return value
+    classes = next((value[name] for name in ("labels", "label") if name in value), None)
+    return images if classes is None else (images, classes)
+
+
+def _are_classes(images: Any, value: Any) -> bool:
+    """Whether the second of two things is a number, or a vector, for each of the images."""
+    if isinstance(value, str | bytes | Image.Image | Mapping):
+        return False
+    axes = np.ndim(_array(value, "classes"))
+    return axes == 1 or (axes == 2 and getattr(images, "ndim", 0) == 4)
+
+
+def _check_range(value_range: Any) -> None:
+    try:
+        low, high = map(float, value_range)
+    except (TypeError, ValueError):
+        raise UserError("value_range", f"is {value_range!r}", "give two numbers, such as (-1, 1)") from None
+    if not low < high:
+        raise UserError("value_range", f"is from {low} to {high}", "give black first, such as (-1, 1)")
+
+
 def _batch(value: np.ndarray | torch.Tensor, value_range: tuple[float, float] | None, where: str) -> np.ndarray:
     array = _array(value, where)
-    if array.ndim != 4:
+    if array.ndim != 4 or (1 not in array.shape[1::2] and 3 not in array.shape[1::2]):
         raise UserError(where, f"have shape {array.shape}", _WANTED)
     if np.issubdtype(array.dtype, np.floating):
         if value_range is None:
@@ -87,7 +125,13 @@ def _batch(value: np.ndarray | torch.Tensor, value_range: tuple[float, float] | 
             raise UserError(
                 where, f"have values {least} to {most}, range {low} to {high}", "clip them, or mend the range"
             )
-        return np.floor((array.astype(np.float32) - low) / (high - low) * 255 + 0.5).clip(0, 255).astype(np.uint8)
+        # One product and one sum, as x · 127.5 + 128 of the papers' samplers.
+        scale = 255 / (high - low)
+        return (
+            np.floor(array.astype(np.float32) * np.float32(scale) + np.float32(0.5 - low * scale))
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
     if array.dtype != np.uint8:
         raise UserError(where, f"are {array.dtype}", "give uint8, or floats with value_range")
     return array
@@ -98,5 +142,5 @@ def _array(value: Any, where: str) -> np.ndarray:
         value = value.detach().cpu().to(torch.float32 if value.is_floating_point() else value.dtype).numpy()
     try:
         return np.asarray(value)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(where, f"is no array ({error})", _WANTED) from None

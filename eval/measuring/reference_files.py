@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from eval.metrics.statistics import FeatureStatistics
-from sida.data.archive import Arrays
+from sida.data.arrays import Arrays
 from sida.errors import UserError
 from sida.files.atomic import sha256_json
 from sida.files.tensors import explained, read_tensors, write_tensors

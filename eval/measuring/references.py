@@ -49,12 +49,14 @@ class ImageSet:
         count: Number of images.
         read: Function ``read(begin, end) -> uint8 (N, C, H, W)``.
         digest: Digest of the images.
+        remarks: Remarks on the images read so far.
     """
 
     name: str
     count: int
     read: Callable[[int, int], torch.Tensor]
     digest: Callable[[], str]
+    remarks: Callable[[], tuple[str, ...]] = tuple
 
     @classmethod
     def of_dataset(cls, data: Dataset) -> ImageSet:
@@ -64,11 +66,21 @@ class ImageSet:
     @classmethod
     def of_files(cls, store: ImageStore) -> ImageSet:
         """All images of a folder or file."""
+        seen: set[bytes] = set()
+        repeats = 0
 
         def read(begin: int, end: int) -> torch.Tensor:
-            return torch.from_numpy(store.read(begin, end))
+            nonlocal repeats
+            images = store.read(begin, end)
+            before = len(seen)
+            seen.update(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
+            repeats += before + len(images) - len(seen)
+            return torch.from_numpy(images)
 
-        return cls(store.path.name, store.count, read, store.digest)
+        def remarks() -> tuple[str, ...]:
+            return (*store.remarks, *([f"{repeats:,} images equal another one"] if repeats else []))
+
+        return cls(store.path.name, store.count, read, store.digest, remarks)
 
     def batches(self, size: int) -> Iterator[torch.Tensor]:
         """All images in their order, ``size`` at a time."""
@@ -116,12 +128,14 @@ class Reference:
     Attributes:
         name: For people: data set or file name.
         sha256: Digest of the file, or of the data set behind it.
+        remarks: Remarks on its images, for the report.
     """
 
     name: str
     sha256: str
     _moments: dict[str, Moments] = field(default_factory=dict)
     _features: dict[str, torch.Tensor] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def moments(self, extractor: str) -> Moments:
         """``(mean, covariance, number of images or None)``.
@@ -237,7 +251,8 @@ def _made(
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
     add_features(images.batches(_BATCH), extractors, statistics, kept, progress)
     known: dict[str, Moments] = {name: (sums.mean, sums.cov, sums.count) for name, sums in statistics.items()}
-    return Reference(images.name, images.digest(), known, {name: torch.cat(parts) for name, parts in kept.items()})
+    features = {name: torch.cat(parts) for name, parts in kept.items()}
+    return Reference(images.name, images.digest(), known, features, images.remarks())
 
 
 def _check_made_alike(

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from eval.features.registry import ON_PROCESSOR, study_extractors
 from eval.measuring.measure import Measurer, TrialRecords
 from eval.measuring.protocol import Protocol, load_protocol
@@ -154,8 +152,6 @@ class NetworkFile(NamedTuple):
     vae: str | None = None
 
 
-#: Images of a second set that are looked at for remarks.
-_LOOKED_AT = 256
 #: Ends of the names of files that hold a network.
 _NETWORKS = (".safetensors", ".pkl", ".pt", ".pth")
 
@@ -233,6 +229,10 @@ def score_images(
     if count > chosen.trials:
         chosen = dataclasses.replace(chosen, trials=count)
     label = name or label
+    nfe = fields.get("nfe")
+    if settings.get("nfe") is not None and nfe not in (None, settings["nfe"]):
+        fault = f"the sampler evaluates the network {nfe} times an image"
+        raise UserError(f"--nfe {settings['nfe']}", fault, "leave it out")
     settings = fields | {key: value for key, value in settings.items() if value is not None}
     if "network" in settings and "dataset" not in settings:
         named = [source.dataset for source in chosen.sources.values() if source.dataset]
@@ -263,8 +263,8 @@ def score_images(
     plan.finish()
     remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
     if second is not None:
-        remarks = (*remarks, *_second_remarks(files, second))
-    if files and trials is None and count < chosen.trials and (rest := files.store.count - count * chosen.num_samples):
+        remarks = (*remarks, *_second_remarks(measurer, files, second))
+    if files and (rest := files.store.count - count * chosen.num_samples):
         remarks = (*remarks, f"{rest:,} images more than {count} × {chosen.num_samples:,} were not measured")
     if saw is None:
         official = official_saw(str(getattr(measurer.source, "metadata", {}).get("method")))
@@ -291,22 +291,30 @@ def _pair(
         )
     chosen = protocol.against(num_samples or protocol.num_samples)
     _check_size(ImageFiles(str(second.path), chosen, store=second))
+    _check_count(chosen, second.count, str(second.path))
     return chosen
 
 
-def _second_remarks(first: ImageFiles | None, second: ImageStore) -> Iterator[str]:
+def _check_count(protocol: Protocol, count: int, where: str) -> None:
+    """Refuses so few images that a metric cannot be computed."""
+    faults = [f"{metric.key}: {fault}" for metric in protocol.metrics if (fault := metric.fault(count))]
+    if faults:
+        raise UserError(where, f"has too few images ({faults[0]})", "give more images")
+
+
+def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageStore) -> Iterator[str]:
     """Remarks on the second of two sets, which is judged as the first is."""
-    theirs = second.read(0, min(second.count, _LOOKED_AT))
-    yield from (f"second set, first {len(theirs):,} images: {remark}" for remark in second.remarks)
-    if len(np.unique(theirs.reshape(len(theirs), -1), axis=0)) < len(theirs):
-        yield f"second set: some of its first {len(theirs):,} images are the same"
-    if first is None:
-        return
-    if second.digest() == first.store.digest():
+    for reference in measurer.references.values():
+        yield from (f"second set: {remark}" for remark in reference.remarks)
+    if second.count < measurer.protocol.num_samples:
+        fewer = f"{second.count:,} images, fewer than the first set's {measurer.protocol.num_samples:,}"
+        yield f"second set: {fewer}"
+    if first is not None and second.digest() == first.store.digest():
         yield "both sets are the same images"
-    ours = first.store.read(0, 1)
-    if ours.shape[1:] != theirs.shape[1:]:
-        sides = [f"{shape[1]}×{shape[2]} in {shape[0]} channels" for shape in (ours.shape[1:], theirs.shape[1:])]
+    theirs = second.read(0, 1).shape[1:]
+    ours = getattr(measurer.source, "shape", None) if first is None else first.store.read(0, 1).shape[1:]
+    if ours is not None and tuple(ours) != tuple(theirs):
+        sides = [f"{shape[1]}×{shape[2]} in {shape[0]} channels" for shape in (ours, theirs)]
         yield f"the sets differ in size or channels: {sides[0]}, {sides[1]}"
 
 
@@ -325,6 +333,7 @@ def chosen_protocol(
         fitting = tuple(metric.for_samples(num_samples) for metric in chosen.metrics)
         name = f"{chosen.name}-n{num_samples}"
         chosen = dataclasses.replace(chosen, name=name, num_samples=num_samples, metrics=fitting)
+        _check_count(chosen, num_samples, f"--num-samples {num_samples}")
     if fast:
         replaced = tuple(dataclasses.replace(m, extractor=_on_processor(m.extractor)) for m in chosen.metrics)
         chosen = dataclasses.replace(chosen, metrics=replaced)

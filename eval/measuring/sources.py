@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import data_digest
 from eval.measuring.stores import ImageStore, in_batches, open_images
 from eval.measuring.trial import ImageBatch
-from sida.config.plugins import check_code_path, code_sha256, load_object
+from sida.config.plugins import check_code_path, code_sha256, foreign_faults, load_object
 from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
 from sida.data.archive import Files
@@ -145,7 +147,8 @@ def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
     wanted = f"must return uint8 images of shape ({count}, C, H, W), or (images, classes)"
     pixels = _tensor(images, name, wanted)
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != count:
-        raise UserError(name, f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}")
+        remedy = "from [-1, 1]: (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)" if pixels.is_floating_point() else ""
+        raise UserError(name, f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}", remedy)
     if classes is None:
         return ImageBatch(pixels, None)
     wanted = f"must return classes as whole numbers of shape ({count},)"
@@ -162,8 +165,11 @@ def _tensor(value: Any, name: str, wanted: str) -> torch.Tensor:
         raise UserError(name, f"{wanted}, got {type(value).__name__}") from None
 
 
+_CALLED = "name a function of a list of seeds that draws with the network (docs/score.md, 'A function')"
 #: Largest mean difference, in grey levels, of images that are drawn twice with the same seeds.
 _ROUNDING = 0.5
+#: Difference of an image that is drawn in another batch, as a share of that of two images, that is no rounding.
+_LIKE_OTHERS = 0.1
 
 
 class Source(Interface):
@@ -223,48 +229,90 @@ class CallableSource:
 
     def __post_init__(self) -> None:
         if self.function is None:
-            self._module, self._function = load_object(self.name, "sampler.callable", "function")
+            self.module, self._function = load_object(self.name, "sampler.callable", "function")
         else:
-            self._module, self._function = sys.modules[self.function.__module__], self.function
+            self.module, self._function = sys.modules[self.function.__module__], self.function
         if not callable(self._function):
             kind = type(self._function).__name__
             raise UserError("sampler.callable", f"'{self.name}' is of type {kind}, no function")
+        if inspect.isclass(self._function):
+            self._function = self._built(self._function)
         allowing = "or say allow_duplicates: true in the spec's sampler if it really repeats itself"
         remedy = f"give each seed an image of its own, {allowing}"
         self._duplicates = Duplicates(lambda seed: f"seed {seed} of {self.name}", remedy)
         self._drawn_again = False
+        #: Shape (C, H, W) of the images drawn so far.
+        self.shape: tuple[int, ...] | None = None
+
+    def _built(self, kind: type) -> Callable[..., Any]:
+        """An object of a class without arguments; a module is in evaluation mode."""
+        if needed := [p.name for p in inspect.signature(kind).parameters.values() if _is_needed(p)]:
+            fault = f"is a class that needs {', '.join(needed)}"
+            raise UserError(self.name, fault, "name an object of it, or a function that draws with one")
+        with foreign_faults(self.name, self.module):
+            built = kind()
+        if not callable(built):
+            raise UserError(self.name, "is a class whose objects cannot be called", "name a function of seeds")
+        return built.eval() if isinstance(built, torch.nn.Module) else built
 
     def identity(self) -> dict[str, Any]:
         """Name, arguments (files among them by their bytes) and source file of the callable."""
-        source = code_sha256(self._module, self._function)
+        source = code_sha256(self.module, self._function)
         facts = getattr(self._function, "facts", {}) if isinstance(self._function, ScriptedGenerator) else {}
         return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source, **facts}
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
-        """Calls the function and checks what it returns; the first batch is drawn twice.
+        """Calls the function and checks what it returns; a part of the first batch is drawn again.
 
         Raises:
-            UserError: The function returns something else, other images for the same seeds, or equal images for two
-                seeds.
+            UserError: The function fails, returns something else, other images for the same seeds, or equal images for
+                two seeds.
         """
         for start in range(0, len(seeds), batch_size):
             chosen = seeds[start : start + batch_size]
             batch = self._draw(chosen)
             if not self._drawn_again:
-                self._drawn_again, first = True, batch.images.clone()
-                # Kernels of a GPU may round a few values differently; different noise changes all values.
-                again = self._draw(chosen).images
-                if again.shape != first.shape or (again.short() - first.short()).abs().float().mean() > _ROUNDING:
-                    fault = f"gave other images when asked for seeds {chosen[0]} to {chosen[-1]} again"
-                    rule = "the same seed must always give the same image"
-                    raise UserError(self.name, fault, f"{rule}: let a random stream start from each seed")
-                batch = batch._replace(images=first)
+                self._drawn_again, self.shape = True, tuple(batch.images.shape[1:])
+                batch = batch._replace(images=batch.images.clone())
+                self._check_again(chosen, batch.images)
             if not self.allow_duplicates:
                 self._duplicates.check(batch.images.cpu().numpy(), chosen[0])
             yield batch
 
+    def _check_again(self, seeds: range, images: torch.Tensor) -> None:
+        """Refuses a generator whose image depends on more than its seed, by a part that is drawn in another batch."""
+        half = len(seeds) // 2
+        if _distance(self._draw(seeds[half:]).images, images[half:]) <= _ROUNDING:
+            return
+        # Kernels of a GPU may round a few values differently; different noise changes all values.
+        if _distance(self._draw(seeds).images, images) > _ROUNDING:
+            fault = f"gave other images when asked for seeds {seeds[0]} to {seeds[-1]} again"
+            rule = "the same seed must always give the same image"
+            raise UserError(self.name, fault, f"{rule}: let a random stream start from each seed")
+        # Low precision may round otherwise in another batch.
+        if _distance(self._draw(seeds[half:]).images, images[half:]) > _LIKE_OTHERS * _distance(
+            images.roll(1, 0), images
+        ):
+            fault = f"gave other images for seeds {seeds[half]} to {seeds[-1]} in another batch"
+            remedy = "let a random stream start from each seed, not once a batch, and put networks into eval()"
+            raise UserError(self.name, fault, remedy)
+
     def _draw(self, seeds: range) -> ImageBatch:
-        return as_batch(self._function(list(seeds), **self.kwargs), len(seeds), self.name)
+        # A network is not a function of seeds by itself.
+        remedy = f"{_CALLED}, or fix it there" if isinstance(self._function, torch.nn.Module) else "fix it there"
+        with foreign_faults(self.name, self.module, remedy):
+            returned = self._function(list(seeds), **self.kwargs)
+        return as_batch(returned, len(seeds), self.name)
+
+
+def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Mean difference in grey levels; infinite for images of other shapes."""
+    return float((first.short() - second.short()).abs().float().mean()) if first.shape == second.shape else math.inf
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and parameter.kind not in several
 
 
 class ScriptedGenerator:

@@ -26,10 +26,10 @@ import torch
 from scipy.special import chdtrc
 
 from sida.config.settings import names_object
-from sida.data.archive import Arrays, Files, image_array
+from sida.data.archive import LEFT_OUT, Files, counted_by_tool, is_tools, no_pictures, refuse_foreign
+from sida.data.arrays import ImageArrays, find_arrays
 from sida.data.pictures import PICTURES
 from sida.errors import UserError
-from sida.files.atomic import sha256_file
 
 #: Largest array in bytes whose images are dealt in memory.
 _MOST_HELD = 4 << 30
@@ -119,18 +119,13 @@ def _dealt_remark(by: str) -> str:
 
 
 class ArrayStore(ImageStore):
-    """Images in an array: ``arr_0`` (or the only array) of an ``.npz``, or a ``.npy``; classes in ``arr_1``.
+    """Images in an array (:class:`sida.data.arrays.ImageArrays`): npz, npy, or a file of MNIST's format.
 
     The array is read as a stream, so a file may be larger than the memory.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._file = path, Arrays(path)
-        self._member, self._channels_last, self.classes = image_array(self._file)
-        self._stored = self._file.shapes[self._member]
-        if self._member in self._file.fortran:
-            raise UserError(self.path, "array is stored in Fortran order", "save np.ascontiguousarray(images)")
-        self.count = self._stored[0]
+    def __init__(self, images: ImageArrays) -> None:
+        self.path, self.count, self.classes, self._images = images.path, images.count, images.classes, images
         self._held: np.ndarray | None = None
         order = None if self.classes is None else dealt_order(self.classes)
         if order is not None:
@@ -138,33 +133,27 @@ class ArrayStore(ImageStore):
 
     def _deal(self, order: np.ndarray) -> None:
         """Takes the images in another order, which needs all of them in memory."""
-        if np.prod(self._stored) > _MOST_HELD:
-            fault = f"is sorted by class, and its {np.prod(self._stored) / 1e9:.1f} GB are too many to be dealt here"
+        if self._images.nbytes > _MOST_HELD:
+            fault = f"is sorted by class, and its {self._images.nbytes / 1e9:.1f} GB are too many to be dealt here"
             raise UserError(self.path, fault, "save images and classes in a random order")
-        self._held = self._elements(0, self.count)[order]
+        self._held = self._images.read(0, self.count)[order]
         assert self.classes is not None
         self.classes, self.dealt = self.classes[order], True
         self.remarks = (_dealt_remark("its labels"),)
 
-    def _elements(self, begin: int, end: int) -> np.ndarray:
-        each = int(np.prod(self._stored[1:]))
-        return self._file.elements(self._member, begin * each, end * each).reshape(end - begin, *self._stored[1:])
-
     def read(self, begin: int, end: int) -> np.ndarray:
         """Reads images; a step backwards starts the stream again."""
-        images = self._elements(begin, end) if self._held is None else self._held[begin:end]
-        if images.ndim == 3:
-            return images[:, None]
-        return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._channels_last else images
+        images = self._images.read(begin, end) if self._held is None else self._held[begin:end]
+        return np.ascontiguousarray(images)
 
     def name(self, position: int) -> str:
         """File, array and index."""
-        return f"{self.path}[{self._member or self.path.name}][{position}]"
+        return self._images.name(position)
 
     @functools.cached_property
     def _digest(self) -> str:
-        """SHA-256 of the file."""
-        return sha256_file(self.path)
+        """SHA-256 of the file, and of a file of classes."""
+        return self._images.digest()
 
 
 class PictureStore(ImageStore):
@@ -181,27 +170,39 @@ class PictureStore(ImageStore):
         self.path, self._files = Path(files.path), files
         self._members = files.with_suffix(PICTURES)
         if not len(self._members):
-            raise UserError(self.path, f"holds no pictures ({', '.join(sorted(PICTURES))})", "check the path")
+            raise no_pictures(files)
         self.count = len(self._members)
         self._shape: list[int] | None = None
         self._lossy: dict[int, str] = {}
         labels = files.labels(self._members, anywhere=True)
         self.classes = labels if labels is not None and labels.ndim == 1 else None
         self._order: tuple[str, ...] = ()
-        names = [files.names[int(i)] for i in self._members]
-        folders = [os.path.dirname(name) for name in names]
+        if files.hidden:
+            self._order = (f"{files.hidden:,} {LEFT_OUT}",)
+        for by, groups in self._groups():
+            if (order := dealt_order(groups)) is not None:
+                self._members, self.dealt = self._members[order], True
+                self.classes = None if self.classes is None else self.classes[order]
+                self._order = (*self._order, _dealt_remark(by))
+                break
+        self.remarks = self._order
+
+    def _groups(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields classes of the pictures, or what may stand for them, with its name: labels, or folders and names."""
         if self.classes is not None:
-            by, groups = "its labels", self.classes
-        elif len(set(folders)) > 1:
-            # Tools number their folders with five digits and more, by thousands of images.
-            by, groups = "their folders", np.array([re.sub(r"(^|/)\d{5,}$", "", folder) for folder in folders])
+            yield "its labels", self.classes
+            return
+        names = [self._files.names[int(i)] for i in self._members]
+        folders = [os.path.dirname(name) for name in names]
+        numbered = all(is_tools(os.path.basename(folder)) for folder in folders) and counted_by_tool(folders, names)
+        if len(set(folders)) > 1:
+            yield "their folders", np.array([os.path.dirname(f) if numbered else f for f in folders])
+        # Each part of names such as cat_0003.png or 0003-class-7.png, where all are built alike.
+        parts = [re.split(r"(\d+)", os.path.basename(name)) for name in names]
+        if len({len(part) for part in parts}) == 1:
+            yield from (("their names", np.array(part)) for part in zip(*parts))
         else:
-            by, groups = "their names", np.array([re.sub(r"\d+\D*$", "", os.path.basename(name)) for name in names])
-        order = dealt_order(groups)
-        if order is not None:
-            self._members, self.dealt = self._members[order], True
-            self.classes = None if self.classes is None else self.classes[order]
-            self.remarks = self._order = (_dealt_remark(by),)
+            yield "their names", np.array([re.sub(r"\d+\D*$", "", os.path.basename(name)) for name in names])
 
     def name(self, position: int) -> str:
         """Archive or folder, and picture."""
@@ -256,25 +257,21 @@ def _refuse_other(name: str, shape: list[int], first: list[int]) -> None:
 
 
 def open_images(path: str | os.PathLike[str]) -> ImageStore:
-    """Opens a folder, ``.zip``, ``.tar`` (also compressed), ``.npz`` or ``.npy``.
+    """Opens a folder, zip or tar (also packed) of pictures, an npz or npy, or a file of MNIST's format.
 
     Raises:
         UserError: A missing file, another kind of file, shards of ``sida sample``, or a store without images.
     """
     path = Path(path)
-    if path.is_dir():
-        if next(path.glob("shard-*.npz"), None):
-            remedy = f"sample again, to --out {path}.npz or another folder"
-            raise UserError(path, "holds shards of an earlier `sida sample`, which are not read", remedy)
-        return PictureStore(Files(path, _WORKERS))
-    if not path.is_file() and names_object(str(path)):
-        named = "name it in column 'checkpoint' of a sample sheet (docs/add.md)"
-        fault = "a Python function, which is no file of images"
-        raise UserError(path, fault, f"write its images into a .npz file, or {named}")
-    if not path.is_file():
+    if not path.exists():
+        if names_object(str(path)):
+            named = "name it in column 'checkpoint' of a sample sheet (docs/add.md)"
+            fault = "a Python function, which is no file of images"
+            raise UserError(path, fault, f"write its images into a .npz file, or {named}")
         raise UserError(path, "no such folder or file of images")
-    if path.suffix == ".zip" or ".tar" in path.suffixes or path.suffix in (".tgz", ".txz"):
-        return PictureStore(Files(path, _WORKERS))
-    if path.suffix in (".npz", ".npy"):
-        return ArrayStore(path)
-    raise UserError(path, "not a folder, .zip, .tar, .npz or .npy of images")
+    if path.is_dir() and next(path.glob("shard-*.npz"), None):
+        remedy = f"sample again, to --out {path}.npz or another folder"
+        raise UserError(path, "holds shards of an earlier `sida sample`, which are not read", remedy)
+    refuse_foreign(path)
+    arrays = find_arrays(path)
+    return PictureStore(Files(path, _WORKERS)) if arrays is None else ArrayStore(arrays)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 import torch
 
 from sida.errors import UserError
@@ -77,6 +78,15 @@ class InceptionScoreSums:
         divergence = self._entropies.cpu() / counts - (marginal * logs).sum(1)
         scores = np.exp(divergence.numpy())
         return InceptionScoreResult(float(scores.mean()), float(scores.std()))
+
+    def is_sorted(self) -> bool:
+        """Whether splits differ in their classes more than those of a random order (G test, p < 1e-6)."""
+        totals = self._probabilities.cpu().numpy()
+        expected = np.outer(totals.sum(1), totals.sum(0)) / max(totals.sum(), 1e-300)
+        present = totals > 0
+        distance = 2 * (totals[present] * np.log(totals[present] / expected[present])).sum()
+        freedom = (self.splits - 1) * (totals.shape[1] - 1)
+        return freedom > 0 and bool(scipy.stats.chi2.sf(distance, freedom) < 1e-6)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """State as named tensors."""

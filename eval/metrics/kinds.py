@@ -50,6 +50,8 @@ class Metric(abc.ABC):
         real: Data of real images, with the same values; a metric with ``real`` needs a ``reference``.
         selects: Whether a training may choose its network by the lowest value.
         classifies: Whether the metric is computed from the extractor's class probabilities.
+        least: Lowest possible value; None for no bound.
+        most: Highest possible value; None for no bound.
     """
 
     key: str
@@ -64,6 +66,8 @@ class Metric(abc.ABC):
     real: ClassVar[Literal["moments", "features"] | None] = None
     selects: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
+    least: ClassVar[float | None] = None
+    most: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         if self.real is not None and self.reference is None:
@@ -216,6 +220,7 @@ class Frechet(Metric):
 
     generated = real = "moments"
     selects = True
+    least = 0.0
 
     def compute(self, sides: Sides) -> MetricValue:
         """The distance, with ranks and rounding error as details."""
@@ -255,6 +260,7 @@ class InceptionScore(Metric):
     better: Direction = "higher"
 
     classifies = True
+    least = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -303,7 +309,11 @@ class InceptionScore(Metric):
         """The mean over splits, with their spread as a detail."""
         assert self._sums is not None  # a whole trial has images
         score = self._sums.score()
-        return score.mean, {"split_std": score.std}
+        details: dict[str, Any] = {"split_std": score.std}
+        if self._sums.is_sorted():
+            fault = "splits differ in their classes more than those of a random order: the images seem to be sorted"
+            details["warnings"] = [f"{fault} by class, which lowers the score; shuffle them"]
+        return score.mean, details
 
 
 @dataclass(kw_only=True)
@@ -320,6 +330,8 @@ class _Neighbours(Metric):
     better: Direction = "higher"
 
     generated = real = "features"
+    least = 0.0
+    most: ClassVar[float | None] = 1.0
 
     def fault(self, num_samples: int) -> str | None:
         """Requires more images than neighbours."""
@@ -355,6 +367,8 @@ class Recall(_Neighbours):
 class Density(_Neighbours):
     """Number of real neighbourhoods that hold a generated image, over k; about 1 for real images."""
 
+    most = None
+
     def compute(self, sides: Sides) -> MetricValue:
         """The mean number."""
         return float(self.shares(sides).density), {}
@@ -388,7 +402,10 @@ class Kernel(Metric):
         from eval.metrics.kernel_distance import kernel_distance
 
         sets = sides.real_features, sides.features
-        return kernel_distance(*sets, self.subsets, self.subset_size, sides.seed), {}
+        size = min(map(len, sets))
+        fault = f"subsets have {size:,} images, not {self.subset_size:,}, since a set has no more"
+        warnings = {"warnings": [fault]} if size < self.subset_size else {}
+        return kernel_distance(*sets, self.subsets, self.subset_size, sides.seed), warnings
 
 
 @dataclass(kw_only=True)
@@ -430,6 +447,7 @@ class Sliced(Metric):
     seed: Natural = 2020
 
     generated = real = "features"
+    least = 0.0
 
     def compute(self, sides: Sides) -> MetricValue:
         """The distance."""
@@ -451,6 +469,7 @@ class Ratio(Metric):
     normaliser: Positive | None = None
 
     generated = real = "moments"
+    least = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -516,6 +535,7 @@ class Memorisation(Metric):
     statistic: Literal["share", "ratio", "tail"] = "share"
 
     generated = real = "features"
+    least = 0.0
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -540,6 +560,7 @@ class Accuracy(Metric):
     better: Direction = "higher"
 
     classifies = True
+    least, most = 0.0, 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -602,5 +623,24 @@ METRIC_KINDS: Registry[type[Metric]] = Registry(
         "accuracy": Accuracy,
     },
 )
+
+
+#: Rounding that a printed or summed value may have beyond a bound, relative.
+_ROUNDED = 1e-6
+
+
+def value_fault(kind: object, value: float) -> tuple[str, str] | None:
+    """Fault and remedy of a value that a kind of metric cannot have; None for a possible one, and for custom kinds."""
+    found = METRIC_KINDS.get(kind) if isinstance(kind, str) else None
+    if found is None:
+        return None
+    least, most, slack = found.least, found.most, _ROUNDED * max(1.0, abs(value))
+    if (least is None or value >= least - slack) and (most is None or value <= most + slack):
+        return None
+    limits = f"{least:g} to {most:g}" if most is not None else f"{least:g} or more"
+    remedy = "give a share, not per cent" if most == 1 and 1 < value <= 100 else "measure it again"
+    return f"is {value:g}, {kind} is {limits}", remedy
+
+
 #: A metric of a protocol; the kind determines the settings.
 AnyMetric = Annotated[Metric, Variants("kind", lambda: METRIC_KINDS, METRIC_KINDS.find)]

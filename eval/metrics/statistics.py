@@ -95,6 +95,8 @@ class FeatureStatistics:
         if rows.ndim != 2:
             raise UserError("feature statistics", f"features must have shape (N, C), got {tuple(rows.shape)}")
         self._prepare(rows.shape[1])
+        if len(rows) and not len(self._block):
+            self._block = torch.empty(_BLOCK, rows.shape[1], dtype=torch.float64, device=self.device)
         while len(rows):
             take, rows = rows[: _BLOCK - self._open], rows[_BLOCK - self._open :]
             block = self._block[self._open :][: len(take)]
@@ -175,9 +177,8 @@ class FeatureStatistics:
             raise UserError("feature statistics", fault, "use one feature network for all")
         if not len(self._sum):
             self.num_features = width
-            shapes = ((width,), (width, width), (_BLOCK, width))
-            made = (torch.from_numpy(np.zeros(shape)).to(self.device) for shape in shapes)
-            self._sum, self._products, self._block = made
+            made = (torch.from_numpy(np.zeros(shape)).to(self.device) for shape in ((width,), (width, width)))
+            self._sum, self._products = made
 
     def _close(self) -> None:
         """Adds the open block to the sums."""
@@ -193,3 +194,5 @@ class FeatureStatistics:
         else:  # half of the products: BLAS sees the transpose, in which the upper half is the lower one
             dsyrk(1.0, rows.numpy().T, beta=1.0, c=self._products.numpy().T, lower=1, overwrite_c=1)
         self._closed += len(rows)
+        if len(rows) < _BLOCK:  # the end, in most cases
+            self._block = torch.empty(0)

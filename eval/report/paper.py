@@ -28,6 +28,7 @@ from sida.config.resources import find, names
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
 from sida.files.ordinary import open_below
+from sida.files.text_files import read_csv
 
 PACKAGES = "texlive-latex-recommended texlive-science"
 INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"
@@ -189,7 +190,16 @@ def figure_caption(figure: Path, own: str | Path | None = None) -> str:
 
     found = load_figure_layout(find("figures", figure.stem, places))
     heading = found.title.partition(". ")[2] or found.title
-    return f"{heading}. {found.caption}" if found.caption else heading
+    sentences = [heading.rstrip("."), found.caption.rstrip(".")] if found.caption else [heading]
+    if over := _bands_over(figure.with_suffix(".csv")):
+        sentences.append(f"Bands: ± sample standard deviation over {over}")
+    return ". ".join(sentences) + "." * (len(sentences) > 1)
+
+
+def _bands_over(data: Path) -> str:
+    """Over what the evaluations of a figure's curves have a spread, by the data beside the figure; empty for none."""
+    rows = [row for _, row in read_csv(data)[1]] if data.is_file() else []
+    return " and ".join(dict.fromkeys(row["over"] for row in rows if row.get("kind") == "curve" and row.get("std")))
 
 
 def _figure(figure: Path, number: str, own: str | Path | None) -> str:

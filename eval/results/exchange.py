@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from eval.features.registry import study_extractors
+from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable
 from eval.results.measurements import long_rows, read_score
 from eval.results.summary import Measurements, measurements_of
@@ -27,7 +28,7 @@ class ExchangedMetric(Settings):
 
     Attributes:
         format: Version of this form.
-        origin: Person or group who measured, with an address or a citation; `sida score` leaves it to you.
+        origin: Person or group who measured, with an address or a citation (`sida score --origin`).
         run: Id of the generator.
         metric: Key of the metric in the protocol.
         values: Value of each trial, in order.
@@ -69,6 +70,9 @@ class ExchangedMetric(Settings):
         super().__post_init__()
         if not 1 <= len(self.values) <= 10_000:
             raise SettingError("values", f"must be 1 to 10,000 numbers, got {len(self.values)}")
+        for index, value in enumerate(self.values):
+            if beyond := value_fault(self.settings.partition(" ")[0], value):
+                raise SettingError(f"values[{index}]", *beyond)
         read_saw(self.saw, study_extractors())
 
     def rows(self) -> list[dict[str, Any]]:
@@ -159,7 +163,7 @@ def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
         where = f"{path}:{number}"
         found = from_mapping(ExchangedMetric, parse_json(line, where), where)
         if not found.origin.strip() or not found.origin.isprintable():
-            remedy = 'add who measured it: "origin": "NAME, ADDRESS"'
+            remedy = 'say who measured it: sida score --json --origin "NAME, ADDRESS"'
             raise UserError(f"{where}: origin", "is empty or no plain text", remedy)
         if (found.run, found.metric) in seen:
             raise UserError(where, f"metric '{found.metric}' of run '{found.run}' stands there twice", "remove one")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable, identity_of, joined
 from eval.results.summary import Measurements, columns_of, measurements_of
 from sida.errors import UserError, say, suggestion
@@ -46,6 +47,7 @@ def write_measurement(path: str | os.PathLike[str], record: Mapping[str, Any]) -
     for key, value in record["metrics"].items():
         if not math.isfinite(value):
             raise UserError(path, f"metric '{key}' is {value}", "the generator's images or features are broken")
+        check_value(record, key, value, str(path))
     write_hashed_json(path, {**record, "format": _FORMAT})
 
 
@@ -67,12 +69,25 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"{path}: {wrong[0]}", "not what a measurement holds there", _AGAIN)
     if fault := contradiction(record):
         raise UserError(path, fault, _AGAIN)
+    for key, value in record["metrics"].items():
+        check_value(record, key, value, str(path))
     # A metric without a value has the reason in its details.
     wanted = record["protocol"].get("fields", {}).get("metrics", {})
     missing = [key for key in wanted if key not in record["metrics"] and key not in record.get("details", {})]
     if missing or not (wanted or record["metrics"]):
         raise UserError(f"{path}: metrics.{''.join(missing[:1]) or '*'}", "was not measured", _AGAIN)
     return record
+
+
+def check_value(record: Mapping[str, Any], key: str, value: float, where: str) -> None:
+    """Refuses a value that a metric of this kind cannot have.
+
+    Raises:
+        UserError: The message names the file, the key and the bounds.
+    """
+    metric = record["protocol"].get("fields", {}).get("metrics", {}).get(key, {})
+    if fault := value_fault(metric.get("kind"), value):
+        raise UserError(f"{where}: metrics.{key}", *fault)
 
 
 def contradiction(record: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.features.registry import registered_digest
+from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable
 from eval.results.summary import Estimate, Measurement
 from sida.assets.cache import registered
@@ -87,6 +88,10 @@ _OF_DATA = {
     "ImageNet 64x64": "imagenet64",
     "ImageNet 512x512": "imagenet512",
 }
+#: Kinds of printed metrics, whose values have bounds.
+_KINDS = {
+    "fid": "frechet", "fd-dinov2": "frechet", "is": "inception_score", "precision": "precision", "recall": "recall",
+}  # fmt: skip
 _TEACHERS = ("VP-EDM", "EDM2")
 #: Columns that are taken as they are.
 _AS_PRINTED = (
@@ -182,6 +187,9 @@ def load_published(folder: str | Path | None = None) -> dict[str, Published]:
                 number = _published(record)
             except KeyError as error:
                 raise UserError(f"{path}:{line}", f"column {error} is missing") from None
+            kind = _KINDS.get(number.metric.lower())
+            if kind is not None and (beyond := value_fault(kind, number.value)):
+                raise UserError(f"{path}:{line}: value of '{number.id}'", *beyond)
             if number.id in numbers:
                 raise UserError(f"{path}:{line}", f"id '{number.id}' occurs twice", "ids must be unique")
             numbers[number.id] = number

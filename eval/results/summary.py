@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.features.registry import study_extractors
+from eval.metrics.kinds import value_fault
 from eval.results.identity import Identity, comparable
 from sida.config.saw import read_saw
 from sida.errors import UserError, settings_in, suggestion
@@ -304,6 +305,9 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
     if not math.isfinite(value):
         fault = f"metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}"
         raise UserError(where, fault, "look at the run's log and measure it again")
+    if beyond := value_fault(text["settings"].partition(" ")[0], value):
+        place = f"{where}: run '{text['run']}', trial {text['trial']}, metric '{text['metric']}'"
+        raise UserError(place, *beyond)
     for name in ("reference_sha256", "extractor_sha256"):
         if not re.fullmatch("[0-9a-f]*", text[name]):
             raise UserError(f"{where}: {name}", f"must be a digest in hexadecimal digits, got '{text[name]}'")

@@ -372,7 +372,9 @@ def _how(rows: list[Measurement]) -> str:
     for run, lines in by_run.items():
         shapes.setdefault((len({line.trial for line in lines}), lines[0].n), []).append(run)
     common = max(shapes, key=lambda shape: len(shapes[shape]))
-    text = f"Mean ± sample standard deviation over {_trials(common[0])} of {common[1]:,} images"
+    text = f"{_trials(common[0])} of {common[1]:,} images"
+    if any(count > 1 for count, _ in shapes):
+        text = f"Mean ± sample standard deviation over {text}"
     others = [f"{', '.join(names)}: {_trials(t)} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common]
     text += f" ({'; '.join(others)})" if others else ""
     seeds = image_seeds(rows)

@@ -337,7 +337,8 @@ def best_values(layout: TableLayout, lines: list[TableLine], mode: Mode) -> Best
         winner = min if column.direction == "lower" else max
         alike = not any(comparable(identities[0], other) for other in identities[1:])
         rivals = [*measured.values(), *(value for n, value in printed.items() if n not in measured)]
-        if measured and alike:
+        # A row alone is not the best of anything.
+        if measured and alike and sum(bool(s.estimate or s.published) for s in shown.values()) > 1:
             best |= {("measured", column.id, n) for n, value in measured.items() if value == winner(rivals)}
         among = rivals if mode == "paper" and measured else list(printed.values())
         best |= {("published", column.id, n) for n, value in printed.items() if value == winner(among)}

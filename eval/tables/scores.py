@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.measuring.protocol import load_protocol
 from eval.results.exchange import read_numbers
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow, check_cells
@@ -79,6 +80,22 @@ def table_protocol(table: str) -> str:
         several = f"several protocols ({', '.join(sorted(names))})" if names else "no protocol of this suite"
         raise UserError(f"--like {table}", f"its numbers have {several}", "name a --protocol")
     return names.pop()
+
+
+def unfitting(score: Score, table: str | None) -> list[str]:
+    """Reasons why a score cannot stand beside the numbers of a table, a sentence for each."""
+    if table is None:
+        return []
+    try:
+        wanted = load_protocol(table_protocol(table))
+    except UserError:  # a table without a protocol takes any
+        return []
+    mine = score.protocol
+    if mine.num_samples != wanted.num_samples:
+        sizes = f"trials of {mine.num_samples:,} images, its protocol '{wanted.name}' has {wanted.num_samples:,}"
+        return [f"the row does not fit {table}: it has {sizes}"]
+    other = mine.name != wanted.name and f"protocol '{mine.name}', its numbers have '{wanted.name}'"
+    return [f"the row does not fit {table}: it has {other}"] if other else []
 
 
 def latex_row(score: Score, columns: Sequence[ColumnSpec], siunitx: bool = False) -> str:

@@ -80,9 +80,9 @@ def existing(option: str = "", pictures: bool = False) -> Callable[[str], str]:
             meant = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
             raise UserError(f"{option + ' ' if option else ''}{text}", "no such file or folder", meant)
         if pictures:
-            from sida.data.archive import refuse_picture  # imports torch
+            from sida.data.archive import refuse_foreign  # imports torch
 
-            refuse_picture(path)
+            refuse_foreign(path)
         return text
 
     return read

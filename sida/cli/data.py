@@ -38,7 +38,7 @@ _DATA_EXAMPLES = """examples:
   sida data labels ILSVRC2012_img_train.tar --out config/labels/imagenet.json
   sida data encode --source img512.zip --out img512-sd.zip --device cuda
 
-labels of `prepare`: from the source's dataset.json, else the rank of the picture's top folder (or --labels).
+labels of `prepare`: from the source's dataset.json or .cls files, else the rank of the picture's top folder.
 """
 
 
@@ -46,13 +46,13 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the actions and their arguments."""
     actions = parser.add_subparsers(dest="action", metavar="prepare|check|labels|encode", required=True)
     prepare = actions.add_parser("prepare", help="pictures of any size to one zip")
-    prepare.add_argument("--source", required=True, help="folder, zip, tar, cifar-10-python.tar.gz, or an asset's id")
+    prepare.add_argument("--source", required=True, help="folder, zip, tar, npz, npy, idx or an asset's id")
     prepare.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
     add_whole(prepare, "--resolution", "height and width", 1)
     prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
     prepare.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
     prepare.add_argument("--labels", help="auto (default), json, folders or none")
-    prepare.add_argument("--subset", help="train (default) or test; CIFAR-10 only")
+    prepare.add_argument("--subset", help="train (default) or test, where a source has both")
     add_whole(prepare, "--max-images", "only the first N", 1)
     check = actions.add_parser("check", help="read every image and describe the data set")
     check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or a spec (JSON)")
@@ -137,6 +137,8 @@ def _expected(args: argparse.Namespace, where: str, images: int, counts: Sequenc
 
 
 def _print(facts: dict[str, Any]) -> None:
+    from sida.data.archive import LEFT_OUT
+
     size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
     print(f"{facts['name']}: {facts['images']:,} images {size}")
     print(f"  mean {facts['mean']}  std {facts['std']}")
@@ -145,6 +147,8 @@ def _print(facts: dict[str, Any]) -> None:
         print(f"  {len(counts)} classes of {min(counts.values()):,} to {max(counts.values()):,} images")
     else:
         print("  no class labels")
+    if facts["hidden"]:
+        print(f"  {facts['hidden']:,} {LEFT_OUT}")
     print(f"  sha256 {facts['sha256']}")
     for fault in facts["faults"]:
         print(f"  bad: {fault}")
@@ -153,11 +157,15 @@ def _print(facts: dict[str, Any]) -> None:
 def _open(text: str) -> Dataset:
 
     from sida.data import load_dataset, open_archive
+    from sida.data.archive import refuse_foreign
+    from sida.data.arrays import ArrayData, find_arrays
 
     if text.lstrip().startswith("{"):
         return load_dataset(load_spec(text, "dataset"))
     if Path(text).exists() or Path(text).suffix:
-        return open_archive(text)
+        refuse_foreign(text)
+        arrays = find_arrays(text)
+        return open_archive(text) if arrays is None else ArrayData(arrays)
     return load_dataset(dataset_spec(text, "dataset"))
 
 

@@ -9,6 +9,7 @@ and folders that are code. Functions of this package may also start programs or 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
@@ -17,7 +18,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +37,8 @@ MONITOR = "eval.measuring.monitor:make_monitor"
 #: Environment variable; "no": names on the command line give no permission. The workflow sets it for its jobs, whose
 #: command lines come from files.
 TYPED = "SIDA_TYPED_CODE"
+#: Environment variable; 1: exceptions of custom code are shown whole (``sida score --verbose``).
+TRACE = "SIDA_TRACE"
 _OURS = ("sida", "eval")
 #: Options of feature networks whose value is a path of code: a folder with ``hubconf.py``, a TorchScript file.
 _PLACE = re.compile(r"(?:dinov2|inception)\w*\.(?:repository|path)=(.+)")
@@ -225,15 +228,19 @@ def _imported(value: Any, place: str) -> bool:
 
 
 def _fault(error: BaseException, name: str) -> str | None:
-    """Place and reason of an exception while a module was imported, as text that follows its name.
-
-    The place is the last one in the module's folder, since a library's exception is usually the fault of its caller.
-    None if there is no such module.
-    """
+    """Place and reason of an exception while a module was imported, as text; None if there is no such module."""
     source = source_file(name)
+    return None if source is None else f"({own_fault(error, Path(source))}); fix it there"
+
+
+def own_fault(error: BaseException, source: Path | None) -> str:
+    """Place and reason of an exception: the last place in the folder of a source file, ``FILE, line N: TYPE: words``.
+
+    A library's exception is usually the fault of its caller. Without a source file it is the reason alone.
+    """
     if source is None:
-        return None
-    folder = Path(source).resolve().parent
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    folder = source.resolve().parent
     places = [(Path(frame.filename), frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
     words = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, SyntaxError) and error.filename:
@@ -241,9 +248,33 @@ def _fault(error: BaseException, name: str) -> str | None:
         words = f"{type(error).__name__}: {error.msg}"
     inside = [place for place in places if place[0].is_file() and folder in place[0].resolve().parents]
     own = [place for place in inside if "site-packages" not in place[0].parts]
-    file, line = own[-1] if own else (Path(source), 1)
+    file, line = own[-1] if own else (source, 1)
     shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
-    return f"({shown}, line {line}: {words}); fix it there"
+    return f"{shown}, line {line}: {words}"
+
+
+@contextlib.contextmanager
+def foreign_faults(name: str, module: ModuleType, remedy: str = "fix it there") -> Iterator[None]:
+    """Turns exceptions of somebody's code into one line with the place in that code; ``SIDA_TRACE=1`` shows the trace.
+
+    Args:
+        name: Name of the function, for the line.
+        module: Module of the function.
+        remedy: Remedy in the line.
+
+    Raises:
+        UserError: The code raised anything but errors of this package.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        if os.environ.get(TRACE) == "1":
+            traceback.print_exception(error)
+        file = getattr(module, "__file__", None)
+        fault = own_fault(error, Path(file) if file else None)
+        raise UserError(name, f"fails ({fault})", f"{remedy} (--verbose shows the whole trace)") from error
 
 
 def source_sha256(item: Any) -> str | None:

@@ -4,7 +4,7 @@
 
 PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:dataset_tool.py, training/dataset.py.
 
-:class:`Files` and :class:`Arrays` are folders, archives and arrays of anyone: all their bytes are read behind the fence
+:class:`Files` are folders and archives of anyone: all their bytes are read behind the fence
 (:mod:`sida.data.pictures`).
 """
 
@@ -19,6 +19,7 @@ import math
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
@@ -34,13 +35,26 @@ from sida.files.ordinary import open_ordinary, size_on_disk
 
 ARRAYS = frozenset({".npy"})
 #: Members of a request, and bytes of the images of an answer.
-_MEMBERS, _PART = 64, RESULT // 4
+_MEMBERS, PART = 64, RESULT // 4
 #: Processor time in seconds that a byte and a member explain.
-_BYTE, _MEMBER = 1 / 2e6, 0.02
+SECONDS, _EACH = 1 / 2e6, 0.02
 #: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
-_READER = "sida.data.pictures:Reader"
-_HIDDEN = re.compile(r"(^|/)(\.(?!\.?/)|__MACOSX/)")
+READER = "sida.data.pictures:Reader"
+#: Files that are no pictures of a set: hidden ones, those of macOS, Windows and network drives, and grids of pictures.
+HIDDEN = re.compile(
+    r"(^|/)(\.(?!\.?/)|(__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/"
+    r"|(Thumbs\.db|desktop\.ini|([^/]*[-_])?grid([-_]?\d+)?\.\w+|fakes(\d+|_init)\.\w+|reals\.\w+)$)"
+)
+LEFT_OUT = "files were left out (hidden ones, those of a system, grids)"
+_NETWORK = "a network"
+#: Formats that are not read, by suffix, and by the first bytes of a file.
+_FOREIGN = {
+    ".parquet": "Parquet", ".arrow": "Arrow", ".tfrecord": "TFRecord", ".tfrecords": "TFRecord", ".h5": "HDF5",
+    ".hdf5": "HDF5", ".mat": "MATLAB", ".rar": "RAR", ".7z": "7z", ".lmdb": "LMDB", ".mdb": "LMDB", ".beton": "FFCV",
+    ".mp4": "a film",
+} | dict.fromkeys((".pt", ".pth", ".ckpt", ".safetensors", ".pkl"), _NETWORK)  # fmt: skip
+_MAGIC = {b"PAR1": ".parquet", b"\x89HDF": ".h5", b"Rar!": ".rar", b"7z\xbc\xaf": ".7z", b"ARROW1": ".arrow"}
 
 
 class Files:
@@ -53,10 +67,11 @@ class Files:
     Attributes:
         path: As given.
         names: Relative names with ``/``, sorted.
+        hidden: Number of files that no one means, such as ``__MACOSX/._a.png`` (:data:`HIDDEN`).
         is_folder: Whether it is a folder.
 
     Raises:
-        UserError: The path is missing or one picture, or the archive is damaged.
+        UserError: The path is missing, one picture or of a format that is not read, or the archive is damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], workers: int = 1) -> None:
@@ -67,7 +82,9 @@ class Files:
         refuse_picture(path)
         self.names: list[str]
         if self.is_folder:
-            self.names = sorted(_walk(Path(path)))
+            found = sorted(_walk(Path(path)))
+            self.names = [name for name in found if not HIDDEN.search(name)]
+            self.hidden = len(found) - len(self.names)
             return
         names, arrays = self._index()
         if names is None:
@@ -77,10 +94,11 @@ class Files:
         if not isinstance(names, list) or self._places.shape != (len(names), 5):
             raise UserError(path, "its reader gave no places of its members", "make it again")
         self.names = [str(name) for name in names]
+        self.hidden = sum(HIDDEN.search(name) is not None for name in self.names)
 
     def _index(self) -> tuple[Any, dict[str, np.ndarray]]:
         with self._lent() as (child,):
-            return child.ask("index", files=[self._open()], seconds=self.size * _BYTE)
+            return child.ask("index", files=[self._open()], seconds=self.size * SECONDS)
 
     def _unpack(self) -> None:
         """Unpacks the archive into a file without a name: members are then read in any order."""
@@ -121,7 +139,7 @@ class Files:
         Hidden files are left out, and those in ``__MACOSX``, where macOS keeps a second file for each of a zip.
         """
         ends = tuple(suffixes)
-        found = (i for i, name in enumerate(self.names) if name.lower().endswith(ends) and not _HIDDEN.search(name))
+        found = (i for i, name in enumerate(self.names) if name.lower().endswith(ends) and not HIDDEN.search(name))
         return np.array([*found], dtype=np.int64)
 
     @property
@@ -180,7 +198,7 @@ class Files:
         count = 1
         if shape is not None:
             shape = [int(n) for n in shape]
-            fits = _PART // (math.prod(shape) * np.dtype(kind).itemsize)
+            fits = PART // (math.prod(shape) * np.dtype(kind).itemsize)
             count = max(1, min(_MEMBERS, fits, -(-len(members) // (2 * self.workers))))
         for part, facts, arrays in self.ask("images", members, count, shape, kind, only_pictures):
             found = arrays.get("images")
@@ -189,7 +207,9 @@ class Files:
             yield facts, found
 
     def labels(self, members: Sequence[int] | np.ndarray, anywhere: bool = False) -> np.ndarray | None:
-        """Labels of members from ``dataset.json``: int64 ``(N,)`` classes, float32 ``(N, D)`` vectors, or None.
+        """Labels of members: int64 ``(N,)`` classes, float32 ``(N, D)`` vectors, or None.
+
+        They stand in ``dataset.json``, or in a file ``NAME.cls`` for each picture (WebDataset).
 
         Args:
             members: Indices of the images.
@@ -212,7 +232,7 @@ class Files:
                     wanted = [name.removeprefix(prefix) for name in wanted]
                     break
         if index is None:
-            return None
+            return self._classes(wanted)
         place = None if self._places is None else self._places[index].tolist()
         files = [self._open(index)] if place is None else []
         try:
@@ -220,6 +240,23 @@ class Files:
                 return _labels(child, files, place, wanted, anywhere)
         except UserError as error:
             raise UserError(self.where(index), error.fault, error.remedy) from None
+
+    def _classes(self, pictures: list[str]) -> np.ndarray | None:
+        """Classes of pictures in files ``NAME.cls``; None if there are none."""
+        if not any(name.endswith(".cls") for name in self.names):
+            return None
+        found = []
+        members = [(name, self.find(f"{os.path.splitext(name)[0]}.cls")) for name in pictures]
+        for name, index in members:
+            if index is None:
+                raise UserError(self.path, f"has no class for {name} (.cls)", "add it, or say --labels none")
+        for part, _, arrays in self.ask("contents", [index for _, index in members], _MEMBERS):  # type: ignore[misc]
+            for place, index in enumerate(part):
+                text = arrays[str(place)].tobytes()[:20].strip()
+                if not text.isdigit() or int(text) >= MAX_CLASSES:
+                    raise UserError(self.where(int(index)), f"holds {text!r}, no class", "write a whole number")
+                found.append(int(text))
+        return np.array(found, np.int64)
 
     def close(self) -> None:
         """Ends the children that wait; the next request starts others."""
@@ -247,7 +284,7 @@ class Files:
 
     def _started(self) -> Child:
         # A directory of a million members takes half a gigabyte.
-        child = Child(_READER, self.path, 0 if self.is_folder else min(1 << 30, self.size // 8))
+        child = Child(READER, self.path, 0 if self.is_folder else min(1 << 30, self.size // 8))
         if self._places is not None:
             child.ask("attach", files=[self._open()])
         return child
@@ -266,12 +303,12 @@ class Files:
         if self._places is not None:
             places = self._places[np.asarray(part, dtype=np.int64)]
             child.send(
-                method, names, places.tolist(), *args, seconds=len(part) * _MEMBER + float(places[:, 1].sum()) * _BYTE
+                method, names, places.tolist(), *args, seconds=len(part) * _EACH + float(places[:, 1].sum()) * SECONDS
             )
             return
         files = [self._open(int(index)) for index in part]
         size = sum(os.fstat(file.fileno()).st_size for file in files)
-        child.send(method, names, None, *args, files=files, seconds=len(part) * _MEMBER + size * _BYTE)
+        child.send(method, names, None, *args, files=files, seconds=len(part) * _EACH + size * SECONDS)
 
 
 def _labels(
@@ -289,18 +326,9 @@ def common_folder(names: Sequence[str]) -> str:
     return f"{folder}/" if folder else ""
 
 
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """An array uint8 of MNIST's format, also packed by gzip.
-
-    Raises:
-        UserError: It is no ordinary file or no whole file of that format.
-    """
-    return _ask_shared("idx", path)[1]["data"]
-
-
 def read_labels_file(path: str | os.PathLike[str]) -> np.ndarray | None:
     """All labels of a ``dataset.json`` that lies alone, as :meth:`Files.labels`; None if they are null."""
-    with Child(_READER, path) as child:
+    with Child(READER, path) as child:
         return _labels(child, [open_ordinary(path)], None, None, False)
 
 
@@ -310,22 +338,22 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         UserError: It is no ordinary file or no readable picture.
     """
-    return _ask_shared("rgb", path)[1]["pixels"]
+    return ask_shared("rgb", path)[1]["pixels"]
 
 
 def is_intact_zip(path: str | os.PathLike[str]) -> bool:
     """Whether a zip archive (or npz) has members, and all have the bytes of their checksums."""
     try:
-        return _ask_shared("intact", path)[0] is True
+        return ask_shared("intact", path)[0] is True
     except UserError:
         return False
 
 
-def _ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
+def ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     """Asks a child of this process that reads one file after the other."""
     stream = open_ordinary(path)
     try:
-        return _shared(os.getpid()).ask(method, files=[stream], seconds=size_on_disk(stream) * _BYTE)
+        return _shared(os.getpid()).ask(method, files=[stream], seconds=size_on_disk(stream) * SECONDS)
     except UserError as error:
         _shared.cache_clear()
         raise UserError(path, error.fault, error.remedy) from None
@@ -333,7 +361,24 @@ def _ask_shared(method: str, path: str | os.PathLike[str]) -> tuple[Any, dict[st
 
 @functools.cache
 def _shared(process: int) -> Child:
-    return Child(_READER, "a file")
+    return Child(READER, "a file")
+
+
+def is_tools(folder: str) -> bool:
+    """Whether a tool may have numbered a folder: its name is of five digits and more."""
+    return len(folder) > 4 and folder.isdecimal()
+
+
+def counted_by_tool(folders: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether folders hold the parts of one count, as those of tools do: equal sizes but the last, no name twice.
+
+    Args:
+        folders: Folder of each picture.
+        names: Path of each picture, in order.
+    """
+    sizes = [*Counter(folders).values()]
+    bare = {os.path.basename(name) for name in names}
+    return len(bare) == len(names) and len({*sizes[:-1]}) <= 1 and sizes[-1] <= sizes[0]
 
 
 def refuse_picture(path: str | os.PathLike[str]) -> None:
@@ -346,8 +391,41 @@ def refuse_picture(path: str | os.PathLike[str]) -> None:
         raise UserError(path, "is one picture", "name the folder or archive that holds all of them")
 
 
+def refuse_foreign(path: str | os.PathLike[str]) -> None:
+    """Refuses one picture, a network, or a format that is not read, in the place of pictures.
+
+    Raises:
+        UserError: The path is such a file; the message names what it is.
+    """
+    refuse_picture(path)
+    if not Path(path).is_file():
+        return
+    with open_ordinary(path) as stream:
+        start = stream.read(8)
+    suffix = next((named for magic, named in _MAGIC.items() if start.startswith(magic)), Path(path).suffix.lower())
+    if suffix in _FOREIGN:
+        remedy = _DRAW if _FOREIGN[suffix] == _NETWORK else _EXPORT
+        raise UserError(path, f"is {_FOREIGN[suffix]}, which is not read as pictures", remedy)
+
+
+_DRAW = "draw its images first (sida sample), or score it alone (sida score FILE)"
+_EXPORT = "export its pictures into a folder for each class, or into an .npz"
+
+
+def no_pictures(files: Files) -> UserError:
+    """Error for a folder or archive without pictures, which names what it has instead."""
+    suffixes = {PurePosixPath(name).suffix.lower() for name in files.names}
+    if foreign := sorted(suffixes & _FOREIGN.keys()):
+        return UserError(files.path, f"holds {_FOREIGN[foreign[0]]}, which is not read as pictures", _EXPORT)
+    packed = (".tar", ".tgz", ".gz", ".zip", ".npz", ".npy")
+    if inner := [name for name in files.names if name.lower().endswith(packed)]:
+        return UserError(files.path, f"holds archives ({', '.join(inner[:3])})", "name one of them, or unpack them")
+    kind = "folder" if files.is_folder else "archive"
+    return UserError(files.path, f"holds no pictures ({', '.join(sorted(PICTURES))})", f"is it the right {kind}?")
+
+
 def _walk(folder: Path) -> Iterator[str]:
-    """Names of the files of a folder, which may have links, without hidden ones."""
+    """Names of the files of a folder, which may have links, without those of hidden folders."""
     seen: dict[tuple[int, int], str] = {}
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -359,118 +437,15 @@ def _walk(folder: Path) -> Iterator[str]:
         if other != root:
             raise UserError(root, f"is a link to, or from, {other}", "remove one, its images would count twice")
         for name in files:
-            if not name.startswith("."):
-                try:
-                    name.encode()
-                except UnicodeEncodeError:
-                    raise UserError(folder, f"the name {name!a} is not UTF-8", "rename the file") from None
-                yield prefix + name
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise UserError(folder, f"the name {name!a} is not UTF-8", "rename the file") from None
+            yield prefix + name
 
 
 def _unreadable(error: OSError) -> None:
     raise UserError(error.filename, f"cannot be read ({error.strerror})", "its images would be left out")
-
-
-class Arrays:
-    """Arrays of numbers of an ``.npz`` file, or the one of an ``.npy`` file, whose name is empty.
-
-    Attributes:
-        path: The file.
-        shapes: Shape by name.
-        dtypes: Type by name.
-        fortran: Names of the arrays whose first index runs fastest.
-
-    Raises:
-        UserError: The file is missing or damaged, or an array is not one of plain numbers.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
-        stream = open_ordinary(path)
-        self._size = size_on_disk(stream)
-        self._child = Child(_READER, path)
-        found, _ = self._child.ask("arrays", files=[stream], seconds=self._size * _BYTE)
-        self.shapes = {name: tuple(shape) for name, (shape, _, _) in found.items()}
-        self.dtypes = {name: np.dtype(kind) for name, (_, kind, _) in found.items()}
-        self.fortran = {name for name, (*_, fortran) in found.items() if fortran}
-
-    def elements(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Elements of an array in the file's order; reading forwards is fast."""
-        step = _PART // self.dtypes[name].itemsize
-        parts = []
-        for at in range(begin, end, step):
-            rows = self._child.ask("rows", name, at, min(step, end - at))[1].get("rows")
-            if rows is None or len(rows) != min(step, end - at):
-                raise UserError(self.path, "its reader gave other numbers than were asked for", "make it again")
-            parts.append(rows)
-        return np.concatenate(parts) if parts else np.empty(0, self.dtypes[name].newbyteorder("="))
-
-    def read(self, name: str) -> np.ndarray:
-        """A whole array.
-
-        Raises:
-            UserError: It is cut off, or claims more than the file explains.
-        """
-        count = math.prod(self.shapes[name])
-        claimed = count * self.dtypes[name].itemsize
-        if claimed > max(1 << 30, MAX_RATIO * self._size):
-            raise UserError(f"{self.path}[{name}]", f"claims {claimed:,} bytes in {self._size:,}", "make it again")
-        order: Any = "F" if name in self.fortran else "C"
-        return self.elements(name, 0, count).reshape(self.shapes[name], order=order)
-
-
-def image_array(file: Arrays) -> tuple[str, bool, np.ndarray | None]:
-    """The array of images of a file, and its classes.
-
-    Images are uint8 ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)`` with 1 or 3 channels in ``arr_0``, ``images``,
-    ``samples`` or the only array; classes are in ``arr_1`` or ``labels``.
-
-    Returns:
-        Its name, whether its channels are last, and classes int64 ``(N,)`` or None.
-
-    Raises:
-        UserError: There is no such array, or its type, its shape or the classes do not fit.
-    """
-    known = next((name for name in ("arr_1", "labels") if name in file.shapes), None)
-    others = [name for name in file.shapes if name not in ("arr_1", "labels")]
-    named = [name for name in ("arr_0", "images", "samples") if name in others]
-    if not named and len(others) != 1:
-        names = ", ".join(file.shapes) or "none"
-        raise UserError(
-            file.path, f"has no array 'arr_0' of images (arrays: {names})", "save the images under this name"
-        )
-    name = [*named, *others][0]
-    where, shape = f"{file.path}[{name or Path(file.path).name}]", file.shapes[name]
-    if file.dtypes[name] != np.uint8:
-        raise UserError(where, *_remedy_of_type(file, name))
-    last = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))
-    if len(shape) not in (3, 4) or 0 in shape[1:] or not (last or shape[1] in (1, 3)):
-        raise UserError(where, f"has shape {shape}", "images must be (N, H, W, C) with 1 or 3 channels")
-    if known is None:
-        return name, last, None
-    place, classes = f"{file.path}[{known}]", file.read(known).reshape(-1)
-    if len(classes) != shape[0]:
-        raise UserError(file.path, f"{len(classes)} labels for {shape[0]} images", "make it again")
-    if not np.issubdtype(classes.dtype, np.integer):
-        raise UserError(place, f"classes must be integers, got {classes.dtype}", "save them so, or leave them out")
-    if classes.size and not 0 <= classes.min() <= classes.max() < MAX_CLASSES:
-        raise UserError(place, f"a class is not between 0 and {MAX_CLASSES:,}", "make it again")
-    return name, last, classes.astype(np.int64)
-
-
-def _remedy_of_type(file: Arrays, name: str) -> tuple[str, str]:
-    """Fault and remedy for values that are not bytes, inferred from the first values."""
-    kind = file.dtypes[name]
-    if not np.issubdtype(kind, np.floating):
-        return f"holds {kind}", "save images as uint8 in 0..255"
-    sample = file.elements(name, 0, min(math.prod(file.shapes[name]), 1 << 20))
-    low, high = (float(sample.min()), float(sample.max())) if sample.size else (0.0, 0.0)
-    span = f"holds {kind} from {low:.3g} to {high:.3g}"
-    if -1.001 <= low < -1e-6 and high <= 1.001:
-        return f"{span}, probably [-1, 1]", "save (x * 127.5 + 128).clip(0, 255).astype(np.uint8)"
-    if low >= -1e-6 and high <= 1.001:
-        return f"{span}, probably [0, 1]", "save (x * 255 + 0.5).clip(0, 255).astype(np.uint8)"
-    return span, "save images as uint8 in 0..255"
 
 
 class ImageArchive(Dataset):
@@ -569,8 +544,7 @@ def image_members(files: Files) -> np.ndarray:
     """
     found = files.with_suffix(PICTURES | ARRAYS)
     if len(found) == 0:
-        kind = "folder" if files.is_folder else "archive"
-        raise UserError(files.path, "holds no images (PNG or npy)", f"is it the right {kind}?")
+        raise no_pictures(files)
     return found
 
 

@@ -26,6 +26,7 @@ from sida.assets.registry import is_counted
 from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
 from sida.config.settings import from_mapping
 from sida.data.archive import ARRAYS, Files, ImageArchive, read_labels_file
+from sida.data.arrays import find_arrays
 from sida.data.dataset import Dataset, InMemory
 from sida.data.latents import open_archive
 from sida.data.pictures import PICTURES
@@ -103,7 +104,8 @@ def check_dataset(dataset: Dataset, workers: int | None = None) -> dict[str, Any
 
     Returns:
         ``images``, ``resolution``, ``channels``, ``label_dim``, ``mean`` and ``std`` per channel (of 0..255),
-        ``classes`` (images of each class; empty classes included), ``sha256``, and ``faults``: one line per bad image.
+        ``classes`` (images of each class; empty classes included), ``sha256``, ``hidden``: files that systems
+        leave, and ``faults``: one line per bad image.
     """
     if isinstance(dataset, ImageArchive):
         dataset.files.workers = workers or os.cpu_count() or 1
@@ -133,6 +135,7 @@ def check_dataset(dataset: Dataset, workers: int | None = None) -> dict[str, Any
         "std": np.round(np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0)), 4).tolist(),
         "classes": class_counts(dataset),
         "sha256": dataset.sha256,
+        "hidden": dataset.files.hidden if isinstance(dataset, ImageArchive) else 0,
         "faults": faults[:_MOST_FAULTS],
     }
 
@@ -222,9 +225,11 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
     elif path.is_file() and path.suffix in (".txt", ".tar", ".tgz", ".gz"):
         names = _listed(path) if path.suffix == ".txt" else Files(path).names
         return _counted(_by_folder(names, str(path)), name, path)
+    elif (arrays := find_arrays(path)) is not None:
+        array = arrays.classes
     else:
         files = Files(path)
-        array, _ = picture_labels(files, files.with_suffix(_SUFFIXES), "auto")
+        array = picture_labels(files, files.with_suffix(_SUFFIXES), "auto").labels
     if array is None or not len(array):
         raise UserError(source, "names no classes: no labels in dataset.json, and no folder per class")
     if array.ndim != 1:

@@ -167,7 +167,7 @@ class Reader:
         The first image that differs from shape and kind (those of the first image, where they are None) ends the
         answer; it is not decoded if it is a picture. The value has its shape and kind, and those of the others.
 
-        With ``only_pictures``, arrays and pictures that lose values are refused, and the value has what is lossy.
+        Pictures that lose values are refused, with ``only_pictures`` arrays as well; the value has what is lossy.
         """
         images, lossy, odd = [], [], None
         for name, content in self._members(files, names, places):
@@ -176,7 +176,7 @@ class Reader:
                     image, loss = _checked_array(read_array(content)), None
                 else:
                     size = None if shape is None else (shape[2], shape[1])
-                    image, loss = decode_picture(content, only_pictures, size)
+                    image, loss = decode_picture(content, size)
             found = [list(image.shape), image.dtype.str]
             if shape is None:
                 shape, kind = found
@@ -476,8 +476,8 @@ def _on_white(picture: Any) -> Any:
 def _kind(picture: Any) -> str:
     """Description of a picture's mode, and of what was changed to store it."""
     kind = _MODES.get(picture.mode, picture.mode)
-    if picture.mode == "P" and "transparency" in picture.info:
-        kind = "palette with its transparency on white"
+    if "transparency" in picture.info:
+        kind = f"{kind} with its transparency on white" if picture.mode == "P" else f"{kind} without its transparency"
     return f"{kind}, turned by its EXIF orientation" if picture.info.get("turned") else kind
 
 
@@ -496,12 +496,12 @@ def _lost(picture: Any) -> tuple[str, str] | None:
     return ("holds several frames", "save each as a separate picture") if several else None
 
 
-def decode_picture(content: bytes, whole: bool, size: tuple[int, int] | None) -> tuple[np.ndarray, str | None]:
+def decode_picture(content: bytes, size: tuple[int, int] | None) -> tuple[np.ndarray, str | None]:
     """Decodes a grey or RGB picture: uint8 ``(C, H, W)``, and the name of its lossy compression or None.
 
     Of a picture of another width and height than ``size`` the array has the shape only.
     """
-    picture = open_picture(content, whole, size=size)
+    picture = open_picture(content, whole=True, size=size)
     if picture.mode not in ("L", "RGB"):
         remedy = "must be 8-bit grey or RGB: convert all pictures (sida data prepare does it)"
         raise UserError("", f"has mode {picture.mode}", remedy)
@@ -542,6 +542,8 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
 
     if picture.mode.startswith(("I", "F")):
         raise UserError("", f"has more than 8 bits per channel (mode {picture.mode})", "convert it first")
+    if picture.mode in ("LAB", "HSV"):
+        raise UserError("", f"has the colours {picture.mode}", "convert it to RGB first")
     mode = "RGB" if channels == 3 else "L"
     if picture.mode != mode:
         picture = picture.convert(mode)

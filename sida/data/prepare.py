@@ -24,10 +24,11 @@ import dataclasses
 import itertools
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
@@ -35,7 +36,20 @@ from PIL import Image
 from sida.config.datasets import Transform
 from sida.config.plugins import load_file_object
 from sida.config.settings import Count, OneOf, Range, Settings, names_file_object
-from sida.data.archive import Arrays, Files, common_folder, dataset_json, first_image, image_array, image_name, read_idx
+from sida.data.archive import (
+    HIDDEN,
+    LEFT_OUT,
+    Files,
+    common_folder,
+    counted_by_tool,
+    dataset_json,
+    first_image,
+    image_name,
+    is_tools,
+    no_pictures,
+    refuse_foreign,
+)
+from sida.data.arrays import find_arrays
 from sida.data.pictures import PICTURES, encode_png, to_square
 from sida.errors import Progress, SettingError, UserError, visible
 from sida.files.atomic import atomic_path, zip_member
@@ -87,8 +101,9 @@ PreparedPicture = tuple[bytes, str, bool, tuple[int, ...]]
 Resolution = Annotated[Count, Range(most=8192)]
 TransformName = Annotated[str, OneOf(lambda: TRANSFORMS)]
 _MOST_FAULTS, _PART = 20, 64 << 20
-#: Names of folders with the images that no training sees.
-_HELD_OUT = {"test", "testing", "val", "valid", "validation"}
+#: Names of folders with the images that no training sees, and of parts of data sets.
+_HELD_OUT = {"test", "testing", "val", "valid", "validation", "dev", "eval"}
+_SPLIT = re.compile(rf"(?i:train|training|{'|'.join(sorted(_HELD_OUT))})([^a-z].*)?$")
 #: Bytes that any source's pictures may have, and for each of its bytes: flat drawings have a thousand.
 FREE_BYTES, MOST_RATIO = 256 << 20, 1000
 
@@ -138,7 +153,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     Returns:
         ``images``, ``resolution``, ``channels``; ``classes``: number of images by class; ``class_names``: folders of
         the classes; ``kinds``: number of pictures by mode; ``resized``: number of pictures cropped or scaled;
-        ``skipped``: number of other files by suffix.
+        ``skipped``: number of other files by suffix; ``hidden``: number of files that systems leave.
 
     Raises:
         UserError: The source is missing or broken, pictures are damaged (the message names them), or their number is
@@ -198,6 +213,15 @@ def summary(facts: dict[str, Any]) -> str:
     if names := facts.get("class_names"):
         more = f", … {len(names) - 1} = {names[-1]}" if len(names) > 12 else ""
         line += "; classes: " + ", ".join(f"{rank} = {name}" for rank, name in enumerate(names[:12])) + more
+    elif counts := facts.get("classes"):
+        listed = [f"{label} ({count:,})" for label, count in counts.items()]
+        line += "; classes: " + ", ".join([*listed[:12], f"… {listed[-1]}"] if len(listed) > 12 else listed)
+        if empty := [label for label in range(max(counts)) if label not in counts]:
+            line += f"; no picture of class {', '.join(map(str, empty[:4]))}{', …' if len(empty) > 4 else ''}"
+    if remark := facts.get("remark") or ("" if "classes" in facts else "no classes"):
+        line += f"; {remark}"
+    if facts.get("hidden"):
+        line += f"; {facts['hidden']:,} {LEFT_OUT}"
     if skipped := facts.get("skipped"):
         files = ", ".join(f"{count:,} {suffix}" for suffix, count in skipped.items())
         line += f"; other files skipped: {files}"
@@ -211,35 +235,35 @@ def _source(
     if names_file_object(config.source):
         _refuse_sizes(config, "makes images of its own size")
         return _of_arrays(config, *load_file_object(config.source, "source")(config.subset, config.max_images))
-    if (arrays := _arrays(config)) is not None:
-        return _of_arrays(config, len(arrays), arrays)
+    refuse_foreign(config.source)
+    if (arrays := find_arrays(config.source, config.subset, config.labels != "none")) is not None:
+        if arrays.classes is not None:
+            _refuse_lost(config, arrays.classes, arrays.count)
+        return _of_arrays(config, arrays.count, arrays.pairs())
     files = Files(config.source, config.workers or os.cpu_count() or 1)
-    if any(name.endswith(".cls") for name in files.names) and config.labels == "auto":
-        fault = "holds classes in .cls files (WebDataset), which are not read"
-        raise UserError(config.source, fault, "say --labels none, or make a folder for each class")
     members = files.with_suffix(PICTURES)
     if len(members) == 0 and {TRAINING[0], *TEST} & {PurePosixPath(name).name for name in files.names}:
         if config.resolution != 32:
             _refuse_sizes(config, "CIFAR-10 is 32×32 already")
         # Read all batches (150 MB) before writing, so that a fault in the last one is found at once.
         pairs = list(_read_batches(files, TRAINING if config.subset == "train" else TEST))
+        _refuse_lost(config, np.array([label for _, label in pairs]), len(pairs))
         return _of_arrays(config, len(pairs), pairs)
     if len(members) == 0:
-        raise UserError(config.source, "holds no pictures", "is it the right folder?")
+        raise no_pictures(files)
     part = None
     if config.labels == "auto":
         members, part = _part_of(files, members, config.subset)
-    labels, names = picture_labels(files, members, config.labels)
+    labels, names, remark = picture_labels(files, members, config.labels)
     grey = config.channels is None and not any(any(found) for _, found, _ in files.ask("colours", members, 64))
     others = (files.names[index] for index in sorted({*range(len(files))} - {*members.tolist()}))
-    skipped = collections.Counter(Path(name).suffix or name for name in others if name != "dataset.json")
-    facts = {"class_names": names, "skipped": dict(skipped), "part": part}
+    visible_names = (name for name in others if not HIDDEN.search(name))
+    read = ("dataset.json",) if labels is None or names else ("dataset.json", ".cls")
+    skipped = collections.Counter(Path(name).suffix or name for name in visible_names if not name.endswith(read))
+    facts = {"class_names": names, "skipped": dict(skipped), "part": part, "hidden": files.hidden, "remark": remark}
     chosen = members[: config.max_images]
     if labels is not None and labels.ndim == 1:
-        kept, every = len(np.unique(labels[: len(chosen)])), len(np.unique(labels))
-        if kept < every:
-            fault = f"its first {len(chosen):,} pictures have {kept} of {every} classes"
-            raise UserError(config.source, fault, "leave out --max-images, or say --labels none")
+        _refuse_lost(config, labels, len(chosen))
     channels = config.channels or (1 if grey else 3)
     pictures = _prepared(files, chosen, config.transform, config.resolution, channels)
     least = 0 if config.resolution is None else 2 * channels * config.resolution**2
@@ -247,35 +271,13 @@ def _source(
     return len(chosen), pictures, known, facts, FREE_BYTES + MOST_RATIO * files.size + least * len(chosen)
 
 
-def _arrays(config: PrepareConfig) -> list[tuple[np.ndarray, int | None]] | None:
-    """Pixels with their classes, of MNIST's format, npz or npy; None if the source is none of these."""
-    path = Path(config.source)
-    if path.suffix == ".parquet":
-        raise UserError(path, "is Parquet, which is not read", "export its pictures into a folder for each class")
-    if path.suffix in (".npz", ".npy"):
-        return _of_numpy(path)
-    images = path
-    if path.is_dir():
-        stem = {"train": "train", "test": "t10k"}[config.subset] + "-images-idx3-ubyte"
-        images = next((path / name for name in (f"{stem}.gz", stem) if (path / name).exists()), path)
-    if "-idx3-ubyte" not in images.name:
-        return None
-    beside = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
-    pixels, labels = read_idx(images), None
-    if config.labels != "none":
-        labels = read_idx(beside)
-        if labels.shape != pixels.shape[:1]:
-            fault = f"has labels of shape {labels.shape} for {len(pixels):,} images"
-            raise UserError(beside, fault, "fetch both files again, or say --labels none")
-    return [(image, None if labels is None else int(labels[index])) for index, image in enumerate(pixels)]
-
-
-def _of_numpy(path: Path) -> list[tuple[np.ndarray, int | None]]:
-    file = Arrays(path)
-    name, last, labels = image_array(file)
-    pixels = file.read(name) if last else file.read(name).transpose(0, 2, 3, 1)
-    pixels = pixels[..., 0] if pixels.shape[3:] == (1,) else pixels
-    return [(image, None if labels is None else int(labels[index])) for index, image in enumerate(pixels)]
+def _refuse_lost(config: PrepareConfig, labels: np.ndarray, count: int) -> None:
+    """Refuses a largest number of images that takes whole classes away."""
+    taken = min(count, config.max_images or count)
+    kept, every = len(np.unique(labels[:taken])), len(np.unique(labels))
+    if kept < every and config.labels != "none":
+        fault = f"its first {taken:,} pictures have {kept} of {every} classes"
+        raise UserError(config.source, fault, "leave out --max-images, or say --labels none")
 
 
 def _refuse_sizes(config: PrepareConfig, fault: str) -> None:
@@ -326,8 +328,16 @@ def _prepared(
                 yield parts[str(index)].tobytes(), kind, changed, tuple(sizes)
 
 
-def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[np.ndarray | None, list[str]]:
-    """Labels of pictures, from ``dataset.json`` or the rank of the top folder's name (else None), and folder names.
+class PictureLabels(NamedTuple):
+    """Labels of pictures, the folders of their classes in order, and a remark on how they were found."""
+
+    labels: np.ndarray | None
+    folders: list[str]
+    remark: str = ""
+
+
+def picture_labels(files: Files, members: np.ndarray, rule: str) -> PictureLabels:
+    """Labels of pictures, from ``dataset.json``, ``.cls`` files or the rank of the top folder's name.
 
     Args:
         files: The source.
@@ -335,32 +345,54 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[np.nda
         rule: ``auto``, ``json``, ``folders`` or ``none``, as in :class:`PrepareConfig`.
 
     Raises:
-        UserError: The rule needs labels that are missing.
+        UserError: The rule needs labels that are missing, or ``auto`` finds several readings.
     """
+    names = [files.names[int(m)] for m in members]
+    folder = common_folder(names)
     if rule in ("auto", "json"):
         found = files.labels(members)
         if found is not None:
-            return found, []
+            return PictureLabels(found, [])
         if rule == "json":
             raise UserError(files.path, "has no labels in dataset.json", "use --labels folders or none")
-    if rule in ("auto", "folders"):
-        names = [files.names[int(m)] for m in members]
-        folder = common_folder(names)
-        tops = [name.removeprefix(folder).rpartition("/")[0].partition("/")[0] for name in names]
-        folders = set(tops)
-        if rule == "auto" and len(folders) > 1 and "" in folders:
-            fault = f"has pictures beside the folders {', '.join(sorted(folders - {''})[:4])}"
-            raise UserError(files.path, fault, "move them into folders, or say --labels folders or none")
-        # Tools number their folders, by thousands of images.
-        if rule == "auto" and all(len(top) > 4 and top.isdecimal() for top in folders):
-            return None, []
-        numbers = all(top.isdecimal() for top in folders)
-        ranks = {top: rank for rank, top in enumerate(sorted(folders, key=int) if numbers else sorted(folders))}
-        if len(ranks) > 1:
-            return np.array([ranks[top] for top in tops], np.int64), [top or "(no folder)" for top in ranks]
-        if rule == "folders":
-            raise UserError(files.path, "pictures are not in several folders", "use --labels none")
-    return None, []
+    if rule not in ("auto", "folders"):
+        return PictureLabels(None, [], "no classes (--labels none)")
+    tops = [name.removeprefix(folder).rpartition("/")[0].partition("/")[0] for name in names]
+    folders = set(tops)
+    if rule == "auto":
+        if fault := _doubt(files, folder, folders, tops, names):
+            raise UserError(files.path, fault, "say --labels folders or none, or name a folder within it")
+        if all(map(is_tools, folders)):
+            first = min(folders)
+            return PictureLabels(None, [], f"no classes: folders such as {first} are numbered by a tool (--labels)")
+    ordered = sorted(folders, key=_by_number) if len({re.sub(r"\d+", "#", top) for top in folders}) == 1 else None
+    ranks = {top: rank for rank, top in enumerate(ordered or sorted(folders))}
+    if len(ranks) > 1:
+        labels = np.array([ranks[top] for top in tops], np.int64)
+        shifted = next((top for rank, top in enumerate(ranks) if top.isdecimal() and int(top) != rank), None)
+        remark = f"class {ranks[shifted]} is folder {shifted}, since classes are numbered 0, 1, 2, …" if shifted else ""
+        return PictureLabels(labels, [top or "(no folder)" for top in ranks], remark)
+    if rule == "folders":
+        raise UserError(files.path, "pictures are not in several folders", "use --labels none")
+    return PictureLabels(None, [], "no classes: the pictures are in one folder")
+
+
+def _by_number(top: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", top)))
+
+
+def _doubt(files: Files, folder: str, folders: set[str], tops: list[str], names: list[str]) -> str | None:
+    """Reason why folders may or may not be classes; None where there is one reading."""
+    if len(folders) > 1 and "" in folders:
+        return f"has pictures beside the folders {', '.join(sorted(folders - {''})[:4])}"
+    places = [name.removesuffix("dataset.json") for name in files.names if name.endswith("/dataset.json")]
+    if unread := [place for place in places if not folder.startswith(place) and not HIDDEN.search(place)]:
+        return f"has a dataset.json in {unread[0]}, which is not the folder of all pictures"
+    if len(parts := sorted(top for top in folders if _SPLIT.match(top))) > 1:
+        return f"has the folders {', '.join(parts[:4])}, which are parts of a data set and no classes"
+    if len(folders) > 1 and all(map(is_tools, folders)) and not counted_by_tool(tops, names):
+        return f"has folders such as {min(folders)}, which are classes or are numbered by a tool"
+    return None
 
 
 def _part_of(files: Files, members: np.ndarray, subset: str) -> tuple[np.ndarray, str | None]:

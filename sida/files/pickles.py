@@ -17,6 +17,7 @@ import itertools
 import math
 import os
 import pickle
+import sys
 import tempfile
 import zipfile
 from collections import OrderedDict
@@ -44,6 +45,10 @@ _AGAIN, _METHOD = "download it again", "method "
 FOREIGN_WEIGHTS = (
     "name the architecture (sida convert FILE OUT.safetensors --network config.json), or draw the images by a Python "
     "function (docs/score.md, 'A function')"
+)
+SAVED_WHOLE = (
+    "save its weights, torch.save(net.state_dict(), FILE), and name a Python function that draws with it "
+    "(docs/score.md, 'A function'), or save TorchScript, torch.jit.script(net).save(FILE)"
 )
 
 
@@ -307,6 +312,8 @@ class _Unpickler(pickle.Unpickler):
             return _inert(full)
         if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _TYPES:
             return _Storage(name.removesuffix("Storage"))
+        if ".nn." in full or module.partition(".")[0] not in {*sys.stdlib_module_names, "torch", "numpy"}:
+            raise UserError("", f"refused: it refers to {full!a:.80}, as a network that was saved whole", SAVED_WHOLE)
         raise UserError("", f"refused: it refers to {full!a:.80}", "no published checkpoint needs it")
 
     def persistent_load(self, key: Any) -> Any:
@@ -338,6 +345,10 @@ def _read(file: Any) -> Any:
 def _read_zip(archive: zipfile.ZipFile) -> Any:
     names = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(names) != 1:
+        ends = {os.path.splitext(name)[1].lower() for name in archive.namelist()}
+        if ends & {".npy", ".png", ".jpg", ".jpeg"}:
+            kind = "arrays" if ".npy" in ends else "pictures"
+            raise UserError("", f"holds {kind}, and no network", "score it under its own name, .npz or .zip")
         raise UserError("", "a zip archive, but not one of torch.save (no data.pkl)", "give the network's .pkl")
     prefix = names[0].removesuffix("data.pkl")
     if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
@@ -496,6 +507,9 @@ def _network(value: Any, key: str) -> _Object:
         fault = f"holds an object of class '{type(value).__name__}', whose code is not in the file"
         remedy = f"save its weights alone (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}"
         raise UserError("", fault, remedy)
+    if isinstance(value, _View | np.ndarray):
+        remedy = f"save images as .npz (np.savez(FILE, arr_0=images)); of a network, {FOREIGN_WEIGHTS}"
+        raise UserError("", "holds one array, and no network", remedy)
     kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
     fault = f"'{key}' is {kind}, not a network that records its class"
     raise UserError("", fault, f"give the published .pkl (--key), or {FOREIGN_WEIGHTS}")

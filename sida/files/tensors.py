@@ -158,6 +158,8 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
         with open(path, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             start = stream.read(9)
+            if start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"\x93NUMPY")) or str(path).endswith((".npz", ".zip")):
+                raise TensorFileError("holds pictures or arrays, and no network", f"score it: sida score {path}")
             if is_pickle(start):
                 remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
                 raise TensorFileError("this is a pickle", remedy)

@@ -160,7 +160,7 @@ def test_a_local_header_with_a_long_extra_field_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "extra", "message"),
     [
-        (lambda c: {}, {}, "holds no images"),
+        (lambda c: {}, {}, "holds no pictures"),
         (lambda c: c | {"dataset.json": b"{"}, {}, "dataset.json: must be JSON with the key 'labels'"),
         (lambda c: c | {"dataset.json": b'{"labels": [1]}'}, {}, "labels must be pairs"),
         (lambda c: c | {"dataset.json": b'{"labels": []}'}, {}, "has no label for 00000/img00000000.png"),

@@ -141,3 +141,50 @@ def test_an_unmeasured_network_says_so_and_nothing_is_overwritten(exported, tmp_
     assert json.loads((tmp_path / "out/model_index.json").read_text())["_class_name"][1] == "OneStepPipeline"
     assert main(command) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+MINE = """
+import torch
+
+
+class Generator(torch.nn.Module):
+    def forward(self, seeds):
+        streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return torch.stack([torch.randint(0, 256, (1, 8, 8), generator=s, dtype=torch.uint8) for s in streams])
+
+
+def sample(seeds):
+    return Generator()(seeds).numpy()
+"""
+
+
+class Scripted(torch.nn.Module):
+    def forward(self, z):
+        return z.view(-1, 1, 8, 8).clamp(-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("own_g:sample", []), ("own_g:Generator", []), ("g.pt", ["--latent", "64"])]
+)
+def test_a_generator_of_ones_own_is_exported_with_its_row(name, more, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SIDA_ALLOW_CODE", "./g.pt")
+    (tmp_path / "own_g.py").write_text(MINE)
+    torch.jit.script(Scripted()).save("g.pt")
+    score = ["--protocol", "digits", "--num-samples", "64", "--trials", "2", "--name", "Mine", "--out", "row.json"]
+    assert main(["score", name, *score, *more]) == 0
+    assert main(["export", name, "--to", "hf", "folder", "--row", "row.json", "--like", "main"]) == 0
+    card = (tmp_path / "folder/README.md").read_text()
+    assert "| fd | " in card
+    assert "| Mine" in card
+    env = {"PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "draw.py"], cwd=tmp_path / "folder", check=True, env=env, capture_output=True)
+    drawn = np.load(tmp_path / "folder/images.npz")["arr_0"]
+    assert drawn.shape == (16, 1, 8, 8)
+    # Another generator than the scored one.
+    other = "own_g:sample" if "Generator" in name or more else "own_g:Generator"
+    capsys.readouterr()
+    assert main(["export", other, "--to", "hf", "other", "--row", "row.json"]) == 1
+    assert "another generator" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.measuring.protocol import load_protocol
 from eval.results.published import cited_label
-from eval.results.summary import Measurements, load_measurements, measurements_file
+from eval.results.summary import Measurement, Measurements, load_measurements, measurements_file
 from eval.tables.render import markdown_cell
 from sida.config.settings import load_spec
 from sida.errors import UserError
@@ -235,9 +235,10 @@ def model_card(
     from huggingface_hub import ModelCardData
 
     data, parents = facts.get("dataset"), facts.get("parents")
-    dataset = _plain(data.get("name") if isinstance(data, Mapping) else data)
-    results = _results(facts["sha256"], measured, dataset)
-    method = _plain(facts.get("method"))
+    dataset = plain(data.get("name") if isinstance(data, Mapping) else data)
+    own = [row for row in measured.rows if row.network_sha256 == facts["sha256"]]
+    results = eval_results(own, measured, dataset)
+    method = plain(facts.get("method"))
     head = ModelCardData(
         license=licence,
         library_name="diffusers",
@@ -252,30 +253,32 @@ def model_card(
         .read_text(encoding="utf-8")
         .format(
             head=head.to_yaml().strip(),
-            name=_plain(name),
+            name=plain(name),
             method=method,
             dataset=dataset,
             parameters=facts["parameters"],
-            architecture=_plain(facts["network"]["class"]),
+            architecture=plain(facts["network"]["class"]),
             picture="\n![Samples of seeds 0 to 63](samples.png)\n" if pictured else "",
-            measurements="".join([_MEASURED, *map(_line, results)]) if results else "This file was not measured.\n",
+            measurements="".join([MEASURED, *map(result_line, results)])
+            if results
+            else "This file was not measured.\n",
             recipe="The settings are in [recipe.json](recipe.json).\n\n" if recipe else "",
-            nimg=_plain(facts.get("nimg")),
-            config=_plain(facts.get("config_sha256")),
+            nimg=plain(facts.get("nimg")),
+            config=plain(facts.get("config_sha256")),
             parents="".join(
-                f"| {_plain(role)} | `{_plain(digest)}` |\n"
+                f"| {plain(role)} | `{plain(digest)}` |\n"
                 for role, digest in (parents.items() if isinstance(parents, Mapping) else ())
                 if digest
             ),
             sha256=facts["sha256"],
-            made_by=_plain(facts.get("code_version")),
+            made_by=plain(facts.get("code_version")),
             written_by=code_version(),
             licence="to be filled in" if licence == "other" else f"{licence}, as stated",
         )
     )
 
 
-_MEASURED = """Mean ± sample standard deviation over trials, each with seeds of its own, measured on this very file.
+MEASURED = """Mean ± sample standard deviation over trials, each with seeds of its own, measured on this very file.
 
 | metric | value | trials | images | protocol |
 |---|---:|---:|---:|---|
@@ -288,11 +291,11 @@ def _papers(method: str) -> list[str]:
     return [f"arxiv:{found}" for found in re.findall(r"\b\d{4}\.\d{5}\b", entry.bibtex)[:1]] if entry else []
 
 
-def _results(sha256: str, measured: Measurements, dataset: str) -> list[EvalResult]:
-    """Values of one file, rounded as in tables."""
+def eval_results(lines: Iterable[Measurement], measured: Measurements, dataset: str) -> list[EvalResult]:
+    """Values of the runs and metrics of some lines, rounded as in tables."""
     from huggingface_hub import EvalResult
 
-    rows = {(row.run, row.metric): row for row in measured.rows if row.network_sha256 == sha256}
+    rows = {(row.run, row.metric): row for row in lines}
     results = []
     for (run, key), row in rows.items():
         estimate, label, decimals = measured.estimate(run, key), key, 4
@@ -313,13 +316,14 @@ def _results(sha256: str, measured: Measurements, dataset: str) -> list[EvalResu
     return results
 
 
-def _line(result: EvalResult) -> str:
+def result_line(result: EvalResult) -> str:
+    """A value as a line of the card's table."""
     args = result.metric_args or {}
     value = f"{result.metric_value:g}" + (f" ± {args['std']:g}" if args["std"] is not None else "")
-    protocol = f"{_plain(args['protocol'])} (`{args['identity_sha256'][:12]}`)"
-    return f"| {_plain(result.metric_name)} | {value} | {args['trials']} | {args['images']:,} | {protocol} |\n"
+    protocol = f"{plain(args['protocol'])} (`{args['identity_sha256'][:12]}`)"
+    return f"| {plain(result.metric_name)} | {value} | {args['trials']} | {args['images']:,} | {protocol} |\n"
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     """Text of a file's header: one line without HTML and links."""
     return markdown_cell(str("unknown" if value is None else value)[:200])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,18 +122,42 @@ the manifest, not recomputed.
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("run", type=existing(), metavar="RUN", help="folder of a training, or a network file")
+    run = "folder of a training, network file, or a generator of your own (module:function, TorchScript file)"
+    parser.add_argument("run", type=_exported, metavar="RUN", help=run)
+    parser.add_argument("--row", type=existing("--row"), metavar="FILE", help="sida score --out of your own generator")
+    parser.add_argument("--like", metavar="TABLE", help="show the row with the columns of this table")
     parser.add_argument("--to", required=True, choices=("hf",), help="form of the folder")
     parser.add_argument("out", metavar="FOLDER", help="folder to make")
     parser.add_argument("--base-model", metavar="OWNER/NAME", help="the teacher on the Hub, for the card")
     parser.add_argument("--license", default="other", metavar="ID", help="licence as the Hub names it (default: other)")
 
 
+def _exported(text: str) -> str:
+    """Parses a generator to export."""
+    from sida.config.settings import names_object
+
+    return text if names_object(text) and not os.path.exists(text) else existing()(text)
+
+
 def _export(args: argparse.Namespace) -> int:
     """Writes the folder."""
-    from workflow.archive.hub_folder import write_hub_folder
+    from eval.measuring.sources import is_torchscript
+    from sida.config.settings import names_object
 
-    for name in write_hub_folder(args.run, args.out, args.license, args.base_model):
+    own = not os.path.exists(args.run) and names_object(args.run)
+    own = own or (os.path.isfile(args.run) and is_torchscript(args.run))
+    if own != (args.row is not None):
+        fault = "is for a generator of your own" if args.row else "needs its measurements"
+        raise UserError(args.run if own else "--row", fault, "score it with --out row.json, then add --row row.json")
+    if own:
+        from workflow.archive.own_generator import write_generator_folder
+
+        names = write_generator_folder(args.run, args.out, args.row, args.like, args.license)
+    else:
+        from workflow.archive.hub_folder import write_hub_folder
+
+        names = write_hub_folder(args.run, args.out, args.license, args.base_model)
+    for name in names:
         print(f"{args.out.rstrip('/')}/{name}")
     return 0
 
@@ -142,6 +167,8 @@ EXPORT = Verb(
     """examples:
   sida export results/demo/students/sida-a1.0 --to hf sida-digits/
   sida export network.safetensors --to hf folder/ --license cc-by-nc-sa-4.0
+  sida export mine:sample --to hf folder/ --row row.json --like table1        (your function, its row and card)
+  SIDA_ALLOW_CODE=./g.pt sida export g.pt --to hf folder/ --row row.json      (TorchScript, a program)
   hf upload OWNER/NAME sida-digits/          (your own command: nothing is uploaded here)
 
 The card has the measurements of this very file (by its hash) from measurements.csv of the run's preset.

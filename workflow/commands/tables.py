@@ -38,7 +38,7 @@ def _table(args: argparse.Namespace) -> int:
     import functools
     import json
 
-    from eval.results.published import bibliography
+    from eval.results.published import SUITE, bibliography
     from eval.tables import make_table, table_paths, write_table
     from eval.tables.latex import cited_keys, to_latex
     from sida.config.resources import find
@@ -64,7 +64,7 @@ def _table(args: argparse.Namespace) -> int:
     )
     latex = functools.partial(to_latex, siunitx=args.siunitx, cite=bool(args.bib))
     if args.bib:
-        write_text(args.bib, bibliography(cited_keys(table)))
+        write_text(args.bib, bibliography([SUITE, *cited_keys(table)]))
     if args.out:
         paths = write_table(table, args.out, latex)
         print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
@@ -104,25 +104,13 @@ def _cite_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _cite(args: argparse.Namespace) -> int:
     """Prints the entries."""
-    from eval.results.published import bibliography, references
+    from eval.results.published import SUITE, bibliography, references
     from eval.tables import make_table
     from eval.tables.latex import cited_keys
-    from sida.config.resources import ROOT
-    from sida.files.text_files import parse_yaml
-    from sida.machine import code_version
 
-    if not args.names:
-        about = parse_yaml((ROOT / "CITATION.cff").read_text(encoding="utf-8"), "CITATION.cff")
-        authors = " and ".join(f"{{{author['name']}}}" for author in about["authors"])
-        entry = (
-            f"author = {{{authors}}},\n  title = {{{about['title']}}},\n  year = {{{str(about['date-released'])[:4]}}}"
-        )
-        # The address of the repository has one place: `repository-code` of CITATION.cff.
-        entry += f",\n  url = {{{about['repository-code']}}}" if "repository-code" in about else ""
-        print(f"@software{{sida_repro,\n  {entry}, version = {{{code_version()}}}}}\n")
-    keys = [*_ALWAYS, *_METRICS] if not args.names else []
+    keys = [] if args.names else [SUITE, *_ALWAYS, *_METRICS]
     for name in args.names:
-        keys += [name] if name in references() else cited_keys(make_table(name, mode="paper"))
+        keys += [name] if name in references() else [SUITE, *cited_keys(make_table(name, mode="paper"))]
     print(bibliography(keys), end="")
     return 0
 
@@ -131,7 +119,7 @@ CITE = Verb(
     "Print BibTeX entries: of this suite with its papers and metrics, or of the rows of a table.",
     """examples:
   sida cite                 (this suite, SiD, SiDA, GDD, their teachers, and the metrics)
-  sida cite table1          (each row of Table 1)
+  sida cite table1          (the rows of Table 1, and this suite)
   sida cite yin2024dmd2     (one entry, by its key)
 """,
     _cite_arguments,

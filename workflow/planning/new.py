@@ -243,13 +243,14 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
     """Values of template variables that depend on the data; prepares pictures into ``data.zip``."""
     from sida.data import open_archive
     from sida.data.archive import Files
+    from sida.data.arrays import is_idx
     from sida.data.prepare import PrepareConfig, prepare, summary
 
     wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}
     if config.resolution is not None:
         _settings(config, config.resolution)
     facts: dict[str, Any] = {}
-    if not wishes and Files(config.data).find("dataset.json") is not None:
+    if not wishes and not is_idx(Path(config.data)) and Files(config.data).find("dataset.json") is not None:
         data = Path(config.data).resolve()
         beside = data.is_relative_to(study.parent.resolve())
         path = os.path.relpath(data, study.resolve()) if beside else str(data)

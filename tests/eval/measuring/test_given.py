@@ -1,5 +1,8 @@
 """Images as people have them: in memory, sorted by class, beside a second set."""
 
+import io
+import tarfile
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from PIL import Image
 
 from eval.measuring.arrays import as_pixels
 from eval.measuring.score import score_images
+from eval.measuring.sources import CallableSource
 from eval.measuring.stores import dealt_order, open_images
 from eval.scoring import score
 from sida.data import load_dataset
@@ -32,6 +36,12 @@ def forms(images, classes):
         "data set": list(zip(pictures, classes.tolist())),
         "with classes": (images, classes),
         "loader": torch.utils.data.DataLoader(pairs, batch_size=7),
+        "tensor data set": torch.utils.data.TensorDataset(tensors, torch.from_numpy(classes)),
+        "pair": [tensors, torch.from_numpy(classes)],
+        "mapping": {"image": tensors, "label": classes},
+        "mappings": [{"image": picture, "label": int(label)} for picture, label in zip(pictures, classes)],
+        "one by one": torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tensors), batch_size=5),
+        "grey": tensors[:, 0],
         "batches": (images[a : a + 8] for a in range(0, len(images), 8)),
     }
 
@@ -44,7 +54,8 @@ def test_images_in_memory_are_the_same_pixels(form, digits):
     pixels = found.images.transpose(0, 3, 1, 2) if shape[-1] == 1 else found.images
     assert (pixels == images).all()
     assert found.classes is None or (found.classes == classes).all()
-    assert (found.classes is not None) == (form in ("data set", "with classes", "loader"))
+    bare = ("tensor", "floats", "list", "pictures", "batches", "one by one", "grey")
+    assert (found.classes is None) == (form in bare)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +64,8 @@ def test_images_in_memory_are_the_same_pixels(form, digits):
         (3, "cannot be read from int"),
         (np.zeros((2, 1, 8, 8), np.float32), "value_range"),
         (np.full((2, 1, 8, 8), 3.0), "range -1 to 1"),
-        (np.zeros((2, 8, 8), np.uint8), "shape"),
+        (np.zeros((2, 5, 8, 8), np.uint8), "shape"),
+        ((np.zeros((2, 1, 8, 8), np.uint8), np.eye(2)), "one whole number"),
         ([np.zeros((1, 8, 8), np.uint8), np.zeros((1, 9, 9), np.uint8)], "one size"),
         ([], "are none"),
         ([Image.new("RGBA", (8, 8))], "mode RGBA"),
@@ -71,27 +83,102 @@ def test_a_second_set_in_memory_is_compared(digits):
     assert found.summary()["fd"]["mean"] > 0
 
 
+def noise(seeds):
+    return np.stack([np.random.default_rng(seed).integers(0, 256, (1, 8, 8), np.uint8) for seed in seeds])
+
+
+class OnceABatch(torch.nn.Module):
+    """Images of one stream a batch."""
+
+    def forward(self, seeds):
+        stream = torch.Generator().manual_seed(seeds[0])
+        return torch.randint(0, 256, (len(seeds), 1, 8, 8), generator=stream, dtype=torch.uint8)
+
+
+def unseeded(seeds):
+    return np.random.default_rng().integers(0, 256, (len(seeds), 1, 8, 8), np.uint8)
+
+
+def low_precision(seeds):
+    return (noise(seeds) & 0xFE) + np.uint8(len(seeds) % 2)
+
+
+class Needs:
+    def __init__(self, width, depth=1):
+        pass
+
+
+class Plain:
+    def __call__(self, seeds):
+        return noise(seeds)
+
+
+def fails(seeds):
+    return torch.zeros(3) @ torch.zeros(4)
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        (OnceABatch(), "in another batch; .*once a batch"),
+        (unseeded, "again; the same seed"),
+        (Needs, "needs width; "),
+        (fails, r"fails \(.*test_given.py, line \d+: RuntimeError"),
+        (low_precision, None),
+        (Plain, None),
+    ],
+)
+def test_a_generator_is_asked_for_a_part_again_in_another_batch(function, fault):
+    def batches():
+        return list(CallableSource("mine:sample", function=function).batches(range(40), 10))
+
+    if fault is None:
+        assert len(batches()) == 4
+    else:
+        refused(fault, batches)
+
+
+def test_a_function_is_the_second_set(digits):
+    found = score(digits[0][:300], "digits", against=noise)
+    assert found.values("fd")[0] > 100
+    assert not any("fewer" in remark for remark in found.remarks)
+
+
 def sorted_files(tmp_path, digits, count=400):
     """The same images sorted by class: with labels, by folders, by names."""
     order = np.argsort(digits[1][:count], kind="stable")
     images, classes = digits[0][order], digits[1][order]
     np.savez(tmp_path / "labels.npz", arr_0=images, arr_1=classes)
-    for place in ("folders", "names"):
+    forms = {"folders": "c{1}/{0:05d}.png", "names": "class{1}_{0:05d}.png", "ends": "{0:05d}-{1}.png"}
+    for place, form in forms.items():
         for index, (image, label) in enumerate(zip(images, classes)):
-            name = f"c{label}/{index:05d}.png" if place == "folders" else f"class{label}_{index:05d}.png"
+            name = form.format(index, label)
             (tmp_path / place / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image[0]).save(tmp_path / place / name)
-    return [tmp_path / "labels.npz", tmp_path / "folders", tmp_path / "names"]
+    with tarfile.open(tmp_path / "classes.tar", "w") as archive:
+        for index, (image, label) in enumerate(zip(images, classes)):
+            stream = io.BytesIO()
+            Image.fromarray(image[0]).save(stream, "PNG")
+            for suffix, content in (("png", stream.getvalue()), ("cls", str(label).encode())):
+                entry = tarfile.TarInfo(f"{index:06d}.{suffix}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    np.save(tmp_path / "my_images.npy", images)
+    np.save(tmp_path / "my_labels.npy", classes)
+    return [tmp_path / name for name in ("labels.npz", "folders", "names", "ends", "classes.tar", "my_images.npy")]
 
 
 def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digits):
     stores = [open_images(path) for path in sorted_files(tmp_path, digits)]
     first = [store.read(0, 400) for store in stores]
     assert all(store.dealt and "seed 0" in store.remarks[0] for store in stores)
-    assert (first[0] == first[1]).all()
+    assert all((first[0] == other).all() for other in first)
     scored = score_images(tmp_path / "labels.npz", "digits", num_samples=400)
     assert scored.values("is")[0] > 5
     assert "dealt" in str(scored.records[0]["source"])
+    # Without any label the splits of the score tell.
+    np.save(tmp_path / "bare.npy", open_images(tmp_path / "my_images.npy")._images.read(0, 400))
+    assert any("sorted" in line for line in score_images(tmp_path / "bare.npy", "digits", num_samples=400).warnings())
 
 
 def test_a_random_order_and_numbered_folders_of_tools_stay(tmp_path, digits):
@@ -114,4 +201,13 @@ def test_remarks_on_the_second_set(tmp_path, digits):
     assert any("the same images" in line for line in same.remarks)
     assert same.values("fd")[0] >= 0
     lossy = score_images(tmp_path / "a", "digits", against=tmp_path / "b")
-    assert any("JPEG" in line and "second set" in line for line in lossy.remarks)
+    assert any("40 pictures are JPEG" in line and "second set" in line for line in lossy.remarks)
+    np.savez(tmp_path / "c.npz", arr_0=np.repeat(digits[0][40:60], 2, 0))
+    fewer = score_images(tmp_path / "a", "digits", against=tmp_path / "c.npz", num_samples=40)
+    assert any("20 images equal another" in line for line in fewer.remarks)
+
+
+def test_images_that_are_left_over_are_said(digits):
+    found = score(digits[0][:300], "digits", trials=2, num_samples=100)
+    assert any("100 images more than 2 × 100" in line for line in found.remarks)
+    refused("k: 3 neighbours", score, digits[0][:300], "digits", num_samples=3)

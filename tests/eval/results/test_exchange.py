@@ -32,7 +32,7 @@ def printed(tmp_path_factory):
 
     with contextlib.redirect_stdout(io.StringIO()) as out:
         command = ["score", str(folder / "my images.npz"), "--protocol", "digits", "--num-samples", "200"]
-        assert main([*command, "--json"]) == 0
+        assert main([*command, "--json", "--origin", "Lab, example.org"]) == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -46,6 +46,18 @@ def test_a_line_per_metric_fits_the_schema(printed):
     assert printed[0]["metric"] == "fd"
     assert len(printed[0]["extractor_sha256"]) == len(printed[0]["reference_sha256"]) == 64
     assert printed[0]["run"] == "my-images.npz"
+    assert printed[0]["origin"] == "Lab, example.org"
+
+
+@pytest.mark.parametrize(("metric", "value"), [("precision", 1.75), ("recall", 85.5), ("fd", -3.0), ("is", 0.4)])
+def test_a_value_beyond_its_metric_is_refused_where_it_enters(metric, value, printed, tmp_path):
+    line = next(line for line in printed if line["metric"] == metric)
+    path = tmp_path / "theirs.jsonl"
+    path.write_text(json.dumps({**line, "values": [line["values"][0], value], "origin": "A"}) + "\n")
+    refused(rf"theirs.jsonl:1.*values.1.: is {value:g}, ", read_exchanged, path)
+    facts = {"method": "x", "n": 9, "run": "r", "metric": metric, "settings": line["settings"], "date": "2026-11-22"}
+    write_csv(tmp_path / "m.csv", [], [{**facts, "trial": 0, "value": value, "protocol": "digits", "origin": "A"}])
+    refused(rf"m.csv:2: run 'r', trial 0, metric '{metric}': is {value:g}", load_measurements, tmp_path / "m.csv")
 
 
 def test_numbers_of_others_are_collected_with_their_origin(printed, tmp_path):

@@ -79,7 +79,7 @@ SAID = ("loss:inception", "loss:FID", "loss:Inception-v3", "loss:inception_clean
         (external(saw="loss:inception", protocol="q.yaml", second_protocol="q.yaml"), {}),
         (external(saw="loss:inception"), {"settings": "frechet cov_ddof=0 extractor=inception_cpu"}),
         (external(saw="loss:inception"), {"settings": "frechet cov_ddof=1 extractor=inception_clean"}),
-        (external(saw="loss:inception"), {"settings": "inception_score extractor=inception splits=10"}),
+        (external(saw="loss:inception"), {"settings": "kernel extractor=inception subsets=10"}),
         (external(saw="loss:inception"), {"settings": "frechet extractor=mine.py:Wrapped"}),
         (external(saw="loss:inception"), {"settings": "mean of.a.extractor=inception of.b.extractor=dinov2"}),
         # A score, or a number of another group: the record says it, and the sheet does not take it away.
