@@ -346,7 +346,7 @@ def check_reachable(names: Iterable[str], *, registry: Registry = None, cache: F
     if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
         return
     why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
-    ids = " ".join(asset.id for asset in missing)
+    ids = " ".join(sorted(asset.id for asset in missing))
     remedy = f"run `sida assets fetch {ids}` on a computer with internet, and copy its cache here"
     raise UserError(f"missing in {cache or cache_dir()}", f"{ids} ({why})", remedy)
 
