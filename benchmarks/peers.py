@@ -151,7 +151,7 @@ def ours(work: str, folder: Path) -> Callable[[], Any]:
     if work == "frechet":
         return lambda: frechet_distance(*data)
     if work == "neighbours":
-        return lambda: list(precision_recall(*data)[:2])
+        return lambda: list(precision_recall(*data))
     if work == "kernel":
         return lambda: kernel_distance(data[0], data[1], SUBSETS, SIZE)
     if work == "moments":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from eval.features.registry import Features
     from eval.metrics.inception_score import InceptionScoreSums
-    from eval.metrics.precision_recall import PrecisionRecall
+    from eval.metrics.precision_recall import NeighbourShares
     from eval.metrics.statistics import FeatureStatistics, Moments
 
 T = TypeVar("T")
@@ -337,12 +337,12 @@ class _Neighbours(Metric):
         """Requires more images than neighbours."""
         return f"k: {self.k} neighbours among {num_samples} images; give fewer" if self.k >= num_samples else None
 
-    def shares(self, sides: Sides) -> PrecisionRecall:
+    def shares(self, sides: Sides) -> NeighbourShares:
         """Results of the search."""
-        from eval.metrics.precision_recall import precision_recall
+        from eval.metrics.precision_recall import neighbour_shares
 
         key = ("neighbours", self.extractor, self.reference, self.k, self.dtype)
-        return sides.once(key, lambda: precision_recall(sides.real_features, sides.features, self.k, self.dtype))
+        return sides.once(key, lambda: neighbour_shares(sides.real_features, sides.features, self.k, self.dtype))
 
 
 @dataclass(kw_only=True)

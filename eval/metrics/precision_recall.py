@@ -24,6 +24,13 @@ _BLOCK_ELEMENTS = 1 << 26  # distances held at a time: 256 MB in float32
 
 
 class PrecisionRecall(NamedTuple):
+    """Precision and recall, shares in 0..1."""
+
+    precision: float
+    recall: float
+
+
+class NeighbourShares(NamedTuple):
     """Results of one search for neighbours.
 
     Attributes:
@@ -46,7 +53,17 @@ def precision_recall(
     k: int = 3,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> PrecisionRecall:
-    """Precision and recall of generated against real features.
+    """Precision and recall of generated against real features; arguments as in :func:`neighbour_shares`."""
+    return PrecisionRecall(*neighbour_shares(real, generated, k, dtype)[:2])
+
+
+def neighbour_shares(
+    real: torch.Tensor | np.ndarray,
+    generated: torch.Tensor | np.ndarray,
+    k: int = 3,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> NeighbourShares:
+    """Precision, recall, density and coverage of generated against real features.
 
     Args:
         real: Features (N, C).
@@ -138,7 +155,7 @@ def _limits(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> PrecisionRecall:
+def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> NeighbourShares:
     real_limits, generated_limits = _limits(real, k, half), _limits(generated, k, half)
     inside_real = nearer = 0
     inside_generated = torch.zeros(len(real), dtype=torch.bool, device=real.device)
@@ -151,4 +168,4 @@ def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> 
         nearer += int(near.sum())
         covered |= near.any(0)
     shares = inside_real / len(generated), int(inside_generated.sum()) / len(real)
-    return PrecisionRecall(*shares, nearer / (k * len(generated)), int(covered.sum()) / len(real))
+    return NeighbourShares(*shares, nearer / (k * len(generated)), int(covered.sum()) / len(real))

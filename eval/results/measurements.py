@@ -85,7 +85,8 @@ def check_value(record: Mapping[str, Any], key: str, value: float, where: str) -
     Raises:
         UserError: The message names the file, the key and the bounds.
     """
-    metric = record["protocol"].get("fields", {}).get("metrics", {}).get(key, {})
+    fields = record["protocol"].get("fields")
+    metric = fields.get("metrics", {}).get(key, {}) if isinstance(fields, Mapping) else {}
     if fault := value_fault(metric.get("kind"), value):
         raise UserError(f"{where}: metrics.{key}", *fault)
 

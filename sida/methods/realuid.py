@@ -219,7 +219,7 @@ REALSID = Method(
     saw=Saw(choice=("inception",)),
     loss=RealSiDLoss,
     options=RealSiDOptions,
-    reads=(*SCORE_TRAINING, "grad_clip_value"),
+    reads=(*SCORE_TRAINING, "fake_score_weight_norm", "grad_clip_value"),
     trainer=make_realuid,
     passes=Passes(fake_score=7),
     official={
@@ -236,6 +236,6 @@ REALUID = dataclasses.replace(
     loss=RealUIDLoss,
     psi_steps=5,
     options=RealUIDOptions,
-    reads=SCORE_TRAINING,
+    reads=(*SCORE_TRAINING, "fake_score_weight_norm"),
     official={"edm": {"init_sigma": 2.5, "dropout": 0.0, "ema_half_life_kimg": 177.4, "warmup_kimg": 0.0}},
 )

@@ -7,7 +7,7 @@ from eval.measuring.measure import measure
 from eval.measuring.protocol import load_protocol
 from eval.metrics.kernel_distance import gaussian_distance, kernel_distance
 from eval.metrics.kinds import METRIC_KINDS, Sides
-from eval.metrics.precision_recall import precision_recall
+from eval.metrics.precision_recall import neighbour_shares
 from eval.metrics.sliced import sliced_distance
 from eval.metrics.statistics import FeatureStatistics
 from eval.results.measurements import record_identity
@@ -39,7 +39,7 @@ def test_mind_of_torch_fidelity():
 @pytest.mark.parametrize("k", [1, 3, 5, 10])
 def test_density_and_coverage_of_prdc(k):
     found, _ = load("measures/density_coverage")
-    assert precision_recall(found["in/real"], found["in/generated"], k) == pytest.approx(tuple(found[f"out/k{k}"]))
+    assert neighbour_shares(found["in/real"], found["in/generated"], k) == pytest.approx(tuple(found[f"out/k{k}"]))
 
 
 def test_kernel_distance_of_clean_fid_on_any_features():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from sida.cli.main import run_command_line
 from sida.config.resources import ROOT
@@ -107,9 +108,12 @@ def test_options_of_a_feature_network_that_is_not_used(verb, tmp_path):
     given = ["--dataset", DIGITS, "--extractor", "pixels", *out, "--extractor-option"]
     assert "did you mean 'pixels'?" in fault(f"sida {verb}", *given, "pixls.path=x")
     assert "no option 'pth'" in fault(f"sida {verb}", *given, "pixels.pth=x")
-    score = [str(tmp_path), "--protocol", "digits", "--extractor-option", "digts.path=x"]
+    source = tmp_path / "pictures"
+    source.mkdir()
+    Image.new("L", (8, 8)).save(source / "a.png")
+    score = [str(source), "--protocol", "digits", "--extractor-option", "digts.path=x"]
     assert "did you mean 'digits'?" in fault("sida score", *score)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [source]
 
 
 class Terminal(io.TextIOWrapper):

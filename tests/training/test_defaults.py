@@ -26,7 +26,7 @@ from tests.training.toy import DATASET, EDM2, NETWORK, student_trainer
 
 CPU = torch.device("cpu")
 LAMBDAS = ("lambda_sid", "lambda_adv", "lambda_d", "lambda_fake_score")
-OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}}
+OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}, "fd-loss": {"judges": ["digits"]}}
 KWARGS = EDM2["kwargs"]
 TEACHERS = {
     "edm": NETWORK,

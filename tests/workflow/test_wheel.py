@@ -28,7 +28,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
-ON_REQUEST = {"diffusers", "psutil", "snakemake", "triton"}
+ON_REQUEST = {"certifi", "diffusers", "psutil", "snakemake", "timm", "torchvision", "triton"}
 
 
 class Installed:

@@ -146,18 +146,25 @@ class Rows:
 
     def _add_seen(self) -> None:
         """Adds what a row's own method does not say: judges of its options, and the networks that its start met."""
-        for name in self.runs:
-            self.runs[name] = self._with_seen(name, ())
+        done: set[str] = set()
+        for name in list(self.runs):
+            chain = {name: None}  # a row's start comes before the row; a sheet may have long chains
+            while (init := self.runs[name].init) in self.runs and init not in done and init not in chain:
+                name = str(init)
+                chain[name] = None
+            for link in reversed([one for one in chain if one not in done]):
+                self.runs[link] = self._with_seen(self.runs[link])
+                done.add(link)
 
-    def _with_seen(self, name: str, before: tuple[str, ...]) -> SheetRow:
-        run, more = self.runs[name], Saw()
+    def _with_seen(self, run: SheetRow) -> SheetRow:
+        more = Saw()
         if run.trained_here and run.method in METHODS and METHODS[run.method].has_judges:
             judges = [name for name in self.options(run).met(self.dataset_of(run)["resolution"]) if name != "pixels"]
             if None in (found := [network_of(name, study_extractors()) for name in judges]):
                 return dataclasses.replace(run, saw="unknown")  # a custom judge may be any network
             more = Saw(loss=tuple(filter(None, found)))
-        if run.init in self.runs and run.init not in before:
-            start = self._with_seen(str(run.init), (*before, name)).seen
+        if run.init in self.runs:
+            start = self.runs[run.init].seen
             if start is None:
                 return dataclasses.replace(run, saw="unknown")
             more |= Saw(start.loss, start.start)
