@@ -21,7 +21,8 @@ from typing import Annotated, Any
 from eval.claims import RULES, Claim, Claims, Operand, Rule
 from eval.claims.evidence import Retraining
 from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.metrics.kinds import METRIC_KINDS, Metric
+from eval.metrics.kinds import METRIC_KINDS
+from eval.metrics.metric import Metric
 from eval.results.exchange import ExchangedMetric
 from eval.results.sheet import SheetRow
 from sida.config.datasets import DatasetEntry, MadeFrom

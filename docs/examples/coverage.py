@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from eval.metrics.kinds import Direction, Metric, MetricValue, Sides
+from eval.metrics.metric import Direction, Metric, MetricValue, Sides
 from eval.metrics.precision_recall import radii
 from sida.config.settings import Count
 

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 
 from eval.features import extractor_entry
 from eval.features.registry import registered_digest
-from eval.metrics.kinds import AnyMetric, Mean, Metric
+from eval.metrics.kinds import AnyMetric, Mean
+from eval.metrics.metric import Metric
 from eval.results.identity import Identity, identity_of, joined
 from eval.results.sheet import read_extended
 from sida.assets.cache import cache_dir, registered

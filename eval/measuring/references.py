@@ -35,7 +35,7 @@ from sida.files.atomic import sha256_file, sha256_json
 from sida.machine import tf32
 
 if TYPE_CHECKING:
-    from eval.metrics.kinds import Metric
+    from eval.metrics.metric import Metric
 
 _BATCH = 256
 

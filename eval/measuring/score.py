@@ -23,7 +23,7 @@ from eval.measuring.score_plan import ScorePlan
 from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import ImageStore, open_images
 from eval.measuring.trial import sized
-from eval.metrics.kinds import Metric
+from eval.metrics.metric import Metric
 from eval.results.identity import Identity
 from eval.results.measurements import record_identity
 from eval.results.summary import Estimate

@@ -25,7 +25,8 @@ from eval.features.registry import Features, extract
 from eval.measuring.protocol import Protocol
 from eval.measuring.reference_files import read_statistics, statistics_tensors, within
 from eval.measuring.references import Reference
-from eval.metrics.kinds import Mean, Metric, Sides
+from eval.metrics.kinds import Mean
+from eval.metrics.metric import Metric, Sides
 from eval.metrics.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors, write_tensors

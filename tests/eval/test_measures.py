@@ -6,7 +6,8 @@ import torch
 from eval.measuring.measure import measure
 from eval.measuring.protocol import load_protocol
 from eval.metrics.kernel_distance import gaussian_distance, kernel_distance
-from eval.metrics.kinds import METRIC_KINDS, Sides
+from eval.metrics.kinds import METRIC_KINDS
+from eval.metrics.metric import Sides
 from eval.metrics.precision_recall import neighbour_shares
 from eval.metrics.sliced import sliced_distance
 from eval.metrics.statistics import FeatureStatistics

@@ -9,7 +9,7 @@ from eval.features import get_extractor
 from eval.measuring.measure import measure, measure_shard, merge_shards
 from eval.measuring.monitor import make_monitor
 from eval.measuring.protocol import load_protocol
-from eval.metrics.kinds import Metric
+from eval.metrics.metric import Metric
 from sida.data import load_dataset
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol
 from tests.refused import refused
