@@ -123,7 +123,7 @@ def _write_registry(registry: Mapping[str, Asset], folder: Path) -> None:
     for asset in registry.values():
         path = folder / "cache" / asset.target
         code = asset.kind == "code" and path.exists()
-        cells = {**{name: str(getattr(asset, name)) for name in ASSET_COLUMNS if name not in ("size", "mirrors")}}
+        cells = {name: str(getattr(asset, name)) for name in ASSET_COLUMNS if name not in ("size", "mirrors")}
         cells |= {"kind": f"{asset.kind}:{asset.network}" if asset.network else asset.kind}
         cells |= {"mirrors": "", "size": "", "sha256": sha256_file(path) if code else "", "note": MARK}
         lines.append("\t".join(cells[name] for name in ASSET_COLUMNS))

@@ -252,7 +252,7 @@ def score_images(
             say(f"score: {count - len(kept.missing)} of {count} trials are finished")
         plan = ScorePlan(measurer, len(kept.missing) * chosen.num_samples + (second.count if second else 0))
         if kept.missing:
-            # What can be refused is refused before the first image is drawn or read.
+            # Faults of files, networks and references end the command before the first image is drawn or read.
             if files:
                 _check_size(files)
             _ = measurer.extractors

@@ -310,7 +310,7 @@ class _Watch(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Those of the system or of ``$REQUESTS_CA_BUNDLE``, and those of certifi."""
+    """Certificates of the system or of ``$REQUESTS_CA_BUNDLE``, and certifi's where it is installed."""
     context = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE"))
     with contextlib.suppress(ImportError):
         import certifi

@@ -294,19 +294,16 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
         shape = (start.img_channels, start.img_resolution, start.img_resolution)
         with parts.seeded("fill"):
             for begin in range(0, number, config.batch_size):
-                z = torch.randn(min(config.batch_size, number - begin), *shape)
-                labels = (
-                    torch.eye(start.label_dim)[torch.randint(start.label_dim, (len(z),))] if start.label_dim else None
-                )
-                yield one_step(
-                    start.eval(), z.to(parts.device), labels if labels is None else labels.to(z), config.init_sigma
-                )
+                z, labels = torch.randn(min(config.batch_size, number - begin), *shape).to(parts.device), None
+                if start.label_dim:
+                    labels = torch.eye(start.label_dim)[torch.randint(start.label_dim, (len(z),))].to(z)
+                yield one_step(start.eval(), z, labels, config.init_sigma)
 
     loss = FrechetLoss(terms, lambda: generator.ranks, starting_images)
     step = training.OptimizerStep(
         "generator", generator, loss, loss.weights, "generator", {"label": uniform}, pooled=True, uniform_labels=True
     )
-    schedule = CosineSchedule(**{**vars(parts.schedule(options.lr_rampup_kimg))})
+    schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     kept = {f"judge-{name}": term for name, term in terms.items()}
     return training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)
 

@@ -394,7 +394,7 @@ class TrainingLoop:
 
 
 class Start(NamedTuple):
-    """What a kind of training brings to its loop.
+    """Parts that a kind of training brings to its loop.
 
     Attributes:
         trainer: Trainer with its batches.

@@ -148,13 +148,13 @@ class Rows:
         """Adds what a row's own method does not say: judges of its options, and the networks that its start met."""
         done: set[str] = set()
         for name in list(self.runs):
-            chain = {name: None}  # a row's start comes before the row; a sheet may have long chains
-            while (init := self.runs[name].init) in self.runs and init not in done and init not in chain:
-                name = str(init)
+            chain: dict[str, None] = {}  # a row's start comes before the row; a sheet may have long chains
+            while name in self.runs and name not in done and name not in chain:
                 chain[name] = None
-            for link in reversed([one for one in chain if one not in done]):
+                name = str(self.runs[name].init)
+            for link in reversed(chain):
                 self.runs[link] = self._with_seen(self.runs[link])
-                done.add(link)
+            done |= chain.keys()
 
     def _with_seen(self, run: SheetRow) -> SheetRow:
         more = Saw()
@@ -168,9 +168,10 @@ class Rows:
             if start is None:
                 return dataclasses.replace(run, saw="unknown")
             more |= Saw(start.loss, start.start)
+        seen = run.seen or more
+        if not more.loss and {*more.start} <= {*seen.loss, *seen.start}:
+            return run  # its own words say it
         said = None if run.saw is None else read_saw(run.saw, study_extractors())
-        if not {*more.loss, *more.start} - {*(run.seen or more).loss, *(run.seen or more).start} and not more.loss:
-            return run
         return dataclasses.replace(run, saw=str(more | (said or Saw())))
 
     def _add_second_measurements(self) -> None:
