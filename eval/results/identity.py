@@ -168,9 +168,7 @@ def barred(identity: Identity) -> str | None:
         return None
     if identity.saw is None:
         return UNKNOWN
-    kind = identity.settings.split(" ")[0]
-    referring = kind not in _WITHOUT_REFERENCE and ":" not in kind  # a custom kind may have no reference
-    if not identity.quoted and not (identity.extractor and (identity.reference or not referring)):
+    if lacks_digest(identity):
         return NO_DIGEST
     met = ", ".join(sorted(identity.met("loss")))
     return f"the generator was trained by the network of the metric ({met})" if met else None
@@ -179,6 +177,14 @@ def barred(identity: Identity) -> str | None:
 def is_share(value: Any) -> bool:
     """Whether a value can be :attr:`Identity.held_out` of a metric with held-out images."""
     return isinstance(value, str) and (value == UNKNOWN_DATA or re.fullmatch(r"\d+/[1-9]\d*", value) is not None)
+
+
+def lacks_digest(identity: Identity) -> bool:
+    """Whether a value's feature network or reference is not known by its digest; two unknown ones are not equal."""
+    kind = identity.settings.split(" ")[0]
+    referring = kind not in _WITHOUT_REFERENCE and ":" not in kind  # a custom kind may have no reference
+    known = identity.extractor and (identity.reference or not referring)
+    return bool(identity.networks) and not identity.quoted and not known
 
 
 def identity_of(

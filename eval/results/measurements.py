@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics.kinds import value_fault
-from eval.results.identity import Identity, comparable, identity_of, is_share, joined
+from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, is_share, joined, lacks_digest
 from eval.results.summary import Measurements, columns_of, measurements_of
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
@@ -233,11 +233,11 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
 def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
     """Requires that trials of one run have equal metrics, generator, identities and (if known) version of the code."""
     metrics = [list(dict.fromkeys([*record["metrics"], *record.get("details", {})])) for record in (first, other)]
-    changed = [
-        f"{key} ({reason})"
-        for key in metrics[0]
-        if key in metrics[1] and (reason := comparable(record_identity(first, key), record_identity(other, key)))
-    ]
+    changed = []
+    for key in metrics[0] if first is not other else ():
+        identity = record_identity(first, key)
+        why = comparable(identity, record_identity(other, key)) or (NO_DIGEST if lacks_digest(identity) else None)
+        changed += [f"{key} ({why})"] if why and key in metrics[1] else []
     changed += [f"metric '{key}'" for key in sorted({*metrics[0]} ^ {*metrics[1]})]
     changed += ["network_sha256"] if first.get("network_sha256") != other.get("network_sha256") else []
     # Old records do not have the version.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.results.identity import UNKNOWN, Identity, barred, comparable
+from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, lacks_digest
 from eval.results.published import Agreement, Published, load_published, metric_keys, published_number
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.stored import FROM_STORED
@@ -356,6 +356,8 @@ def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
     if why and (why != UNKNOWN or ranks):
         mark = mark_of(identity) if identity.seen or identity.met("loss") else ""
         yield f"{mark} ".lstrip(), f"{why}; not ranked"
+    if lacks_digest(identity) and why != NO_DIGEST:
+        yield "", f"{NO_DIGEST}, so that nobody knows whether its trials are comparable"
     if related := identity.related:
         yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
     if started := identity.met("start"):

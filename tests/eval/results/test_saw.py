@@ -144,6 +144,9 @@ def test_a_value_without_a_digest_is_not_bold(tmp_path, column):
         made = build_table(load_layout(path), Measurements(rows), runs, {}, "measured")
         assert bold(made) == best
         assert ("no digest" in to_markdown(made)) == (not best)
+        unsaid = dict.fromkeys("ab", external())
+        of_unsaid = to_markdown(build_table(load_layout(path), Measurements(rows), unsaid, {}, "measured"))
+        assert ("no digest" in of_unsaid) == (not best)
 
 
 def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path):
