@@ -17,12 +17,12 @@ from workflow.preset.files import preset_files
 from workflow.preset.placeholders import check_preset
 
 
-@pytest.fixture
-def rehearsed(tmp_path, monkeypatch):
-    """Files and environment of the rehearsal of `first-look`, with empty stand-ins of its large files."""
+@pytest.fixture(params=["first-look", "released"])
+def rehearsed(request, tmp_path, monkeypatch):
+    """Files and environment of the rehearsal of a preset, with empty stand-ins of its large files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rehearsal, "_maker", lambda asset, preset: lambda path: path.write_bytes(b""))
-    files = preset_files("first-look")
+    files = preset_files(request.param)
     path, environment = rehearsal.write_rehearsal(files)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -37,6 +37,9 @@ def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
         for name in names:
             layout = yaml.safe_load(preset.layout(kind, name).read_text())
             shown += [layout["title"], layout["caption"]]
+            # Nothing is compared, so that nothing is the best.
+            assert "bold" not in layout
+            assert "Bold" not in layout["caption"]
     assert all(rehearsal.MARK in text for text in shown)
     assert all(row.label.startswith("rehearsal") for row in preset.runs.values())
     # No file is missing, and no code waits for a permission.
