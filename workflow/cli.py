@@ -42,7 +42,7 @@ GROUPS = {
         "export": "workflow.commands.archive:EXPORT",
     },
 }
-_STEPS = ("measure", "merge", "collect", "claims", "figure", "page", "paper")
+_STEPS = ("measure", "collect", "claims", "figure", "page", "paper")
 #: Verbs of the workflow's jobs, which the help leaves out.
 JOBS = {
     **{name: f"eval.commands.jobs:{name.upper()}" for name in _STEPS},

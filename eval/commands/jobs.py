@@ -1,39 +1,33 @@
-"""Verbs of the workflow's jobs: measure, merge, collect, claims, figure, page and paper."""
+"""Verbs of the workflow's jobs: measure, collect, claims, figure, page and paper."""
 
 from __future__ import annotations
 
 import argparse
 
 from eval.commands._options import output, shared
-from sida.cli.arguments import existing, whole
+from sida.cli.arguments import existing
 from sida.cli.main import Verb
 
 
 def _measure_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--spec", required=True, metavar="JSON", help="generator and protocol: JSON text or file")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for trial-<t>.json, or for shards")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for trial-<t>.json")
     parser.add_argument("--trials", default=None, metavar="A-B", help="trials, e.g. 0-9 or 3 (default: all)")
-    parser.add_argument("--shard", default=None, metavar="A-B", help="only the images A ... B-1 of each trial")
 
 
 def _measure(args: argparse.Namespace) -> int:
-    """Measures trials or shards and prints their number."""
-    from eval.commands._options import parse_range, parse_trials
-    from eval.measuring.measure import measure, measure_shard
+    """Measures trials and prints their number."""
+    from eval.commands._options import parse_trials
+    from eval.measuring.measure import measure
     from eval.measuring.sources import MeasureSpec
     from sida.config.settings import from_mapping, load_spec
 
     spec = from_mapping(MeasureSpec, load_spec(args.spec), "--spec")
     trials = parse_trials(args.trials, spec.protocol.trials)
-    if args.shard is None:
-        measured = measure(spec, args.out, trials)
-        kept = len(trials) - len(measured)
-        print(f"{spec.run}: {len(measured)} trials measured, {kept} kept, in {args.out}")
-        return 0
-    begin, end = parse_range(args.shard, "--shard")
-    for trial in trials:
-        print(measure_shard(spec, args.out, trial, begin, end))
+    measured = measure(spec, args.out, trials)
+    kept = len(trials) - len(measured)
+    print(f"{spec.run}: {len(measured)} trials measured, {kept} kept, in {args.out}")
     return 0
 
 
@@ -43,42 +37,10 @@ MEASURE = Verb(
   sida measure --spec spec.json --out results/demo/measurements/sid-a1.0 --trials 0-9
   sida measure --spec '{"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "digits",
                              "dataset": {"name": "digits", "kind": "digits"}}' --out /tmp/data --trials 0
-  sida measure --spec spec.json --out statistics/sid --trials 3 --shard 0-10000   # then: sida merge
-Finished trials and shards of the same spec are kept.
+Finished trials of the same spec are kept.
 """,
     _measure_arguments,
     _measure,
-)
-
-
-def _merge_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
-    add = parser.add_argument
-    add("shards", nargs="+", type=existing(), metavar="SHARD", help="files written by sida measure --shard")
-    add("--spec", required=True, metavar="JSON", help="the spec the shards were measured with")
-    add("--trial", required=True, type=whole("--trial"), metavar="T", help="number of the trial")
-    add("--out", required=True, metavar="DIR", help="folder for trial-<t>.json")
-
-
-def _merge(args: argparse.Namespace) -> int:
-    """Merges the shards."""
-    from eval.measuring.measure import merge_shards
-    from eval.results.measurements import trial_path
-    from sida.config.settings import load_spec
-
-    merge_shards(load_spec(args.spec), args.shards, args.out, args.trial)
-    print(trial_path(args.out, args.trial))
-    return 0
-
-
-MERGE = Verb(
-    "Merge the shards of a trial into its measurement, in any order.",
-    """examples:
-  sida merge --spec spec.json --trial 3 --out measurements/sid statistics/sid/trial-3/*.safetensors
-Missing and broken shards are named; only these have to be measured again.
-""",
-    _merge_arguments,
-    _merge,
 )
 
 

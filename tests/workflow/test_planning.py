@@ -141,13 +141,6 @@ def test_a_plan_has_costs_and_published_scores_as_json_and_as_a_table(planned):
     assert re.search(r"^  ffhq64-sida-a1 .* fid [\d.]+", text, re.MULTILINE)
 
 
-def test_a_shard_has_its_share(planned):
-    wildcards = {"run": "ffhq64-sida-a1", "trial": "0", "begin": "0", "end": "10000"}
-    plan = planned("paper", ("measure_shard", wildcards, [], ["a"]), ("merge_shards", wildcards, ["a"], ["b"]))
-    (cost,) = plan.jobs.values()
-    assert cost.gpu_hours == pytest.approx(plan.costs.measurement("ffhq64-sida-a1").gpu_hours / 50)
-
-
 def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch, capsys):
     """Finished products cost nothing, also where files are put on top of a preset."""
     monkeypatch.chdir(tmp_path)

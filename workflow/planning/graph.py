@@ -71,7 +71,7 @@ def planned_jobs(files: Sequence[Path], targets: Sequence[str], fresh: bool = Fa
     return found
 
 
-#: Rules without shards, with their wildcard, by the folder of their products.
+#: Rules, with their wildcard, by the folder of their products.
 _RULES = {
     "assets": ("fetch", "asset"),
     "checkpoints": ("import_checkpoint", "checkpoint"),

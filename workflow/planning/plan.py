@@ -46,7 +46,6 @@ STAGES = {
     "distill": ("students", "run"),
     "distill_parent": ("students", "run"),
     "teacher_reference": ("references", "teacher", "protocol", "reference"),
-    "merge_shards": ("measurements", "run"),
 }
 
 
@@ -111,17 +110,13 @@ _NO_JOB = ("all/",)
 
 def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
     """Folder and name of a job's product, and the job's share in its cost."""
-    if job.rule == "measure_shard":
-        images = preset.trials * preset.protocol(preset.runs[job.wildcards["run"]]).num_samples
-        size = int(job.wildcards["end"]) - int(job.wildcards["begin"])
-        return "measurements", job.wildcards["run"], size / images
     if job.rule.startswith("measure_"):
         return "measurements", job.wildcards["run"], len(job.outputs) / preset.trials
     if job.rule == "sample":
         return "samples", f"{job.wildcards['run']}/trial-{job.wildcards['trial']}", 1.0
     if job.rule in STAGES:
         stage, *keys = STAGES[job.rule]
-        return stage, "/".join(job.wildcards[key] for key in keys), float(job.rule != "merge_shards")
+        return stage, "/".join(job.wildcards[key] for key in keys), 1.0
     return job.rule, "/".join(job.wildcards.values()), 1.0
 
 

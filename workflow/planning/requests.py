@@ -93,7 +93,7 @@ PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 GROWTH = 0.5
 TRAINED = ("teachers", "students")
 #: Kinds of jobs that measure: with feature networks.
-MEASURED = ("measurements", "references", "merges")
+MEASURED = ("measurements", "references")
 #: Kinds of the rules that may be longer than a site's limit; they resume.
 RESUMED = {"train_teacher": "teachers", "distill": "students", "distill_parent": "students"}
 
@@ -117,7 +117,7 @@ class Requests:
         """Resources of a rule.
 
         Args:
-            stage: ``teachers, students, measurements, references, merges, imports, archives`` or ``build``.
+            stage: ``teachers, students, measurements, references, imports, archives`` or ``build``.
             share: Share of the planned cost in one job, or a function of its wildcards.
             gpu: Whether the job uses a GPU; trainings use those of the preset.
         """
@@ -137,11 +137,6 @@ class Requests:
             asked["runtime"] = lambda wildcards, attempt: self.minutes(stage, wildcards, attempt, share)
             asked["mem_mb"] = lambda wildcards, attempt: self.memory_mb(stage, wildcards, attempt)
         return asked | (self._nodes(stage) if stage in TRAINED else {})
-
-    def of_shard(self, wildcards: Any) -> float:
-        """Share of a shard in the images of all trials of its row."""
-        images = self.preset.trials * self.preset.protocol(self.preset.runs[wildcards.run]).num_samples
-        return (int(wildcards.end) - int(wildcards.begin)) / images
 
     def _nodes(self, stage: str) -> dict[str, Value]:
         """Nodes of a training; the job starts one launcher on each of several nodes (see workflow.launch)."""
@@ -256,7 +251,7 @@ class Requests:
         Raises:
             UserError: A network or rate is unknown.
         """
-        if stage in ("merges", "build"):
+        if stage == "build":
             return Cost("build", "")
         return self._costs.of("checkpoints" if stage == "imports" else stage, _name(wildcards))
 

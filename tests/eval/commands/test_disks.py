@@ -20,7 +20,6 @@ PUBLISHED = ["table", "studies/papers/tables/table8.yaml", "--mode", "paper"]
 def writers(network, measured):
     """By what is written: the command without its place, and the place in a folder."""
     return {
-        "shard": (measuring_main, ["measure", "--spec", SPEC, "--trials", "0", "--shard", "0-20"], "statistics"),
         "trial": (measuring_main, ["measure", "--spec", SPEC, "--trials", "0"], "data"),
         "measurements.csv": (measuring_main, ["collect", str(measured)], "measurements.csv"),
         "table": (measuring_main, PUBLISHED, "table8.tex"),
@@ -51,7 +50,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-@pytest.mark.parametrize("what", ["shard", "trial", "measurements.csv", "table", "samples"])
+@pytest.mark.parametrize("what", ["trial", "measurements.csv", "table", "samples"])
 def test_what_cannot_be_written_is_one_line_and_the_rerun_is_the_same(
     tmp_path, network, measured, monkeypatch, capsys, what, fault
 ):
