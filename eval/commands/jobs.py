@@ -49,29 +49,23 @@ def _collect_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", metavar="DIR", help="folder with <run>/trial-<t>.json")
     add("--runs", nargs="*", metavar="RUN", help="runs in the order of the table (default: all)")
-    add("--add", nargs="*", default=[], metavar="FILE", help="numbers of other groups, marked by their origin")
     add("--stored", nargs="+", default=[], metavar=("DIR", "RUN"), help="take runs from stored results instead")
     add("--out", required=True, metavar="FILE", help="CSV file to write")
 
 
 def _collect(args: argparse.Namespace) -> int:
     """Collects the measurements and prints their number."""
-    from eval.results.exchange import read_exchanged, require_beside
-    from eval.results.measurements import collect, long_rows, write_csv
+    from eval.results.measurements import collect, write_csv
     from eval.results.stored import taken
 
     stored = taken(*args.stored) if args.stored else []
     here = None if args.runs is None else [run for run in args.runs if run not in args.stored[1:]]
     records = collect(args.folder, here)
-    others = [row for path in args.add for row in read_exchanged(path)]
-    require_beside(others, [*stored, *long_rows(records)], ", ".join(args.add))
-    rows = write_csv(args.out, records, [*stored, *others])
+    rows = write_csv(args.out, records, stored)
     runs = len({record["run"] for record in records})
-    print(f"{args.out}: {rows - len(others) - len(stored)} values of {len(records)} trials of {runs} generators")
+    print(f"{args.out}: {rows - len(stored)} values of {len(records)} trials of {runs} generators")
     if stored:
         print(f"  and {len(stored)} values of {len(args.stored) - 1} generators, stored in {args.stored[0]}")
-    for origin in dict.fromkeys(row["origin"] for row in others):
-        print(f"  and {sum(row['origin'] == origin for row in others)} values measured by {origin}")
     return 0
 
 
@@ -80,7 +74,6 @@ COLLECT = Verb(
     """examples:
   sida collect results/demo/measurements --out results/demo/measurements.csv
   sida collect results/demo/measurements --runs data sid-a1.0 --out two.csv
-  sida collect results/demo/measurements --add theirs.jsonl --out all.csv   (lines of `sida score --json`)
 """,
     _collect_arguments,
     _collect,
@@ -90,7 +83,7 @@ COLLECT = Verb(
 def _claims_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     shared(parser, "--claims", "--measurements", "--runs", "--results", "--published", required=["--claims"])
-    parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json and .html beside it")
+    parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json beside it")
 
 
 def _claims(args: argparse.Namespace) -> int:
@@ -119,19 +112,16 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--layout", required=True, metavar="YAML", help="layout: a file, or a name in config/figures")
     required = ["--runs", "--results"]
-    shared(parser, *required, "--measurements", "--published", "--scope", required=required)
+    shared(parser, *required, "--measurements", "--published", required=required)
     parser.add_argument("--spec", metavar="JSON", help="generators to sample: JSON text or a file")
     parser.add_argument("--out", required=True, metavar="FILE.pdf", help="written with .png and .csv beside it")
-    parser.add_argument("--log", action="append", default=[], metavar="RUN=JSONL", help="official metric log of a run")
 
 
 def _figure(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
-    from eval.commands._options import pairs, parse_scope
     from eval.figures import build_figure
 
     settings = {key: getattr(args, key) for key in ("measurements", "spec", "published")}
-    settings |= {"logs": pairs(args.log, "--log"), "scope": parse_scope(args.scope)}
     paths, remarks = build_figure(args.layout, args.runs, args.results, args.out, **settings)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
     for remark in remarks:
@@ -146,8 +136,6 @@ FIGURE = Verb(
       --runs studies/demo/runs.tsv --results results/demo --out results/demo/figures/convergence.pdf
   sida figure --layout config/figures/samples.yaml --runs studies/demo/runs.tsv --results results/demo \\
       --spec generators.json --out results/demo/figures/samples.pdf
-  sida figure --layout figure3 --runs studies/papers/runs/released.tsv --results results/released \\
-      --log cifar10-uncond-sid-a1.2=metric-fid50k_full-alpha-1.200000.jsonl --out figure3.pdf
 
 --spec is a JSON object: {"generators": [...]} has the specs of `sida measure` for grids of samples. The workflow
 writes this file: results/<preset>/specs/figures/<figure>.json.

@@ -145,20 +145,18 @@ class Measurer:
     def sums(
         self,
         trial: int,
-        begin: int,
-        end: int,
-        progress: Progress | None = None,
-        done: int = 0,
-        metrics: Collection[str] | None = None,
+        metrics: Collection[str],
+        progress: Progress,
+        done: int,
         ready: Callable[[], None] | None = None,
     ) -> TrialSums:
-        """Sums over the images ``begin … end − 1`` of a trial, for all metrics or some of them.
+        """Sums over the images of a trial for some metrics.
 
         ``ready`` is called when the first images have the protocol's size and the feature networks are loaded.
         """
-        protocol = self.protocol if metrics is None else self.protocol.part(metrics)
-        first = self.protocol.seeds(trial)[0]
-        seeds = range(first + begin, first + end)
+        protocol = self.protocol.part(metrics)
+        first, last = self.protocol.seeds(trial)
+        seeds = range(first, last + 1)
         # Messages name files by path, and generators by the id of the row.
         origin = self.spec.sampler["path"] if self.spec.sampler["kind"] == "images" else f"run '{self.spec.run}'"
         images = sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
@@ -168,14 +166,8 @@ class Measurer:
         extractors = {name: self.extractors[name] for name in protocol.extractors()}
         if ready is not None:
             ready()
-        report = None if progress is None else lambda count: progress.update(done + count)
-        sums = TrialSums(protocol, self.spec.device)
-        return run_pass(images, extractors, sums, begin, self._prefetched(), report)
-
-    def _prefetched(self) -> int:
-        """Number of batches that a thread prepares, on a GPU without TF32 feature networks."""
-        alone = any(extractor.tf32 for extractor in self.extractors.values())
-        return 2 if self.spec.device.startswith("cuda") and not alone else 0
+        sums, ahead = TrialSums(protocol, self.spec.device), 2 if self.spec.device.startswith("cuda") else 0
+        return run_pass(images, extractors, sums, 0, ahead, lambda count: progress.update(done + count))
 
     def names(self) -> dict[str, Any]:
         """Names of run and protocol in a trial's record; fields that change a number are also in the digest."""
@@ -305,7 +297,7 @@ class TrialRecords:
         with _overlapped(self._measurer.spec) as submit:
             for trial, keys in self.missing.items():
                 start = time.monotonic()
-                sums = self._measurer.sums(trial, 0, size, progress, done, keys, ready)
+                sums = self._measurer.sums(trial, keys, progress, done, ready)
                 done += size
                 submit(functools.partial(record, trial, sums, time.monotonic() - start, done))
         self._remove_copies()

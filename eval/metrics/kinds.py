@@ -47,21 +47,6 @@ class Frechet(Metric):
 
 
 @dataclass(kw_only=True)
-class FrechetInfinity(Metric):
-    """Fréchet distance extrapolated to infinitely many images."""
-
-    generated, real = "features", "moments"
-
-    def compute(self, sides: Sides) -> MetricValue:
-        """The extrapolated distance, with the distances behind it as details."""
-        from eval.metrics.frechet import frechet_infinity
-
-        mean, cov, _ = sides.real_moments
-        fit = frechet_infinity(sides.features, mean, cov, ddof=sides.cov_ddof, seed=sides.seed)
-        return fit.value, {"by_n": fit.by_n}
-
-
-@dataclass(kw_only=True)
 class InceptionScore(Metric):
     """Inception score.
 
@@ -403,7 +388,6 @@ METRIC_KINDS: Registry[type[Metric]] = Registry(
     "eval.metrics.metric:Metric",
     {
         "frechet": Frechet,
-        "frechet_infinity": FrechetInfinity,
         "inception_score": InceptionScore,
         "precision": Precision,
         "recall": Recall,

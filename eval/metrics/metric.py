@@ -137,11 +137,6 @@ class Sides:
         return self._sums.protocol.num_samples
 
     @property
-    def cov_ddof(self) -> int:
-        """Divisor N − ddof of the generated covariance."""
-        return self._sums.protocol.cov_ddof
-
-    @property
     def seed(self) -> int:
         """Seed for subsets, equal in all trials."""
         return self._sums.protocol.seed0

@@ -156,18 +156,6 @@ def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch, caps
         assert [job.kind for job in found.jobs.values()] == kinds
 
 
-@pytest.mark.parametrize("targets", [[], ["tables/main.tex"], ["sid2a-a1.0"]])
-def test_a_wheel_plans_the_jobs_of_a_checkout(targets, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    plans = []
-    for workflow in (True, False):
-        monkeypatch.setattr("workflow.planning.plan.has_workflow", lambda workflow=workflow: workflow)
-        found = make_plan([find_preset("demo")], targets, fresh=True).jobs.items()
-        plans.append({key: (job.after, job.gpu_hours) for key, job in found if job.kind != "build"})
-    assert plans[0].keys() == plans[1].keys()
-    assert all(plans[1][key] == (after, pytest.approx(hours)) for key, (after, hours) in plans[0].items())
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -147,15 +147,11 @@ def test_registry_layouts_and_published_numbers_travel(installed):
     assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
 
 
-@pytest.mark.parametrize("preset", ["published", "released", "first-look", "sid2a", "paper"])
-def test_the_papers_presets_are_planned_and_examined_outside_the_checkout(installed, preset):
-    plan = installed.run("sida", "plan", preset)
-    assert plan.returncode == 0, plan.stderr
-    assert re.search(r"^all +\d+", plan.stdout, re.M)
-    doctor = installed.run("sida", "doctor", preset)
-    # Without networks and data something is missing, which a line names each.
-    assert doctor.returncode in (0, 1)
-    assert "error:" not in doctor.stderr, doctor.stderr
+@pytest.mark.parametrize("verb", ["plan", "doctor"])
+def test_what_needs_the_workflow_names_the_checkout(installed, verb):
+    done = installed.run("sida", verb, "published")
+    assert done.returncode == 1
+    assert "clone the repository" in done.stderr
 
 
 def test_python_export_and_lists_work_outside_the_checkout(installed):

@@ -98,7 +98,6 @@ MEASURED = ("measurements", "references")
 RESUMED = {"train_teacher": "teachers", "distill": "students", "distill_parent": "students"}
 
 Value = int | str | None | Callable[..., int | str | None]
-Share = float | Callable[[Any], float]
 
 
 class Requests:
@@ -113,12 +112,12 @@ class Requests:
     def __init__(self, preset: Preset, site: Site | None, inside: bool = False) -> None:
         self.preset, self.site, self.inside = preset, site, inside
 
-    def of(self, stage: str, share: Share = 1.0, gpu: bool = False) -> dict[str, Value]:
+    def of(self, stage: str, share: float = 1.0, gpu: bool = False) -> dict[str, Value]:
         """Resources of a rule.
 
         Args:
             stage: ``teachers, students, measurements, references, imports, archives`` or ``build``.
-            share: Share of the planned cost in one job, or a function of its wildcards.
+            share: Share of the planned cost in one job.
             gpu: Whether the job uses a GPU; trainings use those of the preset.
         """
         asked: dict[str, Value] = {"gpu": min(1, self.preset.settings.gpus)} if gpu else {}
@@ -165,7 +164,7 @@ class Requests:
     def _on_a_node(self, stage: str, wildcards: Any) -> int:
         return max(1, self.gpus(stage, wildcards) // self.nodes(stage, wildcards))
 
-    def minutes(self, stage: str, wildcards: Any, attempt: int, share: Share = 1.0) -> int:
+    def minutes(self, stage: str, wildcards: Any, attempt: int, share: float = 1.0) -> int:
         """Minutes that a job requests; without a plan the site's maximum."""
         assert self.site is not None
         most = math.ceil(60 * self.site.max_hours)
@@ -175,12 +174,12 @@ class Requests:
             return most
         return min(most, math.ceil(wanted * _grown(attempt)))
 
-    def _computing(self, stage: str, wildcards: Any, share: Share = 1.0) -> float:
+    def _computing(self, stage: str, wildcards: Any, share: float = 1.0) -> float:
         """Planned minutes of a job besides its start, with the site's margin."""
         assert self.site is not None
         cost = self._planned(stage, wildcards)
         hours = (cost.gpu_hours + cost.cpu_hours) / (max(1, cost.gpus) if stage in TRAINED else 1)
-        return 60 * hours * (share(wildcards) if callable(share) else share) * self.site.margin
+        return 60 * hours * share * self.site.margin
 
     def attempts(self, stage: str, wildcards: Any) -> int:
         """Attempts that a training needs because of the site's limit; 0 without a plan."""

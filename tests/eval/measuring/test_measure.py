@@ -1,7 +1,6 @@
 """Measuring end to end: trials, resuming, sources, versions of the code, collecting."""
 
 import csv
-import dataclasses
 import functools
 import io
 import json
@@ -12,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.features import get_extractor, registry
+from eval.features import get_extractor
 from eval.measuring.measure import Measurer, _overlapped, measure
 from eval.measuring.sources import CallableSource, DataSource, MeasureSpec
 from eval.metrics.frechet import frechet_distance
@@ -27,7 +26,7 @@ from sida.data import load_dataset
 from sida.files.atomic import sha256_file
 from sida.files.content_hash import HASH_KEY
 from sida.sampling import SeedStreams
-from tests.eval.measuring.specs import DIGITS, data_spec, metric, protocol, small_protocol
+from tests.eval.measuring.specs import DIGITS, data_spec, metric, small_protocol
 from tests.eval.metric_networks import write_network
 from tests.refused import refused
 from tests.training.toy import NETWORK
@@ -244,7 +243,7 @@ def test_finished_trials_outlive_the_removal_of_outputs_of_a_failed_job(tmp_path
 def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
     """The distance to one point, in the measurement and where its rows are collected; no metric gives up."""
     asked = small_protocol(num_samples=2500)
-    asked["metrics"] += [metric("kid", "kernel"), metric("fd_inf", "frechet_infinity")]
+    asked["metrics"] += [metric("kid", "kernel")]
     sampler = {"kind": "python", "callable": f"{HERE}:collapsed"}
     spec = data_spec(run="one", method="x", sampler=sampler, protocol=asked)
     refused("seed 1 of .*:collapsed: is the same image as seed 0 of .*; give each seed", measure, spec, tmp_path, [0])
@@ -413,19 +412,6 @@ def test_metrics_are_computed_beside_the_next_trial_in_order_and_faults_come_thr
     assert done == [0, 1, 2, 3, 4]
     with pytest.raises(ZeroDivisionError), _overlapped(spec) as beside:
         beside(lambda: 1 / 0)
-
-
-def test_a_network_in_tf32_is_a_protocol_of_its_own_and_has_the_process_for_itself():
-    digests, ahead = set(), {}
-    for name in ("inception", "inception_tf32", "dinov2_fp16"):
-        asked = protocol(metric("fid", extractor=name), references={"data": {"kind": "statistics", "file": "x"}})
-        measurer = Measurer(data_spec(sampler={"kind": "python", "callable": "a:b"}, protocol=asked))
-        measurer.spec = dataclasses.replace(measurer.spec, device="cuda")
-        measurer.__dict__["extractors"] = {name: object.__new__(registry._class(name))}
-        digests.add(measurer.protocol.identity("fid"))
-        ahead[name] = measurer._prefetched()
-    assert len(digests) == 3
-    assert ahead == {"inception": 2, "inception_tf32": 0, "dinov2_fp16": 2}
 
 
 SPEC = data_spec(protocol=small_protocol(num_samples=40, trials=2))

@@ -61,7 +61,7 @@ def external(**cells):
     return SheetRow("met", "Met", "external", **cells)
 
 
-SAID = ("loss:inception", "loss:FID", "loss:Inception-v3", "loss:inception_clean", "loss:inception_tf32", "loss:KID",
+SAID = ("loss:inception", "loss:FID", "loss:Inception-v3", "loss:inception_clean", "loss:inception_cpu", "loss:KID",
         "choice:dinov2 start:dinov2 loss:vgg16 loss:inception")  # fmt: skip
 
 
