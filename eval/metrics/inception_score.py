@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 import torch
+from scipy.special import chdtrc
 
 from sida.errors import UserError
 
@@ -86,7 +86,7 @@ class InceptionScoreSums:
         present = totals > 0
         distance = 2 * (totals[present] * np.log(totals[present] / expected[present])).sum()
         freedom = (self.splits - 1) * (totals.shape[1] - 1)
-        return freedom > 0 and bool(scipy.stats.chi2.sf(distance, freedom) < 1e-6)
+        return freedom > 0 and bool(chdtrc(freedom, distance) < 1e-6)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """State as named tensors."""

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from sida.data.sketch import Sketch
 from sida.errors import UserError
 from sida.machine import derive_seed
 
+#: Images that a sketch reads at a time.
+_AT_ONCE = 512
 Indices = Sequence[int] | np.ndarray | torch.Tensor | range
 
 
@@ -85,6 +88,16 @@ class Dataset(abc.ABC):
     @abc.abstractmethod
     def sha256(self) -> str:
         """SHA-256 of the underlying data, computed on first use, which may read every byte."""
+
+    @functools.cached_property
+    def sketch(self) -> Sketch | None:
+        """Sketch of the images, mirrored copies apart, for which all of them are read once; None for latents."""
+        if not self.is_pixels:
+            return None
+        found, indices = Sketch(), np.unique(self.raw_indices)
+        for start in range(0, len(indices), _AT_ONCE):
+            found = found.with_images(self.raw_images(indices[start : start + _AT_ONCE]))
+        return found
 
     def images(self, indices: Indices) -> torch.Tensor:
         """Images ``(N, C, H, W)`` at ``indices``: uint8 pixels in 0..255, or float32 VAE moments."""
