@@ -101,7 +101,7 @@ def _info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts, indent=2, sort_keys=True))
         return 0
-    for name in (*_FIRST, *sorted(set(facts) - set(_FIRST) - {"network"})):
+    for name in (*_FIRST, *sorted(set(facts) - set(_FIRST) - {"network", "images"})):
         if facts.get(name) not in (None, [], {}):
             _show(name, facts[name])
     print(f"{'architecture':<14} {facts['network']['class']}")

@@ -31,6 +31,7 @@ from sida.data.dataset import Dataset, InMemory
 from sida.data.latents import open_archive
 from sida.data.pictures import PICTURES
 from sida.data.prepare import picture_labels
+from sida.data.sketch import Sketch
 from sida.errors import Progress, SettingError, UserError, settings_in
 from sida.files.atomic import sha256_json
 from sida.files.text_files import read_text
@@ -189,6 +190,11 @@ class ClassesOnly(Dataset):
     def sha256(self) -> str:
         """Digest of shape and counts."""
         return sha256_json(self._facts)
+
+    @property
+    def sketch(self) -> Sketch:
+        """Sketch of no image."""
+        return Sketch()
 
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
         """Raises UserError, since there are no images."""

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple
@@ -18,6 +18,7 @@ from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
+from sida.data.sketch import Sketch, join_sketches
 from sida.errors import Progress, UserError, say
 from sida.machine import peak_memory, prepare_process
 from sida.sampling.store import Pictures
@@ -455,6 +456,7 @@ class Run(Generic[AnyConfig]):
         start: Callable[[Ranks], Start],
         parents: Mapping[str, str | None] | None = None,
         set_aside: bool = False,
+        seen: Iterable[Sketch | None] = (),
     ) -> Path:
         """Trains to the end, or writes the results of a finished run again.
 
@@ -464,6 +466,7 @@ class Run(Generic[AnyConfig]):
             start: Makes the trainer, once the folder is locked and the run is known to be unfinished.
             parents: SHA-256 of the networks from which a student starts.
             set_aside: Start a new run although the folder holds an unfinished run of another configuration.
+            seen: Sketches of the images that the parents have seen; None is unknown.
 
         Returns:
             Path of the network.
@@ -479,7 +482,8 @@ class Run(Generic[AnyConfig]):
                 return files.network
             trainer, net, sampler, more, evaluate, lost, begun = start(ranks)
             trainer.join(ranks)
-            metadata = {**run_metadata(method, config, digest, dataset, net, parents), **more}
+            sketch = ranks.from_first(lambda: join_sketches([dataset.sketch, *seen]))
+            metadata = {**run_metadata(method, config, digest, dataset, net, parents, sketch), **more}
             picture = Pictures(sampler, config.pictures, config.device)
             TrainingLoop(config, stage, trainer, files, metadata, evaluate, picture, lost, begun).run()
         return files.network

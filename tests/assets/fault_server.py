@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import hashlib
 import http.server
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sida.assets import Asset, Transfer, fetch
+from sida.assets.cache import LOCK_FILE
 from sida.assets.registry import ASSET_COLUMNS
 
 BODY = bytes(range(256)) * 1200
@@ -33,6 +35,11 @@ def write_registry(path: Path, *rows: dict[str, str], columns: Sequence[str] = A
     lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
     path.write_text("".join("\t".join(line) + "\n" for line in lines))
     return path
+
+
+def records(cache: Path) -> dict:
+    """What the cache knows of its files."""
+    return json.loads((cache / LOCK_FILE).read_text())
 
 
 def left_part(cache: Path, content: bytes, note: str | None = None) -> None:
@@ -137,8 +144,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
             self.send_response(206)
             first = start if kind != "wrong range" else start + 1
-            place = f"bytes {first}-{len(page.body) - 1}/{len(page.body)}"
-            self.send_header("Content-Range", values[0] if kind == "range" else place)
+            self.send_header("Content-Range", f"bytes {first}-{len(page.body) - 1}/{len(page.body)}")
         else:
             self.send_response(200)
         body = page.body[start:]

@@ -41,12 +41,6 @@ def test_a_file_of_the_hub_is_trusted_at_first_use_and_pinned_then(site, network
     assert "first use: recorded sha256" in capsys.readouterr().err
     asset = asset_at(address)
     assert json.loads((cache / LOCK_FILE).read_text())[asset.target]["sha256"] == sha256_file(network)
-    # Another file at the same address is noticed, here and after the cache was emptied.
-    (cache / asset.target).unlink()
-    site.add("some/repo/resolve/v1/sub/network.safetensors", network.read_bytes() + b"x")
-    with pytest.raises(UserError, match="sha256"):
-        fetch(address)
-    assert main(["assets", "forget", address]) == 0
 
 
 def test_a_repository_without_a_file_has_one_network_or_lists_them(site, network, cache, monkeypatch):
@@ -97,23 +91,28 @@ def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(sit
 
 
 @pytest.mark.parametrize(
-    ("address", "fault"),
+    "address",
     [
-        ("http://host/net.pkl", "add #sha256="),
-        ("https://host/net.pkl#sha256=12", "64 lower-case"),
-        ("https://host/net.pkl#part", "64 lower-case|without"),
-        ("https://user:secret@host/net.pkl", "without user name"),
-        ("https://host/a b.pkl", "without user name, spaces"),
-        ("hf://only-owner/file.pkl", "hf://OWNER/REPOSITORY/FILE"),
+        "http://host/net.pkl", "https://host/net.pkl#sha256=12", "https://user:secret@host/net.pkl",
+        "https://host/a b.pkl", "https://host:99999/x", "https://host:0/x", "https://[1:2/x", "https://a..b/x",
+        "https://-a/x", "https://300.1.1.1/x", "https://:80/x", "hf://only-owner/file.pkl", "hf://a/..@../evil/net.pkl",
+        "hf://../b/net.pkl", "hf://a/./net.pkl",
     ],
-)
-def test_an_address_of_another_form_is_one_line(address, fault):
-    with pytest.raises(UserError, match=fault):
+)  # fmt: skip
+def test_an_address_that_can_never_work_is_refused_before_it_is_asked(address):
+    with pytest.raises(UserError) as caught:
         asset_at(address)
+    assert str(caught.value).startswith(f"'{address}'")
 
 
 def test_names_of_addresses_stay_inside_the_cache():
-    for address in ("https://h/..%2f..%2fetc", "https://h/.hidden", "https://h/a/", "https://h/x?name=/../../y"):
+    for address in (
+        "https://h/..%2f..%2fetc",
+        "https://h/.hidden",
+        "https://h/a/",
+        "https://h/x?name=/../../y",
+        "https://[::1]:80/x",
+    ):
         target = asset_at(address).target
         assert target.startswith("addresses/")
         assert target.count("/") == 2
@@ -128,7 +127,7 @@ def test_addresses_of_a_sheet_are_imported_into_folders_of_their_own():
     assert all(folder.startswith("network-") for folder in folders.values())
 
 
-@pytest.mark.parametrize(("prefix", "form"), [("", "pt"), ("module.", "ema"), ("module.", "safetensors")])
+@pytest.mark.parametrize(("prefix", "form"), [("module.", "ema"), ("", "safetensors")])
 def test_a_plain_state_dict_loads_by_its_architecture(tmp_path, network, prefix, form):
     from safetensors.torch import save_file
 
@@ -138,7 +137,7 @@ def test_a_plain_state_dict_loads_by_its_architecture(tmp_path, network, prefix,
     if form == "safetensors":
         save_file(state, path)
     else:
-        torch.save({"ema": state, "step": 3} if form == "ema" else state, path)
+        torch.save({"ema": state, "step": 3}, path)
     (tmp_path / "config.json").write_text(json.dumps({"class": "EDMPrecond", "kwargs": UNET}))
     assert main(["convert", str(path), str(target), "--network", str(tmp_path / "config.json")]) == 0
     assert np.array_equal(sida.load(target).sample(4), sida.load(network).sample(4))

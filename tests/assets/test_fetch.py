@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
 import json
+import shutil
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,19 +18,27 @@ from hypothesis import strategies as st
 
 from sida.assets import Asset, Transfer, fetch_many
 from sida.assets.cache import LOCK_FILE
+from sida.assets.download import HopelessError, open_url
 from sida.assets.fetch import check_reachable
 from sida.errors import UserError
-from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one
+from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one, records
 
 
-def test_a_file_is_fetched_once(site, tmp_path):
-    registry = one(site.add("f", BODY))
-    path = get(registry, tmp_path)
+def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
+    url = site.add("f", BODY)
+    path = get(one(url), tmp_path)
     assert path == tmp_path / "some/net.pkl"
     assert path.read_bytes() == BODY
-    get(registry, tmp_path)
+    assert f"[fetch net] first use: recorded sha256 {SHA}, {len(BODY):,} bytes of {url}" in capsys.readouterr().err
+    record = records(tmp_path)["some/net.pkl"]
+    assert (record["sha256"], record["size"], record["url"]) == (SHA, len(BODY), url)
+    assert record["date"].startswith(str(date.today().year))
+    get(one(url), tmp_path)
     assert len(site.requests) == 1
-    assert sorted(p.name for p in path.parent.iterdir()) == ["net.pkl"]
+    assert [p.name for p in path.parent.iterdir()] == ["net.pkl"]
+    path.unlink()
+    get(one(url), tmp_path)
+    assert "first use" not in capsys.readouterr().err
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -49,47 +62,54 @@ def test_a_later_process_goes_on_where_an_earlier_one_stopped(site, tmp_path):
     assert site.asked("f")[-1] == "bytes=1000-"
 
 
-def test_a_complete_part_of_a_killed_process_is_not_fetched_again(site, tmp_path):
-    left_part(tmp_path, BODY)
-    assert get(one(site.add("f", BODY), sha256=SHA), tmp_path).read_bytes() == BODY
-    assert site.asked("f") == [f"bytes={len(BODY)}-"]
+@pytest.mark.parametrize(
+    ("part", "known", "asked"),
+    [(BODY, True, [f"bytes={len(BODY)}-"]), (b"x" * 5000, True, ["bytes=5000-", None]), (b"x" * 5000, False, [None])],
+    ids=["a whole one", "another beginning", "another beginning of an unknown file"],
+)
+def test_what_a_killed_process_left_is_checked(site, tmp_path, part, known, asked):
+    left_part(tmp_path, part)
+    assert get(one(site.add("f", BODY), sha256=SHA if known else ""), tmp_path).read_bytes() == BODY
+    assert site.asked("f") == asked
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["the hash is known", "it is not"])
-def test_a_beginning_from_an_unknown_place_is_not_trusted(site, tmp_path, known):
-    url = site.add("f", BODY, etag=not known)
-    left_part(tmp_path, b"x" * 5000)
-    assert get(one(url, sha256=SHA if known else ""), tmp_path).read_bytes() == BODY
-    assert known or site.asked("f") == [None]
+@pytest.mark.parametrize("name", ["another", "none", "md5", "sha256", "words"])
+@pytest.mark.parametrize("ignores", [True, False], ids=["the server ignores the condition", "it heeds it"])
+def test_a_resumed_file_is_never_of_two_versions(site, tmp_path, name, ignores):
+    """Whatever the server calls both versions, and if it goes on with the other one."""
+    newer, options = bytes(reversed(BODY)), {"etag": name == "another"}
+    if name in ("md5", "sha256", "words"):
+        etag = hashlib.new(name, BODY).hexdigest() if name != "words" else "v1"
+        options["headers"] = {"ETag": f'"{etag}"'}
+    url = site.add("f", BODY, faults=[("cut", 5000)] + [("status", 503)] * 3, **options)
+    with pytest.raises(UserError):
+        get(one(url), tmp_path)
+    site.add("f", newer, faults=[("any condition",), ("cut", 100_000)] if ignores else [], **options)
+    assert get(one(url), tmp_path).read_bytes() == newer
+    assert records(tmp_path)["some/net.pkl"]["sha256"] == hashlib.sha256(newer).hexdigest()
+    # A download is resumed where the server's name of the version can be checked, and begins anew where it cannot.
+    resumed = [wanted for wanted in site.asked("f") if wanted]
+    assert resumed[:1] == ([] if name in ("words", "none") else ["bytes=5000-"])
 
 
 @pytest.mark.parametrize(
     "faults",
     [
         [("status", 500), ("status", 503, [("Retry-After", "0")])],
-        [("slow", 100_000, 0.01)],
         [("stall", 1000, 1.5)],
         [("cut", 10), ("wrong range",)],
         [("wrong length", 10)],
     ],
-    ids=["5xx", "slow", "stall", "wrong range", "longer than it is"],
+    ids=["5xx", "stall", "wrong range", "longer than it is"],
 )
 def test_passing_faults_are_waited_out(site, tmp_path, faults):
     assert get(one(site.add("f", BODY, faults=faults), sha256=SHA), tmp_path).read_bytes() == BODY
-
-
-def test_redirects_are_followed(site, tmp_path):
-    target = site.add("target", BODY, faults=[("cut", 7777)])
-    url = site.add("f", b"", faults=[("redirect", target), ("redirect", target)])
-    assert get(one(url, sha256=SHA), tmp_path).read_bytes() == BODY
-    assert site.asked("target") == [None, "bytes=7777-"]
 
 
 @pytest.mark.parametrize(
     ("options", "registered", "reason"),
     [
         ({"faults": [("status", 404)]}, {}, "answered 404"),
-        ({"faults": [("status", 500)] * 9}, {}, "answered 500"),
         ({"faults": [("web page",)]}, {}, "web page"),
         ({}, {"sha256": "0" * 64}, "wrong content"),
         ({}, {"size": 5}, "5 are registered"),
@@ -129,24 +149,6 @@ def test_a_file_put_by_hand_is_checked_and_recorded(tmp_path):
         get(one("", sha256="1" * 64), tmp_path)
 
 
-def test_offline_names_every_file_and_its_place_and_asks_nobody(site, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SIDA_OFFLINE", "1")
-    registry = {
-        name: Asset(id=name, kind="extractor", url=site.add(name, BODY), target=f"x/{name}", size=len(BODY), sha256=SHA)
-        for name in ("a", "b")
-    }
-    with pytest.raises(UserError, match="2 of 2 assets are missing"):
-        fetch_many(["a", "b"], registry=registry, cache=tmp_path)
-    said = capsys.readouterr()
-    assert said.out == ""
-    for name in ("a", "b"):
-        assert (
-            f"get it from {site.url}/{name} ({len(BODY):,} bytes, sha256 {SHA}) and put it at {tmp_path}/x/{name}"
-            in said.err
-        )
-    assert site.requests == []
-
-
 def test_two_jobs_fetch_a_file_once(site, tmp_path):
     registry = one(site.add("f", BODY, faults=[("slow", 40_000, 0.02)]))
     with ThreadPoolExecutor(4) as jobs:
@@ -155,43 +157,37 @@ def test_two_jobs_fetch_a_file_once(site, tmp_path):
     assert site.asked("f") == [None]
 
 
-def test_parallel_downloads_are_limited(site, tmp_path):
-    names = [f"n{i}" for i in range(6)]
-    slow = [("slow", 100_000, 0.02)]
-    registry = {n: Asset(id=n, kind="network", url=site.add(n, BODY, faults=list(slow)), target=n) for n in names}
-    paths = fetch_many(names, registry=registry, cache=tmp_path, transfer=HASTY, parallel=2)
-    assert list(paths) == names
-    assert all(path.read_bytes() == BODY for path in paths.values())
+def test_parallel_downloads_are_limited_and_one_failure_does_not_stop_the_others(site, tmp_path):
+    names, registry = ["bad", *(f"n{i}" for i in range(5))], {}
+    for name in names:
+        faults = [("status", 404)] if name == "bad" else [("slow", 100_000, 0.02)]
+        registry[name] = Asset(id=name, kind="network", url=site.add(name, BODY, faults=faults), target=name)
+    with pytest.raises(UserError, match="'bad' could not be downloaded"):
+        fetch_many(names, registry=registry, cache=tmp_path, transfer=HASTY, parallel=2)
+    assert all((tmp_path / name).read_bytes() == BODY for name in names[1:])
     assert site.most_active <= 2
 
 
-def test_one_failure_does_not_stop_the_others(site, tmp_path):
-    registry = {
-        "bad": Asset(id="bad", kind="network", url=site.add("bad", BODY, faults=[("status", 404)]), target="bad"),
-        "good": Asset(id="good", kind="network", url=site.add("good", BODY), target="good"),
-    }
-    with pytest.raises(UserError, match="'bad' could not be downloaded"):
-        fetch_many(["bad", "good"], registry=registry, cache=tmp_path, transfer=HASTY)
-    assert (tmp_path / "good").read_bytes() == BODY
-
-
 @pytest.mark.parametrize("forbidden", [True, False])
-def test_without_a_network_one_line_names_all_that_is_missing(tmp_path, monkeypatch, forbidden):
+def test_without_a_network_every_missing_file_is_named(site, tmp_path, monkeypatch, capsys, forbidden):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("SIDA_OFFLINE", "1" if forbidden else "")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # never listens: connections are refused
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        registry = {
-            name: Asset(id=name, kind="network", url=f"{url}/{name}", target=f"x/{name}") for name in ("a", "b", "c")
-        }
+        url = site.url if forbidden else f"http://127.0.0.1:{closed.getsockname()[1]}"
+        registry = {name: Asset(name, "network", f"{url}/{name}", target=f"x/{name}", sha256=SHA) for name in "abc"}
         (tmp_path / "x").mkdir()
         (tmp_path / "x/b").write_bytes(BODY)
         with pytest.raises(UserError, match=r"missing in .*: a c .*`sida assets fetch a c`"):
             check_reachable(["a", "b", "c"], registry=registry, cache=tmp_path)
         check_reachable(["b"], registry=registry, cache=tmp_path)
+        with pytest.raises(UserError, match="2 of 3 assets are missing"):
+            fetch_many(["a", "b", "c"], registry=registry, cache=tmp_path, transfer=HASTY)
+    said = capsys.readouterr().err
+    assert all(f"{url}/{name}" in said and f"{tmp_path}/x/{name}" in said for name in "ac") or not forbidden
+    assert site.requests == []
 
 
 def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
@@ -204,3 +200,123 @@ def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="net"):
         check_reachable(["net"], registry=registry, cache=tmp_path)
     assert asked == [("a.example", 80), ("b.example", 443), ("c.example", 8000)]
+
+
+# What the server sends
+
+
+def test_a_compressed_body_is_refused_and_a_mirror_taken(site, tmp_path):
+    packed = site.add("packed", gzip.compress(BODY), headers={"Content-Encoding": "gzip"})
+    with pytest.raises(UserError, match=r"sends it compressed \(Content-Encoding: gzip\)"):
+        get(one(packed), tmp_path)
+    assert not (tmp_path / "some/net.pkl").exists()
+    assert get(one(packed, mirrors=(site.add("plain", BODY),)), tmp_path).read_bytes() == BODY
+
+
+def test_the_encoding_of_a_file_that_is_itself_compressed_is_its_own(site, tmp_path):
+    body = gzip.compress(BODY)
+    url = site.add("f", body, headers={"Content-Encoding": "x-gzip"})
+    assert get(one(url, "data/cifar.tar.gz"), tmp_path).read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\n <!DOCTYPE html><title>Log in</title>" + b" " * 5000, "a web page"),
+        (b"\xef\xbb\xbf<HTML><body>Sorry", "a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
+        (b'{"error": "rate limit exceeded"}', "a message in JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 4\n", "a pointer of Git LFS"),
+    ],
+)
+def test_a_page_in_the_place_of_the_file_is_refused_without_a_content_type(site, tmp_path, body, reason):
+    with pytest.raises(UserError, match=f"{reason} instead of the file"):
+        get(one(site.add("f", body)), tmp_path)
+    assert not (tmp_path / LOCK_FILE).exists()
+    (tmp_path / "some/net.pkl").write_bytes(body)
+    with pytest.raises(UserError, match=f"net.pkl: is {reason}"):
+        get(one(""), tmp_path)
+
+
+def test_json_and_text_that_are_the_file_are_taken(site, tmp_path):
+    body = b'{"latent_channels": 4}'
+    assert get(one(site.add("f", body), "vae/config.json"), tmp_path).read_bytes() == body
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_body_without_an_end_stops_at_the_largest_size(site, tmp_path, chunked):
+    faults = [("endless",)] * 3 if chunked else []
+    url = site.add("f", b"x" * 100_000, faults=faults, chunked=chunked)
+    patience = Transfer(attempts=2, backoff=0.001, timeout=0.5, quiet=True, largest=90_000)
+    with pytest.raises(UserError, match=r"90,000 bytes.*SIDA_MAX_DOWNLOAD"):
+        get(one(url), tmp_path, patience)
+    assert site.sent < 20_000_000
+    assert get(one(site.add("g", b"x" * 90_000, chunked=chunked)), tmp_path, patience).stat().st_size == 90_000
+
+
+def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**29))
+    with pytest.raises(UserError, match="bytes are free"):
+        get(one(site.add("f", BODY, faults=[("endless",)] * 3, chunked=True)), tmp_path)
+
+
+def test_a_server_that_crawls_is_left(site, tmp_path):
+    url = site.add("f", BODY, faults=[("slow", 64, 0.02)] * 2)
+    transfer = Transfer(attempts=2, backoff=0.0, window=0.3, least=1 << 16, quiet=True)
+    with pytest.raises(UserError, match=r"sends less than .* \(2 attempts\)"):
+        get(one(url), tmp_path, transfer)
+
+
+class Answers:
+    """Redirects, and what was asked for with which authorization."""
+
+    def __init__(self, *locations: str) -> None:
+        self.locations, self.asked = list(locations), []
+
+    def __call__(self, request, timeout):
+        self.asked.append(request.get_header("Authorization"))
+        answer = io.BytesIO()
+        answer.status = 302 if self.locations else 200
+        answer.headers = {"Location": self.locations.pop(0)} if self.locations else {}
+        return answer
+
+
+def test_the_token_of_the_hub_goes_to_the_hub_over_https_alone(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    answers = Answers("https://cdn.org/g", "https://huggingface.co:8443/h", "https://huggingface.co.evil.org/i")
+    open_url(answers, "https://huggingface.co/o/r/resolve/main/f", {}, 1)
+    assert answers.asked == ["Bearer hf_secret", None, None, None]
+    monkeypatch.setenv("HF_ENDPOINT", "http://huggingface.co")
+    for url in ("http://huggingface.co/f", "https://other.org/f"):
+        answers = Answers()
+        open_url(answers, url, {}, 1)
+        assert answers.asked == [None]
+
+
+@pytest.mark.parametrize(
+    ("locations", "fault"),
+    [
+        (["http://a.org/f"], "from https to http"),
+        (["/g", "//b.org/g", "http://127.0.0.1/g"], "from https to http"),
+        (["https://a.org:99999/g"], "no valid host or port"),
+        (["file:///etc/passwd"], "must be https"),
+        (["https://a..b/g"], "no valid host"),
+        (["/g"] * 30, "redirects"),
+    ],
+)
+def test_a_redirect_keeps_https_and_leads_to_an_address(locations, fault):
+    with pytest.raises(HopelessError, match=fault):
+        open_url(Answers(*locations), "https://a.org/f", {}, 1)
+
+
+def test_a_part_that_is_a_link_is_not_followed(site, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"precious")
+    for name in ("net.pkl.part", "net.pkl.part.json"):
+        (tmp_path / "cache/some").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache/some" / name).symlink_to(mine)
+    path = get(one(site.add("f", b"x" * 1000)), tmp_path / "cache", HASTY)
+    assert path.read_bytes() == b"x" * 1000
+    assert not path.is_symlink()
+    assert mine.read_bytes() == b"precious"

@@ -1,4 +1,4 @@
-"""The commands as programs: the list of presets, one way to name a preset, removed words."""
+"""The commands as programs: the list of presets, one way to name a preset, help."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
-from workflow.cli import GROUPS, JOBS, REMOVED, main
+from workflow.cli import GROUPS, JOBS, main
 from workflow.preset.files import presets
 
 
@@ -41,14 +41,6 @@ def test_a_table_outside_the_checkout_takes_its_sheet_from_there(sheet, tmp_path
     assert "SiDA" in (tmp_path / "main.md").read_text()
     assert main([*table, "dem0"]) == 1
     assert "(did you mean 'demo'?)" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", REMOVED)
-def test_a_removed_word_is_one_line_with_what_replaces_it(words, capsys):
-    verb, *option = words.split()
-    assert main([verb, *(f"{word}=x" for word in option)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert REMOVED[words] in line
 
 
 def test_help_lists_at_most_22_verbs_and_no_job_s(capsys):

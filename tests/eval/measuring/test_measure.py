@@ -337,14 +337,14 @@ def test_commands_end_to_end(tmp_path, capsys):
     assert "error: --trials: the protocol has the trials 0-1" in capsys.readouterr().err
 
 
-def write_trials(folder, trials=2, **changes):
+def write_trials(folder, trials=2, more=None, **changes):
     """Records of a run, the last one with changes."""
     base = {"run": folder.name, "method": "sid", "n": 10, "metrics": {"fd": 1.5}, "extractors": {}, "spec_sha256": "s"}
     base |= {"protocol": {"name": "p", "fields": {"num_samples": 10}}, "reference": {"name": "r", "sha256": "r"}}
     base |= {"environment": {"device": "cpu"}, "source": {"images": "a"}}
     folder.mkdir(parents=True, exist_ok=True)
     for trial in range(trials):
-        record = base | {"trial": trial, "seeds": [trial * 10, trial * 10 + 9]}
+        record = base | (more or {}) | {"trial": trial, "seeds": [trial * 10, trial * 10 + 9]}
         trial_path(folder, trial).write_text(json.dumps(record | (changes if trial == trials - 1 else {})))
 
 
@@ -368,6 +368,17 @@ def write_trials(folder, trials=2, **changes):
 def test_collect_refuses_what_does_not_belong_together(tmp_path, changes, message):
     write_trials(tmp_path / "sid", **changes)
     assert "trial-1.json" in str(refused(message, collect, tmp_path))
+
+
+@pytest.mark.parametrize("unknown", ["extractors", "metric_references"])
+def test_trials_of_an_unknown_digest_are_no_row(tmp_path, unknown):
+    facts = {"kind": "frechet", "extractor": "inception"}
+    base = {"extractors": {"inception": "e"}, "metric_references": {"fd": {"sha256": "r"}}}
+    base |= {"protocol": {"name": "p", "fields": {"num_samples": 10, "metrics": {"fd": facts}}}}
+    write_trials(tmp_path / "known" / "sid", more=base)
+    assert len(collect(tmp_path / "known")) == 2
+    write_trials(tmp_path / "sid", more=base | {unknown: {}})
+    refused("trial-1.json.* fd .*no digest", collect, tmp_path)
 
 
 def test_collect_faults(tmp_path):

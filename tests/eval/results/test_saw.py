@@ -110,6 +110,30 @@ def test_an_honest_row_is_bold(tmp_path):
     assert "chosen by metrics on different networks" in to_markdown(table(tmp_path, external(saw="choice:dinov2")))
 
 
+@pytest.mark.parametrize(
+    ("saw", "held_out", "best", "why"),
+    [
+        ("none", "40/40", {"2.000"}, "40 of 40"),
+        ("none", "3/60", {"2.000"}, "3 of 60"),  # a part of them
+        ("data:none", "40/40", {"2.000"}, "40 of 40"),  # a row's word does not take it away
+        ("data:held-out", "unknown", {"2.000"}, "data:held-out"),
+        ("data:held-out", "0/60", {"2.000"}, "data:held-out"),
+        ("none", "unknown", set(), "nobody says whether"),  # it may be an honest one
+        ("data:none", "unknown", {"0.700"}, ""),
+        ("none", "0/60", {"0.700"}, ""),
+        ("none", "1/60", {"0.700"}, ""),  # data sets have pictures twice
+        ("data:held-out", "", {"0.700"}, ""),  # the metric has no held-out images
+    ],
+)
+def test_a_row_that_has_seen_the_held_out_images_is_not_bold(tmp_path, saw, held_out, best, why):
+    made = table(tmp_path, external(saw=saw), held_out=held_out)
+    assert bold(made) == best
+    assert {cell.mark for row in made.rows for cell in row.cells if cell.text == "0.700"} == ({"¶"} if why else {""})
+    assert ("not ranked" in to_markdown(made)) == bool(why)
+    assert why in to_markdown(made)
+    assert r"\P" in to_latex(made) if why else "¶" not in to_html(made)
+
+
 @pytest.mark.parametrize("column", ["extractor_sha256", "reference_sha256"])
 def test_a_value_without_a_digest_is_not_bold(tmp_path, column):
     path, runs = tmp_path / "t.yaml", {"a": external(saw="none"), "b": external(saw="none")}
@@ -120,6 +144,9 @@ def test_a_value_without_a_digest_is_not_bold(tmp_path, column):
         made = build_table(load_layout(path), Measurements(rows), runs, {}, "measured")
         assert bold(made) == best
         assert ("no digest" in to_markdown(made)) == (not best)
+        unsaid = dict.fromkeys("ab", external())
+        of_unsaid = to_markdown(build_table(load_layout(path), Measurements(rows), unsaid, {}, "measured"))
+        assert ("no digest" in of_unsaid) == (not best)
 
 
 def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path):

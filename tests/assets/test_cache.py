@@ -1,28 +1,130 @@
-"""Ctrl-C ends downloads at the first time of asking, and a shared cache that nobody may write is of use."""
+"""Files in the cache: hashed once in a run, forgotten by name, kept by an interrupt, of use to all who read them."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from sida.assets import Asset, Transfer, fetch, fetch_many, verify_asset
+from sida.assets import Asset, Transfer, fetch, verify_asset
 from sida.assets.cache import LOCK_FILE
+from sida.assets.download import Part
 from sida.assets.fetch import describe_asset
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from tests.assets.fault_server import BODY, SHA, write_registry
+from sida.files.atomic import sha256_file
+from sida.sampling.job import network_file
+from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one, records, write_registry
+from tests.readers.frame import command, refused
 from tests.signals import heed_interrupts
+
+
+def test_a_damaged_lock_is_one_line(site, tmp_path):
+    (tmp_path / LOCK_FILE).write_text('{"some/net.pkl": {"sha256": "x"}}')
+    with pytest.raises(UserError, match="damaged") as caught:
+        get(one(site.add("f", BODY)), tmp_path)
+    assert caught.value.place == str(tmp_path / LOCK_FILE)
+
+
+@pytest.mark.parametrize(
+    "note",
+    ["[" * 100_000, "3", '{"url": 3, "digest": []}'],
+    ids=["nested", "a number", "other types"],
+)
+def test_a_part_with_a_damaged_note_begins_anew(site, tmp_path, note):
+    url = site.add("f", BODY)
+    left_part(tmp_path, b"x" * 5000, note.replace("3, ", f'"{url}", ', 1))
+    assert Part(tmp_path / "some/net.pkl").origin == {}
+    assert get(one(url), tmp_path).read_bytes() == BODY
+
+
+@pytest.fixture
+def registry(site, tmp_path, monkeypatch):
+    """A registry file and a cache of the command's own."""
+    row = {"id": "net", "kind": "network", "url": site.add("f", BODY), "target": "some/net.pkl"}
+    path = write_registry(tmp_path / "assets.tsv", row)
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_ASSETS", str(path))
+    return path
+
+
+def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run(registry, tmp_path, monkeypatch):
+    """A byte changed as by a disk, which changes no time; the networks of a row are looked at, too."""
+    cache = tmp_path / "cache"
+    path = fetch("net", transfer=HASTY)
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    status, record = path.stat(), records(cache)["some/net.pkl"]
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    (cache / LOCK_FILE).write_text(json.dumps({"some/net.pkl": {**record, "stamp": stamp}}))
+    # Hashed in this run already: it is not read again.
+    fetch("net")
+    monkeypatch.setenv("SIDA_RUN_STARTED", str(time.time()))
+    for use in (lambda: fetch("net"), lambda: network_file("net"), lambda: network_file(str(path))):
+        with pytest.raises(UserError, match=r"net\.pkl: its sha256 .* is not the one in assets\.lock"):
+            use()
+
+
+def test_a_file_is_hashed_once_in_a_run_and_when_its_inode_or_times_change(registry, tmp_path, monkeypatch):
+    hashed = []
+    inner = sha256_file
+    monkeypatch.setattr(
+        sys.modules["sida.assets.fetch"], "sha256_file", lambda path: hashed.append(path) or inner(path)
+    )
+    path = fetch("net", transfer=HASTY)
+    for change in (
+        lambda: None,
+        lambda: None,
+        lambda: path.chmod(0o600),
+        lambda: (path.rename(tmp_path / "x"), shutil.copy2(tmp_path / "x", path)),
+        lambda: monkeypatch.setenv("SIDA_RUN_STARTED", str(time.time())),
+        lambda: None,
+    ):
+        change()
+        fetch("net")
+    assert len(hashed) == 3
+
+
+FETCH, FORGET = (("sida", "assets", verb, "net") for verb in ("fetch", "forget"))
+
+
+def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
+    path = tmp_path / "cache/some/net.pkl"
+    site.pages["/f"].body = b"the wrong file"
+    command(*FETCH)
+    site.pages["/f"].body = BODY
+    path.unlink()
+    assert "sida assets forget net" in refused(command, *FETCH)
+    assert "net: forgotten" in command(*FORGET)
+    command(*FETCH)
+    assert verify_asset("net", cache=tmp_path / "cache") == SHA
+    # What can be fetched again goes with its record; names are asked for.
+    command(*FORGET)
+    assert not path.exists()
+    assert "nothing is known of it" in command(*FORGET)
+    assert "name ids" in refused(command, *FORGET[:-1])
+
+
+def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_path):
+    write_registry(registry, {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "a drive"})
+    path = tmp_path / "cache/some/net.pkl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"first")
+    command(*FETCH)
+    path.write_bytes(BODY)
+    refused(command, *FETCH)
+    command(*FORGET)
+    command(*FETCH)
+    assert records(tmp_path / "cache")["some/net.pkl"]["sha256"] == SHA
 
 
 @pytest.mark.parametrize("fault", [("stall", 1000, 100), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
@@ -56,19 +158,6 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
     asked = [site.asked(name)[-1] for name in kept if kept[name]]
     assert asked == [f"bytes={size}-" for size in kept.values() if size]
     assert asked or fault[0] == "stall"
-
-
-def test_an_interrupt_in_this_process_lets_no_download_finish_later(site, tmp_path):
-    registry = {
-        n: Asset(id=n, kind="network", url=site.add(n, BODY, faults=[("slow", 10_000, 0.03)]), target=n) for n in "ab"
-    }
-
-    main = threading.main_thread().ident
-    threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        fetch_many(["a", "b"], registry=registry, cache=tmp_path, transfer=Transfer(quiet=True))
-    time.sleep(1.2)
-    assert sorted(path.name for path in tmp_path.glob("?")) == []
 
 
 @contextlib.contextmanager
