@@ -183,7 +183,6 @@ ENTRY = {"id": "Q", "statement": "s"}
     [
         ({"rule": "LT", "a": X}, "claims[0] (Q).parts[0].b", "missing"),
         ({"rule": "LLT", "a": X}, "claims[0] (Q).parts[0].rule", "'LT'"),
-        ({"rule": "TRAIN", "a": X, "b": Y}, "claims[0] (Q).parts[0].rule", "LT with seeds: 3"),
         ({"rule": "EQ", "a": X}, "claims[0] (Q).parts[0].a.published", "published"),
         ({"rule": "LT", "a": {"where": {"metod": "sid"}}, "b": Y}, "claims[0] (Q).parts[0].a.where", "'method'"),
         ({"rule": "LT", "a": {}, "b": Y}, "claims[0] (Q).parts[0].a.run", "conditions"),
