@@ -1,24 +1,16 @@
-"""``sida reference``: measures real images or samples of a teacher once."""
+"""Verbs that run a feature network over images: ``sida reference`` and ``sida features``."""
 
 from __future__ import annotations
 
 import argparse
 
-from eval.commands._options import extractor_options, output, shared
+from eval.commands._options import extraction_arguments, extraction_settings
 from sida.cli.main import Verb
 
 
 def _reference_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
-    shared(source, "--images")
-    source.add_argument("--spec", metavar="JSON", help="teacher, protocol and data set: samples of a teacher")
-    parser.add_argument("--extractor", help="feature network")
-    parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
-    shared(parser, "--extractor-option", "--device")
-    out = output("--out", ".safetensors")
-    parser.add_argument("--out", required=True, type=out, metavar="FILE", help="safetensors file to write")
+    extraction_arguments(parser, sampled=True)
     parser.add_argument("--key", default="teacher", help="the protocol's reference, with --spec (default: teacher)")
     parser.add_argument("--keep-features", action="store_true", help="for precision, recall and kernel distance")
     parser.add_argument("--ddof", type=int, choices=(0, 1), default=1, help="covariance divisor N - ddof (default: 1)")
@@ -36,9 +28,7 @@ def _reference(args: argparse.Namespace) -> int:
         return 0
     if args.extractor is None:
         raise UserError("--extractor", "is missing", "name the feature network")
-    names = ("out", "extractor", "dataset", "images", "keep_features", "ddof", "allow_tf32", "device")
-    options = extractor_options(args.extractor_option, [args.extractor]).get(args.extractor)
-    name, statistics = write_reference(**{name: getattr(args, name) for name in names}, options=options)
+    name, statistics = write_reference(**extraction_settings(args), keep_features=args.keep_features, ddof=args.ddof)
     print(f"{args.out}: {statistics.count:,} images of {name}, {statistics.num_features} features each")
     return 0
 
@@ -55,4 +45,29 @@ Then: sida score ... --reference edm=cifar10-inception.safetensors --reference t
 """,
     _reference_arguments,
     _reference,
+)
+
+
+def _features_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    extraction_arguments(parser)
+
+
+def _features(args: argparse.Namespace) -> int:
+    """Extracts the features and writes them."""
+    from eval.measuring.extract import write_features
+
+    name, shape = write_features(**extraction_settings(args))
+    print(f"{args.out}: {shape[0]:,} × {shape[1]} features of {name}")
+    return 0
+
+
+FEATURES = Verb(
+    "Extract features of images or of a data set into a file (safetensors: features, and logits if there are any).",
+    """examples:
+  sida features --images samples.zip --extractor inception --out features.safetensors
+  sida features --dataset '{"name": "digits", "kind": "digits"}' --extractor digits --out digits.safetensors
+""",
+    _features_arguments,
+    _features,
 )
