@@ -7,7 +7,6 @@ import argparse
 from sida.cli.arguments import add_whole, existing, network_source
 from sida.cli.main import Verb
 from sida.config.settings import from_mapping, load_spec
-from sida.errors import UserError
 
 _HELP = "Draw images from a generator or teacher, one per seed; resumes after an interruption."
 _EXAMPLES = """examples:
@@ -39,7 +38,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", type=network_source, help=network)
     parser.add_argument("--seeds", metavar="LIST", help="image seeds, e.g. 0-49999 or 3,8,100-163 (default: 0-63)")
     parser.add_argument("--out", metavar="PATH", help="folder of PNG files (a data set in the EDM format) or FILE.npz")
-    parser.add_argument("--png", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--sampler", help="see below (default: one_step)")
     parser.add_argument("--batch", type=int, dest="batch_size", metavar="N", help="images per call (default: 64)")
     rule = (
@@ -61,8 +59,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Draws the images and prints the written paths."""
-    if args.png:
-        raise UserError("--png", "a folder always holds PNG files now", "leave it out")
     from sida.sampling.job import SampleConfig, run_job
 
     spec = load_spec(args.spec) if args.spec else {}

@@ -114,16 +114,6 @@ class Files:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_idle": [], "_plain": None, "_packed": self._plain is not None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        packed = state.pop("_packed")
-        self.__dict__.update(state)
-        if packed:
-            self._index()
-            self._unpack()
-
     def where(self, index: int) -> str:
         """Archive and member, for error messages."""
         return f"{self.path}: {self.names[index]}"

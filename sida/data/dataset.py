@@ -1,4 +1,4 @@
-"""Base class of data sets, orders of their items in a training, and reading of batches with prefetch in processes.
+"""Base class of data sets, and orders of their items in a training.
 
 Orders are the suite's, which is counter-based, and the official ones of EDM and EDM2.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,16 +144,6 @@ class Dataset(abc.ABC):
         """
         return batch.to(torch.float32) / 127.5 - 1
 
-    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor] | UserError:
-        """``(images, labels)`` of a whole batch, for :class:`torch.utils.data.DataLoader`; an error is returned.
-
-        The loader would raise the error in the other process with its traceback as the only argument.
-        """
-        try:
-            return self.images(indices), self.labels(indices)
-        except UserError as error:
-            return error
-
     def describe(self) -> dict[str, Any]:
         """Facts for records: name, size, shape, classes."""
         sizes = {"channels": self.num_channels, "resolution": self.resolution, "label_dim": self.label_dim}
@@ -184,34 +174,6 @@ class InMemory(Dataset):
     def sha256(self) -> str:
         """SHA-256 of all pixels."""
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
-
-
-def read_batches(
-    dataset: Dataset, indices: Iterable[np.ndarray], workers: int = 0
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields ``(images, labels)`` of :class:`Dataset` for each batch of indices, in order.
-
-    Args:
-        dataset: The data set; must be picklable for spawned processes (all data sets of this package are).
-        indices: Batches of indices; may be endless, since each worker reads two batches in advance.
-        workers: Reading processes; 0 reads in this process.
-
-    Raises:
-        UserError: The data set raises it, e.g. for a damaged image, in this process or in a worker.
-    """
-    if workers == 0:
-        yield from ((dataset.images(batch), dataset.labels(batch)) for batch in indices)
-        return
-    options: Any = {"batch_sampler": (batch.tolist() for batch in indices), "collate_fn": _unchanged}
-    pairs: Any = torch.utils.data.DataLoader(dataset, num_workers=workers, **options)  # type: ignore[arg-type]
-    for pair in pairs:
-        if isinstance(pair, UserError):
-            raise pair
-        yield pair
-
-
-def _unchanged(pair: Any) -> Any:
-    return pair
 
 
 class Order:

@@ -185,13 +185,9 @@ def test_other_samples_are_not_mixed_in(network, tmp_path):
     assert (tmp_path / "mine.npz").read_bytes() == b"precious"
 
 
-def test_removed_forms_say_their_replacement(network, tmp_path, capsys):
-    for flags, word in (
-        (["--out", str(tmp_path / "a.zip")], "name a folder"),
-        (["--out", "x", "--png"], "leave it out"),
-    ):
-        assert main(["sample", "--network", network, *flags]) == 1
-        assert word in capsys.readouterr().err
+def test_forms_that_are_not_written_say_their_replacement(network, tmp_path, capsys):
+    assert main(["sample", "--network", network, "--out", str(tmp_path / "a.zip")]) == 1
+    assert "name a folder" in capsys.readouterr().err
     save_network(make(img_channels=2), tmp_path / "two.safetensors", {})
     with pytest.raises(UserError, match="PNG files need 1 or 3 channels"):
         job(str(tmp_path / "two.safetensors"), tmp_path / "out")

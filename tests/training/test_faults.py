@@ -53,7 +53,6 @@ FAULTS = [
     ("gdd", {"teacher": "a VP network"}, "starts from a network of class EDMPrecond, not VPPrecond"),
     ("gdd", {"teacher": "an EDM2 network"}, "method 'gdd' is for networks of edm, this one is of edm2"),
     # Other networks
-    ("sida", {"real_source": "data"}, "--spec.real_source: was removed"),
     ("sida", {"guidance": 1.5}, "--spec.guidance: 1.5 needs a guiding network; name one as guide"),
     ("sida", {"guide": "one without classes"}, "--spec.guide: guides nothing with a guidance of 1"),
     ("sida", {"guidance": 2, "guide": "nowhere.safetensors"}, "--spec.guide: no such file 'nowhere.safetensors'"),
