@@ -150,23 +150,6 @@ def class_counts(dataset: Dataset) -> dict[int, int] | None:
     return {label: found.get(label, 0) for label in range(dataset.label_dim)}
 
 
-#: Number of different random images.
-DRAWN = 1024
-
-
-def open_noise(config: DatasetConfig, *, name: str, use_labels: bool, **views: Any) -> InMemory:
-    """Opens a data set of kind ``noise``: images of uniform noise with alternating classes.
-
-    Raises:
-        ValueError: The spec has no resolution or channels.
-    """
-    if config.resolution is None or config.channels is None:
-        raise SettingError("resolution", "a data set of kind 'noise' needs resolution and channels", "add them")
-    shape = (DRAWN, config.channels, config.resolution, config.resolution)
-    classes = np.arange(DRAWN) % config.label_dim if config.label_dim and use_labels else None
-    return InMemory(name, np.random.default_rng(0).integers(0, 256, shape, np.uint8), classes, **views)
-
-
 class ClassesOnly(Dataset):
     """Items with a class and no image, sorted by class.
 

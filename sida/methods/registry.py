@@ -47,11 +47,6 @@ METHODS = Registry(
 )
 
 
-def is_method(name: str) -> bool:
-    """Whether a name belongs to a method or has the form of a custom method (which is not imported)."""
-    return METHODS.knows(name)
-
-
 def official_saw(name: str) -> Saw | None:
     """Networks that a method of this package meets; None if it says nothing.
 
