@@ -73,9 +73,10 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", ["sid", "sida"])
-@pytest.mark.parametrize("family", list(TINY))
+@pytest.mark.parametrize(
+    ("family", "method", "checkpointing"),
+    [("edm", "sid", False), ("edm", "sida", True), ("edm2", "sida", False), ("edm2", "sid", True)],
+)
 def test_a_real_step_takes_the_counted_operations(family, method, checkpointing):
     spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}
     spec |= {"total_kimg": 1000, "batch_size": 2, "dropout": 0, "checkpointing": checkpointing}
@@ -163,7 +164,7 @@ def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch, caps
         assert [job.kind for job in found.jobs.values()] == kinds
 
 
-@pytest.mark.parametrize("targets", [[], ["tables/main.tex"], ["sid2a-a1.0"]])
+@pytest.mark.parametrize("targets", [[], ["sid2a-a1.0"]])
 def test_a_wheel_plans_the_jobs_of_a_checkout(targets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plans = []
@@ -180,8 +181,6 @@ def test_a_wheel_plans_the_jobs_of_a_checkout(targets, tmp_path, monkeypatch):
     [
         (["demo", "sida-b1"], "demo.preset.yaml.*'sida-a1.0'"),
         (["demo", "--gpu", "H20"], r"--gpu H20: .*'H200'"),
-        (["demo", "--gpus", "0"], "--gpus"),
-        (["domo"], ".*'demo'"),
     ],
 )
 def test_faults_are_one_line(arguments, message, capsys):
