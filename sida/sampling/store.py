@@ -130,11 +130,8 @@ class SampleStore(abc.ABC):
             existing = read_hashed_json(self.record_path, f"remove it and {self.path}, then sample again")
             different = sorted(k for k in self.record if k != "info" and existing.get(k) != self.record[k])
             if different:
-                raise UserError(
-                    self.path,
-                    f"holds samples with other {', '.join(different)} (see {self.record_path})",
-                    "choose another --out or remove it",
-                )
+                fault = f"holds samples with other {', '.join(different)} (see {self.record_path})"
+                raise UserError(self.path, fault, "choose another --out or remove it")
         elif taken:
             raise UserError(self.path, "exists and was not written by sida sample", "choose another --out or remove it")
         if self.path.is_file() and not intact_zip(self.path):
@@ -209,11 +206,9 @@ class SampleStore(abc.ABC):
             try:
                 wait_for_lock(lock)
             except OSError as error:
-                raise UserError(
-                    self.path,
-                    f"cannot be locked ({error.strerror})",
-                    f"all shards are in {self.parts}: move them to a file system with locks and run the command there",
-                ) from None
+                fault = f"cannot be locked ({error.strerror})"
+                remedy = f"all shards are in {self.parts}: move them to a file system with locks, and run there"
+                raise UserError(self.path, fault, remedy) from None
             if not self.is_complete():
                 self.assemble()
                 self._clean()
