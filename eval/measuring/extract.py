@@ -86,7 +86,9 @@ def write_reference(
         add_features(_read_ahead(found, network.device), {name: network}, {name: statistics}, kept, progress.update)
     features = {name: torch.cat(rows) for name, rows in kept.items()}
     digests = {name: network.sha256}
-    write_own(out, OwnReference(found.name, found.digest(), {name: statistics}, features, digests, ddof, allow_tf32))
+    sums, sketch = {name: statistics}, found.sketch
+    own = OwnReference(found.name, found.digest(), sums, features, digests, ddof, allow_tf32, sketch=sketch)
+    write_own(out, own)
     return found.name, statistics
 
 

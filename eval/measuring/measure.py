@@ -20,7 +20,7 @@ from eval.features import EXTRACTORS
 from eval.features.base import Extractor
 from eval.features.registry import make_extractors
 from eval.measuring.protocol import Protocol
-from eval.measuring.references import Reference, load_references, records_of
+from eval.measuring.references import Reference, held_out_seen, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, ImageFiles, MeasureSpec, NetworkSource, Source
 from eval.measuring.stores import ImageStore
 from eval.measuring.trial import TrialSums, compute_metrics, run_pass, sized
@@ -198,6 +198,7 @@ class Measurer:
         """The measurement of a whole trial, with the metrics of its sums."""
         values, details = compute_metrics(sums, self.references, self.spec.device)
         used = records_of(sums.protocol.metrics, self.references)
+        held_out = held_out_seen(sums.protocol, self.references, getattr(self.source, "seen", None))
         return {
             **self.names(),
             "trial": trial,
@@ -209,6 +210,7 @@ class Measurer:
             "details": details,
             "reference": next(iter(used.values()), {}),
             "metric_references": used,
+            **({"held_out": held_out} if held_out else {}),
             "extractors": {name: self.extractors[name].sha256 for name in sums.protocol.extractors()},
             "network_sha256": getattr(self.source, "sha256", None),
             "spec_sha256": self.digest,

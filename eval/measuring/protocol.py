@@ -32,6 +32,8 @@ from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, fro
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import sha256_json
 
+#: Key of a reference with images that no generator may have seen.
+HELD_OUT = "heldout"
 #: Divisor N − ddof of a variance.
 Ddof = Annotated[int, Range(least=0, most=1)]
 # Labels enter by content; `cov_ddof` and `references` enter the metrics that use them; `selection` and `watch` concern
@@ -54,7 +56,7 @@ class ReferenceSource(Settings):
             teacher, made once for each teacher by ``sida reference --spec``), or ``given`` (all images that
             ``score --against`` names; values are comparable with such values alone).
         dataset: Key of ``config/datasets.yaml``, used if the caller names no data set (kind ``dataset``).
-        fixed: Use ``dataset`` for every generator, e.g. for held-out images.
+        fixed: Use ``dataset`` for every generator, e.g. for held-out images (a reference with the key ``heldout``).
         asset: Id in ``config/assets.tsv``; the file is fetched into the cache unless the command line names one.
         file: Name of a file that is no registered asset and must be given on the command line.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``. ``adm``: the statistics in a guided-diffusion batch
@@ -364,6 +366,11 @@ class Protocol(Settings):
         """Data sets that are references for every generator, by the setting that names them."""
         place = f"protocol '{self.name}': references"
         return {f"{place}.{key}": str(source.dataset) for key, source in self.sources.items() if source.fixed}
+
+    def held_out(self, metric: Metric) -> list[str]:
+        """Keys of a metric's references with held-out images: ``heldout``, and those that its kind names."""
+        parts = [self.metric(key) for key in metric.of] if isinstance(metric, Mean) else [metric]
+        return [key for part in parts for key in part.references if key in (HELD_OUT, getattr(part, "held_out", None))]
 
     def drawn_references(self) -> list[str]:
         """Keys of the references that are samples of a row's teacher, of those that the metrics use."""

@@ -13,6 +13,7 @@ import torch
 
 from eval.metrics.statistics import FeatureStatistics
 from sida.data.arrays import Arrays
+from sida.data.sketch import Sketch, read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_json
 from sida.files.tensors import explained, read_tensors, write_tensors
@@ -99,6 +100,7 @@ class OwnReference:
         ddof: Covariance divisor N − ddof.
         allow_tf32: Whether TF32 was allowed.
         sampled: Sampler and number of images, for samples of a teacher.
+        sketch: Sketch of the images; None in older files, and for samples.
     """
 
     name: str
@@ -109,6 +111,7 @@ class OwnReference:
     ddof: int
     allow_tf32: bool
     sampled: dict[str, Any] | None = None
+    sketch: Sketch | None = None
 
     @property
     def sha256(self) -> str:
@@ -126,7 +129,8 @@ def write_own(path: str | os.PathLike[str], reference: OwnReference) -> None:
     tensors = statistics_tensors(reference.statistics)
     tensors |= {f"features/{name}": rows for name, rows in reference.features.items()}
     names = ("name", "extractors", "ddof", "allow_tf32", "sampled")
-    header = {"format": _FORMAT, "dataset_sha256": reference.images_sha256}
+    header: dict[str, Any] = {"format": _FORMAT, "dataset_sha256": reference.images_sha256}
+    header |= {} if reference.sketch is None else {"sketch": reference.sketch.record()}
     write_tensors(path, tensors, header | {name: getattr(reference, name) for name in names})
 
 
@@ -156,6 +160,7 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
             ddof=header["ddof"],
             allow_tf32=bool(header["allow_tf32"]),
             sampled=header.get("sampled"),
+            sketch=read_sketch(header.get("sketch")),
         )
     for wanted, digest in extractors.items():
         if wanted not in known:

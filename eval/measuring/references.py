@@ -25,11 +25,12 @@ from eval.measuring.reference_files import OwnReference, read_batch, read_moment
 from eval.measuring.stores import ImageStore, in_batches, open_images
 from eval.metrics.kinds import Mean
 from eval.metrics.statistics import FeatureStatistics, Moments
-from eval.results.identity import joined
+from eval.results.identity import UNKNOWN_DATA, joined
 from sida.assets import checked, fetch, load_registry
 from sida.assets.registry import find_asset
 from sida.config.datasets import dataset_spec
 from sida.data import Dataset, load_dataset
+from sida.data.sketch import Sketch
 from sida.errors import Progress, UserError
 from sida.files.atomic import sha256_file, sha256_json
 from sida.machine import tf32
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _BATCH = 256
 
 
-@dataclass(frozen=True)
+@dataclass
 class ImageSet:
     """A finite set of images.
 
@@ -50,6 +51,7 @@ class ImageSet:
         read: Function ``read(begin, end) -> uint8 (N, C, H, W)``.
         digest: Digest of the images.
         remarks: Remarks on the images read so far.
+        sketch: Sketch of the images read so far.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ImageSet:
     read: Callable[[int, int], torch.Tensor]
     digest: Callable[[], str]
     remarks: Callable[[], tuple[str, ...]] = tuple
+    sketch: Sketch = field(default_factory=Sketch)
 
     @classmethod
     def of_dataset(cls, data: Dataset) -> ImageSet:
@@ -84,7 +87,9 @@ class ImageSet:
 
     def batches(self, size: int) -> Iterator[torch.Tensor]:
         """All images in their order, ``size`` at a time."""
-        return in_batches(self.read, 0, self.count, size)
+        for images in in_batches(self.read, 0, self.count, size):
+            self.sketch = self.sketch.with_images(images.numpy())
+            yield images
 
 
 def add_features(
@@ -129,6 +134,7 @@ class Reference:
         name: For people: data set or file name.
         sha256: Digest of the file, or of the data set behind it.
         remarks: Remarks on its images, for the report.
+        sketch: Sketch of its images; None where they are not at hand.
     """
 
     name: str
@@ -136,6 +142,7 @@ class Reference:
     _moments: dict[str, Moments] = field(default_factory=dict)
     _features: dict[str, torch.Tensor] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    sketch: Sketch | None = None
 
     def moments(self, extractor: str) -> Moments:
         """``(mean, covariance, number of images or None)``.
@@ -224,7 +231,8 @@ def _read(
         own = read_own(path, {name: extractors[name].sha256 for name in [*moments, *rows]})
         _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
         known = {name: own.statistics[name] for name in moments}
-        return Reference(own.name, own.sha256, {n: (s.mean, s.cov, s.count) for n, s in known.items()}, own.features)
+        sums: dict[str, Moments] = {name: (s.mean, s.cov, s.count) for name, s in known.items()}
+        return Reference(own.name, own.sha256, sums, own.features, sketch=own.sketch)
     reference = Reference(path.name, digest)
     if moments:
         mean, cov = read_moments(path, source.entry)
@@ -234,7 +242,8 @@ def _read(
         if source.num_images is not None and len(images) != source.num_images:
             raise UserError(path, f"holds {len(images)} images, {where} says {source.num_images}")
         batch = ImageSet(path.name, len(images), lambda a, b: images[a:b], lambda: digest)
-        reference._features |= _made(batch, source, extractors, [], rows)._features
+        made = _made(batch, source, extractors, [], rows)
+        reference._features, reference.sketch = made._features, made.sketch
     return reference
 
 
@@ -252,7 +261,7 @@ def _made(
     add_features(images.batches(_BATCH), extractors, statistics, kept, progress)
     known: dict[str, Moments] = {name: (sums.mean, sums.cov, sums.count) for name, sums in statistics.items()}
     features = {name: torch.cat(parts) for name, parts in kept.items()}
-    return Reference(images.name, images.digest(), known, features, images.remarks())
+    return Reference(images.name, images.digest(), known, features, images.remarks(), images.sketch)
 
 
 def _check_made_alike(
@@ -316,6 +325,25 @@ def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -
             names = ", ".join(dict.fromkeys(part["name"] for part in parts))
             records[metric.key] = {"name": names, "sha256": joined([part["sha256"] for part in parts])}
     return records
+
+
+def held_out_seen(protocol: Protocol, references: Mapping[str, Reference], seen: Sketch | None) -> dict[str, str]:
+    """How many held-out images of each metric a generator has seen: ``found/looked for``, or ``unknown``.
+
+    Args:
+        protocol: The protocol; metrics without held-out images are left out.
+        references: References by key.
+        seen: Sketch of the images that the generator has seen; None: unknown.
+    """
+    found = {}
+    for metric in protocol.metrics:
+        sketches = [references[key].sketch for key in protocol.held_out(metric)]
+        shares = [seen.shared(sketch) if seen and sketch else None for sketch in sketches]
+        if sketches:
+            known = [share for share in shares if share is not None]
+            sums = [sum(counts) for counts in zip(*known)]
+            found[metric.key] = "/".join(map(str, sums)) if len(known) == len(shares) else UNKNOWN_DATA
+    return found
 
 
 def fixed_digests(protocol: Protocol) -> dict[str, str]:

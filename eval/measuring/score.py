@@ -34,6 +34,7 @@ from sida.config.datasets import dataset_spec
 from sida.config.samplers import Sampler
 from sida.config.saw import read_saw
 from sida.config.settings import names_object
+from sida.data.sketch import Sketch
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import sha256_json
 from sida.machine import cpu_threads
@@ -309,6 +310,9 @@ def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageS
     if second.count < measurer.protocol.num_samples:
         fewer = f"{second.count:,} images, fewer than the first set's {measurer.protocol.num_samples:,}"
         yield f"second set: {fewer}"
+        share = (getattr(measurer.source, "seen", None) or Sketch()).shared(reference.sketch or Sketch())
+        if share and share[0]:
+            yield f"the generator has seen {share[0]} of {share[1]} images of the second set that were looked for"
     if first is not None and second.digest() == first.store.digest():
         yield "both sets are the same images"
     theirs = second.read(0, 1).shape[1:]

@@ -34,6 +34,7 @@ from sida.config.samplers import SAMPLER_KINDS, Sampler, read_sampler
 from sida.config.settings import Count, Natural, Settings
 from sida.data.archive import Files
 from sida.data.load import check_labels
+from sida.data.sketch import Sketch, read_sketch
 from sida.errors import SettingError, UserError, suggestion
 from sida.files.atomic import by_content, sha256_file
 from sida.networks.file import load_network
@@ -198,6 +199,11 @@ class DataSource:
 
     def __post_init__(self) -> None:
         self.drawer = Drawer(Sampler(kind="data"), dataset=lambda: self.dataset, vae=self.vae, device=self.device)
+
+    @property
+    def seen(self) -> Sketch | None:
+        """Sketch of the images."""
+        return self.dataset.sketch
 
     def identity(self) -> dict[str, Any]:
         """Digest of the data, and of the decoder of latents."""
@@ -376,6 +382,11 @@ class NetworkSource:
             measures = f"protocol '{self._protocol.name}' measures {'decoded latents' if decodes else 'pixels'}"
             fault = f"has {getattr(net, 'img_channels', 0)} channels, {measures}"
             raise UserError(self.path, fault, "choose another protocol")
+
+    @property
+    def seen(self) -> Sketch | None:
+        """Sketch of the images that the network and its parents have seen, by the header; None: unknown."""
+        return read_sketch(self.metadata.get("images"))
 
     @functools.cached_property
     def sha256(self) -> str:

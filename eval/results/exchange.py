@@ -44,6 +44,8 @@ class ExchangedMetric(Settings):
         device: Kind of device.
         code_version: Program and version that measured.
         saw: Networks that the generator met (docs/score.md), `none` or `unknown`; empty is unknown.
+        held_out: Held-out images of the metric that the generator has seen, of some that were looked for, as `3/50`, or
+            `unknown`; empty for a metric without held-out images.
         date: Day or time of the measurement, ISO 8601.
     """
 
@@ -64,6 +66,7 @@ class ExchangedMetric(Settings):
     device: str = ""
     code_version: str = ""
     saw: str = ""
+    held_out: Annotated[str, Pattern(r"(\d+/\d+|unknown)?", "such as 3/50, or unknown")] = ""
     date: Annotated[str, Pattern(r"\d{4}-\d{2}-\d{2}.*", "a date such as 2026-11-22")]
 
     def __post_init__(self) -> None:
@@ -78,9 +81,8 @@ class ExchangedMetric(Settings):
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``measurements.csv``, with their origin."""
         facts = dataclasses.asdict(self)
-        facts = {
-            key: value for key, value in facts.items() if key not in ("format", "values") and (value or key != "saw")
-        }
+        left_out = {"format", "values", *(key for key in ("saw", "held_out") if not facts[key])}
+        facts = {key: value for key, value in facts.items() if key not in left_out}
         return [
             {**facts, "method": "external", "trial": trial, "value": repr(value)}
             for trial, value in enumerate(self.values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,11 @@ _COMPARED = {
 UNKNOWN = "nobody says which networks the generator met (`saw`)"
 #: Reason for a value whose feature network or reference is not known by its digest: two unknown ones are not equal.
 NO_DIGEST = "its feature network or reference has no digest"
+#: Word for what is unknown of held-out images, and the reason for a value of such a generator.
+UNKNOWN_DATA = "unknown"
+NO_DATA = "nobody says whether the generator has seen the held-out images (`data:none`)"
+#: Largest share of held-out images that are in a training's data by chance: data sets have pictures twice.
+_TWICE = 0.02
 #: Kinds of this package without a reference.
 _WITHOUT_REFERENCE = ("inception_score", "accuracy")
 #: Fields of a protocol that change every metric's value and have no place of their own in an identity.
@@ -55,6 +61,8 @@ class Identity:
         extractor: Digest of the feature network with its options; empty for a metric without one.
         quoted: Whether a paper quotes the number from another paper, whose protocol is not known here.
         saw: Networks that the generator met, which decide no value but whether it may decide anything; None: unknown.
+        held_out: Held-out images of the metric that the generator has seen, of those looked for (``3/50``), or
+            ``unknown``; empty for a metric without held-out images.
     """
 
     protocol: str = field(compare=False)
@@ -67,6 +75,7 @@ class Identity:
     extractor: str = ""
     quoted: bool = False
     saw: Saw | None = field(default=None, compare=False)
+    held_out: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return "the protocol of another paper" if self.quoted else f"protocol '{self.protocol}' ({self.n:,} images)"
@@ -92,6 +101,20 @@ class Identity:
         """
         seen = {known_network(name, study_extractors()) for name in getattr(self.saw, how, ())}
         return self.networks & {*seen, *([OTHER] if seen else [])}
+
+    @property
+    def seen(self) -> str | None:
+        """What is wrong with the metric's held-out images: the generator has seen some, or nobody says; else None."""
+        said = getattr(self.saw, "data", ())
+        if not self.held_out or (self.held_out == UNKNOWN_DATA and said == ("none",)):
+            return None
+        if "held-out" in said:
+            return "the generator has seen held-out images, as its row says (`data:held-out`)"
+        if self.held_out == UNKNOWN_DATA:
+            return NO_DATA
+        found, looked = map(int, self.held_out.split("/"))
+        held = f"the generator has seen held-out images ({found} of {looked} that were looked for)"
+        return held if found > _TWICE * looked else None
 
     @property
     def related(self) -> set[str]:
@@ -139,16 +162,29 @@ def joined(digests: Sequence[str]) -> str:
 
 def barred(identity: Identity) -> str | None:
     """Reason why a value decides nothing, not even which value is the best of a column; None if it may decide."""
+    if identity.seen:
+        return identity.seen
     if not identity.networks:
         return None
     if identity.saw is None:
         return UNKNOWN
-    kind = identity.settings.split(" ")[0]
-    referring = kind not in _WITHOUT_REFERENCE and ":" not in kind  # a custom kind may have no reference
-    if not identity.quoted and not (identity.extractor and (identity.reference or not referring)):
+    if lacks_digest(identity):
         return NO_DIGEST
     met = ", ".join(sorted(identity.met("loss")))
     return f"the generator was trained by the network of the metric ({met})" if met else None
+
+
+def is_share(value: Any) -> bool:
+    """Whether a value can be :attr:`Identity.held_out` of a metric with held-out images."""
+    return isinstance(value, str) and (value == UNKNOWN_DATA or re.fullmatch(r"\d+/[1-9]\d*", value) is not None)
+
+
+def lacks_digest(identity: Identity) -> bool:
+    """Whether a value's feature network or reference is not known by its digest; two unknown ones are not equal."""
+    kind = identity.settings.split(" ")[0]
+    referring = kind not in _WITHOUT_REFERENCE and ":" not in kind  # a custom kind may have no reference
+    known = identity.extractor and (identity.reference or not referring)
+    return bool(identity.networks) and not identity.quoted and not known
 
 
 def identity_of(

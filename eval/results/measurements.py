@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics.kinds import value_fault
-from eval.results.identity import Identity, comparable, identity_of, joined
+from eval.results.identity import NO_DIGEST, Identity, comparable, identity_of, is_share, joined, lacks_digest
 from eval.results.summary import Measurements, columns_of, measurements_of
 from sida.errors import UserError, say, suggestion
 from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
@@ -115,6 +115,8 @@ def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     yield "metric_references", _maps_to(known, lambda found: isinstance(found.get("sha256"), str))
     yield "extractors", all(map(_is_text, record["extractors"].values()))
     yield "added", _maps_to(record.get("added", {}))
+    held_out = record.get("held_out", {})
+    yield "held_out", isinstance(held_out, dict) and all(map(is_share, held_out.values()))
     for key in ("details", "source"):
         yield key, isinstance(record.get(key, {}), dict)
 
@@ -171,7 +173,7 @@ def extended(path: str | os.PathLike[str], record: Mapping[str, Any]) -> dict[st
 def _joined(earlier: Mapping[str, Any], later: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
     """A measurement with the metrics of its protocol from two records, the later ones first."""
     wanted, result = names["protocol"]["fields"]["metrics"], {**earlier, **names}
-    for part in ("metrics", "details", "metric_references", "added"):
+    for part in ("metrics", "details", "metric_references", "held_out", "added"):
         both = {**earlier.get(part, {}), **later.get(part, {})}
         result[part] = {key: both[key] for key in wanted if key in both}
     extractors = {**earlier["extractors"], **later.get("extractors", {})}
@@ -179,7 +181,7 @@ def _joined(earlier: Mapping[str, Any], later: Mapping[str, Any], names: Mapping
         name: extractors[name] for name in {m["extractor"]: 0 for m in wanted.values() if "extractor" in m}
     }
     result["reference"] = next(iter(result["metric_references"].values()), {})
-    return {key: value for key, value in result.items() if key != "added" or value}
+    return {key: value for key, value in result.items() if key not in ("held_out", "added") or value}
 
 
 def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -231,11 +233,11 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
 def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
     """Requires that trials of one run have equal metrics, generator, identities and (if known) version of the code."""
     metrics = [list(dict.fromkeys([*record["metrics"], *record.get("details", {})])) for record in (first, other)]
-    changed = [
-        f"{key} ({reason})"
-        for key in metrics[0]
-        if key in metrics[1] and (reason := comparable(record_identity(first, key), record_identity(other, key)))
-    ]
+    changed = []
+    for key in metrics[0] if first is not other else ():
+        identity = record_identity(first, key)
+        why = comparable(identity, record_identity(other, key)) or (NO_DIGEST if lacks_digest(identity) else None)
+        changed += [f"{key} ({why})"] if why and key in metrics[1] else []
     changed += [f"metric '{key}'" for key in sorted({*metrics[0]} ^ {*metrics[1]})]
     changed += ["network_sha256"] if first.get("network_sha256") != other.get("network_sha256") else []
     # Old records do not have the version.
@@ -282,6 +284,7 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for metric, value in record["metrics"].items():
             identity, environment = record_identity(record, metric), measured_by(record, metric)
             measured = {name: environment.get(name) for name in ("device", "code_version", "date")}
+            measured |= {"held_out": found} if (found := record.get("held_out", {}).get(metric)) else {}
             measured |= {name: getattr(identity, name) for name in ("protocol", "settings", "classes", "resolution")}
             files = {"reference_sha256": identity.reference or None, "extractor_sha256": identity.extractor or None}
             rows.append({**images, "metric": metric, "value": repr(float(value)), **measured, **files})

@@ -18,7 +18,7 @@ from typing import Any
 
 from eval.features.registry import study_extractors
 from eval.metrics.kinds import value_fault
-from eval.results.identity import Identity, comparable
+from eval.results.identity import UNKNOWN_DATA, Identity, comparable, is_share
 from sida.config.saw import read_saw
 from sida.errors import UserError, settings_in, suggestion
 from sida.files.content_hash import csv_text
@@ -51,6 +51,7 @@ class Measurement:
     date: str
     origin: str = field(default="", kw_only=True)  # the group that measured it; empty for this suite
     saw: str = field(default="", kw_only=True)  # networks that the generator met, where the record has them
+    held_out: str = field(default="", kw_only=True)  # see Identity.held_out
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -64,11 +65,12 @@ class Measurement:
             resolution=self.resolution,
             reference=self.reference_sha256,
             extractor=self.extractor_sha256,
+            held_out=self.held_out,
         )
 
 
 #: Columns that follow where a line has a value in one of them.
-FURTHER = ("origin", "saw")
+FURTHER = ("origin", "saw", "held_out")
 #: Columns of all measurements of this suite.
 MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name not in FURTHER)
 _OPTIONAL = {"kept_at"}
@@ -320,6 +322,8 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
                 raise UserError(f"{where}: {name}", f"must be a non-negative integer, got '{text[name]}'")
             numbers[name] = int(number)
     further = {name: (record.get(name) or "").strip() for name in FURTHER}
+    if not is_share(further["held_out"] or UNKNOWN_DATA):
+        raise UserError(f"{where}: held_out", f"must be such as 3/50, or unknown, got '{further['held_out']}'")
     if further["saw"]:
         with settings_in(where):
             read_saw(further["saw"], study_extractors())

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.results.identity import UNKNOWN, Identity, barred, comparable
+from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, lacks_digest
 from eval.results.published import Agreement, Published, load_published, metric_keys, published_number
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.stored import FROM_STORED
@@ -27,7 +27,17 @@ from eval.results.summary import (
     measurements_file,
     require_comparable,
 )
-from eval.tables.cells import AUDIT_LEGEND, Best, CellSource, TableLine, best_values, grid, resolve, without_unlike
+from eval.tables.cells import (
+    AUDIT_LEGEND,
+    Best,
+    CellSource,
+    TableLine,
+    best_values,
+    grid,
+    mark_of,
+    resolve,
+    without_unlike,
+)
 from eval.tables.latex import to_latex
 from eval.tables.layout import ColumnSpec, Mode, TableLayout, TableSources, load_table_layout
 from eval.tables.model import RECORD_FIELDS, Table, published_record
@@ -344,7 +354,10 @@ def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
     """Mark and reason of each note on what the generator of a value met."""
     why = barred(identity)
     if why and (why != UNKNOWN or ranks):
-        yield ("‡ " if identity.met("loss") else ""), f"{why}; not ranked"
+        mark = mark_of(identity) if identity.seen or identity.met("loss") else ""
+        yield f"{mark} ".lstrip(), f"{why}; not ranked"
+    if lacks_digest(identity) and why != NO_DIGEST:
+        yield "", f"{NO_DIGEST}, so that nobody knows whether its trials are comparable"
     if related := identity.related:
         yield "§ ", f"trained by a network that learned from the same labels ({', '.join(sorted(related))})"
     if started := identity.met("start"):

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.results.identity import NO_DIGEST, UNKNOWN, Identity, barred, comparable, joined
+from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, barred, comparable, joined
 from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
 from eval.results.sheet import SheetRow, seen_by
 from eval.results.summary import Estimate, Measurements
@@ -329,7 +329,7 @@ def best_values(layout: TableLayout, lines: list[TableLine], mode: Mode) -> Best
         why = {("published", n): barred(s.published.identity) for n, s in shown.items() if s.published}
         why |= {("measured", n): barred(s.identity) for n, s in shown.items() if s.identity}
         # A value of a generator that the metric's network trained is no rival; one of an unknown generator is.
-        rival = {key for key, reason in why.items() if reason in (None, UNKNOWN, NO_DIGEST)}
+        rival = {key for key, reason in why.items() if reason in (None, UNKNOWN, NO_DIGEST, NO_DATA)}
         printed = {n: s.published.value for n, s in shown.items() if s.published and ("published", n) in rival}
         rounded = {n: _rounded(column, source) for n, source in shown.items() if ("measured", n) in rival}
         measured = {n: value for n, value in rounded.items() if value is not None}
@@ -415,8 +415,12 @@ def _cell(
 
 
 def mark_of(identity: Identity) -> str:
-    """‡: a network of the metric trained the generator; §: a network that learned from the same labels did."""
-    return "‡" if identity.met("loss") else "§" if identity.related else ""
+    """Sign of what a generator met that makes its value special.
+
+    ¶: held-out images of the metric, or nobody says; ‡: a network of the metric trained it; §: a network that learned
+    from the same labels did.
+    """
+    return "¶" if identity.seen else "‡" if identity.met("loss") else "§" if identity.related else ""
 
 
 def published_cell(source: CellSource, bold: bool = False) -> Cell:

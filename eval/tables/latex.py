@@ -87,7 +87,7 @@ def breakable(text: str) -> str:
 
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
 #: Marks of what a generator met.
-_SEEN = {"": "", "‡": r"\,$\ddagger$", "§": r"\,\S"}
+_SEEN = {"": "", "‡": r"\,$\ddagger$", "§": r"\,\S", "¶": r"\,\P"}
 _DECIMAL = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,13 +70,12 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     encode.add_argument("--vae", type=existing("--vae"), metavar="DIR", help=decoder)
     add_whole(encode, "--batch", "images per call (default: 8)", 1, default=8)
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
-    add_whole(encode, "--workers", "reading processes (default: none)", 0, 4096, default=0)
     for action in (prepare, check, labels, encode):
         add_whole(action, "--expect", "fail unless there are N images")
     for action in (check, labels):
         add_whole(action, "--expect-classes", "fail unless there are N classes, none empty")
-    for action in (prepare, check):
-        add_whole(action, "--workers", "threads (default: one per processor)", 0, 4096)
+    for action in (prepare, check, encode):
+        add_whole(action, "--workers", "reading processes (default: one per processor)", 1, 4096)
 
 
 def _data(args: argparse.Namespace) -> int:
@@ -176,10 +176,11 @@ def _encode(args: argparse.Namespace) -> int:
 
     take_device(args.device, "encode")
     dataset = open_archive(args.source)
+    dataset.files.workers = args.workers or os.cpu_count() or 1
     _expected(args, args.source, len(dataset), ())
     vae = args.vae or str(next(iter(fetch_many(list(SD_VAE.assets)).values())).parent)
     encoder = LatentEncoder(load_vae(vae, args.device))
-    facts = encode_dataset(dataset, args.out, encoder, args.batch, args.device, args.workers)
+    facts = encode_dataset(dataset, args.out, encoder, args.batch, args.device)
     size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
     print(f"{args.out}: {facts['images']:,} latents {size}")
     return 0

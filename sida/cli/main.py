@@ -9,7 +9,6 @@ seconds.
 from __future__ import annotations
 
 import argparse
-import codecs
 import contextlib
 import errno
 import importlib
@@ -18,9 +17,8 @@ import re
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TextIO, cast
+from typing import Any, NamedTuple, TextIO, cast
 
 from sida.cli.arguments import check_output_paths
 from sida.config.plugins import allow_typed
@@ -57,7 +55,7 @@ SIDA_VERBS = {
     "distill": "sida.cli.train:DISTILL",
     "info": "sida.cli.networks:INFO",
     "manifest": "sida.cli.data:WRITE_MANIFEST",
-    "sample": "sida.cli.sample:SAMPLE",
+    "sample": "sida.cli.networks:SAMPLE",
     "train-teacher": "sida.cli.train:TRAIN_TEACHER",
 }
 
@@ -78,7 +76,6 @@ def run_command_line(
     verbs: Mapping[str, str],
     argv: Sequence[str] | None,
     groups: Mapping[str, Mapping[str, str]] | None = None,
-    removed: Mapping[str, str] | None = None,
 ) -> int:
     """Runs the verb named in ``argv``.
 
@@ -87,16 +84,12 @@ def run_command_line(
         verbs: Places of all verbs.
         argv: Words after the command's name; None takes those of the process.
         groups: Verbs that the help lists, by the heading of their group.
-        removed: Remedies by verb, or by verb and option, of words that exist no more.
 
     Returns:
         Exit status: 0, 1 (error of one line), 2 (usage), 75 (preempted) or 130 (interrupted).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = arguments[0] if arguments else "--help"
-    if (gone := _removed(arguments, removed or {})) is not None:
-        say(f"error: sida {gone}: is removed; {(removed or {})[gone]}")
-        return 2
     if not verb.startswith("-") and verb not in verbs:
         say(f"error: sida has no command '{verb}'{suggestion(verb, verbs)}")
         return 2
@@ -126,14 +119,6 @@ def run_command_line(
         # A full disk under the output does not change the status from here on.
         for stream in (sys.stdout, sys.stderr):
             let_go(stream)
-
-
-def _removed(arguments: Sequence[str], removed: Mapping[str, str]) -> str | None:
-    """The removed verb, or verb with option, that the arguments name."""
-    if not arguments or arguments[0] in removed:
-        return arguments[0] if arguments else None
-    options = (f"{arguments[0]} {word.partition('=')[0]}" for word in arguments[1:])
-    return next((option for option in options if option in removed), None)
 
 
 def _overview(about: str, groups: Mapping[str, Mapping[str, str]]) -> str:
@@ -181,44 +166,12 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         return 130
 
 
-#: Replacements of characters that the output's encoding does not have.
-_PLAIN = {
-    "─": "-", "–": "-", "—": "-", "−": "-", "‑": "-", "…": "...", "≤": "<=", "≥": ">=", "≈": "~", "→": "->", "←": "<-",
-    "↓": "(lower)", "↑": "(higher)", "✓": "+", "✗": "x", "△": "^", "•": "*", "“": '"', "”": '"', "„": '"', "’": "'",
-    "±": "+-", "×": "x", "·": "*", "°": " degrees", "√": "sqrt", "²": "2", "∞": "inf",
-}  # fmt: skip
-
-
-def to_ascii(text: str) -> str:
-    """Converts text to ASCII: signs as typed on a keyboard, Greek letters by name, other characters as escapes."""
-    return "".join(map(_character, text))
-
-
-def _character(character: str) -> str:
-    if character.isascii():
-        return character
-    name = unicodedata.name(character, "")
-    if name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3:
-        return name.rpartition(" ")[2].lower()
-    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return _PLAIN.get(character) or bare or character.encode("ascii", "backslashreplace").decode()
-
-
-def _replace(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return to_ascii(error.object[error.start : error.end]), error.end
-
-
 def speak_plainly() -> None:
-    """Makes output replace characters that its encoding does not have, instead of failing."""
-    codecs.register_error("sida.plain", _replace)
+    """Makes output write a question mark for a character that its encoding does not have, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            # A stream put there by a caller may not support it.
-            with contextlib.suppress(OSError, ValueError):
-                reconfigure(errors="sida.plain")
+        # A stream put there by a caller may not support it.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            cast(Any, stream).reconfigure(errors="replace")
 
 
 def finish() -> None:

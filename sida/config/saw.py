@@ -5,6 +5,7 @@
 | ``loss`` | its gradients trained the generator: a discriminator on its features, LPIPS, a distance |
 | ``start`` | the generator, its teacher or its latents start from the network, or are aligned with it |
 | ``choice`` | a metric on the network chose the checkpoint, seed or guidance (``choice:inception``: by FID) |
+| ``data`` | whether the images that it has seen have held-out ones: ``data:none`` or ``data:held-out`` |
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ class Saw:
     loss: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
     choice: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
 
     def __or__(self, other: Saw) -> Saw:
-        pairs = ((getattr(self, how), getattr(other, how)) for how in WAYS)
+        pairs = ((getattr(self, how), getattr(other, how)) for how in (*WAYS, "data"))
         return Saw(*(tuple(dict.fromkeys(mine + theirs)) for mine, theirs in pairs))
 
     def __str__(self) -> str:
-        return " ".join(f"{how}:{name}" for how in WAYS for name in getattr(self, how)) or "none"
+        return " ".join(f"{how}:{name}" for how in (*WAYS, "data") for name in getattr(self, how)) or "none"
 
     @property
     def words(self) -> str:
@@ -53,7 +55,8 @@ class Saw:
         return "; ".join(f"{how} {', '.join(names)}" for how in WAYS if (names := getattr(self, how))) or "none"
 
 
-WAYS = ("loss", "start", "choice")
+#: Ways of meeting a network, and what may be said of the data.
+WAYS, _DATA = ("loss", "start", "choice"), ("none", "held-out")
 
 
 def network_of(name: str, known: Collection[str] = ()) -> str | None:
@@ -78,16 +81,23 @@ def read_saw(text: str, known: Collection[str] = ()) -> Saw | None:
     """
     if text.strip() in ("unknown", ""):
         return None
-    found: dict[str, list[str]] = {how: [] for how in WAYS}
+    found: dict[str, list[str]] = {how: [] for how in (*WAYS, "data")}
     for word in [] if text.strip() == "none" else text.split():
         how, _, name = word.partition(":")
         if how not in found or not name:
             raise SettingError(
-                "saw", f"'{word}' is no word such as loss:inception", f"begin it with {', '.join(WAYS)}, or write none"
+                "saw", f"'{word}' is no word such as loss:inception", f"begin it with {', '.join(found)}, or write none"
             )
+        if how == "data":
+            if name not in _DATA:
+                raise SettingError(
+                    "saw", f"'{word}' says nothing of held-out images", f"write data:{' or data:'.join(_DATA)}"
+                )
+            found[how].append(name)
+            continue
         network = network_of(name, known)
         if network is None:
             near = suggestion(name, [*NETWORKS, *known])
             raise SettingError("saw", f"no network '{name}'{near}", f"name one of {', '.join(NETWORKS)} or {OTHER}")
         found[how].append(network)
-    return Saw(*(tuple(dict.fromkeys(found[how])) for how in WAYS))
+    return Saw(*(tuple(dict.fromkeys(names)) for names in found.values()))

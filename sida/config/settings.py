@@ -152,21 +152,6 @@ ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module
 
 
 T = TypeVar("T")
-#: Keys of former versions, with what to do instead.
-REMOVED = {
-    "shard": "remove it (networks of the papers fit without; checkpointing: true saves memory)",
-    "flags": "remove it: each method augments with its official transformations",
-    "compile": "remove it: kernels: fused is the faster way on a GPU",
-    "real_source": "remove it: this control left with its study",
-    "discriminator": "remove it: the fake score's encoder is the discriminator, as in the paper",
-    **dict.fromkeys(("diffaug", "ada_target", "ada_interval", "ada_kimg"), "remove it: off in GDD's published scripts"),
-    **dict.fromkeys(("weight_decay", "clip_norm"), "remove it: the papers' value is fixed"),
-    "experiments": "remove it: claims alone decide",
-    "rates": "remove it: train.jsonl has the speed and memory of each training",
-    "analyses": "remove it: a claim states a number with value and label",
-    "equal_budget": "use equal_images",
-    "neighbours": "remove it: metric kind copies measures the distances",
-}
 #: Fault of a key that is not given.
 MISSING = "is missing"
 #: Characters of the longest text whose parsed value is cached.
@@ -212,8 +197,6 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in fields:
-            if key in REMOVED:
-                raise SettingError(inside(where, key), "was removed", REMOVED[key])
             raise SettingError(inside(where, key), f"unknown key{suggestion(str(key), fields)}")
         name = fields[key].name
         values[name] = _convert(value, hints[name], inside(where, key))

@@ -1,4 +1,4 @@
-"""Base class of data sets, orders of their items in a training, and reading of batches with prefetch in processes.
+"""Base class of data sets, data sets in memory and in archives, and orders of their items in a training.
 
 Orders are the suite's, which is counter-based, and the official ones of EDM and EDM2.
 """
@@ -8,15 +8,20 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 
+from sida.data.archive import Files, first_image, image_members
+from sida.data.sketch import Sketch
 from sida.errors import UserError
 from sida.machine import derive_seed
 
+#: Images that a sketch reads at a time.
+_AT_ONCE = 512
 Indices = Sequence[int] | np.ndarray | torch.Tensor | range
 
 
@@ -86,6 +91,16 @@ class Dataset(abc.ABC):
     def sha256(self) -> str:
         """SHA-256 of the underlying data, computed on first use, which may read every byte."""
 
+    @functools.cached_property
+    def sketch(self) -> Sketch | None:
+        """Sketch of the images, mirrored copies apart, for which all of them are read once; None for latents."""
+        if not self.is_pixels:
+            return None
+        found, indices = Sketch(), np.unique(self.raw_indices)
+        for start in range(0, len(indices), _AT_ONCE):
+            found = found.with_images(self.raw_images(indices[start : start + _AT_ONCE]))
+        return found
+
     def images(self, indices: Indices) -> torch.Tensor:
         """Images ``(N, C, H, W)`` at ``indices``: uint8 pixels in 0..255, or float32 VAE moments."""
         positions = np.asarray(indices, dtype=np.int64)
@@ -131,16 +146,6 @@ class Dataset(abc.ABC):
         """
         return batch.to(torch.float32) / 127.5 - 1
 
-    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor] | UserError:
-        """``(images, labels)`` of a whole batch, for :class:`torch.utils.data.DataLoader`; an error is returned.
-
-        The loader would raise the error in the other process with its traceback as the only argument.
-        """
-        try:
-            return self.images(indices), self.labels(indices)
-        except UserError as error:
-            return error
-
     def describe(self) -> dict[str, Any]:
         """Facts for records: name, size, shape, classes."""
         sizes = {"channels": self.num_channels, "resolution": self.resolution, "label_dim": self.label_dim}
@@ -173,32 +178,89 @@ class InMemory(Dataset):
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
 
-def read_batches(
-    dataset: Dataset, indices: Iterable[np.ndarray], workers: int = 0
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields ``(images, labels)`` of :class:`Dataset` for each batch of indices, in order.
+class ImageArchive(Dataset):
+    """Data set that reads images on demand from an archive or folder.
 
     Args:
-        dataset: The data set; must be picklable for spawned processes (all data sets of this package are).
-        indices: Batches of indices; may be endless, since each worker reads two batches in advance.
-        workers: Reading processes; 0 reads in this process.
+        path: Archive or folder, or its open files.
+        name: Name for records.
+        use_labels: False makes the data set unconditional.
+        max_size: See :class:`~sida.data.Dataset`.
+        random_seed: See :class:`~sida.data.Dataset`.
+        xflip: See :class:`~sida.data.Dataset`.
+        cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit.
+
+    Attributes:
+        dtype: uint8, or float32 for latents.
 
     Raises:
-        UserError: The data set raises it, e.g. for a damaged image, in this process or in a worker.
+        UserError: The archive is missing or broken, has no images or unreadable or incomplete labels, or its first
+            image is not square, or neither grey nor RGB. Other images are checked when they are read.
     """
-    if workers == 0:
-        yield from ((dataset.images(batch), dataset.labels(batch)) for batch in indices)
-        return
-    options: Any = {"batch_sampler": (batch.tolist() for batch in indices), "collate_fn": _unchanged}
-    pairs: Any = torch.utils.data.DataLoader(dataset, num_workers=workers, **options)  # type: ignore[arg-type]
-    for pair in pairs:
-        if isinstance(pair, UserError):
-            raise pair
-        yield pair
+
+    def __init__(
+        self,
+        path: str | Files,
+        name: str | None = None,
+        use_labels: bool = True,
+        max_size: int | None = None,
+        random_seed: int = 0,
+        xflip: bool = False,
+        cache: bool = False,
+    ) -> None:
+        self.files = path if isinstance(path, Files) else Files(path)
+        self.members = image_members(self.files)
+        shape, self.dtype = first_image(self.files, self.members)
+        channels, height, width = shape
+        if height != width:
+            remedy = "images must be square (sida data prepare --transform center-crop makes them so)"
+            raise UserError(self.files.where(int(self.members[0])), f"is {width}×{height}", remedy)
+        labels = self.files.labels(self.members) if use_labels else None
+        self._raw_shape = (len(self.members), channels, height, width)
+        name = name or PurePosixPath(self.files.path).stem
+        super().__init__(name, self._raw_shape, labels, max_size, random_seed, xflip)
+        self._cached: np.ndarray | None = None
+        if cache:
+            self._cached = np.empty(self._raw_shape, dtype=self.dtype)
+            self._is_cached = np.zeros(len(self.members), dtype=bool)
+
+    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
+        """Images ``(N, C, H, W)``.
+
+        Raises:
+            UserError: An image is damaged, or differs from the first one in size or channels.
+        """
+        if self._cached is None:
+            return self._read(raw_indices)
+        missing = np.unique(raw_indices[~self._is_cached[raw_indices]])
+        if len(missing):
+            self._cached[missing] = self._read(missing)
+            self._is_cached[missing] = True
+        return self._cached[raw_indices]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the archive's bytes (of names and contents for a folder)."""
+        return self.files.digest()
+
+    def _read(self, raw_indices: np.ndarray) -> np.ndarray:
+        shape, done = self._raw_shape[1:], 0
+        batch = np.empty((len(raw_indices), *shape), dtype=self.dtype)
+        for facts, images in self.files.images(self.members[raw_indices], shape, self.dtype.str):
+            if images is not None:
+                batch[done : done + len(images)] = images
+                done += len(images)
+            if facts["odd"] is not None:
+                index = int(self.members[raw_indices[done]])
+                first = self.files.names[int(self.members[0])]
+                fault = f"is {_show_kind(*facts['odd'])}, but {first} is {_show_kind(shape, self.dtype)}"
+                remedy = "all images must be alike (sida data prepare makes them so)"
+                raise UserError(self.files.where(index), fault, remedy)
+        return batch
 
 
-def _unchanged(pair: Any) -> Any:
-    return pair
+def _show_kind(shape: Sequence[int], dtype: Any) -> str:
+    return f"{'×'.join(map(str, shape))} {np.dtype(dtype)}"
 
 
 class Order:

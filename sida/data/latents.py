@@ -21,8 +21,8 @@ import torch
 
 from sida.config.families import SD_VAE
 from sida.config.resources import how_to_install
-from sida.data.archive import Files, ImageArchive, dataset_json, first_image, image_members, image_name
-from sida.data.dataset import Dataset, read_batches
+from sida.data.archive import Files, dataset_json, first_image, image_members, image_name
+from sida.data.dataset import Dataset, ImageArchive
 from sida.errors import Progress, UserError
 from sida.files.atomic import atomic_path, zip_member
 
@@ -170,7 +170,6 @@ def encode_dataset(
     encode: Callable[[torch.Tensor], torch.Tensor],
     batch_size: int = 8,
     device: str = "cpu",
-    workers: int = 0,
 ) -> dict[str, Any]:
     """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
 
@@ -180,7 +179,6 @@ def encode_dataset(
         encode: Function from uint8 images to moments float32 ``(N, 2C, h, w)``, e.g. :class:`~sida.data.LatentEncoder`.
         batch_size: Images per call.
         device: Device of the images in the call.
-        workers: Reading processes.
 
     Returns:
         Images, channels and resolution of the latents.
@@ -194,11 +192,11 @@ def encode_dataset(
         raise UserError(dataset.name, f"must be RGB pixels to be encoded, has {dataset.num_channels} channels")
     progress = Progress(f"encode {dataset.name}", len(dataset))
     starts = range(0, len(dataset), batch_size)
-    indices = (np.arange(start, min(start + batch_size, len(dataset))) for start in starts)
     names: list[str] = []
     shape: tuple[int, ...] = ()
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for images, _ in read_batches(dataset, indices, workers):
+        for start in starts:
+            images = dataset.images(range(start, min(start + batch_size, len(dataset))))
             for moments in encode(images.to(device)).cpu().numpy():
                 names.append(image_name(len(names), ".npy", "img-mean-std-"))
                 stream = io.BytesIO()

@@ -59,20 +59,16 @@ TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
 
 
-def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tuple[np.ndarray, int]]:
+def read_cifar10(files: Files, batches: tuple[str, ...] = TRAINING) -> Iterator[tuple[np.ndarray, int]]:
     """Yields ``(image uint8 (32, 32, 3), class)`` of ``cifar-10-python.tar.gz``, in its order.
 
     Args:
-        path: The archive.
+        files: The archive.
         batches: Members to read: :data:`TRAINING` (50,000 images) or :data:`TEST` (10,000).
 
     Raises:
-        UserError: The file is missing or broken, or a batch is missing or invalid.
+        UserError: A batch is missing or invalid.
     """
-    yield from _read_batches(Files(path), batches)
-
-
-def _read_batches(files: Files, batches: tuple[str, ...]) -> Iterator[tuple[np.ndarray, int]]:
     members = {PurePosixPath(name).name: index for index, name in enumerate(files.names)}
     for name in batches:
         if name not in members:
@@ -246,7 +242,7 @@ def _source(
         if config.resolution != 32:
             _refuse_sizes(config, "CIFAR-10 is 32×32 already")
         # Read all batches (150 MB) before writing, so that a fault in the last one is found at once.
-        pairs = list(_read_batches(files, TRAINING if config.subset == "train" else TEST))
+        pairs = list(read_cifar10(files, TRAINING if config.subset == "train" else TEST))
         _refuse_lost(config, np.array([label for _, label in pairs]), len(pairs))
         return _of_arrays(config, len(pairs), pairs)
     if len(members) == 0:

@@ -1,7 +1,7 @@
 """Atomic writes (temporary name, fsync, rename), JSON files with the hash of their content, digests, locks.
 
-Temporary files name their process, so that exactly those of killed processes can be removed. Locks are those of open
-files (``flock``), which the kernel releases when their process ends for any reason.
+A process locks the temporary file that it writes. Locks are those of open files (``flock``), which the kernel releases
+when their process ends for any reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import tempfile
 import time
 import zipfile
@@ -49,65 +48,25 @@ def wait_for_lock(file: int | BinaryIO) -> None:
     fcntl.flock(file, fcntl.LOCK_EX)
 
 
-#: Seconds after which a file of an unknown process is removed, and before which no file is.
-DAY, MINUTE = 86_400.0, 60.0
-_NAME = re.compile(r"\..+?\.(?:(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.)?[a-z0-9_]{8}\.tmp(?:\.[^.]+)?")
+#: Seconds without a change after which a temporary file is that of a killed process, unless a process locks it.
+DAY = 86_400.0
+_NAME = re.compile(r"\..+?\.[a-z0-9_]{8}\.tmp(?:\.[^.]+)?")
 _swept: set[str] = set()
 
 
 def _sweep_dead(folder: Path) -> None:
-    """Removes temporary files of dead processes from a folder, once for each process and folder.
-
-    A process of this machine is dead if its lock and its process id are free. A file of another machine, or without
-    a process in its name, is removed if its lock is free and its last change is a day ago.
-    """
+    """Removes temporary files of killed processes from a folder, once for each process and folder."""
     if str(folder) in _swept:
         return
     _swept.add(str(folder))
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            with contextlib.suppress(OSError):
-                if (
-                    (name := _NAME.fullmatch(entry.name))
-                    and entry.is_file(follow_symlinks=False)
-                    and _is_dead(entry, name["host"], name["pid"])
-                ):
+            if not (_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
+                continue
+            # Without locks, files stay.
+            with contextlib.suppress(OSError), open(entry.path, "rb") as stream:
+                if time.time() - os.fstat(stream.fileno()).st_mtime > DAY and try_lock(stream, shared=True):
                     os.unlink(entry.path)
-
-
-def _is_dead(entry: os.DirEntry[str], host: str | None, pid: str | None) -> bool:
-    age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-    free = _lock_is_free(entry.path)
-    if age < MINUTE or free is False:
-        return False
-    if host == _host() and not _runs(int(pid or 0)):
-        return True
-    # A living process holds its lock; on file systems without locks its process id decides.
-    return age > DAY and (free is True or host != _host())
-
-
-def _lock_is_free(path: str) -> bool | None:
-    """Whether no process holds a file's lock; None if the file system has no locks."""
-    with open(path, "rb") as stream:
-        try:
-            return try_lock(stream, shared=True)
-        except OSError:
-            return None
-
-
-def _runs(pid: int) -> bool:
-    """Whether this machine has a process with this id."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 # The umask can only be read by setting it, which affects all threads: do it once, before threads exist.
@@ -147,9 +106,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise UserError(target, "is no ordinary file and will not be replaced", "name another file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep_dead(target.parent)
-    # The name has machine and process in it: where the file system has no locks, they decide.
-    prefix = f".{target.name[:180]}.{_host()}-{os.getpid()}."
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=f".tmp{target.suffix}")
+    handle, name = tempfile.mkstemp(f".tmp{target.suffix}", f".{target.name[:180]}.", target.parent)
     temporary = Path(name)
     try:
         with contextlib.suppress(OSError):

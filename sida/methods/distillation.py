@@ -17,6 +17,7 @@ from sida.config.plugins import code_sha256, load_object
 from sida.config.recipe import ResolvedConfig, StudentConfig
 from sida.config.samplers import Sampler
 from sida.data import Dataset
+from sida.data.sketch import read_sketch
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.method import Parts
@@ -121,7 +122,8 @@ def distill(
         parents["init"] = _sha256(resolved.init, f"{where}.init")
     if resolved.guide is not None:
         parents["guide"] = _sha256(resolved.guide, f"{where}.guide")
-    networks = {role: read_metadata(getattr(resolved, role))["network"] for role, digest in parents.items() if digest}
+    headers = {role: read_metadata(getattr(resolved, role)) for role, digest in parents.items() if digest}
+    networks = {role: header["network"] for role, header in headers.items()}
     digest = student_digest(resolved, dataset.sha256, parents, where, networks)
 
     def start(ranks: Ranks) -> Start:
@@ -138,7 +140,8 @@ def distill(
         return Start(trainer, trainer.generator.net, sampler, metadata, evaluate, begun=begun)
 
     whole = Run(resolved, run.folder, device, dataset, where)
-    return whole.train(resolved.method, digest, start, parents, set_aside)
+    seen = [read_sketch(header.get("images")) for header in headers.values()]
+    return whole.train(resolved.method, digest, start, parents, set_aside, seen)
 
 
 def _sha256(path: str, where: str) -> str:

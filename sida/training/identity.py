@@ -15,6 +15,7 @@ from sida.config.plugins import code_sha256, load_object
 from sida.config.recipe import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
 from sida.config.settings import from_mapping, load_spec, names_object
 from sida.data.dataset import Dataset
+from sida.data.sketch import Sketch
 from sida.errors import UserError, settings_in
 from sida.files.atomic import sha256_json
 from sida.machine import code_version
@@ -153,13 +154,18 @@ def run_metadata(
     dataset: Dataset,
     net: torch.nn.Module,
     parents: Mapping[str, str | None],
+    sketch: Sketch | None,
 ) -> dict[str, Any]:
-    """Provenance for the network's header, without times and paths: equal runs give equal files."""
+    """Provenance for the network's header, without times and paths: equal runs give equal files.
+
+    ``sketch`` is of all images that the network and its parents have seen, if they are known.
+    """
     return {
         "name": config.name,
         "method": method,
         "network": architecture(net),
         "dataset": {**dataset.describe(), "sha256": dataset.sha256},
+        **({} if sketch is None else {"images": sketch.record()}),
         "seed": config.seed,
         "parents": dict(parents),
         "code_version": code_version(),

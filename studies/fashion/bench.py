@@ -208,7 +208,8 @@ def _lengths(search: Search) -> list[tuple[Trial, Trial]]:
 
 def train(preset: str, *rows: str) -> None:
     """Trains and measures rows, and writes what follows from them."""
-    subprocess.run(["sida", "run", str(HERE / preset), *rows, *sys.argv[1:]], check=True)
+    command = [sys.executable, "-m", "workflow", "run", str(HERE / preset), *rows]
+    subprocess.run([*command, *sys.argv[1:]], check=True)
     Search().write()
 
 

@@ -1,7 +1,5 @@
 import io
-import itertools
 import json
-import pickle
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.data import InfiniteSampler, load_dataset, read_batches
+from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from tests.golden.vectors import GOLDEN
@@ -128,25 +126,12 @@ def test_images_without_labels_or_with_labels_left_out_are_unconditional(tmp_pat
     assert open_zip(write_zip(tmp_path / "b.zip", content)).label_dim == 0
 
 
-def test_pickled_copies_and_threads_read_the_same():
+def test_threads_read_the_same():
     data = open_zip(GOLDEN_ZIP)
     expected = data.images(range(12))
-    assert torch.equal(pickle.loads(pickle.dumps(data)).images(range(12)), expected)
     with ThreadPoolExecutor(4) as pool:
         rows = list(pool.map(lambda i: data.images([i % 12]), range(40)))
     assert all(torch.equal(row[0], expected[i % 12]) for i, row in enumerate(rows))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches_come_in_order_from_any_number_of_workers(workers):
-    data = open_zip(GOLDEN_ZIP)
-    sampler = InfiniteSampler(len(data), 3)
-    endless = (sampler.indices(4 * k, 4) for k in itertools.count())
-    taken = list(itertools.islice(read_batches(data, endless, workers), 7))
-    for k, (images, labels) in enumerate(taken):
-        order = InfiniteSampler(len(data), 3).indices(4 * k, 4)
-        assert torch.equal(images, data.images(order))
-        assert torch.equal(labels, data.labels(order))
 
 
 def test_a_local_header_with_a_long_extra_field_is_read(tmp_path):
@@ -192,9 +177,3 @@ def test_faults_of_single_images_name_the_image(tmp_path, content, message):
     assert data.images([0, 1, 3, 4]).shape == (4, 3, 8, 8)
     with pytest.raises(UserError, match=message):
         data.images([1, 2])
-
-
-def test_errors_in_workers_reach_the_user(tmp_path):
-    path = write_zip(tmp_path / "a.zip", members(pictures()) | {"00000/img00000002.png": b""})
-    with pytest.raises(UserError, match=r"img00000002.png: not a readable picture"):
-        list(read_batches(open_zip(path), iter([np.array([0, 2])]), workers=1))

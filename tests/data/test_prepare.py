@@ -13,6 +13,7 @@ from PIL import Image
 
 from sida.cli.main import main
 from sida.data import load_dataset
+from sida.data.archive import Files
 from sida.data.latents import encode_dataset
 from sida.data.pictures import to_square
 from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10
@@ -237,7 +238,7 @@ def test_cifar_is_read_in_its_order(tmp_path):
     pixels = np.concatenate([b[1] for b in ordered]).reshape(15, 3, 32, 32)
     np.testing.assert_array_equal(data.images(range(15)), pixels)
     assert data.class_indices.tolist() == [label for b in ordered for label in b[2]]
-    assert len(list(read_cifar10(archive, TEST))) == 2
+    assert len(list(read_cifar10(Files(archive), TEST))) == 2
 
 
 def python2_batch(pixels: bytes, labels: list[int]) -> bytes:
@@ -258,7 +259,7 @@ def test_cifar_as_python_2_wrote_it(tmp_path):
     content = python2_batch(pixels.tobytes(), [6, 9, 9])
     assert pickle.loads(content, encoding="latin1")["labels"] == [6, 9, 9]
     archive = cifar_archive(tmp_path, {"test_batch": content})
-    found = list(read_cifar10(archive, TEST))
+    found = list(read_cifar10(Files(archive), TEST))
     assert [label for _, label in found] == [6, 9, 9]
     images = np.stack([image for image, _ in found])
     np.testing.assert_array_equal(images, pixels.reshape(3, 3, 32, 32).transpose(0, 2, 3, 1))
@@ -307,7 +308,7 @@ def test_broken_cifar_archives_are_one_line_errors(tmp_path):
         ("none.tar.gz", "no such file"),
     ):
         with pytest.raises(UserError, match=fault) as caught:
-            list(read_cifar10(str(tmp_path / name)))
+            list(read_cifar10(Files(tmp_path / name)))
         assert caught.value.place == str(tmp_path / name)
     with pytest.raises(UserError, match="CIFAR-10 is 32×32 already"):
         prepare(PrepareConfig(good, str(tmp_path / "c.zip"), resolution=64))

@@ -40,8 +40,8 @@ from sida.networks.official import import_official
 from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
 from sida.training.logs import Logs
 from sida.training.run import StateStore
-from tests.damage import DAMAGES
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_zip
+from tests.disks import DAMAGES
 from tests.eval.measuring.test_measure import DIGITS, small_protocol
 from tests.files.genuine import write_pickles
 from tests.readers.frame import command, refused

@@ -185,6 +185,14 @@ def test_other_samples_are_not_mixed_in(network, tmp_path):
     assert (tmp_path / "mine.npz").read_bytes() == b"precious"
 
 
+def test_forms_that_are_not_written_say_their_replacement(network, tmp_path, capsys):
+    assert main(["sample", "--network", network, "--out", str(tmp_path / "a.zip")]) == 1
+    assert "name a folder" in capsys.readouterr().err
+    save_network(make(img_channels=2), tmp_path / "two.safetensors", {})
+    with pytest.raises(UserError, match="PNG files need 1 or 3 channels"):
+        job(str(tmp_path / "two.safetensors"), tmp_path / "out")
+
+
 @pytest.mark.parametrize("asked", ["samples.npz", "samples.npz.json"])
 def test_a_process_that_starts_at_the_same_time_is_no_stranger(network, tmp_path, monkeypatch, asked):
     """Another one of the same job makes folder and record between two looks of this one, whichever comes first."""

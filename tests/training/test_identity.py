@@ -6,12 +6,15 @@ import pytest
 import yaml
 
 from sida.config.settings import from_mapping
+from sida.data import load_dataset
+from sida.data.sketch import read_sketch
 from sida.files.atomic import by_content
 from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig
-from sida.networks.file import read_metadata
-from tests.training.toy import DATASET, STUDENT
+from sida.networks.file import load_network, read_metadata, save_network
+from sida.training import train_teacher
+from tests.training.toy import DATASET, SID_STUDENT, STUDENT, TEACHER
 
 PROTOCOL = {
     "name": "p",
@@ -87,3 +90,18 @@ def test_a_monitor_without_facts_has_its_files_counted_by_content(tmp_path):
     file.write_bytes(b"2")
     assert by_content({"weights": str(file), "n": [1, "cpu"]}) != before
     assert before["n"] == [1, "cpu"]
+
+
+def test_the_header_knows_the_images_of_a_network_and_of_its_parents(tmp_path):
+    first, second = ({**DATASET, "random_seed": seed} for seed in (0, 1))
+    teacher = train_teacher({**TEACHER, "dataset": first, "total_kimg": 0.1}, tmp_path / "teacher")
+    student = distill({**SID_STUDENT, "dataset": second, "teacher": str(teacher)}, tmp_path / "student")
+    save_network(load_network(teacher)[0], tmp_path / "official.safetensors", {})
+    of_unknown = distill({**SID_STUDENT, "teacher": str(tmp_path / "official.safetensors")}, tmp_path / "other")
+    sketches = [read_sketch(read_metadata(path).get("images")) for path in (teacher, student, of_unknown)]
+    seen = [load_dataset(data).sketch for data in (first, second)]
+    assert [[sketch and sketch.shared(one)[0] == 200 for one in seen] for sketch in sketches] == [
+        [True, False],
+        [True, True],
+        [None, None],
+    ]

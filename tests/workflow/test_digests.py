@@ -10,8 +10,7 @@ from PIL import Image
 from sida.config.resources import ROOT
 from sida.training import train_teacher
 from tests.training.toy import interrupt_after
-from tests.workflow.small import outcome, small
-from tests.workflow.workspace import Workspace, kill_group, wait_for
+from tests.workflow.workspace import Workspace, kill_group, outcome, small, wait_for
 from workflow.preset import Preset
 from workflow.preset.jobs import content_digest
 

@@ -107,11 +107,7 @@ def test_a_kind_that_streams_is_watched_and_is_in_the_digest():
 @pytest.mark.parametrize(
     ("key", "change"),
     [
-        ("kind", {"kind": "frechett"}),
-        ("kind", {"kind": "docs.examples.coverage:Coverag"}),
         ("kind", {"kind": "docs.examples.coverage:radii"}),
-        ("kind", {"kind": "no.module:Kind"}),
-        ("neighbours", {"neighbours": 3}),
         ("k", {"k": 0}),
         ("reference", {"reference": None}),
         ("k", {"kind": "frechet", "k": 3}),

@@ -10,8 +10,11 @@ from eval.measuring.protocol import load_protocol
 from eval.results.measurements import long_rows
 from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
+from sida.networks import build_network
+from sida.networks.file import save_network
 from tests.eval.measuring.specs import data_spec, metric, protocol
 from tests.refused import refused
+from tests.training.toy import NETWORK
 from workflow.preset import Preset
 from workflow.preset.placeholders import check_preset
 
@@ -53,6 +56,35 @@ def test_a_fixed_reference_is_its_data_set_whatever_the_generator_was_trained_on
     assert references[0]["copies"]["name"] == "digits-train, digits-heldout"
     digests = {row["metric"]: row["reference_sha256"] for row in long_rows([records["digits-train"]])}
     assert len({digests[key] for key in ("fd", "fd_heldout", "copies")}) == 3
+
+
+def held_out(record):
+    return {row["metric"]: row.get("held_out") for row in long_rows([record])}
+
+
+def test_a_record_says_how_many_held_out_images_the_generator_has_seen(records, tmp_path):
+    train, seen = (held_out(records[name]) for name in ("digits-train", "digits-heldout"))
+    assert (train["fd"], train["fd_own"]) == (None, None)
+    assert (train["fd_heldout"], seen["fd_heldout"]) == ("0/201", "300/300")
+    assert seen["copies"] == "300/300"
+    # The archive of all digits has another hash, and so has a network that was trained on it.
+    whole = measure(data_spec(dataset=dataset_spec("digits", "test"), protocol=content()), tmp_path / "all", [0])[0]
+    found, looked = map(int, held_out(whole)["fd_heldout"].split("/"))
+    assert 100 < found == looked
+
+
+@pytest.mark.parametrize(
+    ("split", "known", "found"), [("train", True, "0/"), ("all", True, "all"), ("train", False, "unknown")]
+)
+def test_a_network_is_known_by_its_header(tmp_path, split, known, found):
+    data = load_dataset({"name": "d", "kind": "digits", "split": split})
+    header = {"images": data.sketch.record()} if known else {}
+    save_network(build_network(NETWORK), tmp_path / "n.safetensors", header)
+    spec = {"network": str(tmp_path / "n.safetensors"), "sampler": {"kind": "one_step"}, "method": "sid"}
+    limited = content(num_samples=20, metrics=[metric("fd_heldout", "frechet", "pixels", "heldout")])
+    said = held_out(measure(data_spec(dataset=TRAIN, protocol=limited, **spec), tmp_path, [0])[0])["fd_heldout"]
+    count, _, looked = said.partition("/")
+    assert said.startswith(found) or (found == "all" and count == looked and int(count) > 100)
 
 
 def test_which_data_set_is_fixed_is_part_of_the_digest():

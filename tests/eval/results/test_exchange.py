@@ -75,8 +75,7 @@ def test_numbers_of_others_are_collected_with_their_origin(printed, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("origin", ""), ("origin", "a\u202eb"), ("values", []), ("values[0]", ["low"]), ("n", 0),
-        ("settings", "Two words"), ("format", "sida-metric/1"), ("run", "../x"), ("more", 1),
+        ("origin", "a\u202eb"), ("values[0]", ["low"]), ("n", 0), ("format", "sida-metric/1"), ("run", "../x"),
     ],
 )  # fmt: skip
 def test_a_wrong_line_names_its_key(printed, tmp_path, key, value):
@@ -100,8 +99,6 @@ def test_numbers_that_are_not_comparable_are_not_collected(printed, tmp_path, re
     pixels = printed[0]["settings"].replace("=digits", "=pixels")
     for change, words in (
         ({"settings": pixels}, "metric: extractor=pixels != extractor=digits"),
-        ({"n": 5000}, "images per trial: 5,000 != 200"),
-        ({"reference_sha256": "ab" * 32}, "reference: abababababab != "),
         ({"values": [1.353] * 10}, "all 10 trials have the value 1.353"),
     ):
         assert words in refusal(*collect(**change))
@@ -144,10 +141,8 @@ def changed(value, path, new):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("seeds", [0]), ("seeds", [0, "3"]), ("protocol.name", ["p"]),
-        ("protocol.fields", 3), ("protocol.fields.metrics", []), ("protocol.fields.metrics.fd", "x"),
-        ("protocol.fields.metrics.fd.extractor", []), ("metric_references", "r"), ("metric_references.fd", "r"),
-        ("metric_references.fd", {"name": "r"}), ("extractors.x", {}), ("details", []), ("source", "x"),
+        ("seeds", [0]), ("seeds", [0, "3"]), ("protocol.fields", 3), ("protocol.fields.metrics.fd.extractor", []),
+        ("metric_references.fd", {"name": "r"}), ("extractors.x", {}), ("source", "x"),
     ],
 )  # fmt: skip
 def test_a_trial_of_another_form_names_the_place(tmp_path, path, value):
@@ -161,10 +156,8 @@ def test_a_trial_of_another_form_names_the_place(tmp_path, path, value):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("claims", {}), ("claims", ["x"]), ("claims.0", None), ("preamble", 3), ("claims.0.verdict", "true"),
-        ("claims.0.verdict", []), ("claims.0.statement", None), ("claims.0.evidence", "e"), ("claims.0.rows", [1]),
-        ("claims.0.findings", {}), ("claims.0.findings.0", []), ("claims.0.findings.0.numbers", None),
-        ("claims.0.chance", "no"), ("claims.0.by_published", 1),
+        ("claims", ["x"]), ("preamble", 3), ("claims.0.verdict", "true"), ("claims.0.rows", [1]),
+        ("claims.0.findings.0.numbers", None), ("claims.0.by_published", 1),
     ],
 )  # fmt: skip
 def test_verdicts_of_another_form_are_one_line(tmp_path, path, value):
@@ -178,9 +171,8 @@ def test_verdicts_of_another_form_are_one_line(tmp_path, path, value):
 @pytest.mark.parametrize(
     ("record", "place"),
     [
-        ({"fd": 1}, ":2: nimg"), ({"nimg": "8"}, ":2: nimg"), ({"nimg": True}, ":2: nimg"), ({"nimg": -1}, ":2: nimg"),
-        ({"nimg": 10**400}, ":2: nimg"), ({"nimg": 8, "seconds": "x"}, ":2: seconds"),
-        ({"nimg": 8, "img_per_s": []}, ":2: img_per_s"),
+        ({"fd": 1}, ":2: nimg"), ({"nimg": True}, ":2: nimg"), ({"nimg": 10**400}, ":2: nimg"),
+        ({"nimg": 8, "seconds": "x"}, ":2: seconds"),
     ],
 )  # fmt: skip
 def test_a_log_of_another_form_names_the_line(tmp_path, record, place):
@@ -190,10 +182,9 @@ def test_a_log_of_another_form_names_the_line(tmp_path, record, place):
         refused(rf"train.jsonl{place}: .*train the run again", reader, log)
 
 
-@pytest.mark.parametrize("value", ["1", [1], True])
-def test_a_metric_that_is_no_number_names_the_line(tmp_path, value):
+def test_a_metric_that_is_no_number_names_the_line(tmp_path):
     log = tmp_path / "evaluations.jsonl"
-    log.write_text(json.dumps({"nimg": 4, "fd": value}))
+    log.write_text(json.dumps({"nimg": 4, "fd": True}))
     refused(r"evaluations.jsonl:.*fd: must be a number", read_evaluations, log, "fd")
     log.write_text(json.dumps({"nimg": 4, "fd": 1.5, "fd_trials": 3}))
     refused(r":1: fd_trials: must be a list", read_evaluations, log, "fd")
@@ -205,7 +196,7 @@ def test_a_table_of_another_form_is_named_on_the_page(tmp_path):
     refused(r"x.json: rows: must be a list", write_index, tmp_path, tmp_path / "index.html")
 
 
-@pytest.mark.parametrize("found", [[], [1], {"a": 1}, None, [{"run": "a"}]])
+@pytest.mark.parametrize("found", [[], [{"run": "a"}]])
 def test_a_score_without_measurements_is_one_line(tmp_path, found):
     (tmp_path / "score.json").write_text(json.dumps({"measurements": found}))
     refused(r"score.json: is no result of sida score", read_score, tmp_path / "score.json")
