@@ -43,7 +43,6 @@ CHECKPOINT = {"checkpoint": "x", "training": {}, "network": {}}
 @pytest.mark.parametrize(
     ("path", "value", "fault"),
     [
-        ("rates", True, r"preset.yaml: rates: .*train.jsonl"),
         ("sede", 1, r"preset.yaml: sede: .*'seed'"),
         ("recipes/sid/btach_size", 32, r"recipes.sid.btach_size: .*'batch_size'"),
         ("preset", "De mo", r"preset.yaml: preset: "),
