@@ -1,5 +1,6 @@
 """Throw-away working directories that share the sources by links, so that tests never touch the real results."""
 
+import importlib
 import io
 import multiprocessing
 import os
@@ -148,11 +149,10 @@ def _snakemake(arguments: Sequence[str], folder: Path, environment: Mapping[str,
     with redirect_stdout(text), redirect_stderr(text):
         # Snakemake's log goes to the descriptors themselves.
         try:
-            from snakemake import shell
             from snakemake.cli import main
 
             # Imported first in a test with `capsys`, it has kept a stream that no job can write to.
-            shell.STDOUT = None
+            importlib.import_module("snakemake.shell").__dict__["STDOUT"] = None
             main(list(arguments))
         except SystemExit as end:
             status = end.code
