@@ -196,11 +196,9 @@ def small(folder: Path) -> tuple[Workspace, tuple[str, ...]]:
     (folder / "small.tsv").write_text(SHEET)
     training = {"total_kimg": 0.256, "batch_size": 32, "lr": 3.0e-3, "tick_kimg": 0.064, "state_minutes": 0}
     recipe = {**training, "evaluation": {"every_kimg": 0.128, "num_samples": 100, "trials": 1}}
-    # Two trials in one job: most of the time of such small jobs is their start.
     changes = {
         "preset": "small",
         "runs": "small.tsv",
-        "trials_per_job": 2,
         "claims": None,
         "figures": [],
         "recipes": {"sid": recipe},
