@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sida.errors import UserError
-from sida.files.pickles import _Unpickler, read_pickle, read_state_dict
+from sida.files.pickles import read_pickle, read_state_dict
+from sida.files.unpickler import _Unpickler
 from sida.networks.official import import_official
 from tests.data.test_archive import zip_of as archive
 from tests.files.genuine import MARK, NAMES, VALUES, reduced, write_pickles
