@@ -204,7 +204,7 @@ def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monke
     known = {"verdict": "supported", "findings": [{"numbers": ["1"]}]}
     unknown = {"verdict": "not decided here", "findings": [{"numbers": []}]}
     claims = [{"id": "C", "statement": "s", "verdict": "not decided here", "by_published": p} for p in (known, unknown)]
-    monkeypatch.setattr("eval.report.paper.read_verdicts", lambda path: {"claims": claims})
+    monkeypatch.setattr("eval.report.paper.read_verdicts", lambda path: {"preamble": "", "claims": claims})
     (tmp_path / "claims.json").write_text("{}")
     source = paper_source(tmp_path, [], [], "")
     assert "claim & statement & as published" in source
