@@ -14,11 +14,11 @@ GROUPS = {
         "table": "workflow.commands.tables:TABLE",
         "cite": "workflow.commands.tables:CITE",
         "compare": "eval.commands.scores:COMPARE",
-        "reference": "eval.commands.references:REFERENCE",
+        "reference": "eval.commands.scores:REFERENCE",
     },
     "own pictures": {
         "data": SIDA_VERBS["data"],
-        "new": "workflow.commands.new:NEW",
+        "new": "workflow.commands.planning:NEW",
     },
     "papers and studies": {
         "presets": "workflow.commands.planning:PRESETS",

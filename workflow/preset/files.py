@@ -31,7 +31,7 @@ def find_preset(name: str | Path, where: str = "--preset") -> Path:
         where: File and key named in errors.
 
     Raises:
-        UserError: No such preset; the message suggests the closest one, or names the file that a former path became.
+        UserError: No such preset; the message suggests the closest one.
     """
     path, known = Path(os.path.expanduser(name)), presets()
     is_name = len(path.parts) == 1 and not path.suffix
@@ -41,8 +41,6 @@ def find_preset(name: str | Path, where: str = "--preset") -> Path:
     found = next((file for file in given if os.path.isfile(file)), None)
     if found is not None:
         return found
-    if path.parent.name == "config" and path.stem in known:
-        raise UserError(f"{where} {name}", "presets moved to studies/", f"name {known[path.stem]}")
     raise UserError(where, f"no preset '{name}'{suggestion(path.stem, known)}")
 
 
