@@ -14,9 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 # Tests of `make test-versions`: numerics against golden values, a training from its start to its resumption, the workflow.
 QUICK := tests/methods tests/networks tests/kernels tests/sampling tests/files tests/eval/test_frechet.py \
-  tests/eval/test_scores.py tests/eval/test_statistics.py tests/training/test_distiller.py \
+  tests/eval/test_metrics.py tests/training/test_distiller.py \
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_digests.py \
-  tests/studies/papers/test_published.py
+  tests/studies/papers/test_plans.py
 
 .PHONY: help setup demo test test-slow test-all test-slurm test-versions extras docs publish peers audit lint format bench lock clean
 

@@ -44,12 +44,6 @@ def test_a_part_that_the_time_ends_has_no_result_and_is_run_by_the_next_call(par
     assert (tmp_path / "second.json").exists()
 
 
-def test_an_unknown_part_is_named_with_those_there_are(capsys):
-    with pytest.raises(SystemExit):
-        gpu_day.command(["--parts", "tests,stepp"])
-    assert "no part 'stepp'; there are tests, step-cifar10-32" in capsys.readouterr().err
-
-
 #: Whole steps in the interpreter, which take minutes each.
 UNREHEARSED = {"step-cifar10-32", "step-cifar10-128", "step-imagenet64", "step-edm2-s"}
 

@@ -1,6 +1,11 @@
-"""Imports never go up: a room (a module or sub-package directly in a package) knows no room of a higher floor."""
+"""Imports never go up, and heavy packages are imported only where they are needed.
+
+A room (a module or sub-package directly in a package) knows no room of a higher floor.
+"""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +71,41 @@ def test_imports_never_go_up(package):
             assert other not in above, f"{path} imports {other}"
             up = other == package and target in level and level[target] > level[room]
             assert not up, f"{path} imports {target}, which is on a higher floor"
+
+
+#: What starts in one process, one after another, without the packages that it must not import.
+STARTS = """
+import contextlib, sys
+
+def absent(*names):
+    assert not (found := {*names} & {*sys.modules}), found
+
+import sida, eval
+absent("torch", "numpy", "pandas", "scipy", "PIL")
+assert "load" in dir(sida) and "score" in dir(eval)
+from workflow import cli
+for verb in cli.VERBS:
+    with contextlib.suppress(SystemExit):
+        cli.main([verb, "--help"])
+absent("torch", "numpy", "pandas", "scipy", "matplotlib")
+assert cli.main(["manifest", sys.argv[1], "--out", sys.argv[1] + "/manifest.json"]) == 0
+import eval.features
+from eval.measuring.protocol import load_protocol
+from workflow.preset import Preset
+from workflow.preset.placeholders import check_preset
+load_protocol("digits")
+preset = Preset.load("studies/demo/preset.yaml")
+check_preset(preset)
+assert preset.everything
+absent("torch")
+import eval.commands, eval.figures, eval.report.compare, eval.tables
+absent("pandas", "jinja2")
+print(len(cli.VERBS))
+"""
+
+
+def test_what_needs_no_large_package_imports_none(tmp_path):
+    done = subprocess.run([sys.executable, "-c", STARTS, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Every help has examples.
+    assert done.stdout.splitlines()[-1] == str(done.stdout.count("examples:"))

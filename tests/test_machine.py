@@ -1,13 +1,15 @@
-"""The machine: the named GPU becomes the current device before a command uses it."""
+"""The machine: which GPU a command uses, and where numbers come from: versions and processors."""
 
 import json
 
+import numpy
 import pytest
 import torch
 
+from sida import machine
 from sida.cli.main import main as sida
 from sida.errors import UserError
-from sida.machine import take_device
+from sida.machine import environment, take_device
 from sida.training.processes import own_device
 from workflow.cli import main as measuring
 
@@ -43,7 +45,7 @@ COMMANDS = {
     "sample": (sida, "sample --network net.safetensors --out samples --device cuda:1"),
     "sample beside another": (sida, "sample --network net.safetensors --out samples --device cuda"),
     "encode": (sida, "data encode --source images.zip --out latents.zip --device cuda:1"),
-    "reference": (measuring, "reference --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
+    "features": (measuring, "features --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
     "measure": (measuring, f"measure --spec {as_text(MEASURE)} --trials 0 --out measured"),
 }
 
@@ -78,3 +80,32 @@ def test_a_missing_gpu_is_one_line(two_gpus, capsys):
     assert error.value.place == "spec.device"
     assert sida(["sample", "--network", "net.safetensors", "--out", "samples", "--device", "cuda:2"]) == 1
     assert capsys.readouterr().err.startswith("error: sample.device: there is no cuda:2 here")
+
+
+def test_versions_are_those_of_the_packages():
+    found = environment()
+    assert (found["torch"], found["numpy"]) == (torch.__version__, numpy.__version__)
+
+
+INTEL = "model name\t: Intel(R) Xeon(R) Processor\ncpu family\t: 6\nmodel\t\t: 167\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (INTEL * 2, "Intel Xeon Processor, family 6 model 167"),
+        ("model name\t: AMD EPYC 7763 64-Core Processor  \n", "AMD EPYC 7763 64-Core Processor"),
+        ("BogoMIPS\t: 50.00\n", "riscv64"),
+    ],
+)
+def test_numbers_stand_beside_the_processors_that_rounded_them(monkeypatch, file, name):
+    monkeypatch.setattr(machine.Path, "read_text", lambda path, **_: file)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(machine.torch, "get_num_threads", lambda: 3)
+    machine.processor_name.cache_clear()
+    try:
+        assert machine.device_name("cpu") == f"cpu (4 × {name}, 3 threads)"
+        assert environment(None)["device"] == f"cpu (4 × {name})"
+    finally:
+        machine.processor_name.cache_clear()

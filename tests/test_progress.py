@@ -101,8 +101,5 @@ def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(mon
     assert stream.writes == ["[distill]  500/1,000 img  50 %  19 img/s  27s left  loss 0.25\n"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "0s"), (59.4, "59s"), (59.6, "1m00s"), (3599, "59m59s"), (7620, "2h07m")]
-)
-def test_durations_are_short(seconds, text):
-    assert duration(seconds) == text
+def test_durations_are_short():
+    assert list(map(duration, (-1, 59.4, 59.6, 7620))) == ["0s", "59s", "1m00s", "2h07m"]

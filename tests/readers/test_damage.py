@@ -19,8 +19,10 @@ import torch
 from PIL import Image
 
 from eval.features.pixels import PixelExtractor
+from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_moments, read_own, write_own
 from eval.measuring.stores import open_images
+from eval.measuring.trial import TrialSums
 from eval.metrics.statistics import FeatureStatistics
 from eval.results.logs import read_evaluations, read_log
 from eval.results.measurements import collect, write_csv, write_measurement
@@ -38,8 +40,8 @@ from sida.networks.official import import_official
 from sida.sampling.store import Samples, intact_png, intact_shard, open_sample_store
 from sida.training.logs import Logs
 from sida.training.run import StateStore
-from tests.damage import DAMAGES
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_zip
+from tests.disks import DAMAGES
 from tests.eval.measuring.test_measure import DIGITS, small_protocol
 from tests.files.genuine import write_pickles
 from tests.readers.frame import command, refused
@@ -135,6 +137,22 @@ def reference(folder):
     def use():
         own = read_own(path, digests)
         return [own.name, own.sha256, own.statistics["pixels"].cov, own.statistics["pixels"].count, own.features]
+
+    return path, use
+
+
+@kind(0.7)
+def shard(folder):
+    path, protocol = folder / "shard-0-40.safetensors", load_protocol(PROTOCOL)
+    sums = TrialSums(protocol)
+    sums.statistics["pixels"].update(torch.arange(160.0).reshape(40, 4).sin())
+    sums.rows["pixels"].append((0, torch.arange(160.0).reshape(40, 4)))
+    sums.ranges.append((0, 40))
+    sums.save(path, {"trial": 0, "spec_sha256": "5e" * 32})
+
+    def use():
+        sums, header = TrialSums.load(path, protocol)
+        return [header, sums.statistics["pixels"].tensors(), sums.features("pixels"), sums.ranges]
 
     return path, use
 

@@ -1,13 +1,12 @@
-"""Damaged files in a results folder, and the next run of the workflow: refused by name, then the same numbers."""
+"""Damaged files, full disks and ones that may only be read: refused by name, then the same numbers."""
 
 import shutil
+import subprocess
 
 import pytest
 
-from tests.damage import DAMAGES
-from tests.disks import make_read_only, small_disk
-from tests.workflow.small import outcome, undisturbed
-from tests.workflow.workspace import Workspace
+from tests.disks import DAMAGES, make_read_only, small_disk
+from tests.workflow.workspace import Workspace, outcome, small, undisturbed
 
 pytestmark = pytest.mark.slow
 #: Damaged file and how; whether it is made again without a hand; what reads it has to be made again for the table.
@@ -81,3 +80,17 @@ def test_a_folder_of_products_on_a_disk_that_may_only_be_read(finished, tmp_path
         make_read_only(disk, False)
         workspace.done(*arguments)
         assert outcome(workspace) == wanted
+
+
+def resize(folder, size):
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("size", ["64k", "400k"])
+def test_a_disk_that_fills_while_a_workflow_runs(finished, tmp_path, size):
+    workspace, arguments = small(tmp_path)
+    with small_disk(workspace.folder / "results/small", size) as disk:
+        assert any("No space left" in line for line in faults(workspace.done(*arguments, status=1)))
+        resize(disk, "64m")
+        workspace.done(*arguments)
+        assert outcome(workspace) == finished[-1]

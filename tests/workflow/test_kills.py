@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from tests.workflow.small import outcome, small, undisturbed
+from tests.workflow.workspace import outcome, small, undisturbed
 
 #: How often each of these tests kills.
 KILLS = {"test_kills_of_the_controller": 30, "test_kills_of_jobs": 30}

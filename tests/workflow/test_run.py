@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import os
 import random
 import re
 import signal
@@ -12,7 +11,6 @@ import time
 import pytest
 
 from sida.config.resources import ROOT
-from sida.files.atomic import sha256_file
 from tests.workflow.workspace import Workspace, kill_group
 from tools.store_study import store_study
 from workflow.cli import main
@@ -29,12 +27,6 @@ def finished(tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("finished"))
     workspace.output = workspace.done(*TINY)
     return workspace
-
-
-def test_this_file_s_tests_share_a_worker(request):
-    """Where pytest and pytest-xdist do not fit, groups are ignored silently, and each worker makes the run."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        assert request.node.nodeid.endswith("@finished-run")
 
 
 def values(workspace: Workspace) -> dict[tuple[str, str, str], str]:
@@ -93,17 +85,6 @@ def test_the_finished_folder_is_whole(finished):
     assert {"tables/main.tex", "index.html"} <= set(manifest["files"])
 
 
-def test_students_name_their_parents(finished):
-    from sida.networks.file import read_metadata
-
-    students = finished.folder / "results/tiny/students"
-    metadata = read_metadata(students / "sid2a-a1.0/network.safetensors")
-    parents = json.dumps(metadata["parents"])
-    teacher = finished.folder / "results/tiny/teachers/digits-short/network.safetensors"
-    assert sha256_file(teacher) in parents
-    assert sha256_file(students / "sid-a1.0/network.safetensors") in parents
-
-
 def test_second_run_does_nothing_and_says_so(finished):
     before = networks(finished)
     assert "Nothing to be done" in finished.done(*TINY)
@@ -144,17 +125,6 @@ def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign)
     interrupt_and_finish(workspace, 3, sign, seed=time.time_ns())
     assert values(workspace) == values(finished)
     assert networks(workspace) == networks(finished)
-
-
-def test_layout_that_wants_an_unmeasured_metric_is_one_line(finished, tmp_path, monkeypatch, capsys):
-    (tmp_path / "layout.yaml").write_text((ROOT / "config/tables/main.yaml").read_text().replace("fd_pixel", "fd_own"))
-    monkeypatch.chdir(finished.folder)
-    words = ["table", str(tmp_path / "layout.yaml"), "--measurements", "results/tiny/measurements.csv"]
-    assert main([*words, "--runs", "tests/workflow/tiny.tsv", "--out", str(tmp_path / "out/main.tex")]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "layout.yaml" in line
-    assert "fd_own" in line
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_run_is_stored_and_shown_from_what_is_stored(finished, tmp_path, capsys):

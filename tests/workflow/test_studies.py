@@ -57,13 +57,6 @@ def run(here, *words):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-def test_the_instrument_and_one_study_are_a_suite(tmp_path):
-    """A copy without all other studies measures: nothing that is left misses a study."""
-    here, target = copied(tmp_path / "suite", "demo"), "measurements/data/trial-0.json"
-    run(here, "demo", target, "--cores", "1")
-    assert (here / "results" / "demo" / target).is_file()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_each_preset_of_a_study_has_its_jobs_without_the_others(study, tmp_path):
@@ -72,12 +65,6 @@ def test_each_preset_of_a_study_has_its_jobs_without_the_others(study, tmp_path)
     for name, path in presets().items():
         if path.parent.name == study and "\nbase: " not in path.read_text():
             run(here, name, "-n")
-
-
-def test_no_file_of_config_is_of_a_single_study():
-    names = {path.relative_to(ROOT / "config").parts[0] for path in (ROOT / "config").rglob("*") if path.is_file()}
-    shared = {"README.md", "assets.tsv", "datasets.yaml", "plan.yaml"}
-    assert names == shared | {"figures", "labels", "networks", "new", "protocols", "tables"}
 
 
 def test_presets_that_change_each_other_are_one_line(tmp_path):

@@ -86,7 +86,6 @@ def test_images_are_scored_from_any_directory(installed):
     assert re.search(r"FD ↓ +\d", result.stdout)
     score = ("sida", "score", "mine.npz", "--protocol")
     assert "protocol 'cifar10' measures 3 channels of 32×32" in refusal(installed, *score, "cifar10")
-    assert "'cifar01' (did you mean 'cifar10'?)" in refusal(installed, *score, "cifar01")
 
 
 def refusal(installed, *command: str) -> str:
@@ -96,17 +95,6 @@ def refusal(installed, *command: str) -> str:
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     return result.stderr
-
-
-def test_a_function_without_downloads_ends_in_one_line_for_table_1(installed, monkeypatch):
-    monkeypatch.setenv("SIDA_OFFLINE", "1")
-    (installed.here / "noise.py").write_text(
-        "import numpy as np\n\ndef sample(seeds):\n"
-        "    return np.stack([np.random.default_rng(s).integers(0, 256, (3, 32, 32), np.uint8) for s in seeds])\n"
-    )
-    line = refusal(installed, "sida", "score", "noise:sample", "--like", "table1", "--out", "row.json")
-    assert line.endswith("sida assets fetch --protocol cifar10\n")
-    assert not (installed.here / "row.json").exists()
 
 
 #: A stranger's function: the network of the demo's SiDA, with the classes of the digits.
@@ -147,11 +135,14 @@ def test_registry_layouts_and_published_numbers_travel(installed):
     assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
 
 
-@pytest.mark.parametrize("verb", ["plan", "doctor"])
-def test_what_needs_the_workflow_names_the_checkout(installed, verb):
-    done = installed.run("sida", verb, "published")
-    assert done.returncode == 1
-    assert "clone the repository" in done.stderr
+def test_a_papers_preset_is_planned_and_examined_outside_the_checkout(installed):
+    plan = installed.run("sida", "plan", "first-look")
+    assert plan.returncode == 0, plan.stderr
+    assert re.search(r"^all +\d+", plan.stdout, re.M)
+    doctor = installed.run("sida", "doctor", "first-look")
+    # Without networks and data something is missing, which a line names each.
+    assert doctor.returncode in (0, 1)
+    assert "error:" not in doctor.stderr, doctor.stderr
 
 
 def test_python_export_and_lists_work_outside_the_checkout(installed):
@@ -164,7 +155,6 @@ def test_python_export_and_lists_work_outside_the_checkout(installed):
     result = installed.run("sida", "export", "network.safetensors", "--to", "hf", "hub")
     assert result.returncode == 0, result.stderr
     assert (installed.here / "hub" / "pipeline.py").is_file()
-    assert installed.run("sida", "--version").stdout.startswith("sida 0.")
     result = installed.run("sida", "presets")
     assert "needs a checkout" in result.stdout, result.stderr
     assert "clone the repository" in refusal(installed, "sida", "run", "demo")

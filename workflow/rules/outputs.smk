@@ -82,7 +82,8 @@ rule claims:
         teachers=collect("<results>/teachers/{name}/network.safetensors", name=PRESET.verdicts.needs["teachers"]),
         imported=collect("<results>/checkpoints/{name}/network.safetensors", name=PRESET.verdicts.needs["imports"]),
     output:
-        md=report("<results>/claims.md", category="Claims"),
+        html=report("<results>/claims.html", category="Claims"),
+        md="<results>/claims.md",
         json="<results>/claims.json",
     log:
         "<results>/logs/claims.log",

@@ -1,8 +1,6 @@
 """Files of claims: what they may say, known verdicts, and that each claim about training can come out either way."""
 
 import dataclasses
-import json
-import re
 import shutil
 
 import pytest
@@ -88,25 +86,17 @@ def test_the_papers_numbers_give_the_known_verdicts(papers):
 
 def test_demo_claims_are_decided_on_the_demo_and_written(tmp_path, of_demo, preset):
     options = {"measurements": preset / "measurements.csv", "runs": preset / "runs.tsv", "results": preset}
-    (page, record), counts = decide_claims(ROOT / "studies/demo/claims.yaml", tmp_path / "claims.md", **options)
+    (page, record, table), counts = decide_claims(ROOT / "studies/demo/claims.yaml", tmp_path / "claims.md", **options)
     text = page.read_text()
     # The digits' scatter of a repeated training stands on the page, and in the intervals.
     assert [word for word in ("8×8 digits", "1 training seed", "fd 4.8 %", "99 % interval") if word not in text] == []
+    assert "99 % interval" in table.read_text()
     found = read_verdicts(record)["claims"]
     assert {claim["id"] for claim in found} == {claim.id for claim in of_demo}
     assert counts == ", ".join(f"{[c['verdict'] for c in found].count(v)} {v}" for v in
                                ("supported", "contradicted", "not decided here"))  # fmt: skip
     assert found[0]["findings"][0]["numbers"].keys() >= {"a", "b", "gain", "low", "high", "p", "df"}
     refused("must end in .md", decide_claims, ROOT / "studies/demo/claims.yaml", tmp_path / "claims.txt")
-
-
-def test_verdicts_of_strangers_are_read_or_refused(tmp_path, preset):
-    (_, record), _ = decide_claims(ROOT / "studies/demo/claims.yaml", tmp_path / "claims.md")
-    known = json.loads(record.read_text())
-    del known["content_sha256"]
-    for change in ({"claims": 1}, {"preamble": None}, {"claims": [known["claims"][0] | {"verdict": "true"}]}):
-        record.write_text(json.dumps(known | change))
-        refused("something else than verdicts", read_verdicts, record)
 
 
 def test_removing_a_run_turns_its_claims_undecided_and_never_into_a_verdict(of_demo, preset, tmp_path):
@@ -131,15 +121,6 @@ def test_a_verdict_that_many_comparisons_leave_open_is_marked():
     assert (found[0].outcome, found[0].chance) == ("supported", True)
     assert not any(verdict.chance for verdict in found[1:])
     assert "1 of 10 p values" in comparisons(found)
-
-
-def test_what_claims_name_exists(papers):
-    sheet = set(Preset.load(ROOT / "studies/papers/leakage.yaml").runs)
-    assert {o.run for c in papers.claims for p in c.parts for o in p.operands.values() if o.run} <= sheet
-    # Claims that other claims name exist.
-    texts = [path.read_text() for path in ROOT.glob("studies/*/*claims.yaml")]
-    known = {found for text in texts for found in re.findall(r"^  - id: (\S+)$", text, re.M)}
-    assert {found for text in texts for found in re.findall(r"\b[A-Z]-\d\d\b", text)} <= known
 
 
 @pytest.mark.parametrize(("preset", "study"), [("paper", "papers"), ("afternoon", "afternoon"), ("demo", "demo")])
@@ -181,17 +162,14 @@ ENTRY = {"id": "Q", "statement": "s"}
 @pytest.mark.parametrize(
     ("part", "place", "word"),
     [
-        ({"rule": "LT", "a": X}, "claims[0] (Q).parts[0].b", "missing"),
         ({"rule": "LLT", "a": X}, "claims[0] (Q).parts[0].rule", "'LT'"),
+        ({"rule": "TRAIN", "a": X, "b": Y}, "claims[0] (Q).parts[0].rule", "LT with seeds: 3"),
         ({"rule": "EQ", "a": X}, "claims[0] (Q).parts[0].a.published", "published"),
-        ({"rule": "LT", "a": {"where": {"metod": "sid"}}, "b": Y}, "claims[0] (Q).parts[0].a.where", "'method'"),
         ({"rule": "LT", "a": {}, "b": Y}, "claims[0] (Q).parts[0].a.run", "conditions"),
-        ({"rule": "LT", "a": X, "b": Y, "equal_budget": True}, "claims[0] (Q).parts[0].equal_budget", "equal_images"),
         # A setting of another rule.
         ({"rule": "LT", "a": X, "b": Y, "factor": 2}, "claims[0] (Q).parts[0].factor", "unknown"),
         ({"rule": "REACHES", "a": X, "images": 5}, "claims[0] (Q).parts[0].level", "published number"),
         ({"rule": "REACHES", "a": X, "level": Y}, "claims[0] (Q).parts[0].images", "one of them"),
-        # Claims need an id of their own, and a rule or a reason.
         ([ENTRY | {"reason": "r"}] * 2, "claims[1] (Q).id", ""),
         ([ENTRY], "claims[0] (Q).reason", ""),
     ],

@@ -1,7 +1,8 @@
-"""Extractors: digits, pixels, Inception and DINOv2 stand-ins of the published call signatures."""
+"""Extractors: digits, pixels, Inception and DINOv2 stand-ins of the published call signatures; DINOv2's code."""
 
-import subprocess
-import sys
+import json
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ from eval.features import extractor_entry, get_extractor
 from eval.features.digits import DIGITS_NETWORK, read_weights, weights_digest
 from eval.features.registry import EXTRACTORS
 from sida.assets import load_registry
+from sida.assets.registry import ASSET_COLUMNS
+from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
 from sida.data import load_dataset
+from sida.files.atomic import sha256_file
 from tests.eval.metric_networks import (
+    HUBCONF,
     NormedInception,
     OddInception,
     ReusedInception,
@@ -26,6 +31,7 @@ from tests.eval.metric_networks import (
 from tests.golden.vectors import relative_error
 from tests.refused import refused
 from tools.train_digits import DigitsTraining, split, train_digits
+from workflow.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +95,8 @@ def test_images_that_do_not_fit():
     refused(r"shape \(N, 1, 8, 8\)", extractor, torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("name", ["clothes_plain", "clothes_residual"])
-def test_networks_of_clothes_take_grey_pictures_of_any_size(name):
-    extractor = get_extractor(name)
+def test_networks_of_clothes_take_grey_pictures_of_any_size():
+    extractor = get_extractor("clothes_plain")
     ramp = torch.arange(784, dtype=torch.float32).view(1, 1, 28, 28) / 4
     features, logits = extractor.features_and_logits(ramp.to(torch.uint8))
     assert features.shape == (1, 256)
@@ -158,10 +163,9 @@ def test_inception_that_can_neither_be_explained_nor_folded_is_refused(tmp_path)
     refused("use 'inception'", get_extractor, "inception_cpu", path=path)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
-def test_a_broken_inception_file_is_one_line(tmp_path, content):
+def test_a_broken_inception_file_is_one_line(tmp_path):
     path = tmp_path / "broken.pt"
-    path.write_bytes(content)
+    path.write_bytes(b"PK\x03\x04 cut off")
     refused("not a TorchScript network", get_extractor, "inception", path=path)
     refused("no such feature network", get_extractor, "inception", path=tmp_path / "missing.pt")
 
@@ -214,30 +218,59 @@ def test_faults_of_options_name_the_extractor(hub):
     refused("no such file of weights", get_extractor, "dinov2", **local | {"weights": "missing.pth"})
     refused("no option 'pth'", get_extractor, "digits", pth="x")
     refused("no option 'flor' .did you mean 'floor'", get_extractor, "docs.examples.spectrum:Spectrum", flor=1)
-
-
-@pytest.mark.parametrize("name", EXTRACTORS)
-def test_named_classes_exist_and_their_assets_are_registered(name):
-    assert EXTRACTORS.find(name, "extractor").name == name
-    assert set(extractor_entry(name).assets) <= set(load_registry())
-
-
-def test_naming_extractors_and_kinds_does_not_wait_for_torch():
-    program = "import sys, eval.features, eval.measuring.protocol as p; p.load_protocol('digits')"
-    subprocess.run([sys.executable, "-c", f"{program}; assert 'torch' not in sys.modules"], check=True, cwd=ROOT)
-
-
-def test_names_of_no_extractor_are_refused():
-    refused("no extractor 'digitz' .did you mean 'digits'", get_extractor, "digitz")
     refused("no extractor 'Spectre' .did you mean 'Spectrum'", get_extractor, "docs.examples.spectrum:Spectre")
     refused(r"is no eval\.features\.base\.Extractor", get_extractor, "docs.examples.spectrum:source_sha256")
 
 
-@pytest.mark.parametrize("count", [1, 17, 40])
-def test_inception_on_a_processor_folds_what_follows_a_convolution(tmp_path, count):
+def test_features_command_writes_what_the_extractor_gives(tmp_path, script, digits, capsys):
+    from safetensors.torch import load_file
+
+    out = tmp_path / "features.safetensors"
+    spec = json.dumps({"name": "digits", "kind": "digits", "max_size": 300})
+    options = ["--extractor", "inception", "--extractor-option", f"inception.path={script}", "--out", str(out)]
+    assert main(["features", "--dataset", spec, *options]) == 0
+    assert "300 × 12" in capsys.readouterr().out
+    written = load_file(out)
+    subset = load_dataset(json.loads(spec))
+    features, logits = get_extractor("inception", path=script).features_and_logits(subset.images(range(300)))
+    assert relative_error(written["features"], features) < 1e-5
+    assert relative_error(written["logits"], logits) < 1e-5
+
+
+def test_named_classes_exist_and_their_assets_are_registered():
+    for name in EXTRACTORS:
+        assert EXTRACTORS.find(name, "extractor").name == name
+        assert set(extractor_entry(name).assets) <= set(load_registry())
+
+
+def test_faster_variants_have_names_and_digests_of_their_own(script, hub, monkeypatch):
+    images = pictures(6)
+    options = {"inception": {"path": script}, "dinov2": {"repository": str(hub), "weights": "hub"}}
+    seen = {}
+    for name in ("inception", "inception_tf32", "dinov2", "dinov2_tf32", "dinov2_fp16"):
+        extractor = get_extractor(name, **options[name.split("_")[0]])
+        inner, allowed = extractor._features, []
+        monkeypatch.setattr(extractor, "_features", lambda x, f=inner, a=allowed: a.append(_tf32()) or f(x))
+        before, features = _tf32(), extractor(images)
+        assert _tf32() == before
+        seen[name] = (extractor.sha256, features)
+        assert extractor.name == name
+        assert features.dtype == torch.float32
+        assert extractor_entry(name).assets == extractor_entry(name.split("_")[0]).assets
+        assert extractor.tf32 == name.endswith("tf32")
+        if name == "inception_tf32":
+            assert allowed == [(True, True)]
+    assert len({digest for digest, _ in seen.values()}) == len(seen)
+    # On a processor TF32 is float32.
+    assert relative_error(seen["inception_tf32"][1], seen["inception"][1]) < 1e-5
+    assert torch.equal(seen["dinov2_tf32"][1], seen["dinov2"][1])
+    assert 1e-6 < relative_error(seen["dinov2_fp16"][1], seen["dinov2"][1]) < 1e-2
+
+
+def test_inception_on_a_processor_folds_what_follows_a_convolution(tmp_path):
     path = write_inception(tmp_path / "inception.pt", NormedInception)
     plain, folded = (get_extractor(name, path=path) for name in ("inception", "inception_cpu"))
-    images = pictures(count)
+    images = pictures(17)
     expected, logits = plain.features_and_logits(images)
     features, found = folded.features_and_logits(images)
     assert features.shape == expected.shape
@@ -245,3 +278,102 @@ def test_inception_on_a_processor_folds_what_follows_a_convolution(tmp_path, cou
     assert relative_error(found, logits) < 1e-6
     # 16 images at a time, so that memory does not grow with the batch.
     assert torch.equal(features[:16], folded(images[:16]))
+
+
+def _tf32():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+WEIGHTS, CODE = EXTRACTORS["dinov2"].assets
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A registry and a cache without network; the user has allowed the code of this archive alone."""
+    rows = [{"id": CODE, "kind": "code", "target": "repo/abc.zip"}]
+    rows += [{"id": WEIGHTS, "kind": "extractor", "target": "w.pth"}]
+    lines = ["\t".join(ASSET_COLUMNS), *("\t".join(row.get(name, "") for name in ASSET_COLUMNS) for row in rows)]
+    (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
+    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    monkeypatch.setenv(ALLOW, str(tmp_path / "cache/repo/abc.zip"))
+    (tmp_path / "cache" / "repo").mkdir(parents=True)
+    return tmp_path / "cache"
+
+
+def pack(cache: Path, files: dict[str, str]) -> None:
+    with zipfile.ZipFile(cache / "repo" / "abc.zip", "w") as file:
+        for name, text in files.items():
+            file.writestr(f"dinov2-abc/{name}", text)
+
+
+def put(cache: Path, files: dict[str, str], weights: dict[str, torch.Tensor]) -> None:
+    """Puts an archive and weights into the cache by hand, as new ones."""
+    pack(cache, files)
+    torch.save(weights, cache / "w.pth")
+    (cache / "assets.lock").unlink(missing_ok=True)
+
+
+def conv() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return {f"patch.{name}": value for name, value in torch.nn.Conv2d(3, 10, 14, stride=14).state_dict().items()}
+
+
+def test_the_code_is_of_one_commit_and_no_branch():
+    asset = load_registry(ROOT / "config/assets.tsv")[CODE]
+    commit = asset.url.rpartition("/")[2].removesuffix(".zip")
+    assert (len(commit), commit in asset.target) == (40, True)
+    assert set(EXTRACTORS["dinov2_fp16"].assets) == {WEIGHTS, CODE}
+
+
+def test_the_registered_archive_works_offline_and_is_in_the_digest(cache):
+    put(cache, {"hubconf.py": HUBCONF, "setup.py": "1 / 0", "pack/part.py": "X = 1"}, conv())
+    extractor = get_extractor("dinov2")
+    assert extractor(pictures(2)).shape == (2, 10)
+    unpacked = cache / "repo" / "abc"
+    assert sorted(p.name for p in unpacked.rglob("*.py")) == ["hubconf.py", "part.py"]
+    (unpacked / "hubconf.py").write_text("raise RuntimeError('rot')")
+    assert get_extractor("dinov2").sha256 == extractor.sha256
+    put(cache, {"hubconf.py": HUBCONF, "pack/part.py": "X = 2"}, conv())
+    other = get_extractor("dinov2")
+    assert other.sha256 != extractor.sha256
+    assert torch.equal(other(pictures(2)), extractor(pictures(2)))
+
+
+def test_an_archive_without_a_registered_hash_needs_a_permission(cache, monkeypatch):
+    put(cache, {"hubconf.py": f"open({str(cache / 'was-here')!r}, 'w')\n{HUBCONF}"}, conv())
+    monkeypatch.setenv(ALLOW, "")
+    refused(rf"abc.zip: .* sha256 .* {ALLOW}=/.*abc.zip$", get_extractor, "dinov2")
+    assert not (cache / "was-here").exists()
+    # With a hash in the registry it is this code and no other.
+    registry = cache.parent / "assets.tsv"
+    digest = sha256_file(cache / "repo/abc.zip")
+    lines = [line.split("\t") for line in registry.read_text().splitlines()]
+    lines[1][ASSET_COLUMNS.index("sha256")] = digest
+    registry.write_text("\n".join(map("\t".join, lines)) + "\n")
+    get_extractor("dinov2")
+
+
+def test_an_archive_with_other_content_is_refused(cache):
+    put(cache, {"hubconf.py": HUBCONF}, conv())
+    get_extractor("dinov2")
+    pack(cache, {"hubconf.py": "raise SystemExit"})
+    refused(r"abc.zip: its sha256 .* is not the one in assets.lock", get_extractor, "dinov2")
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({"hubconf.py": HUBCONF, "../../../evil.py": "x"}, "no archive of a repository"),
+        ({"hubconf.py": "", **{f"p/{i}.py": "" for i in range(2001)}}, "holds more than"),
+    ],
+)
+def test_an_archive_that_is_no_repository_is_one_line_and_writes_nothing(cache, files, fault):
+    put(cache, files, conv())
+    refused(f"abc.zip: .*{fault}", get_extractor, "dinov2")
+    assert not list(cache.parent.rglob("*.py"))
+
+
+def test_no_branch_of_a_server_is_run(cache):
+    refused("evil/repo:main: no such folder", get_extractor, "dinov2", repository="evil/repo:main")

@@ -9,10 +9,6 @@ import torch
 
 from eval.features import EXTRACTORS, get_extractor
 from eval.features import judges as module
-from eval.measuring import trial
-from eval.measuring.protocol import load_protocol
-from eval.measuring.score import score_images
-from eval.metrics.kinds import Ratio
 from sida.config.saw import network_of
 from sida.data.pictures import to_square
 from tests.golden.vectors import load
@@ -98,7 +94,7 @@ def refill(net):
         parameter.data = torch.from_numpy(np.asarray(z, np.float32))
 
 
-@pytest.mark.parametrize("name", ["convnext_fdr", "mae_fdr"])
+@pytest.mark.parametrize("name", ["convnext_fdr", pytest.param("mae_fdr", marks=pytest.mark.slow)])
 def test_features_of_the_true_architectures(name):
     """Two of the five recorded networks; the others differ from MAE's in width and pooling, and take gigabytes."""
     found, _ = load("measures/fdloss")
@@ -109,22 +105,3 @@ def test_features_of_the_true_architectures(name):
     features = extractor(images)[0].numpy()
     expected = found[f"out/{name.removesuffix('_fdr')}/3/first"]
     assert np.abs(features - expected).max() <= 2e-4 * np.abs(expected).max()
-
-
-def test_a_protocol_of_six_judges_reads_its_images_once(small, tmp_path, monkeypatch):
-    protocol = load_protocol("imagenet256-fdr")
-    assert len({m.extractor for m in protocol.metrics if isinstance(m, Ratio)}) == 6
-    ratio = {"kind": "ratio", "reference": "train", "held_out": "heldout"}
-    metrics = [ratio | {"key": judge, "extractor": judge} for judge in JUDGES]
-    metrics.append({"key": "fdr6", "kind": "mean", "of": JUDGES})
-    references = {k: {"kind": "dataset", "dataset": f"digits-{k}", "fixed": True} for k in ("train", "heldout")}
-    asked = {"name": "six", "num_samples": 200, "trials": 1, "references": references, "metrics": metrics}
-    np.savez(tmp_path / "i.npz", arr_0=np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8))
-    seen, real = [], trial.extract
-    monkeypatch.setattr(
-        trial, "extract", lambda images, *rest: seen.append((len(images), len(rest[0]))) or real(images, *rest)
-    )
-    score = score_images(tmp_path / "i.npz", asked, extractors={judge: {"weights": "random"} for judge in JUDGES})
-    values = score.records[0]["metrics"]
-    assert values["fdr6"] == pytest.approx(sum(values[judge] for judge in JUDGES) / 6)
-    assert (sum(count for count, _ in seen), {networks for _, networks in seen}) == (200, {6})

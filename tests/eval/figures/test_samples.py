@@ -87,15 +87,14 @@ def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec
     assert all(r["seed"] == "" and r["data_index"] for r in by_panel["real images"])
 
 
-@pytest.mark.parametrize("by_class", [True, False])
 @pytest.mark.parametrize(
-    "sampler",
+    ("sampler", "by_class"),
     [
-        {"kind": "one_step", "num_steps": 2},
-        {"kind": "heun", "num_steps": 3, "S_churn": 20, "dtype": "float32"},
-        {"kind": "heun", "num_steps": 3, "guidance": 1.5},
+        ({"kind": "one_step", "num_steps": 2}, False),
+        ({"kind": "heun", "num_steps": 3, "S_churn": 20, "dtype": "float32"}, True),
+        ({"kind": "heun", "num_steps": 3, "guidance": 1.5}, True),
     ],
-    ids=lambda sampler: "-".join(map(str, sampler.values())),
+    ids=str,
 )
 def test_every_sampler_draws_the_images_that_sampling_gives_elsewhere(networks, tmp_path, sampler, by_class):
     """More images than a batch, fresh noise, guidance, float32: as sida.sampling draws them, class by class."""
@@ -157,12 +156,8 @@ def test_tiles_keep_every_pixel(count, columns, upscale, channels):
 def test_missing_networks_and_specs(preset, spec, tmp_path, refusal):
     broken = json.loads(spec.read_text())
     broken["generators"][1]["network"] = str(tmp_path / "absent.safetensors")
-    misspelt = json.loads(spec.read_text())
-    misspelt["generators"][1]["sampler"] = {"kind": "heun", "num_stepz": 3}
     for options, told in (
         ([], "--spec: sample grids need the generators' specs"),
         (["--spec", json.dumps(broken)], "absent.safetensors"),
-        (["--spec", json.dumps(misspelt)], "sampler.num_steps: is missing"),
-        (["--spec", str(spec), "--out", str(tmp_path / "f.png")], "must end in .pdf"),
     ):
         assert told in refusal(*command(preset, FIGURES / "samples.yaml", tmp_path / "f.pdf", *options))

@@ -1,18 +1,16 @@
-"""References: published formats, files of one's own, mix-ups, and samples of a teacher."""
+"""References: published formats, own files, mix-ups, samples of a teacher."""
 
 import json
 import pickle
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from eval.features import get_extractor
 from eval.features.registry import make_extractors
 from eval.measuring import extract
 from eval.measuring.measure import measure
-from eval.measuring.monitor import make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_batch, read_moments, read_own, write_own
 from eval.measuring.references import Reference, load_references
@@ -24,7 +22,7 @@ from sida.files.atomic import read_jsonl
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import pictures, write_inception, write_network
 from tests.refused import refused
-from tests.workflow.small import small
+from tests.workflow.workspace import small
 from workflow.cli import main
 from workflow.preset import Preset
 from workflow.preset.placeholders import check_preset
@@ -80,10 +78,9 @@ def test_nothing_in_a_pickle_is_executed(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pkl"])
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 cut"])
-def test_broken_files_are_one_line(tmp_path, suffix, content):
+def test_broken_files_are_one_line(tmp_path, suffix):
     path = tmp_path / f"broken{suffix}"
-    path.write_bytes(content)
+    path.write_bytes(b"PK\x03\x04 cut")
     assert str(path) in str(refused("", read_moments, path, "fid"))
 
 
@@ -174,10 +171,9 @@ def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
     load(cov_ddof=0)
 
 
-@pytest.mark.parametrize("ddof", ["0", "1"])
-def test_one_image_is_no_reference(tmp_path, refusal, ddof):
+def test_one_image_is_no_reference(tmp_path, refusal):
     np.savez(tmp_path / "one.npz", arr_0=np.zeros((1, 8, 8, 1), np.uint8))
-    command = ["reference", "--images", str(tmp_path / "one.npz"), "--extractor", "digits", "--ddof", ddof]
+    command = ["reference", "--images", str(tmp_path / "one.npz"), "--extractor", "digits"]
     assert "one.npz: too few images for a covariance" in refusal(*command, "--out", str(tmp_path / "r.safetensors"))
     assert not (tmp_path / "r.safetensors").exists()
 
@@ -284,10 +280,7 @@ def test_the_identity_has_the_teacher_and_its_sampler(tmp_path, spec):
     [
         ({"sampler": None}, "sampler"),
         ({"num_images": None}, "num_images"),
-        ({"sampler": {"kind": "data"}}, "sampler"),
         ({"sampler": {"kind": "heun", "guidance": 2}}, "sampler"),
-        ({"sampler": {"kind": "heun", "steps": 2}}, "sampler"),
-        ({"kind": "dataset"}, "sampler"),
     ],
 )
 def test_faults_of_the_setting_name_the_key(change, key):
@@ -307,23 +300,6 @@ def test_a_file_of_another_origin_is_refused(tmp_path, spec):
             load_references(asked, made, {"teacher": str(tmp_path / f"{name}.safetensors")})
     refused(r"references\.teacher: .*--reference teacher=FILE", load_references, asked, made)
     refused("'data'", extract.write_teacher_reference, tmp_path / "x.safetensors", spec, "data")
-
-
-def test_a_training_watches_distances_to_its_teacher(tmp_path, spec):
-    path = tmp_path / "r.safetensors"
-    extract.write_teacher_reference(path, spec, "teacher")
-    monitor = make_monitor(DIGITS, protocol=content(), references={"teacher": str(path)}, batch_size=20)
-
-    def noise(seeds):
-        return torch.randint(
-            0, 256, (len(seeds), 1, 8, 8), generator=torch.Generator().manual_seed(seeds[0])
-        ).byte(), None
-
-    whole, joined = monitor(noise), monitor.join([monitor.part(noise, number, 2) for number in range(2)])
-    for key in ("fd", "fd_teacher", "precision_teacher"):
-        assert joined[key] == pytest.approx(whole[key], rel=1e-9)
-    facts = [monitor_facts(content(num_images=images), references={"teacher": str(path)}) for images in (100, 100, 120)]
-    assert facts[0] == facts[1] != facts[2]
 
 
 def near(folder):

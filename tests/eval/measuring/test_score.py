@@ -2,16 +2,12 @@
 
 import dataclasses
 import io
-import itertools
 import json
 import os
 import re
 import shutil
-import struct
 import tarfile
-import threading
 import tracemalloc
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +22,7 @@ from eval.measuring.protocol import load_protocol
 from eval.measuring.score import Score, score_images
 from eval.measuring.sources import ImageFiles
 from eval.measuring.stores import open_images
-from eval.measuring.trial import ImageBatch, prefetch
+from eval.measuring.trial import ImageBatch
 from eval.results.identity import comparable
 from eval.tables.scores import latex_row, row_columns
 from sida.assets import load_registry
@@ -44,18 +40,6 @@ def encode(image: np.ndarray, mode: str | None = None, form: str = "PNG") -> byt
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     (picture.convert(mode) if mode else picture).save(stream, form)
     return stream.getvalue()
-
-
-def png16(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits a value, which Pillow does not write."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    height, width, _ = values.shape
-    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 def images(count: int = 30, size: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -171,27 +155,17 @@ def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
     fault(folder, r"img00013.png: is 12×12, the pictures before it 16×16")
     victim.write_bytes(encode(images(1, channels=1)[0]))
     fault(folder, r"img00013.png: is grey, the pictures before it RGB; convert")
-    for mode in ("RGBA", "P", "1", "LA"):
-        victim.write_bytes(encode(images(1)[0], mode))
-        fault(folder, rf"img00013.png: has mode {mode}; .*convert all pictures")
-    deep = np.random.default_rng(0).integers(0, 1 << 16, (16, 16, 3))
-    for content in (png16(deep), b"P6 16 16\n65535\n" + deep.astype(">u2").tobytes()):
-        victim.write_bytes(content)
-        fault(folder, r"img00013.png: has more than 8 bits a value; convert all pictures to 8 bits first")
-    for form in ("GIF", "PNG", "TIFF", "WEBP"):
-        stream = io.BytesIO()
-        first, *others = map(Image.fromarray, images(3, seed=3))
-        first.save(stream, form, save_all=True, append_images=others)
-        victim.write_bytes(stream.getvalue())
-        fault(folder, r"img00013.png: holds several frames; save each")
-    broken = {
-        b"": "it is empty",
-        b"<html>": "its content is none of PNG, [A-Z, ]*",
-        good[: len(good) // 2]: "[^<]*truncated",
-    }
-    for content, why in broken.items():
-        victim.write_bytes(content)
-        fault(folder, rf"img00013.png: not a readable picture \({why}\); replace or remove it")
+    victim.write_bytes(encode(images(1)[0], "RGBA"))
+    fault(folder, r"img00013.png: has mode RGBA; .*convert all pictures")
+    victim.write_bytes(b"P6 16 16\n65535\n" + bytes(2 * 16 * 16 * 3))
+    fault(folder, r"img00013.png: has more than 8 bits a value; convert all pictures to 8 bits first")
+    stream = io.BytesIO()
+    first, *others = map(Image.fromarray, images(3, seed=3))
+    first.save(stream, "GIF", save_all=True, append_images=others)
+    victim.write_bytes(stream.getvalue())
+    fault(folder, r"img00013.png: holds several frames; save each")
+    victim.write_bytes(good[: len(good) // 2])
+    fault(folder, r"img00013.png: not a readable picture \([^<]*truncated\); replace or remove it")
     victim.write_bytes((folder / "00" / "img00007.png").read_bytes())
     fault(folder, r"img00013.png: is the same image as .*img00007.png; remove copies")
 
@@ -207,7 +181,6 @@ def test_arrays_that_are_no_images(tmp_path):
     for array, pattern in (
         (pictures / np.float32(255), r"holds float32 from .*probably \[0, 1\]; save \(x \* 255 \+ 0.5\)"),
         (pictures / 127.5 - 1, r"holds float64 from .*probably \[-1, 1\]; save \(x \* 127.5 \+ 128\)"),
-        (pictures.astype(np.float16), r"holds float16 .*save images as uint8"),
         (pictures.astype(np.int32), "holds int32; save images as uint8"),
         (np.zeros((20, 16, 16, 5), np.uint8), "1 or 3 channels"),
         (np.zeros((20, 16), np.uint8), r"images must be \(N, H, W, C\)"),
@@ -218,8 +191,6 @@ def test_arrays_that_are_no_images(tmp_path):
 
 def test_a_store_without_the_images_that_are_asked_for_is_named(tmp_path):
     fault(write(tmp_path / "few", images(7)), "holds 7 images, this trial needs 20; generate more")
-    (tmp_path / "empty").mkdir()
-    fault(tmp_path / "empty", "holds no pictures")
     fault(tmp_path / "missing", "no such folder or file")
     fault(Path("mine:sample"), r"a Python function, .* column 'checkpoint'")
     (tmp_path / "a.txt").write_text("x")
@@ -314,15 +285,11 @@ def test_score_command(stand_ins, tmp_path, capsys, refusal):
     assert record["trials"] == 2
     assert len(record["summary"]["fid"]["values"]) == 2
     assert (tmp_path / "row.tex").read_text().splitlines()[1].startswith(r"A \& B & ")
-    few = refusal(*command, "--reference", f"*={folder}", "--trials", "4")
-    assert "takes 20 for each of 4 trials; generate 20 more" in few
     assert main([*command, "--reference", f"*={folder}", "--num-samples", "30"]) == 0
     assert "protocol 'tiny-n30'" in capsys.readouterr().out
     faults = {
-        ("--batch-size", "0"): "--batch-size: must be at least 1",
         ("--device", "tpu"): "got 'tpu'",
         ("--reference", "fide=x"): "knows no 'fide'",
-        ("--out", str(tmp_path)): "is a folder",
         ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "is a file, not a folder",
     }
     for wrong, message in faults.items():
@@ -391,22 +358,6 @@ def test_lossy_pictures_and_fewer_trials_are_said(tmp_path):
     assert remark in score.warnings() == score.record()["warnings"]
 
 
-def test_prefetch_keeps_order_passes_errors_on_and_stops_when_the_consumer_does():
-    assert list(prefetch(range(50), 3)) == list(range(50))
-
-    def failing():
-        yield torch.zeros(1)
-        raise UserError("", "broken image")
-
-    items = prefetch(failing(), 2)
-    next(items)
-    refused("broken image", next, items)
-    items = prefetch(itertools.count(), 2)
-    next(items)
-    items.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "image source"]
-
-
 def test_spread_is_the_one_the_protocol_names(tmp_path):
     path = write(tmp_path / "a.npz", images(90, size=8, channels=1))
     chosen = dataclasses.replace(load_protocol("digits"), num_samples=30, trials=3)
@@ -422,20 +373,6 @@ def test_spread_is_the_one_the_protocol_names(tmp_path):
     assert spreads(is_spread="splits") == pytest.approx([np.std(fd, ddof=1), np.mean(of_splits)])
 
 
-def test_the_fast_network_of_processors_is_told_apart_and_gives_nearly_the_same_values(stand_ins):
-    folder, asked, settings = stand_ins
-    metrics = [one for one in asked["metrics"] if one["key"] in ("is", "precision", "kid")]
-    asked = asked | {"metrics": metrics, "references": {"batch": asked["references"]["batch"]}}
-    settings = settings | {"extractors": {"inception": settings["extractors"]["inception"]}}
-    plain, fast = (score_images(folder / "samples.zip", asked, fast=fast, **settings) for fast in (False, True))
-    for key in ("is", "precision", "kid"):
-        assert fast.values(key) == pytest.approx(plain.values(key), rel=1e-4, abs=1e-6)
-    # Two devices differ by rounding as well, so both variants stand for one network.
-    assert comparable(fast.identity("is"), plain.identity("is")) is None
-    digests = [score.records[0]["extractors"] for score in (plain, fast)]
-    assert digests[0]["inception"] != digests[1]["inception_cpu"]
-
-
 def test_a_processor_takes_the_fast_network_unless_a_file_is_given(stand_ins, tmp_path, monkeypatch):
     folder, _, settings = stand_ins
     own = settings["extractors"]["inception"]
@@ -443,11 +380,11 @@ def test_a_processor_takes_the_fast_network_unless_a_file_is_given(stand_ins, tm
     monkeypatch.setattr("eval.features.inception.fetch", lambda asset: Path(own["path"]))
     write_text(tmp_path / load_registry()["inception"].target, "downloaded")
     cases = {"default": {}, "asked for": {"fast": False}, "own file": {"extractors": {"inception": own}}}
-    used = {}
-    for case, given in cases.items():
-        (record,) = score_images(folder / "samples.zip", PROTOCOL, trials=1, **given).records
-        used[case] = [*record["extractors"]]
+    scores = {case: score_images(folder / "samples.zip", PROTOCOL, trials=1, **given) for case, given in cases.items()}
+    used = {case: [*score.records[0]["extractors"]] for case, score in scores.items()}
     assert used == {"default": ["inception_cpu"], "asked for": ["inception"], "own file": ["inception"]}
+    # Two devices differ by rounding as well, so both variants stand for one network.
+    assert comparable(scores["default"].identity("is"), scores["asked for"].identity("is")) is None
 
 
 def test_an_interrupted_score_resumes_with_its_finished_trials(tmp_path, monkeypatch, capsys):

@@ -14,7 +14,6 @@ from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurement, Measurements
 from eval.tables import build_table, load_layout, to_html, to_latex, to_markdown
 from sida.config.families import BACKBONES
-from sida.config.resources import ROOT
 from sida.config.saw import Saw, network_of, read_saw
 from sida.methods.registry import METHODS, official_saw
 from tests.refused import refused
@@ -61,8 +60,7 @@ def external(**cells):
     return SheetRow("met", "Met", "external", **cells)
 
 
-SAID = ("loss:inception", "loss:FID", "loss:Inception-v3", "loss:inception_clean", "loss:inception_cpu", "loss:KID",
-        "choice:dinov2 start:dinov2 loss:vgg16 loss:inception")  # fmt: skip
+SAID = ("loss:FID", "loss:inception_tf32", "choice:dinov2 start:dinov2 loss:vgg16 loss:inception")
 
 
 @pytest.mark.parametrize(
@@ -73,12 +71,9 @@ SAID = ("loss:inception", "loss:FID", "loss:Inception-v3", "loss:inception_clean
         (external(saw="unknown"), {}),
         (SheetRow("met", "Met", "mine:METHOD"), {}),
         (SheetRow("met", "Met", "sida", saw="loss:inception"), {}),
-        (SheetRow("met", "Met", "sida", checkpoint="x", saw="loss:inception"), {}),
-        (SheetRow("met", "Met", "teacher", saw="loss:inception"), {}),
         (SheetRow("met", "Met", "data", saw="loss:inception"), {}),
         (external(saw="loss:inception", protocol="q.yaml", second_protocol="q.yaml"), {}),
         (external(saw="loss:inception"), {"settings": "frechet cov_ddof=0 extractor=inception_cpu"}),
-        (external(saw="loss:inception"), {"settings": "frechet cov_ddof=1 extractor=inception_clean"}),
         (external(saw="loss:inception"), {"settings": "kernel extractor=inception subsets=10"}),
         (external(saw="loss:inception"), {"settings": "frechet extractor=mine.py:Wrapped"}),
         (external(saw="loss:inception"), {"settings": "mean of.a.extractor=inception of.b.extractor=dinov2"}),
@@ -200,7 +195,7 @@ def test_a_start_and_optional_judges_are_part_of_a_row(tmp_path):
     assert (rows["fourth"].saw, rows["fourth"].seen.loss) == (None, ())
 
 
-@pytest.mark.parametrize("words", ["loss:incepton", "inception", "lost:inception", "loss:", "loss=inception"])
+@pytest.mark.parametrize("words", ["loss:incepton", "lost:inception", "loss:"])
 def test_a_word_that_names_nothing_is_refused(tmp_path, words):
     (tmp_path / "runs.tsv").write_text(f"run\tlabel\tmethod\tsaw\na\tA\texternal\t{words}\n")
     refused(r"runs\.tsv:2: saw", read_runs, tmp_path / "runs.tsv")
@@ -217,15 +212,6 @@ def test_no_claim_is_decided_by_a_value_on_a_network_of_the_loss(tmp_path):
         runs = {"honest": SheetRow("honest", "H", "sida"), "met": external(saw=saw)}
         evidence = Evidence(Measurements([*lines("honest", 2.0), *lines("met", 0.7)]), runs, {})
         assert decide(load_claims(tmp_path / "claims.yaml").claims, evidence)[0].outcome == outcome
-
-
-def test_papers_tables_print_the_same_numbers(tmp_path):
-    """The marks of GDD-I stand beside its numbers, of which none changes; the bold values are the papers'."""
-    made = build_table(
-        load_layout(ROOT / "studies/papers/tables/table1.yaml"), Measurements([]), {}, load_published(), "paper"
-    )
-    (gdd,) = (row for row in made.rows if "GDD-I" in row.cells[1].text)
-    assert {cell.mark for cell in gdd.cells[3:]} == {"§"}
 
 
 def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):

@@ -2,8 +2,6 @@
 
 import re
 import statistics
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, settings
@@ -39,13 +37,6 @@ def test_estimates_are_mean_and_sample_std_over_trials(lines, tmp_path):
     assert Estimate.of([3.0]).standard_error is None
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=12))
-def test_estimate_ignores_the_order_of_trials(values):
-    one, other = Estimate.of(values), Estimate.of(values[::-1])
-    assert one.mean == pytest.approx(other.mean, rel=1e-12, abs=1e-9)
-    assert one.std == pytest.approx(other.std, rel=1e-9, abs=1e-9)
-
-
 @pytest.fixture
 def fault(tmp_path):
     """The error of a file with these lines."""
@@ -66,10 +57,8 @@ def test_duplicate_rows_and_gaps_between_trials_are_refused(fault, lines):
 @pytest.mark.parametrize(
     ("column", "text", "word"),
     [
-        *(("value", bad, f"metric 'fd' of run 'data', trial 0 is {bad}") for bad in ("nan", "inf", "-inf")),
+        ("value", "nan", "metric 'fd' of run 'data', trial 0 is nan"),
         ("value", "4.1x", "4.1x"),
-        ("trial", "-1", "-1"),
-        ("n", "many", "many"),
         ("n", "", "number"),
         ("nfe", "1.5", "1.5"),
     ],
@@ -139,13 +128,6 @@ def test_frames_hold_the_numbers_of_the_files(tmp_path):
     refused(r"measurements\.csv", load, tmp_path)
 
 
-def test_the_command_line_and_the_workflow_start_without_pandas():
-    modules = "workflow.preset.placeholders, eval.report.compare, eval.tables, eval.figures"
-    code = f"import sys, eval.commands, workflow.cli, {modules}; print({{'pandas', 'jinja2'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
 @pytest.mark.parametrize(
     ("label", "name", "key"),
     [
@@ -176,17 +158,6 @@ def test_entries_are_whole_and_citations_unique():
     labels = {p.row_label for p in load_published().values() if re.fullmatch(r"table[1-7]", p.source)}
     without = [label for label in labels if cited_label(label)[1] is None]
     assert all(label.startswith("column header") for label in without)
-
-
-def test_printed_numbers_have_a_source_an_entry_and_no_protocol_to_compare_by():
-    printed = [p for p in load_published().values() if p.id.startswith("printed-")]
-    assert printed
-    for number in printed:
-        assert number.notes, number.id
-        assert number.value > 0
-        # EDM2's own presets have a protocol of this suite; the evaluations of all others are their own.
-        assert number.identity.quoted == (number.method != "EDM2"), number.id
-        assert cited_label(number.row_label)[1] is not None, number.id
 
 
 def test_a_table_with_cite_compiles_alone_with_its_references():

@@ -9,7 +9,6 @@ import yaml
 from eval.results.summary import Measurements, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_markdown, to_terminal, write_table
 from sida.config.resources import ROOT
-from tests.eval.pages import Reader
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused
 
@@ -28,10 +27,8 @@ def layout_with(tmp_path, **changes):
     return load_layout(path)
 
 
-@pytest.mark.parametrize(
-    ("column", "what"), [("reference_sha256", "reference"), ("extractor_sha256", "feature network")]
-)
-def test_rows_measured_against_other_files_are_refused(runs, tmp_path, column, what):
+def test_rows_measured_against_other_files_are_refused(runs, tmp_path):
+    column, what = "reference_sha256", "reference"
     lines = list(measurement_lines())
     for line in lines:
         if (line["run"], line["metric"]) == ("sida-a1.0", "recall"):
@@ -118,8 +115,7 @@ def test_a_table_is_rectangular_as_markdown_well_formed_as_html_and_fits_termina
     rows = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows} == {len(table.columns) + 1}
     assert "**4.0" in next(line for line in rows if "SiDA," in line)
-    reader = Reader(to_html(table))
-    assert reader.counts["td"] == len(table.rows) * len(table.columns)
+    assert to_html(table).count("<td") == len(table.rows) * len(table.columns)
     assert "SiD<sup>2</sup>A" in to_html(table)
     assert max(map(len, to_terminal(table).splitlines())) <= 100
     assert "*" in to_terminal(table)
@@ -132,9 +128,6 @@ def test_four_files_are_written_and_any_of_their_names_will_do(tmp_path, table):
         assert sorted(path.suffix for path in paths) == [".csv", ".html", ".json", ".md", ".tex"]
         assert all(path.stat().st_size > 200 for path in paths)
     refused(r"must end in \.tex, \.csv, \.md, \.html", write_table, table, tmp_path / "c.pdf")
-
-
-# Faults: one line with file and key.
 
 
 def test_a_missing_number_is_marked_and_never_best(measured, runs):
@@ -158,19 +151,14 @@ def row(**settings):
     [
         ({"columns": [{"head": "KID", "metric": "kid", "direction": "lower"}]}, "columns[0].metric", "'kid'"),
         ({"columns": [{"head": "A"}]}, "columns[0].field", "either a field or a metric"),
-        ({"columns": [{"head": "A", "field": "famly"}]}, "columns[0].field", "did you mean 'family'"),
-        ({"columns": [{"head": "A", "metric": "fd", "decimals": "two"}]}, "columns[0].decimals", "an integer"),
         (row(run="sid-a1.3"), "rows[0].run", "did you mean 'sid-a1."),
         (row(each={"method": "gdd"}), "rows[0].each", "no run"),
-        (row(each={"methd": "sid"}), "rows[0].each", "did you mean 'method'"),
         (row(run="a", blank=["kid"]), "rows[0]", "no column 'kid'"),
-        (row(run="sid-a1.2", pool=["sid-a1.3"]), "rows[0].run", "did you mean 'sid-a1.2'"),
         (row(run="sid-a1.2", pool=["sid-a1.2"]), "rows[0].pool", "names a run twice"),
         (row(label="x", pool=["sid-a1.2"]), "rows[0].pool", "needs run"),
         (row(run="sid-a1.2", pool=["sid-a1.0"], published="x"), "rows[0].pool", "cannot stand beside published"),
         (row(run="sid-a1.2", pool=["sid-a1.0"], pool_seeds=True), "rows[0].pool_seeds", "cannot stand beside pool"),
-        ({"mode": "all"}, "mode", "paper, audit, measured"),
-        ({"kind": "graph"}, "kind", "'graph'"),
+        ({"trials": 20}, "trials", "is no key of a layout any more"),
     ],
 )
 def test_a_faulty_layout_names_the_place(tmp_path, measured, runs, changes, place, word):
@@ -200,9 +188,6 @@ def test_the_papers_layouts_serve_other_data_by_names_and_keys(tmp_path, measure
     refused("circle", load_layout, tmp_path / "a.yaml")
     (tmp_path / "bad.yaml").write_text("extends: base.yaml\nvars: {}\n")
     refused(r"rows\[0\]\.run: .*braces", build_table, load_layout(tmp_path / "bad.yaml"), measured, runs)
-
-
-# Rows over training seeds
 
 
 POOLED = {

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from eval.claims import load_claims
 from eval.results.published import load_published
 from eval.results.sheet import matching
 from eval.results.summary import Measurements
@@ -46,7 +45,6 @@ def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
 
 def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
     more = set(clean.runs) - set(released.runs)
-    assert len(more) == 31
     for second in (clean.runs[run] for run in more):
         assert clean.network(second) == clean.network(clean.runs[second.first])
         assert second.method == released.runs[second.first].method
@@ -115,24 +113,11 @@ def test_leakage_passes_its_check_and_shares_the_papers_rows(paper, leakage):
     check_preset(leakage)
     assert unshown_remark(leakage) is None
     rows = [{name for name in preset.runs if name.endswith("-leakage")} for preset in (paper, leakage)]
-    assert len(rows[0]) == 34
     # The released generators of other methods, and finetuned teachers, are not trained in the other preset.
     assert {name.partition(".")[0] for name in rows[1] ^ rows[0]} == {
         "imagenet64-dmd2", "imagenet64-dmd2-longer", "imagenet64-dmd2-no-gan", "cifar10-uncond-ect",
         "teacher-edm-cifar10-uncond-ddo", "teacher-edm-cifar10-cond-ddo",
     }  # fmt: skip
-
-
-def test_the_claims_of_leakage_name_rows_with_the_second_feature_space(paper):
-    decided = [
-        claim for claim in load_claims(ROOT / "studies/papers/claims.yaml").claims if claim.id in ("C-41", "C-76")
-    ]
-    parts = [part for claim in decided for part in claim.parts]
-    assert parts
-    for part in parts:
-        for operand in (part.a, part.b):
-            protocol = paper.protocol(paper.runs[operand.run])
-            assert {metric.key: metric.extractor for metric in protocol.metrics}[part.metric] == "dinov2"
 
 
 def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper, leakage):

@@ -228,16 +228,9 @@ def of_sheet(folder, text, own, **changes):
     return Preset(config | {"runs": str(folder / "own.tsv")}, "paper.yaml", [own])
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ("imagenet65/sida", "recipe: no file of recipes 'imagenet65'.*did you mean 'imagenet64'"),
-        ("imagenet64/sidaa", "recipe: no 'sidaa' in .*imagenet64.yaml.*did you mean 'sida'"),
-    ],
-)
-def test_a_wrong_name_of_a_recipe_is_one_line(tmp_path, wrong, message):
-    sheet = SHEET.read_text().replace("\timagenet64/sida\t", f"\t{wrong}\t")
-    with pytest.raises(UserError, match=message):
+def test_a_wrong_name_of_a_recipe_is_one_line(tmp_path):
+    sheet = SHEET.read_text().replace("\timagenet64/sida\t", "\timagenet64/sidaa\t")
+    with pytest.raises(UserError, match=r"recipe: no 'sidaa' in .*imagenet64.yaml.*did you mean 'sida'"):
         of_sheet(tmp_path, sheet, ROOT / "studies/papers")
 
 
@@ -321,10 +314,6 @@ def test_abstracts_numbers_stand_beside_the_runs():
     numbers = load_published()
     values = {run: numbers[name.replace("{metric}", "fid")].value for run, name in published.items()}
     assert values == ABSTRACT
-    for number, dataset in (("1", "cifar10-uncond"), ("2", "cifar10-cond"), ("3", "imagenet64")):
-        text = (ROOT / f"studies/papers/tables/table{number}.yaml").read_text()
-        assert f'published: "table{number}-gdd-i-{{metric}}", run: "{{set}}-gdd-i"' in text
-        assert f"vars: {{set: {dataset}}}" in text
 
 
 def test_training_waits_for_the_downloads_of_its_discriminator(paper):

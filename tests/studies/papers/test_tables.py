@@ -176,11 +176,7 @@ def test_identities_of_published_numbers_are_those_of_the_configuration():
     ("change", "reason"),
     [
         ({"protocol": "imagenet64-uniform", "classes": "uniform"}, "classes: uniform != labels-imagenet"),
-        ({"settings": "kernel extractor=inception"}, "metric: kernel"),
-        ({"n": 5000}, "images per trial: 5,000 != 50,000"),
-        ({"resolution": "32"}, "resolution: 32 != 64"),
         ({"reference_sha256": "4e" * 32}, "reference: 4e4e4e4e4e4e != "),
-        ({"extractor_sha256": "4e" * 32}, "feature network: 4e4e4e4e4e4e != f58cb9b6ec32"),
     ],
 )
 def test_numbers_of_two_identities_stand_side_by_side_without_a_verdict(tmp_path, change, reason):

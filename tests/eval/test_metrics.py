@@ -1,4 +1,4 @@
-"""Inception score, precision and recall, kernel distance, memorisation: golden parity, properties, faults."""
+"""Metrics against golden vectors of the public implementations, brute force and properties; a panel of judges."""
 
 from types import SimpleNamespace
 
@@ -9,10 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eval.metrics.precision_recall
+from eval.measuring import trial
+from eval.measuring.measure import measure
+from eval.measuring.protocol import load_protocol
 from eval.metrics.inception_score import InceptionScoreSums, inception_score
-from eval.metrics.kernel_distance import kernel_distance
+from eval.metrics.kernel_distance import gaussian_distance, kernel_distance
+from eval.metrics.kinds import METRIC_KINDS
 from eval.metrics.memorisation import memorisation, nearest
-from eval.metrics.precision_recall import precision_recall, radii
+from eval.metrics.metric import Sides
+from eval.metrics.precision_recall import neighbour_shares, precision_recall, radii
+from eval.metrics.sliced import sliced_distance
+from eval.metrics.statistics import FeatureStatistics
+from eval.results.measurements import record_identity
+from sida.config.datasets import dataset_spec
+from tests.golden.vectors import load
 from tests.refused import refused
 
 
@@ -29,13 +39,6 @@ def test_inception_score_golden(golden):
         assert np.allclose(score, expected[f"sid/is_n{n}_splits{splits}"], rtol=1e-6, atol=1e-9)
 
 
-def test_inception_score_of_extremes():
-    uniform = torch.full((20, 4), 0.25)
-    assert inception_score(uniform, 2).mean == pytest.approx(1)
-    one_hot = torch.eye(4).repeat(10, 1)
-    assert inception_score(one_hot, 10) == pytest.approx((4, 0))
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(20, 60), st.integers(1, 7), st.lists(st.integers(1, 25), min_size=1, max_size=4), st.booleans())
 def test_inception_score_streams_and_merges(count, splits, sizes, backwards):
@@ -45,7 +48,7 @@ def test_inception_score_streams_and_merges(count, splits, sizes, backwards):
         size = sizes[len(shards) % len(sizes)]
         shard = InceptionScoreSums(count, splits, probs.shape[1])
         shard.update(probs[position : position + size], position)
-        shards.append(shard)
+        shards.append(InceptionScoreSums.from_tensors(shard.tensors()))
         position += size
     total = InceptionScoreSums(count, splits, probs.shape[1])
     for shard in reversed(shards) if backwards else shards:
@@ -88,14 +91,6 @@ def test_precision_recall_golden(golden, source):
         assert (np.abs(np.array(result) - expected[key]) * sizes <= (2.01 if half else 1e-3)).all(), key
 
 
-def test_radii_golden(golden):
-    arrays, _ = golden("metrics/features")
-    expected, _ = golden("metrics/guided_diffusion")
-    for name in "AB":
-        ours = radii(arrays[name]).numpy() ** 2
-        assert np.allclose(ours, expected[f"squared_radii_fp32_{name}"][:, 0], rtol=2e-6)
-
-
 def brute_force(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[float, float]:
     def inside(samples: np.ndarray, manifold: np.ndarray) -> float:
         own = np.linalg.norm(manifold[:, None] - manifold[None], axis=-1)
@@ -116,17 +111,6 @@ def test_precision_recall_equals_brute_force_whatever_the_block(seed, n, m, k, b
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eval.metrics.precision_recall, "_BLOCK_ELEMENTS", block)
         assert tuple(precision_recall(real, generated, k)) == pytest.approx(brute_force(real, generated, k))
-
-
-def test_precision_recall_of_known_sets():
-    rng = np.random.default_rng(0)
-    cloud = rng.standard_normal((100, 4)).astype(np.float32)
-    assert tuple(precision_recall(cloud, cloud)) == (1, 1)
-    assert tuple(precision_recall(cloud, cloud + 100)) == (0, 0)
-    collapsed = np.repeat(cloud[:1], 50, 0)  # one good image again and again
-    result = precision_recall(cloud, collapsed)
-    assert result.precision == 1
-    assert result.recall <= 0.02
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -167,18 +151,6 @@ def test_kernel_distance_is_seeded_and_about_zero_for_one_distribution():
     assert abs(near) < 0.02 * far
     refused("two samples", kernel_distance, a[:1], b)
     refused("shapes", kernel_distance, a, b[:, :3])
-
-
-@pytest.mark.parametrize(("subsets", "size"), [(1, 60), (40, 100), (3, 1000)])
-def test_kernel_distance_equals_clean_fids_for_few_and_for_many_common_rows(subsets, size):
-    from cleanfid.fid import kernel_distance as clean_fid
-
-    rng = np.random.default_rng(0)
-    real, generated = (rng.random((count, 16)) + shift for count, shift in ((150, 0), (210, 0.02)))
-    np.random.seed(5)
-    expected = clean_fid(real, generated, subsets, size)
-    value = kernel_distance(real, generated, subsets, size, seed=5)
-    assert value == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.slow
@@ -245,9 +217,144 @@ def test_copies_fresh_draws_and_noisy_copies_are_told_apart():
     assert far.z < -5
 
 
+def test_faults():
+    refused(r"both must be \(N, C\) of one extractor", memorisation, draw(5, 0), draw(5, 1, 4), draw(5, 2))
+
+
+def test_cmmd_of_the_public_codes():
+    found, _ = load("measures/cmmd")
+    value = 1000 * gaussian_distance(found["in/embeddings_real"], found["in/embeddings_generated"], 10.0)
+    assert value == pytest.approx(float(found["out/cmmd_pytorch_float64"]), rel=1e-9)
+    for other in ("cmmd_pytorch", "cmmd_jax", "fdloss_sigma10_scale1000"):  # in float32
+        assert value == pytest.approx(float(found[f"out/{other}"]), abs=2e-4)
+
+
+def test_mind_of_torch_fidelity():
+    found, _ = load("measures/sliced")
+    real, generated = found["in/real"], found["in/generated"]
+    for directions in (16, 1000):
+        value = sliced_distance(real, generated, directions)
+        assert value == pytest.approx(float(found[f"out/mind_{directions}"]), rel=2e-5)
+    assert sliced_distance(real[:180], generated, 16, 5) == pytest.approx(
+        float(found["out/mind_16_equal_seed5"]), rel=2e-5
+    )
+    refused("sliced", sliced_distance, real, generated[:, :3])
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 10])
+def test_density_and_coverage_of_prdc(k):
+    found, _ = load("measures/density_coverage")
+    assert neighbour_shares(found["in/real"], found["in/generated"], k) == pytest.approx(tuple(found[f"out/k{k}"]))
+
+
+def test_kernel_distance_of_clean_fid_on_any_features():
+    found, _ = load("measures/kernel")
+    rows, size = found["draw/clean_fid"].shape
+    value = kernel_distance(found["in/real"], found["in/generated"], rows // 2, size, 11)
+    assert value == pytest.approx(float(found["out/clean_fid"]), rel=1e-4)
+
+
+class Sums:
+    """Moments of one space of features."""
+
+    def __init__(self, rows):
+        self.statistics = {"x": FeatureStatistics().update(torch.from_numpy(rows))}
+
+
+class Real:
+    def __init__(self, cov, mean):
+        self.cov, self.mean = cov, mean
+
+    def moments(self, extractor):
+        return self.mean, self.cov, None
+
+
+def test_fdr6_of_fd_loss():
+    found, info = load("measures/fdr")
+    values = {}
+    for space, (name, printed) in enumerate(zip(info["order"], found["out/normalisers"])):
+        rows, real = found[f"in/{space}_generated"], FeatureStatistics().update(found[f"in/{space}_real"])
+        settings = {"key": name, "kind": "ratio", "extractor": "x", "reference": "r", "normaliser": float(printed)}
+        ratio = METRIC_KINDS["ratio"](**settings)
+        references = {"r": Real(real.cov, real.mean)}
+        values[name], detail = ratio.compute(Sides(ratio, Sums(rows), references, "cpu", {}))
+        assert detail["distance"] == pytest.approx(found["out/fd"][space], rel=1e-9)
+        assert values[name] == pytest.approx(found["out/fdr"][space], rel=1e-9)
+        # The other form measures the normaliser: here the generated rows are the held-out ones.
+        measured = METRIC_KINDS["ratio"](**settings | {"normaliser": None, "held_out": "h"})
+        moments = Sums(rows).statistics["x"]
+        both = references | {"h": Real(moments.cov, moments.mean)}
+        assert measured.compute(Sides(measured, Sums(rows), both, "cpu", {}))[0] == pytest.approx(1)
+    mean = METRIC_KINDS["mean"](key="fdr6", kind="mean", of=tuple(values))
+    assert mean.compute(Sides(mean, None, {}, "cpu", {("values",): values}))[0] == pytest.approx(
+        float(found["out/fdr6"]), rel=1e-9
+    )
+    del values["mae_cls"]
+    assert mean.compute(Sides(mean, None, {}, "cpu", {("values",): values}))[0] is None
+
+
+PANEL = {
+    "name": "panel", "resolution": 8, "channels": 1, "num_samples": 200, "trials": 1, "cov_ddof": 1,
+    "references": {
+        "train": {"kind": "dataset", "dataset": "digits-train", "fixed": True},
+        "heldout": {"kind": "dataset", "dataset": "digits-heldout", "fixed": True},
+    },
+    "metrics": [
+        {"key": "digits", "kind": "ratio", "extractor": "digits", "reference": "train", "held_out": "heldout"},
+        {"key": "glyphs", "kind": "ratio", "extractor": "glyphs", "reference": "train", "held_out": "heldout"},
+        {"key": "mean", "kind": "mean", "of": ["digits", "glyphs"]},
+        {"key": "mmd", "kind": "mmd", "extractor": "glyphs", "reference": "heldout"},
+        {"key": "sliced", "kind": "sliced", "extractor": "glyphs", "reference": "heldout", "directions": 32},
+        {"key": "density", "kind": "density", "extractor": "glyphs", "reference": "heldout"},
+        {"key": "coverage", "kind": "coverage", "extractor": "glyphs", "reference": "heldout"},
+    ],
+}  # fmt: skip
+
+
+def test_a_panel_is_one_trial_of_images_read_once_with_the_identities_of_its_parts(tmp_path, monkeypatch):
+    seen = []
+
+    def extract(images, networks, *rest, real=trial.extract):
+        seen.append((len(images), len(networks)))
+        return real(images, networks, *rest)
+
+    monkeypatch.setattr(trial, "extract", extract)
+    spec = {
+        "run": "x",
+        "method": "data",
+        "label": "x",
+        "sampler": {"kind": "data"},
+        "dataset": dataset_spec("digits-train", "here"),
+    }
+    (record,) = measure(spec | {"protocol": PANEL}, tmp_path, [0])
+    assert (sum(count for count, _ in seen), {networks for _, networks in seen}) == (200, {2})
+    values = record["metrics"]
+    assert values["mean"] == pytest.approx((values["digits"] + values["glyphs"]) / 2)
+    assert 0 < values["coverage"] <= 1
+    whole = record_identity(record, "mean")
+    assert whole.networks == {"digits", "glyphs"}
+    assert "" not in (whole.reference, whole.extractor)
+    other = [PANEL["metrics"][0], PANEL["metrics"][2] | {"of": ["digits"]}]
+    (alone,) = measure(spec | {"protocol": PANEL | {"metrics": other}}, tmp_path / "b", [0])
+    assert record_identity(alone, "mean") != whole
+    # A mean is measured again with its parts if it joins a protocol.
+    assert [metric.key for metric in load_protocol(PANEL).part(["mean"]).metrics] == ["digits", "glyphs", "mean"]
+
+
+RATIO = {"key": "r", "kind": "ratio", "extractor": "digits", "reference": "train"}
+
+
 @pytest.mark.parametrize(
-    "change", [{"training": draw(5, 0, 4)}, {"held_out": draw(0, 0)}, {"generated": draw(5, 0)[0]}]
+    ("change", "words"),
+    [
+        ({"key": "m", "kind": "mean", "of": ["nothing"]}, "'m' is of no metric 'nothing'"),
+        ({"key": "m", "kind": "mean", "of": ["mean"]}, "of no metric 'mean'"),
+        (
+            {"key": "r", "kind": "ratio", "extractor": "digits", "reference": "train", "held_out": "x"},
+            "no reference 'x'",
+        ),
+        ({"key": "r", "kind": "ratio", "extractor": "digits", "reference": "train", "normaliser": 0.0}, "normaliser"),
+    ],
 )
-def test_faults(change):
-    sets = {"generated": draw(5, 0), "training": draw(5, 1), "held_out": draw(5, 2)} | change
-    refused(r"both must be \(N, C\) of one extractor", memorisation, **sets)
+def test_faulty_panels_are_refused(change, words):
+    refused(words, load_protocol, PANEL | {"metrics": [*PANEL["metrics"], change]})

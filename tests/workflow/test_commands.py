@@ -1,5 +1,6 @@
-"""Tests of `sida run`: which files it reads before Snakemake, what it starts, what it lets through."""
+"""The commands: what `sida run` reads before Snakemake and starts, and how presets are named."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,7 +10,9 @@ import pytest
 
 from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
+from tests.eval.synthetic_output import write_preset
 from workflow.cli import main
+from workflow.preset.files import presets
 
 PUBLISHED = str(ROOT / "studies/papers/published.yaml")
 PLANT = "import pathlib; pathlib.Path('was-here').touch()"
@@ -100,22 +103,10 @@ def test_snakemakes_options_have_their_place(folder, started, capsys, words, rem
     assert remedy in refused(capsys, started, *words)
 
 
-@pytest.mark.parametrize("place", ["profiles/default", "default"])
-def test_a_strangers_profile_is_named(folder, started, capsys, place):
-    (folder / place).mkdir(parents=True)
-    definitions = f"__use_yte__: true\n__definitions__:\n  - {PLANT!r}\ncores: 1\n"
-    (folder / place / "config.yaml").write_text(definitions)
-    line = refused(capsys, started, "published", "-n")
-    assert f"{place}: " in line
-    assert f"--profile {place}" in line
-    assert start("published", "-n", "--profile", place) == 0
-
-
-@pytest.mark.parametrize("form", ["__use_yte__: true", '"\\x5f_use_yte__": true', '{"__use_yte__": true}'])
-def test_a_preset_is_no_program(folder, form):
+def test_a_preset_is_no_program(folder):
     text = (ROOT / "studies/demo/preset.yaml").read_text()
     definitions = f"__definitions__:\n  - {PLANT!r}\n"
-    (folder / "preset.yaml").write_text(form if form[0] == "{" else f"{form}\n{definitions}{text}")
+    (folder / "preset.yaml").write_text(f'"\\x5f_use_yte__": true\n{definitions}{text}')
     ended = subprocess.run(
         [sys.executable, "-P", "-m", "workflow", "run", "preset.yaml", "-n"],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
@@ -143,14 +134,40 @@ def test_modules_in_records_need_a_permission_and_other_records_none(folder, sta
     assert start("published", "-n") == 0
 
 
-def test_the_status_is_snakemakes(folder):
+def test_a_product_is_made_without_a_home(folder):
     # A home that cannot be written, also by root.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": "/proc"}
     command = [sys.executable, "-P", "-m", "workflow", "run", PUBLISHED]
-    bad = subprocess.run([*command, "-n", "--", "--no-such-option"], env=environment, capture_output=True, text=True)
-    assert bad.returncode == 2
-    assert "--no-such-option" in bad.stderr
-    # Its own records are no question, and a product is made.
     made = subprocess.run([*command, "tables/table8.tex", "--cores", "1"], env=environment, capture_output=True)
     assert made.returncode == 0
     assert (folder / "results/published/tables/table8.tex").is_file()
+
+
+def test_presets_are_listed_with_what_they_need(capsys):
+    assert main(["presets", "--json"]) == 0
+    rows = {row["preset"]: row for row in json.loads(capsys.readouterr().out)}
+    assert set(rows) == set(presets()) >= {"demo", "gpu", "afternoon", "paper", "published", "released", "sid2a"}
+    assert (rows["demo"]["needs"], rows["gpu"]["needs"]) == ("a processor", "a GPU")
+    for row in rows.values():
+        assert row["about"], f"{row['file']}: a comment at its top says what it is and costs"
+
+
+def test_a_preset_is_named_by_name_or_file_in_every_verb(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = ["table", "table1", "--mode", "paper", "--out", str(tmp_path / "t.tex"), "--preset"]
+    for words in (["doctor"], ["show"], table):
+        assert main([*words, "studies/papers/published.yaml"]) in (0, 1)
+        assert "error" not in capsys.readouterr().err, words
+    for words in (["plan"], ["doctor"], ["show"], table):
+        assert main([*words, "publishd"]) == 1
+        assert "'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
+
+
+def test_a_table_outside_the_checkout_takes_its_sheet_from_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    measured = str(write_preset(tmp_path / "results/demo") / "measurements.csv")
+    table = ["table", "main", "--measurements", measured, "--out", "main.tex", "--runs"]
+    assert main([*table, "demo"]) == 0
+    assert "SiDA" in (tmp_path / "main.md").read_text()
+    assert main([*table, "dem0"]) == 1
+    assert "(did you mean 'demo'?)" in capsys.readouterr().err

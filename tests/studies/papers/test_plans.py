@@ -1,24 +1,34 @@
-"""Plans of the presets `paper` and `sid2a`: data, teachers, students, measurements, tables; nothing is run."""
+"""Plans of the papers' presets: data, teachers, students, measurements, tables; almost nothing is run."""
 
 import collections
 import dataclasses
 import io
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from eval.results.published import load_published
 from sida.assets.registry import ASSET_COLUMNS, load_registry
 from sida.config.resources import ROOT
 from sida.methods import METHODS
-from tests.studies.plans import dry_run
-from tests.workflow.workspace import Workspace, settings_of
+from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of
 from workflow.planning.costs import Costs
 from workflow.planning.plan import make_plan
 from workflow.preset import Preset
 from workflow.preset.jobs import most_gpus
+
+
+def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int], str]:
+    """Number of jobs by rule, the total left out, and everything that Snakemake prints."""
+    words = ["-s", str(ROOT / "Snakefile"), "--cores", "2", "-n", "--configfile", str(ROOT / "studies" / preset)]
+    status, text = forked_snakemake(folder, *words, *arguments)
+    assert not status, text[-2000:]
+    return jobs_in(text), text
 
 
 def test_the_plan_of_the_paper_has_the_jobs_of_the_workflow(paper, tmp_path, monkeypatch):
@@ -162,3 +172,42 @@ def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts
 def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe(sid2a):
     student = Costs(sid2a, "H200", fresh=True).of("students", "cifar10-uncond-sid2a-a1.2")
     assert 70 < student.gpu_hours < 90
+
+
+def test_the_plan_builds_tables_and_figures_and_nothing_else(tmp_path):
+    preset = Preset.load(ROOT / "studies/papers/published.yaml")
+    jobs, _ = dry_run(tmp_path, "papers/published.yaml")
+    assert (jobs["table"], jobs["figure"], jobs["claims"]) == (len(preset.layouts["tables"]), 3, 1)
+    assert not {"fetch", "import_checkpoint", "train_teacher", "distill", "measure", "collect"} & set(jobs)
+
+
+def test_table_8_and_figure_3_are_targets(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    workspace = Workspace(tmp_path)
+    targets = ("results/published/tables/table8.tex", "results/published/figures/figure3.pdf")
+    workspace.made("--configfile", "studies/papers/published.yaml", "--", *targets)
+    results = workspace.folder / "results" / "published"
+    table = (results / "tables" / "table8.md").read_text()
+    published = load_published()
+    for key in ("table8-sid-seconds-per-1k-images-cifar-10-sec-per-kimg", "table8-alpha-sida"):
+        assert published[key].text in table
+    assert "configured" not in table
+    assert "not measured" not in table
+    lines = (results / "figures" / "figure3.csv").read_text()
+    assert published["table3-dmd-fid"].text in lines
+    assert (results / "figures" / "figure3.pdf").read_bytes().startswith(b"%PDF")
+    # The published numbers lie in this folder too; its tables are not taken for them.
+    assert {path.name for path in results.glob("*.csv")} == {"published.csv"}
+
+
+def test_the_released_preset_has_a_full_plan(tmp_path):
+    # As docs/released.md lists the downloads.
+    jobs, text = dry_run(tmp_path, "papers/released.yaml", "--quiet", "host", "reason")
+    measured = sum(count for name, count in jobs.items() if name.startswith("measure"))
+    assert measured >= 60
+    listed = [len(re.findall(rf"^Job \d+: {job}", text, re.MULTILINE)) for job in ("asset .*: fetching", "measure ")]
+    assert listed == [jobs["fetch"], measured]
+    assert jobs["fetch"] >= jobs["import_checkpoint"] >= measured
+    config = yaml.safe_load((ROOT / "studies/papers/released.yaml").read_text())
+    assert (jobs["table"], jobs["figure"]) == (len(config["tables"]), len(config["figures"]))
+    assert "has no public address" in text
