@@ -16,7 +16,7 @@ from sida.data import load_dataset
 from sida.data.load import shuffled_digits
 from sida.files.tensors import write_tensors
 from sida.machine import cpu_threads
-from sida.networks.discriminators import TrainedHere
+from sida.networks.backbones import TrainedHere
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from sida.config.settings import (
 from sida.errors import UserError, suggestion
 from sida.files.content_hash import FORMULA
 from sida.files.text_files import MOST_LINES, check_amount, read_text
-from sida.methods.registry import METHODS, is_method, official_saw
+from sida.methods.registry import METHODS, official_saw
 
 #: Values of the column ``method`` for rows that are measured but not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")
@@ -98,7 +98,7 @@ class SheetRow:
     @property
     def trained_here(self) -> bool:
         """Whether the workflow distils a generator for this row."""
-        return is_method(self.method) and self.checkpoint is None and not self.second
+        return METHODS.knows(self.method) and self.checkpoint is None and not self.second
 
     @property
     def seen(self) -> Saw | None:

@@ -55,7 +55,7 @@ SIDA_VERBS = {
     "distill": "sida.cli.train:DISTILL",
     "info": "sida.cli.networks:INFO",
     "manifest": "sida.cli.data:WRITE_MANIFEST",
-    "sample": "sida.cli.sample:SAMPLE",
+    "sample": "sida.cli.networks:SAMPLE",
     "train-teacher": "sida.cli.train:TRAIN_TEACHER",
 }
 

@@ -53,7 +53,6 @@ DATASET_KINDS: Registry[DatasetKind] = Registry(
         "counts": DatasetKind("sida.data.load:open_classes"),
         "zip": DatasetKind("sida.data.load:open_stored", path=True),
         "folder": DatasetKind("sida.data.load:open_stored", path=True),
-        "noise": DatasetKind("sida.data.load:open_noise"),
     },
 )
 #: Parts of the digits: all images, images for training, and images that no training sees.
@@ -68,9 +67,9 @@ class DatasetSettings(Settings):
     """A data set as written in ``config/datasets.yaml`` under its name.
 
     Attributes:
-        kind: ``digits`` (embedded), ``zip`` (EDM format), ``folder`` (an unpacked ``zip``), ``noise`` (random images
-            for timing), ``counts`` (classes without images), or a custom ``module:function``.
-        path: Archive or folder; not for ``digits``, ``noise`` and ``counts``. Relative to the preset's folder.
+        kind: ``digits`` (embedded), ``zip`` (EDM format), ``folder`` (an unpacked ``zip``), ``counts`` (classes without
+            images), or a custom ``module:function``.
+        path: Archive or folder; not for ``digits`` and ``counts``. Relative to the preset's folder.
         resolution: Expected height and width; null accepts any.
         channels: Expected channels; null accepts any number.
         label_dim: Expected number of classes; null accepts any number, 0 leaves labels out.

@@ -1,7 +1,7 @@
 from sida.config.datasets import DatasetConfig as DatasetConfig
-from sida.data.archive import ImageArchive as ImageArchive
 from sida.data.augment import AugmentPipe as AugmentPipe
 from sida.data.dataset import Dataset as Dataset
+from sida.data.dataset import ImageArchive as ImageArchive
 from sida.data.dataset import InfiniteSampler as InfiniteSampler
 from sida.data.latents import LatentArchive as LatentArchive
 from sida.data.latents import LatentDecoder as LatentDecoder

@@ -5,7 +5,7 @@
 PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:dataset_tool.py, training/dataset.py.
 
 :class:`Files` are folders and archives of anyone: all their bytes are read behind the fence
-(:mod:`sida.data.pictures`).
+(:mod:`sida.data.reader`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from sida.data.dataset import Dataset
-from sida.data.pictures import MAX_CLASSES, PICTURES
+from sida.data.pictures import PICTURES
+from sida.data.reader import MAX_CLASSES
 from sida.errors import UserError, located
 from sida.files.atomic import sha256_file
 from sida.files.fenced import RESULT, Child
@@ -40,7 +40,7 @@ _MEMBERS, PART = 64, RESULT // 4
 SECONDS, _EACH = 1 / 2e6, 0.02
 #: Bytes that any packed archive may unpack to, and largest plausible ratio: images hardly shrink, bombs shrink a lot.
 FREE_BYTES, MAX_RATIO = 64 << 20, 20
-READER = "sida.data.pictures:Reader"
+READER = "sida.data.reader:Reader"
 #: Files that are no pictures of a set: hidden ones, those of macOS, Windows and network drives, and grids of pictures.
 HIDDEN = re.compile(
     r"(^|/)(\.(?!\.?/)|(__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information)/"
@@ -165,7 +165,7 @@ class Files:
     def ask(
         self, method: str, members: Sequence[int] | np.ndarray, count: int, *args: Any
     ) -> Iterator[tuple[Sequence[int] | np.ndarray, Any, dict[str, np.ndarray]]]:
-        """Asks :class:`sida.data.pictures.Reader` for members, so many at a time; yields members and answer in order.
+        """Asks :class:`sida.data.reader.Reader` for members, so many at a time; yields members and answer in order.
 
         Several children work on several parts at a time.
         """
@@ -184,7 +184,7 @@ class Files:
         self, members: Sequence[int] | np.ndarray, shape: Sequence[int] | None = None, kind: str | None = None,
         only_pictures: bool = False,
     ) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:  # fmt: skip
-        """Images of members in parts: facts and images of :meth:`sida.data.pictures.Reader.images`."""
+        """Images of members in parts: facts and images of :meth:`sida.data.reader.Reader.images`."""
         count = 1
         if shape is not None:
             shape = [int(n) for n in shape]
@@ -438,87 +438,6 @@ def _unreadable(error: OSError) -> None:
     raise UserError(error.filename, f"cannot be read ({error.strerror})", "its images would be left out")
 
 
-class ImageArchive(Dataset):
-    """Data set that reads images on demand from an archive or folder.
-
-    Args:
-        path: Archive or folder, or its open files.
-        name: Name for records.
-        use_labels: False makes the data set unconditional.
-        max_size: See :class:`~sida.data.Dataset`.
-        random_seed: See :class:`~sida.data.Dataset`.
-        xflip: See :class:`~sida.data.Dataset`.
-        cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit.
-
-    Attributes:
-        dtype: uint8, or float32 for latents.
-
-    Raises:
-        UserError: The archive is missing or broken, has no images or unreadable or incomplete labels, or its first
-            image is not square, or neither grey nor RGB. Other images are checked when they are read.
-    """
-
-    def __init__(
-        self,
-        path: str | Files,
-        name: str | None = None,
-        use_labels: bool = True,
-        max_size: int | None = None,
-        random_seed: int = 0,
-        xflip: bool = False,
-        cache: bool = False,
-    ) -> None:
-        self.files = path if isinstance(path, Files) else Files(path)
-        self.members = image_members(self.files)
-        shape, self.dtype = first_image(self.files, self.members)
-        channels, height, width = shape
-        if height != width:
-            remedy = "images must be square (sida data prepare --transform center-crop makes them so)"
-            raise UserError(self.files.where(int(self.members[0])), f"is {width}×{height}", remedy)
-        labels = self.files.labels(self.members) if use_labels else None
-        self._raw_shape = (len(self.members), channels, height, width)
-        name = name or PurePosixPath(self.files.path).stem
-        super().__init__(name, self._raw_shape, labels, max_size, random_seed, xflip)
-        self._cached: np.ndarray | None = None
-        if cache:
-            self._cached = np.empty(self._raw_shape, dtype=self.dtype)
-            self._is_cached = np.zeros(len(self.members), dtype=bool)
-
-    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
-        """Images ``(N, C, H, W)``.
-
-        Raises:
-            UserError: An image is damaged, or differs from the first one in size or channels.
-        """
-        if self._cached is None:
-            return self._read(raw_indices)
-        missing = np.unique(raw_indices[~self._is_cached[raw_indices]])
-        if len(missing):
-            self._cached[missing] = self._read(missing)
-            self._is_cached[missing] = True
-        return self._cached[raw_indices]
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the archive's bytes (of names and contents for a folder)."""
-        return self.files.digest()
-
-    def _read(self, raw_indices: np.ndarray) -> np.ndarray:
-        shape, done = self._raw_shape[1:], 0
-        batch = np.empty((len(raw_indices), *shape), dtype=self.dtype)
-        for facts, images in self.files.images(self.members[raw_indices], shape, self.dtype.str):
-            if images is not None:
-                batch[done : done + len(images)] = images
-                done += len(images)
-            if facts["odd"] is not None:
-                index = int(self.members[raw_indices[done]])
-                first = self.files.names[int(self.members[0])]
-                fault = f"is {_describe(*facts['odd'])}, but {first} is {_describe(shape, self.dtype)}"
-                remedy = "all images must be alike (sida data prepare makes them so)"
-                raise UserError(self.files.where(index), fault, remedy)
-        return batch
-
-
 def first_image(files: Files, members: np.ndarray) -> tuple[tuple[int, int, int], np.dtype]:
     """Shape and type of the first image."""
     ((facts, _),) = files.images(members[:1])
@@ -546,7 +465,3 @@ def image_name(index: int, suffix: str = ".png", prefix: str = "img") -> str:
 def dataset_json(labels: Iterable[Sequence[Any]] | None) -> str:
     """Content of ``dataset.json`` from pairs of name and label, or from None without labels."""
     return json.dumps({"labels": None if labels is None else [list(pair) for pair in labels]})
-
-
-def _describe(shape: Sequence[int], dtype: Any) -> str:
-    return f"{'×'.join(map(str, shape))} {np.dtype(dtype)}"

@@ -15,7 +15,7 @@ import numpy as np
 
 from sida.data.archive import MAX_RATIO, PART, READER, SECONDS, ask_shared
 from sida.data.dataset import InMemory
-from sida.data.pictures import MAX_CLASSES
+from sida.data.reader import MAX_CLASSES
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.fenced import Child

@@ -1,4 +1,4 @@
-"""Base class of data sets, and orders of their items in a training.
+"""Base class of data sets, data sets in memory and in archives, and orders of their items in a training.
 
 Orders are the suite's, which is counter-based, and the official ones of EDM and EDM2.
 """
@@ -9,11 +9,13 @@ import abc
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 
+from sida.data.archive import Files, first_image, image_members
 from sida.data.sketch import Sketch
 from sida.errors import UserError
 from sida.machine import derive_seed
@@ -174,6 +176,91 @@ class InMemory(Dataset):
     def sha256(self) -> str:
         """SHA-256 of all pixels."""
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
+
+
+class ImageArchive(Dataset):
+    """Data set that reads images on demand from an archive or folder.
+
+    Args:
+        path: Archive or folder, or its open files.
+        name: Name for records.
+        use_labels: False makes the data set unconditional.
+        max_size: See :class:`~sida.data.Dataset`.
+        random_seed: See :class:`~sida.data.Dataset`.
+        xflip: See :class:`~sida.data.Dataset`.
+        cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit.
+
+    Attributes:
+        dtype: uint8, or float32 for latents.
+
+    Raises:
+        UserError: The archive is missing or broken, has no images or unreadable or incomplete labels, or its first
+            image is not square, or neither grey nor RGB. Other images are checked when they are read.
+    """
+
+    def __init__(
+        self,
+        path: str | Files,
+        name: str | None = None,
+        use_labels: bool = True,
+        max_size: int | None = None,
+        random_seed: int = 0,
+        xflip: bool = False,
+        cache: bool = False,
+    ) -> None:
+        self.files = path if isinstance(path, Files) else Files(path)
+        self.members = image_members(self.files)
+        shape, self.dtype = first_image(self.files, self.members)
+        channels, height, width = shape
+        if height != width:
+            remedy = "images must be square (sida data prepare --transform center-crop makes them so)"
+            raise UserError(self.files.where(int(self.members[0])), f"is {width}×{height}", remedy)
+        labels = self.files.labels(self.members) if use_labels else None
+        self._raw_shape = (len(self.members), channels, height, width)
+        name = name or PurePosixPath(self.files.path).stem
+        super().__init__(name, self._raw_shape, labels, max_size, random_seed, xflip)
+        self._cached: np.ndarray | None = None
+        if cache:
+            self._cached = np.empty(self._raw_shape, dtype=self.dtype)
+            self._is_cached = np.zeros(len(self.members), dtype=bool)
+
+    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
+        """Images ``(N, C, H, W)``.
+
+        Raises:
+            UserError: An image is damaged, or differs from the first one in size or channels.
+        """
+        if self._cached is None:
+            return self._read(raw_indices)
+        missing = np.unique(raw_indices[~self._is_cached[raw_indices]])
+        if len(missing):
+            self._cached[missing] = self._read(missing)
+            self._is_cached[missing] = True
+        return self._cached[raw_indices]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the archive's bytes (of names and contents for a folder)."""
+        return self.files.digest()
+
+    def _read(self, raw_indices: np.ndarray) -> np.ndarray:
+        shape, done = self._raw_shape[1:], 0
+        batch = np.empty((len(raw_indices), *shape), dtype=self.dtype)
+        for facts, images in self.files.images(self.members[raw_indices], shape, self.dtype.str):
+            if images is not None:
+                batch[done : done + len(images)] = images
+                done += len(images)
+            if facts["odd"] is not None:
+                index = int(self.members[raw_indices[done]])
+                first = self.files.names[int(self.members[0])]
+                fault = f"is {_show_kind(*facts['odd'])}, but {first} is {_show_kind(shape, self.dtype)}"
+                remedy = "all images must be alike (sida data prepare makes them so)"
+                raise UserError(self.files.where(index), fault, remedy)
+        return batch
+
+
+def _show_kind(shape: Sequence[int], dtype: Any) -> str:
+    return f"{'×'.join(map(str, shape))} {np.dtype(dtype)}"
 
 
 class Order:

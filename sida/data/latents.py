@@ -21,8 +21,8 @@ import torch
 
 from sida.config.families import SD_VAE
 from sida.config.resources import how_to_install
-from sida.data.archive import Files, ImageArchive, dataset_json, first_image, image_members, image_name
-from sida.data.dataset import Dataset
+from sida.data.archive import Files, dataset_json, first_image, image_members, image_name
+from sida.data.dataset import Dataset, ImageArchive
 from sida.errors import Progress, UserError
 from sida.files.atomic import atomic_path, zip_member
 

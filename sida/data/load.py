@@ -25,9 +25,9 @@ from sida.assets.fetch import fetch
 from sida.assets.registry import is_counted
 from sida.config.datasets import DATASET_KINDS, DatasetConfig, LabelCounts, Split, load_labels
 from sida.config.settings import from_mapping
-from sida.data.archive import ARRAYS, Files, ImageArchive, read_labels_file
+from sida.data.archive import ARRAYS, Files, read_labels_file
 from sida.data.arrays import find_arrays
-from sida.data.dataset import Dataset, InMemory
+from sida.data.dataset import Dataset, ImageArchive, InMemory
 from sida.data.latents import open_archive
 from sida.data.pictures import PICTURES
 from sida.data.prepare import picture_labels
@@ -148,23 +148,6 @@ def class_counts(dataset: Dataset) -> dict[int, int] | None:
     except UserError:
         return None
     return {label: found.get(label, 0) for label in range(dataset.label_dim)}
-
-
-#: Number of different random images.
-DRAWN = 1024
-
-
-def open_noise(config: DatasetConfig, *, name: str, use_labels: bool, **views: Any) -> InMemory:
-    """Opens a data set of kind ``noise``: images of uniform noise with alternating classes.
-
-    Raises:
-        ValueError: The spec has no resolution or channels.
-    """
-    if config.resolution is None or config.channels is None:
-        raise SettingError("resolution", "a data set of kind 'noise' needs resolution and channels", "add them")
-    shape = (DRAWN, config.channels, config.resolution, config.resolution)
-    classes = np.arange(DRAWN) % config.label_dim if config.label_dim and use_labels else None
-    return InMemory(name, np.random.default_rng(0).integers(0, 256, shape, np.uint8), classes, **views)
 
 
 class ClassesOnly(Dataset):
@@ -346,7 +329,7 @@ def shuffled_digits(seed: int = 0) -> torch.Tensor:
     """Indices of all 1797 digits in random order, int64.
 
     The order of seed 0 splits the digits between the embedded networks: the first 360 trained the backbone of GDD's
-    discriminator (:mod:`sida.networks.discriminators`), the others the feature network (``eval/features/digits.py``).
+    discriminator (:mod:`sida.networks.backbones`), the others the feature network (``eval/features/digits.py``).
     """
     return torch.randperm(len(_read_digits()[0]), generator=torch.Generator().manual_seed(seed))
 

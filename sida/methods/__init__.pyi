@@ -7,7 +7,6 @@ from sida.methods.method import Method as Method
 from sida.methods.registry import METHODS as METHODS
 from sida.methods.registry import DistillConfig as DistillConfig
 from sida.methods.registry import find_method as find_method
-from sida.methods.registry import is_method as is_method
 from sida.methods.registry import recipe_of as recipe_of
 from sida.methods.registry import resolve_recipe as resolve_recipe
 from sida.methods.sid import SID as SID

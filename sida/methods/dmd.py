@@ -1,25 +1,23 @@
-"""Diff-Instruct, DMD (without regression), DMD2 and f-distill: the generator follows the difference of two scores.
+"""Diff-Instruct, DMD (without regression) and DMD2: the generator follows the difference of two scores.
 
 φ is the teacher, ψ the fake score, θ the generator. Scores carry no gradients. DMD divides the difference by the
 teacher's error of each image. DMD2 adds heads that discriminate noisy images, on the fake score's encoder or on the
-teacher's. f-distill matches by any f-divergence: images are weighted by a function of the density ratio, which the
-discriminator estimates.
+teacher's.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sida import networks
 from sida.config.saw import Saw
-from sida.config.settings import Count, Fraction, NotNegative, Positive, Range, Settings
+from sida.config.settings import Count, NotNegative, Positive, Range, Settings
 from sida.errors import SettingError
 from sida.late import torch
 from sida.methods.method import SCORE_TRAINING, Method, Net, Parts, Passes, RawTerms, ScoreLoss
-from sida.methods.sid import RATIO_RANGE, SiDLoss, both_labels, density_ratio
-from sida.noise import SIGMA_MAX, SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, normal, uniform, unit_noise
+from sida.methods.sid import SiDLoss, both_labels
+from sida.noise import SIGMA_MIN, Draw, Draws, indexed_sigma, lognormal_sigma, normal, uniform, unit_noise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -407,140 +405,4 @@ DMD2 = Method(
     trainer=make_dmd2,
     passes=Passes(generator=5, generator_encoder=2, fake_score_encoder=6),
     official=_OFFICIAL,
-)
-
-
-#: f-divergences: reverse KL (DMD2's), forward KL, Jensen–Shannon, softened reverse KL, squared Hellinger, Neyman's χ²,
-#: Jeffreys.
-Divergence = Literal["rkl", "kl", "js", "sf", "sh", "neyman", "jf"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FDistillOptions(DMD2Options):
-    """Divergence and ratios of f-distill, in addition to DMD2's options. Defaults are those of FastGen (CIFAR-10).
-
-    Attributes:
-        divergence: ``rkl`` (reverse KL, which is DMD2), ``kl``, ``js`` (Jensen-Shannon), ``sf`` (softened reverse KL),
-            ``sh`` (squared Hellinger), ``neyman`` or ``jf`` (Jeffreys).
-        normalised: Whether to divide ratios by their running mean at similar noise levels.
-        bins: Number of intervals of noise levels, each with its own running mean.
-        decay: Share that a running mean keeps in a step; 0 takes the batch's mean.
-        ratio_range: Smallest and largest ratio, before the division.
-    """
-
-    features: Literal["fake-score", "teacher"] = "teacher"
-    heads: Literal["last", "all"] = "all"
-    generator_levels: tuple[Level, Level] = (2, 998)
-    fake_score_levels: tuple[Level, Level] = (2, 998)
-    gan_weight: NotNegative = 1e-3
-    discriminator_weight: NotNegative = 1.0
-    fake_score_steps: Count = 4
-    fake_score_clip_norm: NotNegative = 0.0
-    weighted: bool = False
-    own_draws: bool = False
-    error_eps: NotNegative = 1e-6
-    divergence: Divergence = "kl"
-    normalised: bool = True
-    bins: Count = 10
-    decay: Fraction = 0.0
-    ratio_range: tuple[Positive, Positive] = RATIO_RANGE
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.own_draws:
-            raise SettingError(
-                "own_draws", "f-distill weighs the noisy images that the scores denoise", "set it to false"
-            )
-
-
-_EPS = 1e-6
-
-
-def divergence_weight(ratio: Tensor, divergence: Divergence) -> Tensor:
-    """Weight ``h = r² f''(r)``, up to a factor, of the direction of the reverse KL in f-distill.
-
-    Args:
-        ratio: r = p_data / p_generator, above 0, any shape.
-        divergence: Name of the f-divergence.
-
-    Source: f-distill (arXiv:2502.15681), Table 1; NVlabs/FastGen:fastgen/methods/distribution_matching/f_distill.py.
-    """
-    weights: dict[str, Callable[[], Tensor]] = {
-        "rkl": lambda: torch.ones_like(ratio),
-        "kl": lambda: ratio,
-        "js": lambda: ratio / (1 + ratio),
-        "sf": lambda: 1 / (1 + ratio),
-        "sh": ratio.sqrt,
-        "neyman": lambda: 1 / ratio.clamp_min(1e-8),
-        "jf": lambda: 1 + ratio,
-    }
-    return weights[divergence]()
-
-
-@dataclasses.dataclass(eq=False)
-class FDistillLoss(DMD2Loss):
-    """DMD2's losses with ``kl`` of each image multiplied by h(r) / mean h, r = exp(mean logit of the noisy image).
-
-    First r is divided by its running mean over images of similar noise levels: level σ belongs to one of ``len(means)``
-    equal intervals of [0.002, 80], and the mean v of an interval follows ``v ← ρ v + (1 − ρ) mean r``.
-
-    Attributes:
-        options: Divergence, ρ (``decay``), least and largest r (``ratio_range``), and whether r is divided
-            (``normalised``).
-        means: The running means v, changed in place, float32 ``(bins,)``.
-        add_up: Function that sums a tensor over devices, in place; None for one device.
-
-    Source: see :func:`divergence_weight`.
-    """
-
-    pooled = True
-
-    options: FDistillOptions = dataclasses.field(default_factory=lambda: FDistillOptions())
-    means: Tensor = dataclasses.field(default_factory=lambda: torch.ones(10))
-    add_up: Callable[[Tensor], object] | None = None
-
-    def image_weights(self, logits: Tensor, sigma: Tensor, given: MicroBatch) -> Tensor:
-        """Weight h / mean h of each image, float32 ``(N', 1, 1, 1)``; updates the running means."""
-        with torch.no_grad():
-            ratio = density_ratio(logits.mean(1), self.options.ratio_range)
-            if self.options.normalised:
-                ratio = ratio / (self._running_means(ratio, sigma.flatten(), given) + _EPS)
-            weight = divergence_weight(ratio, self.options.divergence)
-            return (weight / (given.mean(weight) + _EPS)).view(-1, 1, 1, 1)
-
-    def _running_means(self, ratio: Tensor, sigma: Tensor, given: MicroBatch) -> Tensor:
-        """Updates the running means; returns each image's mean ``(N',)``."""
-        bins = len(self.means)
-        places = ((sigma - SIGMA_MIN) * (bins / (SIGMA_MAX - SIGMA_MIN))).long().clamp(0, bins - 1)
-        # A product gives the same sums in each run, index_add_ on a GPU does not.
-        inside = (places[:, None] == torch.arange(bins, device=places.device)).to(ratio.dtype)
-        sums = torch.stack([given.zeroed(ratio), given.zeroed(torch.ones_like(ratio))]) @ inside
-        if self.add_up is not None:
-            self.add_up(sums)
-        moved = self.means * self.options.decay + (sums[0] / (sums[1] + _EPS)) * (1 - self.options.decay)
-        self.means.copy_(torch.where(sums[1] > 0, moved, self.means))
-        return self.means[places]
-
-
-def make_f_distill(parts: Parts) -> Distiller:
-    """Returns DMD2's trainer with running means of the density ratios, which are a buffer of the fake score."""
-    distiller = make_dmd2(parts, parts.options.bins)
-    loss: Any = distiller.loss
-    network = distiller.fake_score
-    loss.means = network.net.get_buffer("ratios")
-    loss.add_up = lambda values: network.ranks.add_up(values)
-    return distiller
-
-
-F_DISTILL = dataclasses.replace(
-    DMD2,
-    name="f-distill",
-    title="f-distill",
-    about="DMD2 whose discriminator weighs the images for an f-divergence; starts from the teacher",
-    saw=Saw(),
-    loss=FDistillLoss,
-    psi_steps=4,
-    options=FDistillOptions,
-    trainer=make_f_distill,
-    passes=Passes(generator=5, generator_encoder=2, fake_score_encoder=2),
 )

@@ -279,11 +279,8 @@ class Method:
         settings = {field.name for field in dataclasses.fields(StudentConfig)}
         # A loss takes both by their names, so that one of two equal names would silently win.
         if equal := sorted(settings & {field.name for field in dataclasses.fields(self.options)}):
-            raise UserError(
-                f"method '{self.name}'",
-                f"options: {', '.join(equal)}: is a setting of every recipe",
-                "rename the option, or read the setting (reads)",
-            )
+            fault = f"options: {', '.join(equal)}: is a setting of every recipe"
+            raise UserError(f"method '{self.name}'", fault, "rename the option, or read the setting (reads)")
 
     @property
     def has_judges(self) -> bool:
@@ -349,11 +346,9 @@ class Method:
         of_options: frozenset[str] = getattr(options, "unread", frozenset())
         found = sorted(name for name in self.unread | of_options if getattr(config, name) != defaults[name])
         if found:
-            pronoun = "it" if len(found) == 1 else "them"
             these = " with these options" if of_options.intersection(found) else ""
-            raise SettingError(
-                found[0], f"method '{self.name}' does not read {', '.join(found)}{these}", f"remove {pronoun}"
-            )
+            fault = f"method '{self.name}' does not read {', '.join(found)}{these}"
+            raise SettingError(found[0], fault, "remove it" if len(found) == 1 else "remove them")
 
 
 def _settings(loss: type[Loss] | None) -> dict[str, Any]:
@@ -434,12 +429,8 @@ class Parts:
         """
         network = networks.architecture(self.initial)
         if network["class"] not in ("EDMPrecond", cls):
-            raise UserError(
-                f"{self.where}.teacher",
-                f"{self.config.method} starts from a network of class EDMPrecond, not "
-                f"{network['class']} ({self.config.teacher})",
-                "choose another teacher",
-            )
+            fault = f"{self.config.method} starts from a network of class EDMPrecond, not {network['class']}"
+            raise UserError(f"{self.where}.teacher", f"{fault} ({self.config.teacher})", "choose another teacher")
         net = networks.build_network({**network, "class": cls}).to(self.device)
         net.load_state_dict(self.initial.state_dict())
         return net

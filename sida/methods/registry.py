@@ -18,7 +18,8 @@ from sida.config.saw import Saw
 from sida.config.settings import OneOf
 from sida.errors import SettingError, settings_in
 from sida.methods.consistency import CD, ECT
-from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2, F_DISTILL
+from sida.methods.dmd import DIFF_INSTRUCT, DMD, DMD2
+from sida.methods.f_distill import F_DISTILL
 from sida.methods.fd_loss import FD_LOSS
 from sida.methods.gdd import GDD, GDD_I
 from sida.methods.instance import INSTANCE
@@ -44,11 +45,6 @@ METHODS = Registry(
         )
     },
 )
-
-
-def is_method(name: str) -> bool:
-    """Whether a name belongs to a method or has the form of a custom method (which is not imported)."""
-    return METHODS.knows(name)
 
 
 def official_saw(name: str) -> Saw | None:

@@ -144,8 +144,8 @@ def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: M
     """Writes a network: float32 tensors and one JSON text in the header. Equal content gives equal bytes.
 
     Args:
-        net: Module with an ``init_config`` (``{"class": ..., "kwargs": {...}}``), possibly wrapped for data-parallel
-            training or compiled. Its whole state dict is stored; floating tensors as float32.
+        net: Module with an ``init_config`` (``{"class": ..., "kwargs": {...}}``). Its whole state dict is stored;
+            floating tensors as float32.
         path: Target file, written atomically.
         metadata: Provenance (``method``, ``dataset``, ``nimg``, ``parents``, ``code_version``, ...) as JSON values. A
             key ``network`` replaces ``net.init_config``. Leave dates out if runs are to be compared bit for bit.
@@ -153,7 +153,6 @@ def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: M
     Raises:
         UserError: A tensor has NaN or infinity, or the metadata are not JSON.
     """
-    net = unwrap(net)
     write_state_dict(net.state_dict(), path, {"network": getattr(net, "init_config", None), **metadata})
 
 
@@ -239,16 +238,6 @@ def check_network_config(network: Any, where: str) -> dict[str, Any]:
             where, "no architecture (a mapping with 'class' and 'kwargs')", "make the file with sida convert"
         )
     return {"class": network["class"], "kwargs": dict(network["kwargs"])}
-
-
-def unwrap(net: torch.nn.Module) -> torch.nn.Module:
-    """Returns the network inside wrappers for data-parallel training and compilation."""
-    while not hasattr(type(net), "init_config") and "init_config" not in vars(net):
-        inner = net._modules.get("module") or net._modules.get("_orig_mod")
-        if inner is None:
-            break
-        net = inner
-    return net
 
 
 def check_names_and_shapes(path: Path, found: Mapping[str, tuple[int, ...]], net: torch.nn.Module) -> None:

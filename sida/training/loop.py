@@ -28,7 +28,7 @@ from sida.training.identity import AnyConfig, common_facts, read_config, run_met
 from sida.training.logs import IterationRecord, TickMeter, check_loggers, hopeless, rising, unhealthy, without_nan
 from sida.training.optimizer import NamedTensors, OptimizedNetwork, Resumable
 from sida.training.processes import ALONE, Interruption, Ranks, StopRequest, joined, own_device
-from sida.training.run import OTHER_STATE, DrawPicture, RunFiles, other_state
+from sida.training.run import OTHER_STATE, RunFiles, other_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +114,30 @@ class Trainer(abc.ABC):
             owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
 
 
+class Start(NamedTuple):
+    """Parts that a kind of training brings to its loop.
+
+    Attributes:
+        trainer: Trainer of the teacher or student, with its batches.
+        net: Network whose architecture the result has.
+        sampler: Sampler of the pictures.
+        metadata: Provenance that only this kind of training has.
+        evaluate: Measures a network; the average with the lowest selection value is the run's result. None makes the
+            last average the result.
+        lost: Returns the reason to reject the last network, given the log's records, or None. After a rejection the run
+            keeps its state and ends with this reason as an error. None accepts every network.
+        begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
+    """
+
+    trainer: Trainer
+    net: torch.nn.Module
+    sampler: Sampler
+    metadata: Mapping[str, Any]
+    evaluate: Evaluation | None = None
+    lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None
+    begun: float = 0.0
+
+
 class TrainingLoop:
     """Runs a trainer from a stored state, or from its beginning, to its end.
 
@@ -123,32 +147,23 @@ class TrainingLoop:
     Args:
         config: Settings of a teacher, or of a student, which may have evaluations.
         stage: Label of progress lines.
-        trainer: Trainer of the teacher or student.
+        start: Trainer, evaluation and rule of rejection.
         files: The run's folder, with the state from which to resume.
         metadata: Provenance of the final network; the loop adds ``nimg``, ``last_nimg`` and the selection value.
-        evaluate: Measures a network; the average with the lowest selection value is the run's result. None makes the
-            last average the result.
-        picture: Draws images of the average for each snapshot; None draws none.
-        lost: Returns the reason to reject the last network, given the log's records, or None. After a rejection the run
-            keeps its state and ends with this reason as an error. None accepts every network.
-        begun: Images after which all phases of the method have begun, and evaluations count for ``patience``.
     """
 
     def __init__(
         self,
         config: RunConfig,
         stage: str,
-        trainer: Trainer,
+        start: Start,
         files: RunFiles,
         metadata: Mapping[str, Any],
-        evaluate: Evaluation | None = None,
-        picture: DrawPicture | None = None,
-        lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None,
-        begun: float = 0.0,
     ) -> None:
-        self.config, self.stage, self.trainer, self.files, self.ranks = config, stage, trainer, files, trainer.ranks
-        self.metadata, self.evaluate, self.picture, self.lost = dict(metadata), evaluate, picture, lost
-        self.begun, self.total = begun, config.total_kimg * 1000
+        self.config, self.stage, self.files, self.metadata = config, stage, files, dict(metadata)
+        self.trainer, self.ranks, self.evaluate, self.lost = start.trainer, files.ranks, start.evaluate, start.lost
+        self.picture = Pictures(start.sampler, config.pictures, config.device)
+        self.begun, self.total = start.begun, config.total_kimg * 1000
         self.max_nan_share, self.evaluation = 1.0, None
         if isinstance(config, StudentConfig):
             self.max_nan_share = config.max_nan_share
@@ -394,28 +409,6 @@ class TrainingLoop:
         self.files.publish(record, self.best_tensors)
 
 
-class Start(NamedTuple):
-    """Parts that a kind of training brings to its loop.
-
-    Attributes:
-        trainer: Trainer with its batches.
-        net: Network whose architecture the result has.
-        sampler: Sampler of the pictures.
-        metadata: Provenance that only this kind of training has.
-        evaluate: See :class:`TrainingLoop`, also for the others.
-        lost: Rejects the last network.
-        begun: Images after which evaluations count.
-    """
-
-    trainer: Trainer
-    net: torch.nn.Module
-    sampler: Sampler
-    metadata: Mapping[str, Any]
-    evaluate: Evaluation | None = None
-    lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None
-    begun: float = 0.0
-
-
 @dataclasses.dataclass(frozen=True)
 class Run(Generic[AnyConfig]):
     """A training that is about to start: its settings are read, its data set and device are open.
@@ -480,10 +473,9 @@ class Run(Generic[AnyConfig]):
             if files.finished:
                 files.publish_again(stage)
                 return files.network
-            trainer, net, sampler, more, evaluate, lost, begun = start(ranks)
-            trainer.join(ranks)
+            begin = start(ranks)
+            begin.trainer.join(ranks)
             sketch = ranks.from_first(lambda: join_sketches([dataset.sketch, *seen]))
-            metadata = {**run_metadata(method, config, digest, dataset, net, parents, sketch), **more}
-            picture = Pictures(sampler, config.pictures, config.device)
-            TrainingLoop(config, stage, trainer, files, metadata, evaluate, picture, lost, begun).run()
+            metadata = run_metadata(method, config, digest, dataset, begin.net, parents, sketch)
+            TrainingLoop(config, stage, begin, files, {**metadata, **begin.metadata}).run()
         return files.network

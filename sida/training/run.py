@@ -367,20 +367,19 @@ class RunFiles:
         self,
         metadata: Mapping[str, Any],
         networks: Mapping[str, tuple[torch.nn.Module, Mapping[str, Any]]],
-        picture: DrawPicture | None = None,
+        picture: DrawPicture,
     ) -> None:
         """Writes the present networks in the background, after ``metadata["nimg"]`` images, and draws the first.
 
         Args:
             metadata: Metadata of all networks.
             networks: Networks with their further metadata, by the suffix of their file names.
-            picture: Draws images of the first network; None draws none.
+            picture: Draws images of the first network.
         """
         if self.ranks.rank:
             return
         start = self.folder / "snapshots" / f"network-{metadata['nimg']:010d}"
-        if picture is not None:
-            picture(next(iter(networks.values()))[0], start.with_name(f"{start.name}.png"))
+        picture(next(iter(networks.values()))[0], start.with_name(f"{start.name}.png"))
         self.wait()
         files = [
             (_copied(net.state_dict()), start.with_name(f"{start.name}{end}.safetensors"), {**metadata, **more})

@@ -9,7 +9,6 @@ import safetensors
 import safetensors.torch
 import torch
 
-from sida.config.resources import ROOT
 from sida.errors import UserError, located
 from sida.files.content_hash import DamagedError
 from sida.files.tensors import (
@@ -18,7 +17,6 @@ from sida.files.tensors import (
     read_record,
     read_tensors,
     torch_dtypes,
-    verify_tensors,
     write_tensors,
 )
 
@@ -139,20 +137,6 @@ def test_wrong_headers_are_refused(tmp_path, header):
     path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(20 if "[4, 20]" in header else 16))
     with pytest.raises(TensorFileError, match=r"x\.safetensors: .*(header|cut off|metadata)"):
         read_tensors(path)
-
-
-def test_files_of_earlier_versions_are_read_and_their_hashes_checked(tmp_path):
-    path = tmp_path / "x.safetensors"
-    whole = (ROOT / "eval/features/digits.safetensors").read_bytes()
-    path.write_bytes(whole)
-    assert b"sida_data_sha256" in whole[:2000]
-    assert verify_tensors(path)
-    assert "tensors_sha256" not in read_record(path)
-    start = 8 + int.from_bytes(whole[:8], "little")
-    for place, part in ((start + 100, "tensors do"), (whole.index(b'\\"format') + 4, "header does")):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(TensorFileError, match=f"its {part} not have the recorded SHA-256"):
-            read_tensors(path)
 
 
 def test_tensors_that_share_memory_are_stored_each(tmp_path):

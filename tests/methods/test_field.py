@@ -9,15 +9,8 @@ import pytest
 import torch
 
 from sida.methods.consistency import CDLoss, CDOptions, ECTLoss, ECTOptions
-from sida.methods.dmd import (
-    DiffInstructLoss,
-    DMD2Loss,
-    DMD2Options,
-    DMDLoss,
-    FDistillLoss,
-    FDistillOptions,
-    divergence_weight,
-)
+from sida.methods.dmd import DiffInstructLoss, DMD2Loss, DMD2Options, DMDLoss
+from sida.methods.f_distill import FDistillLoss, FDistillOptions, divergence_weight
 from sida.networks import build_network
 from sida.networks.discriminators import FakeScoreWithHeads
 from sida.sampling import one_step

@@ -13,13 +13,8 @@ from sida.data.load import shuffled_digits
 from sida.errors import UserError
 from sida.files.tensors import read_tensors
 from sida.methods.gdd import GDDLoss
-from sida.networks.discriminators import (
-    ClassProjection,
-    DigitsBackbone,
-    Mixing,
-    ProjectedDiscriminator,
-    make_backbone,
-)
+from sida.networks.backbones import DigitsBackbone, make_backbone
+from sida.networks.discriminators import ClassProjection, Mixing, ProjectedDiscriminator
 from tools.train_backbone import BackboneTraining, train_backbone
 from tools.train_digits import DigitsTraining, split
 

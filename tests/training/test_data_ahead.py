@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sida.data import load_dataset
-from sida.data.archive import ImageArchive
+from sida.data.dataset import ImageArchive
 from sida.training.batches import StepBatches
 from tests.training.toy import DATASET
 

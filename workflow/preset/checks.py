@@ -8,7 +8,7 @@ from sida.config.plugins import load_object
 from sida.config.samplers import read_sampler
 from sida.config.settings import names_object
 from sida.errors import SettingError, UserError, settings_in, suggestion
-from sida.methods.registry import find_method, is_method
+from sida.methods.registry import METHODS, find_method
 from workflow.preset.rows import Rows
 
 
@@ -113,7 +113,7 @@ def check_student(preset: Rows, run: SheetRow, where: str) -> None:
         raise UserError(where, f"column 'init': no run '{run.init}' in this sheet{suggestion(run.init, preset.runs)}")
     find_method(run.method, f"{where}: method")
     for parent in preset.parents(run):
-        if not is_method(preset.runs[parent].method):
+        if not METHODS.knows(preset.runs[parent].method):
             raise UserError(where, f"init '{parent}' is not a one-step generator")
         if run.run in ancestors(preset, parent):
             raise UserError(where, f"init goes in a circle through '{parent}'")

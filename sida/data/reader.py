@@ -1,0 +1,432 @@
+"""Archives, arrays, labels and pictures of strangers, as bytes become arrays: the readers behind the fence.
+
+They run in a child (:mod:`sida.files.fenced`), where endless and huge files end; here stand the checks of wrong data,
+which libraries read in silence. The other side is :mod:`sida.data.archive`.
+"""
+
+from __future__ import annotations
+
+import array
+import bz2
+import contextlib
+import gzip
+import io
+import itertools
+import json
+import lzma
+import math
+import os
+import struct
+import tarfile
+import tokenize  # noqa: F401 - of headers that Python 2 wrote; nothing can be imported later
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from sida.data.pictures import GREY, decode_picture, encode_png, mode_words, on_white, open_picture, to_square
+from sida.errors import UserError, located
+from sida.files.fenced import only_in_child
+
+#: Largest number of classes: labels become one-hot rows of this width.
+MAX_CLASSES = 100_000
+#: Names and arrays of an answer.
+Answer = tuple[Any, dict[str, Any]]
+_PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+#: Bytes of a piece of an unpacked archive.
+PIECE = 32 << 20
+
+
+class Reader:
+    """Answers for one archive, folder or array; places of members come from :meth:`index`, or files are sent."""
+
+    def __init__(self) -> None:
+        only_in_child()
+        from PIL import Image
+
+        self._archive: BinaryIO | None = None
+        self._packed: Any = None
+        # Nothing can be imported later: each format is written and read once.
+        Image.preinit()
+        for name in ("cp437", "ascii", "latin-1", "utf-8", "utf-16", "idna"):
+            "".encode(name)
+        for mode, form in (("L", "PNG"), ("RGB", "TIFF"), ("P", "GIF"), ("RGB", "WEBP"), ("RGB", "JPEG"), ("L", "PPM")):
+            stream = io.BytesIO()
+            Image.new(mode, (8, 8)).save(stream, form)
+            picture = on_white(open_picture(stream.getvalue()))
+            square = to_square(picture, "center-crop-dhariwal", 4, 3)
+            encode_png(square.resize((3, 3), Image.Resampling.LANCZOS))
+        stream = io.BytesIO()
+        np.save(stream, np.zeros(1))
+        read_array(stream.getvalue())
+
+    # Archives
+
+    def index(self, files: list[BinaryIO]) -> Answer:
+        """Names of an archive's members, sorted, and their places: offset, packed and whole size, CRC (-1), method.
+
+        The value is None for a packed archive, which :meth:`unpack` reads.
+        """
+        self._archive = files[0]
+        start = self._archive.peek(512)[:512] if isinstance(self._archive, io.BufferedReader) else b""
+        if start[:2] in _PACKED:
+            self._packed = _PACKED[start[:2]](self._archive)
+            return None, {}
+        read = _zip_members if start[:2] == b"PK" else _tar_members
+        names, flat = [], array.array("q")
+        for name, *place in read(self._archive):
+            names.append(name)
+            flat.extend(place)
+        order = sorted(range(len(names)), key=names.__getitem__)
+        names = [names[index] for index in order]
+        for name, after in itertools.pairwise(names):
+            if name == after:
+                raise UserError(f": {name}", "occurs twice", "make the archive again")
+        return names, {"places": np.frombuffer(flat, np.int64).reshape(-1, 5)[order]}
+
+    def attach(self, files: list[BinaryIO]) -> Answer:
+        """Takes an archive whose places are known."""
+        self._archive = files[0]
+        return None, {}
+
+    def unpack(self, files: list[BinaryIO]) -> Answer:
+        """The next bytes of a packed archive."""
+        try:
+            return None, {"bytes": np.frombuffer(self._packed.read(PIECE), np.uint8)}
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise UserError("", f"is no whole packed archive ({error})", "make or fetch it again") from None
+
+    def intact(self, files: list[BinaryIO]) -> Answer:
+        """Whether a zip archive has members, and all have the bytes of their checksums."""
+        archive = zipfile.ZipFile(files[0])
+        return bool(archive.namelist()) and archive.testzip() is None, {}
+
+    def contents(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
+        """Bytes of members."""
+        members = enumerate(self._members(files, names, places))
+        return None, {str(index): np.frombuffer(content, np.uint8) for index, (_, content) in members}
+
+    def _members(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each member, one at a time."""
+        for index, name in enumerate(names):
+            with _naming(name):
+                yield name, files[index].read() if places is None else self._content(*places[index])
+
+    def _content(self, offset: int, packed: int, size: int, crc: int, method: int) -> bytes:
+        """Content of a member; a zip's local header is read with it, which rarely exceeds 256 bytes."""
+        assert self._archive is not None
+        handle = self._archive.fileno()
+        if crc < 0:
+            content = os.pread(handle, size, offset)
+        else:
+            block = os.pread(handle, _LOCAL_HEADER.size + 256 + packed, offset)
+            magic, name_size, extra_size = _LOCAL_HEADER.unpack_from(block)
+            start = _LOCAL_HEADER.size + name_size + extra_size
+            content = block[start : start + packed]
+            if len(content) < packed:
+                content = os.pread(handle, packed, offset + start)
+            if magic != b"PK\x03\x04" or len(content) < packed:
+                raise UserError("", "damaged (cut off)", "fetch or prepare the archive again")
+            if method == zipfile.ZIP_DEFLATED:
+                content = zlib.decompressobj(-15).decompress(content, size + 1)
+            elif method != zipfile.ZIP_STORED:
+                raise UserError("", f"compression method {method} is not supported", "make the archive again, deflated")
+        if len(content) != size or (crc >= 0 and zlib.crc32(content) != crc):
+            raise UserError("", "damaged (wrong checksum or size)", "fetch or prepare the archive again")
+        return content
+
+    # Pictures
+
+    def images(
+        self, files: list[BinaryIO], names: Sequence[str], places: Any, shape: Any, kind: Any, only_pictures: bool
+    ) -> Answer:
+        """Images ``(n, C, H, W)``, uint8, or float32 of arrays.
+
+        The first image that differs from shape and kind (those of the first image, where they are None) ends the
+        answer; it is not decoded if it is a picture. The value has its shape and kind, and those of the others.
+
+        Pictures that lose values are refused, with ``only_pictures`` arrays as well; the value has what is lossy.
+        """
+        images, lossy, odd = [], [], None
+        for name, content in self._members(files, names, places):
+            with _naming(name):
+                if content.startswith(np.lib.format.MAGIC_PREFIX) and not only_pictures:
+                    image, loss = _checked_array(read_array(content)), None
+                else:
+                    size = None if shape is None else (shape[2], shape[1])
+                    image, loss = decode_picture(content, size)
+            found = [list(image.shape), image.dtype.str]
+            if shape is None:
+                shape, kind = found
+            if found != [shape, kind]:
+                odd = found
+                break
+            images.append(image)
+            lossy.append(loss)
+        value = {"shape": shape, "kind": kind, "odd": odd, "lossy": lossy}
+        return value, {"images": images} if images else {}
+
+    def colours(self, files: list[BinaryIO], names: Sequence[str], places: Any) -> Answer:
+        """Whether each picture has colours; damage is reported later."""
+
+        def has_colours(content: bytes) -> bool:
+            try:
+                # A WebP has colours, and is slow to open.
+                return content[8:12] == b"WEBP" or open_picture(content, load=False).mode not in GREY
+            except UserError:
+                return False
+
+        return [has_colours(content) for _, content in self._members(files, names, places)], {}
+
+    def squares(
+        self, files: list[BinaryIO], names: Sequence[str], places: Any, transform: str, resolution: int | None,
+        channels: int,
+    ) -> Answer:  # fmt: skip
+        """For each picture ``[description of its mode, whether it was cropped or scaled, its sizes]`` or a fault; PNG.
+
+        The sizes are width, height, channels.
+        """
+        value: list[Any] = []
+        parts: dict[str, np.ndarray] = {}
+        first: list[int] = []
+        for index, (name, content) in enumerate(self._members(files, names, places)):
+            try:
+                with _naming(name):
+                    picture = open_picture(content, whole=True)
+                    result = to_square(on_white(picture), transform, resolution, channels)
+            except UserError as error:
+                value.append({"fault": [error.place, error.fault, error.remedy]})
+                continue
+            sizes = [*result.size, len(result.getbands())]
+            if resolution is None and sizes != first:
+                if first:  # another size ends the work, so the others' memory is not needed
+                    value.append([picture.mode, False, sizes])
+                    parts[str(index)] = np.empty(0, np.uint8)
+                    break
+                first = sizes
+            value.append([mode_words(picture), result.size != picture.size, sizes])
+            parts[str(index)] = np.frombuffer(encode_png(result, 0), np.uint8)
+        return value, parts
+
+    def rgb(self, files: list[BinaryIO]) -> Answer:
+        """Pixels ``(H, W, 3)`` of one picture."""
+        return None, {"pixels": np.asarray(open_picture(files[0].read()).convert("RGB"))}
+
+    # Labels
+
+    def labels(
+        self, files: list[BinaryIO], place: Any, wanted: Sequence[str] | None, bare: bool
+    ) -> Answer:  # fmt: skip
+        """Labels of the wanted members (all, if None) from a ``dataset.json``; the value says whether there are any.
+
+        With ``bare``, a picture's name without its folders is enough.
+        """
+        content = files[0].read() if place is None else self._content(*place)
+        found = _parsed_labels(content)
+        if found is None:
+            return False, {}
+        picked = [*found.values()] if wanted is None else []
+        for name in wanted or ():
+            label = found.get(name, found.get(PurePosixPath(name).name) if bare else None)
+            if label is None:
+                raise UserError("", f"has no label for {name}", "add it, or set 'labels' to null there")
+            picked.append(label)
+        return True, {"labels": label_array(picked)} if picked else {}
+
+    # Arrays
+
+    def idx(self, files: list[BinaryIO]) -> Answer:
+        """The array uint8 of a file of MNIST's format, also packed by gzip."""
+        packed = files[0].peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]
+        stream: Any = gzip.GzipFile(fileobj=files[0]) if packed else files[0]
+        try:
+            head = stream.read(4)
+            if head[:3] != b"\0\0\x08" or len(head) < 4 or not 1 <= head[3] <= 3:
+                raise UserError("", "is no idx file of bytes", "give images-idx3-ubyte and labels-idx1-ubyte")
+            shape = struct.unpack(f">{head[3]}I", stream.read(4 * head[3]))
+            content = stream.read(math.prod(shape) + 1)
+        except (OSError, EOFError, zlib.error, struct.error) as error:
+            raise UserError("", f"is cut off or damaged ({error})", "fetch it again") from None
+        if len(content) != math.prod(shape):
+            raise UserError("", f"holds other than {math.prod(shape):,} bytes", "fetch it again")
+        return None, {"data": np.frombuffer(content, np.uint8).reshape(shape)}
+
+    def arrays(self, files: list[BinaryIO]) -> Answer:
+        """Shape, type and whether the first index runs fastest, by name, of the arrays of an npz or npy file."""
+        self._archive = files[0]
+        self._stream: tuple[str, int, Any] | None = None
+        if self._archive.peek(2)[:2] != b"PK":  # type: ignore[attr-defined]
+            return {"": _header(self._archive, os.fstat(self._archive.fileno()).st_size)}, {}
+        self._zip = zipfile.ZipFile(self._archive)
+        found = {}
+        for info in self._zip.infolist():
+            if info.filename.endswith(".npy"):
+                if (name := info.filename.removesuffix(".npy")) in found:
+                    raise UserError("", f"array '{name}' occurs twice", "make the file again")
+                with self._zip.open(info) as stream, located(f": array '{name}'"):
+                    found[name] = _header(stream, info.file_size)
+        return found, {}
+
+    def rows(self, files: list[BinaryIO], name: str, begin: int, count: int) -> Answer:
+        """Elements ``begin … begin + count - 1`` of an array, as bytes in the file's order; forwards it is fast."""
+        if self._stream is None or self._stream[0] != name or self._stream[1] > begin:
+            assert self._archive is not None
+            self._archive.seek(0)
+            stream = self._zip.open(f"{name}.npy") if name else self._archive
+            _, kind, _ = _header(stream, None)
+            self._stream = (name, 0, (stream, np.dtype(kind)))
+        _, place, (stream, dtype) = self._stream
+        while place < begin:
+            step = min(begin - place, PIECE // dtype.itemsize)
+            place += len(stream.read(step * dtype.itemsize)) // dtype.itemsize or begin
+        content = stream.read(count * dtype.itemsize)
+        self._stream = (name, begin + count, (stream, dtype))
+        if len(content) != count * dtype.itemsize:
+            raise UserError("", f"damaged: it ends before element {begin + count:,}", "make or fetch it again")
+        return None, {"rows": np.frombuffer(content, dtype).astype(dtype.newbyteorder("<"), copy=False)}
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Gives errors of a member its name."""
+    with located(f": {name}"):
+        try:
+            yield
+        except MemoryError:
+            raise UserError("", "needs more memory than one picture may take", "remove it or make it smaller") from None
+
+
+def _zip_members(file: BinaryIO) -> Iterator[tuple[str, int, int, int, int, int]]:
+    try:
+        members = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError("", f"not a whole zip archive ({error})", "fetch or prepare it again") from None
+    for info in members:
+        if info.flag_bits & 1:
+            raise UserError("", "is encrypted", "unpack it and prepare it again")
+        if not info.is_dir():
+            yield info.filename, info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
+
+
+class _Header(tarfile.TarInfo):
+    """A tar's header; a damaged one ends the reading, where Python's reader takes it for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """Reads a header, checks its checksum, and that its size is not negative."""
+        try:
+            made = super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"a damaged header: {error}") from None
+        if made.size < 0:
+            raise tarfile.ReadError("a header with a negative size")
+        return made
+
+
+def _tar_members(file: Any, base: int = 0, levels: int = 3) -> Iterator[tuple[str, int, int, int, int, int]]:
+    """Regular files of a tar archive, and of the tars in it (ImageNet is a tar of one tar per class)."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+            place = -1
+            for member in archive:
+                if archive.offset <= place or member.size < 0:
+                    raise tarfile.ReadError("its sizes are impossible")
+                place, archive.members = archive.offset, []  # type: ignore[attr-defined]
+                name = member.name.removeprefix("./")
+                begin = base + member.offset_data
+                if not member.isreg() or member.issparse():
+                    continue
+                if name.endswith(".tar") and levels:
+                    inner = _tar_members(archive.extractfile(member), begin, levels - 1)
+                    yield from ((f"{name.removesuffix('.tar')}/{rest[0]}", *rest[1:]) for rest in inner)
+                else:
+                    yield name, begin, member.size, member.size, -1, 0
+            file.seek(archive.offset)
+            rest = file.read(512)
+            if len(rest) < 512:
+                raise tarfile.ReadError("no mark of its end: it is cut off")
+            while rest:
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError("more after the mark of its end, such as a second archive")
+                rest = file.read(1 << 20)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError("", f"not a whole zip or tar archive ({reason})", "make or fetch it again") from None
+
+
+def _header(stream: Any, size: int | None) -> tuple[list[int], str, bool]:
+    """Shape, type and order of an array of numbers whose bytes are those that follow, from an npy header."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(stream)
+    except (ValueError, TypeError, LookupError, SyntaxError, OverflowError) as error:
+        raise UserError("", f"no npy array, or a damaged one ({error})", "make or fetch it again") from None
+    if dtype.kind not in "biuf":
+        fault = "Object arrays cannot be loaded" if dtype.hasobject else "its array does not hold plain numbers"
+        raise UserError("", fault, "save an array of numbers")
+    nbytes = math.prod(shape) * dtype.itemsize
+    if size is not None and stream.tell() + nbytes != size:
+        have = size - stream.tell()
+        raise UserError("", f"has {have:,} bytes for an array of {nbytes:,}", "make or fetch it again")
+    return [int(n) for n in shape], dtype.str, fortran
+
+
+def read_array(content: bytes) -> np.ndarray:
+    """An npy file of numbers."""
+    stream = io.BytesIO(content)
+    shape, dtype, fortran = _header(stream, len(content))
+    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+def _checked_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16) or not array.size:
+        found = f"{'×'.join(map(str, array.shape))} {array.dtype}"
+        raise UserError("", f"npy must be (C, H, W) of uint8 or float32, got {found}")
+    if array.dtype != np.uint8 and not np.isfinite(array).all():
+        raise UserError("", "holds NaN or infinities", "encode the image again")
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _parsed_labels(content: bytes) -> dict[str, Any] | None:
+    """Labels by file name of a ``dataset.json``, or None if its labels are null."""
+    try:
+        entries = json.loads(content)["labels"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError("", "must be JSON with the key 'labels'", "write it again") from None
+    if entries is None:
+        return None
+    found: dict[str, Any] = {}
+    try:
+        for name, label in entries:
+            key = str(name).replace("\\", "/")
+            if found.setdefault(key, label) != label:
+                raise UserError("", f"has two labels for {key}", "remove one")
+    except (TypeError, ValueError):
+        raise UserError("", "labels must be pairs [file name, label]", "write it again") from None
+    return found
+
+
+def label_array(labels: list[Any]) -> np.ndarray:
+    """Checks labels and packs them: integers to int64 ``(N,)``, vectors of one length to float32 ``(N, D)``.
+
+    Raises:
+        UserError: Kinds are mixed, a class is negative or too large, or vectors have different lengths.
+    """
+    if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
+        if min(labels) < 0:
+            raise UserError("", f"class {min(labels)} is negative", "classes are 0, 1, 2, …")
+        if max(labels) >= MAX_CLASSES:
+            raise UserError("", f"a class is beyond {MAX_CLASSES:,}", "number them 0, 1, 2, …")
+        return np.array(labels, dtype=np.int64)
+    try:
+        vectors = np.array(labels, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        vectors = np.empty(0, dtype=np.float32)
+    if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
+        raise UserError("", "labels must all be integers, or all be lists of numbers of the same length")
+    return vectors
