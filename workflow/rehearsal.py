@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import sys
 import types
 import warnings
@@ -97,11 +98,11 @@ def _write_preset(base: Preset, folder: Path) -> None:
     for kind, layouts in base.layouts.items():
         for name in layouts:
             layout = read_extended(base.layout(kind, name))
+            layout["caption"] = re.sub(r"\s*\bBold:[^.]*\.", "", str(layout.get("caption", "")))
             layout |= {key: f"{MARK}. {layout.get(key, '')}" for key in ("title", "caption")}
             if layout.get("kind") == "samples":
                 layout |= {"rows": 1, "columns": 2}
-            for column in layout.get("columns", []) if kind == "tables" else ():
-                column.pop("direction", None)  # no value is the best
+            layout.pop("bold", None)  # no value is the best
             write_text(folder / kind / f"{name}.yaml", _yaml(layout))
     sheet = [
         {key: value for key, value in vars(row).items() if value not in (None, "")} for row in read_runs(base.sheet)

@@ -231,7 +231,7 @@ GDD_OFFICIAL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 GDD = Method(
     name="gdd",
-    title="GDD",
+    title="GDD (D2O)",
     about="a discriminator on frozen features, no score; starts from the teacher",
     start="teacher",
     real_images=True,
@@ -244,5 +244,5 @@ GDD = Method(
     official=GDD_OFFICIAL,
 )
 GDD_I = dataclasses.replace(
-    GDD, name="gdd-i", title="GDD-I", about="the same with most of the generator's convolutions frozen"
+    GDD, name="gdd-i", title="GDD-I (D2O-F)", about="the same with most of the generator's convolutions frozen"
 )

@@ -148,7 +148,7 @@ def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
         ("mine", (8, 9), [], "give --resolution"),
         ("mine", (96, 96), [], "give --resolution 64"),
         ("mine", None, ["--resolution", "17"], "give --resolution 16"),
-        ("mine", (20, 20), ["--quick"], "give --resolution 16, or leave out --quick"),
+        ("mine", (16, 16), ["--hours", "0.001"], "give more hours"),
         ("mine", (8, 8), ["--device", "gpu"], "device: "),
     ],
 )
@@ -173,14 +173,13 @@ def test_pictures_are_summed_up_and_names_of_classes_kept_as_text(tmp_path, caps
     pictures(tmp_path / "pictures", (8, 8), "L", classes=names, each=3)
     (tmp_path / "pictures/notes.txt").write_text("no picture")
     (tmp_path / "pictures" / "x.\x1b[31m\u202e").write_text("")
-    assert main(["new", "flowers", "--data", "pictures", "--quick"]) == 0
+    assert main(["new", "flowers", "--data", "pictures", "--hours", "0.2"]) == 0
     said = capsys.readouterr()
     assert (said.out + said.err).replace("\n", "").isprintable()
     for text in ("18 images 8×8×1, 6 classes", "18 pictures read (18 grey)", "1 .txt", "größe"):
         assert text in said.out
     preset = Preset.load("flowers/preset.yaml")
     check_preset(preset)
-    assert preset.settings.teachers["edm"].training["total_kimg"] <= 50
     shown = read_extended(preset.layout("figures", "samples"))["class_names"]
     assert len(set(shown)) == len(names)
     assert {"f: [*", "größe"} < set(shown)

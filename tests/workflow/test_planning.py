@@ -142,6 +142,42 @@ def test_a_plan_has_costs_and_published_scores_as_json_and_as_a_table(planned):
     assert re.search(r"^  ffhq64-sida-a1 .* fid [\d.]+", text, re.MULTILINE)
 
 
+ROWS = {
+    "cifar10": [
+        "teacher-edm-cifar10-uncond",
+        *(f"cifar10-uncond-{name}" for name in ("sid-a1", "sida-a1", "sid2a-a1")),
+    ],
+    "several": [
+        "teacher-edm-imagenet64",
+        "imagenet64-sida-a1",
+        "ffhq64-sida-a1",
+        "cifar10-cond-sida-a1",
+        "afhq64-sid-a1",
+    ],
+}
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=list(ROWS))
+def test_a_plan_lists_each_row_and_the_three_that_give_most_for_an_hour(planned, rows):
+    def lines(names):
+        jobs = [("measure_0_9", {"run": name}, [], [f"{name}-{trial}" for trial in range(10)]) for name in names]
+        plan = plan_values(planned("released", *jobs, card="H200"))
+        return {job["name"]: job for job in plan["jobs"]}, show_plan(plan).splitlines()
+
+    jobs, shown = lines(rows)
+    for name, job in jobs.items():
+        (line,) = (line for line in shown if line.startswith(f"  {name} "))
+        assert f" {job['gpu_hours']:,.1f} " in line
+        assert f" {job['memory_gb']:.0f} GB" in line
+        assert all(text in line for text in job["facts"]["published"].values())
+    (best,) = (line for line in shown if line.startswith("most published numbers for one hour: "))
+    named = best.partition(": ")[2].rpartition(" (")[0].split(", ")
+    per_hour = {name: len(job["facts"]["published"]) / job["gpu_hours"] for name, job in jobs.items()}
+    assert named == sorted(per_hour, key=per_hour.__getitem__, reverse=True)[:3]
+    # There is nothing to choose among three.
+    assert not any(line.startswith("most published numbers") for line in lines(rows[:3])[1])
+
+
 def test_a_shard_has_its_share(planned):
     wildcards = {"run": "ffhq64-sida-a1", "trial": "0", "begin": "0", "end": "10000"}
     plan = planned("paper", ("measure_shard", wildcards, [], ["a"]), ("merge_shards", wildcards, ["a"], ["b"]))

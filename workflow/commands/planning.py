@@ -200,9 +200,6 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
         "--cores", type=whole("--cores", 1, 10**4), metavar="N", help="processor cores in place of a card (2)"
     )
     parser.add_argument("--hours", type=float, help="hours until the table (default: 8, a night)")
-    parser.add_argument(
-        "--quick", action="store_true", help="a small network and short trainings: minutes on a CPU, to try the steps"
-    )
 
 
 def _new(args: argparse.Namespace) -> int:
@@ -222,7 +219,7 @@ NEW = Verb(
   sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is
   sida new flowers --data pictures/ --resolution 32 --gpu H100 --hours 24
   sida new clothes --data fashion.zip --cores 2 --hours 0.5
-  sida new tryout --data pictures/ --resolution 16 --quick    ends in minutes, to see every step
+  sida new tryout --data pictures/ --resolution 16 --hours 0.2    ends in minutes, to see every step
   cd flowers && sida run .
 
 Width, lengths, micro-batches and measured images are the largest that fit card and hours by the costs of `sida plan`;

@@ -52,7 +52,6 @@ class StudyConfig:
         gpu: Card of ``config/plan.yaml`` that everything has to fit; null: RTX4090, with 24 GB.
         cores: Processor cores that everything has to fit, in place of a card; null: 2.
         hours: Hours until the table.
-        quick: Small network and short trainings at up to 16×16, which show every step in minutes but not the quality.
     """
 
     study: str
@@ -64,7 +63,6 @@ class StudyConfig:
     gpu: str | None = None
     cores: Count | None = None
     hours: Positive = 8.0
-    quick: bool = False
 
 
 def new_study(config: StudyConfig) -> list[str]:
@@ -86,11 +84,7 @@ def new_study(config: StudyConfig) -> list[str]:
         raise UserError("sida new --gpu", "does not go with --cores", "give one of them")
     with atomic_folder(study) as part:
         values = {"name": name, **_data_values(config, part, study)}
-        remarks: list[str] = []
-        if config.quick:
-            _write(part, values)
-        else:
-            values, remarks = _fitted(config, part, values)
+        values, remarks = _fitted(config, part, values)
     return [
         f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; "
         f"files {', '.join(STUDY_FILES)}",
@@ -281,12 +275,12 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
         UserError: There are no sizes and rates for this resolution.
     """
     sizes, device = _sizes(), config.device or ("cuda" if config.gpu else "cpu" if config.cores else None)
-    device = device or ("cpu" if config.quick or resolution <= sizes["largest_on_cpu"] else "cuda")
-    scales = sizes["quick" if config.quick else "cpu" if device == "cpu" else "cuda"]
+    device = device or ("cpu" if resolution <= sizes["largest_on_cpu"] else "cuda")
+    scales = sizes["cpu" if device == "cpu" else "cuda"]
     scale = next((scale for scale in scales if resolution <= scale["largest"]), None)
     shown, most = f"{resolution}×{resolution}", scales[-1]["largest"]
     if scale is None:
-        remedy = "leave out --quick" if config.quick else "train on latents (sida data encode) with a custom preset"
+        remedy = "train on latents (sida data encode) with a custom preset"
         raise UserError(config.data, f"{shown} is more than {most}×{most}", f"give --resolution {most}, or {remedy}")
     levels = 2 ** scale["channel_mult"].count(",")
     if resolution % levels:
