@@ -176,10 +176,9 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add = parser.add_argument
     add("first", metavar="A", help="results of a preset, a measurements.csv, or --out of score")
-    add("second", metavar="B", help="the same, or the word 'published'")
+    add("second", metavar="B", help="the same")
     add("--runs", nargs="+", metavar="RUN", help="only these runs (default: all common ones)")
     add("--pair", action="append", default=[], metavar="A=B", help="run A of the first against run B of the second")
-    shared(parser, "--published")
     page = output("--out", ".md", ".html", ".tex", ".json")
     add("--out", type=page, metavar="FILE", help="also write a page (.md, .html, .tex or .json)")
 
@@ -189,15 +188,12 @@ def _compare(args: argparse.Namespace) -> int:
     import textwrap
     from pathlib import Path
 
-    from eval.report.compare import compare, compare_published, comparison_table
+    from eval.report.compare import compare, comparison_table
     from eval.tables.build import RENDERERS
     from eval.tables.render import to_terminal
     from sida.files.atomic import write_text
 
-    if args.second == "published":
-        table = compare_published(args.first, args.published)
-    else:
-        table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
+    table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
     width = terminal_width()
     print(to_terminal(table, terminal_colour()))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))
@@ -208,11 +204,10 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 COMPARE = Verb(
-    "Compare two result folders (or one with the published numbers) with significance.",
+    "Compare two result folders with significance.",
     """examples:
   sida compare results/demo results/demo-seed1
   sida compare before.csv results/demo/measurements.csv --runs sida-a1.0 --out comparison.md
-  sida compare results/released published
   sida compare score.json results/demo --pair "My model=sida-a1.0"
 
 Values that are not comparable are left out; a run without any comparable value is refused, and the field is named.

@@ -172,7 +172,6 @@ class PresetSettings:
         threads: CPU threads of each job; results depend on it.
         gpus: Number of GPUs of a training; sampling and measuring use one. 0 requests none from the scheduler.
         train_teachers: Train the teachers that have both ``training`` and ``checkpoint``; false downloads them.
-        shard_size: Images that one job measures, merged afterwards (for clusters); null: one job measures all trials.
         trials_per_job: Trials that one job measures for samplers of many steps, so that cores share them; null: all.
         samplers: Samplers by name; the sheet names one per row.
         teachers: Diffusion teachers by id, trained here or imported from a checkpoint.
@@ -199,7 +198,6 @@ class PresetSettings:
     threads: Count = 1
     gpus: Natural = 0
     train_teachers: bool = False
-    shard_size: Count | None = None
     trials_per_job: Count | None = None
     samplers: dict[str, Annotated[dict[str, Any], CheckedAs(Sampler)]]
     teachers: dict[Name, TeacherEntry] = dataclasses.field(default_factory=dict)
