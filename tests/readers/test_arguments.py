@@ -102,12 +102,11 @@ def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("verb", ["features", "reference"])
-def test_options_of_a_feature_network_that_is_not_used(verb, tmp_path):
+def test_options_of_a_feature_network_that_is_not_used(tmp_path):
     out = ["--out", str(tmp_path / "x.safetensors")]
     given = ["--dataset", DIGITS, "--extractor", "pixels", *out, "--extractor-option"]
-    assert "did you mean 'pixels'?" in fault(f"sida {verb}", *given, "pixls.path=x")
-    assert "no option 'pth'" in fault(f"sida {verb}", *given, "pixels.pth=x")
+    assert "did you mean 'pixels'?" in fault("sida reference", *given, "pixls.path=x")
+    assert "no option 'pth'" in fault("sida reference", *given, "pixels.pth=x")
     source = tmp_path / "pictures"
     source.mkdir()
     Image.new("L", (8, 8)).save(source / "a.png")
