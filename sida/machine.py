@@ -50,9 +50,8 @@ def take_device(name: str, where: str) -> torch.device:
     if device.type == "cuda" and device.index is not None:
         count = torch.cuda.device_count()
         if device.index >= count:
-            raise UserError(
-                f"{where}.device", f"there is no {name} here, the last GPU is cuda:{count - 1}", "use that or cpu"
-            )
+            fault = f"there is no {name} here, the last GPU is cuda:{count - 1}"
+            raise UserError(f"{where}.device", fault, "use that or cpu")
         torch.cuda.set_device(device)
     return device
 

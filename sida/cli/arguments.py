@@ -122,9 +122,8 @@ def check_output_path(path: str, option: str) -> None:
     if not path.strip() or "\0" in path:
         raise UserError(f"{option} '{path}'", "is not a path", "give a file or folder to write")
     if path[0] == "~" and os.path.expanduser(path) == path:
-        raise UserError(
-            f"{option} {path}", "nothing can be written there, since there is no such user", "choose another place"
-        )
+        fault = "nothing can be written there, since there is no such user"
+        raise UserError(f"{option} {path}", fault, "choose another place")
     place = Path(os.path.expanduser(path)).absolute()
     try:
         parent = next(folder for folder in (place, *place.parents) if _exists(folder))

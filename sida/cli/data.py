@@ -75,7 +75,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     for action in (check, labels):
         add_whole(action, "--expect-classes", "fail unless there are N classes, none empty")
     for action in (prepare, check, encode):
-        add_whole(action, "--workers", "reading processes (default: one per processor)", 1, 4096)
+        add_whole(action, "--workers", "reading processes (default: one per processor)", 0, 4096)
 
 
 def _data(args: argparse.Namespace) -> int:

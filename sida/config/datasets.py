@@ -111,9 +111,8 @@ class DatasetSettings(Settings):
         if kind and not kind.path and self.path is not None:
             raise SettingError("path", f"a data set of kind '{self.kind}' is not read from a file", "remove this key")
         if kind and kind.path and self.split != "all":
-            raise SettingError(
-                "split", f"a data set of kind '{self.kind}' has none", "remove this key (max_size takes a part)"
-            )
+            fault = f"a data set of kind '{self.kind}' has none"
+            raise SettingError("split", fault, "remove this key (max_size takes a part)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

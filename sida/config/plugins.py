@@ -71,9 +71,8 @@ def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -
     if not allows_path(path):
         place = Path(path).resolve()
         remedy = remedy or f"set {ALLOW}={place}"
-        raise UserError(
-            path, f"is {kind}, which is not used without permission", f"read it, and if you trust it, {remedy}"
-        )
+        fault = f"is {kind}, which is not used without permission"
+        raise UserError(path, fault, f"read it, and if you trust it, {remedy}")
 
 
 def allows_path(path: str | os.PathLike[str]) -> bool:

@@ -101,9 +101,8 @@ class Sampler(Settings):
         if self.steps < self.definition.fewest:
             raise SettingError("num_steps", f"must be at least {self.definition.fewest}, got {self.steps}")
         if not self.sigma_min < self.sigma_max:
-            raise SettingError(
-                "sigma_min", f"must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}"
-            )
+            fault = f"must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}"
+            raise SettingError("sigma_min", fault)
 
     @property
     def definition(self) -> SamplerKind:

@@ -85,14 +85,12 @@ def read_saw(text: str, known: Collection[str] = ()) -> Saw | None:
     for word in [] if text.strip() == "none" else text.split():
         how, _, name = word.partition(":")
         if how not in found or not name:
-            raise SettingError(
-                "saw", f"'{word}' is no word such as loss:inception", f"begin it with {', '.join(found)}, or write none"
-            )
+            fault = f"'{word}' is no word such as loss:inception"
+            raise SettingError("saw", fault, f"begin it with {', '.join(found)}, or write none")
         if how == "data":
             if name not in _DATA:
-                raise SettingError(
-                    "saw", f"'{word}' says nothing of held-out images", f"write data:{' or data:'.join(_DATA)}"
-                )
+                fault = f"'{word}' says nothing of held-out images"
+                raise SettingError("saw", fault, f"write data:{' or data:'.join(_DATA)}")
             found[how].append(name)
             continue
         network = network_of(name, known)

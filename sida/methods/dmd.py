@@ -257,13 +257,11 @@ class DMD2Options(DMDOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.own_draws and self.same_noise:
-            raise SettingError(
-                "same_noise", "needs generated images that are judged as they are denoised", "set own_draws to false"
-            )
+            fault = "needs generated images that are judged as they are denoised"
+            raise SettingError("same_noise", fault, "set own_draws to false")
         if not (self.noisy or self.own_draws):
-            raise SettingError(
-                "noisy", "generated images are judged as they are denoised, with noise", "set own_draws to true"
-            )
+            fault = "generated images are judged as they are denoised, with noise"
+            raise SettingError("noisy", fault, "set own_draws to true")
 
 
 @dataclasses.dataclass(eq=False)

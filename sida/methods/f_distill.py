@@ -62,9 +62,8 @@ class FDistillOptions(DMD2Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.own_draws:
-            raise SettingError(
-                "own_draws", "f-distill weighs the noisy images that the scores denoise", "set it to false"
-            )
+            fault = "f-distill weighs the noisy images that the scores denoise"
+            raise SettingError("own_draws", fault, "set it to false")
 
 
 _EPS = 1e-6

@@ -393,13 +393,11 @@ class UniInstructOptions(Settings):
         super().__post_init__()
         if self.ratio == "released" and self.divergence in _STOPS:
             reason = _STOPS[self.divergence]
-            raise SettingError(
-                "divergence", f"the released code stops at '{self.divergence}' ({reason})", "set ratio to logits"
-            )
+            fault = f"the released code stops at '{self.divergence}' ({reason})"
+            raise SettingError("divergence", fault, "set ratio to logits")
         if self.ratio == "logits" and self.variance_reduction:
-            raise SettingError(
-                "variance_reduction", "is of the released ratio, ratios of logits are normalised", "remove it"
-            )
+            fault = "is of the released ratio, ratios of logits are normalised"
+            raise SettingError("variance_reduction", fault, "remove it")
 
 
 def density_ratio(logits: Tensor, bounds: tuple[float, float]) -> Tensor:

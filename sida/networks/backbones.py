@@ -242,11 +242,9 @@ def _package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UserError(
-            "options.backbones",
-            f"the package {name.partition('.')[0]} is not installed",
-            how_to_install("timm>=1.0", "torchvision>=0.20", "safetensors>=0.4"),
-        ) from None
+        fault = f"the package {name.partition('.')[0]} is not installed"
+        remedy = how_to_install("timm>=1.0", "torchvision>=0.20", "safetensors>=0.4")
+        raise UserError("options.backbones", fault, remedy) from None
 
 
 def _weights(name: str) -> Path:
@@ -295,12 +293,9 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
     if image_channels != found.image_channels or found.resolution not in (None, resolution):
         size = f"{found.resolution}×{found.resolution}, " if found.resolution else ""
         others = [other for other, asset in BACKBONES.items() if (asset is None) == (image_channels == 1)]
-        raise UserError(
-            f"{where}.backbones",
-            f"'{name}' takes images of {size}{found.image_channels} channels, not {resolution}×"
-            f"{resolution}, {image_channels}",
-            f"for these name {' or '.join(others)}",
-        )
+        given = f"{resolution}×{resolution}, {image_channels}"
+        fault = f"'{name}' takes images of {size}{found.image_channels} channels, not {given}"
+        raise UserError(f"{where}.backbones", fault, f"for these name {' or '.join(others)}")
     backbone = found()
     if weights == "published":
         backbone.load_published()

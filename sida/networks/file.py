@@ -20,8 +20,8 @@ from sida.config.families import EDM, Family
 from sida.config.plugins import Registry, RegistryEntry
 from sida.errors import SettingError, UserError, settings_in
 from sida.files.atomic import atomic_path
-from sida.files.pickles import FOREIGN_WEIGHTS
 from sida.files.tensors import RECORD_KEY, TensorHeader, iterate_tensors, read_record, read_tensor_header, write_tensors
+from sida.files.unpickler import FOREIGN_WEIGHTS
 from sida.networks.precond import Precond
 from sida.networks.unet import check_options
 
@@ -234,9 +234,8 @@ def check_network_config(network: Any, where: str) -> dict[str, Any]:
         or not isinstance(network.get("class"), str)
         or not isinstance(network.get("kwargs"), Mapping)
     ):
-        raise UserError(
-            where, "no architecture (a mapping with 'class' and 'kwargs')", "make the file with sida convert"
-        )
+        fault = "no architecture (a mapping with 'class' and 'kwargs')"
+        raise UserError(where, fault, "make the file with sida convert")
     return {"class": network["class"], "kwargs": dict(network["kwargs"])}
 
 
@@ -246,19 +245,15 @@ def check_names_and_shapes(path: Path, found: Mapping[str, tuple[int, ...]], net
     kind = type(net).__name__
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
-    for names, fault in ((missing, "misses"), (extra, "has unexpected")):
+    remedy = "convert the original again"
+    for names, verb in ((missing, "misses"), (extra, "has unexpected")):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(
-                path, f"{fault} tensor '{names[0]}'{more} for its architecture {kind}", "convert the original again"
-            )
+            raise UserError(path, f"{verb} tensor '{names[0]}'{more} for its architecture {kind}", remedy)
     for name, shape in expected.items():
         if found[name] != shape:
-            raise UserError(
-                path,
-                f"tensor '{name}' has shape {list(found[name])}, its architecture {kind} needs {list(shape)}",
-                "convert the original again",
-            )
+            fault = f"tensor '{name}' has shape {list(found[name])}, its architecture {kind} needs {list(shape)}"
+            raise UserError(path, fault, remedy)
 
 
 def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> torch.nn.Module:
@@ -272,11 +267,8 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
     kwargs = network["kwargs"]
     blocks, levels = kwargs.get("num_blocks", 1), kwargs.get("channel_mult", ())
     if isinstance(blocks, int) and isinstance(levels, (list, tuple)) and blocks * max(len(levels), 1) > num_tensors:
-        raise UserError(
-            where,
-            f"architecture claims {blocks * max(len(levels), 1)} blocks, the file has {num_tensors} tensors",
-            "not loaded",
-        )
+        fault = f"architecture claims {blocks * max(len(levels), 1)} blocks, the file has {num_tensors} tensors"
+        raise UserError(where, fault, "not loaded")
     try:
         with ShapesOnly():
             return build_network(network, f"{where}: network")
@@ -289,9 +281,8 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
 
 def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:
     if RECORD_KEY not in header.metadata:
-        raise UserError(
-            path, f"written by another program (no '{RECORD_KEY}' header) with an unknown architecture", FOREIGN_WEIGHTS
-        )
+        fault = f"written by another program (no '{RECORD_KEY}' header) with an unknown architecture"
+        raise UserError(path, fault, FOREIGN_WEIGHTS)
     record = read_record(path, header)
     if record.get("format") != NETWORK_FORMAT:
         raise UserError(path, f"its '{RECORD_KEY}' header is not of format '{NETWORK_FORMAT}'", "make the file again")

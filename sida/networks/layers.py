@@ -190,11 +190,8 @@ class GroupNorm(nn.Module):
         super().__init__()
         self.num_groups = max(1, min(32, num_channels // 4))
         if num_channels % self.num_groups:
-            raise SettingError(
-                "model_channels, channel_mult",
-                f"{num_channels} feature channels cannot form {self.num_groups} equal groups",
-                "use multiples of 4, above 128 channels of 32",
-            )
+            fault = f"{num_channels} feature channels cannot form {self.num_groups} equal groups"
+            raise SettingError("model_channels, channel_mult", fault, "use multiples of 4, above 128 channels of 32")
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))

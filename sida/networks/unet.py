@@ -92,11 +92,8 @@ def _check_levels(img_resolution: int, channel_mult: tuple[int, ...]) -> None:
         raise SettingError("channel_mult", "must have at least one level")
     divisor = 2 ** (len(channel_mult) - 1)
     if img_resolution < divisor or img_resolution % divisor:
-        raise SettingError(
-            "img_resolution",
-            f"{img_resolution} cannot be halved {len(channel_mult) - 1} times",
-            f"use a multiple of {divisor} or fewer entries in channel_mult",
-        )
+        fault = f"{img_resolution} cannot be halved {len(channel_mult) - 1} times"
+        raise SettingError("img_resolution", fault, f"use a multiple of {divisor} or fewer entries in channel_mult")
 
 
 # Options of a U-Net that its preconditioner sets.

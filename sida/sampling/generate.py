@@ -199,9 +199,8 @@ class Drawer:
         if batch_size < 1:
             raise UserError("batch size", f"must be at least 1, got {batch_size}")
         if sampler.guidance != 1 and self.guide is None:
-            raise UserError(
-                "sampler", f"guidance {sampler.guidance} needs a guiding network", "give one or leave guidance out"
-            )
+            fault = f"guidance {sampler.guidance} needs a guiding network"
+            raise UserError("sampler", fault, "give one or leave guidance out")
         if not sampler.needs_network:
             dataset = self.dataset()
             if dataset is None:
@@ -336,9 +335,8 @@ class _Flight:
             self._event.synchronize()
         if not bool(self._finite.all()):
             seed = self._drawn.seeds[int(self._finite.logical_not().nonzero()[0])]
-            raise UserError(
-                "", f"the network gives NaN or infinity for seed {seed}", "its file or its training is broken"
-            )
+            fault = f"the network gives NaN or infinity for seed {seed}"
+            raise UserError("", fault, "its file or its training is broken")
         return Samples(self._drawn.seeds, self._images, self._drawn.classes[: len(self._drawn.seeds)])
 
 

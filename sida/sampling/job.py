@@ -81,9 +81,8 @@ class SampleConfig(Settings):
         if self.out is None and self.grid is None:
             raise SettingError("out", "nothing to write", "give --out or --grid")
         if self.out is not None and Path(self.out).suffix == ".zip":
-            raise SettingError(
-                "out", "zip files are not written any more", "name a folder, the same data set, or FILE.npz"
-            )
+            fault = "zip files are not written any more"
+            raise SettingError("out", fault, "name a folder, the same data set, or FILE.npz")
 
     @property
     def whole_shard_size(self) -> int:

@@ -113,33 +113,25 @@ def class_rule_of(
         return in_turn
     if isinstance(wanted, LabelCounts):
         if len(wanted.counts) != label_dim:
-            raise UserError(
-                "class labels",
-                f"'{wanted.name}' counts {len(wanted.counts)} classes, the network has {label_dim}",
-                "give those of the data set that the network was trained on",
-            )
+            fault = f"'{wanted.name}' counts {len(wanted.counts)} classes, the network has {label_dim}"
+            raise UserError("class labels", fault, "give those of the data set that the network was trained on")
         sorted_pool = torch.repeat_interleave(torch.arange(label_dim), torch.tensor(wanted.counts))
         return lambda streams, start: sorted_pool[streams.randint(len(sorted_pool))]
     if wanted == "empirical":
         if dataset is None or dataset.label_dim == 0:
-            raise UserError(
-                "class labels", "'empirical' draws from a data set with classes", "give one, or use 'uniform'"
-            )
+            fault = "'empirical' draws from a data set with classes"
+            raise UserError("class labels", fault, "give one, or use 'uniform'")
         if dataset.label_dim != label_dim:
-            raise UserError(
-                "class labels",
-                f"data set {dataset.name} has {dataset.label_dim} classes, the network {label_dim}",
-                "give the data set that the network was trained on",
-            )
+            fault = f"data set {dataset.name} has {dataset.label_dim} classes, the network {label_dim}"
+            raise UserError("class labels", fault, "give the data set that the network was trained on")
         pool = dataset.class_indices
         return lambda streams, start: pool[streams.randint(len(pool))]
     fixed = torch.full((count,), wanted) if isinstance(wanted, int) else torch.as_tensor(wanted, dtype=torch.int64)
     if len(fixed) != count:
         raise UserError("class labels", f"{len(fixed)} classes for {count} seeds", "give one class per seed")
     if count and not (int(fixed.min()) >= 0 and int(fixed.max()) < label_dim):
-        raise UserError(
-            "class labels", f"must be between 0 and {label_dim - 1}, got {int(fixed.min())}..{int(fixed.max())}"
-        )
+        fault = f"must be between 0 and {label_dim - 1}, got {int(fixed.min())}..{int(fixed.max())}"
+        raise UserError("class labels", fault)
 
     def given(streams: SeedStreams, start: int) -> torch.Tensor:
         # Draws a class without using it, as the original tools do, so that the fresh noise is the same for any class.
@@ -185,11 +177,8 @@ def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tup
     """
     lowest, highest = float(getattr(net, "sigma_min", 0.0)), float(getattr(net, "sigma_max", math.inf))
     if sigma_min >= highest or sigma_max <= lowest:
-        raise UserError(
-            "sampler",
-            f"noise levels {sigma_min:g} to {sigma_max:g} lie outside the network's, {lowest:g} to {highest:g}",
-            "choose others",
-        )
+        fault = f"noise levels {sigma_min:g} to {sigma_max:g} lie outside the network's, {lowest:g} to {highest:g}"
+        raise UserError("sampler", fault, "choose others")
     return max(sigma_min, lowest), min(sigma_max, highest)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import abc
 import collections
-import functools
 import io
 import os
 import shutil
@@ -41,23 +40,9 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FAULTS = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def intact_zip(path: Path) -> bool:
-    """Whether every member of an npz (or zip) matches its checksum; cached by path, time and size."""
-    try:
-        status = os.stat(path)
-        return path.is_file() and _intact_zip(str(path), status.st_mtime_ns, status.st_size)
-    except OSError:
-        return False
-
-
-@functools.cache
-def _intact_zip(path: str, changed: int, size: int) -> bool:
-    return is_intact_zip(path)
-
-
 def intact_shard(path: Path, seeds: Sequence[int]) -> bool:
     """Whether an npz shard is intact and holds the images of these seeds."""
-    if not intact_zip(path):
+    if not is_intact_zip(path):
         return False
     try:
         with np.load(path, allow_pickle=False) as shard:
@@ -130,14 +115,11 @@ class SampleStore(abc.ABC):
             existing = read_hashed_json(self.record_path, f"remove it and {self.path}, then sample again")
             different = sorted(k for k in self.record if k != "info" and existing.get(k) != self.record[k])
             if different:
-                raise UserError(
-                    self.path,
-                    f"holds samples with other {', '.join(different)} (see {self.record_path})",
-                    "choose another --out or remove it",
-                )
+                fault = f"holds samples with other {', '.join(different)} (see {self.record_path})"
+                raise UserError(self.path, fault, "choose another --out or remove it")
         elif taken:
             raise UserError(self.path, "exists and was not written by sida sample", "choose another --out or remove it")
-        if self.path.is_file() and not intact_zip(self.path):
+        if self.path.is_file() and not is_intact_zip(self.path):
             say(f"{self.path}: damaged; set aside as {set_aside(self.path).name} and made again")
         self._check_own(self.parts, os.path.isdir)
         if not self.is_complete():
@@ -209,11 +191,9 @@ class SampleStore(abc.ABC):
             try:
                 wait_for_lock(lock)
             except OSError as error:
-                raise UserError(
-                    self.path,
-                    f"cannot be locked ({error.strerror})",
-                    f"all shards are in {self.parts}: move them to a file system with locks and run the command there",
-                ) from None
+                fault = f"cannot be locked ({error.strerror})"
+                remedy = f"all shards are in {self.parts}: move them to a file system with locks, and run there"
+                raise UserError(self.path, fault, remedy) from None
             if not self.is_complete():
                 self.assemble()
                 self._clean()

@@ -187,9 +187,8 @@ def reconstruct_average(
     end = newest.profile[0] if nimg is None else float(nimg)
     if not 0 < end <= newest.profile[0]:
         most = newest.profile[0]
-        raise UserError(
-            "--nimg", f"must be above 0 and at most {most:,.0f}, where the newest average ends", f"got {nimg}"
-        )
+        fault = f"must be above 0 and at most {most:,.0f}, where the newest average ends"
+        raise UserError("--nimg", fault, f"got {nimg}")
     times, stds = (np.array(values) for values in zip(*(one.profile for one in kept)))
     weights = posthoc_coefficients(times, stds, [end], [std])[:, 0]
     parents = {f"average {t:.0f} {s:g}": sha256_file(one.path) for one, t, s in zip(kept, times, stds)}

@@ -97,11 +97,8 @@ class StepBatches:
         try:
             images = future.result()
         except (OSError, UserError) as error:
-            raise UserError(
-                f"data set {self.dataset.name}",
-                error,
-                "the last kept state is intact: make the data available, then run the same command to resume",
-            ) from None
+            remedy = "the last kept state is intact: make the data available, then run the same command to resume"
+            raise UserError(f"data set {self.dataset.name}", error, remedy) from None
         next_nimg = nimg + self.per_device * self.world_size
         # An order is not for several threads.
         following = self._indices(purpose, next_nimg)
@@ -140,15 +137,11 @@ def step_batches(
     """
     size, batch_gpu, number = config.batch_size, config.batch_gpu, ranks.world_size
     if size % number:
-        raise UserError(
-            f"{where}.batch_size", f"{size} images cannot be shared by {number} processes", "start fewer or more"
-        )
+        fault = f"{size} images cannot be shared by {number} processes"
+        raise UserError(f"{where}.batch_size", fault, "start fewer or more")
     if batch_gpu is not None and (size // number) % batch_gpu:
-        raise UserError(
-            f"{where}.batch_gpu",
-            f"{size // batch_gpu} micro-batches of {batch_gpu} images cannot be shared by {number} processes",
-            "start a number that divides them",
-        )
+        fault = f"{size // batch_gpu} micro-batches of {batch_gpu} images cannot be shared by {number} processes"
+        raise UserError(f"{where}.batch_gpu", fault, "start a number that divides them")
     return StepBatches(dataset, config.seed, size, batch_gpu, device, ranks.rank, number, order)
 
 

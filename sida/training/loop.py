@@ -394,11 +394,8 @@ class TrainingLoop:
         if self.lost is not None and (fault := self.lost(self.train)):
             self._save()
             self.files.wait()
-            raise UserError(
-                self.stage,
-                f"has diverged and is not published: {fault}",
-                "lower lr, or take it as it is with on_divergence: publish",
-            )
+            remedy = "lower lr, or take it as it is with on_divergence: publish"
+            raise UserError(self.stage, f"has diverged and is not published: {fault}", remedy)
         if self.best is None:
             self.best = {"nimg": self.nimg}
             self.best_tensors = dict(self.trainer.ema.state())

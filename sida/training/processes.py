@@ -190,12 +190,9 @@ class Ranks:
         try:
             operation(*args, **kwargs)
         except RuntimeError as error:
-            raise RankLostError(
-                "",
-                f"another of the {self.world_size} processes of this training has ended or does not answer "
-                f"({_reason(error)}); the last kept state is intact",
-                "run the same command again to resume",
-            ) from None
+            end = f"has ended or does not answer ({_reason(error)}); the last kept state is intact"
+            fault = f"another of the {self.world_size} processes of this training {end}"
+            raise RankLostError("", fault, "run the same command again to resume") from None
 
 
 #: A single process.
@@ -238,11 +235,9 @@ def own_device(name: str, where: str) -> torch.device:
     if device.index is not None:
         raise UserError(f"{where}.device", f"'{name}' is one GPU, for {world_size} processes", "use cuda")
     if local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"{where}.device",
-            f"process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}",
-            "start as many processes as there are GPUs (torchrun --nproc-per-node)",
-        )
+        fault = f"process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}"
+        remedy = "start as many processes as there are GPUs (torchrun --nproc-per-node)"
+        raise UserError(f"{where}.device", fault, remedy)
     return take_device(f"cuda:{local_rank}", where)
 
 
@@ -272,11 +267,8 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
         )
         ranks = Ranks(rank, world_size)
     except (RuntimeError, ValueError) as error:
-        raise RankLostError(
-            "",
-            f"the {world_size} processes of this training cannot reach each other ({_reason(error)})",
-            "start them again",
-        ) from None
+        fault = f"the {world_size} processes of this training cannot reach each other ({_reason(error)})"
+        raise RankLostError("", fault, "start them again") from None
     _check_alike(ranks, facts or {})
     yield ranks
     # Skipped after an error, because the others may never answer.

@@ -142,12 +142,8 @@ class StateStore:
             kind = f"an unfinished run (image {nimg})" if lost else "a finished run"
             why = f"{self._path(newest)} is the state of {kind} of another configuration or other inputs"
         if lost and not self.set_aside:
-            raise UserError(
-                "",
-                why,
-                "go back to its settings to resume it, choose another --out, or start anew beside it "
-                "with --set-aside (it is kept)",
-            )
+            ways = "go back to its settings to resume it, choose another --out, or start anew beside it"
+            raise UserError("", why, f"{ways} with --set-aside (it is kept)")
         say(f"{why}; it is kept, and this run starts anew")
 
     def save(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
@@ -159,9 +155,8 @@ class StateStore:
         try:
             self._save(record, tensors)
         except OSError as error:
-            raise UserError(
-                self.folder, f"the state cannot be written ({error})", "make room, then run the same command again"
-            ) from None
+            fault = f"the state cannot be written ({error})"
+            raise UserError(self.folder, fault, "make room, then run the same command again") from None
 
     def _save(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
         number = max(self._numbers(), default=0) + 1

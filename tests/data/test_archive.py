@@ -147,10 +147,8 @@ def test_a_local_header_with_a_long_extra_field_is_read(tmp_path):
     [
         (lambda c: {}, {}, "holds no pictures"),
         (lambda c: c | {"dataset.json": b"{"}, {}, "dataset.json: must be JSON with the key 'labels'"),
-        (lambda c: c | {"dataset.json": b'{"labels": [1]}'}, {}, "labels must be pairs"),
         (lambda c: c | {"dataset.json": b'{"labels": []}'}, {}, "has no label for 00000/img00000000.png"),
         (lambda c: c | members(pictures(), [0, 1, -2, 0, 0]), {}, "class -2 is negative"),
-        (lambda c: c | members(pictures(), [0, 1, [1.0], 0, 0]), {}, "must all be integers"),
         (lambda c: c | members(pictures(), [[1.0], [1.0, 2.0], [1.0], [0.0], [0.0]]), {}, "same length"),
         (lambda c: c | {"00000/img00000000.png": png(pictures(1)[0][:4])}, {}, "is 8×4; images must be square"),
         (lambda c: c | {"00000/img00000000.png": png(pictures(1, channels=4)[0])}, {}, "has mode RGBA"),
@@ -168,10 +166,8 @@ def test_faults_found_at_opening_are_one_line_errors(tmp_path, change, extra, me
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "img00000002.png: not a readable picture \\(it is empty\\)"),
         (png(pictures(1)[0])[:80], "img00000002.png: not a readable picture"),
         (png(pictures(1, size=16)[0]), "img00000002.png: is 3×16×16 uint8, but 00000/img00000000.png is 3×8×8"),
-        (npy(np.zeros((3, 8, 8), np.float32)), "img00000002.png: is 3×8×8 float32"),
         (npy(np.zeros((8, 8), np.float32)), "npy must be \\(C, H, W\\)"),
     ],
 )
@@ -181,21 +177,3 @@ def test_faults_of_single_images_name_the_image(tmp_path, content, message):
     assert data.images([0, 1, 3, 4]).shape == (4, 3, 8, 8)
     with pytest.raises(UserError, match=message):
         data.images([1, 2])
-
-
-def test_a_wrong_byte_is_noticed(tmp_path):
-    path = tmp_path / "a.zip"
-    write_zip(path, members(pictures()))
-    data = bytearray(path.read_bytes())
-    data[data.find(b"IDAT") + 20] ^= 0xFF
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=r"img00000000.png: damaged \(wrong checksum"):
-        open_zip(path)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
-def test_a_cut_off_archive_is_one_line_error(tmp_path, share):
-    whole = GOLDEN_ZIP.read_bytes()
-    (tmp_path / "a.zip").write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(UserError, match="not a whole zip"):
-        open_zip(tmp_path / "a.zip")

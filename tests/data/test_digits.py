@@ -110,12 +110,8 @@ def test_no_held_out_digit_trained_the_measuring_network_and_the_backbone_saw_th
         ({"split": "heldout"}, 'split: must be one of all, train, held-out, got "heldout"'),
         ({"kind": "zip", "path": "x.zip", "split": "train"}, "split: a data set of kind 'zip' has none"),
         ({"pth": "x"}, "pth: unknown key \\(did you mean 'path'"),
-        ({"resolution": 32}, "resolution: digits has 8, the spec says 32"),
-        ({"label_dim": 9}, "label_dim: digits has 10"),
         ({"label_dim": -1}, "label_dim: must be 0 or more"),
-        ({"max_size": 0}, "max_size: must be at least 1"),
         ({"path": "x.zip"}, "path: .*remove this key"),
-        ({"kind": "zip"}, "path: a data set of kind 'zip' needs one"),
         ({"sha256": "00"}, "sha256: digits has"),
     ],
 )

@@ -83,7 +83,6 @@ def test_the_command_writes_a_file_that_protocols_read(tmp_path, monkeypatch):
     [
         ("x.tar", b"short", "not a whole zip or tar archive"),
         ("x.json", b'{"labels": null}', "names no classes"),
-        ("x.json", b"[]", "must be JSON with the key 'labels'"),
         ("x.json", b'{"labels": [["a.png", [0.5, 1]]]}', "are vectors"),
         ("x.txt", b"one/a.png\none/b.png\n", "no pictures in several folders"),
     ],
@@ -98,7 +97,6 @@ def test_sources_without_classes_are_one_line(tmp_path, name, content, message):
     ("content", "message"),
     [
         ({"name": "x", "images": 4, "counts": [1, 2]}, "images: says 4, but the counts sum to 3"),
-        ({"name": "x", "images": 1, "counts": [2, -1]}, "counts: must list"),
         ({"name": "x", "images": 0, "counts": [0]}, "at least 1"),
         ({"name": "x", "images": 3, "count": [3]}, "count: unknown key .did you mean 'counts'"),
     ],

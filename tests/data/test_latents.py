@@ -1,4 +1,3 @@
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,12 +63,6 @@ def test_a_latent_archive_gives_moments_and_samples_them(archive):
 def test_latents_have_no_mirror_images(archive):
     with pytest.raises(UserError, match="xflip has no meaning"):
         load_dataset({"name": "img512", "kind": "zip", "path": archive[0], "xflip": True})
-
-
-def test_without_diffusers_the_way_to_install_it_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(UserError, match="diffusers is not installed; make setup"):
-        load_vae()
 
 
 def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):

@@ -1,10 +1,8 @@
 import json
 import pickle
 import re
-import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,12 +195,8 @@ def test_only_sets_that_are_all_grey_stay_grey(tmp_path, modes, channels):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--resolution", "0"], "resolution: must be at least 1"),
         (["--transform", "crop"], "transform: must be one of none, center-crop"),
-        (["--channels", "4"], "channels: must be 1 or 3"),
-        (["--labels", "x"], "labels: must be one of auto"),
         (["--out", "x.tar"], "out: must end in .zip"),
-        (["--source", "nowhere"], "nowhere: no such file"),
         (["--source", "empty"], "holds no pictures"),
         (["--source", "train/n01/a.png"], "is one picture"),
     ],
@@ -287,15 +281,9 @@ def batch(data: object, labels: object = (0,)) -> bytes:
         (reduced(print, "this must never be printed"), r"refused: it refers to 'builtins.print'"),
         (batch(np.zeros((1, 3072), np.float64)), "must hold 'data' uint8"),
         (batch(np.zeros((1, 3072), object)), "numpy array of type"),
-        (batch(np.zeros((1, 100), np.uint8)), "must hold 'data'"),
         (batch(np.zeros((2, 3072), np.uint8)), "must hold 'data'"),
-        (pickle.dumps({"labels": [0]}, protocol=2), "must hold 'data'"),
-        (pickle.dumps([1], protocol=2), "must hold 'data'"),
-        (cifar_batch(1, 0, ["x"])[0], "class 'x' is not between 0 and 9"),
         (cifar_batch(1, 0, [10])[0], "class 10 is not between 0 and 9"),
         (cifar_batch(1, 0)[0][:200], "cut off"),
-        # A number in the memo for which Python's own reader makes room for half a thousand million others.
-        (b"\x80\x02]r\xff\xff\xff\x1f.", "more than 768 MiB"),
         (FLAGS.replace(b"X\x02\x00\x00\x00u1", b"X\x02\x00\x00\x00O8"), "numpy array of type|its reader ended|damaged"),
     ],
 )
@@ -373,24 +361,6 @@ def test_encoding_writes_a_latent_data_set(folder, tmp_path):
         assert archive.namelist()[0] == "00000/img-mean-std-00000000.npy"
     with pytest.raises(UserError, match="must be RGB pixels"):
         encode_dataset(data, str(tmp_path / "x.zip"), encode)
-
-
-def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch):
-    class Vae(torch.nn.Module):
-        @classmethod
-        def from_pretrained(cls, path, local_files_only, use_safetensors):
-            return cls()
-
-        def encode(self, x):
-            mean = torch.nn.functional.avg_pool2d(x, 8)[:, [0, 1, 2, 0]]
-            return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=mean))
-
-    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(AutoencoderKL=Vae))
-    prepare(PrepareConfig(str(folder), str(tmp_path / "rgb.zip"), resolution=16))
-    (tmp_path / "vae").mkdir()
-    monkeypatch.chdir(tmp_path)
-    said = command("sida", "data", "encode", "--source", "rgb.zip", "--out", "latent.zip", "--vae", "vae")
-    assert "4 latents 2×2×8" in said
 
 
 def test_tars_give_the_same_archive_as_their_folders(tmp_path):

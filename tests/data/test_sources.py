@@ -4,16 +4,12 @@ import gzip
 import io
 import json
 import struct
-import tarfile
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eval.measuring.stores import open_images
-from sida.cli.main import main
-from sida.data.latents import open_archive
 from sida.data.prepare import PrepareConfig, prepare, summary
 from tests.refused import refused
 
@@ -67,7 +63,6 @@ def test_folders_become_classes_where_they_are_classes(names, labels, tmp_path):
         (["a/0.png", "a/1.png", "b/0.png"], {"max_images": 2}, "--max-images"),
         (["a/0.png", "a/0.cls", "a/1.png"], {}, "--labels none"),
         (["train/a.png", "test/b.png", "extra/c.png"], {}, "--labels"),  # parts, and no classes
-        (["trainA/a.png", "testB/b.png"], {}, "--labels"),
         (["00000/0.png", "00001/0.png"], {}, "--labels"),  # a tool counts on
         (["in/0.png", "meta/dataset.json"], {}, "meta/"),
     ],
@@ -146,35 +141,14 @@ def test_arrays_are_sources_and_parquet_is_refused_by_its_name(tmp_path):
         ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\1\3", "holds classes"),
     ],
 )
-def test_other_formats_are_refused_by_their_name_at_every_door(name, content, fault, tmp_path, capsys):
+def test_other_formats_are_refused_by_their_name(name, content, fault, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(content)
     source = str(tmp_path / name.partition("/")[0])
     refused(fault, prepare, PrepareConfig(source, str(tmp_path / "out.zip")))
-    refused(fault, open_images, source)
-    assert main(["data", "check", source]) == 1
-    assert fault in capsys.readouterr().err
 
 
 def test_classes_of_webdataset_are_read(tmp_path):
     names = {f"{index:03d}.{end}": png(index) if end == "png" else b"7\n" for index in (0, 1) for end in ("png", "cls")}
     assert made(tmp_path, packed(tmp_path / "in.zip", names))[0] == [7, 7]
     refused("cls", made, tmp_path, packed(tmp_path / "in.zip", names | {"001.cls": b"cat"}))
-
-
-def test_frames_and_depth_are_found_where_data_are_read_too(tmp_path):
-    frames = [Image.fromarray(NOISE[index]) for index in range(2)]
-    stream = io.BytesIO()
-    frames[0].save(stream, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    source = packed(tmp_path / "in.zip", {"a.png": png(), "b.webp": stream.getvalue()})
-    for read in (lambda: open_images(source).read(0, 2), lambda: open_archive(source).images([0, 1])):
-        refused("several frames", read)
-
-
-def test_a_packed_tar_of_pictures(tmp_path):
-    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
-        for index in range(3):
-            entry = tarfile.TarInfo(f"jpg/{index}.png")
-            entry.size = len(png(index))
-            archive.addfile(entry, io.BytesIO(png(index)))
-    assert made(tmp_path, tmp_path / "a.tgz")[1]["images"] == 3

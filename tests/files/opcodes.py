@@ -35,10 +35,6 @@ def text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
 
 
-def data(value: bytes) -> bytes:
-    return b"B" + struct.pack("<I", len(value)) + value
-
-
 def long(value: int) -> bytes:
     return b"\x8a\x10" + value.to_bytes(16, "little", signed=True)
 
@@ -69,11 +65,6 @@ def shared(depth: int, wide: int = 2) -> bytes:
     for level in range(1, depth):
         parts += [b"0(", again(level) * wide, b"t", kept(level + 1)]
     return b"".join(parts)
-
-
-def module(name: str, *state: bytes) -> bytes:
-    """A module of the library with a state."""
-    return b"ctorch.nn.modules." + name.encode() + b"\n)R" + mapping(*state) + b"b"
 
 
 def network(*state: bytes) -> bytes:

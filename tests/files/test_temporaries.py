@@ -1,7 +1,8 @@
-"""What killed processes left half-written is swept; what a living one writes is never touched."""
+"""Files appear whole or not at all; what killed processes left is swept, what a living one writes is never touched."""
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import sida.files.atomic as temporaries
+from sida.cli.main import main
 from sida.config.resources import ROOT
+from sida.errors import UserError
 from sida.files.atomic import atomic_path, sweep_temporaries, write_text
 
 WRITER = (
@@ -98,3 +101,23 @@ def test_a_folder_has_the_permissions_of_the_user(tmp_path):
     code = "import os; os.umask(0o077); from sida.files.atomic import atomic_folder\nwith atomic_folder('x'): pass"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    command = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-3", "--out", str(tmp_path / "x.npz")]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main(command)
+    assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name]
+
+
+def test_devices_and_folders_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(UserError, match="no ordinary file"), atomic_path(tmp_path / name):
+            pytest.fail("the block must not run")
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]

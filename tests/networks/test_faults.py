@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sida.errors import UserError
-from sida.networks import DhariwalUNet, EDM2Precond, EDMPrecond, SongUNet, build_network
+from sida.networks import EDM2Precond, EDMPrecond, SongUNet, build_network
 
 SMALL = {"img_resolution": 8, "img_channels": 1, "label_dim": 2, "augment_dim": 9, "model_type": "SongUNet",
          "model_channels": 4, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}  # fmt: skip
@@ -25,26 +25,18 @@ def edm2(**changes):
     ("bad", "place", "word"),
     [
         (None, "here", "'class' and 'kwargs'"),
-        ({"class": "EDMPrecond", "kwarg": {}}, "here", "'class' and 'kwargs'"),
         (config("EDMPrecnd"), "here.class", "did you mean 'EDMPrecond'?"),
-        ({"class": "EDMPrecond", "kwargs": [1]}, "here.kwargs", "mapping"),
         ({"class": "EDMPrecond", "kwargs": {"img_channels": 1}}, "here.kwargs.img_resolution", "missing"),
         (config(model_chanels=3), "here.kwargs.model_chanels", "did you mean 'model_channels'?"),
-        (config(model_type="SongNet"), "here.kwargs.model_type", "did you mean 'SongUNet'?"),
         (config(channel_mult=[1, "2"]), "here.kwargs.channel_mult[1]", "integer"),
-        (config(channel_mult=[]), "here.kwargs.channel_mult", "at least one level"),
         (config(num_blocks=0), "here.kwargs.num_blocks", "at least 1"),
-        (config(label_dim=-1), "here.kwargs.label_dim", "at least 0"),
-        (config(dropout=1.0), "here.kwargs.dropout", "[0, 1)"),
         (config(sigma_data=float("inf")), "here.kwargs.sigma_data", "finite"),
-        (config(encoder_type="standart"), "here.kwargs.encoder_type", "standard, skip, residual"),
         (config(channel_mult=[1, 1, 1, 1, 1]), "here.kwargs.img_resolution", "multiple of 16"),
         (config(model_channels=37), "here.kwargs.model_channels, channel_mult", "multiples of 4"),
         (config(half_dtype="float64"), "here.kwargs.half_dtype", "bfloat16"),
         (config("EDM2Precond"), "here.kwargs.augment_dim", "unknown key"),
         (edm2(weight_norm="sometimes"), "here.kwargs.weight_norm", "off, in_forward, pre_hook, always"),
         (edm2(use_gan=True), "here.kwargs", "both 'use_gan' and 'force_normalization'"),
-        (edm2(use_gan=True, force_normalization=True, weight_norm="off"), "here.kwargs", "either 'weight_norm'"),
     ],
 )
 def test_bad_configurations(bad, place, word):
@@ -59,7 +51,6 @@ def test_bad_configurations(bad, place, word):
     [
         (lambda: EDMPrecond(8, 1, model_type="SongUNet", model_chanels=4), "EDMPrecond.model_chanels"),
         (lambda: SongUNet(8, 1, 1, embedding_type="none"), "SongUNet.embedding_type"),
-        (lambda: DhariwalUNet(12, 3, 3), "DhariwalUNet.img_resolution"),
         (lambda: setattr(EDM2Precond(**edm2()["kwargs"]), "weight_norm", "alway"), "weight_norm"),
     ],
 )
@@ -81,14 +72,11 @@ X = torch.zeros(3, 1, 8, 8)
     ("inputs", "kwargs", "word"),
     [
         ((torch.zeros(3, 2, 8, 8), 1.0), {}, "images"),
-        ((torch.zeros(3, 1, 16, 16), 1.0), {}, "images"),
         ((X, torch.ones(2)), {}, "sigma"),
-        ((X, 1.0, torch.zeros(3, 5)), {}, "class_labels"),
         ((X, 1.0, torch.tensor([0, 1, 1])), {}, "class_labels"),
         ((X, 1.0), {"augment_labels": torch.zeros(3, 8)}, "augment_labels"),
         ((X, 1.0), {"return_flag": "both"}, "return_flag"),
         ((X, 1.0), {"decode": 1}, "encoder_decoder"),
-        ((X, 1.0), {"decode": 4, "return_flag": "encoder_decoder"}, "decode=4"),
         ((X, 1.0), {"return_logvar": True}, "log-variance"),
     ],
 )

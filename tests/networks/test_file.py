@@ -1,4 +1,4 @@
-"""Our own files: equal content gives equal bytes, and every kind of damage is one line that names the file."""
+"""Our own files: equal content gives equal bytes, and damage or an absurd claim is one line that names the file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.content_hash import HASH_KEY
-from sida.files.tensors import TENSORS_HASH, read_tensor_header
+from sida.files.tensors import TENSORS_HASH, read_tensor_header, read_tensors
 from sida.networks import EDMPrecond, build_network
 from sida.networks.file import build_on_meta, load_network, read_metadata, save_network
+from sida.networks.official import import_official
+from tests.files.genuine import write_genuine
+from tests.files.opcodes import refused
 from tests.networks.made import SMALL, random_network
+from tests.readers.frame import command
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 
@@ -220,3 +224,105 @@ def test_a_network_that_nobody_could_load_is_not_written_and_the_old_file_stays(
         save_network(net, file, metadata)
     assert file.read_bytes() == before
     assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+# Claims of strangers
+
+
+def with_header(header: dict, body: bytes = b"") -> bytes:
+    raw = json.dumps(header).encode()
+    return len(raw).to_bytes(8, "little") + raw + body
+
+
+def our_network(kwargs: dict, tensors: int = 3000) -> bytes:
+    """A file of our format with an architecture and so many tensors of one number."""
+    record = {"format": "sida-network-1", "network": {"class": "EDMPrecond", "kwargs": kwargs}}
+    entries = {f"t{i}": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(tensors)}
+    return with_header({"__metadata__": {"sida": json.dumps(record)}, **entries}, bytes(tensors))
+
+
+def test_weights_of_another_program_name_the_way_to_measure_them(tmp_path):
+    theirs, state = tmp_path / "theirs.safetensors", tmp_path / "state.pt"
+    theirs.write_bytes(with_header({"layer.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)))
+    torch.save({"layer.weight": torch.zeros(2), "layer.bias": torch.zeros(2)}, state)
+    for path, read in (
+        (theirs, load_network),
+        (state, lambda path: import_official(path, tmp_path / "out.safetensors")),
+    ):
+        with pytest.raises(UserError, match=r"score\.md, 'A function'") as caught:
+            read(path)
+        assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"num_blocks": 64, "channel_mult": [1] * 1000}, "claims 64000 blocks"),
+        ({"channel_mult": [1] * 2000}, "channel_mult: must have at most 32 entries"),
+        ({"img_resolution": 10**6}, "img_resolution: must be at most 4096"),
+        ({"sigma_data": 10.0**300 * 10**300}, "no JSON mapping"),
+        ({"model_type": "x" * 1_000_000}, "model_type"),
+        ({"attn_resolutions": [[[[]]]] * 50_000}, "attn_resolutions"),
+    ],
+)
+def test_an_absurd_architecture_in_a_header_is_refused_before_it_is_built(tmp_path, changes, reason):
+    content = our_network({**SMALL, **changes})
+    refused(tmp_path / "n.safetensors", content, reason, load_network)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b'{"a":[' + b"[]," * 30_000_000 + b"[]]}", "not a safetensors file"),
+        (b"{" + b",".join(b'"%d":{}' % n for n in range(1_200_000)) + b"}", "header: has more than 500,000 values"),
+        (b'{"a":{"dtype":"U8","shape":[' + b"9223372036854775807," * 100_000 + b'1],"data_offsets":[0,0]}}', "damaged"),
+    ],
+)
+def test_a_long_or_odd_header_is_refused(tmp_path, raw, reason):
+    refused(tmp_path / "n.safetensors", len(raw).to_bytes(8, "little") + raw, reason, read_tensors)
+
+
+def test_a_tensor_larger_than_the_memory_is_one_line(tmp_path):
+    path = tmp_path / "n.safetensors"
+    size = 1 << 35
+    path.write_bytes(with_header({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}))
+    with open(path, "r+b") as stream:
+        stream.truncate(path.stat().st_size + size)  # a hole: nothing is stored
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (24 << 30, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"has 34,359,738,\d+ bytes, more than there is memory"):
+            read_tensors(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_record_is_nested_as_deep_as_people_nest(tmp_path):
+    for depth, fits in ((60, True), (70, False), (900, False)):
+        record = '{"a":' * depth + "1" + "}" * depth
+        (tmp_path / "n.safetensors").write_bytes(with_header({"__metadata__": {"sida": record}}))
+        if fits:
+            assert read_tensors(tmp_path / "n.safetensors")[1]["a"]
+        else:
+            with pytest.raises(UserError, match="no JSON mapping"):
+                read_tensors(tmp_path / "n.safetensors")
+
+
+def test_info_prints_nothing_that_a_terminal_obeys(tmp_path):
+    with torch.random.fork_rng():
+        net = build_network({"class": "EDMPrecond", "kwargs": SMALL})
+    odd = "\x1b[2J\u202e\r"
+    metadata = {
+        odd: odd,
+        "parents": {odd: odd},
+        "list": [odd] * 5000,
+        "method": {odd: [odd]},
+        "nimg": odd,
+        "dataset": 1,
+    }
+    save_network(net, tmp_path / "n.safetensors", metadata)
+    shown = command("sida", "info", tmp_path / "n.safetensors")
+    assert r"\x1b[2J" in shown
+    assert all(line.isprintable() and len(line) < 400 for line in shown.splitlines())
+    write_genuine(tmp_path / "n.pkl", net, **{odd: 1})
+    assert all(line.isprintable() for line in command("sida", "info", tmp_path / "n.pkl").splitlines())

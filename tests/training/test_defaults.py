@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import pytest
 import torch
 
 from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
-from sida.config.resources import ROOT
-from sida.data import load_dataset
 from sida.errors import UserError
 from sida.methods import METHODS, SID
 from sida.methods.distillation import student_digest
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.methods.sid import SiDLoss
-from sida.networks import architecture, build_network, family_of
-from sida.networks.file import load_network, save_network
-from sida.training.averages import Average, write_network
-from sida.training.identity import run_metadata
-from sida.training.optimizer import OptimizedNetwork
+from sida.networks import build_network, family_of
+from sida.networks.file import save_network
 from tests.training.toy import DATASET, EDM2, NETWORK, student_trainer
 
 CPU = torch.device("cpu")
@@ -140,39 +134,12 @@ def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
     assert resolve_recipe(config_for("teacher", "sida", half="bfloat16", fp16=True, device="cuda"), NETWORK).fp16
 
 
-def test_students_file_says_the_half_precision_that_it_was_trained_in(tmp_path, teachers):
-    teacher, _ = load_network(teachers("edm"))
-    config = config_for(teachers("edm"), "sida", half="bfloat16", fp16=True, device="cuda")
-    config = resolve_recipe(config, architecture(teacher))
-    parts = Parts(METHODS["sida"], config, None, family_of(teacher), teacher, teacher, CPU, "student")
-    average = Average(OptimizedNetwork(parts.copy(teacher, None), lr=1e-3))
-    metadata = run_metadata("sida", config, "0" * 64, load_dataset(DATASET), average.net, {})
-    write_network(tmp_path / "network.safetensors", metadata, average.state())
-    assert load_network(tmp_path / "network.safetensors")[0].half_dtype == torch.bfloat16
-
-
 def test_official_values_by_name_are_the_same_run():
     defaults = METHODS["sida"].official["edm2"] | {"alpha": 1.0, "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0}
     short, long, other = (config_for("t", "sida", **given) for given in ({}, defaults, {"logvar": False}))
     assert resolve_recipe(short, EDM2) == resolve_recipe(long, EDM2)
     digest = lambda config: student_digest(resolve_recipe(config, EDM2), "data", {})
     assert digest(short) == digest(long) != digest(other)
-
-
-def test_page_of_differences_names_every_default():
-    text = (ROOT / "docs" / "differences.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", text.split("## Defaults of a recipe")[1], flags=re.MULTILINE)
-    found = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
-    words = {None: "–", True: "yes", False: "no"}
-
-    def shown(name: str, value: object) -> str:
-        if isinstance(value, float):
-            return "off" if (name, value) == ("grad_clip_value", 0) else f"{value:g}"
-        return words.get(value, str(value))
-
-    pairs = [(family, method) for family in ("edm", "edm2", "edm2-s") for method in ("sid", "sida")]
-    recipes = [resolve_recipe(config_for("t", method), TEACHERS[family]) for family, method in pairs]
-    assert found == {name: [shown(name, getattr(one, name)) for one in recipes] for name in found}
 
 
 #: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.
@@ -207,10 +174,6 @@ def test_a_method_reads_the_settings_that_it_names(name):
     [
         ("sid", {"lambda_adv": 1.0}, "lambda_adv"),
         ("gdd", {"gamma": "snr", "t_max": 500}, "gamma, t_max"),
-        ("gdd-i", {"sigma_data": 1.0}, "sigma_data"),
-        ("instance", {"alpha": 1.2, "augment": {"p": 0.1}}, "alpha, augment"),
-        ("dmd2", {"augment": {"p": 0.1}}, "augment"),
-        ("f-distill", {"augment": {"p": 0.1}}, "augment"),
     ],
 )
 def test_a_setting_that_a_method_does_not_read_is_refused(method, settings, unread):

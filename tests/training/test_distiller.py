@@ -122,27 +122,6 @@ def test_teacher_never_changes_and_modes_are_the_official_ones(networks):
     assert all(p.grad is None for net in (distiller.true_score, distiller.fake_score.net) for p in net.parameters())
 
 
-def test_nan_samples_are_counted_and_survived(networks):
-    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), recipe(lr=LR))
-    real, like = batch(4, 0), batch(4, 1)
-    cpu = torch.device("cpu")
-    bad = [
-        *step_draws(0, "psi", 0, [real[0].shape], cpu, {"z": unit_noise, **SiDALoss().fake_score_draws()}),
-        *step_draws(0, "generator", 0, [like[0].shape], cpu, {"z": unit_noise, **SiDALoss().generator_draws()}),
-    ]
-    bad[0]["noise"][2] = float("nan")
-    bad[1]["noise"][1] = float("nan")
-    record = iterate(distiller, 0, [real], [like], bad)
-    assert (record.samples, record.nan_samples) == (8, 2)
-    assert int(record.bad_gradients) > 0
-    for network in (distiller.fake_score, distiller.generator):
-        assert torch.isfinite(network.flat.vector).all()
-    later = iterate(distiller, 4, [real], [like])
-    assert later.nan_samples == 0
-    assert int(later.bad_gradients) == 0
-    assert all(torch.isfinite(v) for v in later.losses.values())
-
-
 def test_gradients_are_reduced_before_the_guard(networks):
     seen = []
 

@@ -12,7 +12,6 @@ from sida.files.tensors import read_tensors
 from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig
-from sida.noise import uniform_labels
 from tests.refused import refused
 from tests.training.processes import said, together
 from tests.training.toy import DATASET, student_trainer
@@ -73,11 +72,6 @@ def test_digest_holds_the_judges_networks(spec, monkeypatch):
     before = digest()
     monkeypatch.setattr("eval.features.digits.weights_digest", lambda state: "another network")
     assert digest() != before
-
-
-def test_classes_are_uniform_whatever_the_data():
-    drawn = uniform_labels(torch.arange(8).reshape(8, 1, 1, 1) / 8, 4)
-    assert drawn.argmax(1).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_step_draws_its_own_classes(spec):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from sida.files.atomic import read_jsonl
+from sida.files.tensors import torch_dtypes
 from sida.methods import distill
-from sida.methods.distillation import student_digest
 from sida.methods.gdd import INNATE, freeze_innate
-from sida.methods.registry import DistillConfig
 from sida.networks import build_network
 from sida.networks.file import load_network, read_metadata
 from sida.sampling import heun, latents_for_seeds, one_step
@@ -119,17 +121,6 @@ def test_share_of_frozen_parameters_of_the_published_networks(network, share):
     assert round(100 * freeze_innate(net), 1) == share
 
 
-def test_digest_tells_settings_that_were_left_out_from_those_of_other_methods(teacher):
-    spec = {**GDD, "teacher": teacher, "options": {}}
-    digest = lambda **more: student_digest(DistillConfig(**{**spec, **more}), "data", {"teacher": "x"})
-    plain = digest()
-    assert digest(init_sigma=80.0, betas=(0.0, 0.99)) == plain
-    assert len({plain, digest(init_sigma=2.5), digest(betas=(0.0, 0.999)), digest(method="gdd-i")}) == 4
-    sid = digest(method="sida")
-    assert digest(method="sida", init_sigma=2.5, betas=(0.0, 0.999)) == sid
-    assert digest(method="sida", betas=(0.0, 0.99)) != sid
-
-
 INSTANCE = {
     **of_method("instance", STUDENT), "total_kimg": 0.32, "warmup_kimg": None,
     "evaluation": None, "options": {"num_steps": 3},
@@ -165,3 +156,160 @@ def test_defaults_are_gdds_with_which_it_is_compared(teacher):
     assert (trainer.recipe.init_sigma, step.network.adam.betas, step.network.clip_value) == (80.0, (0.0, 0.99), None)
     assert step.network.net.init_config["class"] == "EDMPrecond"
     assert step.network.net.init_config["kwargs"]["dropout"] == 0
+
+
+# GDD's loop against a plain rewriting of the official one, in float64: heads, losses, penalty, optimizers, average.
+# It follows Zyriix/GDD (training/loss.py, training_loop.py, pg_modules/discriminator.py) in the order of steps of this
+# suite (docs/differences.md), and shares the generator's network and the frozen features.
+
+
+IMAGES, INTERVAL, GAMMA, RATE, SIGMA = 16, 2, 0.3, 1e-3, 80.0
+
+
+@pytest.fixture
+def float64(monkeypatch):
+    """Computes in float64 wherever the suite says float32."""
+    default, stored = torch.get_default_dtype(), torch_dtypes()
+    monkeypatch.setattr("sida.files.tensors.torch_dtypes", lambda: stored)
+    monkeypatch.setattr(torch, "float32", torch.float64)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(default)
+
+
+class PlainHeads:
+    """Heads of one backbone: the tensors of a discriminator's state, and what the official modules do with them."""
+
+    def __init__(self, discriminator, frozen):
+        self.frozen, state = frozen, discriminator.state_dict()
+        learns = {name for name, _ in discriminator.named_parameters()}
+        self.tensors = {
+            name: value.clone().requires_grad_(name in learns)
+            for name, value in state.items()
+            if name.startswith("heads.")
+        }
+        self.parameters = [self.tensors[name] for name, _ in discriminator.named_parameters()]
+        self.count = 1 + max(int(name.split(".")[2]) for name in self.tensors)
+
+    def normalised(self, name):
+        """A weight divided by its largest singular value, after half a step for each of the two vectors."""
+        weight = self.tensors[f"{name}.parametrizations.weight.original"]
+        u, v = (self.tensors[f"{name}.parametrizations.weight.0._{side}"] for side in "uv")
+        matrix = weight.flatten(1)
+        with torch.no_grad():
+            u.copy_(F.normalize(matrix @ v, dim=0, eps=1e-12))
+            v.copy_(F.normalize(matrix.T @ u, dim=0, eps=1e-12))
+        return weight / (u.clone() @ (matrix @ v.clone()))
+
+    def __call__(self, images, labels):
+        """Logits ``(N, patches)`` of all heads."""
+        logits = []
+        for number, x in enumerate(self.frozen(images)):
+            prefix, layer = f"heads.0.{number}", 0
+            while f"{prefix}.down.{layer}.bias" in self.tensors:
+                x = F.conv2d(
+                    x, self.normalised(f"{prefix}.down.{layer}"), self.tensors[f"{prefix}.down.{layer}.bias"], 2, 1
+                )
+                mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True)
+                scale, shift = (self.tensors[f"{prefix}.down.{layer + 1}.{n}"] for n in ("weight", "bias"))
+                x = (x - mean) / (variance + 1e-5).sqrt() * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+                x, layer = F.leaky_relu(x, 0.2), layer + 3
+            x = F.conv2d(x, self.normalised(f"{prefix}.logits"))
+            embedded = self.tensors[f"{prefix}.embedding.weight"].T[labels.argmax(1)]
+            weight, bias = (self.tensors[f"{prefix}.projection.{n}"] for n in ("weight", "bias"))
+            y = embedded @ (weight / math.sqrt(320)).T + bias
+            y = math.sqrt(2) * F.leaky_relu(y, 0.2)
+            logits.append((torch.einsum("nchw,nc->nhw", x, y) / 8).flatten(1))
+        return torch.cat(logits, 1)
+
+
+class PlainAdam:
+    """Adam with β₁ = 0; torch's own class takes seconds to import."""
+
+    def __init__(self, parameters, rate, beta, eps=1e-8):
+        self.parameters, self.rate, self.beta, self.eps, self.steps = [*parameters], rate, beta, eps, 0
+        self.squares = [torch.zeros_like(value) for value in self.parameters]
+
+    def take(self, loss):
+        """A step against the gradient of a loss, whose value it returns."""
+        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        self.steps += 1
+        with torch.no_grad():
+            for value, gradient, square in zip(self.parameters, gradients, self.squares, strict=True):
+                square.copy_(self.beta * square + (1 - self.beta) * gradient**2)
+                value -= self.rate * gradient / ((square / (1 - self.beta**self.steps)).sqrt() + self.eps)
+        return loss.item()
+
+
+class PlainGDD:
+    """Networks, optimizers and average of the official loop."""
+
+    def __init__(self, trainer):
+        self.heads = PlainHeads(trainer.networks["discriminator"].net, trainer.networks["discriminator"].net._frozen[0])
+        self.generator = copy.deepcopy(trainer.generator.net).train().requires_grad_(True)
+        self.average = copy.deepcopy(self.generator)
+        lazy = INTERVAL / (INTERVAL + 1)
+        self.judge = PlainAdam(self.heads.parameters, RATE * lazy, 0.99**lazy)
+        self.maker = PlainAdam(self.generator.parameters(), RATE, 0.99)
+
+    def images(self, z, labels):
+        return self.generator(SIGMA * z, torch.full((len(z), 1, 1, 1), SIGMA), labels)
+
+    def iteration(self, nimg, batches, draws):
+        """The official steps; a list of losses has an entry for each image, because of how heads are listed there."""
+        (real, labels), z = batches["discriminator"], draws["discriminator"]["z"]
+        with torch.no_grad():
+            fake = self.images(z, labels)
+        loss = sum(F.softplus(row).mean() for row in self.heads(fake, labels))
+        loss = loss + sum(F.softplus(-row).mean() for row in self.heads(real, labels))
+        losses = {"real_or_fake": self.judge.take(loss)}
+        if nimg // IMAGES % INTERVAL == 0:
+            given = real.clone().requires_grad_(True)
+            (slope,) = torch.autograd.grad(self.heads(given, labels).sum(), given, create_graph=True)
+            losses["r1"] = self.judge.take(INTERVAL * (slope.square().sum((1, 2, 3)) * GAMMA / 2).mean())
+        (_, labels), z = batches["generator"], draws["generator"]["z"]
+        loss = sum(F.softplus(-row).mean() for row in self.heads(self.images(z, labels), labels))
+        losses["fooling"] = self.maker.take(loss)
+        keep = 0.5 ** (IMAGES / max(min(500_000, 0.05 * nimg), 1e-8))
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+                mean.copy_(keep * mean + (1 - keep) * now)
+        return losses
+
+
+def flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def test_four_iterations_equal_the_official_loop(teacher, float64):
+    options = {"backbones": ["digits"], "r1_interval": INTERVAL, "r1_gamma": GAMMA, "loss_images": IMAGES}
+    spec = {
+        **of_method("gdd", STUDENT), "teacher": teacher, "lr": RATE, "lr_decay_start": 1.0, "batch_size": IMAGES,
+        "batch_gpu": None, "warmup_kimg": None, "evaluation": None, "augment": None, "ema_half_life_kimg": 500.0,
+        "ema_rampup_ratio": 0.05, "options": options,
+    }  # fmt: skip
+    trainer = student_trainer(spec)
+    plain, source = PlainGDD(trainer), torch.Generator().manual_seed(0)
+    normal = lambda: torch.randn(IMAGES, 1, 8, 8, generator=source)
+    for nimg in range(0, 4 * IMAGES, IMAGES):
+        streams = [step.stream for step in trainer.steps]
+        batches = {
+            name: (normal().clamp(-1, 1), torch.eye(10)[torch.randint(10, (IMAGES,), generator=source)])
+            for name in streams
+        }
+        draws = {name: {"z": normal(), "noise": normal(), "t": torch.zeros(IMAGES, 1, 1, 1)} for name in streams}
+        trainer.batches = lambda stream, nimg, with_images, batches=batches: [batches[stream]]
+        record = trainer.iteration(nimg, {name: [given] for name, given in draws.items()})
+        expected = plain.iteration(nimg, batches, draws)
+        assert {name: float(value) for name, value in record.losses.items()} == pytest.approx(expected, rel=1e-12)
+    pairs = {
+        "discriminator": (trainer.networks["discriminator"].net.parameters(), plain.heads.parameters),
+        "generator": (trainer.generator.net.parameters(), plain.generator.parameters()),
+        "average": (trainer.ema.net.parameters(), plain.average.parameters()),
+    }
+    for name, (ours, theirs) in pairs.items():
+        ours, theirs = flat(ours), flat(theirs)
+        assert ours.dtype == torch.float64
+        # Adam's steps have the size of the rate even where a gradient is nothing but rounding.
+        assert ((ours - theirs).abs() > 1e-12).double().mean() < 1e-3, name

@@ -8,11 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from unittest import mock
 
 import pytest
 
-from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import EXIT_RETRY
 from tests.training.toy import TEACHER, as_json, results
@@ -99,18 +97,6 @@ def child_of(parent):
     return int(
         max(subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split(), key=int)
     )
-
-
-@pytest.mark.parametrize(
-    ("count", "bound"),
-    [("65", "be at most 64"), ("9" * 400, "be at most 64"), ("-1", "not be negative")],
-    ids=["many", "endless", "negative"],
-)
-def test_a_number_of_processes_that_cannot_be_is_refused(count, bound, tmp_path, capsys):
-    command = ["train-teacher", "--out", str(tmp_path), "--spec", as_json(TEACHER), "--processes", count]
-    with mock.patch("subprocess.Popen", side_effect=AssertionError):
-        assert main(command) == 1
-    assert f"--processes: must {bound}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import torch
 from sida.config.plugins import ALLOW
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
-from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata
@@ -35,21 +34,6 @@ def test_method_of_ones_own_is_trained_and_goes_on_where_it_stopped(resumes, tea
     assert all(bool(parameter.isfinite().all()) for parameter in net.parameters())
     start, _ = load_network(teacher)
     assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), start.parameters()))
-
-
-def test_two_steps_of_the_fake_score_see_images_of_their_own(tmp_path, teacher, monkeypatch):
-    from sida.training.batches import StepBatches
-
-    seen = []
-    original = StepBatches.__call__
-
-    def spy(self, purpose, nimg, with_images=True):
-        seen.append((purpose, nimg))
-        return original(self, purpose, nimg, with_images)
-
-    monkeypatch.setattr(StepBatches, "__call__", spy)
-    distill({**SHORT, "teacher": teacher, "method": MATCHING, "total_kimg": 0.016}, tmp_path)
-    assert {purpose for purpose, _ in seen} == {"psi", "psi-2", "generator"}
 
 
 def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):

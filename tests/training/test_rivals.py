@@ -93,10 +93,9 @@ def test_run_resumes_bit_by_bit(resumes, teacher, method):
     assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
 
 
-@pytest.mark.parametrize("method", ["f-distill"])
-def test_two_processes_train_as_one(tmp_path, teacher, method):
+def test_two_processes_train_as_one(tmp_path, teacher):
     # Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
-    spec = spec_of(method, teacher, total_kimg=0.048, lr=1e-5)
+    spec = spec_of("f-distill", teacher, total_kimg=0.048, lr=1e-5)
     distill(spec, tmp_path / "alone")
     assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
     one, two = (read_jsonl(tmp_path / name / "train.jsonl") for name in ("alone", "run"))

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from sida.files.atomic import read_jsonl, sha256_file
+from sida.files.atomic import sha256_file
 from sida.methods import distill
 from sida.networks.file import load_network, read_metadata
 from sida.training import train_teacher
@@ -30,16 +30,6 @@ def edm2_teacher(tmp_path_factory):
 def weights(path) -> torch.Tensor:
     net, _ = load_network(path)
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
-
-
-def test_sid_restarts_from_a_generator_without_the_adversarial_term(tmp_path, teacher, student):
-    spec = {**of_method("sid", SHORT), "teacher": teacher, "init": student}
-    distiller = student_trainer(spec)
-    assert torch.equal(distiller.generator.flat.vector, weights(student))
-    assert torch.equal(distiller.fake_score.flat.vector, weights(teacher))
-    distill(spec, tmp_path)
-    assert set(read_jsonl(tmp_path / "train.jsonl")[-1]["losses"]) == {"denoising", "sid"}
-    assert load_network(tmp_path / "network.safetensors")[1]["parents"]["init"] == sha256_file(student)
 
 
 def test_forced_weight_normalisation_of_edm2_students(tmp_path, edm2_teacher):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -196,16 +193,6 @@ def test_pictures_of_fixed_seeds_beside_each_snapshot(teacher, tmp_path):
     assert Image.open(tmp_path / "teacher/snapshots/network-0000000032.png").size == (16, 16)
 
 
-def test_pictures_of_other_settings_are_set_aside_with_their_snapshots(teacher, tmp_path):
-    spec = {**STUDENT, "teacher": teacher, "evaluation": None, "total_kimg": 0.032, "snapshot_kimg": 0.032}
-    distill(spec, tmp_path)
-    first = (tmp_path / "snapshots/network-0000000032.png").read_bytes()
-    distill({**spec, "seed": 1, "pictures": 0}, tmp_path)
-    (aside,) = (tmp_path / "snapshots").glob("*/*.png")
-    assert aside.read_bytes() == first
-    assert not list((tmp_path / "snapshots").glob("*.png"))
-
-
 def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, monkeypatch):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     spec = following(teacher, range(20, 0, -1), loggers=["tensorboard"])
@@ -225,14 +212,3 @@ def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, mo
         records = read_jsonl(tmp_path / f"run/{log}.jsonl")
         shown = [(event.step, event.value) for event in events.Scalars(tag)]
         assert shown == [(record["nimg"], pytest.approx(pick(record))) for record in records]
-
-
-def test_without_the_package_tensorboard_is_one_line(teacher, tmp_path, monkeypatch, capsys):
-    original = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else original(name))
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    spec = json.dumps({**TEACHER, "loggers": ["tensorboard"]})
-    assert main(["train-teacher", "--spec", spec, "--out", str(tmp_path / "run")]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --spec.loggers: the package tensorboard is not installed; install it (")
-    assert not (tmp_path / "run").exists()

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eval.results.measurements import read_measurement
+from sida.data.archive import is_intact_zip
 from sida.errors import UserError, one_line
 from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.content_hash import is_hashed
 from sida.files.tensors import verify_tensors
 from sida.files.text_files import read_csv
-from sida.sampling.store import intact_png, intact_zip
+from sida.sampling.store import intact_png
 
 MANIFEST = "manifest.json"
 #: Files that may be missing in the manifest: they change while a workflow runs, or are made after the manifest.
@@ -127,7 +128,7 @@ def check_own_hash(path: Path, name: str) -> bool:
     if suffix == ".safetensors":
         return verify_tensors(path)
     if name.startswith("samples/") and suffix in (".npz", ".zip", ".png"):
-        if not (intact_png(path) if suffix == ".png" else intact_zip(path)):
+        if not (intact_png(path) if suffix == ".png" else is_intact_zip(path)):
             raise UserError(path, "damaged: its checksums or sizes do not agree", "delete it and sample again")
         return True
     if name.endswith(".csv.gz"):

@@ -1,6 +1,9 @@
-"""Data sets of classes alone: enough for SiD, which sees no image."""
+"""Data sets of other kinds: classes alone, enough for SiD, which sees no image; and a kind of one's own."""
+
+from __future__ import annotations
 
 import pytest
+import torch
 
 from sida.config.datasets import LabelCounts, write_labels
 from sida.data import load_dataset
@@ -52,3 +55,29 @@ def test_sid_is_distilled_from_class_counts_and_sida_says_that_it_needs_images(c
     assert (tmp_path / "student/network.safetensors").is_file()
     with pytest.raises(UserError, match="has classes and no images"):
         distill(student | {"method": "sida"}, tmp_path / "sida")
+
+
+GRATINGS = {"name": "gratings", "kind": "docs.examples.gratings:open_gratings"}
+
+
+def test_own_kind_is_a_data_set_with_every_view():
+    data = load_dataset({**GRATINGS, "label_dim": 4, "resolution": 8, "num_images": 1024})
+    assert data.images([0, 1]).dtype == torch.uint8
+    assert data.labels([0, 1, 2, 3]).argmax(1).tolist() == [0, 1, 2, 3]
+    mirrored = load_dataset({**GRATINGS, "max_size": 10, "xflip": True})
+    assert len(mirrored) == 20
+    assert torch.equal(mirrored.images([10]), mirrored.images([0]).flip(3))
+    assert load_dataset({**GRATINGS, "label_dim": 0}).label_dim == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "docs.examples.gratings:open_grating"}, r"open_grating'.*did you mean 'open_gratings'"),
+        ({"kind": "docs.examples.gratings:grating"}, r"cannot be called as function\(config, \*\*views\)"),
+        ({"kind": "gratings"}, r"kind: must be one of digits, .*got \"gratings\""),
+    ],
+)
+def test_fault_is_one_line(changes, message):
+    with pytest.raises(UserError, match=message):
+        load_dataset({**GRATINGS, **changes})

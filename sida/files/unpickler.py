@@ -1,0 +1,412 @@
+"""Python's unpickler behind the fence, with an allow-list in the place of imports.
+
+A name in a pickle is an inert object, or one of a dozen functions that make plain values. The other side is
+:mod:`sida.files.pickles`.
+
+Formats: pytorch/pytorch:torch/serialization.py; the persistence layer of the published networks stores type, version,
+module source, class name and state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import itertools
+import math
+import os
+import pickle
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from sida.errors import UserError, suggestion
+from sida.files.fenced import only_in_child
+
+#: Types of the elements by the names of PyTorch's storages; numpy has no BFloat16, of which the bits are read.
+_TYPES = {
+    "Float": "<f4", "Half": "<f2", "Double": "<f8", "BFloat16": "<u2", "Long": "<i8", "Int": "<i4", "Short": "<i2",
+    "Char": "|i1", "Byte": "|u1", "Bool": "|b1", "Untyped": "|u1",
+}  # fmt: skip
+AGAIN, _METHOD = "download it again", "method "
+#: Remedy for weights without an architecture of this package.
+FOREIGN_WEIGHTS = (
+    "name the architecture (sida convert FILE OUT.safetensors --network config.json), or draw the images by a Python "
+    "function (docs/score.md, 'A function')"
+)
+SAVED_WHOLE = (
+    "save its weights, torch.save(net.state_dict(), FILE), and name a Python function that draws with it "
+    "(docs/score.md, 'A function'), or save TorchScript, torch.jit.script(net).save(FILE)"
+)
+
+
+class _Storage:
+    """Flat memory of a file.
+
+    Args:
+        kind: Type of the elements, a name of :data:`_TYPES`.
+        size: Bytes.
+        data: Its bytes, or the function that reads them.
+    """
+
+    def __init__(self, kind: str, size: int = 0, data: Any = b"") -> None:
+        self.kind, self.size, self.data = kind, size, data
+        self.dtype = np.dtype(_TYPES[kind])
+        self.count = size // self.dtype.itemsize
+
+
+@dataclasses.dataclass
+class _View:
+    """A strided view of a storage, in which it must lie."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        numbers = (self.offset, *self.shape, *self.stride)
+        if len(self.shape) != len(self.stride) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise UserError("", "damaged: a tensor with impossible sizes", AGAIN)
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride))
+        if math.prod(self.shape) and last >= self.storage.count:
+            raise UserError("", "damaged: a tensor claims more elements than its storage holds", AGAIN)
+
+    def values(self) -> np.ndarray:
+        """The elements, in memory of the storage."""
+        data = self.storage.data() if callable(self.storage.data) else self.storage.data
+        flat = np.frombuffer(data, self.storage.dtype)[self.offset :]
+        strides = [step * flat.itemsize for step in self.stride]
+        return np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False)
+
+
+class _Object:
+    """An object whose class is not loaded; its type has the name of its class, of a library's class with the module."""
+
+    source: str | None = None
+    state: Any
+    args: tuple[Any, ...]
+
+    def __new__(cls, *args: Any) -> _Object:
+        made = super().__new__(cls)
+        made.args, made.state = args, {}
+        return made
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Settings(dict[Any, Any]):
+    """A dictionary that may be given attributes, which are ignored."""
+
+
+def _inert(name: str) -> type[_Object]:
+    return type(name, (_Object,), {})
+
+
+def _persistent(meta: dict[str, Any]) -> _Object:
+    made = _inert(meta["class_name"])()
+    made.source, made.state = str(meta["module_src"]), meta["state"]
+    return made
+
+
+def _method(target: Any, name: str) -> _Object:
+    if not isinstance(target, _Object) or type(target).__name__.startswith(_METHOD):
+        raise UserError("", f"refused: it asks for an attribute of a {type(target).__name__}", "no network needs it")
+    return _inert(_METHOD + name)(target)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    return text.encode({"latin1": "latin-1", "latin-1": "latin-1"}[encoding])
+
+
+def _nested(data: bytes) -> Any:
+    return _read(io.BytesIO(data))
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+def _rebuilt(storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _View:
+    return _View(storage, offset, tuple(shape), tuple(stride))
+
+
+_CORE: Any = np._core if hasattr(np, "_core") else np.core
+_KNOWN: dict[str, Any] = {
+    "collections.OrderedDict": OrderedDict, "dnnlib.util.EasyDict": _Settings, "torch.Size": tuple,
+    "torch_utils.persistence._reconstruct_persistent_obj": _persistent, "torch.storage._load_from_bytes": _nested,
+    "torch._utils._rebuild_tensor": _rebuilt, "torch._utils._rebuild_tensor_v2": _rebuilt,
+    "torch._utils._rebuild_parameter": _parameter, "torch._utils._rebuild_parameter_with_state": _parameter,
+    "_codecs.encode": _encode, "numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype,
+    **{f"numpy.{core}.multiarray.{name}": getattr(_CORE.multiarray, name)
+       for core in ("core", "_core") for name in ("_reconstruct", "scalar")},
+    **{f"numpy.{core}.numeric._frombuffer": _CORE.numeric._frombuffer for core in ("core", "_core")},
+    **{f"{module}.{name}": made for module in ("builtins", "__builtin__") for name, made in
+       {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytes, "bytes": bytes,
+        "getattr": _method}.items()},
+}  # fmt: skip
+_INERT = ("torch.nn.modules.", "torch.nn.parameter.Parameter", "torch.device", "torch.serialization._get_layout",
+          "torch.utils.hooks.RemovableHandle")  # fmt: skip
+_CONSTANTS = (
+    "float32", "float16", "float64", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "bool_", "strided",
+    "contiguous_format", "channels_last", "preserve_format",
+)  # fmt: skip
+_LEGACY, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_HOOKS, _OTHER = (
+    ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    "not a network of EDM, EDM2, SiD, SiDA or GDD",
+)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Python's unpickler with the allow-list in the place of imports; it works behind the fence only.
+
+    It is no fence of its own: a file may set attributes of the objects on the list.
+    """
+
+    def __init__(self, file: Any, storages: Any = None) -> None:
+        only_in_child()
+        super().__init__(file, encoding="latin1")
+        self._storages = storages
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a name of the file."""
+        full = f"{module}.{name}"
+        if full in _KNOWN:
+            return _KNOWN[full]
+        if full.startswith(_INERT) or (module in ("torch", "numpy") and name in _CONSTANTS):
+            return _inert(full)
+        if module in ("torch", "torch.cuda", "torch.storage") and name.removesuffix("Storage") in _TYPES:
+            return _Storage(name.removesuffix("Storage"))
+        if ".nn." in full or module.partition(".")[0] not in {*sys.stdlib_module_names, "torch", "numpy"}:
+            raise UserError("", f"refused: it refers to {full!a:.80}, as a network that was saved whole", SAVED_WHOLE)
+        raise UserError("", f"refused: it refers to {full!a:.80}", "no published checkpoint needs it")
+
+    def persistent_load(self, key: Any) -> Any:
+        """The memory of a tensor."""
+        if self._storages is None:
+            raise UserError("", "refused: it refers to data outside the file", "no published checkpoint needs it")
+        if key[0] == "module":  # a class with its source text, for warnings
+            return key[1]
+        _, storage, name, _, count, *views = key
+        if any(views):
+            raise UserError("", "refused: it holds storage views of PyTorch before 0.4", "save it again")
+        return self._storages(storage.kind, str(name), count * storage.dtype.itemsize)
+
+
+def _read(file: Any) -> Any:
+    """The value of a pickle, or of a container of ``torch.save``: a zip archive, or pickles followed by memory."""
+    start = file.read(16)
+    file.seek(0)
+    if start[:4] == b"PK\3\4":
+        return _read_zip(zipfile.ZipFile(file))
+    if start[2:].startswith(b"\x8a\x0a" + _LEGACY.to_bytes(10, "little")):
+        return _read_legacy(file)
+    if start[:1] != b"\x80":
+        hint = "an HTML page: the download went wrong" if start.lstrip()[:1] == b"<" else "check the path"
+        raise UserError("", f"not a pickle of protocol 2 to 5 ({hint})" if start else "the file is empty", AGAIN)
+    return _Unpickler(file).load()
+
+
+def _read_zip(archive: zipfile.ZipFile) -> Any:
+    names = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(names) != 1:
+        ends = {os.path.splitext(name)[1].lower() for name in archive.namelist()}
+        if ends & {".npy", ".png", ".jpg", ".jpeg"}:
+            kind = "arrays" if ".npy" in ends else "pictures"
+            raise UserError("", f"holds {kind}, and no network", "score it under its own name, .npz or .zip")
+        raise UserError("", "a zip archive, but not one of torch.save (no data.pkl)", "give the network's .pkl")
+    prefix = names[0].removesuffix("data.pkl")
+    if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
+        raise UserError("", "written on a big-endian machine", "save it again on a little-endian one")
+
+    def memory(kind: str, name: str, size: int) -> _Storage:
+        if archive.getinfo(f"{prefix}data/{name}").file_size < size:
+            raise UserError("", f"damaged: a storage claims {size:,} bytes, fewer are there", AGAIN)
+        return _Storage(kind, size, lambda: memoryview(archive.read(f"{prefix}data/{name}"))[:size])
+
+    return _Unpickler(io.BytesIO(archive.read(names[0])), memory).load()
+
+
+def _read_legacy(file: Any) -> Any:
+    parts: dict[str, _Storage] = {}
+
+    def memory(kind: str, name: str, size: int) -> _Storage:
+        return parts.setdefault(name, _Storage(kind, size))
+
+    magic, protocol, facts, value, keys = (_Unpickler(file, memory).load() for _ in range(5))
+    if magic != _LEGACY or protocol != _LEGACY_PROTOCOL or facts.get("little_endian") is not True:
+        raise UserError("", "a torch stream of an unknown version, or big-endian", "save it again with torch.save")
+    if {str(key) for key in keys} != parts.keys():
+        raise UserError("", "damaged torch stream: its list of storages does not match", AGAIN)
+    for key in keys:
+        storage = parts[str(key)]
+        if storage.count != (count := int.from_bytes(file.read(8), "little")):
+            raise UserError("", f"damaged torch stream: a storage has {count} elements, not those it claims", AGAIN)
+        storage.data = file.read(storage.size)
+        if len(storage.data) < storage.size:
+            raise UserError("", f"cut off: a storage of {storage.size:,} bytes is not all there", AGAIN)
+    return value
+
+
+class Reader:
+    """Answers for one file: facts about its value, then pieces of its tensors."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, _View] = {}
+        self._last: tuple[str, np.ndarray] = ("", np.empty(0))
+
+    def plain(self, files: list[BinaryIO]) -> tuple[Any, dict[str, np.ndarray]]:
+        """The value as JSON, where ``{"": name}`` stands for an array."""
+        arrays: dict[str, np.ndarray] = {}
+        return _plain(_load(files), arrays), arrays
+
+    def weights(self, files: list[BinaryIO], key: str | None) -> tuple[Any, dict[str, np.ndarray]]:
+        """Names and shapes of a dictionary of tensors, or of such an entry."""
+        value = _load(files)
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+        named = value.items() if isinstance(value, dict) else ()
+        self._views = {name: view for name, view in named if isinstance(name, str) and isinstance(view, _View)}
+        if not self._views or len(self._views) < len(value):
+            raise UserError("", "holds no dictionary of tensors", "give the published file of weights")
+        return {"tensors": [[name, view.shape] for name, view in self._views.items()]}, {}
+
+    def network(self, files: list[BinaryIO], key: str) -> tuple[Any, dict[str, np.ndarray]]:
+        """Facts about a pickled network, the value itself or its entry ``key``.
+
+        These are ``class``, ``source_sha256`` of its source text, ``args`` and ``kwargs`` of its constructor, names and
+        shapes of its ``tensors`` (parameters and persistent buffers), and the ``entries`` of the file. ``hook`` is
+        "own" where a layer normalises its weights by a hook, the training flag where a detached copy does.
+        """
+        value = _load(files)
+        network = _network(value, key)
+        hook: Any = None
+        for prefix, state in _modules(network):
+            transient = state.get("_non_persistent_buffers_set")
+            transient = transient if isinstance(transient, (set, frozenset)) else ()
+            for group, left_out in (("_parameters", ()), ("_buffers", transient)):
+                for name, view in _group(state, group).items():
+                    if view is None or name in left_out:
+                        continue
+                    if not isinstance(view, _View):
+                        raise UserError("", f"'{prefix}{name}' is no tensor", "the file is damaged or foreign")
+                    self._views[f"{prefix}{name}"] = view
+            for method in (*_group(state, _HOOKS[0]).values(), *_group(state, _HOOKS[1]).values()):
+                method = method[0] if isinstance(method, tuple) and method else method
+                bound = isinstance(method, _Object) and type(method).__name__.startswith(_METHOD)
+                target = getattr(method.args[0], "state", None) if bound else None
+                if isinstance(target, dict) and hook != "own":
+                    hook = "own" if target is state else bool(hook) or target.get("training") is True
+        if not self._views:
+            raise UserError("", "the network has no tensors", _OTHER)
+        args, kwargs = network.state.get("_init_args", ()), network.state.get("_init_kwargs")
+        if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+            raise UserError("", f"{type(network).__name__} does not record its constructor arguments", "not loadable")
+        source = (network.source or "").encode("utf-8", "surrogatepass")
+        return {
+            "class": type(network).__name__, "source_sha256": hashlib.sha256(source).hexdigest(), "hook": hook,
+            "args": _plain(args), "kwargs": _plain(kwargs),
+            "tensors": [[name, view.shape] for name, view in self._views.items()],
+            "entries": [str(name) for name in itertools.islice(value, 100)] if isinstance(value, dict) else [],
+        }, {}  # fmt: skip
+
+    def piece(self, files: list[BinaryIO], name: str, start: int, count: int) -> tuple[Any, dict[str, np.ndarray]]:
+        """Elements of a tensor as float32."""
+        view = self._views[name]
+        brain = view.storage.kind == "BFloat16"
+        if view.storage.dtype.kind != "f" and not brain:
+            fault = f"tensor '{name}' is of type {view.storage.kind}"
+            raise UserError("", fault, "networks have floating-point tensors only")
+        if self._last[0] != name:
+            self._last = (name, view.values())
+        part = self._last[1].reshape(-1)[start : start + count]
+        part = np.ascontiguousarray((part.astype("<u4") << 16).view("<f4") if brain else part, dtype=np.float32)
+        if not np.isfinite(part).all():
+            raise UserError("", f"tensor '{name}' holds NaN or infinity", "take another snapshot")
+        return None, {"piece": part}
+
+
+def _load(files: list[BinaryIO]) -> Any:
+    try:
+        return _read(files[0])
+    except (EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        cut = isinstance(error, EOFError) or "truncated" in str(error)
+        raise UserError("", f"{'cut off' if cut else 'damaged'} ({error})", AGAIN) from None
+
+
+def _plain(value: Any, arrays: dict[str, np.ndarray] | None = None) -> Any:
+    """A value as JSON; arrays are put aside."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item, arrays) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item, arrays) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        return value.tolist()
+    if arrays is None or not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        kind = "a tensor" if isinstance(value, _View) else f"an object of class '{type(value).__name__}'"
+        kind = f"a numpy array of type {value.dtype!s:.40}" if isinstance(value, np.ndarray) else kind
+        fault = f"holds {kind}, where only plain values and arrays may be"
+        raise UserError("", fault, "no published file needs it; use sida convert for networks")
+    arrays[name := str(len(arrays))] = value.astype(value.dtype.newbyteorder("<"), copy=False)
+    return {"": name}
+
+
+def _network(value: Any, key: str) -> _Object:
+    """The network: the value itself or its entry ``key``."""
+    if isinstance(value, dict):
+        if key not in value:
+            if value and all(isinstance(entry, _View) for entry in itertools.islice(value.values(), 100)):
+                raise UserError("", "a state dict of plain tensors without its network", FOREIGN_WEIGHTS)
+            known = [str(name)[:40] for name in itertools.islice(value, 100)]
+            raise UserError("", f"has no entry '{key}'{suggestion(key, known)}", "name the network's with --key")
+        value = value[key]
+    if isinstance(value, _Object) and value.source is not None:
+        return value
+    if isinstance(value, _Object):
+        fault = f"holds an object of class '{type(value).__name__}', whose code is not in the file"
+        remedy = f"save its weights alone (torch.save(net.state_dict(), FILE)), then {FOREIGN_WEIGHTS}"
+        raise UserError("", fault, remedy)
+    if isinstance(value, _View | np.ndarray):
+        remedy = f"save images as .npz (np.savez(FILE, arr_0=images)); of a network, {FOREIGN_WEIGHTS}"
+        raise UserError("", "holds one array, and no network", remedy)
+    kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
+    fault = f"'{key}' is {kind}, not a network that records its class"
+    raise UserError("", fault, f"give the published .pkl (--key), or {FOREIGN_WEIGHTS}")
+
+
+def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Prefix of names and state of a module, then of those below it, in the order of a state dict."""
+    if not isinstance(module, _Object) or not isinstance(module.state, dict):
+        raise UserError("", f"'{prefix.removesuffix('.')}' is no module", _OTHER)
+    yield prefix, module.state
+    for name, child in _group(module.state, "_modules").items():
+        if child is not None:
+            yield from _modules(child, f"{prefix}{name}.")
+
+
+def _group(state: dict[Any, Any], group: str) -> Mapping[Any, Any]:
+    """One of a module's dictionaries."""
+    value = state.get(group, {})
+    if not isinstance(value, dict):
+        raise UserError("", f"its {group} is no mapping", "the file is damaged or foreign")
+    return value
+
+
+for _name in ("latin-1", "utf-8", "ascii", "cp437"):  # nothing can be imported later
+    "".encode(_name)
+np.lib.stride_tricks.as_strided(np.zeros(2), (1,), (8,))
