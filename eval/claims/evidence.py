@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.contrasts import CONFIDENCE, Blocks, Interval, NotMeasuredError, difference, interval_of, mean_interval
-from eval.results.identity import UNKNOWN, Identity, barred, comparable
+from eval.results.identity import Identity, barred, comparable
 from eval.results.logs import Point, has_log, has_metric, read_evaluations, read_log
 from eval.results.published import PUBLISHED_TRIALS, Published, published_number
 from eval.results.sheet import SELECTABLE, SheetRow, matching, seen_by
@@ -288,7 +288,7 @@ class Evidence:
         first: tuple[str, Identity] | None = None
         for key, operand in operands.items():
             for name, one in self._identities(operand, metric, across, f"{where}.{key}"):
-                if (why := barred(one)) and why != UNKNOWN:
+                if why := barred(one):
                     raise NotMeasuredError("", f"not decided: {name}: {why}")
                 other = found.setdefault(key, (name, one)) if across else first
                 first = first or (name, one)

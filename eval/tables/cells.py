@@ -96,7 +96,8 @@ class TableLine:
         if field in ("family", "label"):
             return str(getattr(self, field))
         if field == "seeds":
-            return str(1 + len(self.spec.pool))
+            # Real images are no training.
+            return "" if self.run is not None and self.run.method == "data" else str(1 + len(self.spec.pool))
         if field == "saw":
             found = next((i.saw for source in self.sources.values() for i in source.identities), None)
             return "unknown" if found is None else found.words

@@ -127,6 +127,7 @@ class FrechetTerm:
         self._trace = cov.trace()
         width, zeros = len(self.mean), self.mean.new_zeros
         self.filled = torch.zeros((), dtype=torch.int64)
+        self._undo: list[tuple[Tensor, Any, Tensor]] = []
         if options.statistics == "queue":
             self._kept = {"queue": zeros(options.population, width).float()}
         else:
@@ -156,10 +157,13 @@ class FrechetTerm:
             return None
         count, keep = len(rows), self.options.decay
         if self.options.statistics == "queue":
-            place = (int(self.filled) + torch.arange(count)) % self.options.population
+            place = ((int(self.filled) + torch.arange(count)) % self.options.population).to(rows.device)
             self.filled += count
-            self._kept["queue"][place.to(rows.device)] = rows.float()
-            whole = self._kept["queue"].double()
+            queue = self._kept["queue"]
+            if self._undo:
+                self._undo.append((queue, place, queue[place]))
+            queue[place] = rows.float()
+            whole = queue.double()
             mean, shares = whole.mean(0), (count / len(whole), count / (len(whole) - 1))
             cov = (whole - mean).T @ (whole - mean) / (len(whole) - 1)
         else:
@@ -184,6 +188,16 @@ class FrechetTerm:
     def _average(self, first: Tensor, second: Tensor, keep: float) -> None:
         self._kept["first"].lerp_(first, 1 - keep)
         self._kept["second"].lerp_(second, 1 - keep)
+
+    def mark(self) -> None:
+        """See :class:`sida.training.optimizer.Running`; of a queue the rows that a step overwrites are kept alone."""
+        few = {name: value for name, value in self.state().items() if name != "queue"}
+        self._undo = [(value, ..., value.clone()) for value in few.values()]
+
+    def rewind(self) -> None:
+        """See :class:`sida.training.optimizer.Running`."""
+        for value, place, before in reversed(self._undo):
+            value[place] = before
 
     def state(self) -> dict[str, Tensor]:
         """See :class:`sida.training.optimizer.Resumable`."""
@@ -305,7 +319,9 @@ def make_fd_loss(parts: Parts) -> training.StudentTrainer:
     )
     schedule = CosineSchedule(**vars(parts.schedule(options.lr_rampup_kimg)))
     kept = {f"judge-{name}": term for name, term in terms.items()}
-    return training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)
+    trainer = training.StudentTrainer([step], schedule, config, graphs=False, kept=kept)
+    trainer.running = [*terms.values()]
+    return trainer
 
 
 FD_LOSS = Method(

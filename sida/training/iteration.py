@@ -32,7 +32,7 @@ from sida.training.micro_batches import (
     OptimizerStep,
     has_dropout,
 )
-from sida.training.optimizer import OptimizedNetwork, Resumable
+from sida.training.optimizer import OptimizedNetwork, Resumable, Running
 from sida.training.schedule import Phase, Schedule
 
 #: ``batches(stream, nimg, with_images)``: micro-batches of one step; images that it does not see may be of the device
@@ -57,6 +57,7 @@ class StudentTrainer(Trainer):
     Attributes:
         generator: The last of the networks.
         batches: Source of images and labels, set before the first iteration; all streams have equally many images.
+        running: Running statistics of the losses.
     """
 
     batches: Batches
@@ -73,6 +74,7 @@ class StudentTrainer(Trainer):
         self.generator = steps[-1].network
         networks = {step.name: step.network for step in steps}
         super().__init__(networks, {"ema": Average(self.generator)}, kept or {})
+        self.running: Sequence[Running] = ()
         self.device = self.generator.flat.vector.device
         self._memory = MemoryRelief(recipe.name)
         self._plain = plain = EagerRunner(self.generator, recipe.init_sigma)
@@ -125,6 +127,8 @@ class StudentTrainer(Trainer):
             ]
             pairs = [((images, labels), draws) for ((images, _), draws), labels in zip(pairs, drawn)]
         results = None
+        for statistics in self.running:
+            statistics.mark()
         with contextlib.suppress(torch.OutOfMemoryError):
             results = self._results(spec, stream, nimg, pairs)
         if results is None:
@@ -151,6 +155,8 @@ class StudentTrainer(Trainer):
     def _save_memory(self, images: int, nimg: int) -> None:
         """Prepares the second attempt of a step that ran out of memory; see :class:`MemoryRelief`."""
         self._run = self._plain
+        for statistics in self.running:
+            statistics.rewind()
         random = any(other.augment is not None or has_dropout(other.network.net) for other in self.steps)
         divisible = not random and not any(other.pooled for other in self.steps)
         self._memory.relieve([*self.networks.values()], images, divisible, nimg)

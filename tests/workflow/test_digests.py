@@ -33,7 +33,7 @@ def study(tmp_path, monkeypatch):
         workspace = Workspace(tmp_path)
         (tmp_path / "runs.tsv").write_text(SHEET)
         (tmp_path / "mine.py").write_text(GENERATOR.replace("BRIGHT", "200"))
-        changes = {"preset": "mine", "runs": "runs.tsv", "trials_per_job": 2, "claims": None, "figures": [], **changes}
+        changes = {"preset": "mine", "runs": "runs.tsv", "claims": None, "figures": [], **changes}
         return workspace, ("--configfile", workspace.config(**changes, teachers={}, recipes={}))
 
     return make
@@ -146,7 +146,7 @@ def test_a_picture_that_is_written_over_is_measured(tmp_path):
         write(tmp_path / "pictures", number, number)
     (tmp_path / "runs.tsv").write_text(PICTURES)
     # Nothing shows the table, so nothing is drawn.
-    changes = {"preset": "mine", "runs": "runs.tsv", "trials_per_job": 2, "claims": None, "figures": []}
+    changes = {"preset": "mine", "runs": "runs.tsv", "claims": None, "figures": []}
     config = workspace.config(**changes, tables=[], teachers={}, recipes={})
     arguments = ("--configfile", config, "--", "results/mine/measurements.csv")
 

@@ -24,7 +24,7 @@ from sida.config.families import SD_VAE
 from sida.config.recipe import Recipe
 from sida.config.resources import base_name, find, found_object, found_path
 from sida.config.samplers import SAMPLER_KINDS, read_sampler
-from sida.config.saw import Saw, network_of, read_saw
+from sida.config.saw import OTHER, Saw, network_of, read_saw
 from sida.config.settings import from_mapping, load_yaml, names_file_object, names_object
 from sida.errors import UserError, suggestion
 from sida.methods.registry import METHODS, find_method
@@ -145,7 +145,7 @@ class Rows:
             self.settings.recipes[recipe] = recipes[name]
 
     def _add_seen(self) -> None:
-        """Adds what a row's own method does not say: judges of its options, and the networks that its start met."""
+        """Adds what a row's own method does not say: judges of its options, networks that its start met, its choice."""
         done: set[str] = set()
         for name in list(self.runs):
             chain: dict[str, None] = {}  # a row's start comes before the row; a sheet may have long chains
@@ -168,11 +168,21 @@ class Rows:
             if start is None:
                 return dataclasses.replace(run, saw="unknown")
             more |= Saw(start.loss, start.start)
+        if run.trained_here and run.seen is not None:
+            more |= Saw(choice=self._chosen_by(run))
         seen = run.seen or more
-        if not more.loss and {*more.start} <= {*seen.loss, *seen.start}:
+        if not more.loss and {*more.start} <= {*seen.loss, *seen.start} and {*more.choice} <= {*seen.choice}:
             return run  # its own words say it
         said = None if run.saw is None else read_saw(run.saw, study_extractors())
         return dataclasses.replace(run, saw=str(more | (said or Saw())))
+
+    def _chosen_by(self, run: SheetRow) -> tuple[str, ...]:
+        """Network of the metric by which a training's evaluations choose the kept file; none without evaluations."""
+        protocol = self.protocol(run)
+        if not self.recipe(run).get("evaluation") or protocol.selection_key is None:
+            return ()
+        extractor = protocol.metric(protocol.selection_key).extractor
+        return () if extractor == "pixels" else (network_of(extractor, study_extractors()) or OTHER,)
 
     def _add_second_measurements(self) -> None:
         """Adds a key (run, second protocol) for each row with one, its own or the preset's for its first protocol."""

@@ -14,6 +14,7 @@ from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurement, Measurements
 from eval.tables import build_table, load_layout, to_html, to_latex, to_markdown
 from sida.config.families import BACKBONES
+from sida.config.resources import ROOT
 from sida.config.saw import Saw, network_of, read_saw
 from sida.methods.registry import METHODS, official_saw
 from tests.refused import refused
@@ -195,6 +196,35 @@ def test_a_start_and_optional_judges_are_part_of_a_row(tmp_path):
     assert (rows["fourth"].saw, rows["fourth"].seen.loss) == (None, ())
 
 
+@pytest.mark.parametrize(("selection", "network"), [("fd", "digits"), ("fd_glyphs", "glyphs")])
+def test_the_metric_that_chooses_a_file_is_part_of_a_row(tmp_path, selection, network):
+    sheet = "run\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tsaw\tcheckpoint\n"
+    sheet += "chosen\tA\tsid\tdigits\t\t1.0\tr\tone\t\t\nlast\tB\tsid\tdigits\t\t1.0\tl\tone\t\t\n"
+    sheet += "unknown\tC\tsid\tdigits\t\t1.0\tr\tone\tunknown\t\nother\tD\texternal\t\t\t\t\tone\tnone\tx\n"
+    (tmp_path / "runs.tsv").write_text(sheet)
+    protocol = yaml.safe_load((ROOT / "config/protocols/digits-split.yaml").read_text())
+    protocol |= {"name": "own", "selection": selection, "watch": [selection]}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(protocol))
+    recipe = {"total_kimg": 1.0, "batch_size": 1, "lr": 1.0e-5}
+    settings = {"preset": "x", "runs": "runs.tsv", "dataset": "digits", "protocol": "own.yaml"}
+    settings |= {"samplers": {"one": {"kind": "one_step"}}, "teachers": {"digits": {"checkpoint": "x"}}}
+    settings |= {"recipes": {"r": recipe | {"evaluation": {"every_kimg": 1, "num_samples": 100}}, "l": recipe}}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings))
+    rows = Preset.load(tmp_path / "p.yaml").runs
+    assert str(rows["chosen"].seen) == f"choice:{network}"
+    assert [str(rows[name].seen) for name in ("last", "unknown", "other")] == ["none", "None", "none"]
+
+
+def test_a_column_says_how_many_trainings_a_row_has(tmp_path):
+    runs = {name: SheetRow(name, name, "sid") for name in ("a", "b", "c")} | {"data": SheetRow("data", "data", "data")}
+    path = tmp_path / "t.yaml"
+    rows = [{"run": "data"}, {"run": "a"}, {"run": "b", "pool": ["c"]}]
+    columns = [{"head": "Seeds", "field": "seeds"}, {"head": "FID", "metric": "fid"}]
+    path.write_text(yaml.safe_dump({"columns": columns, "rows": rows}))
+    made = build_table(load_layout(path), Measurements([x for name in runs for x in lines(name, 1.0)]), runs, {})
+    assert [row.cells[0].text for row in made.rows] == ["", "1", "2"]
+
+
 @pytest.mark.parametrize("words", ["loss:incepton", "lost:inception", "loss:"])
 def test_a_word_that_names_nothing_is_refused(tmp_path, words):
     (tmp_path / "runs.tsv").write_text(f"run\tlabel\tmethod\tsaw\na\tA\texternal\t{words}\n")
@@ -208,7 +238,13 @@ def test_no_claim_is_decided_by_a_value_on_a_network_of_the_loss(tmp_path):
         "parts": [{"rule": "LT", "metric": "fid", "a": {"run": "met"}, "b": {"run": "honest"}}],
     }
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"about": "x", "claims": [claim]}))
-    for saw, outcome in (("none", "supported"), ("loss:inception", "not decided here")):
+    undecided = "not decided here"
+    for saw, outcome in (
+        ("none", "supported"),
+        ("loss:inception", undecided),
+        ("unknown", undecided),
+        (None, undecided),
+    ):
         runs = {"honest": SheetRow("honest", "H", "sida"), "met": external(saw=saw)}
         evidence = Evidence(Measurements([*lines("honest", 2.0), *lines("met", 0.7)]), runs, {})
         assert decide(load_claims(tmp_path / "claims.yaml").claims, evidence)[0].outcome == outcome

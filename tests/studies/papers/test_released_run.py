@@ -38,7 +38,7 @@ def published(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     workspace = Workspace(tmp_path / "work")
     removed = {"teachers": ..., "recipes": ...}
-    settings = {"preset": "standin", "runs": "sheet.tsv", "tables": [], "figures": [], "trials_per_job": 2, **removed}
+    settings = {"preset": "standin", "runs": "sheet.tsv", "tables": [], "figures": [], **removed}
     workspace.config(name="standin.yaml", **settings)
     with serve() as site:
         lines = ["\t".join(ASSET_COLUMNS)]
