@@ -40,9 +40,8 @@ def study(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shard_size", [None, 100])
-def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study, shard_size):
-    workspace, preset = study(shard_size=shard_size)
+def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study):
+    workspace, preset = study()
     table = workspace.folder / "results/mine/tables/main.md"
     source = workspace.folder / "mine.py"
     arguments = (*preset, "--", "results/mine/tables/main.tex")

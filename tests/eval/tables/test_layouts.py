@@ -158,7 +158,6 @@ def row(**settings):
         (row(label="x", pool=["sid-a1.2"]), "rows[0].pool", "needs run"),
         (row(run="sid-a1.2", pool=["sid-a1.0"], published="x"), "rows[0].pool", "cannot stand beside published"),
         (row(run="sid-a1.2", pool=["sid-a1.0"], pool_seeds=True), "rows[0].pool_seeds", "cannot stand beside pool"),
-        ({"trials": 20}, "trials", "is no key of a layout any more"),
     ],
 )
 def test_a_faulty_layout_names_the_place(tmp_path, measured, runs, changes, place, word):
