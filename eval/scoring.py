@@ -50,17 +50,16 @@ class ScoreRow(Score):
         rows = pandas.DataFrame(long_rows(self.records), columns=list(MEASUREMENT_COLUMNS))
         return rows.assign(value=rows["value"].astype(float))
 
-    def latex(self, table: str | None = None, plain: bool = False) -> str:
+    def latex(self, table: str | None = None) -> str:
         """The row in LaTeX with the columns, decimals and units of a table such as ``table1``.
 
         Args:
             table: Layout of the table; by default that of :func:`eval.tables.scores.row_columns`.
-            plain: Numbers as mathematics, for a tabular without siunitx.
 
         Raises:
             UserError: The row is not comparable with the table's published numbers.
         """
-        return latex_row(self, row_columns(self.protocol, table, self), plain)
+        return latex_row(self, row_columns(self.protocol, table, self))
 
     def markdown(self, table: str | None = None) -> str:
         """The row as a Markdown table."""

@@ -45,7 +45,7 @@ COMMANDS = {
     "sample": (sida, "sample --network net.safetensors --out samples --device cuda:1"),
     "sample beside another": (sida, "sample --network net.safetensors --out samples --device cuda"),
     "encode": (sida, "data encode --source images.zip --out latents.zip --device cuda:1"),
-    "features": (measuring, "features --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
+    "reference": (measuring, "reference --images images.zip --extractor digits --out f.safetensors --device cuda:1"),
     "measure": (measuring, f"measure --spec {as_text(MEASURE)} --trials 0 --out measured"),
 }
 

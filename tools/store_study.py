@@ -6,14 +6,28 @@ python -m tools.store_study results/demo studies/demo/preset.yaml --networks
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eval.report.page import reduced_png
-from eval.results.stored import store
-from sida.files.atomic import atomic_path
+from eval.results.logs import PACKED, logs_of
+from eval.results.measurements import collect, long_rows
+from eval.results.stored import FROM_STORED, NETWORKS, STORED, STORED_FORMAT, stored_rows
+from eval.results.summary import columns_of, load_measurements, measurements_file
+from sida.errors import UserError
+from sida.files.atomic import atomic_folder, atomic_path, jsonl_text, write_hashed_json, write_text
+from sida.files.content_hash import csv_text
+from sida.files.ordinary import open_below
+from sida.files.text_files import gzip_bytes
 from workflow.preset import Preset
 from workflow.preset.jobs import row_digest
+
+#: Size of ``measurements.csv`` in bytes from which it is compressed.
+LARGE = 200_000
 
 
 def store_study(results: Path, file: Path, study: Path, networks: bool = False) -> Path:
@@ -35,6 +49,80 @@ def store_study(results: Path, file: Path, study: Path, networks: bool = False) 
         with atomic_path(study / f"{name}.png") as temporary:
             temporary.write_bytes(reduced_png(results / "figures" / f"{name}.png"))
     return out
+
+
+def store(
+    results: str | Path, out: str | Path, about: Mapping[str, Any], asked: Mapping[str, str], *, networks: bool = False
+) -> None:
+    """Stores results.
+
+    Args:
+        results: Folder of a preset: ``measurements.csv`` (or trials below ``measurements/``) and training logs.
+        out: Folder to write, replaced as a whole.
+        about: Further facts for ``stored.json``: ``preset`` (its configuration file) and ``title``.
+        asked: Digest of each row's settings.
+        networks: Whether networks are stored as well.
+
+    Raises:
+        UserError: The results have no measurements.
+    """
+    results, out = Path(results), Path(out)
+    rows, logs = _measured(results), dict(logs_of(results))
+    here = {row["run"] for row in rows}
+    logs = {name: found for name, found in logs.items() if name.startswith("teachers") or name.split("/")[1] in here}
+    seconds = {name: _seconds(found) for name, found in logs.items() if name.endswith("/train.jsonl")}
+    teachers = {name.split("/")[1]: round(spent) for name, spent in seconds.items() if name.startswith("teachers")}
+    with atomic_folder(out.with_name(f".{out.name}.new")) as part:
+        for path in (path for pattern in NETWORKS if networks for path in results.glob(pattern)):
+            if path.parent.name in here or path.parent.parent.name == "teachers":
+                name = path.relative_to(results).as_posix()
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                with os.fdopen(open_below(results, name), "rb") as stream, open(part / name, "wb") as copy:
+                    shutil.copyfileobj(stream, copy)
+        packed = [{"log": name, **record} for name, found in logs.items() for record in found]
+        (part / PACKED).write_bytes(gzip_bytes(jsonl_text(packed, final=True)))
+        facts = {"format": STORED_FORMAT, **about, "rows": {run: asked[run] for run in asked if run in here}}
+        facts |= {"teachers": teachers, "seconds_of_training": round(sum(seconds.values()))}
+        write_stored(part, facts, rows)
+    shutil.rmtree(out, ignore_errors=True)
+    out.with_name(f".{out.name}.new").rename(out)
+
+
+def write_stored(folder: Path, facts: Mapping[str, Any], rows: list[dict[str, str]]) -> None:
+    """Writes ``stored.json`` and ``measurements.csv`` (compressed if large)."""
+    columns = columns_of(rows)
+    text = csv_text(columns, [{name: row.get(name) for name in columns} for row in rows])
+    if len(text) >= LARGE:
+        with atomic_path(folder / "measurements.csv.gz") as path:
+            path.write_bytes(gzip_bytes(text))
+    else:
+        write_text(folder / "measurements.csv", text)
+    write_hashed_json(folder / STORED, facts)
+
+
+def _measured(results: Path) -> list[dict[str, str]]:
+    """Rows of the measurements, each with the latest time of its run."""
+    if measurements_file(results).is_file():
+        load_measurements(results)
+        found = stored_rows(results)
+    else:
+        found = [
+            {key: "" if value is None else str(value) for key, value in row.items()}
+            for row in long_rows(collect(results / "measurements"))
+        ]
+    if not found:
+        raise UserError(results, "holds no measurements", "measure first")
+    latest: dict[str, str] = {}
+    for row in found:
+        latest[row["run"]] = max(row["date"], latest.get(row["run"], ""))
+    # A study that was extended from its stored results is stored again.
+    found = [row | {"origin": ""} if row.get("origin", "").startswith(FROM_STORED) else row for row in found]
+    # Minutes suffice to check that a prediction was written before the measurement.
+    return [row | {"date": re.sub(r"^(.{16}).+", r"\1Z", latest[row["run"]])} for row in found]
+
+
+def _seconds(log: Sequence[Mapping[str, Any]]) -> float:
+    return sum(float(record.get("seconds") or 0) for record in log)
 
 
 if __name__ == "__main__":

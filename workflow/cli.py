@@ -14,11 +14,11 @@ GROUPS = {
         "table": "workflow.commands.tables:TABLE",
         "cite": "workflow.commands.tables:CITE",
         "compare": "eval.commands.scores:COMPARE",
-        "reference": "eval.commands.references:REFERENCE",
+        "reference": "eval.commands.scores:REFERENCE",
     },
     "own pictures": {
         "data": SIDA_VERBS["data"],
-        "new": "workflow.commands.new:NEW",
+        "new": "workflow.commands.planning:NEW",
     },
     "papers and studies": {
         "presets": "workflow.commands.planning:PRESETS",
@@ -42,11 +42,10 @@ GROUPS = {
         "export": "workflow.commands.archive:EXPORT",
     },
 }
-_STEPS = ("measure", "merge", "collect", "claims", "figure", "page", "paper")
+_STEPS = ("measure", "collect", "claims", "figure", "page", "paper")
 #: Verbs of the workflow's jobs, which the help leaves out.
 JOBS = {
     **{name: f"eval.commands.jobs:{name.upper()}" for name in _STEPS},
-    "features": "eval.commands.references:FEATURES",
     "manifest": SIDA_VERBS["manifest"],
 }
 VERBS = {**{verb: place for group in GROUPS.values() for verb, place in group.items()}, **JOBS}

@@ -113,7 +113,7 @@ def _write_preset(base: Preset, folder: Path) -> None:
         "title": f"{MARK}. {base.settings.title}",
         "claims": None,
     }
-    settings = {"device": "cpu", "gpus": 0, "threads": 1, "shard_size": None, "paper": False, "table_mode": "measured"}
+    settings = {"device": "cpu", "gpus": 0, "threads": 1, "paper": False, "table_mode": "measured"}
     changes |= {"runs": os.fspath(folder / "runs.json"), **settings}
     write_text(folder / "preset.yaml", _yaml(changes))
 

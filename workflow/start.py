@@ -1,24 +1,18 @@
 """Starts a workflow in the process of Snakemake: environment of jobs, preset, lines on the screen, lock of the results.
 
-``flock`` decides between processes of one machine, and of machines with a common file system that supports it. For
-other file systems the lock file names its holder, and the holder touches the file every few seconds. A workflow that
-finds the name of another machine watches the file for such a sign of life. Clocks of machines are never compared.
+``flock`` decides between processes of one machine, and of machines with a common file system that supports it.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import datetime
 import errno
 import json
 import os
-import secrets
 import shlex
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +21,9 @@ from typing import Any
 from eval.report.paper import missing_latex
 from sida.assets import check_pinned_code
 from sida.assets.fetch import check_reachable
-from sida.errors import UserError, say
+from sida.errors import UserError
 from sida.files.atomic import try_lock
-from sida.files.ordinary import open_below, open_ordinary, read_ordinary
+from sida.files.ordinary import open_below, read_ordinary
 from sida.files.text_files import parse_json
 from workflow.checks import check_folder, check_profile, check_results, closed_results
 from workflow.commands.archive import show_results
@@ -162,14 +156,12 @@ def _ending() -> Iterator[None]:
 
 
 NAME = ".workflow.lock"
-#: Seconds between two signs of life, and seconds of watching for those of another machine.
-BEAT, PATIENCE = 10.0, 60.0
 #: Largest lock file in bytes.
 MOST_BYTES = 1 << 16
 
 
 class PresetLock:
-    """The lock of ``results/<preset>``: taken once, held until the process ends for any reason.
+    """The lock of ``results/<preset>``, held until the process ends for any reason.
 
     Args:
         folder: The preset's results; made when missing.
@@ -178,19 +170,17 @@ class PresetLock:
 
     def __init__(self, folder: str | os.PathLike[str], command: list[str]) -> None:
         self.folder, self.path = Path(folder), Path(folder) / NAME
-        self._token = secrets.token_hex(8)
-        self._record = {"token": self._token, "machine": machine(), "host": socket.gethostname(), "pid": os.getpid()}
         since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._record |= {"since": since, "command": shlex.join(command)}
+        self._record = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+        self._record["command"] = shlex.join(command)
         self._file: int | None = None
-        self._ended = threading.Event()
-        self._signs = threading.Thread(target=self._live, daemon=True, name=f"lock of {self.folder}")
 
     def take(self) -> None:
-        """Takes the lock.
+        """Takes the lock, and writes its holder into the file.
 
         Raises:
-            UserError: Another workflow holds the lock (the message names it), or the folder cannot be written.
+            UserError: Another workflow holds the lock (the message names it), the file system has no locks, or the
+                folder cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -199,99 +189,36 @@ class PresetLock:
             # Child processes do not inherit the lock: a job that outlives a killed workflow leaves no lock.
             self._file = open_below(self.folder, NAME, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise UserError(
-                self.folder, f"cannot be written ({error.strerror})", "fix that, or start in a writable folder"
-            ) from None
+            fault, remedy = f"cannot be written ({error.strerror})", "fix that, or start in a writable folder"
+            raise UserError(self.folder, fault, remedy) from None
         try:
-            self._wait_for_holder(lockable=self._locked())
+            if not try_lock(self._file):
+                fault = f"another workflow is at work here ({_who(read_holder(self.path))})"
+                remedy = "wait for its end or stop it, or use another folder of results: --config preset=NAME"
+                raise UserError(self.folder, fault, remedy)
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, json.dumps(self._record).encode(), 0)
-        except BaseException as error:
-            os.close(self._file)
-            self._file = None
-            if isinstance(error, OSError):
-                raise UserError(
-                    self.path, f"cannot be written ({error.strerror})", "make room, then start again"
-                ) from None
-            raise
-        atexit.register(self.release)
-        self._signs.start()
+        except (OSError, UserError) as error:
+            self.release()
+            if isinstance(error, UserError):
+                raise
+            remedy = "make room, or start on a file system with locks"
+            raise UserError(self.path, f"cannot be locked or written ({error.strerror})", remedy) from None
 
     def release(self) -> None:
-        """Releases the lock; a second call does nothing."""
-        self._ended.set()
-        # A forked child ends, too, but the lock belongs to its parent.
-        if self._file is None or os.getpid() != self._record["pid"]:
-            return
-        # With a time limit: a file system that does not answer must not delay the end.
-        self._signs.join(timeout=5)
-        if (read_holder(self.path) or {}).get("token") == self._token:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, 0)
-        os.close(self._file)
+        """Releases the lock before the end of the process."""
+        if self._file is not None:
+            os.close(self._file)
         self._file = None
-
-    def _locked(self) -> bool:
-        """Takes the operating system's lock; returns whether the file system supports locks."""
-        assert self._file is not None
-        try:
-            free = try_lock(self._file)
-        except OSError:
-            # A file system without locks.
-            return False
-        if not free:
-            raise self._refusal(read_holder(self.path))
-        return True
-
-    def _wait_for_holder(self, lockable: bool) -> None:
-        """Waits until the named holder is known to be gone, and reports it; raises if the holder is alive."""
-        holder = read_holder(self.path)
-        if holder is None:
-            return
-        if not (lockable and holder["machine"] == machine()):
-            say(f"{self.folder}: {_who(holder)} may be at work here; watching {PATIENCE:.0f} s for a sign of life")
-            before, end = _touched(self.path), time.monotonic() + PATIENCE
-            while time.monotonic() < end:
-                time.sleep(min(1.0, PATIENCE / 10))
-                if _touched(self.path) != before:
-                    raise self._refusal(read_holder(self.path))
-        say(f"{self.folder}: the workflow before ({_who(holder)}) ended without a message; this workflow continues")
-
-    def _refusal(self, holder: dict[str, Any] | None) -> UserError:
-        return UserError(
-            self.folder,
-            f"another workflow is at work here ({_who(holder)})",
-            "wait for its end or stop it, or use another folder of results: --config preset=NAME",
-        )
-
-    def _live(self) -> None:
-        """Gives signs of life until the end; stops the workflow if another workflow has taken the lock."""
-        while not self._ended.wait(BEAT):
-            # A file system that does not answer temporarily is no reason to stop.
-            with contextlib.suppress(OSError):
-                os.utime(self.path)
-            holder = read_holder(self.path)
-            if holder and holder["token"] != self._token:
-                say(f"error: {self.folder}: {_who(holder)} has taken over here; this workflow stops")
-                self._ended.set()
-                os.kill(os.getpid(), signal.SIGTERM)
-
-
-def machine() -> str:
-    """Identifier of this machine since its start."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return socket.gethostname()
 
 
 def read_holder(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Holder in a lock file (``host``, ``pid``, ``since``, ``command``, ...); None without a readable holder."""
+    """Holder in a lock file (``host``, ``pid``, ``since``, ``command``); None without a readable holder."""
     try:
         record = parse_json(read_ordinary(path, MOST_BYTES), str(path))
     except (UserError, UnicodeDecodeError):
         return None
-    return record if isinstance(record, dict) and {"token", "machine", "host", "pid"} <= record.keys() else None
+    return record if isinstance(record, dict) and {"host", "pid"} <= record.keys() else None
 
 
 def _who(holder: dict[str, Any] | None) -> str:
@@ -300,12 +227,3 @@ def _who(holder: dict[str, Any] | None) -> str:
         return "its lock file has no name"
     words = f"process {holder['pid']} on {holder['host']} since {holder.get('since')}: {holder.get('command')}"
     return "".join(letter if letter.isprintable() else " " for letter in words)[:300]
-
-
-def _touched(path: Path) -> tuple[int, bytes] | None:
-    """State of the lock file, changed by signs of life; opening the file makes a network file system ask its server."""
-    try:
-        with open_ordinary(path) as stream:
-            return os.fstat(stream.fileno()).st_mtime_ns, stream.read(MOST_BYTES)
-    except (OSError, UserError):
-        return None

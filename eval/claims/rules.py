@@ -380,18 +380,9 @@ class ShapeRule(Rule):
 RULES: dict[str, type[Rule]] = {
     "EQ": EqualRule, "LT": LessRule, "RATIO": RatioRule, "REACHES": ReachesRule, "SHAPE": ShapeRule,
 }  # fmt: skip
-#: Rules of earlier versions, with the rules that replace them.
-_REPLACED = {
-    "LTQ": "LT", "TRAIN": "LT with seeds: 3", "NEAR": "RATIO with high", "SPEED": "REACHES with b and times",
-    "COST": "REACHES with b and times", "DIVERGES": "SHAPE with form: diverging", "STABLE": "SHAPE with form: stable",
-    "SPREAD": "RATIO with spread", "FACT": "RATIO of stated values (value, label)", "NONE": "a claim with a reason",
-    "TREND": "LT between the ends of the column", "LAW": "LT between the ends of the column",
-}  # fmt: skip
 
 
 def _rule(name: Any, where: str) -> type[Rule]:
-    if name in _REPLACED:
-        raise UserError(where, f"rule {name} is gone", f"use {_REPLACED[name]}")
     if name not in RULES:
         raise UserError(where, f"no claim rule '{name}'{suggestion(str(name), RULES)}")
     return RULES[name]

@@ -1,4 +1,4 @@
-"""Decides claims, and writes the verdicts: Markdown and HTML for people, JSON for programs.
+"""Decides claims, and writes the verdicts: Markdown for people, JSON for programs.
 
 Reads verdicts without trusting the file: a results folder may come from someone else.
 """
@@ -19,8 +19,7 @@ from eval.contrasts import NotMeasuredError, survivors
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
-from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.render import markdown, to_html
+from eval.tables.render import markdown
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json, write_hashed_json, write_text
 
@@ -128,7 +127,7 @@ def decide_claims(
     results: str | Path | None = None,
     published: str | Path | None = None,
 ) -> tuple[list[Path], str]:
-    """Writes ``out`` (``.md``) with ``.json`` and ``.html`` beside it; returns the paths and the counts of verdicts.
+    """Writes ``out`` (``.md``) with ``.json`` beside it; returns the paths and the counts of verdicts.
 
     Args:
         claims: Claims and rules (``studies/papers/claims.yaml``).
@@ -160,8 +159,7 @@ def decide_claims(
         preamble += f" Scatter of a repeated training: {listed} ({again.source})."
     write_text(out, verdicts_markdown(verdicts, printed, preamble))
     write_hashed_json(out.with_suffix(".json"), verdicts_record(verdicts, printed, preamble))
-    write_text(out.with_suffix(".html"), to_html(verdicts_table(verdicts, printed, preamble)))
-    return [out, out.with_suffix(".json"), out.with_suffix(".html")], verdict_counts(v.outcome for v in verdicts)
+    return [out, out.with_suffix(".json")], verdict_counts(v.outcome for v in verdicts)
 
 
 def comparisons(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict] = MappingProxyType({})) -> str:
@@ -200,18 +198,6 @@ def _summary(verdict: Verdict, printed: Mapping[str, Verdict]) -> list[str]:
     cells = [verdict.claim.id, verdict.claim.statement, marked(verdict.outcome, verdict.chance)]
     by = printed.get(verdict.claim.id)
     return [*cells, marked(by.outcome, by.chance) if by else ""] if printed else cells
-
-
-def verdicts_table(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict], preamble: str) -> Table:
-    """Table of verdicts and evidence with one row per comparison."""
-    heads, rows = _heads(printed), []
-    for number, verdict in enumerate(verdicts):
-        cells = [Cell(text, bold=head == "verdict") for head, text in zip(heads, _summary(verdict, printed))]
-        for i, line in enumerate(_evidence(verdict)):
-            shown = cells if i == 0 else [Cell(kind="blank")] * len(cells)
-            rows.append(Row((*shown, Cell(line)), rule=i == 0 and number > 0))
-    notes = tuple(filter(None, [comparisons(verdicts, printed)]))
-    return Table("claims", "Claims", preamble, "measured", tuple(map(Column, (*heads, "evidence"))), tuple(rows), notes)
 
 
 def verdicts_markdown(verdicts: Sequence[Verdict], printed: Mapping[str, Verdict], preamble: str) -> str:

@@ -1,4 +1,4 @@
-"""Options of several verbs: ``KEY=VALUE`` pairs, ranges, conditions on the sample sheet, output files."""
+"""Options of several verbs: ``KEY=VALUE`` pairs, ranges, output files."""
 
 from __future__ import annotations
 
@@ -82,12 +82,6 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--results": {"metavar": "DIR", "help": "results of the preset (holds students/<run>/ with the logs)"},
     "--claims": {"metavar": "YAML", "help": "claims and rules (studies/papers/claims.yaml)"},
     "--published": {"metavar": "DIR", "help": "folder of published numbers (default results/published)"},
-    "--scope": {
-        "action": "append",
-        "default": [],
-        "metavar": "COLUMN=VALUE",
-        "help": "condition on the sample sheet for every row, e.g. dataset=digits",
-    },
     "--own": {"metavar": "DIR", "help": "folder of the preset, if it has custom layouts (DIR/figures)"},
     "--title": {"default": "", "help": "headline"},
     "--images": {"type": existing("--images", pictures=True), "metavar": "PATH", "help": _PICTURES},
@@ -123,48 +117,6 @@ def scoring_settings(args: argparse.Namespace) -> dict[str, Any]:
         "dataset": load_spec(args.dataset, "--dataset") if args.dataset else None,
         "references": pairs(args.reference, "--reference"),
     }
-
-
-def extraction_arguments(parser: argparse.ArgumentParser, sampled: bool = False) -> None:
-    """Adds the options of verbs that run one extractor over a set of images, or draw a teacher's (``sampled``)."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
-    shared(source, "--images")
-    if sampled:
-        source.add_argument("--spec", metavar="JSON", help="teacher, protocol and data set: samples of a teacher")
-    parser.add_argument("--extractor", required=not sampled, help="feature network")
-    parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
-    shared(parser, "--extractor-option", "--device")
-    out = output("--out", ".safetensors") if sampled else output("--out")
-    parser.add_argument("--out", required=True, type=out, metavar="FILE", help="safetensors file to write")
-
-
-def extraction_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of :func:`extraction_arguments` as arguments of :mod:`eval.measuring.extract`."""
-    options = extractor_options(args.extractor_option, [args.extractor]).get(args.extractor)
-    names = ("out", "extractor", "dataset", "images", "allow_tf32", "device")
-    return {"options": options} | {name: getattr(args, name) for name in names}
-
-
-def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
-    """Parses conditions on the sample sheet: ``["dataset=digits"]`` gives ``{"dataset": "digits"}``.
-
-    Raises:
-        UserError: Not of that form, or not a column of the sheet.
-    """
-    from eval.results.sheet import SELECTABLE, parse_condition
-
-    scope: dict[str, object] = {}
-    for condition in conditions:
-        key, sign, value = condition.partition("=")
-        if not sign or key not in SELECTABLE:
-            known = suggestion(key, SELECTABLE)
-            raise UserError(f"--scope {condition}", f"give COLUMN=VALUE with a column of the sheet{known}")
-        try:
-            scope[key] = parse_condition(key, value)
-        except UserError as error:
-            raise UserError(f"--scope {condition}", error) from None
-    return scope
 
 
 def parse_trials(text: str | None, count: int) -> list[int]:

@@ -1,39 +1,33 @@
-"""Verbs of the workflow's jobs: measure, merge, collect, claims, figure, page and paper."""
+"""Verbs of the workflow's jobs: measure, collect, claims, figure, page and paper."""
 
 from __future__ import annotations
 
 import argparse
 
 from eval.commands._options import output, shared
-from sida.cli.arguments import existing, whole
+from sida.cli.arguments import existing
 from sida.cli.main import Verb
 
 
 def _measure_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--spec", required=True, metavar="JSON", help="generator and protocol: JSON text or file")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for trial-<t>.json, or for shards")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for trial-<t>.json")
     parser.add_argument("--trials", default=None, metavar="A-B", help="trials, e.g. 0-9 or 3 (default: all)")
-    parser.add_argument("--shard", default=None, metavar="A-B", help="only the images A ... B-1 of each trial")
 
 
 def _measure(args: argparse.Namespace) -> int:
-    """Measures trials or shards and prints their number."""
-    from eval.commands._options import parse_range, parse_trials
-    from eval.measuring.measure import measure, measure_shard
+    """Measures trials and prints their number."""
+    from eval.commands._options import parse_trials
+    from eval.measuring.measure import measure
     from eval.measuring.sources import MeasureSpec
     from sida.config.settings import from_mapping, load_spec
 
     spec = from_mapping(MeasureSpec, load_spec(args.spec), "--spec")
     trials = parse_trials(args.trials, spec.protocol.trials)
-    if args.shard is None:
-        measured = measure(spec, args.out, trials)
-        kept = len(trials) - len(measured)
-        print(f"{spec.run}: {len(measured)} trials measured, {kept} kept, in {args.out}")
-        return 0
-    begin, end = parse_range(args.shard, "--shard")
-    for trial in trials:
-        print(measure_shard(spec, args.out, trial, begin, end))
+    measured = measure(spec, args.out, trials)
+    kept = len(trials) - len(measured)
+    print(f"{spec.run}: {len(measured)} trials measured, {kept} kept, in {args.out}")
     return 0
 
 
@@ -43,42 +37,10 @@ MEASURE = Verb(
   sida measure --spec spec.json --out results/demo/measurements/sid-a1.0 --trials 0-9
   sida measure --spec '{"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "digits",
                              "dataset": {"name": "digits", "kind": "digits"}}' --out /tmp/data --trials 0
-  sida measure --spec spec.json --out statistics/sid --trials 3 --shard 0-10000   # then: sida merge
-Finished trials and shards of the same spec are kept.
+Finished trials of the same spec are kept.
 """,
     _measure_arguments,
     _measure,
-)
-
-
-def _merge_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
-    add = parser.add_argument
-    add("shards", nargs="+", type=existing(), metavar="SHARD", help="files written by sida measure --shard")
-    add("--spec", required=True, metavar="JSON", help="the spec the shards were measured with")
-    add("--trial", required=True, type=whole("--trial"), metavar="T", help="number of the trial")
-    add("--out", required=True, metavar="DIR", help="folder for trial-<t>.json")
-
-
-def _merge(args: argparse.Namespace) -> int:
-    """Merges the shards."""
-    from eval.measuring.measure import merge_shards
-    from eval.results.measurements import trial_path
-    from sida.config.settings import load_spec
-
-    merge_shards(load_spec(args.spec), args.shards, args.out, args.trial)
-    print(trial_path(args.out, args.trial))
-    return 0
-
-
-MERGE = Verb(
-    "Merge the shards of a trial into its measurement, in any order.",
-    """examples:
-  sida merge --spec spec.json --trial 3 --out measurements/sid statistics/sid/trial-3/*.safetensors
-Missing and broken shards are named; only these have to be measured again.
-""",
-    _merge_arguments,
-    _merge,
 )
 
 
@@ -87,29 +49,23 @@ def _collect_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", metavar="DIR", help="folder with <run>/trial-<t>.json")
     add("--runs", nargs="*", metavar="RUN", help="runs in the order of the table (default: all)")
-    add("--add", nargs="*", default=[], metavar="FILE", help="numbers of other groups, marked by their origin")
     add("--stored", nargs="+", default=[], metavar=("DIR", "RUN"), help="take runs from stored results instead")
     add("--out", required=True, metavar="FILE", help="CSV file to write")
 
 
 def _collect(args: argparse.Namespace) -> int:
     """Collects the measurements and prints their number."""
-    from eval.results.exchange import read_exchanged, require_beside
-    from eval.results.measurements import collect, long_rows, write_csv
+    from eval.results.measurements import collect, write_csv
     from eval.results.stored import taken
 
     stored = taken(*args.stored) if args.stored else []
     here = None if args.runs is None else [run for run in args.runs if run not in args.stored[1:]]
     records = collect(args.folder, here)
-    others = [row for path in args.add for row in read_exchanged(path)]
-    require_beside(others, [*stored, *long_rows(records)], ", ".join(args.add))
-    rows = write_csv(args.out, records, [*stored, *others])
+    rows = write_csv(args.out, records, stored)
     runs = len({record["run"] for record in records})
-    print(f"{args.out}: {rows - len(others) - len(stored)} values of {len(records)} trials of {runs} generators")
+    print(f"{args.out}: {rows - len(stored)} values of {len(records)} trials of {runs} generators")
     if stored:
         print(f"  and {len(stored)} values of {len(args.stored) - 1} generators, stored in {args.stored[0]}")
-    for origin in dict.fromkeys(row["origin"] for row in others):
-        print(f"  and {sum(row['origin'] == origin for row in others)} values measured by {origin}")
     return 0
 
 
@@ -118,7 +74,6 @@ COLLECT = Verb(
     """examples:
   sida collect results/demo/measurements --out results/demo/measurements.csv
   sida collect results/demo/measurements --runs data sid-a1.0 --out two.csv
-  sida collect results/demo/measurements --add theirs.jsonl --out all.csv   (lines of `sida score --json`)
 """,
     _collect_arguments,
     _collect,
@@ -128,7 +83,7 @@ COLLECT = Verb(
 def _claims_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     shared(parser, "--claims", "--measurements", "--runs", "--results", "--published", required=["--claims"])
-    parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json and .html beside it")
+    parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json beside it")
 
 
 def _claims(args: argparse.Namespace) -> int:
@@ -157,19 +112,16 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--layout", required=True, metavar="YAML", help="layout: a file, or a name in config/figures")
     required = ["--runs", "--results"]
-    shared(parser, *required, "--measurements", "--published", "--scope", required=required)
+    shared(parser, *required, "--measurements", "--published", required=required)
     parser.add_argument("--spec", metavar="JSON", help="generators to sample: JSON text or a file")
     parser.add_argument("--out", required=True, metavar="FILE.pdf", help="written with .png and .csv beside it")
-    parser.add_argument("--log", action="append", default=[], metavar="RUN=JSONL", help="official metric log of a run")
 
 
 def _figure(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
-    from eval.commands._options import pairs, parse_scope
     from eval.figures import build_figure
 
     settings = {key: getattr(args, key) for key in ("measurements", "spec", "published")}
-    settings |= {"logs": pairs(args.log, "--log"), "scope": parse_scope(args.scope)}
     paths, remarks = build_figure(args.layout, args.runs, args.results, args.out, **settings)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
     for remark in remarks:
@@ -184,8 +136,6 @@ FIGURE = Verb(
       --runs studies/demo/runs.tsv --results results/demo --out results/demo/figures/convergence.pdf
   sida figure --layout config/figures/samples.yaml --runs studies/demo/runs.tsv --results results/demo \\
       --spec generators.json --out results/demo/figures/samples.pdf
-  sida figure --layout figure3 --runs studies/papers/runs/released.tsv --results results/released \\
-      --log cifar10-uncond-sid-a1.2=metric-fid50k_full-alpha-1.200000.jsonl --out figure3.pdf
 
 --spec is a JSON object: {"generators": [...]} has the specs of `sida measure` for grids of samples. The workflow
 writes this file: results/<preset>/specs/figures/<figure>.json.

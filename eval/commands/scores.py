@@ -1,4 +1,4 @@
-"""Verbs for a generator's numbers: ``sida score`` and ``sida compare``."""
+"""Verbs for a generator's numbers: ``sida score``, ``sida compare`` and ``sida reference``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,6 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     add("--verbose", action="store_true", help="show the whole trace where a function fails")
     latex = output("--latex")
     add("--latex", type=latex, metavar="FILE", help="write the LaTeX row to a file, too")
-    add("--plain", action="store_true", help="LaTeX row without siunitx: $4.73 \\pm 0.16$")
 
 
 def _score(args: argparse.Namespace) -> int:
@@ -112,7 +111,7 @@ def _score(args: argparse.Namespace) -> int:
     # Files first: an error while printing must not lose the measurement.
     if args.out:
         write_hashed_json(args.out, score.record())
-    rows = [] if args.against else [latex_row(score, row_columns(score.protocol, table, score), args.plain)]
+    rows = [] if args.against else [latex_row(score, row_columns(score.protocol, table, score))]
     if args.latex:
         write_text(args.latex, rows[0] + "\n")
     if args.json:
@@ -177,10 +176,9 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add = parser.add_argument
     add("first", metavar="A", help="results of a preset, a measurements.csv, or --out of score")
-    add("second", metavar="B", help="the same, or the word 'published'")
+    add("second", metavar="B", help="the same")
     add("--runs", nargs="+", metavar="RUN", help="only these runs (default: all common ones)")
     add("--pair", action="append", default=[], metavar="A=B", help="run A of the first against run B of the second")
-    shared(parser, "--published")
     page = output("--out", ".md", ".html", ".tex", ".json")
     add("--out", type=page, metavar="FILE", help="also write a page (.md, .html, .tex or .json)")
 
@@ -190,15 +188,12 @@ def _compare(args: argparse.Namespace) -> int:
     import textwrap
     from pathlib import Path
 
-    from eval.report.compare import compare, compare_published, comparison_table
+    from eval.report.compare import compare, comparison_table
     from eval.tables.build import RENDERERS
     from eval.tables.render import to_terminal
     from sida.files.atomic import write_text
 
-    if args.second == "published":
-        table = compare_published(args.first, args.published)
-    else:
-        table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
+    table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
     width = terminal_width()
     print(to_terminal(table, terminal_colour()))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))
@@ -209,15 +204,64 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 COMPARE = Verb(
-    "Compare two result folders (or one with the published numbers) with significance.",
+    "Compare two result folders with significance.",
     """examples:
   sida compare results/demo results/demo-seed1
   sida compare before.csv results/demo/measurements.csv --runs sida-a1.0 --out comparison.md
-  sida compare results/released published
   sida compare score.json results/demo --pair "My model=sida-a1.0"
 
 Values that are not comparable are left out; a run without any comparable value is refused, and the field is named.
 """,
     _compare_arguments,
     _compare,
+)
+
+
+def _reference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
+    shared(source, "--images")
+    source.add_argument("--spec", metavar="JSON", help="teacher, protocol and data set: samples of a teacher")
+    parser.add_argument("--extractor", help="feature network")
+    parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
+    shared(parser, "--extractor-option", "--device")
+    out = output("--out", ".safetensors")
+    parser.add_argument("--out", required=True, type=out, metavar="FILE", help="safetensors file to write")
+    parser.add_argument("--key", default="teacher", help="the protocol's reference, with --spec (default: teacher)")
+    parser.add_argument("--keep-features", action="store_true", help="for precision, recall and kernel distance")
+    parser.add_argument("--ddof", type=int, choices=(0, 1), default=1, help="covariance divisor N - ddof (default: 1)")
+
+
+def _reference(args: argparse.Namespace) -> int:
+    """Measures the images and writes the reference."""
+    from eval.measuring.extract import write_reference, write_teacher_reference
+    from sida.config.settings import load_spec
+    from sida.errors import UserError
+
+    if args.spec is not None:
+        own = write_teacher_reference(args.out, load_spec(args.spec), args.key)
+        print(f"{args.out}: {own.count:,} {own.name}, extractors {', '.join(own.extractors)}")
+        return 0
+    if args.extractor is None:
+        raise UserError("--extractor", "is missing", "name the feature network")
+    names = ("out", "extractor", "dataset", "images", "keep_features", "ddof", "allow_tf32", "device")
+    options = extractor_options(args.extractor_option, [args.extractor]).get(args.extractor)
+    name, statistics = write_reference(**{name: getattr(args, name) for name in names}, options=options)
+    print(f"{args.out}: {statistics.count:,} images of {name}, {statistics.num_features} features each")
+    return 0
+
+
+REFERENCE = Verb(
+    "Measure a data set, real images or samples of a teacher once, as the reference of later measurements.",
+    """examples:
+  sida reference --dataset '{"name": "cifar10", "kind": "zip", "path": "cifar10.zip"}' --extractor inception \\
+      --out cifar10-inception.safetensors
+  sida reference --images real/ --extractor dinov2 --keep-features --out real.safetensors
+  sida reference --spec '{"network": "teacher.safetensors", "protocol": "mine.yaml", "device": "cuda"}' \\
+      --key teacher --out teacher-samples.safetensors
+Then: sida score ... --reference edm=cifar10-inception.safetensors --reference teacher=teacher-samples.safetensors
+""",
+    _reference_arguments,
+    _reference,
 )

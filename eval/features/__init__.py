@@ -4,7 +4,7 @@
 >>> features = extractor(images)                        # images uint8 (N, 1, 8, 8) -> float32 (N, 256)
 >>> features, logits = extractor.features_and_logits(images)
 
-Variants that give other numbers (clean-fid's resize, DINOv2 with PIL resize, reduced precision for speed) have separate
+Variants that give other numbers (clean-fid's resize, DINOv2 with PIL resize) have separate
 names and are never mixed with the published networks.
 """
 

@@ -21,8 +21,6 @@ class Extractor(abc.ABC):
         sha256: Digest of the weights and of everything else that decides the output.
         num_features: Width of the features.
         num_classes: Width of the logits; 0 for a network without classes.
-        tf32: Whether the extractor computes in TF32 even if the protocol forbids TF32. TF32 is a switch of the whole
-            process, so no other computation may run at the same time.
         at_once: Images of one pass on a processor, which bounds its memory; None takes whole batches.
         gradient: Whether features have a gradient with respect to the images (:meth:`differentiable`).
         device: Torch device of the features.
@@ -33,7 +31,6 @@ class Extractor(abc.ABC):
     sha256: str
     num_features: int
     num_classes: int = 0
-    tf32: ClassVar[bool] = False
     at_once: ClassVar[int | None] = None
     gradient: ClassVar[bool] = True
 

@@ -22,7 +22,6 @@ from sida.data.archive import Files
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
 from sida.files.pickles import read_state_dict
-from sida.machine import tf32
 
 #: Largest number of Python files in an archive, and of their bytes; DINOv2 has about a hundred files, 0.7 MB.
 _FILES, _BYTES = 2_000, 16_000_000
@@ -124,8 +123,6 @@ class DinoV2Extractor(Extractor):
     name = "dinov2"
     resize = "torch bicubic, antialiased, float"
     at_once = 16
-    #: Precision of the computation, if it changes the features.
-    precision: str | None = None
 
     def __init__(
         self,
@@ -138,9 +135,7 @@ class DinoV2Extractor(Extractor):
         net, code = load_hub_model(repository or _CODE, model, weights or _WEIGHTS)
         self._net = net.to(self.device).eval().requires_grad_(False)
         # The digest is of the weights, since two files with equal tensors may differ in bytes.
-        facts = [weights_digest(self._net.state_dict()), self.resize, code]
-        self.sha256 = sha256_json(facts if self.precision is None else [*facts, self.precision])
-        self._prepare()
+        self.sha256 = sha256_json([weights_digest(self._net.state_dict()), self.resize, code])
         self._mean = torch.tensor(_MEAN, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(_STD, device=self.device).view(1, 3, 1, 1)
         with torch.inference_mode():
@@ -149,15 +144,8 @@ class DinoV2Extractor(Extractor):
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         resized = self._resize(as_rgb(images, self.name)).to(self.device, torch.float32)
-        return self._features((resized / 255 - self._mean) / self._std).to(torch.float32), None
-
-    def _prepare(self) -> None:
-        """Converts the network to its precision."""
-
-    def _features(self, normalised: torch.Tensor) -> torch.Tensor:
-        """Features of normalised images float32 (N, 3, 224, 224)."""
-        features: torch.Tensor = self._net(normalised)
-        return features
+        features: torch.Tensor = self._net((resized / 255 - self._mean) / self._std)
+        return features.to(torch.float32), None
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.interpolate(
@@ -174,28 +162,3 @@ class DinoV2PillowExtractor(DinoV2Extractor):
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
         return resized(images, _SIZE, rounded=True)
-
-
-class DinoV2TF32Extractor(DinoV2Extractor):
-    """DINOv2 with products in TF32 on a GPU; its last digits differ, so it has another name."""
-
-    name = "dinov2_tf32"
-    precision = "TF32"
-    tf32 = True
-
-    def _features(self, normalised: torch.Tensor) -> torch.Tensor:
-        with tf32(True):
-            return super()._features(normalised)
-
-
-class DinoV2HalfExtractor(DinoV2Extractor):
-    """DINOv2 with weights and activations in float16; its last digits differ, so it has another name."""
-
-    name = "dinov2_fp16"
-    precision = "float16"
-
-    def _prepare(self) -> None:
-        self._net.half()
-
-    def _features(self, normalised: torch.Tensor) -> torch.Tensor:
-        return super()._features(normalised.half())

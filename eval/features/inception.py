@@ -27,7 +27,6 @@ from sida.assets import checked, fetch, load_registry
 from sida.config.plugins import check_code_path
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.machine import tf32
 
 (ASSET,) = EXTRACTORS["inception"].assets
 _SIZE = 299
@@ -133,21 +132,6 @@ class InceptionCleanExtractor(InceptionExtractor):
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         features: torch.Tensor = self._net(resized(as_rgb(images, self.name), _SIZE, rounded=False).to(self.device))
         return features.to(torch.float32), None
-
-
-class InceptionTF32Extractor(InceptionExtractor):
-    """Inception with TF32 and channels-last maps on a GPU; its last digits differ, so it has another name."""
-
-    name = "inception_tf32"
-    variant = "TF32, channels last"
-    tf32 = True
-
-    def _prepare(self) -> None:
-        self._net = self._net.to(memory_format=torch.channels_last)
-
-    def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        with tf32(True):
-            return super()._forward(images, logits)
 
 
 class InceptionCPUExtractor(InceptionExtractor):

@@ -49,13 +49,8 @@ EXTRACTORS: Registry[ExtractorEntry] = Registry(
         "inception": ExtractorEntry("eval.features.inception:InceptionExtractor", ("inception",), classes=True),
         "inception_clean": ExtractorEntry("eval.features.inception:InceptionCleanExtractor", ("inception",)),
         "inception_cpu": ExtractorEntry("eval.features.inception:InceptionCPUExtractor", ("inception",), classes=True),
-        "inception_tf32": ExtractorEntry(
-            "eval.features.inception:InceptionTF32Extractor", ("inception",), classes=True
-        ),
         "dinov2": ExtractorEntry("eval.features.dinov2:DinoV2Extractor", _DINOV2),
         "dinov2_pil": ExtractorEntry("eval.features.dinov2:DinoV2PillowExtractor", _DINOV2),
-        "dinov2_tf32": ExtractorEntry("eval.features.dinov2:DinoV2TF32Extractor", _DINOV2),
-        "dinov2_fp16": ExtractorEntry("eval.features.dinov2:DinoV2HalfExtractor", _DINOV2),
         **{
             name: ExtractorEntry(f"eval.features.judges:{cls}", (f"judge-{asset}",))
             for name, cls, asset in (

@@ -62,9 +62,6 @@ class LineSpec:
         check_pick(self, ways, "name a run (where, first or start_of) or a published number, one of them")
 
 
-AxisScale = Literal["log", "linear"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class PanelSpec:
     """One pair of axes.
@@ -73,7 +70,6 @@ class PanelSpec:
         lines: Horizontal lines.
         title: Heading of the panel.
         metric: Key of the metric in the protocol, in ``evaluations.jsonl`` (with ``<metric>_std``) and in measurements.
-        log_metric: Name of the metric in official logs, e.g. ``fid50k_full``.
         x_min: Left end of the axis if there is no curve yet.
         x_max: Right end of the curves (images, or iterations if the figure counts iterations).
         optional: Whether the panel is left out if no row matches its series.
@@ -83,11 +79,9 @@ class PanelSpec:
     lines: tuple[LineSpec, ...] = ()
     title: str = ""
     metric: str = "fd"
-    log_metric: str | None = None
     x_label: str = ""
     y_label: str = ""
-    x_scale: AxisScale = "log"
-    y_scale: AxisScale = "log"
+    y_scale: Literal["log", "linear"] = "log"
     x_min: float | None = None
     x_max: float | None = None
     optional: bool = False
@@ -259,7 +253,7 @@ def _series(
         if series.optional and (reason := sources.reason_missing(run.run, spec.metric)):
             missing.append(f"{run.label} ({run.run}: {reason})")
             continue
-        points = sources.points(run.run, spec.metric, spec.log_metric)
+        points = sources.points(run.run, spec.metric)
         label = (series.label or run.label).replace("{alpha}", f"{run.alpha or 0:g}".replace("-", "−"))
         curve = Curve(run.run, label, points, "trials", (run.run,), sources.kept(run.run), run.method, run.alpha)
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
@@ -314,7 +308,7 @@ def curves_csv(layout: CurvesLayout, panels: Sequence[Panel]) -> str:
                     iterations=f"{point.nimg / batch:g}" if batch else "", value=repr(point.value), std=point.std,
                     over=curve.over, count=point.trials, num_samples=point.num_samples or "",
                     source="evaluations during training",
-                    shown=point.nimg / (batch or 1) <= limit and (point.nimg > 0 or panel.spec.x_scale == "linear"),
+                    shown=point.nimg / (batch or 1) <= limit and point.nimg > 0,
                 )  # fmt: skip
             final = panel.finals.get(curve.run)
             if final is not None:

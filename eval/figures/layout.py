@@ -7,7 +7,6 @@ A kind checks its layout against a preset and draws it. The fields of a kind are
 from __future__ import annotations
 
 import abc
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from eval.figures import style
-from eval.results.logs import Point, has_log, has_metric, kept_images, read_author_log, read_evaluations
+from eval.results.logs import Point, has_log, has_metric, kept_images, read_evaluations
 from eval.results.published import Published, load_published
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, read_runs
 from eval.results.summary import Measurements, load_measurements, measurements_file
@@ -43,7 +42,6 @@ class Sources:
         runs: Sample sheet by run id.
         published: Published numbers by id.
         results: Results of the preset, with ``students/<run>/``.
-        logs: Official metric logs by run id; they take precedence over the logs in ``results``.
         generators: Specs of ``measure`` of the generators to sample; None without a spec.
     """
 
@@ -51,31 +49,25 @@ class Sources:
     runs: Runs
     published: Mapping[str, Published]
     results: Path
-    logs: Mapping[str, Path] = field(default_factory=dict)
     generators: Any = field(default=None, kw_only=True)
 
     def reason_missing(self, run: str, metric: str) -> str:
         """Reason why a run's curve cannot be drawn; empty if it can be drawn."""
-        if run in self.logs:
-            return ""
         path = self._evaluations(run)
         if not has_log(path):
             return f"no {path}"
         return "" if has_metric(path, metric) else f"no {metric} in {path}"
 
-    def points(self, run: str, metric: str, log_metric: str | None = None) -> tuple[Point, ...]:
+    def points(self, run: str, metric: str) -> tuple[Point, ...]:
         """Evaluations of a run with a finite value.
 
         Args:
             run: Row of the sheet.
             metric: Key of the metric.
-            log_metric: Name of the metric in official logs.
 
         Raises:
             UserError: No log, or a log without the metric, or without a number for it.
         """
-        if run in self.logs:
-            return read_author_log(self.logs[run], log_metric)
         path = self._evaluations(run)
         found = tuple(p for p in read_evaluations(path, metric, finite=False) if math.isfinite(p.value))
         if not found:
@@ -84,7 +76,7 @@ class Sources:
 
     def kept(self, run: str) -> int | None:
         """Images seen by the network that the training kept; None if unknown."""
-        return None if run in self.logs else kept_images(self._evaluations(run))
+        return kept_images(self._evaluations(run))
 
     def _evaluations(self, run: str) -> Path:
         return self.results / "students" / run / "evaluations.jsonl"
@@ -105,14 +97,12 @@ class FigureKind(abc.ABC):
 
     Attributes:
         width: Width in inches; 3.3 is a column, 6.8 a page of the usual two-column paper.
-        scope: Conditions that all rows of the figure meet.
         source: File of the layout, for messages.
     """
 
     title: str = ""
     caption: str = ""
     width: Inches = 6.8
-    scope: Mapping[str, Any] | None = None
     source: str = ""
 
     @abc.abstractmethod
@@ -143,8 +133,8 @@ class FigureKind(abc.ABC):
         """
 
     def pick(self, conditions: Mapping[str, Any], runs: Runs) -> list[SheetRow]:
-        """Rows of the sheet that meet conditions, in its order, within the figure's scope."""
-        return matching(runs, {**(self.scope or {}), **conditions})
+        """Rows of the sheet that meet conditions, in its order."""
+        return matching(runs, conditions)
 
 
 def require_panels(panels: tuple[Any, ...]) -> None:
@@ -209,9 +199,7 @@ def build_figure(
     *,
     measurements: str | Path | None = None,
     spec: str | None = None,
-    logs: Mapping[str, str] | None = None,
     published: str | Path | None = None,
-    scope: Mapping[str, object] | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Builds a figure as ``.pdf``, ``.png`` and ``.csv``; returns the paths and remarks for the user.
 
@@ -222,9 +210,7 @@ def build_figure(
         out: The ``.pdf``; the other files are written beside it.
         measurements: ``measurements.csv``, for reference lines; a file that does not exist yet counts as empty.
         spec: JSON text or a file with ``generators`` for grids of samples.
-        logs: Official metric logs by run; they take precedence over the logs in ``results``.
         published: Folder of published numbers; by default ``results/published``.
-        scope: Conditions on the sample sheet added to every run.
 
     Raises:
         UserError: A faulty layout, log or sheet, or an output name that is not ``*.pdf``.
@@ -233,18 +219,13 @@ def build_figure(
     if out.suffix != ".pdf":
         raise UserError(f"--out {out}", "must end in .pdf", ".png and .csv are written beside it")
     shown = load_figure_layout(find("figures", str(layout), where="--layout"))
-    shown = dataclasses.replace(shown, scope={**(shown.scope or {}), **(scope or {})})
     sheet = {run.run: run for run in read_runs(runs)}
-    for name in logs or {}:
-        if name not in sheet:
-            raise UserError(f"--log {name}", f"give RUN=FILE with a run of the sample sheet{suggestion(name, sheet)}")
     measured = Measurements([], "no measurements")
     if measurements is not None and measurements_file(measurements).is_file():
         measured = load_measurements(measurements)
-    official = {name: Path(path) for name, path in (logs or {}).items()}
     generators = load_spec(spec).get("generators", False) if spec else None
     numbers = load_published(published)
-    sources = Sources(measured, sheet, numbers, Path(results), official, generators=generators)
+    sources = Sources(measured, sheet, numbers, Path(results), generators=generators)
     figure, data, missing, notes = shown.build(sources)
     write_text(out.with_suffix(".csv"), data)
     paths = [*style.save(figure, out, shown.title), out.with_suffix(".csv")]

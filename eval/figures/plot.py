@@ -53,7 +53,7 @@ def draw_curves(layout: CurvesLayout, panels: Sequence[Panel]) -> Figure:
         if panel is None:
             axes.set_axis_off()
             continue
-        axes.set_xscale(panel.spec.x_scale)
+        axes.set_xscale("log")
         axes.set_yscale(panel.spec.y_scale)
         for number, curve in enumerate(panel.curves):
             apart = _APART * (number - (len(panel.curves) - 1) / 2) if _crowded(panel) else 0.0
@@ -81,7 +81,7 @@ def _kept_entry(panels: Sequence[Panel]) -> dict[str, Any]:
 
 def _on_edge(panel: Panel, curve: Curve) -> bool:
     """Whether the kept generator is the start, which a logarithmic axis shows at its left edge."""
-    return panel.spec.x_scale == "log" and curve.best.nimg == 0
+    return curve.best.nimg == 0
 
 
 def _crowded(panel: Panel) -> bool:
@@ -96,7 +96,7 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
 
     unit = layout.batch or 1
     # A logarithmic axis cannot show the evaluation before training; the CSV has it.
-    points = [p for p in curve.points if p.nimg > 0 or panel.spec.x_scale == "linear"]
+    points = [p for p in curve.points if p.nimg > 0]
     if panel.spec.x_max is not None:
         points = [p for p in points if p.nimg / unit <= panel.spec.x_max]
     x = [p.nimg / unit for p in points]
@@ -183,7 +183,7 @@ def _dress(axes: Axes, spec: PanelSpec, x_label: str) -> None:
     axes.set_ylabel(literal(spec.y_label))
     axes.grid(True, which="major", linewidth=0.4, color="#dddddd")
     axes.set_axisbelow(True)
-    for axis, scale in ((axes.xaxis, spec.x_scale), (axes.yaxis, spec.y_scale)):
+    for axis, scale in ((axes.xaxis, "log"), (axes.yaxis, spec.y_scale)):
         axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         if scale == "log":
             low, high = axis.get_view_interval()

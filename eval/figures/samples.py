@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -184,63 +184,30 @@ def draw_grids(layout: SamplesFigure, grids: Sequence[Grid]) -> Figure:
     alone = min(layout.panels_per_row, len(grids)) == 1
     # Panels side by side have room for two short lines each; a single panel takes one line.
     captions = [(", " if alone else "\n").join(grid.caption()) for grid in grids]
-    figure, axes_grid = _pictures(layout, grids, pictures, captions, 5.5, below=0.3 if alone else 0.4)
+    across = min(layout.panels_per_row, len(grids))
+    down, (height, width) = -(-len(grids) // across), pictures[0].shape[:2]
+    below = 0.3 if alone else 0.4  # inches of title and caption
+    figure = style.new_figure(layout.width, down * (layout.width / across * height / width + below), pad=0.02)
+    axes_grid = figure.subplots(down, across, squeeze=False)
+    for axes in axes_grid.flat[len(grids) :]:
+        axes.set_axis_off()
+    for axes, grid, image, caption in zip(axes_grid.flat, grids, pictures, captions):
+        axes.imshow(image, interpolation="none")
+        axes.set_title(style.literal(grid.title), fontsize=7, pad=3)
+        axes.set_xlabel(caption, fontsize=5.5, labelpad=2)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.set_xticks([])
+        axes.set_yticks([])
     by_row = next((grid.classes for grid in grids if grid.classes and grid.rule != OWN_CLASSES), None)
     if layout.by_class and by_row:
         names = [layout.class_names[c] if c < len(layout.class_names) else str(c) for c in by_row[:: layout.columns]]
         step = pictures[0].shape[0] / layout.rows
         for axes in axes_grid[:, 0]:
-            _name_rows(axes, [step * (row + 0.5) for row in range(layout.rows)], map(style.literal, names))
+            axes.set_yticks([step * (row + 0.5) for row in range(layout.rows)])
+            axes.set_yticklabels([*map(style.literal, names)])
+            axes.tick_params(length=0, pad=2)
     return figure
-
-
-def _pictures(
-    layout: SamplesFigure,
-    grids: Sequence[Grid],
-    pictures: Sequence[np.ndarray],
-    captions: Sequence[str],
-    size: float,
-    below: float,
-    beside: float = 0.0,
-) -> tuple[Figure, Any]:
-    """Draws a picture with its title and caption for each grid.
-
-    Args:
-        layout: Width, and panels side by side.
-        grids: Panels.
-        pictures: Their pictures, of equal size.
-        captions: Their captions.
-        size: Size of the captions.
-        below: Height of title and caption in inches.
-        beside: Width of the names at the left in inches.
-
-    Returns:
-        The figure and its array of axes.
-    """
-    across = min(layout.panels_per_row, len(grids))
-    down = -(-len(grids) // across)
-    height, width = pictures[0].shape[:2]
-    figure = style.new_figure(
-        layout.width, down * ((layout.width - beside) / across * height / width + below), pad=0.02
-    )
-    axes_grid = figure.subplots(down, across, squeeze=False)
-    for axes, grid, image, caption in zip(axes_grid.flat, grids, pictures, captions):
-        axes.imshow(image, interpolation="none")
-        axes.set_title(style.literal(grid.title), fontsize=7, pad=3)
-        axes.set_xlabel(caption, fontsize=size, labelpad=2)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    for axes in list(axes_grid.flat)[len(grids) :]:
-        axes.set_axis_off()
-    return figure, axes_grid
-
-
-def _name_rows(axes: Any, places: Sequence[float], names: Iterable[str], **look: Any) -> None:
-    axes.set_yticks(places)
-    axes.set_yticklabels(list(names), **look)
-    axes.tick_params(length=0, pad=2)
 
 
 def samples_csv(grids: Sequence[Grid], columns: int) -> str:

@@ -24,7 +24,6 @@ from eval.metrics.statistics import FeatureStatistics
 from sida.config.settings import load_spec
 from sida.data import load_dataset
 from sida.errors import Progress, UserError, suggestion
-from sida.files.tensors import write_tensors
 from sida.machine import cpu_threads, take_device, tf32
 
 #: First seed of a teacher's samples, far from those of trials: samples of a student and its teacher share no noise.
@@ -77,7 +76,9 @@ def write_reference(
     Raises:
         UserError: Fewer than two images there, no such network or device, or unknown options.
     """
-    network, found, progress = _opened(extractor, dataset, images, options, device, "reference")
+    take_device(device, "reference")
+    network, found = get_extractor(extractor, device, **(options or {})), open_set(dataset, images)
+    progress = Progress(f"{network.name} of {found.name}", found.count, "img")
     if found.count < 2:
         raise UserError(images or found.name, f"too few images for a covariance ({found.count})", "give at least two")
     name, statistics = network.name, FeatureStatistics(ddof=ddof, device=network.device)
@@ -152,56 +153,6 @@ def _sampling(spec: Mapping[str, Any], key: str) -> tuple[Measurer, dict[str, Ex
     names = {"run": "teacher", "method": "teacher", "sampler": source.sampler}
     measurer = Measurer({**spec, **names, "protocol": used})
     return measurer, make_extractors(used.extractors(), measurer.spec.device, measurer.spec.extractors)
-
-
-def write_features(
-    out: str | os.PathLike[str],
-    extractor: str,
-    *,
-    dataset: str | None = None,
-    images: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    allow_tf32: bool = False,
-    device: str = "cpu",
-) -> tuple[str, tuple[int, int]]:
-    """Writes the features of a set of images (``sida features``).
-
-    The file holds ``features`` float32 (N, C), and ``logits`` (N, K) where the network has classes. Arguments and
-    errors are those of :func:`write_reference`.
-
-    Returns:
-        Name of the set, and (N, C).
-    """
-    network, found, progress = _opened(extractor, dataset, images, options, device, "features")
-    rows: dict[str, list[torch.Tensor]] = {"features": [], "logits": []}
-    done = 0
-    with tf32(allow_tf32):
-        for batch in _read_ahead(found, network.device):
-            features, logits = network.features_and_logits(batch)
-            rows["features"].append(features.cpu())
-            if logits is not None:
-                rows["logits"].append(logits.float().cpu())
-            done += len(batch)
-            progress.update(done)
-    tensors = {key: torch.cat(parts) for key, parts in rows.items() if parts}
-    header = {"images": found.name, "images_sha256": found.digest()}
-    header |= {"extractor": network.name, "extractor_sha256": network.sha256}
-    write_tensors(out, tensors, header)
-    return found.name, (len(tensors["features"]), tensors["features"].shape[1])
-
-
-def _opened(
-    extractor: str,
-    dataset: str | None,
-    images: str | None,
-    options: Mapping[str, Any] | None,
-    device: str,
-    where: str,
-) -> tuple[Extractor, ImageSet, Progress]:
-    """Network and images of a command, and its lines of progress."""
-    take_device(device, where)
-    network, found = get_extractor(extractor, device, **(options or {})), open_set(dataset, images)
-    return network, found, Progress(f"{network.name} of {found.name}", found.count, "img")
 
 
 def _read_ahead(images: ImageSet, device: torch.device) -> Iterator[torch.Tensor]:

@@ -1,7 +1,4 @@
-"""Measures trials of a generator under a protocol in one process: one record per trial; resumes by trial.
-
-Measures and merges shards of a trial; a lost shard is measured again alone.
-"""
+"""Measures trials of a generator under a protocol in one process: one record per trial; resumes by trial."""
 
 from __future__ import annotations
 
@@ -31,9 +28,8 @@ from sida.assets import cache_dir, fetch_many, find_asset, load_registry
 from sida.assets.hub import offline
 from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
-from sida.errors import Progress, UserError, say, suggestion
-from sida.files.atomic import set_aside, sha256_json
-from sida.files.tensors import TensorFileError, read_tensors
+from sida.errors import Progress, UserError, suggestion
+from sida.files.atomic import sha256_json
 from sida.machine import cpu_threads, take_device, tf32
 
 
@@ -149,20 +145,18 @@ class Measurer:
     def sums(
         self,
         trial: int,
-        begin: int,
-        end: int,
-        progress: Progress | None = None,
-        done: int = 0,
-        metrics: Collection[str] | None = None,
+        metrics: Collection[str],
+        progress: Progress,
+        done: int,
         ready: Callable[[], None] | None = None,
     ) -> TrialSums:
-        """Sums over the images ``begin … end − 1`` of a trial, for all metrics or some of them.
+        """Sums over the images of a trial for some metrics.
 
         ``ready`` is called when the first images have the protocol's size and the feature networks are loaded.
         """
-        protocol = self.protocol if metrics is None else self.protocol.part(metrics)
-        first = self.protocol.seeds(trial)[0]
-        seeds = range(first + begin, first + end)
+        protocol = self.protocol.part(metrics)
+        first, last = self.protocol.seeds(trial)
+        seeds = range(first, last + 1)
         # Messages name files by path, and generators by the id of the row.
         origin = self.spec.sampler["path"] if self.spec.sampler["kind"] == "images" else f"run '{self.spec.run}'"
         images = sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
@@ -172,14 +166,8 @@ class Measurer:
         extractors = {name: self.extractors[name] for name in protocol.extractors()}
         if ready is not None:
             ready()
-        report = None if progress is None else lambda count: progress.update(done + count)
-        sums = TrialSums(protocol, self.spec.device)
-        return run_pass(images, extractors, sums, begin, self._prefetched(), report)
-
-    def _prefetched(self) -> int:
-        """Number of batches that a thread prepares, on a GPU without TF32 feature networks."""
-        alone = any(extractor.tf32 for extractor in self.extractors.values())
-        return 2 if self.spec.device.startswith("cuda") and not alone else 0
+        sums, ahead = TrialSums(protocol, self.spec.device), 2 if self.spec.device.startswith("cuda") else 0
+        return run_pass(images, extractors, sums, 0, ahead, lambda count: progress.update(done + count))
 
     def names(self) -> dict[str, Any]:
         """Names of run and protocol in a trial's record; fields that change a number are also in the digest."""
@@ -311,7 +299,7 @@ class TrialRecords:
         with _overlapped(self._measurer.spec) as submit:
             for trial, keys in self.missing.items():
                 start = time.monotonic()
-                sums = self._measurer.sums(trial, 0, size, progress, done, keys, ready)
+                sums = self._measurer.sums(trial, keys, progress, done, ready)
                 done += size
                 submit(functools.partial(record, trial, sums, time.monotonic() - start, done))
         self._remove_copies()
@@ -355,87 +343,6 @@ def measure(
     with cpu_threads(measurer.spec.threads):
         records = TrialRecords(measurer, trials, out, Path(out) / "state")
         return [*records.measure(f"measure {measurer.spec.run}").values()]
-
-
-def measure_shard(
-    spec: Mapping[str, Any] | MeasureSpec, out: str | os.PathLike[str], trial: int, begin: int, end: int
-) -> Path:
-    """Measures the images ``begin … end − 1`` of a trial into ``<out>/trial-<t>/shard-<begin>-<end>.safetensors``.
-
-    An existing shard of the same spec is kept. Returns the path.
-    """
-    measurer = Measurer(spec)
-    protocol = measurer.protocol
-    measurer.check_trials([trial])
-    if not 0 <= begin < end <= protocol.num_samples:
-        raise UserError("--shard", f"must lie within 0-{protocol.num_samples}, got {begin}-{end}")
-    path = Path(out) / f"trial-{trial}" / f"shard-{begin}-{end}.safetensors"
-    with cpu_threads(measurer.spec.threads):
-        if path.is_file():
-            try:
-                header = TrialSums.load(path, protocol)[1]
-                if _origin(measurer, trial).items() <= header.items():
-                    return path
-            except UserError as error:
-                say(f"{error} (which is done now)")
-        progress = Progress(f"measure {measurer.spec.run} trial {trial} images {begin}-{end}", end - begin, "img")
-        sums = measurer.sums(trial, begin, end, progress)
-    sums.save(path, {"run": measurer.spec.run, **_origin(measurer, trial)})
-    return path
-
-
-def _origin(measurer: Measurer, trial: int) -> dict[str, Any]:
-    """Everything that decides the sums of a shard, except the settings of metrics, which the sums check themselves.
-
-    Another version of the code may draw other images.
-    """
-    weights = {name: extractor.sha256 for name, extractor in measurer.extractors.items()}
-    return {"trial": trial, "spec_sha256": measurer.digest, "extractors": weights, "code": machine.source_digest()}
-
-
-def merge_shards(
-    spec: Mapping[str, Any], shards: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], trial: int
-) -> dict[str, Any]:
-    """Merges the shards of a trial into ``<out>/trial-<t>.json`` and returns the record, which names the shards.
-
-    Sums are added in the order of the shards' first images, so that the order of ``shards`` does not matter.
-
-    Raises:
-        UserError: Shards of another spec, trial or version of the code, missing images (the message names
-            the ranges), or a damaged shard (it is moved aside, so that the same command measures it again).
-    """
-    measurer = Measurer(spec)
-    sums, origin = TrialSums(measurer.protocol), _origin(measurer, trial)
-    parts = []
-    for path in shards:
-        shard, header = _load(path, measurer.protocol)
-        parts.append(shard)
-        other = [key for key, value in origin.items() if header.get(key) != value]
-        if other == ["code"]:
-            fault = f"was measured by another version of the code ({header.get('code')}, here {origin['code']})"
-            raise UserError(path, fault, "remove it to have it measured again")
-        if other:
-            raise UserError(path, "belongs to another trial, generator or feature network", "measure this shard again")
-    parts.sort(key=lambda part: part.ranges)
-    for shard in parts:
-        sums.merge(shard)
-    record = {**measurer.record(trial, sums), "shards": [list(span) for part in parts for span in part.ranges]}
-    write_measurement(trial_path(out, trial), record)
-    return record
-
-
-def _load(path: str | os.PathLike[str], protocol: Protocol) -> tuple[TrialSums, dict[str, Any]]:
-    """Reads a shard; moves a damaged file aside."""
-    try:
-        return TrialSums.load(path, protocol)
-    except UserError as error:
-        try:
-            read_tensors(path)
-        except TensorFileError:
-            with contextlib.suppress(OSError):
-                aside = f"it is set aside as {set_aside(path).name}: the same workflow command measures it now"
-                raise UserError(error.place, error.fault, f"{error.remedy} ({aside})") from None
-        raise
 
 
 @contextmanager

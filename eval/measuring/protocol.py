@@ -255,7 +255,7 @@ class Protocol(Settings):
 
     @functools.cached_property
     def trial_sha256(self) -> str:
-        """Digest of the fields that can change a number of one trial or shard."""
+        """Digest of the fields that can change a number of one trial."""
         return sha256_json({key: value for key, value in self.facts().items() if key not in OF_ALL_TRIALS})
 
     def facts(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sums of one trial or shard, and the pass that fills them: images go through all extractors into the sums.
+"""Sums of one trial, and the pass that fills them: images go through all extractors into the sums.
 
 This module is independent of the source of the images and of the kinds of metrics. Features are kept only if a metric
 requests them; everything else streams in constant memory.
@@ -11,8 +11,6 @@ other.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,17 +21,14 @@ import torch
 from eval.features.base import Extractor
 from eval.features.registry import Features, extract
 from eval.measuring.protocol import Protocol
-from eval.measuring.reference_files import read_statistics, statistics_tensors, within
 from eval.measuring.references import Reference
 from eval.metrics.kinds import Mean
 from eval.metrics.metric import Metric, Sides
 from eval.metrics.statistics import FeatureStatistics
 from sida.errors import UserError
-from sida.files.tensors import explained, read_tensors, write_tensors
 from sida.machine import tf32
 from sida.sampling import NO_CLASS
 
-_FORMAT = "sida-trial-shard/2"
 T = TypeVar("T")
 
 
@@ -82,13 +77,13 @@ class TrialSums:
             metric.update(outputs[metric.extractor], classes, first, self.protocol.num_samples)
 
     def merge(self, other: TrialSums) -> TrialSums:
-        """Adds another shard of the same trial; other shards give other last digits of sums. Returns itself.
+        """Adds another part of the same trial; other parts give other last digits of sums. Returns itself.
 
         Raises:
-            UserError: Shards of different protocols or with common images.
+            UserError: Parts of different protocols or with common images.
         """
         if self.protocol.trial_sha256 != other.protocol.trial_sha256:
-            raise UserError("", "shards measured under different protocols cannot be merged", "measure them again")
+            raise UserError("", "parts measured under different protocols cannot be merged", "measure them again")
         for begin, end in other.ranges:
             self._cover(begin, end)
         for name, statistics in self.statistics.items():
@@ -112,51 +107,12 @@ class TrialSums:
             position = max(position, end)
         return gaps
 
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
-        """Writes the sums atomically as safetensors; ``metadata`` identifies the trial and its spec."""
-        tensors = statistics_tensors(self.statistics)
-        for metric in self.metrics:
-            tensors |= {f"score/{metric.key}/{key}": value for key, value in metric.tensors().items()}
-        for name in self.rows:
-            tensors[f"features/{name}"] = self.features(name)
-        header: dict[str, Any] = {"format": _FORMAT, "protocol_sha256": self.protocol.trial_sha256}
-        header |= {"ranges": self.ranges, **metadata}
-        for metric in self.metrics:
-            for key, count in metric.counts().items():
-                header.setdefault(key, {})[metric.extractor] = count
-        write_tensors(path, tensors, header)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], protocol: Protocol) -> tuple[TrialSums, dict[str, Any]]:
-        """Reads a shard and its metadata.
-
-        Raises:
-            UserError: Missing or broken file, or a shard of another protocol.
-        """
-        with explained(path, "cannot be read", "measure this shard again"):
-            tensors, header = read_tensors(path)
-            if header.get("format") != _FORMAT:
-                raise ValueError("no shard of a trial")
-        if header["protocol_sha256"] != protocol.trial_sha256:
-            raise UserError(path, f"measured under another protocol than '{protocol.name}'", "measure this shard again")
-        result = cls(protocol)
-        result.ranges = [(begin, end) for begin, end in header["ranges"]]
-        result.statistics = read_statistics(tensors, result.statistics, protocol.cov_ddof)
-        for metric in result.metrics:
-            counts = {key: header.get(key, {}).get(metric.extractor, 0) for key in metric.counts()}
-            metric.restore(within(tensors, f"score/{metric.key}/"), counts)
-        for name in result.rows:
-            ranges, rows = sorted(result.ranges), tensors[f"features/{name}"]
-            places = itertools.accumulate((end - begin for begin, end in ranges), initial=0)
-            result.rows[name] = [(begin, rows[at : at + end - begin]) for (begin, end), at in zip(ranges, places)]
-        return result, header
-
     def _cover(self, begin: int, end: int) -> None:
         if end > self.protocol.num_samples:
             raise UserError("", f"images {begin}-{end - 1} lie beyond the trial's {self.protocol.num_samples} images")
         for other in self.ranges:
             if begin < other[1] and other[0] < end:
-                raise UserError("", f"images {max(begin, other[0])}-{min(end, other[1]) - 1} are covered by two shards")
+                raise UserError("", f"images {max(begin, other[0])}-{min(end, other[1]) - 1} are covered twice")
         if self.ranges and self.ranges[-1][1] == begin:
             self.ranges[-1] = (self.ranges[-1][0], end)
         else:
@@ -182,7 +138,7 @@ def compute_metrics(
     """
     if gaps := sums.missing():
         listed = ", ".join(f"{begin}-{end - 1}" for begin, end in gaps[:5])
-        raise UserError("trial is incomplete", f"images {listed} are missing", "measure these shards and merge again")
+        raise UserError("trial is incomplete", f"images {listed} are missing", "measure the trial again")
     values: dict[str, float] = {}
     once: dict[Any, Any] = {("values",): values}
     details: dict[str, Any] = {}

@@ -7,26 +7,17 @@ all of it on all cores.
 
 A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding error is relative to the size of the terms,
 tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
-
-FID∞ (Chong and Forsyth 2020) is the distance as the number of images grows without bound. The distance of a finite
-sample is biased upwards by about b/n, b depending on the generator. Distances of subsets of several sizes are fitted by
-a line in 1/n; its intercept estimates the unbiased value. Published numbers are at a fixed n: FID∞ is not compared with
-them.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg.lapack import dpstrf
 
 from sida.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 _EPS = float(np.finfo(np.float64).eps)
 # Relative rounding of a sum of blocks of 1024 terms (eval.metrics.statistics).
@@ -223,57 +214,3 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     limit = max(len(cov) * _EPS * values[-1], rounding)
     keep, small = values > limit, np.abs(values) <= limit
     return _Factor(vectors[:, keep] * np.sqrt(values[keep]), negative, float(np.abs(values[small]).sum()))
-
-
-@dataclass(frozen=True)
-class Extrapolation:
-    """A line through distances against 1/n.
-
-    Attributes:
-        value: Intercept, the estimate at n → ∞.
-        slope: Slope of the line: at n images the bias is about slope / n.
-        by_n: Distance by number of images.
-    """
-
-    value: float
-    slope: float
-    by_n: dict[str, float]
-
-
-def frechet_infinity(
-    features: torch.Tensor,
-    mean: np.ndarray,
-    cov: np.ndarray,
-    points: int = 10,
-    smallest: int | None = None,
-    ddof: int = 0,
-    seed: int = 0,
-) -> Extrapolation:
-    """Extrapolates the Fréchet distance of features to a reference.
-
-    Args:
-        features: Features (N, C).
-        mean: Reference mean (C,).
-        cov: Reference covariance (C, C).
-        points: Number of subset sizes, evenly spaced from ``smallest`` to N (at most N − ``smallest`` + 1).
-        smallest: Smallest subset; by default the larger of N // 10 and C + 1, because distances with singular
-            covariances do not follow the line.
-        ddof: Divisor N − ddof of the covariance.
-        seed: Seed of the subsets.
-
-    Raises:
-        UserError: Too few features for the line.
-    """
-    total, width = features.shape
-    smallest = max(total // 10, width + 1) if smallest is None else smallest
-    if points < 2 or smallest < 2 or total < 2 * smallest:
-        raise UserError("FID extrapolation", f"{total} images are too few for sizes from {smallest}", "measure more")
-    rng = np.random.Generator(np.random.PCG64(seed))
-    rows = features.double().cpu().numpy()
-    sizes = np.unique(np.linspace(smallest, total, points).round().astype(int))
-    by_n: dict[str, float] = {}
-    for size in sizes:
-        subset = rows[rng.permutation(total)[:size]]
-        by_n[str(size)] = frechet_distance(subset.mean(0), np.cov(subset, rowvar=False, ddof=ddof), mean, cov)
-    slope, value = np.polyfit(1 / sizes, list(by_n.values()), 1)
-    return Extrapolation(float(value), float(slope), by_n)

@@ -1,12 +1,11 @@
 """Inception score: exp of the mean Kullback-Leibler divergence of p(y|x) from p(y), averaged over splits.
 
 Split i holds the images ``i·N//S … (i+1)·N//S − 1`` in the order in which they were generated. Only Σ p and
-Σ p·log p per split are kept, in float64, so that images stream and shards merge.
+Σ p·log p per split are kept, in float64, so that images stream and parts merge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -56,9 +55,9 @@ class InceptionScoreSums:
                 self._counts[split] += len(part)
 
     def merge(self, other: InceptionScoreSums) -> None:
-        """Adds the sums of another shard of the same set."""
+        """Adds the sums of another part of the same set."""
         if (self.num_images, self.splits) != (other.num_images, other.splits):
-            raise UserError("inception score", "shards of sets that differ in size or splits cannot be merged")
+            raise UserError("inception score", "parts of sets that differ in size or splits cannot be merged")
         self._probabilities += other._probabilities.to(self._probabilities.device)
         self._entropies += other._entropies.to(self._entropies.device)
         self._counts += other._counts
@@ -87,21 +86,6 @@ class InceptionScoreSums:
         distance = 2 * (totals[present] * np.log(totals[present] / expected[present])).sum()
         freedom = (self.splits - 1) * (totals.shape[1] - 1)
         return freedom > 0 and bool(chdtrc(freedom, distance) < 1e-6)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """State as named tensors."""
-        sums = {"probabilities": self._probabilities.cpu(), "entropies": self._entropies.cpu()}
-        return {**sums, "counts": self._counts, "num_images": torch.tensor([self.num_images])}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> InceptionScoreSums:
-        """The inverse of :meth:`tensors`."""
-        splits, classes = tensors["probabilities"].shape
-        result = cls(int(tensors["num_images"]), splits, classes)
-        result._probabilities.copy_(tensors["probabilities"])
-        result._entropies.copy_(tensors["entropies"])
-        result._counts = tensors["counts"].clone()
-        return result
 
 
 def inception_score(probs: torch.Tensor | np.ndarray, splits: int = 10) -> InceptionScoreResult:

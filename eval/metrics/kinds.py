@@ -8,8 +8,8 @@ class here and a line in :data:`METRIC_KINDS`; a protocol names a custom kind as
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -44,21 +44,6 @@ class Frechet(Metric):
         detail = {"mean_term": report.mean_term, "ranks": list(report.ranks)}
         detail["numerical_error"] = report.numerical_error
         return report.value, detail | ({"warnings": report.warnings} if report.warnings else {})
-
-
-@dataclass(kw_only=True)
-class FrechetInfinity(Metric):
-    """Fréchet distance extrapolated to infinitely many images."""
-
-    generated, real = "features", "moments"
-
-    def compute(self, sides: Sides) -> MetricValue:
-        """The extrapolated distance, with the distances behind it as details."""
-        from eval.metrics.frechet import frechet_infinity
-
-        mean, cov, _ = sides.real_moments
-        fit = frechet_infinity(sides.features, mean, cov, ddof=sides.cov_ddof, seed=sides.seed)
-        return fit.value, {"by_n": fit.by_n}
 
 
 @dataclass(kw_only=True)
@@ -101,22 +86,12 @@ class InceptionScore(Metric):
         self._sums.update(probabilities, first)
 
     def merge(self, other: Metric) -> None:
-        """Adds the sums of another shard."""
+        """Adds the sums of another part."""
         assert isinstance(other, InceptionScore)
         if self._sums is None:
-            self.restore(other.tensors(), {})
+            self._sums = copy.deepcopy(other._sums)
         elif other._sums is not None:
             self._sums.merge(other._sums)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Sums by split."""
-        return {} if self._sums is None else self._sums.tensors()
-
-    def restore(self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
-        """Restores the sums from a file."""
-        from eval.metrics.inception_score import InceptionScoreSums
-
-        self._sums = InceptionScoreSums.from_tensors(tensors) if tensors else None
 
     def compute(self, sides: Sides) -> MetricValue:
         """The mean over splits, with their spread as a detail."""
@@ -397,17 +372,9 @@ class Accuracy(Metric):
         self._labelled += len(classes)
 
     def merge(self, other: Metric) -> None:
-        """Adds the counts of another shard."""
+        """Adds the counts of another part."""
         assert isinstance(other, Accuracy)
         self._correct, self._labelled = self._correct + other._correct, self._labelled + other._labelled
-
-    def counts(self) -> dict[str, int]:
-        """Number of correctly classified images, and of images with a class."""
-        return {"correct": self._correct, "labelled": self._labelled}
-
-    def restore(self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
-        """Restores the counts from a file."""
-        self._correct, self._labelled = counts.get("correct", 0), counts.get("labelled", 0)
 
     def compute(self, sides: Sides) -> MetricValue:
         """The share; None without requested classes."""
@@ -421,7 +388,6 @@ METRIC_KINDS: Registry[type[Metric]] = Registry(
     "eval.metrics.metric:Metric",
     {
         "frechet": Frechet,
-        "frechet_infinity": FrechetInfinity,
         "inception_score": InceptionScore,
         "precision": Precision,
         "recall": Recall,

@@ -27,7 +27,7 @@ MetricValue = tuple[float | None, dict[str, Any]]
 
 @dataclass(kw_only=True)
 class Metric(abc.ABC):
-    """A metric of a protocol; subclasses are kinds. An instance collects the sums of one trial or shard.
+    """A metric of a protocol; subclasses are kinds. An instance collects the sums of one trial, or of a part.
 
     Attributes:
         key: Name in measurements, e.g. ``fid``.
@@ -98,20 +98,7 @@ class Metric(abc.ABC):
         """
 
     def merge(self, other: Metric) -> None:  # noqa: B027 - optional
-        """Adds the custom sums of another shard of the same trial."""
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Custom sums as named tensors, for the file of a shard."""
-        return {}
-
-    def counts(self) -> dict[str, int]:
-        """Custom counts; they may depend on the extractor only, since its metrics share them in a file."""
-        return {}
-
-    def restore(  # noqa: B027 - optional
-        self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]
-    ) -> None:
-        """The inverse of :meth:`tensors` and :meth:`counts`."""
+        """Adds the custom sums of another part of the same trial."""
 
     @abc.abstractmethod
     def compute(self, sides: Sides) -> MetricValue:
@@ -148,11 +135,6 @@ class Sides:
     def num_samples(self) -> int:
         """Number of generated images of the trial."""
         return self._sums.protocol.num_samples
-
-    @property
-    def cov_ddof(self) -> int:
-        """Divisor N − ddof of the generated covariance."""
-        return self._sums.protocol.cov_ddof
 
     @property
     def seed(self) -> int:

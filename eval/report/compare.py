@@ -6,8 +6,6 @@ Values that are not comparable are not compared; a note, or an error if nothing 
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,8 @@ from typing import Literal
 from eval.claims.evidence import Z, show
 from eval.results.identity import comparable
 from eval.results.measurements import read_score
-from eval.results.published import load_published
 from eval.results.summary import Estimate, Measurements, load_measurements
-from eval.tables.cells import LATER
-from eval.tables.layout import TableSources, load_table_layout
 from eval.tables.model import Cell, Column, Row, Table
-from sida.config import resources
 from sida.errors import UserError, suggestion
 
 ComparisonOutcome = Literal["identical", "within noise", "lower", "higher", "single trial"]
@@ -160,46 +154,3 @@ def comparison_table(comparison: Comparison) -> Table:
         notes += [f"Only in the {word}: {', '.join(names)}."] if names else []
     notes += [f"Not compared: {'; '.join(comparison.not_compared)}."] if comparison.not_compared else []
     return Table("comparison", "Comparison", "", "measured", columns, tuple(rows), tuple(notes))
-
-
-def compare_published(results: str | Path, published: str | Path | None = None) -> Table:
-    """Table of measurements against the published numbers of Tables 1 to 7.
-
-    A measured number is compared once, in the first layout with a number of its version.
-
-    Raises:
-        UserError: No measured run of ``results`` has a published number in any layout.
-    """
-    measured = _load(results)
-    numbers = load_published(published)
-    numeric = (Column(head, number=True) for head in ("published", "measured", "Δ", "allowed"))
-    columns = (Column("table"), Column("run"), Column("metric"), *numeric, Column("agreement"))
-    rows: list[Row] = []
-    seen: set[tuple[str, str]] = set()
-    apart: dict[tuple[str, str], str] = {}
-    for name in (name for name in resources.names("tables") if re.match("table[1-7]", name)):
-        path = resources.find("tables", name)
-        records = load_table_layout(path).build(TableSources(measured, {}, numbers, "audit")).records
-        found = [r for r in records if r["agreement"] and (r["run"], r["metric"]) not in seen]
-        seen |= {(r["run"], r["metric"]) for r in found}
-        both = [r for r in records if r["published"] and r["measured"]]
-        apart |= {(r["run"], r["metric"]): r["not_compared"] for r in both if r["not_compared"] not in ("", LATER)}
-        for i, r in enumerate(found):
-            estimate = measured.estimate(r["run"], r["metric"])
-            spread = f" ± {r['published_std']}" if r["published_std"] else ""
-            cells = [Cell(path.stem if i == 0 else ""), *map(Cell, (r["run"], r["metric"], r["published"] + spread))]
-            lowest = f"; lowest of 3: {float(r['measured_lowest']):.4g}" if r["measured_lowest"] else ""
-            cells += [Cell(show(estimate) + lowest), Cell(f"{float(r['difference']):+.3g}".replace("-", "−"))]
-            cells += [Cell(f"{float(r['tolerance']):.2g}"), Cell(r["agreement"], bold=r["agreement"] != "agrees")]
-            rows.append(Row(tuple(cells), rule=i == 0 and bool(rows)))
-    others = [f"{' '.join(key)} ({reason})" for key, reason in apart.items() if key not in seen]
-    if not rows and not others:
-        raise UserError(results, "no measured run has a published number", "compare two result folders instead")
-    counts = Counter(row.cells[-1].text for row in rows)
-    notes = [
-        f"{counts['agrees']} of {len(rows)} numbers agree with the published ones within the combined uncertainty; "
-        f"{counts['better']} are better, {counts['worse']} worse."
-    ]
-    if others:
-        notes.append(f"Not compared: {', '.join(others)}.")
-    return Table("comparison", "Comparison", "", "audit", columns, tuple(rows), tuple(notes))

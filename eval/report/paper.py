@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from eval.results.published import bibliography_items
 from eval.results.summary import Measurements, load_measurements, measurements_file
 from eval.tables.build import load_table
 from eval.tables.latex import breakable, cited_keys, escape
+from eval.tables.render import template
 from sida.config.resources import find, names
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
@@ -148,24 +148,29 @@ def paper_source(
     """The LaTeX of the whole document; paths are relative to ``folder``."""
     path = measurements_file(folder)
     measurements = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
-    parts = [_PREAMBLE.replace("TITLE", escape(title or f"Results of the preset {folder.name}"))]
-    cited: list[str] = []
-    if tables:
-        parts.append(r"\section{Tables}")
-        loaded = [load_table(table.with_suffix(".json")) for table in tables]
-        given = [table.number for table in loaded]
-        cited = [key for table in loaded if table.cite for key in cited_keys(table)]
-        for table, number in zip(tables, _numbers([escape(str(number)) if number else None for number in given])):
-            parts.append(rf"\renewcommand{{\thetable}}{{{number}}}" + "\n" + rf"\input{{tables/{table.name}}}")
-    if figures:
-        parts += [r"\clearpage", r"\section{Figures}"]
-        stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
-        numbers = _numbers([str(int(match[1])) if match else None for match in stems])
-        parts += [_figure(figure, number, own) for figure, number in zip(figures, numbers)]
-    parts += _claims(folder / "claims.json", bool(measurements.rows))
-    parts.append(bibliography_items(cited))
-    parts += [r"\clearpage", r"\appendix", r"\section{Provenance}", _provenance(folder, measurements)]
-    return "\n\n".join([*parts, r"\end{document}"]) + "\n"
+    loaded = [load_table(table.with_suffix(".json")) for table in tables]
+    cited = [key for table in loaded if table.cite for key in cited_keys(table)]
+    stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
+    rows = measurements.rows
+    facts = {
+        "Protocols": {row.protocol for row in rows},
+        "References (SHA-256)": {row.reference_sha256 for row in rows if row.reference_sha256},
+        "Feature networks (SHA-256)": {row.extractor_sha256 for row in rows if row.extractor_sha256},
+        "Code": {row.code_version for row in rows},
+        "Devices": {row.device for row in rows},
+        "Measured": {row.date[:10] for row in rows},
+    }
+    page = template(Path(__file__).parent / "templates" / "paper.tex", tex=escape, breakable=breakable)
+    return page.render(
+        title=title or f"Results of the preset {folder.name}",
+        tables=[*zip(_numbers([escape(str(t.number)) if t.number else None for t in loaded]), tables)],
+        figures=[*zip(_numbers([str(int(match[1])) if match else None for match in stems]), figures)],
+        captions={figure.stem: figure_caption(figure, own) for figure in figures},
+        **_claims(folder / "claims.json", bool(rows)),
+        references=bibliography_items(cited),
+        generators=[_generator(run, measurements, folder) for run in measurements.runs],
+        facts={name: ", ".join(sorted(values)) for name, values in facts.items() if values},
+    )
 
 
 def _numbers(given: list[str | None]) -> list[str]:
@@ -202,92 +207,34 @@ def _bands_over(data: Path) -> str:
     return " and ".join(dict.fromkeys(row["over"] for row in rows if row.get("kind") == "curve" and row.get("std")))
 
 
-def _figure(figure: Path, number: str, own: str | Path | None) -> str:
-    caption = figure_caption(figure, own)
-    label = rf"\renewcommand{{\thefigure}}{{{number}}}" + "\n"
-    picture = rf"\includegraphics[width=\linewidth]{{figures/{figure.name}}}"
-    text = rf"\caption{{{escape(caption)}}}\label{{fig:{figure.stem}}}"
-    return label + "\n".join([r"\begin{figure}[htbp]\centering", picture, text, r"\end{figure}"])
-
-
-def _claims(path: Path, measured: bool) -> list[str]:
-    """LaTeX table of the verdicts, from measurements and from published numbers as far as they exist."""
+def _claims(path: Path, measured: bool) -> dict[str, Any]:
+    """Preamble, heads and rows of the verdicts, from measurements and from published numbers as far as they exist."""
     if not path.is_file():
-        return []
+        return {"claims": None}
     record = read_verdicts(path)
     printed = any("by_published" in claim for claim in record["claims"])
     heads = ["here"] * (measured or not printed) + ["as published"] * printed
-    form = (
-        rf"@{{}}l>{{\raggedright\arraybackslash}}p{{{0.78 - 0.16 * len(heads):.2f}\linewidth}}{'l' * len(heads)}@{{}}"
-    )
-    rows = [["claim", "statement", *heads]]
-    # Without measurements, claims that published numbers cannot decide are left out.
-    shown = [claim for claim in record["claims"] if "here" in heads or _printed(claim.get("by_published")) != "--"]
-    for claim in shown:
-        verdicts = {
-            "here": escape(VERDICT_MARKS[claim["verdict"]]),
-            "as published": _printed(claim.get("by_published")),
-        }
-        rows.append([escape(claim["id"]), escape(claim["statement"]), *(verdicts[head] for head in heads)])
-    text = escape(record.get("preamble", "")) + " The evidence is in claims.md."
-    if left := len(record["claims"]) - len(shown):
-        text += f" Not listed: {left} of {len(record['claims'])} claims, in which published numbers have no say."
-    return [
-        r"\clearpage",
-        r"\section{Claims}",
-        text,
-        r"\begingroup\small",
-        _longtable(form, rows),
-        r"\endgroup",
-    ]
-
-
-def _longtable(form: str, rows: Sequence[Sequence[str]]) -> str:
-    """A table that may take several pages; the first row is its head."""
-    head, *body = (" & ".join(cells) + r" \\" for cells in rows)
-    lines = [
-        rf"\begin{{longtable}}{{{form}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        r"\endhead",
-        r"\bottomrule",
-        r"\endfoot",
-    ]
-    return "\n".join([*lines, *body, r"\end{longtable}"])
+    rows = []
+    for claim in record["claims"]:
+        found = {"here": VERDICT_MARKS[claim["verdict"]], "as published": _printed(claim.get("by_published"))}
+        # Without measurements, claims that published numbers cannot decide are left out.
+        if "here" in heads or found["as published"] != "--":
+            rows.append([claim["id"], claim["statement"], *(found[head] for head in heads)])
+    return {"claims": record, "heads": heads, "verdicts": rows}
 
 
 def _printed(found: dict[str, Any] | None) -> str:
     """A verdict by published numbers; a dash if only a measurement can decide."""
     known = found and any(finding["numbers"] for finding in found["findings"])
-    return escape(VERDICT_MARKS[found["verdict"]]) if found and known else "--"
+    return VERDICT_MARKS[found["verdict"]] if found and known else "--"
 
 
-def _provenance(folder: Path, measurements: Measurements) -> str:
-    """Hashes, versions, devices and training time of every measured generator."""
-    if not measurements.rows:
-        return "Nothing was measured."
-    shown = [["run", "trials", "images", "network (SHA-256)", "training"]]
-    for run in measurements.runs:
-        rows = measurements.of_run(run)
-        network = escape(rows[0].network_sha256[:16])
-        trials = len({row.trial for row in rows})
-        cells = [escape(run), str(trials), f"{rows[0].n:,}", rf"\texttt{{{network}}}" if network else "--"]
-        shown.append([*cells, training_time(folder / "students" / run / "train.jsonl")])
-    facts = {
-        "Protocols": {row.protocol for row in measurements.rows},
-        "References (SHA-256)": {row.reference_sha256 for row in measurements.rows if row.reference_sha256},
-        "Feature networks (SHA-256)": {row.extractor_sha256 for row in measurements.rows if row.extractor_sha256},
-        "Code": {row.code_version for row in measurements.rows},
-        "Devices": {row.device for row in measurements.rows},
-        "Measured": {row.date[:10] for row in measurements.rows},
-    }
-    listed = "\n\n".join(
-        rf"{{\raggedright\noindent\textbf{{{name}:}} {breakable(', '.join(sorted(values)))}.\par}}"
-        for name, values in facts.items()
-        if values
-    )
-    return rf"\begingroup\small {_longtable('@{}lrrlr@{}', shown)}\endgroup" + "\n\n" + listed
+def _generator(run: str, measurements: Measurements, folder: Path) -> dict[str, Any]:
+    """Trials, images, network and training time of a measured generator."""
+    rows = measurements.of_run(run)
+    training = training_time(folder / "students" / run / "train.jsonl")
+    trials, network = len({row.trial for row in rows}), rows[0].network_sha256[:16]
+    return {"run": run, "trials": trials, "n": f"{rows[0].n:,}", "network": network, "training": training}
 
 
 def training_time(log: Path) -> str:
@@ -296,15 +243,3 @@ def training_time(log: Path) -> str:
         return "--"
     seconds = sum(float(tick.get("seconds") or 0) for tick in read_log(log))
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-
-
-_PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
-\usepackage[T1]{fontenc}
-\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{\renewcommand{\encodingdefault}{OT1}}
-\usepackage[margin=18mm]{geometry}
-\usepackage{booktabs,siunitx,graphicx,longtable,array}
-\setlength{\parindent}{0pt}\setlength{\parskip}{4pt}
-\ifdefined\pdftrailerid\pdftrailerid{}\fi % else the identifier depends on the folder
-\renewcommand{\topfraction}{.95}\renewcommand{\textfraction}{.05}\renewcommand{\floatpagefraction}{.75}
-\begin{document}
-\begin{center}{\Large\bfseries TITLE}\end{center}"""

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from eval.features.registry import study_extractors
 from eval.metrics.kinds import value_fault
-from eval.results.identity import Identity, comparable
 from eval.results.measurements import long_rows, read_score
 from eval.results.summary import Measurements, measurements_of
 from sida.config.saw import read_saw
@@ -108,31 +107,6 @@ def exchanged(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 _SHARED = [
     field.name for field in dataclasses.fields(ExchangedMetric) if field.name not in ("format", "origin", "values")
 ]
-
-
-def require_beside(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Refuses rows of other groups that are comparable with no value of their metric.
-
-    Args:
-        rows: Rows of :func:`read_exchanged`.
-        ours: Rows of this suite (:func:`eval.results.measurements.long_rows`).
-        path: File of the rows, named in errors.
-
-    Raises:
-        UserError: There is such a row; the message has the reason.
-    """
-    theirs, mine = (measurements_of(found, str(path)) for found in (rows, ours))
-    known: dict[str, dict[Identity, None]] = {}
-    for row in mine.rows:
-        known.setdefault(row.metric, {})[row.identity] = None
-    for row in theirs.rows:
-        reasons = [comparable(row.identity, other) for other in known.setdefault(row.metric, {})]
-        if reasons and None not in reasons:
-            what = (
-                f"metric '{row.metric}' of run '{row.run}' is not comparable with the collected values of this metric"
-            )
-            raise UserError(path, f"{what} ({reasons[0]})", "leave it out, or measure it under their protocol")
-        known[row.metric][row.identity] = None
 
 
 def read_numbers(path: str | Path) -> Measurements:

@@ -1,4 +1,4 @@
-"""Curves of metrics over training, from the logs of this suite or from the authors' metric logs.
+"""Curves of metrics over training, from the logs of this suite.
 
 A results folder has ``students/<run>/train.jsonl`` and ``evaluations.jsonl``, and ``teachers/<name>/train.jsonl``.
 Stored results have all of them in one ``logs.jsonl.gz``, whose records name their log.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -182,41 +181,6 @@ def _number(value: Any, where: str) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-
-
-_SNAPSHOT = re.compile(r"-(\d{6,})\.pkl$")
-
-
-def read_author_log(path: str | Path, metric: str | None = None) -> tuple[Point, ...]:
-    """Reads a metric log of the official training loop (``metric-<metric>-alpha-<α>.jsonl``).
-
-    Each line is one evaluation of one snapshot; the images seen (in thousands) end the snapshot's name. Repeated
-    evaluations of a snapshot are averaged.
-
-    Args:
-        path: The log.
-        metric: Name of the metric; by default the only one in the file.
-
-    Raises:
-        UserError: The file is no such log, or has several metrics and none is named.
-    """
-    if not Path(path).is_file():
-        raise UserError(path, "no such metric log")
-    values: dict[int, list[float]] = {}
-    for number, record in enumerate(read_jsonl(path), start=1):
-        results = record.get("results")
-        snapshot = _SNAPSHOT.search(str(record.get("snapshot_pkl", "")))
-        if not isinstance(results, dict) or snapshot is None:
-            raise UserError(
-                f"{path}:{number}", "not a line of an official metric log (needs 'results' and 'snapshot_pkl')"
-            )
-        if metric is None and len(results) != 1:
-            raise UserError(f"{path}:{number}", f"holds {', '.join(results)}", "name the metric to read")
-        name = metric or next(iter(results))
-        if name not in results:
-            raise UserError(f"{path}:{number}", f"no metric '{name}' (it has {', '.join(results)})")
-        values.setdefault(int(snapshot.group(1)) * 1000, []).append(_number(results[name], f"{path}:{number}: {name}"))
-    return tuple(_mean_point(nimg, numbers) for nimg, numbers in sorted(values.items()))
 
 
 def _mean_point(nimg: int, values: list[float], num_samples: int | None = None) -> Point:

@@ -29,7 +29,7 @@ from sida.config.settings import (
     load_yaml,
     names_object,
 )
-from sida.errors import UserError, suggestion
+from sida.errors import UserError
 from sida.files.content_hash import FORMULA
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 from sida.methods.registry import METHODS, official_saw
@@ -296,20 +296,6 @@ def listed_entries(path: str | Path, kind: str, keys: str) -> Iterator[tuple[str
             raise UserError(f"{where}.id", "occurs twice", f"give each {kind} its own id")
         before.append(entry.get("id"))
         yield where, entry
-
-
-def parse_condition(column: str, text: str) -> float | int | str:
-    """Parses the value of a condition on a column of the sheet.
-
-    Raises:
-        UserError: An unknown column, or no number for a numeric column.
-    """
-    if column not in SELECTABLE:
-        raise UserError("", f"the sample sheet has no column '{column}'{suggestion(column, SELECTABLE)}")
-    try:
-        return float(text) if column == "alpha" else int(text) if column == "seed" else text
-    except ValueError:
-        raise UserError("", f"{column} must be a number, got '{text}'") from None
 
 
 def with_other_seeds(runs: Mapping[str, SheetRow], name: str) -> list[str]:

@@ -281,18 +281,6 @@ TABLE_KINDS: Registry[RegistryEntry] = Registry(
 )
 
 
-#: Keys of earlier layouts, with what replaces them.
-_REMOVED = {
-    "audit": "remove it: audit mode prints lines below each other",
-    "compare": "make a table for each family",
-    "metrics": "name the metrics of the protocol in `columns`",
-    "missing": "remove it: a missing number is marked",
-    "scope": "name the conditions in `each`",
-    "trials": "remove it: the number of trials is that of the protocol",
-    "trials_of": "remove it with its columns",
-}
-
-
 def load_table_layout(path: str | Path) -> TableKind:
     """Reads a layout; ``extends: other.yaml`` names a file for all keys that the layout does not set.
 
@@ -301,9 +289,6 @@ def load_table_layout(path: str | Path) -> TableKind:
             other.
     """
     mapping = read_extended(Path(path))
-    for key, remedy in _REMOVED.items():
-        if key in mapping:
-            raise UserError(f"{path}: {key}", "is no key of a layout any more", remedy)
     kind = TABLE_KINDS.find(mapping.pop("kind", "results"), f"{path}: kind")
     layout: TableKind = from_mapping(kind, mapping | {"source": str(path)}, str(path))
     return layout

@@ -98,9 +98,9 @@ def unfitting(score: Score, table: str | None) -> list[str]:
     return [f"the row does not fit {table}: it has {other}"] if other else []
 
 
-def latex_row(score: Score, columns: Sequence[ColumnSpec], siunitx: bool = False) -> str:
+def latex_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
     """A row of a table's LaTeX with these columns, decimals and units, under a comment that names them."""
-    cells = [latex_cell(cell, heading(column), siunitx) for cell, column in zip(_cells(score, columns), columns)]
+    cells = [latex_cell(cell, heading(column)) for cell, column in zip(_cells(score, columns), columns)]
     return f"% {' & '.join(escape(column.head) for column in columns)}\n{' & '.join(cells)} \\\\"
 
 

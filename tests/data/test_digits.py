@@ -52,15 +52,6 @@ def test_they_are_read_without_starting_scikit_learn_and_the_same_where_its_file
         np.testing.assert_array_equal(one, other)
 
 
-def test_unconditional_digits_have_labels_of_width_zero():
-    for extra in ({"labels": False}, {"label_dim": 0}):
-        data = load_dataset(SPEC | extra)
-        assert data.label_dim == 0
-        assert data.labels([3, 4]).shape == (2, 0)
-        with pytest.raises(UserError, match="no class labels"):
-            _ = data.class_indices
-
-
 def test_returned_batches_are_private_copies():
     data = load_dataset(SPEC)
     before = data.images([5]).clone()

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics.frechet import frechet_distance, frechet_infinity, frechet_report
+from eval.metrics.frechet import frechet_distance, frechet_report
 from eval.metrics.statistics import FeatureStatistics
 from tests.golden.vectors import relative_error
 from tests.refused import refused
@@ -99,18 +99,6 @@ def test_faults_of_statistics():
     broken = features(5)
     broken[2, 2] = np.nan
     refused("not finite", lambda: FeatureStatistics().update(broken).mean)
-
-
-def test_fixed_point_sums_of_earlier_versions_are_read():
-    rows = features(50)
-    sums = {"sum": rows.sum(0, dtype=np.float64), "outer": (rows.T.astype(float) @ rows)[np.triu_indices(6)]}
-    tensors = {"count": torch.tensor([50])}
-    for name, values in sums.items():
-        high = np.floor(values * 2**12)
-        tensors[f"{name}_high"] = torch.from_numpy(high.astype(np.int64))
-        tensors[f"{name}_low"] = torch.from_numpy(((values - high / 2**12) * 2.0**64).round().astype(np.int64))
-    found = FeatureStatistics.from_tensors(tensors)
-    assert relative_error(found.cov, FeatureStatistics().update(rows).cov) < 1e-13
 
 
 def golden_sets(golden) -> dict[str, np.ndarray]:
@@ -241,21 +229,3 @@ def test_a_covariance_rounded_to_float32_is_repaired_and_reported():
 def test_faults(changes, message):
     arguments = {"mu1": np.zeros(3), "cov1": np.eye(3), "mu2": np.zeros(3), "cov2": np.eye(3)} | changes
     refused(message, frechet_distance, **arguments)
-
-
-def test_extrapolation_removes_most_of_the_bias():
-    import torch
-
-    rng = np.random.default_rng(0)
-    d = 10
-    rows = torch.from_numpy(rng.standard_normal((2000, d)))
-    fit = frechet_infinity(rows, np.zeros(d), np.eye(d), smallest=100)
-    at_100 = fit.by_n["100"]
-    assert at_100 > 0.1  # the truth is 0: all of this is bias
-    assert abs(fit.value) < 0.1 * at_100
-    assert fit.slope > 0
-    refused("too few", frechet_infinity, rows[:15], np.zeros(d), np.eye(d))
-    # Fewer sizes than points: each once.
-    fit = frechet_infinity(rows[:8, :2], np.zeros(2), np.eye(2))
-    assert list(fit.by_n) == ["3", "4", "5", "6", "7", "8"]
-    assert np.isfinite([fit.value, fit.slope]).all()

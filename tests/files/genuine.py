@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from sida.networks import build_network
+from tests.networks.made import SMALL
+from tests.training.toy import EDM2
 from workflow.rehearsal import EasyDict, OfficialPickler, foreign_modules
 
 MARK = "executed-by-the-reader"
@@ -75,15 +77,7 @@ def reduced(function, *args):
     return pickle.dumps(Call())
 
 
-TINY: dict[str, Any] = {
-    "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_type": "SongUNet", "model_channels": 4,
-    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [],
-}  # fmt: skip
-EDM2 = {
-    "img_resolution": 8, "img_channels": 4, "label_dim": 2, "model_channels": 4, "channel_mult": [1], "num_blocks": 1,
-    "attn_resolutions": [], "channels_per_head": 4, "logvar_channels": 4,
-}  # fmt: skip
-CONFIGS = {"edm": {"class": "EDMPrecond", "kwargs": TINY}, "edm2": {"class": "EDM2Precond", "kwargs": EDM2}}
+CONFIGS = {"edm": {"class": "EDMPrecond", "kwargs": SMALL}, "edm2": EDM2}
 
 
 def network(name: str = "edm") -> torch.nn.Module:
@@ -106,7 +100,7 @@ def write_pickles(folder: Path) -> None:
 
     class Own(GenuinePickler):
         def __init__(self, stream: Any, protocol: int = 2) -> None:
-            super().__init__(stream, protocol, net, None, ((), dict(TINY)))
+            super().__init__(stream, protocol, net, None, ((), dict(SMALL)))
 
     class PickleModule:
         dump = staticmethod(pickle.dump)

@@ -13,7 +13,7 @@ from sida.errors import UserError
 from workflow.launch import PoolError, take
 
 CONTENT = b"a network"
-NUMBERS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO]
+NUMBERS = [errno.ENOLCK, errno.EIO]
 
 
 @pytest.fixture(params=NUMBERS, ids=errno.errorcode.get)

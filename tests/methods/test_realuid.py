@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -157,8 +155,3 @@ def test_generator_follows_the_best_value_of_the_fake_score(space):
 def test_alpha_of_one_leaves_no_place_for_beta():
     with pytest.raises(SettingError, match="uid_beta"):
         RealUIDOptions(uid_alpha=1.0, uid_beta=0.9)
-
-
-def test_defaults_of_realsid_are_those_of_sid():
-    given = dataclasses.asdict(RealSiDOptions())
-    assert (given["fake_score_steps"], given["fake_score_start"], given["clip_norm"]) == (1, "teacher", 0.0)

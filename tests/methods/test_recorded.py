@@ -27,10 +27,6 @@ def cases(role):
 GENERATOR_CASES, FAKE_SCORE_CASES = cases("generator"), cases("fakescore")
 
 
-def test_every_role_has_its_cases():
-    assert (len(GENERATOR_CASES), len(FAKE_SCORE_CASES)) == (13, 11)
-
-
 @functools.cache
 def recorded_networks(family):
     arrays, info = load(f"losses_{family}/networks")

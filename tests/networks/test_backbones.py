@@ -35,7 +35,9 @@ def backbones():
     return get
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize(
+    "name", ["vgg16_bn", *(pytest.param(name, marks=pytest.mark.slow) for name in list(WIDTHS)[1:])]
+)
 def test_maps_halve_from_one_to_the_next(backbones, name):
     net = backbones(name)
     with torch.inference_mode():

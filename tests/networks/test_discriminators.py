@@ -138,9 +138,3 @@ def test_missing_package_is_one_line(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.models.vgg", None)
     with pytest.raises(UserError, match="is not installed; make setup"):
         make_backbone(name, "random", 3, 32)
-
-
-def test_damaged_weights_of_the_digits_backbone_are_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(DigitsBackbone, "weights", tmp_path / "none.safetensors")
-    with pytest.raises(UserError, match=r"none.safetensors"):
-        DigitsBackbone().load_published()

@@ -7,9 +7,9 @@ import torch
 
 from sida.errors import UserError
 from sida.networks import EDM2Precond, EDMPrecond, SongUNet, build_network
+from tests.networks import made
 
-SMALL = {"img_resolution": 8, "img_channels": 1, "label_dim": 2, "augment_dim": 9, "model_type": "SongUNet",
-         "model_channels": 4, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}  # fmt: skip
+SMALL = {**made.SMALL, "augment_dim": 9}
 
 
 def config(cls="EDMPrecond", **changes):
@@ -34,7 +34,7 @@ def edm2(**changes):
         (config(channel_mult=[1, 1, 1, 1, 1]), "here.kwargs.img_resolution", "multiple of 16"),
         (config(model_channels=37), "here.kwargs.model_channels, channel_mult", "multiples of 4"),
         (config(half_dtype="float64"), "here.kwargs.half_dtype", "bfloat16"),
-        (config("EDM2Precond"), "here.kwargs.augment_dim", "unknown key"),
+        (config("EDM2Precond"), "here.kwargs.model_type", "unknown key"),
         (edm2(weight_norm="sometimes"), "here.kwargs.weight_norm", "off, in_forward, pre_hook, always"),
         (edm2(use_gan=True), "here.kwargs", "both 'use_gan' and 'force_normalization'"),
     ],

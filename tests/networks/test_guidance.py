@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.config.families import check_guide_images
-from sida.errors import SettingError, UserError
+from sida.errors import UserError
 from sida.sampling import generate, heun
 from sida.sampling.samplers import GuidedDenoiser, check_guide_fits
 from tests.sampling.test_generate import make
@@ -77,14 +76,3 @@ def test_a_guide_for_other_images_is_refused(networks):
         with pytest.raises(UserError) as error:
             call()
         assert error.value.place == f"{place}.label_dim"
-
-
-def test_options_that_both_have_are_compared():
-    whole = {"img_resolution": 8, "img_channels": 1, "label_dim": 10}
-    for guide in (whole, {**whole, "label_dim": 0}, {}):
-        check_guide_images(whole, guide)
-        check_guide_images({}, guide)
-    for option, value in (("img_resolution", 16), ("img_channels", 3), ("label_dim", 5)):
-        with pytest.raises(SettingError) as error:
-            check_guide_images(whole, {**whole, option: value})
-        assert error.value.place == option

@@ -61,8 +61,8 @@ def test_values_that_cannot_be(verb, arguments, told, tmp_path, monkeypatch):
 def test_options_of_a_feature_network_that_is_not_used(tmp_path):
     out = ["--out", str(tmp_path / "x.safetensors")]
     given = ["--dataset", DIGITS, "--extractor", "pixels", *out, "--extractor-option"]
-    assert "did you mean 'pixels'?" in fault("sida features", *given, "pixls.path=x")
-    assert "no option 'pth'" in fault("sida features", *given, "pixels.pth=x")
+    assert "did you mean 'pixels'?" in fault("sida reference", *given, "pixls.path=x")
+    assert "no option 'pth'" in fault("sida reference", *given, "pixels.pth=x")
     source = tmp_path / "pictures"
     source.mkdir()
     Image.new("L", (8, 8)).save(source / "a.png")

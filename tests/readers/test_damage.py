@@ -19,10 +19,8 @@ import torch
 from PIL import Image
 
 from eval.features.pixels import PixelExtractor
-from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import OwnReference, read_moments, read_own, write_own
 from eval.measuring.stores import open_images
-from eval.measuring.trial import TrialSums
 from eval.metrics.statistics import FeatureStatistics
 from eval.results.logs import read_evaluations, read_log
 from eval.results.measurements import collect, write_csv, write_measurement
@@ -137,22 +135,6 @@ def reference(folder):
     def use():
         own = read_own(path, digests)
         return [own.name, own.sha256, own.statistics["pixels"].cov, own.statistics["pixels"].count, own.features]
-
-    return path, use
-
-
-@kind(0.7)
-def shard(folder):
-    path, protocol = folder / "shard-0-40.safetensors", load_protocol(PROTOCOL)
-    sums = TrialSums(protocol)
-    sums.statistics["pixels"].update(torch.arange(160.0).reshape(40, 4).sin())
-    sums.rows["pixels"].append((0, torch.arange(160.0).reshape(40, 4)))
-    sums.ranges.append((0, 40))
-    sums.save(path, {"trial": 0, "spec_sha256": "5e" * 32})
-
-    def use():
-        sums, header = TrialSums.load(path, protocol)
-        return [header, sums.statistics["pixels"].tensors(), sums.features("pixels"), sums.ranges]
 
     return path, use
 

@@ -16,7 +16,6 @@ from sida.networks.edm_unet import UNetBlock
 from sida.networks.unet import UNet
 from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, generate, one_step, read_sampler, to_uint8
 from sida.sampling.generate import Evaluations
-from sida.sampling.samplers import draw_batch
 from tests.networks.made import random_network
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "augment_dim": 9, "model_channels": 16}
@@ -70,15 +69,14 @@ def test_an_image_depends_on_its_seed_not_on_batch_shard_or_order(net, seeds, sa
 
 
 FAMILIES = [("EDM2Precond", {**EDM2, "weight_norm": mode}) for mode in ("off", "in_forward", "pre_hook", "always")]
-FAMILIES += [(cls, {**UNET, "label_dim": 5}) for cls in ("EDMPrecond", "GDDPrecond", "VPPrecond", "VEPrecond")]
+FAMILIES += [(cls, {**UNET, "label_dim": 5}) for cls in ("EDMPrecond", "GDDPrecond")]
 
 
 @pytest.mark.parametrize(("cls", "kwargs"), FAMILIES, ids=lambda value: value if isinstance(value, str) else "")
 @pytest.mark.parametrize("sampler", ["one_step:2", "heun:3,S_churn=2,guidance=1.5"])
-@pytest.mark.parametrize("training", [True, False])
-def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs, sampler, training):
+def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs, sampler):
     """To the last bit of the floats, for each family and mode of weight normalisation, and for guiding networks."""
-    net, guide = (random_network(cls, kwargs, seed).train(training) for seed in range(2))
+    net, guide = (random_network(cls, kwargs, seed).train() for seed in range(2))
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
     def draw(seeds, evaluations=None):
@@ -89,15 +87,15 @@ def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs, sampler,
     assert torch.equal(draw(range(4)), first)
     assert torch.equal(draw([*range(50, 58), *range(4)], Evaluations(Recorder())), first)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    assert net.training == training
+    assert net.training
 
 
 @pytest.mark.parametrize("sampler", ["one_step", "heun:4"])
 def test_other_batch_sizes_differ_by_one_level_at_most(net, sampler):
-    _, reference, classes = collect(net, range(50), sampler, batch_size=64)
-    for size in (1, 7, 50):
-        seeds, images, again = collect(net, range(50), sampler, batch_size=size)
-        assert seeds == list(range(50))
+    _, reference, classes = collect(net, range(20), sampler, batch_size=64)
+    for size in (1, 7, 20):
+        seeds, images, again = collect(net, range(20), sampler, batch_size=size)
+        assert seeds == list(range(20))
         assert torch.equal(classes, again)
         difference = (images.int() - reference.int()).abs()
         assert difference.max() <= 1
@@ -215,15 +213,6 @@ def test_a_drawer_opens_data_and_decoder_once_and_only_where_a_draw_needs_them(d
     assert opened == [1, ("folder", "cpu")]
 
 
-def test_guidance_goes_through_the_guide(net):
-    sampler, guide = read_sampler("heun:3,guidance=2"), make(seed=1).eval()
-    streams = SeedStreams([7])
-    latents, labels = streams.randn((1, 8, 8)), torch.nn.functional.one_hot(torch.tensor([3]), 10).float()
-    with torch.no_grad():
-        expected = draw_batch(sampler, net.eval(), latents, labels, streams, guide)
-    assert torch.equal(drawn(Drawer(sampler, net, guide), [7], 1, [3]), to_uint8(expected))
-
-
 class Recorder:
     """Runs the function on memory that stays the same, as a CUDA graph does."""
 
@@ -250,8 +239,8 @@ class Recorder:
 def test_replayed_networks_draw_the_same_bytes(sampler, label_dim):
     net, guide = make(label_dim), make(label_dim, seed=1)
     recorder = Recorder()
-    replayed = collect(net, range(70), sampler, 8, gnet=guide, evaluations=Evaluations(recorder))[1]
-    assert torch.equal(replayed, collect(net, range(70), sampler, 8, gnet=guide)[1])
+    replayed = collect(net, range(36), sampler, 4, gnet=guide, evaluations=Evaluations(recorder))[1]
+    assert torch.equal(replayed, collect(net, range(36), sampler, 4, gnet=guide)[1])
     assert len(recorder.made) == (2 if "guidance" in sampler else 1)
     assert ("labels" in recorder.made[0]) == bool(label_dim)
 

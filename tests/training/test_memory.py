@@ -45,7 +45,6 @@ def out_of_memory(monkeypatch, owner, name, calls):
     ("spec", "change", "exact"),
     [
         ({**SID_STUDENT, "augment": None}, "micro-batch is halved", False),
-        (SID_STUDENT, "again in the backward pass", True),  # augmentation
         (STUDENT, "again in the backward pass", True),  # the adversarial scalar, too
     ],
 )

@@ -13,7 +13,7 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
 from sida.methods import distill
-from sida.networks import build_network, family_of
+from sida.networks import family_of
 from sida.networks.file import load_network
 from sida.training import TeacherConfig, train_teacher
 from sida.training.identity import teacher_digest
@@ -73,17 +73,6 @@ def test_module_that_a_file_names_is_not_even_imported(teacher, tmp_path, monkey
     assert main(["info", "stranger.safetensors"]) == 1
     assert main(["sample", "--network", "stranger.safetensors", "--grid", "g.png"]) == 1
     assert not (tmp_path / "was-here").exists()
-
-
-def test_class_that_is_no_network_is_one_line(monkeypatch):
-    for name, message in (
-        ("docs.examples.flow:Flow", "has no network 'Flow' .known: .*FlowPrecond"),
-        ("docs.examples.flow:dataclasses", "is no sida.networks.precond.Precond"),
-        ("EDMPrecnd", "did you mean 'EDMPrecond'.*module:object"),
-    ):
-        monkeypatch.setenv(ALLOW, "docs.examples")
-        with pytest.raises(UserError, match=message):
-            build_network({"class": name, "kwargs": KWARGS})
 
 
 def test_source_of_the_class_is_part_of_what_a_run_is(tmp_path, monkeypatch):

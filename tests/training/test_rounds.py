@@ -22,18 +22,10 @@ from sida.sampling.samplers import GuidedDenoiser
 from sida.training import micro_batches
 from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
-from tests.training.toy import iterate, recipe
+from tests.training.toy import NETWORK, iterate, recipe
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
-NETWORK = {
-    "class": "EDMPrecond",
-    "kwargs": {
-        "model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 3, "augment_dim": 9,
-        "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.1,
-    },
-}  # fmt: skip
-
 AUGMENT = AugmentPipe.from_config({"p": 0.5})
 
 
@@ -98,7 +90,7 @@ def distiller(loss, replayed: bool, augment=None, networks=None) -> Distiller:
 
 def batches(nimg: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     source = torch.Generator().manual_seed(nimg)
-    labels = lambda: torch.eye(3)[torch.randint(3, (3,), generator=source)].to(DEVICE)
+    labels = lambda: torch.eye(10)[torch.randint(10, (3,), generator=source)].to(DEVICE)
     return [((torch.randn(3, 1, 8, 8, generator=source) * 0.5).to(DEVICE), labels()) for _ in range(2)]
 
 

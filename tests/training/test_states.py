@@ -137,12 +137,6 @@ def test_going_back_to_the_settings_goes_on_where_they_stopped(
         assert results(unfinished) == results(expected)
 
 
-def test_a_finished_run_may_be_followed_by_another_without_a_word(tmp_path, monkeypatch, capsys):
-    train_teacher(TEACHER, tmp_path)
-    assert first_image(OTHER, tmp_path, monkeypatch) == 0
-    assert "is the state of a finished run of another configuration" in capsys.readouterr().err
-
-
 def test_the_number_of_a_state_and_not_its_time_decides_which_is_newest(unfinished, monkeypatch):
     for days, path in enumerate(sorted((unfinished / "state").glob("state-*"))):
         os.utime(path, times=(time.time() - days * 86400,) * 2)

@@ -33,16 +33,15 @@ def study(tmp_path, monkeypatch):
         workspace = Workspace(tmp_path)
         (tmp_path / "runs.tsv").write_text(SHEET)
         (tmp_path / "mine.py").write_text(GENERATOR.replace("BRIGHT", "200"))
-        changes = {"preset": "mine", "runs": "runs.tsv", "trials_per_job": 2, "claims": None, "figures": [], **changes}
+        changes = {"preset": "mine", "runs": "runs.tsv", "claims": None, "figures": [], **changes}
         return workspace, ("--configfile", workspace.config(**changes, teachers={}, recipes={}))
 
     return make
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shard_size", [None, 100])
-def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study, shard_size):
-    workspace, preset = study(shard_size=shard_size)
+def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study):
+    workspace, preset = study()
     table = workspace.folder / "results/mine/tables/main.md"
     source = workspace.folder / "mine.py"
     arguments = (*preset, "--", "results/mine/tables/main.tex")
@@ -147,7 +146,7 @@ def test_a_picture_that_is_written_over_is_measured(tmp_path):
         write(tmp_path / "pictures", number, number)
     (tmp_path / "runs.tsv").write_text(PICTURES)
     # Nothing shows the table, so nothing is drawn.
-    changes = {"preset": "mine", "runs": "runs.tsv", "trials_per_job": 2, "claims": None, "figures": []}
+    changes = {"preset": "mine", "runs": "runs.tsv", "claims": None, "figures": []}
     config = workspace.config(**changes, tables=[], teachers={}, recipes={})
     arguments = ("--configfile", config, "--", "results/mine/measurements.csv")
 

@@ -10,10 +10,11 @@ import yaml
 
 from eval.results import load
 from eval.results.logs import has_log, logs_of, read_evaluations, read_log
-from eval.results.stored import FROM_STORED, read_stored, store, stored_rows, taken, write_stored
+from eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
 from tests.refused import refused, refusing
+from tools.store_study import store, write_stored
 from workflow.cli import main
 from workflow.commands.check import trial_agreement
 from workflow.preset import Preset

@@ -207,7 +207,6 @@ def test_what_trainings_and_measurements_read(demo):
     assert "labels-imagenet" in paper.training("edm2-xs-sid").needs["downloads"]
     assert not paper.training("edm2-xs-sid").needs["files"]
     assert paper.training("edm2-xs-sida").needs["files"]
-    assert Preset({**DEMO, "shard_size": 1000}, "demo.yaml").shards("data") == ["0-1000", "1000-2000", "2000-2500"]
 
 
 def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):

@@ -215,7 +215,7 @@ def test_a_typed_extractor_needs_no_other_word(study, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     name, out = "docs.examples.spectrum:Spectrum", tmp_path / "s.safetensors"
     data = '{"name": "digits", "kind": "digits", "max_size": 8}'
-    assert main(["features", "--dataset", data, "--extractor", name, "--out", str(out)]) == 0
+    assert main(["reference", "--dataset", data, "--extractor", name, "--out", str(out)]) == 0
     assert out.exists()
 
 

@@ -178,13 +178,6 @@ def test_a_plan_lists_each_row_and_the_three_that_give_most_for_an_hour(planned,
     assert not any(line.startswith("most published numbers") for line in lines(rows[:3])[1])
 
 
-def test_a_shard_has_its_share(planned):
-    wildcards = {"run": "ffhq64-sida-a1", "trial": "0", "begin": "0", "end": "10000"}
-    plan = planned("paper", ("measure_shard", wildcards, [], ["a"]), ("merge_shards", wildcards, ["a"], ["b"]))
-    (cost,) = plan.jobs.values()
-    assert cost.gpu_hours == pytest.approx(plan.costs.measurement("ffhq64-sida-a1").gpu_hours / 50)
-
-
 def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch, capsys):
     """Finished products cost nothing, also where files are put on top of a preset."""
     monkeypatch.chdir(tmp_path)
@@ -198,18 +191,6 @@ def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch, caps
     for fresh, kinds in ((False, ["measure"]), (True, ["teacher", "student", "measure"])):
         found = make_plan([find_preset("tests/workflow/tiny.yaml")], ["sida-a1.0"], fresh=fresh)
         assert [job.kind for job in found.jobs.values()] == kinds
-
-
-@pytest.mark.parametrize("targets", [[], ["sid2a-a1.0"]])
-def test_a_wheel_plans_the_jobs_of_a_checkout(targets, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    plans = []
-    for workflow in (True, False):
-        monkeypatch.setattr("workflow.planning.plan.has_workflow", lambda workflow=workflow: workflow)
-        found = make_plan([find_preset("demo")], targets, fresh=True).jobs.items()
-        plans.append({key: (job.after, job.gpu_hours) for key, job in found if job.kind != "build"})
-    assert plans[0].keys() == plans[1].keys()
-    assert all(plans[1][key] == (after, pytest.approx(hours)) for key, (after, hours) in plans[0].items())
 
 
 @pytest.mark.parametrize(

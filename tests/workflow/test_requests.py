@@ -114,13 +114,6 @@ def test_no_job_asks_for_more_than_the_site_has():
     assert asked("students", wildcards(run="edm2-xs-sid"), gpu="V100", max_hours=7)["runtime"] == 420
 
 
-def test_a_shard_asks_for_its_part_of_a_row():
-    row, requests = wildcards(run="edm2-m-sid", begin="0", end="10000"), Requests(paper(), Site(gpu="H100"))
-    whole = asked("measurements", row, max_hours=1000)["runtime"] - 30
-    shard = asked("measurements", row, share=requests.of_shard, max_hours=1000)["runtime"] - 30
-    assert shard == pytest.approx(whole / 50, abs=1.1)
-
-
 @pytest.mark.parametrize(("per_node", "nodes"), [(8, 1), (3, 4)])
 def test_a_training_takes_as_many_nodes_as_its_gpus_need(per_node, nodes):
     words = asked("students", SIDA, gpus_per_node=per_node)

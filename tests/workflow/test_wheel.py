@@ -135,14 +135,10 @@ def test_registry_layouts_and_published_numbers_travel(installed):
     assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
 
 
-def test_a_papers_preset_is_planned_and_examined_outside_the_checkout(installed):
-    plan = installed.run("sida", "plan", "first-look")
-    assert plan.returncode == 0, plan.stderr
-    assert re.search(r"^all +\d+", plan.stdout, re.M)
-    doctor = installed.run("sida", "doctor", "first-look")
-    # Without networks and data something is missing, which a line names each.
-    assert doctor.returncode in (0, 1)
-    assert "error:" not in doctor.stderr, doctor.stderr
+def test_what_needs_the_workflow_names_the_checkout(installed):
+    done = installed.run("sida", "plan", "first-look")
+    assert done.returncode == 1
+    assert "clone the repository" in done.stderr
 
 
 def test_python_export_and_lists_work_outside_the_checkout(installed):

@@ -1,5 +1,6 @@
 """Throw-away working directories that share the sources by links, so that tests never touch the real results."""
 
+import importlib
 import io
 import multiprocessing
 import os
@@ -150,6 +151,8 @@ def _snakemake(arguments: Sequence[str], folder: Path, environment: Mapping[str,
         try:
             from snakemake.cli import main
 
+            # Imported first in a test with `capsys`, it has kept a stream that no job can write to.
+            importlib.import_module("snakemake.shell").__dict__["STDOUT"] = None
             main(list(arguments))
         except SystemExit as end:
             status = end.code
@@ -193,11 +196,9 @@ def small(folder: Path) -> tuple[Workspace, tuple[str, ...]]:
     (folder / "small.tsv").write_text(SHEET)
     training = {"total_kimg": 0.256, "batch_size": 32, "lr": 3.0e-3, "tick_kimg": 0.064, "state_minutes": 0}
     recipe = {**training, "evaluation": {"every_kimg": 0.128, "num_samples": 100, "trials": 1}}
-    # Two trials in one job: most of the time of such small jobs is their start.
     changes = {
         "preset": "small",
         "runs": "small.tsv",
-        "trials_per_job": 2,
         "claims": None,
         "figures": [],
         "recipes": {"sid": recipe},

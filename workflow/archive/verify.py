@@ -18,7 +18,7 @@ from eval.results.measurements import long_rows, read_measurement
 from eval.results.stored import STORED
 from eval.results.summary import FURTHER, MEASUREMENT_COLUMNS, Estimate, identity_mismatch, load_measurements
 from sida.errors import Progress, UserError
-from sida.files.atomic import read_hashed_json, sha256_file, sha256_json
+from sida.files.atomic import read_hashed_json, sha256_file
 from sida.files.tensors import read_record
 from sida.files.text_files import read_csv
 from workflow.archive.files import UNLISTED, Report, check_manifest, check_own_hash, list_files
@@ -59,10 +59,6 @@ class Parents:
         record = read_measurement(self.report.folder / name)
         if record.get("network_sha256") is not None:
             self._compare(name, "network", record["network_sha256"], self._asked(spec, "network"))
-        protocol = record["protocol"]
-        # Records of earlier versions name a digest of the whole protocol.
-        if "sha256" in protocol and sha256_json(protocol.get("fields")) != protocol["sha256"]:
-            self.report.fault(name, "its protocol does not have the digest that it names; measure this trial again")
 
     def _asked(self, spec: str, role: str) -> str | None:
         """The file in this folder that a spec names, by the end of the path."""

@@ -14,7 +14,7 @@ from eval.report.paper import missing_latex
 from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand, check_pinned_code, check_reachable
 from sida.assets.registry import Asset
-from sida.config.resources import CHECKOUT, how_to_install
+from sida.config.resources import how_to_install
 from sida.errors import UserError
 from workflow.planning.costs import SMALLER, SPARE, driver_cuda, too_large, without_code
 from workflow.planning.plan import Plan, make_plan
@@ -137,9 +137,7 @@ def _packages(plan: Plan) -> Iterator[Check]:
     wanted = {"torch": how_to_install("torch>=2.5,<3")} | (
         {"diffusers": how_to_install("diffusers>=0.27")} if latents else {}
     )
-    wanted["snakemake"] = (
-        "make setup" if CHECKOUT else "clone the repository: the workflow runs from a checkout (README.md)"
-    )
+    wanted["snakemake"] = "make setup"
     missing = {name: remedy for name, remedy in wanted.items() if importlib.util.find_spec(name) is None}
     for name, remedy in missing.items():
         yield Check("packages", "missing", f"{name} is not installed", remedy)

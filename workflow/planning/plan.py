@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from eval.results.published import load_published
 from eval.results.summary import Measurements
 from eval.tables.layout import TableSources, load_table_layout
 from workflow.planning.costs import SMALLER, Cost, Costs, too_large
-from workflow.planning.graph import Planned, has_workflow, jobs_of_a_wheel, planned_jobs
+from workflow.planning.graph import Planned, planned_jobs
 from workflow.preset import Preset
 from workflow.preset.targets import Targets
 
@@ -32,7 +31,7 @@ ASSUMED = (
     "memory: counted tensors of a round (batch_gpu) and 10 % gaps, of measuring the weights alone",
     "disk: two generations of a state, plain archives",
     "energy: the card's power while it works; without processors, cooling and downloads",
-    "wall time: jobs one after another on these GPUs, longest chain first; without downloads and queues",
+    "wall time: the longest chain of jobs, or all GPU hours on these GPUs; without downloads and queues",
 )
 
 
@@ -46,7 +45,6 @@ STAGES = {
     "distill": ("students", "run"),
     "distill_parent": ("students", "run"),
     "teacher_reference": ("references", "teacher", "protocol", "reference"),
-    "merge_shards": ("measurements", "run"),
 }
 
 
@@ -87,7 +85,7 @@ def make_plan(
     preset = Preset.load(*files)
     named, costs = Targets(preset), Costs(preset, card, gpus, fresh=fresh)
     paths = [path for target in targets for path in named.named(target)]
-    jobs = planned_jobs(files, paths, fresh) if has_workflow() else jobs_of_a_wheel(preset, paths)
+    jobs = planned_jobs(files, paths, fresh)
     made, found = dict[str, str](), dict[str, Cost]()
     for job in jobs:
         stage, name, share = _part(job, preset)
@@ -111,17 +109,13 @@ _NO_JOB = ("all/",)
 
 def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
     """Folder and name of a job's product, and the job's share in its cost."""
-    if job.rule == "measure_shard":
-        images = preset.trials * preset.protocol(preset.runs[job.wildcards["run"]]).num_samples
-        size = int(job.wildcards["end"]) - int(job.wildcards["begin"])
-        return "measurements", job.wildcards["run"], size / images
     if job.rule.startswith("measure_"):
         return "measurements", job.wildcards["run"], len(job.outputs) / preset.trials
     if job.rule == "sample":
         return "samples", f"{job.wildcards['run']}/trial-{job.wildcards['trial']}", 1.0
     if job.rule in STAGES:
         stage, *keys = STAGES[job.rule]
-        return stage, "/".join(job.wildcards[key] for key in keys), float(job.rule != "merge_shards")
+        return stage, "/".join(job.wildcards[key] for key in keys), 1.0
     return job.rule, "/".join(job.wildcards.values()), 1.0
 
 
@@ -245,48 +239,14 @@ def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
 
 
 def wall_hours(jobs: Mapping[str, Cost], gpus: int) -> float:
-    """Hours until the last job ends; jobs without a GPU run in parallel.
+    """Hours until the last job ends, at least: of the longest chain of jobs, or of all GPUs at work.
 
     Args:
         jobs: Jobs by product; each precedes the jobs that wait for it.
         gpus: Number of GPUs.
     """
-
-    def hours(job: Cost) -> float:
-        return job.cpu_hours + (job.gpu_hours / job.gpus if job.gpus else 0.0)
-
-    after: dict[str, list[str]] = {name: [] for name in jobs}
+    ends: dict[str, float] = {}
     for name, job in jobs.items():
-        for other in job.after:
-            after[other].append(name)
-
-    chain: dict[str, float] = {}
-    for name in reversed(list(jobs)):
-        chain[name] = hours(jobs[name]) + max((chain[other] for other in after[name]), default=0.0)
-
-    missing = {name: len(job.after) for name, job in jobs.items()}
-    # Jobs by the GPUs that they take, longest chain first.
-    ready: dict[int, list[tuple[float, str]]] = {}
-
-    def add(name: str) -> None:
-        heapq.heappush(ready.setdefault(min(jobs[name].gpus, gpus), []), (-chain[name], name))
-
-    for name, count in missing.items():
-        if not count:
-            add(name)
-    running: list[tuple[float, str]] = []
-    now, free = 0.0, gpus
-    while True:
-        while fitting := [(waiting[0], need) for need, waiting in ready.items() if waiting and need <= free]:
-            (_, name), need = min(fitting)
-            heapq.heappop(ready[need])
-            free -= need
-            heapq.heappush(running, (now + hours(jobs[name]), name))
-        if not running:
-            return now
-        now, name = heapq.heappop(running)
-        free += min(jobs[name].gpus, gpus)
-        for other in after[name]:
-            missing[other] -= 1
-            if not missing[other]:
-                add(other)
+        hours = job.cpu_hours + (job.gpu_hours / job.gpus if job.gpus else 0.0)
+        ends[name] = hours + max((ends[other] for other in job.after), default=0.0)
+    return max([*ends.values(), sum(job.gpu_hours for job in jobs.values()) / gpus])

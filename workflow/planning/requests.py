@@ -93,12 +93,11 @@ PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 GROWTH = 0.5
 TRAINED = ("teachers", "students")
 #: Kinds of jobs that measure: with feature networks.
-MEASURED = ("measurements", "references", "merges")
+MEASURED = ("measurements", "references")
 #: Kinds of the rules that may be longer than a site's limit; they resume.
 RESUMED = {"train_teacher": "teachers", "distill": "students", "distill_parent": "students"}
 
 Value = int | str | None | Callable[..., int | str | None]
-Share = float | Callable[[Any], float]
 
 
 class Requests:
@@ -113,12 +112,12 @@ class Requests:
     def __init__(self, preset: Preset, site: Site | None, inside: bool = False) -> None:
         self.preset, self.site, self.inside = preset, site, inside
 
-    def of(self, stage: str, share: Share = 1.0, gpu: bool = False) -> dict[str, Value]:
+    def of(self, stage: str, share: float = 1.0, gpu: bool = False) -> dict[str, Value]:
         """Resources of a rule.
 
         Args:
-            stage: ``teachers, students, measurements, references, merges, imports, archives`` or ``build``.
-            share: Share of the planned cost in one job, or a function of its wildcards.
+            stage: ``teachers, students, measurements, references, imports, archives`` or ``build``.
+            share: Share of the planned cost in one job.
             gpu: Whether the job uses a GPU; trainings use those of the preset.
         """
         asked: dict[str, Value] = {"gpu": min(1, self.preset.settings.gpus)} if gpu else {}
@@ -137,11 +136,6 @@ class Requests:
             asked["runtime"] = lambda wildcards, attempt: self.minutes(stage, wildcards, attempt, share)
             asked["mem_mb"] = lambda wildcards, attempt: self.memory_mb(stage, wildcards, attempt)
         return asked | (self._nodes(stage) if stage in TRAINED else {})
-
-    def of_shard(self, wildcards: Any) -> float:
-        """Share of a shard in the images of all trials of its row."""
-        images = self.preset.trials * self.preset.protocol(self.preset.runs[wildcards.run]).num_samples
-        return (int(wildcards.end) - int(wildcards.begin)) / images
 
     def _nodes(self, stage: str) -> dict[str, Value]:
         """Nodes of a training; the job starts one launcher on each of several nodes (see workflow.launch)."""
@@ -170,7 +164,7 @@ class Requests:
     def _on_a_node(self, stage: str, wildcards: Any) -> int:
         return max(1, self.gpus(stage, wildcards) // self.nodes(stage, wildcards))
 
-    def minutes(self, stage: str, wildcards: Any, attempt: int, share: Share = 1.0) -> int:
+    def minutes(self, stage: str, wildcards: Any, attempt: int, share: float = 1.0) -> int:
         """Minutes that a job requests; without a plan the site's maximum."""
         assert self.site is not None
         most = math.ceil(60 * self.site.max_hours)
@@ -180,12 +174,12 @@ class Requests:
             return most
         return min(most, math.ceil(wanted * _grown(attempt)))
 
-    def _computing(self, stage: str, wildcards: Any, share: Share = 1.0) -> float:
+    def _computing(self, stage: str, wildcards: Any, share: float = 1.0) -> float:
         """Planned minutes of a job besides its start, with the site's margin."""
         assert self.site is not None
         cost = self._planned(stage, wildcards)
         hours = (cost.gpu_hours + cost.cpu_hours) / (max(1, cost.gpus) if stage in TRAINED else 1)
-        return 60 * hours * (share(wildcards) if callable(share) else share) * self.site.margin
+        return 60 * hours * share * self.site.margin
 
     def attempts(self, stage: str, wildcards: Any) -> int:
         """Attempts that a training needs because of the site's limit; 0 without a plan."""
@@ -256,7 +250,7 @@ class Requests:
         Raises:
             UserError: A network or rate is unknown.
         """
-        if stage in ("merges", "build"):
+        if stage == "build":
             return Cost("build", "")
         return self._costs.of("checkpoints" if stage == "imports" else stage, _name(wildcards))
 

@@ -31,7 +31,7 @@ def find_preset(name: str | Path, where: str = "--preset") -> Path:
         where: File and key named in errors.
 
     Raises:
-        UserError: No such preset; the message suggests the closest one, or names the file that a former path became.
+        UserError: No such preset; the message suggests the closest one.
     """
     path, known = Path(os.path.expanduser(name)), presets()
     is_name = len(path.parts) == 1 and not path.suffix
@@ -41,8 +41,6 @@ def find_preset(name: str | Path, where: str = "--preset") -> Path:
     found = next((file for file in given if os.path.isfile(file)), None)
     if found is not None:
         return found
-    if path.parent.name == "config" and path.stem in known:
-        raise UserError(f"{where} {name}", "presets moved to studies/", f"name {known[path.stem]}")
     raise UserError(where, f"no preset '{name}'{suggestion(path.stem, known)}")
 
 
@@ -174,7 +172,6 @@ class PresetSettings:
         threads: CPU threads of each job; results depend on it.
         gpus: Number of GPUs of a training; sampling and measuring use one. 0 requests none from the scheduler.
         train_teachers: Train the teachers that have both ``training`` and ``checkpoint``; false downloads them.
-        shard_size: Images that one job measures, merged afterwards (for clusters); null: one job measures all trials.
         trials_per_job: Trials that one job measures for samplers of many steps, so that cores share them; null: all.
         samplers: Samplers by name; the sheet names one per row.
         teachers: Diffusion teachers by id, trained here or imported from a checkpoint.
@@ -201,7 +198,6 @@ class PresetSettings:
     threads: Count = 1
     gpus: Natural = 0
     train_teachers: bool = False
-    shard_size: Count | None = None
     trials_per_job: Count | None = None
     samplers: dict[str, Annotated[dict[str, Any], CheckedAs(Sampler)]]
     teachers: dict[Name, TeacherEntry] = dataclasses.field(default_factory=dict)

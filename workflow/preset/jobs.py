@@ -239,18 +239,13 @@ class Preset(Rows):
         ]
 
     def parts(self) -> list[tuple[int, int, list[str]]]:
-        """Jobs of measuring without shards: first trial, last trial, rows; samplers of many steps have several."""
+        """Jobs of measuring: first trial, last trial, rows; samplers of many steps have several."""
         size, slow = self.settings.trials_per_job or self.trials, list[str]()
         if size < self.trials:
             slow = [name for name, run in self.runs.items() if (self.nfe(run) or 1) > 1]
         quick = list(self.runs) if not slow else [name for name in self.runs if name not in {*slow}]
         parts = [(0, self.trials - 1, quick)] if quick else []
         return parts + [(at, min(at + size, self.trials) - 1, slow) for at in range(0, self.trials, size) if slow]
-
-    def shards(self, name: str) -> list[str]:
-        """Bounds of the shards of a row's trials, ``<first>-<last + 1>``."""
-        size, total = self.settings.shard_size or 0, self.protocol(self.runs[name]).num_samples
-        return [f"{begin}-{min(begin + size, total)}" for begin in range(0, total, size)]
 
     def _drawn(self, run: SheetRow, watched: bool = False) -> dict[str, str]:
         """Samples of a row's teacher by key of its protocol's references, all or those that trainings watch."""

@@ -261,7 +261,7 @@ class _Placeholders(Sources):
     def kept(self, run: str) -> int | None:
         return None
 
-    def points(self, run: str, metric: str, log_metric: str | None = None) -> tuple[Point, ...]:
+    def points(self, run: str, metric: str) -> tuple[Point, ...]:
         if reason := self.reason_missing(run, metric):
             raise UserError(self.preset.sheet, f"run '{run}': a figure shows its curve, but {reason}")
         return (Point(1, 1.0),)

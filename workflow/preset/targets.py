@@ -11,7 +11,7 @@ from sida.errors import UserError, suggestion
 from workflow.preset.jobs import Preset
 
 #: Formats of the products.
-TABLE, FIGURE, CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json", "html")
+TABLE, FIGURE, CLAIMS = ("tex", "csv", "md", "html", "json"), ("pdf", "png", "csv"), ("md", "json")
 
 
 class Targets:

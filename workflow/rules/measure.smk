@@ -1,6 +1,6 @@
-# Ten-trial evaluation of every generator, in one of two forms: many trials of a generator in one job (small networks,
-# for which starting Python takes longer than a trial), or shards of each trial on a cluster, which are merged. Copies of
-# finished trials are in `state`, which is no declared output: values that are still valid are not measured again.
+# Ten-trial evaluation of every generator: a job measures all trials of a row, or some of them where its sampler has many
+# steps. Copies of finished trials are in `state`, which is no declared output: values that are still valid are not
+# measured again.
 
 #: What a measurement reads: the row's network and guide, samples of its teacher, downloads, archives and code.
 MEASURED = of(
@@ -13,86 +13,36 @@ MEASURED = of(
     "{files}",
 )
 
-if SETTINGS.shard_size is None:
+for first, last, rows in PRESET.parts():
 
-    for first, last, rows in PRESET.parts():
-
-        rule:
-            name:
-                f"measure_{first}_{last}"
-            input:
-                MEASURED,
-            output:
-                collect("<results>/measurements/{{run}}/trial-{trial}.json", trial=range(first, last + 1)),
-            log:
-                f"<results>/logs/measure-{{run}}-{first}-{last}.log",
-            wildcard_constraints:
-                run=any_of(rows),
-            # Parts of rows with many steps are long, so they start first.
-            priority: int(last - first + 1 < PRESET.trials)
-            conda:
-                "../../environment.yml"
-            threads: SETTINGS.threads
-            resources:
-                **REQUESTS.of("measurements", share=(last - first + 1) / PRESET.trials, gpu=True),
-            params:
-                spec=f"{RESULTS}/specs/measurements/{{run}}.json",
-                digest=digest("measurements"),
-                folder=subpath(output[0], parent=True),
-                trials=f"{first}-{last}",
-            message:
-                "measure {wildcards.run}: trials {params.trials}"
-            shell:
-                "python -m workflow.launch {resources.gpu} workflow measure --spec {params.spec:q} --out {params.folder:q}"
-                " --trials {params.trials} 2>&1 | tee -i {log:q}"
-
-else:
-
-    rule measure_shard:
+    rule:
+        name:
+            f"measure_{first}_{last}"
         input:
             MEASURED,
         output:
-            temp("<results>/statistics/{run}/trial-{trial}/shard-{begin}-{end}.safetensors"),
+            collect("<results>/measurements/{{run}}/trial-{trial}.json", trial=range(first, last + 1)),
         log:
-            "<results>/logs/shard-{run}-{trial}-{begin}-{end}.log",
+            f"<results>/logs/measure-{{run}}-{first}-{last}.log",
+        wildcard_constraints:
+            run=any_of(rows),
+        # Parts of rows with many steps are long, so they start first.
+        priority: int(last - first + 1 < PRESET.trials)
         conda:
             "../../environment.yml"
         threads: SETTINGS.threads
         resources:
-            **REQUESTS.of("measurements", share=REQUESTS.of_shard, gpu=True),
-        params:
-            spec=f"{RESULTS}/specs/measurements/{{run}}.json",
-            digest=digest("measurements"),
-            folder=subpath(output[0], ancestor=2),
-        message:
-            "measure {wildcards.run}: trial {wildcards.trial}, images {wildcards.begin} to {wildcards.end}"
-        shell:
-            "python -m workflow.launch {resources.gpu} workflow measure --spec {params.spec:q} --out {params.folder:q}"
-            " --trials {wildcards.trial} --shard {wildcards.begin}-{wildcards.end} 2>&1 | tee -i {log:q}"
-
-    rule merge_shards:
-        input:
-            collect(
-                "<results>/statistics/{{run}}/trial-{{trial}}/shard-{part}.safetensors",
-                part=lambda wildcards: PRESET.shards(wildcards.run),
-            ),
-        output:
-            "<results>/measurements/{run}/trial-{trial}.json",
-        log:
-            "<results>/logs/merge-{run}-{trial}.log",
-        conda:
-            "../../environment.yml"
-        resources:
-            **REQUESTS.of("merges"),
+            **REQUESTS.of("measurements", share=(last - first + 1) / PRESET.trials, gpu=True),
         params:
             spec=f"{RESULTS}/specs/measurements/{{run}}.json",
             digest=digest("measurements"),
             folder=subpath(output[0], parent=True),
+            trials=f"{first}-{last}",
         message:
-            "measure {wildcards.run}: trial {wildcards.trial}, merging"
+            "measure {wildcards.run}: trials {params.trials}"
         shell:
-            "python -m workflow merge --spec {params.spec:q} --trial {wildcards.trial} --out {params.folder:q} {input:q}"
-            " 2>&1 | tee -i {log:q}"
+            "python -m workflow.launch {resources.gpu} workflow measure --spec {params.spec:q} --out {params.folder:q}"
+            " --trials {params.trials} 2>&1 | tee -i {log:q}"
 
 
 # Samples of a teacher as the reference of its students (references of kind `teacher` in a protocol), made once.

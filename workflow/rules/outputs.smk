@@ -82,8 +82,7 @@ rule claims:
         teachers=collect("<results>/teachers/{name}/network.safetensors", name=PRESET.verdicts.needs["teachers"]),
         imported=collect("<results>/checkpoints/{name}/network.safetensors", name=PRESET.verdicts.needs["imports"]),
     output:
-        html=report("<results>/claims.html", category="Claims"),
-        md="<results>/claims.md",
+        md=report("<results>/claims.md", category="Claims"),
         json="<results>/claims.json",
     log:
         "<results>/logs/claims.log",

@@ -1,6 +1,5 @@
 """Extractors: digits, pixels, Inception and DINOv2 stand-ins of the published call signatures; DINOv2's code."""
 
-import json
 import zipfile
 from pathlib import Path
 
@@ -31,7 +30,6 @@ from tests.eval.metric_networks import (
 from tests.golden.vectors import relative_error
 from tests.refused import refused
 from tools.train_digits import DigitsTraining, split, train_digits
-from workflow.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -222,49 +220,10 @@ def test_faults_of_options_name_the_extractor(hub):
     refused(r"is no eval\.features\.base\.Extractor", get_extractor, "docs.examples.spectrum:source_sha256")
 
 
-def test_features_command_writes_what_the_extractor_gives(tmp_path, script, digits, capsys):
-    from safetensors.torch import load_file
-
-    out = tmp_path / "features.safetensors"
-    spec = json.dumps({"name": "digits", "kind": "digits", "max_size": 300})
-    options = ["--extractor", "inception", "--extractor-option", f"inception.path={script}", "--out", str(out)]
-    assert main(["features", "--dataset", spec, *options]) == 0
-    assert "300 × 12" in capsys.readouterr().out
-    written = load_file(out)
-    subset = load_dataset(json.loads(spec))
-    features, logits = get_extractor("inception", path=script).features_and_logits(subset.images(range(300)))
-    assert relative_error(written["features"], features) < 1e-5
-    assert relative_error(written["logits"], logits) < 1e-5
-
-
 def test_named_classes_exist_and_their_assets_are_registered():
     for name in EXTRACTORS:
         assert EXTRACTORS.find(name, "extractor").name == name
         assert set(extractor_entry(name).assets) <= set(load_registry())
-
-
-def test_faster_variants_have_names_and_digests_of_their_own(script, hub, monkeypatch):
-    images = pictures(6)
-    options = {"inception": {"path": script}, "dinov2": {"repository": str(hub), "weights": "hub"}}
-    seen = {}
-    for name in ("inception", "inception_tf32", "dinov2", "dinov2_tf32", "dinov2_fp16"):
-        extractor = get_extractor(name, **options[name.split("_")[0]])
-        inner, allowed = extractor._features, []
-        monkeypatch.setattr(extractor, "_features", lambda x, f=inner, a=allowed: a.append(_tf32()) or f(x))
-        before, features = _tf32(), extractor(images)
-        assert _tf32() == before
-        seen[name] = (extractor.sha256, features)
-        assert extractor.name == name
-        assert features.dtype == torch.float32
-        assert extractor_entry(name).assets == extractor_entry(name.split("_")[0]).assets
-        assert extractor.tf32 == name.endswith("tf32")
-        if name == "inception_tf32":
-            assert allowed == [(True, True)]
-    assert len({digest for digest, _ in seen.values()}) == len(seen)
-    # On a processor TF32 is float32.
-    assert relative_error(seen["inception_tf32"][1], seen["inception"][1]) < 1e-5
-    assert torch.equal(seen["dinov2_tf32"][1], seen["dinov2"][1])
-    assert 1e-6 < relative_error(seen["dinov2_fp16"][1], seen["dinov2"][1]) < 1e-2
 
 
 def test_inception_on_a_processor_folds_what_follows_a_convolution(tmp_path):
@@ -278,10 +237,6 @@ def test_inception_on_a_processor_folds_what_follows_a_convolution(tmp_path):
     assert relative_error(found, logits) < 1e-6
     # 16 images at a time, so that memory does not grow with the batch.
     assert torch.equal(features[:16], folded(images[:16]))
-
-
-def _tf32():
-    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
 WEIGHTS, CODE = EXTRACTORS["dinov2"].assets
@@ -324,7 +279,7 @@ def test_the_code_is_of_one_commit_and_no_branch():
     asset = load_registry(ROOT / "config/assets.tsv")[CODE]
     commit = asset.url.rpartition("/")[2].removesuffix(".zip")
     assert (len(commit), commit in asset.target) == (40, True)
-    assert set(EXTRACTORS["dinov2_fp16"].assets) == {WEIGHTS, CODE}
+    assert set(EXTRACTORS["dinov2"].assets) == {WEIGHTS, CODE}
 
 
 def test_the_registered_archive_works_offline_and_is_in_the_digest(cache):

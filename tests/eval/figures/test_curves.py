@@ -19,7 +19,7 @@ from eval.figures import load_figure_layout, style
 from eval.figures.curves import Panel, ReferenceLine, identities_on
 from eval.figures.layout import Sources
 from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
-from eval.results.logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
+from eval.results.logs import Curve, Point, first_at_or_below, pool, read_evaluations
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, load_measurements
@@ -111,31 +111,6 @@ def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(pr
     assert build(preset, PAPERS / "figures/figure4.yaml", tmp_path / "f.pdf") == 0
     assert "not shown, no data yet" in capsys.readouterr().out
     assert any(row["kind"] == "missing" for row in csv_rows(tmp_path / "f.csv"))
-
-
-def author_log(path, metric="fid50k_full"):
-    records = [
-        {"results": {metric: value}, "metric": metric, "snapshot_pkl": f"network-snapshot-1.200000-{kimg:06d}.pkl"}
-        for kimg, value in ((100, 20.0), (200, 12.0), (200, 14.0), (30000, 2.5))
-    ]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
-
-
-def test_official_metric_logs_are_read_averaged_and_stand_for_a_run(preset, tmp_path):
-    points = read_author_log(author_log(tmp_path / "metric-fid50k_full-alpha-1.200000.jsonl"))
-    found = [(p.nimg, p.value, p.trials) for p in points]
-    assert found == [(100_000, 20.0, 1), (200_000, 13.0, 2), (30_000_000, 2.5, 1)]
-    assert points[1].std == pytest.approx(2**0.5)
-    refused("no metric 'is50k'", read_author_log, tmp_path / "metric-fid50k_full-alpha-1.200000.jsonl", "is50k")
-    (tmp_path / "other.jsonl").write_text('{"fid": 3}\n')
-    refused(r"other\.jsonl:1: not a line of an official metric log", read_author_log, tmp_path / "other.jsonl")
-    # An official log can stand for a run.
-    log = author_log(tmp_path / "m.jsonl")
-    layout = {"panels": [{"series": [{"each": {"run": ["sid-a1.2"]}}]}]}
-    assert build(preset, layout, tmp_path / "f.pdf", "--log", f"sid-a1.2={log}") == 0
-    drawn = [row for row in csv_rows(tmp_path / "f.csv") if row["kind"] == "curve"]
-    assert [float(row["value"]) for row in drawn] == [20.0, 13.0, 2.5]
 
 
 def training_log(results, run, records):

@@ -1,4 +1,4 @@
-"""Metric kinds and extractors of one's own, named module:object in a protocol: measured, sharded, in the digest."""
+"""Metric kinds and extractors of one's own, named module:object in a protocol: measured, in the digest."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eval.features import get_extractor
-from eval.measuring.measure import measure, measure_shard, merge_shards
+from eval.measuring.measure import measure
 from eval.measuring.monitor import make_monitor
 from eval.measuring.protocol import load_protocol
 from eval.metrics.metric import Metric
@@ -75,11 +75,9 @@ class Known:
         return function()
 
 
-def test_shards_of_own_sums_merge_in_any_order(tmp_path):
+def test_own_sums_and_an_own_extractor_are_measured(tmp_path):
     spec = data_spec(protocol=OWN)
     (whole,) = measure(spec, tmp_path / "whole", [0])
-    shards = [measure_shard(spec, tmp_path / "shards", 0, *bounds) for bounds in ((200, 300), (0, 120), (120, 200))]
-    assert merge_shards(spec, shards, tmp_path / "merged", 0)["metrics"] == pytest.approx(whole["metrics"], rel=1e-9)
     assert whole["extractors"][SPECTRUM] == get_extractor(SPECTRUM).sha256 != get_extractor(SPECTRUM, floor=1).sha256
 
 

@@ -1,22 +1,18 @@
-"""Measuring end to end: trials, resuming, shards, sources, versions of the code, collecting."""
+"""Measuring end to end: trials, resuming, sources, versions of the code, collecting."""
 
 import csv
 import functools
 import io
-import itertools
 import json
-import random
 import zipfile
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from eval.features import get_extractor
-from eval.measuring.measure import Measurer, measure, measure_shard, merge_shards
+from eval.measuring.measure import Measurer, measure
 from eval.measuring.sources import CallableSource, DataSource
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.inception_score import inception_score
@@ -201,11 +197,10 @@ def test_a_further_metric_is_measured_alone_and_leaves_the_other_values(tmp_path
     assert record["metrics"] == {"is": before[0]["metrics"]["is"], "precision": 0.25, "fd_pixel": 3.0}
 
 
-def test_more_trials_or_another_spread_keep_the_trials_and_their_shards(tmp_path):
+def test_more_trials_or_another_spread_keep_the_trials(tmp_path):
     def spec(**changes):
         return data_spec(protocol=small_protocol(num_samples=100) | changes)
 
-    shards = [measure_shard(spec(trials=2), tmp_path, 0, a, a + 50) for a in (0, 50)]
     measure(spec(trials=2), tmp_path / "m" / "data", [0, 1])
     before = [record["metrics"] for record in collect(tmp_path / "m")]
     more = spec(trials=4, ddof=0, is_spread="splits")
@@ -213,9 +208,6 @@ def test_more_trials_or_another_spread_keep_the_trials_and_their_shards(tmp_path
     records = collect(tmp_path / "m")
     assert [record["metrics"] for record in records[:2]] == before
     assert records[0]["protocol"] == Measurer(more).protocol.record()
-    times = [path.stat().st_mtime_ns for path in shards]
-    assert [measure_shard(more, tmp_path, 0, a, a + 50).stat().st_mtime_ns for a in (0, 50)] == times
-    assert merge_shards(more, shards, tmp_path / "merged", 0)["protocol"] == records[0]["protocol"]
 
 
 @pytest.mark.parametrize("change", ["nothing", "code", "settings"])
@@ -245,55 +237,11 @@ def test_finished_trials_outlive_the_removal_of_outputs_of_a_failed_job(tmp_path
     assert sorted(path.name for path in out.glob("*.json")) == [f"trial-{trial}.json" for trial in trials]
 
 
-FEW = data_spec(protocol=small_protocol(num_samples=240))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Metrics of the first trial in one piece."""
-    return measure(FEW, tmp_path_factory.mktemp("whole"), [0])[0]["metrics"]
-
-
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.sets(st.integers(1, 239), min_size=1, max_size=3), order=st.randoms(use_true_random=False))
-def test_shards_merge_in_any_order_to_the_same_numbers(tmp_path, whole, cuts, order: random.Random):
-    bounds = [0, *sorted(cuts), 240]
-    out = tmp_path / "-".join(map(str, bounds))
-    shards = [measure_shard(FEW, out, 0, a, b) for a, b in itertools.pairwise(bounds)]
-    first = merge_shards(FEW, shards, tmp_path / "a", 0)["metrics"]
-    order.shuffle(shards)
-    assert merge_shards(FEW, shards, tmp_path / "b", 0)["metrics"] == first
-    assert whole == pytest.approx(first, rel=1e-7)
-
-
-def test_a_lost_shard_costs_only_that_shard_and_one_of_something_else_is_refused(network, tmp_path):
-    spec = data_spec()
-    shards = [measure_shard(spec, tmp_path, 2, a, a + 200) for a in (0, 200, 400)]
-    times = [path.stat().st_mtime_ns for path in shards]
-    refused("images 200-399 are missing", merge_shards, spec, [shards[0], shards[2]], tmp_path / "m", 2)
-    shards[1].write_bytes(shards[1].read_bytes()[:1000])
-    assert str(shards[1]) in str(refused("cannot be read", merge_shards, spec, shards, tmp_path / "m", 2))
-    for a in (0, 200, 400):
-        measure_shard(spec, tmp_path, 2, a, a + 200)
-    now = [path.stat().st_mtime_ns for path in shards]
-    assert [a == b for a, b in zip(times, now)] == [True, False, True]
-    assert merge_shards(spec, shards, tmp_path / "m", 2)["trial"] == 2
-    # Shards of something else are refused.
-    shard = measure_shard(data_spec(), tmp_path, 0, 0, 300)
-    refused("covered by two shards", merge_shards, data_spec(), [shard, shard], tmp_path, 0)
-    refused("another trial, generator", merge_shards, data_spec(), [shard], tmp_path, 1)
-    refused("another trial, generator", merge_shards, network_spec(network), [shard], tmp_path, 0)
-    refused("another protocol", merge_shards, data_spec(protocol=small_protocol(cov_ddof=1)), [shard], tmp_path, 0)
-    refused("must lie within 0-600", measure_shard, data_spec(), tmp_path, 0, 0, 601)
-    refused("has the trials 0-2", measure, data_spec(), tmp_path, [3])
-    refused("has the trials 0-2", measure_shard, data_spec(), tmp_path, 3, 0, 600)
-
-
 @pytest.mark.slow
 def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
     """The distance to one point, in the measurement and where its rows are collected; no metric gives up."""
     asked = small_protocol(num_samples=2500)
-    asked["metrics"] += [metric("kid", "kernel"), metric("fd_inf", "frechet_infinity")]
+    asked["metrics"] += [metric("kid", "kernel")]
     sampler = {"kind": "python", "callable": f"{HERE}:collapsed"}
     spec = data_spec(run="one", method="x", sampler=sampler, protocol=asked)
     refused("seed 1 of .*:collapsed: is the same image as seed 0 of .*; give each seed", measure, spec, tmp_path, [0])
@@ -304,7 +252,6 @@ def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
     expected = np.square(features[7] - mean).sum() + np.trace(cov)
     values, details = record["metrics"], read_measurement(trial_path(tmp_path, 0))["details"]
     assert values["fd"] == pytest.approx(expected, rel=1e-4)
-    assert values["fd_inf"] == pytest.approx(expected, rel=1e-4)
     assert values["is"] == pytest.approx(1)
     assert values["recall"] == pytest.approx(1 / len(data))  # the image itself
     for key in ("fd", "fd_pixel"):
@@ -376,13 +323,6 @@ def test_commands_end_to_end(tmp_path, capsys):
     assert (row["seed_first"], row["seed_last"]) == ("600", "1199")
     assert row["extractor_sha256"] == get_extractor("digits").sha256
     assert row["reference_sha256"] == record["metric_references"]["fd"]["sha256"]
-    shards = tmp_path / "shards"
-    for shard in ("0-250", "250-600"):
-        assert main(["measure", "--spec", spec, "--out", str(shards), "--trials", "1", "--shard", shard]) == 0
-    files = [str(path) for path in sorted(shards.rglob("*.safetensors"))]
-    assert main(["merge", *files, "--spec", spec, "--trial", "1", "--out", str(tmp_path / "merged")]) == 0
-    merged = read_measurement(tmp_path / "merged" / "trial-1.json")
-    assert merged["metrics"] == pytest.approx(record["metrics"], rel=1e-7)
     assert main(["measure", "--spec", spec, "--out", "x", "--trials", "5"]) == 1
     assert "error: --trials: the protocol has the trials 0-1" in capsys.readouterr().err
 
@@ -463,19 +403,6 @@ SPEC = data_spec(protocol=small_protocol(num_samples=40, trials=2))
 def elsewhere(monkeypatch):
     """Function that sets the version of the code."""
     return lambda version: monkeypatch.setattr(machine, "source_digest", lambda: version)
-
-
-def test_a_shard_of_other_code_is_refused_at_the_merge_and_measured_again(tmp_path, elsewhere):
-    elsewhere("other")
-    foreign = measure_shard(SPEC, tmp_path, 0, 0, 20)
-    elsewhere("here")
-    own = measure_shard(SPEC, tmp_path, 0, 20, 40)
-    refused(r"shard-0-20.* version of the code \(other, here here\)", merge_shards, SPEC, [own, foreign], tmp_path, 0)
-    assert not (tmp_path / "trial-0.json").exists()
-    before = foreign.read_bytes()
-    measure_shard(SPEC, tmp_path, 0, 0, 20)
-    assert foreign.read_bytes() != before
-    merge_shards(SPEC, [own, foreign], tmp_path, 0)
 
 
 def test_trials_of_two_versions_are_not_collected(tmp_path, elsewhere, refusal):

@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 
-from eval.commands._options import extractor_options, pairs, parse_range, parse_trials
+from eval.commands._options import extractor_options, pairs, parse_trials
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.identity import Identity, comparable
 from sida.assets import load_registry
@@ -142,13 +142,12 @@ def test_files_and_names(tmp_path, monkeypatch):
     refused("no such file", load_protocol, "missing.yaml")
 
 
-def test_options_of_trials_shards_and_pairs():
+def test_options_of_trials_and_pairs():
     assert parse_trials(None, 3) == [0, 1, 2]
     assert parse_trials("0-9", 10) == list(range(10))
     assert parse_trials("7,0,2-3", 10) == [0, 2, 3, 7]
     for bad in ("", "a", "3-1", "1-", "-3", "0-10"):
         refused("--trials", parse_trials, bad, 10)
-    refused("--shard", parse_range, "x", "--shard")
     # Key value options.
     assert pairs(["a=b=c"], "--reference") == {"a": "b=c"}
     assert extractor_options(["inception.path=x.pt", "inception.two_passes=true"]) == {

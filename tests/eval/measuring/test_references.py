@@ -5,7 +5,6 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from eval.features import get_extractor
@@ -20,7 +19,6 @@ from sida.config.settings import load_yaml
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
-from sida.files.tensors import read_tensors, write_tensors
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import pictures, write_inception, write_network
 from tests.refused import refused
@@ -302,21 +300,6 @@ def test_a_file_of_another_origin_is_refused(tmp_path, spec):
             load_references(asked, made, {"teacher": str(tmp_path / f"{name}.safetensors")})
     refused(r"references\.teacher: .*--reference teacher=FILE", load_references, asked, made)
     refused("'data'", extract.write_teacher_reference, tmp_path / "x.safetensors", spec, "data")
-
-
-def test_files_of_the_first_format_are_read(tmp_path):
-    path = tmp_path / "r.safetensors"
-    extract.write_reference(path, "pixels", dataset=json.dumps(DIGITS), keep_features=True)
-    new = read_own(path, {})
-    tensors, header = read_tensors(path)
-    names = {"features/pixels": "features"}
-    old = {names.get(key, key.replace("statistics/pixels/", "statistics/")): value for key, value in tensors.items()}
-    digest = header.pop("extractors")["pixels"]
-    header |= {"format": "sida-reference/1", "extractor": "pixels", "extractor_sha256": digest}
-    write_tensors(path, old, header)
-    read = read_own(path, new.extractors)
-    assert (read.sha256, read.count) == (new.sha256, new.count)
-    assert torch.equal(read.features["pixels"], new.features["pixels"])
 
 
 def near(folder):

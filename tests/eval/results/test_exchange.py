@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from eval.claims.write import read_verdicts
-from eval.measuring.protocol import load_protocol
 from eval.report.page import write_index
 from eval.report.paper import training_time
 from eval.results.exchange import read_exchanged
@@ -82,28 +81,6 @@ def test_a_wrong_line_names_its_key(printed, tmp_path, key, value):
     path = tmp_path / "theirs.jsonl"
     path.write_text(json.dumps({**printed[0], "origin": "Group A", key.partition("[")[0]: value}) + "\n")
     assert refused("", read_exchanged, path).place.replace(": ", ".") == f"{path}:1.{key}"
-
-
-def test_numbers_that_are_not_comparable_are_not_collected(printed, tmp_path, refusal):
-    """An invented distance in pixels under the key of a digits distance, and one value given as ten trials."""
-    spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "digits"}
-    spec |= {"dataset": {"name": "digits", "kind": "digits"}, "threads": 1}
-    spec["protocol"] = load_protocol("digits").content() | {"num_samples": 200, "name": "digits-n200"}
-    assert main(["measure", "--spec", json.dumps(spec), "--out", str(tmp_path / "m" / "data"), "--trials", "0-1"]) == 0
-    theirs, out = tmp_path / "theirs.jsonl", tmp_path / "all.csv"
-
-    def collect(**change):
-        theirs.write_text(json.dumps({**printed[0], "origin": "Group A", **change}) + "\n")
-        return ["collect", str(tmp_path / "m"), "--add", str(theirs), "--out", str(out)]
-
-    pixels = printed[0]["settings"].replace("=digits", "=pixels")
-    for change, words in (
-        ({"settings": pixels}, "metric: extractor=pixels != extractor=digits"),
-        ({"values": [1.353] * 10}, "all 10 trials have the value 1.353"),
-    ):
-        assert words in refusal(*collect(**change))
-        assert not out.exists()
-    assert main(collect()) == 0
 
 
 def test_no_run_has_two_origins(printed, tmp_path):

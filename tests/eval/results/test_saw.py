@@ -61,7 +61,7 @@ def external(**cells):
     return SheetRow("met", "Met", "external", **cells)
 
 
-SAID = ("loss:FID", "loss:inception_tf32", "choice:dinov2 start:dinov2 loss:vgg16 loss:inception")
+SAID = ("loss:FID", "loss:inception_cpu", "choice:dinov2 start:dinov2 loss:vgg16 loss:inception")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from eval.results.exchange import exchanged
-from eval.results.measurements import trial_path, write_csv, write_measurement
+from eval.results.measurements import write_csv
 from eval.results.published import PROTOCOLS
 from eval.tables.scores import table_protocol
 from sida.assets.registry import load_registry
@@ -91,12 +91,6 @@ def test_numbers_of_another_group_are_rows_with_their_origin_and_need_no_sheet(f
     for words in ("| Mine (Ada L.) ", "| theirs ", "Measured by Ada L., ada.example, not by this suite: Mine."):
         assert words in out.read_text()
     assert main(["table", "main", *added]) == 0  # alone
-    assert "| Mine (Ada L.) " in out.read_text()
-    # Collected, they are the table's rows without a sheet.
-    for record in load_spec(str(folder / "theirs.json"))["measurements"]:
-        write_measurement(trial_path(tmp_path / "m/theirs", record["trial"]), record)
-    assert main(["collect", str(tmp_path / "m"), "--add", str(theirs), "--out", str(tmp_path / "c.csv")]) == 0
-    assert main(["table", "main", "--measurements", str(tmp_path / "c.csv"), "--out", str(out)]) == 0
     assert "| Mine (Ada L.) " in out.read_text()
     # Values of another identity find no place.
     theirs.write_text(theirs.read_text().replace('"n": 40', '"n": 20'))
