@@ -41,10 +41,9 @@ def take_device(name: str, where: str) -> torch.device:
     Raises:
         UserError: This machine does not have the device.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"{where}.device", f"'{name}' is no device", "use cpu or cuda") from None
+    if not re.fullmatch(r"(cpu|cuda)(:\d{1,3})?", name):
+        raise UserError(f"{where}.device", f"'{name}' is no device", "use cpu or cuda")
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{where}.device", f"'{name}', but no GPU is available here", "use cpu")
     if device.type == "cuda" and device.index is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import importlib
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO, cast
 
 from sida.cli.arguments import check_output_paths
-from sida.config.plugins import allow_typed
+from sida.config.plugins import allow_typed, our_object
 from sida.errors import EXIT_RETRY, Preempted, UserError, say, suggestion
 from sida.machine import code_version
 
@@ -67,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def load_verb(place: str) -> Verb:
     """Imports a verb named ``module:object``."""
-    module, _, name = place.partition(":")
-    return cast(Verb, getattr(importlib.import_module(module), name))
+    return cast(Verb, our_object(place))
 
 
 def run_command_line(

@@ -186,5 +186,5 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_small_pickle_takes_little_time_and_memory(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("sida.files.fenced.SECONDS", 3)
+    monkeypatch.setattr("sida.files.fenced.SECONDS", 1)
     assert str(tmp_path / "n.pkl") in (bounded(tmp_path / "n.pkl", BOMBS[name]) or "")

@@ -396,7 +396,7 @@ TENSOR = called("torch._utils", "_rebuild_tensor_v2", b"ctorch\nFloatStorage\n",
     ids=["an endless argument", "a class with a long name"],
 )
 def test_a_small_network_takes_little_time_and_memory(tmp_path, monkeypatch, arguments, name, reason):
-    monkeypatch.setattr("sida.files.fenced.SECONDS", 2)
+    monkeypatch.setattr("sida.files.fenced.SECONDS", 1)
     content = network(ARGUMENTS + mapping(arguments), text("_parameters") + mapping(text("w") + TENSOR))
     (tmp_path / "n.pkl").write_bytes(content.replace(text("EDMPrecond"), text(name)))
     refused(tmp_path / "n.pkl", reason)
