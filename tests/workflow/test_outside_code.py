@@ -72,6 +72,13 @@ NAMED = {
         "preset.yaml: recipes.r.evaluation.monitor",
     ),
     **{
+        f"judge {place}": (
+            lambda name, place=place: {"recipes": {"r": {"options": {"judges": ["digits", "glyphs", name][-place:]}}}},
+            rf"preset.yaml: recipes.r.options.judges\[{place - 1}\]",
+        )
+        for place in (1, 3)
+    },
+    **{
         key: (lambda name, key=key: {"protocol": {"metrics": [{**METRICS[0], key: name}]}}, rf"metrics\[0\].{key}")
         for key in ("kind", "extractor")
     },

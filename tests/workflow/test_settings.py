@@ -17,7 +17,6 @@ from sida.errors import UserError
 from sida.methods.registry import DistillConfig
 from tests.workflow.workspace import PRESETS
 from tools.settings_page import SETTINGS, descriptions, json_schema, settings_table, written
-from workflow.preset.files import PresetSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,17 +156,3 @@ def test_schemas_accept_what_is_shipped_and_refuse_what_the_classes_refuse(folde
         assert not list(validator.iter_errors(document)), path
     for change in ({"seeed": 1}, {"trials_per_job": 0, "trials": 0}, {"metrics": "fd", "tables": "main"}):
         assert list(validator.iter_errors({**document, **change}))
-
-
-@pytest.mark.parametrize(
-    ("keys", "value"),
-    [(("recipes", "sid", "lr"), 0), (("recipes", "sid", "t_max"), 1001), (("teachers", "a b"), {})],
-)
-def test_inner_keys_are_checked_by_schema_and_class(keys, value):
-    changed = node = yaml.safe_load((ROOT / "studies/demo/preset.yaml").read_text())
-    for key in keys[:-1]:
-        node = node[key]
-    node[keys[-1]] = value
-    assert list(jsonschema.Draft202012Validator(json_schema(PresetSettings)).iter_errors(changed))
-    with pytest.raises(UserError, match=rf"^demo.yaml: {'.'.join(keys)}: "):
-        from_mapping(PresetSettings, changed, "demo.yaml:")

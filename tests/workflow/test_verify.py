@@ -18,7 +18,6 @@ from sida.files.text_files import read_csv
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training.logs import Logs
-from tests.disks import DAMAGES
 from tests.training.toy import NETWORK
 from workflow.archive import files
 from workflow.archive.verify import verify
@@ -155,28 +154,6 @@ def test_files_without_a_hash_of_their_own_are_compared_with_the_manifest(folder
         "specs/students/a.json", "tables/main.tex",
     ]  # fmt: skip
     assert verified(folder, capsys, "--quiet")[2] == []
-
-
-PRODUCTS = [
-    "tables/main.tex", "tables/main.md", "tables/main.html", "figures/curve.pdf", "figures/curve.png", "claims.md",
-    "index.html", "paper.tex", "paper.pdf",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_each_product_without_a_hash_of_its_own_is_named(folder, capsys, damage):
-    for name in PRODUCTS:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(f"the product {name}")
-    write_manifest(folder)
-    assert verified(folder, capsys)[:2] == (0, [])
-    for name in PRODUCTS:
-        before = (folder / name).read_bytes()
-        DAMAGES[damage](folder / name)
-        status, (fault,), _, _ = verified(folder, capsys)
-        assert status == 1
-        assert fault.startswith(f"{name}: is not the file that the manifest lists")
-        (folder / name).write_bytes(before)
 
 
 def edit(path, **changes):

@@ -18,7 +18,7 @@ from sida.files.text_files import read_text
 from workflow.preset.files import read_preset
 
 #: Keys of presets, recipes, protocols and data sets, and columns of sheets, with values ``module:object``.
-_KEYS = {"callable", "class", "extractor", "kind", "method", "monitor"}
+_KEYS = {"callable", "class", "extractor", "judges", "kind", "method", "monitor"}
 _COLUMNS = ("method", "checkpoint")
 
 
@@ -149,8 +149,9 @@ def _texts(value: Any, where: str) -> Iterator[tuple[str, str, str]]:
             here = f"{where}.{key}" if ": " in where else f"{where}: {key}"
             if isinstance(item, str):
                 yield str(key), item, here
+            elif isinstance(item, (list, tuple)):
+                for index, part in enumerate(item):
+                    inner = f"{here}[{index}]"
+                    yield from [(str(key), part, inner)] if isinstance(part, str) else _texts(part, inner)
             else:
                 yield from _texts(item, here)
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _texts(item, f"{where}[{index}]")

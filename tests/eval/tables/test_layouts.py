@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from eval.results.summary import Measurements, load_measurements
-from eval.tables import build_table, load_layout, to_csv, to_html, to_markdown, to_terminal, write_table
+from eval.tables import build_table, load_layout, to_csv, to_html, to_markdown, to_terminal
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused
@@ -120,14 +120,6 @@ def test_a_table_is_rectangular_as_markdown_well_formed_as_html_and_fits_termina
     assert max(map(len, to_terminal(table).splitlines())) <= 100
     assert "*" in to_terminal(table)
     assert "\033[1m" in to_terminal(table, colour=True)
-
-
-def test_four_files_are_written_and_any_of_their_names_will_do(tmp_path, table):
-    for name in ("a.tex", "b.html"):
-        paths = write_table(table, tmp_path / name)
-        assert sorted(path.suffix for path in paths) == [".csv", ".html", ".json", ".md", ".tex"]
-        assert all(path.stat().st_size > 200 for path in paths)
-    refused(r"must end in \.tex, \.csv, \.md, \.html", write_table, table, tmp_path / "c.pdf")
 
 
 def test_a_missing_number_is_marked_and_never_best(measured, runs):
