@@ -129,20 +129,11 @@ def parse_trials(text: str | None, count: int) -> list[int]:
         return list(range(count))
     trials: list[int] = []
     for part in text.split(","):
-        first, last = parse_range(part, "--trials")
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if last < first:
+            raise UserError("--trials", f"must be a number or a range like 0-9, got '{part}'")
+        if last >= count:
+            raise UserError("--trials", f"the protocol has the trials 0-{count - 1}, got '{text}'")
         trials += range(first, last + 1)
-    if any(trial >= count for trial in trials):
-        raise UserError("--trials", f"the protocol has the trials 0-{count - 1}, got '{text}'")
     return sorted(set(trials))
-
-
-def parse_range(text: str, option: str) -> tuple[int, int]:
-    """Parses a range: ``"3-7"`` gives (3, 7), ``"3"`` gives (3, 3).
-
-    Raises:
-        UserError: Not of that form, or backwards.
-    """
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
-    if match is None or int(match[2] or match[1]) < int(match[1]):
-        raise UserError(option, f"must be a number or a range like 0-9, got '{text}'")
-    return int(match[1]), int(match[2] or match[1])

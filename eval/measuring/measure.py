@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,13 +175,6 @@ class Measurer:
         nimg = getattr(self.source, "metadata", {}).get("nimg")
         return {**names, "kept_at": nimg if isinstance(nimg, int) else None, "protocol": self.protocol.record()}
 
-    def check_trials(self, trials: Iterable[int]) -> None:
-        """Refuses trials that the protocol does not have."""
-        for trial in trials:
-            if trial >= self.protocol.trials:
-                has = f"protocol '{self.protocol.name}' has the trials 0-{self.protocol.trials - 1}, got {trial}"
-                raise UserError("--trials", has)
-
     def record(self, trial: int, sums: TrialSums) -> dict[str, Any]:
         """The measurement of a whole trial, with the metrics of its sums."""
         values, details = compute_metrics(sums, self.references, self.spec.device)
@@ -339,7 +332,6 @@ def measure(
         UserError: Bad spec, missing files, or broken images.
     """
     measurer = Measurer(spec)
-    measurer.check_trials(trials)
     with cpu_threads(measurer.spec.threads):
         records = TrialRecords(measurer, trials, out, Path(out) / "state")
         return [*records.measure(f"measure {measurer.spec.run}").values()]

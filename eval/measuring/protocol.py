@@ -30,7 +30,6 @@ from sida.config.resources import find
 from sida.config.samplers import Sampler, read_sampler
 from sida.config.settings import CheckedAs, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import SettingError, UserError, suggestion
-from sida.files.atomic import sha256_json
 
 #: Key of a reference with images that no generator may have seen.
 HELD_OUT = "heldout"
@@ -252,11 +251,6 @@ class Protocol(Settings):
     @property
     def _labels_here(self) -> bool:
         return isinstance(self.labels, dict) or (self.labels is not None and find_labels(self.labels) is not None)
-
-    @functools.cached_property
-    def trial_sha256(self) -> str:
-        """Digest of the fields that can change a number of one trial."""
-        return sha256_json({key: value for key, value in self.facts().items() if key not in OF_ALL_TRIALS})
 
     def facts(self) -> dict[str, Any]:
         """Plain values that can change a number: of the images, and by metric (``metrics``)."""

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.claims.rules import RULES
 from eval.claims.write import CHANCE, VERDICT_MARKS, read_verdicts
-from eval.report.paper import figure_caption, in_order, training_time
+from eval.report.paper import figure_caption, in_order, origin, training_time
 from eval.results.summary import (
     Measurements,
     image_seeds,
     load_measurements,
-    measured_days,
     measurements_file,
 )
 from eval.tables.build import load_table
@@ -83,19 +82,6 @@ def _claim(record: dict[str, Any]) -> dict[str, Any]:
         "published_evidence": printed["evidence"] if printed else [],
         "rules": [finding["rule"] for finding in record["findings"]],
     }
-
-
-def origin(measurements: Measurements) -> dict[str, list[str]]:
-    """Protocols, references, code, devices and days of the measurements."""
-    rows = measurements.rows
-    facts = {
-        "Protocol": sorted({row.protocol for row in rows}),
-        "Reference": sorted({row.reference_sha256[:16] for row in rows if row.reference_sha256}),
-        "Code": sorted({row.code_version for row in rows}),
-        "Machine": sorted({row.device for row in rows}),
-        "Measured": [measured_days(rows)] if rows else [],
-    }
-    return {name: values for name, values in facts.items() if values}
 
 
 def load_generators(folder: Path, measurements: Measurements, tables: Mapping[str, Table]) -> list[dict[str, str]]:

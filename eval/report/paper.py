@@ -20,7 +20,7 @@ from typing import Any
 from eval.claims.write import VERDICT_MARKS, read_verdicts
 from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
-from eval.results.summary import Measurements, load_measurements, measurements_file
+from eval.results.summary import Measurements, load_measurements, measured_days, measurements_file
 from eval.tables.build import load_table
 from eval.tables.latex import breakable, cited_keys, escape
 from eval.tables.render import template
@@ -151,25 +151,16 @@ def paper_source(
     loaded = [load_table(table.with_suffix(".json")) for table in tables]
     cited = [key for table in loaded if table.cite for key in cited_keys(table)]
     stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
-    rows = measurements.rows
-    facts = {
-        "Protocols": {row.protocol for row in rows},
-        "References (SHA-256)": {row.reference_sha256 for row in rows if row.reference_sha256},
-        "Feature networks (SHA-256)": {row.extractor_sha256 for row in rows if row.extractor_sha256},
-        "Code": {row.code_version for row in rows},
-        "Devices": {row.device for row in rows},
-        "Measured": {row.date[:10] for row in rows},
-    }
     page = template(Path(__file__).parent / "templates" / "paper.tex", tex=escape, breakable=breakable)
     return page.render(
         title=title or f"Results of the preset {folder.name}",
         tables=[*zip(_numbers([escape(str(t.number)) if t.number else None for t in loaded]), tables)],
         figures=[*zip(_numbers([str(int(match[1])) if match else None for match in stems]), figures)],
         captions={figure.stem: figure_caption(figure, own) for figure in figures},
-        **_claims(folder / "claims.json", bool(rows)),
+        **_claims(folder / "claims.json", bool(measurements.rows)),
         references=bibliography_items(cited),
         generators=[_generator(run, measurements, folder) for run in measurements.runs],
-        facts={name: ", ".join(sorted(values)) for name, values in facts.items() if values},
+        origin={name: ", ".join(values) for name, values in origin(measurements).items()},
     )
 
 
@@ -235,6 +226,21 @@ def _generator(run: str, measurements: Measurements, folder: Path) -> dict[str, 
     training = training_time(folder / "students" / run / "train.jsonl")
     trials, network = len({row.trial for row in rows}), rows[0].network_sha256[:16]
     return {"run": run, "trials": trials, "n": f"{rows[0].n:,}", "network": network, "training": training}
+
+
+def origin(measurements: Measurements) -> dict[str, list[str]]:
+    """Protocols, references, feature networks, code, machines and days of measurements; digests by 16 digits."""
+    rows = measurements.rows
+    facts = {
+        "Protocol": {row.protocol for row in rows},
+        "Reference": {row.reference_sha256[:16] for row in rows},
+        "Feature network": {row.extractor_sha256[:16] for row in rows},
+        "Code": {row.code_version for row in rows},
+        "Machine": {row.device for row in rows},
+        "Measured": {measured_days(rows)} if rows else set(),
+    }
+    found = {name: sorted(filter(None, values)) for name, values in facts.items()}
+    return {name: values for name, values in found.items() if values}
 
 
 def training_time(log: Path) -> str:

@@ -48,6 +48,7 @@ def test_a_place_where_nothing_can_be_written_is_told_first(verb, tmp_path, monk
         ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=0"], "rho: must be"),
         ("sida sample", ["--out", "o", "--sampler", "one_step,init_sigma=nan"], "init_sigma: must be a finite number"),
         ("sida sample", ["--out", "o", "--sampler", "one_step:" + "9" * 30], "num_steps: must be an integer of at"),
+        ("sida train-teacher", ["--spec", "{}", "--out", "o", "--processes", "65"], "--processes: must be at most 64"),
         ("sida average", ["x", "--std", "0.1", "--out=--"], "--out=--: '--'"),
     ],
 )

@@ -38,7 +38,9 @@ FAULTS = [
         "label_dim: 10, but data set 'digits'",
     ),
     ("sida", {"device": "cude"}, "--spec.device: 'cude' is no device"),
+    ("sida", {"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
     ("sida", {"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
+    ("sida", {"half": "bfloat16"}, "half: says which half precision, and there is none without fp16"),
     ("sida", {"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
     ("sida", {"recompute": True}, "recompute: is for kernels 'fused'; without them take checkpointing"),
     # Families of networks
@@ -55,6 +57,7 @@ FAULTS = [
     ("sida", {"method": f"{OWN}:NO_METHOD"}, "is no sida.methods.method.Method"),
     ("sid", {"options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
     ("gdd", {"options": {}}, "--spec.options.backbones: 'vgg16_bn' takes images of 3 channels, not 8×8, 1"),
+    ("gdd", {"options": {"backbones": []}}, "--spec.options.backbones: must name at least one"),
     ("instance", {"device": "cuda", "kernels": "fused"}, "--spec.kernels: method 'instance' does not read kernels"),
     ("dmd", {"options": {"generator_levels": [9, 1]}}, "--spec.options.generator_levels: the first index must not"),
     ("dmd2", {"options": {"same_noise": True}}, "--spec.options.same_noise: needs"),

@@ -178,7 +178,7 @@ def demo():
 def test_products_and_short_names(demo):
     targets = Targets(demo)
     products = targets.products()
-    assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 3 + 1
+    assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 2 + 1
     assert {"results/demo/tables/main.tex", "results/demo/figures/samples.png"} < set(products)
     assert "results/demo/paper.pdf" in {*Targets(demo, paper=True).products()} - {*products}
     assert targets.named("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
