@@ -2,7 +2,8 @@
 
 The files are safetensors, with the record as the only metadata, under the key ``sida``: with several keys the package
 safetensors writes them in any order. The record has two hashes, of the tensors and of its own content; read records are
-without them. Files of other programs have none and are read as they are.
+without them. Files of earlier versions have the hashes as metadata beside the record, of the data part and of the
+header. Files of other programs have none and are read as they are.
 
 The package checks types, sizes and places of tensors; this module finds the faults that it accepts: a name twice, an
 absurd header. Tensors are read and not mapped, because a mapping ends the process if the file is cut or changes.
@@ -37,6 +38,8 @@ RECORD_KEY, TENSORS_HASH = "sida", "tensors_sha256"
 MAX_HEADER_BYTES = 16 << 20
 MAX_HEADER_VALUES = 500_000
 MAX_DIMENSIONS = 32
+#: Metadata of earlier versions.
+_OLD_DATA_HASH, _OLD_HEADER_HASH = "sida_data_sha256", "sida_header_sha256"
 _AGAIN = "delete it and make or download it again"
 _CONVERT = "convert or download it again"
 _CHUNK = 1 << 22
@@ -195,6 +198,12 @@ def _parsed_header(text: bytes) -> TensorHeader:
     metadata = value.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise TensorFileError("not a safetensors file (metadata must be texts)", _CONVERT)
+    found = metadata.get(_OLD_HEADER_HASH, "")
+    if _OLD_HEADER_HASH in metadata or _OLD_DATA_HASH in metadata:
+        field = f'"{_OLD_HEADER_HASH}":"{{}}"'
+        blank = text.replace(field.format(found).encode(), field.format("0" * 64).encode())
+        if _OLD_DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
+            raise _damaged("header does")
     return TensorHeader(metadata, tuple(_entry(*item) for item in sorted(value.items())), len(text))
 
 
@@ -288,17 +297,19 @@ def verify_tensors(path: str | os.PathLike[str]) -> bool:
 
 def _is_verified(stream: BinaryIO, header: TensorHeader) -> bool:
     """Whether the recorded hash is that of the tensors; False if there is none."""
-    recorded, digest = _hashed_record(header).get(TENSORS_HASH), hashlib.sha256()
-    if recorded is None:
+    old, new = header.metadata.get(_OLD_DATA_HASH), _hashed_record(header).get(TENSORS_HASH)
+    digest = hashlib.sha256()
+    if old is None and new is None:
         return False
-    for entry in header.entries:
-        digest.update(_facts(*entry[:3]))
+    for entry in sorted(header.entries, key=lambda entry: entry[3:]) if old else header.entries:
+        if not old:
+            digest.update(_facts(*entry[:3]))
         stream.seek(header.data_start + entry.begin)
         left = entry.end - entry.begin
         while left and (chunk := stream.read(min(left, _CHUNK))):
             digest.update(chunk)
             left -= len(chunk)
-    if digest.hexdigest() != recorded:
+    if digest.hexdigest() != (old or new):
         raise _damaged("tensors do")
     return True
 

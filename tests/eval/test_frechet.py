@@ -89,6 +89,18 @@ def test_a_cut_off_file_is_one_clear_line(tmp_path, keep):
     refused("no feature statistics", FeatureStatistics.load, path)
 
 
+def test_fixed_point_sums_of_earlier_versions_are_read():
+    rows = features(50)
+    sums = {"sum": rows.sum(0, dtype=np.float64), "outer": (rows.T.astype(float) @ rows)[np.triu_indices(6)]}
+    tensors = {"count": torch.tensor([50])}
+    for name, values in sums.items():
+        high = np.floor(values * 2**12)
+        tensors[f"{name}_high"] = torch.from_numpy(high.astype(np.int64))
+        tensors[f"{name}_low"] = torch.from_numpy(((values - high / 2**12) * 2.0**64).round().astype(np.int64))
+    found = FeatureStatistics.from_tensors(tensors)
+    assert relative_error(found.cov, FeatureStatistics().update(rows).cov) < 1e-13
+
+
 def test_faults_of_statistics():
     statistics = FeatureStatistics().update(features(5))
     refused("width 4, earlier ones 6", statistics.update, features(5, 4))

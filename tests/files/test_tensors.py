@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import safetensors
@@ -17,9 +18,11 @@ from sida.files.tensors import (
     read_record,
     read_tensors,
     torch_dtypes,
+    verify_tensors,
     write_tensors,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 RECORD = {"format": "x/1", "ranges": [[0, 5]], "name": "ünï"}
 
 
@@ -159,3 +162,17 @@ def test_a_place_is_given_once_and_copies_in_other_processes_keep_it(error):
         raise error
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.place) == (type(error), str(error), "a.bin")
+
+
+def test_files_of_earlier_versions_are_read_and_their_hashes_checked(tmp_path):
+    path = tmp_path / "x.safetensors"
+    whole = (ROOT / "eval/features/digits.safetensors").read_bytes()
+    path.write_bytes(whole)
+    assert b"sida_data_sha256" in whole[:2000]
+    assert verify_tensors(path)
+    assert "tensors_sha256" not in read_record(path)
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for place, part in ((start + 100, "tensors do"), (whole.index(b'\\"format') + 4, "header does")):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(TensorFileError, match=f"its {part} not have the recorded SHA-256"):
+            read_tensors(path)

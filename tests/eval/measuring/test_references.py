@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from eval.features import get_extractor
@@ -19,6 +20,7 @@ from sida.config.settings import load_yaml
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
+from sida.files.tensors import read_tensors, write_tensors
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import pictures, write_inception, write_network
 from tests.refused import refused
@@ -347,3 +349,18 @@ def test_the_workflow_draws_it_once_for_all_rows_of_a_teacher(tmp_path):
     lines = read_jsonl(results / "students/sid/evaluations.jsonl")
     assert all(line["fd_teacher"] > 0 and line["precision_teacher"] >= 0 for line in lines)
     assert "fd_teacher" in (results / "measurements.csv").read_text()
+
+
+def test_files_of_the_first_format_are_read(tmp_path):
+    path = tmp_path / "r.safetensors"
+    extract.write_reference(path, "pixels", dataset=json.dumps(DIGITS), keep_features=True)
+    new = read_own(path, {})
+    tensors, header = read_tensors(path)
+    names = {"features/pixels": "features"}
+    old = {names.get(key, key.replace("statistics/pixels/", "statistics/")): value for key, value in tensors.items()}
+    digest = header.pop("extractors")["pixels"]
+    header |= {"format": "sida-reference/1", "extractor": "pixels", "extractor_sha256": digest}
+    write_tensors(path, old, header)
+    read = read_own(path, new.extractors)
+    assert (read.sha256, read.count) == (new.sha256, new.count)
+    assert torch.equal(read.features["pixels"], new.features["pixels"])
