@@ -1,4 +1,4 @@
-"""The command ``sida``: verbs by the user they serve, verbs of jobs, and what replaces removed ones."""
+"""The command ``sida``: verbs by the user they serve, and verbs of jobs."""
 
 from __future__ import annotations
 
