@@ -65,7 +65,10 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     preset_argument(parser)
     parser.add_argument(
-        "--gpus", type=whole("--gpus", 1, 10**6), default=1, metavar="N", help="number of GPUs (default: 1)"
+        "--gpus",
+        type=whole("--gpus", 1, 10**6),
+        metavar="N",
+        help="number of GPUs, or of cores for a study without (default: 1 GPU, this machine's cores)",
     )
     parser.add_argument(
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
@@ -83,8 +86,6 @@ def _plan(args: argparse.Namespace) -> int:
     from workflow.preset.files import preset_files
     from workflow.preset.outside_code import outside_code_of
 
-    if args.gpus < 1:
-        raise UserError(f"--gpus {args.gpus}", "must be at least 1")
     files = preset_files(args.preset)
     plan = plan_values(make_plan(files, args.targets, args.gpu, args.gpus, args.fresh))
     plan["code"] = [dataclasses.asdict(code) for file in files for code in outside_code_of(file)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,11 @@ class Plan:
 
 
 def make_plan(
-    files: Sequence[Path], targets: Sequence[str] = (), card: str | None = None, gpus: int = 1, fresh: bool = False
+    files: Sequence[Path],
+    targets: Sequence[str] = (),
+    card: str | None = None,
+    gpus: int | None = 1,
+    fresh: bool = False,
 ) -> Plan:
     """Plans targets of a preset.
 
@@ -76,14 +81,15 @@ def make_plan(
         files: Files of the preset; later ones win.
         targets: Rows or products (:meth:`workflow.preset.targets.Targets.named`).
         card: See :class:`~workflow.planning.costs.Costs`.
-        gpus: Number of GPUs.
+        gpus: Number of GPUs, or of cores that run jobs side by side; None: one GPU, or this machine's cores.
         fresh: Whether products that are up to date, and downloads in the cache, count.
 
     Raises:
         UserError: No such target, or an unknown network or rate.
     """
     preset = Preset.load(*files)
-    named, costs = Targets(preset), Costs(preset, card, gpus, fresh=fresh)
+    named, costs = Targets(preset), Costs(preset, card, gpus or 1, fresh=fresh)
+    gpus = gpus or (os.cpu_count() or 1 if costs.gpu_name == "CPU" else 1)
     paths = [path for target in targets for path in named.named(target)]
     jobs = planned_jobs(files, paths, fresh)
     made, found = dict[str, str](), dict[str, Cost]()
