@@ -307,12 +307,12 @@ def _second_remarks(measurer: Measurer, first: ImageFiles | None, second: ImageS
     """Remarks on the second of two sets, which is judged as the first is."""
     for reference in measurer.references.values():
         yield from (f"second set: {remark}" for remark in reference.remarks)
-    if second.count < measurer.protocol.num_samples:
-        fewer = f"{second.count:,} images, fewer than the first set's {measurer.protocol.num_samples:,}"
-        yield f"second set: {fewer}"
         share = (getattr(measurer.source, "seen", None) or Sketch()).shared(reference.sketch or Sketch())
         if share and share[0]:
             yield f"the generator has seen {share[0]} of {share[1]} images of the second set that were looked for"
+    if second.count < measurer.protocol.num_samples:
+        fewer = f"{second.count:,} images, fewer than the first set's {measurer.protocol.num_samples:,}"
+        yield f"second set: {fewer}"
     if first is not None and second.digest() == first.store.digest():
         yield "both sets are the same images"
     theirs = second.read(0, 1).shape[1:]

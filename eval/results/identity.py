@@ -104,7 +104,7 @@ class Identity:
 
     @property
     def seen(self) -> str | None:
-        """What is wrong with the metric's held-out images: the generator has seen some, or nobody says; else None."""
+        """Reason against a value on held-out images: the generator has seen some, or nobody says; or None."""
         said = getattr(self.saw, "data", ())
         if not self.held_out or (self.held_out == UNKNOWN_DATA and said == ("none",)):
             return None
