@@ -18,7 +18,7 @@ from sida.config.recipe import EvaluationSettings, RunConfig, StudentConfig
 from sida.config.samplers import Sampler
 from sida.config.settings import from_mapping
 from sida.data import Dataset, load_dataset
-from sida.data.sketch import Sketch, join_sketches
+from sida.data.sketch import Sketch, join_sketches, read_sketch
 from sida.errors import Progress, UserError, say
 from sida.machine import peak_memory, prepare_process
 from sida.sampling.store import Pictures
@@ -353,6 +353,7 @@ class TrainingLoop:
         """Values of a state other than tensors; copies, because the lists grow while the state is written."""
         return {
             "finished": False,
+            "images": self.metadata.get("images"),
             "nimg": self.nimg,
             "done": dict(self.done),
             "train": list(self.train),
@@ -472,7 +473,9 @@ class Run(Generic[AnyConfig]):
                 return files.network
             begin = start(ranks)
             begin.trainer.join(ranks)
-            sketch = ranks.from_first(lambda: join_sketches([dataset.sketch, *seen]))
+            # A resumed run need not read all images again.
+            known = None if files.kept is None else read_sketch(files.kept.record.get("images"))
+            sketch = known or ranks.from_first(lambda: join_sketches([dataset.sketch, *seen]))
             metadata = run_metadata(method, config, digest, dataset, begin.net, parents, sketch)
             TrainingLoop(config, stage, begin, files, {**metadata, **begin.metadata}).run()
         return files.network
