@@ -179,9 +179,12 @@ def ours(work: str, folder: Path) -> Callable[[], Any]:
     options = {"path": str(network)}
 
     def score() -> Any:
-        reference = folder / f"reference-{os.getpid()}.safetensors"
-        write_reference(reference, name, images=pictures[0], options=options, keep_features=work == "all")
-        given: dict[str, Any] = {"references": {"real": str(reference)}, "extractors": {name: options}}
+        given: dict[str, Any] = {"against": pictures[0]}
+        if work == "all":  # a comparison of two sets has no inception score
+            reference = folder / f"reference-{os.getpid()}.safetensors"
+            write_reference(reference, name, images=pictures[0], options=options, keep_features=True)
+            given = {"references": {"real": str(reference)}}
+        given["extractors"] = {name: options}
         found = score_images(pictures[1], protocol, allow_duplicates=True, **given)
         return dict(found.records[0]["metrics"])
 

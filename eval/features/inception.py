@@ -65,16 +65,17 @@ class InceptionExtractor(Extractor):
         self.two_passes = two_passes
         noise = torch.randint(0, 256, (1, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
         self._probe = noise.to(self.device)
-        with torch.inference_mode():
+        # TorchScript's own optimisation takes longer than a few passes do.
+        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             features, probabilities = self._features(self._probe), self._probabilities(self._probe)
             self._weight = None if two_passes else self._output_weight(features, probabilities)
         self.num_features, self.num_classes = features.shape[1], probabilities.shape[1]
         if self.variant is not None:
             self.sha256 = variant_digest(self.sha256, self.variant)
-            self._prepare()
+            self._prepare(features)
 
-    def _prepare(self) -> None:
-        """Prepares a variant."""
+    def _prepare(self, published: torch.Tensor) -> None:
+        """Prepares a variant, given the published network's features of the probe."""
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         rgb = as_rgb(images, self.name).contiguous()
@@ -121,7 +122,7 @@ class InceptionCleanExtractor(InceptionExtractor):
     def __init__(self, device: str | torch.device = "cpu", path: str | Path | None = None) -> None:
         super().__init__(device, path, two_passes=True)
 
-    def _prepare(self) -> None:
+    def _prepare(self, published: torch.Tensor) -> None:
         from cleanfid.inception_torchscript import InceptionV3W
 
         self.num_classes, known = 0, Path(load_registry()[ASSET].target).name
@@ -147,10 +148,9 @@ class InceptionCPUExtractor(InceptionExtractor):
     variant = ON_PROCESSOR["inception"][1]
     gradient = False
 
-    def _prepare(self) -> None:
+    def _prepare(self, published: torch.Tensor) -> None:
         self._folded = _Folded([*self._net.parameters(), *self._net.buffers()])
         with torch.inference_mode():
-            published = super()._features(self._probe)
             for _ in range(2):  # the first pass is for notes, the second one uses them
                 features = self._features(self._probe)
         if not bool((features - published).abs().max() <= _TOLERANCE * published.abs().max()):

@@ -77,7 +77,8 @@ def write_reference(
         UserError: Fewer than two images there, no such network or device, or unknown options.
     """
     take_device(device, "reference")
-    network, found = get_extractor(extractor, device, **(options or {})), open_set(dataset, images)
+    found = open_set(dataset, images)
+    network = get_extractor(extractor, device, **(options or {}))
     progress = Progress(f"{network.name} of {found.name}", found.count, "img")
     if found.count < 2:
         raise UserError(images or found.name, f"too few images for a covariance ({found.count})", "give at least two")

@@ -171,6 +171,7 @@ class PictureStore(ImageStore):
         self._members = files.with_suffix(PICTURES)
         if not len(self._members):
             raise no_pictures(files)
+        files.start()
         self.count = len(self._members)
         self._shape: list[int] | None = None
         self._lossy: dict[int, str] = {}

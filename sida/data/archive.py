@@ -248,6 +248,11 @@ class Files:
                 found.append(int(text))
         return np.array(found, np.int64)
 
+    def start(self) -> None:
+        """Starts the children that will read a folder, so that they are ready when the first picture is asked for."""
+        with self._lent():
+            pass
+
     def close(self) -> None:
         """Ends the children that wait; the next request starts others."""
         while self._idle:
@@ -261,7 +266,8 @@ class Files:
             try:
                 found = self._idle.pop()
             except IndexError:
-                found = self._started()
+                self._idle += self._started(max(count, self.workers) - len(children))
+                continue
             if found.alive and found.owner == os.getpid():
                 children.append(found)
         try:
@@ -272,12 +278,19 @@ class Files:
             raise
         self._idle += reversed(children)
 
-    def _started(self) -> Child:
+    def _started(self, number: int) -> list[Child]:
+        """Children that start side by side; before an archive's index, one."""
+        if self._places is None and not self.is_folder:
+            number = 1
         # A directory of a million members takes half a gigabyte.
-        child = Child(READER, self.path, 0 if self.is_folder else min(1 << 30, self.size // 8))
+        memory = 0 if self.is_folder else min(1 << 30, self.size // 8)
+        children = [Child(READER, self.path, memory) for _ in range(number)]
         if self._places is not None:
-            child.ask("attach", files=[self._open()])
-        return child
+            for child in children:
+                child.send("attach", files=[self._open()])
+            for child in children:
+                child.receive()
+        return children
 
     def _open(self, index: int | None = None) -> BinaryIO:
         """The archive or, of a folder, one of its files; with a position of its own."""
