@@ -49,8 +49,9 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
         raise UserError(f"--table {name}", f"{preset.name} has no such table{suggestion(str(name), tables)}")
     measured, table = measurements_file(found), table_of(preset, name, found)
     colour, width = terminal_colour(), terminal_width()
-    print(f"preset    {preset.name}\n\n{to_terminal(table, colour)}")
-    for note in [*table.notes, *([] if colour else ["* best one-step value"])]:
+    text = to_terminal(table, colour)
+    print(f"preset    {preset.name}\n\n{text}")
+    for note in [*table.notes, *(["* best one-step value"] if not colour and "*" in text else [])]:
         print(textwrap.fill(terminal_text(note), width, break_long_words=False, break_on_hyphens=False))
     print(f"\nnumbers   {measured if measured.is_file() else 'none measured: published ones alone'}")
     for label, file in (("page", "index.html"), ("figures", "figures"), ("tables", "tables"), ("claims", "claims.md")):
