@@ -8,7 +8,6 @@ import yaml
 from sida.config.settings import from_mapping
 from sida.data import load_dataset
 from sida.data.sketch import read_sketch
-from sida.files.atomic import by_content
 from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig
@@ -78,18 +77,6 @@ def test_the_monitors_own_data_count_by_content(spec, tmp_path):
     watched = lambda size: with_monitor(spec, path, dataset={**DATASET, "max_size": size})
     digest = lambda size: student_digest(from_mapping(DistillConfig, watched(size), "spec"), "data", {})
     assert digest(100) == digest(100) != digest(120)
-
-
-def test_a_monitor_without_facts_has_its_files_counted_by_content(tmp_path):
-    file = tmp_path / "weights.bin"
-    file.write_bytes(b"1")
-    before = by_content({"weights": str(file), "n": [1, "cpu"]})
-    copy = tmp_path / "copy.bin"
-    copy.write_bytes(b"1")
-    assert by_content({"weights": str(copy), "n": (1, "cpu")}) == before
-    file.write_bytes(b"2")
-    assert by_content({"weights": str(file), "n": [1, "cpu"]}) != before
-    assert before["n"] == [1, "cpu"]
 
 
 def test_the_header_knows_the_images_of_a_network_and_of_its_parents(tmp_path):

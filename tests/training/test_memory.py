@@ -80,7 +80,6 @@ WEIGHED = {"divergence": "js", "decay": 0.5, "bins": 3}
         ("fd-loss", JUDGED | {"statistics": "queue"}, 0),
         ("fd-loss", JUDGED | {"statistics": "queue"}, 3),
         ("f-distill", WEIGHED, 9),  # the second micro-batch of the generator's first step
-        ("f-distill", WEIGHED, 28),
     ],
 )
 def test_running_statistics_take_each_step_once(tmp_path, monkeypatch, teacher, method, options, call):

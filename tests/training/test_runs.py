@@ -186,7 +186,7 @@ def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, af
     assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, number, status):
     run = tmp_path / "run"
     arguments = ["distill", "--spec", as_json(student_spec), "--out", str(run)]

@@ -11,14 +11,9 @@ from sida.files.atomic import sha256_file
 from sida.methods import distill
 from sida.networks.file import load_network, read_metadata
 from sida.training import train_teacher
-from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, TEACHER, of_method, results, student_trainer
+from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, TEACHER, results, student_trainer
 
 SHORT = {**STUDENT, "total_kimg": 0.16, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
-
-
-@pytest.fixture(scope="module")
-def student(teacher, tmp_path_factory):
-    return str(distill({**SHORT, "teacher": teacher}, tmp_path_factory.mktemp("student")))
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +60,10 @@ def networks(tmp_path_factory):
     return {name: str(train_teacher({**short, **changes}, folder / name)) for name, changes in specs.items()}
 
 
-@pytest.mark.parametrize("method", ["sid", "sida"])
 @pytest.mark.parametrize("guide", ["uncond", "worse"])
-def test_guidance_changes_the_true_score_alone(networks, method, guide):
+def test_guidance_changes_the_true_score_alone(networks, guide):
     teacher, guide = networks["teacher"], networks[guide]
-    settings = {**BRIEF, "teacher": teacher, "guide": guide, "guidance": 2}
-    trainer = student_trainer(of_method(method, settings))
+    trainer = student_trainer({**BRIEF, "teacher": teacher, "guide": guide, "guidance": 2})
     assert torch.equal(trainer.generator.flat.vector, weights(teacher))
     assert torch.equal(trainer.fake_score.flat.vector, weights(teacher))
     x, labels = torch.randn(4, 1, 8, 8), torch.eye(10)[:4]

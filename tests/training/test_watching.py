@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from sida.cli.main import main
@@ -20,7 +16,6 @@ from sida.methods.registry import DistillConfig
 from sida.networks.file import read_metadata
 from sida.training import train_teacher
 from sida.training.logs import rising, unhealthy
-from sida.training.loop import Points
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, as_json, interrupt_after, results
 
 
@@ -35,19 +30,6 @@ def following(teacher, values, **changes):
     more = changes.pop("evaluation", {})
     spec = {**STUDENT, "teacher": teacher, "warmup_kimg": 0.01, "adversarial_kimg": 0.05, "snapshot_kimg": None}
     return {**spec, "evaluation": {**evaluation, **more}, **changes}
-
-
-@given(
-    every=st.floats(1, 1e6),
-    per_decade=st.none() | st.integers(1, 50),
-    images=st.lists(st.integers(0, 10**9), min_size=2, max_size=8),
-)
-def test_points_are_passed_one_after_the_other(every, per_decade, images):
-    points = Points(every, per_decade)
-    counts = [points.passed(nimg) for nimg in sorted(images)]
-    assert counts == sorted(counts)
-    assert points.passed(0) == 0
-    assert points.passed(math.ceil(every)) >= 1
 
 
 def test_evaluations_on_a_logarithmic_scale(teacher, tmp_path):
