@@ -81,10 +81,11 @@ def test_the_monitors_own_data_count_by_content(spec, tmp_path):
 
 def test_the_header_knows_the_images_of_a_network_and_of_its_parents(tmp_path):
     first, second = ({**DATASET, "random_seed": seed} for seed in (0, 1))
-    teacher = train_teacher({**TEACHER, "dataset": first, "total_kimg": 0.1}, tmp_path / "teacher")
-    student = distill({**SID_STUDENT, "dataset": second, "teacher": str(teacher)}, tmp_path / "student")
+    step = {"total_kimg": 0.016, "evaluation": None}
+    teacher = train_teacher({**TEACHER, "dataset": first, "total_kimg": 0.016}, tmp_path / "teacher")
+    student = distill({**SID_STUDENT, **step, "dataset": second, "teacher": str(teacher)}, tmp_path / "student")
     save_network(load_network(teacher)[0], tmp_path / "official.safetensors", {})
-    of_unknown = distill({**SID_STUDENT, "teacher": str(tmp_path / "official.safetensors")}, tmp_path / "other")
+    of_unknown = distill({**SID_STUDENT, **step, "teacher": str(tmp_path / "official.safetensors")}, tmp_path / "other")
     sketches = [read_sketch(read_metadata(path).get("images")) for path in (teacher, student, of_unknown)]
     seen = [load_dataset(data).sketch for data in (first, second)]
     assert [[sketch and sketch.shared(one)[0] == 200 for one in seen] for sketch in sketches] == [
