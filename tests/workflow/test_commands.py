@@ -152,13 +152,13 @@ def test_presets_are_listed_with_what_they_need(capsys):
         assert row["about"], f"{row['file']}: a comment at its top says what it is and costs"
 
 
-def test_a_preset_is_named_by_name_or_file_in_every_verb(capsys, tmp_path, monkeypatch):
+def test_a_preset_is_named_by_name_or_file_as_argument_and_option(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     table = ["table", "table1", "--mode", "paper", "--out", str(tmp_path / "t.tex"), "--preset"]
-    for words in (["doctor"], ["show"], table):
+    for words in (["show"], table):
         assert main([*words, "studies/papers/published.yaml"]) in (0, 1)
         assert "error" not in capsys.readouterr().err, words
-    for words in (["plan"], ["doctor"], ["show"], table):
+    for words in (["show"], table):
         assert main([*words, "publishd"]) == 1
         assert "'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
 
