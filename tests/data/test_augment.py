@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from sida.data import AugmentPipe
 from sida.data.augment import warp
-from sida.errors import UserError
 
 CASES = [
     "official_p0.12", "official_p0.15", "official_p1", "xflip_official_only_p0.12", "xflip", "yflip", "rotate_int",
@@ -125,15 +124,3 @@ def test_recorded_draws_that_do_not_fit_are_refused():
 def test_colour_changes_need_colours():
     with pytest.raises(ValueError, match="1 or 3 channels, got 4"):
         AugmentPipe(hue=1)(torch.zeros(2, 4, 8, 8))
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"p": 1.5}, "p: must be between 0 and 1"),
-        ({}, "p: is missing"),
-    ],
-)
-def test_bad_configs_are_one_line_errors(config, message):
-    with pytest.raises(UserError, match=message):
-        AugmentPipe.from_config(config)

@@ -56,8 +56,7 @@ def test_a_child_that_fails_is_one_line(monkeypatch, method, told):
 @pytest.mark.parametrize(
     "lie",
     [
-        ("|O", [1], 0), ("<f4", [-1], 0), ("<f4", [1 << 60], 0), ("<f4", [1], 1 << 40), ("<f4", ["1"], 0),
-        ("<f4", [1 << 25] * 3, 0), (["<f4"], [1], 0), ("<f4", 3, 0), ("<f4", [True], 0),
+        ("|O", [1], 0), ("<f4", [-1], 0), ("<f4", [1 << 25] * 3, 0), ("<f4", [1], 1 << 40), ("<f4", 3, 0),
     ],
 )  # fmt: skip
 def test_an_answer_that_lies_is_one_line(lie):

@@ -290,7 +290,7 @@ def test_a_flipped_bit_a_cut_and_an_edit_are_one_line_or_the_same_value(name, tm
     content, right = path.read_bytes(), plain(use())
     dice = random.Random(name)
     # A foreign file starts a process for each case.
-    flips, others = (40, 12) if name in HASHED else (6, 4)
+    flips, others = (30, 8) if name in HASHED else (3, 2)
     places = sorted({*range(0, len(content), max(1, len(content) // flips)), len(content) - 1})
     found = 0
     for place in places:

@@ -170,12 +170,8 @@ def test_a_home_of_nobody_is_a_missing_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "fault"),
-    [
-        ({"trials": "x"}, "evaluation.kwargs.trials"), ({"num_samples": 1}, "num_samples"),
-        ({"extractors": [1]}, "extractors"), ({"device": "tpu"}, "device"), ({"trails": 2}, "trails.*'trials'"),
-    ],
-)  # fmt: skip
+    ("kwargs", "fault"), [({"trials": "x"}, "evaluation.kwargs.trials"), ({"trails": 2}, "trails.*'trials'")]
+)
 def test_arguments_of_the_monitor_have_types(tmp_path, kwargs, fault):
     spec = yaml.safe_load((ROOT / "docs/examples/tiny-student.yaml").read_text())
     kwargs = {"dataset": {"name": "digits", "kind": "digits"}, **kwargs}

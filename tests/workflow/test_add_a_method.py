@@ -1,6 +1,5 @@
 """docs/add.md: a generator of one's own becomes a row by a line in the sample sheet."""
 
-import csv
 import dataclasses
 import re
 import runpy
@@ -10,6 +9,10 @@ import sys
 import pytest
 import yaml
 
+from eval.measuring.measure import measure
+from eval.results.measurements import collect, write_csv
+from eval.tables import make_table
+from eval.tables.render import to_markdown
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
 from sida.files.atomic import read_jsonl
@@ -37,38 +40,30 @@ def workspace(tmp_path, monkeypatch):
 
 
 def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
-    folder, images = workspace.folder, workspace.folder / "mine.npz"
-    monkeypatch.setattr(sys, "argv", ["noisy_digits.py", str(images), "400"])
+    """As the jobs measure and collect them, in this process."""
+    folder = workspace.folder
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["noisy_digits.py", "mine.npz", "400"])
     runpy.run_path(str(EXAMPLES / "noisy_digits.py"), run_name="__main__")
-    with open(folder / "docs/examples/my-digits.tsv", "a") as sheet:
+    with open("docs/examples/my-digits.tsv", "a") as sheet:
         sheet.write("stored\tMine\tThe same, stored\texternal\tmine.npz\t\t1\n")
-    preset = workspace.config("docs/examples/my-digits.yaml", protocol=PROTOCOL)
-
-    table, measurements = "results/my-digits/tables/mine.md", "results/my-digits/measurements.csv"
-    workspace.made("--configfile", preset, "--", table, measurements)
-    text = re.sub(" +", " ", (folder / table).read_text())
+    preset = Preset.load(workspace.config("docs/examples/my-digits.yaml", protocol=PROTOCOL))
+    values = {}
+    for run in preset.runs:
+        records = measure(preset.measurement(run).spec, folder / "measurements" / run, [0, 1])
+        values[run] = {
+            (record["trial"], key): record["metrics"][key] for record in records for key in record["metrics"]
+        }
+    # A file with the images of seeds 0, 1, 2, ... is the same generator; batches of other sizes round sums otherwise.
+    assert values["stored"] == pytest.approx(values["noisy"], rel=1e-6)
+    assert len(values["noisy"]) == 2 * 6
+    mean = {run: (found[0, "fd"] + found[1, "fd"]) / 2 for run, found in values.items()}
+    assert mean["data"] < mean["noisy"] / 2
+    write_csv("measurements.csv", collect("measurements"))
+    table = make_table(preset.layout("tables", "mine"), "measurements.csv", preset.settings.runs)
+    text = re.sub(" +", " ", to_markdown(table))
     assert "| Mine | Class mean and noise | 1 |" in text
     assert "The same, stored | 1 |" in text
-
-    with open(folder / measurements, newline="") as file:
-        rows = list(csv.DictReader(file))
-    values = {
-        run: [(row["trial"], row["metric"], row["value"]) for row in rows if row["run"] == run]
-        for run in ("data", "noisy", "stored")
-    }
-    assert len(values["noisy"]) == 2 * 6
-    # A file with the images of seeds 0, 1, 2, ... is the same generator; batches of other sizes round sums otherwise.
-    stored, noisy = ({row[:2]: float(row[2]) for row in values[run]} for run in ("stored", "noisy"))
-    assert stored == pytest.approx(noisy, rel=1e-6)
-    mean = {run: sum(float(v) for _, metric, v in values[run] if metric == "fd") / 2 for run in values}
-    assert mean["data"] < mean["noisy"] / 2
-
-    # Changed code of the function: its row is measured again, no other one.
-    source = folder / "docs/examples/noisy_digits.py"
-    source.write_text(source.read_text().replace("NOISE = 2.0", "NOISE = 1.5"))
-    planned = workspace.planned("--configfile", preset, "--", measurements)
-    measured = [count for rule, count in planned.items() if rule.startswith("measure")]
-    assert (measured, sum(planned.values())) == ([1], 2)
 
 
 def own_student(workspace, run="sid-a1.0", replaced=("", ""), **changes):
@@ -122,7 +117,6 @@ def external(tmp_path, **cells) -> Preset:
 def test_network_file_with_a_sampler_is_measured(tmp_path):
     import torch
 
-    from eval.measuring.measure import measure
     from sida.networks import build_network
     from sida.networks.file import save_network
 

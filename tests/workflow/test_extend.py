@@ -190,15 +190,12 @@ def test_stored_logs_are_one_file_that_every_reader_takes(here):
     refused("logs.jsonl.gz:1: damaged", load, here / "a")
 
 
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [("teachers/digits-short/network.safetensors", "secret"), ("students/sida-a1.0/network.safetensors", "/dev/zero")],
-)
-def test_links_in_stored_results_are_not_followed(here, name, place):
+def test_links_in_stored_results_are_not_followed(here):
+    name = "teachers/digits-short/network.safetensors"
     shutil.copytree(STORED, here / "stored")
     (here / "secret").write_text("secret")
     (here / "stored" / name).unlink()
-    (here / "stored" / name).symlink_to(here / place)
+    (here / "stored" / name).symlink_to(here / "secret")
     (here / "my.tsv").write_text(SHEET + MINE.format("sida"))
     with refusing(rf"{name}.*(link|ordinary)"):
         write_extension([DEMO / "preset.yaml"], str(here / "my.tsv"), here / "stored")

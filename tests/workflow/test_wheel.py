@@ -8,7 +8,6 @@ import sys
 import sysconfig
 import tomllib
 import venv
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +83,6 @@ def test_images_are_scored_from_any_directory(installed):
     result = installed.run("sida", "score", "mine.npz", "--protocol", "digits", "--num-samples", "300")
     assert result.returncode == 0, result.stderr
     assert re.search(r"FD ↓ +\d", result.stdout)
-    score = ("sida", "score", "mine.npz", "--protocol")
-    assert "protocol 'cifar10' measures 3 channels of 32×32" in refusal(installed, *score, "cifar10")
 
 
 def refusal(installed, *command: str) -> str:
@@ -135,12 +132,6 @@ def test_registry_layouts_and_published_numbers_travel(installed):
     assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
 
 
-def test_what_needs_the_workflow_names_the_checkout(installed):
-    done = installed.run("sida", "plan", "first-look")
-    assert done.returncode == 1
-    assert "clone the repository" in done.stderr
-
-
 def test_python_export_and_lists_work_outside_the_checkout(installed):
     write_network(installed.here / "network.safetensors")
     code = "import sida, eval; g = sida.load('network.safetensors'); print(g.sample(3).shape); "
@@ -156,7 +147,7 @@ def test_python_export_and_lists_work_outside_the_checkout(installed):
     assert "clone the repository" in refusal(installed, "sida", "run", "demo")
 
 
-def test_what_is_imported_is_declared_and_the_lock_is_within_the_ranges():
+def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {r.name.lower(): r for r in map(Requirement, project["dependencies"])}
     imported = set()
@@ -169,6 +160,3 @@ def test_what_is_imported_is_declared_and_the_lock_is_within_the_ranges():
     outside = imported - set(sys.stdlib_module_names) - {"sida", "eval", "workflow"} - ON_REQUEST
     # pandas imports tabulate.
     assert {DISTRIBUTIONS.get(name, name) for name in outside} == set(declared) - {"tabulate"}
-    for name, requirement in declared.items():
-        assert requirement.specifier, f"{name} has no range"
-        assert requirement.specifier.contains(version(name)), name
