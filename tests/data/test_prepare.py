@@ -22,7 +22,7 @@ from tests.assets.fault_server import write_registry
 from tests.data.test_archive import members, pictures, tar_of, write_zip
 from tests.files.genuine import reduced
 from tests.golden.vectors import GOLDEN
-from tests.readers.frame import command, refused
+from tests.refused import command, refusal
 
 
 def picture(width, height, seed=0, mode="RGB"):
@@ -205,7 +205,7 @@ def test_bad_flags_are_one_line_errors(folder, tmp_path, monkeypatch, flags, mes
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     given = ["--source", folder, "--out", tmp_path / "o.zip", *flags]
-    assert message in refused(command, "sida", "data", "prepare", *given)
+    assert message in refusal(command, "sida", "data", "prepare", *given)
 
 
 # ---- CIFAR-10
@@ -289,7 +289,7 @@ def batch(data: object, labels: object = (0,)) -> bytes:
 )
 def test_hostile_and_broken_batches_are_refused(tmp_path, content, message, capsys):
     archive = cifar_archive(tmp_path, {f"data_batch_{i}": content for i in range(1, 6)})
-    told = refused(prepare, PrepareConfig(archive, str(tmp_path / "c.zip")))
+    told = refusal(prepare, PrepareConfig(archive, str(tmp_path / "c.zip")))
     assert "data_batch_1" in told
     assert re.search(message, told)
     assert capsys.readouterr().out == ""
@@ -328,7 +328,7 @@ def test_check_reports_what_is_there(folder, tmp_path):
     assert facts["classes"] == {"0": 2, "1": 1, "2": 1}
     assert facts["faults"] == []
     for flag, number, fault in (("--expect", 5, "4 images"), ("--expect-classes", 4, "3 classes")):
-        assert fault in refused(command, "sida", "data", "check", out, flag, number)
+        assert fault in refusal(command, "sida", "data", "check", out, flag, number)
 
 
 def test_check_finds_bad_images_and_empty_classes(tmp_path, capsys):

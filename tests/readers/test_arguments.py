@@ -10,7 +10,7 @@ import pytest
 from sida.cli.main import run_command_line
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
-from tests.readers.frame import command, refused
+from tests.refused import command, refusal
 from workflow import cli
 
 DIGITS = '{"name": "digits", "kind": "digits"}'
@@ -24,7 +24,7 @@ WRITING = {
 
 def fault(verb, *arguments):
     """The one line with which a command is refused."""
-    return refused(command, *verb.split(), *arguments)
+    return refusal(command, *verb.split(), *arguments)
 
 
 @pytest.mark.parametrize("verb", WRITING)
