@@ -225,10 +225,3 @@ def outcome(workspace: Workspace, networks: bool = True) -> dict[str, Any]:
         found[name] = {key: value.tolist() for key, value in read_tensors(path)[0].items()}
         found[f"log of {name}"] = [(line["nimg"], line["losses"]) for line in read_jsonl(path.parent / "train.jsonl")]
     return found
-
-
-def undisturbed(folder: Path) -> tuple[Workspace, tuple[str, ...], dict[str, Any]]:
-    """A run that nobody disturbs: its workspace, its arguments and what it left."""
-    workspace, arguments = small(folder)
-    workspace.done(*arguments)
-    return workspace, arguments, outcome(workspace)
