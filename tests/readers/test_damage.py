@@ -241,7 +241,7 @@ def _picture(path):
 
 
 PICTURES = {f"{i}.png": png(image) for i, image in enumerate(pictures(3))}
-for _form in ("png", "jpg", "gif"):
+for _form in ("png", "jpg"):
     foreign(f"picture {_form}", f"pictures/x.{_form}", _picture, lambda path: prepared(path.parent))
 for _name in ("four.pkl", "zip.pkl"):
     foreign(f"network {_name}", "n.pickle", official(_name),
