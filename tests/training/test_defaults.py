@@ -169,19 +169,6 @@ def test_a_method_reads_the_settings_that_it_names(name):
     assert read & known - OF_THE_DISTILLER <= method.settings
 
 
-@pytest.mark.parametrize(
-    ("method", "settings", "unread"),
-    [
-        ("sid", {"lambda_adv": 1.0}, "lambda_adv"),
-        ("gdd", {"gamma": "snr", "t_max": 500}, "gamma, t_max"),
-    ],
-)
-def test_a_setting_that_a_method_does_not_read_is_refused(method, settings, unread):
-    message = f"^{unread.split(',')[0]}: method '{method}' does not read {unread}; remove (it|them)$"
-    with pytest.raises(ValueError, match=message):
-        config_for("t", method, **settings)
-
-
 def test_a_setting_that_options_leave_unread_is_refused():
     for method, options in {"f-distill": {}, "dmd2": {"weighted": False}}.items():
         with pytest.raises(ValueError, match=f"^gamma: method '{method}' does not read gamma with these options"):

@@ -9,7 +9,7 @@ from sida.networks import build_network
 from sida.networks.file import save_network
 from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, of_method
 
-OWN, MATCHING = "tests.training.own_methods", "docs.examples.matching:METHOD"
+OWN = "tests.training.own_methods"
 DIGITS = {"backbones": ["digits"]}
 OPTIONS = {"gdd": DIGITS}
 MEASURING = "eval.measuring.monitor"
@@ -67,12 +67,12 @@ FAULTS = [
 
 
 @pytest.fixture(scope="module")
-def files(teacher, tmp_path_factory):
+def files(tmp_path_factory):
     """Where the networks lie, by name."""
     folder = tmp_path_factory.mktemp("networks")
     for name, network in NETWORKS.items():
         save_network(build_network(network), folder / f"{name}.safetensors", {})
-    return {"the teacher": teacher, **{name: str(folder / f"{name}.safetensors") for name in NETWORKS}}
+    return {name: str(folder / f"{name}.safetensors") for name in NETWORKS}
 
 
 @pytest.mark.parametrize(("method", "change", "message"), FAULTS)

@@ -33,7 +33,7 @@ def spec(teacher):
 
 @pytest.mark.parametrize("statistics", ["average", "queue"])
 def test_distances_fall_and_a_run_resumes_bit_by_bit(resumes, spec, statistics):
-    folder = resumes(spec({"statistics": statistics}, total_kimg=0.48), 48)
+    folder = resumes(spec({"statistics": statistics}, total_kimg=0.24), 48)
     logs = read_jsonl(folder / "train.jsonl")
     assert {name for record in logs for name in record["losses"]} == {"fd", "fd_digits", "fd_glyphs"}
     first, last = logs[0]["losses"], logs[-1]["losses"]

@@ -22,7 +22,7 @@ from sida.training.run import StateStore
 from tests.training.toy import GIVEN, STUDENT, interrupt_after, of_method, results, student_trainer
 
 GDD = {
-    **of_method("gdd", STUDENT), "total_kimg": 0.16, "warmup_kimg": None, "evaluation": None, "augment": None,
+    **of_method("gdd", STUDENT), "total_kimg": 0.096, "warmup_kimg": None, "evaluation": None, "augment": None,
     "options": {"backbones": ["digits"], "r1_interval": 4},
 }  # fmt: skip
 CIFAR10 = {
@@ -48,7 +48,7 @@ def test_run_goes_on_where_it_stopped(tmp_path, teacher, method, monkeypatch):
     distill(spec, tmp_path / "straight")
     logs = read_jsonl(tmp_path / "straight/train.jsonl")
     assert {name for record in logs for name in record["losses"]} == {"real_or_fake", "r1", "fooling"}
-    interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, 96)
+    interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, 80)
     record, tensors, _ = state_of(tmp_path / "resumed")
     steps = record["nimg"] // 16
     # Penalties are steps of the discriminator's optimizer.
@@ -95,7 +95,7 @@ def test_patience_counts_from_the_first_image_where_no_term_joins_later(tmp_path
 
 
 def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, capsys):
-    path = distill({**GDD, "teacher": teacher, "method": "gdd-i", "total_kimg": 0.064}, tmp_path)
+    path = distill({**GDD, "teacher": teacher, "method": "gdd-i", "total_kimg": 0.032}, tmp_path)
     start, _ = load_network(teacher)
     net, _ = load_network(path)
     changed = {

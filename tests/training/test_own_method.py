@@ -17,7 +17,7 @@ from tests.training.toy import SID_STUDENT
 
 MATCHING = "docs.examples.matching:METHOD"
 OWN = "tests.training.own_methods"
-SHORT = {**SID_STUDENT, "total_kimg": 0.16, "warmup_kimg": 0.0, "evaluation": None}
+SHORT = {**SID_STUDENT, "total_kimg": 0.08, "warmup_kimg": 0.0, "evaluation": None}
 LOSSES = {
     MATCHING: {"matching", "denoising"},
     f"{OWN}:JUDGED": {"sid", "denoising", "real_or_fake", "fooling"},
@@ -27,7 +27,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("method", LOSSES)
 def test_method_of_ones_own_is_trained_and_goes_on_where_it_stopped(resumes, teacher, method):
-    folder = resumes({**SHORT, "teacher": teacher, "method": method}, 96)
+    folder = resumes({**SHORT, "teacher": teacher, "method": method}, 48)
     assert set(read_jsonl(folder / "train.jsonl")[-1]["losses"]) == LOSSES[method]
     net, metadata = load_network(folder / "network.safetensors")
     assert metadata["method"] == method

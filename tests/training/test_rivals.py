@@ -18,7 +18,7 @@ from tests.training.toy import SID_STUDENT, student_trainer
 
 COMMON = {
     **{key: value for key, value in SID_STUDENT.items() if key not in ("augment", "grad_clip_value")},
-    "total_kimg": 0.08, "warmup_kimg": 0, "evaluation": None, "snapshot_kimg": None,
+    "total_kimg": 0.048, "warmup_kimg": 0, "evaluation": None, "snapshot_kimg": None,
 }  # fmt: skip
 LOSSES = {
     "diff-instruct": {"kl", "denoising"},
@@ -82,7 +82,7 @@ def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma,
 
 @pytest.mark.parametrize("method", LOSSES)
 def test_run_resumes_bit_by_bit(resumes, teacher, method):
-    folder = resumes(spec_of(method, teacher), 48)
+    folder = resumes(spec_of(method, teacher), 32)
     logs = read_jsonl(folder / "train.jsonl")
     assert {name for record in logs for name in record["losses"]} == LOSSES[method]
     if method == "ect":
@@ -95,7 +95,7 @@ def test_run_resumes_bit_by_bit(resumes, teacher, method):
 
 def test_two_processes_train_as_one(tmp_path, teacher):
     # Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
-    spec = spec_of("f-distill", teacher, total_kimg=0.048, lr=1e-5)
+    spec = spec_of("f-distill", teacher, lr=1e-5)
     distill(spec, tmp_path / "alone")
     assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
     one, two = (read_jsonl(tmp_path / name / "train.jsonl") for name in ("alone", "run"))

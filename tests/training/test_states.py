@@ -176,18 +176,11 @@ def test_damaged_states_alone_need_the_users_word_and_stay(unfinished, uninterru
     assert {"state-000019.json", "state-000020.json"} <= set(states(unfinished))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda record: record.update(train=[{"nimg": 16}]),
-        lambda record: record.pop("done"),
-    ],
-)
-def test_a_state_of_another_version_is_one_line(unfinished, change):
+def test_a_state_of_another_version_is_one_line(unfinished):
     """Its hash is right, its values are not those of this version."""
     path = unfinished / "state/state-000020.json"
     header = json.loads(path.read_bytes())
-    change(header["record"])
+    header["record"].update(train=[{"nimg": 16}])
     path.write_text(json.dumps(with_hash(header)))
     before = contents(unfinished)
     with pytest.raises(UserError, match=r"state-000020: was written by another version of the program; resume with"):
