@@ -66,36 +66,6 @@ def test_images_without_labels_are_untouched(seed, channels, size):
         assert (augmented != images)[~untouched].flatten(1).any(1).all()
 
 
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 2**31))
-def test_an_image_hardly_depends_on_its_batch(seed):
-    """Only the mirrored margin is shared; it is as wide as the neediest image asks for."""
-    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    batch = _draws(seed, 6)
-    together, labels = official(1)(images, batch)
-    alone, label = official(1)(images[2:3], [_row(draw, 6, 2) for draw in batch])
-    assert torch.equal(label, labels[2:3])
-    assert float((together[2:3] - alone).abs().mean()) < 0.02
-
-
-def _draws(seed: int, count: int) -> list[torch.Tensor]:
-    """Draws of the official flags in call order."""
-    generator = torch.Generator().manual_seed(seed)
-    randn = lambda *shape: torch.randn(shape, generator=generator)
-    rand = lambda *shape: torch.rand(shape, generator=generator)
-    column = (count, 1, 1, 1)
-    flips = [torch.randint(2, column, generator=generator), rand(*column)] * 2
-    return [
-        *flips, randn(count), rand(count), rand(count), rand(count),
-        randn(count), rand(count), rand(count), rand(count), randn(2, count), rand(1, count),
-    ]  # fmt: skip
-
-
-def _row(draw: torch.Tensor, count: int, row: int) -> torch.Tensor:
-    axis = list(draw.shape).index(count)
-    return draw.narrow(axis, row, 1)
-
-
 def test_recorded_draws_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="run out"):
         official(1)(torch.zeros(2, 1, 8, 8), [torch.zeros(2, 1, 1, 1, dtype=torch.long)])

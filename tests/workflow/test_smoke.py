@@ -5,14 +5,11 @@ Only width, resolution, images and batches are cut; phases are moved into the th
 
 import dataclasses
 import functools
-import io
 import json
-import zipfile
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from sida.cli.main import main
 from sida.config.resources import ROOT
@@ -23,6 +20,7 @@ from sida.methods import METHODS
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import read_metadata, save_network
+from tests.data.test_archive import npy, png, write_zip
 from workflow.preset import Preset
 
 #: Tiny networks of each family, in place of the recipes' own.
@@ -43,19 +41,16 @@ ROWS = [run for run in paper().students() if run.method in ("sid", "sida", "sid2
 
 def archive(path, latents, classes):
     """Twelve images, or moments of latents, with so many classes."""
-    source, names = np.random.default_rng(0), []
-    with zipfile.ZipFile(path, "w") as stream:
-        for index in range(12):
-            names.append(image_name(index, ".npy", "img-mean-std-") if latents else image_name(index))
-            content = io.BytesIO()
-            if latents:
-                np.save(content, source.normal(1, 0.1, (8, SIZE, SIZE)).astype(np.float32))
-            else:
-                Image.fromarray(source.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)).save(content, "png")
-            stream.writestr(names[-1], content.getvalue())
-        labels = [index % classes for index in range(11)] + [classes - 1] if classes else None
-        stream.writestr("dataset.json", dataset_json(zip(names, labels) if labels else None))
-    return str(path)
+    source, content = np.random.default_rng(0), {}
+    for index in range(12):
+        if latents:
+            content[image_name(index, ".npy", "img-mean-std-")] = npy(
+                source.normal(1, 0.1, (8, SIZE, SIZE)).astype("f4")
+            )
+        else:
+            content[image_name(index)] = png(source.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
+    labels = [index % classes for index in range(11)] + [classes - 1] if classes else None
+    return write_zip(path, content | {"dataset.json": dataset_json(zip(content, labels) if labels else None)})
 
 
 def small_spec(run, folder):
