@@ -1,15 +1,45 @@
-"""What a user is told, in one line, when something is refused."""
+"""A command in this process, and the one line in which something is refused."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from sida.errors import UserError
+from workflow.cli import main
+
+#: Most seconds until something is refused. The memory of a child is bounded by its limit (tests/files/test_fence.py).
+MOST_SECONDS = 30
+
+
+def command(program: str, *arguments: object) -> str:
+    """Runs ``sida`` with arguments in this process; returns what it printed, which is printable.
+
+    Raises:
+        UserError: It ended with its one error line.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code  # of argparse
+    for line in [*out.getvalue().splitlines(), *err.getvalue().splitlines()]:
+        assert line.isprintable()
+    if status == 0:
+        return out.getvalue()
+    # Lines about progress or usage may precede the one that ends.
+    *before, last = err.getvalue().splitlines()
+    assert status in (1, 2)
+    assert not any("error: " in line for line in before)
+    assert "error: " in last
+    raise UserError("", last.partition("error: ")[2])
 
 
 @contextlib.contextmanager
@@ -28,3 +58,11 @@ def refused(told: str, call: Callable[..., Any], *arguments: Any, **settings: An
     with refusing(told) as caught:
         call(*arguments, **settings)
     return caught.value
+
+
+def refusal(call: Callable[..., Any], *arguments: Any) -> str:
+    """The line in which a call is refused soon."""
+    begin = time.monotonic()
+    line = str(refused("", call, *arguments))
+    assert time.monotonic() - begin < MOST_SECONDS
+    return line

@@ -17,7 +17,7 @@ from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
-from tests.readers.frame import command, refused
+from tests.refused import command, refusal
 from tests.test_python import UNET, write_network
 from workflow.preset.rows import import_folders
 
@@ -87,7 +87,7 @@ def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(sit
     assert target.read_bytes() == network.read_bytes()
     assert main(["sample", "--network", good, "--seeds", "0-3", "--out", str(tmp_path / "a.npz")]) == 0
     wrong = ["--network", f"{url}#sha256={'0' * 64}", "--out", tmp_path / "b.npz"]
-    assert "sha256" in refused(command, "sida", "sample", *wrong)
+    assert "sha256" in refusal(command, "sida", "sample", *wrong)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,6 @@ def test_a_state_dict_of_another_architecture_or_without_one_says_so(tmp_path, n
     torch.save(net.state_dict(), tmp_path / "weights.pt")
     other = json.dumps({"class": "EDMPrecond", "kwargs": {**UNET, "model_channels": 16}})
     convert = ["convert", tmp_path / "weights.pt", tmp_path / "o.safetensors"]
-    assert "needs" in refused(command, "sida", *convert, "--network", other)
-    assert "--network config.json" in refused(command, "sida", *convert)
+    assert "needs" in refusal(command, "sida", *convert, "--network", other)
+    assert "--network config.json" in refusal(command, "sida", *convert)
     assert not (tmp_path / "o.safetensors").exists()

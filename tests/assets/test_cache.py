@@ -25,7 +25,7 @@ from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.sampling.job import network_file
 from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one, records, write_registry
-from tests.readers.frame import command, refused
+from tests.refused import command, refusal
 from tests.signals import heed_interrupts
 
 
@@ -103,7 +103,7 @@ def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
     command(*FETCH)
     site.pages["/f"].body = BODY
     path.unlink()
-    assert "sida assets forget net" in refused(command, *FETCH)
+    assert "sida assets forget net" in refusal(command, *FETCH)
     assert "net: forgotten" in command(*FORGET)
     command(*FETCH)
     assert verify_asset("net", cache=tmp_path / "cache") == SHA
@@ -111,7 +111,7 @@ def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
     command(*FORGET)
     assert not path.exists()
     assert "nothing is known of it" in command(*FORGET)
-    assert "name ids" in refused(command, *FORGET[:-1])
+    assert "name ids" in refusal(command, *FORGET[:-1])
 
 
 def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_path):
@@ -121,7 +121,7 @@ def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_pa
     path.write_bytes(b"first")
     command(*FETCH)
     path.write_bytes(BODY)
-    refused(command, *FETCH)
+    refusal(command, *FETCH)
     command(*FORGET)
     command(*FETCH)
     assert records(tmp_path / "cache")["some/net.pkl"]["sha256"] == SHA

@@ -10,7 +10,7 @@ from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.assets.fault_server import write_registry
-from tests.readers.frame import command
+from tests.refused import command
 
 GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "target": "a/net.pkl"}
 

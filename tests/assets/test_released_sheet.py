@@ -1,13 +1,10 @@
-"""The sheet of the authors' checkpoints fits the registry, the data sets, the protocols and the tables' layouts."""
+"""The sheet of the authors' checkpoints fits the registry; tests/workflow/test_studies.py checks its preset."""
 
 import pytest
-import yaml
 
 from eval.results.sheet import read_runs
 from sida.assets import load_registry
-from sida.config.datasets import DatasetEntry
 from sida.config.resources import ROOT
-from sida.config.settings import from_mapping
 
 
 @pytest.fixture(scope="module")
@@ -16,26 +13,8 @@ def runs():
 
 
 @pytest.fixture(scope="module")
-def datasets():
-    return yaml.safe_load((ROOT / "config/datasets.yaml").read_text())
-
-
-@pytest.fixture(scope="module")
 def registry():
     return load_registry(ROOT / "config/assets.tsv")
-
-
-def test_every_row_points_at_things_that_exist(runs, datasets, registry):
-    for run in runs.values():
-        kinds = ("gdd-network",) if run.method.startswith("gdd") else ("network", "teacher")
-        kinds = ("state-dict",) if run.method == "dmd2" else kinds
-        assert registry[run.checkpoint].kind in kinds, run.run
-        assert run.guide is None or registry[run.guide].kind == "teacher", run.run
-        assert run.dataset in datasets, run.run
-        assert (ROOT / run.protocol).is_file(), run.run
-        assert run.init is None or runs[run.init].method == "sid", run.run
-        assert run.teacher is None or registry[run.teacher].kind == "teacher", run.run
-        assert (run.guide is not None) == ("guidance" in run.sampler), run.run
 
 
 def test_every_released_network_is_measured(runs, registry):
@@ -59,11 +38,6 @@ def test_guided_teachers_use_the_guide_of_their_own_ema_length(runs, registry):
         if run.guide and not registry[run.guide].note.startswith("guide, less trained"):
             length = registry[run.checkpoint].url.rsplit("-", 1)[1]
             assert registry[run.guide].url.endswith(f"-uncond-2147483-{length}")
-
-
-def test_data_sets_are_valid_specs(datasets):
-    for name, spec in datasets.items():
-        assert from_mapping(DatasetEntry, spec, name).kind
 
 
 def test_autoguided_teachers_have_a_less_trained_guide_and_the_strength_of_edm2(runs, registry):

@@ -1,12 +1,9 @@
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.data import AugmentPipe
-from sida.data.augment import warp
 
 CASES = [
     "official_p0.12", "official_p0.15", "official_p1", "xflip_official_only_p0.12", "xflip", "yflip", "rotate_int",
@@ -67,51 +64,6 @@ def test_images_without_labels_are_untouched(seed, channels, size):
     assert augmented.isfinite().all()
     if size > 2:
         assert (augmented != images)[~untouched].flatten(1).any(1).all()
-
-
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 2**31))
-def test_an_image_hardly_depends_on_its_batch(seed):
-    """Only the mirrored margin is shared; it is as wide as the neediest image asks for."""
-    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    batch = _draws(seed, 6)
-    together, labels = official(1)(images, batch)
-    alone, label = official(1)(images[2:3], [_row(draw, 6, 2) for draw in batch])
-    assert torch.equal(label, labels[2:3])
-    assert float((together[2:3] - alone).abs().mean()) < 0.02
-
-
-def _draws(seed: int, count: int) -> list[torch.Tensor]:
-    """Draws of the official flags in call order."""
-    generator = torch.Generator().manual_seed(seed)
-    randn = lambda *shape: torch.randn(shape, generator=generator)
-    rand = lambda *shape: torch.rand(shape, generator=generator)
-    column = (count, 1, 1, 1)
-    flips = [torch.randint(2, column, generator=generator), rand(*column)] * 2
-    return [
-        *flips, randn(count), rand(count), rand(count), rand(count),
-        randn(count), rand(count), rand(count), rand(count), randn(2, count), rand(1, count),
-    ]  # fmt: skip
-
-
-def _row(draw: torch.Tensor, count: int, row: int) -> torch.Tensor:
-    axis = list(draw.shape).index(count)
-    return draw.narrow(axis, row, 1)
-
-
-@settings(max_examples=10, deadline=None)
-@given(angle=st.floats(-3.1, 3.1), zoom=st.floats(0.8, 1.2), dx=st.floats(-2, 2), dy=st.floats(-2, 2))
-def test_a_warped_ramp_is_the_ramp_at_the_warped_place(angle, zoom, dx, dy):
-    """Away from the mirrored borders; the wavelet is only nearly symmetric, hence a tenth of a pixel."""
-    size = 40
-    position = torch.arange(size) - (size - 1) / 2
-    ramp = torch.stack([position.expand(size, size), position[:, None].expand(size, size)])[None]
-    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * zoom
-    offset = torch.tensor([dx, dy])
-    expected = torch.einsum("ij,jyx->iyx", turn, ramp[0]) + offset[:, None, None]
-    actual = warp(ramp, turn[None], offset[None])[0]
-    middle = (slice(None), slice(15, 25), slice(15, 25))
-    torch.testing.assert_close(actual[middle], expected[middle], atol=0.15, rtol=0)
 
 
 def test_recorded_draws_that_do_not_fit_are_refused():

@@ -73,7 +73,6 @@ def test_own_kind_is_a_data_set_with_every_view():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "docs.examples.gratings:open_grating"}, r"open_grating'.*did you mean 'open_gratings'"),
         ({"kind": "docs.examples.gratings:grating"}, r"cannot be called as function\(config, \*\*views\)"),
         ({"kind": "gratings"}, r"kind: must be one of digits, .*got \"gratings\""),
     ],

@@ -11,7 +11,7 @@ from sida.data import load_dataset
 from sida.data.load import check_labels, count_labels
 from sida.errors import UserError
 from tests.data.test_archive import tar_of, write_folder, zip_of
-from tests.readers.frame import command, refused
+from tests.refused import command, refusal
 
 CLASSES = {"n01440764": 3, "n01443537": 1, "n01484850": 5}
 COUNTS = (3, 1, 5)
@@ -71,7 +71,7 @@ def test_the_command_writes_a_file_that_protocols_read(tmp_path, monkeypatch):
     given = ("sida", "data", "labels", "train.tar", "--out")
     assert "3 classes of 1 to 5 images, 9 in all" in command(*given, out, "--expect", 9)
     assert load_labels(out).counts == COUNTS
-    assert "expected 1000" in refused(command, *given, "other.json", "--expect-classes", 1000)
+    assert "expected 1000" in refusal(command, *given, "other.json", "--expect-classes", 1000)
     assert not (tmp_path / "other.json").exists()
     assert find_labels("train") is None
     command(*given, "train")

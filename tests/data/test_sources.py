@@ -14,7 +14,7 @@ from eval.measuring.stores import open_images
 from sida.data.pictures import FORMATS, PICTURES, open_picture
 from sida.data.prepare import PrepareConfig, prepare, summary
 from sida.errors import UserError
-from tests.data.test_archive import write_folder
+from tests.data.test_archive import write_folder, write_zip
 from tests.refused import refused
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
@@ -27,10 +27,7 @@ def png(index=0, **options) -> bytes:
 
 
 def packed(path, names) -> str:
-    with zipfile.ZipFile(path, "w") as archive:
-        for index, name in enumerate(names):
-            archive.writestr(name, names[name] if isinstance(names, dict) else png(index))
-    return str(path)
+    return write_zip(path, names if isinstance(names, dict) else {name: png(i) for i, name in enumerate(names)})
 
 
 def made(tmp_path, source, **settings):

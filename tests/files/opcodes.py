@@ -8,16 +8,18 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from sida.files.pickles import read_pickle
-from tests.readers import frame
+from tests.refused import refusal
 
 
 def bounded(path: Path, content: bytes, read: Callable[[Path], object] = read_pickle) -> str | None:
     """Reads a file; returns the line that it is refused with, if it is. Nothing else may lie beside it then."""
     path.write_bytes(content)
     before, said = sorted(path.parent.iterdir()), None
-    with contextlib.suppress(frame.FaultError):
-        said = frame.refused(read, path)
+    with contextlib.suppress(pytest.fail.Exception):
+        said = refusal(read, path)
     assert sorted(path.parent.iterdir()) == before
     return said
 

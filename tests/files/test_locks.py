@@ -10,7 +10,9 @@ import pytest
 from sida.assets import Asset, fetch
 from sida.cli.main import main
 from sida.errors import UserError
+from tests.refused import refusing
 from workflow.launch import PoolError, take
+from workflow.start import PresetLock
 
 CONTENT = b"a network"
 
@@ -49,6 +51,8 @@ def test_images_stay_where_they_cannot_be_put_together(without_locks, tmp_path, 
     assert (tmp_path / "x.npz").is_file()
 
 
-def test_shared_gpus_cannot_be_taken(without_locks, tmp_path):
+def test_neither_shared_gpus_nor_results_can_be_taken(without_locks, tmp_path):
     with pytest.raises(PoolError, match=rf"{tmp_path}: .*SIDA_GPU_LOCKS"):
         take("0,1", 1, tmp_path)
+    with refusing(rf"\.workflow\.lock: .*{without_locks}.*file system with locks"):
+        PresetLock(tmp_path / "results", ["snakemake"]).take()

@@ -22,7 +22,7 @@ from sida.networks.official import import_official
 from tests.files.genuine import write_genuine
 from tests.files.opcodes import refused
 from tests.networks.made import SMALL, random_network
-from tests.readers.frame import command
+from tests.refused import command
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 

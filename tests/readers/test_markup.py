@@ -23,8 +23,8 @@ from eval.tables.scores import latex_row
 from sida.files.atomic import write_hashed_json
 from sida.files.content_hash import check_hash, csv_text
 from sida.files.text_files import read_csv
-from tests.readers.frame import refused
 from tests.readers.test_text import written
+from tests.refused import refusal
 
 HOSTILE = [
     r"\input{/etc/passwd}",
@@ -140,7 +140,7 @@ def test_a_stored_table_is_shown_as_text(text, tmp_path):
 def test_a_file_that_is_no_table_is_refused(change, tmp_path):
     path = tmp_path / "main.json"
     write_hashed_json(path, check_hash(json.loads(to_json(table("x"))), path) | change)
-    assert "main.json" in refused(load_table, path)
+    assert "main.json" in refusal(load_table, path)
 
 
 @pytest.mark.parametrize("kind", ["table", "a part of a table", "figure", "folder"])
@@ -162,9 +162,9 @@ def test_no_document_holds_or_waits_for_what_lies_elsewhere(kind, tmp_path):
         (folder / "tables").rename(tmp_path / "mine")
         (folder / "tables").symlink_to(tmp_path / "mine")
     if kind != "a part of a table" or missing_latex() is None:
-        refused(build_paper, folder)
+        refusal(build_paper, folder)
     if kind in ("figure", "folder"):
-        refused(write_index, folder, tmp_path / "index.html")
+        refusal(write_index, folder, tmp_path / "index.html")
     assert not (folder / "paper.pdf").exists()
 
 
@@ -172,12 +172,12 @@ def test_no_document_holds_or_waits_for_what_lies_elsewhere(kind, tmp_path):
 def test_files_whose_names_are_latex_are_not_put_into_a_paper(name, tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / name).write_text("x")
-    assert "rename it" in refused(build_paper, tmp_path)
+    assert "rename it" in refusal(build_paper, tmp_path)
 
 
 def test_cells_that_spreadsheets_run_are_refused_in_the_sheet_and_signs_are_none(tmp_path):
     path = written(tmp_path, "s.tsv", f"run\tlabel\tmethod\na\t{FORMULAS[0]}\tsid\n")
-    assert "as a formula" in refused(read_runs, path)
+    assert "as a formula" in refusal(read_runs, path)
     path = written(tmp_path, "s.tsv", "run\tlabel\tmethod\talpha\na\t+ GAN\tsid\t-0.25\nb\t− x\tsid\t\n")
     assert [run.label for run in read_runs(path)] == ["+ GAN", "− x"]
 

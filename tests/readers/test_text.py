@@ -17,7 +17,7 @@ from sida.config.resources import ROOT
 from sida.config.settings import from_mapping, load_spec, load_yaml
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
-from tests.readers.frame import command, refused
+from tests.refused import command, refusal
 
 HEAD = "run\tlabel\tmethod"
 #: A sheet of two rows.
@@ -35,11 +35,11 @@ def written(folder, name, content):
     [("utf-16", "is UTF-16 text"), ("utf-16-le", "looks like UTF-16"), ("cp1252", "in Windows-1252 it is 'Ä'")],
 )
 def test_another_encoding_is_named_with_what_to_do(tmp_path, encoding, told):
-    message = refused(read_runs, written(tmp_path, "s.tsv", SHEET.encode(encoding)))
+    message = refusal(read_runs, written(tmp_path, "s.tsv", SHEET.encode(encoding)))
     assert told in message
     assert "save it as UTF-8" in message
-    assert told in refused(load_yaml, written(tmp_path, "s.yaml", "title: Ä\nx: 1\n".encode(encoding)))
-    assert "save it as UTF-8" in refused(load_spec, str(written(tmp_path, "s.json", '{"a": "Ä"}'.encode(encoding))))
+    assert told in refusal(load_yaml, written(tmp_path, "s.yaml", "title: Ä\nx: 1\n".encode(encoding)))
+    assert "save it as UTF-8" in refusal(load_spec, str(written(tmp_path, "s.json", '{"a": "Ä"}'.encode(encoding))))
 
 
 def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_fault(tmp_path):
@@ -76,7 +76,7 @@ def test_cells_of_a_sheet_that_cannot_be(tmp_path, row, told):
     ],
 )
 def test_tables_that_cannot_be(tmp_path, read, name, content, told):
-    assert told in refused(read, written(tmp_path, name, content))
+    assert told in refusal(read, written(tmp_path, name, content))
 
 
 def _laughs(levels, merge=False):
@@ -106,7 +106,7 @@ def test_yaml_that_grows_runs_or_says_two_things(tmp_path, monkeypatch, text, to
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=told):
         load_yaml(written(tmp_path, "s.yaml", text))
-    refused(load_yaml, tmp_path / "s.yaml")
+    refusal(load_yaml, tmp_path / "s.yaml")
     assert os.listdir(tmp_path) == ["s.yaml"]
 
 
@@ -130,12 +130,12 @@ def test_yaml_with_aliases_as_people_use_them(tmp_path):
     ],
 )
 def test_json_that_grows_or_says_two_things(text, told):
-    assert told in refused(load_spec, text)
+    assert told in refusal(load_spec, text)
 
 
 def test_settings_may_be_changed_by_plain_values_only():
-    assert "nested" in refused(read_spec, "{}", ["lr=" + "[" * 3000], TeacherConfig)
-    assert "quote the value" in refused(read_spec, "{}", ["lr=a: b: c"], TeacherConfig)
+    assert "nested" in refusal(read_spec, "{}", ["lr=" + "[" * 3000], TeacherConfig)
+    assert "quote the value" in refusal(read_spec, "{}", ["lr=a: b: c"], TeacherConfig)
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_settings_may_be_changed_by_plain_values_only():
 def test_numbers_beyond_every_use(key, value, told):
     spec = {"name": "x", "dataset": {"kind": "digits", "name": "d"}, "network": {"class": "EDMPrecond"}}
     spec |= {"total_kimg": 1, "batch_size": 2, "lr": 1e-3, key: value}
-    message = refused(from_mapping, TeacherConfig, spec, "--spec")
+    message = refusal(from_mapping, TeacherConfig, spec, "--spec")
     assert message.startswith(f"--spec.{key}: ")
     assert told in message
 
 
 def test_a_trial_beyond_all_others_is_a_gap_not_a_list_of_gaps(tmp_path):
     rows = [{**row, "trial": 10**15 if row["trial"] else 0} for row in measurement_lines(trials=2)]
-    assert "trial" in refused(load_measurements, write_csv(tmp_path / "m.csv", rows))
+    assert "trial" in refusal(load_measurements, write_csv(tmp_path / "m.csv", rows))
 
 
 def test_a_home_of_nobody_is_a_missing_file(tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def test_a_home_of_nobody_is_a_missing_file(tmp_path, monkeypatch):
     text = (ROOT / "studies/papers/published.yaml").read_text()
     (tmp_path / "preset.yaml").write_text(re.sub("^runs:.*", "runs: '~nosuchuser/x.tsv'", text, flags=re.MULTILINE))
     for call in ("info ~nosuchuser/x", "plan ~nosuchuser/x.yaml", "plan preset.yaml"):
-        error = refused(command, "sida", *call.split())
+        error = refusal(command, "sida", *call.split())
         assert re.search(r"no such file|no preset", error)
         assert "~nosuchuser/x" in error
 
@@ -176,7 +176,7 @@ def test_arguments_of_the_monitor_have_types(tmp_path, kwargs, fault):
     spec = yaml.safe_load((ROOT / "docs/examples/tiny-student.yaml").read_text())
     kwargs = {"dataset": {"name": "digits", "kind": "digits"}, **kwargs}
     spec |= {"teacher": "x", "evaluation": {"every_kimg": 0.1, "monitor": MONITOR, "kwargs": kwargs}}
-    error = refused(command, "sida", "distill", "--spec", json.dumps(spec), "--out", tmp_path / "out")
+    error = refusal(command, "sida", "distill", "--spec", json.dumps(spec), "--out", tmp_path / "out")
     assert re.search(fault, error), error
     assert not (tmp_path / "out").exists()
 

@@ -15,11 +15,10 @@ from eval.tables import make_table
 from eval.tables.render import to_markdown
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
-from sida.files.atomic import read_jsonl
-from sida.networks.file import read_metadata
 from tests.refused import refusing
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
+from workflow.preset.jobs import content_digest
 
 EXAMPLES = ROOT / "docs" / "examples"
 PROTOCOL = "tests/workflow/tiny-protocol.yaml"
@@ -66,43 +65,32 @@ def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
     assert "The same, stored | 1 |" in text
 
 
-def own_student(workspace, run="sid-a1.0", replaced=("", ""), **changes):
-    """A preset with the row of SiD alone, and its changed cells and settings, of few steps."""
-    head, *rows = (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines()
-    row = next(row for row in rows if row.startswith("sid-a1.0")).replace("sid-a1.0", run, 1).replace(*replaced, 1)
-    (workspace.folder / "own.tsv").write_text(f"{head}\n{row}\n")
-    short = {"recipes__sid__total_kimg": 0.128, "recipes__sid__evaluation": None}
-    return workspace.config(runs="own.tsv", claims=None, tables=[], figures=[], **short, **changes)
+def test_changed_code_of_a_method_and_of_a_network_trains_again(tmp_path, monkeypatch):
+    """By the digests of their jobs, as workflows do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("SIDA_ALLOW_CODE", "own_method,own_network")
+    for example, name in (("matching", "own_method"), ("flow", "own_network")):
+        shutil.copy(EXAMPLES / f"{example}.py", tmp_path / f"{name}.py")
+    (tmp_path / "runs.tsv").write_text(
+        "run\tlabel\tmethod\tteacher\trecipe\tsampler\nmine\tMine\town_method:METHOD\tdigits-short\tsid\tone-step\n"
+    )
+    document = load_yaml(ROOT / "tests/workflow/tiny.yaml") | {"runs": "runs.tsv", "claims": None, "figures": []}
+    document["teachers"]["digits-short"]["network"]["class"] = "own_network:FlowPrecond"
 
+    def digests():
+        content_digest.cache_clear()
+        preset = Preset(document, "preset.yaml", [tmp_path])
+        return preset.teacher_training("digits-short").digest, preset.training("mine").digest
 
-def made(workspace, preset, product, changed):
-    """Makes a product; what would run again after a change of the example's code."""
-    workspace.done("--configfile", preset, "--", product)
-    source = workspace.folder / "docs/examples" / changed
-    source.write_text(source.read_text() + "# changed\n")
-    return workspace.planned("--configfile", preset, "--", product)
-
-
-@pytest.mark.slow
-def test_method_of_ones_own_is_a_row(workspace):
-    # The method reads no α.
-    cells = ("\tsid\tdigits-short\t\t1.0\t", "\tdocs.examples.matching:METHOD\tdigits-short\t\t\t")
-    preset = own_student(workspace, "matching", cells, recipes__sid__options={"weight": 50})
-    network = "results/tiny/students/matching/network.safetensors"
-    assert "distill" in made(workspace, preset, network, "matching.py")
-    assert read_metadata(workspace.folder / network)["method"] == "docs.examples.matching:METHOD"
-    log = read_jsonl((workspace.folder / network).with_name("train.jsonl"))
-    assert set(log[-1]["losses"]) == {"matching", "denoising"}
-
-
-@pytest.mark.slow
-def test_network_family_of_ones_own_is_trained_distilled_and_measured(workspace):
-    network = {"class": "docs.examples.flow:FlowPrecond", "kwargs": TINY_NETWORK["kwargs"]}
-    teacher = {"teachers__digits-short__network": network, "teachers__digits-short__training__total_kimg": 0.128}
-    preset, trial = own_student(workspace, **teacher), "results/tiny/measurements/sid-a1.0/trial-0.json"
-    assert "train_teacher" in made(workspace, preset, trial, "flow.py")
-    student = read_metadata(workspace.folder / "results/tiny/students/sid-a1.0/network.safetensors")
-    assert student["network"]["class"] == "docs.examples.flow:FlowPrecond"
+    before = digests()
+    with open("own_method.py", "a") as source:
+        source.write("# changed\n")
+    teacher, student = digests()
+    assert (teacher == before[0], student == before[1]) == (True, False)
+    with open("own_network.py", "a") as source:
+        source.write("# changed\n")
+    assert digests()[0] != teacher
 
 
 def external(tmp_path, **cells) -> Preset:

@@ -1,7 +1,5 @@
 """The lock of a preset's results: one workflow at a time, nothing to unlock by hand."""
 
-import errno
-import fcntl
 import json
 import os
 import signal
@@ -55,15 +53,6 @@ def test_a_killed_holder_holds_nothing_nor_do_its_jobs(folder, tmp_path):
     job = int((tmp_path / "job").read_text())
     taken(folder).release()
     os.kill(job, signal.SIGKILL)
-
-
-def test_a_file_system_without_locks_is_one_line_of_the_workflow(folder, monkeypatch):
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    with refusing(r"\.workflow\.lock: .*No locks available.*file system with locks"):
-        taken(folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"pid": 1}', "[" * 200_000])

@@ -79,8 +79,7 @@ def test_a_study_runs_from_its_own_folder(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("size", "mode", "options", "device", "extractor"),
     [
-        (16, "RGB", ["--labels", "none"], "cpu", "pixels"),
-        (8, "L", ["--channels", "1"], "cpu", "pixels"),
+        (8, "L", ["--channels", "1", "--labels", "none"], "cpu", "pixels"),
         (32, "RGB", [], "cuda", "inception"),
     ],
 )

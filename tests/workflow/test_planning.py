@@ -208,14 +208,6 @@ def test_a_card_without_a_rate_says_so(paper):
         Costs(paper, "V100").of("students", "ffhq64-sida-a1")
 
 
-def test_gdd_on_imagenet_fits_a_card_and_a_plan_names_the_trainings_that_do_not(planned):
-    jobs = [("distill", {"run": run}, [], [run]) for run in ("imagenet64-gdd", "imagenet64-gdd-i")]
-    assert plan_values(planned("paper", *jobs))["too_large"] == ""
-    values = plan_values(planned("paper", *jobs, card="H100"))
-    assert values["too_large"].startswith("2 of the trainings need more than the 80 GB of H100: imagenet64-gdd (92 GB)")
-    assert f"warning: {values['too_large']}" in show_plan(values)
-
-
 def cards(monkeypatch, gigabytes, count=1, capability=(8, 9), code=("sm_75", "sm_80", "sm_90")):
     """So many cards of this memory."""
     memory = types.SimpleNamespace(total_memory=gigabytes * 1e9)

@@ -43,11 +43,10 @@ def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
     assert [found.verdict for found in examine(rehearsed, []) if found.what in ("assets", "code")] == ["ok"]
 
 
-@pytest.mark.parametrize("preset", ["first-look", "released"])
-def test_a_rehearsal_promises_no_best_value(tmp_path, monkeypatch, preset):
+def test_a_rehearsal_promises_no_best_value(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rehearsal, "_maker", lambda asset, preset: lambda path: path.write_bytes(b""))
-    path, _ = rehearsal.write_rehearsal(preset_files(preset), ["cifar10-uncond-sida-a1"])
+    path, _ = rehearsal.write_rehearsal(preset_files("released"), ["cifar10-uncond-sida-a1"])
     layouts = [yaml.safe_load(layout.read_text()) for layout in (path.parent / "tables").glob("*.yaml")]
     assert layouts
     assert not any("bold" in layout or "Bold:" in layout["caption"] for layout in layouts)

@@ -10,7 +10,6 @@ import tomllib
 import venv
 from pathlib import Path
 
-import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
@@ -73,16 +72,6 @@ def test_the_wheel_runs_without_the_checkout(installed):
     version = installed.run("sida", "--version").stdout
     assert re.fullmatch(r"sida \d+\.\d+\.\d+\+[0-9a-f]{12}(\.dirty)?\n", version), version
     assert "@article{zhou2024sida," in installed.run("sida", "cite").stdout
-
-
-def test_images_are_scored_from_any_directory(installed):
-    from sida.data import load_dataset
-
-    digits = load_dataset({"name": "digits", "kind": "digits"})
-    np.savez(installed.here / "mine.npz", arr_0=digits.images(range(0, 1797, 3)).numpy())
-    result = installed.run("sida", "score", "mine.npz", "--protocol", "digits", "--num-samples", "300")
-    assert result.returncode == 0, result.stderr
-    assert re.search(r"FD ↓ +\d", result.stdout)
 
 
 def refusal(installed, *command: str) -> str:

@@ -55,17 +55,13 @@ class Workspace:
             shutil.copy(path, folder / "results" / "published")
 
     def config(self, base: str = "tests/workflow/tiny.yaml", name: str = "changed.yaml", **changes) -> str:
-        """Writes a changed copy of a preset; ``a__b=value`` sets ``a.b``, the value ``...`` removes the key."""
-        shipped = base.startswith("studies/")
-        document = settings_of(ROOT / base) if shipped else yaml.safe_load((ROOT / base).read_text())
+        """Writes a changed copy of a preset; ``a__b=value`` sets ``a.b``."""
+        document = yaml.safe_load((ROOT / base).read_text())
         for path, value in changes.items():
             node, keys = document, path.split("__")
             for key in keys[:-1]:
                 node = node[key]
-            if value is ...:
-                del node[keys[-1]]
-            else:
-                node[keys[-1]] = value
+            node[keys[-1]] = value
         (self.folder / name).write_text(yaml.safe_dump(document))
         return name
 
@@ -75,13 +71,14 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
 
-    def snakemake(self, *arguments: str, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = self.command(*arguments)
         if "-n" in arguments:
             # A dry run needs no interpreter of its own, whose start takes seconds.
             status, text = self.forked(*arguments)
             return subprocess.CompletedProcess(command, status, text, "")
-        return self._run(command, timeout)
+        place = {"cwd": self.folder, "env": self.environment()}
+        return subprocess.run(command, **place, capture_output=True, text=True, timeout=3600)
 
     def forked(self, *arguments: str) -> tuple[Any, str]:
         """Exit status and Snakemake's own words of a run in a child of this process; jobs are processes as ever."""
@@ -102,14 +99,6 @@ class Workspace:
     def planned(self, *arguments: str) -> dict[str, int]:
         """How many jobs would run, by rule."""
         return jobs_in(self.done("-n", *arguments))
-
-    def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs ``python -m sida`` or ``python -m eval`` in the workspace."""
-        return self._run([sys.executable, "-m", module, *arguments], 3600)
-
-    def _run(self, command: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
-        place = {"cwd": self.folder, "env": self.environment()}
-        return subprocess.run(command, **place, capture_output=True, text=True, timeout=timeout)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Starts a run in a process group of its own (see :func:`kill_group`)."""
@@ -225,10 +214,3 @@ def outcome(workspace: Workspace, networks: bool = True) -> dict[str, Any]:
         found[name] = {key: value.tolist() for key, value in read_tensors(path)[0].items()}
         found[f"log of {name}"] = [(line["nimg"], line["losses"]) for line in read_jsonl(path.parent / "train.jsonl")]
     return found
-
-
-def undisturbed(folder: Path) -> tuple[Workspace, tuple[str, ...], dict[str, Any]]:
-    """A run that nobody disturbs: its workspace, its arguments and what it left."""
-    workspace, arguments = small(folder)
-    workspace.done(*arguments)
-    return workspace, arguments, outcome(workspace)
