@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from sida.errors import UserError
-from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.training import train_teacher
 from sida.training.iteration import StudentTrainer
 from sida.training.micro_batches import EagerRunner
 from sida.training.teacher import EDMLoss
-from tests.training.toy import DATASET, NETWORK, SID_STUDENT, STUDENT, TEACHER, TIMES
+from tests.training.toy import DATASET, NETWORK, SID_STUDENT, STUDENT, TEACHER, results
 
 BRIEF = {"total_kimg": 0.096, "tick_kimg": 0.016, "snapshot_kimg": None}
 SMOOTH = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "dropout": 0.0}}
@@ -23,10 +22,6 @@ def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     train_teacher({**TEACHER, "network": SMOOTH, "total_kimg": 0.1}, folder)
     return str(folder / "network.safetensors")
-
-
-def losses(folder):
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in read_jsonl(folder / "train.jsonl")]
 
 
 def out_of_memory(monkeypatch, owner, name, calls):
@@ -56,7 +51,7 @@ def test_a_student_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, t
     out_of_memory(monkeypatch, StudentTrainer, "_augment", {7})
     distill(spec, tmp_path / "relieved")
     assert change in capfd.readouterr().err
-    found, wanted = losses(tmp_path / "relieved"), losses(tmp_path / "plain")
+    found, wanted = results(tmp_path / "relieved")["train"], results(tmp_path / "plain")["train"]
     if exact:
         assert found == wanted
     else:
@@ -66,7 +61,7 @@ def test_a_student_goes_on_with_the_same_numbers(tmp_path, monkeypatch, capfd, t
 
 
 SHORT = {
-    "name": "t", "dataset": DATASET, "batch_size": 16, "lr": 1e-3, "total_kimg": 0.08, "tick_kimg": 0.016,
+    "name": "t", "dataset": DATASET, "batch_size": 16, "lr": 1e-3, "total_kimg": 0.064, "tick_kimg": 0.016,
     "ema_half_life_kimg": 0.02, "pictures": 0,
 }  # fmt: skip
 JUDGED = {"judges": ["digits"], "decay": 0.5, "population": 40}
@@ -89,7 +84,7 @@ def test_running_statistics_take_each_step_once(tmp_path, monkeypatch, teacher, 
     distill(spec, tmp_path / "plain")
     out_of_memory(monkeypatch, EagerRunner, "__call__", {call})  # after the loss, which has changed them
     distill(spec, tmp_path / "relieved")
-    assert losses(tmp_path / "relieved") == losses(tmp_path / "plain")
+    assert results(tmp_path / "relieved")["train"] == results(tmp_path / "plain")["train"]
 
 
 @pytest.mark.parametrize(("more", "exact"), [({}, True), ({"augment": None, "network": SMOOTH}, False)])
@@ -98,8 +93,8 @@ def test_a_teacher_goes_on_with_the_same_numbers(tmp_path, monkeypatch, more, ex
     train_teacher(spec, tmp_path / "plain")
     out_of_memory(monkeypatch, EDMLoss, "__call__", {3})
     train_teacher(spec, tmp_path / "relieved")
-    wanted = [record["losses"]["denoising"] for record in losses(tmp_path / "plain")]
-    found = [record["losses"]["denoising"] for record in losses(tmp_path / "relieved")]
+    wanted = [record["losses"]["denoising"] for record in results(tmp_path / "plain")["train"]]
+    found = [record["losses"]["denoising"] for record in results(tmp_path / "relieved")["train"]]
     assert found == (wanted if exact else pytest.approx(wanted, rel=1e-4))
 
 

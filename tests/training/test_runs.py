@@ -27,9 +27,9 @@ from sida.training.processes import Interruption, StopRequest
 from tests.training.toy import (
     STUDENT,
     TEACHER,
-    CrashError,
     as_json,
     fork,
+    interrupt_after,
     results,
     student_trainer,
     wait,
@@ -49,30 +49,10 @@ def uninterrupted(student_spec, tmp_path_factory):
     return folder
 
 
-def run_with_crashes(run, folder, monkeypatch, trainer, moments, minutes=0):
-    """Runs until finished; dies at the given numbers of images on the way."""
-    original, left = trainer.iteration, sorted(moments)
-
-    def fragile(self, nimg):
-        if left and nimg >= left[0]:
-            left.pop(0)
-            raise CrashError
-        return original(self, nimg)
-
-    monkeypatch.setattr(trainer, "iteration", fragile)
-    for _ in range(len(moments) + 1):
-        try:
-            return run(folder, minutes)
-        except CrashError:
-            continue
-    raise AssertionError("did not finish")
-
-
 def test_teacher_learns_and_resumes_exactly(tmp_path, teacher, monkeypatch):
-    from sida.training.teacher import TeacherTrainer
-
-    run = lambda folder, minutes: train_teacher({**TEACHER, "state_minutes": minutes}, folder)
-    run_with_crashes(run, tmp_path, monkeypatch, TeacherTrainer, [112, 250, 390])
+    for moment in (112, 250, 380):
+        interrupt_after(train_teacher, TEACHER, tmp_path, monkeypatch, moment)
+    train_teacher(TEACHER, tmp_path)
     expected = results(tmp_path.parent / teacher.removesuffix("/network.safetensors"))
     assert results(tmp_path) == expected
     ticks = expected["train"]
@@ -153,9 +133,9 @@ def odd_machine(monkeypatch):
 @pytest.mark.parametrize("minutes", [0, 1e9])
 def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypatch, odd_machine, minutes):
     """With a state after each iteration, and with states at evaluations only."""
-    moments = sorted(random.Random(minutes).sample(range(0, 208, 16), 4))
-    run = lambda folder, minutes: distill({**student_spec, "state_minutes": minutes}, folder)
-    run_with_crashes(run, tmp_path, monkeypatch, StudentTrainer, moments, minutes)
+    for moment in sorted(random.Random(minutes).sample(range(0, 208, 16), 4)):
+        interrupt_after(distill, student_spec, tmp_path, monkeypatch, moment, state_minutes=minutes)
+    distill({**student_spec, "state_minutes": minutes}, tmp_path)
     assert results(tmp_path) == results(uninterrupted)
 
 
