@@ -122,7 +122,6 @@ TINY = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mu
         ("VEPrecond", {}, (0.05, 500), (0.05, 100)),
         ("EDMPrecond", {"sigma_min": 0.1, "sigma_max": 10}, (0.002, 80), (0.1, 10)),
         ("EDMPrecond", {}, (0.002, 80), (0.002, 80)),
-        ("VPPrecond", {}, (0.002, 80), (0.002, 80)),
     ],
 )
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Methods with networks of their own: a discriminator beside the fake score, and one in its place."""
+"""Methods of one's own: one with a discriminator beside the fake score, one with few official values, and none."""
 
 from __future__ import annotations
 
@@ -67,20 +67,6 @@ def judged(parts) -> StudentTrainer:
     return parts.distiller(loss=parts.loss(judge=step.network), others=[step])
 
 
-def adversarial(parts) -> StudentTrainer:
-    """No teacher's score and no fake score: a discriminator with a penalty every second iteration, and a generator."""
-    config, step = parts.config, judge_step(parts)
-    theta = OptimizedNetwork(parts.copy(parts.initial, config.weight_norm), config.lr, config.betas, config.eps)
-    penalty = lambda given: {"r1": LOSS.r1_penalty(step.network.net, given.real_images, given.class_labels)}
-    loss = lambda given: {"fooling": fooling(step.network, given)}
-    steps = [
-        step,
-        dataclasses.replace(step, loss=penalty, weights=lambda pixels: {"r1": 2.0}, stream="r1", every=2),
-        OptimizerStep("generator", theta, loss, lambda pixels: {"fooling": 1.0}, "generator"),
-    ]
-    return StudentTrainer(steps, parts.schedule(), config)
-
-
 JUDGED = dataclasses.replace(
     SID,
     name="judged",
@@ -88,16 +74,6 @@ JUDGED = dataclasses.replace(
     about="a discriminator beside ψ",
     loss=JudgedLoss,
     trainer=judged,
-)
-ADVERSARIAL = dataclasses.replace(
-    SID,
-    name="adversarial",
-    title="GAN",
-    about="a discriminator instead of ψ",
-    loss=None,
-    trainer=adversarial,
-    psi_steps=0,
-    reads=("augment", "grad_clip_value", "weight_norm"),
 )
 
 

@@ -7,15 +7,11 @@ import pytest
 from sida.methods import METHODS
 from sida.networks import build_network
 from sida.networks.file import save_network
-from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, of_method
+from tests.training.toy import EDM2, NETWORK, STUDENT, of_method
 
 OWN = "tests.training.own_methods"
 DIGITS = {"backbones": ["digits"]}
 OPTIONS = {"gdd": DIGITS}
-MEASURING = "eval.measuring.monitor"
-MONITOR = {
-    "every_kimg": 1, "monitor": f"{MEASURING}:make_monitor", "kwargs": {"dataset": DATASET, "protocol": "none.yaml"}
-}  # fmt: skip
 #: Networks by the names that specs below have for their files.
 NETWORKS = {
     "a VP network": {**NETWORK, "class": "VPPrecond"},
@@ -25,19 +21,15 @@ NETWORKS = {
     "one without classes": {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}},
 }
 FAULTS = [
-    ("sida", {"teacher": "nowhere.safetensors"}, "no such file 'nowhere.safetensors'"),
     ("sida", {"method": "sid2a"}, "--spec.init: sid2a starts from a distilled generator"),
     ("sida", {"init": "x"}, "--spec.init: 'sida' starts from the teacher; remove it"),
     ("sida", {"batch_gpu": 5}, "--spec.batch_gpu: must divide batch_size"),
-    ("sida", {"evaluation": {"every": 1}}, "--spec.evaluation.every: unknown key (did you mean 'every_kimg'?)"),
-    ("sida", {"evaluation": {**MONITOR, "monitor": f"{MEASURING}:none"}}, "--spec.evaluation.monitor: cannot import"),
-    ("sida", {"evaluation": MONITOR}, "no such file 'none.yaml'"),
+    ("sida", {"evaluation": {"every_kimg": 1, "monitor": "eval:none"}}, "--spec.evaluation.monitor: cannot import"),
     (
         "sida",
         {"dataset": {"name": "digits", "kind": "digits", "labels": False}},
         "label_dim: 10, but data set 'digits'",
     ),
-    ("sida", {"device": "cude"}, "--spec.device: 'cude' is no device"),
     ("sida", {"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
     ("sida", {"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
     ("sida", {"half": "bfloat16"}, "half: says which half precision, and there is none without fp16"),
@@ -53,7 +45,6 @@ FAULTS = [
     ("sida", {"guide": "one without classes"}, "--spec.guide: guides nothing with a guidance of 1"),
     ("sida", {"guidance": 2, "guide": "one of 5 classes"}, "label_dim: the guide's is 5, the guided network's 10"),
     # Methods and their options
-    ("sida", {"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
     ("sida", {"method": f"{OWN}:NO_METHOD"}, "is no sida.methods.method.Method"),
     ("sid", {"options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
     ("gdd", {"options": {}}, "--spec.options.backbones: 'vgg16_bn' takes images of 3 channels, not 8×8, 1"),

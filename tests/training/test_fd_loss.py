@@ -54,7 +54,7 @@ def test_two_processes_train_as_one(tmp_path, spec):
         assert here["grad_norm"] == pytest.approx(there["grad_norm"], rel=1e-2)
 
 
-def test_settings_that_no_distance_can_have_are_refused(tmp_path, spec):
+def test_settings_that_no_distance_can_have_are_refused(spec):
     refused("batch_gpu.*a distance needs all images", DistillConfig, **spec(batch_gpu=8))
     refused("population.*take 16", DistillConfig, **spec({"statistics": "queue", "population": 12}))
     refused("init.*starts from a distilled generator", DistillConfig, **spec(init=None))

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from sida.config.plugins import ALLOW
+from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks.file import load_network, read_metadata
-from tests.training.toy import SID_STUDENT
+from sida.training import TeacherConfig
+from sida.training.identity import teacher_digest
+from tests.training.toy import NETWORK, SID_STUDENT, TEACHER
 
 MATCHING = "docs.examples.matching:METHOD"
 OWN = "tests.training.own_methods"
@@ -21,7 +24,6 @@ SHORT = {**SID_STUDENT, "total_kimg": 0.08, "warmup_kimg": 0.0, "evaluation": No
 LOSSES = {
     MATCHING: {"matching", "denoising"},
     f"{OWN}:JUDGED": {"sid", "denoising", "real_or_fake", "fooling"},
-    f"{OWN}:ADVERSARIAL": {"real_or_fake", "r1", "fooling"},
 }
 
 
@@ -37,9 +39,9 @@ def test_method_of_ones_own_is_trained_and_goes_on_where_it_stopped(resumes, tea
 
 
 def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
-    """Of a package any of its modules, and the monitor's; a module far from them changes nothing."""
+    """Of a package any of its modules, the monitor's, and a network's; a module far from them changes nothing."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(ALLOW, "own_package,own_monitor,own_single")
+    monkeypatch.setenv(ALLOW, "own_package,own_monitor,own_single,own_flow")
     method = "import dataclasses\nfrom sida.methods import SID\n\nMINE = dataclasses.replace(SID, name='mine')\n"
     sources = {
         "own_package/__init__.py": "from own_package.inner.core import MINE\n",
@@ -48,6 +50,7 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
         "own_monitor.py": "from own_factory import make\n",
         "own_factory.py": "from tests.training.toy import make_monitor as make_ours\n\n\ndef make(**kwargs):\n"
         "    return make_ours(**kwargs)\n",
+        "own_flow.py": "from docs.examples.flow import FlowPrecond\n\n\nclass Own(FlowPrecond):\n    pass\n",
         "unasked.py": "",
     }
     for name, text in sources.items():
@@ -59,7 +62,9 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
         specs = {"package": {"method": "own_package:MINE"}, "single": {"method": "own_single:MINE"}}
         specs["watched"] = {"method": "sid", "evaluation": watched}
         config = lambda spec: resolve_recipe(DistillConfig(**{**SHORT, "teacher": teacher, **spec}), network)
-        return {name: student_digest(config(spec), "data", {"teacher": "t"}) for name, spec in specs.items()}
+        found = {name: student_digest(config(spec), "data", {"teacher": "t"}) for name, spec in specs.items()}
+        own = {**TEACHER, "network": {"class": "own_flow:Own", "kwargs": NETWORK["kwargs"]}}
+        return {**found, "network": teacher_digest(from_mapping(TeacherConfig, own, "teacher"), "data")}
 
     network, changed = read_metadata(teacher)["network"], {}
     before = digests()
@@ -74,6 +79,7 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
         "own_single.py": {"single"},
         "own_monitor.py": {"watched"},
         "own_factory.py": {"watched"},
+        "own_flow.py": {"network"},
         "unasked.py": set(),
     }
 

@@ -8,15 +8,13 @@ import torch
 from docs.examples.flow import FlowPrecond
 from sida.cli.main import main
 from sida.config.plugins import ALLOW
-from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
 from sida.methods import distill
 from sida.networks import family_of
 from sida.networks.file import load_network
-from sida.training import TeacherConfig, train_teacher
-from sida.training.identity import teacher_digest
+from sida.training import train_teacher
 from tests.training.toy import NETWORK, SID_STUDENT, TEACHER
 
 FLOW = "docs.examples.flow:FlowPrecond"
@@ -73,16 +71,3 @@ def test_module_that_a_file_names_is_not_even_imported(teacher, tmp_path, monkey
     assert main(["info", "stranger.safetensors"]) == 1
     assert main(["sample", "--network", "stranger.safetensors", "--grid", "g.png"]) == 1
     assert not (tmp_path / "was-here").exists()
-
-
-def test_source_of_the_class_is_part_of_what_a_run_is(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(ALLOW, "own_flow")
-    source = tmp_path / "own_flow.py"
-    source.write_text("from docs.examples.flow import FlowPrecond\n\n\nclass Own(FlowPrecond):\n    pass\n")
-    spec = {**SPEC, "network": {"class": "own_flow:Own", "kwargs": KWARGS}}
-    config = from_mapping(TeacherConfig, spec, "teacher")
-    first = teacher_digest(config, "data")
-    assert teacher_digest(config, "data") == first
-    source.write_text(source.read_text() + "# another line\n")
-    assert teacher_digest(config, "data") != first

@@ -58,11 +58,6 @@ def assert_same(folder, other):
     assert max(float((value - two[name]).abs().max()) for name, value in one.items()) < CLOSE
 
 
-def test_two_processes_train_as_one(tmp_path, spec, alone):
-    assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
-    assert_same(tmp_path / "run", alone)
-
-
 def test_teachers_too(tmp_path):
     run = {**TEACHER, "total_kimg": 0.1, "batch_gpu": 4, "lr": 1e-5}
     train_teacher(run, tmp_path / "alone")
@@ -143,12 +138,6 @@ def test_kills_of_a_rank(tmp_path, spec, kills):
             assert ends[1 - victim] in (0, EXIT_RETRY), said(tmp_path / "logs")
             done += ends[victim] < 0
         assert results(run) == results(tmp_path / "alone")
-
-
-def test_a_fault_is_told_once_and_all_exit_with_its_status(tmp_path, spec):
-    task = crashing(spec, tmp_path / "run", 48, lambda: fail(UserError("", "out of luck")), {0, 1})
-    assert together(task, 2, tmp_path) == [1, 1]
-    assert said(tmp_path) == ["error: out of luck"]
 
 
 def test_a_bug_of_one_process_shows_its_traceback_once(tmp_path, spec):

@@ -104,7 +104,7 @@ def test_settings_alone_are_enough(tmp_path, teacher, student_spec, monkeypatch)
         distill(student | {"outdir": 3})
 
 
-def test_student_files(uninterrupted, student_spec, teacher):
+def test_student_files(uninterrupted, teacher):
     net, metadata = load_network(uninterrupted / "network.safetensors")
     evaluations, ticks = read_jsonl(uninterrupted / "evaluations.jsonl"), read_jsonl(uninterrupted / "train.jsonl")
     assert [e["nimg"] for e in evaluations] == [0, 64, 112, 160, 208]
@@ -233,7 +233,7 @@ def test_only_an_insistent_ctrl_c_ends_a_run_at_once(tmp_path):
     assert wait(fork(interrupted, tmp_path / "log")) == 7, (tmp_path / "log").read_text()
 
 
-def test_finished_run_writes_its_files_again_at_once(tmp_path, uninterrupted, student_spec, monkeypatch, capsys):
+def test_finished_run_writes_its_files_again_at_once(uninterrupted, student_spec, monkeypatch, capsys):
     before = results(uninterrupted)
     for path in ("network.safetensors", "train.jsonl", "evaluations.jsonl"):
         (uninterrupted / path).unlink()

@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(unfinished
     assert contents(unfinished) == before
 
 
-def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, monkeypatch, capsys):
+def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, capsys):
     before = contents(unfinished)
     arguments = ["train-teacher", "--spec", as_json(OTHER), "--out", str(unfinished)]
     assert main(arguments) == 1
@@ -211,7 +211,7 @@ def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_pa
     assert first_image(TEACHER, tmp_path, monkeypatch) == 0
 
 
-def test_a_full_disk_is_told_within_an_iteration(small_disk, unfinished, uninterrupted, monkeypatch, capsys):
+def test_a_full_disk_is_told_within_an_iteration(small_disk, unfinished, uninterrupted, monkeypatch):
     """On a file system of its own that has room for one state and a half."""
     spec = {**TEACHER, "state_minutes": 0}
     size = (unfinished / "state" / "state-000020.safetensors").stat().st_size
