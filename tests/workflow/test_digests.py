@@ -24,29 +24,18 @@ def sample(seeds):
 SHEET = "run\tlabel\tmethod\tcheckpoint\nmine\tMine\texternal\tmine:sample\n"
 
 
-@pytest.fixture
-def study(tmp_path, monkeypatch):
-    """Makes a preset of one row, which a generator of the user's own draws: nothing is trained."""
-
-    def make(**changes):
-        monkeypatch.setenv("SIDA_ALLOW_CODE", "mine")
-        workspace = Workspace(tmp_path)
-        (tmp_path / "runs.tsv").write_text(SHEET)
-        (tmp_path / "mine.py").write_text(GENERATOR.replace("BRIGHT", "200"))
-        changes = {"preset": "mine", "runs": "runs.tsv", "claims": None, "figures": [], **changes}
-        return workspace, ("--configfile", workspace.config(**changes, teachers={}, recipes={}))
-
-    return make
-
-
 @pytest.mark.slow
-def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study):
-    workspace, preset = study()
-    table = workspace.folder / "results/mine/tables/main.md"
-    source = workspace.folder / "mine.py"
-    arguments = (*preset, "--", "results/mine/tables/main.tex")
+def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(tmp_path, monkeypatch):
+    """Of a generator of the user's own: nothing is trained."""
+    monkeypatch.setenv("SIDA_ALLOW_CODE", "mine")
+    workspace, good = Workspace(tmp_path), GENERATOR.replace("BRIGHT", "200")
+    table, source = tmp_path / "results/mine/tables/main.md", tmp_path / "mine.py"
+    (tmp_path / "runs.tsv").write_text(SHEET)
+    source.write_text(good)
+    changes = {"preset": "mine", "runs": "runs.tsv", "claims": None, "figures": [], "teachers": {}, "recipes": {}}
+    arguments = ("--configfile", workspace.config(**changes), "--", "results/mine/tables/main.tex")
     workspace.done(*arguments)
-    before, good = table.read_text(), source.read_text()
+    before = table.read_text()
     source.write_text(good + "\n\ndef sample(seeds):\n    raise ValueError('edited')\n")
     assert "edited" in workspace.done(*arguments, status=1)
     assert {"collect_part", "table"} < set(workspace.planned(*arguments))

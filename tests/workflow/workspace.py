@@ -43,8 +43,6 @@ def settings_of(name: str | Path) -> dict[str, Any]:
 class Workspace:
     """Links to the sources beside its own ``results`` and ``.snakemake``."""
 
-    output = ""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in SHARED:
