@@ -26,7 +26,6 @@ CONFIGS = {
     "skip_box": ("EDMPrecond", {**SONG, "encoder_type": "skip", "decoder_type": "skip", "channel_mult": [2, 1, 1]}),
     "vp": ("VPPrecond", {**SONG, "label_dim": 3}),
     "ve": ("VEPrecond", {**NCSN, "encoder_type": "residual"}),
-    "gdd": ("GDDPrecond", {**NCSN, "encoder_type": "residual", "label_dim": 3}),
     "adm": (
         "EDMPrecond",
         {"img_resolution": 8, "img_channels": 2, "model_type": "DhariwalUNet", "model_channels": 64, "augment_dim": 9,
