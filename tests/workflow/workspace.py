@@ -53,13 +53,16 @@ class Workspace:
             shutil.copy(path, folder / "results" / "published")
 
     def config(self, base: str = "tests/workflow/tiny.yaml", name: str = "changed.yaml", **changes) -> str:
-        """Writes a changed copy of a preset; ``a__b=value`` sets ``a.b``."""
+        """Writes a changed copy of a preset; ``a__b=value`` sets ``a.b``, the value ``...`` removes the key."""
         document = yaml.safe_load((ROOT / base).read_text())
         for path, value in changes.items():
             node, keys = document, path.split("__")
             for key in keys[:-1]:
                 node = node[key]
-            node[keys[-1]] = value
+            if value is ...:
+                del node[keys[-1]]
+            else:
+                node[keys[-1]] = value
         (self.folder / name).write_text(yaml.safe_dump(document))
         return name
 
