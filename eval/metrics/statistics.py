@@ -7,19 +7,15 @@ merged; another sharding gives other last digits.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.linalg.blas import dsyrk
 
 from sida.errors import UserError
-from sida.files.tensors import explained, read_tensors, write_tensors
 
 _BLOCK, _PANEL = 1024, 64
-_FORMAT = "sida-feature-statistics/2"
 _HIGH, _LOW = 2.0**12, 2.0**64  # units of the fixed-point sums of files of the first format
 #: Mean, covariance and number of images, where it is known.
 Moments = tuple[np.ndarray, np.ndarray, int | None]
@@ -30,7 +26,7 @@ class FeatureStatistics:
 
     >>> statistics = FeatureStatistics()
     >>> statistics.update(extractor(images))
-    >>> statistics.merge(FeatureStatistics.load("shard-2.safetensors"))
+    >>> statistics.merge(statistics_of_another_shard)
     >>> frechet_distance(statistics.mean, statistics.cov, reference_mean, reference_cov)
 
     Args:
@@ -152,21 +148,6 @@ class FeatureStatistics:
             result._products[number, number:] = row
         result._closed = int(tensors["count"])
         return result
-
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Writes the statistics atomically as safetensors with metadata (JSON) in the header."""
-        write_tensors(path, self.tensors(), {"format": _FORMAT, "ddof": self.ddof, **(metadata or {})})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> FeatureStatistics:
-        """Reads a file of :meth:`save`.
-
-        Raises:
-            UserError: The file is missing, cut off or of another kind.
-        """
-        with explained(path, "no feature statistics", "make the file again"):
-            tensors, header = read_tensors(path)
-            return cls.from_tensors(tensors, header.get("ddof", 1), device)
 
     def _prepare(self, width: int | None) -> None:
         """Makes the sums for a width, or requires that they have it."""
