@@ -9,6 +9,8 @@ import pytest
 
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
+from sida.data import load_dataset
+from tests.eval.measuring.specs import DIGITS
 from tests.eval.synthetic_output import inputs_of, write_lock, write_preset
 from workflow.cli import main
 
@@ -17,6 +19,13 @@ from workflow.cli import main
 def recorded_cache(tmp_path_factory):
     """A cache with records of downloads, and without the files."""
     return write_lock(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """All digits and their classes, as arrays."""
+    data = load_dataset(DIGITS)
+    return data.images(range(len(data))).numpy(), data.class_indices.numpy()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -154,3 +155,8 @@ def pictures(count: int, size: int = 16, channels: int = 3, seed: int = 0) -> to
     noise = torch.rand(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
     smooth = nn.functional.interpolate(noise, size=(size, size), mode="bilinear")
     return (smooth * 255).to(torch.uint8)
+
+
+def images(count: int = 30, size: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """The same pictures as an array (N, H, W, C)."""
+    return pictures(count, size, channels, seed).permute(0, 2, 3, 1).numpy()

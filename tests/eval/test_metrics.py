@@ -68,6 +68,7 @@ def test_faults_of_scores():
     refused("more than 3 samples", precision_recall, rows, rows[:3])
     refused("one extractor", precision_recall, rows, rows[:, :2])
     refused("k must be", precision_recall, rows, rows, k=0)
+    refused(r"both must be \(N, C\) of one extractor", memorisation, draw(5, 0), draw(5, 1, 4), draw(5, 2))
 
 
 @pytest.mark.parametrize("source", ["sid", "guided_diffusion"])
@@ -217,10 +218,6 @@ def test_copies_fresh_draws_and_noisy_copies_are_told_apart():
     assert far.z < -5
 
 
-def test_faults():
-    refused(r"both must be \(N, C\) of one extractor", memorisation, draw(5, 0), draw(5, 1, 4), draw(5, 2))
-
-
 def test_cmmd_of_the_public_codes():
     found, _ = load("measures/cmmd")
     value = 1000 * gaussian_distance(found["in/embeddings_real"], found["in/embeddings_generated"], 10.0)
@@ -339,22 +336,3 @@ def test_a_panel_is_one_trial_of_images_read_once_with_the_identities_of_its_par
     assert record_identity(alone, "mean") != whole
     # A mean is measured again with its parts if it joins a protocol.
     assert [metric.key for metric in load_protocol(PANEL).part(["mean"]).metrics] == ["digits", "glyphs", "mean"]
-
-
-RATIO = {"key": "r", "kind": "ratio", "extractor": "digits", "reference": "train"}
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"key": "m", "kind": "mean", "of": ["nothing"]}, "'m' is of no metric 'nothing'"),
-        ({"key": "m", "kind": "mean", "of": ["mean"]}, "of no metric 'mean'"),
-        (
-            {"key": "r", "kind": "ratio", "extractor": "digits", "reference": "train", "held_out": "x"},
-            "no reference 'x'",
-        ),
-        ({"key": "r", "kind": "ratio", "extractor": "digits", "reference": "train", "normaliser": 0.0}, "normaliser"),
-    ],
-)
-def test_faulty_panels_are_refused(change, words):
-    refused(words, load_protocol, PANEL | {"metrics": [*PANEL["metrics"], change]})

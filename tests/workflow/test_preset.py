@@ -213,8 +213,8 @@ def curves(**panel) -> dict:
     return {"kind": "curves", "panels": [SID | panel]}
 
 
-def statistics(**reference) -> dict:
-    return protocol(references={"data": {"kind": "statistics", **reference}})
+def refers_to(kind="statistics", **reference) -> dict:
+    return protocol(references={"data": {"kind": kind, **reference}})
 
 
 def of_main(*rows) -> dict:
@@ -229,8 +229,9 @@ FAULTS = [
     ("figures", curves(metric="recall"), r"'recall' is not measured during training"),
     ("claims", {"claims": [CLAIM]}, r"x.yaml: claims\[0\] \(X-1\).*rule: .*.LTT. .*LT."),
     ("protocol", protocol(metrics=[metric(extractor="digitz")]), r"metric 'fd': .*'digitz' .*'digits'"),
-    ("protocol", statistics(asset="fid-ref-cifar01"), r"x.yaml: references.data.asset: .*'fid-ref-cifar10'"),
-    ("protocol", statistics(file="mine.npz"), r"x.yaml: metric 'fd': its reference 'data' is a file"),
+    ("protocol", refers_to(asset="fid-ref-cifar01"), r"x.yaml: references.data.asset: .*'fid-ref-cifar10'"),
+    ("protocol", refers_to("dataset", dataset="digit", fixed=True), r"references.data: .*'digits'"),
+    ("protocol", refers_to(file="mine.npz"), r"x.yaml: metric 'fd': its reference 'data' is a file"),
     ("protocol", protocol(resolution=16), r"is for resolution 16, data set 'digits' has 8"),
     ("sheet", "sampler\tcheckpoint\nx\tX\tsid\tone-step\tcifar10-unknown", r"checkpoint: .*'cifar10-unknown'"),
     ("sheet", "checkpoint\nx\tX\texternal\tmine.npz", r"runs.tsv: run 'x': checkpoint: .*'mine.npz'"),

@@ -137,10 +137,8 @@ def test_float_images_have_the_features_of_bytes_and_a_gradient(name, script, hu
     # Half a byte in the direction of the gradient moves the features as it says.
     step = 0.05 * real.grad / real.grad.abs().max()
     with torch.no_grad():
-        change = (
-            extractor.differentiable(real + step).square().sum() - extractor.differentiable(real - step).square().sum()
-        )
-    assert float(change) == pytest.approx(2 * float((step * real.grad).sum()), rel=0.05)
+        after, before = (extractor.differentiable(real + sign * step).square().sum() for sign in (1, -1))
+    assert float(after - before) == pytest.approx(2 * float((step * real.grad).sum()), rel=0.05)
 
 
 def test_grey_images_are_repeated(script):
@@ -211,7 +209,7 @@ def test_dinov2_with_weights_from_a_file(hub, tmp_path):
 
 def test_faults_of_options_name_the_extractor(hub):
     local = {"repository": str(hub), "weights": "hub"}
-    refused("no such folder", get_extractor, "dinov2", repository="missing", weights="hub")
+    refused("no such folder", get_extractor, "dinov2", repository="evil/repo:main", weights="hub")
     refused("cannot load 'dinov2_vits99'", get_extractor, "dinov2", **local, model="dinov2_vits99")
     refused("no such file of weights", get_extractor, "dinov2", **local | {"weights": "missing.pth"})
     refused("no option 'pth'", get_extractor, "digits", pth="x")
@@ -257,15 +255,11 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def pack(cache: Path, files: dict[str, str]) -> None:
-    with zipfile.ZipFile(cache / "repo" / "abc.zip", "w") as file:
-        for name, text in files.items():
-            file.writestr(f"dinov2-abc/{name}", text)
-
-
 def put(cache: Path, files: dict[str, str], weights: dict[str, torch.Tensor]) -> None:
     """Puts an archive and weights into the cache by hand, as new ones."""
-    pack(cache, files)
+    with zipfile.ZipFile(cache / "repo" / "abc.zip", "w") as archive:
+        for name, text in files.items():
+            archive.writestr(f"dinov2-abc/{name}", text)
     torch.save(weights, cache / "w.pth")
     (cache / "assets.lock").unlink(missing_ok=True)
 
@@ -310,13 +304,6 @@ def test_an_archive_without_a_registered_hash_needs_a_permission(cache, monkeypa
     get_extractor("dinov2")
 
 
-def test_an_archive_with_other_content_is_refused(cache):
-    put(cache, {"hubconf.py": HUBCONF}, conv())
-    get_extractor("dinov2")
-    pack(cache, {"hubconf.py": "raise SystemExit"})
-    refused(r"abc.zip: its sha256 .* is not the one in assets.lock", get_extractor, "dinov2")
-
-
 @pytest.mark.parametrize(
     ("files", "fault"),
     [
@@ -328,7 +315,3 @@ def test_an_archive_that_is_no_repository_is_one_line_and_writes_nothing(cache, 
     put(cache, files, conv())
     refused(f"abc.zip: .*{fault}", get_extractor, "dinov2")
     assert not list(cache.parent.rglob("*.py"))
-
-
-def test_no_branch_of_a_server_is_run(cache):
-    refused("evil/repo:main: no such folder", get_extractor, "dinov2", repository="evil/repo:main")

@@ -40,6 +40,13 @@ def protocol(*metrics: dict, **changes: Any) -> dict:
     return common | {"references": {"data": {"kind": "dataset"}}, "metrics": list(metrics)} | changes
 
 
+#: Three trials of twenty colour pictures 16×16.
+TINY = protocol(
+    metric("is", "inception_score", "inception", None, splits=2),
+    **{"name": "tiny", "num_samples": 20, "trials": 3, "resolution": 16, "channels": 3, "references": {}},
+)
+
+
 def resampled(seeds):
     """Digits by seed with their classes: a generator without fault."""
     data = load_dataset(DIGITS)

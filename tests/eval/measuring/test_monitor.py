@@ -82,7 +82,6 @@ def test_the_protocol_says_which_metric_chooses():
     facts = [monitor_facts(protocol) for protocol in (content(), content(selection="fd"), chosen)]
     assert facts[0] == facts[1] != facts[2]
     assert load_protocol(content()).facts() == load_protocol(chosen).facts()  # no measured number changes
-    refused("selection: must be a metric of kind 'frechet'", load_protocol, content(selection="is"))
     # Faults.
     refused("num_samples must be at least 2", make_monitor, DIGITS, num_samples=1)
     refused(r"no extractor 'x' .known: .*digits", make_monitor, DIGITS, protocol=protocol(metric("a", extractor="x")))

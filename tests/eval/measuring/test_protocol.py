@@ -13,7 +13,6 @@ from sida.assets import load_registry
 from sida.config.datasets import LabelCounts, dataset_spec, write_labels
 from sida.config.resources import names
 from sida.data.load import check_labels
-from sida.errors import UserError
 from tests.eval.measuring.specs import content, metric
 from tests.refused import refused
 
@@ -59,9 +58,8 @@ def test_every_field_that_changes_a_value_changes_its_identity_and_is_named(key)
     value, field = IDENTITY[key]
     first, second = identities(content()), identities({**content(), key: value})
     for name, identity in first.items():
-        changed = {
-            f.name for f in dataclasses.fields(identity) if getattr(identity, f.name) != getattr(second[name], f.name)
-        }
+        was, now = dataclasses.asdict(identity), dataclasses.asdict(second[name])
+        changed = {field for field in was if was[field] != now[field]}
         # Only distances of moments have a covariance.
         assert changed == ({field} if key != "cov_ddof" or name in ("fd", "fd_pixel") else set())
         assert (comparable(identity, second[name]) is None) == (not changed)
@@ -109,27 +107,52 @@ def test_classes_are_counted_from_the_authors_list_of_labels(tmp_path, monkeypat
     target.write_text(json.dumps({"labels": [["a.png", 1], ["b.png", 0], ["c.png", 1]]}))
     protocol = load_protocol(load_protocol("imagenet64").content())
     assert (protocol.label_counts.counts, protocol.identity("fid")) == ((1, 2), identity)
-    with pytest.raises(UserError, match=r"'labels-imagenet' .* 3, the data set 1,281,167"):
-        check_labels(protocol.label_counts, dataset_spec("imagenet64", "x"), "x")
+    data = dataset_spec("imagenet64", "x")
+    refused(r"'labels-imagenet' .* 3, the data set 1,281,167", check_labels, protocol.label_counts, data, "x")
+
+
+def mean(key, of):
+    return {"key": key, "kind": "mean", "of": [of]}
+
+
+COVERAGE = "docs.examples.coverage:Coverage"
+#: Faulty metrics, by the place that is told.
+METRICS = [
+    ("", []),
+    ("", [metric("a", "accuracy", reference=None)] * 2),
+    ("", [metric("a", reference="dta")]),
+    ("", [metric("a", "memorisation", held_out="held-out")]),
+    ("", [mean("m", "nothing")]),
+    ("", [metric("fd"), mean("n", "fd"), mean("m", "n")]),
+    ("[0].reference", [metric("a", reference=None)]),
+    ("[0].statistic", [metric("a", "memorisation", held_out="data", statistic="share_")]),
+    ("[0].normaliser", [metric("r", "ratio", normaliser=0.0)]),
+    ("[0].k", [metric("a", k=3)]),
+    ("[0].k", [metric("a", COVERAGE, k=0)]),
+    ("[0].kind", [metric("a", "docs.examples.coverage:radii")]),
+]
+#: Faulty references.
+REFERENCES = [
+    ("asset", {"kind": "statistics"}),
+    ("fixed", {"kind": "dataset", "fixed": True}),
+    ("sampler", {"kind": "teacher", "num_images": 9}),
+    ("sampler", {"kind": "teacher", "num_images": 9, "sampler": {"kind": "heun", "guidance": 2}}),
+    ("num_images", {"kind": "teacher", "sampler": {"kind": "heun", "num_steps": 3}}),
+]
 
 
 @pytest.mark.parametrize(
     ("place", "changes"),
     [
+        *((f"metrics{place}", {"metrics": faulty}) for place, faulty in METRICS),
+        *((f"references.data.{key}", {"references": {"data": faulty}}) for key, faulty in REFERENCES),
         ("labels", {"labels": "cifar10", "label_dist": "uniform"}),
-        ("metrics", {"metrics": []}),
-        ("metrics", {"metrics": [metric("a", "accuracy", reference=None)] * 2}),
-        ("metrics[0].reference", {"metrics": [metric("a", reference=None)]}),
-        ("metrics", {"metrics": [metric("a", reference="dta")]}),
-        ("references.data.asset", {"references": {"data": {"kind": "statistics"}}}),
-        ("references.data.fixed", {"references": {"data": {"kind": "dataset", "fixed": True}}}),
         ("watch", {"watch": ["fd_pixel"]}),
-        ("metrics", {"metrics": [metric("a", "memorisation", held_out="held-out")]}),
-        ("metrics[0].statistic", {"metrics": [metric("a", "memorisation", held_out="data", statistic="share_")]}),
+        ("selection", {"selection": "is"}),
     ],
 )
 def test_faults_name_the_key(place, changes):
-    assert refused("", load_protocol, content(**changes)).place == f"protocol 'digits'.{place}"
+    assert refused("", lambda: load_protocol(content(**changes)).sources).place == f"protocol 'digits'.{place}"
 
 
 def test_files_and_names(tmp_path, monkeypatch):

@@ -1,0 +1,336 @@
+"""Anyone's images: stores of files, arrays in memory, functions of seeds; each fault in one line."""
+
+import io
+import itertools
+import json
+import os
+import shutil
+import tarfile
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval.measuring.arrays import as_pixels
+from eval.measuring.protocol import load_protocol
+from eval.measuring.score import score_images
+from eval.measuring.sources import CallableSource, ImageFiles
+from eval.measuring.stores import dealt_order, open_images
+from eval.measuring.trial import ImageBatch
+from tests.eval.measuring.specs import TINY
+from tests.eval.metric_networks import images
+from tests.refused import refused
+from workflow.cli import main
+
+
+def encode(image: np.ndarray, mode: str | None = None, form: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    (picture.convert(mode) if mode else picture).save(stream, form)
+    return stream.getvalue()
+
+
+#: Files that systems leave behind, which are no pictures.
+LITTER = dict.fromkeys((".DS_Store", "._img.png", "notes.txt"), b"x")
+
+
+def write(path: Path, array: np.ndarray, labels: np.ndarray | None = None) -> Path:
+    """Writes images in the form that the name of the path asks for."""
+    members = {f"{i // 20:02d}/img{i:05d}.png": encode(image) for i, image in enumerate(array)}
+    if labels is not None:
+        members["dataset.json"] = json.dumps({"labels": [[n, int(c)] for n, c in zip(members, labels)]}).encode()
+    name = path.name
+    if name.endswith(".npz"):
+        classes = {} if labels is None else {"arr_1": labels}
+        (np.savez_compressed if "compressed" in name else np.savez)(path, arr_0=array, **classes)
+    elif name.endswith(".npy"):
+        np.save(path, {"first": array.transpose(0, 3, 1, 2), "grey": array[..., 0]}.get(path.stem, array))
+    else:
+        folder = path.parent / f"{name}-members" if "." in name else path
+        for member, content in (members | LITTER).items():
+            (folder / member).parent.mkdir(parents=True, exist_ok=True)
+            (folder / member).write_bytes(content)
+        if name.endswith(".zip"):
+            shutil.make_archive(str(path)[:-4], "zip", folder)
+        elif ".tar" in name:
+            with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as archive:
+                for member in members:
+                    # As in `tar cf a.tar -C FOLDER .`
+                    archive.add(folder / member, member if name.endswith("gz") else f"./{member}")
+    return path
+
+
+KINDS = ["folder", "a.zip", "a.tar", "a.tar.gz", "a.npz", "compressed.npz", "a.npy"]
+
+
+@pytest.mark.parametrize(("kind", "channels"), [*itertools.product(KINDS, (1, 3)), ("first.npy", 3), ("grey.npy", 1)])
+def test_every_store_gives_the_same_images(tmp_path, kind, channels):
+    array, labels = images(30, channels=channels), np.arange(30) % 7
+    store = open_images(write(tmp_path / kind, array, None if kind.endswith("npy") else labels))
+    assert store.count == 30
+    first = array.transpose(0, 3, 1, 2)
+    for begin, end in ((0, 30), (25, 30), (3, 5)):  # the last one backwards
+        assert np.array_equal(store.read(begin, end), first[begin:end])
+    if not kind.endswith("npy"):
+        assert np.array_equal(store.classes, labels)
+    assert len(store.digest()) == 64
+
+
+def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tmp_path):
+    def digest(seed: int, time: int, labels=None) -> str:
+        folder = tmp_path / f"{seed}-{time}"
+        folder.mkdir(exist_ok=True)
+        for number, picture in enumerate(images(3, seed=seed)):
+            (folder / f"{number}.bmp").write_bytes(encode(picture, form="BMP"))
+            os.utime(folder / f"{number}.bmp", (time, time))
+        (folder / "notes.txt").write_text(str(time))
+        (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+        return open_images(folder).digest()
+
+    classes = [[f"{number}.bmp", number] for number in range(3)]
+    assert digest(0, 1) == digest(0, 2) != digest(1, 1)
+    assert digest(0, 1) != digest(0, 1, classes)
+
+
+def test_shards_of_samples_are_refused_with_what_to_do_instead(tmp_path):
+    draw = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-7", "--out"]
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    (folder / "shard-000000-000007.npz").write_bytes(b"")
+    refused(r"drawn: holds shards of an earlier `sida sample`, .*drawn.npz", open_images, folder)
+    for out in (f"{folder}-as-png", f"{folder}.npz"):
+        assert main([*draw, out]) == 0
+        assert open_images(out).count == 8
+
+
+def read_all(path: Path, count: int = 20, **settings) -> list[ImageBatch]:
+    return list(ImageFiles(str(path), load_protocol(TINY), **settings).batches(range(count), 8))
+
+
+def fault(path: Path, pattern: str) -> None:
+    assert path.name in str(refused(pattern, read_all, path))
+
+
+def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
+    folder = write(tmp_path / "folder", images(25))
+    victim, twin = (folder / "00" / f"img000{number}.png" for number in ("13", "07"))
+    good, frames = victim.read_bytes(), io.BytesIO()
+    first, *others = map(Image.fromarray, images(3, seed=3))
+    first.save(frames, "GIF", save_all=True, append_images=others)
+    for content, told in (
+        (encode(images(1, size=12)[0]), "is 12×12, the pictures before it 16×16"),
+        (encode(images(1, channels=1)[0]), "is grey, the pictures before it RGB; convert"),
+        (encode(images(1)[0], "RGBA"), "has mode RGBA; .*convert all pictures"),
+        (b"P6 16 16\n65535\n" + bytes(2 * 16 * 16 * 3), "has more than 8 bits a value; convert all pictures to 8 bits"),
+        (frames.getvalue(), "holds several frames; save each"),
+        (good[: len(good) // 2], r"not a readable picture \([^<]*truncated\); replace or remove it"),
+        (twin.read_bytes(), "is the same image as .*img00007.png; remove copies"),
+    ):
+        victim.write_bytes(content)
+        fault(folder, f"img00013.png: {told}")
+    assert sum(len(batch.images) for batch in read_all(folder, allow_duplicates=True)) == 20
+
+
+def test_arrays_that_are_no_images(tmp_path):
+    path, pictures = tmp_path / "a.npz", images(20)
+    for array, pattern in (
+        (pictures / np.float32(255), r"holds float32 from .*probably \[0, 1\]; save \(x \* 255 \+ 0.5\)"),
+        (pictures / 127.5 - 1, r"holds float64 from .*probably \[-1, 1\]; save \(x \* 127.5 \+ 128\)"),
+        (pictures.astype(np.int32), "holds int32; save images as uint8"),
+        (np.zeros((20, 16, 16, 5), np.uint8), "1 or 3 channels"),
+        (np.zeros((20, 16), np.uint8), r"images must be \(N, H, W, C\)"),
+    ):
+        np.savez(path, arr_0=array)
+        fault(path, pattern)
+
+
+def test_a_store_without_the_images_that_are_asked_for_is_named(tmp_path):
+    fault(write(tmp_path / "few", images(7)), "holds 7 images, this trial needs 20; generate more")
+    fault(tmp_path / "missing", "no such folder or file")
+    fault(Path("mine:sample"), r"a Python function, .* column 'checkpoint'")
+    (tmp_path / "a.txt").write_text("x")
+    fault(tmp_path / "a.txt", "a.txt: not a whole zip or tar archive")
+    np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(3))
+    fault(tmp_path / "b.npz", r"no array 'arr_0' of images \(arrays: mu, sigma\)")
+    np.savez(tmp_path / "c.npz", arr_0=images(25), arr_1=np.arange(3))
+    fault(tmp_path / "c.npz", r"arr_1.*\(3,\) as classes of 25 images")
+    folder = write(tmp_path / "labels", images(25), np.arange(25))
+    (folder / "dataset.json").write_text(json.dumps({"labels": [["00/img00000.png", 1]]}))
+    fault(folder, "no label for 00/img00001.png")
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    peaks = []
+    for count in (100, 400):
+        path = tmp_path / f"{count}.npy"
+        noise = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+        np.save(path, noise)
+        del noise
+        source = ImageFiles(str(path), load_protocol(TINY | {"num_samples": count, "resolution": 64}))
+        tracemalloc.start()
+        for batch in source.batches(range(count), 20):
+            assert batch.images.shape[1:] == (3, 64, 64)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def forms(images, classes):
+    tensors = torch.from_numpy(images)
+    floats = tensors.float() / 127.5 - 1
+    pairs = torch.utils.data.TensorDataset(tensors, torch.from_numpy(classes))
+    pictures = [Image.fromarray(image[0]) for image in images]
+    return {
+        "tensor": tensors,
+        "floats": floats,
+        "list": list(images),
+        "pictures": pictures,
+        "data set": list(zip(pictures, classes.tolist())),
+        "with classes": (images, classes),
+        "loader": torch.utils.data.DataLoader(pairs, batch_size=7),
+        "tensor data set": torch.utils.data.TensorDataset(tensors, torch.from_numpy(classes)),
+        "pair": [tensors, torch.from_numpy(classes)],
+        "mapping": {"image": tensors, "label": classes},
+        "mappings": [{"image": picture, "label": int(label)} for picture, label in zip(pictures, classes)],
+        "one by one": torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tensors), batch_size=5),
+        "grey": tensors[:, 0],
+        "batches": (images[a : a + 8] for a in range(0, len(images), 8)),
+    }
+
+
+@pytest.mark.parametrize("form", forms(np.zeros((1, 1, 8, 8), np.uint8), np.zeros(1, np.int64)))
+def test_images_in_memory_are_the_same_pixels(form, digits):
+    images, classes = digits[0][:32], digits[1][:32]
+    found = as_pixels(forms(images, classes)[form], (-1, 1))
+    shape = found.images.shape
+    pixels = found.images.transpose(0, 3, 1, 2) if shape[-1] == 1 else found.images
+    assert (pixels == images).all()
+    assert found.classes is None or (found.classes == classes).all()
+    bare = ("tensor", "floats", "list", "pictures", "batches", "one by one", "grey")
+    assert (found.classes is None) == (form in bare)
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (3, "cannot be read from int"),
+        (np.zeros((2, 1, 8, 8), np.float32), "value_range"),
+        (np.full((2, 1, 8, 8), 3.0), "range -1 to 1"),
+        (np.zeros((2, 5, 8, 8), np.uint8), "shape"),
+        ((np.zeros((2, 1, 8, 8), np.uint8), np.eye(2)), "one whole number"),
+        ([np.zeros((1, 8, 8), np.uint8), np.zeros((1, 9, 9), np.uint8)], "one size"),
+        ([], "are none"),
+        ([Image.new("RGBA", (8, 8))], "mode RGBA"),
+        ((np.zeros((2, 1, 8, 8), np.uint8), np.zeros(3, int)), "one whole number for each image"),
+        ([object()], "cannot be read from object"),
+    ],
+)
+def test_anything_else_is_one_line(value, fault):
+    ranged = (-1, 1) if "range -1" in fault else None
+    refused(fault, as_pixels, value, ranged)
+
+
+def noise(seeds):
+    return np.stack([np.random.default_rng(seed).integers(0, 256, (1, 8, 8), np.uint8) for seed in seeds])
+
+
+class OnceABatch(torch.nn.Module):
+    """Images of one stream a batch."""
+
+    def forward(self, seeds):
+        stream = torch.Generator().manual_seed(seeds[0])
+        return torch.randint(0, 256, (len(seeds), 1, 8, 8), generator=stream, dtype=torch.uint8)
+
+
+def unseeded(seeds):
+    return np.random.default_rng().integers(0, 256, (len(seeds), 1, 8, 8), np.uint8)
+
+
+def low_precision(seeds):
+    return (noise(seeds) & 0xFE) + np.uint8(len(seeds) % 2)
+
+
+class Needs:
+    def __init__(self, width, depth=1):
+        pass
+
+
+class Plain:
+    def __call__(self, seeds):
+        return noise(seeds)
+
+
+def fails(seeds):
+    return torch.zeros(3) @ torch.zeros(4)
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        (OnceABatch(), "in another batch; .*once a batch"),
+        (unseeded, "again; the same seed"),
+        (Needs, "needs width; "),
+        (fails, r"fails \(.*test_images.py, line \d+: RuntimeError"),
+        (low_precision, None),
+        (Plain, None),
+    ],
+)
+def test_a_generator_is_asked_for_a_part_again_in_another_batch(function, fault):
+    def batches():
+        return list(CallableSource("mine:sample", function=function).batches(range(40), 10))
+
+    if fault is None:
+        assert len(batches()) == 4
+    else:
+        refused(fault, batches)
+
+
+def sorted_files(tmp_path, digits, count=400):
+    """The same images sorted by class: with labels, by folders, by names."""
+    order = np.argsort(digits[1][:count], kind="stable")
+    images, classes = digits[0][order], digits[1][order]
+    np.savez(tmp_path / "labels.npz", arr_0=images, arr_1=classes)
+    forms = {"folders": "c{1}/{0:05d}.png", "names": "class{1}_{0:05d}.png", "ends": "{0:05d}-{1}.png"}
+    for place, form in forms.items():
+        for index, (image, label) in enumerate(zip(images, classes)):
+            name = form.format(index, label)
+            (tmp_path / place / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0]).save(tmp_path / place / name)
+    with tarfile.open(tmp_path / "classes.tar", "w") as archive:
+        for index, (image, label) in enumerate(zip(images, classes)):
+            stream = io.BytesIO()
+            Image.fromarray(image[0]).save(stream, "PNG")
+            for suffix, content in (("png", stream.getvalue()), ("cls", str(label).encode())):
+                entry = tarfile.TarInfo(f"{index:06d}.{suffix}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    np.save(tmp_path / "my_images.npy", images)
+    np.save(tmp_path / "my_labels.npy", classes)
+    return [tmp_path / name for name in ("labels.npz", "folders", "names", "ends", "classes.tar", "my_images.npy")]
+
+
+def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digits):
+    stores = [open_images(path) for path in sorted_files(tmp_path, digits)]
+    first = [store.read(0, 400) for store in stores]
+    assert all(store.dealt and "seed 0" in store.remarks[0] for store in stores)
+    assert all((first[0] == other).all() for other in first)
+    scored = score_images(tmp_path / "labels.npz", "digits", num_samples=400)
+    assert scored.values("is")[0] > 5
+    assert "dealt" in str(scored.records[0]["source"])
+    # Without any label the splits of the score tell.
+    (tmp_path / "my_images.npy").rename(tmp_path / "bare.npy")
+    assert any("sorted" in line for line in score_images(tmp_path / "bare.npy", "digits", num_samples=400).warnings())
+
+
+def test_a_random_order_and_numbered_folders_of_tools_stay(tmp_path, digits):
+    np.savez(tmp_path / "mixed.npz", arr_0=digits[0], arr_1=digits[1])
+    assert not open_images(tmp_path / "mixed.npz").dealt
+    for index in range(60):
+        name = tmp_path / f"tool/{index // 20:05d}/img{index:08d}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits[0][index, 0]).save(name)
+    assert not open_images(tmp_path / "tool").dealt
+    assert dealt_order(np.arange(100)) is None
