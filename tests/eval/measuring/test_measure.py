@@ -13,6 +13,7 @@ from PIL import Image
 
 from eval.features import get_extractor
 from eval.measuring.measure import Measurer, measure
+from eval.measuring.protocol import load_protocol
 from eval.measuring.sources import CallableSource, DataSource
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.inception_score import inception_score
@@ -165,6 +166,9 @@ def test_trials_are_kept_when_nothing_changed_and_measured_again_otherwise(tmp_p
     assert measure(spec | {"label": "New"}, out, [0]) == []
     record = read_measurement(trial_path(out, 0))
     assert (record["label"], record["kept_at"], record["source"]["sampler"]["init_sigma"]) == ("New", 0, 2.5)
+    other = small_protocol(num_samples=100, trials=4, ddof=0, is_spread="splits")
+    assert measure(spec | {"label": "New", "protocol": other}, out, [0]) == []
+    assert read_measurement(trial_path(out, 0))["protocol"] == load_protocol(other).record()
     assert len(measure(spec | {"sampler": {"kind": "one_step", "init_sigma": 2.0}}, out, [0])) == 1
     assert len(measure(spec | {"protocol": small_protocol(num_samples=90)}, out, [0])) == 1
     assert "measure student" in capsys.readouterr().err
@@ -195,19 +199,6 @@ def test_a_further_metric_is_measured_alone_and_leaves_the_other_values(tmp_path
     monkeypatch.setattr(Precision, "compute", lambda self, sides: (0.25, {}))
     (record,) = measure(spec | {"protocol": changed}, out, [0])
     assert record["metrics"] == {"is": before[0]["metrics"]["is"], "precision": 0.25, "fd_pixel": 3.0}
-
-
-def test_more_trials_or_another_spread_keep_the_trials(tmp_path):
-    def spec(**changes):
-        return data_spec(protocol=small_protocol(num_samples=100) | changes)
-
-    measure(spec(trials=2), tmp_path / "m" / "data", [0, 1])
-    before = [record["metrics"] for record in collect(tmp_path / "m")]
-    more = spec(trials=4, ddof=0, is_spread="splits")
-    assert [r["trial"] for r in measure(more, tmp_path / "m" / "data", [0, 1, 2, 3])] == [2, 3]
-    records = collect(tmp_path / "m")
-    assert [record["metrics"] for record in records[:2]] == before
-    assert records[0]["protocol"] == Measurer(more).protocol.record()
 
 
 @pytest.mark.parametrize("change", ["nothing", "code", "settings"])
@@ -289,31 +280,35 @@ def test_an_object_that_is_called_counts_by_the_module_that_names_it():
         ({"sampler": {"kind": "one_step"}}, "network: must be a file"),
         ({"dataset": None}, "dataset: is missing"),
         ({"protocol": small_protocol(resolution=16)}, "8×8, protocol 'small' measures 1 channel of 16×16"),
-        ({"device": "cuda"}, "no GPU is available here; use cpu"),
         ({"references": {"dta": "x"}}, "references: protocol 'small' knows no 'dta' .did you mean 'data'"),
         ({"extractors": {"inceptoin": {}}}, "extractors: .* knows no 'inceptoin' .did you mean 'inception'"),
     ],
 )
-def test_faults(tmp_path, changes, message):
-    if changes.get("device") == "cuda" and torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
+def test_faults(tmp_path, network, changes, message):
     refused(message, measure, data_spec(**changes), tmp_path, [0])
+    latent = network_spec(network, protocol=small_protocol(quantisation="truncate_unit"))
+    refused("protocol 'small' measures decoded latents", measure, latent, tmp_path, [0])
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_a_network_of_another_kind_is_refused(tmp_path, network):
-    latent = small_protocol(quantisation="truncate_unit")
-    refused("protocol 'small' measures decoded latents", measure, network_spec(network, protocol=latent), tmp_path, [0])
-
-
-def test_commands_end_to_end(tmp_path, capsys):
-    spec = json.dumps(data_spec(protocol=small_protocol(trials=2)))
-    (tmp_path / "spec.json").write_text(spec)
-    folder = tmp_path / "measurements"
-    assert main(["measure", "--spec", str(tmp_path / "spec.json"), "--out", str(folder / "data")]) == 0
-    assert "2 trials measured, 0 kept" in capsys.readouterr().out
-    out = tmp_path / "measurements.csv"
-    assert main(["collect", str(folder), "--runs", "data", "--out", str(out)]) == 0
+def test_commands_end_to_end(tmp_path, capsys, monkeypatch, refusal):
+    (tmp_path / "spec.json").write_text(json.dumps(data_spec(protocol=small_protocol(trials=2))))
+    folder, out = tmp_path / "measurements", tmp_path / "measurements.csv"
+    command = ["measure", "--spec", str(tmp_path / "spec.json"), "--out", str(folder / "data")]
+    collecting = ["collect", str(folder), "--runs", "data", "--out", str(out)]
+    assert main([*command, "--trials", "0"]) == 0
+    # Trials of two versions of the code are not collected.
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "source_digest", lambda: "other")
+        assert main([*command, "--trials", "1"]) == 0
+    line = refusal(*collecting)
+    assert f"{folder}/data/trial-1.json: differs from trial 0 of the same run in the version of the code" in line
+    assert "other); delete the older trials" in line
+    assert not out.exists()
+    (folder / "data/trial-1.json").unlink()
+    assert main(command) == 0
+    assert "1 trials measured, 1 kept" in capsys.readouterr().out
+    assert main(collecting) == 0
     rows = list(csv.DictReader(out.open()))
     assert tuple(rows[0]) == (*MEASUREMENT_COLUMNS, HASH_KEY)
     assert {row["metric"] for row in rows} == {"fd", "is", "precision", "recall", "fd_pixel", "accuracy"}
@@ -323,8 +318,7 @@ def test_commands_end_to_end(tmp_path, capsys):
     assert (row["seed_first"], row["seed_last"]) == ("600", "1199")
     assert row["extractor_sha256"] == get_extractor("digits").sha256
     assert row["reference_sha256"] == record["metric_references"]["fd"]["sha256"]
-    assert main(["measure", "--spec", spec, "--out", "x", "--trials", "5"]) == 1
-    assert "error: --trials: the protocol has the trials 0-1" in capsys.readouterr().err
+    assert "--trials: the protocol has the trials 0-1" in refusal(*command, "--trials", "5")
 
 
 def write_trials(folder, trials=2, more=None, **changes):
@@ -351,8 +345,12 @@ def write_trials(folder, trials=2, more=None, **changes):
     ],
 )
 def test_collect_refuses_what_does_not_belong_together(tmp_path, changes, message):
+    refused("holds no measurements", collect, tmp_path)
     write_trials(tmp_path / "sid", **changes)
     assert "trial-1.json" in str(refused(message, collect, tmp_path))
+    write_trials(tmp_path / "sid", trials=12)
+    assert [record["trial"] for record in collect(tmp_path)] == list(range(12))
+    refused("did you mean 'sid'", collect, tmp_path, ["sida"])
 
 
 @pytest.mark.parametrize("unknown", ["extractors", "metric_references"])
@@ -364,13 +362,6 @@ def test_trials_of_an_unknown_digest_are_no_row(tmp_path, unknown):
     assert len(collect(tmp_path / "known")) == 2
     write_trials(tmp_path / "sid", more=base | {unknown: {}})
     refused("trial-1.json.* fd .*no digest", collect, tmp_path)
-
-
-def test_collect_faults(tmp_path):
-    refused("holds no measurements", collect, tmp_path)
-    write_trials(tmp_path / "sida-a1", trials=12)
-    assert [record["trial"] for record in collect(tmp_path)] == list(range(12))
-    refused("did you mean 'sida-a1'", collect, tmp_path, ["sida-a2"])
 
 
 def test_a_decoder_and_a_callables_files_count_by_content(tmp_path):
@@ -394,29 +385,3 @@ def test_a_decoder_and_a_callables_files_count_by_content(tmp_path):
 
 def grey(seeds, file, device):
     return np.full((len(seeds), 8, 8, 1), 128, np.uint8)
-
-
-SPEC = data_spec(protocol=small_protocol(num_samples=40, trials=2))
-
-
-@pytest.fixture
-def elsewhere(monkeypatch):
-    """Function that sets the version of the code."""
-    return lambda version: monkeypatch.setattr(machine, "source_digest", lambda: version)
-
-
-def test_trials_of_two_versions_are_not_collected(tmp_path, elsewhere, refusal):
-    spec, out = json.dumps(SPEC), str(tmp_path / "measurements/data")
-    for trial, version in enumerate(("here", "other")):
-        elsewhere(version)
-        assert main(["measure", "--spec", spec, "--out", out, "--trials", str(trial)]) == 0
-    collect = ["collect", str(tmp_path / "measurements"), "--out", str(tmp_path / "measurements.csv")]
-    line = refusal(*collect)
-    assert line.startswith(
-        f"error: {out}/trial-1.json: differs from trial 0 of the same run in the version of the code"
-    )
-    assert "(here, other); delete the older trials" in line
-    assert not (tmp_path / "measurements.csv").exists()
-    (tmp_path / "measurements/data/trial-0.json").unlink()
-    assert main(["measure", "--spec", spec, "--out", out, "--trials", "0-1"]) == 0
-    assert main(collect) == 0

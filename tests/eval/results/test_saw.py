@@ -5,9 +5,7 @@ import dataclasses
 import pytest
 import yaml
 
-from eval.claims.evidence import Evidence
-from eval.claims.rules import load_claims
-from eval.claims.write import decide
+from eval.claims import Operand
 from eval.features import EXTRACTORS
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow, read_runs
@@ -17,11 +15,12 @@ from sida.config.families import BACKBONES
 from sida.config.resources import ROOT
 from sida.config.saw import Saw, network_of, read_saw
 from sida.methods.registry import METHODS, official_saw
+from tests.eval.claims.evidence import made as evidence_of
+from tests.eval.claims.evidence import outcome
 from tests.refused import refused
 from workflow.preset import Preset
 
 FID = "frechet cov_ddof=0 extractor=inception"
-METRICS = {"fid": FID, "fd_dinov2": "frechet cov_ddof=0 extractor=dinov2"}
 
 
 def lines(run, value, settings=FID, metric="fid", **change):
@@ -35,22 +34,20 @@ def lines(run, value, settings=FID, metric="fid", **change):
         yield Measurement(**(about | files | made | seeds | row | change))
 
 
-def table(tmp_path, met, row=None, mode="measured", columns=("fid",), rows=None, **change):
+def of_rows(tmp_path, runs, measured, column=None, rows=None, mode="measured"):
+    """A table of rows with a column of this metric."""
+    columns = [{"head": "M", "field": "label"}, column or {"head": "fid", "metric": "fid", "direction": "lower"}]
+    layout = {"columns": columns, "rows": rows or [{"run": name} for name in runs], "bold": {}}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(layout))
+    return build_table(load_layout(tmp_path / "t.yaml"), Measurements([*measured]), runs, load_published(), mode)
+
+
+def table(tmp_path, met, row=None, mode="measured", rows=None, settings=FID, **change):
     """A table of an honest row (SiDA) and the row `met`, whose values are lower."""
-    runs = {"honest": SheetRow("honest", "Honest", "sida", checkpoint="x"), met.run: met} if met else {}
-    runs |= {row.run: row} if row else {}
-    settings = change.pop("settings", METRICS["fid"])
-    measured = [
-        *lines("honest", 2.0, settings),
-        *(line for n in runs if n != "honest" for line in lines(n, 0.7, settings, **change)),
-    ]
-    layout = {
-        "columns": [{"head": "M", "field": "label"}, *({"head": c, "metric": c, "direction": "lower"} for c in columns)]
-    }
-    layout |= {"rows": rows or [{"run": name} for name in runs], "bold": {}}
-    path = tmp_path / "t.yaml"
-    path.write_text(yaml.safe_dump(layout))
-    return build_table(load_layout(path), Measurements(measured), runs, load_published(), mode)
+    runs = {run.run: run for run in (SheetRow("honest", "Honest", "sida", checkpoint="x"), met, row) if run and met}
+    measured = [*lines("honest", 2.0, settings)]
+    measured += [line for name in runs if name != "honest" for line in lines(name, 0.7, settings, **change)]
+    return of_rows(tmp_path, runs, measured, rows=rows, mode=mode)
 
 
 def bold(made):
@@ -132,17 +129,11 @@ def test_a_row_that_has_seen_the_held_out_images_is_not_bold(tmp_path, saw, held
 
 @pytest.mark.parametrize("column", ["extractor_sha256", "reference_sha256"])
 def test_a_value_without_a_digest_is_not_bold(tmp_path, column):
-    path, runs = tmp_path / "t.yaml", {"a": external(saw="none"), "b": external(saw="none")}
-    columns = [{"head": "M", "field": "label"}, {"head": "FID", "metric": "fid", "direction": "lower"}]
-    path.write_text(yaml.safe_dump({"columns": columns, "rows": [{"run": "a"}, {"run": "b"}], "bold": {}}))
     for digest, best in (("c" * 64, {"0.700"}), ("", set())):
         rows = [row for name, value in (("a", 2.0), ("b", 0.7)) for row in lines(name, value, **{column: digest})]
-        made = build_table(load_layout(path), Measurements(rows), runs, {}, "measured")
-        assert bold(made) == best
-        assert ("no digest" in to_markdown(made)) == (not best)
-        unsaid = dict.fromkeys("ab", external())
-        of_unsaid = to_markdown(build_table(load_layout(path), Measurements(rows), unsaid, {}, "measured"))
-        assert ("no digest" in of_unsaid) == (not best)
+        said, unsaid = (of_rows(tmp_path, dict.fromkeys("ab", external(saw=saw)), rows) for saw in ("none", None))
+        assert bold(said) == best
+        assert ("no digest" in to_markdown(said)) == ("no digest" in to_markdown(unsaid)) == (not best)
 
 
 def test_training_seeds_that_are_pooled_with_one_that_met_it_are_not_bold(tmp_path):
@@ -176,53 +167,57 @@ def test_a_method_says_it_for_its_rows(monkeypatch, tmp_path):
     assert all(network_of(name) for name in {*EXTRACTORS, *BACKBONES} - {"pixels"})
 
 
+def seen(tmp_path, *rows, protocol="digits", **recipe):
+    """What the rows of a sheet met, by run."""
+    columns = ("run", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "saw", "checkpoint")
+    filled = [{"label": "A", "sampler": "one", "teacher": "digits", "recipe": "r"} | row for row in rows]
+    sheet = ["\t".join(columns), *("\t".join(row.get(name, "") for name in columns) for row in filled)]
+    (tmp_path / "runs.tsv").write_text("\n".join(sheet) + "\n")
+    plain = {"total_kimg": 1.0, "batch_size": 1, "lr": 1.0e-5}
+    settings = {"preset": "x", "runs": "runs.tsv", "dataset": "digits", "protocol": protocol}
+    settings |= {"samplers": {"one": {"kind": "one_step"}}, "teachers": {"digits": {"checkpoint": "x"}}}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings | {"recipes": {"r": plain, "more": plain | recipe}}))
+    return {name: row.seen for name, row in Preset.load(tmp_path / "p.yaml").runs.items()}
+
+
 def test_a_start_and_optional_judges_are_part_of_a_row(tmp_path):
-    sheet = "run\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tsaw\n"
-    sheet += "first\tA\tsid\tdigits\t\t1.0\tr\tone\tloss:inception\nsecond\tB\tsid2a\tdigits\tfirst\t1.0\tr\tone\t\n"
-    sheet += "third\tC\tgdd\tdigits\t\t\tg\tone\tnone\nfourth\tD\tsida\tdigits\t\t1.0\tr\tone\t\n"
-    (tmp_path / "runs.tsv").write_text(sheet)
-    settings = {"preset": "x", "runs": "runs.tsv", "dataset": "digits", "protocol": "digits"}
-    settings |= {
-        "samplers": {"one": {"kind": "one_step"}},
-        "recipes": {
-            "r": {"total_kimg": 1.0, "batch_size": 1, "lr": 1.0e-5},
-            "g": {"total_kimg": 1.0, "batch_size": 1, "lr": 1.0e-5, "options": {"backbones": ["digits"]}},
-        },
-    }
-    (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings | {"teachers": {"digits": {"checkpoint": "x"}}}))
-    rows = Preset.load(tmp_path / "p.yaml").runs
-    assert rows["second"].seen.loss == ("inception",)
-    assert rows["third"].seen.loss == ("digits_backbone",)
-    assert (rows["fourth"].saw, rows["fourth"].seen.loss) == (None, ())
+    found = seen(
+        tmp_path,
+        {"run": "first", "method": "sid", "alpha": "1.0", "saw": "loss:inception"},
+        {"run": "second", "method": "sid2a", "alpha": "1.0", "init": "first"},
+        {"run": "third", "method": "gdd", "recipe": "more", "saw": "none"},
+        {"run": "fourth", "method": "sida", "alpha": "1.0"},
+        options={"backbones": ["digits"]},
+    )
+    losses = {name: row.loss for name, row in found.items()}
+    assert losses == {"first": ("inception",), "second": ("inception",), "third": ("digits_backbone",), "fourth": ()}
 
 
 @pytest.mark.parametrize(("selection", "network"), [("fd", "digits"), ("fd_glyphs", "glyphs")])
 def test_the_metric_that_chooses_a_file_is_part_of_a_row(tmp_path, selection, network):
-    sheet = "run\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tsaw\tcheckpoint\n"
-    sheet += "chosen\tA\tsid\tdigits\t\t1.0\tr\tone\t\t\nlast\tB\tsid\tdigits\t\t1.0\tl\tone\t\t\n"
-    sheet += "unknown\tC\tsid\tdigits\t\t1.0\tr\tone\tunknown\t\nother\tD\texternal\t\t\t\t\tone\tnone\tx\n"
-    (tmp_path / "runs.tsv").write_text(sheet)
     protocol = yaml.safe_load((ROOT / "config/protocols/digits-split.yaml").read_text())
     protocol |= {"name": "own", "selection": selection, "watch": [selection]}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(protocol))
-    recipe = {"total_kimg": 1.0, "batch_size": 1, "lr": 1.0e-5}
-    settings = {"preset": "x", "runs": "runs.tsv", "dataset": "digits", "protocol": "own.yaml"}
-    settings |= {"samplers": {"one": {"kind": "one_step"}}, "teachers": {"digits": {"checkpoint": "x"}}}
-    settings |= {"recipes": {"r": recipe | {"evaluation": {"every_kimg": 1, "num_samples": 100}}, "l": recipe}}
-    (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings))
-    rows = Preset.load(tmp_path / "p.yaml").runs
-    assert str(rows["chosen"].seen) == f"choice:{network}"
-    assert [str(rows[name].seen) for name in ("last", "unknown", "other")] == ["none", "None", "none"]
+    trained = {"method": "sid", "alpha": "1.0"}
+    outside = {"method": "external", "teacher": "", "recipe": "", "saw": "none", "checkpoint": "x"}
+    found = seen(
+        tmp_path,
+        trained | {"run": "chosen", "recipe": "more"},
+        trained | {"run": "last"},
+        trained | {"run": "unknown", "recipe": "more", "saw": "unknown"},
+        outside | {"run": "other"},
+        protocol="own.yaml",
+        evaluation={"every_kimg": 1, "num_samples": 100},
+    )
+    assert [*map(str, found.values())] == [f"choice:{network}", "none", "None", "none"]
 
 
 def test_a_column_says_how_many_trainings_a_row_has(tmp_path):
     runs = {name: SheetRow(name, name, "sid") for name in ("a", "b", "c")} | {"data": SheetRow("data", "data", "data")}
-    path = tmp_path / "t.yaml"
     rows = [{"run": "data"}, {"run": "a"}, {"run": "b", "pool": ["c"]}]
-    columns = [{"head": "Seeds", "field": "seeds"}, {"head": "FID", "metric": "fid"}]
-    path.write_text(yaml.safe_dump({"columns": columns, "rows": rows}))
-    made = build_table(load_layout(path), Measurements([x for name in runs for x in lines(name, 1.0)]), runs, {})
-    assert [row.cells[0].text for row in made.rows] == ["", "1", "2"]
+    measured = [line for name in runs for line in lines(name, 1.0)]
+    made = of_rows(tmp_path, runs, measured, {"head": "S", "field": "seeds"}, rows)
+    assert [row.cells[1].text for row in made.rows] == ["", "1", "2"]
 
 
 @pytest.mark.parametrize("words", ["loss:incepton", "lost:inception", "loss:"])
@@ -231,23 +226,12 @@ def test_a_word_that_names_nothing_is_refused(tmp_path, words):
     refused(r"runs\.tsv:2: saw", read_runs, tmp_path / "runs.tsv")
 
 
-def test_no_claim_is_decided_by_a_value_on_a_network_of_the_loss(tmp_path):
-    claim = {
-        "id": "c",
-        "statement": "t",
-        "parts": [{"rule": "LT", "metric": "fid", "a": {"run": "met"}, "b": {"run": "honest"}}],
-    }
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"about": "x", "claims": [claim]}))
-    undecided = "not decided here"
-    for saw, outcome in (
-        ("none", "supported"),
-        ("loss:inception", undecided),
-        ("unknown", undecided),
-        (None, undecided),
-    ):
-        runs = {"honest": SheetRow("honest", "H", "sida"), "met": external(saw=saw)}
-        evidence = Evidence(Measurements([*lines("honest", 2.0), *lines("met", 0.7)]), runs, {})
-        assert decide(load_claims(tmp_path / "claims.yaml").claims, evidence)[0].outcome == outcome
+def test_no_claim_is_decided_by_a_value_on_a_network_of_the_loss():
+    measured, expected = [*lines("honest", 2.0), *lines("met", 0.7)], {"none": "supported"}
+    for saw in ("none", "loss:inception", "unknown", None):
+        evidence = evidence_of(measured, [SheetRow("honest", "H", "sida"), external(saw=saw)])
+        found = outcome(evidence, rule="LT", metric="fid", a=Operand(run="met"), b=Operand(run="honest"))
+        assert found == expected.get(saw, "not decided here")
 
 
 def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):
@@ -255,14 +239,11 @@ def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):
     judges = ("inception", "dinov2", "clip_fdr", "mae_fdr")
 
     def shown(saw):
-        rows = {"a": SheetRow("a", "A", "sida"), "b": external(saw=saw)}
-        measured = [row for place, judge in enumerate(judges) for run in ("a", "met") for row in lines(
+        runs = {"a": SheetRow("a", "A", "sida"), "met": external(saw=saw)}
+        measured = [row for place, judge in enumerate(judges) for run in runs for row in lines(
             run, 1.0 + place, f"ratio extractor={judge}", judge)]  # fmt: skip
-        columns = [{"head": "M", "field": "label"}, {"head": "Mean", "metric": "m", "held_out": list(judges)}]
-        path = tmp_path / "t.yaml"
-        path.write_text(yaml.safe_dump({"columns": columns, "rows": [{"run": "a"}, {"run": "met"}], "bold": {}}))
-        made = build_table(load_layout(path), Measurements(measured), rows | {"met": rows["b"]}, {}, "measured")
-        return made.rows[0].cells[1].plain[:3]
+        column = {"head": "Mean", "metric": "m", "held_out": list(judges)}
+        return of_rows(tmp_path, runs, measured, column).rows[0].cells[1].plain[:3]
 
     assert shown("none") == "2.5"
     assert shown("loss:inception") == "3.0"
