@@ -1,25 +1,132 @@
-"""Output verbs of the command line, comparison of result folders, the overview and paper.pdf."""
+"""What people read: the page of a study (alone, without clicking), paper.pdf, comparisons, the overview."""
 
+import base64
+import html
+import html.parser
+import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from eval.report.compare import compare
+from eval.report.page import write_index
 from eval.report.paper import build_paper, compile_latex, missing_latex, paper_source
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import METRICS, inputs_of, measurement_lines, write_csv, write_released
 from tests.refused import refused
 from workflow.cli import main
 
-MAIN = ROOT / "config" / "tables" / "main.yaml"
+CSS = (ROOT / "eval" / "report" / "templates" / "template.css").read_text()
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks that a page is well formed; collects text, attributes and the number of each tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.counts, self.attributes, self.words = [], Counter(), [], []
+        self.feed(text)
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.counts[tag] += 1
+        self.attributes += attrs
+        if tag not in ("meta", "link", "img", "br"):
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] not in ("script", "style"):
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A study like `released`: published beside measured."""
+    folder = tmp_path_factory.mktemp("p") / "released"
+    inputs = ["--measurements", str(write_released(folder)), "--runs", str(ROOT / "studies/papers/runs/released.tsv")]
+    for layout in ("table1", "table4"):
+        out = str(folder / "tables" / f"{layout}.tex")
+        assert main(["table", layout, *inputs, "--mode", "audit", "--out", out]) == 0
+    write_index(folder, folder / "index.html")
+    return folder
+
+
+def shown(folder):
+    reader = Reader((folder / "index.html").read_text())
+    return " ".join(" ".join(reader.words).split())
+
+
+def test_everything_is_shown_without_clicking(study):
+    text, claims = shown(study), json.loads((study / "claims.json").read_text())["claims"]
+    rows = [line for line in (study / "tables/main.md").read_text().splitlines() if line.startswith("| ")]
+    found = [cell.strip(" *") for line in rows if "---" not in line for cell in line.strip("|").split("|")]
+    for claim in claims:
+        assert claim["evidence"]
+        found += [claim["statement"], *claim["evidence"]]
+    found += ["Made up & shown", "snakemake --cores 2", "LT A is better than B"]  # the rules that were used
+    found += [f"{sum(claim['verdict'] == 'supported' for claim in claims)} supported"]
+    found += ["sida-a1.0", "10 × 5,000", "0–49999", "736964612d61312e30"[:12], "0.5 min", "0.0.0+test"]
+    assert [fact for fact in found if fact.replace("SiD2A", "SiD 2 A") not in text] == []
+
+
+def test_the_page_needs_no_network_and_links_to_files_beside_it_or_places_within(study):
+    text = (study / "index.html").read_text()
+    reader = Reader(text)
+    assert not {"link", "iframe", "object", "embed", "details", "dialog", "template"} & reader.counts.keys()
+    sources = [value for name, value in reader.attributes if name in ("src", "srcset", "poster")]
+    assert len(sources) == 1
+    head, _, data = sources[0].partition(",")
+    assert head == "data:image/png;base64"
+    picture = base64.b64decode(data)
+    assert picture.startswith(b"\x89PNG")
+    assert picture[16:24] == (study / "figures" / "convergence.png").read_bytes()[16:24]  # width and height
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", text)
+    links = re.findall(r'href="([^"]+)"', text)
+    assert "tables/main.tex" in links
+    for link in links:
+        if link.startswith("#"):
+            assert f'id="{link[1:]}"' in text
+        elif link != "manifest.json":  # made after the page
+            assert (study / link).is_file(), link
+
+
+def test_published_and_measured_numbers_look_different(released, study):
+    text = (released / "index.html").read_text()
+    cells = re.findall(r'<td class="(published|measured) [^"]*">(?:<b>)?([^<]+)', text)
+    assert {kind for kind, _ in cells} == {"published", "measured"}
+    assert ("published", "1.923 ± 0.017") in cells
+    styles = dict(re.findall(r"^\.(measured|published) \{ (.*) \}$", CSS, re.MULTILINE))
+    assert styles["measured"] != styles["published"]
+    words = shown(released)
+    assert "measured here" in words
+    assert "as published" in words
+    assert "published_id" in words  # where a published number comes from
+    # A page of measurements alone has no published numbers.
+    assert "as published" not in shown(study)
+
+
+def test_the_same_files_give_the_same_page_and_run_it_again_names_what_was_given(study, tmp_path):
+    for name in ("a.html", "b.html"):
+        write_index(study, tmp_path / name)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    # Without a command, no file is guessed.
+    text = html.unescape((tmp_path / "a.html").read_text())
+    assert "Run it again" not in text
+    assert "configfile" not in text
+    write_index(study, tmp_path / "a.html", again="snakemake -s '../check out/Snakefile' --cores 2")
+    assert "snakemake -s '../check out/Snakefile' --cores 2" in html.unescape((tmp_path / "a.html").read_text())
 
 
 def test_a_table_is_written_whole_or_not_at_all(study, tmp_path, refusal):
     (tmp_path / "t.json").mkdir()
-    assert "t.json: is a folder" in refusal("table", str(MAIN), *inputs_of(study), "--out", str(tmp_path / "t.tex"))
+    assert "t.json: is a folder" in refusal("table", "main", *inputs_of(study), "--out", str(tmp_path / "t.tex"))
     assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
 
 
