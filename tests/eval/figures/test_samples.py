@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.figures import load_figure_layout
-from eval.figures.samples import Grid, draw_grid, picture
+from eval.figures.samples import Grid, draw_grid, draw_grids, picture
 from sida.config.resources import ROOT
+from sida.data import LatentDecoder
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
 from sida.sampling import Drawer, generate
@@ -19,7 +20,6 @@ from tests.eval.metric_networks import StandInVae, write_network
 from tests.eval.synthetic_output import CURVES, csv_rows
 from workflow.cli import main
 
-FIGURES = ROOT / "config/figures"
 DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}
 UNET = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 
@@ -35,10 +35,8 @@ def made(path, seed=0, **kwargs):
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
-    names = {"teacher": {}, "student": {}, "guide": {"label_dim": 0}}
-    return {
-        name: made(folder / f"{name}.safetensors", seed, **kwargs) for seed, (name, kwargs) in enumerate(names.items())
-    }
+    classes = {"teacher": 10, "student": 10, "guide": 0}
+    return {name: made(folder / name, seed, label_dim=n) for seed, (name, n) in enumerate(classes.items())}
 
 
 def measured(run, network=None, **more):
@@ -52,19 +50,17 @@ def measured(run, network=None, **more):
 @pytest.fixture(scope="module")
 def spec(networks, tmp_path_factory):
     heun = {"kind": "heun", "num_steps": 3}
-    generators = [
-        measured("data"),
-        measured("teacher-nfe35", networks["teacher"], sampler=heun),
-        *(measured(run, networks["student"]) for run in CURVES),
-    ]
+    generators = [measured("data"), measured("teacher-nfe35", networks["teacher"], sampler=heun)]
+    generators += [measured(run, networks["student"]) for run in CURVES]
     path = tmp_path_factory.mktemp("spec") / "spec.json"
     path.write_text(json.dumps({"generators": generators}))
     return path
 
 
-def command(preset, layout, out, *more):
+def command(preset, out, *more):
+    layout = str(ROOT / "config/figures/samples.yaml")
     options = ["--runs", str(preset / "runs.tsv"), "--results", str(preset)]
-    return ["figure", "--layout", str(layout), "--out", str(out), *options, *more]
+    return ["figure", "--layout", layout, "--out", str(out), *options, *more]
 
 
 def layout_of(tmp_path, **keys):
@@ -74,7 +70,7 @@ def layout_of(tmp_path, **keys):
 
 
 def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec, networks, tmp_path):
-    assert main(command(preset, FIGURES / "samples.yaml", tmp_path / "s.pdf", "--spec", str(spec))) == 0
+    assert main(command(preset, tmp_path / "s.pdf", "--spec", str(spec))) == 0
     found = csv_rows(tmp_path / "s.csv")
     panels = list(dict.fromkeys(row["panel"] for row in found))
     assert panels == ["real images", "EDM teacher", "SiD, α = 1.2", "SiD, α = 1.0", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
@@ -117,20 +113,14 @@ def test_each_grid_says_what_was_drawn(networks, tmp_path):
     assert draw_grid(by_row, generator, "t").caption() == ["seeds 0–11, class by row", f"NFE 1, network {digest}"]
     assert draw_grid(random, generator, "t").caption()[0] == "seeds 5–16, random classes"
     teacher = measured("x", networks["guide"], sampler={"kind": "heun", "num_steps": 9})
-    assert draw_grid(random, teacher, "t").caption() == [
-        "seeds 5–16",
-        f"NFE 17, network {sha256_file(networks['guide'])[:8]}",
-    ]
+    guide = sha256_file(networks["guide"])[:8]
+    assert draw_grid(random, teacher, "t").caption() == ["seeds 5–16", f"NFE 17, network {guide}"]
     assert draw_grid(by_row, measured("d"), "t").caption()[0] == "12 real images"
-    from eval.figures.samples import draw_grids
-
     (axes,) = draw_grids(random, [draw_grid(random, generator, "t")]).axes
     assert axes.get_xlabel() == f"seeds 5–16, random classes, NFE 1, network {digest}"
 
 
 def test_latent_networks_are_decoded(tmp_path, monkeypatch):
-    from sida.data.latents import LatentDecoder
-
     monkeypatch.setattr(sys.modules[Drawer.__module__], "load_vae", lambda path, device: StandInVae())
     network = made(tmp_path / "latent.safetensors", img_channels=4)
     layout = layout_of(tmp_path, by_class=False)
@@ -160,4 +150,4 @@ def test_missing_networks_and_specs(preset, spec, tmp_path, refusal):
         ([], "--spec: sample grids need the generators' specs"),
         (["--spec", json.dumps(broken)], "absent.safetensors"),
     ):
-        assert told in refusal(*command(preset, FIGURES / "samples.yaml", tmp_path / "f.pdf", *options))
+        assert told in refusal(*command(preset, tmp_path / "f.pdf", *options))
