@@ -280,7 +280,7 @@ def test_first_crossing_is_the_earliest_evaluation_at_or_below(pairs, level):
 
 def test_faulty_training_logs_are_refused_and_a_line_cut_off_by_a_crash_is_ignored(tmp_path):
     log = tmp_path / "e.jsonl"
-    for text, message in (
+    for text, told in (
         ("", "holds no evaluation yet"),
         ('{"nimg": 5}\n', r"e\.jsonl:1: no 'fd' in this evaluation"),
     ):
