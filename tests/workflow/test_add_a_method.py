@@ -15,7 +15,6 @@ from eval.tables import make_table
 from eval.tables.render import to_markdown
 from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
-from tests.refused import refusing
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 from workflow.preset.jobs import content_digest
@@ -143,16 +142,3 @@ def test_rows_without_a_network(tmp_path, cells, sampler):
     spec = preset.measurement("mine").spec
     assert (spec["network"], spec["sampler"], spec["nfe"]) == (None, sampler, cells.get("nfe"))
     assert preset.imports == {}
-
-
-@pytest.mark.parametrize(
-    ("cells", "fault"),
-    [
-        ({}, r"mine.tsv: run 'mine': column 'checkpoint' is empty"),
-        ({"checkpoint": "x.npz", "nfe": 0}, r"mine.tsv:2: nfe: .* 1, got 0"),
-        ({"checkpoint": "x.pkl", "sampler": "onestep"}, r"'onestep'.*'one-step'"),
-    ],
-)
-def test_fault_in_an_external_row_is_one_line(tmp_path, cells, fault):
-    with refusing(fault):
-        external(tmp_path, **cells)

@@ -1,5 +1,8 @@
 """Throw-away working directories that share the sources by links, so that tests never touch the real results."""
 
+import copy
+import csv
+import functools
 import importlib
 import io
 import multiprocessing
@@ -23,12 +26,19 @@ from sida.config.resources import ROOT, find
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from tests.signals import heed_interrupts
+from workflow.preset import Preset
 from workflow.preset.files import find_preset, presets, read_preset
 
 #: Shipped presets that change no other.
 PRESETS = [path for path in presets().values() if "\nbase: " not in path.read_text()]
 SHARED = ["Snakefile", "workflow", "profiles", "config", "studies", "sida", "eval", "tests", "environment.yml"]
 SHARED += ["pyproject.toml"]
+
+
+@functools.cache
+def shipped(name: str) -> Preset:
+    """A shipped preset by its name or path; nobody changes it."""
+    return Preset.load(find_preset(name))
 
 
 def settings_of(name: str | Path) -> dict[str, Any]:
@@ -38,6 +48,49 @@ def settings_of(name: str | Path) -> dict[str, Any]:
         if config.get(key):
             config[key] = str(find(kind, config[key], own))
     return config
+
+
+def changed(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of settings with other values by key (``a/b``); the value ``...`` removes a key."""
+    made = copy.deepcopy(dict(document))
+    for path, value in changes.items():
+        *keys, last = path.split("/")
+        node = functools.reduce(dict.__getitem__, keys, made)
+        node[last] = value
+        if value is ...:
+            del node[last]
+    return made
+
+
+TINY = "tests/workflow/tiny.yaml"
+with open(ROOT / "tests/workflow/tiny.tsv", newline="", encoding="utf-8") as _file:
+    #: Cells of the tiny preset's rows.
+    ROWS = {row.pop("run"): {k: v for k, v in row.items() if v} for row in csv.DictReader(_file, delimiter="\t")}
+
+
+def study(
+    folder: Path, changes: Mapping[str, Any] | None = None, rows: Mapping[str, Any] = ROWS, base: str = TINY
+) -> Preset:
+    """A shipped preset without claims, with changes and files of its own in a folder.
+
+    Args:
+        folder: The folder.
+        changes: As of :func:`changed`: settings, cells (``rows/RUN/COLUMN``), and files (``tables/x.yaml``), which are
+            text or what stands in YAML.
+        rows: Rows of its sheet.
+        base: The shipped preset.
+    """
+    changes = dict(changes or {})
+    files = {name: changes.pop(name) for name in [*changes] if name.endswith((".yaml", ".tsv"))}
+    cells = {name.removeprefix("rows/"): changes.pop(name) for name in [*changes] if name.startswith("rows/")}
+    sheet = [{"run": run} | row for run, row in changed(rows, cells).items()]
+    columns = list(dict.fromkeys(name for row in sheet for name in row))
+    lines = [columns, *([str(row.get(name, "")) for name in columns] for row in sheet)]
+    for name, content in ({"runs.tsv": "".join("\t".join(line) + "\n" for line in lines)} | files).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    settings = settings_of(base) | {"runs": "runs.tsv", "claims": None}
+    return Preset(changed(settings, changes), "preset.yaml", [folder])
 
 
 class Workspace:
@@ -54,15 +107,8 @@ class Workspace:
 
     def config(self, base: str = "tests/workflow/tiny.yaml", name: str = "changed.yaml", **changes) -> str:
         """Writes a changed copy of a preset; ``a__b=value`` sets ``a.b``, the value ``...`` removes the key."""
-        document = yaml.safe_load((ROOT / base).read_text())
-        for path, value in changes.items():
-            node, keys = document, path.split("__")
-            for key in keys[:-1]:
-                node = node[key]
-            if value is ...:
-                del node[keys[-1]]
-            else:
-                node[keys[-1]] = value
+        settings = yaml.safe_load((ROOT / base).read_text())
+        document = changed(settings, {path.replace("__", "/"): value for path, value in changes.items()})
         (self.folder / name).write_text(yaml.safe_dump(document))
         return name
 

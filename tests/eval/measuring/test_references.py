@@ -26,7 +26,6 @@ from tests.refused import refused
 from tests.workflow.workspace import small
 from workflow.cli import main
 from workflow.preset import Preset
-from workflow.preset.placeholders import check_preset
 
 
 def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -253,14 +252,6 @@ def near(folder):
     settings = yaml.safe_load((folder / config).read_text()) | {"protocol": "near.yaml", "tables": []}
     (folder / config).write_text(yaml.safe_dump(settings))
     return workspace, settings, (option, config, "--", "results/small/measurements.csv")
-
-
-def test_a_row_without_a_teacher_is_named_before_the_first_job(tmp_path, monkeypatch):
-    _, settings, _ = near(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    with (tmp_path / "small.tsv").open("a") as sheet:
-        sheet.write("data\tData\tData\tdata\t\t\t\t\tdata\n")
-    refused(r"small\.tsv: run .data.: teacher: .*name a teacher", lambda: check_preset(Preset(settings, "small.yaml")))
 
 
 def test_students_and_measurements_wait_for_the_samples_of_their_teacher(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ from eval.results.sheet import matching
 from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout
 from sida.config.resources import ROOT, find
-from tests.refused import refusing
 from tests.workflow.workspace import settings_of
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
@@ -87,21 +86,6 @@ def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
         assert more.measurement(second.run).spec["network"] == more.measurement(name).spec["network"]
         assert row_digest(preset, name) == row_digest(more, name) != row_digest(more, second.run)
     assert more.measurement("sida-a1.0.digits-mini").needs["students"] == ["sida-a1.0"]
-
-
-@pytest.mark.parametrize(
-    ("second", "rows", "remedy"),
-    [("digits", "", "another"), ("digits-mini", "x.digits-mini\tY\tdata\tdata\t\n", "rename")],
-    ids=["the first once more", "a row of that name"],
-)
-def test_faults_of_a_second_protocol(tmp_path, second, rows, remedy):
-    head = "run\tlabel\tmethod\tsampler\tsecond_protocol"
-    (tmp_path / "own.tsv").write_text(f"{head}\nx\tX\tdata\tdata\t{second}\n{rows}")
-    demo, own = settings_of("demo"), [ROOT / "studies" / "demo"]
-    with refusing(f"own.tsv: run 'x': second_protocol: .*{remedy}"):
-        Preset(demo | {"runs": str(tmp_path / "own.tsv"), "claims": None}, "d.yaml", own)
-    with refusing(r"d.yaml: second_protocols.digits: no .*'digits-min'"):
-        Preset(demo | {"second_protocols": {"digits": "digits-min"}}, "d.yaml", own)
 
 
 @pytest.fixture(scope="module")
