@@ -14,10 +14,10 @@ import eval
 import sida
 from sida.cli.main import main
 from sida.config.resources import ROOT
-from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.file import save_network
 from tests.eval.synthetic_output import write_preset
+from tests.refused import refused
 from workflow.cli import main as measure_main
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 8}
@@ -53,8 +53,7 @@ def test_images_are_those_of_the_command(network, tmp_path):
 
 def test_a_wrong_number_of_images_is_one_line(network):
     for arguments, fault in (({"count": "64"}, "'64'"), ({"count": [-3]}, "negative")):
-        with pytest.raises(UserError, match=fault):
-            sida.load(network).sample(**arguments)
+        refused(fault, sida.load(network).sample, **arguments)
 
 
 def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_a_file(network, tmp_path, capsys):
@@ -78,15 +77,12 @@ def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_
 
 
 def test_faults_of_a_python_call_are_one_line(network, tmp_path):
-    with pytest.raises(UserError, match="--trials: must be at least 1"):
-        sida.score(sida.load(network), "digits", trials=0)
+    refused("--trials: must be at least 1", lambda: sida.score(sida.load(network), "digits", trials=0))
     with pytest.raises(TypeError, match="devise"):
         sida.score(sida.load(network), "digits", devise="cpu")
     for call in (sida.distill, sida.train_teacher):
-        with pytest.raises(UserError, match=r"spec\.yaml"):
-            call(str(tmp_path / "spec.yaml"))
-    with pytest.raises(UserError, match=r"network\.safetensors"):
-        sida.load(tmp_path)
+        refused(r"spec\.yaml", call, str(tmp_path / "spec.yaml"))
+    refused(r"network\.safetensors", sida.load, tmp_path)
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):

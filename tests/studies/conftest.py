@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sida.config.resources import ROOT
-from workflow.preset import Preset
+from tests.workflow.workspace import shipped
 
 collect_ignore = [
     path.name
@@ -17,4 +17,4 @@ collect_ignore = [
 @pytest.fixture(scope="session")
 def paper():
     """The preset of the papers' trainings; nobody changes it."""
-    return Preset.load(ROOT / "studies/papers/paper.yaml")
+    return shipped("paper")

@@ -1,27 +1,24 @@
 """docs/add.md: a generator of one's own becomes a row by a line in the sample sheet."""
 
-import dataclasses
 import re
 import runpy
 import shutil
 import sys
 
 import pytest
-import yaml
 
 from eval.measuring.measure import measure
 from eval.results.measurements import collect, write_csv
 from eval.tables import make_table
 from eval.tables.render import to_markdown
 from sida.config.resources import ROOT
-from sida.config.settings import load_yaml
-from tests.workflow.workspace import Workspace
+from tests.eval.metric_networks import write_network
+from tests.workflow.workspace import TINY, Workspace, settings_of, study
 from workflow.preset import Preset
 from workflow.preset.jobs import content_digest
 
 EXAMPLES = ROOT / "docs" / "examples"
 PROTOCOL = "tests/workflow/tiny-protocol.yaml"
-TINY_NETWORK = load_yaml(ROOT / "tests/workflow/tiny.yaml")["teachers"]["digits-short"]["network"]
 
 
 @pytest.fixture
@@ -71,47 +68,36 @@ def test_changed_code_of_a_method_and_of_a_network_trains_again(tmp_path, monkey
     monkeypatch.setenv("SIDA_ALLOW_CODE", "own_method,own_network")
     for example, name in (("matching", "own_method"), ("flow", "own_network")):
         shutil.copy(EXAMPLES / f"{example}.py", tmp_path / f"{name}.py")
-    (tmp_path / "runs.tsv").write_text(
-        "run\tlabel\tmethod\tteacher\trecipe\tsampler\nmine\tMine\town_method:METHOD\tdigits-short\tsid\tone-step\n"
-    )
-    document = load_yaml(ROOT / "tests/workflow/tiny.yaml") | {"runs": "runs.tsv", "claims": None, "figures": []}
-    document["teachers"]["digits-short"]["network"]["class"] = "own_network:FlowPrecond"
+    changes = {"teachers/digits-short/network/class": "own_network:FlowPrecond", "figures": []}
+    changes |= {"rows/sid-a1.0/method": "own_method:METHOD", "rows/sid-a1.0/alpha": ""}
 
-    def digests():
+    def digests(edited=None):
+        if edited:
+            with open(edited, "a") as source:
+                source.write("# changed\n")
         content_digest.cache_clear()
-        preset = Preset(document, "preset.yaml", [tmp_path])
-        return preset.teacher_training("digits-short").digest, preset.training("mine").digest
+        preset = study(tmp_path, changes)
+        return preset.teacher_training("digits-short").digest, preset.training("sid-a1.0").digest
 
     before = digests()
-    with open("own_method.py", "a") as source:
-        source.write("# changed\n")
-    teacher, student = digests()
+    teacher, student = digests("own_method.py")
     assert (teacher == before[0], student == before[1]) == (True, False)
-    with open("own_network.py", "a") as source:
-        source.write("# changed\n")
-    assert digests()[0] != teacher
+    assert digests("own_network.py")[0] != teacher
 
 
-def external(tmp_path, **cells) -> Preset:
-    """The example's preset with one row, given by its cells."""
-    row = {"run": "mine", "label": "Mine", "method": "external"} | cells
-    sheet = tmp_path / "mine.tsv"
-    sheet.write_text("\t".join(row) + "\n" + "\t".join(map(str, row.values())) + "\n")
-    document = yaml.safe_load((EXAMPLES / "my-digits.yaml").read_text())
-    return Preset(document | {"runs": str(sheet), "protocol": PROTOCOL, "tables": ["main"]}, "my-digits.yaml")
+def external(tmp_path, *rows, **cells) -> Preset:
+    """The example's preset with one row, given by its cells, or with several."""
+    made = {
+        f"mine{number or ''}": {"label": "Mine", "method": "external"} | row
+        for number, row in enumerate(rows or [cells])
+    }
+    return study(tmp_path, {"protocol": PROTOCOL, "tables": ["main"]}, made, "docs/examples/my-digits.yaml")
 
 
 def test_network_file_with_a_sampler_is_measured(tmp_path):
-    import torch
-
-    from sida.networks import build_network
-    from sida.networks.file import save_network
-
-    torch.manual_seed(0)
-    save_network(build_network(TINY_NETWORK), tmp_path / "mine.safetensors", {})
-    preset = external(tmp_path, sampler="one-step", checkpoint=tmp_path / "mine.safetensors")
-    spec = preset.measurement("mine").spec
-    assert (spec["network"], spec["nfe"]) == (str(tmp_path / "mine.safetensors"), 1)
+    path = write_network(tmp_path / "mine.safetensors", settings_of(TINY)["teachers"]["digits-short"]["network"])
+    spec = external(tmp_path, sampler="one-step", checkpoint=path).measurement("mine").spec
+    assert (spec["network"], spec["nfe"]) == (path, 1)
     (record,) = measure(spec, tmp_path / "out", [0])
     assert record["method"] == "external"
     assert record["metrics"]["fd"] > 10
@@ -121,9 +107,7 @@ def test_pickled_networks_are_imported_first_and_those_of_one_name_apart(tmp_pat
     preset = external(tmp_path, sampler="one-step", checkpoint="downloads/mine.pkl")
     assert preset.imports == {"mine": "downloads/mine.pkl"}
     assert preset.measurement("mine").spec["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
-    rows = [f"{name}\t{name}\texternal\t{name}/network-snapshot.pkl\tone-step\n" for name in "ab"]
-    (tmp_path / "mine.tsv").write_text("run\tlabel\tmethod\tcheckpoint\tsampler\n" + "".join(rows))
-    preset = Preset(dataclasses.asdict(preset.settings), "my-digits.yaml")
+    preset = external(tmp_path, *({"sampler": "one-step", "checkpoint": f"{x}/network-snapshot.pkl"} for x in "ab"))
     folders = {preset.network(run).name: run.checkpoint for run in preset.runs.values()}
     assert preset.imports == folders
     assert sorted(folders.values()) == ["a/network-snapshot.pkl", "b/network-snapshot.pkl"]

@@ -7,10 +7,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from sida.config.resources import ROOT
 from sida.training import train_teacher
 from tests.training.toy import interrupt_after
-from tests.workflow.workspace import Workspace, kill_group, outcome, small, wait_for
+from tests.workflow.workspace import TINY, Workspace, kill_group, outcome, shipped, small, wait_for
 from workflow.preset import Preset
 from workflow.preset.jobs import content_digest
 
@@ -147,7 +146,7 @@ def test_a_picture_that_is_written_over_is_measured(tmp_path, monkeypatch):
 def test_an_unfinished_training_of_other_settings_is_kept(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path)
     folder = tmp_path / "results/tiny/teachers/digits-short"
-    spec = Preset.load(ROOT / "tests/workflow/tiny.yaml").teacher_training("digits-short").spec
+    spec = shipped(TINY).teacher_training("digits-short").spec
     interrupt_after(train_teacher, {**spec, "lr": 1e-3}, folder, monkeypatch, 768)
     before = {path: path.read_bytes() for path in (folder / "state").glob("state-*")}
     assert len(before) == 4

@@ -13,7 +13,7 @@ from eval.results.logs import has_log, logs_of, read_evaluations, read_log
 from eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
-from tests.refused import refused, refusing
+from tests.refused import refused
 from tools.store_study import store, write_stored
 from workflow.cli import main
 from workflow.commands.check import trial_agreement
@@ -99,10 +99,8 @@ def test_pictures_of_networks_that_are_not_stored_are_left_out(here):
 )
 def test_faulty_sheets_are_one_line(here, row, fault):
     (here / "my.tsv").write_text(SHEET + row if row else "")
-    with refusing(fault):
-        write_extension([DEMO / "preset.yaml"], "my.tsv", STORED)
-    with refusing(r"stored\.json is missing"):
-        write_extension([DEMO / "preset.yaml"], None, here)
+    refused(fault, write_extension, [DEMO / "preset.yaml"], "my.tsv", STORED)
+    refused(r"stored\.json is missing", write_extension, [DEMO / "preset.yaml"], None, here)
     assert not (here / "results").exists()
 
 
@@ -117,8 +115,7 @@ def test_tables_name_the_taken_rows(here):
     command = ["table", "main", "--measurements", "all", "--runs", "runs.tsv", "--out", "t.tex"]
     assert main(command) == 0
     assert "1 rows. Measured here: mine." in (here / "t.md").read_text()
-    with refusing("run 'nobody'"):
-        taken(STORED, "nobody")
+    refused("run 'nobody'", taken, STORED, "nobody")
 
 
 def test_rows_that_are_all_stored_are_collected_and_stored_again(here):
@@ -197,7 +194,5 @@ def test_links_in_stored_results_are_not_followed(here):
     (here / "stored" / name).unlink()
     (here / "stored" / name).symlink_to(here / "secret")
     (here / "my.tsv").write_text(SHEET + MINE.format("sida"))
-    with refusing(rf"{name}.*(link|ordinary)"):
-        write_extension([DEMO / "preset.yaml"], str(here / "my.tsv"), here / "stored")
-    with refusing(rf"{name}.*(link|ordinary)"):
-        store(here / "stored", here / "again", {}, {"sid-a1.0": "x"}, networks=True)
+    refused(rf"{name}.*(link|ordinary)", write_extension, [DEMO / "preset.yaml"], str(here / "my.tsv"), here / "stored")
+    refused(rf"{name}.*(link|ordinary)", store, here / "stored", here / "again", {}, {"sid-a1.0": "x"}, networks=True)

@@ -10,7 +10,7 @@ import yaml
 
 from sida.config.resources import ROOT
 from tests.disks import make_read_only, small_disk
-from tests.refused import refusing
+from tests.refused import refused, refusing
 from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.checks import check_folder, check_results, closed_results
 from workflow.start import PresetLock
@@ -23,14 +23,12 @@ def test_snakemake_needs_a_folder_it_can_write(tmp_path, monkeypatch):
     access, closed = os.access, {tmp_path}
     # Root may write anywhere but on a read-only disk, which only root can make.
     monkeypatch.setattr(os, "access", lambda path, mode: path not in closed and access(path, mode))
-    with refusing(r"cannot be written, .* start it in a writable folder"):
-        check_folder(tmp_path)
+    refused(r"cannot be written, .* start it in a writable folder", check_folder, tmp_path)
     # Records that are there may lie in a folder of somebody else.
     (tmp_path / ".snakemake").mkdir()
     check_folder(tmp_path)
     closed.add(tmp_path / ".snakemake")
-    with refusing("snakemake: cannot be written"):
-        check_folder(tmp_path)
+    refused("snakemake: cannot be written", check_folder, tmp_path)
 
 
 def test_results_that_may_only_be_read_are_told(tmp_path):
@@ -39,8 +37,7 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
         assert closed_results(disk) is None
         make_read_only(disk)
         assert closed_results(disk).startswith(f"{disk}: is read-only, ")
-        with refusing(r"demo: cannot be written .*read-only file system"):
-            PresetLock(disk, ["snakemake"]).take()
+        refused(r"demo: cannot be written .*read-only file system", PresetLock(disk, ["snakemake"]).take)
         assert list(disk.iterdir()) == []
 
 

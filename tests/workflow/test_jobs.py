@@ -1,6 +1,5 @@
 """Jobs of presets: what each makes and reads, what its digest holds, each table and figure without the others."""
 
-import copy
 import dataclasses
 import json
 import os
@@ -21,19 +20,19 @@ from sida.methods import DistillConfig
 from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
 from sida.training.identity import teacher_digest
-from tests.refused import refusing
-from tests.workflow.workspace import settings_of
+from tests.refused import refused
+from tests.workflow.workspace import TINY, changed, settings_of, shipped, study
 from workflow.preset import Preset
-from workflow.preset.files import find_preset
-from workflow.preset.jobs import find_needs, source_of
+from workflow.preset.jobs import content_digest, find_needs, source_of
 from workflow.preset.targets import Targets
 
 DEMO = settings_of("demo")
 PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
 
 
-def jobs(document: dict) -> dict:
-    made = Preset(document, "demo.yaml")
+def jobs(changes: dict) -> dict:
+    """Jobs of the demo with changes, by name."""
+    made = Preset(changed(DEMO, changes), "demo.yaml")
     named = [("teachers", name) for name in made.trained_teachers()]
     named += [("students", run.run) for run in made.students()] + [("measurements", run) for run in made.runs]
     named += [("samples", f"{run}/trial-0") for run in made.sampled]
@@ -41,97 +40,89 @@ def jobs(document: dict) -> dict:
     return {"/".join(name): made.job(*name) for name in named}
 
 
-def with_protocol(tmp_path, **changes) -> dict:
-    path = tmp_path / "elsewhere.yaml"
-    path.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
-    return {**DEMO, "protocol": str(path)}
-
-
-def changed_jobs(before: dict, document: dict, digest: str = "own") -> set[str]:
-    after = jobs(document)
+def touched(changes: dict, digest: str = "own", since: dict | None = None) -> set[str]:
+    """Jobs whose digest a change touches."""
+    before, after = jobs(since or {}), jobs(changes)
     assert set(after) == set(before)
     return {name for name in before if getattr(before[name], digest) != getattr(after[name], digest)}
 
 
-def test_a_changed_key_touches_its_own_jobs(tmp_path):
-    before = jobs(DEMO)
+@pytest.fixture
+def protocol(tmp_path):
+    """Writes the demo's protocol with changes in another place; returns the change of the preset."""
+
+    def write(**changes) -> dict:
+        path = tmp_path / "elsewhere.yaml"
+        path.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
+        return {"protocol": str(path)}
+
+    return write
+
+
+def test_a_changed_key_touches_its_own_jobs(protocol):
     students, figures = {"students/sida-a1.0", "students/sid2a-a1.0"}, {"figures/samples"}
-    measured = {name for name in before if name.startswith("measurements/")}
-    document = copy.deepcopy(DEMO)
-    document["recipes"]["sida"]["lambda_d"] = 3
-    assert changed_jobs(before, document) == {"students/sida-a1.0"}
-    document = copy.deepcopy(DEMO)
-    document["samplers"]["heun-18"]["S_churn"] = 10
-    assert changed_jobs(before, document) - figures == {"measurements/teacher-nfe35", "samples/teacher-nfe35/trial-0"}
-    assert changed_jobs(before, {**DEMO, "title": "Other", "gpus": 1, "claims": None}) == set()
-
-    def changed(**protocol):
-        return changed_jobs(before, with_protocol(tmp_path, **protocol))
-
+    measured = {name for name in jobs({}) if name.startswith("measurements/")}
+    assert touched({"recipes/sida/lambda_d": 3}) == {"students/sida-a1.0"}
+    sampled = {"measurements/teacher-nfe35", "samples/teacher-nfe35/trial-0"}
+    assert touched({"samplers/heun-18/S_churn": 10}) - figures == sampled
     # A protocol counts by its content: not by its place, and not by its texts for people.
-    assert changed(title="Other words", notes="") == set()
-    assert changed(metrics=[{**metric, "label": "X"} for metric in PROTOCOL["metrics"]]) == set()
-    more = [{**metric, "k": 5} if metric["kind"] == "recall" else metric for metric in PROTOCOL["metrics"]]
-    assert changed(metrics=more) - figures == measured
+    metrics = PROTOCOL["metrics"]
+    for unseen in ({}, {"title": "Other words", "notes": ""}, {"metrics": [one | {"label": "X"} for one in metrics]}):
+        assert touched(protocol(**unseen) | {"title": "Other", "gpus": 1, "claims": None}) == set()
+    more = [{**metric, "k": 5} if metric["kind"] == "recall" else metric for metric in metrics]
     # A metric changes no training, whether or not the protocol says what trainings watch.
-    further = [*PROTOCOL["metrics"], {**PROTOCOL["metrics"][0], "key": "fd_glyphs", "extractor": "glyphs"}]
-    assert changed(metrics=further) - figures == measured
-    assert changed(watch=None) >= students
+    for changes in (more, [*metrics, {**metrics[0], "key": "fd_glyphs", "extractor": "glyphs"}]):
+        assert touched(protocol(metrics=changes)) - figures == measured
+    assert touched(protocol(watch=None)) >= students
 
 
-def test_a_digest_holds_those_of_the_jobs_above(tmp_path):
-    before, document = jobs(DEMO), copy.deepcopy(DEMO)
-    document["recipes"]["sid"]["total_kimg"] = 3
-    row, started = "sid-a1.0", "sid2a-a1.0"
-    below = {f"{kind}/{run}" for kind in ("students", "measurements") for run in (row, started)}
-    below |= {f"samples/{run}/trial-0" for run in (row, started)} | {"tables/main", "figures/samples"}
-    assert changed_jobs(before, document, "digest") == below | {"figures/convergence"}
-    document["recipes"]["sid"]["total_kimg"] = DEMO["recipes"]["sid"]["total_kimg"]
-    assert changed_jobs(before, document, "digest") == set()
-    document["teachers"]["digits-short"]["training"]["total_kimg"] = 3
-    assert {*before} - changed_jobs(before, document, "digest") == {"measurements/data", "samples/data/trial-0"}
+def test_a_digest_holds_those_of_the_jobs_above():
+    below = {f"{kind}/{run}" for kind in ("students", "measurements") for run in ("sid-a1.0", "sid2a-a1.0")}
+    below |= {"samples/sid-a1.0/trial-0", "samples/sid2a-a1.0/trial-0"}
+    below |= {"tables/main", "figures/samples", "figures/convergence"}
+    assert touched({"recipes/sid/total_kimg": 3}, "digest") == below
+    of_teacher = touched({"teachers/digits-short/training/total_kimg": 3}, "digest")
+    assert {*jobs({})} - of_teacher == {"measurements/data", "samples/data/trial-0"}
 
 
-def test_settings_that_change_no_result_are_no_reason_to_train_again(tmp_path):
-    document = copy.deepcopy(DEMO)
-    document["datasets"] = {"mine": {"kind": "zip", "path": "a.zip", "resolution": 8, "channels": 1, "label_dim": 10}}
-    before = jobs({**document, "dataset": "mine"})
-    for training in (document["recipes"]["sida"], document["teachers"]["digits-short"]["training"]):
-        training |= {"state_minutes": 7, "pictures": 0, "on_divergence": "stop"}
-    document["datasets"]["mine"]["cache"] = True
-    changed = changed_jobs(before, {**document, "dataset": "mine"})
-    assert not {name for name in changed if not name.startswith(("tables/", "figures/"))}
-    trained = {name for name in before if name.startswith(("students/", "teachers/"))}
+def test_settings_that_change_no_result_are_no_reason_to_train_again(protocol):
+    mine = {"kind": "zip", "path": "a.zip", "resolution": 8, "channels": 1, "label_dim": 10}
+    since = {"datasets": {"mine": mine}, "dataset": "mine"}
+    changes = since | {"datasets": {"mine": mine | {"cache": True}}}
+    for training in ("recipes/sida", "teachers/digits-short/training"):
+        unseen = {"state_minutes": 7, "pictures": 0, "on_divergence": "stop"}
+        changes |= {f"{training}/{key}": value for key, value in unseen.items()}
+    assert {name.partition("/")[0] for name in touched(changes, since=since)} <= {"tables", "figures"}
     for changes in ({"trials": PROTOCOL["trials"] + 1}, {"ddof": 0}, {"is_spread": "splits"}):
-        assert not changed_jobs(jobs(with_protocol(tmp_path)), with_protocol(tmp_path, **changes), "digest") & trained
+        found = {name.partition("/")[0] for name in touched(protocol(**changes), "digest")}
+        assert not found & {"students", "teachers"}
 
 
 def test_a_chain_of_rows_longer_than_pythons_stack(tmp_path):
-    heading = "run\tlabel\tmethod\tteacher\tinit\trecipe\tsampler"
-    rows = [f"r{i}\tR\tsid2a\tdigits-short\tr{i - 1}\tsid2a\tone-step" for i in range(1, 1500)]
-    sheet = tmp_path / "long.tsv"
-    sheet.write_text("\n".join([heading, "r0\tR\tsid\tdigits-short\t\tsid\tone-step", *rows]))
-    preset = Preset({**DEMO, "runs": str(sheet), "tables": [], "figures": [], "claims": None}, "demo.yaml")
+    common = {"label": "R", "teacher": "digits-short", "sampler": "one-step"}
+    rows = {f"r{i}": common | {"method": "sid2a", "recipe": "sid2a", "init": f"r{i - 1}"} for i in range(1, 1500)}
+    rows["r0"] = common | {"method": "sid", "recipe": "sid"}
+    preset = study(tmp_path, {"tables": [], "figures": []}, rows)
     assert preset.measurement("r1499").needs["students"] == ["r1499"]
 
 
 @pytest.mark.parametrize("name", ["demo", "released"])
 def test_a_protocol_by_content_is_the_same_protocol(name):
-    shipped = Preset.load(find_preset(name))
-    for path in {shipped.protocol_of(run) for run in shipped.runs.values()}:
+    preset = shipped(name)
+    for path in {preset.protocol_of(run) for run in preset.runs.values()}:
         protocol = load_protocol(path)
         content = json.loads(json.dumps(protocol.content()))
         assert load_protocol(content).facts() == protocol.facts()
-    for run in shipped.students():
-        if (evaluation := shipped.training(run.run).spec["evaluation"]) is not None:
+    for run in preset.students():
+        if (evaluation := preset.training(run.run).spec["evaluation"]) is not None:
             kwargs = evaluation["kwargs"]
-            by_path = {**kwargs, "protocol": shipped.protocol_of(run), "dataset": None}
+            by_path = {**kwargs, "protocol": preset.protocol_of(run), "dataset": None}
             assert monitor_facts(**{**kwargs, "dataset": None}) == monitor_facts(**by_path)
 
 
 def test_digests_of_recorded_runs_stay():
     """Finished runs of the versions before are known as finished."""
-    tiny = Preset.load(ROOT / "tests/workflow/tiny.yaml")
+    tiny = shipped(TINY)
     teacher = from_mapping(TeacherConfig, tiny.teacher_training("digits-short").spec, "teacher")
     assert teacher_digest(teacher, "data")[:16] == "015b279590057ae2"
     recorded = {"sid-a1.0": "d7619e5fbe91efb4", "sida-a1.0": "7d7210f943b294d9", "sid2a-a1.0": "aaebefb112bec467"}
@@ -156,7 +147,7 @@ def test_specs_are_written_where_they_say_something_new(tmp_path, monkeypatch):
 
 
 def test_tables_get_their_rows_and_are_the_same(tmp_path):
-    preset, stored = Preset.load(ROOT / "studies/afternoon/preset.yaml"), ROOT / "studies/afternoon/stored"
+    preset, stored = shipped("afternoon"), ROOT / "studies/afternoon/stored"
     measured, own, every = next(stored.glob("measurements.csv*")), tmp_path / "own.json", tmp_path / "every.json"
     # The rows as the preset reads them: their options and starts say which networks they met.
     shown = [row for name in preset.layouts["tables"] for row in preset.shown("tables", name).spec["runs"]]
@@ -170,12 +161,8 @@ def test_tables_get_their_rows_and_are_the_same(tmp_path):
         assert first == second
 
 
-@pytest.fixture(scope="module")
-def demo():
-    return Preset.load(ROOT / "studies/demo/preset.yaml")
-
-
-def test_products_and_short_names(demo):
+def test_products_and_short_names():
+    demo = shipped("demo")
     targets = Targets(demo)
     products = targets.products()
     assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 2 + 1
@@ -184,26 +171,23 @@ def test_products_and_short_names(demo):
     assert targets.named("data") == [f"results/demo/measurements/data/trial-{trial}.json" for trial in range(10)]
     assert targets.named("tables/main.tex") == targets.named("results/demo/tables/main.tex")
     assert len(targets.named("figures/")) == 6
-    with refusing(r"^sida-b1: .*'sida-a1.0'"):
-        targets.named("sida-b1")
+    refused(r"^sida-b1: .*'sida-a1.0'", targets.named, "sida-b1")
 
 
-def test_what_trainings_and_measurements_read(demo):
-    assert {kind: names for kind, names in demo.training("sid2a-a1.0").needs.items() if names} == {
-        "teachers": ["digits-short"],
-        "students": ["sid-a1.0"],
-    }
+def test_what_trainings_and_measurements_read():
+    demo, released, paper = map(shipped, ("demo", "released", "paper"))
+    needs = demo.training("sid2a-a1.0").needs
+    found = {kind: names for kind, names in needs.items() if names}
+    assert found == {"teachers": ["digits-short"], "students": ["sid-a1.0"]}
     assert demo.starts == {"sid-a1.0"}
     assert demo.measurement("teacher-nfe35").needs["teachers"] == ["digits-short"]
     assert not any(demo.measurement("data").needs.values())
-    released = Preset.load(ROOT / "studies/papers/released.yaml")
     run = released.runs["cifar10-uncond-sida-a1"]
     needs = released.measurement(run.run).needs
     assert (needs["imports"], needs["downloads"]) == ([run.checkpoint], ["fid-ref-cifar10", "inception"])
     needed = {"fid-ref-img512", "inception", "dinov2-vitl14", "dinov2-code", "sd-vae-ft-mse", "sd-vae-ft-mse-config"}
     assert needed | {"labels-imagenet"} == set(released.downloads("edm2-xs-sida"))
     # A method that sees no images needs counts of classes and no archive.
-    paper = Preset.load(ROOT / "studies/papers/paper.yaml")
     assert "labels-imagenet" in paper.training("edm2-xs-sid").needs["downloads"]
     assert not paper.training("edm2-xs-sid").needs["files"]
     assert paper.training("edm2-xs-sida").needs["files"]
@@ -219,8 +203,6 @@ def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
     assert first.needs["files"] == ["mine.py"]
     (tmp_path / "mine.py").rename(tmp_path / "other.py")
     (tmp_path / "mine.py").write_text("def sample(seeds): pass\n")
-    from workflow.preset.jobs import content_digest
-
     content_digest.cache_clear()
     second = Preset(own, "demo.yaml").measurement("mine")
     assert (first.own, first.digest == second.digest) == (second.own, False)
@@ -243,17 +225,17 @@ STUDENTS = ("sid-a1.0", "sida-a1.0", "sid2a-a1.0")
 )
 def test_a_layout_names_the_rows_that_it_shows(preset, layout, measured, networks):
     """Curves and settings read logs, grids networks; columns and variables are filled in."""
-    needs = find_needs(layout, Preset.load(find_preset(preset)).runs)
+    needs = find_needs(layout, shipped(preset).runs)
     assert measured <= set(needs.measured)
     assert networks <= set(needs.networks)
     assert measured or not needs.measured
 
 
-def test_a_faulty_layout_needs_every_row_and_leaves_the_message_to_the_builder(demo, tmp_path):
+def test_a_faulty_layout_needs_every_row_and_leaves_the_message_to_the_builder(tmp_path):
     layout = tmp_path / "x.yaml"
     layout.write_text("columns: [{head: A, field: label}]\nrows: [{each: {method: gdd}}]\n")
     for path in (layout, tmp_path / "none.yaml"):
-        assert find_needs(path, demo.runs).measured == list(demo.runs)
+        assert find_needs(path, shipped("demo").runs).measured == list(shipped("demo").runs)
 
 
 def put(path: Path, text: str) -> Path:
@@ -263,28 +245,26 @@ def put(path: Path, text: str) -> Path:
 
 
 def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypatch):
-    study, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
+    own, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
     elsewhere.mkdir()
     document = settings_of("demo")
     document |= {"runs": "runs.tsv", "dataset": "mine", "protocol": "mine", "tables": ["mine"]}
     document["datasets"] = {"mine": {"kind": "zip", "path": "data/mine.zip", "resolution": 8, "label_dim": 10}}
-    preset_file = put(study / "preset.yaml", yaml.safe_dump(document))
-    shutil.copy(ROOT / "studies/demo/runs.tsv", study / "runs.tsv")
-    put(study / "protocols/mine.yaml", (ROOT / "config/protocols/digits.yaml").read_text())
-    put(study / "tables/mine.yaml", "extends: main.yaml\n")
-    put(study / "data/mine.zip", "")
+    preset_file = put(own / "preset.yaml", yaml.safe_dump(document))
+    shutil.copy(ROOT / "studies/demo/runs.tsv", own / "runs.tsv")
+    put(own / "protocols/mine.yaml", (ROOT / "config/protocols/digits.yaml").read_text())
+    put(own / "tables/mine.yaml", "extends: main.yaml\n")
+    put(own / "data/mine.zip", "")
     monkeypatch.chdir(elsewhere)
     preset = Preset.load(preset_file)
     spec = preset.measurement("sida-a1.0").spec
-    place = {"name": "mine", "path": str(study / "data/mine.zip")}
+    place = {"name": "mine", "path": str(own / "data/mine.zip")}
     assert spec["dataset"] == document["datasets"]["mine"] | place
     assert load_protocol(spec["protocol"]).name == "digits"
-    assert Path(preset.protocol_of(preset.runs["sida-a1.0"])) == study / "protocols/mine.yaml"
-    assert preset.layout("tables", "mine") == study / "tables/mine.yaml"
+    assert Path(preset.protocol_of(preset.runs["sida-a1.0"])) == own / "protocols/mine.yaml"
+    assert preset.layout("tables", "mine") == own / "tables/mine.yaml"
     # Settings as JSON mean the same without the folder: the builder of Table 8 gets them so.
     assert Preset(dataclasses.asdict(preset.settings)).runs == preset.runs
-    with refusing(r"'mien'.*'mine'"):
-        Preset(document | {"dataset": "mien"}, "preset.yaml", [study])
 
 
 def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
@@ -292,16 +272,6 @@ def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
     preset = Preset({**DEMO, "tables": ["lay/mine.yaml"]}, "demo.yaml", [tmp_path])
     assert f"{preset.results}/tables/mine.tex" in Targets(preset).tables_and_figures()
     assert preset.layout("tables", "mine") == tmp_path / "lay/mine.yaml"
-    with refusing(r"tables: 'main' and 'lay/main.yaml' "):
-        Preset({**DEMO, "tables": ["main", "lay/main.yaml"]}, "demo.yaml", [tmp_path])
-
-
-@pytest.mark.parametrize("path", ["/tmp/nowhere/mine.zip", "a/../../mine.zip"])
-def test_an_archive_is_made_below_the_current_folder_alone(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    entry = {"kind": "zip", "path": path, "resolution": 8, "channels": 1, "made_from": {"source": "cifar10-train"}}
-    with refusing(r"^demo.yaml: datasets.mine.path: .*below"):
-        Preset({**DEMO, "datasets": {"mine": entry}, "dataset": "mine"}, "demo.yaml")
 
 
 def test_an_archive_is_made_of_an_installed_folder_where_there_is_one_else_of_downloads(tmp_path, monkeypatch):
@@ -331,7 +301,5 @@ def test_a_name_is_looked_for_in_the_presets_folder_then_here_then_in_the_checko
     assert find("protocols", "cifar10", [own]) == find("protocols", "protocols/cifar10.yaml", [own]) == mine
     dotted = put(own / "protocols/my.v2.yaml", "a: 1\n")
     assert find("protocols", "my.v2", [own]) == find("protocols", "protocols/my.v2.yaml", [own]) == dotted
-    with refusing(r"'my.v3' .*'my.v2'"):
-        find("protocols", "my.v3", [own])
-    with refusing(r"^no such file 'mine/p.yaml'; "):
-        find("protocols", "mine/p.yaml")
+    refused(r"'my.v3' .*'my.v2'", find, "protocols", "my.v3", [own])
+    refused(r"^no such file 'mine/p.yaml'; ", find, "protocols", "mine/p.yaml")

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.refused import refusing
+from tests.refused import refused, refusing
 from tests.training.toy import fork, wait
 from tests.workflow.workspace import Workspace
 from workflow import start
@@ -31,8 +31,7 @@ def taken(folder):
 def test_the_second_is_refused_with_one_line_and_changes_nothing(folder, tmp_path):
     first = taken(folder)
     before = (folder / start.NAME).read_bytes()
-    with refusing(rf"\(process {os.getpid()} on {os.uname().nodename} since .*snakemake --cores 2"):
-        taken(folder)
+    refused(rf"\(process {os.getpid()} on {os.uname().nodename} since .*snakemake --cores 2", taken, folder)
     assert (folder / start.NAME).read_bytes() == before
     # Another preset's folder is free, and so is this one afterwards.
     taken(tmp_path / "results/other").release()
@@ -81,8 +80,7 @@ def test_a_lock_that_is_no_ordinary_file_is_refused_and_changes_nothing(folder, 
     make = {"link": lambda: lock.symlink_to(mine), "hard link": lambda: lock.hardlink_to(mine)}
     make["pipe"] = lambda: os.mkfifo(lock)
     make[kind]()
-    with refusing(r"\.workflow\.lock: .*remove it"):
-        taken(folder)
+    refused(r"\.workflow\.lock: .*remove it", taken, folder)
     assert mine.read_text() == "of the user"
 
 

@@ -21,7 +21,7 @@ from sida.errors import UserError
 from sida.methods import find_method
 from sida.training.evaluation import Evaluation, evaluation_facts
 from tests.eval.metric_networks import write_inception
-from tests.refused import refusing
+from tests.refused import refused, refusing
 from tests.workflow.workspace import forked_snakemake
 from workflow.checks import check_profile
 from workflow.cli import main
@@ -90,8 +90,7 @@ def test_a_spec_calls_none_of_our_own_functions(study):
     monitor, kwargs = RUNNER, {"command": ["touch", "was-here"], "count": 1}
     settings = {"every_kimg": 1, "monitor": monitor, "kwargs": kwargs}
     data = load_dataset({"name": "digits", "kind": "digits", "max_size": 8})
-    with pytest.raises(UserError, match=r"spec.evaluation.monitor: .* files may name"):
-        evaluation_facts(settings, {}, "spec.evaluation")
+    refused(r"spec.evaluation.monitor: .* files may name", evaluation_facts, settings, {}, "spec.evaluation")
     with pytest.raises(UserError, match=r"spec.evaluation.monitor: .* files may name"):
         _ = Evaluation(settings, data, 2.5, "cpu", "spec.evaluation").monitor
     for call in (
@@ -101,8 +100,7 @@ def test_a_spec_calls_none_of_our_own_functions(study):
         lambda: get_extractor(monitor),
         lambda: METRIC_KINDS.find(monitor, "metrics[0].kind"),
     ):
-        with pytest.raises(UserError, match="files may name"):
-            call()
+        refused("files may name", call)
 
 
 def test_a_spec_runs_no_hub_folder_and_no_program_of_torchscript(study, tmp_path, monkeypatch):
@@ -117,22 +115,19 @@ def test_a_spec_runs_no_hub_folder_and_no_program_of_torchscript(study, tmp_path
             make_extractors([name], options={name: options[name.partition("_")[0]]})
     monkeypatch.setenv(ALLOW, f"evil,{tmp_path}/pt")
     assert get_extractor("inception", path=str(script)).num_features == 12
-    with pytest.raises(UserError, match="permission"):
-        get_extractor("dinov2", **options["dinov2"])
+    refused("permission", get_extractor, "dinov2", **options["dinov2"])
     monkeypatch.setenv(ALLOW, "")
     # A place that is typed is the user's own choice.
     monkeypatch.chdir(tmp_path / "pt")
     allow_typed(["--extractor-option", "inception.path=inception.pt", "--images", str(tmp_path / "hub")])
     assert get_extractor("inception", path="inception.pt").num_features == 12
-    with pytest.raises(UserError, match="permission"):
-        get_extractor("dinov2", **options["dinov2"])
+    refused("permission", get_extractor, "dinov2", **options["dinov2"])
 
 
 @pytest.mark.parametrize("kind", NAMED)
 def test_a_study_names_no_code_without_the_users_word_and_no_function_of_ours(study, kind):
     naming, where = NAMED[kind]
-    with refusing(rf"{where}: 'evil:it' .* \(evil.py\).*{ALLOW}=evil$"):
-        Preset.load(study(**naming("evil:it")))
+    refused(rf"{where}: 'evil:it' .* \(evil.py\).*{ALLOW}=evil$", lambda: Preset.load(study(**naming("evil:it"))))
     with refusing(rf"'sida.+:\w+' .* files may name.*{ALLOW}=sida"):
         Preset.load(study(**naming(RUNNER if kind == "monitor" else OURS)))
 
@@ -151,8 +146,7 @@ def test_a_folder_of_the_study_with_our_name_is_not_ours(study, tmp_path, monkey
     for name in [name for name in sys.modules if name.partition(".")[0] == "eval"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match="is code from outside"):
-        load_object("eval.evil:sample", "here")
+    refused("is code from outside", load_object, "eval.evil:sample", "here")
 
 
 def test_the_word_is_for_a_module_and_what_lies_below_it(monkeypatch):
@@ -195,8 +189,7 @@ def test_a_fault_of_a_module_is_one_line_with_its_place(study, tmp_path, monkeyp
     monkeypatch.setenv(ALLOW, "faulty")
     (tmp_path / "faulty.py").write_text(text)
     (tmp_path / "faulty_part.py").write_text("\n1 / 0\n")
-    with pytest.raises(UserError, match=f"^here: cannot import 'faulty:sample' {fault}; fix it there$"):
-        load_object("faulty:sample", "here")
+    refused(f"^here: cannot import 'faulty:sample' {fault}; fix it there$", load_object, "faulty:sample", "here")
 
 
 def test_what_is_typed_is_the_users_word_but_not_in_a_job(study, monkeypatch):
@@ -270,16 +263,14 @@ def test_a_registry_or_site_of_the_folder_is_used_with_permission_alone(study, t
     copy.write_bytes((ROOT / "config/assets.tsv").read_bytes())
     assert "inception" in load_registry()
     copy.write_text(copy.read_text().replace("https://nvlabs-fi-cdn.nvidia.com", "https://example.org"))
-    with pytest.raises(UserError, match=r"config/assets.tsv: is a registry .* SIDA_ASSETS=config/assets.tsv$"):
-        load_registry()
+    refused(r"config/assets.tsv: is a registry .* SIDA_ASSETS=config/assets.tsv$", load_registry)
     assert main(["assets", "list"]) == 1
     assert main(["doctor", str(study())]) == 1
     monkeypatch.setenv("SIDA_ASSETS", "config/assets.tsv")
     assert "example.org" in load_registry()["inception"].url
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "site.yaml").write_text("extra: --wrap=x\n")
-    with pytest.raises(UserError, match=r"profiles/site.yaml: is a site file.* SIDA_SITE=profiles/site.yaml$"):
-        load_site()
+    refused(r"profiles/site.yaml: is a site file.* SIDA_SITE=profiles/site.yaml$", load_site)
     monkeypatch.setenv("SIDA_SITE", "profiles/site.yaml")
     assert load_site().extra == "--wrap=x"
 

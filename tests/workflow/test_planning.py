@@ -12,19 +12,20 @@ from eval.results.published import load_published
 from sida.assets.registry import load_registry
 from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
-from sida.errors import UserError
 from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
+from tests.refused import refused
+from tests.workflow.workspace import TINY, shipped
 from workflow.cli import main
 from workflow.planning import doctor, steps
 from workflow.planning.costs import Cost, Costs, Gpu, load_assumptions
 from workflow.planning.graph import Planned
 from workflow.planning.plan import Plan, make_plan, plan_values, show_plan, wall_hours
 from workflow.planning.steps import student_cost
-from workflow.preset import Preset
 from workflow.preset.files import find_preset
 
+PAPER = shipped("paper")
 #: Columns of Table 8: key, rows, card. Its hours are the only published ones.
 TABLE8 = (
     ("cifar-10", "cifar10-uncond-sid-a1.2", "cifar10-uncond-sida-a1", "V100"),
@@ -34,19 +35,14 @@ TABLE8 = (
 )
 
 
-@pytest.fixture(scope="module")
-def paper():
-    return Preset.load(ROOT / "studies/papers/paper.yaml")
-
-
-def test_hours_and_memory_agree_with_table_8(paper):
+def test_hours_and_memory_agree_with_table_8():
     """One rate a card and precision explains all printed hours: the counts have the right proportions."""
     published = load_published()
     for column, sid, sida, card in TABLE8:
-        costs = Costs(paper, card, 8)
+        costs = Costs(PAPER, card, 8)
         for method, run in (("sid", sid), ("sida", sida)):
             config = costs.resolved(run)
-            cost = student_cost(config, costs.network(paper.runs[run].teacher))
+            cost = student_cost(config, costs.network(PAPER.runs[run].teacher))
             hours = 1e7 * cost.operations / costs.gpu.rate(cost.fp16, card) / 8 / 3600
             printed = published[f"table8-{method}-hours-per-10m-10-4-k-images-{column}-hours-per-10m"].value
             assert hours == pytest.approx(printed, rel=0.08), run
@@ -55,7 +51,7 @@ def test_hours_and_memory_agree_with_table_8(paper):
             assert 0.99 < cost.memory / 2**30 / reserved < 1.25, run
 
 
-TINY = {
+NETWORKS = {
     "edm": {
         "class": "EDMPrecond",
         "kwargs": {
@@ -80,17 +76,17 @@ TINY = {
 def test_a_real_step_takes_the_counted_operations(family, method, checkpointing):
     spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}
     spec |= {"total_kimg": 1000, "batch_size": 2, "dropout": 0, "checkpointing": checkpointing}
-    config = resolve_recipe(from_mapping(DistillConfig, spec, "spec"), TINY[family])
-    made, teacher = find_method(method), build_network(TINY[family])
+    config = resolve_recipe(from_mapping(DistillConfig, spec, "spec"), NETWORKS[family])
+    made, teacher = find_method(method), build_network(NETWORKS[family])
     options = made.read_options(config.options, "options")
     parts = Parts(made, config, options, family_of(teacher), teacher, teacher, torch.device("cpu"), "spec")
     trainer = parts.trainer()
-    batch = [(torch.zeros(2, TINY[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
+    batch = [(torch.zeros(2, NETWORKS[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
     with FlopCounterMode(display=False) as counter:
         trainer.batches = lambda stream, nimg, with_images: batch
         trainer.iteration(500_000)
     # What checkpointing does not evaluate again (layers outside of blocks) weighs more in so small a network.
-    counted, tolerance = student_cost(config, TINY[family]).operations, 0.1 if checkpointing else 0.05
+    counted, tolerance = student_cost(config, NETWORKS[family]).operations, 0.1 if checkpointing else 0.05
     assert counter.get_total_flops() / 2 == pytest.approx(counted, rel=tolerance)
 
 
@@ -171,7 +167,7 @@ def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch):
     network.parent.mkdir(parents=True)
     network.touch()
     for fresh, kinds in ((False, ["measure"]), (True, ["teacher", "student", "measure"])):
-        found = make_plan([find_preset("tests/workflow/tiny.yaml")], ["sida-a1.0"], fresh=fresh)
+        found = make_plan([ROOT / TINY], ["sida-a1.0"], fresh=fresh)
         assert [job.kind for job in found.jobs.values()] == kinds
 
 
@@ -203,9 +199,8 @@ def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(p
     assert hours[0] - hours[1] == pytest.approx(500_000 * 511 * 219e9 / 180e12 / 3600, rel=0.02)
 
 
-def test_a_card_without_a_rate_says_so(paper):
-    with pytest.raises(UserError, match=r"gpus\.V100 has no rate in float16"):
-        Costs(paper, "V100").of("students", "ffhq64-sida-a1")
+def test_a_card_without_a_rate_says_so():
+    refused(r"gpus\.V100 has no rate in float16", Costs(PAPER, "V100").of, "students", "ffhq64-sida-a1")
 
 
 def cards(monkeypatch, gigabytes, count=1, capability=(8, 9), code=("sm_75", "sm_80", "sm_90")):
@@ -219,13 +214,14 @@ def cards(monkeypatch, gigabytes, count=1, capability=(8, 9), code=("sm_75", "sm
 
 
 @pytest.fixture
-def verdicts(paper, monkeypatch):
+def verdicts(monkeypatch):
     """Findings for a training with its downloads and data."""
 
     def make(run, *downloads):
-        costs, jobs = Costs(paper), {f"students/{run}": Costs(paper).student(run)}
+        costs = Costs(PAPER)
+        jobs = {f"students/{run}": costs.student(run)}
         jobs |= {f"assets/{name}": costs.fetch(name) for name in downloads}
-        monkeypatch.setattr(doctor, "make_plan", lambda *args: Plan(paper, (), costs, 8, jobs))
+        monkeypatch.setattr(doctor, "make_plan", lambda *args: Plan(PAPER, (), costs, 8, jobs))
         return {finding.what: finding for finding in doctor.examine([], [])}
 
     return make
@@ -263,7 +259,7 @@ def test_the_doctor_compares_the_card_and_the_driver_with_torch(verdicts, monkey
     assert "CUDA 13" in told().remedy
     for capability, lacks in (((7, 0), True), ((7, 5), False), ((8, 9), False), ((9, 0), False), ((12, 0), True)):
         cards(monkeypatch, 80, capability=capability, code=("sm_75", "sm_80", "sm_90", "sm_100"))
-        found = doctor._gpu(Plan(Preset.load(find_preset("gpu")), (), None, 1, {}))
+        found = doctor._gpu(Plan(shipped("gpu"), (), None, 1, {}))
         lacking = [check for check in found if "has no code" in check.text or "no code (it has sm_75, " in check.text]
         assert bool(lacking) == lacks, capability
 

@@ -9,7 +9,7 @@ import yaml
 
 from eval.measuring.protocol import load_protocol
 from eval.results.identity import comparable
-from sida.errors import UserError
+from tests.refused import refused
 from workflow import rehearsal
 from workflow.planning.doctor import examine
 from workflow.preset import Preset
@@ -65,5 +65,4 @@ def test_a_rehearsal_is_comparable_with_no_measurement(rehearsed):
 
 def test_a_preset_that_trains_is_not_rehearsed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="published"):
-        rehearsal.write_rehearsal(preset_files("demo"))
+    refused("published", lambda: rehearsal.write_rehearsal(preset_files("demo")))

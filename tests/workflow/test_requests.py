@@ -1,34 +1,28 @@
 """Requests of jobs to a scheduler: time and memory of the plan, GPUs and nodes."""
 
-import functools
 import inspect
 from types import SimpleNamespace
 
 import pytest
 from snakemake.iocontainers import Wildcards
 
-from sida.config.resources import ROOT
-from tests.refused import refusing
+from tests.refused import refused
+from tests.workflow.workspace import TINY, shipped
 from workflow.planning.costs import driver_memory
 from workflow.planning.requests import Requests, Site, load_site
-from workflow.preset import Preset
 
 
 def wildcards(**values):
     return Wildcards(fromdict=values)
 
 
+PAPER = shipped("paper")
 SIDA = wildcards(run="cifar10-uncond-sida-ablation-a1.0")
-
-
-@functools.cache
-def paper():
-    return Preset.load(ROOT / "studies/papers/paper.yaml")
 
 
 def asked(stage, named, attempt=1, preset=None, share=1.0, gpu=False, **site):
     """Resources of a job as Snakemake evaluates them."""
-    words = Requests(preset or paper(), Site(**{"gpu": "H100", **site})).of(stage, share, gpu)
+    words = Requests(preset or PAPER, Site(**{"gpu": "H100", **site})).of(stage, share, gpu)
     values = {}
     for name, value in words.items():
         if callable(value):
@@ -44,32 +38,32 @@ def to_run(rule, **values):
 
 def test_trainings_beyond_the_memory_of_their_card_are_named_before_they_run(monkeypatch):
     jobs = [to_run("distill", run="imagenet64-gdd"), to_run("distill", run="cifar10-uncond-gdd"), to_run("fetch")]
-    (line,) = Requests(paper(), Site(gpu="H100", max_hours=1e4)).warnings(jobs)
+    (line,) = Requests(PAPER, Site(gpu="H100", max_hours=1e4)).warnings(jobs)
     assert line.startswith("warning: 1 of the trainings need more than the 80 GB of H100: imagenet64-gdd (92 GB); ")
     assert "batch_gpu" in line
-    assert Requests(paper(), Site(gpu="H200", max_hours=1e4)).warnings(jobs) == []
+    assert Requests(PAPER, Site(gpu="H200", max_hours=1e4)).warnings(jobs) == []
     for memory, named in ((16.0, "2 of the trainings"), (80.0, "imagenet64-gdd (92 GB)"), (141.0, ""), (None, "")):
         monkeypatch.setattr("workflow.planning.requests.driver_memory", lambda memory=memory: memory)
-        lines = Requests(paper(), None).warnings(jobs)
+        lines = Requests(PAPER, None).warnings(jobs)
         assert named in "".join(lines)
         assert bool(lines) == bool(named)
     # Without a training on a GPU nothing is planned.
     monkeypatch.setattr(Requests, "_planned", lambda *args: pytest.fail("planned"))
-    assert Requests(paper(), None).warnings([to_run("fetch"), to_run("measure_0_9", run="edm2-xs-sid")]) == []
-    demo = Preset.load(ROOT / "studies/demo/preset.yaml")
+    assert Requests(PAPER, None).warnings([to_run("fetch"), to_run("measure_0_9", run="edm2-xs-sid")]) == []
+    demo = shipped("demo")
     assert Requests(demo, None).warnings([to_run("distill", run="sid-a1.0")]) == []
 
 
 def test_a_training_beyond_the_sites_limit_names_the_retries_that_it_needs():
     jobs = [to_run("distill", run="edm2-xxl-sid"), to_run("distill", run="cifar10-uncond-sid-a1")]
-    requests = Requests(paper(), Site(gpu="H100"))
+    requests = Requests(PAPER, Site(gpu="H100"))
     needed = requests.attempts("students", jobs[0].wildcards)
     assert needed > 10
     (line,) = requests.warnings(jobs, retries=5)
     assert line.startswith(f"edm2-xxl-sid is planned for {needed} attempts")
     assert line.endswith(f"give --retries {needed + 5}")
     assert requests.warnings(jobs, retries=needed) == []
-    (line,) = Requests(paper(), Site(gpu="V100")).warnings([to_run("distill", run="edm2-xs-sid")], retries=5)
+    (line,) = Requests(PAPER, Site(gpu="V100")).warnings([to_run("distill", run="edm2-xs-sid")], retries=5)
     assert line.startswith("trainings without a plan")
 
 
@@ -96,7 +90,7 @@ def test_the_drivers_answer_is_the_smallest_card(monkeypatch):
 
 
 def test_time_is_the_planned_one_with_a_margin_and_grows_with_attempts():
-    cost = Requests(paper(), Site(gpu="H100"))._planned("students", SIDA)
+    cost = Requests(PAPER, Site(gpu="H100"))._planned("students", SIDA)
     planned = cost.gpu_hours / cost.gpus
     first, second, third = (asked("students", SIDA, attempt, max_hours=1000)["runtime"] for attempt in (1, 2, 3))
     assert first == pytest.approx(30 + 90 * planned, abs=1)
@@ -118,7 +112,7 @@ def test_no_job_asks_for_more_than_the_site_has():
 def test_a_training_takes_as_many_nodes_as_its_gpus_need(per_node, nodes):
     words = asked("students", SIDA, gpus_per_node=per_node)
     assert (words["gpu"], words["nodes"]) == (8, nodes)
-    assert words["cpus_per_task"] == paper().settings.threads * 8 // nodes
+    assert words["cpus_per_task"] == PAPER.settings.threads * 8 // nodes
     # Within the allocation the job starts one launcher on each node by itself.
     several = {"tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"}
     assert {key: words.get(key) for key in several} == (several if nodes > 1 else dict.fromkeys(several))
@@ -134,18 +128,17 @@ def test_jobs_with_a_gpu_go_to_its_partition():
 
 
 def test_without_a_scheduler_gpus_alone_are_asked_for_and_a_job_does_not_plan_itself_again():
-    alone = Requests(paper(), None)
+    alone = Requests(PAPER, None)
     assert alone.of("students").keys() == {"gpu", "nodes"}
     assert alone.of("measurements", gpu=True) == {"gpu": 1}
     assert alone.of("merges") == {}
-    inside = Requests(paper(), Site(gpus_per_node=4), inside=True).of("students")
+    inside = Requests(PAPER, Site(gpus_per_node=4), inside=True).of("students")
     assert not {"runtime", "mem_mb"} & inside.keys()
     assert inside["nodes"](SIDA) == 2
 
 
 def test_a_preset_for_processors_asks_for_the_memory_of_its_networks():
-    tiny = Preset.load(ROOT / "tests/workflow/tiny.yaml")
-    words = asked("students", wildcards(run="sida-a1.0"), preset=tiny)
+    words = asked("students", wildcards(run="sida-a1.0"), preset=shipped(TINY))
     assert 4000 < words["mem_mb"] < 6000
     assert words["runtime"] == 31
     assert words["nodes"] == words["cpus_per_task"] == 1
@@ -179,5 +172,4 @@ def test_a_faulty_site_is_one_line(text, fault, tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_SITE", "site.yaml")
     if text:
         (tmp_path / "site.yaml").write_text(text)
-    with refusing(fault):
-        load_site()
+    refused(fault, load_site)

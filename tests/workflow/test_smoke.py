@@ -4,7 +4,6 @@ Only width, resolution, images and batches are cut; phases are moved into the th
 """
 
 import dataclasses
-import functools
 import json
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 import torch
 
 from sida.cli.main import main
-from sida.config.resources import ROOT
 from sida.config.settings import from_mapping
 from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
@@ -21,7 +19,7 @@ from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.file import read_metadata, save_network
 from tests.data.test_archive import npy, png, write_zip
-from workflow.preset import Preset
+from tests.workflow.workspace import shipped
 
 #: Tiny networks of each family, in place of the recipes' own.
 LEVELS = {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
@@ -31,12 +29,8 @@ SIZE, BATCH, ROUND, STEPS = 8, 8, 2, 3
 QUICK = {"imagenet64-sid2a-a1.2", "ffhq64-sid-a1.2", "edm2-s-sida"}
 
 
-@functools.cache
-def paper():
-    return Preset.load(ROOT / "studies/papers/paper.yaml")
-
-
-ROWS = [run for run in paper().students() if run.method in ("sid", "sida", "sid2a")]
+PAPER = shipped("paper")
+ROWS = [run for run in PAPER.students() if run.method in ("sid", "sida", "sid2a")]
 
 
 def archive(path, latents, classes):
@@ -55,8 +49,8 @@ def archive(path, latents, classes):
 
 def small_spec(run, folder):
     """A row's spec with each setting as it is at true size, on a tiny network and data, on the CPU."""
-    network = paper().settings.teachers[run.teacher].network
-    config = resolve_recipe(from_mapping(DistillConfig, paper().training(run.run).spec, run.run), network)
+    network = PAPER.settings.teachers[run.teacher].network
+    config = resolve_recipe(from_mapping(DistillConfig, PAPER.training(run.run).spec, run.run), network)
     shape = {"img_resolution": SIZE, **SMALL[network["class"]]}
     tiny = {"class": network["class"], "kwargs": {**network["kwargs"], **shape}}
     torch.manual_seed(0)
@@ -107,5 +101,5 @@ def test_teachers_have_the_published_numbers_of_parameters():
     published = {"cifar10-cond": 55.7, "imagenet64": 295.9, "ffhq64": 61.8}
     for name, millions in published.items():
         with torch.device("meta"):
-            net = build_network(paper().settings.teachers[f"teacher-edm-{name}"].network)
+            net = build_network(PAPER.settings.teachers[f"teacher-edm-{name}"].network)
         assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)

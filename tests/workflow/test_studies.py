@@ -14,7 +14,7 @@ import pytest
 import sida.config.resources as resources
 import workflow.preset.files as files
 from sida.config.resources import ROOT
-from sida.errors import UserError
+from tests.refused import refused
 from workflow.preset import Preset
 from workflow.preset.files import presets
 from workflow.preset.placeholders import check_preset, unshown_remark
@@ -70,5 +70,4 @@ def test_each_preset_of_a_study_has_its_jobs_without_the_others(study, tmp_path)
 def test_presets_that_change_each_other_are_one_line(tmp_path):
     for one, other in (("a", "b"), ("b", "a")):
         (tmp_path / f"{one}.yaml").write_text(f"base: {other}.yaml\n")
-    with pytest.raises(UserError, match=r"a\.yaml: base: goes in a circle"):
-        Preset.load(tmp_path / "a.yaml")
+    refused(r"a\.yaml: base: goes in a circle", Preset.load, tmp_path / "a.yaml")

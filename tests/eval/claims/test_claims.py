@@ -13,8 +13,7 @@ from eval.results.summary import Measurements, load_measurements
 from sida.config.resources import ROOT
 from tests.eval.claims.evidence import PUBLISHED, curve, evidence, lines, made, rows_of, rule, spread
 from tests.refused import refused
-from workflow.preset import Preset
-from workflow.preset.files import find_preset
+from tests.workflow.workspace import shipped
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +123,7 @@ def test_a_verdict_that_many_comparisons_leave_open_is_marked():
 
 @pytest.mark.parametrize(("preset", "study"), [("paper", "papers"), ("afternoon", "afternoon"), ("demo", "demo")])
 def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset, study):
-    whole = Preset.load(find_preset(preset))
+    whole = shipped(preset)
     checked = 0
     for part, claim in ((p, c) for c in load_claims(ROOT / f"studies/{study}/claims.yaml").claims for p in c.parts):
         for operand in part.operands.values():

@@ -346,7 +346,7 @@ def pdflatex(folder, name, body=None, packages=""):
     return run(folder, "pdflatex", "-interaction=nonstopmode", "-halt-on-error", name)
 
 
-def shown(folder):
+def text_of(folder):
     """Text of the document ``host.pdf``, by the place on its pages."""
     return run(folder, "pdftotext", "-layout", "host.pdf", "-")
 
@@ -366,7 +366,7 @@ def test_a_table_compiles_alone_and_by_input_with_every_number(tmp_path, table, 
     packages = "booktabs,siunitx" if siunitx else "booktabs"
     assert_one_page(pdflatex(tmp_path, "host.tex", r"A\input{main}B\input{main.tex}C", packages))
     if shutil.which("pdftotext"):
-        text = shown(tmp_path)
+        text = text_of(tmp_path)
         for cell in (cell for row in table.rows for cell in row.cells if cell.kind == "measured"):
             assert all(text.count(number) >= 2 for number in (cell.text, cell.spread) if number)
 
@@ -387,6 +387,6 @@ def test_a_plain_table_needs_booktabs_alone_and_cites_by_key(tmp_path):
     run(tmp_path, "bibtex", "host")
     pdflatex(tmp_path, "host.tex")
     assert "undefined" not in pdflatex(tmp_path, "host.tex")
-    text = shown(tmp_path)
+    text = text_of(tmp_path)
     assert re.search(r"SiDA, α=1\.0 \[\d+\]\s+1\s+1\.516 ± 0\.010\s+10\.323 ± 0\.048", text)
     assert "Rapidly surpassing the teacher" in " ".join(text.split())

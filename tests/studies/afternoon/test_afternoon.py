@@ -6,8 +6,8 @@ import pytest
 
 from eval.tables import make_table
 from sida.config.resources import ROOT
+from tests.workflow.workspace import shipped
 from workflow.cli import main
-from workflow.preset import Preset
 from workflow.preset.jobs import find_needs, row_digest
 from workflow.preset.placeholders import check_preset
 
@@ -16,7 +16,7 @@ STUDY = ROOT / "studies/afternoon"
 
 @pytest.fixture(scope="module")
 def preset():
-    return Preset.load(STUDY / "preset.yaml")
+    return shipped("afternoon")
 
 
 def test_each_table_and_figure_has_its_counterpart_and_each_row_is_shown(preset):

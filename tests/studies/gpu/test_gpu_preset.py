@@ -9,24 +9,15 @@ import yaml
 
 from eval.claims import load_claims
 from sida.config.resources import ROOT
-from tests.workflow.workspace import Workspace, forked_snakemake, kill_group
+from tests.workflow.workspace import Workspace, forked_snakemake, kill_group, shipped
 from workflow.planning.costs import Costs, driver_memory
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
 from workflow.preset.placeholders import check_preset
 
 
-@pytest.fixture(scope="module")
-def gpu():
-    return Preset.load(find_preset("gpu"))
-
-
-@pytest.fixture(scope="module")
-def small():
-    return Preset.load(find_preset("gpu-small"))
-
-
-def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090(gpu):
+def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
+    gpu = shipped("gpu")
     costs = Costs(gpu, "H200", fresh=True)
     named = [("teachers", name) for name in gpu.trained_teachers()] + [("students", run.run) for run in gpu.students()]
     found = [costs.of(*job) for job in [*named, *(("measurements", run) for run in gpu.measurable)]]
@@ -34,8 +25,8 @@ def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090(gpu):
     assert 10 < max(job.memory_gb or 0 for job in found) < 24
 
 
-def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for(gpu, small):
-    for preset in (gpu, small):
+def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for():
+    for preset in map(shipped, ("gpu", "gpu-small")):
         run = next(iter(preset.runs.values()))
         train, heldout = (preset.protocol(run).sources[key] for key in ("train", "heldout"))
         assert (train.fixed, heldout.fixed) == (False, True)
@@ -71,7 +62,8 @@ def test_without_a_gpu_it_ends_in_one_line_before_data_is_rendered(tmp_path):
     assert not list(tmp_path.glob("results/*/*"))
 
 
-def test_the_small_form_has_its_own_results_data_and_no_gpu(gpu, small):
+def test_the_small_form_has_its_own_results_data_and_no_gpu():
+    gpu, small = map(shipped, ("gpu", "gpu-small"))
     check_preset(small)
     assert (small.settings.device, small.settings.gpus) == ("cpu", 0)
     assert not {*gpu.archives} & {*small.archives}
@@ -82,7 +74,7 @@ def test_the_small_form_has_its_own_results_data_and_no_gpu(gpu, small):
 
 
 @pytest.mark.slow
-def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(gpu, tmp_path):
+def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(tmp_path):
     """A tenth of its images: the path, not its numbers."""
     space = Workspace(tmp_path)
     pictures = write_pictures(tmp_path / "pictures", train=600, t10k=300)
@@ -108,7 +100,7 @@ def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(gpu, tmp_p
     kill_group(first)
     space.done(*files)
     table = (results / "tables/gpu.csv").read_text()
-    assert all(run.run in (results / "measurements.csv").read_text() for run in gpu.runs.values())
+    assert all(run.run in (results / "measurements.csv").read_text() for run in shipped("gpu").runs.values())
     assert "SiD2A" in table
     verdicts = json.loads((results / "claims.json").read_text())
     assert len(verdicts["claims"]) == len(load_claims(ROOT / "studies/gpu/claims.yaml").claims)

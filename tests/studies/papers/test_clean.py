@@ -10,7 +10,7 @@ from eval.results.sheet import matching
 from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout
 from sida.config.resources import ROOT, find
-from tests.workflow.workspace import settings_of
+from tests.workflow.workspace import settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.preset import Preset
 from workflow.preset.jobs import row_digest
@@ -20,11 +20,6 @@ TABLES = {"table1": "cifar10", "table2": "cifar10", "table5": "ffhq64", "table6"
 
 
 PAPERS = ROOT / "studies" / "papers"
-
-
-@pytest.fixture(scope="module")
-def released():
-    return Preset.load(PAPERS / "released.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +37,8 @@ def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
     assert "datasets/ffhq-64x64.zip" in clean.measurement("ffhq64-sida-a1.ffhq64-clean").needs["files"]
 
 
-def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
+def test_rows_are_measured_twice_and_the_first_time_as_before(clean):
+    released = shipped("released")
     more = set(clean.runs) - set(released.runs)
     for second in (clean.runs[run] for run in more):
         assert clean.network(second) == clean.network(clean.runs[second.first])
@@ -69,16 +65,12 @@ def test_clean_numbers_have_columns_without_a_published_side(clean):
 
 
 def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
-    demo, own = settings_of("demo"), [ROOT / "studies" / "demo"]
-    preset, more = (
-        Preset(demo, "d.yaml", own),
-        Preset(demo | {"second_protocols": {"digits": "digits-mini"}}, "d.yaml", own),
-    )
+    preset = shipped("demo")
+    more = Preset(settings_of("demo") | {"second_protocols": {"digits": "digits-mini"}}, "d.yaml", preset.own)
     networks = [name for name, run in preset.runs.items() if not run.without_network]
     assert set(more.runs) - set(preset.runs) == {f"{name}.digits-mini" for name in networks}
-    assert more.students() == [
-        dataclasses.replace(r, second_protocol=more.runs[r.run].second_protocol) for r in preset.students()
-    ]
+    for run in preset.students():
+        assert more.runs[run.run] == dataclasses.replace(run, second_protocol=more.runs[run.run].second_protocol)
     check_preset(more)
     for name in networks:
         first, second = more.runs[name], more.runs[f"{name}.digits-mini"]
@@ -88,12 +80,8 @@ def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
     assert more.measurement("sida-a1.0.digits-mini").needs["students"] == ["sida-a1.0"]
 
 
-@pytest.fixture(scope="module")
-def leakage():
-    return Preset.load(ROOT / "studies/papers/leakage.yaml")
-
-
-def test_leakage_passes_its_check_and_shares_the_papers_rows(paper, leakage):
+def test_leakage_passes_its_check_and_shares_the_papers_rows(paper):
+    leakage = shipped("leakage")
     check_preset(leakage)
     assert unshown_remark(leakage) is None
     rows = [{name for name in preset.runs if name.endswith("-leakage")} for preset in (paper, leakage)]
@@ -104,13 +92,13 @@ def test_leakage_passes_its_check_and_shares_the_papers_rows(paper, leakage):
     }  # fmt: skip
 
 
-def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper, leakage):
+def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper):
     needs = paper.measurement("imagenet64-gdd-i.imagenet64-leakage").needs
     assert needs["students"] == ["imagenet64-gdd-i"]
     assert "datasets/imagenet-64x64.zip" in needs["files"]
     wanted = ["dinov2-code", "dinov2-vitl14", "fid-ref-imagenet64", "inception", "labels-imagenet"]
     assert paper.downloads("imagenet64-gdd-i.imagenet64-leakage") == wanted
-    assert leakage.downloads("imagenet64-sida-a1.imagenet64-leakage") == wanted
+    assert shipped("leakage").downloads("imagenet64-sida-a1.imagenet64-leakage") == wanted
 
 
 def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):

@@ -16,7 +16,7 @@ from eval.results.published import load_published
 from sida.assets.registry import ASSET_COLUMNS, load_registry
 from sida.config.resources import ROOT
 from sida.methods import METHODS
-from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of
+from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.plan import make_plan
 from workflow.preset import Preset
@@ -54,20 +54,15 @@ def test_teachers_are_trained_if_the_preset_says_so():
 
 
 def test_every_table_and_figure_names_its_rows(paper):
-    """What each is made from; a dry run of each takes seconds, which one test of all would make minutes."""
-    preset = paper
     for kind in ("tables", "figures"):
-        for name in preset.layouts[kind]:
-            needs = preset.needs(kind, name)
+        for name in paper.layouts[kind]:
+            needs = paper.needs(kind, name)
             rows = {*needs.measured, *needs.networks}
-            assert rows
-            assert len(rows) < len(preset.runs), name
-            for run in rows & {run.run for run in preset.students()}:
-                assert (
-                    bool({*preset.training(run).needs["files"]} & {*preset.archives})
-                    == METHODS[preset.runs[run].method].real_images
-                ), run
-    assert {preset.runs[run].alpha for run in preset.needs("figures", "figure1").networks} >= {-0.25, 1.5}
+            assert 0 < len(rows) < len(paper.runs), name
+            for run in rows & {run.run for run in paper.students()}:
+                archives = {*paper.training(run).needs["files"]} & {*paper.archives}
+                assert bool(archives) == METHODS[paper.runs[run].method].real_images, run
+    assert {paper.runs[run].alpha for run in paper.needs("figures", "figure1").networks} >= {-0.25, 1.5}
 
 
 @pytest.fixture
@@ -143,12 +138,8 @@ STARTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def sid2a():
-    return Preset.load(ROOT / "studies/papers/sid2a.yaml")
-
-
-def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts_file(paper, sid2a):
+def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts_file(paper):
+    sid2a = shipped("sid2a")
     registry = load_registry()
     rows = {run.run for run in paper.students() if run.method == "sid2a" and run.family != "Ablation"}
     assert {run.run for run in sid2a.students()} == rows
@@ -161,15 +152,14 @@ def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts
         assert sid2a.checkpoint(start).name in sid2a.training(run.run).needs["imports"]
 
 
-def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe(sid2a):
-    student = Costs(sid2a, "H200", fresh=True).of("students", "cifar10-uncond-sid2a-a1.2")
+def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe():
+    student = Costs(shipped("sid2a"), "H200", fresh=True).of("students", "cifar10-uncond-sid2a-a1.2")
     assert 70 < student.gpu_hours < 90
 
 
 def test_the_plan_builds_tables_and_figures_and_nothing_else(tmp_path):
-    preset = Preset.load(ROOT / "studies/papers/published.yaml")
     jobs, _ = dry_run(tmp_path, "papers/published.yaml")
-    assert (jobs["table"], jobs["figure"], jobs["claims"]) == (len(preset.layouts["tables"]), 3, 1)
+    assert (jobs["table"], jobs["figure"], jobs["claims"]) == (len(shipped("published").layouts["tables"]), 3, 1)
     assert not {"fetch", "import_checkpoint", "train_teacher", "distill", "measure", "collect"} & set(jobs)
 
 

@@ -1,17 +1,13 @@
 """The paper's tables: every published number as printed, and never mixed with measurements."""
 
-import csv
-import io
 import re
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from eval.measuring.protocol import load_protocol
-from eval.report.paper import missing_latex
 from eval.results.identity import comparable
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.sheet import read_runs
@@ -23,8 +19,9 @@ from eval.tables.layout import TableSources, load_table_layout
 from sida.config.settings import from_mapping
 from sida.methods.registry import DistillConfig
 from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
-from tests.eval.synthetic_output import measurement_lines, write_csv, write_released
-from tests.refused import refusing
+from tests.eval.synthetic_output import csv_rows, measurement_lines, write_csv, write_released
+from tests.eval.tables.test_tables import assert_one_page, needs_latex, pdflatex, text_of
+from tests.refused import refused, refusing
 from workflow.preset import Preset
 
 ROOT = Path(__file__).parents[3]
@@ -43,8 +40,13 @@ def paper(name, mode="paper", measured=EMPTY, runs=None):
     return build_table(load_layout(path), measured, runs or {}, PUBLISHED, mode)
 
 
+def audited(tmp_path, name, lines):
+    """A table with these measurements beside the published numbers."""
+    return paper(name, "audit", load_measurements(write_csv(tmp_path / "m.csv", lines)))
+
+
 def records(table):
-    return list(csv.DictReader(io.StringIO(to_csv(table))))
+    return csv_rows(to_csv(table))
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +103,14 @@ def test_row_order_groups_blank_cells_and_dashes():
 
 
 def test_version_4_values_are_a_separate_table():
-    table = paper("table4-v4")
-    assert [cell.text for cell in table.rows[-1].cells[3:]] == ["2.156", "1.669", "1.488", "1.413", "1.379", "1.366"]
+    assert [cell.text for cell in paper("table4-v4").rows[-1].cells[3:]] == [
+        "2.156",
+        "1.669",
+        "1.488",
+        "1.413",
+        "1.379",
+        "1.366",
+    ]
     assert "1.413" not in to_markdown(paper("table4"))
 
 
@@ -148,16 +156,16 @@ def test_stacked_audit_keeps_a_measurement_where_the_paper_has_a_dash(released):
 
 def test_a_released_file_of_a_later_version_stands_beside_the_number_without_a_verdict(tmp_path):
     truth = {f"edm2-{size}-sid2a": (1, {"fid": 1.4, "fd_dinov2": 40.0}) for size in ("m", "l")}
-    measured = load_measurements(write_csv(tmp_path / "measurements.csv", measurement_lines(truth=truth)))
+    lines = list(measurement_lines(truth=truth))
     for name in ("table4", "table7"):
-        table = paper(name, "audit", measured)
+        table = audited(tmp_path, name, lines)
         m, large = (next(r for r in records(table) if r["run"] == run) for run in truth)
         assert "" not in (m["agreement"], m["difference"])
         assert "" not in (large["published"], large["measured"])
         assert large["agreement"] == large["difference"] == ""
         delta = next(row for row in reversed(table.rows) if row.cells[3].text == "Δ")
         assert [cell.kind for cell in delta.cells[6:8]] == ["difference", "blank"]
-    four = {r["run"]: r for r in records(paper("table4-v4", "audit", measured)) if r["run"]}
+    four = {r["run"]: r for r in records(audited(tmp_path, "table4-v4", lines)) if r["run"]}
     assert (four["edm2-l-sid2a"]["published"], four["edm2-l-sid2a"]["agreement"]) == ("1.413", "agrees")
 
 
@@ -186,7 +194,7 @@ def test_numbers_of_two_identities_stand_side_by_side_without_a_verdict(tmp_path
         for line in lines:
             line |= {"seed_first": line["trial"] * line["n"], "seed_last": (line["trial"] + 1) * line["n"] - 1}
             line |= {"value": truth[line["run"]][1]["fid"] + 1e-4 * line["trial"]}
-        table = paper("table3", "audit", load_measurements(write_csv(tmp_path / "m.csv", lines)))
+        table = audited(tmp_path, "table3", lines)
         found = {record["run"]: record for record in records(table) if record["measured"]}
         assert found["imagenet64-sid2a-a1"]["agreement"] == verdict
         assert bool(found["imagenet64-sid2a-a1"]["difference"]) == bool(verdict)
@@ -199,12 +207,12 @@ def test_numbers_of_two_identities_stand_side_by_side_without_a_verdict(tmp_path
 
 def test_one_trial_and_an_unknown_reference_get_no_verdict(tmp_path, monkeypatch):
     lines = list(measurement_lines(truth={"imagenet64-sid2a-a1": (1, {"fid": 1.108})}))
-    one = load_measurements(write_csv(tmp_path / "m.csv", lines[:1]))
-    assert "single trial" in to_markdown(table := paper("table3", "audit", one))
+    table = audited(tmp_path, "table3", lines[:1])
+    assert "single trial" in to_markdown(table)
     assert {record["agreement"] for record in records(table)} == {""}
     # A cache without a record of the reference cannot say that a file is the published one.
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
-    table = paper("table3", "audit", load_measurements(write_csv(tmp_path / "m.csv", lines)))
+    table = audited(tmp_path, "table3", lines)
     assert {record["agreement"] for record in records(table)} == {""}
     assert "sida assets fetch" in to_markdown(table)
 
@@ -214,13 +222,13 @@ def test_a_teacher_is_held_against_its_paper_by_its_lowest_of_three(tmp_path):
         line | {"value": 1.5 - 0.07 * line["trial"]}
         for line in measurement_lines(truth={"teacher-edm-imagenet64": (511, {"fid": 1.4})})
     ]
-    table = paper("table3", "audit", load_measurements(write_csv(tmp_path / "m.csv", lines)))
+    table = audited(tmp_path, "table3", lines)
     (record,) = (record for record in records(table) if record["measured"])
     assert float(record["measured_lowest"]) == pytest.approx(1.36)
     assert (float(record["difference"]), record["agreement"]) == (pytest.approx(0, abs=1e-9), "agrees")
     assert "teacher-edm-imagenet64 1.360" in to_markdown(table)
-    two = load_measurements(write_csv(tmp_path / "m.csv", [line for line in lines if line["trial"] < 2]))
-    assert {record["agreement"] for record in records(paper("table3", "audit", two))} == {""}
+    two = audited(tmp_path, "table3", [line for line in lines if line["trial"] < 2])
+    assert {record["agreement"] for record in records(two)} == {""}
 
 
 @pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
@@ -242,9 +250,8 @@ def test_measured_mode_shows_every_generator_and_says_which_cannot_be_measured(p
 def test_our_numbers_stand_under_our_labels_beside_version_4(preset, released):
     table = paper("table4-v4", "measured", released, preset.runs)
     assert [row.cells[0].text for row in table.rows] == ["EDM2", "EDM2", "SiD", "SiDA", "SiD2A"]
-    assert {r["run"] for r in records(table) if r["model"] == "SiD2A"} == {
-        f"edm2-{size}-sid2a" for size in ("xs", "s", "m", "l", "xl", "xxl")
-    }
+    ours = {f"edm2-{size}-sid2a" for size in ("xs", "s", "m", "l", "xl", "xxl")}
+    assert {r["run"] for r in records(table) if r["model"] == "SiD2A"} == ours
     assert "version" not in to_markdown(table).replace(table.title, "").replace(table.caption, "")
     labels = [row.cells[0].text for row in paper("table4-v4").rows]
     assert labels[2:] == ["SiD, version 2", "SiDA, version 2", "SiD2A, version 2", "SiD2A, abstract of version 4"]
@@ -264,13 +271,11 @@ def test_unknown_published_id_names_layout_and_key(tmp_path):
     (tmp_path / "t.yaml").write_text(text)
     with refusing(r"t\.yaml: rows\[3\]\.published: .*'table6-sidda.*'table6-sida"):
         build_table(load_layout(tmp_path / "t.yaml"), EMPTY, {}, PUBLISHED, "paper")
-    with refusing("place: .*'x'"):
-        published_number(PUBLISHED, "x", "place")
+    refused("place: .*'x'", published_number, PUBLISHED, "x", "place")
 
 
 def test_faulty_published_files(tmp_path):
-    with refusing("no published numbers"):
-        load_published(tmp_path)
+    refused("no published numbers", load_published, tmp_path)
     text = (ROOT / "results" / "published" / "published.csv").read_text()
     lines = text.splitlines(keepends=True)
     twice = "".join([*lines[:3], lines[2]])
@@ -279,34 +284,27 @@ def test_faulty_published_files(tmp_path):
         (text.replace("row_label", "row", 1), r"a\.csv:2: column 'row_label'"),
     ):
         (tmp_path / "a.csv").write_text(content)
-        with refusing(fault):
-            load_published(tmp_path)
+        refused(fault, load_published, tmp_path)
 
 
-@pytest.mark.skipif(missing_latex() is not None, reason=str(missing_latex()))
+@needs_latex
 @pytest.mark.parametrize("name", ["table1", "table3", "table4", "table8"])
 @pytest.mark.parametrize("mode", ["paper", "audit"])
 def test_tables_compile_on_one_page_with_every_digit(tmp_path, released, name, mode):
     table = paper(name, mode, released if mode == "audit" else EMPTY)
-    write_table(table, tmp_path / f"{name}.tex")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
-    assert done.returncode == 0, done.stdout[-1500:]
-    assert "(1 page" in done.stdout
-    assert "Overfull" not in done.stdout
+    write_table(table, tmp_path / "host.tex")
+    assert_one_page(pdflatex(tmp_path, "host.tex"))
     if shutil.which("pdftotext"):
-        command = ["pdftotext", "-layout", f"{name}.pdf", "-"]
-        text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+        text = text_of(tmp_path)
         found = Counter(re.findall(r"[+−]?\d+\.\d+(?:±\d+\.\d+)?", text.replace(" ±", "±").replace("± ", "±")))
-        cells = [
-            cell for row in table.rows for cell in row.cells if cell.kind in ("published", "measured", "difference")
-        ]
+        kinds = ("published", "measured", "difference")
+        cells = [cell for row in table.rows for cell in row.cells if cell.kind in kinds]
         printed = Counter(c.text + (f"±{c.spread}" if c.spread else "") for c in cells if re.search(r"\d\.\d", c.text))
         assert not {text: n for text, n in (printed - found).items() if " " not in text}
 
 
 def test_table_8_prints_the_settings_that_training_receives(tmp_path):
-    preset = Preset.load(ROOT / "studies/demo/preset.yaml")
+    preset = Preset.load(ROOT / "studies/demo/preset.yaml")  # whose folders are changed
     preset.own.append(tmp_path)
     (tmp_path / "tables").mkdir()
     layout, base = tmp_path / "tables" / "t8.yaml", ROOT / "config" / "tables" / "table8.yaml"
