@@ -1,11 +1,17 @@
-"""The one line of an error: whatever a file's names hold, a terminal obeys none of it."""
+"""Lines for people: an error in one that no terminal obeys; of long work now and then, with a rate of its own."""
 
+import itertools
+import os
+import subprocess
 import sys
 
 import pytest
 
+from sida import errors
+from sida.cli.main import let_go
 from sida.config import resources
-from sida.errors import UserError, one_line
+from sida.errors import Progress, UserError, duration, one_line, say
+from tests.training.toy import TEACHER, as_json
 from workflow.cli import main
 
 
@@ -56,3 +62,96 @@ def test_a_missing_package_has_a_remedy_that_works_where_it_is_read(monkeypatch)
     assert resources.how_to_install("diffusers>=0.27") == "make setup"
     monkeypatch.setattr(resources, "CHECKOUT", False)
     assert resources.how_to_install("diffusers>=0.27") == "pip install 'diffusers>=0.27'"
+
+
+#: Several of these share a pipe; Python does not buffer in them, as under the Makefile.
+SPEAKER = "import sys; from sida.errors import say\nfor k in range(200): say(sys.argv[1] * 60)"
+
+
+class Stream:
+    """Keeps each write for itself."""
+
+    def __init__(self):
+        self.writes = []
+
+    def write(self, text):
+        self.writes.append(text)
+
+    def flush(self):
+        pass
+
+
+def test_a_line_and_its_end_are_written_at_once():
+    stream = Stream()
+    say("one", stream)
+    Progress("train", 10, stream=stream).update(5, force=True)
+    assert stream.writes[0] == "one\n"
+    assert len(stream.writes) == 2
+    assert stream.writes[1].endswith("\n")
+
+
+def test_lines_of_processes_that_share_a_pipe_stay_whole():
+    end, start = os.pipe()
+    speakers = [subprocess.Popen([sys.executable, "-u", "-c", SPEAKER, name], stderr=start) for name in "ab"]
+    os.close(start)
+    with open(end) as pipe:
+        lines = pipe.read().splitlines()
+    assert [speaker.wait() for speaker in speakers] == [0, 0]
+    assert sorted(lines) == ["a" * 60] * 200 + ["b" * 60] * 200
+
+
+def test_nobody_who_listens_is_no_fault():
+    end, start = os.pipe()
+    os.close(end)
+    with os.fdopen(start, "w") as stream:
+        say("gone", stream)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@pytest.fixture
+def full():
+    """A disk without room, behind a stream that Python buffers as it does by default."""
+    with open("/dev/full", "w") as stream:
+        yield stream
+        let_go(stream)
+
+
+def test_a_full_disk_behind_the_lines_is_no_fault(full):
+    watched = Progress("train", 10, stream=full)
+    for done in (5, 10):
+        watched.update(done, force=True)
+
+
+def command(arguments, **streams):
+    """Exit status of ``sida``, whose lines wait in Python's buffers."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run([sys.executable, "-m", "sida", *arguments], env=environment, check=False, **streams)
+
+
+def test_a_training_succeeds_though_nobody_can_be_told(full, tmp_path):
+    spec = as_json({**TEACHER, "total_kimg": 0.032})
+    done = command(["train-teacher", "--spec", spec, "--out", str(tmp_path)], stdout=full, stderr=full)
+    assert done.returncode == 0
+    assert (tmp_path / "network.safetensors").exists()
+
+
+def test_other_commands_say_that_their_result_is_lost_and_keep_their_status(full, tmp_path):
+    done = command(["assets", "list"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: No space left on device")
+    assert command(["info", str(tmp_path / "none")], stderr=full).returncode == 1
+
+
+def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(monkeypatch):
+    moments = itertools.count(0, 4)
+    monkeypatch.setattr(errors.time, "monotonic", lambda: float(next(moments)))
+    stream = Stream()
+    watched = Progress("distill", 1000, done=200, interval=10, stream=stream)  # at 0 s
+    watched.update(300)  # 4 s
+    watched.update(400)  # 8 s
+    watched.update(500, {"loss": 0.25})  # 12 s; the line is made at 16 s
+    assert stream.writes == ["[distill]  500/1,000 img  50 %  19 img/s  27s left  loss 0.25\n"]
+
+
+def test_durations_are_short():
+    assert list(map(duration, (-1, 59.4, 59.6, 7620))) == ["0s", "59s", "1m00s", "2h07m"]

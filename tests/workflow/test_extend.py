@@ -14,6 +14,7 @@ from eval.results.stored import FROM_STORED, read_stored, stored_rows, taken
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
 from tests.refused import refused
+from tests.workflow.workspace import put
 from tools.store_study import store, write_stored
 from workflow.cli import main
 from workflow.commands.check import trial_agreement
@@ -42,10 +43,9 @@ def extended(sheet: Path | None, *changes: str) -> tuple[Targets, list[str]]:
 
 
 def test_only_the_added_row_has_jobs(here):
-    (here / "more/recipes").mkdir(parents=True)
-    (here / "more/my.tsv").write_text(SHEET + MINE.format("mine/quick"))
+    put(here / "more/my.tsv", SHEET + MINE.format("mine/quick"))
     recipe = yaml.safe_load((DEMO / "preset.yaml").read_text())["recipes"]["sida"] | {"total_kimg": 2}
-    (here / "more/recipes/mine.yaml").write_text(yaml.safe_dump({"quick": recipe}))
+    put(here / "more/recipes/mine.yaml", yaml.safe_dump({"quick": recipe}))
     targets, rows = extended(here / "more/my.tsv")
     assert rows == ["mine"]
     results = "results/demo-my"
@@ -63,8 +63,7 @@ def test_only_the_added_row_has_jobs(here):
 
 def test_rows_of_another_length_stand_apart_in_the_table(here):
     recipe = yaml.safe_load((DEMO / "preset.yaml").read_text())["recipes"]["sida"]
-    (here / "recipes").mkdir()
-    (here / "recipes/own.yaml").write_text(yaml.safe_dump({"same": recipe, "quick": recipe | {"total_kimg": 2}}))
+    put(here / "recipes/own.yaml", yaml.safe_dump({"same": recipe, "quick": recipe | {"total_kimg": 2}}))
     rows = [MINE.format(f"own/{name}").replace("mine", name, 1) for name in ("same", "quick")]
     (here / "my.tsv").write_text(SHEET + rows[0] + rows[1].replace("\t7", "\t8"))
     layout = {"columns": [{"head": "Model", "field": "label"}], "rows": [{"run": "sida-a1.0"}]}

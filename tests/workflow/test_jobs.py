@@ -21,7 +21,7 @@ from sida.methods.distillation import student_digest
 from sida.training import TeacherConfig
 from sida.training.identity import teacher_digest
 from tests.refused import refused
-from tests.workflow.workspace import TINY, changed, settings_of, shipped, study
+from tests.workflow.workspace import TINY, changed, put, settings_of, shipped, study
 from workflow.preset import Preset
 from workflow.preset.jobs import content_digest, find_needs, source_of
 from workflow.preset.targets import Targets
@@ -236,12 +236,6 @@ def test_a_faulty_layout_needs_every_row_and_leaves_the_message_to_the_builder(t
     layout.write_text("columns: [{head: A, field: label}]\nrows: [{each: {method: gdd}}]\n")
     for path in (layout, tmp_path / "none.yaml"):
         assert find_needs(path, shipped("demo").runs).measured == list(shipped("demo").runs)
-
-
-def put(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
 
 
 def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from sida.methods.method import Parts
 from sida.methods.registry import DistillConfig, find_method, resolve_recipe
 from sida.networks import build_network, family_of
 from tests.refused import refused
-from tests.workflow.workspace import TINY, shipped
+from tests.workflow.workspace import TINY, put, shipped
 from workflow.cli import main
 from workflow.planning import doctor, steps
 from workflow.planning.costs import Cost, Costs, Gpu, load_assumptions
@@ -163,9 +163,7 @@ def test_a_plan_lists_each_row_and_the_three_that_give_most_for_an_hour(planned)
 def test_the_jobs_are_those_that_snakemake_would_run(tmp_path, monkeypatch):
     """Finished products cost nothing."""
     monkeypatch.chdir(tmp_path)
-    network = tmp_path / "results/tiny/students/sida-a1.0/network.safetensors"
-    network.parent.mkdir(parents=True)
-    network.touch()
+    put(tmp_path / "results/tiny/students/sida-a1.0/network.safetensors")
     for fresh, kinds in ((False, ["measure"]), (True, ["teacher", "student", "measure"])):
         found = make_plan([ROOT / TINY], ["sida-a1.0"], fresh=fresh)
         assert [job.kind for job in found.jobs.values()] == kinds

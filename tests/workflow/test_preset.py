@@ -10,7 +10,7 @@ from eval.measuring.protocol import load_protocol
 from eval.results.sheet import read_runs
 from sida.config.resources import ROOT
 from tests.refused import refused
-from tests.workflow.workspace import ROWS, Workspace, settings_of, shipped, study
+from tests.workflow.workspace import ROWS, Workspace, put, settings_of, shipped, study
 from workflow.preset import Preset
 from workflow.preset.placeholders import check_preset, unshown_remark
 
@@ -255,8 +255,7 @@ def test_rows_that_are_measured_and_shown_nowhere_are_told(tmp_path):
 
 def test_snakemake_stops_before_the_first_job(tmp_path):
     workspace = Workspace(tmp_path)
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/mine.yaml").write_text("extends: main.yaml\nrows: [{run: sidda}]\n")
+    put(tmp_path / "tables/mine.yaml", "extends: main.yaml\nrows: [{run: sidda}]\n")
     status, said = workspace.forked("--configfile", workspace.config(tables=["mine"]))
     assert status == 1
     assert re.search(r"^error: tables/mine.yaml: rows\[0\].run: .*'sidda'", said, re.M)

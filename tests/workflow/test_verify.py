@@ -18,6 +18,7 @@ from sida.files.text_files import read_csv
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training.logs import Logs
+from tests.disks import flip
 from tests.training.toy import NETWORK
 from workflow.archive import files
 from workflow.cli import main
@@ -106,12 +107,6 @@ def test_a_whole_folder_has_no_fault(folder, capsys):
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def flip(path, place=-40):
-    content = bytearray(path.read_bytes())
-    content[place] ^= 4
-    path.write_bytes(content)
-
-
 HASHED = [
     TEACHER, STUDENT, "students/a/train.jsonl", "measurements/a/trial-1.json", "measurements.csv", "tables/main.csv",
     "collected/tables/main.csv", "claims.json", "manifest.json",
@@ -123,7 +118,7 @@ def test_a_flipped_bit_and_a_cut_off_file_are_found_without_the_manifest(folder,
     if name != "manifest.json":
         (folder / "manifest.json").unlink()
     whole = (folder / name).read_bytes()
-    flip(folder / name)
+    flip(folder / name, 0.9)
     status, faults, _, summary = verified(folder, capsys)
     assert status == 1
     assert any(fault.startswith(name) and "damaged" in fault for fault in faults)
@@ -136,7 +131,7 @@ def test_a_flipped_bit_and_a_cut_off_file_are_found_without_the_manifest(folder,
 
 
 def test_files_without_a_hash_of_their_own_are_compared_with_the_manifest(folder, capsys):
-    flip(folder / "tables/main.tex", 0)
+    flip(folder / "tables/main.tex", 0.0)
     (folder / "students/a/evaluations.jsonl").unlink()
     (folder / "more.txt").write_text("more")
     found = verified(folder, capsys)[1]

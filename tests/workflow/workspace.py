@@ -35,6 +35,13 @@ SHARED = ["Snakefile", "workflow", "profiles", "config", "studies", "sida", "eva
 SHARED += ["pyproject.toml"]
 
 
+def put(path: Path, text: str = "") -> Path:
+    """Writes a file, in a new folder if there is none; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
 @functools.cache
 def shipped(name: str) -> Preset:
     """A shipped preset by its name or path; nobody changes it."""
@@ -87,8 +94,7 @@ def study(
     columns = list(dict.fromkeys(name for row in sheet for name in row))
     lines = [columns, *([str(row.get(name, "")) for name in columns] for row in sheet)]
     for name, content in ({"runs.tsv": "".join("\t".join(line) + "\n" for line in lines)} | files).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        put(folder / name, content if isinstance(content, str) else yaml.safe_dump(content))
     settings = settings_of(base) | {"runs": "runs.tsv", "claims": None}
     return Preset(changed(settings, changes), "preset.yaml", [folder])
 

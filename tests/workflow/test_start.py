@@ -1,0 +1,352 @@
+"""The start of a workflow: its words and preset, what is checked before the first job, and its lock."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from sida.config.plugins import ALLOW
+from sida.config.resources import ROOT
+from tests.disks import make_read_only, small_disk
+from tests.eval.synthetic_output import write_preset
+from tests.refused import refused, refusing
+from tests.training.toy import fork, wait
+from tests.workflow.workspace import Workspace, forked_snakemake, put
+from workflow.checks import check_folder, check_results, closed_results
+from workflow.cli import main
+from workflow.preset.files import presets
+from workflow.start import NAME, PresetLock
+
+PUBLISHED = str(ROOT / "studies/papers/published.yaml")
+PLANT = "import pathlib; pathlib.Path('was-here').touch()"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder and a home of this test."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(ALLOW, "")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Words of the Snakemakes that `sida run` becomes: the same process, so signals and the status are theirs."""
+    found: list[list[str]] = []
+
+    def execve(program, words, environment):
+        assert program == sys.executable
+        assert environment["PYTHONSAFEPATH"] == "1"
+        found.append(words[words.index("snakemake") + 1 :])
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "execve", execve)
+    return found
+
+
+def begin(*words: str) -> int:
+    try:
+        return main(["run", *words])
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_words_go_through_and_the_preset_is_named(folder, started, capsys):
+    target = "tables/table8.tex"
+    assert begin("published", "--cores", "3", target, "-n", "--", "--forcerun", "table", "--config", "seed=3") == 0
+    words = started[0]
+    after = words[words.index("--") + 1 :]
+    assert after == [f"results/published/{target}"]
+    assert words[words.index("--configfile") + 1] == PUBLISHED
+    assert words[words.index("--cores") + 1] == "3"
+    assert "--dry-run" in words
+    assert words[-6:-2] == ["--forcerun", "table", "--config", "seed=3"]
+    assert capsys.readouterr().out == f"preset published ({PUBLISHED}): {target}\n"
+
+
+def test_a_folder_a_file_and_a_name_are_the_same(folder, started, monkeypatch):
+    monkeypatch.setenv(ALLOW, str(folder / "study"))  # the study has a function of its own
+    shutil.copytree(ROOT / "studies/papers", folder / "study")
+    (folder / "study/published.yaml").rename(folder / "study/preset.yaml")
+    for name in ("study", "study/", "study/preset.yaml"):
+        assert begin(name, "-n") == 0
+    assert {words[words.index("--configfile") + 1] for words in started} == {"study/preset.yaml"}
+
+
+def refusal(capsys, started, *words: str) -> str:
+    """The one line by which a run is refused before anything starts."""
+    before = len(started)
+    assert begin(*words) == 1
+    assert len(started) == before
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_profile_is_one_of_ours_or_a_folder(folder, started, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    (folder / "mine").mkdir()
+    assert begin("published", "--profile", "slurm") == begin("published", "--profile", "mine") == 0
+    chosen = [words[words.index("--workflow-profile") + 1] for words in started]
+    assert chosen == [str(ROOT / "profiles/slurm"), "mine"]
+    assert "slurm" in refusal(capsys, started, "published", "--profile", "slrum")
+    # SLURM is looked for before jobs wait for it.
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "no sbatch on this machine" in refusal(capsys, started, "published", "--profile", "slurm")
+    assert begin("published", "--profile", "slurm", "-n") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [(["--configfile", "x.yaml", "a.tex"], "sida run FILE"), (["demo", "--forcerun", "table"], "-- --forcerun")],
+)
+def test_snakemakes_options_have_their_place(folder, started, capsys, words, remedy):
+    assert remedy in refusal(capsys, started, *words)
+
+
+def test_a_preset_is_no_program(folder, started, capsys):
+    text = (ROOT / "studies/demo/preset.yaml").read_text()
+    definitions = f"__definitions__:\n  - {PLANT!r}\n"
+    (folder / "preset.yaml").write_text(f'"\\x5f_use_yte__": true\n{definitions}{text}')
+    line = refusal(capsys, started, "preset.yaml", "-n")
+    assert "preset.yaml: " in line
+    assert "__use_yte__" in line
+    assert not (folder / "was-here").exists()
+
+
+def test_modules_in_records_need_a_permission_and_other_records_none(folder, started, capsys, monkeypatch):
+    put(folder / ".snakemake/pip-deployments/snakemake_executor_plugin_x/__init__.py", PLANT)
+    line = refusal(capsys, started, "published", "-n")
+    assert ".snakemake/pip-deployments: " in line
+    assert f"{ALLOW}=" in line
+    monkeypatch.setenv(ALLOW, str(folder / ".snakemake"))
+    assert begin("published", "-n") == 0
+    # Records of a plain Snakemake, of another user or of a folder that moved are data.
+    monkeypatch.setenv(ALLOW, "")
+    shutil.rmtree(folder / ".snakemake/pip-deployments")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    assert begin("published", "-n") == 0
+
+
+def test_presets_are_listed_with_what_they_need(capsys):
+    assert main(["presets", "--json"]) == 0
+    rows = {row["preset"]: row for row in json.loads(capsys.readouterr().out)}
+    assert set(rows) == set(presets()) >= {"demo", "gpu", "afternoon", "paper", "published", "released", "sid2a"}
+    assert (rows["demo"]["needs"], rows["gpu"]["needs"]) == ("a processor", "a GPU")
+    for row in rows.values():
+        assert row["about"], f"{row['file']}: a comment at its top says what it is and costs"
+
+
+def test_a_preset_is_named_by_name_or_file_as_argument_and_option(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = ["table", "table1", "--mode", "paper", "--out", str(tmp_path / "t.tex"), "--preset"]
+    for words in (["show"], table):
+        assert main([*words, "studies/papers/published.yaml"]) in (0, 1)
+        assert "error" not in capsys.readouterr().err, words
+    for words in (["show"], table):
+        assert main([*words, "publishd"]) == 1
+        assert "'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
+
+
+def test_a_table_outside_the_checkout_takes_its_sheet_from_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    measured = str(write_preset(tmp_path / "results/demo") / "measurements.csv")
+    table = ["table", "main", "--measurements", measured, "--out", "main.tex", "--runs"]
+    assert main([*table, "demo"]) == 0
+    assert "SiDA" in (tmp_path / "main.md").read_text()
+    assert main([*table, "dem0"]) == 1
+    assert "(did you mean 'demo'?)" in capsys.readouterr().err
+
+
+DEMO = ROOT / "studies/demo/preset.yaml"
+
+
+def test_snakemake_needs_a_folder_it_can_write(tmp_path, monkeypatch):
+    check_folder(tmp_path)
+    access, closed = os.access, {tmp_path}
+    # Root may write anywhere but on a read-only disk, which only root can make.
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in closed and access(path, mode))
+    refused(r"cannot be written, .* start it in a writable folder", check_folder, tmp_path)
+    # Records that are there may lie in a folder of somebody else.
+    (tmp_path / ".snakemake").mkdir()
+    check_folder(tmp_path)
+    closed.add(tmp_path / ".snakemake")
+    refused("snakemake: cannot be written", check_folder, tmp_path)
+
+
+def test_results_that_may_only_be_read_are_told(tmp_path):
+    assert closed_results(tmp_path / "none") is None
+    with small_disk(tmp_path / "demo") as disk:
+        assert closed_results(disk) is None
+        make_read_only(disk)
+        assert closed_results(disk).startswith(f"{disk}: is read-only, ")
+        refused(r"demo: cannot be written .*read-only file system", PresetLock(disk, ["snakemake"]).take)
+        assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ([], rf"error: --configfile: .* {DEMO}"),
+        (["--configfile", f"{ROOT}/config/demo.yaml"], r"error: --configfile: .*config/demo.yaml.*'demo'"),
+    ],
+    ids=["no preset", "no file"],
+)
+def test_a_faulty_command_is_one_line_and_never_the_demo(tmp_path, monkeypatch, words, fault):
+    monkeypatch.setattr(sys, "argv", ["snakemake", *words])
+    status, said = forked_snakemake(tmp_path, "-s", f"{ROOT}/Snakefile", "--cores", "1", "-n", *words)
+    assert status == 1
+    assert "Traceback" not in said
+    assert re.search(fault, said), said
+    assert not (tmp_path / "results").exists()
+
+
+def test_settings_of_the_command_line_reach_report_page_and_manifest(tmp_path):
+    """Their commands start the workflow again; without the settings they would be about other results."""
+    workspace = Workspace(tmp_path)
+    base = str(ROOT / "studies/papers/published.yaml")
+    small = {"tables": ["table8"], "figures": [], "claims": None, "paper": False}
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump({"base": base, **small}))
+    changes = ["preset=other", "title=Two words"]
+    planned = workspace.done("-n", "-p", "--configfile", "few.yaml", "--config", *changes)
+    commands = [line for line in planned.splitlines() if "--configfile few.yaml --config preset=other " in line]
+    assert len(commands) == 2  # of the page and of the manifest
+    assert all("title=Two words" in line for line in commands)
+
+
+DAY = 86_400
+
+
+def dated(path, seconds):
+    """A file that is dated so many seconds from now."""
+    os.utime(put(path), (time.time() + seconds,) * 2)
+    return path
+
+
+def test_files_of_the_future_are_dated_now_by_the_disks_clock(tmp_path, capfd):
+    results = tmp_path / "results/demo"
+    ahead = [dated(results / name, DAY) for name in ("a.csv", "samples/a/.snakemake_timestamp", "students/a/b/c")]
+    kept = [dated(results / "past", -DAY), dated(results / "other clock", 20)]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    clock = dated(results / ".workflow.lock", 0)
+    check_results(results, clock)
+    assert "results/demo: 3 files were dated in the future; they are dated now" in capfd.readouterr().err
+    assert all(abs(path.stat().st_mtime - time.time()) < 50 for path in ahead)
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    # A server's clock runs a day ahead of this machine's: its file of a minute ago is none of the future.
+    dated(results / "a.csv", DAY - 60)
+    dated(clock, DAY)
+    check_results(results, clock)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("name", "kind"), [("students", "link"), ("tables/main.tex", "link"), ("logs", "pipe")])
+def test_results_with_links_or_pipes_are_refused_before_a_job(tmp_path, kind, name):
+    results, elsewhere = tmp_path / "results/demo", tmp_path / "of the user"
+    elsewhere.mkdir()
+    place = results / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere) if kind == "link" else os.mkfifo(place)
+    with refusing(rf"results/demo/{name}: is a link, a pipe or a device; remove it"):
+        check_results(results, dated(results / ".workflow.lock", 0))
+    assert list(elsewhere.iterdir()) == []
+
+
+COMMAND = ["snakemake", "--cores", "2"]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A preset's results."""
+    return tmp_path / "results/demo"
+
+
+def taken(results):
+    held = PresetLock(results, COMMAND)
+    held.take()
+    return held
+
+
+def test_the_second_is_refused_with_one_line_and_changes_nothing(results, tmp_path):
+    first = taken(results)
+    before = (results / NAME).read_bytes()
+    refused(rf"\(process {os.getpid()} on {os.uname().nodename} since .*snakemake --cores 2", taken, results)
+    assert (results / NAME).read_bytes() == before
+    # Another preset's results is free, and so is this one afterwards.
+    taken(tmp_path / "results/other").release()
+    first.release()
+    taken(results).release()
+
+
+def test_a_killed_holder_holds_nothing_nor_do_its_jobs(results, tmp_path):
+    """A job that goes on without its workflow has the same open files, but not this one."""
+
+    def hold():
+        taken(results)
+        job = subprocess.Popen(["sleep", "60"], close_fds=False)
+        (tmp_path / "job").write_text(str(job.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert wait(fork(hold, tmp_path / "log")) == -signal.SIGKILL
+    job = int((tmp_path / "job").read_text())
+    taken(results).release()
+    os.kill(job, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"pid": 1}', "[" * 200_000])
+def test_a_file_without_a_name_in_it_holds_nothing(results, text):
+    put(results / NAME, text)
+    taken(results).release()
+
+
+def test_what_a_file_says_stays_one_line(results):
+    held = taken(results)
+    record = {"host": "node7", "pid": 12, "command": "snakemake\n\x1b[2Jerror: " + "x" * 10_000}
+    (results / NAME).write_text(json.dumps(record))
+    with refusing("process 12 on node7") as caught:
+        taken(results)
+    held.release()
+    assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_a_lock_that_is_no_ordinary_file_is_refused_and_changes_nothing(results, tmp_path, kind):
+    mine, lock = tmp_path / "mine.txt", results / NAME
+    mine.write_text("of the user")
+    results.mkdir(parents=True)
+    make = {"link": lambda: lock.symlink_to(mine), "hard link": lambda: lock.hardlink_to(mine)}
+    make["pipe"] = lambda: os.mkfifo(lock)
+    make[kind]()
+    refused(r"\.workflow\.lock: .*remove it", taken, results)
+    assert mine.read_text() == "of the user"
+
+
+def test_a_second_workflow_ends_before_any_job(tmp_path):
+    """The other holds the lock of this preset; what only looks is not refused."""
+    workspace = Workspace(tmp_path)
+    results = tmp_path / "results/published"
+    held = taken(results)
+    before = contents(results)
+    target = ("--configfile", "studies/papers/published.yaml", "--", "results/published/tables/table8.tex")
+    status, said = workspace.forked(*target)
+    assert status == 1
+    (line,) = [line for line in said.splitlines() if "error" in line.lower()]
+    assert line.startswith(f"error: results/published: another workflow is at work here (process {os.getpid()} on ")
+    assert workspace.planned(*target)["table"] == 1
+    assert contents(results) == before
+    held.release()
+
+
+def contents(results):
+    """What a results holds beside the lock; that one is touched now and then."""
+    return {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.name != NAME and path.is_file()}
