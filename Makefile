@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 QUICK := tests/methods tests/networks tests/kernels tests/sampling tests/files tests/eval/test_frechet.py \
   tests/eval/test_metrics.py tests/training/test_distiller.py \
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_digests.py \
-  tests/studies/papers/test_plans.py
+  tests/studies/papers/test_presets.py
 
 .PHONY: help setup demo test test-slow test-all test-slurm test-versions extras docs publish peers audit lint format bench lock clean
 

@@ -106,6 +106,12 @@ def test_a_chain_of_rows_longer_than_pythons_stack(tmp_path):
     assert preset.measurement("r1499").needs["students"] == ["r1499"]
 
 
+def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
+    own = {"sida": {"total_kimg": 1, "batch_size": 8, "lr": 1}}
+    changes = {"rows/sida-a1.0/recipe": "imagenet64/sida", "recipes/imagenet64.yaml": own}
+    assert study(tmp_path, changes | {"figures": []}).training("sida-a1.0").spec["total_kimg"] == 1
+
+
 @pytest.mark.parametrize("name", ["demo", "released"])
 def test_a_protocol_by_content_is_the_same_protocol(name):
     preset = shipped(name)

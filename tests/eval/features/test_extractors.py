@@ -11,11 +11,11 @@ from eval.features import extractor_entry, get_extractor
 from eval.features.digits import DIGITS_NETWORK, read_weights, weights_digest
 from eval.features.registry import EXTRACTORS
 from sida.assets import load_registry
-from sida.assets.registry import ASSET_COLUMNS
 from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.files.atomic import sha256_file
+from tests.assets.fault_server import write_registry
 from tests.eval.metric_networks import (
     HUBCONF,
     NormedInception,
@@ -238,16 +238,14 @@ def test_inception_on_a_processor_folds_what_follows_a_convolution(tmp_path):
 
 
 WEIGHTS, CODE = EXTRACTORS["dinov2"].assets
+ARCHIVE = {"id": CODE, "kind": "code", "target": "repo/abc.zip"}
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A registry and a cache without network; the user has allowed the code of this archive alone."""
-    rows = [{"id": CODE, "kind": "code", "target": "repo/abc.zip"}]
-    rows += [{"id": WEIGHTS, "kind": "extractor", "target": "w.pth"}]
-    lines = ["\t".join(ASSET_COLUMNS), *("\t".join(row.get(name, "") for name in ASSET_COLUMNS) for row in rows)]
-    (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
-    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+    rows = ARCHIVE, {"id": WEIGHTS, "kind": "extractor", "target": "w.pth"}
+    monkeypatch.setenv("SIDA_ASSETS", str(write_registry(tmp_path / "assets.tsv", *rows)))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIDA_OFFLINE", "1")
     monkeypatch.setenv(ALLOW, str(tmp_path / "cache/repo/abc.zip"))
@@ -296,11 +294,8 @@ def test_an_archive_without_a_registered_hash_needs_a_permission(cache, monkeypa
     refused(rf"abc.zip: .* sha256 .* {ALLOW}=/.*abc.zip$", get_extractor, "dinov2")
     assert not (cache / "was-here").exists()
     # With a hash in the registry it is this code and no other.
-    registry = cache.parent / "assets.tsv"
-    digest = sha256_file(cache / "repo/abc.zip")
-    lines = [line.split("\t") for line in registry.read_text().splitlines()]
-    lines[1][ASSET_COLUMNS.index("sha256")] = digest
-    registry.write_text("\n".join(map("\t".join, lines)) + "\n")
+    known = ARCHIVE | {"sha256": sha256_file(cache / "repo/abc.zip")}
+    write_registry(cache.parent / "assets.tsv", known, {"id": WEIGHTS, "kind": "extractor", "target": "w.pth"})
     get_extractor("dinov2")
 
 

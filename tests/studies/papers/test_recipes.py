@@ -1,6 +1,5 @@
 """Recipes of the paper, of GDD and of other distillers: each value is a paper's or its code's."""
 
-import csv
 import dataclasses
 import math
 import re
@@ -13,16 +12,15 @@ from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.families import official_backbones
 from sida.config.resources import ROOT
-from sida.config.settings import from_mapping, load_yaml
-from sida.errors import UserError
+from sida.config.settings import from_mapping
 from sida.methods import METHODS
 from sida.methods.gdd import GDDOptions
 from sida.methods.registry import DistillConfig, resolve_recipe
+from tests.eval.synthetic_output import csv_rows
 from workflow.planning.costs import load_assumptions
 from workflow.planning.steps import student_cost
 from workflow.preset import Preset
 
-SHEET = ROOT / "studies/papers/runs/paper.tsv"
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}
 OURS = {"sid": "SiD", "sida": "SiDA", "sid2a": "SiD2A"}
 #: Files whose name and title disagree: their length says nothing (docs/differences.md, 44 and 45).
@@ -49,19 +47,28 @@ class Case:
         return self.preset.runs[self.run]
 
 
+def recorded(file, *columns):
+    """Values that the paper and its code give each hyperparameter, by these columns."""
+    found: dict[tuple, dict] = {}
+    for line in csv_rows(ROOT / "tests/workflow" / file):
+        values = found.setdefault(tuple(line[column] for column in columns), {})
+        values[line["hyperparameter"]] = (line.get("paper_value"), line["code_value"])
+    return found
+
+
+def resolved(paper, run):
+    """A row's settings with the official ones, and its teacher's network."""
+    network = paper.settings.teachers[paper.runs[run].teacher].network
+    return resolve_recipe(from_mapping(DistillConfig, paper.training(run).spec, run), network), network
+
+
 @pytest.fixture(scope="module")
 def cases(paper):
-    reference: dict[tuple, dict] = {}
-    with open(ROOT / "tests/workflow/hyperparameters.csv", encoding="utf-8") as stream:
-        for line in csv.DictReader(stream):
-            key = (line["method"], line["dataset"], line["variant"])
-            reference.setdefault(key, {})[line["hyperparameter"]] = (line["paper_value"], line["code_value"])
-    found = []
+    reference, found = recorded("hyperparameters.csv", "method", "dataset", "variant"), []
     for run in paper.students():
         if run.family == "Ablation" or run.method not in OURS or "-ddo-" in run.run:
             continue
-        network = paper.settings.teachers[run.teacher].network
-        config = resolve_recipe(from_mapping(DistillConfig, paper.training(run.run).spec, run.run), network)
+        config, network = resolved(paper, run.run)
         size = run.recipe.split("/")[1].split("-")[0].upper() if "imagenet512" in run.recipe else ""
         key = (OURS[run.method], DATASETS.get(run.dataset, run.dataset), size)
         found.append(Case(paper, run.run, config, network, reference[key]))
@@ -221,29 +228,6 @@ def test_both_values_of_alpha_are_rows(paper):
         assert ablated == {-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5}
 
 
-def of_sheet(folder, text, own, **changes):
-    """The preset with another sheet."""
-    (folder / "own.tsv").write_text(text)
-    config = load_yaml(ROOT / "studies/papers/paper.yaml") | changes
-    return Preset(config | {"runs": str(folder / "own.tsv")}, "paper.yaml", [own])
-
-
-def test_a_wrong_name_of_a_recipe_is_one_line(tmp_path):
-    sheet = SHEET.read_text().replace("\timagenet64/sida\t", "\timagenet64/sidaa\t")
-    with pytest.raises(UserError, match=r"recipe: no 'sidaa' in .*imagenet64.yaml.*did you mean 'sida'"):
-        of_sheet(tmp_path, sheet, ROOT / "studies/papers")
-
-
-def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes/imagenet64.yaml").write_text("sida: {total_kimg: 1, batch_size: 8, lr: 1}\n")
-    keep = [
-        line for line in SHEET.read_text().splitlines() if line.startswith("run\t") or "\timagenet64/sida\t" in line
-    ]
-    preset = of_sheet(tmp_path, "\n".join(keep) + "\n", tmp_path, tables=[], figures=[], claims=None)
-    assert preset.training("imagenet64-sida-a1").spec["total_kimg"] == 1
-
-
 def test_rows_from_ddo_teachers_have_the_recipe_of_those_from_edm(paper):
     found = [run.run for run in paper.students() if "-ddo-" in run.run]
     assert found
@@ -254,33 +238,20 @@ def test_rows_from_ddo_teachers_have_the_recipe_of_those_from_edm(paper):
 
 
 GDD_DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond"}
-BACKBONES = {
-    "VGG16-BN": "vgg16_bn",
-    "EfficientNet-lite0": "efficientnet_lite0",
-    "DeiT-base distilled": "deit_base_distilled",
-}
-ABSTRACT = {"cifar10-uncond-gdd-i": 1.54, "afhq64-gdd": 1.23, "ffhq64-gdd-i": 0.85, "imagenet64-gdd-i": 1.16}
+BACKBONES = {"VGG16-BN": "vgg16_bn", "EfficientNet-lite0": "efficientnet_lite0"}
+BACKBONES |= {"DeiT-base distilled": "deit_base_distilled"}
 
 
-@pytest.fixture(scope="module")
-def gdd_reference():
-    found: dict[tuple, dict] = {}
-    with open(ROOT / "tests/workflow/hyperparameters_gdd.csv", encoding="utf-8") as stream:
-        for line in csv.DictReader(stream):
-            found.setdefault((line["method"], line["dataset"]), {})[line["hyperparameter"]] = line["code_value"]
-    return found
-
-
-def test_every_value_of_gdd_is_its_codes(paper, gdd_reference):
-    registry = load_registry()
+def test_every_value_of_gdd_is_its_codes(paper):
+    registry, reference = load_registry(), recorded("hyperparameters_gdd.csv", "method", "dataset")
     rows = [run for run in paper.students() if run.method in ("gdd", "gdd-i")]
     seen = set()
     for run in rows:
         teacher = paper.settings.teachers[run.teacher]
-        config = resolve_recipe(from_mapping(DistillConfig, paper.training(run.run).spec, run.run), teacher.network)
+        config, _ = resolved(paper, run.run)
         options = from_mapping(GDDOptions, config.options, run.run)
         key = (run.method.upper(), GDD_DATASETS.get(run.dataset, run.dataset))
-        values = gdd_reference[key]
+        values = {name: code for name, (_, code) in reference[key].items()}
         seen.add(key)
         assert registry[teacher.checkpoint].target.rsplit("/", 1)[-1] == values["teacher checkpoint"]
         assert config.batch_size == int(values["batch size"])
@@ -303,17 +274,9 @@ def test_every_value_of_gdd_is_its_codes(paper, gdd_reference):
         mult = re.findall(r"\d", values["architecture"].partition("cres ")[2])
         if mult:
             assert list(map(str, teacher.network["kwargs"]["channel_mult"])) == mult
-    assert seen == gdd_reference.keys()
+    assert seen == reference.keys()
     assert len(rows) == 14
     assert {run.seed for run in rows} == {42, 43, 44}
-
-
-def test_abstracts_numbers_stand_beside_the_runs():
-    layout = load_layout(ROOT / "studies/papers/tables/gdd.yaml")
-    published = {row.run: row.published for row in layout.rows if row.published}
-    numbers = load_published()
-    values = {run: numbers[name.replace("{metric}", "fid")].value for run, name in published.items()}
-    assert values == ABSTRACT
 
 
 def test_training_waits_for_the_downloads_of_its_discriminator(paper):
@@ -352,11 +315,6 @@ UNI_INSTRUCT = {
     "cifar10-cond-uni-instruct-sid": (300_000, 256, 64, 1e-5, "forward-kl", "released", 0.01),
     "imagenet64-uni-instruct-sid": (300_000, 8192, 8, 4e-6, "forward-kl", "released", 0.01),
 }
-
-
-def resolved(paper, run):
-    network = paper.settings.teachers[paper.runs[run].teacher].network
-    return resolve_recipe(from_mapping(DistillConfig, paper.training(run).spec, run), network), network
 
 
 @pytest.mark.parametrize("run", STATED)
@@ -417,16 +375,23 @@ def test_costs_are_those_of_the_methods_passes(paper):
     assert cost["cifar10-uncond-cd"] == pytest.approx(6 * one)
 
 
-def test_quoted_numbers_stand_beside_the_runs():
-    layout = load_layout(ROOT / "studies/papers/tables/rivals.yaml")
-    numbers = load_published()
-    quoted = {row.run: numbers[row.published.replace("{metric}", "fid")].value for row in layout.rows if row.published}
-    assert {run: value for run, value in quoted.items() if "sida" not in run} == {
+#: FIDs that papers print of rows, by the table that has them beside ours.
+QUOTED = {
+    "gdd": {"cifar10-uncond-gdd-i": 1.54, "afhq64-gdd": 1.23, "ffhq64-gdd-i": 0.85, "imagenet64-gdd-i": 1.16},
+    "rivals": {
         "cifar10-uncond-diff-instruct": 4.53,
         "cifar10-cond-dmd": 5.58,
         "imagenet64-dmd2": 1.51,
         "cifar10-uncond-uni-instruct-sid": 1.48,
         "cifar10-cond-uni-instruct-sid": 1.38,
         "imagenet64-uni-instruct-sid": 1.02,
-    }
-    assert {row.run for row in layout.rows} >= {*STATED, *UNI_INSTRUCT}
+    },
+}
+
+
+@pytest.mark.parametrize("table", QUOTED)
+def test_quoted_numbers_stand_beside_the_runs(table):
+    rows, numbers = load_layout(ROOT / f"studies/papers/tables/{table}.yaml").rows, load_published()
+    quoted = {row.run: numbers[row.published.replace("{metric}", "fid")].value for row in rows if row.published}
+    assert {run: value for run, value in quoted.items() if "sida" not in run} == QUOTED[table]
+    assert table == "gdd" or {row.run for row in rows} >= {*STATED, *UNI_INSTRUCT}

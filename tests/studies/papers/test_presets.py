@@ -1,26 +1,39 @@
-"""Plans of the papers' presets: data, teachers, students, measurements, tables; almost nothing is run."""
+"""The papers' presets: plans, second protocols, and the released preset in small from a local server."""
 
 import collections
 import dataclasses
+import hashlib
 import io
+import json
 import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from eval.results.published import load_published
-from sida.assets.registry import ASSET_COLUMNS, load_registry
-from sida.config.resources import ROOT
+from eval.results.sheet import matching
+from eval.results.summary import Measurements
+from eval.tables import build_table, load_layout
+from sida.assets.registry import load_registry
+from sida.config.resources import ROOT, find
+from sida.files.atomic import sha256_file
 from sida.methods import METHODS
+from sida.networks import build_network
+from sida.networks.file import read_metadata
+from tests.assets.fault_server import serve, write_registry
+from tests.eval.synthetic_output import csv_rows
+from tests.files.genuine import MARK, write_genuine
 from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
 from workflow.planning.costs import Costs
 from workflow.planning.plan import make_plan
 from workflow.preset import Preset
-from workflow.preset.jobs import most_gpus
+from workflow.preset.jobs import most_gpus, row_digest
+from workflow.preset.placeholders import _placeholders, check_preset, unshown_remark
 
 
 def dry_run(folder: Path, preset: str, *arguments: str) -> tuple[dict[str, int], str]:
@@ -74,10 +87,8 @@ def pictures(tmp_path, monkeypatch):
             picture = np.random.default_rng(index).integers(0, 255, (10, 8, 3), dtype=np.uint8)
             Image.fromarray(picture).save(content := io.BytesIO(), "png")
             archive.writestr(f"{'ab'[index % 2]}/{index}.png", content.getvalue())
-    line = {"id": "faces", "kind": "dataset", "target": "pictures.zip"}
-    sheet = ["\t".join(ASSET_COLUMNS), "\t".join(line.get(column, "") for column in ASSET_COLUMNS)]
-    (tmp_path / "own-assets.tsv").write_text("\n".join(sheet) + "\n")
-    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "own-assets.tsv"))
+    registry = write_registry(tmp_path / "own-assets.tsv", {"id": "faces", "kind": "dataset", "target": "pictures.zip"})
+    monkeypatch.setenv("SIDA_ASSETS", str(registry))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     made_from = {"source": "faces", "resolution": 8, "transform": "center-crop"}
     shape = {"path": "made/faces.zip", "resolution": 8, "channels": 3, "label_dim": 2, "num_images": 12}
@@ -193,3 +204,151 @@ def test_the_released_preset_has_a_full_plan(tmp_path):
     config = yaml.safe_load((ROOT / "studies/papers/released.yaml").read_text())
     assert (jobs["table"], jobs["figure"]) == (len(config["tables"]), len(config["figures"]))
     assert "has no public address" in text
+
+
+TABLES = {"table1": "cifar10", "table2": "cifar10", "table5": "ffhq64", "table6": "afhqv2"}
+
+
+PAPERS = ROOT / "studies" / "papers"
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return Preset.load(PAPERS / "released.yaml", PAPERS / "clean.yaml")
+
+
+def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
+    check_preset(clean)
+    assert unshown_remark(clean) is None
+    cifar10 = ["fid-ref-cifar10-clean", "inception"]
+    assert clean.downloads("cifar10-cond-sida-a1.cifar10-clean") == cifar10
+    # clean-fid has no statistics of these sets at 64×64: the images themselves are asked for.
+    assert clean.downloads("ffhq64-sida-a1.ffhq64-clean") == ["inception"]
+    assert "datasets/ffhq-64x64.zip" in clean.measurement("ffhq64-sida-a1.ffhq64-clean").needs["files"]
+
+
+def test_rows_are_measured_twice_and_the_first_time_as_before(clean):
+    released = shipped("released")
+    more = set(clean.runs) - set(released.runs)
+    for second in (clean.runs[run] for run in more):
+        assert clean.network(second) == clean.network(clean.runs[second.first])
+        assert second.method == released.runs[second.first].method
+    for method in {run.method for run in released.runs.values()}:
+        assert not {run.run for run in matching(clean.runs, {"method": method})} & more
+    for run in released.runs:
+        assert clean.measurement(run).spec == released.measurement(run).spec
+
+
+def test_clean_numbers_have_columns_without_a_published_side(clean):
+    measured, published = Measurements(_placeholders(clean)), load_published()
+    for name, protocol in TABLES.items():
+        layout, plain = (load_layout(find("tables", each, [PAPERS])) for each in (f"clean-{name}", name))
+        table = build_table(layout, measured, clean.runs, published, "audit")
+        assert [column.title for column in table.columns][-2:] == ["FID (clean) ↓", "KID ×10³ ↓"]
+        found = {(r["column"], r["protocol"]) for r in table.records if r["measured"]}
+        own = {(column, f"{protocol}-clean") for column in ("fid_clean", "kid_clean")}
+        assert own | {("fid", protocol)} <= found
+        assert not any(r["published"] for r in table.records if r["column"].endswith("_clean"))
+        before = build_table(plain, measured, clean.runs, published)
+        cells = [[cell.plain for cell in row.cells] for row in before.rows]
+        assert [[cell.plain for cell in row.cells[: len(before.columns)]] for row in table.rows] == cells
+
+
+def test_rows_that_are_trained_here_are_measured_twice_and_trained_once():
+    preset = shipped("demo")
+    more = Preset(settings_of("demo") | {"second_protocols": {"digits": "digits-mini"}}, "d.yaml", preset.own)
+    networks = [name for name, run in preset.runs.items() if not run.without_network]
+    assert set(more.runs) - set(preset.runs) == {f"{name}.digits-mini" for name in networks}
+    for run in preset.students():
+        assert more.runs[run.run] == dataclasses.replace(run, second_protocol=more.runs[run.run].second_protocol)
+    check_preset(more)
+    for name in networks:
+        first, second = more.runs[name], more.runs[f"{name}.digits-mini"]
+        assert Path(more.protocol_of(second)).stem == "digits-mini" != Path(more.protocol_of(first)).stem
+        assert more.measurement(second.run).spec["network"] == more.measurement(name).spec["network"]
+        assert row_digest(preset, name) == row_digest(more, name) != row_digest(more, second.run)
+    assert more.measurement("sida-a1.0.digits-mini").needs["students"] == ["sida-a1.0"]
+
+
+def test_leakage_passes_its_check_and_shares_the_papers_rows(paper):
+    leakage = shipped("leakage")
+    check_preset(leakage)
+    assert unshown_remark(leakage) is None
+    rows = [{name for name in preset.runs if name.endswith("-leakage")} for preset in (paper, leakage)]
+    # The released generators of other methods, and finetuned teachers, are not trained in the other preset.
+    assert {name.partition(".")[0] for name in rows[1] ^ rows[0]} == {
+        "imagenet64-dmd2", "imagenet64-dmd2-longer", "imagenet64-dmd2-no-gan", "cifar10-uncond-ect",
+        "teacher-edm-cifar10-uncond-ddo", "teacher-edm-cifar10-cond-ddo",
+    }  # fmt: skip
+
+
+def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper):
+    needs = paper.measurement("imagenet64-gdd-i.imagenet64-leakage").needs
+    assert needs["students"] == ["imagenet64-gdd-i"]
+    assert "datasets/imagenet-64x64.zip" in needs["files"]
+    wanted = ["dinov2-code", "dinov2-vitl14", "fid-ref-imagenet64", "inception", "labels-imagenet"]
+    assert paper.downloads("imagenet64-gdd-i.imagenet64-leakage") == wanted
+    assert shipped("leakage").downloads("imagenet64-sida-a1.imagenet64-leakage") == wanted
+
+
+def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):
+    costs = Costs(paper, "H200")
+    row = "imagenet64-sida-a1"
+    more = costs.measurement(f"{row}.imagenet64-leakage").gpu_hours - costs.measurement(row).gpu_hours
+    images = 500_000 + 1_281_167
+    assert more == pytest.approx(images * costs.assumptions.gflop.dinov2 * 1e9 / costs._rate(False) / 3600)
+
+
+KWARGS = {
+    "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_type": "SongUNet", "model_channels": 8,
+    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "augment_dim": 9,
+}  # fmt: skip
+RELEASED = """\
+run	family	label	method	teacher	init	alpha	recipe	sampler	seed	checkpoint	dataset	notes
+the-teacher	Teacher	Teacher	teacher					heun-18		published-teacher
+the-student	One Step	SiDA	sida	the-teacher		1.0		one-step		published-student
+"""
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A workspace with two published pickles, one by id, one by address; the first download of each breaks off once."""
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+    (tmp_path / "work").mkdir()
+    workspace = Workspace(tmp_path / "work")
+    removed = {"teachers": ..., "recipes": ...}
+    settings = {"preset": "standin", "runs": "sheet.tsv", "tables": [], "figures": [], **removed}
+    workspace.config(name="standin.yaml", **settings)
+    with serve() as site:
+        rows = []
+        for seed, name in enumerate(("published-teacher", "published-student")):
+            torch.manual_seed(seed)
+            net = build_network({"class": "EDMPrecond", "kwargs": KWARGS})
+            data = write_genuine(tmp_path / f"{name}.pkl", net).read_bytes()
+            row = {"id": name, "kind": "network", "url": site.add(f"{name}.pkl", data, faults=[("cut", 4321)])}
+            rows.append(row | {"target": f"{name}.pkl", "size": str(len(data))})
+        write_registry(tmp_path / "assets.tsv", *rows)
+        # The last one: a teacher is a registered file, the student any file of the web.
+        address = f"{site.url}/{name}.pkl#sha256={hashlib.sha256(data).hexdigest()}"
+        (workspace.folder / "sheet.tsv").write_text(RELEASED.replace("published-student", address))
+        yield workspace, site
+    assert not list(tmp_path.rglob(MARK))
+
+
+def test_rows_are_fetched_imported_and_measured(published):
+    workspace, site = published
+    workspace.made("--configfile", "standin.yaml", "--", "results/standin/measurements.csv")
+    rows = csv_rows(workspace.folder / "results/standin/measurements.csv")
+    measured = {(row["run"], row["trial"]) for row in rows}
+    assert measured == {(run, trial) for run in ("the-teacher", "the-student") for trial in "01"}
+    trial = json.loads((workspace.folder / "results/standin/measurements/the-student/trial-1.json").read_text())
+    assert trial["metrics"]["fd"] > 0
+    network = workspace.folder / "results/standin/checkpoints/published-student/network.safetensors"
+    assert sha256_file(network) in json.dumps(trial)
+    assert read_metadata(network)["origin"]["url"] == f"{site.url}/published-student.pkl"
+    # The connection that broke was taken up where it ended.
+    assert len(site.asked("published-student.pkl")) == 2
+    before = len(site.requests)
+    assert workspace.planned("--configfile", "standin.yaml", "--", "results/standin/measurements.csv") == {}
+    assert len(site.requests) == before
