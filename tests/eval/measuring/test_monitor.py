@@ -13,8 +13,6 @@ import yaml
 
 from eval.features import get_extractor
 from eval.features.registry import extract
-from eval.figures import load_figure_layout
-from eval.figures.samples import draw_grid
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.monitor import SEED0, make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
@@ -170,12 +168,8 @@ def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypat
     assert (metadata["nimg"], metadata["fd_dinov2"]) == (best["nimg"], best["fd_dinov2"])
 
 
-def test_real_latents_are_decoded_for_measurements_and_pictures(latents, tmp_path, monkeypatch):
+def test_real_latents_are_decoded_for_measurements(latents, monkeypatch):
     monkeypatch.setattr(sys.modules[Drawer.__module__], "load_vae", lambda path, device: StandInVae())
     spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "imagenet512", "dataset": latents}
     batch = next(Measurer({**spec, "vae": "here"}).source.batches(range(6), 6))
     assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (6, 3, 16, 16))
-    (tmp_path / "l.yaml").write_text("kind: samples\nrows: 4\ncolumns: 3\npanels: [{where: {run: data}}]\n")
-    grid = draw_grid(load_figure_layout(tmp_path / "l.yaml"), {**spec, "vae": "here"}, "real")
-    assert tuple(grid.images.shape) == (12, 3, 16, 16)
-    assert grid.classes == [place // 3 for place in range(12)]

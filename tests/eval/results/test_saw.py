@@ -58,73 +58,67 @@ def external(**cells):
     return SheetRow("met", "Met", "external", **cells)
 
 
-SAID = ("loss:FID", "loss:inception_cpu", "choice:dinov2 start:dinov2 loss:vgg16 loss:inception")
+MET, HONEST = {"0.700"}, {"2.000"}
+INCEPTION = external(saw="loss:inception")
+#: A row and its values; which values are bold; the mark of the row and a word of the note below the table.
+RANKED = [
+    # It met the network of the metric.
+    (external(saw="loss:FID"), {}, HONEST, "‡", ""),
+    (external(saw="loss:inception_cpu"), {}, HONEST, "‡", ""),
+    (external(saw="choice:dinov2 start:dinov2 loss:vgg16 loss:inception"), {}, HONEST, "‡", ""),
+    (SheetRow("met", "Met", "sida", saw="loss:inception"), {}, HONEST, "‡", ""),
+    (SheetRow("met", "Met", "data", saw="loss:inception"), {}, HONEST, "‡", ""),
+    (external(saw="loss:inception", protocol="q.yaml", second_protocol="q.yaml"), {}, HONEST, "‡", ""),
+    (INCEPTION, {"settings": "frechet cov_ddof=0 extractor=inception_cpu"}, HONEST, "‡", ""),
+    (INCEPTION, {"settings": "kernel extractor=inception subsets=10"}, HONEST, "‡", ""),
+    (INCEPTION, {"settings": "frechet extractor=mine.py:Wrapped"}, HONEST, "‡", ""),
+    (INCEPTION, {"settings": "mean of.a.extractor=inception of.b.extractor=dinov2"}, HONEST, "‡", ""),
+    # A score, or a number of another group: the record says it, and the sheet does not take it away.
+    (external(), {"saw": "loss:inception"}, HONEST, "‡", ""),
+    (external(saw="none"), {"saw": "loss:inception"}, HONEST, "‡", ""),
+    (SheetRow("met", "Met", "sida"), {"saw": "loss:inception"}, HONEST, "‡", ""),
+    # Nobody says anything: it may be an honest one, so that no other row is better than it.
+    (external(), {}, set(), "", "not ranked"),
+    (external(saw="unknown"), {}, set(), "", "not ranked"),
+    (SheetRow("met", "Met", "mine:METHOD"), {}, set(), "", "not ranked"),
+    # It has seen the held-out images, or a part of them; a row's word does not take it away.
+    (external(saw="none"), {"held_out": "40/40"}, HONEST, "¶", "40 of 40"),
+    (external(saw="none"), {"held_out": "3/60"}, HONEST, "¶", "3 of 60"),
+    (external(saw="data:none"), {"held_out": "40/40"}, HONEST, "¶", "40 of 40"),
+    (external(saw="data:held-out"), {"held_out": "unknown"}, HONEST, "¶", "data:held-out"),
+    (external(saw="data:held-out"), {"held_out": "0/60"}, HONEST, "¶", "data:held-out"),
+    (external(saw="none"), {"held_out": "unknown"}, set(), "¶", "nobody says whether"),
+    # Honest ones: data sets have pictures twice, and a metric may have no held-out images.
+    (external(saw="data:none"), {"held_out": "unknown"}, MET, "", ""),
+    (external(saw="none"), {"held_out": "0/60"}, MET, "", ""),
+    (external(saw="none"), {"held_out": "1/60"}, MET, "", ""),
+    (external(saw="data:held-out"), {"held_out": ""}, MET, "", ""),
+    (external(saw="none"), {}, MET, "", ""),
+    (external(saw="loss:dinov2"), {}, MET, "", ""),
+    (external(saw="start:inception"), {}, MET, "", ""),
+    (external(saw="choice:inception"), {}, MET, "", ""),
+    (external(saw="choice:dinov2"), {}, MET, "", "chosen by metrics on different networks"),
+    (
+        external(saw="loss:vgg16"),
+        {},
+        MET,
+        "§",
+        "§ fid of Met: trained by a network that learned from the same labels (vgg",
+    ),
+]
+LATEX = {"‡": r"\ddagger", "¶": r"\P", "§": r"\S", "": "0.700"}
 
 
-@pytest.mark.parametrize(
-    ("row", "change"),
-    [
-        *((external(saw=words), {}) for words in SAID),
-        (external(), {}),  # nobody says anything
-        (external(saw="unknown"), {}),
-        (SheetRow("met", "Met", "mine:METHOD"), {}),
-        (SheetRow("met", "Met", "sida", saw="loss:inception"), {}),
-        (SheetRow("met", "Met", "data", saw="loss:inception"), {}),
-        (external(saw="loss:inception", protocol="q.yaml", second_protocol="q.yaml"), {}),
-        (external(saw="loss:inception"), {"settings": "frechet cov_ddof=0 extractor=inception_cpu"}),
-        (external(saw="loss:inception"), {"settings": "kernel extractor=inception subsets=10"}),
-        (external(saw="loss:inception"), {"settings": "frechet extractor=mine.py:Wrapped"}),
-        (external(saw="loss:inception"), {"settings": "mean of.a.extractor=inception of.b.extractor=dinov2"}),
-        # A score, or a number of another group: the record says it, and the sheet does not take it away.
-        (external(), {"saw": "loss:inception"}),
-        (external(saw="none"), {"saw": "loss:inception"}),
-        (SheetRow("met", "Met", "sida"), {"saw": "loss:inception"}),
-    ],
-)
-def test_a_row_that_met_the_network_of_the_metric_is_not_bold(tmp_path, row, change):
+@pytest.mark.parametrize(("row", "change", "best", "mark", "word"), RANKED)
+def test_only_an_honest_row_is_bold_and_the_others_are_marked(tmp_path, row, change, best, mark, word):
     made = table(tmp_path, row, **change)
-    assert "0.700" not in bold(made)
-    unknown = row.seen is None and "saw" not in change
-    # An unknown row may be an honest one, so that no other row is better than it.
-    assert bold(made) == (set() if unknown else {"2.000"})
-    assert {cell.mark for line in made.rows for cell in line.cells if cell.text == "0.700"} == {"" if unknown else "‡"}
-    assert ("0.700 ± 0.001 ‡" in to_markdown(made), r"\ddagger" in to_latex(made), "‡" in to_html(made)) == (
-        not unknown,
-    ) * 3
-    assert "not ranked" in to_markdown(made)
-
-
-def test_an_honest_row_is_bold(tmp_path):
-    for saw in ("none", "loss:dinov2", "start:inception", "choice:inception", "loss:vgg16"):
-        assert bold(table(tmp_path, external(saw=saw))) == {"0.700"}, saw
-    assert "§ fid of Met: trained by a network that learned from the same labels (vgg16)" in to_markdown(
-        table(tmp_path, external(saw="loss:vgg16"))
-    )
-    assert "chosen by metrics on different networks" in to_markdown(table(tmp_path, external(saw="choice:dinov2")))
-
-
-@pytest.mark.parametrize(
-    ("saw", "held_out", "best", "why"),
-    [
-        ("none", "40/40", {"2.000"}, "40 of 40"),
-        ("none", "3/60", {"2.000"}, "3 of 60"),  # a part of them
-        ("data:none", "40/40", {"2.000"}, "40 of 40"),  # a row's word does not take it away
-        ("data:held-out", "unknown", {"2.000"}, "data:held-out"),
-        ("data:held-out", "0/60", {"2.000"}, "data:held-out"),
-        ("none", "unknown", set(), "nobody says whether"),  # it may be an honest one
-        ("data:none", "unknown", {"0.700"}, ""),
-        ("none", "0/60", {"0.700"}, ""),
-        ("none", "1/60", {"0.700"}, ""),  # data sets have pictures twice
-        ("data:held-out", "", {"0.700"}, ""),  # the metric has no held-out images
-    ],
-)
-def test_a_row_that_has_seen_the_held_out_images_is_not_bold(tmp_path, saw, held_out, best, why):
-    made = table(tmp_path, external(saw=saw), held_out=held_out)
     assert bold(made) == best
-    assert {cell.mark for row in made.rows for cell in row.cells if cell.text == "0.700"} == ({"¶"} if why else {""})
-    assert ("not ranked" in to_markdown(made)) == bool(why)
-    assert why in to_markdown(made)
-    assert r"\P" in to_latex(made) if why else "¶" not in to_html(made)
+    assert {cell.mark for line in made.rows for cell in line.cells if cell.text == "0.700"} == {mark}
+    assert mark in to_html(made)
+    assert LATEX[mark] in to_latex(made)
+    assert f"0.700 ± 0.001 {mark}".strip() in to_markdown(made).replace("**", "")
+    assert word in to_markdown(made)
+    assert ("not ranked" in to_markdown(made)) == (best != MET)
 
 
 @pytest.mark.parametrize("column", ["extractor_sha256", "reference_sha256"])
