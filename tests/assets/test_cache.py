@@ -26,7 +26,7 @@ from sida.files.atomic import sha256_file
 from sida.sampling.job import network_file
 from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one, records, write_registry
 from tests.refused import command, refusal
-from tests.signals import heed_interrupts
+from tests.workflow.workspace import heed_interrupts
 
 
 def test_a_damaged_lock_is_one_line(site, tmp_path):

@@ -25,7 +25,6 @@ import yaml
 from sida.config.resources import ROOT, find
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
-from tests.signals import heed_interrupts
 from workflow.preset import Preset
 from workflow.preset.files import find_preset, presets, read_preset
 
@@ -40,6 +39,14 @@ def put(path: Path, text: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+def heed_interrupts() -> None:
+    """For ``preexec_fn``: SIGINT ends the program, also where the tests themselves were started in the background.
+
+    What a script starts in the background inherits that it is ignored.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @functools.cache

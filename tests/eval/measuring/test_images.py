@@ -4,8 +4,6 @@ import io
 import itertools
 import json
 import os
-import shutil
-import tarfile
 import tracemalloc
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from eval.measuring.score import score_images
 from eval.measuring.sources import CallableSource, ImageFiles
 from eval.measuring.stores import dealt_order, open_images
 from eval.measuring.trial import ImageBatch
+from tests.data.test_archive import png, tar_of, write_folder, write_zip
 from tests.eval.measuring.specs import TINY
 from tests.eval.metric_networks import images
 from tests.refused import refused
@@ -48,18 +47,15 @@ def write(path: Path, array: np.ndarray, labels: np.ndarray | None = None) -> Pa
         (np.savez_compressed if "compressed" in name else np.savez)(path, arr_0=array, **classes)
     elif name.endswith(".npy"):
         np.save(path, {"first": array.transpose(0, 3, 1, 2), "grey": array[..., 0]}.get(path.stem, array))
+    elif name.endswith(".zip"):
+        write_zip(path, members | LITTER)
+    elif ".tar" in name:
+        packed = name.endswith("gz")  # else as in `tar cf a.tar -C FOLDER .`
+        path.write_bytes(
+            tar_of(members if packed else {f"./{n}": c for n, c in members.items()}, "w:gz" if packed else "w")
+        )
     else:
-        folder = path.parent / f"{name}-members" if "." in name else path
-        for member, content in (members | LITTER).items():
-            (folder / member).parent.mkdir(parents=True, exist_ok=True)
-            (folder / member).write_bytes(content)
-        if name.endswith(".zip"):
-            shutil.make_archive(str(path)[:-4], "zip", folder)
-        elif ".tar" in name:
-            with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as archive:
-                for member in members:
-                    # As in `tar cf a.tar -C FOLDER .`
-                    archive.add(folder / member, member if name.endswith("gz") else f"./{member}")
+        write_folder(path, members | LITTER)
     return path
 
 
@@ -81,13 +77,11 @@ def test_every_store_gives_the_same_images(tmp_path, kind, channels):
 
 def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tmp_path):
     def digest(seed: int, time: int, labels=None) -> str:
-        folder = tmp_path / f"{seed}-{time}"
-        folder.mkdir(exist_ok=True)
-        for number, picture in enumerate(images(3, seed=seed)):
-            (folder / f"{number}.bmp").write_bytes(encode(picture, form="BMP"))
-            os.utime(folder / f"{number}.bmp", (time, time))
-        (folder / "notes.txt").write_text(str(time))
-        (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+        members = {f"{number}.bmp": encode(picture, form="BMP") for number, picture in enumerate(images(3, seed=seed))}
+        others = {"notes.txt": str(time).encode(), "dataset.json": json.dumps({"labels": labels}).encode()}
+        write_folder(folder := tmp_path / f"{seed}-{time}", members | others)
+        for name in members:
+            os.utime(folder / name, (time, time))
         return open_images(folder).digest()
 
     classes = [[f"{number}.bmp", number] for number in range(3)]
@@ -292,21 +286,14 @@ def sorted_files(tmp_path, digits, count=400):
     """The same images sorted by class: with labels, by folders, by names."""
     order = np.argsort(digits[1][:count], kind="stable")
     images, classes = digits[0][order], digits[1][order]
+    encoded = [(index, png(image[0]), label) for index, (image, label) in enumerate(zip(images, classes))]
     np.savez(tmp_path / "labels.npz", arr_0=images, arr_1=classes)
-    forms = {"folders": "c{1}/{0:05d}.png", "names": "class{1}_{0:05d}.png", "ends": "{0:05d}-{1}.png"}
-    for place, form in forms.items():
-        for index, (image, label) in enumerate(zip(images, classes)):
-            name = form.format(index, label)
-            (tmp_path / place / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image[0]).save(tmp_path / place / name)
-    with tarfile.open(tmp_path / "classes.tar", "w") as archive:
-        for index, (image, label) in enumerate(zip(images, classes)):
-            stream = io.BytesIO()
-            Image.fromarray(image[0]).save(stream, "PNG")
-            for suffix, content in (("png", stream.getvalue()), ("cls", str(label).encode())):
-                entry = tarfile.TarInfo(f"{index:06d}.{suffix}")
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
+    write_folder(tmp_path / "folders", {f"c{label}/{index:05d}.png": data for index, data, label in encoded})
+    write_folder(tmp_path / "names", {f"class{label}_{index:05d}.png": data for index, data, label in encoded})
+    write_folder(tmp_path / "ends", {f"{index:05d}-{label}.png": data for index, data, label in encoded})
+    members = {f"{index:06d}.png": data for index, data, _ in encoded}
+    members |= {f"{index:06d}.cls": str(label).encode() for index, _, label in encoded}
+    (tmp_path / "classes.tar").write_bytes(tar_of(dict(sorted(members.items()))))
     np.save(tmp_path / "my_images.npy", images)
     np.save(tmp_path / "my_labels.npy", classes)
     return [tmp_path / name for name in ("labels.npz", "folders", "names", "ends", "classes.tar", "my_images.npy")]
@@ -328,9 +315,7 @@ def test_images_sorted_by_class_are_dealt_and_the_record_says_so(tmp_path, digit
 def test_a_random_order_and_numbered_folders_of_tools_stay(tmp_path, digits):
     np.savez(tmp_path / "mixed.npz", arr_0=digits[0], arr_1=digits[1])
     assert not open_images(tmp_path / "mixed.npz").dealt
-    for index in range(60):
-        name = tmp_path / f"tool/{index // 20:05d}/img{index:08d}.png"
-        name.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(digits[0][index, 0]).save(name)
+    named = {f"{index // 20:05d}/img{index:08d}.png": png(digits[0][index, 0]) for index in range(60)}
+    write_folder(tmp_path / "tool", named)
     assert not open_images(tmp_path / "tool").dealt
     assert dealt_order(np.arange(100)) is None

@@ -1,10 +1,7 @@
 """The training monitor: distances as in a measurement, from seeds of its own, and of decoded latent networks."""
 
-import io
-import json
 import statistics
 import sys
-import zipfile
 
 import numpy as np
 import pytest
@@ -18,10 +15,12 @@ from eval.measuring.monitor import SEED0, make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
 from sida.config.resources import find
 from sida.data import LatentDecoder, load_dataset
+from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
 from sida.methods import distill
 from sida.networks.file import load_network, read_metadata
 from sida.sampling import NO_CLASS, Drawer, generate
+from tests.data.test_archive import npy, write_zip
 from tests.eval.measuring.specs import DIGITS, content, data_spec, metric, protocol, resampled
 from tests.eval.metric_networks import StandInVae, write_hub, write_inception, write_network
 from tests.refused import refused
@@ -112,14 +111,10 @@ SHORT = {**STUDENT, "total_kimg": 0.032, "batch_gpu": None, "warmup_kimg": 0, "a
 def latents(tmp_path):
     """A data set of moments with classes, and an EDM2 teacher for it."""
     rng = np.random.default_rng(0)
-    names = [f"00000/img-mean-std-{i:08d}.npy" for i in range(40)]
-    with zipfile.ZipFile(tmp_path / "latents.zip", "w") as file:
-        for name in names:
-            stream = io.BytesIO()
-            np.save(stream, np.abs(rng.normal(size=(8, 4, 4))).astype(np.float32))
-            file.writestr(name, stream.getvalue())
-        labels = [[name, i % 4] for i, name in enumerate(names)]
-        file.writestr("dataset.json", json.dumps({"labels": labels}))
+    names = [image_name(i, ".npy", "img-mean-std-") for i in range(40)]
+    members = {name: npy(np.abs(rng.normal(size=(8, 4, 4))).astype(np.float32)) for name in names}
+    labels = dataset_json((name, i % 4) for i, name in enumerate(names))
+    write_zip(tmp_path / "latents.zip", members | {"dataset.json": labels})
     kwargs = {"img_resolution": 4, "img_channels": 4, "label_dim": 4, "use_fp16": False, "model_channels": 8}
     kwargs |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "channels_per_head": 8}
     config = {"class": "EDM2Precond", "kwargs": {**kwargs, "logvar_channels": 8}}
