@@ -14,6 +14,7 @@ from eval.tables import load_layout
 from eval.tables.cells import resolve
 from sida.assets.registry import load_registry
 from sida.config.resources import ROOT
+from sida.files.atomic import sha256_json
 
 #: References of published numbers.
 ASSETS = sorted({found.reference for metrics in PROTOCOLS.values() for found in metrics.values() if found.reference})
@@ -139,6 +140,20 @@ def write_preset(folder):
         write_jsonl(student / "evaluations.jsonl", [kimg for kimg, _ in drawn], values)
         write_jsonl(student / "train.jsonl", [kimg for kimg, _ in points], ticks)
     return folder
+
+
+def trial_record(run="a", trial=0, value=1.5, **changes):
+    """The record of a trial of forty images, as `sida measure` writes it."""
+    fields = {"num_samples": 40, "metrics": {"fd": {"kind": "frechet", "extractor": "inception"}}}
+    return {
+        **{"run": run, "method": "sid", "trial": trial, "n": 40, "seeds": [40 * trial, 40 * trial + 39], "nfe": 1},
+        **{"metrics": {"fd": value}, "extractors": {"inception": "e7" * 32}, "spec_sha256": "5e" * 32},
+        "protocol": {"name": "p", "fields": fields, "sha256": sha256_json(fields)},
+        "reference": {"name": "r", "sha256": "4e" * 32},
+        "metric_references": {"fd": {"name": "r", "sha256": "4e" * 32}},
+        "environment": {"device": "cpu", "code_version": "0", "date": "2035-01-01T00:00:00Z"},
+        "source": {"images": "a"},
+    } | changes
 
 
 def inputs_of(folder, measurements=None):

@@ -12,13 +12,14 @@ import torch
 from eval.results.measurements import collect, read_measurement, write_csv, write_measurement
 from eval.results.summary import Estimate
 from eval.tables.model import RECORD_FIELDS
-from sida.files.atomic import read_hashed_json, sha256_file, sha256_json, write_hashed_json, write_json, write_text
+from sida.files.atomic import read_hashed_json, sha256_file, write_hashed_json, write_json, write_text
 from sida.files.content_hash import HASH_KEY, csv_text
 from sida.files.text_files import read_csv
 from sida.networks import build_network
 from sida.networks.file import save_network
 from sida.training.logs import Logs
 from tests.disks import flip
+from tests.eval.synthetic_output import trial_record
 from tests.training.toy import NETWORK
 from workflow.archive import files
 from workflow.cli import main
@@ -39,17 +40,9 @@ def write_results(folder: Path) -> None:
     write_json(folder / "specs/students/a.json", {"teacher": f"results/tiny/{TEACHER}", "init": None})
     write_json(folder / "specs/measurements/a.json", {"network": f"results/tiny/{STUDENT}"})
     for run, values in VALUES.items():
+        network = sha256_file(folder / STUDENT) if run == "a" else None
         for trial, value in enumerate(values):
-            fields = {"metrics": {"fd": {"extractor": "pixels"}}}
-            record = {
-                **{"run": run, "method": "sid", "trial": trial, "n": 40, "seeds": [40 * trial, 40 * trial + 39]},
-                **{"nfe": 1, "metrics": {"fd": value}, "extractors": {"pixels": "e7" * 32}, "spec_sha256": "5e" * 32},
-                "protocol": {"name": "p", "fields": fields, "sha256": sha256_json(fields)},
-                "reference": {"name": "r", "sha256": "4e" * 32},
-                "metric_references": {"fd": {"name": "r", "sha256": "4e" * 32}},
-                "network_sha256": sha256_file(folder / STUDENT) if run == "a" else None,
-                "environment": {"device": "cpu", "code_version": "0", "date": "2035-01-01T00:00:00Z"},
-            }
+            record = trial_record(run, trial, value, network_sha256=network)
             write_measurement(folder / f"measurements/{run}/trial-{trial}.json", record)
     write_csv(folder / "measurements.csv", collect(folder / "measurements"))
     write_csv(folder / "collected/tables/main.csv", collect(folder / "measurements", ["a"]))

@@ -1,6 +1,5 @@
 """Extractors: digits, pixels, Inception and DINOv2 stand-ins of the published call signatures; DINOv2's code."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.files.atomic import sha256_file
 from tests.assets.fault_server import write_registry
+from tests.data.test_archive import write_zip
 from tests.eval.metric_networks import (
     HUBCONF,
     NormedInception,
@@ -252,9 +252,7 @@ def cache(tmp_path, monkeypatch):
 
 def put(cache: Path, files: dict[str, str], weights: dict[str, torch.Tensor]) -> None:
     """Puts an archive and weights into the cache by hand, as new ones."""
-    with zipfile.ZipFile(cache / "repo" / "abc.zip", "w") as archive:
-        for name, text in files.items():
-            archive.writestr(f"dinov2-abc/{name}", text)
+    write_zip(cache / "repo/abc.zip", {f"dinov2-abc/{name}": text for name, text in files.items()})
     torch.save(weights, cache / "w.pth")
     (cache / "assets.lock").unlink(missing_ok=True)
 

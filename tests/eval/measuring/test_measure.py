@@ -28,6 +28,7 @@ from sida.sampling import SeedStreams
 from tests.data.test_archive import npy, png, write_zip
 from tests.eval.measuring.specs import DIGITS, data_spec, metric, small_protocol
 from tests.eval.metric_networks import write_network
+from tests.eval.synthetic_output import trial_record
 from tests.refused import refused
 from tests.training.toy import NETWORK
 from workflow.cli import main
@@ -316,23 +317,23 @@ def test_commands_end_to_end(tmp_path, capsys, monkeypatch, refusal):
     assert "--trials: the protocol has the trials 0-1" in refusal(*command, "--trials", "5")
 
 
-def write_trials(folder, trials=2, more=None, **changes):
-    """Records of a run, the last one with changes."""
-    base = {"run": folder.name, "method": "sid", "n": 10, "metrics": {"fd": 1.5}, "extractors": {}, "spec_sha256": "s"}
-    base |= {"protocol": {"name": "p", "fields": {"num_samples": 10}}, "reference": {"name": "r", "sha256": "r"}}
-    base |= {"environment": {"device": "cpu"}, "source": {"images": "a"}}
+def write_trials(folder, trials=2, every=(), **changes):
+    """Records of a run, every one and the last one with changes."""
     folder.mkdir(parents=True, exist_ok=True)
     for trial in range(trials):
-        record = base | (more or {}) | {"trial": trial, "seeds": [trial * 10, trial * 10 + 9]}
+        record = trial_record(folder.name, trial, **dict(every))
         trial_path(folder, trial).write_text(json.dumps(record | (changes if trial == trials - 1 else {})))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"protocol": {"name": "p", "fields": {"num_samples": 20}}}, "n: 10 images, and its protocol takes 20"),
-        ({"metrics": {"fd": 1.5, "is": 2.0}}, "differs from trial 0 of the same run in metric 'is'"),
-        ({"metric_references": {"fd": {"sha256": "x"}}}, "trial 0 of the same run in fd .reference: none != x"),
+        ({"protocol": {"name": "p", "fields": {"num_samples": 20}}}, "n: 40 images, and its protocol takes 20"),
+        (
+            {"metrics": {"fd": 1.5, "is": 2.0}, "protocol": {"name": "p", "fields": {"num_samples": 40}}},
+            "differs from trial 0 of the same run in .*metric 'is'",
+        ),
+        ({"metric_references": {"fd": {"sha256": "x"}}}, "trial 0 of the same run in fd .reference: 4e4e4e4e4e4e != x"),
         ({"network_sha256": "other"}, "differs from trial 0 of the same run in network_sha256"),
         ({"spec_sha256": "t", "source": {"images": "b"}}, "of the same run in source.images: a != b; delete"),
         ({"run": "other"}, "was it copied"),
@@ -350,12 +351,7 @@ def test_collect_refuses_what_does_not_belong_together(tmp_path, changes, messag
 
 @pytest.mark.parametrize("unknown", ["extractors", "metric_references"])
 def test_trials_of_an_unknown_digest_are_no_row(tmp_path, unknown):
-    facts = {"kind": "frechet", "extractor": "inception"}
-    base = {"extractors": {"inception": "e"}, "metric_references": {"fd": {"sha256": "r"}}}
-    base |= {"protocol": {"name": "p", "fields": {"num_samples": 10, "metrics": {"fd": facts}}}}
-    write_trials(tmp_path / "known" / "sid", more=base)
-    assert len(collect(tmp_path / "known")) == 2
-    write_trials(tmp_path / "sid", more=base | {unknown: {}})
+    write_trials(tmp_path / "sid", every={unknown: {}})
     refused("trial-1.json.* fd .*no digest", collect, tmp_path)
 
 

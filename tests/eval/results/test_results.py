@@ -250,11 +250,6 @@ def test_no_run_has_two_origins(printed, theirs, tmp_path):
     refused("stands there twice", read_exchanged, theirs(printed[0], printed[0]))
 
 
-TRIAL = {
-    "run": "a", "method": "sid", "trial": 0, "n": 4, "seeds": [0, 3], "metrics": {"fd": 1.5}, "extractors": {"x": "e7"},
-    "protocol": {"name": "p", "fields": {"metrics": {"fd": {"extractor": "x"}}}}, "reference": {},
-    "metric_references": {"fd": {"sha256": "4e"}}, "environment": {}, "spec_sha256": "5e",
-}  # fmt: skip
 FINDING = {"rule": "LT", "numbers": {}}
 CLAIM = {
     "id": "X-1", "statement": "s", "source": "", "counterpart": "", "note": "", "verdict": "supported",
@@ -275,9 +270,9 @@ def changed(value, path, new):
 
 #: Readers of stored records by file, with a whole record and the remedy that they name.
 RECORDS = {
-    "trial-0.json": (read_measurement, TRIAL, "measure this trial again"),
+    "trial-0.json": (read_measurement, made_up.trial_record(), "measure this trial again"),
     "claims.json": (read_verdicts, {"preamble": "", "comparisons": "", "claims": [CLAIM]}, "decide the claims again"),
-    "score.json": (read_score, {"measurements": [TRIAL]}, "is no result of sida score"),
+    "score.json": (read_score, {"measurements": [made_up.trial_record()]}, "is no result of sida score"),
 }
 
 
@@ -285,7 +280,7 @@ RECORDS = {
     ("file", "path", "value"),
     [
         ("trial-0.json", "seeds", [0]), ("trial-0.json", "seeds", [0, "3"]), ("trial-0.json", "protocol.fields", 3),
-        ("trial-0.json", "protocol.fields.metrics.fd.extractor", []), ("trial-0.json", "extractors.x", {}),
+        ("trial-0.json", "protocol.fields.metrics.fd.extractor", []), ("trial-0.json", "extractors.inception", {}),
         ("trial-0.json", "metric_references.fd", {"name": "r"}), ("trial-0.json", "source", "x"),
         ("claims.json", "claims", ["x"]), ("claims.json", "preamble", 3), ("claims.json", "claims.0.verdict", "true"),
         ("claims.json", "claims.0.rows", [1]), ("claims.json", "claims.0.findings.0.numbers", None),

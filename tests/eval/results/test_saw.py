@@ -9,14 +9,13 @@ from eval.claims import Operand
 from eval.features import EXTRACTORS
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow, read_runs
-from eval.results.summary import Measurement, Measurements
+from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout, to_html, to_latex, to_markdown
 from sida.config.families import BACKBONES
 from sida.config.resources import ROOT
 from sida.config.saw import Saw, network_of, read_saw
 from sida.methods.registry import METHODS, official_saw
-from tests.eval.claims.evidence import made as evidence_of
-from tests.eval.claims.evidence import outcome
+from tests.eval.claims import evidence as made_up
 from tests.refused import refused
 from workflow.preset import Preset
 
@@ -25,13 +24,8 @@ FID = "frechet cov_ddof=0 extractor=inception"
 
 def lines(run, value, settings=FID, metric="fid", **change):
     """Two trials of a generator."""
-    about = {"protocol": "p", "settings": settings, "classes": "data", "resolution": "32", "n": 10}
-    files = {"reference_sha256": "a" * 64, "extractor_sha256": "b" * 64, "network_sha256": ""}
-    made = {"device": "cpu", "code_version": "0", "date": "2035-01-01", "nfe": 1}
-    for trial in (0, 1):
-        seeds = {"seed_first": 10 * trial, "seed_last": 10 * trial + 9}
-        row = {"run": run, "method": "external", "trial": trial, "metric": metric, "value": value + trial / 1000}
-        yield Measurement(**(about | files | made | seeds | row | change))
+    known = {"reference_sha256": "a" * 64, "extractor_sha256": "b" * 64, "network_sha256": "", "settings": settings}
+    return made_up.lines(run, [value, value + 1e-3], metric, **(known | change))
 
 
 def of_rows(tmp_path, runs, measured, column=None, rows=None, mode="measured"):
@@ -223,8 +217,8 @@ def test_a_word_that_names_nothing_is_refused(tmp_path, words):
 def test_no_claim_is_decided_by_a_value_on_a_network_of_the_loss():
     measured, expected = [*lines("honest", 2.0), *lines("met", 0.7)], {"none": "supported"}
     for saw in ("none", "loss:inception", "unknown", None):
-        evidence = evidence_of(measured, [SheetRow("honest", "H", "sida"), external(saw=saw)])
-        found = outcome(evidence, rule="LT", metric="fid", a=Operand(run="met"), b=Operand(run="honest"))
+        evidence = made_up.made(measured, [SheetRow("honest", "H", "sida"), external(saw=saw)])
+        found = made_up.outcome(evidence, rule="LT", metric="fid", a=Operand(run="met"), b=Operand(run="honest"))
         assert found == expected.get(saw, "not decided here")
 
 

@@ -3,17 +3,14 @@
 import collections
 import dataclasses
 import hashlib
-import io
 import json
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 from eval.results.published import load_published
 from eval.results.sheet import matching
@@ -26,6 +23,7 @@ from sida.methods import METHODS
 from sida.networks import build_network
 from sida.networks.file import read_metadata
 from tests.assets.fault_server import serve, write_registry
+from tests.data.test_archive import png, write_zip
 from tests.eval.synthetic_output import csv_rows
 from tests.files.genuine import MARK, write_genuine
 from tests.workflow.workspace import Workspace, forked_snakemake, jobs_in, settings_of, shipped
@@ -82,11 +80,8 @@ def test_every_table_and_figure_names_its_rows(paper):
 def pictures(tmp_path, monkeypatch):
     """A preset whose data set is made from an asset, a zip of pictures."""
     workspace = Workspace(tmp_path)
-    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
-        for index in range(12):
-            picture = np.random.default_rng(index).integers(0, 255, (10, 8, 3), dtype=np.uint8)
-            Image.fromarray(picture).save(content := io.BytesIO(), "png")
-            archive.writestr(f"{'ab'[index % 2]}/{index}.png", content.getvalue())
+    noise = np.random.default_rng(0).integers(0, 255, (12, 10, 8, 3), dtype=np.uint8)
+    write_zip(tmp_path / "pictures.zip", {f"{'ab'[index % 2]}/{index}.png": png(p) for index, p in enumerate(noise)})
     registry = write_registry(tmp_path / "own-assets.tsv", {"id": "faces", "kind": "dataset", "target": "pictures.zip"})
     monkeypatch.setenv("SIDA_ASSETS", str(registry))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
