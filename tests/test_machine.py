@@ -8,9 +8,9 @@ import torch
 
 from sida import machine
 from sida.cli.main import main as sida
-from sida.errors import UserError
 from sida.machine import environment, take_device
 from sida.training.processes import own_device
+from tests.refused import refused
 from workflow.cli import main as measuring
 
 
@@ -75,9 +75,7 @@ def test_a_name_without_a_number_keeps_the_current_gpu(two_gpus):
 
 
 def test_a_missing_gpu_is_one_line(two_gpus, capsys):
-    with pytest.raises(UserError, match=r"the last GPU is cuda:1") as error:
-        take_device("cuda:2", "spec")
-    assert error.value.place == "spec.device"
+    assert refused(r"the last GPU is cuda:1", take_device, "cuda:2", "spec").place == "spec.device"
     assert sida(["sample", "--network", "net.safetensors", "--out", "samples", "--device", "cuda:2"]) == 1
     assert capsys.readouterr().err.startswith("error: sample.device: there is no cuda:2 here")
 

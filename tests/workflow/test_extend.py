@@ -49,9 +49,8 @@ def test_only_the_added_row_has_jobs(here):
     targets, rows = extended(here / "more/my.tsv")
     assert rows == ["mine"]
     results = "results/demo-my"
-    assert targets.trials(targets.preset.measurable) == [
-        f"{results}/measurements/mine/trial-{t}.json" for t in range(10)
-    ]
+    trials = [f"{results}/measurements/mine/trial-{trial}.json" for trial in range(10)]
+    assert targets.trials(targets.preset.measurable) == trials
     assert targets.preset.networks(targets.preset.measurable)["students"] == ["mine"]
     # The teacher is stored, so the added row trains from it.
     teacher = here / targets.preset.training("mine").spec["teacher"]

@@ -17,11 +17,16 @@ from workflow.preset.files import preset_files
 from workflow.preset.placeholders import check_preset
 
 
-@pytest.fixture
-def rehearsed(tmp_path, monkeypatch):
-    """Files and environment of the rehearsal of `first-look`, with empty stand-ins of its large files."""
+@pytest.fixture(autouse=True)
+def _stand_ins(tmp_path, monkeypatch):
+    """A folder of the test's own, and empty stand-ins of large files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rehearsal, "_maker", lambda asset, preset: lambda path: path.write_bytes(b""))
+
+
+@pytest.fixture
+def rehearsed(monkeypatch):
+    """Files and environment of the rehearsal of `first-look`."""
     files = preset_files("first-look")
     path, environment = rehearsal.write_rehearsal(files)
     for name, value in environment.items():
@@ -43,9 +48,7 @@ def test_a_rehearsal_is_marked_and_lacks_nothing(rehearsed):
     assert [found.verdict for found in examine(rehearsed, []) if found.what in ("assets", "code")] == ["ok"]
 
 
-def test_a_rehearsal_promises_no_best_value(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rehearsal, "_maker", lambda asset, preset: lambda path: path.write_bytes(b""))
+def test_a_rehearsal_promises_no_best_value():
     path, _ = rehearsal.write_rehearsal(preset_files("released"), ["cifar10-uncond-sida-a1"])
     layouts = [yaml.safe_load(layout.read_text()) for layout in (path.parent / "tables").glob("*.yaml")]
     assert layouts
@@ -63,6 +66,5 @@ def test_a_rehearsal_is_comparable_with_no_measurement(rehearsed):
     assert "rehearsal" not in real.record()["fields"]
 
 
-def test_a_preset_that_trains_is_not_rehearsed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_preset_that_trains_is_not_rehearsed():
     refused("published", lambda: rehearsal.write_rehearsal(preset_files("demo")))

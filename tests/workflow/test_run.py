@@ -1,6 +1,5 @@
 """The whole workflow on a tiny preset: products, second run, faults, kill -9 and restart."""
 
-import csv
 import hashlib
 import json
 import random
@@ -11,8 +10,10 @@ import time
 import pytest
 
 from sida.config.resources import ROOT
+from tests.eval.synthetic_output import csv_rows
 from tests.workflow.workspace import Workspace, kill_group
 from tools.store_study import store_study
+from workflow.archive.verify import verify
 from workflow.cli import main
 
 TINY = ("--configfile", "tests/workflow/tiny.yaml")
@@ -31,8 +32,8 @@ def finished(tmp_path_factory):
 
 def values(workspace: Workspace) -> dict[tuple[str, str, str], str]:
     """Measured values as written, by run, trial and metric: equal only if every digit is."""
-    with open(workspace.folder / "results/tiny/measurements.csv", newline="") as file:
-        return {(row["run"], row["trial"], row["metric"]): row["value"] for row in csv.DictReader(file)}
+    rows = csv_rows(workspace.folder / "results/tiny/measurements.csv")
+    return {(row["run"], row["trial"], row["metric"]): row["value"] for row in rows}
 
 
 def networks(workspace: Workspace) -> dict[str, str]:
@@ -41,9 +42,8 @@ def networks(workspace: Workspace) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.glob("*/*/network.safetensors")):
         data = path.read_bytes()
-        digests[str(path.relative_to(folder))] = hashlib.sha256(
-            data[8 + int.from_bytes(data[:8], "little") :]
-        ).hexdigest()
+        weights = data[8 + int.from_bytes(data[:8], "little") :]
+        digests[str(path.relative_to(folder))] = hashlib.sha256(weights).hexdigest()
     return digests
 
 
@@ -73,8 +73,6 @@ def test_progress_and_at_the_end_the_table_with_paths_are_shown(finished):
 
 
 def test_the_finished_folder_is_whole(finished):
-    from workflow.archive.verify import verify
-
     report = verify(finished.folder / "results/tiny")
     assert report.faults == []
     # One more parent for each student that starts from another's generator.

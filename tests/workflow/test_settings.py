@@ -13,8 +13,8 @@ import yaml
 from sida.cli.train import read_settings, read_spec
 from sida.config.resources import ROOT
 from sida.config.settings import CheckedAs, Count, Fraction, OneOf, Positive, Settings, from_mapping, from_texts
-from sida.errors import UserError
 from sida.methods.registry import DistillConfig
+from tests.refused import refused
 from tests.workflow.workspace import PRESETS
 from tools.settings_page import SETTINGS, descriptions, json_schema, settings_table, written
 
@@ -66,12 +66,9 @@ class Outer(Settings):
     ],
 )
 def test_a_fault_is_one_line_with_its_place(values, message):
-    with pytest.raises(UserError) as caught:
-        from_mapping(Outer, values, "here")
-    assert str(caught.value) == message
-    with pytest.raises(UserError) as caught:
-        from_mapping(Outer, values, "file.yaml:")
-    assert str(caught.value) == message.replace("here.", "file.yaml: ").replace("here:", "file.yaml:")
+    assert str(refused("", from_mapping, Outer, values, "here")) == message
+    in_file = message.replace("here.", "file.yaml: ").replace("here:", "file.yaml:")
+    assert str(refused("", from_mapping, Outer, values, "file.yaml:")) == in_file
 
 
 def test_values_are_converted_and_inner_mappings_kept():
@@ -90,11 +87,8 @@ def test_every_setting_has_a_description_from_its_docstring():
     share = json_schema(Outer)["properties"]["inner"]["additionalProperties"]["properties"]["p"]
     assert share == {"type": "number", "minimum": 0, "maximum": 1, "description": "A `share`."}
     for name, cls in SETTINGS.items():
-        assert (
-            settings_table(cls, dict.fromkeys(SETTINGS.values(), "")).count("\n| `")
-            == len(dataclasses.fields(cls))
-            == len(descriptions(cls))
-        ), name
+        lines = settings_table(cls, dict.fromkeys(SETTINGS.values(), "")).count("\n| `")
+        assert lines == len(dataclasses.fields(cls)) == len(descriptions(cls)), name
 
 
 @pytest.mark.parametrize(
@@ -133,10 +127,9 @@ def test_a_wrong_setting_names_the_option_that_gives_it(tmp_path, monkeypatch, w
     monkeypatch.chdir(tmp_path)
     spec = {"name": "a", "method": "sid", "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 1}
     Path("student.yaml").write_text(json.dumps({**spec, "batch_size": 8, "lr": 1e-4, "warmup_kimg": 0}))
-    with pytest.raises(UserError) as caught:
-        read_settings(Namespace(spec="student.yaml", set=words), DistillConfig, options)
-    assert str(caught.value).startswith(place)
-    assert remedy in str(caught.value)
+    error = refused("", read_settings, Namespace(spec="student.yaml", set=words), DistillConfig, options)
+    assert str(error).startswith(place)
+    assert remedy in str(error)
 
 
 def test_the_page_and_the_schemas_are_current():

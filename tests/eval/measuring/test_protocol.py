@@ -59,7 +59,7 @@ def test_every_field_that_changes_a_value_changes_its_identity_and_is_named(key)
     first, second = identities(content()), identities({**content(), key: value})
     for name, identity in first.items():
         was, now = dataclasses.asdict(identity), dataclasses.asdict(second[name])
-        changed = {field for field in was if was[field] != now[field]}
+        changed = {part for part in was if was[part] != now[part]}
         # Only distances of moments have a covariance.
         assert changed == ({field} if key != "cov_ddof" or name in ("fd", "fd_pixel") else set())
         assert (comparable(identity, second[name]) is None) == (not changed)
