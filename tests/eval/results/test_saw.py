@@ -17,7 +17,7 @@ from sida.config.saw import Saw, network_of, read_saw
 from sida.methods.registry import METHODS, official_saw
 from tests.eval.claims import evidence as made_up
 from tests.refused import refused
-from workflow.preset import Preset
+from tests.workflow.workspace import ROWS, study
 
 FID = "frechet cov_ddof=0 extractor=inception"
 
@@ -155,29 +155,20 @@ def test_a_method_says_it_for_its_rows(monkeypatch, tmp_path):
     assert all(network_of(name) for name in {*EXTRACTORS, *BACKBONES} - {"pixels"})
 
 
-def seen(tmp_path, *rows, protocol="digits", **recipe):
-    """What the rows of a sheet met, by run."""
-    columns = ("run", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "saw", "checkpoint")
-    filled = [{"label": "A", "sampler": "one", "teacher": "digits", "recipe": "r"} | row for row in rows]
-    sheet = ["\t".join(columns), *("\t".join(row.get(name, "") for name in columns) for row in filled)]
-    (tmp_path / "runs.tsv").write_text("\n".join(sheet) + "\n")
+def seen(tmp_path, rows, **changes):
+    """What rows of the tiny preset met, by run."""
     plain = {"total_kimg": 1.0, "batch_size": 1, "lr": 1.0e-5}
-    settings = {"preset": "x", "runs": "runs.tsv", "dataset": "digits", "protocol": protocol}
-    settings |= {"samplers": {"one": {"kind": "one_step"}}, "teachers": {"digits": {"checkpoint": "x"}}}
-    (tmp_path / "p.yaml").write_text(yaml.safe_dump(settings | {"recipes": {"r": plain, "more": plain | recipe}}))
-    return {name: row.seen for name, row in Preset.load(tmp_path / "p.yaml").runs.items()}
+    recipes = {"recipes/plain": plain, "recipes/gdd": plain | {"options": {"backbones": ["digits"]}}}
+    return {name: row.seen for name, row in study(tmp_path, recipes | changes, rows).runs.items()}
+
+
+SID = ROWS["sid-a1.0"]
 
 
 def test_a_start_and_optional_judges_are_part_of_a_row(tmp_path):
-    found = seen(
-        tmp_path,
-        {"run": "first", "method": "sid", "alpha": "1.0", "saw": "loss:inception"},
-        {"run": "second", "method": "sid2a", "alpha": "1.0", "init": "first"},
-        {"run": "third", "method": "gdd", "recipe": "more", "saw": "none"},
-        {"run": "fourth", "method": "sida", "alpha": "1.0"},
-        options={"backbones": ["digits"]},
-    )
-    losses = {name: row.loss for name, row in found.items()}
+    rows = {"first": SID | {"saw": "loss:inception"}, "second": ROWS["sid2a-a1.0"] | {"init": "first"}}
+    rows |= {"third": SID | {"method": "gdd", "alpha": "", "recipe": "gdd", "saw": "none"}, "fourth": ROWS["sida-a1.0"]}
+    losses = {name: row.loss for name, row in seen(tmp_path, rows).items()}
     assert losses == {"first": ("inception",), "second": ("inception",), "third": ("digits_backbone",), "fourth": ()}
 
 
@@ -185,18 +176,9 @@ def test_a_start_and_optional_judges_are_part_of_a_row(tmp_path):
 def test_the_metric_that_chooses_a_file_is_part_of_a_row(tmp_path, selection, network):
     protocol = yaml.safe_load((ROOT / "config/protocols/digits-split.yaml").read_text())
     protocol |= {"name": "own", "selection": selection, "watch": [selection]}
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(protocol))
-    trained = {"method": "sid", "alpha": "1.0"}
-    outside = {"method": "external", "teacher": "", "recipe": "", "saw": "none", "checkpoint": "x"}
-    found = seen(
-        tmp_path,
-        trained | {"run": "chosen", "recipe": "more"},
-        trained | {"run": "last"},
-        trained | {"run": "unknown", "recipe": "more", "saw": "unknown"},
-        outside | {"run": "other"},
-        protocol="own.yaml",
-        evaluation={"every_kimg": 1, "num_samples": 100},
-    )
+    outside = {"label": "D", "method": "external", "sampler": "one-step", "saw": "none", "checkpoint": "x"}
+    rows = {"chosen": SID, "last": SID | {"recipe": "plain"}, "unknown": SID | {"saw": "unknown"}, "other": outside}
+    found = seen(tmp_path, rows, protocol="own.yaml", **{"own.yaml": protocol})
     assert [*map(str, found.values())] == [f"choice:{network}", "none", "None", "none"]
 
 
