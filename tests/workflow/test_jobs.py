@@ -202,15 +202,13 @@ def test_what_trainings_and_measurements_read():
 def test_custom_code_is_an_input_and_counts_by_content(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SIDA_ALLOW_CODE", "mine")
-    (tmp_path / "mine.py").write_text("def sample(seeds): ...\n")
-    (tmp_path / "own.tsv").write_text("run\tlabel\tmethod\tcheckpoint\nmine\tMine\texternal\tmine:sample\n")
-    own = {**DEMO, "runs": "own.tsv", "tables": [], "figures": [], "claims": None}
-    first = Preset(own, "demo.yaml").measurement("mine")
+    rows, found = {"mine": {"label": "Mine", "method": "external", "checkpoint": "mine:sample"}}, []
+    for text in ("def sample(seeds): ...\n", "def sample(seeds): pass\n"):
+        (tmp_path / "mine.py").write_text(text)
+        content_digest.cache_clear()
+        found.append(study(tmp_path, {"tables": [], "figures": []}, rows).measurement("mine"))
+    first, second = found
     assert first.needs["files"] == ["mine.py"]
-    (tmp_path / "mine.py").rename(tmp_path / "other.py")
-    (tmp_path / "mine.py").write_text("def sample(seeds): pass\n")
-    content_digest.cache_clear()
-    second = Preset(own, "demo.yaml").measurement("mine")
     assert (first.own, first.digest == second.digest) == (second.own, False)
     assert source_of("mine.nowhere:f") is None
 
@@ -268,8 +266,8 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
 
 
 def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
-    put(tmp_path / "lay/mine.yaml", "extends: ../../config/tables/main.yaml\n")
-    preset = Preset({**DEMO, "tables": ["lay/mine.yaml"]}, "demo.yaml", [tmp_path])
+    layout = {"extends": "../../config/tables/main.yaml"}
+    preset = study(tmp_path, {"tables": ["lay/mine.yaml"], "lay/mine.yaml": layout})
     assert f"{preset.results}/tables/mine.tex" in Targets(preset).tables_and_figures()
     assert preset.layout("tables", "mine") == tmp_path / "lay/mine.yaml"
 
@@ -278,8 +276,7 @@ def test_an_archive_is_made_of_an_installed_folder_where_there_is_one_else_of_do
     monkeypatch.chdir(tmp_path)
     origin = {"source": "fashion-mnist-train-images", "beside": ["fashion-mnist-train-labels"], "installed": "here"}
     shape = {"kind": "zip", "path": "mine.zip", "resolution": 28, "channels": 1, "label_dim": 10}
-    document = {**DEMO, "datasets": {"mine": {**shape, "made_from": origin}}, "dataset": "mine"}
-    preset = Preset(document, "demo.yaml")
+    preset = study(tmp_path, {"datasets": {"mine": {**shape, "made_from": origin}}, "dataset": "mine"})
     assert preset.archive_needs("mine.zip")["downloads"] == [origin["source"], *origin["beside"]]
     targets = {load_registry()[name].target for name in (origin["source"], *origin["beside"])}
     assert len({Path(target).parent for target in targets}) == 1
