@@ -23,9 +23,8 @@ from sida.files.tensors import read_tensors, write_tensors
 from tests.eval.measuring.specs import DIGITS, metric, protocol
 from tests.eval.metric_networks import images, pictures, write_inception, write_network
 from tests.refused import refused
-from tests.workflow.workspace import small
+from tests.workflow.workspace import put, small, study
 from workflow.cli import main
-from workflow.preset import Preset
 
 
 def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -245,36 +244,28 @@ def test_a_file_of_another_origin_is_refused(tmp_path, spec):
     refused("'data'", extract.write_teacher_reference, tmp_path / "x.safetensors", spec, "data")
 
 
-def near(folder):
-    """The smallest preset, whose student watches the distance to its teacher."""
-    workspace, (option, config, *_) = small(folder)
-    (folder / "near.yaml").write_text(yaml.safe_dump(content()))
-    settings = yaml.safe_load((folder / config).read_text()) | {"protocol": "near.yaml", "tables": []}
-    (folder / config).write_text(yaml.safe_dump(settings))
-    return workspace, settings, (option, config, "--", "results/small/measurements.csv")
+def test_students_and_measurements_wait_for_the_samples_of_their_teacher(tmp_path):
+    def preset(**changes):
+        return study(tmp_path, {"protocol": "near.yaml", "near.yaml": content(**changes), "tables": []})
 
-
-def test_students_and_measurements_wait_for_the_samples_of_their_teacher(tmp_path, monkeypatch):
-    _, settings, _ = near(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    preset, name = Preset(settings, "small.yaml"), "digits-short/near/teacher"
-    for job in (preset.training("sid"), preset.measurement("sid"), preset.measurement("teacher")):
+    made, name = preset(), "digits-short/near/teacher"
+    for job in (made.training("sid-a1.0"), made.measurement("sid-a1.0"), made.measurement("teacher-nfe35")):
         assert job.needs["references"] == [name]
-    needs = preset.reference(name).needs
+    needs = made.reference(name).needs
     assert {kind: names for kind, names in needs.items() if names} == {"teachers": ["digits-short"]}
     # Without watched distances to the teacher a training does not wait.
-    (tmp_path / "near.yaml").write_text(yaml.safe_dump(content(watch=["fd"])))
-    assert Preset(settings, "small.yaml").training("sid").needs["references"] == []
+    assert preset(watch=["fd"]).training("sid-a1.0").needs["references"] == []
 
 
 @pytest.mark.slow
 def test_the_workflow_draws_it_once_for_all_rows_of_a_teacher(tmp_path):
-    workspace, _, command = near(tmp_path)
-    made = workspace.snakemake(*command)
-    assert made.returncode == 0, made.stderr
+    workspace, (option, config, *_) = small(tmp_path)
+    put(tmp_path / "near.yaml", yaml.safe_dump(content()))
+    put(tmp_path / "more.yaml", yaml.safe_dump({"protocol": "near.yaml", "tables": []}))
+    said = workspace.done(option, config, "more.yaml", "--", "results/small/measurements.csv")
     results = tmp_path / "results/small"
     assert len([*results.glob("references/*/*/*.safetensors")]) == 1
-    assert made.stderr.count("drawing its samples") <= 1
+    assert said.count("drawing its samples") <= 1
     lines = read_jsonl(results / "students/sid/evaluations.jsonl")
     assert all(line["fd_teacher"] > 0 and line["precision_teacher"] >= 0 for line in lines)
     assert "fd_teacher" in (results / "measurements.csv").read_text()
