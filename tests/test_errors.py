@@ -81,15 +81,6 @@ class Stream:
         pass
 
 
-def test_a_line_and_its_end_are_written_at_once():
-    stream = Stream()
-    say("one", stream)
-    Progress("train", 10, stream=stream).update(5, force=True)
-    assert stream.writes[0] == "one\n"
-    assert len(stream.writes) == 2
-    assert stream.writes[1].endswith("\n")
-
-
 def test_lines_of_processes_that_share_a_pipe_stay_whole():
     end, start = os.pipe()
     speakers = [subprocess.Popen([sys.executable, "-u", "-c", SPEAKER, name], stderr=start) for name in "ab"]

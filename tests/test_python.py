@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import eval
 import sida
 from sida.cli.main import main
 from sida.config.resources import ROOT
-from sida.networks import build_network
-from sida.networks.file import save_network
+from tests.eval.metric_networks import write_network as random_network
 from tests.eval.synthetic_output import write_preset
 from tests.refused import refused
 from workflow.cli import main as measure_main
@@ -25,13 +23,8 @@ UNET |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 
 
 def write_network(path: Path) -> Path:
-    torch.manual_seed(0)
-    net = build_network({"class": "EDMPrecond", "kwargs": UNET})
-    for parameter in net.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.2
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_network(net, path, {"method": "sida", "nimg": 1000})
-    return path
+    return Path(random_network(path, {"class": "EDMPrecond", "kwargs": UNET}, std=0.2, method="sida", nimg=1000))
 
 
 @pytest.fixture(scope="module")

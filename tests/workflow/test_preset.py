@@ -113,7 +113,7 @@ FAULTS = [
     ({"rows/sida-a1.0/init": "sid-a1.0"}, r"runs.tsv: run 'sida-a1.0': init: "),
     ({"rows/sid2a-a1.0/init": "sid2a-a1.0"}, r"init goes in a circle"),
     ({"rows/sid2a-a1.0/init": "teacher-nfe35"}, r"not a one-step generator"),
-    ({"rows/sida-a1.0/recipe": "imagenet64/sidaa"}, r"recipe: no 'sidaa' in .*imagenet64.yaml.*did you mean 'sida'"),
+    ({"rows/sida-a1.0/recipe": "own/sidaa", "recipes/own.yaml": {"sida": {}}}, r"no 'sidaa' in .*own.yaml.*'sida'"),
     ({"rows/sida-a1.0/alpha": "one"}, r'runs.tsv:5: alpha: .* got "one"'),
     ({"rows/sida-a1.0/method": "docs.examples.matching:M"}, r"'sida-a1.0': method: .*'M'"),
     ({"rows/sid-a1.0/run": "sida-a1.0"}, r"run 'sida-a1.0' appears twice"),
