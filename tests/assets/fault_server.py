@@ -42,15 +42,6 @@ def records(cache: Path) -> dict:
     return json.loads((cache / LOCK_FILE).read_text())
 
 
-def left_part(cache: Path, content: bytes, note: str | None = None) -> None:
-    """An unfinished download of an earlier process."""
-    part = cache / "some/net.pkl.part"
-    part.parent.mkdir()
-    part.write_bytes(content)
-    if note is not None:
-        part.with_name("net.pkl.part.json").write_text(note)
-
-
 @dataclasses.dataclass
 class Page:
     """A file and how it is served; ``faults`` are used up one per request, then the file is served well."""
@@ -117,8 +108,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         kind, *values = fault
         if kind == "status":
             self._plain(values[0], b"sorry", dict(values[1]) if len(values) > 1 else {})
-        elif kind == "redirect":
-            self._plain(302, b"", {"Location": values[0]})
         elif kind == "web page":
             self._plain(200, b"<html>log in first</html>", {"Content-Type": "text/html; charset=utf-8"})
         else:

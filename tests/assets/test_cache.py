@@ -18,13 +18,12 @@ import pytest
 
 from sida.assets import Asset, Transfer, fetch, verify_asset
 from sida.assets.cache import LOCK_FILE
-from sida.assets.download import Part
 from sida.assets.fetch import describe_asset
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.sampling.job import network_file
-from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one, records, write_registry
+from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, write_registry
 from tests.refused import command, refusal
 from tests.signals import heed_interrupts
 
@@ -34,18 +33,6 @@ def test_a_damaged_lock_is_one_line(site, tmp_path):
     with pytest.raises(UserError, match="damaged") as caught:
         get(one(site.add("f", BODY)), tmp_path)
     assert caught.value.place == str(tmp_path / LOCK_FILE)
-
-
-@pytest.mark.parametrize(
-    "note",
-    ["[" * 100_000, "3", '{"url": 3, "digest": []}'],
-    ids=["nested", "a number", "other types"],
-)
-def test_a_part_with_a_damaged_note_begins_anew(site, tmp_path, note):
-    url = site.add("f", BODY)
-    left_part(tmp_path, b"x" * 5000, note.replace("3, ", f'"{url}", ', 1))
-    assert Part(tmp_path / "some/net.pkl").origin == {}
-    assert get(one(url), tmp_path).read_bytes() == BODY
 
 
 @pytest.fixture
@@ -114,17 +101,23 @@ def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
     assert "name ids" in refusal(command, *FORGET[:-1])
 
 
-def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_path):
-    write_registry(registry, {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "a drive"})
+def test_a_file_put_by_hand_is_checked_recorded_and_kept_when_its_hash_is_forgotten(registry, tmp_path):
+    row = {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "the authors' drive"}
+    write_registry(registry, row)
     path = tmp_path / "cache/some/net.pkl"
+    assert f"get it from the authors' drive and put it at {path}" in refusal(command, *FETCH)
     path.parent.mkdir(parents=True)
+    path.write_bytes(b"<html>Sorry")
+    assert "net.pkl: is a web page" in refusal(command, *FETCH)
     path.write_bytes(b"first")
     command(*FETCH)
     path.write_bytes(BODY)
-    refusal(command, *FETCH)
+    assert "assets.lock" in refusal(command, *FETCH)
     command(*FORGET)
     command(*FETCH)
     assert records(tmp_path / "cache")["some/net.pkl"]["sha256"] == SHA
+    with pytest.raises(UserError, match="registered"):
+        get(one("", sha256="1" * 64), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("fault", [("stall", 1000, 100), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
