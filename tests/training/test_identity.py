@@ -15,16 +15,11 @@ from sida.networks.file import load_network, read_metadata, save_network
 from sida.training import train_teacher
 from tests.training.toy import DATASET, SID_STUDENT, STUDENT, TEACHER
 
+METRIC = {"kind": "frechet", "extractor": "pixels", "reference": "data"}
 PROTOCOL = {
-    "name": "p",
-    "num_samples": 100,
-    "trials": 2,
-    "references": {"data": {"kind": "dataset"}},
-    "metrics": [
-        {"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "data"},
-        {"key": "recall", "kind": "recall", "extractor": "pixels", "reference": "data"},
-    ],
-}
+    "name": "p", "num_samples": 100, "trials": 2, "references": {"data": {"kind": "dataset"}},
+    "metrics": [{**METRIC, "key": "fd"}, {**METRIC, "key": "recall", "kind": "recall"}],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +88,12 @@ def test_the_header_knows_the_images_of_a_network_and_of_its_parents(tmp_path):
         [True, True],
         [None, None],
     ]
+
+
+def test_digest_holds_the_judges_networks(monkeypatch):
+    spec = {"name": "x", "method": "fd-loss", "dataset": DATASET, "teacher": "t", "init": "t", "total_kimg": 1}
+    spec |= {"batch_size": 16, "lr": 1e-3, "options": {"judges": ["digits"]}}
+    digest = lambda: student_digest(DistillConfig(**spec), "data", {"teacher": "t"})
+    before = digest()
+    monkeypatch.setattr("eval.features.digits.weights_digest", lambda state: "another network")
+    assert digest() != before

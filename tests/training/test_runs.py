@@ -20,7 +20,6 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
 from sida.networks.file import load_network
-from sida.sampling import latents_for_seeds, one_step
 from sida.training import train_teacher
 from sida.training.iteration import StudentTrainer
 from sida.training.processes import Interruption, StopRequest
@@ -85,7 +84,7 @@ def test_settings_alone_are_enough(tmp_path, teacher, student_spec, monkeypatch)
 
 
 def test_student_files(uninterrupted, teacher):
-    net, metadata = load_network(uninterrupted / "network.safetensors")
+    _, metadata = load_network(uninterrupted / "network.safetensors")
     evaluations, ticks = read_jsonl(uninterrupted / "evaluations.jsonl"), read_jsonl(uninterrupted / "train.jsonl")
     assert [e["nimg"] for e in evaluations] == [0, 64, 112, 160, 208]
     best = min(evaluations, key=lambda e: e["fd"])
@@ -108,13 +107,9 @@ def test_student_files(uninterrupted, teacher):
     assert ticks[0]["weight_rms"]["generator"] == pytest.approx(float(kernels.square().mean().sqrt()))
     assert ticks[0]["weight_rms"]["fake_score"] != pytest.approx(ticks[0]["weight_rms"]["generator"], rel=1e-6)
     assert ticks[-1]["weight_rms"]["generator"] != pytest.approx(ticks[0]["weight_rms"]["generator"], rel=1e-6)
-    # Every snapshot is a loadable network; the last one is the last average.
     names = sorted(path.name for path in (uninterrupted / "snapshots").iterdir())
     assert names[1::2] == ["network-0000000112.safetensors", "network-0000000208.safetensors"]
     assert [name.rpartition(".")[2] for name in names[::2]] == ["png", "png"]
-    if best["nimg"] == 208:
-        last, _ = load_network(uninterrupted / "snapshots" / names[-1])
-        assert all(torch.equal(a, b) for a, b in zip(net.parameters(), last.parameters()))
 
 
 @pytest.fixture
@@ -244,20 +239,13 @@ def test_a_seed_decides_the_result_which_is_the_last_network_without_evaluations
 
 def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
     init = str(uninterrupted / "network.safetensors")
-    distiller = student_trainer({**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
-    sources = {"teacher": load_network(teacher)[0], "init": load_network(init)[0]}
-    z = latents_for_seeds(range(4), (1, 8, 8))
-    labels = torch.eye(10)[:4]
-    with torch.no_grad():
-        for net, source in (
-            (distiller.true_score, "teacher"),
-            (distiller.fake_score.net.eval(), "teacher"),
-            (distiller.generator.net.eval(), "init"),
-            (distiller.ema.net, "init"),
-        ):
-            torch.testing.assert_close(one_step(net, z, labels), one_step(sources[source], z, labels))
-    assert distiller.generator.net.init_config["kwargs"]["dropout"] == 0.0
-    assert sources["init"].init_config["kwargs"]["dropout"] == 0.1
+    trainer = student_trainer({**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
+    scores, generators = (trainer.true_score, trainer.fake_score.net), (trainer.generator.net, trainer.ema.net)
+    for source, nets in ((teacher, scores), (init, generators)):
+        expected = load_network(source)[0].state_dict()
+        assert expected.keys() == nets[0].state_dict().keys()
+        assert all(torch.equal(value, expected[name]) for net in nets for name, value in net.state_dict().items())
+    assert trainer.generator.net.init_config["kwargs"]["dropout"] == 0.0
 
 
 def test_a_network_that_cannot_be_read_once_is_one_line(tmp_path, teacher, student_spec, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What published teachers were trained with: rates that rise and fall, their order of images, post-hoc averages."""
+"""What published teachers were trained with: rates that rise and fall, post-hoc averages, ends."""
 
 from __future__ import annotations
 
@@ -62,19 +62,6 @@ def test_all_of_edm2s_way_resumes_exactly(averaged, tmp_path, monkeypatch):
     # The result is the average that is named first.
     assert torch.equal(vector(tmp_path / "network.safetensors"), vector(tmp_path / "snapshots" / names[-2]))
     assert read_metadata(tmp_path / "network.safetensors")["average_std"] == 0.1
-
-
-@pytest.mark.parametrize("order", ["shuffled", "edm2"])
-def test_devices_share_an_order(order):
-    dataset, device = load_dataset(TEACHER["dataset"]), torch.device("cpu")
-    make = lambda *ranks: StepBatches(dataset, 5, 8, None, device, *ranks, order=order)
-    together = make()
-    apart = [make(0, 2), make(1, 2)]
-    for nimg in (0, 8, 16, 320):
-        ((whole, labels),) = together("teacher", nimg)
-        parts = [batches("teacher", nimg)[0] for batches in apart]
-        assert torch.equal(whole, torch.cat([images for images, _ in parts]))
-        assert torch.equal(labels, torch.cat([part for _, part in parts]))
 
 
 def test_a_rate_that_has_not_risen_changes_nothing_and_one_that_falls_changes_less(tmp_path):
