@@ -21,6 +21,7 @@ from sida.assets.download import HopelessError, open_url
 from sida.assets.fetch import check_reachable
 from sida.errors import UserError
 from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records
+from tests.refused import refused
 
 
 def test_a_file_is_fetched_once_and_recorded(site, tmp_path, capsys):
@@ -99,8 +100,7 @@ def test_a_resumed_file_is_never_of_two_versions(site, tmp_path, name, ignores):
         etag = hashlib.new(name, BODY).hexdigest() if name != "words" else "v1"
         options["headers"] = {"ETag": f'"{etag}"'}
     url = site.add("f", BODY, faults=[("cut", 5000)] + [("status", 503)] * 3, **options)
-    with pytest.raises(UserError):
-        get(one(url), tmp_path)
+    refused("", get, one(url), tmp_path)
     site.add("f", newer, faults=[("any condition",), ("cut", 100_000)] if ignores else [], **options)
     assert get(one(url), tmp_path).read_bytes() == newer
     assert records(tmp_path)["some/net.pkl"]["sha256"] == hashlib.sha256(newer).hexdigest()
@@ -138,7 +138,7 @@ SMALL = {"largest": 90_000}
     ("served", "registered", "patience", "reason"),
     [
         ({"faults": [("status", 404)]}, {}, {}, "answered 404"),
-        ({"faults": [("web page",)]}, {}, {}, "web page"),
+        ({"faults": [("status", 200, [("Content-Type", "text/html")])]}, {}, {}, "web page"),
         *(({"body": body}, {}, {}, f"{what} instead of the file") for body, what in PAGES),
         ({"headers": {"Content-Encoding": "gzip"}}, {}, {}, r"sends it compressed \(Content-Encoding: gzip\)"),
         ({}, {"sha256": "0" * 64}, {}, "wrong content"),
@@ -158,9 +158,7 @@ def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(
 ):
     url = site.add("f", **{"body": BODY, **served})
     transfer = Transfer(attempts=2, backoff=0.001, timeout=1, quiet=True, **patience)
-    with pytest.raises(UserError, match=reason) as caught:
-        get(one(url, **registered), tmp_path, transfer)
-    assert "net" in str(caught.value)
+    assert "net" in str(refused(reason, get, one(url, **registered), tmp_path, transfer))
     assert not (tmp_path / "some/net.pkl").exists()
     assert not (tmp_path / LOCK_FILE).exists()
     assert site.sent < 20_000_000
@@ -237,16 +235,14 @@ def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "getproxies", dict)
     monkeypatch.setattr(module, "_accepts", lambda *host: asked.append(host))
     registry = one("http://a.example/f", mirrors=("https://b.example/f", "http://c.example:8000/f"))
-    with pytest.raises(UserError, match="net"):
-        check_reachable(["net"], registry=registry, cache=tmp_path)
+    refused("net", check_reachable, ["net"], registry=registry, cache=tmp_path)
     assert asked == [("a.example", 80), ("b.example", 443), ("c.example", 8000)]
 
 
 def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**29))
-    with pytest.raises(UserError, match="bytes are free"):
-        get(one(site.add("f", BODY, faults=[("endless",)] * 3, chunked=True)), tmp_path)
+    refused("bytes are free", get, one(site.add("f", BODY, faults=[("endless",)] * 3, chunked=True)), tmp_path)
 
 
 class Answers:

@@ -8,9 +8,8 @@ from sida.assets import load_registry
 from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.config.resources import ROOT
-from sida.errors import UserError
 from tests.assets.fault_server import write_registry
-from tests.refused import command
+from tests.refused import command, refused
 
 GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "target": "a/net.pkl"}
 
@@ -44,9 +43,7 @@ def test_the_shipped_registry_is_valid_and_has_what_the_papers_need():
 )
 def test_mistakes_in_a_row_are_named_with_their_line(tmp_path, change, reason):
     path = write_registry(tmp_path / "assets.tsv", {**GOOD, "id": "other", "target": "other"}, {**GOOD, **change})
-    with pytest.raises(UserError, match=reason) as caught:
-        load_registry(path)
-    assert f"{path}:3" in str(caught.value)
+    assert f"{path}:3" in str(refused(reason, load_registry, path))
 
 
 @pytest.fixture
@@ -84,5 +81,4 @@ def test_what_was_fetched_is_recorded_without_dates_and_paths(shop, tmp_path):
 def test_two_urls_of_a_target_and_wrong_columns_are_refused(tmp_path):
     other = {**GOOD, "id": "n2", "url": "https://example.org/2"}
     for columns, fault in ((ASSET_COLUMNS, "same target but different URLs"), (ASSET_COLUMNS[:-1], "columns must be")):
-        with pytest.raises(UserError, match=fault):
-            load_registry(write_registry(tmp_path / "assets.tsv", GOOD, other, columns=columns))
+        refused(fault, load_registry, write_registry(tmp_path / "assets.tsv", GOOD, other, columns=columns))
