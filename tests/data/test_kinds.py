@@ -10,9 +10,9 @@ import torch
 from sida.config.datasets import LabelCounts, dataset_spec, write_labels
 from sida.data import load, load_dataset
 from sida.data.load import digits_of_split, shuffled_digits
-from sida.errors import UserError
 from sida.methods import distill
 from sida.training import train_teacher
+from tests.refused import refused
 from tests.training.toy import TEACHER
 from tools.train_backbone import BackboneTraining
 from tools.train_digits import DigitsTraining
@@ -93,10 +93,8 @@ def test_classes_have_the_frequencies_of_the_counts_and_no_images(counted):
     dataset = load_dataset(counted)
     assert dataset.labels(range(200)).sum(0).tolist() == [110, *[10] * 9]
     assert dataset.network_shape == (1, 8, 8)
-    with pytest.raises(UserError, match="data set digits: has classes and no images"):
-        dataset.images([0])
-    with pytest.raises(UserError, match=r"num_images: .*has 200, the spec says 201"):
-        load_dataset(counted | {"num_images": 201})
+    refused("data set digits: has classes and no images", dataset.images, [0])
+    refused(r"num_images: .*has 200, the spec says 201", load_dataset, counted | {"num_images": 201})
     none = load_dataset(COUNTS | {"counts": "none", "label_dim": 0})
     assert (len(none), none.label_dim) == (200, 0)
     fewer = load_dataset(COUNTS | {"counts": "none", "num_images": 100, "label_dim": 0})
@@ -111,8 +109,7 @@ def test_sid_is_distilled_from_class_counts_and_sida_says_that_it_needs_images(c
     }  # fmt: skip
     distill(student, tmp_path / "student")
     assert (tmp_path / "student/network.safetensors").is_file()
-    with pytest.raises(UserError, match="has classes and no images"):
-        distill(student | {"method": "sida"}, tmp_path / "sida")
+    refused("has classes and no images", distill, student | {"method": "sida"}, tmp_path / "sida")
 
 
 GRATINGS = {"name": "gratings", "kind": "docs.examples.gratings:open_gratings"}
@@ -143,5 +140,4 @@ def test_own_kind_is_a_data_set_with_every_view():
     ],
 )
 def test_bad_specs_are_one_line_errors(spec, message):
-    with pytest.raises(UserError, match=message):
-        load_dataset(spec)
+    refused(message, load_dataset, spec)

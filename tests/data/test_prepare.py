@@ -74,8 +74,7 @@ def test_modes_become_what_was_asked_for():
         assert to_square(picture(8, 8, mode=mode), "none", None, 3).mode == "RGB"
     assert to_square(picture(8, 8), "none", None, 1).mode == "L"
     deep = Image.fromarray(np.zeros((8, 8), np.uint16))
-    with pytest.raises(UserError, match="has more than 8 bits"):
-        to_square(deep, "none", 8, 3)
+    refused("has more than 8 bits", to_square, deep, "none", 8, 3)
 
 
 # ---- folders and zips
@@ -131,8 +130,7 @@ def test_label_rules(folder, tmp_path):
 
     assert labels() == [0, 0, 1, 2]
     assert labels(labels="none") is None
-    with pytest.raises(UserError, match=r"has no labels in dataset.json"):
-        labels(labels="json")
+    refused(r"has no labels in dataset.json", labels, labels="json")
     names = ["n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png"]
     (folder / "dataset.json").write_text(json.dumps({"labels": [[name, 7 - i] for i, name in enumerate(names)]}))
     assert labels() == [7, 6, 5, 4]
@@ -212,8 +210,7 @@ def test_cifar_as_python_2_wrote_it_is_read_in_its_order(tmp_path):
     )
     assert data.class_indices.tolist() == [label for _, labels in ordered for label in labels]
     assert [label for _, label in read_cifar10(Files(archive), TEST)] == whole["test_batch"][1]
-    with pytest.raises(UserError, match="CIFAR-10 is 32×32 already"):
-        prepare(PrepareConfig(archive, str(tmp_path / "c.zip"), resolution=64))
+    refused("CIFAR-10 is 32×32 already", prepare, PrepareConfig(archive, str(tmp_path / "c.zip"), resolution=64))
 
 
 def batch(data: object, labels: object = (0,)) -> bytes:
@@ -293,8 +290,7 @@ def test_encoding_writes_a_latent_data_set(folder, tmp_path):
     assert data.class_indices.tolist() == [0, 0, 1, 2]
     with zipfile.ZipFile(tmp_path / "latent.zip") as archive:
         assert archive.namelist()[0] == "00000/img-mean-std-00000000.npy"
-    with pytest.raises(UserError, match="must be RGB pixels"):
-        encode_dataset(data, str(tmp_path / "x.zip"), encode)
+    refused("must be RGB pixels", encode_dataset, data, str(tmp_path / "x.zip"), encode)
 
 
 def test_tars_give_the_same_archive_as_their_folders(tmp_path):

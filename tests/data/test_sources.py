@@ -13,7 +13,6 @@ from PIL import Image
 from eval.measuring.stores import open_images
 from sida.data.pictures import FORMATS, PICTURES, open_picture
 from sida.data.prepare import PrepareConfig, prepare, summary
-from sida.errors import UserError
 from tests.data.test_archive import write_folder, write_zip
 from tests.refused import refused
 
@@ -176,8 +175,7 @@ def test_an_eps_under_another_name_is_opened_at_no_door(tmp_path):
 
 @pytest.mark.parametrize("name", ["PCX", "TGA", "JPEG2000"])
 def test_formats_that_nobody_named_are_refused(name):
-    with pytest.raises(UserError, match="its content is none of"):
-        open_picture(encoded(name))
+    refused("its content is none of", open_picture, encoded(name))
 
 
 @pytest.mark.parametrize("suffix", sorted(PICTURES))
