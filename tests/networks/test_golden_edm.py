@@ -20,23 +20,30 @@ def case(request, golden):
     return net, {k: torch.tensor(v) for k, v in arrays.items()}, info
 
 
-def test_state_dict_has_the_official_names_in_order(case):
+@torch.no_grad()
+def test_state_dict_and_outputs_without_classes_and_at_one_level(case):
     net, arrays, info = case
     assert [f"param/{name}" for name in net.state_dict()] == [key for key in arrays if key.startswith("param/")]
     assert sum(p.numel() for p in net.parameters()) == info["num_params"]
+    x, sigma, labels = inputs(arrays)
+    assert relative_error(net(x, 2.5, labels), arrays["out/D_x_sigma_scalar_2p5"]) < OUTPUT
+    # Missing labels are a row of zeros.
+    if "out/D_x_labels_none" in arrays:
+        assert relative_error(net(x, sigma), arrays["out/D_x_labels_none"]) < OUTPUT
 
 
 @pytest.mark.parametrize("suffix", ["", "_aug"])
+@torch.no_grad()
 def test_outputs_of_every_flag(case, suffix):
     net, arrays, info = case
     if f"out/D_x{suffix}" not in arrays:
         assert "augment_dim" not in info["constructor_kwargs"]
         return
     augment = arrays["in/augment_labels"] if suffix else None
-    with torch.no_grad():
-        image = net(*inputs(arrays), augment_labels=augment)
-        both = net(*inputs(arrays), augment_labels=augment, return_flag="encoder_decoder")
-        logits = net(*inputs(arrays), augment_labels=augment, return_flag="encoder")
+    x, sigma, labels = inputs(arrays)
+    image = net(x, sigma, labels, augment_labels=augment)
+    both = net(x, sigma, labels, augment_labels=augment, return_flag="encoder_decoder")
+    logits = net(x, sigma, labels, augment_labels=augment, return_flag="encoder")
     assert relative_error(image, arrays[f"out/D_x{suffix}"]) < OUTPUT
     assert relative_error(both[0], arrays[f"out/encoder_decoder_D_x{suffix}"]) < OUTPUT
     assert relative_error(both[1], arrays[f"out/encoder_decoder_logits{suffix}"]) < OUTPUT
@@ -45,31 +52,8 @@ def test_outputs_of_every_flag(case, suffix):
     expected = arrays.get("out/encoder_logits" + suffix, arrays[f"out/encoder_decoder_logits{suffix}"])
     assert logits.dtype == torch.float32
     assert relative_error(logits, expected) < OUTPUT
-
-
-def test_raw_unet(case):
-    net, arrays, _ = case
-    x, _, labels = inputs(arrays)
-    with torch.no_grad():
-        for suffix, augment in [("", None), ("_aug", arrays.get("in/augment_labels"))]:
-            if f"out/F_x{suffix}" in arrays:
-                raw = net.model(arrays["in/c_in"] * x, arrays["in/c_noise"], labels, augment)
-                assert relative_error(raw, arrays[f"out/F_x{suffix}"]) < OUTPUT
-
-
-def test_one_sigma_for_the_batch(case):
-    net, arrays, _ = case
-    x, _, labels = inputs(arrays)
-    with torch.no_grad():
-        assert relative_error(net(x, 2.5, labels), arrays["out/D_x_sigma_scalar_2p5"]) < OUTPUT
-
-
-def test_missing_labels_are_a_row_of_zeros(golden):
-    arrays, info = golden("nets_edm/song_ddpmpp_cond")
-    net = recorded_network(arrays, "EDMPrecond", {**info["constructor_kwargs"], "model_type": "SongUNet"})
-    x, sigma = torch.tensor(arrays["in/x"]), torch.tensor(arrays["in/sigma"])
-    with torch.no_grad():
-        assert relative_error(net(x, sigma), arrays["out/D_x_labels_none"]) < OUTPUT
+    raw = net.model(arrays["in/c_in"] * x, arrays["in/c_noise"], labels, augment)
+    assert relative_error(raw, arrays[f"out/F_x{suffix}"]) < OUTPUT
 
 
 def test_gradients(case):
