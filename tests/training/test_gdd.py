@@ -148,7 +148,6 @@ class PlainHeads:
             if name.startswith("heads.")
         }
         self.parameters = [self.tensors[name] for name, _ in discriminator.named_parameters()]
-        self.count = 1 + max(int(name.split(".")[2]) for name in self.tensors)
 
     def normalised(self, name):
         """A weight divided by its largest singular value, after half a step for each of the two vectors."""
@@ -169,9 +168,8 @@ class PlainHeads:
                 x = F.conv2d(
                     x, self.normalised(f"{prefix}.down.{layer}"), self.tensors[f"{prefix}.down.{layer}.bias"], 2, 1
                 )
-                mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True)
                 scale, shift = (self.tensors[f"{prefix}.down.{layer + 1}.{n}"] for n in ("weight", "bias"))
-                x = (x - mean) / (variance + 1e-5).sqrt() * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+                x = F.batch_norm(x, None, None, scale, shift, True)
                 x, layer = F.leaky_relu(x, 0.2), layer + 3
             x = F.conv2d(x, self.normalised(f"{prefix}.logits"))
             embedded = self.tensors[f"{prefix}.embedding.weight"].T[labels.argmax(1)]
@@ -182,22 +180,19 @@ class PlainHeads:
         return torch.cat(logits, 1)
 
 
-class PlainAdam:
-    """Adam with β₁ = 0; torch's own class takes seconds to import."""
+def adam(parameters, rate, beta):
+    parameters = [*parameters]
+    for value in parameters:
+        value.grad = torch.zeros_like(value)  # also of those that a loss does not reach
+    return torch.optim.Adam(parameters, rate, betas=(0.0, beta))
 
-    def __init__(self, parameters, rate, beta, eps=1e-8):
-        self.parameters, self.rate, self.beta, self.eps, self.steps = [*parameters], rate, beta, eps, 0
-        self.squares = [torch.zeros_like(value) for value in self.parameters]
 
-    def take(self, loss):
-        """A step against the gradient of a loss, whose value it returns."""
-        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-        self.steps += 1
-        with torch.no_grad():
-            for value, gradient, square in zip(self.parameters, gradients, self.squares, strict=True):
-                square.copy_(self.beta * square + (1 - self.beta) * gradient**2)
-                value -= self.rate * gradient / ((square / (1 - self.beta**self.steps)).sqrt() + self.eps)
-        return loss.item()
+def take(optimizer, loss):
+    """A step against the gradient of a loss, whose value it returns."""
+    optimizer.zero_grad(set_to_none=False)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
 
 
 class PlainGDD:
@@ -208,8 +203,8 @@ class PlainGDD:
         self.generator = copy.deepcopy(trainer.generator.net).train().requires_grad_(True)
         self.average = copy.deepcopy(self.generator)
         lazy = INTERVAL / (INTERVAL + 1)
-        self.judge = PlainAdam(self.heads.parameters, RATE * lazy, 0.99**lazy)
-        self.maker = PlainAdam(self.generator.parameters(), RATE, 0.99)
+        self.judge = adam(self.heads.parameters, RATE * lazy, 0.99**lazy)
+        self.maker = adam(self.generator.parameters(), RATE, 0.99)
 
     def images(self, z, labels):
         return self.generator(SIGMA * z, torch.full((len(z), 1, 1, 1), SIGMA), labels)
@@ -221,14 +216,14 @@ class PlainGDD:
             fake = self.images(z, labels)
         loss = sum(F.softplus(row).mean() for row in self.heads(fake, labels))
         loss = loss + sum(F.softplus(-row).mean() for row in self.heads(real, labels))
-        losses = {"real_or_fake": self.judge.take(loss)}
+        losses = {"real_or_fake": take(self.judge, loss)}
         if nimg // IMAGES % INTERVAL == 0:
             given = real.clone().requires_grad_(True)
             (slope,) = torch.autograd.grad(self.heads(given, labels).sum(), given, create_graph=True)
-            losses["r1"] = self.judge.take(INTERVAL * (slope.square().sum((1, 2, 3)) * GAMMA / 2).mean())
+            losses["r1"] = take(self.judge, INTERVAL * (slope.square().sum((1, 2, 3)) * GAMMA / 2).mean())
         (_, labels), z = batches["generator"], draws["generator"]["z"]
         loss = sum(F.softplus(-row).mean() for row in self.heads(self.images(z, labels), labels))
-        losses["fooling"] = self.maker.take(loss)
+        losses["fooling"] = take(self.maker, loss)
         keep = 0.5 ** (IMAGES / max(min(500_000, 0.05 * nimg), 1e-8))
         with torch.no_grad():
             for mean, now in zip(self.average.parameters(), self.generator.parameters(), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -14,16 +15,17 @@ from sida.config.settings import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
-from sida.methods import distill
+from sida.methods import SID, distill
 from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig, resolve_recipe
+from sida.methods.sid import SiDLoss
 from sida.networks import family_of
 from sida.networks.file import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
 from sida.training.identity import teacher_digest
+from tests.refused import command, refused
 from tests.training.toy import NETWORK, SID_STUDENT, TEACHER
 
-OWN = "tests.training.own_methods"
 FLOW = "docs.examples.flow:FlowPrecond"
 KWARGS = {key: value for key, value in NETWORK["kwargs"].items() if key != "augment_dim"}
 SPEC = {**TEACHER, "network": {"class": FLOW, "kwargs": KWARGS}, "total_kimg": 0.16, "augment": None}
@@ -33,7 +35,7 @@ SHORT = {**SID_STUDENT, "total_kimg": 0.08, "warmup_kimg": 0.0, "evaluation": No
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """As for a user who has allowed nothing but the methods here."""
-    monkeypatch.setenv(ALLOW, OWN)
+    monkeypatch.setenv(ALLOW, __name__)
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +87,21 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     }
 
 
+@dataclasses.dataclass(eq=False)
+class NoLevels(SiDLoss):
+    """SiD without official noise levels of the fake score."""
+
+    P_mean: float | None = None
+
+
+FEW = dataclasses.replace(SID, name="few", loss=NoLevels, official={"edm": {}, "edm2": {}})
+
+
 def test_official_values_of_ones_own_may_be_few_where_the_recipe_has_the_rest(teacher):
     network = read_metadata(teacher)["network"]
-    config = lambda **more: DistillConfig(**{**SHORT, "teacher": teacher, "method": f"{OWN}:FEW", **more})
+    config = lambda **more: DistillConfig(**{**SHORT, "teacher": teacher, "method": f"{__name__}:FEW", **more})
     message = "student.method: 'few' has no default for init_sigma, P_mean with EDM networks; add it"
-    with pytest.raises(UserError, match=re.escape(message)):
-        resolve_recipe(config(), network)
+    refused(re.escape(message), resolve_recipe, config(), network)
     rest = {"init_sigma": 2.5, "P_mean": -1.2}
     made = resolve_recipe(config(**rest), network)
     assert (made.alpha, made.logvar, made.weight_norm) == (1.2, False, None)
@@ -126,10 +137,9 @@ def test_module_that_a_file_names_is_not_even_imported(flow, tmp_path, monkeypat
     tensors, record = read_tensors(flow)
     record["network"]["class"] = "stranger:Net"
     write_tensors("stranger.safetensors", tensors, record)
-    with pytest.raises(UserError, match=f"'stranger:Net' is code from outside this package.*{ALLOW}=stranger"):
-        load_network("stranger.safetensors")
+    refused(f"'stranger:Net' is code from outside this package.*{ALLOW}=stranger", load_network, "stranger.safetensors")
     with pytest.raises(UserError, match="is code from outside"):
         distill({**SID_STUDENT, "teacher": "stranger.safetensors", "augment": None, "evaluation": None}, tmp_path / "x")
-    assert main(["info", "stranger.safetensors"]) == 1
-    assert main(["sample", "--network", "stranger.safetensors", "--grid", "g.png"]) == 1
+    for verb in (["info"], ["sample", "--grid", "g.png", "--network"]):
+        refused("is code from outside", command, "sida", *verb, "stranger.safetensors")
     assert not (tmp_path / "was-here").exists()

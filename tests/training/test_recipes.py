@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
-from sida.errors import UserError
 from sida.methods import METHODS, SID
 from sida.methods.distillation import student_digest
 from sida.methods.method import Parts
@@ -136,8 +135,7 @@ def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device
 
 
 def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
-    with pytest.raises(UserError, match=r"student\.half: "):
-        resolve_recipe(config_for("teacher", "sida", half="bfloat16", device="cuda"), NETWORK)
+    refused(r"student\.half: ", resolve_recipe, config_for("teacher", "sida", half="bfloat16", device="cuda"), NETWORK)
     assert resolve_recipe(config_for("teacher", "sida", half="bfloat16", fp16=True, device="cuda"), NETWORK).fp16
 
 
@@ -187,8 +185,7 @@ def test_an_option_named_like_a_setting_is_refused_where_the_method_is_defined()
         lr: float = 0.0
         depth: int = 1
 
-    with pytest.raises(UserError, match=r"^method 'own': options: lr: .*; rename"):
-        dataclasses.replace(SID, name="own", options=Options)
+    refused(r"^method 'own': options: lr: .*; rename", dataclasses.replace, SID, name="own", options=Options)
 
 
 def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
@@ -225,7 +222,7 @@ FAULTS = [
     ("sida", {"guide": "no classes"}, "--spec.guide: guides nothing with a guidance of 1"),
     ("sida", {"guidance": 2, "guide": "5 classes"}, "label_dim: the guide's is 5, the guided network's 10"),
     # Methods and their options
-    ("sida", {"method": "tests.training.own_methods:NO_METHOD"}, "is no sida.methods.method.Method"),
+    ("sida", {"method": "tests.training.toy:TIMES"}, "is no sida.methods.method.Method"),
     ("sid", {"options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
     ("gdd", {"options": {}}, "--spec.options.backbones: 'vgg16_bn' takes images of 3 channels, not 8×8, 1"),
     ("gdd", {"options": {"backbones": []}}, "--spec.options.backbones: must name at least one"),

@@ -46,7 +46,6 @@ RUNS = {
         {"fd", "fd_digits", "fd_glyphs"},
     ),
     "docs.examples.matching:METHOD": ({}, {"matching", "denoising"}),
-    "tests.training.own_methods:JUDGED": ({}, {"sid", "denoising", "real_or_fake", "fooling"}),
 }
 CLASSES = {"cd": "GDDPrecond", "ect": "ECTPrecond", "gdd": "GDDPrecond", "gdd-i": "GDDPrecond"}
 RECIPES = load_yaml(ROOT / "studies/papers/recipes/rivals.yaml")

@@ -21,17 +21,16 @@ from sida.networks.file import save_network
 from sida.training import run, train_teacher
 from sida.training.teacher import TeacherTrainer
 from tests import disks
+from tests.refused import command, refused
 from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results
 
 #: The same length and intervals, another result.
 OTHER = {**TEACHER, "lr": 1e-3}
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teacher")
-    train_teacher(TEACHER, folder)
-    return folder
+@pytest.fixture
+def uninterrupted(teacher):
+    return Path(teacher).parent
 
 
 @pytest.fixture
@@ -95,13 +94,10 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(unfinished
 
 def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, capsys):
     before = contents(unfinished)
-    arguments = ["train-teacher", "--spec", as_json(OTHER), "--out", str(unfinished)]
-    assert main(arguments) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "state-000020 is the state of an unfinished run (image 320) of another configuration" in line
-    assert "--set-aside" in line
-    assert contents(unfinished) == before
-    assert main([*arguments, "--set-aside"]) == 0
+    arguments = ["train-teacher", "--spec", as_json(OTHER), "--out", unfinished]
+    with unchanged(unfinished, r"state-000020 is .* unfinished run \(image 320\) of another config.*--set-aside"):
+        command("sida", *arguments)
+    assert main([*map(str, arguments), "--set-aside"]) == 0
     assert "state-000020 is the state of an unfinished run" in capsys.readouterr().err
     # The other run's states and its snapshot lie where they can be found again.
     after = contents(unfinished)
@@ -152,8 +148,7 @@ def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\); use a file system with locks"):
-        train_teacher(TEACHER, tmp_path)
+    refused(r"cannot be locked \(No locks available\); use a file system with locks", train_teacher, TEACHER, tmp_path)
 
 
 def test_two_intact_states_are_kept_also_after_a_damaged_one(unfinished, monkeypatch):
@@ -196,7 +191,7 @@ def test_a_pipe_in_place_of_a_state_is_not_waited_for(unfinished, uninterrupted,
     assert results(unfinished) == results(uninterrupted)
 
 
-def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch, capsys):
+def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch):
     """What failed in the background ends the run with one line, and nothing behind it is written."""
 
     def full(state, path, metadata):
@@ -204,9 +199,8 @@ def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "write_state_dict", full)
-        assert main(["train-teacher", "--spec", as_json(TEACHER), "--out", str(tmp_path)]) == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert "snapshots/network-0000000208.safetensors: No space left on device" in line
+        arguments = ["train-teacher", "--spec", as_json(TEACHER), "--out", tmp_path]
+        refused("snapshots/network-0000000208.safetensors: No space left", command, "sida", *arguments)
     assert states(tmp_path) == []
     assert first_image(TEACHER, tmp_path, monkeypatch) == 0
 
@@ -217,8 +211,7 @@ def test_a_full_disk_is_told_within_an_iteration(tmp_path, unfinished, uninterru
     size = (unfinished / "state" / "state-000020.safetensors").stat().st_size
     with disks.small_disk(tmp_path / "disk") as disk:
         filler = disks.fill(disk, size * 3 // 2)
-        with pytest.raises(UserError, match=r"the state cannot be written \(.*No space left on device.*make room"):
-            train_teacher(spec, disk)
+        refused(r"the state cannot be written \(.*No space left on device.*make room", train_teacher, spec, disk)
         header = json.loads(next((disk / "state").glob("*.json")).read_text())
         # No hidden rest takes the room that the next attempt needs.
         assert [path.name for path in disk.rglob(".*")] == [".lock"]
@@ -241,10 +234,7 @@ def test_data_that_vanish_end_a_run_with_one_line_and_its_state_stays(tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(TeacherTrainer, "iteration", unmounted)
-        with pytest.raises(UserError) as caught:
-            train_teacher({**spec, "state_minutes": 0}, out)
-    assert str(folder) in str(caught.value)
-    assert "\n" not in str(caught.value)
+        assert str(folder) in str(refused("", train_teacher, {**spec, "state_minutes": 0}, out))
     aside.rename(folder)
     # The images of this step may have been read ahead.
     assert first_image(spec, out, monkeypatch) in (96, 112)
