@@ -175,12 +175,8 @@ def recipe(**given):
     return recipe_of("sida", **{"grad_clip_value": 0.0, "eps": 1e-8, "fp16": False, **fused, **given})
 
 
-def resolved(config):
-    """The configuration with all defaults of its method and teacher."""
-    return resolve_recipe(config, read_metadata(config.teacher)["network"])
-
-
 def student_trainer(spec):
     """The trainer of a spec (or its configuration) on the CPU, without batches."""
     config = DistillConfig(**spec) if isinstance(spec, dict) else spec
-    return make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
+    recipe = resolve_recipe(config, read_metadata(config.teacher)["network"])
+    return make_trainer(recipe, load_dataset(config.dataset), torch.device("cpu"))
