@@ -15,8 +15,10 @@ if not torch.cuda.is_available():
     # Fused kernels run in Triton's interpreter, which must know before Triton is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 # How long an example takes says how busy the machine is; after 0.2 s of it a test would fail.
+# Examples may share a folder or a server: each writes its own files anew.
+CHECKS = hypothesis.HealthCheck
 hypothesis.settings.register_profile(
-    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "busy machine", deadline=None, suppress_health_check=[CHECKS.too_slow, CHECKS.function_scoped_fixture]
 )
 hypothesis.settings.load_profile("busy machine")
 

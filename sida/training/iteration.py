@@ -208,7 +208,6 @@ class Distiller(StudentTrainer):
         fake_score_clip_norm: Largest norm of ψ's gradient; 0 is off.
         augment: Augmentation of ψ's batches; None means none. θ's batches are never augmented.
         psi_steps: Number of ψ steps in an iteration.
-        others: Further optimizer steps, between those of ψ and θ.
         graphs: Whether a step can be recorded and replayed as a CUDA graph.
     """
 
@@ -226,7 +225,6 @@ class Distiller(StudentTrainer):
         fake_score_clip_norm: float = 0.0,
         augment: AugmentPipe | None = None,
         psi_steps: int = 1,
-        others: Sequence[OptimizerStep] = (),
         graphs: bool = True,
     ) -> None:
         self.loss, self.true_score = loss, true_score.eval().requires_grad_(False)
@@ -270,4 +268,4 @@ class Distiller(StudentTrainer):
             loss.generator_draws(),
             pooled=loss.pooled,
         )
-        super().__init__([psi_step, *others, theta_step], schedule, recipe, graphs)
+        super().__init__([psi_step, theta_step], schedule, recipe, graphs)

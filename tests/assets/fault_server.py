@@ -42,15 +42,6 @@ def records(cache: Path) -> dict:
     return json.loads((cache / LOCK_FILE).read_text())
 
 
-def left_part(cache: Path, content: bytes, note: str | None = None) -> None:
-    """An unfinished download of an earlier process."""
-    part = cache / "some/net.pkl.part"
-    part.parent.mkdir()
-    part.write_bytes(content)
-    if note is not None:
-        part.with_name("net.pkl.part.json").write_text(note)
-
-
 @dataclasses.dataclass
 class Page:
     """A file and how it is served; ``faults`` are used up one per request, then the file is served well."""
@@ -69,11 +60,11 @@ class Site:
     url: str
     pages: dict[str, Page] = dataclasses.field(default_factory=dict)
     requests: list = dataclasses.field(default_factory=list)
-    active: int = 0
+    #: Threads that answer.
+    active: set = dataclasses.field(default_factory=set)
     most_active: int = 0
     #: Bytes of endless bodies.
     sent: int = 0
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def add(self, name: str, body: bytes, **options) -> str:
         self.pages[f"/{name}"] = Page(body, **options)
@@ -92,17 +83,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        site = self.server.site
-        with site.lock:
-            site.requests.append((self.path, self.headers.get("Range")))
-            site.active += 1
-            site.most_active = max(site.most_active, site.active)
-        try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._answer(site.pages.get(self.path))
-        finally:
-            with site.lock:
-                site.active -= 1
+        site, thread = self.server.site, threading.get_ident()
+        site.requests.append((self.path, self.headers.get("Range")))
+        site.active.add(thread)
+        site.most_active = max(site.most_active, len(site.active))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._answer(site.pages.get(self.path))
+        site.active.discard(thread)
 
     def end_headers(self) -> None:
         self.send_header("Connection", "close")
@@ -110,27 +97,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, page: Page | None) -> None:
         self.close_connection = True
-        if page is None:
-            self._plain(404, b"no such file")
-            return
-        fault = page.faults.pop(0) if page.faults else ("ok",)
-        kind, *values = fault
+        faults = [("status", 404)] if page is None else page.faults
+        kind, *values = faults.pop(0) if faults else ("ok",)
         if kind == "status":
-            self._plain(values[0], b"sorry", dict(values[1]) if len(values) > 1 else {})
-        elif kind == "redirect":
-            self._plain(302, b"", {"Location": values[0]})
-        elif kind == "web page":
-            self._plain(200, b"<html>log in first</html>", {"Content-Type": "text/html; charset=utf-8"})
+            self._plain(*values)
         else:
             self._file(page, kind, *values)
 
-    def _plain(self, status: int, body: bytes, headers: dict | None = None) -> None:
+    def _plain(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in (*headers, ("Content-Length", "5")):
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(b"sorry")
 
     def _file(self, page: Page, kind: str = "ok", *values) -> None:
         etag = f'"{hashlib.md5(page.body).hexdigest()}"'
@@ -140,7 +119,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if page.ranges and wanted and fresh:
             start = int(wanted.removeprefix("bytes=").split("-")[0])
             if start >= len(page.body):
-                self._plain(416, b"", {"Content-Range": f"bytes */{len(page.body)}"})
+                self._plain(416, [("Content-Range", f"bytes */{len(page.body)}")])
                 return
             self.send_response(206)
             first = start if kind != "wrong range" else start + 1

@@ -11,13 +11,12 @@ import torch
 
 import sida
 from sida.assets import fetch
-from sida.assets.cache import LOCK_FILE
 from sida.assets.registry import asset_at
 from sida.cli.main import main
-from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.networks.file import load_network
-from tests.refused import command, refusal
+from tests.assets.fault_server import records
+from tests.refused import command, refusal, refused
 from tests.test_python import UNET, write_network
 from workflow.preset.rows import import_folders
 
@@ -33,17 +32,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def test_a_file_of_the_hub_is_trusted_at_first_use_and_pinned_then(site, network, cache, monkeypatch, capsys):
-    monkeypatch.setenv("HF_ENDPOINT", site.url)
-    site.add("some/repo/resolve/v1/sub/network.safetensors", network.read_bytes())
-    address = "hf://some/repo@v1/sub/network.safetensors"
-    assert np.array_equal(sida.load(address).sample(3), sida.load(network).sample(3))
-    assert "first use: recorded sha256" in capsys.readouterr().err
-    asset = asset_at(address)
-    assert json.loads((cache / LOCK_FILE).read_text())[asset.target]["sha256"] == sha256_file(network)
-
-
-def test_a_repository_without_a_file_has_one_network_or_lists_them(site, network, cache, monkeypatch):
+def test_a_network_of_the_hub_is_named_or_the_only_one_and_pinned_at_its_first_use(site, network, cache, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", site.url)
     site.add("some/repo/resolve/v1/sub/network.safetensors", network.read_bytes())
 
@@ -52,15 +41,15 @@ def test_a_repository_without_a_file_has_one_network_or_lists_them(site, network
         site.add("api/models/some/repo/revision/v1", json.dumps(record).encode())
 
     listed("README.md", "sub/network.safetensors")
-    assert np.array_equal(sida.load("hf://some/repo@v1").sample(3), sida.load(network).sample(3))
-    with pytest.raises(UserError, match="sha256"):
-        fetch(f"hf://some/repo@v1#sha256={'0' * 64}")
+    for address in ("hf://some/repo@v1/sub/network.safetensors", "hf://some/repo@v1"):
+        assert np.array_equal(sida.load(address).sample(3), sida.load(network).sample(3))
+    asset = asset_at("hf://some/repo@v1/sub/network.safetensors")
+    assert records(cache)[asset.target]["sha256"] == sha256_file(network)
+    refused("sha256", fetch, f"hf://some/repo@v1#sha256={'0' * 64}")
     for names, fault in ((("a.pkl", "b.safetensors"), "2 network files.*a.pkl, b.saf"), (["x.bin"], "no network")):
         listed(*names)
-        with pytest.raises(UserError, match=fault):
-            fetch("hf://some/repo@v1")
-    with pytest.raises(UserError, match="HF_TOKEN"):
-        fetch("hf://some/other")
+        refused(fault, fetch, "hf://some/repo@v1")
+    refused("HF_TOKEN", fetch, "hf://some/other")
 
 
 def test_files_of_the_hubs_own_cache_need_no_network(network, cache, tmp_path, monkeypatch):
@@ -68,8 +57,7 @@ def test_files_of_the_hubs_own_cache_need_no_network(network, cache, tmp_path, m
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
-        fetch("hf://some/repo/network.safetensors")
+    refused("HF_HUB_OFFLINE", fetch, "hf://some/repo/network.safetensors")
     folder, commit = tmp_path / "hub" / "models--some--repo", "a" * 40
     (folder / "snapshots" / commit).mkdir(parents=True)
     (folder / "refs").mkdir()
@@ -79,15 +67,11 @@ def test_files_of_the_hubs_own_cache_need_no_network(network, cache, tmp_path, m
         assert sida.load(address).info["sha256"] == sha256_file(network)
 
 
-def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(site, network, cache, tmp_path):
-    url = site.add("network.safetensors", network.read_bytes())
-    good = f"{url}#sha256={sha256_file(network)}"
-    target = tmp_path / "copy.safetensors"
-    assert main(["convert", good, str(target)]) == 0
+def test_a_hash_in_the_address_is_enforced_and_a_command_takes_the_address(site, network, cache, tmp_path):
+    url, target = site.add("network.safetensors", network.read_bytes()), tmp_path / "copy.safetensors"
+    command("sida", "convert", f"{url}#sha256={sha256_file(network)}", target)
     assert target.read_bytes() == network.read_bytes()
-    assert main(["sample", "--network", good, "--seeds", "0-3", "--out", str(tmp_path / "a.npz")]) == 0
-    wrong = ["--network", f"{url}#sha256={'0' * 64}", "--out", tmp_path / "b.npz"]
-    assert "sha256" in refusal(command, "sida", "sample", *wrong)
+    assert "sha256" in refusal(command, "sida", "convert", f"{url}#sha256={'0' * 64}", target)
 
 
 @pytest.mark.parametrize(
@@ -100,23 +84,14 @@ def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(sit
     ],
 )  # fmt: skip
 def test_an_address_that_can_never_work_is_refused_before_it_is_asked(address):
-    with pytest.raises(UserError) as caught:
-        asset_at(address)
-    assert str(caught.value).startswith(f"'{address}'")
+    assert str(refused("", asset_at, address)).startswith(f"'{address}'")
 
 
-def test_names_of_addresses_stay_inside_the_cache():
-    for address in (
-        "https://h/..%2f..%2fetc",
-        "https://h/.hidden",
-        "https://h/a/",
-        "https://h/x?name=/../../y",
-        "https://[::1]:80/x",
-    ):
-        target = asset_at(address).target
-        assert target.startswith("addresses/")
-        assert target.count("/") == 2
-        assert ".." not in target.split("/")
+@pytest.mark.parametrize("rest", ["h/..%2f..%2fetc", "h/.hidden", "h/a/", "h/x?name=/../../y", "[::1]:80/x"])
+def test_names_of_addresses_stay_inside_the_cache(rest):
+    folder, _, name = asset_at(f"https://{rest}").target.split("/")
+    assert folder == "addresses"
+    assert not name.startswith(".")
 
 
 def test_addresses_of_a_sheet_are_imported_into_folders_of_their_own():

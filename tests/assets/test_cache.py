@@ -18,34 +18,18 @@ import pytest
 
 from sida.assets import Asset, Transfer, fetch, verify_asset
 from sida.assets.cache import LOCK_FILE
-from sida.assets.download import Part
 from sida.assets.fetch import describe_asset
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files.atomic import sha256_file
 from sida.sampling.job import network_file
-from tests.assets.fault_server import BODY, HASTY, SHA, get, left_part, one, records, write_registry
-from tests.refused import command, refusal
+from tests.assets.fault_server import BODY, HASTY, SHA, get, one, records, write_registry
+from tests.refused import command, refusal, refused
 from tests.workflow.workspace import heed_interrupts
 
 
 def test_a_damaged_lock_is_one_line(site, tmp_path):
     (tmp_path / LOCK_FILE).write_text('{"some/net.pkl": {"sha256": "x"}}')
-    with pytest.raises(UserError, match="damaged") as caught:
-        get(one(site.add("f", BODY)), tmp_path)
-    assert caught.value.place == str(tmp_path / LOCK_FILE)
-
-
-@pytest.mark.parametrize(
-    "note",
-    ["[" * 100_000, "3", '{"url": 3, "digest": []}'],
-    ids=["nested", "a number", "other types"],
-)
-def test_a_part_with_a_damaged_note_begins_anew(site, tmp_path, note):
-    url = site.add("f", BODY)
-    left_part(tmp_path, b"x" * 5000, note.replace("3, ", f'"{url}", ', 1))
-    assert Part(tmp_path / "some/net.pkl").origin == {}
-    assert get(one(url), tmp_path).read_bytes() == BODY
+    assert refused("damaged", get, one(site.add("f", BODY)), tmp_path).place == str(tmp_path / LOCK_FILE)
 
 
 @pytest.fixture
@@ -58,40 +42,26 @@ def registry(site, tmp_path, monkeypatch):
     return path
 
 
-def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run(registry, tmp_path, monkeypatch):
+def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run_and_after_each_change(
+    registry, tmp_path, monkeypatch
+):
     """A byte changed as by a disk, which changes no time; the networks of a row are looked at, too."""
-    cache = tmp_path / "cache"
-    path = fetch("net", transfer=HASTY)
+    cache, path = tmp_path / "cache", fetch("net", transfer=HASTY)
     path.write_bytes(b"X" + path.read_bytes()[1:])
-    status, record = path.stat(), records(cache)["some/net.pkl"]
-    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-    (cache / LOCK_FILE).write_text(json.dumps({"some/net.pkl": {**record, "stamp": stamp}}))
-    # Hashed in this run already: it is not read again.
-    fetch("net")
-    monkeypatch.setenv("SIDA_RUN_STARTED", str(time.time()))
-    for use in (lambda: fetch("net"), lambda: network_file("net"), lambda: network_file(str(path))):
-        with pytest.raises(UserError, match=r"net\.pkl: its sha256 .* is not the one in assets\.lock"):
-            use()
-
-
-def test_a_file_is_hashed_once_in_a_run_and_when_its_inode_or_times_change(registry, tmp_path, monkeypatch):
-    hashed = []
-    inner = sha256_file
-    monkeypatch.setattr(
-        sys.modules["sida.assets.fetch"], "sha256_file", lambda path: hashed.append(path) or inner(path)
-    )
-    path = fetch("net", transfer=HASTY)
+    record = records(cache)["some/net.pkl"]
     for change in (
-        lambda: None,
-        lambda: None,
         lambda: path.chmod(0o600),
         lambda: (path.rename(tmp_path / "x"), shutil.copy2(tmp_path / "x", path)),
         lambda: monkeypatch.setenv("SIDA_RUN_STARTED", str(time.time())),
-        lambda: None,
     ):
-        change()
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        (cache / LOCK_FILE).write_text(json.dumps({"some/net.pkl": {**record, "stamp": stamp}}))
+        # Hashed in this run already: it is not read again.
         fetch("net")
-    assert len(hashed) == 3
+        change()
+        for use in (lambda: fetch("net"), lambda: network_file("net"), lambda: network_file(str(path))):
+            refused(r"net\.pkl: its sha256 .* is not the one in assets\.lock", use)
 
 
 FETCH, FORGET = (("sida", "assets", verb, "net") for verb in ("fetch", "forget"))
@@ -114,17 +84,22 @@ def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path):
     assert "name ids" in refusal(command, *FORGET[:-1])
 
 
-def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_path):
-    write_registry(registry, {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "a drive"})
+def test_a_file_put_by_hand_is_checked_recorded_and_kept_when_its_hash_is_forgotten(registry, tmp_path):
+    row = {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "the authors' drive"}
+    write_registry(registry, row)
     path = tmp_path / "cache/some/net.pkl"
+    assert f"get it from the authors' drive and put it at {path}" in refusal(command, *FETCH)
     path.parent.mkdir(parents=True)
+    path.write_bytes(b"<html>Sorry")
+    assert "net.pkl: is a web page" in refusal(command, *FETCH)
     path.write_bytes(b"first")
     command(*FETCH)
     path.write_bytes(BODY)
-    refusal(command, *FETCH)
+    assert "assets.lock" in refusal(command, *FETCH)
     command(*FORGET)
     command(*FETCH)
     assert records(tmp_path / "cache")["some/net.pkl"]["sha256"] == SHA
+    refused("registered", get, one("", sha256="1" * 64), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("fault", [("stall", 1000, 100), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])
@@ -204,8 +179,7 @@ def test_a_filled_cache_is_of_use_to_those_who_cannot_write_it(site, cache):
             assert fetch(name, registry=registry, cache=cache).read_bytes() == BODY
             assert verify_asset(name, registry=registry, cache=cache) == SHA
             assert describe_asset(registry[name], cache)["sha256"] == SHA
-        with pytest.raises(UserError, match=r"cache cannot be written .*set SIDA_CACHE"):
-            fetch("gone", registry=registry, cache=cache)
+        refused(r"cache cannot be written .*set SIDA_CACHE", fetch, "gone", registry=registry, cache=cache)
     assert sorted(cache.rglob("*")) == before
     # A damaged file is found there as well; also one whose time was lost on the way to the shared place.
     path.write_bytes(b"X" + BODY[1:])

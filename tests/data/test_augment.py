@@ -51,7 +51,7 @@ def test_torch_generators_give_the_recorded_draws(recorded, name):
     torch.testing.assert_close(actual, torch.from_numpy(arrays[f"{name}/images"]), atol=1e-5, rtol=0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**31), channels=st.sampled_from([1, 3]), size=st.sampled_from([1, 2, 8, 13]))
 def test_images_without_labels_are_untouched(seed, channels, size):
     """What the labels don't mention did not happen: bit for bit."""
@@ -64,13 +64,6 @@ def test_images_without_labels_are_untouched(seed, channels, size):
     assert augmented.isfinite().all()
     if size > 2:
         assert (augmented != images)[~untouched].flatten(1).any(1).all()
-
-
-def test_recorded_draws_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="run out"):
-        official(1)(torch.zeros(2, 1, 8, 8), [torch.zeros(2, 1, 1, 1, dtype=torch.long)])
-    with pytest.raises(ValueError, match="shape \\(3, 1, 1, 1\\), expected \\(2, 1, 1, 1\\)"):
-        official(1)(torch.zeros(2, 1, 8, 8), [torch.zeros(3, 1, 1, 1, dtype=torch.long)])
 
 
 def test_colour_changes_need_colours():

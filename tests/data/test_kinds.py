@@ -1,48 +1,104 @@
-"""Data sets of other kinds: classes alone, enough for SiD, which sees no image; and a kind of one's own."""
+"""Data sets that are no archive: the digits, classes alone, enough for SiD, and kinds of one's own."""
 
-from __future__ import annotations
+import importlib.util
+import sys
 
+import numpy as np
 import pytest
 import torch
 
-from sida.config.datasets import LabelCounts, write_labels
-from sida.data import load_dataset
-from sida.errors import UserError
+from sida.config.datasets import LabelCounts, dataset_spec, write_labels
+from sida.data import load, load_dataset
+from sida.data.load import digits_of_split, shuffled_digits
 from sida.methods import distill
 from sida.training import train_teacher
+from tests.refused import refused
 from tests.training.toy import TEACHER
+from tools.train_backbone import BackboneTraining
+from tools.train_digits import DigitsTraining
+from tools.train_digits import split as measuring_split
 
-SPEC = {"name": "digits", "kind": "counts", "resolution": 8, "channels": 1, "label_dim": 10, "num_images": 200}
+SPEC = {"name": "digits", "kind": "digits"}
+
+
+def test_digits_are_read_without_starting_scikit_learn_and_the_same_where_its_files_lie_elsewhere(monkeypatch):
+    load._read_digits.cache_clear()
+    packages = dict(sys.modules)
+    for name in packages:
+        if name.partition(".")[0] == "sklearn":
+            monkeypatch.delitem(sys.modules, name)
+    read = load._read_digits()
+    assert not any(name.startswith("sklearn.") for name in sys.modules)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    load._read_digits.cache_clear()
+    for one, other in zip(read, load._read_digits()):
+        # The layout decides how training rounds.
+        assert (one.dtype, one.strides) == (other.dtype, other.strides)
+        np.testing.assert_array_equal(one, other)
+
+
+def test_returned_batches_are_private_copies():
+    data = load_dataset(SPEC)
+    before = data.images([5]).clone()
+    data.images([5]).zero_()
+    assert torch.equal(data.images([5]), before)
+
+
+def test_images_of_a_split_keep_their_labels_order_and_views():
+    whole = load_dataset(SPEC)
+    for split in ("train", "held-out"):
+        data, indices = load_dataset(SPEC | {"split": split}), digits_of_split(split)
+        assert (np.diff(indices) > 0).all()
+        assert torch.equal(data.images(range(len(data))), whole.images(indices))
+        assert torch.equal(data.labels(range(len(data))), whole.labels(indices))
+        part = load_dataset(SPEC | {"split": split, "max_size": 40, "labels": False, "xflip": True})
+        assert (len(part), part.raw_count, part.label_dim) == (80, len(indices), 0)
+        assert part.sha256 == data.sha256
+
+
+def test_pixels_classes_and_splits_are_the_same_for_ever():
+    digests = [load_dataset(SPEC | {"split": split}).sha256[:16] for split in ("all", "train", "held-out")]
+    assert digests == ["0b7e9c3202d7bcd2", "9a2592064ba43121", "811b39bfae892035"]
+    data = load_dataset(SPEC | {"max_size": 10, "split": "all"})
+    assert (data.num_channels, data.resolution, data.label_dim, data.name) == (1, 8, 10, "digits")
+    assert load_dataset(SPEC).sha256 == data.sha256
+    named = [dataset_spec(name, "here") for name in ("digits-train", "digits-heldout")]
+    assert [load_dataset(spec).sha256[:16] for spec in named] == digests[1:]
+
+
+def test_no_held_out_digit_trained_the_measuring_network_and_the_backbone_saw_them_all():
+    held_out = set(digits_of_split("held-out").tolist())
+    measuring, _ = measuring_split(DigitsTraining())
+    assert not held_out & set(measuring.tolist())
+    assert held_out <= set(shuffled_digits()[: BackboneTraining().images].tolist())
+
+
+def test_the_whole_set_is_the_arrays_themselves():
+    """A copy has another layout in memory; convolutions then round otherwise, and the demo's table changes."""
+    images = load._read_digits()[0]
+    assert load.Digits().raw_images(np.arange(4)).strides == images[np.arange(4)].strides
+    assert np.shares_memory(load.Digits().pixels, images)
+
+
+COUNTS = {"name": "digits", "kind": "counts", "resolution": 8, "channels": 1, "label_dim": 10, "num_images": 200}
 
 
 @pytest.fixture
 def counted(tmp_path):
     write_labels(tmp_path / "counts.json", LabelCounts("digits", 200, (110, *[10] * 9)))
-    return SPEC | {"counts": str(tmp_path / "counts.json")}
+    return COUNTS | {"counts": str(tmp_path / "counts.json")}
 
 
 def test_classes_have_the_frequencies_of_the_counts_and_no_images(counted):
     dataset = load_dataset(counted)
     assert dataset.labels(range(200)).sum(0).tolist() == [110, *[10] * 9]
     assert dataset.network_shape == (1, 8, 8)
-    with pytest.raises(UserError, match="data set digits: has classes and no images"):
-        dataset.images([0])
-    none = load_dataset(SPEC | {"counts": "none", "label_dim": 0})
+    refused("data set digits: has classes and no images", dataset.images, [0])
+    refused(r"num_images: .*has 200, the spec says 201", load_dataset, counted | {"num_images": 201})
+    none = load_dataset(COUNTS | {"counts": "none", "label_dim": 0})
     assert (len(none), none.label_dim) == (200, 0)
-    fewer = load_dataset(SPEC | {"counts": "none", "num_images": 100, "label_dim": 0})
+    fewer = load_dataset(COUNTS | {"counts": "none", "num_images": 100, "label_dim": 0})
     assert len({none.sha256, dataset.sha256, fewer.sha256}) == 3
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"num_images": 201}, "num_images: .*has 200, the spec says 201"),
-        ({"counts": None}, "counts: a data set of this kind"),
-    ],
-)
-def test_faults_are_told(counted, change, message):
-    with pytest.raises(UserError, match=message):
-        load_dataset(counted | change)
 
 
 def test_sid_is_distilled_from_class_counts_and_sida_says_that_it_needs_images(counted, tmp_path):
@@ -53,8 +109,7 @@ def test_sid_is_distilled_from_class_counts_and_sida_says_that_it_needs_images(c
     }  # fmt: skip
     distill(student, tmp_path / "student")
     assert (tmp_path / "student/network.safetensors").is_file()
-    with pytest.raises(UserError, match="has classes and no images"):
-        distill(student | {"method": "sida"}, tmp_path / "sida")
+    refused("has classes and no images", distill, student | {"method": "sida"}, tmp_path / "sida")
 
 
 GRATINGS = {"name": "gratings", "kind": "docs.examples.gratings:open_gratings"}
@@ -71,12 +126,18 @@ def test_own_kind_is_a_data_set_with_every_view():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("spec", "message"),
     [
-        ({"kind": "docs.examples.gratings:grating"}, r"cannot be called as function\(config, \*\*views\)"),
-        ({"kind": "gratings"}, r"kind: must be one of digits, .*got \"gratings\""),
+        (SPEC | {"split": "heldout"}, 'split: must be one of all, train, held-out, got "heldout"'),
+        (SPEC | {"kind": "zip", "path": "x.zip", "split": "train"}, "split: a data set of kind 'zip' has none"),
+        (SPEC | {"pth": "x"}, "pth: unknown key \\(did you mean 'path'"),
+        (SPEC | {"label_dim": -1}, "label_dim: must be 0 or more"),
+        (SPEC | {"path": "x.zip"}, "path: .*remove this key"),
+        (SPEC | {"sha256": "00"}, "sha256: digits has"),
+        (COUNTS, "counts: a data set of this kind"),
+        (GRATINGS | {"kind": "docs.examples.gratings:grating"}, r"cannot be called as function\(config, \*\*views\)"),
+        (GRATINGS | {"kind": "gratings"}, r"kind: must be one of digits, .*got \"gratings\""),
     ],
 )
-def test_fault_is_one_line(changes, message):
-    with pytest.raises(UserError, match=message):
-        load_dataset({**GRATINGS, **changes})
+def test_bad_specs_are_one_line_errors(spec, message):
+    refused(message, load_dataset, spec)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from sida.data import LatentArchive, LatentDecoder, LatentEncoder, LatentScaling, load_dataset, load_vae
-from sida.errors import UserError
 from tests.data.test_archive import npy, write_zip
+from tests.refused import refused
 
 
 class StandInVae:
@@ -61,8 +61,7 @@ def test_a_latent_archive_gives_moments_and_samples_them(archive):
 
 
 def test_latents_have_no_mirror_images(archive):
-    with pytest.raises(UserError, match="xflip has no meaning"):
-        load_dataset({"name": "img512", "kind": "zip", "path": archive[0], "xflip": True})
+    refused("xflip has no meaning", load_dataset, {"name": "img512", "kind": "zip", "path": archive[0], "xflip": True})
 
 
 def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
@@ -89,6 +88,5 @@ def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
     # A folder from elsewhere may hold pickles, which are not read.
     net.save_pretrained(tmp_path / "pickled", safe_serialization=False)
     for name in ("pickled", "missing"):
-        with pytest.raises(UserError, match=r"cannot load the VAE .*sida assets fetch") as caught:
-            load_vae(str(tmp_path / name))
-        assert caught.value.place == str(tmp_path / name)
+        error = refused(r"cannot load the VAE .*sida assets fetch", load_vae, str(tmp_path / name))
+        assert error.place == str(tmp_path / name)

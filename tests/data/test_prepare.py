@@ -1,8 +1,12 @@
+"""`sida data prepare`, `check` and `encode`: the transforms, and sources as people have them."""
+
+import gzip
+import io
 import json
 import pickle
 import re
+import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from eval.measuring.stores import open_images
 from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.archive import Files
 from sida.data.latents import encode_dataset
-from sida.data.pictures import to_square
-from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10
+from sida.data.pictures import FORMATS, PICTURES, open_picture, to_square
+from sida.data.prepare import TEST, TRANSFORMS, PrepareConfig, prepare, read_cifar10, summary
 from sida.errors import UserError
 from tests.assets.fault_server import write_registry
-from tests.data.test_archive import members, pictures, tar_of, write_zip
+from tests.data.test_archive import members, pictures, tar_of, write_folder, write_zip
 from tests.golden.vectors import GOLDEN
-from tests.refused import command, refusal
+from tests.refused import command, refusal, refused
 
 
 def picture(width, height, seed=0, mode="RGB"):
@@ -37,37 +42,23 @@ def save(path, image):
 # ---- transforms
 
 
-@settings(max_examples=20, deadline=None)
-@given(width=st.integers(1, 40), height=st.integers(1, 40))
-def test_centre_crops_keep_the_middle(width, height):
-    image = picture(width, height)
-    cropped = to_square(image, "center-crop", None, 3)
-    side = min(width, height)
-    pixels = np.asarray(image)
+@settings(max_examples=20)
+@given(width=st.integers(1, 90), height=st.integers(1, 90), resolution=st.integers(1, 24))
+def test_pictures_are_cropped_to_their_middle_and_resized_with_lanczos(width, height, resolution):
+    image, side = picture(width, height), min(width, height)
     top, left = (height - side) // 2, (width - side) // 2
-    np.testing.assert_array_equal(cropped, pixels[top : top + side, left : left + side])
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    width=st.integers(8, 90), height=st.integers(8, 90), resolution=st.integers(4, 24), name=st.sampled_from(TRANSFORMS)
-)
-def test_every_transform_ends_at_the_resolution(width, height, resolution, name):
-    assert to_square(picture(width, height), name, resolution, 3).size == (resolution, resolution)
+    middle = image.crop((left, top, left + side, top + side))
+    np.testing.assert_array_equal(to_square(image, "center-crop", None, 3), middle)
+    for name, expected in (("none", image), ("center-crop", middle)):
+        resized = expected.resize((resolution, resolution), Image.Resampling.LANCZOS)
+        np.testing.assert_array_equal(to_square(image, name, resolution, 3), resized)
+    if side > 3:
+        assert to_square(image, "center-crop-dhariwal", resolution, 3).size == (resolution, resolution)
 
 
 def test_pictures_of_the_right_size_are_left_alone():
     for transform in TRANSFORMS:
         np.testing.assert_array_equal(to_square(picture(16, 16), transform, 16, 3), np.asarray(picture(16, 16)))
-
-
-def test_resizing_uses_lanczos_and_the_whole_picture():
-    image = picture(30, 20)
-    np.testing.assert_array_equal(
-        to_square(image, "none", 8, 3), np.asarray(image.resize((8, 8), Image.Resampling.LANCZOS))
-    )
-    middle = image.crop((5, 0, 25, 20)).resize((8, 8), Image.Resampling.LANCZOS)
-    np.testing.assert_array_equal(to_square(image, "center-crop", 8, 3), np.asarray(middle))
 
 
 def test_the_guided_diffusion_crop_halves_then_resizes_then_crops():
@@ -89,8 +80,7 @@ def test_modes_become_what_was_asked_for():
         assert to_square(picture(8, 8, mode=mode), "none", None, 3).mode == "RGB"
     assert to_square(picture(8, 8), "none", None, 1).mode == "L"
     deep = Image.fromarray(np.zeros((8, 8), np.uint16))
-    with pytest.raises(UserError, match="has more than 8 bits"):
-        to_square(deep, "none", 8, 3)
+    refused("has more than 8 bits", to_square, deep, "none", 8, 3)
 
 
 # ---- folders and zips
@@ -135,12 +125,6 @@ def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
     np.testing.assert_array_equal(data.images([0, 3]).permute(0, 2, 3, 1), expected)
 
 
-def test_equal_sources_give_equal_bytes_whatever_the_threads(folder, tmp_path):
-    for workers in (1, 4):
-        prepare(PrepareConfig(str(folder), str(tmp_path / f"{workers}.zip"), resolution=8, workers=workers))
-    assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "4.zip").read_bytes()
-
-
 def test_label_rules(folder, tmp_path):
     out = str(tmp_path / "out.zip")
 
@@ -152,26 +136,11 @@ def test_label_rules(folder, tmp_path):
 
     assert labels() == [0, 0, 1, 2]
     assert labels(labels="none") is None
-    with pytest.raises(UserError, match=r"has no labels in dataset.json"):
-        labels(labels="json")
+    refused(r"has no labels in dataset.json", labels, labels="json")
     names = ["n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png"]
     (folder / "dataset.json").write_text(json.dumps({"labels": [[name, 7 - i] for i, name in enumerate(names)]}))
     assert labels() == [7, 6, 5, 4]
     assert labels(labels="folders") == [0, 0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"expect": 5, "resolution": 8}, "has 4 images, expected 5"),
-        ({}, "n01/b.png: is 9×30; give --resolution"),
-        ({"transform": "center-crop"}, "picture 1 is 9×9, the first one 10×10; give --resolution"),
-    ],
-)
-def test_sources_that_do_not_fit_are_refused_and_nothing_is_written(folder, tmp_path, settings, message):
-    with pytest.raises(UserError, match=message):
-        prepare(PrepareConfig(str(folder), str(tmp_path / "out.zip"), **settings))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train"]
 
 
 def test_all_damaged_pictures_are_named_in_one_run(folder, tmp_path):
@@ -194,50 +163,29 @@ def test_only_sets_that_are_all_grey_stay_grey(tmp_path, modes, channels):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--expect", 5, "--resolution", 8], "has 4 images, expected 5"),
+        ([], "n01/b.png: is 9×30; give --resolution"),
+        (["--transform", "center-crop"], "picture 1 is 9×9, the first one 10×10; give --resolution"),
         (["--transform", "crop"], "transform: must be one of none, center-crop"),
         (["--out", "x.tar"], "out: must end in .zip"),
         (["--source", "empty"], "holds no pictures"),
         (["--source", "train/n01/a.png"], "is one picture"),
     ],
 )
-def test_bad_flags_are_one_line_errors(folder, tmp_path, monkeypatch, flags, message):
+def test_what_does_not_fit_is_one_line_and_nothing_is_written(folder, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    given = ["--source", folder, "--out", tmp_path / "o.zip", *flags]
-    assert message in refusal(command, "sida", "data", "prepare", *given)
+    assert message in refusal(command, "sida", "data", "prepare", "--source", folder, "--out", "o.zip", *flags)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "train"]
 
 
 # ---- CIFAR-10
-
-
-def cifar_batch(count, seed, labels=None):
-    rng = np.random.default_rng(seed)
-    data = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
-    labels = rng.integers(0, 10, count).tolist() if labels is None else labels
-    content = pickle.dumps({"batch_label": "x", "labels": labels, "data": data, "filenames": ["a"] * count}, protocol=2)
-    # The genuine file was written by Python 2, for which numpy's module had another name.
-    return content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"), data, labels
 
 
 def cifar_archive(folder, batches):
     path = folder / "cifar-10-python.tar.gz"
     path.write_bytes(tar_of({f"cifar-10-batches-py/{name}": batch for name, batch in batches.items()}, "w:gz"))
     return str(path)
-
-
-def test_cifar_is_read_in_its_order(tmp_path):
-    batches = {f"data_batch_{i}": cifar_batch(3, i) for i in (3, 1, 2, 5, 4)}
-    content = {name: batch[0] for name, batch in batches.items()}
-    content |= {"test_batch": cifar_batch(2, 9)[0], "readme.html": b"no pickle"}
-    archive = cifar_archive(tmp_path, content)
-    facts = prepare(PrepareConfig(archive, str(tmp_path / "c.zip"), expect=15))
-    assert (facts["images"], facts["resolution"], facts["channels"]) == (15, 32, 3)
-    data = load_dataset({"name": "cifar10", "kind": "zip", "path": str(tmp_path / "c.zip")})
-    ordered = [batches[f"data_batch_{i}"] for i in range(1, 6)]
-    pixels = np.concatenate([b[1] for b in ordered]).reshape(15, 3, 32, 32)
-    np.testing.assert_array_equal(data.images(range(15)), pixels)
-    assert data.class_indices.tolist() == [label for b in ordered for label in b[2]]
-    assert len(list(read_cifar10(Files(archive), TEST))) == 2
 
 
 def python2_batch(pixels: bytes, labels: list[int]) -> bytes:
@@ -253,25 +201,32 @@ def python2_batch(pixels: bytes, labels: list[int]) -> bytes:
     return title + numbers + b"U\x04dataq\x06" + array + names + b"u."
 
 
-def test_cifar_as_python_2_wrote_it(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 3072), dtype=np.uint8)
-    content = python2_batch(pixels.tobytes(), [6, 9, 9])
-    assert pickle.loads(content, encoding="latin1")["labels"] == [6, 9, 9]
-    archive = cifar_archive(tmp_path, {"test_batch": content})
-    found = list(read_cifar10(Files(archive), TEST))
-    assert [label for _, label in found] == [6, 9, 9]
-    images = np.stack([image for image, _ in found])
-    np.testing.assert_array_equal(images, pixels.reshape(3, 3, 32, 32).transpose(0, 2, 3, 1))
-
-
-#: A dtype that is given flags of its own (NPY_ITEM_REFCOUNT and the like) by BUILD: numpy then follows pointers.
-FLAGS = cifar_batch(1, 0)[0].replace(
-    b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t", b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ft"
-)
+def test_cifar_as_python_2_wrote_it_is_read_in_its_order(tmp_path):
+    rng, whole, content = np.random.default_rng(0), {}, {"readme.html": b"no pickle"}
+    for name in ("data_batch_3", "data_batch_1", "data_batch_2", "data_batch_5", "data_batch_4", "test_batch"):
+        whole[name] = rng.integers(0, 256, (3, 3072), np.uint8), rng.integers(0, 10, 3).tolist()
+        content[name] = python2_batch(whole[name][0].tobytes(), whole[name][1])
+    archive = cifar_archive(tmp_path, content)
+    facts = prepare(PrepareConfig(archive, str(tmp_path / "c.zip"), expect=15))
+    assert (facts["images"], facts["resolution"], facts["channels"]) == (15, 32, 3)
+    data = load_dataset({"name": "cifar10", "kind": "zip", "path": str(tmp_path / "c.zip")})
+    ordered = [whole[f"data_batch_{number}"] for number in range(1, 6)]
+    np.testing.assert_array_equal(
+        data.images(range(15)), np.concatenate([b[0] for b in ordered]).reshape(15, 3, 32, 32)
+    )
+    assert data.class_indices.tolist() == [label for _, labels in ordered for label in labels]
+    assert [label for _, label in read_cifar10(Files(archive), TEST)] == whole["test_batch"][1]
+    refused("CIFAR-10 is 32×32 already", prepare, PrepareConfig(archive, str(tmp_path / "c.zip"), resolution=64))
 
 
 def batch(data: object, labels: object = (0,)) -> bytes:
     return pickle.dumps({"data": data, "labels": list(labels)}, protocol=2)
+
+
+ONE = np.zeros((1, 3072), np.uint8)
+#: A dtype that is given flags of its own (NPY_ITEM_REFCOUNT and the like) by BUILD: numpy then follows pointers.
+BUILT = b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK"
+FLAGS = batch(ONE).replace(BUILT + b"\x00t", BUILT + b"\x3ft")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +234,7 @@ def batch(data: object, labels: object = (0,)) -> bytes:
     [
         (batch(np.zeros((1, 3072), np.float64)), "must hold 'data' uint8"),
         (batch(np.zeros((2, 3072), np.uint8)), "must hold 'data'"),
-        (cifar_batch(1, 0, [10])[0], "class 10 is not between 0 and 9"),
+        (batch(ONE, [10]), "class 10 is not between 0 and 9"),
         (FLAGS.replace(b"X\x02\x00\x00\x00u1", b"X\x02\x00\x00\x00O8"), "numpy array of type|its reader ended|damaged"),
     ],
 )
@@ -291,22 +246,9 @@ def test_hostile_and_broken_batches_are_refused(tmp_path, content, message):
     assert not (tmp_path / "c.zip").exists()
 
 
-def test_broken_cifar_archives_are_one_line_errors(tmp_path):
-    good = cifar_archive(tmp_path, {"data_batch_1": cifar_batch(1, 0)[0]})
-    whole = Path(good).read_bytes()
-    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.tar.gz").write_text("hello")
-    for name, fault in (
-        ("cifar-10-python.tar.gz", "has no member data_batch_2"),
-        ("cut.tar.gz", "no whole packed archive"),
-        ("text.tar.gz", "not a whole zip or tar archive"),
-        ("none.tar.gz", "no such file"),
-    ):
-        with pytest.raises(UserError, match=fault) as caught:
-            list(read_cifar10(Files(tmp_path / name)))
-        assert caught.value.place == str(tmp_path / name)
-    with pytest.raises(UserError, match="CIFAR-10 is 32×32 already"):
-        prepare(PrepareConfig(good, str(tmp_path / "c.zip"), resolution=64))
+def test_a_batch_that_is_missing_is_named(tmp_path):
+    archive = cifar_archive(tmp_path, {"data_batch_1": batch(ONE)})
+    refused(rf"^{archive}: has no member data_batch_2", prepare, PrepareConfig(archive, str(tmp_path / "c.zip")))
 
 
 # ---- check and encode
@@ -354,8 +296,7 @@ def test_encoding_writes_a_latent_data_set(folder, tmp_path):
     assert data.class_indices.tolist() == [0, 0, 1, 2]
     with zipfile.ZipFile(tmp_path / "latent.zip") as archive:
         assert archive.namelist()[0] == "00000/img-mean-std-00000000.npy"
-    with pytest.raises(UserError, match="must be RGB pixels"):
-        encode_dataset(data, str(tmp_path / "x.zip"), encode)
+    refused("must be RGB pixels", encode_dataset, data, str(tmp_path / "x.zip"), encode)
 
 
 def test_tars_give_the_same_archive_as_their_folders(tmp_path):
@@ -371,7 +312,7 @@ def test_tars_give_the_same_archive_as_their_folders(tmp_path):
     (tmp_path / "all.tar").write_bytes(tar_of(all_files))
     crop = {"resolution": 8, "transform": "center-crop"}
     facts = [
-        prepare(PrepareConfig(source=str(tmp_path / source), out=str(tmp_path / f"{n}.zip"), **crop))
+        prepare(PrepareConfig(source=str(tmp_path / source), out=str(tmp_path / f"{n}.zip"), workers=n + 1, **crop))
         for n, source in enumerate(("train", "train.tar", "all.tar"))
     ]
     assert facts[0] == facts[1] == facts[2]
@@ -388,3 +329,174 @@ def test_a_source_may_be_an_asset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = command("sida", "data", "prepare", "--source", "faces", "--out", "f.zip", "--labels", "none", "--expect", 2)
     assert "2 images 8×8, no labels" in said
+
+
+# ---- sources as people have them: labels, folders that are no classes, formats of pictures, arrays, MNIST's format
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
+
+
+def png(index=0, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(NOISE[index]).save(stream, "PNG", **options)
+    return stream.getvalue()
+
+
+def packed(path, names) -> str:
+    return write_zip(path, names if isinstance(names, dict) else {name: png(i) for i, name in enumerate(names)})
+
+
+def made(tmp_path, source, **settings):
+    """Labels and facts of a prepared archive."""
+    facts = prepare(PrepareConfig(str(source), str(tmp_path / "out.zip"), **settings))
+    labels = json.loads(zipfile.ZipFile(tmp_path / "out.zip").read("dataset.json"))["labels"]
+    return labels and [label for _, label in labels], facts
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["all/cat/0.png", "all/dog/0.png"], [0, 1]),
+        (["__MACOSX/a/._0.png", "a/0.png", "b/.0.png", "b/0.png"], [0, 1]),
+        (["10/a.png", "2/a.png", "1/a.png"], [0, 2, 1]),  # in the order of names: 1, 10, 2
+        (["00000/a.png", "00001/b.png"], None),
+        (["train/a/0.png", "train/b/0.png", "val/b/0.png"], [0, 1]),
+        (["class10/a.png", "class9/a.png"], [1, 0]),
+        (["@eaDir/a/0.png", "a/0.png", "a/grid.png", "b/0.png", "b/fakes000200.png"], [0, 1]),
+    ],
+)
+def test_folders_become_classes_where_they_are_classes(names, labels, tmp_path):
+    found, facts = made(tmp_path, packed(tmp_path / "in.zip", names))
+    assert found == labels
+    for rank, name in enumerate(facts.get("class_names") or []):
+        assert f"{rank} = {name}" in summary(facts)
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "fault"),
+    [
+        (["a/0.png", "b/0.png", "0.png"], {}, "--labels"),
+        (["train/a.png", "training/b.png", "test/c.png"], {}, "--source"),
+        (["a/0.png", "a/1.png", "b/0.png"], {"max_images": 2}, "--max-images"),
+        (["a/0.png", "a/0.cls", "a/1.png"], {}, "--labels none"),
+        (["train/a.png", "test/b.png", "extra/c.png"], {}, "--labels"),  # parts, and no classes
+        (["00000/0.png", "00001/0.png"], {}, "--labels"),  # a tool counts on
+        (["in/0.png", "meta/dataset.json"], {}, "meta/"),
+    ],
+)
+def test_doubtful_classes_are_refused(names, settings, fault, tmp_path):
+    source = packed(tmp_path / "in.zip", names)
+    refused(fault, prepare, PrepareConfig(source, str(tmp_path / "out.zip"), **settings))
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_labels_lie_in_the_folder_that_holds_everything(tmp_path):
+    labels = {"labels": [["00000/img00000000.png", 1], ["00000/img00000001.png", 0]]}
+    names = {f"mine/00000/img0000000{index}.png": png(index) for index in range(2)}
+    source = packed(tmp_path / "in.zip", names | {"mine/dataset.json": json.dumps(labels)})
+    assert made(tmp_path, source)[0] == [1, 0]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_picture_is_stored_as_a_viewer_shows_it(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    made(tmp_path, packed(tmp_path / "in.zip", {"0.png": png(exif=exif)}))
+    stored = np.asarray(Image.open(io.BytesIO(zipfile.ZipFile(tmp_path / "out.zip").read("00000/img00000000.png"))))
+    turned = {2: NOISE[0][:, ::-1], 3: NOISE[0][::-1, ::-1], 4: NOISE[0][::-1], 5: NOISE[0].transpose(1, 0, 2)}
+    turned |= {6: np.rot90(NOISE[0], -1), 7: np.rot90(NOISE[0], 2).transpose(1, 0, 2), 8: np.rot90(NOISE[0])}
+    assert (stored == turned[orientation]).all()
+
+
+def test_transparency_of_a_palette_lies_on_white_and_frames_are_refused(tmp_path):
+    stream, picture = io.BytesIO(), Image.new("P", (8, 8), 1)
+    picture.putpalette([255, 0, 0, 0, 0, 0])
+    picture.save(stream, "PNG", transparency=1)
+    _, facts = made(tmp_path, packed(tmp_path / "in.zip", {"0.png": stream.getvalue()}))
+    stored = Image.open(io.BytesIO(zipfile.ZipFile(tmp_path / "out.zip").read("00000/img00000000.png")))
+    assert np.asarray(stored).min() == 255
+    assert "white" in summary(facts)
+    frames, stream = [Image.fromarray(image) for image in NOISE[:2]], io.BytesIO()
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:])
+    source = packed(tmp_path / "gif.zip", {"0.gif": stream.getvalue()})
+    refused("several frames", prepare, PrepareConfig(source, str(tmp_path / "out.zip")))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bytes])
+def test_files_of_mnist_s_format(pack, tmp_path):
+    images, labels = NOISE[..., 0], np.arange(64, dtype=np.uint8) % 10
+    end = ".gz" if pack is gzip.compress else ""
+    for stem, array in (("images-idx3", images), ("labels-idx1", labels)):
+        head = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+        (tmp_path / f"t10k-{stem}-ubyte{end}").write_bytes(pack(head + array.tobytes()))
+    found, facts = made(tmp_path, tmp_path, subset="test", channels=1)
+    assert (found, facts["images"], facts["resolution"]) == (labels.tolist(), 64, 8)
+    stored = Image.open(io.BytesIO(zipfile.ZipFile(tmp_path / "out.zip").read("00000/img00000005.png")))
+    assert (np.asarray(stored) == images[5]).all()
+    path = tmp_path / f"t10k-images-idx3-ubyte{end}"
+    path.write_bytes(pack(b"\0\0\x08\3" + struct.pack(">3I", 64, 8, 8) + b"x"))
+    refused("fetch it again", prepare, PrepareConfig(str(path), str(tmp_path / "out.zip")))
+
+
+def test_arrays_are_sources_and_parquet_is_refused_by_its_name(tmp_path):
+    np.savez(tmp_path / "a.npz", arr_0=NOISE, arr_1=np.arange(64) % 4)
+    assert made(tmp_path, tmp_path / "a.npz")[0] == [index % 4 for index in range(64)]
+    np.save(tmp_path / "a.npy", NOISE.transpose(0, 3, 1, 2))
+    found, facts = made(tmp_path, tmp_path / "a.npy", resolution=4)
+    assert (found, facts["resolution"], facts["resized"]) == (None, 4, 64)
+    refused("--max-images", made, tmp_path, tmp_path / "a.npz", max_images=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("a.parquet", b"PAR1", "Parquet"),
+        ("data.bin", b"\x89HDF\r\n", "HDF5"),
+        ("net.safetensors", b"\x10" + bytes(7), "a network"),
+        ("folder/train-0.arrow", b"ARROW1", "Arrow"),
+        ("shards/0000.tar", b"", "holds archives"),
+        ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\1\3", "holds classes"),
+    ],
+)
+def test_other_formats_are_refused_by_their_name(name, content, fault, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    source = str(tmp_path / name.partition("/")[0])
+    refused(fault, prepare, PrepareConfig(source, str(tmp_path / "out.zip")))
+
+
+def test_classes_of_webdataset_are_read(tmp_path):
+    names = {f"{index:03d}.{end}": png(index) if end == "png" else b"7\n" for index in (0, 1) for end in ("png", "cls")}
+    assert made(tmp_path, packed(tmp_path / "in.zip", names))[0] == [7, 7]
+    refused("cls", made, tmp_path, packed(tmp_path / "in.zip", names | {"001.cls": b"cat"}))
+
+
+# Formats of pictures: only the named ones are opened, and at one place, whatever a file is called
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def encoded(name: str, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(stream, format=name, **options)
+    return stream.getvalue()
+
+
+def test_an_eps_under_another_name_is_opened_at_no_door(tmp_path):
+    """Pillow by itself would ask Ghostscript to draw it."""
+    folder = write_folder(tmp_path / "pictures", {"a.png": EPS})
+    for read in (lambda: open_images(folder).read(0, 1), lambda: prepare(PrepareConfig(folder, f"{tmp_path}/o.zip"))):
+        refused(r"a\.png: not a readable picture \(its content is none of PNG", read)
+    assert not (tmp_path / "o.zip").exists()
+
+
+@pytest.mark.parametrize("name", ["PCX", "TGA", "JPEG2000"])
+def test_formats_that_nobody_named_are_refused(name):
+    refused("its content is none of", open_picture, encoded(name))
+
+
+@pytest.mark.parametrize("suffix", sorted(PICTURES))
+def test_every_named_format_is_read(suffix):
+    picture = open_picture(encoded(FORMATS[suffix]))
+    assert picture.size == (8, 8)
+    assert picture.format == FORMATS[suffix]

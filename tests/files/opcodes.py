@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from sida.files.pickles import read_pickle
 from tests.refused import refusal
 
 
-def bounded(path: Path, content: bytes, read: Callable[[Path], object] = read_pickle) -> str | None:
-    """Reads a file; returns the line that it is refused with, if it is. Nothing else may lie beside it then."""
+def content_refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object] = read_pickle) -> None:
+    """Checks that a file with this content is refused for this reason, and that nothing lies beside it then."""
     path.write_bytes(content)
-    before, said = sorted(path.parent.iterdir()), None
-    with contextlib.suppress(pytest.fail.Exception):
-        said = refusal(read, path)
-    assert sorted(path.parent.iterdir()) == before
-    return said
-
-
-def refused(path: Path, content: bytes, reason: str, read: Callable[[Path], object] = read_pickle) -> str:
-    """The line with which the file is refused for this reason."""
-    said = bounded(path, content, read)
-    assert said is not None
+    before = sorted(path.parent.iterdir())
+    said = refusal(read, path)
     assert re.search(reason, said), said
     assert str(path) in said
-    return said
+    assert sorted(path.parent.iterdir()) == before
 
 
 def text(value: str) -> bytes:

@@ -8,9 +8,7 @@ import os
 import pytest
 
 from sida.assets import Asset, fetch
-from sida.cli.main import main
-from sida.errors import UserError
-from tests.refused import refusing
+from tests.refused import command, refused, refusing
 from workflow.launch import PoolError, take
 from workflow.start import PresetLock
 
@@ -29,25 +27,22 @@ def without_locks(monkeypatch):
 def test_files_of_the_cache_are_used_and_none_is_fetched(without_locks, tmp_path):
     asset = Asset(id="net", kind="network", url="https://localhost/x", target="x.pkl",
                   sha256=hashlib.sha256(CONTENT).hexdigest())  # fmt: skip
-    with pytest.raises(UserError, match=r"the cache cannot be locked \(.*SIDA_CACHE") as caught:
-        fetch("net", registry={"net": asset}, cache=tmp_path)
-    assert without_locks in str(caught.value)
+    error = refused(r"the cache cannot be locked \(.*SIDA_CACHE", fetch, "net", registry={"net": asset}, cache=tmp_path)
+    assert without_locks in str(error)
     (tmp_path / "x.pkl").write_bytes(CONTENT)
     assert fetch("net", registry={"net": asset}, cache=tmp_path) == tmp_path / "x.pkl"
     (tmp_path / "x.pkl").write_bytes(CONTENT[::-1])
-    with pytest.raises(UserError, match=r"x\.pkl"):
-        fetch("net", registry={"net": asset}, cache=tmp_path)
+    refused(r"x\.pkl", fetch, "net", registry={"net": asset}, cache=tmp_path)
 
 
-def test_images_stay_where_they_cannot_be_put_together(without_locks, tmp_path, capsys, monkeypatch):
-    command = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-5", "--shard-size", "3"]
-    command += ["--out", str(tmp_path / "x.npz")]
-    assert main(command) == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f"error: {tmp_path}/x.npz: cannot be locked ({without_locks})")
+def test_images_stay_where_they_cannot_be_put_together(without_locks, tmp_path, monkeypatch):
+    arguments = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-5", "--shard-size", "3"]
+    arguments += ["--out", tmp_path / "x.npz"]
+    with refusing(rf"^{tmp_path}/x.npz: cannot be locked \({without_locks}\)"):
+        command("sida", *arguments)
     assert list(tmp_path.rglob("shard-*.npz"))
     monkeypatch.undo()
-    assert main(command) == 0
+    command("sida", *arguments)
     assert (tmp_path / "x.npz").is_file()
 
 

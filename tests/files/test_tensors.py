@@ -21,6 +21,7 @@ from sida.files.tensors import (
     verify_tensors,
     write_tensors,
 )
+from tests.refused import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = {"format": "x/1", "ranges": [[0, 5]], "name": "ünï"}
@@ -33,6 +34,9 @@ def tensors():
         "scalar": torch.tensor(2.5),
         "empty": torch.zeros(0, 4, dtype=torch.int64),
         "turned": every["F32"].T,
+        # Memory that tensors share is stored for each.
+        "again": every["F32"],
+        "part": every["F32"][1],
     }
 
 
@@ -53,7 +57,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_the_safetensors_package_reads_and_writes_the_same(tmp_path):
     write_tensors(tmp_path / "ours.safetensors", tensors(), RECORD)
     assert equal(safetensors.torch.load_file(tmp_path / "ours.safetensors"), tensors())
-    plain = {name: tensor.contiguous() for name, tensor in tensors().items()}
+    plain = {name: tensor.clone().contiguous() for name, tensor in tensors().items()}
     # Files that were written through the package, as all but networks were at first, with another spelling of JSON.
     safetensors.torch.save_file(plain, tmp_path / "theirs.safetensors", {"sida": json.dumps(RECORD, indent=1)})
     found, record = read_tensors(tmp_path / "theirs.safetensors")
@@ -94,14 +98,8 @@ def test_foreign_files_are_explained_in_the_readers_words(tmp_path, content, rea
     assert str(caught.value) == f"{path}: no shard ({own.value.fault}); measure it again"
 
 
-def test_cut_files_missing_files_and_strange_records(tmp_path):
+def test_missing_files_and_strange_records(tmp_path):
     path = tmp_path / "x.safetensors"
-    write_tensors(path, tensors(), RECORD)
-    content = path.read_bytes()
-    for length in range(0, len(content), 7):
-        path.write_bytes(content[:length])
-        with pytest.raises(TensorFileError):
-            read_tensors(path)
     with pytest.raises(TensorFileError, match="no such file"):
         read_tensors(tmp_path / "nothing.safetensors")
     safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"sida": "[1]"})
@@ -131,21 +129,13 @@ def test_wrong_headers_are_refused(tmp_path, header):
         read_tensors(path)
 
 
-def test_tensors_that_share_memory_are_stored_each(tmp_path):
-    vector = torch.arange(6.0)
-    shared = {"whole": vector, "again": vector, "part": vector[2:4]}
-    write_tensors(tmp_path / "x.safetensors", shared)
-    assert equal(read_tensors(tmp_path / "x.safetensors")[0], shared)
-
-
 def test_what_cannot_be_written_leaves_no_file(tmp_path):
     for bad, record, message in (
         ({"z": torch.zeros(2, dtype=torch.complex64)}, {}, "tensor 'z' of type torch.complex64 cannot be stored"),
         ({"a": torch.zeros(2)}, {"when": object()}, "not plain JSON"),
         ({"a": torch.zeros(2)}, {"value": float("nan")}, "not plain JSON"),
     ):
-        with pytest.raises(UserError, match=message):
-            write_tensors(tmp_path / "x.safetensors", bad, record)
+        refused(message, write_tensors, tmp_path / "x.safetensors", bad, record)
     assert os.listdir(tmp_path) == []
 
 

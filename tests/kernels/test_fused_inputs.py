@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sida.kernels.fused import convert_frozen_weights, converted_parameters, part_inputs, use_fused_kernels
 from sida.kernels.residual import ResidualFactors, residual
-from sida.networks import build_network
+from tests.networks.made import random_network
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -22,12 +22,7 @@ def network(kind: str = "SongUNet", **more: object) -> torch.nn.Module:
         kwargs |= {"img_channels": 4, "model_channels": 16, "weight_norm": "off"}
     else:
         kwargs |= {"img_channels": 3, "model_channels": 4, "model_type": kind, "dropout": 0.0, "use_fp16": False}
-    torch.manual_seed(0)
-    cls = "EDM2Precond" if kind == "EDM2" else "EDMPrecond"
-    net = build_network({"class": cls, "kwargs": {**kwargs, **more}}).eval().to(DEVICE)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    net = random_network("EDM2Precond" if kind == "EDM2" else "EDMPrecond", {**kwargs, **more}).to(DEVICE)
     use_fused_kernels(net)
     return net
 

@@ -9,10 +9,10 @@ import torch
 
 from sida.kernels.fused import use_fused_kernels
 from sida.methods.sid import SiDALoss
-from sida.networks import build_network
 from sida.training.iteration import Distiller
 from sida.training.optimizer import FlatParameters
 from sida.training.schedule import Schedule
+from tests.networks.made import random_network
 from tests.training.toy import iterate, recipe
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,12 +44,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ADM", "EDM2")]
 
 def network(name: str, **more: object) -> torch.nn.Module:
     cls, kwargs = NETWORKS[name]
-    torch.manual_seed(0)
-    net = build_network({"class": cls, "kwargs": {**SMALL, **kwargs, **more, "use_fp16": False}}).eval()
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return net.to(DEVICE)
+    return random_network(cls, {**SMALL, **kwargs, **more, "use_fp16": False}).to(DEVICE)
 
 
 @pytest.mark.parametrize("name", ["DDPM++", "NCSN++", "EDM2 without attention", *SLOW])

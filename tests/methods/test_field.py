@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from sida.config.settings import from_mapping
 from sida.methods.consistency import CDLoss, CDOptions, ECTLoss, ECTOptions
 from sida.methods.dmd import DiffInstructLoss, DMD2Loss, DMD2Options, DMDLoss
 from sida.methods.f_distill import FDistillLoss, FDistillOptions, divergence_weight
+from sida.methods.sid import UniInstructLoss, UniInstructOptions, expansion_weight
 from sida.networks import build_network
 from sida.networks.discriminators import FakeScoreWithHeads
 from sida.sampling import one_step
 from sida.sampling.samplers import extrapolated
 from sida.training.micro_batches import MicroBatch
+from sida.training.schedule import Schedule
 from tests.golden.vectors import load, relative_error
-from tests.methods.loss_cases import GRADIENT, VALUE, draw, tensors
+from tests.methods.loss_cases import GRADIENT, VALUE, draw, draws, tensors
+from tests.refused import refused
 
 #: DMD2's losses as FastGen has them: heads on the frozen teacher, one noisy image for both terms.
 TEACHER_FORM = {
@@ -60,6 +64,24 @@ def gradient(value, images):
     return torch.autograd.grad(value, images, retain_graph=True)[0]
 
 
+def agree(arrays, limit=VALUE, **named):
+    """Each value equals the array of its name, ``__`` standing for ``/``."""
+    for name, value in named.items():
+        assert relative_error(value, arrays[name.replace("__", "/")]) < limit, name
+
+
+def labels_of(arrays):
+    return torch.from_numpy(arrays["in/labels"])
+
+
+def compare_some(net, arrays, prefix, limit=GRADIENT):
+    """The gradients below a prefix, of some parameters."""
+    expected, found = tensors(arrays, prefix), dict(net.named_parameters())
+    assert expected
+    for name, value in expected.items():
+        assert relative_error(found[name].grad, value) < limit, name
+
+
 def compare_norms(net, arrays, info, role="student"):
     """One norm per parameter, in the order of the list of names."""
     prefix = "" if role in ("student", "fake") else f"{role}_"
@@ -75,38 +97,28 @@ def compare_norms(net, arrays, info, role="student"):
 @pytest.mark.parametrize("name", ["di_generator", "di_generator_sigma2.5"])
 def test_diff_instruct_generator(network, name):
     arrays, info = recorded(name)
-    student, labels = network("student"), torch.from_numpy(arrays["in/labels"])
+    student, labels, loss = network("student"), labels_of(arrays), DiffInstructLoss()
     images = one_step(student, draw(arrays, 0), labels, info["init_sigma"])
-    given = MicroBatch(images, labels, draws={"sigma_normal": draw(arrays, 1), "noise": draw(arrays, 2)})
-    loss = DiffInstructLoss()
-    terms = loss.generator_loss(network("teacher"), network("fake"), images, labels, given.draws)
-    assert relative_error(terms.kl, arrays["out/loss"]) < VALUE
+    terms = loss.generator_loss(
+        network("teacher"), network("fake"), images, labels, draws(arrays, sigma_normal=1, noise=2)
+    )
     value = scalars(loss, terms)["kl"]
-    assert relative_error(gradient(value, images), arrays["grad_images"]) < GRADIENT
+    agree(arrays, out__loss=terms.kl)
+    agree(arrays, GRADIENT, grad_images=gradient(value, images))
     value.backward()
     compare_norms(student, arrays, info)
 
 
 def test_diff_instruct_fake_score(network):
     arrays, info = recorded("di_fakescore")
-    student, fake, labels = network("student"), network("fake"), torch.from_numpy(arrays["in/labels"])
+    fake, labels, loss = network("fake"), labels_of(arrays), DiffInstructLoss()
     with torch.no_grad():
-        images = one_step(student, draw(arrays, 0), labels, info["init_sigma"])
-    loss = DiffInstructLoss()
-    draws = {"sigma_normal": draw(arrays, 1), "noise": draw(arrays, 2)}
-    terms = loss.fake_score_loss(fake, images, labels, draws=draws)
-    assert relative_error(terms.denoising, arrays["out/loss"]) < VALUE
+        images = one_step(network("student"), draw(arrays, 0), labels, info["init_sigma"])
+    terms = loss.fake_score_loss(fake, images, labels, draws=draws(arrays, sigma_normal=1, noise=2))
+    agree(arrays, out__loss=terms.denoising)
     scalars(loss, terms)["denoising"].backward()
-    compare_gradients_of_some(fake, arrays, "grad_fake/")
+    compare_some(fake, arrays, "grad_fake/")
     compare_norms(fake, arrays, info, "fake")
-
-
-def compare_gradients_of_some(net, arrays, prefix):
-    expected = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-    found = dict(net.named_parameters())
-    assert expected
-    for name, value in expected.items():
-        assert relative_error(found[name].grad, value) < GRADIENT, name
 
 
 @pytest.mark.parametrize("case", ["vsd0", "vsd1"])
@@ -119,8 +131,7 @@ def test_direction_of_matching(case):
     factor = given.get("scale", torch.ones(BATCH)).view(-1, 1, 1, 1)
     direction = factor * loss.direction(by("teacher_x0"), by("fake_x0"), MicroBatch(images, None), images, images)
     value = (images - (images - direction).detach()).square().sum() / 2 / images.numel()
-    assert relative_error(value, given["loss"]) < VALUE
-    assert relative_error(gradient(value, images), given["grad_images"]) < VALUE
+    agree(given, loss=value, grad_images=gradient(value, images))
 
 
 def dmd2_score(network):
@@ -135,39 +146,38 @@ def test_dmd2_generator(network, name):
     arrays, info = recorded(name)
     loss = DMD2Loss(DMD2Options(noisy=info["diffusion_gan"], gan_weight=1.0))
     images = torch.from_numpy(arrays["in/images"]).requires_grad_()
-    draws = {"t": uniform(draw(arrays, 0), 20, 980), "noise": draw(arrays, 1)}
+    given = {"t": uniform(draw(arrays, 0), 20, 980), "noise": draw(arrays, 1)}
     if info["diffusion_gan"]:
-        draws |= {"fake_t": uniform(draw(arrays, 2), 0, 999), "fake_noise": draw(arrays, 3)}
-    assert set(loss.generator_draws()) == set(draws)
-    assert relative_error(loss.generator_sigma(draws), arrays["out/sigma"]) < VALUE
-    given = MicroBatch(images, torch.from_numpy(arrays["in/labels"]), draws=draws)
+        given |= {"fake_t": uniform(draw(arrays, 2), 0, 999), "fake_noise": draw(arrays, 3)}
+    assert set(loss.generator_draws()) == set(given)
+    agree(arrays, out__sigma=loss.generator_sigma(given))
     terms = loss.generator_loss(
-        network("teacher", "dmd2_networks"), dmd2_score(network).eval(), images, given.class_labels, draws
+        network("teacher", "dmd2_networks"), dmd2_score(network).eval(), images, labels_of(arrays), given
     )
     values = scalars(loss, terms)
     for ours, theirs in (("kl", "loss_dm"), ("gan", "gen_cls_loss")):
-        assert relative_error(values[ours], arrays[f"out/{theirs}"]) < VALUE
-        assert relative_error(gradient(values[ours], images), arrays[f"grad_images/{theirs}"]) < GRADIENT
+        agree(arrays, **{f"out/{theirs}": values[ours]})
+        agree(arrays, GRADIENT, **{f"grad_images/{theirs}": gradient(values[ours], images)})
 
 
 @pytest.mark.parametrize("name", ["dmd2_critic", "dmd2_critic_clean"])
 def test_dmd2_critic(network, name):
     arrays, info = recorded(name)
     loss = DMD2Loss(DMD2Options(noisy=info["diffusion_gan"]))
-    draws = {"noise": draw(arrays, 0), "t": uniform(draw(arrays, 1), 0, 999)}
+    given = {"noise": draw(arrays, 0), "t": uniform(draw(arrays, 1), 0, 999)}
     if info["diffusion_gan"]:
-        draws |= {"real_t": uniform(draw(arrays, 2), 0, 999), "real_noise": draw(arrays, 3)}
-        draws |= {"fake_t": uniform(draw(arrays, 4), 0, 999), "fake_noise": draw(arrays, 5)}
-    assert set(loss.fake_score_draws()) == set(draws)
+        given |= {"real_t": uniform(draw(arrays, 2), 0, 999), "real_noise": draw(arrays, 3)}
+        given |= {"fake_t": uniform(draw(arrays, 4), 0, 999), "fake_noise": draw(arrays, 5)}
+    assert set(loss.fake_score_draws()) == set(given)
     score = dmd2_score(network)
     images, labels, real = (torch.from_numpy(arrays[f"in/{key}"]) for key in ("images", "labels", "real_images"))
-    values = scalars(loss, loss.fake_score_loss(score, images, labels, real, draws=draws))
-    assert relative_error(values["denoising"], arrays["out/loss_fake_mean"]) < VALUE
+    values = scalars(loss, loss.fake_score_loss(score, images, labels, real, draws=given))
+    agree(arrays, out__loss_fake_mean=values["denoising"])
     assert relative_error(values["discriminator"], info["cls_loss_weight"] * arrays["out/guidance_cls_loss"]) < VALUE
     sum(values.values()).backward()
-    compare_gradients_of_some(score.score, arrays, "grad_fake/")
+    compare_some(score.score, arrays, "grad_fake/")
     compare_norms(score.score, arrays, info, "fake")
-    compare_gradients_of_some(score.heads[0], arrays, "grad_head/")
+    compare_some(score.heads[0], arrays, "grad_head/")
 
 
 def teacher_score(network, every_resolution):
@@ -181,11 +191,10 @@ def teacher_score(network, every_resolution):
 
 
 def generator_round(network, arrays):
-    student, labels = network("student"), torch.from_numpy(arrays["in/labels"])
+    student, labels = network("student"), labels_of(arrays)
     images = one_step(student, draw(arrays, 0), labels, 80.0)
-    assert relative_error(images, arrays["out/images"]) < VALUE
-    draws = {"t": uniform(draw(arrays, 1), 2, 998), "noise": draw(arrays, 2)}
-    return student, MicroBatch(images, labels, draws=draws)
+    agree(arrays, out__images=images)
+    return student, MicroBatch(images, labels, draws={"t": uniform(draw(arrays, 1), 2, 998), "noise": draw(arrays, 2)})
 
 
 @pytest.mark.parametrize("name", ["", "_bottleneck", "_guided"])
@@ -208,14 +217,11 @@ def test_dmd2_generator_on_a_frozen_teacher(network, name):
 
 
 def check_generator(arrays, values, images, matching, gan_weight):
-    assert relative_error(values["kl"], arrays[f"out/{matching}"]) < VALUE
-    assert relative_error(values["gan"], gan_weight * arrays["out/gan_loss_gen"]) < VALUE
-    assert relative_error(sum(values.values()), arrays["out/total_loss"]) < VALUE
-    assert relative_error(gradient(values["kl"], images), arrays[f"grad_images/{matching}"]) < GRADIENT
-    expected = gan_weight * arrays["grad_images/gan_loss_gen"]
-    assert relative_error(gradient(values["gan"], images), expected) < GRADIENT
-    total = gradient(sum(values.values()), images)
-    assert relative_error(total, arrays["grad_images/total_loss"]) < GRADIENT
+    total = sum(values.values())
+    given = {matching: (values["kl"], 1), "gan_loss_gen": (values["gan"], gan_weight), "total_loss": (total, 1)}
+    for name, (value, weight) in given.items():
+        assert relative_error(value, weight * arrays[f"out/{name}"]) < VALUE
+        assert relative_error(gradient(value, images), weight * arrays[f"grad_images/{name}"]) < GRADIENT
 
 
 @pytest.mark.parametrize("name", ["", "_same_noise_r1", "_bottleneck_r1"])
@@ -226,27 +232,22 @@ def test_dmd2_critic_on_a_frozen_teacher(network, name):
     penalty = {"r1_weight": info["gan_r1_reg_weight"], "r1_alpha": info["gan_r1_reg_alpha"]}
     loss = DMD2Loss(DMD2Options(**TEACHER_FORM, same_noise=same, **penalty))
     _, given = generator_round(network, arrays)
-    draws, number = dict(given.draws), 3
     if not same:
-        draws |= {"real_t": uniform(draw(arrays, 3), 2, 998), "real_noise": draw(arrays, 4)}
-        number = 5
+        given.draws |= {"real_t": uniform(draw(arrays, 3), 2, 998), "real_noise": draw(arrays, 4)}
     if info["gan_r1_reg_weight"]:
-        draws["r1_noise"] = draw(arrays, number)
-    assert set(loss.fake_score_draws()) == set(draws)
-    real = torch.from_numpy(arrays["in/real_images"])
-    given.images = given.images.detach()
-    terms = loss.fake_score_loss(score, given.images, given.class_labels, real, draws=draws)
-    values = scalars(loss, terms)
-    assert relative_error(values["denoising"], arrays["out/fake_score_loss"]) < VALUE
-    assert relative_error(values["discriminator"], arrays["out/gan_loss_disc"]) < VALUE
+        given.draws["r1_noise"] = draw(arrays, 3 if same else 5)
+    assert set(loss.fake_score_draws()) == set(given.draws)
+    real, images = torch.from_numpy(arrays["in/real_images"]), given.images.detach()
+    values = scalars(loss, loss.fake_score_loss(score, images, given.class_labels, real, draws=given.draws))
+    agree(arrays, out__fake_score_loss=values["denoising"], out__gan_loss_disc=values["discriminator"])
     if info["gan_r1_reg_weight"]:
         expected = arrays["out/gan_loss_ar1"] * info["gan_r1_reg_weight"]
         assert relative_error(values["r1"], expected) < 5e-5
-    assert relative_error(sum(values.values()), arrays["out/total_loss"]) < 5e-5
+    agree(arrays, 5e-5, out__total_loss=sum(values.values()))
     sum(values.values()).backward()
-    compare_gradients_of_some(score.score, arrays, "grad_fake/")
+    compare_some(score.score, arrays, "grad_fake/")
     compare_norms(score.score, arrays, info, "fake")
-    compare_gradients_of_some(score.heads, arrays, "grad_disc/discriminator_heads.")
+    compare_some(score.heads, arrays, "grad_disc/discriminator_heads.")
 
 
 def test_f_distill_weights():
@@ -282,7 +283,7 @@ def test_f_distill_generator(network, divergence):
     loss = FDistillLoss(FDistillOptions(**TEACHER_FORM, divergence=divergence, decay=decay), means=means)
     values = scalars(loss, loss.generator_loss(teacher, score, given.images, given.class_labels, given.draws))
     check_generator(arrays, values, given.images, "f_distill_loss", info["gan_loss_weight_gen"])
-    assert relative_error(means, arrays["out/bins"]) < VALUE
+    agree(arrays, out__bins=means)
     sum(values.values()).backward()
     compare_norms(student, arrays, info)
 
@@ -302,14 +303,11 @@ def test_ect(network, name):
     given |= {"weighting": "step" if info["weighting"] == "1/(t - r)" else "edm"} | (
         {"k": 0} if name == "const" else {}
     )
-    draws = {"sigma_normal": draw(arrays, 0), "noise": draw(arrays, 1)}
-    value = ect_loss(**given)(net.train(), MicroBatch(real, labels, draws=draws))["consistency"]
-    assert relative_error(value.flatten(), arrays["out/loss"]) < VALUE
+    batch = MicroBatch(real, labels, draws=draws(arrays, sigma_normal=0, noise=1))
+    value = ect_loss(**given)(net.train(), batch)["consistency"]
+    agree(arrays, out__loss=value.flatten())
     (value.sum() / BATCH).backward()
-    found = dict(net.named_parameters())
-    for key, expected in arrays.items():
-        if key.startswith("grad_student/"):
-            assert relative_error(found[key.removeprefix("grad_student/")].grad, expected) < 1e-3, key
+    compare_some(net, arrays, "grad_student/", 1e-3)
 
 
 def test_ect_levels():
@@ -327,7 +325,7 @@ def test_ect_coefficients(network):
     teacher = network("student")
     net = build_network({"class": "ECTPrecond", "kwargs": teacher.init_config["kwargs"]})
     net.load_state_dict(teacher.state_dict())
-    labels = torch.from_numpy(arrays["in/labels"])
+    labels = labels_of(arrays)
     with torch.no_grad():
         for level in (0.003, 0.05, 0.821, 80.0):
             x = torch.from_numpy(arrays[f"precond/{level}/x"])
@@ -350,10 +348,10 @@ def test_cd(network, name):
     levels = info["num_scales"]
     options = CDOptions(levels=levels, distance=info["loss_norm"], weighting=info["weight_schedule"])
     loss = CDLoss(network("teacher"), options)
-    draws = {"t": (draw(arrays, 1).float().reshape(-1, 1, 1, 1) + 0.5) / (levels - 1), "noise": draw(arrays, 0)}
+    given = {"t": (draw(arrays, 1).float().reshape(-1, 1, 1, 1) + 0.5) / (levels - 1), "noise": draw(arrays, 0)}
     labels, real = (torch.from_numpy(arrays[f"in/{key}"]) for key in ("labels", "real_images"))
-    value = loss(lambda *given: next(outputs)(*given), MicroBatch(real, labels, draws=draws))["consistency"]
-    assert relative_error(value.flatten(), arrays["out/loss"]) < VALUE
+    value = loss(lambda *given: next(outputs)(*given), MicroBatch(real, labels, draws=given))["consistency"]
+    agree(arrays, out__loss=value.flatten())
     (value.sum() / BATCH).backward()
     compare_norms(student, arrays, info)
 
@@ -364,3 +362,123 @@ def test_cd_levels(levels):
     t, r = CDLoss(None, CDOptions(levels=levels)).pair((torch.arange(levels - 1) + 0.5) / (levels - 1))
     assert np.allclose(t.numpy(), arrays[f"levels/n{levels}"][:-1], rtol=1e-5)
     assert np.allclose(r.numpy(), arrays[f"levels/n{levels}"][1:], rtol=1e-5)
+
+
+# Uni-Instruct: recorded rounds of its released code, and its options
+
+#: File of vectors, its case, divergence, and further facts: weights that differ, settings of the loss.
+ROUNDS = [
+    ("warmup", "fkl/vr0", "forward-kl", {}, {}),
+    *[
+        (name, f"{case}/vr{on}", divergence, lambdas, {"variance_reduction": bool(on)})
+        for name, case, divergence, lambdas in (
+            ("forward_kl", "fkl", "forward-kl", {}),
+            ("forward_kl_confident", "fkl", "forward-kl", {}),
+            ("forward_clean", "clean", "forward-kl", {"lambda_adv": 0.0}),
+            ("jeffrey_kl", "jeffrey", "jeffreys", {}),
+            ("jeffrey_kl_clamped", "jeffrey", "jeffreys", {}),
+        )
+        for on in (0, 1)
+    ],
+    ("reverse_kl", "rkl", "reverse-kl", {}, {"ratio": "logits"}),
+    ("gan_only", "none", "forward-kl", {"lambda_sid": 0.0}, {}),
+]  # fmt: skip
+
+
+def uni_round(network, name, loss):
+    """Student, images and terms of a recorded round; S and L of each image equal the recorded ones."""
+    arrays, info = recorded(f"uni_{name}")
+    student, fake, labels = network("student"), network("fake"), labels_of(arrays)
+    for key, value in info.get("added_to_fake", {}).items():
+        fake.state_dict()[key].add_(value)
+    images = one_step(student, draw(arrays, 0), labels, 2.5)
+    loss.t_max, given = info["tmax"], {"t": draw(arrays, 1).float(), "noise": draw(arrays, 2)}
+    terms = loss.generator_loss(network("teacher"), fake, images, labels, given)
+    agree(arrays, out__sid_sum_per_image=terms.sid.sum((1, 2, 3)))
+    agree(arrays, out__gan_per_image=terms.adversarial.flatten() * PIXELS)
+    return arrays, info, student, images, terms
+
+
+@pytest.mark.parametrize(("name", "case", "divergence", "lambdas", "settings"), ROUNDS)
+def test_uni_instruct_generator(network, name, case, divergence, lambdas, settings):
+    loss = UniInstructLoss(divergence=divergence, **settings, **lambdas)
+    arrays, info, student, images, terms = uni_round(network, name, loss)
+    if settings.get("ratio", "released") == "released" and f"{case}/density_ratio" in arrays:
+        ratio = loss.released_ratio(terms.adversarial * PIXELS)
+        agree(arrays, 10 * VALUE, **{f"{case}/density_ratio": ratio.flatten()})
+    phase = Schedule(sid_share=0.0).at(info["images_seen_before_the_step"])
+    weights = loss.weights(PIXELS)
+    value = sum(term.sum() * weights[key] * phase.weight(key) / BATCH for key, term in terms.items())
+    # A confident discriminator has losses near 1, where the ratio's denominator cancels.
+    limit = 10 if name == "forward_kl_confident" else 1
+    agree(arrays, limit * VALUE, **{f"{case}/scalar_backward": value})
+    agree(arrays, GRADIENT, **{f"{case}/grad_images": gradient(value, images)})
+    value.backward()
+    compare_norms(student, {"grad_student_norm": arrays[f"{case}/grad_student_norm"]}, info)
+
+
+@pytest.mark.parametrize("name", ["chi_square", "jensen_shannon", "fdistill"])
+def test_uni_instruct_terms_before_a_branch_that_stops(network, name):
+    uni_round(network, name, UniInstructLoss())
+
+
+@pytest.mark.parametrize("case", ["fkl", "clean", "jeffrey"])
+@pytest.mark.parametrize("losses", ["mixed", "sure", "usual"])
+@pytest.mark.parametrize("on", [0, 1])
+def test_uni_instruct_weights_of_given_losses(case, losses, on):
+    divergence = {"jeffrey": "jeffreys"}.get(case, "forward-kl")
+    arrays = recorded("uni_weights")[0]
+    given, expected = tensors(arrays, f"{losses}/in/"), tensors(arrays, f"{losses}/{case}/vr{on}/")
+    loss = UniInstructLoss(divergence=divergence, variance_reduction=bool(on))
+    ratio = loss.released_ratio(given["gan_per_image"])
+    sid = expansion_weight(ratio, divergence).view(-1, 1, 1, 1).expand_as(given["sid"]) * loss.lambda_sid
+    agree(expected, 1e-9, density_ratio=ratio, d_sid=sid / len(ratio))
+
+
+@pytest.mark.parametrize("name", ["critic", "critic_augment"])
+def test_uni_instruct_fake_score_and_discriminator(network, name):
+    arrays, info = recorded(f"uni_{name}")
+    student, fake, labels = network("student"), network("fake"), labels_of(arrays)
+    with torch.no_grad():
+        images = one_step(student, draw(arrays, 0), labels, 2.5)
+    augmented = [
+        tuple(torch.from_numpy(arrays[f"out/augmented_{side}{part}"]) for part in ("", "_labels"))
+        for side in ("fake", "real")
+        if info["augment"]
+    ]
+    shape = arrays["out/images"].shape
+    (noise,) = [key for key in arrays if key > "draw/01" and key.startswith("draw/") and arrays[key].shape == shape]
+    loss, drawn = UniInstructLoss(), {"sigma_normal": draw(arrays, 1), "noise": torch.from_numpy(arrays[noise])}
+    given = (images, labels, torch.from_numpy(arrays["in/real_images"]))
+    terms = loss.fake_score_loss(fake, *given, (lambda _: augmented.pop(0)) if augmented else None, drawn)
+    agree(arrays, out__fake_score_per_image=terms.denoising.sum((1, 2, 3)))
+    agree(arrays, out__discriminator_per_image=terms.discriminator.flatten())
+    value = sum(scalars(loss, terms).values())
+    agree(arrays, out__scalar_backward=value)
+    value.backward()
+    names = {**info, "grad_fake_norm_names": info["grad_norm_names"]}
+    compare_norms(fake, arrays, names, "fake")
+
+
+def test_uni_instruct_ratio_of_logits_has_mean_one_and_rises_with_the_logits():
+    sid, logits = torch.ones(3, 1, 2, 2), torch.tensor([-30.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    for divergence in ("forward-kl", "jeffreys", "chi-square", "jensen-shannon"):
+        loss = UniInstructLoss(divergence=divergence, ratio="logits")
+        weighted = loss.further_terms(sid, sid, logits, MicroBatch(sid, None))["weighted_sid"][:, 0, 0, 0]
+        assert float(weighted.mean()) == pytest.approx(1)
+        assert weighted[0] < weighted[1] < weighted[2]
+        if divergence == "forward-kl":
+            assert weighted[0] / weighted[1] == pytest.approx(0.1), "the smallest ratio"
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "remedy"),
+    [
+        ({"divergence": "chi-square"}, "divergence", "ratio to logits"),
+        ({"ratio": "logits", "variance_reduction": True}, "variance_reduction", "remove it"),
+    ],
+)
+def test_options_that_nothing_reads_are_refused(options, key, remedy):
+    error = refused("", from_mapping, UniInstructOptions, options, "recipe.options")
+    assert str(error).startswith(f"recipe.options.{key}")
+    assert remedy in str(error)

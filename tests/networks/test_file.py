@@ -13,16 +13,15 @@ import torch
 
 from sida.cli.main import main
 from sida.config.resources import ROOT
-from sida.errors import UserError
 from sida.files.content_hash import HASH_KEY
 from sida.files.tensors import TENSORS_HASH, read_tensor_header, read_tensors
 from sida.networks import EDMPrecond, build_network
 from sida.networks.file import build_on_meta, load_network, read_metadata, save_network
 from sida.networks.official import import_official
 from tests.files.genuine import write_genuine
-from tests.files.opcodes import refused
+from tests.files.opcodes import content_refused
 from tests.networks.made import SMALL, random_network
-from tests.refused import command
+from tests.refused import command, refused
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 
@@ -104,8 +103,7 @@ def test_metadata_are_read_without_the_tensors(file):
     data[start:] = b"\xff" * (len(data) - start)
     file.write_bytes(data)
     assert read_metadata(file) == expected
-    with pytest.raises(UserError, match=r"damaged: its tensors do not have .* SHA-256"):
-        load_network(file)
+    refused(r"damaged: its tensors do not have .* SHA-256", load_network, file)
 
 
 def drop_tensor(header, body):
@@ -160,10 +158,7 @@ CONFIG = {"class": "EDMPrecond", "kwargs": {"img_resolution": 8, "img_channels":
 )
 def test_what_does_not_fit_the_architecture_is_named(file, change, reason):
     rewrite(file, change)
-    with pytest.raises(UserError, match=reason) as caught:
-        load_network(file)
-    assert str(file) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(file) in str(refused(reason, load_network, file))
 
 
 IMAGENET = {"img_resolution": 64, "label_dim": 1000}
@@ -201,19 +196,13 @@ def with_nan(net):
 
 
 @pytest.mark.parametrize(
-    ("change", "metadata", "word"),
-    [
-        (with_nan, {}, "NaN or infinity"),
-        (lambda net: None, {"when": object()}, "JSON"),
-        (lambda net: net.register_buffer("odd", torch.zeros(2, dtype=torch.complex64)), {}, "complex64"),
-        (lambda net: net.__dict__.pop("init_config"), {}, "no architecture"),
-    ],
+    ("change", "word"),
+    [(with_nan, "NaN or infinity"), (lambda net: net.__dict__.pop("init_config"), "no architecture")],
 )
-def test_a_network_that_nobody_could_load_is_not_written_and_the_old_file_stays(file, change, metadata, word):
+def test_a_network_that_nobody_could_load_is_not_written_and_the_old_file_stays(file, change, word):
     before, net = file.read_bytes(), small_net()
     change(net)
-    with pytest.raises(UserError, match=word):
-        save_network(net, file, metadata)
+    refused(word, save_network, net, file, {})
     assert file.read_bytes() == before
     assert [p.name for p in file.parent.iterdir()] == [file.name]
 
@@ -221,9 +210,15 @@ def test_a_network_that_nobody_could_load_is_not_written_and_the_old_file_stays(
 # Claims of strangers
 
 
+WIDE = b"9223372036854775807," * 100_000
+
+
+def raw_header(raw: bytes) -> bytes:
+    return len(raw).to_bytes(8, "little") + raw
+
+
 def with_header(header: dict, body: bytes = b"") -> bytes:
-    raw = json.dumps(header).encode()
-    return len(raw).to_bytes(8, "little") + raw + body
+    return raw_header(json.dumps(header).encode()) + body
 
 
 def our_network(kwargs: dict, tensors: int = 3000) -> bytes:
@@ -241,37 +236,25 @@ def test_weights_of_another_program_name_the_way_to_measure_them(tmp_path):
         (theirs, load_network),
         (state, lambda path: import_official(path, tmp_path / "out.safetensors")),
     ):
-        with pytest.raises(UserError, match=r"score\.md, 'A function'") as caught:
-            read(path)
-        assert str(caught.value).startswith(str(path))
+        assert str(refused(r"score\.md, 'A function'", read, path)).startswith(str(path))
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("content", "reason"),
     [
-        ({"num_blocks": 64, "channel_mult": [1] * 1000}, "claims 64000 blocks"),
-        ({"channel_mult": [1] * 2000}, "channel_mult: must have at most 32 entries"),
-        ({"img_resolution": 10**6}, "img_resolution: must be at most 4096"),
-        ({"sigma_data": 10.0**300 * 10**300}, "no JSON mapping"),
-        ({"model_type": "x" * 1_000_000}, "model_type"),
-        ({"attn_resolutions": [[[[]]]] * 50_000}, "attn_resolutions"),
+        (our_network({**SMALL, "num_blocks": 64, "channel_mult": [1] * 1000}), "claims 64000 blocks"),
+        (our_network({**SMALL, "channel_mult": [1] * 2000}), "channel_mult: must have at most 32 entries"),
+        (our_network({**SMALL, "img_resolution": 10**6}), "img_resolution: must be at most 4096"),
+        (our_network({**SMALL, "sigma_data": 10.0**300 * 10**300}), "no JSON mapping"),
+        (our_network({**SMALL, "model_type": "x" * 1_000_000}), "model_type"),
+        (our_network({**SMALL, "attn_resolutions": [[[[]]]] * 50_000}), "attn_resolutions"),
+        (raw_header(b'{"a":[' + b"[]," * 30_000_000 + b"[]]}"), "not a safetensors file"),
+        (raw_header(b"{" + b",".join(b'"%d":{}' % n for n in range(1_200_000)) + b"}"), "has more than 500,000 values"),
+        (raw_header(b'{"a":{"dtype":"U8","shape":[' + WIDE + b'1],"data_offsets":[0,0]}}'), "damaged"),
     ],
 )
-def test_an_absurd_architecture_in_a_header_is_refused_before_it_is_built(tmp_path, changes, reason):
-    content = our_network({**SMALL, **changes})
-    refused(tmp_path / "n.safetensors", content, reason, load_network)
-
-
-@pytest.mark.parametrize(
-    ("raw", "reason"),
-    [
-        (b'{"a":[' + b"[]," * 30_000_000 + b"[]]}", "not a safetensors file"),
-        (b"{" + b",".join(b'"%d":{}' % n for n in range(1_200_000)) + b"}", "header: has more than 500,000 values"),
-        (b'{"a":{"dtype":"U8","shape":[' + b"9223372036854775807," * 100_000 + b'1],"data_offsets":[0,0]}}', "damaged"),
-    ],
-)
-def test_a_long_or_odd_header_is_refused(tmp_path, raw, reason):
-    refused(tmp_path / "n.safetensors", len(raw).to_bytes(8, "little") + raw, reason, read_tensors)
+def test_an_absurd_header_is_refused_before_anything_is_built(tmp_path, content, reason):
+    content_refused(tmp_path / "n.safetensors", content, reason, load_network)
 
 
 def test_a_tensor_larger_than_the_memory_is_one_line(tmp_path):
@@ -283,8 +266,7 @@ def test_a_tensor_larger_than_the_memory_is_one_line(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (24 << 30, before[1]))
     try:
-        with pytest.raises(UserError, match=r"has 34,359,738,\d+ bytes, more than there is memory"):
-            read_tensors(path)
+        refused(r"has 34,359,738,\d+ bytes, more than there is memory", read_tensors, path)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
@@ -296,8 +278,7 @@ def test_a_record_is_nested_as_deep_as_people_nest(tmp_path):
         if fits:
             assert read_tensors(tmp_path / "n.safetensors")[1]["a"]
         else:
-            with pytest.raises(UserError, match="no JSON mapping"):
-                read_tensors(tmp_path / "n.safetensors")
+            refused("no JSON mapping", read_tensors, tmp_path / "n.safetensors")
 
 
 def test_info_prints_nothing_that_a_terminal_obeys(tmp_path):

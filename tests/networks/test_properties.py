@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -88,7 +88,7 @@ def test_flags_agree(net):
 
 
 @given(decode=st.one_of(st.integers(1, 5), st.slices(5).filter(lambda s: len(range(5)[s]) and (s.step or 1) > 0)))
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5)
 @torch.no_grad()
 def test_partial_decoding_is_exact(net, decode):
     data = batch(net)
@@ -115,16 +115,6 @@ def test_partial_decoding_has_the_gradients_of_two_passes(net):
         assert (a is None) == (b is None), name
         if a is not None:
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-9, msg=name)
-
-
-@torch.no_grad()
-def test_samples_do_not_interact(net):
-    data = batch(net)
-    image, logits = evaluate(net, data, return_flag="encoder_decoder")
-    for row in range(5):
-        one_image, one_logits = evaluate(net, data, slice(row, row + 1), return_flag="encoder_decoder")
-        torch.testing.assert_close(one_image[0], image[row], rtol=1e-5, atol=2e-6)
-        torch.testing.assert_close(one_logits[0], logits[row], rtol=1e-5, atol=2e-6)
 
 
 @torch.no_grad()
@@ -178,19 +168,6 @@ def test_label_dropout_zeroes_labels_in_training(name):
     assert torch.allclose(net.eval()(x, sigma, labels), with_label.expand(64, -1, -1, -1), atol=1e-5)
 
 
-def test_a_loaded_filter_replaces_the_constructed_one():
-    box, smooth = make("ddpmpp"), make("ddpmpp", resample_filter=[1, 3, 3, 1])
-    weights = {k: v for k, v in box.state_dict().items() if "resample_filter" not in k}
-    smooth.load_state_dict(weights, strict=False)
-    data = batch(box)
-    with torch.no_grad():
-        assert not torch.allclose(evaluate(box, data), evaluate(smooth, data), atol=1e-3)
-        hat = {k: torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None] / 10 for k in box.state_dict() if "filter" in k}
-        before = evaluate(box, data)
-        box.load_state_dict(hat, strict=False)
-        assert not torch.allclose(evaluate(box, data), before, atol=1e-3)
-
-
 @pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp", "adm", "edm2"])
 def test_initialisation_is_seeded_and_begins_at_the_skip_path(name):
     cls, kwargs = CONFIGS[name]
@@ -230,19 +207,13 @@ def test_initial_scales():
     assert adm.map_label.weight.std().item() == pytest.approx(1, rel=0.1)
 
 
-def test_preconditioning_coefficients():
+def test_preconditioning_of_vp_and_ve():
     sigma = torch.tensor([0.01, 0.5, 3.0, 50.0])
-    vp, ve, edm = make("vp"), make("ve"), make("ddpmpp")
+    vp, ve = make("vp"), make("ve")
     torch.testing.assert_close(vp.sigma(vp.sigma_inv(sigma)), sigma, rtol=1e-4, atol=1e-5)
     assert vp.sigma_max == pytest.approx(152.17, abs=0.01)
     assert 0 < vp.sigma_min < 0.002
     assert vp.coefficients(torch.tensor(vp.sigma_max))[3].item() == pytest.approx(999, rel=1e-4)
-    # The teacher's input and target have unit variance at every σ.
-    c_skip, c_out, c_in, c_noise = edm.coefficients(sigma)
-    torch.testing.assert_close((c_in * (sigma**2 + 0.25).sqrt()), torch.ones(4))
-    target_variance = ((1 - c_skip) ** 2 * 0.25 + (c_skip * sigma) ** 2) / c_out**2
-    torch.testing.assert_close(target_variance, torch.ones(4))
-    torch.testing.assert_close((4 * c_noise).exp(), sigma)
     x = torch.zeros([1, 2, 8, 8])
     with torch.no_grad():
         raw = ve.model(x, (0.5 * sigma[2:3]).log())

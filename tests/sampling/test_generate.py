@@ -7,16 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.config.samplers import SAMPLER_KINDS, SamplerKind
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.kernels import require_fused, unavailable_reason
 from sida.machine import RecordingError
 from sida.networks.edm_unet import UNetBlock
 from sida.networks.unet import UNet
-from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, generate, one_step, read_sampler, to_uint8
+from sida.sampling import NO_CLASS, Drawer, Sampler, SeedStreams, generate, one_step, to_uint8
 from sida.sampling.generate import Evaluations
+from sida.sampling.samplers import GuidedDenoiser, check_guide_fits
 from tests.networks.made import random_network
+from tests.refused import refused
+from tests.training.test_rounds import StandIn
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "augment_dim": 9, "model_channels": 16}
 UNET |= {"channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.5}
@@ -49,7 +51,7 @@ def drawn(drawer, *arguments, **options):
     return torch.cat([batch.images for batch in drawer.draw(*arguments, **options)])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40, unique=True),
     sampler=st.sampled_from(["one_step", "one_step:2", "heun:3", "heun:3,S_churn=2"]),
@@ -152,19 +154,6 @@ def test_resampled_data_are_real_images_with_their_classes(digits):
         Drawer(Sampler(kind="data")).real([0])
 
 
-def test_a_new_kind_of_sampler_needs_its_function_and_a_line_of_the_registry(net, monkeypatch):
-    kind = SamplerKind(made_by=f"{__name__}:draw_zeros", reads=frozenset({"num_steps"}), nfe=lambda steps: 3 * steps)
-    monkeypatch.setitem(SAMPLER_KINDS, "zeros", kind)
-    sampler = read_sampler("zeros:2")
-    assert (sampler.nfe, sampler.given()) == (6, {"kind": "zeros", "num_steps": 2})
-    _, images, _ = collect(net, range(3), sampler, batch_size=4)
-    assert (images == 128).all()
-
-
-def draw_zeros(given):
-    return torch.zeros_like(given.latents)
-
-
 @pytest.mark.parametrize(
     ("kwargs", "place", "word"),
     [
@@ -180,10 +169,9 @@ def draw_zeros(given):
 )
 def test_contradicting_arguments_are_errors_at_their_place(net, digits, kwargs, place, word):
     dataset = digits if kwargs.get("dataset") else None
-    with pytest.raises(UserError) as error:
-        generate(**{"net": net, "seeds": range(4), **kwargs, "dataset": dataset})
-    assert error.value.place == place
-    assert word in str(error.value)
+    error = refused("", generate, **{"net": net, "seeds": range(4), **kwargs, "dataset": dataset})
+    assert error.place == place
+    assert word in str(error)
 
 
 def test_a_broken_network_is_named_by_the_seed_that_shows_it():
@@ -213,24 +201,14 @@ def test_a_drawer_opens_data_and_decoder_once_and_only_where_a_draw_needs_them(d
 
 
 class Recorder:
-    """Runs the function on memory that stays the same, as a CUDA graph does."""
+    """Runs functions on memory that stays the same, as CUDA graphs do; the shapes of their inputs."""
 
     def __init__(self):
         self.made = []
 
     def __call__(self, function, inputs):
-        memory = {name: tensor.clone() for name, tensor in inputs.items()}
-        outputs = dict(function(memory))
         self.made.append({name: tuple(tensor.shape) for name, tensor in inputs.items()})
-
-        def replay(given):
-            for name, tensor in given.items():
-                memory[name].copy_(tensor)
-            for name, tensor in function(memory).items():
-                outputs[name].copy_(tensor)
-            return outputs
-
-        return replay
+        return StandIn(function, inputs)
 
 
 @pytest.mark.parametrize(
@@ -291,3 +269,42 @@ def test_fused_kernels_for_a_while_leave_a_network_as_it_was():
             assert block.compute is not replaced
         assert block.compute is replaced
     assert [dict(vars(module)) for module in net.modules()] == before
+
+
+# Guidance: one formula for samplers and students, and which network can guide which
+
+LABELS = torch.eye(4)
+LEVELS = torch.linspace(0.1, 1.1, 4).view(4, 1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return [net.eval().requires_grad_(False) for net in (make(4), make(4, seed=1), make(0, seed=2))]
+
+
+def test_one_is_the_network_and_zero_the_guide_to_the_last_bit(networks):
+    net, guide, uncond = networks
+    x, sigma = torch.randn(4, 1, 8, 8), LEVELS
+    assert torch.equal(GuidedDenoiser(net, guide, 1)(x, sigma, LABELS), net(x, sigma, LABELS))
+    assert torch.equal(GuidedDenoiser(net, guide, 0)(x, sigma, LABELS), guide(x, sigma, LABELS))
+    # A guide without classes is not given any.
+    assert torch.equal(GuidedDenoiser(net, uncond, 0)(x, sigma, LABELS), uncond(x, sigma))
+    assert not torch.equal(GuidedDenoiser(net, guide, 2)(x, sigma, LABELS), net(x, sigma, LABELS))
+
+
+def test_gradients_pass_both_networks(networks):
+    net, guide, _ = networks
+    x, sigma = torch.randn(4, 1, 8, 8), LEVELS
+    along = lambda network: torch.autograd.grad(network(y := x.clone().requires_grad_(), sigma, LABELS).sum(), y)[0]
+    expected = along(guide) + 1.7 * (along(net) - along(guide))
+    torch.testing.assert_close(along(GuidedDenoiser(net, guide, 1.7)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_guide_for_other_images_is_refused(networks):
+    net, _, uncond = networks
+    check_guide_fits(net, uncond, "guide")
+    for place, call in (
+        ("guide", lambda: check_guide_fits(net, make(3), "guide")),
+        ("guiding network", lambda: generate(uncond, range(2), "heun:3,guidance=2", gnet=net)),
+    ):
+        assert refused("", call).place == f"{place}.label_dim"

@@ -23,6 +23,7 @@ from sida.sampling.job import SampleConfig, network_file, parse_seeds, run_job
 from sida.sampling.store import save_grid, tile
 from tests.files.genuine import write_genuine
 from tests.networks.made import SMALL, random_network
+from tests.refused import command, refused
 from tests.training.toy import fork, wait
 
 
@@ -116,8 +117,7 @@ def test_links_and_pipes_among_the_parts_are_refused(network, tmp_path, out, pla
             place.rmdir()
         place.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(place) if kind == "pipe" else place.symlink_to(outside)
-    with pytest.raises(UserError, match="remove it"):
-        job(network, tmp_path / out, seeds="0-3")
+    refused("remove it", job, network, tmp_path / out, seeds="0-3")
     assert not list(outside.iterdir())
 
 
@@ -171,8 +171,7 @@ def test_processes_of_torchrun_share_the_work(network, expected, tmp_path):
 
     processes = [fork(lambda rank=rank: run(rank), tmp_path / f"{rank}.log") for rank in range(2)]
     assert [wait(process) for process in processes] == [0, 0]
-    with np.load(out) as file:
-        np.testing.assert_array_equal(file["arr_0"], expected[0].transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(read(out)["images"], expected[0])
 
 
 def test_other_samples_are_not_mixed_in(network, tmp_path):
@@ -180,17 +179,14 @@ def test_other_samples_are_not_mixed_in(network, tmp_path):
     with pytest.raises(UserError, match=r"holds samples with other class_labels .*choose another --out"):
         job(network, tmp_path / "samples.npz", class_labels=3)
     (tmp_path / "mine.npz").write_bytes(b"precious")
-    with pytest.raises(UserError, match="was not written by sida sample"):
-        job(network, tmp_path / "mine.npz")
+    refused("was not written by sida sample", job, network, tmp_path / "mine.npz")
     assert (tmp_path / "mine.npz").read_bytes() == b"precious"
 
 
-def test_forms_that_are_not_written_say_their_replacement(network, tmp_path, capsys):
-    assert main(["sample", "--network", network, "--out", str(tmp_path / "a.zip")]) == 1
-    assert "name a folder" in capsys.readouterr().err
+def test_forms_that_are_not_written_say_their_replacement(network, tmp_path):
+    refused("name a folder", job, network, tmp_path / "a.zip")
     save_network(make(img_channels=2), tmp_path / "two.safetensors", {})
-    with pytest.raises(UserError, match="PNG files need 1 or 3 channels"):
-        job(str(tmp_path / "two.safetensors"), tmp_path / "out")
+    refused("PNG files need 1 or 3 channels", job, str(tmp_path / "two.safetensors"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("asked", ["samples.npz", "samples.npz.json"])
@@ -293,12 +289,9 @@ def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
         (["--spec", '{"netwrk": "x"}', "--out", "x"], "--spec.netwrk"),
     ],
 )
-def test_bad_input_is_one_line(network, flags, place, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_line(network, flags, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["sample", "--network", network, *flags]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {place}: ")
-    assert error.count("\n") == 1
+    refused(f"^{place}: ", command, "sida", "sample", "--network", network, *flags)
     assert not list(tmp_path.iterdir()), "a corrected command must find its target free"
 
 
@@ -316,8 +309,7 @@ def test_tiles_are_in_reading_order(tmp_path):
     assert (picture[:, 2] == 255).all()
     save_grid(tmp_path / "g.png", images, 3, gap=1, scale=3)
     assert Image.open(tmp_path / "g.png").size == (24, 15)
-    with pytest.raises(UserError, match="1 or 3 channels, got 4"):
-        save_grid(tmp_path / "g.png", torch.zeros(1, 4, 2, 2, dtype=torch.uint8), 1)
+    refused("1 or 3 channels, got 4", save_grid, tmp_path / "g.png", torch.zeros(1, 4, 2, 2, dtype=torch.uint8), 1)
 
 
 def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):

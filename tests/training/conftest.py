@@ -8,29 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sida.cli.main import main
 from sida.data import Dataset, load_dataset
 from sida.methods import distill
 from sida.training import train_teacher
-from tests.training.toy import DATASET, TEACHER, as_json, interrupt_after, results
+from tests.training.toy import DATASET, TEACHER, interrupt_after, results
 
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory):
     """Network file of a toy teacher."""
     return str(train_teacher(TEACHER, tmp_path_factory.mktemp("teacher")))
-
-
-@pytest.fixture
-def refused(tmp_path, capsys):
-    """``refused(spec)``: the one line by which ``sida distill`` refuses a spec."""
-
-    def error(spec) -> str:
-        assert main(["distill", "--spec", as_json(spec), "--out", str(tmp_path / "refused")]) == 1
-        (line,) = capsys.readouterr().err.strip().splitlines()
-        return line
-
-    return error
 
 
 @pytest.fixture

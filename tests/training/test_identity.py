@@ -12,19 +12,15 @@ from sida.methods import distill
 from sida.methods.distillation import student_digest
 from sida.methods.registry import DistillConfig
 from sida.networks.file import load_network, read_metadata, save_network
-from sida.training import train_teacher
+from sida.training import TeacherConfig, train_teacher
+from sida.training.identity import teacher_digest
 from tests.training.toy import DATASET, SID_STUDENT, STUDENT, TEACHER
 
+METRIC = {"kind": "frechet", "extractor": "pixels", "reference": "data"}
 PROTOCOL = {
-    "name": "p",
-    "num_samples": 100,
-    "trials": 2,
-    "references": {"data": {"kind": "dataset"}},
-    "metrics": [
-        {"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "data"},
-        {"key": "recall", "kind": "recall", "extractor": "pixels", "reference": "data"},
-    ],
-}
+    "name": "p", "num_samples": 100, "trials": 2, "references": {"data": {"kind": "dataset"}},
+    "metrics": [{**METRIC, "key": "fd"}, {**METRIC, "key": "recall", "kind": "recall"}],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +68,36 @@ def test_an_edited_protocol_is_another_run(spec, tmp_path, capsys):
     assert again()[0] not in (first, second)
 
 
+EVALUATION = STUDENT["evaluation"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "same", "others"),
+    [
+        (
+            TEACHER,
+            {"lr_rampup_kimg": 0, "lr_ref_batches": 0.0, "data_order": "shuffled", "power_ema": []},
+            [{"lr_rampup_kimg": 0.1}, {"lr_ref_batches": 10}, {"data_order": "edm2"}, {"power_ema": [0.1, 0.2]}],
+        ),
+        (
+            {**STUDENT, "teacher": "t"},
+            {"pictures": 3, "loggers": ["tensorboard"], "on_divergence": "stop", "state_minutes": 1.0}
+            | {"evaluation": {**EVALUATION, "patience": None}},
+            [{"evaluation": {**EVALUATION, "patience": 3}}],
+        ),
+    ],
+    ids=["teacher", "student"],
+)
+def test_settings_that_came_later_leave_old_digests(spec, same, others):
+    def digest(change):
+        if spec is TEACHER:
+            return teacher_digest(from_mapping(TeacherConfig, {**spec, **change}, "spec"), "data")
+        return student_digest(from_mapping(DistillConfig, {**spec, **change}, "spec"), "data", {})
+
+    assert digest({}) == digest(same)
+    assert len({digest({}), *map(digest, others)}) == 1 + len(others)
+
+
 def test_the_monitors_own_data_count_by_content(spec, tmp_path):
     path = write(tmp_path / "p.yaml")
     watched = lambda size: with_monitor(spec, path, dataset={**DATASET, "max_size": size})
@@ -93,3 +119,12 @@ def test_the_header_knows_the_images_of_a_network_and_of_its_parents(tmp_path):
         [True, True],
         [None, None],
     ]
+
+
+def test_digest_holds_the_judges_networks(monkeypatch):
+    spec = {"name": "x", "method": "fd-loss", "dataset": DATASET, "teacher": "t", "init": "t", "total_kimg": 1}
+    spec |= {"batch_size": 16, "lr": 1e-3, "options": {"judges": ["digits"]}}
+    digest = lambda: student_digest(DistillConfig(**spec), "data", {"teacher": "t"})
+    before = digest()
+    monkeypatch.setattr("eval.features.digits.weights_digest", lambda state: "another network")
+    assert digest() != before

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.errors import UserError
 from sida.methods import distill
 from sida.training import train_teacher
 from sida.training.iteration import StudentTrainer
 from sida.training.micro_batches import EagerRunner
 from sida.training.teacher import EDMLoss
+from tests.refused import refused
 from tests.training.toy import DATASET, NETWORK, SID_STUDENT, STUDENT, TEACHER, results
 
 BRIEF = {"total_kimg": 0.096, "tick_kimg": 0.016, "snapshot_kimg": None}
@@ -100,5 +100,4 @@ def test_a_teacher_goes_on_with_the_same_numbers(tmp_path, monkeypatch, more, ex
 
 def test_the_second_time_ends_in_one_line_with_the_remedy(tmp_path, monkeypatch):
     out_of_memory(monkeypatch, EDMLoss, "__call__", {5, 9})
-    with pytest.raises(UserError, match="batch_gpu"):
-        train_teacher(TEACHER, tmp_path)
+    refused("batch_gpu", train_teacher, TEACHER, tmp_path)

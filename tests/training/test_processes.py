@@ -1,4 +1,4 @@
-"""Training in 1, 2 and 4 processes over gloo: the same numbers, one voice, and states that any number goes on from."""
+"""Training in several processes: the same numbers, one voice, states that any number goes on from; their launchers."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
 
 import pytest
-import torch
 
 from sida.cli.main import main
-from sida.errors import EXIT_RETRY, UserError
+from sida.config.resources import ROOT
+from sida.errors import EXIT_RETRY
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from sida.methods import distill
 from sida.training import processes, train_teacher
 from sida.training.evaluation import Evaluation
 from sida.training.iteration import StudentTrainer
-from sida.training.logs import IterationRecord, TickMeter
 from sida.training.run import RunFiles
+from tests.refused import refused
 from tests.training.processes import said, started, statuses, together
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, interrupt_after, results
 
@@ -182,8 +184,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_image(tmp_path, spec):
         os.kill(children[1], signal.SIGTERM)
         assert statuses(children) == [EXIT_RETRY, EXIT_RETRY]
     assert said(tmp_path) == ["preempted; the state is kept: run the same command again to resume"]
-    newest = json.loads(max(folder.glob("state/*.json")).read_bytes())
-    assert newest["record"]["nimg"] > 0
+    assert newest_image(folder) > 0
 
 
 def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, spec, alone):
@@ -217,31 +218,7 @@ def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypa
 def test_nonsense_of_the_launcher_is_one_line(monkeypatch):
     for name, value in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="RANK=2, WORLD_SIZE=2, LOCAL_RANK=None: not what torchrun sets"):
-        processes.place()
-
-
-class Twin(processes.Ranks):
-    """Two processes of which the other one has counted and lost other numbers."""
-
-    def __init__(self):
-        self.rank, self.world_size = 0, 2
-
-    def add_up(self, tensor):
-        tensor += torch.tensor([3.0, 8, 1, 5.0, 8, 2]).to(tensor)
-
-
-def test_what_is_logged_is_of_all_ranks():
-    meter = TickMeter(Twin())
-    for nan in (0, 1):
-        record = IterationRecord(losses={"sid": torch.tensor(1.0)}, grad_norms={"psi": torch.tensor(7.0)})
-        record.samples, record.nan_samples, record.bad_gradients = 8, nan, 4
-        meter.add(record, 16)
-    values = meter.finish()
-    assert values["losses"] == {"sid": 2.5}
-    # Of averaged gradients, so already everyone's.
-    assert (values["grad_norm"], values["bad_gradients"]) == ({"psi": 7.0}, 8)
-    assert (values["samples"], values["nan_count"], values["steps"]) == (32, 4, 2)
+    refused("RANK=2, WORLD_SIZE=2, LOCAL_RANK=None: not what torchrun sets", processes.place)
 
 
 def test_processes_share_an_evaluation(tmp_path, spec):
@@ -274,3 +251,90 @@ def test_processes_share_an_evaluation(tmp_path, spec):
         assert here["nimg"] == there["nimg"]
         assert here["fd"] == pytest.approx(there["fd"], rel=1e-3)
     assert_same(tmp_path / "run", tmp_path / "alone")
+
+
+# The true command, which starts the processes by itself (--processes N) or is started by torchrun
+
+
+def test_exit_status():
+    """A failure's own status; a request to start again, where a signal ended one and another lost it."""
+    endings = [["sys.exit(1)", "time.sleep(99)"], ["os.kill(os.getpid(), 9)", "sys.exit(75)"]]
+    texts = [f"import os, sys, time\nexec({each!r}[int(os.environ['RANK'])])" for each in endings]
+    start = "import sys\nfrom sida.training.processes import run_together\n"
+    start += f"print([run_together([sys.executable, '-c', text], 2) for text in {texts!r}])"
+    done = subprocess.run([sys.executable, "-c", start], timeout=300, capture_output=True, text=True)
+    assert done.stdout == f"{[1, EXIT_RETRY]}\n", done.stderr
+
+
+def test_the_command_stops_at_a_signal_and_resumes_in_a_folder_with_traps(tmp_path):
+    """One line, a state, and the status that has a scheduler send the job again; no module of the folder runs."""
+    for name in ("sida", "torch"):
+        (tmp_path / f"{name}.py").write_text("open('was-here', 'w')")
+    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": 1000}
+    script = "import sys\nfrom sida.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    words = ["train-teacher", "--out", "run", "--processes", "2", "--spec", as_json(spec)]
+    command = [sys.executable, "-P", "-c", script, *words]
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for_image(tmp_path / "run", run)
+    run.send_signal(signal.SIGUSR1)
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == EXIT_RETRY
+    lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
+    assert lines == ["preempted; the state is kept: run the same command again to resume"]
+    images = newest_image(tmp_path / "run")
+    assert images > 0
+    again = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for_image(tmp_path / "run", again, images)
+    # Without their launcher the processes end, too, and with them the pipe; the training would take longer.
+    again.kill()
+    again.communicate(timeout=300)
+    assert not (tmp_path / "was-here").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
+    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": 1}
+
+    def command(folder):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+        words = ["-m", "sida", "train-teacher", "--out", str(tmp_path / folder), "--spec", as_json(spec)]
+        return subprocess.Popen([*torchrun, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    run = command("run")
+    wait_for_image(tmp_path / "run", run)
+    images = newest_image(tmp_path / "run")
+    children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(max(map(int, children)), signal.SIGKILL)
+    _, said = run.communicate(timeout=300)
+    assert run.returncode != 0
+    # The rest is torchrun's own report.
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: another of the 2 processes of this training has ended")
+    again, alone = command("run"), command("alone")
+    for process in (again, alone):
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert 0 < images < 1000
+    assert results(tmp_path / "run") == results(tmp_path / "alone")
+
+
+def newest_image(folder):
+    states = sorted(folder.glob("state/*.json"))
+    return json.loads(states[-1].read_bytes())["record"]["nimg"] if states else 0
+
+
+def wait_for_image(folder, process, behind=0):
+    while newest_image(folder) <= behind:
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+def test_threads_are_limited_before_the_libraries_read_their_number():
+    code = (
+        "import sys, sida.cli.main, sida.cli.train as train\n"
+        "def loaded(threads): print([name for name in ('numpy', 'torch') if name in sys.modules]); sys.exit(3)\n"
+        "train.limit_library_threads = loaded\n"
+        "sida.cli.main.main(sys.argv[1:])"
+    )
+    given = ["train-teacher", "--spec", str(ROOT / "docs/examples/tiny-teacher.yaml"), "--out", "y"]
+    assert subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True).stdout == "[]\n"

@@ -1,6 +1,8 @@
-"""Other distillers: equal to their formulas, resumed bit by bit, by the same loop."""
+"""Other distillers, also of one's own, by the same loop: steps as released, resumed bit by bit, without NaN samples."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 import torch
@@ -9,39 +11,52 @@ from sida.config.resources import ROOT
 from sida.config.settings import load_yaml
 from sida.files.atomic import read_jsonl
 from sida.machine import prepare_process
-from sida.methods import distill
+from sida.methods import METHODS, distill
 from sida.methods.consistency import stage_at
-from sida.networks.file import read_metadata
+from sida.networks.file import load_network
 from tests.golden.vectors import load
 from tests.training.processes import said, together
-from tests.training.toy import SID_STUDENT, student_trainer
+from tests.training.toy import STUDENT, of_method, student_trainer
 
 COMMON = {
-    **{key: value for key, value in SID_STUDENT.items() if key not in ("augment", "grad_clip_value")},
-    "total_kimg": 0.048, "warmup_kimg": 0, "evaluation": None, "snapshot_kimg": None,
+    **{key: value for key, value in STUDENT.items() if key not in ("augment", "grad_clip_value")},
+    "total_kimg": 0.048, "warmup_kimg": 0, "adversarial_kimg": 0, "evaluation": None, "snapshot_kimg": None,
 }  # fmt: skip
-LOSSES = {
-    "diff-instruct": {"kl", "denoising"},
-    "dmd": {"kl", "denoising"},
-    "dmd2": {"kl", "denoising", "gan", "discriminator"},
-    "f-distill": {"kl", "denoising", "gan", "discriminator"},
-    "ect": {"consistency"},
-    "cd": {"consistency"},
-    "uni-instruct": {"sid", "adversarial", "weighted_sid", "denoising", "discriminator"},
-    "realuid": {"sid", "denoising", "real"},
-    "realsid": {"sid", "denoising", "real"},
+GAN, UID = {"kl", "denoising", "gan", "discriminator"}, {"sid", "denoising", "real"}
+JUDGED = {"real_or_fake", "r1", "fooling"}
+#: What a resumed run of a method, its own options and its losses are.
+RUNS = {
+    "diff-instruct": ({}, {"kl", "denoising"}),
+    "dmd": ({}, {"kl", "denoising"}),
+    "dmd2": ({}, GAN),
+    "f-distill": ({"divergence": "js", "decay": 0.5, "bins": 3}, GAN),
+    "ect": ({"stage_kimg": 0.016}, {"consistency"}),
+    "cd": ({}, {"consistency"}),
+    "uni-instruct": (
+        {"divergence": "chi-square", "ratio": "logits"},
+        {"sid", "adversarial", "weighted_sid", "denoising", "discriminator"},
+    ),
+    "realuid": ({}, UID),
+    "realsid": ({"space": "noise"}, UID),
+    "gdd": ({"backbones": ["digits"], "r1_interval": 2}, JUDGED),
+    "gdd-i": ({"backbones": ["digits"], "r1_interval": 2}, JUDGED),
+    "instance": ({"num_steps": 3}, {"instance"}),
+    "fd-loss": (
+        {"judges": ["digits", "glyphs"], "decay": 0.9, "population": 40, "lr_rampup_kimg": 0.032},
+        {"fd", "fd_digits", "fd_glyphs"},
+    ),
+    "docs.examples.matching:METHOD": ({}, {"matching", "denoising"}),
 }
-OPTIONS = {
-    "f-distill": {"divergence": "js", "decay": 0.5, "bins": 3},
-    "uni-instruct": {"divergence": "chi-square", "ratio": "logits"},
-    "ect": {"stage_kimg": 0.016},
-    "realsid": {"space": "noise"},
-}
+CLASSES = {"cd": "GDDPrecond", "ect": "ECTPrecond", "gdd": "GDDPrecond", "gdd-i": "GDDPrecond"}
 RECIPES = load_yaml(ROOT / "studies/papers/recipes/rivals.yaml")
 
 
 def spec_of(method, teacher, **more):
-    return {**COMMON, "method": method, "teacher": teacher, "options": OPTIONS.get(method, {}), **more}
+    start = of_method(method if method in METHODS else "sid", COMMON)
+    options = {**RUNS[method][0], **more.pop("options", {})}
+    if method == "fd-loss":
+        start |= {"init": teacher, "batch_gpu": None}
+    return {**start, "method": method, "teacher": teacher, "options": options, **more}
 
 
 def trainer_of(spec):
@@ -80,28 +95,35 @@ def test_steps_and_optimizers_are_the_official_ones(teacher, method, init_sigma,
     assert trainer.recipe.init_sigma == init_sigma
 
 
-@pytest.mark.parametrize("method", LOSSES)
-def test_run_resumes_bit_by_bit(resumes, teacher, method):
-    folder = resumes(spec_of(method, teacher), 32)
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        *((method, {}) for method in RUNS),
+        ("fd-loss", {"options": {"statistics": "queue"}}),
+        ("gdd", {"augment": {"p": 0.1}}),
+    ],
+)
+def test_run_resumes_bit_by_bit(resumes, teacher, method, more):
+    folder = resumes(spec_of(method, teacher, **more), 32)
     logs = read_jsonl(folder / "train.jsonl")
-    assert {name for record in logs for name in record["losses"]} == LOSSES[method]
-    if method == "ect":
-        metadata = read_metadata(folder / "network.safetensors")
-        assert metadata["network"]["class"] == "ECTPrecond"
-        assert metadata["network"]["kwargs"]["dropout"] == 0.2
-        assert metadata["sampler"] == {"kind": "one_step", "init_sigma": 80.0}
+    assert {name for record in logs for name in record["losses"]} == RUNS[method][1]
     assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
+    net, metadata = load_network(folder / "network.safetensors")
+    assert metadata["network"]["class"] == CLASSES.get(method, "EDMPrecond")
+    start, _ = load_network(teacher)
+    assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), start.parameters(), strict=True))
 
 
-def test_two_processes_train_as_one(tmp_path, teacher):
-    # Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
-    spec = spec_of("f-distill", teacher, lr=1e-5)
+# Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
+@pytest.mark.parametrize(("method", "close"), [("f-distill", 0.02), ("fd-loss", 1e-3)])
+def test_two_processes_train_as_one(tmp_path, teacher, method, close):
+    spec = spec_of(method, teacher, lr=1e-5)
     distill(spec, tmp_path / "alone")
     assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
     one, two = (read_jsonl(tmp_path / name / "train.jsonl") for name in ("alone", "run"))
     for here, there in zip(one, two, strict=True):
         assert (here["nimg"], here["samples"]) == (there["nimg"], there["samples"])
-        assert here["losses"] == pytest.approx(there["losses"], rel=0.02)
+        assert here["losses"] == pytest.approx(there["losses"], rel=close)
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith("realuid")])
@@ -125,7 +147,7 @@ def test_recipes_of_realuid_start_as_released_and_train(teacher, recipe):
 
 
 # A NaN among the logits of uni-instruct reaches all samples, as in SiDA's official code.
-@pytest.mark.parametrize("method", [method for method in LOSSES if method != "uni-instruct"])
+@pytest.mark.parametrize("method", ["diff-instruct", "dmd", "dmd2", "f-distill", "ect", "cd", "realuid", "realsid"])
 def test_nan_samples_are_left_out(teacher, method):
     trainer = trainer_of(spec_of(method, teacher, batch_gpu=None))
     batch = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.arange(16) % 10])
@@ -160,3 +182,15 @@ def test_stages_begin_as_in_the_official_loop():
         assert stage_at(int(images), int(batch), length) == stage
         if iterations:
             assert stage_at(int(images - batch), int(batch), length) == stage - 1
+
+
+def test_a_step_of_fd_loss_draws_its_own_classes(teacher):
+    trainer, seen = trainer_of(spec_of("fd-loss", teacher)), []
+    one_class = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.zeros(16, dtype=torch.int64)])
+    trainer.batches = lambda stream, nimg, with_images: [one_class]
+    (step,) = trainer.steps
+    loss = step.loss
+    trainer.steps = [dataclasses.replace(step, loss=lambda given: seen.append(given.class_labels) or loss(given))]
+    trainer.iteration(0)
+    assert seen[0].shape == (16, 10)
+    assert len(set(seen[0].argmax(1).tolist())) > 3

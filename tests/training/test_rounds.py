@@ -17,11 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sida.data import AugmentPipe
 from sida.machine import Recording, RecordingError, restored
 from sida.methods.sid import SiDALoss, SiDLoss
-from sida.networks import build_network
 from sida.sampling.samplers import GuidedDenoiser
 from sida.training import micro_batches
 from sida.training.iteration import Distiller
 from sida.training.schedule import Schedule
+from tests.networks.made import random_network
 from tests.training.toy import NETWORK, iterate, recipe
 
 GPU = torch.cuda.is_available()
@@ -37,7 +37,7 @@ class StandIn:
 
     made = 0
 
-    def __init__(self, function, inputs, pool, protected=()):
+    def __init__(self, function, inputs, pool=None, protected=()):
         type(self).made += 1
         self.function, self.inputs = function, {name: tensor.clone() for name, tensor in inputs.items()}
         with torch.random.fork_rng([]), restored(protected):
@@ -65,16 +65,8 @@ def recordings(monkeypatch):
 
 
 def nets():
-    torch.manual_seed(0)
-    net = build_network(NETWORK).to(DEVICE).eval()
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    others = [copy.deepcopy(net), copy.deepcopy(net)]
-    with torch.no_grad():
-        for parameter in others[0].parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return [net, *others]
+    teacher, fake_score = (random_network(NETWORK["class"], NETWORK["kwargs"], seed).to(DEVICE) for seed in range(2))
+    return [teacher, fake_score, copy.deepcopy(teacher)]
 
 
 def distiller(loss, replayed: bool, augment=None, networks=None) -> Distiller:
@@ -106,9 +98,7 @@ def train(made: Distiller, steps: int = 5) -> tuple[dict[str, torch.Tensor], lis
 def guided():
     """Networks of which the teacher is guided."""
     teacher, fake_score, generator = nets()
-    guide = copy.deepcopy(teacher)
-    with torch.no_grad():
-        next(guide.parameters()).add_(0.3)
+    guide = random_network(NETWORK["class"], NETWORK["kwargs"], 2).to(DEVICE)
     return [GuidedDenoiser(teacher, guide, 1.5), fake_score, generator]
 
 

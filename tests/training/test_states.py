@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
-import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +21,16 @@ from sida.networks.file import save_network
 from sida.training import run, train_teacher
 from sida.training.teacher import TeacherTrainer
 from tests import disks
+from tests.refused import command, refused
 from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results
 
 #: The same length and intervals, another result.
 OTHER = {**TEACHER, "lr": 1e-3}
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teacher")
-    train_teacher(TEACHER, folder)
-    return folder
+@pytest.fixture
+def uninterrupted(teacher):
+    return Path(teacher).parent
 
 
 @pytest.fixture
@@ -58,18 +58,23 @@ def first_image(spec, folder, monkeypatch, **options) -> int:
     return seen[0] if seen else -1
 
 
+@contextlib.contextmanager
+def unchanged(folder: Path, told: str) -> Iterator[None]:
+    """What is done within is refused with these words, and no file changes."""
+    before = contents(folder)
+    with pytest.raises(UserError, match=told):
+        yield
+    assert contents(folder) == before
+
+
 @pytest.mark.parametrize("name", ["state-000020.json", "state-000020.safetensors"])
-def test_a_state_that_cannot_be_read_is_one_line_and_stays(unfinished, uninterrupted, monkeypatch, capsys, name):
+def test_a_state_that_cannot_be_read_is_one_line_and_stays(unfinished, uninterrupted, monkeypatch, name):
     """A link to itself stands for a disk that does not answer (permissions do not stop root)."""
     path, good = unfinished / "state" / name, unfinished / "good"
     path.rename(good)
     path.symlink_to(path)
-    before = contents(unfinished)
-    assert main(["train-teacher", "--spec", as_json(TEACHER), "--out", str(unfinished), "--set-aside"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {path}: cannot be read (")
-    assert "nothing was changed" in line
-    assert contents(unfinished) == before
+    with unchanged(unfinished, rf"^{path}: cannot be read \(.*nothing was changed"):
+        train_teacher(TEACHER, unfinished, set_aside=True)
     assert os.path.islink(path)
     path.unlink()
     good.rename(path)
@@ -81,23 +86,18 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(unfinished
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    before = contents(unfinished)
-    with monkeypatch.context() as patch:
+    told = r"state: cannot be read \(Permission denied\); nothing was changed"
+    with unchanged(unfinished, told), monkeypatch.context() as patch:
         patch.setattr(os, "listdir", refuse)
-        with pytest.raises(UserError, match=r"state: cannot be read \(Permission denied\); nothing was changed"):
-            train_teacher(TEACHER, unfinished)
-    assert contents(unfinished) == before
+        train_teacher(TEACHER, unfinished)
 
 
 def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, capsys):
     before = contents(unfinished)
-    arguments = ["train-teacher", "--spec", as_json(OTHER), "--out", str(unfinished)]
-    assert main(arguments) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "state-000020 is the state of an unfinished run (image 320) of another configuration" in line
-    assert "--set-aside" in line
-    assert contents(unfinished) == before
-    assert main([*arguments, "--set-aside"]) == 0
+    arguments = ["train-teacher", "--spec", as_json(OTHER), "--out", unfinished]
+    with unchanged(unfinished, r"state-000020 is .* unfinished run \(image 320\) of another config.*--set-aside"):
+        command("sida", *arguments)
+    assert main([*map(str, arguments), "--set-aside"]) == 0
     assert "state-000020 is the state of an unfinished run" in capsys.readouterr().err
     # The other run's states and its snapshot lie where they can be found again.
     after = contents(unfinished)
@@ -148,8 +148,7 @@ def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\); use a file system with locks"):
-        train_teacher(TEACHER, tmp_path)
+    refused(r"cannot be locked \(No locks available\); use a file system with locks", train_teacher, TEACHER, tmp_path)
 
 
 def test_two_intact_states_are_kept_also_after_a_damaged_one(unfinished, monkeypatch):
@@ -167,10 +166,8 @@ def test_two_intact_states_are_kept_also_after_a_damaged_one(unfinished, monkeyp
 def test_damaged_states_alone_need_the_users_word_and_stay(unfinished, uninterrupted, monkeypatch):
     for path in (unfinished / "state").glob("state-*.json"):
         path.write_text('{"format": ')
-    before = contents(unfinished)
-    with pytest.raises(UserError, match=r"state-000020 is damaged, and there is none before it.*--set-aside"):
+    with unchanged(unfinished, r"state-000020 is damaged, and there is none before it.*--set-aside"):
         train_teacher(TEACHER, unfinished)
-    assert contents(unfinished) == before
     assert first_image(TEACHER, unfinished, monkeypatch, set_aside=True) == 0
     assert results(unfinished) == results(uninterrupted)
     assert {"state-000019.json", "state-000020.json"} <= set(states(unfinished))
@@ -182,10 +179,8 @@ def test_a_state_of_another_version_is_one_line(unfinished):
     header = json.loads(path.read_bytes())
     header["record"].update(train=[{"nimg": 16}])
     path.write_text(json.dumps(with_hash(header)))
-    before = contents(unfinished)
-    with pytest.raises(UserError, match=r"state-000020: was written by another version of the program; resume with"):
+    with unchanged(unfinished, r"state-000020: was written by another version of the program; resume with"):
         train_teacher(TEACHER, unfinished)
-    assert contents(unfinished) == before
 
 
 @pytest.mark.parametrize("name", ["state-000020.safetensors", "state-000021.json"])
@@ -196,7 +191,7 @@ def test_a_pipe_in_place_of_a_state_is_not_waited_for(unfinished, uninterrupted,
     assert results(unfinished) == results(uninterrupted)
 
 
-def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch, capsys):
+def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch):
     """What failed in the background ends the run with one line, and nothing behind it is written."""
 
     def full(state, path, metadata):
@@ -204,34 +199,25 @@ def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "write_state_dict", full)
-        assert main(["train-teacher", "--spec", as_json(TEACHER), "--out", str(tmp_path)]) == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert "snapshots/network-0000000208.safetensors: No space left on device" in line
+        arguments = ["train-teacher", "--spec", as_json(TEACHER), "--out", tmp_path]
+        refused("snapshots/network-0000000208.safetensors: No space left", command, "sida", *arguments)
     assert states(tmp_path) == []
     assert first_image(TEACHER, tmp_path, monkeypatch) == 0
 
 
-def test_a_full_disk_is_told_within_an_iteration(small_disk, unfinished, uninterrupted, monkeypatch):
+def test_a_full_disk_is_told_within_an_iteration(tmp_path, unfinished, uninterrupted, monkeypatch):
     """On a file system of its own that has room for one state and a half."""
     spec = {**TEACHER, "state_minutes": 0}
     size = (unfinished / "state" / "state-000020.safetensors").stat().st_size
-    free = shutil.disk_usage(small_disk).free
-    (small_disk / "filler").write_bytes(bytes(free - size * 3 // 2))
-    with pytest.raises(UserError, match=r"the state cannot be written \(.*No space left on device.*make room"):
-        train_teacher(spec, small_disk)
-    header = json.loads(next((small_disk / "state").glob("*.json")).read_text())
-    # No hidden rest takes the room that the next attempt needs.
-    assert [path.name for path in small_disk.rglob(".*")] == [".lock"]
-    (small_disk / "filler").unlink()
-    assert first_image(spec, small_disk, monkeypatch) == header["record"]["nimg"]
-    assert results(small_disk) == results(uninterrupted)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A tmpfs with little room left, where one may be mounted."""
-    with disks.small_disk(tmp_path / "disk") as folder:
-        yield folder
+    with disks.small_disk(tmp_path / "disk") as disk:
+        filler = disks.fill(disk, size * 3 // 2)
+        refused(r"the state cannot be written \(.*No space left on device.*make room", train_teacher, spec, disk)
+        header = json.loads(next((disk / "state").glob("*.json")).read_text())
+        # No hidden rest takes the room that the next attempt needs.
+        assert [path.name for path in disk.rglob(".*")] == [".lock"]
+        filler.unlink()
+        assert first_image(spec, disk, monkeypatch) == header["record"]["nimg"]
+        assert results(disk) == results(uninterrupted)
 
 
 def test_data_that_vanish_end_a_run_with_one_line_and_its_state_stays(tmp_path, pictures, monkeypatch):
@@ -248,10 +234,7 @@ def test_data_that_vanish_end_a_run_with_one_line_and_its_state_stays(tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(TeacherTrainer, "iteration", unmounted)
-        with pytest.raises(UserError) as caught:
-            train_teacher({**spec, "state_minutes": 0}, out)
-    assert str(folder) in str(caught.value)
-    assert "\n" not in str(caught.value)
+        assert str(folder) in str(refused("", train_teacher, {**spec, "state_minutes": 0}, out))
     aside.rename(folder)
     # The images of this step may have been read ahead.
     assert first_image(spec, out, monkeypatch) in (96, 112)

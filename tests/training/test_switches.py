@@ -9,17 +9,23 @@ import torch
 
 from sida.files.atomic import sha256_file
 from sida.methods import distill
-from sida.networks.file import load_network, read_metadata
-from sida.training import train_teacher
-from tests.training.toy import DATASET, EDM2, NETWORK, STUDENT, TEACHER, results, student_trainer
+from sida.networks.file import load_network, read_metadata, save_network
+from tests.networks.made import random_network
+from tests.training.toy import EDM2, NETWORK, STUDENT, results, student_trainer
 
 SHORT = {**STUDENT, "total_kimg": 0.064, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
 
 
 @pytest.fixture(scope="module")
-def edm2_teacher(tmp_path_factory):
-    spec = {**TEACHER, "network": EDM2, "total_kimg": 0.048, "lr": 1e-2, "augment": None, "P_mean": -0.4, "P_std": 1.0}
-    return str(train_teacher(spec, tmp_path_factory.mktemp("edm2")))
+def networks(tmp_path_factory):
+    """A teacher, guides without and with its classes, and a teacher of EDM2."""
+    folder, found = tmp_path_factory.mktemp("networks"), {}
+    without = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
+    specs = {"teacher": NETWORK, "uncond": without, "worse": NETWORK, "edm2": EDM2}
+    for seed, (name, spec) in enumerate(specs.items()):
+        found[name] = str(folder / f"{name}.safetensors")
+        save_network(random_network(spec["class"], spec["kwargs"], seed), found[name], {})
+    return found
 
 
 def weights(path) -> torch.Tensor:
@@ -27,10 +33,10 @@ def weights(path) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
 
 
-def test_forced_weight_normalisation_of_edm2_students(tmp_path, edm2_teacher):
+def test_forced_weight_normalisation_of_edm2_students(tmp_path, networks):
     def norms(mode):
         folder = tmp_path / mode
-        spec = {**SHORT, "teacher": edm2_teacher, "augment": None, "weight_norm": mode}
+        spec = {**SHORT, "teacher": networks["edm2"], "augment": None, "weight_norm": mode}
         distill({**spec, "ema_half_life_kimg": 1e-6}, folder)
         net, metadata = load_network(folder / "network.safetensors")
         assert metadata["network"]["kwargs"]["weight_norm"] == mode
@@ -41,22 +47,6 @@ def test_forced_weight_normalisation_of_edm2_students(tmp_path, edm2_teacher):
     forced, free = norms("in_forward"), norms("off")
     assert float((forced - 1).abs().max()) < 0.01
     assert float((free - forced).abs().max()) > 1e-5
-
-
-UNCOND = {**DATASET, "name": "digits-uncond", "label_dim": 0}
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    """A teacher, and guides without and with its classes."""
-    without = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
-    specs = {
-        "teacher": {},
-        "uncond": {"dataset": UNCOND, "network": without},
-        "worse": {"total_kimg": 0.032, "seed": 1},
-    }
-    folder, short = tmp_path_factory.mktemp("networks"), {**TEACHER, "total_kimg": 0.1}
-    return {name: str(train_teacher({**short, **changes}, folder / name)) for name, changes in specs.items()}
 
 
 @pytest.mark.parametrize("guide", ["uncond", "worse"])
@@ -102,9 +92,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(resumes, networks):
 
 
 def test_guides_of_other_families_and_checkpointing(tmp_path, networks):
-    spec = {**TEACHER, "network": EDM2, "augment": None, "total_kimg": 0.032}
-    teacher, guide = str(train_teacher(spec, tmp_path / "edm2")), networks["uncond"]
-    spec = {**SHORT, "total_kimg": 0.032, "augment": None, "teacher": teacher, "guide": guide, "guidance": 1.5}
+    spec = {**SHORT, "total_kimg": 0.032, "augment": None, "teacher": networks["edm2"], "guide": networks["uncond"]}
     for name, checkpointing in (("plain", False), ("checkpointing", True)):
-        distill({**spec, "checkpointing": checkpointing}, tmp_path / name)
+        distill({**spec, "guidance": 1.5, "checkpointing": checkpointing}, tmp_path / name)
     assert results(tmp_path / "checkpointing") == results(tmp_path / "plain")

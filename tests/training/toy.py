@@ -29,18 +29,10 @@ DATASET = {"name": "digits", "kind": "digits", "max_size": 200}
 NETWORK = {
     "class": "EDMPrecond",
     "kwargs": {
-        "model_type": "SongUNet",
-        "img_resolution": 8,
-        "img_channels": 1,
-        "label_dim": 10,
-        "augment_dim": 9,
-        "model_channels": 4,
-        "channel_mult": [1],
-        "num_blocks": 1,
-        "attn_resolutions": [],
-        "dropout": 0.1,
+        "model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": 9,
+        "model_channels": 4, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.1,
     },
-}
+}  # fmt: skip
 EDM2 = {
     "class": "EDM2Precond",
     "kwargs": {
@@ -48,43 +40,17 @@ EDM2 = {
         "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "channels_per_head": 8, "logvar_channels": 8,
     },
 }  # fmt: skip
-TEACHER = {
-    "name": "toy",
-    "dataset": DATASET,
-    "network": NETWORK,
-    "total_kimg": 0.4,
-    "batch_size": 16,
-    "lr": 2e-3,
-    "lr_decay_start": 0.5,
-    "lr_final": 0.1,
-    "ema_half_life_kimg": 0.05,
-    "ema_rampup_ratio": 0.5,
-    "augment": {"p": 0.2},
-    "tick_kimg": 0.1,
-    "snapshot_kimg": 0.2,
-    "pictures": 0,
-}
+#: What both trainings have.
+TRAINING = {
+    "name": "toy", "dataset": DATASET, "total_kimg": 0.4, "batch_size": 16, "lr_decay_start": 0.5, "lr_final": 0.1,
+    "ema_half_life_kimg": 0.05, "ema_rampup_ratio": 0.5, "augment": {"p": 0.2}, "snapshot_kimg": 0.2,
+}  # fmt: skip
+TEACHER = {**TRAINING, "network": NETWORK, "lr": 2e-3, "tick_kimg": 0.1, "pictures": 0}
 STUDENT = {
-    "name": "toy",
-    "method": "sida",
-    "dataset": DATASET,
-    "total_kimg": 0.4,
-    "batch_size": 16,
-    "batch_gpu": 8,
-    "lr": 1e-3,
-    "lr_decay_start": 0.5,
-    "lr_final": 0.1,
-    "lambda_adv": 1.0,
-    "warmup_kimg": 0.05,
-    "adversarial_kimg": 0.1,
-    "ema_half_life_kimg": 0.05,
-    "ema_rampup_ratio": 0.5,
-    "grad_clip_value": 1.0,
-    "augment": {"p": 0.2},
-    "tick_kimg": 0.04,
-    "snapshot_kimg": 0.2,
+    **TRAINING, "method": "sida", "batch_gpu": 8, "lr": 1e-3, "lambda_adv": 1.0, "warmup_kimg": 0.05,
+    "adversarial_kimg": 0.1, "grad_clip_value": 1.0, "tick_kimg": 0.04,
     "evaluation": {"every_kimg": 0.1, "monitor": "tests.training.toy:make_monitor", "kwargs": {"samples": 32}},
-}
+}  # fmt: skip
 TIMES = ("seconds", "img_per_s", "memory_mb")
 
 
@@ -209,12 +175,8 @@ def recipe(**given):
     return recipe_of("sida", **{"grad_clip_value": 0.0, "eps": 1e-8, "fp16": False, **fused, **given})
 
 
-def resolved(config):
-    """The configuration with all defaults of its method and teacher."""
-    return resolve_recipe(config, read_metadata(config.teacher)["network"])
-
-
 def student_trainer(spec):
     """The trainer of a spec (or its configuration) on the CPU, without batches."""
     config = DistillConfig(**spec) if isinstance(spec, dict) else spec
-    return make_trainer(resolved(config), load_dataset(config.dataset), torch.device("cpu"))
+    recipe = resolve_recipe(config, read_metadata(config.teacher)["network"])
+    return make_trainer(recipe, load_dataset(config.dataset), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Images are read and decoded by a thread beside the step."""
+"""Images of a step: shared by devices, read and decoded by a thread beside the step."""
 
 from __future__ import annotations
 
@@ -38,3 +38,13 @@ def test_same_images_read_beside_the_step(pictures, readers):
     assert {name.rstrip("_0") for name in readers} == {"data"}
     # Each step's once, and the one after the last.
     assert len(readers) in (15, 16)
+
+
+@pytest.mark.parametrize("order", ["shuffled", "edm2"])
+def test_devices_share_an_order(order):
+    together, *apart = (
+        StepBatches(load_dataset(DATASET), 5, 8, None, CPU, *ranks, order=order) for ranks in ((), (0, 2), (1, 2))
+    )
+    for nimg in (0, 8, 16, 320):
+        (whole,), parts = together("teacher", nimg), [batches("teacher", nimg)[0] for batches in apart]
+        assert all(torch.equal(one, torch.cat(shares)) for one, shares in zip(whole, zip(*parts)))

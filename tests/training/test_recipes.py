@@ -1,14 +1,14 @@
-"""``method: ...`` alone is the official recipe of a family of networks; a method reads what it names, and no more."""
+"""``method: ...`` alone is the official recipe of a family; a method reads what it names; faults are one line each."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from sida.config.recipe import METHOD_SETTINGS, ResolvedConfig
-from sida.errors import UserError
 from sida.methods import METHODS, SID
 from sida.methods.distillation import student_digest
 from sida.methods.method import Parts
@@ -16,7 +16,8 @@ from sida.methods.registry import DistillConfig, resolve_recipe
 from sida.methods.sid import SiDLoss
 from sida.networks import build_network, family_of
 from sida.networks.file import save_network
-from tests.training.toy import DATASET, EDM2, NETWORK, student_trainer
+from tests.refused import command, refusal, refused
+from tests.training.toy import DATASET, EDM2, NETWORK, as_json, student_trainer
 
 CPU = torch.device("cpu")
 LAMBDAS = ("lambda_sid", "lambda_adv", "lambda_d", "lambda_fake_score")
@@ -27,6 +28,9 @@ TEACHERS = {
     "edm2": EDM2,
     "edm2-s": {**EDM2, "kwargs": {**KWARGS, "model_channels": 192, "channels_per_head": 64}},
     "headless": {**EDM2, "kwargs": {**KWARGS, "logvar_channels": None}},
+    "vp": {**NETWORK, "class": "VPPrecond"},
+    "5 classes": {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 5}},
+    "no classes": {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}},
 }
 
 
@@ -39,12 +43,14 @@ def teachers(tmp_path_factory):
     return lambda name: str(folder / f"{name}.safetensors")
 
 
-def config_for(teacher: str, method: str, **settings) -> DistillConfig:
+def spec_of(teacher: str, method: str, /, **settings) -> dict[str, Any]:
     init = teacher if METHODS[method].start == "generator" else None
     needed = {"total_kimg": 0.064, "batch_size": 16, "lr": 1e-3, "init": init, "options": OPTIONS.get(method, {})}
-    return DistillConfig(
-        **{"name": "x", "method": method, "dataset": DATASET, "teacher": teacher, **needed, **settings}
-    )
+    return {"name": "x", "method": method, "dataset": DATASET, "teacher": teacher, **needed, **settings}
+
+
+def config_for(*given: str, **settings) -> DistillConfig:
+    return DistillConfig(**spec_of(*given, **settings))
 
 
 def recipe(config: DistillConfig) -> dict[str, object]:
@@ -129,8 +135,7 @@ def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device
 
 
 def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
-    with pytest.raises(UserError, match=r"student\.half: "):
-        resolve_recipe(config_for("teacher", "sida", half="bfloat16", device="cuda"), NETWORK)
+    refused(r"student\.half: ", resolve_recipe, config_for("teacher", "sida", half="bfloat16", device="cuda"), NETWORK)
     assert resolve_recipe(config_for("teacher", "sida", half="bfloat16", fp16=True, device="cuda"), NETWORK).fp16
 
 
@@ -169,10 +174,7 @@ def test_a_method_reads_the_settings_that_it_names(name):
     assert read & known - OF_THE_DISTILLER <= method.settings
 
 
-def test_a_setting_that_options_leave_unread_is_refused():
-    for method, options in {"f-distill": {}, "dmd2": {"weighted": False}}.items():
-        with pytest.raises(ValueError, match=f"^gamma: method '{method}' does not read gamma with these options"):
-            config_for("t", method, gamma="snr", options=options)
+def test_a_setting_that_options_read_is_taken():
     config_for("t", "dmd2", gamma="snr")
     config_for("t", "f-distill", gamma="snr", options={"weighted": True})
 
@@ -183,8 +185,7 @@ def test_an_option_named_like_a_setting_is_refused_where_the_method_is_defined()
         lr: float = 0.0
         depth: int = 1
 
-    with pytest.raises(UserError, match=r"^method 'own': options: lr: .*; rename"):
-        dataclasses.replace(SID, name="own", options=Options)
+    refused(r"^method 'own': options: lr: .*; rename", dataclasses.replace, SID, name="own", options=Options)
 
 
 def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
@@ -194,3 +195,62 @@ def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
         own.check(config)
     dataclasses.replace(own, reads=("gamma",)).check(config)
     dataclasses.replace(own, loss=SiDLoss).check(config)
+
+
+FAULTS = [
+    ("sida", {"method": "sid2a"}, "--spec.init: sid2a starts from a distilled generator"),
+    ("sida", {"init": "x"}, "--spec.init: 'sida' starts from the teacher; remove it"),
+    ("sida", {"batch_gpu": 5}, "--spec.batch_gpu: must divide batch_size"),
+    ("sida", {"evaluation": {"every_kimg": 1, "monitor": "eval:none"}}, "--spec.evaluation.monitor: cannot import"),
+    (
+        "sida",
+        {"dataset": {"name": "digits", "kind": "digits", "labels": False}},
+        "label_dim: 10, but data set 'digits'",
+    ),
+    ("sida", {"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
+    ("sida", {"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
+    ("sida", {"half": "bfloat16"}, "half: says which half precision, and there is none without fp16"),
+    ("sida", {"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
+    ("sida", {"recompute": True}, "recompute: is for kernels 'fused'; without them take checkpointing"),
+    # Families of networks
+    ("sida", {"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
+    ("sida", {"teacher": "headless", "logvar": True}, "has no log-variance head"),
+    ("sida", {"teacher": "edm2", "augment": {"p": 0.1}}, "augment: EDM2 networks take no augmentation"),
+    ("gdd", {"teacher": "vp"}, "starts from a network of class EDMPrecond, not VPPrecond"),
+    # Other networks
+    ("sida", {"guidance": 1.5}, "--spec.guidance: 1.5 needs a guiding network; name one as guide"),
+    ("sida", {"guide": "no classes"}, "--spec.guide: guides nothing with a guidance of 1"),
+    ("sida", {"guidance": 2, "guide": "5 classes"}, "label_dim: the guide's is 5, the guided network's 10"),
+    # Methods and their options
+    ("sida", {"method": "tests.training.toy:TIMES"}, "is no sida.methods.method.Method"),
+    ("sid", {"options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
+    ("gdd", {"options": {}}, "--spec.options.backbones: 'vgg16_bn' takes images of 3 channels, not 8×8, 1"),
+    ("gdd", {"options": {"backbones": []}}, "--spec.options.backbones: must name at least one"),
+    ("instance", {"device": "cuda", "kernels": "fused"}, "--spec.kernels: method 'instance' does not read kernels"),
+    ("dmd", {"options": {"generator_levels": [9, 1]}}, "--spec.options.generator_levels: the first index must not"),
+    ("dmd2", {"options": {"same_noise": True}}, "--spec.options.same_noise: needs"),
+    ("dmd2", {"options": {"noisy": False, "own_draws": False}}, "--spec.options.noisy: generated images are judged"),
+    ("f-distill", {"options": {"own_draws": True}}, "--spec.options.own_draws: f-distill weighs"),
+    ("f-distill", {"gamma": "snr"}, "--spec.gamma: method 'f-distill' does not read gamma with these options"),
+    ("dmd2", {"gamma": "snr", "options": {"weighted": False}}, "--spec.gamma: method 'dmd2' does not read gamma"),
+    ("fd-loss", {"batch_gpu": 8}, "--spec.batch_gpu: "),
+    ("fd-loss", {"options": {"judges": ["digits"], "statistics": "queue", "population": 12}}, "take 16"),
+    ("fd-loss", {"init": None}, "--spec.init: fd-loss starts from a distilled generator"),
+]
+
+
+@pytest.mark.parametrize(("method", "change", "message"), FAULTS)
+def test_a_fault_is_one_line_at_its_setting_and_leaves_no_file(teachers, tmp_path, method, change, message):
+    spec = {**spec_of(teachers("edm"), method), **change}
+    for key in ("teacher", "guide"):
+        if spec.get(key) in TEACHERS:
+            spec[key] = teachers(spec[key])
+    out = tmp_path / "refused"
+    assert message in refusal(command, "sida", "distill", "--spec", as_json(spec), "--out", out)
+    assert {path.name for path in out.rglob("*") if path.is_file()} <= {".lock"}
+
+
+def test_a_judge_without_gradient_is_refused():
+    from eval.features.inception import InceptionCleanExtractor
+
+    refused("'inception_clean'.*has no gradient", InceptionCleanExtractor.check_gradient, InceptionCleanExtractor)
