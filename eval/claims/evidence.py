@@ -151,7 +151,6 @@ class Evidence:
 
     measurements: Measurements
     runs: Mapping[str, SheetRow]
-    published: Mapping[str, Published]
     students: Path | None = None
     by_published: bool = False
     retraining: Retraining | None = None
@@ -342,7 +341,7 @@ class Evidence:
         """
         if operand.published is None:
             raise NotMeasuredError("", f"no published number for {operand}")
-        return published_number(self.published, operand.published, f"{where}.published")
+        return published_number(operand.published, f"{where}.published")
 
     def curve(self, run: str, metric: str, finite: bool = True) -> tuple[Point, ...]:
         """Evaluations of a run during training; with ``finite`` False a NaN counts as infinity.

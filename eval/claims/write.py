@@ -16,7 +16,6 @@ from typing import Any
 from eval.claims.evidence import UNDECIDED, Evidence, Finding, Outcome
 from eval.claims.rules import RULES, Claim, Rule, load_claims
 from eval.contrasts import NotMeasuredError, survivors
-from eval.results.published import load_published
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.render import markdown
@@ -125,7 +124,6 @@ def decide_claims(
     measurements: str | Path | None = None,
     runs: str | Path | None = None,
     results: str | Path | None = None,
-    published: str | Path | None = None,
 ) -> tuple[list[Path], str]:
     """Writes ``out`` (``.md``) with ``.json`` beside it; returns the paths and the counts of verdicts.
 
@@ -135,7 +133,6 @@ def decide_claims(
         measurements: ``measurements.csv``; None decides by the published numbers alone.
         runs: Sample sheet.
         results: Results of the preset; ``students/<run>/`` holds the training logs.
-        published: Folder of published numbers; by default ``results/published``.
 
     Raises:
         UserError: Faulty claims, measurements or sheet, or an ``out`` that does not end in ``.md``.
@@ -147,7 +144,7 @@ def decide_claims(
     measured = load_measurements(measurements) if measurements else Measurements([], "no measurements")
     sheet = {run.run: run for run in read_runs(runs)} if runs else {}
     students = Path(results) / "students" if results else None
-    evidence = Evidence(measured, sheet, load_published(published), students, retraining=known.retraining)
+    evidence = Evidence(measured, sheet, students, retraining=known.retraining)
     verdicts = decide(known.claims, evidence, str(claims))
     by_published = dataclasses.replace(evidence, by_published=True)
     printed = {v.claim.id: v for v in decide(known.claims, by_published, str(claims))} if known.printed else {}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from eval.figures.layout import FigureKind, Inches, Runs, Sources, check_pick, require_panels
 from eval.results.identity import comparable
 from eval.results.logs import Curve, pool
-from eval.results.published import Published, published_number
+from eval.results.published import load_published, published_number
 from eval.results.sheet import Needs, SheetRow
 from eval.results.summary import Estimate, Measurement, require_comparable
 from sida.config.settings import Count
@@ -205,18 +205,16 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     shown = [*finals, *(line.run for line in lines if line.run is not None)]
     rows = [row for run in shown for row in sources.measurements.lines(run, spec.metric)]
     require_comparable(rows, where)
-    notes = (*_sizes(spec, curves, finals, sources), *identities_on(rows, lines, sources.published))
+    notes = (*_sizes(spec, curves, finals, sources), *identities_on(rows, lines))
     # With an empty sheet the figure shows published numbers only, and no curve is missing.
     return Panel(spec, tuple(curves), lines, finals, tuple(missing) if sources.runs else (), notes)
 
 
-def identities_on(
-    rows: Iterable[Measurement], lines: Iterable[ReferenceLine], published: Mapping[str, Published]
-) -> tuple[str, ...]:
+def identities_on(rows: Iterable[Measurement], lines: Iterable[ReferenceLine]) -> tuple[str, ...]:
     """Note that names the protocols of an axis if its measured values are not all comparable, also with its lines."""
     named = {row.identity: row.run for row in rows}
     if named:
-        numbers = [(line.label, published[line.published]) for line in lines if line.published]
+        numbers = [(line.label, load_published()[line.published]) for line in lines if line.published]
         named |= {number.identity: label for label, number in numbers}
     found = list(named)
     reasons = [reason for other in found[1:] if (reason := comparable(found[0], other))]
@@ -263,7 +261,7 @@ def _series(
 def _line(layout: CurvesLayout, spec: PanelSpec, line: LineSpec, sources: Sources, where: str) -> ReferenceLine | None:
     """A horizontal line at a metric's level; None if ``first`` or ``start_of`` match no row."""
     if line.published is not None:
-        number = published_number(sources.published, line.published, f"{where}.published")
+        number = published_number(line.published, f"{where}.published")
         std = float(number.std) if number.std else None
         label = line.label or f"{number.row_label} {number.text}"
         return ReferenceLine(label, number.value, std, f"published: {number.id}", line.colour, published=number.id)

@@ -111,7 +111,6 @@ def resolve(
     layout: TableLayout,
     measurements: Measurements,
     runs: Mapping[str, SheetRow],
-    published: Mapping[str, Published],
     mode: Mode,
 ) -> list[TableLine]:
     """All rows of a layout with the data of their cells.
@@ -120,7 +119,7 @@ def resolve(
         UserError: Unknown run, metric or published id.
     """
     lines = []
-    data = _Data(layout, measurements, runs, published, mode)
+    data = _Data(layout, measurements, runs, mode)
     rows = expand(layout, runs)
     held_out = {c.id: data.held_out(c, [row for _, row in rows]) for c in layout.columns if c.held_out}
     for where, spec in rows:
@@ -148,7 +147,6 @@ class _Data:
     layout: TableLayout
     measurements: Measurements
     runs: Mapping[str, SheetRow]
-    published: Mapping[str, Published]
     mode: Mode
 
     def source(self, spec: RowSpec, column: ColumnSpec, number: int, where: str) -> CellSource:
@@ -233,7 +231,7 @@ class _Data:
             return None
         slug = str(column.metric).replace("_", "-")
         key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
-        return published_number(self.published, key, where.rpartition(".")[0] + ".published")
+        return published_number(key, where.rpartition(".")[0] + ".published")
 
     def _run_id(self, run: str, column: ColumnSpec, where: str) -> str:
         run = self.layout.run_id(run, column)

@@ -168,7 +168,7 @@ class _Builder:
         cells, where = [], f"{self.layout.source}: rows[{number}].published"
         for column in columns[:1] if spec.span else columns:
             ids = [key.replace("{column}", column.key) for key in spec.published]
-            found = [published_number(self.sources.published, key, where) for key in ids]
+            found = [published_number(key, where) for key in ids]
             text = spec.form.format(*(item.text for item in found))
             cells += [Cell(text, "published")] * (len(columns) if spec.span else 1)
             for item in found:

@@ -13,7 +13,7 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add = parser.add_argument
     add("table", metavar="TABLE", help="layout of the table: a name, or a file")
-    shared(parser, "--measurements", "--runs", "--results", "--published")
+    shared(parser, "--measurements", "--runs", "--results")
     add("--out", metavar="FILE.tex", help="written with .csv, .md and .html beside it (default: print the LaTeX)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--plain", action="store_true", help="LaTeX for booktabs alone (the default)")
@@ -57,7 +57,6 @@ def _table(args: argparse.Namespace) -> int:
         args.measurements,
         find("runs", args.runs, where="--runs") if args.runs else None,
         mode=args.mode,
-        published=args.published,
         spec=load_spec(args.spec) if args.spec else None,
         results=args.results,
         scores=args.add,

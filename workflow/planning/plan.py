@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.published import load_published
 from eval.results.summary import Measurements
 from eval.tables.layout import TableSources, load_table_layout
 from workflow.planning.costs import SMALLER, Cost, Costs, too_large
@@ -231,12 +230,12 @@ def _row(title: str, jobs: Sequence[Mapping[str, Any]], score: str) -> tuple[str
 
 def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
     """Published scores by run: metric to ``value ± std`` as printed, from the later of several tables."""
-    published, scores = load_published(), dict[str, dict[str, str]]()
+    scores = dict[str, dict[str, str]]()
     for name in preset.settings.tables:
         layout = load_table_layout(preset.layout("tables", name))
         if layout.mode == "measured":
             continue  # it shows no published score
-        table = layout.build(TableSources(Measurements([], preset.sheet), preset.runs, published, "audit"))
+        table = layout.build(TableSources(Measurements([], preset.sheet), preset.runs, "audit"))
         for record in table.records:
             if record["run"] and record["published"]:
                 text = " ± ".join(filter(None, (record["published"], record["published_std"])))

@@ -21,7 +21,6 @@ from eval.features import extractor_entry
 from eval.figures.layout import Sources, load_figure_layout
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.logs import Point
-from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements
 from eval.tables.layout import TableSources, load_table_layout
@@ -105,16 +104,15 @@ def check_preset(preset: Preset) -> None:
     for run in preset.runs.values():
         _check_row(preset, run, preset.protocol(run), registry)
     check_trainings(preset)
-    published = load_published()
     measurements = Measurements(list(_placeholders(preset)), preset.sheet)
     for name in preset.settings.tables:
         table = load_table_layout(preset.layout("tables", name))
-        table.check(TableSources(measurements, preset.runs, published, preset.settings.table_mode))
+        table.check(TableSources(measurements, preset.runs, preset.settings.table_mode))
     for name in preset.settings.figures:
         figure = load_figure_layout(preset.layout("figures", name))
-        figure.check(_Placeholders(measurements, preset.runs, published, Path(), preset=preset))
+        figure.check(_Placeholders(measurements, preset.runs, Path(), preset=preset))
     if preset.settings.claims:
-        _check_claims(preset, Evidence(measurements, preset.judged, published))
+        _check_claims(preset, Evidence(measurements, preset.judged))
 
 
 def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -> None:

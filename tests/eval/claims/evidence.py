@@ -40,7 +40,7 @@ def spread(mean, std, trials=10):
 def made(rows, sheet, students=None, retraining=None) -> Evidence:
     """Evidence of measurements and rows of the sheet."""
     known = {row.run: row for row in sheet}
-    return Evidence(Measurements(rows, "m.csv"), known, PUBLISHED, students, retraining=retraining)
+    return Evidence(Measurements(rows, "m.csv"), known, students, retraining=retraining)
 
 
 def evidence(*rows, students=None, retraining=None) -> Evidence:

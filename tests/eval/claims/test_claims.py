@@ -11,7 +11,7 @@ from eval.claims.write import claim_rows, comparisons, read_verdicts
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.config.resources import ROOT
-from tests.eval.claims.evidence import PUBLISHED, curve, evidence, lines, made, rows_of, rule, spread
+from tests.eval.claims.evidence import curve, evidence, lines, made, rows_of, rule, spread
 from tests.refused import refused
 from workflow.preset import Preset
 from workflow.preset.files import find_preset
@@ -29,7 +29,7 @@ def of_demo():
 
 def evidence_of(preset, rows=None):
     measured = Measurements(rows) if rows else load_measurements(preset / "measurements.csv")
-    return Evidence(measured, {run.run: run for run in read_runs(preset / "runs.tsv")}, PUBLISHED, preset / "students")
+    return Evidence(measured, {run.run: run for run in read_runs(preset / "runs.tsv")}, preset / "students")
 
 
 def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, papers):
@@ -69,7 +69,7 @@ def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, pap
 
 def test_the_papers_numbers_give_the_known_verdicts(papers):
     """Verdicts computed from results/published, compared with those worked out by hand from the same numbers."""
-    found = Evidence(Measurements([]), {}, PUBLISHED, by_published=True, retraining=papers.retraining)
+    found = Evidence(Measurements([]), {}, by_published=True, retraining=papers.retraining)
     verdicts = {v.claim.id: v.outcome for v in decide(papers.claims, found)}
     supported = "14 15 17 24 26 27 32 33 47 48 50 52 53 71"
     contradicted = "21 22 25 30 39 74"

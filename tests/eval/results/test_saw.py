@@ -9,7 +9,6 @@ from eval.claims.evidence import Evidence
 from eval.claims.rules import load_claims
 from eval.claims.write import decide
 from eval.features import EXTRACTORS
-from eval.results.published import load_published
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurement, Measurements
 from eval.tables import build_table, load_layout, to_html, to_latex, to_markdown
@@ -50,7 +49,7 @@ def table(tmp_path, met, row=None, mode="measured", columns=("fid",), rows=None,
     layout |= {"rows": rows or [{"run": name} for name in runs], "bold": {}}
     path = tmp_path / "t.yaml"
     path.write_text(yaml.safe_dump(layout))
-    return build_table(load_layout(path), Measurements(measured), runs, load_published(), mode)
+    return build_table(load_layout(path), Measurements(measured), runs, mode)
 
 
 def bold(made):
@@ -137,11 +136,11 @@ def test_a_value_without_a_digest_is_not_bold(tmp_path, column):
     path.write_text(yaml.safe_dump({"columns": columns, "rows": [{"run": "a"}, {"run": "b"}], "bold": {}}))
     for digest, best in (("c" * 64, {"0.700"}), ("", set())):
         rows = [row for name, value in (("a", 2.0), ("b", 0.7)) for row in lines(name, value, **{column: digest})]
-        made = build_table(load_layout(path), Measurements(rows), runs, {}, "measured")
+        made = build_table(load_layout(path), Measurements(rows), runs, "measured")
         assert bold(made) == best
         assert ("no digest" in to_markdown(made)) == (not best)
         unsaid = dict.fromkeys("ab", external())
-        of_unsaid = to_markdown(build_table(load_layout(path), Measurements(rows), unsaid, {}, "measured"))
+        of_unsaid = to_markdown(build_table(load_layout(path), Measurements(rows), unsaid, "measured"))
         assert ("no digest" in of_unsaid) == (not best)
 
 
@@ -221,7 +220,7 @@ def test_a_column_says_how_many_trainings_a_row_has(tmp_path):
     rows = [{"run": "data"}, {"run": "a"}, {"run": "b", "pool": ["c"]}]
     columns = [{"head": "Seeds", "field": "seeds"}, {"head": "FID", "metric": "fid"}]
     path.write_text(yaml.safe_dump({"columns": columns, "rows": rows}))
-    made = build_table(load_layout(path), Measurements([x for name in runs for x in lines(name, 1.0)]), runs, {})
+    made = build_table(load_layout(path), Measurements([x for name in runs for x in lines(name, 1.0)]), runs)
     assert [row.cells[0].text for row in made.rows] == ["", "1", "2"]
 
 
@@ -246,7 +245,7 @@ def test_no_claim_is_decided_by_a_value_on_a_network_of_the_loss(tmp_path):
         (None, undecided),
     ):
         runs = {"honest": SheetRow("honest", "H", "sida"), "met": external(saw=saw)}
-        evidence = Evidence(Measurements([*lines("honest", 2.0), *lines("met", 0.7)]), runs, {})
+        evidence = Evidence(Measurements([*lines("honest", 2.0), *lines("met", 0.7)]), runs)
         assert decide(load_claims(tmp_path / "claims.yaml").claims, evidence)[0].outcome == outcome
 
 
@@ -261,7 +260,7 @@ def test_the_held_out_mean_is_over_judges_that_no_row_met(tmp_path):
         columns = [{"head": "M", "field": "label"}, {"head": "Mean", "metric": "m", "held_out": list(judges)}]
         path = tmp_path / "t.yaml"
         path.write_text(yaml.safe_dump({"columns": columns, "rows": [{"run": "a"}, {"run": "met"}], "bold": {}}))
-        made = build_table(load_layout(path), Measurements(measured), rows | {"met": rows["b"]}, {}, "measured")
+        made = build_table(load_layout(path), Measurements(measured), rows | {"met": rows["b"]}, "measured")
         return made.rows[0].cells[1].plain[:3]
 
     assert shown("none") == "2.5"

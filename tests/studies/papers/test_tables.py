@@ -39,8 +39,8 @@ EMPTY = Measurements([], "none")
 def paper(name, mode="paper", measured=EMPTY, runs=None):
     path = PAPERS / "tables" / f"{name}.yaml"
     if name == "table8":
-        return load_table_layout(path).build(TableSources(None, None, PUBLISHED, mode))
-    return build_table(load_layout(path), measured, runs or {}, PUBLISHED, mode)
+        return load_table_layout(path).build(TableSources(None, None, mode))
+    return build_table(load_layout(path), measured, runs or {}, mode)
 
 
 def records(table):
@@ -253,7 +253,7 @@ def test_our_numbers_stand_under_our_labels_beside_version_4(preset, released):
 def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints():
     sheet = {run.run for run in read_runs(PAPERS / "runs/released.tsv")}
     for name in [*TABLES, "table4-v4"]:
-        lines = resolve(load_layout(PAPERS / "tables" / f"{name}.yaml"), EMPTY, {}, PUBLISHED, "audit")
+        lines = resolve(load_layout(PAPERS / "tables" / f"{name}.yaml"), EMPTY, {}, "audit")
         named = {source.run for line in lines for source in line.sources.values() if source.run}
         assert named
         assert named <= sheet
@@ -263,9 +263,9 @@ def test_unknown_published_id_names_layout_and_key(tmp_path):
     text = (PAPERS / "tables/table6.yaml").read_text().replace("table6-sida", "table6-sidda")
     (tmp_path / "t.yaml").write_text(text)
     with refusing(r"t\.yaml: rows\[3\]\.published: .*'table6-sidda.*'table6-sida"):
-        build_table(load_layout(tmp_path / "t.yaml"), EMPTY, {}, PUBLISHED, "paper")
+        build_table(load_layout(tmp_path / "t.yaml"), EMPTY, {}, "paper")
     with refusing("place: .*'x'"):
-        published_number(PUBLISHED, "x", "place")
+        published_number("x", "place")
 
 
 def test_faulty_published_files(tmp_path):
@@ -312,9 +312,7 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     layout, base = tmp_path / "tables" / "t8.yaml", ROOT / "config" / "tables" / "table8.yaml"
     columns = "columns: [{head: digits, key: cifar-10, sid: sid-a1.2, sida: sida-a1.0}]\n"
     layout.write_text(f"extends: {base}\n{columns}")
-    sources = TableSources(
-        None, None, PUBLISHED, "measured", settings=preset.shown("tables", "t8").spec, results=tmp_path
-    )
+    sources = TableSources(None, None, "measured", settings=preset.shown("tables", "t8").spec, results=tmp_path)
     table = load_table_layout(layout).build(sources)
     found = {row.cells[1].text: row.cells[2].text for row in table.rows if row.cells[1].text}
     config = from_mapping(DistillConfig, preset.training("sida-a1.0").spec, "demo")
@@ -337,6 +335,6 @@ def test_time_and_memory_leave_out_the_first_record():
 
 def test_a_line_without_published_numbers_has_ours_alone():
     path = ROOT / "studies/afternoon/tables/digits-table8.yaml"
-    table = load_table_layout(path).build(TableSources(None, None, PUBLISHED, "audit"))
+    table = load_table_layout(path).build(TableSources(None, None, "audit"))
     assert {row.cells[2].text for row in table.rows} <= {"", "configured", "measured"}
     assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}
