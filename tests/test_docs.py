@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.tables import to_markdown
+from eval.tables.render import to_markdown
 from sida.config.resources import ROOT
 from workflow.cli import VERBS
 from workflow.commands.archive import table_of

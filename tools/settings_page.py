@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.claims import RULES, Claim, Claims, Operand, Rule
-from eval.claims.evidence import Retraining
+from eval.claims.evidence import Operand, Retraining
+from eval.claims.rules import RULES, Claim, Claims, Rule
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.metrics.kinds import METRIC_KINDS
 from eval.metrics.metric import Metric

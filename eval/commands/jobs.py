@@ -88,7 +88,7 @@ def _claims_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _claims(args: argparse.Namespace) -> int:
     """Decides the claims and writes the verdicts."""
-    from eval.claims import decide_claims
+    from eval.claims.write import decide_claims
 
     given = {name: getattr(args, name) for name in ("measurements", "runs", "results")}
     paths, counts = decide_claims(args.claims, args.out, **given)
@@ -119,7 +119,7 @@ def _figure_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _figure(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
-    from eval.figures import build_figure
+    from eval.figures.layout import build_figure
 
     settings = {key: getattr(args, key) for key in ("measurements", "spec")}
     paths, remarks = build_figure(args.layout, args.runs, args.results, args.out, **settings)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from eval.results.published import PROTOCOLS
 from eval.results.summary import MEASUREMENT_COLUMNS, Measurements
-from eval.tables import load_layout
 from eval.tables.cells import resolve
+from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
 from sida.config.resources import ROOT
 

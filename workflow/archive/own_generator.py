@@ -14,7 +14,7 @@ import torch
 
 from eval.measuring.sources import CallableSource, ScriptedGenerator
 from eval.results.measurements import read_score
-from eval.tables import make_table
+from eval.tables.build import make_table
 from eval.tables.render import to_markdown
 from sida.config.settings import names_object
 from sida.errors import UserError

@@ -13,7 +13,7 @@ from sida.cli.main import Verb, terminal_colour, terminal_width
 from sida.errors import UserError, suggestion
 
 if TYPE_CHECKING:
-    from eval.tables import Table
+    from eval.tables.model import Table
     from workflow.preset import Preset
 
 
@@ -62,7 +62,7 @@ def show_results(preset: Preset, wanted: str | None = None) -> None:
 def table_of(preset: Preset, name: str, results: Path) -> Table:
     """A table of a preset from a results folder, which may hold no measurements (published numbers alone)."""
     from eval.results.summary import measurements_file
-    from eval.tables import make_table
+    from eval.tables.build import make_table
 
     measured = measurements_file(results)
     return make_table(

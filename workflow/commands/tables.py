@@ -39,7 +39,7 @@ def _table(args: argparse.Namespace) -> int:
     import json
 
     from eval.results.published import SUITE, bibliography
-    from eval.tables import make_table, table_paths, write_table
+    from eval.tables.build import make_table, table_paths, write_table
     from eval.tables.latex import cited_keys, to_latex
     from sida.config.resources import find
     from sida.config.settings import load_spec
@@ -104,7 +104,7 @@ def _cite_arguments(parser: argparse.ArgumentParser) -> None:
 def _cite(args: argparse.Namespace) -> int:
     """Prints the entries."""
     from eval.results.published import SUITE, bibliography, references
-    from eval.tables import make_table
+    from eval.tables.build import make_table
     from eval.tables.latex import cited_keys
 
     keys = [] if args.names else [SUITE, *_ALWAYS, *_METRICS]

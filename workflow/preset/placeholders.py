@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.claims import Evidence
+from eval.claims.evidence import Evidence
 from eval.claims.write import claim_rows, decide_part
 from eval.features import extractor_entry
 from eval.figures.layout import Sources, load_figure_layout

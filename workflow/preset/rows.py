@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.claims import Claim, load_claims
+from eval.claims.rules import Claim, load_claims
 from eval.features.registry import study_extractors
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import SheetRow, read_runs

@@ -6,7 +6,9 @@ import json
 import math
 from pathlib import Path
 
-from eval.claims import RULES, Claim, Evidence, Operand, Rule, Verdict, decide
+from eval.claims.evidence import Evidence, Operand
+from eval.claims.rules import RULES, Claim, Rule
+from eval.claims.write import Verdict, decide
 from eval.results.published import load_published
 from eval.results.sheet import SheetRow
 from eval.results.summary import Measurement, Measurements

@@ -6,8 +6,9 @@ import shutil
 import pytest
 import yaml
 
-from eval.claims import Claim, Evidence, decide, decide_claims, load_claims
-from eval.claims.write import claim_rows, comparisons, read_verdicts
+from eval.claims.evidence import Evidence
+from eval.claims.rules import Claim, load_claims
+from eval.claims.write import claim_rows, comparisons, decide, decide_claims, read_verdicts
 from eval.results.sheet import SheetRow, matching, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.config.resources import ROOT

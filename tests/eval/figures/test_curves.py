@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from eval.figures import load_figure_layout, style
+from eval.figures import style
 from eval.figures.curves import Panel, ReferenceLine, identities_on
-from eval.figures.layout import Sources
+from eval.figures.layout import Sources, load_figure_layout
 from eval.figures.plot import KEPT_LABEL, NO_DATA, draw_curves
 from eval.results.logs import Curve, Point, first_at_or_below, pool, read_evaluations
 from eval.results.sheet import read_runs

@@ -13,7 +13,7 @@ import yaml
 
 from eval.features import get_extractor
 from eval.features.registry import extract
-from eval.figures import load_figure_layout
+from eval.figures.layout import load_figure_layout
 from eval.figures.samples import draw_grid
 from eval.measuring.measure import Measurer, measure
 from eval.measuring.monitor import SEED0, make_monitor, monitor_facts

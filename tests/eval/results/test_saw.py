@@ -11,7 +11,10 @@ from eval.claims.write import decide
 from eval.features import EXTRACTORS
 from eval.results.sheet import SheetRow, read_runs
 from eval.results.summary import Measurement, Measurements
-from eval.tables import build_table, load_layout, to_html, to_latex, to_markdown
+from eval.tables.build import build_table
+from eval.tables.latex import to_latex
+from eval.tables.layout import load_layout
+from eval.tables.render import to_html, to_markdown
 from sida.config.families import BACKBONES
 from sida.config.resources import ROOT
 from sida.config.saw import Saw, network_of, read_saw

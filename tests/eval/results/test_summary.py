@@ -11,8 +11,8 @@ from eval.results import load
 from eval.results.logs import read_evaluations
 from eval.results.published import agreement, bibliography, cited_label, load_published, references
 from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
-from eval.tables import to_latex
 from eval.tables.build import make_table
+from eval.tables.latex import to_latex
 from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset
 from tests.refused import refused

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.report.paper import missing_latex
-from eval.tables import build_table, load_layout, write_table
+from eval.tables.build import build_table, write_table
 from eval.tables.latex import cited_keys, escape, latex_cell, number_column, to_latex
+from eval.tables.layout import load_layout
 from eval.tables.model import Cell, Column
 
 MAIN = Path(__file__).parents[3] / "config" / "tables" / "main.yaml"
@@ -136,7 +137,7 @@ def test_every_greek_letter_compiles_alone_and_with_an_index(tmp_path):
 @needs_latex
 def test_a_plain_table_needs_booktabs_alone_and_cites_by_key(tmp_path):
     from eval.results.published import bibliography
-    from eval.tables import make_table
+    from eval.tables.build import make_table
 
     table = make_table("table1", mode="paper")
     (tmp_path / "t.tex").write_text(to_latex(table, cite=True))

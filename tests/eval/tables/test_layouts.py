@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from eval.results.summary import Measurements, load_measurements
-from eval.tables import build_table, load_layout, to_csv, to_html, to_markdown, to_terminal
+from eval.tables.build import build_table
+from eval.tables.layout import load_layout
+from eval.tables.render import to_csv, to_html, to_markdown, to_terminal
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import TRUTH, csv_rows, measurement_lines, write_csv
 from tests.refused import refused

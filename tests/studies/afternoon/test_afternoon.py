@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eval.tables import make_table
+from eval.tables.build import make_table
 from sida.config.resources import ROOT
 from workflow.cli import main
 from workflow.preset import Preset

@@ -7,7 +7,8 @@ import pytest
 
 from eval.results.sheet import matching
 from eval.results.summary import Measurements
-from eval.tables import build_table, load_layout
+from eval.tables.build import build_table
+from eval.tables.layout import load_layout
 from sida.config.resources import ROOT, find
 from tests.refused import refusing
 from tests.workflow.workspace import settings_of

@@ -16,10 +16,11 @@ from eval.results.identity import comparable
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
-from eval.tables import build_table, load_layout, to_csv, to_markdown, write_table
+from eval.tables.build import build_table, write_table
 from eval.tables.cells import resolve
 from eval.tables.hyperparameters import log_quantity
-from eval.tables.layout import TableSources, load_table_layout
+from eval.tables.layout import TableSources, load_layout, load_table_layout
+from eval.tables.render import to_csv, to_markdown
 from sida.config.settings import from_mapping
 from sida.methods.registry import DistillConfig
 from tests.eval.conftest import _registered, recorded_cache  # noqa: F401
