@@ -272,7 +272,7 @@ def page() -> str:
     for anchor, cls in SETTINGS.items():
         parts += [f"## {anchor}", (_PLACES | options)[anchor], settings_table(cls, links)]
     parts += ["## metric kinds", "\n".join(_further("kind", METRIC_KINDS, Metric))]
-    parts += ["## claim rules", "\n".join(f"- `{name}`: {rule.text}." for name, rule in RULES.items())]
+    parts += ["## claim rules", "\n".join(f"- `{name}`: {rule.text()}" for name, rule in RULES.items())]
     return "\n\n".join([*parts, "\n".join(_further("rule", RULES, Rule))]) + "\n"
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from eval.figures import style
 from eval.results.logs import Point, has_log, has_metric, kept_images, read_evaluations
 from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, read_runs
-from eval.results.summary import Measurements, load_measurements, measurements_file
+from eval.results.summary import Measurements, measured_in
 from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import find, found_object
 from sida.config.settings import Range, from_mapping, load_spec, names_file_object
@@ -215,11 +215,8 @@ def build_figure(
         raise UserError(f"--out {out}", "must end in .pdf", ".png and .csv are written beside it")
     shown = load_figure_layout(find("figures", str(layout), where="--layout"))
     sheet = {run.run: run for run in read_runs(runs)}
-    measured = Measurements([], "no measurements")
-    if measurements is not None and measurements_file(measurements).is_file():
-        measured = load_measurements(measurements)
     generators = load_spec(spec).get("generators", False) if spec else None
-    sources = Sources(measured, sheet, Path(results), generators=generators)
+    sources = Sources(measured_in(measurements), sheet, Path(results), generators=generators)
     figure, data, missing, notes = shown.build(sources)
     write_text(out.with_suffix(".csv"), data)
     paths = [*style.save(figure, out, shown.title), out.with_suffix(".csv")]

@@ -20,7 +20,7 @@ from eval.report.paper import figure_caption, in_order, origin, training_time
 from eval.results.summary import (
     Measurements,
     image_seeds,
-    load_measurements,
+    measured_in,
     measurements_file,
 )
 from eval.tables.build import load_table
@@ -53,35 +53,6 @@ def load_pictures(folder: Path, own: str | Path | None) -> list[ShownPicture]:
 
 #: Note on a verdict that many comparisons leave open.
 _CHANCE = f"{CHANCE} The verdict needs a comparison that does not survive the correction for many comparisons."
-
-
-def load_verdicts(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Introduction of the verdicts, and their records as the page shows them; empty without decided claims.
-
-    Raises:
-        UserError: The file has another form.
-    """
-    if not path.is_file():
-        return "", []
-    record = read_verdicts(path)
-    words = (record.get("preamble", ""), record.get("comparisons", ""))
-    return " ".join(filter(None, words)), [_claim(claim) for claim in record["claims"]]
-
-
-def _claim(record: dict[str, Any]) -> dict[str, Any]:
-    printed = record.get("by_published")
-    # Claims that only a measurement can decide have no published verdict.
-    if printed and not any(finding["numbers"] for finding in printed["findings"]):
-        printed = None
-    origin = [f"source: {record['source']}"] if record["source"] else []
-    origin += [f"mirrors {record['counterpart']}"] if record["counterpart"] else []
-    return record | {
-        "origin": "; ".join(origin),
-        "note": " ".join(filter(None, (record["note"], _CHANCE if record.get("chance") else ""))),
-        "published_verdict": printed["verdict"] if printed else None,
-        "published_evidence": printed["evidence"] if printed else [],
-        "rules": [finding["rule"] for finding in record["findings"]],
-    }
 
 
 def load_generators(folder: Path, measurements: Measurements, tables: Mapping[str, Table]) -> list[dict[str, str]]:
@@ -137,20 +108,23 @@ def write_index(
     pictures = load_pictures(folder, own)
     if not tables and not pictures:
         raise UserError(folder, "no tables and no figures there yet", "run the workflow first")
-    preamble, claims = load_verdicts(folder / "claims.json")
-    file = measurements_file(folder)
-    measurements = load_measurements(file) if file.is_file() else Measurements([], "no measurements")
-    decided = Counter((not measurements.rows and c["published_verdict"]) or c["verdict"] for c in claims)
+    path = folder / "claims.json"
+    verdicts: dict[str, Any] = read_verdicts(path) if path.is_file() else {"claims": []}
+    measurements = measured_in(folder)
+    claims = verdicts["claims"]
+    decided = Counter(((not measurements.rows and claim["printed"]) or claim)["verdict"] for claim in claims)
+    used = {finding["rule"] for claim in claims for finding in claim["findings"]}
     text = template(_FOLDER / "template.html", rich=_rich, slug=_slug).render(
         title=title or f"Results of the preset {folder.name}",
         preset=folder.name,
         tables={name: page_of(table) for name, table in tables.items()},
         pictures=pictures,
-        preamble=preamble,
+        preamble=" ".join(filter(None, (verdicts.get("preamble"), verdicts.get("comparisons")))),
         claims=claims,
+        chance=_CHANCE,
         counts=[(verdict, decided[verdict]) for verdict in VERDICT_MARKS],
         marks=VERDICT_MARKS,
-        rules={name: rule.text for name, rule in RULES.items() if any(name in claim["rules"] for claim in claims)},
+        rules={name: rule.text() for name, rule in RULES.items() if name in used},
         kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
         measured=bool(measurements.rows),
         runs=len(measurements.runs),

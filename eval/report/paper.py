@@ -20,7 +20,7 @@ from typing import Any
 from eval.claims.write import VERDICT_MARKS, read_verdicts
 from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
-from eval.results.summary import Measurements, load_measurements, measured_days, measurements_file
+from eval.results.summary import Measurements, measured_days, measured_in
 from eval.tables.build import load_table
 from eval.tables.latex import breakable, cited_keys, escape
 from eval.tables.render import template
@@ -146,8 +146,7 @@ def paper_source(
     folder: Path, tables: list[Path], figures: list[Path], title: str, own: str | Path | None = None
 ) -> str:
     """The LaTeX of the whole document; paths are relative to ``folder``."""
-    path = measurements_file(folder)
-    measurements = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
+    measurements = measured_in(folder)
     loaded = [load_table(table.with_suffix(".json")) for table in tables]
     cited = [key for table in loaded if table.cite for key in cited_keys(table)]
     stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
@@ -207,17 +206,12 @@ def _claims(path: Path, measured: bool) -> dict[str, Any]:
     heads = ["here"] * (measured or not printed) + ["as published"] * printed
     rows = []
     for claim in record["claims"]:
-        found = {"here": VERDICT_MARKS[claim["verdict"]], "as published": _printed(claim.get("by_published"))}
+        by = VERDICT_MARKS[claim["printed"]["verdict"]] if claim["printed"] else "--"
+        found = {"here": VERDICT_MARKS[claim["verdict"]], "as published": by}
         # Without measurements, claims that published numbers cannot decide are left out.
         if "here" in heads or found["as published"] != "--":
             rows.append([claim["id"], claim["statement"], *(found[head] for head in heads)])
     return {"claims": record, "heads": heads, "verdicts": rows}
-
-
-def _printed(found: dict[str, Any] | None) -> str:
-    """A verdict by published numbers; a dash if only a measurement can decide."""
-    known = found and any(finding["numbers"] for finding in found["findings"])
-    return VERDICT_MARKS[found["verdict"]] if found and known else "--"
 
 
 def _generator(run: str, measurements: Measurements, folder: Path) -> dict[str, Any]:

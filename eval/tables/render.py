@@ -103,25 +103,23 @@ _LATEX = {
 
 @functools.cache
 def template(path: Path, **filters: Callable[[str], Any]) -> Template:
-    """Loads a template; HTML templates escape values that are not Markup, LaTeX templates escape nothing.
-
-    No value brings control characters.
+    """Loads a template; HTML templates escape values that are not Markup and remove control characters.
 
     Args:
-        path: The template, ``.html`` or ``.tex``.
+        path: The template: ``.html``, ``.tex`` or ``.md``.
         **filters: Filters by name.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    latex = path.suffix == ".tex"
+    html = path.suffix == ".html"
     environment = Environment(
         loader=FileSystemLoader(path.parent),
-        autoescape=not latex,
+        autoescape=html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: terminal_text(value) if type(value) is str and not latex else value,
-        **(_LATEX if latex else {}),  # type: ignore[arg-type]
+        finalize=lambda value: terminal_text(value) if type(value) is str and html else value,
+        **(_LATEX if path.suffix == ".tex" else {}),  # type: ignore[arg-type]
     )
     environment.filters |= filters
     return environment.get_template(path.name)

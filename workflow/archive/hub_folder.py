@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.measuring.protocol import load_protocol
 from eval.results.published import cited_label
-from eval.results.summary import Measurement, Measurements, load_measurements, measurements_file
+from eval.results.summary import Measurement, Measurements, measured_in
 from eval.tables.render import markdown_cell
 from sida.config.settings import load_spec
 from sida.errors import UserError
@@ -204,11 +204,11 @@ def _fill(
         save_grid(folder / "samples.png", images, _PICTURE, scale=max(1, 32 // images.shape[-1]))
     # Results of its preset: results/demo of results/demo/students/x/network.safetensors.
     results = (network.resolve().parents[2:3] or [network.parent])[0]
-    spec, table = results / "specs" / "students" / f"{name}.json", measurements_file(results)
+    spec = results / "specs" / "students" / f"{name}.json"
     if spec.is_file():
         text = json.dumps(load_spec(str(spec)), indent=1, sort_keys=True)
         write_text(folder / "recipe.json", text + "\n")
-    measured = load_measurements(table) if table.is_file() else Measurements([])
+    measured = measured_in(results)
     write_text(folder / "README.md", model_card(name, facts, measured, licence, spec.is_file(), pictured, base_model))
 
 

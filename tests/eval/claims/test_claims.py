@@ -120,7 +120,7 @@ def test_a_verdict_that_many_comparisons_leave_open_is_marked():
     found = decide(claims, evidence(*rows))
     assert (found[0].outcome, found[0].chance) == ("supported", True)
     assert not any(verdict.chance for verdict in found[1:])
-    assert "1 of 10 p values" in comparisons(found)
+    assert "1 of 10 p values" in comparisons(found, {})
 
 
 @pytest.mark.parametrize(("preset", "study"), [("paper", "papers"), ("afternoon", "afternoon"), ("demo", "demo")])
@@ -162,15 +162,15 @@ ENTRY = {"id": "Q", "statement": "s"}
 @pytest.mark.parametrize(
     ("part", "place", "word"),
     [
-        ({"rule": "LLT", "a": X}, "claims[0] (Q).parts[0].rule", "'LT'"),
-        ({"rule": "EQ", "a": X}, "claims[0] (Q).parts[0].a.published", "published"),
-        ({"rule": "LT", "a": {}, "b": Y}, "claims[0] (Q).parts[0].a.run", "conditions"),
+        ({"rule": "LLT", "a": X}, "claims[0].parts[0].rule", "'LT'"),
+        ({"rule": "EQ", "a": X}, "claims[0].parts[0].a.published", "published"),
+        ({"rule": "LT", "a": {}, "b": Y}, "claims[0].parts[0].a.run", "conditions"),
         # A setting of another rule.
-        ({"rule": "LT", "a": X, "b": Y, "factor": 2}, "claims[0] (Q).parts[0].factor", "unknown"),
-        ({"rule": "REACHES", "a": X, "images": 5}, "claims[0] (Q).parts[0].level", "published number"),
-        ({"rule": "REACHES", "a": X, "level": Y}, "claims[0] (Q).parts[0].images", "one of them"),
-        ([ENTRY | {"reason": "r"}] * 2, "claims[1] (Q).id", ""),
-        ([ENTRY], "claims[0] (Q).reason", ""),
+        ({"rule": "LT", "a": X, "b": Y, "factor": 2}, "claims[0].parts[0].factor", "unknown"),
+        ({"rule": "REACHES", "a": X, "images": 5}, "claims[0].parts[0].level", "published number"),
+        ({"rule": "REACHES", "a": X, "level": Y}, "claims[0].parts[0].images", "one of them"),
+        ([ENTRY | {"reason": "r"}] * 2, "claims[1].id", ""),
+        ([ENTRY], "claims[0].reason", ""),
     ],
 )
 def test_faulty_claims_and_comparisons(write, part, place, word):

@@ -148,9 +148,8 @@ def test_latex_of_a_results_folder_reads_no_file_outside_it(tmp_path, name):
 
 
 def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monkeypatch):
-    known = {"verdict": "supported", "findings": [{"numbers": ["1"]}]}
-    unknown = {"verdict": "not decided here", "findings": [{"numbers": []}]}
-    claims = [{"id": "C", "statement": "s", "verdict": "not decided here", "by_published": p} for p in (known, unknown)]
+    claim = {"id": "C", "statement": "s", "verdict": "not decided here", "by_published": {}}
+    claims = [claim | {"printed": {"verdict": "supported"}}, claim | {"printed": None}]
     monkeypatch.setattr("eval.report.paper.read_verdicts", lambda path: {"preamble": "", "claims": claims})
     (tmp_path / "claims.json").write_text("{}")
     source = paper_source(tmp_path, [], [], "")

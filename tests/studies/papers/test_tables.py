@@ -13,12 +13,13 @@ import pytest
 from eval.measuring.protocol import load_protocol
 from eval.report.paper import missing_latex
 from eval.results.identity import comparable
+from eval.results.logs import logged
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import build_table, write_table
 from eval.tables.cells import resolve
-from eval.tables.hyperparameters import log_quantity
+from eval.tables.hyperparameters import LOGS
 from eval.tables.layout import TableSources, load_layout, load_table_layout
 from eval.tables.render import to_csv, to_markdown
 from sida.config.settings import from_mapping
@@ -326,12 +327,10 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
 
 def test_time_and_memory_leave_out_the_first_record():
     ticks = [{"img_per_s": 1.0, "memory_mb": 2048.0}, *[{"img_per_s": 250.0, "memory_mb": 1024.0}] * 3]
-    assert log_quantity(ticks, "seconds_per_kimg") == 4.0
-    assert log_quantity(ticks, "hours_per_10M") == pytest.approx(4e4 / 3600)
-    assert log_quantity(ticks, "days_per_100M") == pytest.approx(4e5 / 86400)
-    assert log_quantity(ticks, "memory_allocated_gb") == 1.0
-    assert log_quantity(ticks, "memory_reserved_gb") is None
-    assert log_quantity([], "seconds_per_kimg") is None
+    found = {name: summarise(values) for name, (key, summarise) in LOGS.items() if (values := logged(ticks, key))}
+    times = {"seconds_per_kimg": 4.0, "hours_per_10M": 4e4 / 3600, "days_per_100M": 4e5 / 86400}
+    assert found == pytest.approx({"memory_allocated_gb": 1.0, **times})
+    assert logged([], "img_per_s") == []
 
 
 def test_a_line_without_published_numbers_has_ours_alone():
