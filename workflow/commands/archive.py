@@ -150,16 +150,17 @@ def _export(args: argparse.Namespace) -> int:
     if own != (args.row is not None):
         fault = "is for a generator of your own" if args.row else "needs its measurements"
         raise UserError(args.run if own else "--row", fault, "score it with --out row.json, then add --row row.json")
+    if os.path.lexists(out := Path(args.out)):
+        raise UserError(out, "exists already", "name another folder, or remove it")
     if own:
         from workflow.archive.own_generator import write_generator_folder
 
-        names = write_generator_folder(args.run, args.out, args.row, args.like, args.license)
+        write_generator_folder(args.run, out, args.row, args.like, args.license)
     else:
         from workflow.archive.hub_folder import write_hub_folder
 
-        names = write_hub_folder(args.run, args.out, args.license, args.base_model)
-    for name in names:
-        print(f"{args.out.rstrip('/')}/{name}")
+        write_hub_folder(Path(args.run), out, args.license, args.base_model)
+    print("\n".join(sorted(str(path) for path in out.rglob("*") if path.is_file())))
     return 0
 
 
