@@ -20,7 +20,7 @@ from typing import Any
 from eval.claims.write import VERDICT_MARKS, read_verdicts
 from eval.results.logs import has_log, read_log
 from eval.results.published import bibliography_items
-from eval.results.summary import Measurements, measured_days, measured_in
+from eval.results.summary import Measurements, image_seeds, measured_days, measured_in
 from eval.tables.build import load_table
 from eval.tables.latex import breakable, cited_keys, escape
 from eval.tables.render import template
@@ -158,7 +158,7 @@ def paper_source(
         captions={figure.stem: figure_caption(figure, own) for figure in figures},
         **_claims(folder / "claims.json", bool(measurements.rows)),
         references=bibliography_items(cited),
-        generators=[_generator(run, measurements, folder) for run in measurements.runs],
+        generators=[*generators(folder, measurements).values()],
         origin={name: ", ".join(values) for name, values in origin(measurements).items()},
     )
 
@@ -214,12 +214,21 @@ def _claims(path: Path, measured: bool) -> dict[str, Any]:
     return {"claims": record, "heads": heads, "verdicts": rows}
 
 
-def _generator(run: str, measurements: Measurements, folder: Path) -> dict[str, Any]:
-    """Trials, images, network and training time of a measured generator."""
-    rows = measurements.of_run(run)
-    training = training_time(folder / "students" / run / "train.jsonl")
-    trials, network = len({row.trial for row in rows}), rows[0].network_sha256[:16]
-    return {"run": run, "trials": trials, "n": f"{rows[0].n:,}", "network": network, "training": training}
+def generators(folder: Path, measurements: Measurements) -> dict[str, dict[str, Any]]:
+    """Trials, images, seeds, network and training time of each measured generator."""
+    found = {}
+    for run in measurements.runs:
+        rows = measurements.of_run(run)
+        seeds = image_seeds(rows)
+        found[run] = {
+            "run": run,
+            "trials": len({row.trial for row in rows}),
+            "n": f"{rows[0].n:,}",
+            "seeds": f"{min(seeds)}–{max(seeds)}" if seeds else "",
+            "network": rows[0].network_sha256[:16],
+            "training": training_time(folder / "students" / run / "train.jsonl"),
+        }
+    return found
 
 
 def origin(measurements: Measurements) -> dict[str, list[str]]:
@@ -238,8 +247,8 @@ def origin(measurements: Measurements) -> dict[str, list[str]]:
 
 
 def training_time(log: Path) -> str:
-    """Total training time of a run as ``1.4 min`` or ``12.3 h``; a dash without a log."""
+    """Total training time of a run as ``1.4 min`` or ``12.3 h``; empty without a log."""
     if not has_log(log):
-        return "--"
+        return ""
     seconds = sum(float(tick.get("seconds") or 0) for tick in read_log(log))
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -96,6 +96,11 @@ class SheetRow:
             read_saw(self.saw, study_extractors())
 
     @property
+    def cells(self) -> dict[str, Any]:
+        """Cells that are not empty, by column."""
+        return {key: value for key, value in vars(self).items() if value not in (None, "")}
+
+    @property
     def trained_here(self) -> bool:
         """Whether the workflow distils a generator for this row."""
         return METHODS.knows(self.method) and self.checkpoint is None and not self.second

@@ -227,7 +227,7 @@ FAULTS = [
     ("figures", {"kind": "samples", "panels": [{"where": {"method": "gdd"}}]}, r"x.yaml: panels\[0\].where: "),
     ("figures", curves(**TEACHERS), r"run 'teacher[^']*': .* not trained here"),
     ("figures", curves(metric="recall"), r"'recall' is not measured during training"),
-    ("claims", {"claims": [CLAIM]}, r"x.yaml: claims\[0\] \(X-1\).*rule: .*.LTT. .*LT."),
+    ("claims", {"claims": [CLAIM]}, r"x.yaml: claims\[0\].*rule: .*.LTT. .*LT."),
     ("protocol", protocol(metrics=[metric(extractor="digitz")]), r"metric 'fd': .*'digitz' .*'digits'"),
     ("protocol", statistics(asset="fid-ref-cifar01"), r"x.yaml: references.data.asset: .*'fid-ref-cifar10'"),
     ("protocol", statistics(file="mine.npz"), r"x.yaml: metric 'fd': its reference 'data' is a file"),

@@ -22,9 +22,6 @@ def check_references(preset: Rows) -> None:
     preset.dataset(preset.settings.dataset, f"{preset.source}: dataset")
     for name, sampler in samplers.items():
         read_sampler(sampler, f"{preset.source}: samplers.{name}")
-    for kind in ("tables", "figures"):
-        for name in preset.layouts[kind]:
-            preset.layout(kind, name)
     for name, dataset in preset.settings.datasets.items():
         check_object(dataset["kind"], f"{preset.source}: datasets.{name}.kind", "function")
     for name, teacher in teachers.items():

@@ -292,7 +292,8 @@ class Preset(Rows):
     def shown(self, kind: str, name: str) -> Job:
         """A table or figure: only its own rows, so that it can be made alone."""
         path, every, needs = self.layout(kind, name), self.needs(kind, name, every=True), self.needs(kind, name)
-        spec: dict[str, Any] = {"runs": self._sheet({*every.measured, *every.networks})}
+        named = {*every.measured, *every.networks}
+        spec: dict[str, Any] = {"runs": [run.cells for name, run in self.runs.items() if name in named]}
         if kind == "figures":
             spec["generators"] = [self.measurement(run).spec for run in (every.networks if every.sampled else [])]
         elif load_table_layout(path).shows_settings:
@@ -313,11 +314,6 @@ class Preset(Rows):
         """Rows whose trials are measured here, and those that are taken from stored results."""
         here, rows = [run for run in runs if run not in self.taken], list(runs)
         return {"measured": here, "stored": [run for run in rows if run in self.taken], "rows": rows}
-
-    def _sheet(self, names: set[str]) -> list[dict[str, Any]]:
-        """Rows in the form and order of the sheet."""
-        rows = (run for name, run in self.runs.items() if name in names)
-        return [{key: value for key, value in vars(run).items() if value not in (None, "")} for run in rows]
 
     def networks(self, runs: Iterable[str]) -> dict[str, list[str]]:
         """Networks and guides that rows are sampled from; training logs are beside the networks of students.

@@ -10,7 +10,7 @@ Checks the settings of trainings before the first job, since a faulty student wo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,19 +155,13 @@ def _named(extractor: str, where: str) -> tuple[str, ...]:
 
 def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:
     if name not in registry:
-        raise UserError(where, f"no asset '{name}'{_short_suggestion(name, registry) or ' (see sida assets list)'}")
-
-
-def _short_suggestion(name: str, known: Iterable[str]) -> str:
-    """A suggestion; empty in the place of a list of all names that fills the screen."""
-    near = suggestion(name, known)
-    return near if len(near) < 200 else ""
+        raise UserError(where, f"no asset '{name}'{suggestion(name, registry, ' (see sida assets list)')}")
 
 
 def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict[str, Asset]) -> None:
     """Checks the files and assets of a row, and that its images fit its protocol."""
     where = f"{preset.sheet}: run '{run.run}'"
-    teacher = preset.teacher(run) if run.trained_here else None
+    teacher = preset.settings.teachers.get(run.teacher or "") if run.trained_here else None
     guide = preset.settings.teachers.get(run.guide or "")
     networks = {"guide": guide.checkpoint if guide else run.guide, "teacher": teacher.checkpoint if teacher else None}
     if not run.without_network:

@@ -236,10 +236,6 @@ class Rows:
         sampler = self.sampler_of(run)
         return (read_sampler(sampler).nfe or None if sampler["kind"] in SAMPLER_KINDS else None) or run.nfe
 
-    def teacher(self, run: SheetRow) -> TeacherEntry | None:
-        """Teacher of a row; None for a row without a teacher of the preset."""
-        return self.settings.teachers.get(run.teacher or "")
-
     def architecture(self, teacher: str | None) -> dict[str, Any] | None:
         """Network ``{class, kwargs}`` of a teacher of the preset; None if the preset does not describe one."""
         entry = self.settings.teachers.get(teacher or "")
@@ -527,6 +523,5 @@ def _check_source(source: str, where: str) -> None:
     if names_file_object(source):
         source = source.rpartition(":")[0]
     if source not in (registry := load_registry()) and not os.path.exists(source):
-        hint = suggestion(source, registry)
-        hint = hint if len(hint) < 200 else " (see sida assets list)"
+        hint = suggestion(source, registry, " (see sida assets list)")
         raise UserError(where, f"no asset and no file or folder '{source}'{hint}")

@@ -140,7 +140,7 @@ def test_a_trial_of_another_form_names_the_place(tmp_path, path, value):
 def test_verdicts_of_another_form_are_one_line(tmp_path, path, value):
     record = {"preamble": "", "comparisons": "", "claims": [CLAIM]}
     (tmp_path / "claims.json").write_text(json.dumps(record))
-    assert read_verdicts(tmp_path / "claims.json") == record
+    assert read_verdicts(tmp_path / "claims.json")["claims"][0].items() >= CLAIM.items()
     (tmp_path / "claims.json").write_text(json.dumps(changed(record, path, value)))
     refused(r"claims.json: .*decide the claims again", read_verdicts, tmp_path / "claims.json")
 
