@@ -190,9 +190,7 @@ def table_records(
                 record |= published_record(source.published)
                 record["published_bold"] = ("published", column.id, number) in best
             if source.estimate is not None:
-                record |= _measured(
-                    source, [row for run in source.runs for key in source.keys for row in measurements.lines(run, key)]
-                )
+                record |= _measured(source, source.lines(measurements))
                 record["measured_bold"] = ("measured", column.id, number) in best
             records.append(record)
     return records
@@ -358,15 +356,7 @@ def _seen_words(identity: Identity, ranks: bool) -> Iterator[tuple[str, str]]:
 
 def measured_lines(lines: Iterable[TableLine], measurements: Measurements) -> list[Measurement]:
     """Lines of ``measurements.csv`` behind the measured cells."""
-    return [
-        row
-        for line in lines
-        for source in line.sources.values()
-        if source.estimate
-        for run in source.runs
-        for key in source.keys
-        for row in measurements.lines(run, key)
-    ]
+    return [row for line in lines for source in line.sources.values() for row in source.lines(measurements)]
 
 
 def _how(rows: list[Measurement]) -> str:

@@ -14,7 +14,7 @@ from typing import Literal
 from eval.results.identity import NO_DATA, NO_DIGEST, UNKNOWN, Identity, barred, comparable, joined
 from eval.results.published import LEGEND, Agreement, Published, agreement_of, published_number
 from eval.results.sheet import SheetRow, seen_by
-from eval.results.summary import Estimate, Measurements
+from eval.results.summary import Estimate, Measurement, Measurements
 from eval.tables.layout import BoldSpec, ColumnSpec, Mode, RowSpec, TableLayout, expand
 from eval.tables.model import BLANK, DASH, Cell, Column, Row
 from sida.config.saw import Saw
@@ -65,6 +65,11 @@ class CellSource:
     def runs(self) -> list[str]:
         """Runs whose measurements the cell shows."""
         return [] if self.run is None else [self.run, *self.pool]
+
+    def lines(self, measurements: Measurements) -> list[Measurement]:
+        """Lines of ``measurements.csv`` behind a measured cell; none without a measurement."""
+        named = [(run, key) for run in self.runs for key in self.keys] if self.estimate else []
+        return [row for run, key in named for row in measurements.lines(run, key)]
 
 
 @dataclass(frozen=True)

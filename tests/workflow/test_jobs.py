@@ -243,7 +243,7 @@ STUDENTS = ("sid-a1.0", "sida-a1.0", "sid2a-a1.0")
 )
 def test_a_layout_names_the_rows_that_it_shows(preset, layout, measured, networks):
     """Curves and settings read logs, grids networks; columns and variables are filled in."""
-    needs = find_needs(layout, Preset.load(find_preset(preset)).runs)
+    needs = find_needs(layout.parent.name, layout, Preset.load(find_preset(preset)).runs)
     assert measured <= set(needs.measured)
     assert networks <= set(needs.networks)
     assert measured or not needs.measured
@@ -253,7 +253,7 @@ def test_a_faulty_layout_needs_every_row_and_leaves_the_message_to_the_builder(d
     layout = tmp_path / "x.yaml"
     layout.write_text("columns: [{head: A, field: label}]\nrows: [{each: {method: gdd}}]\n")
     for path in (layout, tmp_path / "none.yaml"):
-        assert find_needs(path, demo.runs).measured == list(demo.runs)
+        assert find_needs("tables", path, demo.runs).measured == list(demo.runs)
 
 
 def put(path: Path, text: str) -> Path:

@@ -112,12 +112,7 @@ def _apart(family: str) -> dict[str, Any]:
 
 def _trained_on(preset: Preset, run: SheetRow) -> tuple[str, float]:
     """Data set of a row, and thousands of images of its training and of those that it starts from."""
-    kimg, start = 0.0, run
-    for _ in preset.runs:
-        kimg += float(preset.recipe(start).get("total_kimg") or 0)
-        if not (parents := preset.parents(start)):
-            break
-        start = preset.runs[parents[0]]
+    kimg = sum(float(preset.recipe(preset.runs[name]).get("total_kimg") or 0) for name in preset.lineage(run.run))
     return run.dataset or preset.settings.dataset, kimg
 
 

@@ -24,7 +24,7 @@ from eval.figures.layout import load_figure_layout
 from eval.measuring.protocol import OF_ALL_TRIALS, load_protocol
 from eval.results.sheet import Needs, SheetRow, read_extended
 from eval.results.stored import read_stored, unchanged_rows
-from eval.tables.layout import TABLE_KINDS, load_table_layout
+from eval.tables.layout import load_table_layout
 from sida.assets.registry import is_address, is_counted
 from sida.config.families import SD_VAE
 from sida.config.plugins import MONITOR
@@ -133,12 +133,9 @@ class Preset(Rows):
 
     def training(self, name: str) -> Job:
         """Training of a row, by ``sida distill``."""
-        waiting = [name]
         # Parents come first: Python's stack is shorter than a long chain of rows.
-        while waiting:
-            if missing := [row for row in self.parents(self.runs[waiting[-1]]) if row not in self._trainings]:
-                waiting += missing
-            elif (row := waiting.pop()) not in self._trainings:
+        for row in reversed(self.lineage(name) if name not in self._trainings else []):
+            if row not in self._trainings:
                 self._trainings[row] = self._training(row)
         return self._trainings[name]
 
@@ -286,7 +283,7 @@ class Preset(Rows):
     @functools.cache  # noqa: B019
     def needs(self, kind: str, name: str, *, every: bool = False) -> Needs:
         """Needs of a table or figure (kind ``tables`` or ``figures``), of its measurable or of all rows."""
-        return find_needs(self.layout(kind, name), self.runs if every else self.measurable)
+        return find_needs(kind, self.layout(kind, name), self.runs if every else self.measurable)
 
     @functools.cache  # noqa: B019
     def shown(self, kind: str, name: str) -> Job:
@@ -381,20 +378,18 @@ def most_gpus(wished: int, batch_size: int, batch_gpu: int | None) -> int:
     return max((number for number in range(1, wished + 1) if rounds % number == 0), default=0)
 
 
-def find_needs(path: str | Path, runs: Mapping[str, SheetRow]) -> Needs:
+def find_needs(kind: str, path: Path, runs: Mapping[str, SheetRow]) -> Needs:
     """Needs of a layout; rows that are not in the sheet are left out.
 
     A layout that cannot be resolved needs every row; its builder reports the fault.
 
     Args:
+        kind: ``tables`` or ``figures``.
         path: The layout.
         runs: The sample sheet.
     """
     try:
-        table = (
-            Path(path).parent.name == "tables" or str(read_extended(Path(path)).get("kind", "results")) in TABLE_KINDS
-        )
-        found = (load_table_layout if table else load_figure_layout)(path).needs(runs)
+        found = (load_table_layout if kind == "tables" else load_figure_layout)(path).needs(runs)
     except UserError:
         return Needs(list(runs), list(runs))
     # Measured rows and networks are separate: a figure may draw measured levels beside curves of training logs.

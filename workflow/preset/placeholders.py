@@ -29,7 +29,7 @@ from sida.config.datasets import dataset_spec
 from sida.config.families import SD_VAE, check_images
 from sida.config.recipe import TeacherConfig
 from sida.config.settings import from_mapping
-from sida.errors import UserError, inside, settings_in, suggestion
+from sida.errors import UserError, inside, located, settings_in, suggestion
 from sida.methods.registry import DistillConfig, checked_method, resolve_recipe
 from workflow.preset import Preset
 
@@ -119,7 +119,8 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
     for metric in protocol.metrics:
         where = f"{path}: metric '{metric.key}'"
         for asset in _named(metric.extractor, where):
-            _check_asset(asset, registry, f"{where}: extractor '{metric.extractor}'")
+            with located(f"{where}: extractor '{metric.extractor}'"):
+                find_asset(registry, asset)
         if fault := metric.fault(protocol.num_samples):
             raise UserError(where, fault)
         if metric.classifies and not extractor_entry(metric.extractor).classes:
@@ -143,7 +144,8 @@ def _check_reference(path: str, key: str, source: ReferenceSource, where: str, r
             f"its reference '{key}' is a file that only `sida score --reference` can be given",
             "name an asset, or take the metric out of the preset's protocol",
         )
-    _check_asset(source.asset, registry, f"{path}: references.{key}.asset")
+    with located(f"{path}: references.{key}.asset"):
+        find_asset(registry, source.asset)
 
 
 def _named(extractor: str, where: str) -> tuple[str, ...]:
@@ -151,11 +153,6 @@ def _named(extractor: str, where: str) -> tuple[str, ...]:
         return extractor_entry(extractor).assets
     except UserError as error:
         raise UserError(where, error) from None
-
-
-def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:
-    if name not in registry:
-        raise UserError(where, f"no asset '{name}'{suggestion(name, registry, ' (see sida assets list)')}")
 
 
 def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict[str, Asset]) -> None:
@@ -169,18 +166,13 @@ def _check_row(preset: Preset, run: SheetRow, protocol: Protocol, registry: dict
     for column, name in networks.items():
         if name is None or os.path.exists(name) or name.startswith(f"{preset.results}/"):
             continue
-        if is_address(name):
-            try:
-                find_asset({}, name)
-            except UserError as error:
-                raise UserError(f"{where}: {column}", error) from None
-            continue
-        if Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
+        if not is_address(name) and Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
             raise UserError(f"{where}: {column}", f"no such file '{name}'")
-        if column == "guide" and name not in registry:
+        if column == "guide" and name not in registry and not is_address(name):
             near = suggestion(name, preset.settings.teachers)
             raise UserError(where, f"guide: no teacher of {preset.source} and no asset '{name}'{near}")
-        _check_asset(name, registry, f"{where}: {column}")
+        with located(f"{where}: {column}"):
+            find_asset(registry, name)
     if run.method == "external" and run.without_network:
         sampler = preset.sampler_of(run)
         if sampler["kind"] == "images" and not os.path.exists(sampler["path"]):

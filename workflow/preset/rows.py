@@ -146,15 +146,11 @@ class Rows:
 
     def _add_seen(self) -> None:
         """Adds what a row's own method does not say: judges of its options, networks that its start met, its choice."""
-        done: set[str] = set()
+        done = set[str]()
         for name in list(self.runs):
-            chain: dict[str, None] = {}  # a row's start comes before the row; a sheet may have long chains
-            while name in self.runs and name not in done and name not in chain:
-                chain[name] = None
-                name = str(self.runs[name].init)
-            for link in reversed(chain):
+            for link in reversed([name for name in self.lineage(name) if name not in done]):
                 self.runs[link] = self._with_seen(self.runs[link])
-            done |= chain.keys()
+                done.add(link)
 
     def _with_seen(self, run: SheetRow) -> SheetRow:
         more = Saw()
@@ -244,6 +240,15 @@ class Rows:
     def parents(self, run: SheetRow) -> list[str]:
         """Runs that a row's training needs: its initial generator."""
         return [run.init] if run.trained_here and run.init in self.runs else []
+
+    def lineage(self, name: str) -> list[str]:
+        """A row with all rows that it starts from, the nearest first; a circle ends where it closes."""
+        found: dict[str, None] = {}
+        names = [name]
+        while names and names[0] not in found:
+            found[names[0]] = None
+            names = self.parents(self.runs[names[0]])
+        return list(found)
 
     def protocol_of(self, run: SheetRow) -> str:
         """Path of the protocol that a row is measured under."""
