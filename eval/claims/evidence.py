@@ -267,7 +267,7 @@ class Evidence:
         return [run.run for run in matching(self.runs, operand.where)] if operand.where else []
 
     def identities(self, operands: Mapping[str, Operand], metric: str, across: str, where: str) -> dict[str, Identity]:
-        """Identities of the values that are compared, by operand.
+        """Identities of the values that are compared, by operand; without ``across`` the first one stands for all.
 
         Args:
             operands: Operands by key.
@@ -279,16 +279,13 @@ class Evidence:
             NotMeasuredError: Values that may not be compared.
         """
         found: dict[str, tuple[str, Identity]] = {}
-        first: tuple[str, Identity] | None = None
         for key, operand in operands.items():
             for name, one in self._identities(operand, metric, across, f"{where}.{key}"):
                 if why := barred(one):
                     raise NotMeasuredError("", f"not decided: {name}: {why}")
-                other = found.setdefault(key, (name, one)) if across else first
-                first = first or (name, one)
-                found.setdefault(key, (name, one))
-                if other is not None and other[1] is not one and (reason := comparable(other[1], one)):
-                    raise NotMeasuredError("", f"not compared: {other[0]} and {name}: {reason}")
+                other, known = found.setdefault(key if across else "", (name, one))
+                if known is not one and (reason := comparable(known, one)):
+                    raise NotMeasuredError("", f"not compared: {other} and {name}: {reason}")
         return {key: one for key, (_, one) in found.items()}
 
     def _identities(self, operand: Operand, metric: str, across: str, where: str) -> list[tuple[str, Identity]]:

@@ -246,7 +246,8 @@ class ReachesRule(Rule):
         evidence.require_curves()
         name = evidence.runs_of(self.a)[0]
         curve = evidence.curve(name, self.metric)
-        slow_curve = evidence.curve(evidence.runs_of(self.b)[0], self.metric) if self.b else curve
+        other = evidence.runs_of(self.b)[0] if self.b else name
+        slow_curve = evidence.curve(other, self.metric)
         level, error, meaning = self._level(slow_curve, evidence, f"{where}.level")
         if curve[-1].std is None:
             error = math.hypot(error, level * evidence.noise_of_one(name, self.metric))
@@ -257,8 +258,8 @@ class ReachesRule(Rule):
         if self.b is not None:
             slow = first_at_or_below(slow_curve, level)
             if slow is None:
-                raise NotMeasuredError("", f"{evidence.label(evidence.runs_of(self.b)[0])} never reaches {text[:-2]}")
-            text += f"{evidence.label(evidence.runs_of(self.b)[0])} after {slow:,} images, "
+                raise NotMeasuredError("", f"{evidence.label(other)} never reaches {text[:-2]}")
+            text += f"{evidence.label(other)} after {slow:,} images, "
             limit, numbers = slow / self.times, numbers | {"images_b": slow}
         reached, late, early = (first_at_or_below(curve, level - z * error, shift=z) for z in (0.0, Z, -Z))
         before = max((p.nimg for p in curve if early is not None and p.nimg < early), default=0)

@@ -35,16 +35,16 @@ ASSUMED = (
 )
 
 
-#: Folder of the products of each rule with a cost, and the wildcards that name a product there.
+#: Folder of the products of each rule with a cost, whose wildcards name a product there.
 STAGES = {
-    "fetch": ("assets", "asset"),
-    "import_checkpoint": ("checkpoints", "checkpoint"),
-    "prepare_data": ("archives", "archive"),
-    "encode_data": ("archives", "archive"),
-    "train_teacher": ("teachers", "teacher"),
-    "distill": ("students", "run"),
-    "distill_parent": ("students", "run"),
-    "teacher_reference": ("references", "teacher", "protocol", "reference"),
+    "fetch": "assets",
+    "import_checkpoint": "checkpoints",
+    "prepare_data": "archives",
+    "encode_data": "archives",
+    "train_teacher": "teachers",
+    "distill": "students",
+    "distill_parent": "students",
+    "teacher_reference": "references",
 }
 
 
@@ -118,10 +118,7 @@ def _part(job: Planned, preset: Preset) -> tuple[str, str, float]:
         return "measurements", job.wildcards["run"], len(job.outputs) / preset.trials
     if job.rule == "sample":
         return "samples", f"{job.wildcards['run']}/trial-{job.wildcards['trial']}", 1.0
-    if job.rule in STAGES:
-        stage, *keys = STAGES[job.rule]
-        return stage, "/".join(job.wildcards[key] for key in keys), 1.0
-    return job.rule, "/".join(job.wildcards.values()), 1.0
+    return STAGES.get(job.rule, job.rule), "/".join(job.wildcards.values()), 1.0
 
 
 def plan_values(plan: Plan) -> dict[str, Any]:
