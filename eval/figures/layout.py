@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from eval.figures import style
 from eval.results.logs import Point, has_log, has_metric, kept_images, read_evaluations
-from eval.results.sheet import SELECTABLE, Needs, SheetRow, matching, read_extended, read_runs
+from eval.results.sheet import SELECTABLE, Needs, SheetRow, read_extended, read_runs
 from eval.results.summary import Measurements, measured_in
 from sida.config.plugins import Registry, RegistryEntry
 from sida.config.resources import find, found_object
@@ -128,10 +128,6 @@ class FigureKind(abc.ABC):
         Raises:
             UserError: Data that are not optional in the layout are missing or faulty.
         """
-
-    def pick(self, conditions: Mapping[str, Any], runs: Runs) -> list[SheetRow]:
-        """Rows of the sheet that meet conditions, in its order."""
-        return matching(runs, conditions)
 
 
 def require_panels(panels: tuple[Any, ...]) -> None:
