@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -134,9 +135,9 @@ class Preset(Rows):
     def training(self, name: str) -> Job:
         """Training of a row, by ``sida distill``."""
         # Parents come first: Python's stack is shorter than a long chain of rows.
-        for row in reversed(self.lineage(name) if name not in self._trainings else []):
-            if row not in self._trainings:
-                self._trainings[row] = self._training(row)
+        new = itertools.takewhile(lambda row: row not in self._trainings, self.lineage(name))
+        for row in reversed([*new]):
+            self._trainings[row] = self._training(row)
         return self._trainings[name]
 
     def _training(self, name: str) -> Job:

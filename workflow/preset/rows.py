@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +148,7 @@ class Rows:
         """Adds what a row's own method does not say: judges of its options, networks that its start met, its choice."""
         done = set[str]()
         for name in list(self.runs):
-            for link in reversed([name for name in self.lineage(name) if name not in done]):
+            for link in reversed([*itertools.takewhile(lambda link: link not in done, self.lineage(name))]):
                 self.runs[link] = self._with_seen(self.runs[link])
                 done.add(link)
 
@@ -241,14 +241,13 @@ class Rows:
         """Runs that a row's training needs: its initial generator."""
         return [run.init] if run.trained_here and run.init in self.runs else []
 
-    def lineage(self, name: str) -> list[str]:
-        """A row with all rows that it starts from, the nearest first; a circle ends where it closes."""
-        found: dict[str, None] = {}
-        names = [name]
-        while names and names[0] not in found:
-            found[names[0]] = None
+    def lineage(self, name: str) -> Iterator[str]:
+        """Yields a row and all rows that it starts from, the nearest first; a circle ends where it closes."""
+        before, names = set[str](), [name]
+        while names and names[0] not in before:
+            yield names[0]
+            before.add(names[0])
             names = self.parents(self.runs[names[0]])
-        return list(found)
 
     def protocol_of(self, run: SheetRow) -> str:
         """Path of the protocol that a row is measured under."""
