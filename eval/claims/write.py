@@ -83,17 +83,16 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
         findings = findings or [Finding(UNDECIDED, claim.reason)]
         rows = tuple(row for row in claim_rows(claim, evidence.runs) if row in evidence.measurements.runs)
         verdicts.append(Verdict(claim, combined(findings, claim.ties), tuple(findings), rows))
-    tests = [finding for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
-    stands = dict(zip(map(id, tests), survivors([test.numbers["p"] for test in tests])))
+    tests = [finding.numbers for verdict in verdicts for finding in verdict.findings if "p" in finding.numbers]
+    for test, stands in zip(tests, survivors([test["p"] for test in tests])):
+        test["survives"] = stands
 
-    def corrected(verdict: Verdict) -> Verdict:
-        found = [f.numbers | ({"survives": stands[id(f)]} if id(f) in stands else {}) for f in verdict.findings]
-        marked = tuple(dataclasses.replace(f, numbers=numbers) for f, numbers in zip(verdict.findings, found))
-        sure = [f if f.numbers.get("survives", True) else dataclasses.replace(f, outcome=UNDECIDED) for f in marked]
-        chance = combined(sure, verdict.claim.ties) != verdict.outcome
-        return dataclasses.replace(verdict, findings=marked, chance=chance)
+    def chance(verdict: Verdict) -> bool:
+        doubted = [not finding.numbers.get("survives", True) for finding in verdict.findings]
+        found = [dataclasses.replace(f, outcome=UNDECIDED) if d else f for f, d in zip(verdict.findings, doubted)]
+        return combined(found, verdict.claim.ties) != verdict.outcome
 
-    return [corrected(verdict) for verdict in verdicts]
+    return [dataclasses.replace(verdict, chance=chance(verdict)) for verdict in verdicts]
 
 
 def combined(findings: Sequence[Finding], ties: int = 0) -> Outcome:
