@@ -47,7 +47,7 @@ class InceptionExtractor(Extractor):
     """
 
     name = "inception"
-    at_once = 16
+    at_once = 32
     #: Difference from the published network, part of the digest; None for the published network.
     variant: ClassVar[str | None] = None
 

@@ -218,13 +218,11 @@ def main() -> None:
     if sys.argv[1:] == ["--numbers"]:
         return numbers(Search())
     Search().write()
-    for methods in (METHODS[:3], METHODS[3:]):
-        for k in range(Search().space["trials"]):
-            trials = [search.trials(method)[k] for search in [Search()] for method in methods]
-            if wanted := [trial.run for trial in trials if Search().value(trial) is None]:
-                train("search.yaml", *wanted)
-    if wanted := [trial.run for _, trial in _lengths(Search()) if Search().value(trial) is None]:
-        train("search.yaml", *wanted)
+    for methods in (METHODS[:3], METHODS[3:]):  # SiD2A starts from SiD with the settings that SiD's trials choose
+        search = Search()
+        trials = [trial for method in methods for trial in search.trials(method)]
+        if wanted := [trial.run for trial in trials if search.value(trial) is None]:
+            train("search.yaml", *wanted)
     train("preset.yaml", "--extend")
 
 
